@@ -1,0 +1,57 @@
+//! Immutable bytes, encoded once, sent to many sockets of one worker by reference.
+
+use std::rc::Rc;
+
+/// A view of reference-counted bytes. Cloning one costs a non-atomic increment: frames never leave their worker;
+/// what crosses workers is the publication, which each worker encodes for itself.
+#[derive(Clone, Debug)]
+pub struct SharedFrame {
+    block: Rc<[u8]>,
+    start: u32,
+    end: u32,
+}
+
+impl SharedFrame {
+    /// Copies `bytes` into a frame. Panics past 4 GiB, which no limit allows.
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let end = u32::try_from(bytes.len()).expect("limits keep a frame under 4 GiB");
+        Self { block: Rc::from(bytes), start: 0, end }
+    }
+
+    /// The bytes of this view.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.block[self.start as usize..self.end as usize]
+    }
+
+    /// Bytes in this view.
+    pub fn len(&self) -> u32 {
+        self.end - self.start
+    }
+
+    /// Whether the view is empty.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// The same bytes without the first `count`, still shared. Panics if there are fewer.
+    pub fn skip(mut self, count: u32) -> Self {
+        assert!(count <= self.len(), "skip stays inside the frame");
+        self.start += count;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_shares_and_skip_narrows_only_its_own_view() {
+        let frame = SharedFrame::copy_of(b"hello");
+        let rest = frame.clone().skip(2);
+        assert_eq!(frame.as_bytes(), b"hello");
+        assert_eq!(rest.as_bytes(), b"llo");
+        assert_eq!(rest.len(), 3);
+        assert!(rest.skip(3).is_empty());
+    }
+}

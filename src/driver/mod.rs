@@ -1,0 +1,144 @@
+//! Sockets and the kernel: the only room with system calls.
+//!
+//! **What it is.** One small completion-shaped contract, [`Driver`], and three implementations: io_uring
+//! ([`UringDriver`]), epoll ([`EpollDriver`]) and a seeded simulation ([`SimulatedDriver`]). A worker is generic
+//! over the contract and never knows which one it has.
+//!
+//! **In and out.** In: sockets to attach, a [`SendBatch`] with each wait, pauses, closes. Out: [`Event`]s. Received
+//! bytes are a slice of the driver's one receive buffer, to be decoded and unmasked in place.
+//!
+//! **Always true.** A send is settled when `wait` returns: sent whole, or listed in the batch's `late`. A batch
+//! has at most one item per socket. Every event of a socket carries the id it was attached with; [`Event::Closed`]
+//! is the last one, and the id's index may be used again from there. A socket that is not paused and has
+//! something to read is reported again in a later turn without being asked for. `next_event` yields a bounded number of events a turn;
+//! what is left over makes the next `wait` return at once.
+//!
+//! **Must not know.** Protocols, connections, channels, limits on peers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+mod send_batch;
+
+pub use send_batch::{Late, SendBatch, SendItem, SendResult};
+
+/// What the worker asks of the kernel.
+pub trait Driver {
+    /// An accepted socket that has no id yet; dropping it closes it.
+    type Socket;
+
+    /// The time as of the return of the last `wait`: one clock read a turn.
+    fn now(&self) -> Instant;
+
+    /// Gives a socket its id and begins to watch it. The id's index must be free: never used, or reported
+    /// [`Event::Closed`] since.
+    fn attach(&mut self, id: SocketId, socket: Self::Socket);
+
+    /// Sends the batch, then gathers events. Sleeps at most `timeout` (`None`: until something happens) and not at
+    /// all while events are left over from the last turn or a send came late. Clears and refills `batch.late`;
+    /// leaves the items to the caller.
+    ///
+    /// Errors are those of the loop itself, never of one socket.
+    fn wait(&mut self, batch: &mut SendBatch, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// The next event of this turn. `None` ends the turn: nothing is left, or the turn's bound is reached.
+    fn next_event(&mut self) -> Option<Event<'_, Self::Socket>>;
+
+    /// Stops receiving on a socket until `resume`: backpressure. At most the bytes already handed out arrive.
+    fn pause(&mut self, id: SocketId);
+
+    /// Receives again; what arrived meanwhile is reported.
+    fn resume(&mut self, id: SocketId);
+
+    /// Half-closes: the peer reads to the end of what was sent, then end of stream. Receiving goes on.
+    fn shutdown_write(&mut self, id: SocketId);
+
+    /// Ends a socket. No event but [`Event::Closed`] follows, and that one always does, in this turn or a later one.
+    fn close(&mut self, id: SocketId, how: Close);
+
+    /// Accepts again on a listener that reported [`Event::AcceptFailed`].
+    fn resume_accepting(&mut self, listener: ListenerId);
+
+    /// Closes all listeners. Connections waiting in their backlogs are refused by the kernel.
+    fn stop_listening(&mut self);
+}
+
+/// A socket's name: the index of its slot, and the generation that tells it from earlier users of that slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketId {
+    /// Slot, dense from 0.
+    pub index: u32,
+    /// Only the low 24 bits are kept.
+    pub generation: u32,
+}
+
+/// Names a listener: its place in the list given to the driver when it was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u8);
+
+/// How to end a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// What was sent is still delivered, then FIN.
+    Orderly,
+    /// RST: what the kernel still holds for the peer is dropped.
+    Abort,
+}
+
+/// Why a peer's bytes ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// FIN: the peer will send no more, and may still read.
+    Eof,
+    /// RST, timeout or another error: nothing can be sent either.
+    Reset,
+}
+
+/// Something finished.
+#[derive(Debug)]
+pub enum Event<'a, S> {
+    /// A new connection. Attach it, or drop it to refuse it.
+    Accepted {
+        /// Where it came in.
+        listener: ListenerId,
+        /// The socket.
+        socket: S,
+        /// The other end's address.
+        peer: SocketAddr,
+    },
+    /// Accepting failed for want of descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM). The listener is paused
+    /// until `resume_accepting`; connections wait in its backlog.
+    AcceptFailed {
+        /// Which.
+        listener: ListenerId,
+        /// Why.
+        error: io::Error,
+    },
+    /// Bytes from a peer, never empty. The slice may be written to and dies with the event.
+    Received {
+        /// Whose.
+        id: SocketId,
+        /// The bytes.
+        bytes: &'a mut [u8],
+    },
+    /// Nothing more will be received. The socket stays attached until `close`. Reported once.
+    Ended {
+        /// Whose.
+        id: SocketId,
+        /// Why.
+        end: End,
+    },
+    /// A socket whose last send came late has room again.
+    Sendable {
+        /// Which.
+        id: SocketId,
+    },
+    /// The last event of this id.
+    Closed {
+        /// Which.
+        id: SocketId,
+    },
+    /// Another thread called the waker. Several calls may make one event.
+    Woken,
+}

@@ -1,0 +1,4 @@
+//! fantail: an edge fan-out server.
+
+pub mod buffer;
+pub mod driver;

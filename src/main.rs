@@ -1,0 +1,3 @@
+//! The program: command line → configuration → command → exit code.
+
+fn main() {}
