@@ -1,0 +1,66 @@
+//! Compile-time ceilings. Settings may lower what they bound, never raise it.
+
+/// Workers of one process; a channel's interest is one bit each.
+pub const WORKERS_MAX: usize = 128;
+
+/// Deliveries in one turn, all fan-outs together: about a millisecond of sending, so that whatever arrives
+/// meanwhile waits no longer.
+pub const DELIVERIES_PER_TURN_MAX: usize = 256;
+
+/// Publications that leave together as one block of a fan-out.
+pub const PUBLICATIONS_PER_FAN_OUT_MAX: usize = 64;
+
+/// Payload bytes of one such block; a larger publication goes alone.
+pub const FAN_OUT_BLOCK_BYTES_MAX: usize = 64 * 1024;
+
+/// Publications waiting for their fan-out on one worker at which publishers are held back.
+pub const FAN_OUT_BACKLOG_HIGH: usize = 16 * 1024;
+
+/// Payload bytes waiting for their fan-out on one worker at which publishers are held back.
+pub const FAN_OUT_BACKLOG_BYTES_HIGH: usize = 64 * 1024 * 1024;
+
+/// Publishers go on at this fraction of either mark.
+pub const FAN_OUT_BACKLOG_LOW_DIVISOR: usize = 2;
+
+/// Segments in one send.
+pub const SEGMENTS_PER_SEND_MAX: usize = 64;
+
+/// Sockets written to in one turn.
+pub const SENDS_PER_TURN_MAX: usize = 1024;
+
+/// Batches taken from a worker's inbox in one turn.
+pub const INBOX_BATCHES_PER_TURN_MAX: usize = 64;
+
+/// Batches a worker's inbox holds; what does not fit waits with its sender.
+pub const INBOX_BATCHES_MAX: usize = 256;
+
+/// Messages waiting for one other worker at which publishers are held back.
+pub const OUTBOX_MESSAGES_HIGH: usize = 16 * 1024;
+
+/// Table entries that the sweep looks at in one turn.
+pub const SWEEP_ENTRIES_PER_TURN_MAX: usize = 64 * 1024;
+
+/// Largest message that any setting may allow.
+pub const MESSAGE_BYTES_CEILING: u64 = 64 * 1024 * 1024;
+
+/// Largest send queue that any setting may allow.
+pub const SEND_QUEUE_BYTES_CEILING: u64 = 1024 * 1024 * 1024;
+
+/// Bytes of one connection's entry in its worker's table: the line that an idle connection rests on.
+pub const CONNECTION_BYTES_MAX: usize = 64;
+
+/// Bytes of one subscription in the hub.
+pub const SUBSCRIPTION_BYTES_MAX: usize = 32;
+
+/// Bytes received in one call; a peer with more to say is heard again in the next turn.
+pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Events handled in one turn.
+pub const EVENTS_PER_TURN_MAX: usize = 1024;
+
+const _: () = assert!(DELIVERIES_PER_TURN_MAX <= SENDS_PER_TURN_MAX, "a slice leaves in its turn");
+const _: () = assert!(
+    2 * MESSAGE_BYTES_CEILING < SEND_QUEUE_BYTES_CEILING,
+    "a queue has room for a message and the one that follows"
+);
+const _: () = assert!(SEND_QUEUE_BYTES_CEILING < u32::MAX as u64, "queue bytes are 32 bits wide");

@@ -1,0 +1,97 @@
+//! Which channels a session has. The caller names sessions; the index of a name is its place here.
+
+use slab::Slab;
+
+use super::local::Subscription;
+use super::{NONE, some};
+use crate::message::SessionId;
+
+#[derive(Debug)]
+pub(super) struct Sessions {
+    entries: Vec<Session>,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    generation: u32,
+    first: u32,
+    last: u32,
+    count: u32,
+}
+
+impl Sessions {
+    pub(super) fn with_capacity(sessions_max: usize) -> Self {
+        Self { entries: Vec::with_capacity(sessions_max) }
+    }
+
+    pub(super) fn open(&mut self, id: SessionId) {
+        let at = id.index as usize;
+        if at >= self.entries.len() {
+            self.entries.resize(at + 1, Session::EMPTY);
+        }
+        assert_eq!(self.entries[at].count, 0, "a session's index is free when it is opened");
+        self.entries[at] = Session { generation: id.generation, ..Session::EMPTY };
+    }
+
+    pub(super) fn close(&mut self, id: SessionId) {
+        self.entries[id.index as usize] = Session::EMPTY;
+    }
+
+    /// The full name of the session at an index.
+    pub(super) fn id(&self, index: u32) -> SessionId {
+        SessionId { index, generation: self.entries[index as usize].generation }
+    }
+
+    /// The subscription that it made first.
+    pub(super) fn first(&self, id: SessionId) -> Option<u32> {
+        some(self.entries[id.index as usize].first)
+    }
+
+    pub(super) fn count(&self, id: SessionId) -> usize {
+        self.entries[id.index as usize].count as usize
+    }
+
+    pub(super) fn append(
+        &mut self,
+        id: SessionId,
+        subscription: u32,
+        subscriptions: &mut Slab<Subscription>,
+    ) {
+        let session = &mut self.entries[id.index as usize];
+        match some(session.last) {
+            Some(last) => subscriptions[last as usize].next_in_session = subscription,
+            None => session.first = subscription,
+        }
+        session.last = subscription;
+        session.count += 1;
+    }
+
+    /// Takes a subscription out. The chain is walked: it is as long as a session may have subscriptions.
+    pub(super) fn unlink(
+        &mut self,
+        id: SessionId,
+        subscription: u32,
+        subscriptions: &mut Slab<Subscription>,
+    ) {
+        let session = &mut self.entries[id.index as usize];
+        let next = subscriptions[subscription as usize].next_in_session;
+        let mut previous = NONE;
+        let mut at = session.first;
+        while at != subscription {
+            previous = at;
+            at = subscriptions[at as usize].next_in_session;
+        }
+        match some(previous) {
+            Some(previous) => subscriptions[previous as usize].next_in_session = next,
+            None => session.first = next,
+        }
+        if next == NONE {
+            session.last = previous;
+        }
+        session.count -= 1;
+    }
+}
+
+impl Session {
+    const EMPTY: Session = Session { generation: 0, first: NONE, last: NONE, count: 0 };
+}

@@ -1,0 +1,333 @@
+//! Several hubs joined by ordered queues, driven at random: every subscriber's view is exactly the stream.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
+use crate::message::PayloadKind;
+
+/// Splitmix64: enough to choose what happens next.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+/// What one session saw of one channel: where it began, and each offset since.
+#[derive(Debug)]
+struct View {
+    position: Position,
+    offsets: Vec<u64>,
+}
+
+#[derive(Default)]
+struct Seen {
+    live: HashMap<(usize, u32, String), View>,
+    ended: Vec<(String, View)>,
+    published: HashMap<(String, u32), u64>,
+    replies: Vec<(usize, SessionId, Ticket, Reply)>,
+}
+
+struct Mesh {
+    hubs: Vec<Hub>,
+    queues: HashMap<(usize, usize), VecDeque<HubMessage>>,
+    seen: Seen,
+}
+
+impl Mesh {
+    fn new(workers: u16, subscriptions_max: usize) -> Self {
+        let hash = ChannelHash::default();
+        let hubs = (0..workers)
+            .map(|worker| {
+                Hub::new(HubSettings {
+                    worker: WorkerId(worker),
+                    workers,
+                    sessions_max: 16,
+                    subscriptions_max,
+                    hash: hash.clone(),
+                })
+            })
+            .collect();
+        Self { hubs, queues: HashMap::new(), seen: Seen::default() }
+    }
+
+    fn request(&mut self, worker: usize, session: SessionId, request: Request) {
+        let mut out = Vec::new();
+        self.hubs[worker].handle(session, request, &mut out);
+        self.carry(worker, out);
+    }
+
+    fn carry(&mut self, worker: usize, out: Vec<Output>) {
+        for output in out {
+            match output {
+                Output::Send { to, message } => {
+                    let to = usize::from(to.0);
+                    self.queues.entry((worker, to)).or_default().push_back(message);
+                }
+                Output::Reply { session, ticket, reply } => {
+                    if let Reply::Subscribed { channel, position } = &reply {
+                        let key = (worker, session.index, channel.to_string());
+                        let view = View { position: *position, offsets: Vec::new() };
+                        assert!(self.seen.live.insert(key, view).is_none());
+                    }
+                    self.seen.replies.push((worker, session, ticket, reply));
+                }
+            }
+        }
+    }
+
+    /// Moves one message between two hubs; their order is kept.
+    fn step(&mut self, from: usize, to: usize) -> bool {
+        let queue = self.queues.entry((from, to)).or_default();
+        let Some(message) = queue.pop_front() else { return false };
+        if let HubMessage::Deliver(publication) = &message {
+            let life = (publication.channel.to_string(), publication.position.epoch.0);
+            let last = self.seen.published.entry(life).or_default();
+            *last = (*last).max(publication.position.offset);
+        }
+        let mut out = Vec::new();
+        self.hubs[to].handle_message(message, &mut out);
+        self.carry(to, out);
+        true
+    }
+
+    fn fan_out(&mut self, worker: usize, visits_max: usize) -> usize {
+        let live = &mut self.seen.live;
+        self.hubs[worker].fan_out(visits_max, |batch, session, first| {
+            for publication in &batch.publications[first..] {
+                let key = (worker, session, publication.channel.to_string());
+                let view = live.get_mut(&key).expect("only subscribers are visited");
+                assert_eq!(view.position.epoch, publication.position.epoch);
+                view.offsets.push(publication.position.offset);
+            }
+        })
+    }
+
+    fn end_view(&mut self, worker: usize, session: u32, channel: &str) {
+        if let Some(view) = self.seen.live.remove(&(worker, session, channel.to_owned())) {
+            self.seen.ended.push((channel.to_owned(), view));
+        }
+    }
+
+    fn close(&mut self, worker: usize, session: SessionId) {
+        let mut out = Vec::new();
+        self.hubs[worker].close(session, &mut out);
+        let channels: Vec<_> = self
+            .seen
+            .live
+            .keys()
+            .filter(|key| key.0 == worker && key.1 == session.index)
+            .cloned()
+            .collect();
+        for key in channels {
+            self.end_view(worker, session.index, &key.2);
+        }
+        self.carry(worker, out);
+    }
+
+    fn settle(&mut self) {
+        let count = self.hubs.len();
+        loop {
+            let mut moved = false;
+            for from in 0..count {
+                for to in 0..count {
+                    moved |= self.step(from, to);
+                }
+                moved |= self.fan_out(from, 7) > 0;
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+}
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::new(name).unwrap()
+}
+
+fn session(index: u32) -> SessionId {
+    SessionId { index, generation: 1 }
+}
+
+fn payload(bytes: &'static [u8]) -> Payload {
+    Payload { kind: PayloadKind::Text, bytes: Bytes::from_static(bytes) }
+}
+
+fn subscribe(name: &str) -> Request {
+    Request::Subscribe { ticket: Ticket(9), channel: channel(name) }
+}
+
+fn unsubscribe(name: &str) -> Request {
+    Request::Unsubscribe { ticket: Ticket(8), channel: channel(name) }
+}
+
+fn publish(name: &str) -> Request {
+    Request::Publish {
+        ticket: Some(Ticket(7)),
+        channel: Some(channel(name)),
+        payload: payload(b"x"),
+    }
+}
+
+#[test]
+fn every_view_is_the_stream_from_its_position_on() {
+    for seed in 0..600 {
+        let mut dice = Dice(seed);
+        let workers = 1 + dice.roll(3) as usize;
+        let mut mesh = Mesh::new(workers as u16, 8);
+        let names = ["a", "b", "c"];
+        let mut open = vec![[0u32; 5]; workers];
+        let mut generation = 0;
+        for _ in 0..400 {
+            let worker = dice.roll(workers as u64) as usize;
+            let index = dice.roll(5) as u32;
+            let name = names[dice.roll(3) as usize];
+            let current = open[worker][index as usize];
+            let id = SessionId { index, generation: current };
+            match dice.roll(10) {
+                0 | 1 if current == 0 => {
+                    generation += 1;
+                    open[worker][index as usize] = generation;
+                    mesh.hubs[worker].open(SessionId { index, generation });
+                }
+                0 if dice.roll(4) == 0 => {
+                    open[worker][index as usize] = 0;
+                    mesh.close(worker, id);
+                }
+                1 | 2 if current != 0 => mesh.request(worker, id, subscribe(name)),
+                3 if current != 0 => {
+                    mesh.end_view(worker, index, name);
+                    mesh.request(worker, id, unsubscribe(name));
+                }
+                4 | 5 if current != 0 => mesh.request(worker, id, publish(name)),
+                6 | 7 => drop(mesh.fan_out(worker, 1 + dice.roll(3) as usize)),
+                _ => {
+                    let to = dice.roll(workers as u64) as usize;
+                    mesh.step(worker, to);
+                }
+            }
+        }
+        mesh.settle();
+        let Seen { live, ended, published, .. } = &mesh.seen;
+        for (name, view, is_live) in live
+            .iter()
+            .map(|(key, view)| (&key.2, view, true))
+            .chain(ended.iter().map(|(name, view)| (name, view, false)))
+        {
+            let expected = (view.position.offset + 1..).take(view.offsets.len());
+            assert!(
+                view.offsets.iter().copied().eq(expected),
+                "seed {seed}: a gap or a duplicate in {name}: {view:?}"
+            );
+            if is_live {
+                let life = (name.clone(), view.position.epoch.0);
+                let last = published.get(&life).copied().unwrap_or(0).max(view.position.offset);
+                let seen = view.offsets.last().copied().unwrap_or(view.position.offset);
+                assert_eq!(seen, last, "seed {seed}: {name} was not delivered to its end");
+            }
+        }
+        for (worker, sessions) in open.iter().enumerate() {
+            for (index, generation) in sessions.iter().enumerate().filter(|(_, g)| **g != 0) {
+                mesh.close(worker, SessionId { index: index as u32, generation: *generation });
+            }
+        }
+        mesh.settle();
+        for hub in &mesh.hubs {
+            assert_eq!((hub.channel_count(), hub.subscription_count()), (0, 0), "seed {seed}");
+            assert_eq!(hub.backlog(), (0, 0), "seed {seed}");
+            assert!(!hub.wants_fan_out());
+            assert!(
+                hub.homes.is_empty(),
+                "seed {seed}: a channel without subscribers owns nothing"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_session_has_at_most_its_maximum_and_each_channel_once() {
+    let mut mesh = Mesh::new(1, 2);
+    mesh.hubs[0].open(session(0));
+    for name in ["a", "b", "a", "c"] {
+        mesh.request(0, session(0), subscribe(name));
+        mesh.settle();
+    }
+    let replies: Vec<_> = mesh.seen.replies.iter().map(|(.., reply)| reply.clone()).collect();
+    assert!(matches!(&replies[0], Reply::Subscribed { channel, .. } if channel.as_str() == "a"));
+    assert!(matches!(&replies[1], Reply::Subscribed { .. }));
+    assert_eq!(replies[2], Reply::Refused(Refusal::AlreadySubscribed));
+    assert_eq!(replies[3], Reply::Refused(Refusal::SubscriptionsExhausted));
+}
+
+#[test]
+fn what_is_published_while_a_fan_out_is_in_progress_leaves_as_one_batch() {
+    let mut mesh = Mesh::new(1, 8);
+    for index in 0..10 {
+        mesh.hubs[0].open(session(index));
+        mesh.request(0, session(index), subscribe("a"));
+    }
+    mesh.settle();
+    let publish_and_hand_over = |mesh: &mut Mesh| {
+        mesh.request(0, session(0), publish("a"));
+        while mesh.step(0, 0) {}
+    };
+    publish_and_hand_over(&mut mesh);
+    assert_eq!(mesh.fan_out(0, 4), 4);
+    for _ in 0..5 {
+        publish_and_hand_over(&mut mesh);
+    }
+    assert_eq!(mesh.hubs[0].backlog(), (6, 6));
+    assert_eq!(mesh.fan_out(0, 6), 6);
+    let mut batches = Vec::new();
+    mesh.hubs[0].fan_out(100, |batch, _, first| batches.push(batch.publications.len() - first));
+    assert_eq!(batches, vec![5; 10]);
+    assert_eq!(mesh.hubs[0].backlog(), (0, 0));
+}
+
+#[test]
+fn a_batch_is_bounded_in_count_and_bytes() {
+    let mut mesh = Mesh::new(1, 8);
+    mesh.hubs[0].open(session(0));
+    mesh.request(0, session(0), subscribe("a"));
+    mesh.settle();
+    let mut sizes = |count: usize, bytes: usize| {
+        for _ in 0..count {
+            let payload = Payload { kind: PayloadKind::Binary, bytes: Bytes::from(vec![0; bytes]) };
+            let channel = Some(channel("a"));
+            mesh.request(0, session(0), Request::Publish { ticket: None, channel, payload });
+        }
+        while mesh.step(0, 0) {}
+        let mut sizes = Vec::new();
+        while mesh.hubs[0].fan_out(1, |batch, _, _| sizes.push(batch.publications.len())) > 0 {}
+        sizes
+    };
+    assert_eq!(sizes(PUBLICATIONS_PER_FAN_OUT_MAX + 1, 1), [PUBLICATIONS_PER_FAN_OUT_MAX, 1]);
+    assert_eq!(sizes(3, FAN_OUT_BLOCK_BYTES_MAX / 2), [2, 1]);
+    assert_eq!(sizes(2, FAN_OUT_BLOCK_BYTES_MAX + 1), [1, 1]);
+}
+
+#[test]
+fn a_publish_without_a_channel_goes_to_the_first_one_or_is_refused() {
+    let mut mesh = Mesh::new(1, 8);
+    mesh.hubs[0].open(session(0));
+    let request =
+        || Request::Publish { ticket: Some(Ticket(1)), channel: None, payload: payload(b"x") };
+    mesh.request(0, session(0), request());
+    assert_eq!(mesh.seen.replies.pop().unwrap().3, Reply::Refused(Refusal::NotSubscribed));
+    mesh.request(0, session(0), subscribe("first"));
+    mesh.request(0, session(0), subscribe("second"));
+    mesh.settle();
+    mesh.request(0, session(0), request());
+    mesh.settle();
+    assert_eq!(mesh.seen.live[&(0, 0, "first".to_owned())].offsets, [1]);
+    assert!(mesh.seen.live[&(0, 0, "second".to_owned())].offsets.is_empty());
+}

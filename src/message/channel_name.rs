@@ -1,0 +1,71 @@
+//! The name of a channel, checked once.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest name, in bytes.
+pub const CHANNEL_NAME_BYTES_MAX: usize = 255;
+
+/// 1..=255 bytes of UTF-8. Shared: cloning costs an atomic increment, on paths that cross workers anyway.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelName(Arc<str>);
+
+/// Why bytes are not a channel's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelNameError {
+    /// No bytes.
+    Empty,
+    /// More than [`CHANNEL_NAME_BYTES_MAX`].
+    TooLong,
+}
+
+impl ChannelName {
+    /// Checks a name.
+    pub fn new(name: &str) -> Result<Self, ChannelNameError> {
+        match name.len() {
+            0 => Err(ChannelNameError::Empty),
+            1..=CHANNEL_NAME_BYTES_MAX => Ok(Self(Arc::from(name))),
+            _ => Err(ChannelNameError::TooLong),
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ChannelNameError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            ChannelNameError::Empty => "a channel needs a name",
+            ChannelNameError::TooLong => "a channel's name has at most 255 bytes",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_to_255_bytes() {
+        assert_eq!(ChannelName::new(""), Err(ChannelNameError::Empty));
+        assert_eq!(ChannelName::new("a").unwrap().as_str(), "a");
+        assert!(ChannelName::new(&"x".repeat(255)).is_ok());
+        assert_eq!(ChannelName::new(&"x".repeat(256)), Err(ChannelNameError::TooLong));
+    }
+}

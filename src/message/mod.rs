@@ -1,0 +1,20 @@
+//! The words every room speaks.
+//!
+//! **What it is.** Plain data: names of workers, sessions and channels, payloads, positions, publications, what a
+//! client asks ([`Request`]) and is answered ([`Reply`]), why a connection ends ([`CloseReason`]).
+//!
+//! **In and out.** Nothing happens here; rooms hand these to each other.
+//!
+//! **Always true.** A [`ChannelName`] is 1..=255 bytes of UTF-8. A [`Publication`] never changes once numbered.
+//!
+//! **Must not know.** Any other room.
+
+mod channel_name;
+mod close;
+mod publication;
+mod request;
+
+pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
+pub use close::CloseReason;
+pub use publication::{Epoch, Payload, PayloadKind, Position, Publication};
+pub use request::{Refusal, Reply, Request, SessionId, Ticket, WorkerId};
