@@ -19,9 +19,44 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+mod epoll;
+mod fd_table;
+mod listeners;
+mod probe;
+mod readiness;
 mod send_batch;
+mod simulated;
+mod socket;
+mod socket_table;
+mod uring;
+mod user_data;
+mod waker;
 
+pub use epoll::EpollDriver;
+pub use fd_table::{RESERVED_DESCRIPTORS, make_private, raise_limit};
+pub use probe::{Choice, Kind, choose};
 pub use send_batch::{Late, SendBatch, SendItem, SendResult};
+pub use simulated::{Faults, PeerId, SimulatedDriver, SimulatedNetwork, SimulatedSocket};
+pub use socket::{Keepalive, bind_listener, bind_probe};
+pub use uring::UringDriver;
+pub use waker::Waker;
+
+/// What a driver is built with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverSettings {
+    /// Sockets attached at once: address space for their table, of which only what is used is touched.
+    pub sockets_max: u32,
+    /// The one receive buffer; also the most that one socket receives in a turn.
+    pub receive_buffer_bytes: usize,
+    /// Events of sockets in one turn. Accepts come on top, at most 64 per listener.
+    pub events_per_turn_max: usize,
+}
+
+impl Default for DriverSettings {
+    fn default() -> Self {
+        Self { sockets_max: 1 << 20, receive_buffer_bytes: 64 << 10, events_per_turn_max: 1024 }
+    }
+}
 
 /// What the worker asks of the kernel.
 pub trait Driver {

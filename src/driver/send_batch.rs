@@ -4,6 +4,7 @@
 //! nothing is pinned per subscriber. Replies of the turn are written into one buffer here and queues hold ranges
 //! of it.
 
+use std::io;
 use std::ops::Range;
 
 use super::SocketId;
@@ -47,6 +48,17 @@ pub enum SendResult {
     Short(u32),
     /// The connection is broken. No `Sendable` follows.
     Failed,
+}
+
+impl SendResult {
+    /// What an error of a send means after `sent` bytes.
+    pub(super) fn of_error(error: &io::Error, sent: u32) -> Self {
+        match error.raw_os_error() {
+            // Full; or, rarer, interrupted or out of memory for the moment.
+            Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => Self::Short(sent),
+            _ => Self::Failed,
+        }
+    }
 }
 
 impl SendBatch {

@@ -14,6 +14,7 @@
 //!
 //! **Must not know.** Sockets, transports, encodings, time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -170,7 +171,7 @@ impl Hub {
     }
 
     /// Ends a session and its subscriptions.
-    pub fn close(&mut self, session: SessionId, out: &mut Vec<Output>) {
+    pub fn close(&mut self, session: SessionId, out: &mut VecDeque<Output>) {
         while let Some(subscription) = self.sessions.first(session) {
             self.remove(subscription, out);
         }
@@ -178,7 +179,7 @@ impl Hub {
     }
 
     /// Does what a session asks.
-    pub fn handle(&mut self, session: SessionId, request: Request, out: &mut Vec<Output>) {
+    pub fn handle(&mut self, session: SessionId, request: Request, out: &mut VecDeque<Output>) {
         match request {
             Request::Subscribe { ticket, channel } => {
                 self.subscribe(session, ticket, channel, out);
@@ -191,7 +192,7 @@ impl Hub {
                     }
                     None => Reply::Refused(Refusal::NotSubscribed),
                 };
-                out.push(Output::Reply { session, ticket, reply });
+                out.push_back(Output::Reply { session, ticket, reply });
             }
             Request::Publish { ticket, channel, payload } => {
                 let channel = channel.or_else(|| self.first_channel(session));
@@ -203,18 +204,18 @@ impl Hub {
                     ticket.map(|ticket| Receipt { worker: self.settings.worker, session, ticket });
                 let to = self.home_of(&channel);
                 let message = HubMessage::Publish { channel, payload, receipt };
-                out.push(Output::Send { to, message });
+                out.push_back(Output::Send { to, message });
             }
         }
     }
 
     /// Does what another worker's hub, or this one, asks or tells.
-    pub fn handle_message(&mut self, message: HubMessage, out: &mut Vec<Output>) {
+    pub fn handle_message(&mut self, message: HubMessage, out: &mut VecDeque<Output>) {
         match message {
             HubMessage::Interest { from, channel, serial } => {
                 let position = self.homes.add_interest(&channel, from);
                 let message = HubMessage::Granted { channel, position, serial };
-                out.push(Output::Send { to: from, message });
+                out.push_back(Output::Send { to: from, message });
             }
             HubMessage::Disinterest { from, channel } => self.homes.remove_interest(&channel, from),
             HubMessage::Granted { channel, position, serial } => {
@@ -224,16 +225,20 @@ impl Hub {
                 let (publication, interested) = self.homes.number(channel, payload);
                 if let Some(receipt) = receipt {
                     let message = HubMessage::Published { receipt, position: publication.position };
-                    out.push(Output::Send { to: receipt.worker, message });
+                    out.push_back(Output::Send { to: receipt.worker, message });
                 }
                 let publication = Arc::new(publication);
                 for to in interested.iter() {
                     let message = HubMessage::Deliver(publication.clone());
-                    out.push(Output::Send { to, message });
+                    out.push_back(Output::Send { to, message });
                 }
             }
             HubMessage::Published { receipt: Receipt { session, ticket, .. }, position } => {
-                out.push(Output::Reply { session, ticket, reply: Reply::Published { position } });
+                out.push_back(Output::Reply {
+                    session,
+                    ticket,
+                    reply: Reply::Published { position },
+                });
             }
             HubMessage::Deliver(publication) => self.deliver(publication),
         }
@@ -312,7 +317,7 @@ impl Hub {
         session: SessionId,
         ticket: Ticket,
         channel: ChannelName,
-        out: &mut Vec<Output>,
+        out: &mut VecDeque<Output>,
     ) {
         if self.find(session, &channel).is_some() {
             return refuse(session, Some(ticket), Refusal::AlreadySubscribed, out);
@@ -332,7 +337,7 @@ impl Hub {
         self.sessions.append(session, subscription, &mut self.subscriptions);
         if let Some(position) = granted {
             local.join(subscription, &mut self.subscriptions);
-            out.push(Output::Reply {
+            out.push_back(Output::Reply {
                 session,
                 ticket,
                 reply: Reply::Subscribed { channel, position },
@@ -343,14 +348,14 @@ impl Hub {
     }
 
     /// Makes the local part of a channel and asks its home for it.
-    fn ask(&mut self, channel: ChannelName, out: &mut Vec<Output>) -> u32 {
+    fn ask(&mut self, channel: ChannelName, out: &mut VecDeque<Output>) -> u32 {
         self.interest_serial = self.interest_serial.wrapping_add(1);
         let serial = self.interest_serial;
         let key = index(self.channels.insert(LocalChannel::new(channel.clone(), serial)));
         self.names.insert(channel.clone(), key);
         let to = self.home_of(&channel);
         let message = HubMessage::Interest { from: self.settings.worker, channel, serial };
-        out.push(Output::Send { to, message });
+        out.push_back(Output::Send { to, message });
         key
     }
 
@@ -359,7 +364,7 @@ impl Hub {
         channel: &ChannelName,
         position: Position,
         serial: u32,
-        out: &mut Vec<Output>,
+        out: &mut VecDeque<Output>,
     ) {
         let Some(key) = self.names.find(channel) else { return };
         let local = &mut self.channels[key as usize];
@@ -373,7 +378,7 @@ impl Hub {
             local.join(subscription, &mut self.subscriptions);
             let session = self.sessions.id(self.subscriptions[subscription as usize].session);
             let reply = Reply::Subscribed { channel: channel.clone(), position };
-            out.push(Output::Reply { session, ticket, reply });
+            out.push_back(Output::Reply { session, ticket, reply });
         }
     }
 
@@ -390,7 +395,7 @@ impl Hub {
         self.fan_outs.add(key, local, arrival, publication);
     }
 
-    fn remove(&mut self, subscription: u32, out: &mut Vec<Output>) {
+    fn remove(&mut self, subscription: u32, out: &mut VecDeque<Output>) {
         let node = &self.subscriptions[subscription as usize];
         let (session, key) = (self.sessions.id(node.session), node.channel);
         self.sessions.unlink(session, subscription, &mut self.subscriptions);
@@ -405,14 +410,19 @@ impl Hub {
             let to = self.home_of(&local.name);
             let message =
                 HubMessage::Disinterest { from: self.settings.worker, channel: local.name };
-            out.push(Output::Send { to, message });
+            out.push_back(Output::Send { to, message });
         }
     }
 }
 
-fn refuse(session: SessionId, ticket: Option<Ticket>, refusal: Refusal, out: &mut Vec<Output>) {
+fn refuse(
+    session: SessionId,
+    ticket: Option<Ticket>,
+    refusal: Refusal,
+    out: &mut VecDeque<Output>,
+) {
     if let Some(ticket) = ticket {
-        out.push(Output::Reply { session, ticket, reply: Reply::Refused(refusal) });
+        out.push_back(Output::Reply { session, ticket, reply: Reply::Refused(refusal) });
     }
 }
 

@@ -1,6 +1,6 @@
 //! Several hubs joined by ordered queues, driven at random: every subscriber's view is exactly the stream.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
@@ -60,12 +60,12 @@ impl Mesh {
     }
 
     fn request(&mut self, worker: usize, session: SessionId, request: Request) {
-        let mut out = Vec::new();
+        let mut out = VecDeque::new();
         self.hubs[worker].handle(session, request, &mut out);
         self.carry(worker, out);
     }
 
-    fn carry(&mut self, worker: usize, out: Vec<Output>) {
+    fn carry(&mut self, worker: usize, out: VecDeque<Output>) {
         for output in out {
             match output {
                 Output::Send { to, message } => {
@@ -93,7 +93,7 @@ impl Mesh {
             let last = self.seen.published.entry(life).or_default();
             *last = (*last).max(publication.position.offset);
         }
-        let mut out = Vec::new();
+        let mut out = VecDeque::new();
         self.hubs[to].handle_message(message, &mut out);
         self.carry(to, out);
         true
@@ -118,7 +118,7 @@ impl Mesh {
     }
 
     fn close(&mut self, worker: usize, session: SessionId) {
-        let mut out = Vec::new();
+        let mut out = VecDeque::new();
         self.hubs[worker].close(session, &mut out);
         let channels: Vec<_> = self
             .seen

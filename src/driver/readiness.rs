@@ -1,0 +1,303 @@
+//! The part of a turn that both kernel drivers share: from "the kernel says it is ready" to events.
+//!
+//! A socket that is ready stands in one list, once. A turn takes from its front those that were in it when the
+//! turn began: what becomes ready later, or has more than one buffer to give, waits for the next turn, so that
+//! no peer can starve another.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+
+use super::listeners::Listeners;
+use super::socket_table::{
+    ARM_LISTED, BLOCKED, BROKEN, CLOSING, ENDED, Entry, HANGUP, LISTED, PAUSED, READ_ARMED,
+    READABLE, SENDABLE, SocketTable, WRITE_ARMED,
+};
+use super::{Close, DriverSettings, End, Event, SocketId, socket};
+
+/// Who is ready, and what the turn makes of it.
+#[derive(Debug)]
+pub(super) struct Readiness {
+    pub table: SocketTable,
+    pub listeners: Listeners,
+    /// The waker was called.
+    pub woken: bool,
+    /// Sockets that need a poll; drained by the driver that polls once.
+    pub to_arm: Vec<SocketId>,
+    ready: VecDeque<SocketId>,
+    closed: VecDeque<SocketId>,
+    polls: Polls,
+    buffer: Box<[u8]>,
+    events_per_turn_max: usize,
+    ready_left: usize,
+    events_left: usize,
+}
+
+/// How the kernel tells that a socket is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Polls {
+    /// Whenever that changes, without being asked again.
+    Edge,
+    /// Once for each time it is asked.
+    Once,
+}
+
+/// An event before it borrows the buffer.
+enum Step {
+    Received(usize),
+    Ended(End),
+    Sendable,
+}
+
+impl Readiness {
+    pub fn new(settings: &DriverSettings, listeners: Vec<TcpListener>, polls: Polls) -> Self {
+        assert!(settings.receive_buffer_bytes > 0, "a receive of nothing looks like the end");
+        assert!(settings.events_per_turn_max > 0, "a turn makes progress");
+        Self {
+            table: SocketTable::with_capacity(settings.sockets_max),
+            listeners: Listeners::new(listeners),
+            woken: false,
+            to_arm: Vec::new(),
+            ready: VecDeque::new(),
+            closed: VecDeque::new(),
+            polls,
+            buffer: vec![0; settings.receive_buffer_bytes].into_boxed_slice(),
+            events_per_turn_max: settings.events_per_turn_max,
+            ready_left: 0,
+            events_left: 0,
+        }
+    }
+
+    /// Whether there are events to report without asking the kernel for more.
+    pub fn has_leftovers(&self) -> bool {
+        self.woken
+            || !self.ready.is_empty()
+            || !self.closed.is_empty()
+            || self.listeners.has_ready()
+    }
+
+    pub fn begin_turn(&mut self) {
+        self.ready_left = self.ready.len();
+        self.events_left = self.events_per_turn_max;
+        self.listeners.begin_turn();
+    }
+
+    pub fn next_event(&mut self) -> Option<Event<'_, OwnedFd>> {
+        if self.woken {
+            self.woken = false;
+            return Some(Event::Woken);
+        }
+        while self.events_left > 0 {
+            if let Some(id) = self.closed.pop_front() {
+                self.events_left -= 1;
+                self.finish_close(id);
+                return Some(Event::Closed { id });
+            }
+            if self.ready_left == 0 {
+                break;
+            }
+            self.ready_left -= 1;
+            let Some(id) = self.ready.pop_front() else { break };
+            if let Some(step) = self.step(id) {
+                self.events_left -= 1;
+                return Some(match step {
+                    Step::Received(count) => {
+                        Event::Received { id, bytes: &mut self.buffer[..count] }
+                    }
+                    Step::Ended(end) => Event::Ended { id, end },
+                    Step::Sendable => Event::Sendable { id },
+                });
+            }
+        }
+        self.listeners.next_event()
+    }
+
+    /// Reports a socket's room, or receives from it once.
+    fn step(&mut self, id: SocketId) -> Option<Step> {
+        let entry = self.table.open(id)?;
+        entry.clear(LISTED);
+        if entry.has(SENDABLE) {
+            entry.clear(SENDABLE);
+            if entry.wants_receive() {
+                entry.set(LISTED);
+                self.ready.push_front(id);
+                self.ready_left += 1;
+            }
+            return Some(Step::Sendable);
+        }
+        if !entry.wants_receive() {
+            return None;
+        }
+        let socket = entry.socket.as_ref()?;
+        let received = loop {
+            match socket::receive(socket, &mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => break received,
+            }
+        };
+        match received {
+            Ok(0) => {
+                entry.set(ENDED);
+                Some(Step::Ended(if entry.has(BROKEN) { End::Reset } else { End::Eof }))
+            }
+            Ok(count) => {
+                if count == self.buffer.len() || entry.has(HANGUP) {
+                    entry.set(LISTED);
+                    self.ready.push_back(id);
+                } else {
+                    entry.clear(READABLE);
+                    list_to_arm(self.polls, &mut self.to_arm, id, entry);
+                }
+                Some(Step::Received(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                entry.clear(READABLE | HANGUP);
+                list_to_arm(self.polls, &mut self.to_arm, id, entry);
+                None
+            }
+            Err(_) => {
+                entry.set(ENDED);
+                Some(Step::Ended(End::Reset))
+            }
+        }
+    }
+
+    /// The kernel says that a socket can be received from; `hangup`: that its end is near.
+    #[inline]
+    pub fn handle_readable(&mut self, id: SocketId, hangup: bool) {
+        if let Some(entry) = self.table.open(id) {
+            entry.set(if hangup { READABLE | HANGUP } else { READABLE });
+            if entry.wants_receive() {
+                list_ready(&mut self.ready, id, entry);
+            }
+        }
+    }
+
+    /// The kernel says that a socket has room. That is news only after a send that came late.
+    #[inline]
+    pub fn handle_sendable(&mut self, id: SocketId) {
+        if let Some(entry) = self.table.open(id)
+            && entry.has(BLOCKED)
+        {
+            entry.clear(BLOCKED);
+            entry.set(SENDABLE);
+            list_ready(&mut self.ready, id, entry);
+        }
+    }
+
+    /// A poll that was armed once has ended. Whether that means anything: not for a socket that was closed, which
+    /// only waited for its polls to end.
+    #[inline]
+    pub fn handle_disarmed(&mut self, id: SocketId, armed: u16) -> bool {
+        let Some(entry) = self.table.entry(id) else { return false };
+        entry.clear(armed);
+        if !entry.has(CLOSING) {
+            return true;
+        }
+        if !entry.has(READ_ARMED | WRITE_ARMED) {
+            self.closed.push_back(id);
+        }
+        false
+    }
+
+    /// A send came late: tell when there is room.
+    pub fn handle_blocked(&mut self, id: SocketId) {
+        if let Some(entry) = self.table.open(id) {
+            entry.set(BLOCKED);
+            list_to_arm(self.polls, &mut self.to_arm, id, entry);
+        }
+    }
+
+    /// A send failed for good.
+    pub fn handle_broken(&mut self, id: SocketId) {
+        if let Some(entry) = self.table.open(id) {
+            entry.set(BROKEN);
+        }
+    }
+
+    /// Takes a socket in. It is watched once the driver has asked the kernel to.
+    pub fn attach(&mut self, id: SocketId, socket: OwnedFd) {
+        self.table.attach(id, socket);
+        if let Some(entry) = self.table.open(id) {
+            list_to_arm(self.polls, &mut self.to_arm, id, entry);
+        }
+    }
+
+    /// The kernel refused to watch a socket: to the worker it is one that broke at once.
+    pub fn handle_unwatched(&mut self, id: SocketId) {
+        if let Some(entry) = self.table.open(id) {
+            if let Some(socket) = &entry.socket {
+                socket::end(socket, Close::Orderly);
+            }
+            entry.set(BROKEN);
+        }
+        self.handle_readable(id, true);
+    }
+
+    pub fn pause(&mut self, id: SocketId) {
+        if let Some(entry) = self.table.open(id) {
+            entry.set(PAUSED);
+        }
+    }
+
+    pub fn resume(&mut self, id: SocketId) {
+        if let Some(entry) = self.table.open(id) {
+            entry.clear(PAUSED);
+            if entry.wants_receive() {
+                list_ready(&mut self.ready, id, entry);
+            } else {
+                list_to_arm(self.polls, &mut self.to_arm, id, entry);
+            }
+        }
+    }
+
+    pub fn shutdown_write(&mut self, id: SocketId) {
+        if let Some(Entry { socket: Some(socket), .. }) = self.table.open(id) {
+            socket::shutdown_write(socket);
+        }
+    }
+
+    pub fn close(&mut self, id: SocketId, how: Close) {
+        let Some(entry) = self.table.open(id) else { return };
+        entry.set(CLOSING);
+        if entry.has(READ_ARMED | WRITE_ARMED) {
+            // The polls end by themselves; `handle_disarmed` sees the last of them.
+            if let Some(socket) = &entry.socket {
+                socket::end(socket, how);
+            }
+        } else {
+            if let Some(socket) = entry.socket.take() {
+                socket::close(socket, how);
+            }
+            self.closed.push_back(id);
+        }
+    }
+
+    /// Closes what had to wait for its polls, and frees the slot.
+    fn finish_close(&mut self, id: SocketId) {
+        if let Some(entry) = self.table.entry(id)
+            && let Some(socket) = entry.socket.take()
+        {
+            // It was ended before, orderly or not; what is left is what orderly adds.
+            socket::close(socket, Close::Orderly);
+        }
+        self.table.free(id);
+    }
+}
+
+#[inline]
+fn list_ready(ready: &mut VecDeque<SocketId>, id: SocketId, entry: &mut Entry) {
+    if !entry.has(LISTED) {
+        entry.set(LISTED);
+        ready.push_back(id);
+    }
+}
+
+#[inline]
+fn list_to_arm(polls: Polls, to_arm: &mut Vec<SocketId>, id: SocketId, entry: &mut Entry) {
+    if polls == Polls::Once && !entry.has(ARM_LISTED) {
+        entry.set(ARM_LISTED);
+        to_arm.push(id);
+    }
+}

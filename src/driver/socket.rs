@@ -1,0 +1,241 @@
+//! Every socket option and every socket call of the server, each with its reason.
+//!
+//! Options are set on the listener: accepted sockets inherit them, which saves a system call per option and
+//! connection.
+
+#![expect(unsafe_code, reason = "three calls that socket2 does not wrap")]
+
+use std::io::{self, IoSlice, Read};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::Close;
+
+/// Whether the kernel probes silent peers of a listener's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keepalive {
+    /// The protocol has its own keepalive; a second one would only cost packets.
+    Off,
+    /// For raw TCP, which has none: dead after 120 s of silence and 3 probes, 20 s apart.
+    Kernel,
+}
+
+/// Binds one worker's own listener to `address`. Other workers bind the same address beside it.
+pub fn bind_listener(address: SocketAddr, keepalive: Keepalive) -> io::Result<TcpListener> {
+    let socket = new_socket(address)?;
+    // One accept queue per worker: no thundering herd, no lock shared between cores.
+    socket.set_reuse_port(true)?;
+    // Frames are gathered in user space, one send per turn; Nagle could only delay them.
+    socket.set_tcp_nodelay(true)?;
+    // "Full" is reported once this much is unsent. Without it a stalled reader holds 4 MB of kernel memory, with
+    // it about 120 KB, and a queue's mark in user space sees the stall early.
+    socket.set_tcp_notsent_lowat(NOTSENT_BYTES_MAX)?;
+    // A peer that vanished with data unacknowledged is dead after this, not after 15 minutes of retransmits.
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    if keepalive == Keepalive::Kernel {
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEPALIVE_AFTER)
+                .with_interval(KEEPALIVE_INTERVAL)
+                .with_retries(KEEPALIVE_RETRIES),
+        )?;
+    }
+    // TCP_DEFER_ACCEPT stays off, also where the client speaks first: the handshake deadline counts from accept,
+    // and a deferred connection would hide from admission limits and from that deadline in the kernel.
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Finds out whether `address` is free, by binding it exclusively for a moment. `SO_REUSEPORT` would share a
+/// port with a stranger, or with a server that was forgotten, without a word. Answers with the port that
+/// the kernel chose when `address` has port 0.
+pub fn bind_probe(address: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = new_socket(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)?;
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// A socket with what both ways of binding need.
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    // Connections of a former run in TIME_WAIT must not block a restart.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // An address means what it says: "[::]" beside "0.0.0.0" can both be bound, and no peer shows up as an
+        // IPv4-mapped address that per-address limits would count apart.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Accepts one connection, nonblocking and not inherited by programs we start.
+pub(super) fn accept(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
+    let (socket, peer) =
+        SockRef::from(listener).accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)?;
+    let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EPROTO))?;
+    Ok((socket.into(), peer))
+}
+
+/// Stops listening for all holders of the socket. Closing alone would leave it alive, and connections queued on
+/// it, for as long as an armed poll or another worker's copy of the descriptor table holds it.
+pub(super) fn stop_listening(listener: TcpListener) {
+    // It fails only for a socket that no longer listens.
+    let _ = SockRef::from(&listener).shutdown(Shutdown::Read);
+}
+
+/// Receives once.
+pub(super) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    (&*SockRef::from(socket)).read(buffer)
+}
+
+/// Sends once: what fits now. A dead peer is an error, not a signal.
+pub(super) fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    SockRef::from(socket).send_with_flags(bytes, SEND_FLAGS)
+}
+
+/// Sends several slices as one.
+pub(super) fn send_vectored(socket: &OwnedFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    SockRef::from(socket).send_vectored_with_flags(slices, SEND_FLAGS)
+}
+
+/// Sends FIN after what was sent; receiving goes on.
+pub(super) fn shutdown_write(socket: &OwnedFd) {
+    // It fails only when the connection is already gone, which receiving reports.
+    let _ = SockRef::from(socket).shutdown(Shutdown::Write);
+}
+
+/// Ends a connection while a request may still hold its file: whatever is armed on it completes. The descriptor
+/// stays open until it has.
+pub(super) fn end(socket: &OwnedFd, how: Close) {
+    match how {
+        Close::Orderly => {
+            let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+        }
+        Close::Abort => abort(socket),
+    }
+}
+
+/// Closes a connection that nothing is armed on.
+pub(super) fn close(socket: OwnedFd, how: Close) {
+    match how {
+        // A kernel that holds unread bytes at close sends RST, and the peer may lose what we sent before it.
+        Close::Orderly => discard_received(&socket),
+        Close::Abort => abort(&socket),
+    }
+    drop(socket);
+}
+
+/// Sends RST and drops what the kernel holds for the peer.
+fn abort(socket: &OwnedFd) {
+    let unspecified =
+        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    // SAFETY: the address is a valid sockaddr of the length given and connect only reads it; the descriptor is
+    // open, because it is borrowed from its owner.
+    let result = unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            &raw const unspecified,
+            size_of::<libc::sockaddr>() as libc::socklen_t,
+        )
+    };
+    if result != 0 {
+        // Refused by a filter, say: the same by other means. Both fail only on a connection that is gone.
+        let socket = SockRef::from(socket);
+        let _ = socket.set_linger(Some(Duration::ZERO));
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// Throws away what was received and not read. With MSG_TRUNC, TCP drops bytes without copying them.
+fn discard_received(socket: &OwnedFd) {
+    // SAFETY: with MSG_TRUNC a TCP socket writes nothing to the buffer, so none is given; the descriptor is open,
+    // because it is borrowed from its owner.
+    let _ = unsafe {
+        libc::recv(
+            socket.as_fd().as_raw_fd(),
+            std::ptr::null_mut(),
+            DISCARD_BYTES_MAX,
+            libc::MSG_TRUNC | libc::MSG_DONTWAIT,
+        )
+    };
+}
+
+/// Both drivers send with these; io_uring adds MSG_WAITALL, see there.
+pub(super) const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+
+/// Cut down to `net.core.somaxconn` by the kernel; a mass reconnect fills a short queue within milliseconds.
+const BACKLOG: i32 = 65_535;
+const NOTSENT_BYTES_MAX: u32 = 16_384;
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_RETRIES: u32 = 3;
+/// More than any receive buffer holds.
+const DISCARD_BYTES_MAX: usize = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any(address: &str) -> SocketAddr {
+        address.parse().expect("a literal address")
+    }
+
+    #[test]
+    fn two_listeners_share_a_port_and_a_probe_sees_it_taken() {
+        let address = bind_probe(any("127.0.0.1:0")).unwrap();
+        assert_ne!(address.port(), 0);
+        let one = bind_listener(address, Keepalive::Off).unwrap();
+        let two = bind_listener(address, Keepalive::Kernel).unwrap();
+        assert_eq!(one.local_addr().unwrap(), two.local_addr().unwrap());
+        assert_eq!(bind_probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop((one, two));
+        assert_eq!(bind_probe(address).unwrap(), address);
+    }
+
+    #[test]
+    fn both_address_families_bind_one_port() {
+        let Ok(six) = bind_listener(any("[::]:0"), Keepalive::Off) else {
+            return; // no IPv6 on this host
+        };
+        let port = six.local_addr().unwrap().port();
+        assert!(bind_listener(any(&format!("0.0.0.0:{port}")), Keepalive::Off).is_ok());
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_the_options() {
+        let listener = bind_listener(any("127.0.0.1:0"), Keepalive::Kernel).unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = accept(&listener).unwrap();
+        assert_eq!(address, peer.local_addr().unwrap());
+        let socket = Socket::from(socket);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_BYTES_MAX);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+    }
+
+    #[test]
+    fn orderly_close_with_unread_bytes_still_delivers() {
+        use std::io::Write;
+        let listener = bind_listener(any("127.0.0.1:0"), Keepalive::Off).unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = accept(&listener).unwrap();
+        peer.write_all(b"nobody reads this").unwrap();
+        send(&socket, b"bye").unwrap();
+        close(socket, Close::Orderly);
+        let mut read = Vec::new();
+        peer.read_to_end(&mut read).unwrap();
+        assert_eq!(read, b"bye");
+    }
+}
