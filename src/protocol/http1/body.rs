@@ -1,0 +1,275 @@
+//! A request's body: by length or in chunks, RFC 9112 6 and 7.1.
+
+use super::HttpFault;
+use super::request_line::is_token_byte;
+
+/// How a body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is no body.
+    None,
+    /// This many bytes.
+    Length(u64),
+    /// Chunks, each with its size.
+    Chunked,
+}
+
+/// The next piece of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyPart<'i> {
+    /// Some bytes of the body, never empty.
+    Data(&'i [u8]),
+    /// All of the input was taken.
+    NeedMore,
+    /// The body ended; what is left of the input is the next request.
+    End,
+}
+
+/// Takes a body out of the bytes that follow its head.
+///
+/// Invariant: the bytes given out never exceed the limit, and what surrounds them in chunks has limits of its own.
+#[derive(Clone, Debug)]
+pub struct BodyDecoder {
+    state: State,
+    /// Bytes of body that may still come.
+    allowance: u64,
+    /// Bytes of chunk extensions and trailers that may still come.
+    overhead_allowance: u32,
+}
+
+impl BodyDecoder {
+    /// A decoder for one body. A declared length past the limit is a fault before any of it arrives.
+    pub fn new(length: BodyLength, body_bytes_max: u64) -> Result<Self, HttpFault> {
+        let state = match length {
+            BodyLength::None | BodyLength::Length(0) => State::End,
+            BodyLength::Length(length) if length > body_bytes_max => {
+                return Err(HttpFault::BodyTooLarge);
+            }
+            BodyLength::Length(length) => State::Rest(length),
+            BodyLength::Chunked => State::Size { value: 0, digits: 0 },
+        };
+        Ok(Self { state, allowance: body_bytes_max, overhead_allowance: OVERHEAD_BYTES_MAX })
+    }
+
+    /// Takes bytes from the front of `input` up to the end of the next piece of the body.
+    pub fn next<'i>(&mut self, input: &mut &'i [u8]) -> Result<BodyPart<'i>, HttpFault> {
+        loop {
+            let (remaining, state_after) = match self.state {
+                State::End => return Ok(BodyPart::End),
+                State::Rest(remaining) => (remaining, State::End),
+                State::Chunk(remaining) => (remaining, State::ChunkReturn),
+                framing => {
+                    let Some((&byte, rest)) = input.split_first() else {
+                        return Ok(BodyPart::NeedMore);
+                    };
+                    *input = rest;
+                    self.state = self.after_byte(framing, byte)?;
+                    continue;
+                }
+            };
+            let count = remaining.min(input.len() as u64);
+            if count == 0 {
+                return Ok(BodyPart::NeedMore);
+            }
+            let (data, rest) = input.split_at(count as usize);
+            *input = rest;
+            self.state = match self.state {
+                _ if count == remaining => state_after,
+                State::Rest(_) => State::Rest(remaining - count),
+                _ => State::Chunk(remaining - count),
+            };
+            return Ok(BodyPart::Data(data));
+        }
+    }
+
+    /// Whether the body ended.
+    pub fn is_at_end(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// One step through what surrounds the chunks.
+    fn after_byte(&mut self, state: State, byte: u8) -> Result<State, HttpFault> {
+        match (state, byte) {
+            (State::Size { value, digits: 1.. }, b'\r') => {
+                Ok(State::SizeLineFeed { size: self.admit_chunk(value)? })
+            }
+            (State::Size { value, digits: 1.. }, b';' | b' ' | b'\t') => {
+                Ok(State::Extension { size: self.admit_chunk(value)? })
+            }
+            (State::Size { value, digits }, _) => size_with_digit(value, digits, byte),
+            (State::Extension { size }, b'\r') => Ok(State::SizeLineFeed { size }),
+            (State::Extension { .. }, _) => {
+                self.spend_overhead(is_text(byte), HttpFault::ChunkExtensionInvalid)?;
+                Ok(state)
+            }
+            (State::SizeLineFeed { size: 0 }, b'\n') => Ok(State::TrailerStart),
+            (State::SizeLineFeed { size }, b'\n') => Ok(State::Chunk(size)),
+            (State::ChunkReturn, b'\r') => Ok(State::ChunkLineFeed),
+            (State::ChunkLineFeed, b'\n') => Ok(State::Size { value: 0, digits: 0 }),
+            (State::TrailerStart, b'\r') => Ok(State::LastLineFeed),
+            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::TrailerStart | State::TrailerName, _) => {
+                self.spend_overhead(is_token_byte(byte), HttpFault::TrailerInvalid)?;
+                Ok(State::TrailerName)
+            }
+            (State::TrailerValue, b'\r') => Ok(State::TrailerLineFeed),
+            (State::TrailerValue, _) => {
+                self.spend_overhead(is_text(byte), HttpFault::TrailerInvalid)?;
+                Ok(state)
+            }
+            (State::TrailerLineFeed, b'\n') => Ok(State::TrailerStart),
+            (State::LastLineFeed, b'\n') => Ok(State::End),
+            (State::TrailerLineFeed | State::LastLineFeed, _) => Err(HttpFault::TrailerInvalid),
+            (State::SizeLineFeed { .. } | State::ChunkReturn | State::ChunkLineFeed, _) => {
+                Err(HttpFault::ChunkEndInvalid)
+            }
+            // `next` takes these by the slice.
+            (State::Rest(_) | State::Chunk(_) | State::End, _) => Err(HttpFault::ChunkEndInvalid),
+        }
+    }
+
+    /// On the declared size: no byte of a chunk that we would refuse is waited for.
+    fn admit_chunk(&mut self, size: u64) -> Result<u64, HttpFault> {
+        self.allowance = self.allowance.checked_sub(size).ok_or(HttpFault::BodyTooLarge)?;
+        Ok(size)
+    }
+
+    /// Extensions and trailers are ignored, so their whole is bounded: a body of one-byte chunks with long extensions
+    /// would otherwise cost far more than its size.
+    fn spend_overhead(&mut self, is_allowed: bool, fault: HttpFault) -> Result<(), HttpFault> {
+        let allowance = self.overhead_allowance.checked_sub(1).filter(|_| is_allowed);
+        self.overhead_allowance = allowance.ok_or(fault)?;
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// In a body with a length.
+    Rest(u64),
+    /// In the size of a chunk.
+    Size { value: u64, digits: u8 },
+    /// In what follows the size (RFC 9112 7.1.1).
+    Extension { size: u64 },
+    /// After the CR of a size line.
+    SizeLineFeed { size: u64 },
+    /// In a chunk.
+    Chunk(u64),
+    /// After a chunk.
+    ChunkReturn,
+    /// After the CR that follows a chunk.
+    ChunkLineFeed,
+    /// At the start of a line of the trailer section (RFC 9112 7.1.2).
+    TrailerStart,
+    /// In the name of a trailer.
+    TrailerName,
+    /// In the value of a trailer.
+    TrailerValue,
+    /// After the CR of a trailer.
+    TrailerLineFeed,
+    /// After the CR of the empty line that ends the body.
+    LastLineFeed,
+    /// After the body.
+    End,
+}
+
+fn size_with_digit(value: u64, digits: u8, byte: u8) -> Result<State, HttpFault> {
+    let digit = char::from(byte).to_digit(16).ok_or(HttpFault::ChunkSizeInvalid)?;
+    // Sixteen digits fill 64 bits; leading zeros count, so that no size line is endless.
+    if digits == 16 {
+        return Err(HttpFault::ChunkSizeInvalid);
+    }
+    Ok(State::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
+}
+
+/// RFC 9110 5.5: what a field value may hold.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7F)
+}
+
+/// Bytes of extensions and trailers in one body.
+const OVERHEAD_BYTES_MAX: u32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(length: BodyLength, max: u64, text: &[u8]) -> Result<(Vec<u8>, bool), HttpFault> {
+        let mut decoder = BodyDecoder::new(length, max)?;
+        let (mut input, mut body) = (text, Vec::new());
+        loop {
+            match decoder.next(&mut input)? {
+                BodyPart::Data(data) => body.extend_from_slice(data),
+                BodyPart::NeedMore => return Ok((body, false)),
+                BodyPart::End => return Ok((body, true)),
+            }
+        }
+    }
+
+    fn chunked(text: &str) -> Result<(Vec<u8>, bool), HttpFault> {
+        decode(BodyLength::Chunked, 1000, text.as_bytes())
+    }
+
+    #[test]
+    fn a_body_with_a_length_ends_there_and_leaves_the_next_request() {
+        let mut input: &[u8] = b"hellGET /";
+        let mut decoder = BodyDecoder::new(BodyLength::Length(4), 4).unwrap();
+        assert_eq!(decoder.next(&mut input), Ok(BodyPart::Data(b"hell")));
+        assert_eq!(decoder.next(&mut input), Ok(BodyPart::End));
+        assert!(decoder.is_at_end());
+        assert_eq!(input, b"GET /");
+        let past = BodyDecoder::new(BodyLength::Length(5), 4);
+        assert_eq!(past.map(|_| ()), Err(HttpFault::BodyTooLarge));
+        assert_eq!(decode(BodyLength::None, 0, b"x"), Ok((vec![], true)));
+    }
+
+    #[test]
+    fn chunks_are_joined_and_extensions_and_trailers_ignored() {
+        let text = "5;a=\"b\"\r\nhello\r\n0A \r\n, 10 bytes\r\n0\r\nA: b\r\nC:\r\n\r\n";
+        assert_eq!(chunked(text), Ok((b"hello, 10 bytes".to_vec(), true)));
+        for end in 0..text.len() {
+            assert!(chunked(&text[..end]).is_ok_and(|(_, ended)| !ended), "{end}");
+        }
+    }
+
+    #[test]
+    fn chunk_sizes_that_are_no_numbers_are_faults() {
+        for size in ["", "x", "-1", "+1", "0x1", " 1", "00000000000000001", ";"] {
+            let text = format!("{size}\r\n");
+            assert_eq!(chunked(&text), Err(HttpFault::ChunkSizeInvalid), "{size:?}");
+        }
+        assert_eq!(chunked("ffffffffffffffff\r\n"), Err(HttpFault::BodyTooLarge));
+    }
+
+    #[test]
+    fn line_ends_in_chunks_are_strict() {
+        for text in ["1\rX", "1\r\naX", "1\r\na\rX", "1\r\naa"] {
+            assert_eq!(chunked(text), Err(HttpFault::ChunkEndInvalid), "{text:?}");
+        }
+        assert_eq!(chunked("1\n"), Err(HttpFault::ChunkSizeInvalid));
+        assert_eq!(chunked("1;\n"), Err(HttpFault::ChunkExtensionInvalid));
+        for text in ["\n", " a: b", "a b: c", "a\r", "a: \0", "a: b\n", "a: b\rX", "\rX"] {
+            let text = format!("0\r\n{text}");
+            assert_eq!(chunked(&text), Err(HttpFault::TrailerInvalid), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_at_the_limit_pass_and_one_past_is_refused_on_its_size() {
+        let text = format!("3e8\r\n{}\r\n0\r\n\r\n", "a".repeat(1000));
+        assert!(chunked(&text).is_ok_and(|(body, ended)| body.len() == 1000 && ended));
+        assert_eq!(chunked("3e9\r"), Err(HttpFault::BodyTooLarge));
+        let text = format!("3e8\r\n{}\r\n1\r\n", "a".repeat(1000));
+        assert_eq!(chunked(&text), Err(HttpFault::BodyTooLarge));
+    }
+
+    #[test]
+    fn extensions_and_trailers_at_the_limit_pass_and_one_past_is_a_fault() {
+        let extension = "e".repeat(OVERHEAD_BYTES_MAX as usize);
+        assert!(chunked(&format!("0;{extension}\r\n\r\n")).is_ok_and(|(_, ended)| ended));
+        let text = format!("0;{extension}e");
+        assert_eq!(chunked(&text), Err(HttpFault::ChunkExtensionInvalid));
+        let text = format!("0\r\n{extension}e");
+        assert_eq!(chunked(&text), Err(HttpFault::TrailerInvalid));
+    }
+}

@@ -1,0 +1,124 @@
+//! The query of a target, as forms and `URLSearchParams` write it.
+
+use std::borrow::Cow;
+
+use super::HttpFault;
+
+/// The pairs of a query, decoded: `a=1&b=2`. A name without `=` has an empty value; empty pairs are left out.
+pub fn query_pairs(query: Option<&str>) -> QueryPairs<'_> {
+    QueryPairs { rest: query }
+}
+
+/// See [`query_pairs`].
+#[derive(Clone, Debug)]
+pub struct QueryPairs<'q> {
+    rest: Option<&'q str>,
+}
+
+impl<'q> Iterator for QueryPairs<'q> {
+    type Item = Result<(Cow<'q, str>, Cow<'q, str>), HttpFault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let rest = self.rest?;
+            let pair = match rest.split_once('&') {
+                Some((pair, rest)) => {
+                    self.rest = Some(rest);
+                    pair
+                }
+                None => {
+                    self.rest = None;
+                    rest
+                }
+            };
+            if pair.is_empty() {
+                continue;
+            }
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name, Plus::IsSpace);
+            return Some(name.and_then(|name| Ok((name, decode(value, Plus::IsSpace)?))));
+        }
+    }
+}
+
+/// Decodes the percent sequences of a path segment, in which `+` is itself (RFC 3986 2.1).
+pub fn percent_decode(segment: &str) -> Result<Cow<'_, str>, HttpFault> {
+    decode(segment, Plus::IsPlus)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Plus {
+    IsSpace,
+    IsPlus,
+}
+
+fn decode(text: &str, plus: Plus) -> Result<Cow<'_, str>, HttpFault> {
+    let is_encoded = |byte: &u8| *byte == b'%' || (*byte == b'+' && plus == Plus::IsSpace);
+    let Some(first) = text.as_bytes().iter().position(is_encoded) else {
+        return Ok(Cow::Borrowed(text));
+    };
+    let (plain, mut rest) = text.as_bytes().split_at(first);
+    let mut decoded = Vec::with_capacity(text.len());
+    decoded.extend_from_slice(plain);
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'+' if plus == Plus::IsSpace => decoded.push(b' '),
+            b'%' => {
+                let [high, low, after @ ..] = rest else { return Err(HttpFault::QueryInvalid) };
+                rest = after;
+                decoded.push(hex_digit(*high)? << 4 | hex_digit(*low)?);
+            }
+            _ => decoded.push(byte),
+        }
+    }
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| HttpFault::QueryInvalid)
+}
+
+fn hex_digit(byte: u8) -> Result<u8, HttpFault> {
+    match byte {
+        b'0'..=b'9' => Ok(byte - b'0'),
+        b'a'..=b'f' => Ok(byte - b'a' + 10),
+        b'A'..=b'F' => Ok(byte - b'A' + 10),
+        _ => Err(HttpFault::QueryInvalid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(query: &str) -> Result<Vec<(String, String)>, HttpFault> {
+        let pairs = query_pairs(Some(query));
+        pairs.map(|pair| pair.map(|(a, b)| (a.into_owned(), b.into_owned()))).collect()
+    }
+
+    #[test]
+    fn pairs_are_split_and_decoded() {
+        let expected = [("a", "1"), ("b c", "d=e"), ("f", ""), ("", "g"), ("h", "€+ ")];
+        let expected: Vec<_> = expected.map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+        assert_eq!(pairs("a=1&b+c=d=e&&f&=g&h=%E2%82%ac%2B+&"), Ok(expected));
+        assert_eq!(pairs(""), Ok(vec![]));
+        assert_eq!(query_pairs(None).count(), 0);
+    }
+
+    #[test]
+    fn plain_values_are_borrowed() {
+        let pair = query_pairs(Some("channel=news")).next();
+        assert!(matches!(pair, Some(Ok((Cow::Borrowed("channel"), Cow::Borrowed("news"))))));
+    }
+
+    #[test]
+    fn invalid_percent_sequences_are_faults_in_names_and_values() {
+        for bad in ["%", "%a", "%g0", "%0g", "%-1", "%FF", "%E2%82", "%ED%A0%80"] {
+            assert_eq!(pairs(&format!("a={bad}")), Err(HttpFault::QueryInvalid), "{bad}");
+            assert_eq!(pairs(&format!("{bad}=a")), Err(HttpFault::QueryInvalid), "{bad}");
+            assert_eq!(percent_decode(bad), Err(HttpFault::QueryInvalid), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_plus_in_a_path_is_a_plus() {
+        assert_eq!(percent_decode("a+b%20c").as_deref(), Ok("a+b c"));
+    }
+}

@@ -1,0 +1,228 @@
+//! Responses, always with their length, so that the connection can be kept.
+
+use std::io::Write;
+
+use super::{HttpFault, is_token};
+
+/// A response that is known whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'r> {
+    /// The status code.
+    pub status: u16,
+    /// Headers beside the ones written from the fields below.
+    pub headers: &'r [(&'r str, &'r str)],
+    /// What `body` is; left out if empty.
+    pub content_type: &'r str,
+    /// The body.
+    pub body: &'r [u8],
+    /// Whether the connection stays open.
+    pub keep_alive: bool,
+    /// Whether the request was HEAD: the length of the body is sent, the body is not (RFC 9110 9.3.2).
+    pub head_only: bool,
+}
+
+impl Response<'_> {
+    /// Appends the response.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let body_is_sent = !self.head_only && may_have_body(self.status);
+        out.reserve(HEAD_BYTES_ESTIMATE + if body_is_sent { self.body.len() } else { 0 });
+        out.extend_from_slice(b"HTTP/1.1 ");
+        write_number(out, self.status.into());
+        out.push(b' ');
+        out.extend_from_slice(reason_phrase(self.status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        if !self.content_type.is_empty() {
+            write_header(out, "Content-Type", self.content_type);
+        }
+        // RFC 9110 8.6: no length where there can be no body.
+        if may_have_body(self.status) {
+            out.extend_from_slice(b"Content-Length: ");
+            write_number(out, self.body.len());
+            out.extend_from_slice(b"\r\n");
+        }
+        for (name, value) in self.headers {
+            write_header(out, name, value);
+        }
+        // Said also where it is the default: an HTTP/1.0 client needs it, and this is simpler than asking.
+        write_header(out, "Connection", if self.keep_alive { "keep-alive" } else { "close" });
+        out.extend_from_slice(b"\r\n");
+        if body_is_sent {
+            out.extend_from_slice(self.body);
+        }
+    }
+}
+
+/// Appends the interim answer to `Expect: 100-continue` (RFC 9110 15.2.1).
+pub fn write_continue(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+}
+
+/// Appends an error: `{"error":{"status":404,"code":"not_found","message":"..."}}`. `response` gives all but the body
+/// and its type.
+pub fn write_error(out: &mut Vec<u8>, response: &Response<'_>, code: &str, message: &str) {
+    let mut body = Vec::with_capacity(ERROR_BYTES_ESTIMATE + code.len() + message.len());
+    body.extend_from_slice(b"{\"error\":{\"status\":");
+    write_number(&mut body, response.status.into());
+    body.extend_from_slice(b",\"code\":\"");
+    write_json_text(&mut body, code);
+    body.extend_from_slice(b"\",\"message\":\"");
+    write_json_text(&mut body, message);
+    body.extend_from_slice(b"\"}}");
+    Response { content_type: "application/json", body: &body, ..*response }.write_to(out);
+}
+
+/// Appends the answer to a request that could not be read, after which the connection closes.
+pub fn write_fault(out: &mut Vec<u8>, fault: HttpFault) {
+    let response = Response {
+        status: fault.status(),
+        headers: &[],
+        content_type: "",
+        body: b"",
+        keep_alive: false,
+        head_only: false,
+    };
+    write_error(out, &response, fault.code(), fault.reason());
+}
+
+/// The phrase beside a status (RFC 9110 15, RFC 6585); empty if it is none of ours.
+pub const fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        200 => "OK",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+/// RFC 9110 6.4.1.
+const fn may_have_body(status: u16) -> bool {
+    !matches!(status, 100..=199 | 204 | 304)
+}
+
+fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
+    debug_assert!(is_token(name.as_bytes()));
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    // A value that came from a peer must not end its line: a control character becomes a space.
+    let is_control = |byte: u8| byte < b' ' || byte == 0x7F;
+    out.extend(value.bytes().map(|byte| if is_control(byte) { b' ' } else { byte }));
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_number(out: &mut Vec<u8>, number: usize) {
+    write!(out, "{number}").expect("a vector takes all that is written to it");
+}
+
+/// RFC 8259 7.
+fn write_json_text(out: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0x00..0x20 => {
+                write!(out, "\\u{byte:04x}").expect("a vector takes all that is written to it");
+            }
+            _ => out.push(byte),
+        }
+    }
+}
+
+/// The usual head; more headers only make the vector grow once more.
+const HEAD_BYTES_ESTIMATE: usize = 256;
+
+/// The frame around code and message.
+const ERROR_BYTES_ESTIMATE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OK: Response<'_> = Response {
+        status: 200,
+        headers: &[("ETag", "\"1\"")],
+        content_type: "text/plain",
+        body: b"hello",
+        keep_alive: true,
+        head_only: false,
+    };
+
+    fn text(response: &Response<'_>) -> String {
+        let mut out = Vec::new();
+        response.write_to(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_response_has_its_length_and_its_headers() {
+        assert_eq!(
+            text(&OK),
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nETag: \"1\"\r\n\
+             Connection: keep-alive\r\n\r\nhello"
+        );
+    }
+
+    #[test]
+    fn a_head_request_gets_the_length_and_no_body() {
+        let head = text(&Response { head_only: true, ..OK });
+        assert!(head.contains("Content-Length: 5\r\n") && head.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn statuses_without_a_body_have_no_length() {
+        for status in [101, 204, 304] {
+            let text = text(&Response { status, ..OK });
+            assert!(!text.contains("Content-Length") && text.ends_with("\r\n\r\n"), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_header_value_cannot_end_its_line() {
+        let headers = &[("X", "a\r\nSet-Cookie: b\0")];
+        assert!(text(&Response { headers, ..OK }).contains("X: a  Set-Cookie: b \r\n"));
+    }
+
+    #[test]
+    fn an_error_is_json_whatever_its_message() {
+        let mut out = Vec::new();
+        let response = Response { status: 404, keep_alive: false, ..OK };
+        write_error(&mut out, &response, "not_found", "no \"route\"\n\\é");
+        let text = String::from_utf8(out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["error"]["status"], 404);
+        assert_eq!(body["error"]["code"], "not_found");
+        assert_eq!(body["error"]["message"], "no \"route\"\n\\é");
+        assert!(head.contains("Connection: close"));
+    }
+
+    #[test]
+    fn every_status_of_a_fault_has_a_phrase() {
+        for fault in [HttpFault::BodyTooLarge, HttpFault::UriTooLong, HttpFault::HeadTooLarge] {
+            let mut out = Vec::new();
+            write_fault(&mut out, fault);
+            assert!(!reason_phrase(fault.status()).is_empty());
+            assert!(out.starts_with(format!("HTTP/1.1 {} ", fault.status()).as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Frames into messages: the decoder that each connection owns.
+
+use super::frame::{HEADER_BYTES_MAX, Header, OpCode, close_code_is_valid, decode_header};
+use super::{Fault, Utf8Check, is_utf8, unmask};
+
+/// Which end of the connection the decoder serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Frames come from a client: each must be masked.
+    Server,
+    /// Frames come from a server: none may be masked.
+    Client,
+}
+
+/// What the decoder accepts. It is passed with each call, so that a million idle decoders need not each hold it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The end of the connection that decodes.
+    pub role: Role,
+    /// Bytes in a message, all fragments together. Control frames have their own limit, 125 bytes.
+    pub message_bytes_max: u32,
+}
+
+/// A whole message or control frame; it borrows from the input or, if it was assembled, from the decoder.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message<'m> {
+    /// Valid UTF-8, as bytes: the check for short ASCII has no `str` to give without checking again.
+    Text(&'m mut [u8]),
+    /// Any bytes.
+    Binary(&'m mut [u8]),
+    /// To be answered by a pong with the same payload.
+    Ping(&'m [u8]),
+    /// The answer to a ping, or unasked.
+    Pong(&'m [u8]),
+    /// The peer's last frame.
+    Close {
+        /// Why; `None` if the frame was empty.
+        code: Option<u16>,
+        /// For the log; often empty.
+        reason: &'m str,
+    },
+}
+
+/// Decodes one direction of a connection.
+///
+/// A frame that lies whole in the input is unmasked where it lies. Only what is unfinished when the input ends moves
+/// to the heap, and that box is gone by the call after its message was delivered.
+#[derive(Debug, Default)]
+pub struct MessageDecoder {
+    partial: Option<Box<Partial>>,
+}
+
+impl MessageDecoder {
+    /// A decoder between messages; it owns nothing.
+    pub const fn new() -> Self {
+        Self { partial: None }
+    }
+
+    /// Takes bytes from the front of `input` up to the end of the next message or control frame. `None`: all of the
+    /// input was taken and more is needed. After a fault the stream cannot be followed: close, and do not call again.
+    #[inline]
+    pub fn next<'m, 'i: 'm>(
+        &'m mut self,
+        input: &mut &'i mut [u8],
+        limits: &Limits,
+    ) -> Result<Option<Message<'m>>, Fault> {
+        if self.partial.is_none()
+            && let Some((header, header_len)) = decode_header(input)?
+            && header.is_whole_message()
+            && header.payload_len <= (input.len() - header_len) as u64
+        {
+            self.check_header(&header, limits)?;
+            let frame = take_front(input, header_len + header.payload_len as usize);
+            return decode_whole(&header, &mut frame[header_len..]).map(Some);
+        }
+        self.next_unfinished(input, limits)
+    }
+
+    /// Whether no frame and no message is unfinished.
+    pub fn is_between_messages(&self) -> bool {
+        self.partial.as_ref().is_none_or(|partial| !partial.is_unfinished())
+    }
+
+    /// Bytes of heap that the decoder owns.
+    pub fn buffered_bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| {
+            size_of::<Partial>() + partial.bytes.capacity() + partial.control.capacity()
+        })
+    }
+
+    fn next_unfinished<'m, 'i: 'm>(
+        &'m mut self,
+        input: &mut &'i mut [u8],
+        limits: &Limits,
+    ) -> Result<Option<Message<'m>>, Fault> {
+        let step = self.advance(input, limits)?;
+        let assembled = match step {
+            Step::NeedMore => return Ok(None),
+            Step::Whole(message) => return Ok(Some(message)),
+            Step::Assembled(assembled) => assembled,
+        };
+        let partial = self.partial.as_mut().expect("what was assembled lies in the box");
+        partial.delivered = Some(assembled);
+        match assembled {
+            Assembled::Message(Kind::Text) => Ok(Some(Message::Text(&mut partial.bytes))),
+            Assembled::Message(Kind::Binary) => Ok(Some(Message::Binary(&mut partial.bytes))),
+            Assembled::Control(opcode) => decode_control(opcode, &partial.control).map(Some),
+        }
+    }
+
+    fn advance<'i>(
+        &mut self,
+        input: &mut &'i mut [u8],
+        limits: &Limits,
+    ) -> Result<Step<'i>, Fault> {
+        self.release_delivered();
+        loop {
+            let mut frame = match self.partial.as_mut().and_then(|partial| partial.frame.take()) {
+                Some(frame) => frame,
+                None => {
+                    let Some(header) = self.take_header(input)? else { return Ok(Step::NeedMore) };
+                    self.check_header(&header, limits)?;
+                    if header.is_whole_message() && header.payload_len <= input.len() as u64 {
+                        self.release_if_idle();
+                        let payload = take_front(input, header.payload_len as usize);
+                        return decode_whole(&header, payload).map(Step::Whole);
+                    }
+                    Frame { header, received: 0 }
+                }
+            };
+            let partial = self.partial.get_or_insert_default();
+            partial.absorb(&mut frame, input, limits)?;
+            if frame.received < frame.header.payload_len {
+                partial.frame = Some(frame);
+                return Ok(Step::NeedMore);
+            }
+            if let Some(assembled) = partial.finish_frame(&frame.header)? {
+                return Ok(Step::Assembled(assembled));
+            }
+        }
+    }
+
+    /// Takes a header that may have begun in an earlier input.
+    fn take_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Fault> {
+        let stored_len = self.partial.as_ref().map_or(0, |partial| partial.header_len as usize);
+        if stored_len == 0
+            && let Some((header, header_len)) = decode_header(input)?
+        {
+            take_front(input, header_len);
+            return Ok(Some(header));
+        }
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let partial = self.partial.get_or_insert_default();
+        let count = input.len().min(HEADER_BYTES_MAX - stored_len);
+        partial.header[stored_len..stored_len + count].copy_from_slice(&input[..count]);
+        match decode_header(&partial.header[..stored_len + count])? {
+            Some((header, header_len)) => {
+                take_front(input, header_len - stored_len);
+                partial.header_len = 0;
+                Ok(Some(header))
+            }
+            None => {
+                // No header is longer than the store, so all of the input fitted.
+                take_front(input, count);
+                partial.header_len = (stored_len + count) as u8;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The rules that depend on the role, the limit and the frames before.
+    #[inline]
+    fn check_header(&self, header: &Header, limits: &Limits) -> Result<(), Fault> {
+        // RFC 6455 5.1: a client masks every frame, a server none.
+        match (limits.role, header.mask) {
+            (Role::Server, None) => return Err(Fault::MaskMissing),
+            (Role::Client, Some(_)) => return Err(Fault::MaskUnexpected),
+            (Role::Server, Some(_)) | (Role::Client, None) => {}
+        }
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        // RFC 6455 5.4: a message is one frame with an opcode, then continuations; messages do not interleave.
+        let (in_progress, assembled) = match &self.partial {
+            Some(partial) => (partial.message.is_some(), partial.bytes.len()),
+            None => (false, 0),
+        };
+        match (header.opcode == OpCode::Continuation, in_progress) {
+            (true, false) => return Err(Fault::ContinuationUnexpected),
+            (false, true) => return Err(Fault::MessageInterrupted),
+            (true, true) | (false, false) => {}
+        }
+        // On the declared length: no byte of a message that we would refuse is waited for.
+        if assembled as u64 + header.payload_len > u64::from(limits.message_bytes_max) {
+            return Err(Fault::MessageTooLarge);
+        }
+        Ok(())
+    }
+
+    /// Frees what the caller has seen.
+    fn release_delivered(&mut self) {
+        let Some(partial) = &mut self.partial else { return };
+        match partial.delivered.take() {
+            None => return,
+            Some(Assembled::Message(_)) => {
+                partial.message = None;
+                partial.bytes = Vec::new();
+                partial.utf8 = Utf8Check::new();
+            }
+            Some(Assembled::Control(_)) => partial.control = Vec::new(),
+        }
+        self.release_if_idle();
+    }
+
+    fn release_if_idle(&mut self) {
+        if self.is_between_messages() {
+            self.partial = None;
+        }
+    }
+}
+
+/// What is unfinished, on the heap while it is.
+#[derive(Debug, Default)]
+struct Partial {
+    /// The bytes of a header that the input cut.
+    header: [u8; HEADER_BYTES_MAX],
+    header_len: u8,
+    /// The frame whose payload is arriving.
+    frame: Option<Frame>,
+    /// The message in progress; its frames so far, joined.
+    message: Option<Kind>,
+    bytes: Vec<u8>,
+    utf8: Utf8Check,
+    /// The payload of a control frame that the input cut. Apart from the message, which it may interrupt.
+    control: Vec<u8>,
+    /// What the last call gave out; the next one frees it.
+    delivered: Option<Assembled>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    header: Header,
+    received: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Text,
+    Binary,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Assembled {
+    Message(Kind),
+    Control(OpCode),
+}
+
+enum Step<'i> {
+    NeedMore,
+    Whole(Message<'i>),
+    Assembled(Assembled),
+}
+
+impl Partial {
+    fn is_unfinished(&self) -> bool {
+        let message_is_unfinished =
+            self.message.is_some() && !matches!(self.delivered, Some(Assembled::Message(_)));
+        self.header_len > 0 || self.frame.is_some() || message_is_unfinished
+    }
+
+    /// Moves what the input has of the frame's payload to the heap, unmasked and checked.
+    fn absorb(
+        &mut self,
+        frame: &mut Frame,
+        input: &mut &mut [u8],
+        limits: &Limits,
+    ) -> Result<(), Fault> {
+        let remaining = frame.header.payload_len - frame.received;
+        let count = remaining.min(input.len() as u64) as usize;
+        let piece = take_front(input, count);
+        if let Some(mask) = frame.header.mask {
+            unmask(piece, mask, (frame.received & 3) as usize);
+        }
+        frame.received += count as u64;
+        match frame.header.opcode {
+            OpCode::Close | OpCode::Ping | OpCode::Pong => {
+                self.control.extend_from_slice(piece);
+                return Ok(());
+            }
+            OpCode::Text => self.message = Some(Kind::Text),
+            OpCode::Binary => self.message = Some(Kind::Binary),
+            OpCode::Continuation => {}
+        }
+        // RFC 6455 8.1. Checked before the frame ends: text that is already invalid is not worth its memory.
+        if matches!(self.message, Some(Kind::Text)) && !self.utf8.push(piece) {
+            return Err(Fault::Utf8Invalid);
+        }
+        self.reserve(count, &frame.header, remaining, limits);
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// Grows with what arrived, at most twofold; the declared length only ever makes the growth smaller.
+    fn reserve(&mut self, count: usize, header: &Header, remaining: u64, limits: &Limits) {
+        let needed = self.bytes.len() + count;
+        if needed <= self.bytes.capacity() {
+            return;
+        }
+        let bytes_max = if header.fin {
+            self.bytes.len() as u64 + remaining
+        } else {
+            u64::from(limits.message_bytes_max)
+        };
+        let grown = (self.bytes.capacity() * 2).max(ASSEMBLY_BYTES_MIN) as u64;
+        let capacity = needed.max(grown.min(bytes_max) as usize);
+        self.bytes.reserve_exact(capacity - self.bytes.len());
+    }
+
+    /// The frame's last byte arrived: tells what is ready, if anything is.
+    fn finish_frame(&mut self, header: &Header) -> Result<Option<Assembled>, Fault> {
+        if header.opcode.is_control() {
+            return Ok(Some(Assembled::Control(header.opcode)));
+        }
+        if !header.fin {
+            return Ok(None);
+        }
+        let kind = self.message.expect("absorb or an earlier frame named the message");
+        match kind {
+            Kind::Text if !self.utf8.is_complete() => Err(Fault::Utf8Invalid),
+            Kind::Text | Kind::Binary => Ok(Some(Assembled::Message(kind))),
+        }
+    }
+}
+
+impl Header {
+    #[inline]
+    fn is_whole_message(&self) -> bool {
+        self.fin && self.opcode != OpCode::Continuation
+    }
+}
+
+/// Unmasks and checks a payload that needs no other frame.
+#[inline]
+fn decode_whole<'i>(header: &Header, payload: &'i mut [u8]) -> Result<Message<'i>, Fault> {
+    if let Some(mask) = header.mask {
+        unmask(payload, mask, 0);
+    }
+    match header.opcode {
+        OpCode::Text if is_utf8(payload) => Ok(Message::Text(payload)),
+        OpCode::Text => Err(Fault::Utf8Invalid),
+        OpCode::Binary | OpCode::Continuation => Ok(Message::Binary(payload)),
+        OpCode::Close | OpCode::Ping | OpCode::Pong => decode_control(header.opcode, payload),
+    }
+}
+
+fn decode_control(opcode: OpCode, payload: &[u8]) -> Result<Message<'_>, Fault> {
+    match opcode {
+        OpCode::Ping => Ok(Message::Ping(payload)),
+        OpCode::Close => decode_close(payload),
+        OpCode::Pong | OpCode::Text | OpCode::Binary | OpCode::Continuation => {
+            debug_assert!(opcode == OpCode::Pong);
+            Ok(Message::Pong(payload))
+        }
+    }
+}
+
+/// RFC 6455 5.5.1: nothing, or a code and a reason in UTF-8.
+fn decode_close(payload: &[u8]) -> Result<Message<'_>, Fault> {
+    let (code, reason) = match payload {
+        [] => return Ok(Message::Close { code: None, reason: "" }),
+        [_] => return Err(Fault::CloseTruncated),
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+    };
+    if !close_code_is_valid(code) {
+        return Err(Fault::CloseCodeInvalid);
+    }
+    let reason = std::str::from_utf8(reason).map_err(|_| Fault::Utf8Invalid)?;
+    Ok(Message::Close { code: Some(code), reason })
+}
+
+#[inline]
+fn take_front<'i>(input: &mut &'i mut [u8], count: usize) -> &'i mut [u8] {
+    let (front, rest) = std::mem::take(input).split_at_mut(count);
+    *input = rest;
+    front
+}
+
+/// The first allocation for a message that the input cut: small messages then need no second one.
+const ASSEMBLY_BYTES_MIN: usize = 64;
+
+const _: () = assert!(size_of::<MessageDecoder>() == 8, "an idle decoder is one empty pointer");
+const _: () = assert!(size_of::<Partial>() <= 128, "a cut frame costs a small box");
+
+#[cfg(test)]
+mod tests;
