@@ -2,7 +2,10 @@
 
 pub mod buffer;
 pub mod config;
+pub mod connection;
 pub mod driver;
 pub mod hub;
 pub mod message;
 pub mod protocol;
+pub mod telemetry;
+pub mod transport;

@@ -1,0 +1,238 @@
+//! One client's socket: its conversation, its send queue, where it is in its life.
+//!
+//! **What it is.** [`Connection`], a table entry of at most one cache line: Open → Closing → Dead. Which conversation
+//! it begins with follows from its listener ([`Service`]); an HTTP conversation may turn into a WebSocket.
+//!
+//! **In and out.** In: bytes, replies, deadlines, the end of the peer's bytes. Out: what its conversation says and
+//! asks, through the [`Context`].
+//!
+//! **Always true.** Idle, it owns nothing outside its entry. Closing, it says nothing new and hears nothing.
+//!
+//! **Must not know.** The kernel, the hub, the clock, other connections.
+
+use std::time::Duration;
+
+use crate::buffer::SendQueue;
+use crate::config::limits::CONNECTION_BYTES_MAX;
+use crate::message::{CloseReason, Reply, Ticket};
+use crate::transport::{
+    CommandConversation, Context, Flow, HttpConversation, HttpFlow, HttpService, Output,
+    WebSocketConversation, WireForm,
+};
+
+/// One client's socket.
+#[derive(Debug)]
+pub struct Connection {
+    /// What waits to be sent.
+    pub queue: SendQueue,
+    /// Of its socket id and its session.
+    pub generation: u32,
+    /// The tick in which bytes came last.
+    pub received_at: u32,
+    conversation: Conversation,
+    /// Where it is in its life.
+    pub stage: Stage,
+    /// Why nothing is received: [`Connection::PAUSED_BY_QUEUE`] and its siblings.
+    pub pauses: u8,
+    /// It is in the list of those to flush.
+    pub is_dirty: bool,
+    /// The kernel has no room; it will tell.
+    pub is_blocked: bool,
+    /// The kernel took only a part of what is in front of the queue.
+    pub is_split: bool,
+    /// The peer sends no more.
+    pub has_ended: bool,
+    /// Our end was closed.
+    pub has_finished: bool,
+    /// The hub knows it.
+    pub has_session: bool,
+}
+
+const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
+// What a slab's entry adds.
+const _: () = assert!(size_of::<Option<Connection>>() <= CONNECTION_BYTES_MAX);
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is listened to.
+    Open,
+    /// What is queued is sent, then our end is closed, then the peer's end is waited for.
+    Closing,
+    /// The socket is being closed; its slot is not free yet.
+    Dead,
+}
+
+/// What is behind a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// HTTP and WebSocket.
+    Edge,
+    /// The command protocol over raw TCP.
+    Commands,
+    /// WebSockets, echoed.
+    EchoWebSocket,
+    /// Bytes, echoed.
+    EchoTcp,
+}
+
+#[derive(Debug)]
+enum Conversation {
+    Http(HttpConversation),
+    WebSocket(WebSocketConversation),
+    Commands(CommandConversation),
+    EchoTcp,
+}
+
+/// How long a client that closed its sending half still gets replies.
+const HALF_CLOSED_LINGER: Duration = Duration::from_secs(1);
+
+impl Connection {
+    /// Nothing is received because too much waits to be sent.
+    pub const PAUSED_BY_QUEUE: u8 = 1;
+    /// Nothing is received because fan-outs are behind and this peer publishes.
+    pub const PAUSED_BY_CONGESTION: u8 = 2;
+    /// Nothing is received because a reply must come first.
+    pub const PAUSED_BY_REPLY: u8 = 4;
+
+    /// A connection that was just accepted.
+    pub fn new(service: Service, generation: u32, tick: u32) -> Self {
+        let conversation = match service {
+            Service::Edge => Conversation::Http(HttpConversation::new(HttpService::Edge)),
+            Service::EchoWebSocket => Conversation::Http(HttpConversation::new(HttpService::Echo)),
+            Service::Commands => Conversation::Commands(CommandConversation::default()),
+            Service::EchoTcp => Conversation::EchoTcp,
+        };
+        Self {
+            queue: SendQueue::new(),
+            generation,
+            received_at: tick,
+            conversation,
+            stage: Stage::Open,
+            pauses: 0,
+            is_dirty: false,
+            is_blocked: false,
+            is_split: false,
+            has_ended: false,
+            has_finished: false,
+            has_session: false,
+        }
+    }
+
+    /// Takes what the peer sent.
+    pub fn receive(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
+        match &mut self.conversation {
+            Conversation::WebSocket(websocket) => websocket.receive(bytes, context),
+            Conversation::Commands(commands) => commands.receive(bytes, context),
+            Conversation::EchoTcp => {
+                context.out.extend_from_slice(bytes);
+                Flow::Receive
+            }
+            Conversation::Http(http) => {
+                let flow = http.receive(bytes, context);
+                self.follow(flow, context)
+            }
+        }
+    }
+
+    /// Takes the hub's answer to a request.
+    pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> Flow {
+        match &mut self.conversation {
+            Conversation::WebSocket(websocket) => websocket.reply(reply, context),
+            Conversation::Commands(commands) => commands.reply(ticket, reply, context),
+            Conversation::EchoTcp => Flow::Receive,
+            Conversation::Http(http) => {
+                let flow = http.reply(reply, context);
+                self.follow(flow, context)
+            }
+        }
+    }
+
+    /// Takes the worker's answer to [`Output::Metrics`].
+    pub fn answer_metrics(&mut self, text: &str, context: &mut Context<'_>) -> Flow {
+        let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
+        let flow = http.answer("text/plain; version=0.0.4", text.as_bytes(), context);
+        self.follow(flow, context)
+    }
+
+    /// The peer sends no more.
+    pub fn end(&mut self, context: &mut Context<'_>) {
+        self.has_ended = true;
+        match &self.conversation {
+            // What was asked for is still answered: `printf ... | nc -N` is a client.
+            Conversation::Http(http) if http.awaits_reply() => {}
+            Conversation::Commands(_) => context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER)),
+            Conversation::Http(_) => context.outputs.push(Output::Close(CloseReason::HttpDone)),
+            Conversation::WebSocket(_) => {
+                context.outputs.push(Output::Close(CloseReason::ClientGone));
+            }
+            Conversation::EchoTcp => {
+                context.outputs.push(Output::Close(CloseReason::ClientClosed));
+            }
+        }
+    }
+
+    /// The deadline came. `silence` is the time since bytes came last.
+    pub fn expire(&mut self, silence: Duration, context: &mut Context<'_>) {
+        let settings = context.settings;
+        let (interval, timeout) = (settings.keepalive_interval, settings.keepalive_timeout);
+        match &mut self.conversation {
+            Conversation::Http(http) => http.time_out(context),
+            Conversation::WebSocket(websocket) => {
+                if !websocket.awaits_pong() && silence < interval {
+                    context.outputs.push(Output::Deadline(interval - silence));
+                } else if websocket.keep_alive(context.out) {
+                    context.outputs.push(Output::Deadline(timeout));
+                } else {
+                    self.close(CloseReason::KeepaliveTimeout, context);
+                }
+            }
+            Conversation::Commands(_) if self.has_ended => {
+                context.outputs.push(Output::Close(CloseReason::ClientGone));
+            }
+            Conversation::Commands(commands) if commands.is_connected() => {
+                commands.keep_alive(context.out);
+                context.outputs.push(Output::Deadline(interval));
+            }
+            Conversation::Commands(_) => self.close(CloseReason::HandshakeTimeout, context),
+            Conversation::EchoTcp => {}
+        }
+    }
+
+    /// Says goodbye in the conversation's own terms, and asks to be closed.
+    pub fn close(&self, reason: CloseReason, context: &mut Context<'_>) {
+        match &self.conversation {
+            Conversation::WebSocket(websocket) => websocket.say_goodbye(reason, context.out),
+            Conversation::Commands(commands) => commands.say_goodbye(reason, context.out),
+            Conversation::Http(_) | Conversation::EchoTcp => {}
+        }
+        context.outputs.push(Output::Close(reason));
+    }
+
+    /// How publications look to this client; `None` if it cannot receive any.
+    pub fn wire_form(&self) -> Option<WireForm> {
+        match &self.conversation {
+            Conversation::WebSocket(_) => Some(WireForm::WebSocket),
+            Conversation::Commands(_) => Some(WireForm::CommandLine),
+            Conversation::Http(_) | Conversation::EchoTcp => None,
+        }
+    }
+
+    fn follow(&mut self, flow: HttpFlow, context: &mut Context<'_>) -> Flow {
+        match flow {
+            HttpFlow::Receive if self.has_ended => {
+                context.outputs.push(Output::Close(CloseReason::HttpDone));
+                Flow::Closed
+            }
+            HttpFlow::Receive => Flow::Receive,
+            HttpFlow::AwaitReply => Flow::AwaitReply,
+            HttpFlow::Closed => Flow::Closed,
+            HttpFlow::Upgrade { service, mut rest } => {
+                let mut websocket = WebSocketConversation::new(service);
+                let flow = websocket.receive(&mut rest, context);
+                self.conversation = Conversation::WebSocket(websocket);
+                flow
+            }
+        }
+    }
+}

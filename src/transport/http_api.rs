@@ -1,0 +1,508 @@
+//! HTTP requests: the routes, and the way into a WebSocket.
+//!
+//! Requests of one connection are answered in order. While one waits for the hub, what is pipelined behind it waits
+//! in the remainder, and the worker receives nothing more.
+
+use bytes::Bytes;
+
+use super::{Context, LOBBY, Output, WebSocketService};
+use crate::message::{
+    ChannelName, CloseReason, Payload, PayloadKind, Position, Refusal, Reply, Request, Ticket,
+};
+use crate::protocol::http1::{
+    BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, Response, parse_head, query_pairs,
+    write_continue, write_error, write_fault,
+};
+use crate::protocol::websocket::handshake::{self, HandshakeFault};
+
+/// The requests of one connection.
+#[derive(Debug)]
+pub struct HttpConversation {
+    service: HttpService,
+    /// Whether a request has been answered.
+    has_answered: bool,
+    /// What an idle connection does not have.
+    pending: Option<Box<Pending>>,
+}
+
+/// What is behind the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpService {
+    /// Every route.
+    Edge,
+    /// WebSockets of any path, echoed.
+    Echo,
+}
+
+/// What a conversation wants next.
+#[derive(Debug)]
+pub enum HttpFlow {
+    /// More bytes.
+    Receive,
+    /// No bytes until a reply came.
+    AwaitReply,
+    /// It is over.
+    Closed,
+    /// It became a WebSocket: the handshake is answered, the subscriptions are asked for.
+    Upgrade {
+        /// Of what kind.
+        service: WebSocketService,
+        /// What came behind the handshake.
+        rest: Vec<u8>,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// Received and not used yet: an unfinished head, or what is behind a request that waits for its reply.
+    remainder: Vec<u8>,
+    body: Option<Body>,
+    awaits: Option<Exchange>,
+    /// Whether the deadline of the request that began has been asked for.
+    has_deadline: bool,
+}
+
+/// A body on its way in.
+#[derive(Debug)]
+struct Body {
+    decoder: BodyDecoder,
+    bytes: Vec<u8>,
+    channel: ChannelName,
+    is_binary: bool,
+    exchange: Exchange,
+}
+
+/// What an answer needs to know of its request.
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    keep_alive: bool,
+    is_head: bool,
+}
+
+/// What follows a step.
+enum Next {
+    /// The next request.
+    Request,
+    Flow(HttpFlow),
+}
+
+impl HttpConversation {
+    /// A conversation that has not begun.
+    pub fn new(service: HttpService) -> Self {
+        Self { service, has_answered: false, pending: None }
+    }
+
+    /// Takes what the peer sent.
+    pub fn receive(&mut self, bytes: &[u8], context: &mut Context<'_>) -> HttpFlow {
+        match &mut self.pending {
+            Some(pending) if !pending.remainder.is_empty() => {
+                pending.remainder.extend_from_slice(bytes);
+                if pending.awaits.is_some() {
+                    return HttpFlow::AwaitReply;
+                }
+                let all = std::mem::take(&mut pending.remainder);
+                self.process(&all, context)
+            }
+            _ => self.process(bytes, context),
+        }
+    }
+
+    /// Takes the hub's answer.
+    pub fn reply(&mut self, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
+        match reply {
+            Reply::Published { position: Position { epoch, offset } } => {
+                let body = format!("{{\"epoch\":\"{epoch}\",\"offset\":{offset}}}\n");
+                self.answer("application/json", body.as_bytes(), context)
+            }
+            Reply::Refused(Refusal::Congested) => {
+                let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
+                refuse_congested(exchange, context);
+                self.go_on(exchange, context)
+            }
+            Reply::Refused(_) | Reply::Subscribed { .. } | Reply::Unsubscribed => HttpFlow::Receive,
+        }
+    }
+
+    /// Answers the request that waits, with status 200, and goes on with what was pipelined behind it.
+    pub fn answer(
+        &mut self,
+        content_type: &str,
+        body: &[u8],
+        context: &mut Context<'_>,
+    ) -> HttpFlow {
+        let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
+        write_ok(exchange, content_type, body, context);
+        self.go_on(exchange, context)
+    }
+
+    /// The deadline has come: says what is to be said, after which the connection ends.
+    pub fn time_out(&self, context: &mut Context<'_>) {
+        if self.is_in_request() {
+            let exchange = Exchange { keep_alive: false, is_head: false };
+            let message = "the request was not finished in time";
+            fail(exchange, 408, "timeout", message, &[], context);
+        }
+        context.outputs.push(Output::Close(CloseReason::HandshakeTimeout));
+    }
+
+    /// Whether a request waits for its reply.
+    pub fn awaits_reply(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.awaits.is_some())
+    }
+
+    fn is_in_request(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| {
+            !pending.remainder.is_empty() || pending.body.is_some() || pending.awaits.is_some()
+        })
+    }
+
+    fn take_awaited(&mut self) -> Option<Exchange> {
+        self.pending.as_mut().and_then(|pending| pending.awaits.take())
+    }
+
+    /// After an answer that had to be waited for.
+    fn go_on(&mut self, exchange: Exchange, context: &mut Context<'_>) -> HttpFlow {
+        match self.finish(exchange, context) {
+            Next::Flow(flow) => flow,
+            Next::Request => {
+                let pending = self.pending.as_mut();
+                let all = pending.map(|pending| std::mem::take(&mut pending.remainder));
+                self.process(&all.unwrap_or_default(), context)
+            }
+        }
+    }
+
+    fn process(&mut self, bytes: &[u8], context: &mut Context<'_>) -> HttpFlow {
+        let mut rest = bytes;
+        loop {
+            let next = if self.has_body() {
+                self.receive_body(&mut rest, context)
+            } else {
+                self.receive_head(&mut rest, context)
+            };
+            match next {
+                Ok(Next::Request) => {}
+                Ok(Next::Flow(HttpFlow::Upgrade { service, .. })) => {
+                    self.pending = None;
+                    return HttpFlow::Upgrade { service, rest: rest.to_vec() };
+                }
+                Ok(Next::Flow(flow)) => {
+                    self.keep(rest, &flow, context);
+                    return flow;
+                }
+                Err(fault) => {
+                    write_fault(context.out, fault);
+                    context.outputs.push(Output::HttpError);
+                    return close(context);
+                }
+            }
+        }
+    }
+
+    /// Keeps what could not be used yet, and asks for the deadline of a request that began.
+    fn keep(&mut self, rest: &[u8], flow: &HttpFlow, context: &mut Context<'_>) {
+        if matches!(flow, HttpFlow::Closed) || (rest.is_empty() && !self.is_in_request()) {
+            self.pending = None;
+            return;
+        }
+        let pending = self.pending.get_or_insert_default();
+        pending.remainder.extend_from_slice(rest);
+        if !pending.has_deadline {
+            pending.has_deadline = true;
+            // The first request's deadline is that of the connection's handshake, which runs already.
+            if self.has_answered {
+                context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
+            }
+        }
+    }
+
+    fn has_body(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.body.is_some())
+    }
+
+    fn receive_body(
+        &mut self,
+        rest: &mut &[u8],
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        let pending = self.pending.get_or_insert_default();
+        let body = pending.body.as_mut().expect("the caller looked");
+        loop {
+            match body.decoder.next(rest)? {
+                BodyPart::Data(data) => body.bytes.extend_from_slice(data),
+                BodyPart::NeedMore => return Ok(Next::Flow(HttpFlow::Receive)),
+                BodyPart::End => break,
+            }
+        }
+        let Body { bytes, channel, is_binary, exchange, .. } =
+            pending.body.take().expect("it is there until here");
+        if context.congested {
+            refuse_congested(exchange, context);
+            return Ok(self.finish(exchange, context));
+        }
+        let is_text = !is_binary && std::str::from_utf8(&bytes).is_ok();
+        let kind = if is_text { PayloadKind::Text } else { PayloadKind::Binary };
+        pending.awaits = Some(exchange);
+        context.request(Request::Publish {
+            ticket: Some(Ticket(0)),
+            channel: Some(channel),
+            payload: Payload { kind, bytes: Bytes::from(bytes) },
+        });
+        Ok(Next::Flow(HttpFlow::AwaitReply))
+    }
+
+    fn receive_head(
+        &mut self,
+        rest: &mut &[u8],
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        let Some(head) = parse_head(rest, &context.settings.head)? else {
+            return Ok(Next::Flow(HttpFlow::Receive));
+        };
+        *rest = &rest[head.head_bytes..];
+        self.route(&head, rest, context)
+    }
+
+    fn route(
+        &mut self,
+        head: &Head<'_>,
+        rest: &[u8],
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        let exchange =
+            Exchange { keep_alive: head.keep_alive, is_head: head.method == Method::Head };
+        match (self.service, head.path) {
+            (HttpService::Echo, _) => Ok(self.upgrade(head, WebSocketService::Echo, context)),
+            (HttpService::Edge, "/ws") => self.upgrade_to_channels(head, context),
+            (HttpService::Edge, "/") if head.header("upgrade").next().is_some() => {
+                self.upgrade_to_channels(head, context)
+            }
+            (HttpService::Edge, "/publish") => self.publish(head, rest, exchange, context),
+            (HttpService::Edge, "/" | "/health/live" | "/metrics") => {
+                if !matches!(head.method, Method::Get | Method::Head) {
+                    return Ok(self.refuse_method(exchange, "GET, HEAD", context));
+                }
+                // The answer would come before the end of a body that nobody asked for.
+                if head.body != BodyLength::None {
+                    let detail = "this request takes no body";
+                    return Ok(self.refuse(400, "body_unexpected", detail, &[], exchange, context));
+                }
+                match head.path {
+                    "/" => write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context),
+                    "/metrics" => {
+                        self.pending.get_or_insert_default().awaits = Some(exchange);
+                        context.outputs.push(Output::Metrics);
+                        return Ok(Next::Flow(HttpFlow::AwaitReply));
+                    }
+                    _ => {
+                        write_ok(exchange, "application/json", b"{\"status\":\"live\"}\n", context)
+                    }
+                }
+                Ok(self.finish(exchange, context))
+            }
+            (HttpService::Edge, _) => {
+                Ok(self.refuse(404, "not_found", "there is nothing here", &[], exchange, context))
+            }
+        }
+    }
+
+    fn upgrade_to_channels(
+        &mut self,
+        head: &Head<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        let channels = match channels_of(head, context.settings.subscriptions_max)? {
+            Ok(channels) => channels,
+            Err(message) => {
+                let exchange = Exchange { keep_alive: false, is_head: false };
+                let code = "channel_invalid";
+                return Ok(self.refuse(400, code, &message, &[], exchange, context));
+            }
+        };
+        let next = self.upgrade(head, WebSocketService::Publish, context);
+        if matches!(next, Next::Flow(HttpFlow::Upgrade { .. })) {
+            for channel in channels {
+                context.request(Request::Subscribe { ticket: Ticket(0), channel });
+            }
+        }
+        Ok(next)
+    }
+
+    fn upgrade(
+        &mut self,
+        head: &Head<'_>,
+        service: WebSocketService,
+        context: &mut Context<'_>,
+    ) -> Next {
+        let exchange =
+            Exchange { keep_alive: head.keep_alive, is_head: head.method == Method::Head };
+        match handshake::check_upgrade(head) {
+            Ok(upgrade) => {
+                handshake::write_accept_response(context.out, upgrade.key, None);
+                context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
+                Next::Flow(HttpFlow::Upgrade { service, rest: Vec::new() })
+            }
+            Err(fault) => self.refuse_upgrade(fault, exchange, context),
+        }
+    }
+
+    fn refuse_upgrade(
+        &mut self,
+        fault: HandshakeFault,
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Next {
+        match fault.status() {
+            405 => self.refuse_method(exchange, "GET", context),
+            status => {
+                let headers = fault.headers();
+                self.refuse(status, fault.code(), fault.reason(), headers, exchange, context)
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        head: &Head<'_>,
+        rest: &[u8],
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        if head.method != Method::Post {
+            return Ok(self.refuse_method(exchange, "POST", context));
+        }
+        if head.body == BodyLength::None {
+            let message = "a publication has a Content-Length or is sent in chunks";
+            return Ok(self.refuse(411, "length_required", message, &[], exchange, context));
+        }
+        let channel = match channels_of(head, 1)? {
+            Ok(mut channels) => channels.pop().expect("there is always one"),
+            Err(message) => {
+                let code = "channel_invalid";
+                return Ok(self.refuse(400, code, &message, &[], exchange, context));
+            }
+        };
+        let decoder = BodyDecoder::new(head.body, context.settings.body_bytes_max)?;
+        let is_binary = head
+            .header("content-type")
+            .any(|value| value.eq_ignore_ascii_case(b"application/octet-stream"));
+        if head.expect_continue && rest.is_empty() {
+            write_continue(context.out);
+        }
+        let body = Body { decoder, bytes: Vec::new(), channel, is_binary, exchange };
+        self.pending.get_or_insert_default().body = Some(body);
+        Ok(Next::Request)
+    }
+
+    fn refuse_method(
+        &mut self,
+        exchange: Exchange,
+        allow: &str,
+        context: &mut Context<'_>,
+    ) -> Next {
+        let message = format!("only {allow} is possible here");
+        self.refuse(405, "method_not_allowed", &message, &[("Allow", allow)], exchange, context)
+    }
+
+    /// Answers with an error and closes: where a request is not understood, neither is what follows it.
+    fn refuse(
+        &mut self,
+        status: u16,
+        code: &str,
+        message: &str,
+        headers: &[(&str, &str)],
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Next {
+        fail(Exchange { keep_alive: false, ..exchange }, status, code, message, headers, context);
+        Next::Flow(close(context))
+    }
+
+    /// After an answer: the next request, or the end.
+    fn finish(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
+        self.has_answered = true;
+        if let Some(pending) = &mut self.pending {
+            pending.has_deadline = false;
+        }
+        if !exchange.keep_alive {
+            return Next::Flow(close(context));
+        }
+        context.outputs.push(Output::Deadline(context.settings.http_idle_timeout));
+        Next::Request
+    }
+}
+
+fn close(context: &mut Context<'_>) -> HttpFlow {
+    context.outputs.push(Output::Close(CloseReason::HttpDone));
+    HttpFlow::Closed
+}
+
+fn write_ok(exchange: Exchange, content_type: &str, body: &[u8], context: &mut Context<'_>) {
+    Response {
+        status: 200,
+        headers: &[],
+        content_type,
+        body,
+        keep_alive: exchange.keep_alive,
+        head_only: exchange.is_head,
+    }
+    .write_to(context.out);
+}
+
+fn refuse_congested(exchange: Exchange, context: &mut Context<'_>) {
+    let message = "publications wait that are not delivered yet";
+    fail(exchange, 503, "congested", message, &[("Retry-After", "1")], context);
+}
+
+fn fail(
+    exchange: Exchange,
+    status: u16,
+    code: &str,
+    message: &str,
+    headers: &[(&str, &str)],
+    context: &mut Context<'_>,
+) {
+    let Exchange { keep_alive, is_head } = exchange;
+    let (content_type, body) = ("", &b""[..]);
+    let response = Response { status, headers, content_type, body, keep_alive, head_only: is_head };
+    write_error(context.out, &response, code, message);
+    context.outputs.push(Output::HttpError);
+}
+
+/// The channels that the query names, each once; the lobby if it names none. The inner error is a sentence.
+fn channels_of(
+    head: &Head<'_>,
+    channels_max: usize,
+) -> Result<Result<Vec<ChannelName>, String>, HttpFault> {
+    let mut channels: Vec<ChannelName> = Vec::new();
+    for pair in query_pairs(head.query) {
+        let (name, value) = pair?;
+        if name != "channel" {
+            continue;
+        }
+        let channel = match ChannelName::new(&value) {
+            Ok(channel) => channel,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if channels.contains(&channel) {
+            continue;
+        }
+        if channels.len() == channels_max {
+            return Ok(Err(format!("at most {channels_max} channels may be named here")));
+        }
+        channels.push(channel);
+    }
+    if channels.is_empty() {
+        channels.push(ChannelName::new(LOBBY).expect("a name"));
+    }
+    Ok(Ok(channels))
+}
+
+const WELCOME: &[u8] = b"This is fantail.
+
+GET  /ws?channel=a        a WebSocket: what is published to a channel, each publication one message;
+                          what you send is published to the first channel named, or to the lobby
+POST /publish?channel=a   publishes the body
+GET  /health/live         whether the server runs
+GET  /metrics             what it counts, as Prometheus text
+";

@@ -1,0 +1,150 @@
+//! Conversations: the ways a client talks.
+//!
+//! **What it is.** One machine per transport, peers of one shape: the HTTP exchange that most of them begin with
+//! ([`HttpConversation`]), WebSocket ([`WebSocketConversation`]), the command protocol over raw TCP
+//! ([`CommandConversation`]), and the raw echo. [`Prepared`] holds a publication's encodings, one per [`WireForm`].
+//!
+//! **In and out.** In: bytes, to be decoded in place; [`Reply`]s; deadlines. Out: bytes appended to
+//! [`Context::out`], [`Output`]s for the hub and the worker.
+//!
+//! **Always true.** An idle conversation owns no heap memory, whole messages are never copied on their way in, and
+//! whatever a peer sends ends in a message, in the protocol's own error, or in a wait for more that is bounded.
+//!
+//! **Must not know.** Sockets, the hub, the clock, other connections, each other.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::message::{CloseReason, Request, SessionId, WorkerId};
+use crate::protocol::http1::HeadLimits;
+use crate::protocol::websocket;
+
+mod http_api;
+mod prepared;
+mod tcp;
+mod websocket_conversation;
+
+pub use http_api::{HttpConversation, HttpFlow, HttpService};
+pub use prepared::Prepared;
+pub use tcp::CommandConversation;
+pub use websocket_conversation::{WebSocketConversation, WebSocketService};
+
+/// Where a client that names no channel goes.
+pub const LOBBY: &str = "lobby";
+
+/// What a conversation may touch.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Bytes for the peer are appended here.
+    pub out: &'a mut Vec<u8>,
+    /// What the worker has to do.
+    pub outputs: &'a mut Vec<Output>,
+    /// The same for all connections.
+    pub settings: &'a TransportSettings,
+    /// Whose conversation it is.
+    pub client: ClientName,
+    /// Whether publications wait in such numbers that no more are taken.
+    pub congested: bool,
+}
+
+/// What a conversation asks of the worker.
+#[derive(Debug)]
+pub enum Output {
+    /// Ask the hub; the session is opened by the first request.
+    Request(Request),
+    /// Nothing more will be read: send what is written, then close.
+    Close(CloseReason),
+    /// The next deadline is this far away.
+    Deadline(Duration),
+    /// An HTTP error was answered.
+    HttpError,
+    /// Append the metrics page's body and finish the exchange: see [`HttpConversation::answer`].
+    Metrics,
+}
+
+/// What a conversation wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// More bytes.
+    Receive,
+    /// No bytes until a reply came.
+    AwaitReply,
+    /// It is over.
+    Closed,
+}
+
+/// How a publication looks on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireForm {
+    /// Its payload, one WebSocket message.
+    WebSocket,
+    /// A push of the command protocol, one line.
+    CommandLine,
+}
+
+/// A client's name on the wire: unique in the life of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientName {
+    /// Its worker.
+    pub worker: WorkerId,
+    /// Its session.
+    pub session: SessionId,
+}
+
+/// What all conversations of a worker share.
+#[derive(Clone, Debug)]
+pub struct TransportSettings {
+    /// Of HTTP requests.
+    pub head: HeadLimits,
+    /// Of one HTTP body.
+    pub body_bytes_max: u64,
+    /// Of a WebSocket that publishes and subscribes.
+    pub messages: websocket::Limits,
+    /// Of a WebSocket that is echoed.
+    pub echo_messages: websocket::Limits,
+    /// Of one line of the command protocol.
+    pub line_bytes_max: usize,
+    /// Of one session.
+    pub subscriptions_max: usize,
+    /// From the first byte of a request to its last; from the connection's start to the end of its handshake.
+    pub handshake_timeout: Duration,
+    /// Between two requests of a connection.
+    pub http_idle_timeout: Duration,
+    /// Silence after which a peer is pinged.
+    pub keepalive_interval: Duration,
+    /// Silence after the ping.
+    pub keepalive_timeout: Duration,
+}
+
+impl TransportSettings {
+    /// The part of a configuration that conversations need.
+    pub fn new(config: &Config) -> Self {
+        let messages = |bytes_max| websocket::Limits {
+            message_bytes_max: u32::try_from(bytes_max).expect("checked with the configuration"),
+            role: websocket::Role::Server,
+        };
+        Self {
+            head: HeadLimits::default(),
+            body_bytes_max: config.message_bytes_max,
+            messages: messages(config.message_bytes_max),
+            echo_messages: messages(config.echo_message_bytes_max),
+            line_bytes_max: usize::try_from(config.message_bytes_max).unwrap_or(usize::MAX),
+            subscriptions_max: config.subscriptions_max,
+            handshake_timeout: config.handshake_timeout,
+            http_idle_timeout: config.http_idle_timeout,
+            keepalive_interval: config.keepalive_interval,
+            keepalive_timeout: config.keepalive_timeout,
+        }
+    }
+}
+
+impl Context<'_> {
+    fn request(&mut self, request: Request) {
+        self.outputs.push(Output::Request(request));
+    }
+
+    fn close(&mut self, reason: CloseReason) -> Flow {
+        self.outputs.push(Output::Close(reason));
+        Flow::Closed
+    }
+}
