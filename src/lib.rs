@@ -9,3 +9,4 @@ pub mod message;
 pub mod protocol;
 pub mod telemetry;
 pub mod transport;
+pub mod worker;

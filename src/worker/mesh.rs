@@ -1,0 +1,156 @@
+//! Messages between workers.
+//!
+//! Each worker has one inbox, a bounded lock-free queue of batches: what a turn has for one worker leaves as one
+//! batch, so a worker pays for the messages it gets, not for the number of workers. A batch that does not fit
+//! stays with its sender, in order, and is offered again in the next turn.
+//!
+//! A worker that is about to sleep says so; whoever hands it a batch then wakes it, once. Between saying so and
+//! sleeping it looks once more, and both sides put a full fence between their write and their look: one of the two
+//! sees the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use crate::config::limits::{INBOX_BATCHES_MAX, OUTBOX_MESSAGES_HIGH};
+use crate::driver::Waker;
+use crate::hub::HubMessage;
+use crate::message::WorkerId;
+
+/// One worker's end of the mesh.
+#[derive(Debug)]
+pub struct Mesh {
+    worker: WorkerId,
+    inbox: Receiver<Vec<HubMessage>>,
+    /// Found by the last look before sleeping.
+    carried: Option<Vec<HubMessage>>,
+    peers: Vec<Peer>,
+    outboxes: Vec<Vec<HubMessage>>,
+    /// Workers whose outbox is not empty.
+    touched: Vec<u16>,
+    congestion: Congestion,
+}
+
+/// Another worker, or this one, as seen by those who send to it.
+#[derive(Clone, Debug)]
+struct Peer {
+    inbox: SyncSender<Vec<HubMessage>>,
+    sleeps: Arc<AtomicBool>,
+    waker: Waker,
+}
+
+/// How many workers are behind. Publishers everywhere are held back while one is: its queue is where their
+/// publications would wait.
+#[derive(Clone, Debug, Default)]
+struct Congestion {
+    workers: Arc<AtomicUsize>,
+    counted: bool,
+}
+
+impl Mesh {
+    /// The ends of a mesh, one for each waker.
+    pub fn new(wakers: &[Waker]) -> Vec<Mesh> {
+        let congestion = Congestion::default();
+        let (peers, inboxes): (Vec<_>, Vec<_>) = wakers
+            .iter()
+            .map(|waker| {
+                let (sender, inbox) = sync_channel(INBOX_BATCHES_MAX);
+                let sleeps = Arc::new(AtomicBool::new(false));
+                (Peer { inbox: sender, sleeps, waker: waker.clone() }, inbox)
+            })
+            .unzip();
+        inboxes
+            .into_iter()
+            .enumerate()
+            .map(|(worker, inbox)| Mesh {
+                worker: WorkerId(u16::try_from(worker).expect("workers are few")),
+                inbox,
+                carried: None,
+                outboxes: peers.iter().map(|_| Vec::new()).collect(),
+                peers: peers.clone(),
+                touched: Vec::new(),
+                congestion: congestion.clone(),
+            })
+            .collect()
+    }
+
+    /// This end's worker.
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// The next batch from some worker.
+    pub fn receive(&mut self) -> Option<Vec<HubMessage>> {
+        self.carried.take().or_else(|| self.inbox.try_recv().ok())
+    }
+
+    /// Adds a message to the batch that leaves at the turn's end.
+    pub fn send(&mut self, to: WorkerId, message: HubMessage) {
+        let outbox = &mut self.outboxes[usize::from(to.0)];
+        if outbox.is_empty() {
+            self.touched.push(to.0);
+        }
+        outbox.push(message);
+    }
+
+    /// Hands over the batches. Returns whether all of them were taken.
+    pub fn flush(&mut self) -> bool {
+        let mut at = 0;
+        while at < self.touched.len() {
+            let to = usize::from(self.touched[at]);
+            let peer = &self.peers[to];
+            match peer.inbox.try_send(std::mem::take(&mut self.outboxes[to])) {
+                Ok(()) => {
+                    self.touched.swap_remove(at);
+                    fence(Ordering::SeqCst);
+                    if peer.sleeps.swap(false, Ordering::SeqCst) {
+                        peer.waker.wake();
+                    }
+                }
+                Err(TrySendError::Full(batch)) => {
+                    self.outboxes[to] = batch;
+                    at += 1;
+                }
+                // The worker has ended, and with it everyone its messages were for.
+                Err(TrySendError::Disconnected(_)) => drop(self.touched.swap_remove(at)),
+            }
+        }
+        self.touched.is_empty()
+    }
+
+    /// Says that this worker is about to sleep. Returns whether it may: false if a batch came meanwhile.
+    pub fn prepare_sleep(&mut self) -> bool {
+        let sleeps = &self.peers[usize::from(self.worker.0)].sleeps;
+        sleeps.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.carried = self.carried.take().or_else(|| self.inbox.try_recv().ok());
+        if self.carried.is_some() {
+            sleeps.store(false, Ordering::SeqCst);
+        }
+        self.carried.is_none()
+    }
+
+    /// Says that this worker is awake.
+    pub fn end_sleep(&mut self) {
+        self.peers[usize::from(self.worker.0)].sleeps.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts this worker among those that are behind, or not.
+    pub fn set_congested(&mut self, behind: bool) {
+        let outboxes = self.touched.iter().map(|to| self.outboxes[usize::from(*to)].len());
+        let behind = behind || outboxes.max().unwrap_or(0) > OUTBOX_MESSAGES_HIGH;
+        if behind != self.congestion.counted {
+            self.congestion.counted = behind;
+            if behind {
+                self.congestion.workers.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.congestion.workers.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether any worker is behind.
+    pub fn is_congested(&self) -> bool {
+        self.congestion.workers.load(Ordering::Relaxed) > 0
+    }
+}

@@ -1,0 +1,326 @@
+//! The thread that joins driver, connections, hub and mesh.
+//!
+//! **What it is.** [`Worker`] owns one driver and all of its connections; its turn is all there is to the event loop:
+//! ```text
+//!    wait(sends, deadline) → settle the sends
+//!                          → for each event: bytes → connection → hub
+//!                          → for each message from another worker: → hub
+//!                          → the next slice of the fan-outs in progress
+//!                          → the next slice of the sweep: keepalives, timeouts
+//!                          → fill the batch: one send per connection that has bytes
+//! ```
+//! **In and out.** In: what the driver reports, what other workers send. Out: sends, with the next wait; messages.
+//!
+//! **Always true.** Each loop is bounded by a limit of its own, so a turn is short and nothing waits for more than a
+//! few turns. The clock is read once a turn, by the driver. Nothing here blocks but `wait`.
+//!
+//! **Must not know.** Which driver it has, protocols, how threads are started.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::config::limits::INBOX_BATCHES_PER_TURN_MAX;
+use crate::connection::Service;
+use crate::driver::{Driver, Event, ListenerId};
+use crate::hub::{ChannelHash, HubSettings};
+use crate::message::WorkerId;
+use crate::telemetry::Counters;
+use crate::transport::TransportSettings;
+
+mod connections;
+mod mesh;
+mod sweep;
+mod table;
+
+pub use mesh::Mesh;
+
+use connections::{Action, Connections};
+
+/// What a worker is told at start.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Of its share of the hub.
+    pub hub: HubSettings,
+    /// Of all its conversations.
+    pub transport: TransportSettings,
+    /// What is behind each listener.
+    pub services: Vec<Service>,
+    /// Connections it may hold.
+    pub connections_max: usize,
+    /// Bytes waiting for one client at which it is a slow consumer.
+    pub send_queue_bytes_max: u32,
+    /// Bytes waiting for one client at which nothing more is read from it.
+    pub send_queue_bytes_high: u32,
+    /// For a closing client to take what is queued and close its end.
+    pub close_timeout: Duration,
+    /// For all of them when the server shuts down.
+    pub shutdown_timeout: Duration,
+}
+
+impl WorkerSettings {
+    /// The part of a configuration that a worker needs.
+    pub fn new(
+        config: &Config,
+        worker: WorkerId,
+        workers: u16,
+        connections_max: usize,
+        services: Vec<Service>,
+        hash: ChannelHash,
+    ) -> Self {
+        let send_queue_bytes_max =
+            u32::try_from(config.send_queue_bytes_max).expect("checked with the configuration");
+        Self {
+            hub: HubSettings {
+                worker,
+                workers,
+                sessions_max: connections_max,
+                subscriptions_max: config.subscriptions_max,
+                hash,
+            },
+            transport: TransportSettings::new(config),
+            services,
+            connections_max,
+            send_queue_bytes_max,
+            send_queue_bytes_high: send_queue_bytes_max.min(SEND_QUEUE_BYTES_HIGH),
+            close_timeout: config.close_timeout,
+            shutdown_timeout: config.shutdown_timeout,
+        }
+    }
+}
+
+/// What a worker shares with others.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// Its end of the mesh.
+    pub mesh: Mesh,
+    /// The counters of all workers, in their order.
+    pub counters: Arc<[Arc<Counters>]>,
+    /// Set when the server shuts down.
+    pub stop: Arc<AtomicBool>,
+    /// Connections of all workers.
+    pub open: Arc<AtomicUsize>,
+    /// As many as there may be of them.
+    pub open_max: usize,
+}
+
+/// One driver and all of its connections.
+#[derive(Debug)]
+pub struct Worker<D: Driver> {
+    driver: D,
+    connections: Connections,
+    services: Vec<Service>,
+    accepting: Accepting,
+    stop: Arc<AtomicBool>,
+    shutdown: Option<Shutdown>,
+    shutdown_timeout: Duration,
+    /// Whether all messages of the last turn were handed over.
+    is_flushed: bool,
+}
+
+/// Listeners that ran out of descriptors or memory.
+#[derive(Debug, Default)]
+struct Accepting {
+    paused: Vec<ListenerId>,
+    retry_at: Option<Instant>,
+    /// A failure before this moment belongs to an episode that has been logged.
+    quiet_until: Option<Instant>,
+}
+
+/// A shutdown in progress.
+#[derive(Debug)]
+struct Shutdown {
+    until: Instant,
+    /// Slots whose connections have been told.
+    told: usize,
+}
+
+/// Reading from a peer stops here, well before its queue is full.
+const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
+
+/// Between two attempts to accept after descriptors or memory ran out.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Without a failure for this long, the next one is logged again.
+const ACCEPT_QUIET: Duration = Duration::from_secs(10);
+
+/// Before a batch that found an inbox full, or a publisher that is held back, is looked at again.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// Connections told of a shutdown in one turn.
+const GOODBYES_PER_TURN_MAX: usize = 1024;
+
+impl<D: Driver> Worker<D> {
+    /// A worker without connections.
+    pub fn new(driver: D, settings: WorkerSettings, parts: WorkerParts) -> Self {
+        let stop = parts.stop.clone();
+        Self {
+            services: settings.services.clone(),
+            shutdown_timeout: settings.shutdown_timeout,
+            connections: Connections::new(settings, parts, driver.now()),
+            driver,
+            accepting: Accepting::default(),
+            stop,
+            shutdown: None,
+            is_flushed: true,
+        }
+    }
+
+    /// Turns until the server is stopped and all connections are closed, or the driver fails.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.is_done() {
+            self.turn(Duration::MAX)?;
+        }
+        self.connections.count();
+        Ok(())
+    }
+
+    /// One turn; sleeps at most `sleep_max`, and not at all while there is work.
+    pub fn turn(&mut self, sleep_max: Duration) -> io::Result<()> {
+        let mut timeout = self.timeout().min(sleep_max);
+        if !timeout.is_zero() && !self.connections.mesh.prepare_sleep() {
+            timeout = Duration::ZERO;
+        }
+        let timeout = (timeout != Duration::MAX).then_some(timeout);
+        let waited = self.driver.wait(&mut self.connections.batch, timeout);
+        self.connections.mesh.end_sleep();
+        waited?;
+        let now = self.driver.now();
+        self.connections.begin_turn(now);
+        self.connections.settle();
+        self.act();
+        self.handle_events(now);
+        for _ in 0..INBOX_BATCHES_PER_TURN_MAX {
+            let Some(messages) = self.connections.mesh.receive() else { break };
+            self.connections.handle_messages(messages);
+        }
+        self.connections.fan_out();
+        self.connections.sweep(now);
+        self.connections.answer_metrics();
+        self.retry_accepting(now);
+        self.shut_down(now);
+        self.connections.fill_batch();
+        self.connections.regulate();
+        self.connections.count();
+        self.is_flushed = self.connections.mesh.flush();
+        self.act();
+        Ok(())
+    }
+
+    /// Whether the server was stopped and all connections are closed.
+    pub fn is_done(&self) -> bool {
+        self.shutdown.is_some() && self.connections.is_empty()
+    }
+
+    /// The driver.
+    pub fn driver(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    fn timeout(&self) -> Duration {
+        if self.connections.is_urgent() || self.stop.load(Ordering::Relaxed) != self.is_stopping() {
+            return Duration::ZERO;
+        }
+        if !self.is_flushed || self.connections.holds_publishers() {
+            return RETRY;
+        }
+        let is_timed = self.connections.wants_sweep()
+            || self.accepting.retry_at.is_some()
+            || self.is_stopping();
+        if is_timed { sweep::SLICE } else { Duration::MAX }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shutdown.is_some()
+    }
+
+    fn handle_events(&mut self, now: Instant) {
+        while let Some(event) = self.driver.next_event() {
+            match event {
+                Event::Received { id, bytes } => self.connections.receive(id, bytes),
+                Event::Sendable { id } => self.connections.unblock(id),
+                Event::Ended { id, end } => self.connections.end(id, end),
+                Event::Closed { id } => self.connections.remove(id),
+                Event::Woken => {}
+                Event::Accepted { listener, socket, .. } => {
+                    let service = self.services[usize::from(listener.0)];
+                    // A socket without a place is closed by being dropped.
+                    if let Some(id) = self.connections.admit(service) {
+                        self.driver.attach(id, socket);
+                    }
+                }
+                Event::AcceptFailed { listener, error } => {
+                    self.accepting.pause(listener, &error, now, &self.connections);
+                }
+            }
+            self.act();
+        }
+    }
+
+    /// Has the driver do what follows from the last step.
+    fn act(&mut self) {
+        for action in self.connections.actions.drain(..) {
+            match action {
+                Action::Pause(id) => self.driver.pause(id),
+                Action::Resume(id) => self.driver.resume(id),
+                Action::ShutdownWrite(id) => self.driver.shutdown_write(id),
+                Action::Close(id, how) => self.driver.close(id, how),
+            }
+        }
+    }
+
+    fn retry_accepting(&mut self, now: Instant) {
+        if self.accepting.retry_at.is_some_and(|at| at <= now) {
+            self.accepting.retry_at = None;
+            for listener in self.accepting.paused.drain(..) {
+                self.driver.resume_accepting(listener);
+            }
+        }
+    }
+
+    fn shut_down(&mut self, now: Instant) {
+        if !self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let until = now + self.shutdown_timeout;
+        let shutdown = self.shutdown.get_or_insert_with(|| {
+            self.driver.stop_listening();
+            info!(connections = self.connections.len(), "shutting down");
+            Shutdown { until, told: 0 }
+        });
+        if self.connections.say_goodbye(shutdown.told, GOODBYES_PER_TURN_MAX) > 0 {
+            shutdown.told += GOODBYES_PER_TURN_MAX;
+        } else {
+            shutdown.told = usize::MAX / 2;
+        }
+        if shutdown.until <= now {
+            self.connections.abort_all();
+        }
+    }
+}
+
+impl Accepting {
+    fn pause(
+        &mut self,
+        listener: ListenerId,
+        error: &io::Error,
+        now: Instant,
+        connections: &Connections,
+    ) {
+        connections.count_accept_pause();
+        if self.quiet_until.is_none_or(|until| until <= now) {
+            warn!(
+                %error,
+                connections = connections.len(),
+                "accepting pauses until descriptors or memory are free again; connections are not disturbed"
+            );
+        }
+        self.quiet_until = Some(now + ACCEPT_QUIET);
+        self.paused.push(listener);
+        self.retry_at = Some(now + ACCEPT_RETRY);
+    }
+}

@@ -1,0 +1,117 @@
+//! Deadlines without timers.
+//!
+//! A deadline is a tick kept beside the connection; nothing is inserted anywhere when it is set, and traffic does
+//! not move it. The sweep looks at a slice of all slots each turn, so that it passes over each of them every
+//! [`PASS_MS`] milliseconds, which is how late a deadline may be noticed, and which spreads a million pings evenly.
+
+use std::time::{Duration, Instant};
+
+use super::table::Table;
+use crate::config::limits::SWEEP_ENTRIES_PER_TURN_MAX;
+
+/// Time for a pass over all slots.
+pub const PASS_MS: u64 = 500;
+
+/// Between two slices while nothing else happens.
+pub const SLICE: Duration = Duration::from_millis(PASS_MS / 8);
+
+/// Milliseconds of a tick: 32 bits of them last for eight years.
+const TICK_MS: u64 = 64;
+
+/// Walks the deadlines.
+#[derive(Debug)]
+pub struct Sweep {
+    started: Instant,
+    cursor: usize,
+    /// Milliseconds since the start up to which slots have been looked at.
+    swept_ms: u64,
+}
+
+impl Sweep {
+    /// A sweep that begins now.
+    pub fn new(now: Instant) -> Self {
+        Self { started: now, cursor: 0, swept_ms: 0 }
+    }
+
+    /// The tick of a moment.
+    pub fn tick(&self, now: Instant) -> u32 {
+        let ticks = self.milliseconds(now) / TICK_MS;
+        u32::try_from(ticks).expect("eight years of ticks")
+    }
+
+    /// Ticks in a duration, rounded up.
+    pub fn ticks(duration: Duration) -> u32 {
+        let ticks = duration.as_millis().div_ceil(u128::from(TICK_MS));
+        u32::try_from(ticks).unwrap_or(u32::MAX / 2)
+    }
+
+    /// The time of some ticks.
+    pub fn duration(ticks: u32) -> Duration {
+        Duration::from_millis(u64::from(ticks) * TICK_MS)
+    }
+
+    /// Looks at the slots whose turn it is and lists those whose deadline has come. The caller sets their next one.
+    pub fn collect(&mut self, now: Instant, table: &mut Table, due: &mut Vec<u32>) {
+        let elapsed_ms = self.milliseconds(now) - self.swept_ms;
+        let slots = table.slots();
+        let quota = (slots as u64 * elapsed_ms / PASS_MS) as usize;
+        if quota == 0 {
+            if slots == 0 {
+                self.swept_ms += elapsed_ms;
+            }
+            return;
+        }
+        self.swept_ms += elapsed_ms;
+        let tick = self.tick(now);
+        for _ in 0..quota.min(slots).min(SWEEP_ENTRIES_PER_TURN_MAX) {
+            if self.cursor >= slots {
+                self.cursor = 0;
+            }
+            if table.deadline(self.cursor) <= tick {
+                due.push(u32::try_from(self.cursor).expect("slots are 32 bits"));
+            }
+            self.cursor += 1;
+        }
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Service;
+
+    #[test]
+    fn every_deadline_is_found_within_a_pass_and_once() {
+        let start = Instant::now();
+        let mut table = Table::new(1000);
+        let mut sweep = Sweep::new(start);
+        for _ in 0..1000 {
+            let id = table.insert(Service::EchoTcp, 0).unwrap();
+            table.set_deadline(
+                id.index,
+                Sweep::ticks(Duration::from_secs(1 + u64::from(id.index % 3))),
+            );
+        }
+        let mut found = vec![0_u64; 1000];
+        for ms in (0..5000).step_by(7) {
+            let mut due = Vec::new();
+            sweep.collect(start + Duration::from_millis(ms), &mut table, &mut due);
+            for index in due {
+                assert_eq!(
+                    found[index as usize], 0,
+                    "a deadline that was cleared is not due again"
+                );
+                found[index as usize] = ms;
+                table.set_deadline(index, super::super::table::NEVER);
+            }
+        }
+        for (index, ms) in found.into_iter().enumerate() {
+            let deadline = 1000 * (1 + index as u64 % 3);
+            assert!((deadline..=deadline + TICK_MS + PASS_MS + 20).contains(&ms), "{index}: {ms}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The connections of one worker, by slot.
+
+use slab::Slab;
+
+use crate::connection::{Connection, Service};
+use crate::driver::SocketId;
+
+/// All connections of a worker, and the deadline of each.
+///
+/// Address space for as many as there may be is reserved at the start and its pages are touched as they are used:
+/// growing moves nothing. Deadlines stand apart, four bytes each, so that the sweep reads only them.
+#[derive(Debug)]
+pub struct Table {
+    connections: Slab<Connection>,
+    deadlines: Vec<u32>,
+    connections_max: usize,
+    generation: u32,
+}
+
+/// No deadline.
+pub const NEVER: u32 = u32::MAX;
+
+impl Table {
+    /// A table for at most `connections_max` connections.
+    pub fn new(connections_max: usize) -> Self {
+        Self {
+            connections: Slab::with_capacity(connections_max),
+            deadlines: Vec::with_capacity(connections_max),
+            connections_max,
+            generation: 0,
+        }
+    }
+
+    /// Connections, the closing ones included.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Slots that the sweep looks at.
+    pub fn slots(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// A new connection's place; `None` if the table is full.
+    pub fn insert(&mut self, service: Service, tick: u32) -> Option<SocketId> {
+        if self.connections.len() >= self.connections_max {
+            return None;
+        }
+        self.generation = (self.generation + 1) & 0x00FF_FFFF;
+        let generation = self.generation;
+        let slot = self.connections.insert(Connection::new(service, generation, tick));
+        if slot == self.deadlines.len() {
+            self.deadlines.push(NEVER);
+        }
+        self.deadlines[slot] = NEVER;
+        let index = u32::try_from(slot).expect("fewer than 2^32 connections");
+        Some(SocketId { index, generation })
+    }
+
+    /// Frees a slot.
+    pub fn remove(&mut self, index: u32) {
+        self.connections.remove(index as usize);
+        self.deadlines[index as usize] = NEVER;
+    }
+
+    /// The connection in a slot that is known to be in use.
+    pub fn at(&mut self, index: u32) -> &mut Connection {
+        &mut self.connections[index as usize]
+    }
+
+    /// The connection in a slot, if there is one.
+    pub fn get(&mut self, index: u32) -> Option<&mut Connection> {
+        self.connections.get_mut(index as usize)
+    }
+
+    /// The socket id of the connection in a slot.
+    pub fn id(&self, index: u32) -> SocketId {
+        SocketId { index, generation: self.connections[index as usize].generation }
+    }
+
+    /// Sets a connection's deadline, in ticks.
+    pub fn set_deadline(&mut self, index: u32, tick: u32) {
+        self.deadlines[index as usize] = tick;
+    }
+
+    /// The deadline of a slot.
+    pub fn deadline(&self, slot: usize) -> u32 {
+        self.deadlines[slot]
+    }
+}
