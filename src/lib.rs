@@ -7,6 +7,7 @@ pub mod driver;
 pub mod hub;
 pub mod message;
 pub mod protocol;
+pub mod server;
 pub mod telemetry;
 pub mod transport;
 pub mod worker;

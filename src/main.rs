@@ -1,3 +1,25 @@
 //! The program: command line → configuration → command → exit code.
 
-fn main() {}
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cli;
+
+#[expect(clippy::print_stderr, reason = "the one place where errors meet the user")]
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match cli::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("fantail: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

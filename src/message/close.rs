@@ -10,6 +10,9 @@ macro_rules! close_reasons {
             /// Every reason, in the order of the table.
             pub const ALL: &'static [CloseReason] = &[$(CloseReason::$name),*];
 
+            /// The labels, in the same order.
+            pub const LABELS: &'static [&'static str] = &[$($label),*];
+
             /// The close code of a plain WebSocket (RFC 6455 7.4.1 and the IANA registry).
             pub fn websocket_code(self) -> u16 {
                 match self { $(CloseReason::$name => $websocket,)* }

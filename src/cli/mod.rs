@@ -1,0 +1,40 @@
+//! The command line: one file per command.
+//!
+//! **In and out.** In: arguments. Out: what a command prints, and its exit code.
+//!
+//! **Must not know.** Anything but the library's public face.
+
+mod serve;
+
+use clap::{Parser, Subcommand};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fantail",
+    version,
+    about = "An edge fan-out server: holds TCP and WebSocket clients by the million and hands them what is published",
+    args_conflicts_with_subcommands = true,
+    after_help = serve::EXAMPLES
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (the default)
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::Arguments),
+}
+
+/// Runs what the command line asks for. The error is one line for the user.
+pub fn run(arguments: Arguments) -> Result<(), String> {
+    match arguments.command {
+        None => serve::run(arguments.serve),
+        Some(Command::Serve(serve)) => serve::run(serve),
+    }
+}

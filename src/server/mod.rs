@@ -1,0 +1,386 @@
+//! Builds workers from a configuration; starts and stops them.
+//!
+//! **What it is.** [`Server`]: the threads, one per worker, each pinned to a core, with a descriptor table and
+//! listeners of its own. [`wait_for_signal`]: what a program does meanwhile.
+//!
+//! **In and out.** In: a checked [`Config`]. Out: addresses, and a [`StartError`] that says what to do.
+//!
+//! **Always true.** When `start` returns a server, every worker listens; when it returns an error, none does. What
+//! workers share (wakers) is opened before the first of them leaves the shared descriptor table.
+//!
+//! **Must not know.** Command lines, protocols, what workers do in a turn.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use tracing::{error, info};
+
+use crate::config::limits::{EVENTS_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, WORKERS_MAX};
+use crate::config::{Config, ConfigError, DriverChoice};
+use crate::connection::Service;
+use crate::driver::{
+    Choice, Driver, DriverSettings, EpollDriver, Keepalive, Kind, RESERVED_DESCRIPTORS,
+    UringDriver, Waker, bind_listener, bind_probe, choose, make_private, raise_limit,
+};
+use crate::hub::ChannelHash;
+use crate::message::{CloseReason, WorkerId};
+use crate::telemetry::Counters;
+use crate::worker::{Mesh, Worker, WorkerParts, WorkerSettings};
+
+mod signal;
+
+pub use signal::wait_for_signal;
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    wakers: Vec<Waker>,
+    ended: Receiver<Ended>,
+    addresses: Vec<(Service, SocketAddr)>,
+    counters: Arc<[Arc<Counters>]>,
+    driver: &'static str,
+    driver_reason: String,
+    connections_max: usize,
+}
+
+/// Why a server did not start: a sentence that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError(pub String);
+
+/// How a worker ended.
+#[derive(Debug)]
+struct Ended {
+    worker: WorkerId,
+    /// `None` for a panic: its message has been printed.
+    result: Option<io::Result<()>>,
+}
+
+/// Everything a worker's thread needs.
+struct Job {
+    kind: Kind,
+    core: Option<core_affinity::CoreId>,
+    addresses: Vec<(Service, SocketAddr)>,
+    driver: DriverSettings,
+    waker: Waker,
+    worker: WorkerSettings,
+    parts: WorkerParts,
+}
+
+impl Server {
+    /// Starts a server. Port 0 is replaced by one that the kernel chooses.
+    pub fn start(config: &Config) -> Result<Server, StartError> {
+        config.check()?;
+        let (kind, driver_reason) = choose(choice(config.driver)).map_err(StartError)?;
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let workers = config.workers.unwrap_or(cores.len()).clamp(1, WORKERS_MAX);
+        let (per_worker, connections_max) = connections_max(config, workers)?;
+        let addresses = resolve(config)?;
+        let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
+        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let open = Arc::new(AtomicUsize::new(0));
+        let hash = ChannelHash::default();
+        let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
+
+        let (ended_sender, ended) = channel();
+        let (ready_sender, ready) = channel();
+        let mut threads = Vec::new();
+        for (index, mesh) in Mesh::new(&wakers).into_iter().enumerate() {
+            let worker = mesh.worker();
+            let parts = WorkerParts {
+                mesh,
+                counters: counters.clone(),
+                stop: stop.clone(),
+                open: open.clone(),
+                open_max: connections_max,
+            };
+            let job = Job {
+                kind,
+                core: cores.get(index % cores.len().max(1)).copied(),
+                addresses: addresses.clone(),
+                driver: DriverSettings {
+                    sockets_max: u32::try_from(per_worker).expect("checked with the configuration"),
+                    receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+                    events_per_turn_max: EVENTS_PER_TURN_MAX,
+                },
+                waker: wakers[index].clone(),
+                worker: WorkerSettings::new(
+                    config,
+                    worker,
+                    u16::try_from(workers).expect("at most WORKERS_MAX"),
+                    per_worker,
+                    services.clone(),
+                    hash.clone(),
+                ),
+                parts,
+            };
+            let (ready, ended) = (ready_sender.clone(), ended_sender.clone());
+            let thread = thread::Builder::new()
+                .name(format!("fantail-{index}"))
+                .spawn(move || job.run(&ready, &EndedGuard { worker, ended }))?;
+            threads.push(thread);
+        }
+        drop((ready_sender, ended_sender));
+        let driver = name(kind);
+        let server = Server {
+            threads,
+            stop,
+            wakers,
+            ended,
+            addresses,
+            counters,
+            driver,
+            driver_reason,
+            connections_max,
+        };
+        // A worker that ends before it is ready has said why, or panicked and dropped its sender.
+        let ready: Vec<Result<(), StartError>> = ready.iter().take(workers).collect();
+        if ready.len() < workers || ready.iter().any(Result::is_err) {
+            server.stop();
+            let said = ready.into_iter().find_map(Result::err);
+            for thread in server.threads {
+                // Its panic has been printed.
+                let _ = thread.join();
+            }
+            return Err(said.unwrap_or_else(|| StartError("a worker ended at its start".into())));
+        }
+        info!(driver, reason = server.driver_reason, workers, "serving");
+        Ok(server)
+    }
+
+    /// What is served where, in the order of the configuration.
+    pub fn addresses(&self) -> &[(Service, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// The first address of a service.
+    pub fn address(&self, service: Service) -> Option<SocketAddr> {
+        self.addresses.iter().find(|(of, _)| *of == service).map(|(_, address)| *address)
+    }
+
+    /// The driver's name, and why it was chosen.
+    pub fn driver(&self) -> (&'static str, &str) {
+        (self.driver, &self.driver_reason)
+    }
+
+    /// Workers.
+    pub fn workers(&self) -> usize {
+        self.wakers.len()
+    }
+
+    /// Connections that the server will hold.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
+    /// What each worker counts.
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
+    }
+
+    /// Has the workers stop accepting, say goodbye and end. Returns at once.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
+
+    /// Waits until all workers have ended, which takes at most the shutdown timeout after `stop`. A worker that
+    /// fails stops the others.
+    pub fn join(self) -> Result<(), StartError> {
+        let mut failure = None;
+        for _ in 0..self.threads.len() {
+            let Ok(Ended { worker, result }) = self.ended.recv() else { break };
+            let sentence = match result {
+                Some(Ok(())) => continue,
+                Some(Err(error)) => format!("worker {} failed: {error}", worker.0),
+                None => format!("worker {} panicked", worker.0),
+            };
+            error!("{sentence}");
+            self.stop();
+            failure.get_or_insert(StartError(sentence));
+        }
+        for thread in self.threads {
+            // What a panic had to say has been said.
+            let _ = thread.join();
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Reports the end of a worker's thread, however it comes.
+struct EndedGuard {
+    worker: WorkerId,
+    ended: Sender<Ended>,
+}
+
+impl EndedGuard {
+    fn report(&self, result: Option<io::Result<()>>) {
+        // Without a receiver, nobody waits for the server any more.
+        let _ = self.ended.send(Ended { worker: self.worker, result });
+    }
+}
+
+impl Drop for EndedGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.report(None);
+        }
+    }
+}
+
+impl Job {
+    fn run(self, ready: &Sender<Result<(), StartError>>, ended: &EndedGuard) {
+        let result = match self.kind {
+            Kind::IoUring => self.run_with(ready, UringDriver::new),
+            Kind::Epoll => self.run_with(ready, EpollDriver::new),
+        };
+        ended.report(Some(result));
+    }
+
+    fn run_with<D: Driver>(
+        self,
+        ready: &Sender<Result<(), StartError>>,
+        new_driver: impl FnOnce(&DriverSettings, Vec<TcpListener>, Waker) -> io::Result<D>,
+    ) -> io::Result<()> {
+        if let Some(core) = self.core {
+            core_affinity::set_for_current(core);
+        }
+        let started = self.addresses.iter().try_fold(Vec::new(), |mut listeners, address| {
+            if listeners.is_empty() {
+                make_private()?;
+            }
+            listeners.push(listen(*address)?);
+            Ok::<_, StartError>(listeners)
+        });
+        let driver = started.and_then(|listeners| {
+            new_driver(&self.driver, listeners, self.waker)
+                .map_err(|error| StartError(format!("the {} driver: {error}", name(self.kind))))
+        });
+        // The receiver is there until every worker has reported.
+        match driver {
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                Ok(())
+            }
+            Ok(driver) => {
+                let mut worker = Worker::new(driver, self.worker, self.parts);
+                let _ = ready.send(Ok(()));
+                worker.run()
+            }
+        }
+    }
+}
+
+fn listen((service, address): (Service, SocketAddr)) -> Result<TcpListener, StartError> {
+    let keepalive = match service {
+        Service::Edge | Service::EchoWebSocket => Keepalive::Off,
+        Service::Commands | Service::EchoTcp => Keepalive::Kernel,
+    };
+    bind_listener(address, keepalive).map_err(|error| cannot_listen(address, &error))
+}
+
+/// All addresses with their services; each is free, and port 0 has become a real one.
+fn resolve(config: &Config) -> Result<Vec<(Service, SocketAddr)>, StartError> {
+    [
+        (Service::Edge, &config.listen),
+        (Service::Commands, &config.tcp),
+        (Service::EchoWebSocket, &config.echo),
+        (Service::EchoTcp, &config.echo_tcp),
+    ]
+    .into_iter()
+    .flat_map(|(service, addresses)| addresses.iter().map(move |address| (service, *address)))
+    .map(|(service, address)| match bind_probe(address) {
+        Ok(address) => Ok((service, address)),
+        Err(error) => Err(cannot_listen(address, &error)),
+    })
+    .collect()
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
+    StartError(match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{address} is in use by another program: stop it (ss -ltnp 'sport = :{}' names it), or choose another \
+             address",
+            address.port()
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("{address} needs the right to bind ports below 1024: choose a higher port")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{address} is no address of this host: see `ip address`")
+        }
+        _ => format!("cannot listen on {address}: {error}"),
+    })
+}
+
+/// Connections of each worker and of all of them.
+fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), StartError> {
+    let descriptors = raise_limit()?.saturating_sub(RESERVED_DESCRIPTORS);
+    let per_worker = usize::try_from(descriptors).unwrap_or(usize::MAX).min(PER_WORKER_MAX);
+    let possible = per_worker.saturating_mul(workers);
+    match config.connections_max {
+        Some(asked) if asked > possible => Err(StartError(format!(
+            "--connections-max {asked} needs more descriptors than there are: the limit of {} open files holds for \
+             each of {workers} workers, which makes {possible} connections; raise it (ulimit -n, or LimitNOFILE= in a \
+             unit) or add workers",
+            descriptors + RESERVED_DESCRIPTORS
+        ))),
+        Some(asked) => Ok((per_worker.min(asked), asked)),
+        None if possible == 0 => Err(StartError(format!(
+            "the limit of {} open files leaves none for connections: raise it (ulimit -n)",
+            descriptors + RESERVED_DESCRIPTORS
+        ))),
+        None => Ok((per_worker, possible)),
+    }
+}
+
+/// Address space is reserved for this many connections of a worker at the most.
+const PER_WORKER_MAX: usize = 4 << 20;
+
+fn new_counters() -> Counters {
+    Counters::new(CloseReason::LABELS)
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::IoUring => "io_uring",
+        Kind::Epoll => "epoll",
+    }
+}
+
+fn choice(choice: DriverChoice) -> Choice {
+    match choice {
+        DriverChoice::Auto => Choice::Auto,
+        DriverChoice::IoUring => Choice::IoUring,
+        DriverChoice::Epoll => Choice::Epoll,
+    }
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self(error.0)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self(format!("the host refuses what a server needs: {error}"))
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}

@@ -1,0 +1,31 @@
+//! SIGTERM and SIGINT: stop politely, within a stated time.
+
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::info;
+
+use super::{Server, StartError};
+
+/// Serves until SIGTERM or SIGINT, then stops: no new connections, a goodbye for each that is there, what is queued
+/// is sent. Returns within the shutdown timeout after the signal. A second signal ends the process at once.
+pub fn wait_for_signal(server: Server) -> Result<(), StartError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let (stop, wakers) = (server.stop.clone(), server.wakers.clone());
+    thread::Builder::new().name("fantail-signals".into()).spawn(move || {
+        let mut seen = 0;
+        for signal in signals.forever() {
+            seen += 1;
+            if seen > 1 {
+                std::process::exit(128 + signal);
+            }
+            info!(signal, "stopping");
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            for waker in &wakers {
+                waker.wake();
+            }
+        }
+    })?;
+    server.join()
+}
