@@ -43,7 +43,7 @@ pub enum HttpFlow {
     AwaitReply,
     /// It is over.
     Closed,
-    /// It became a WebSocket: the handshake is answered, the subscriptions are asked for.
+    /// It became a WebSocket: its subscriptions are made and the handshake is answered.
     Upgrade {
         /// Of what kind.
         service: WebSocketService,
@@ -58,8 +58,17 @@ struct Pending {
     remainder: Vec<u8>,
     body: Option<Body>,
     awaits: Option<Exchange>,
+    upgrade: Option<PendingUpgrade>,
     /// Whether the deadline of the request that began has been asked for.
     has_deadline: bool,
+}
+
+/// A handshake whose answer waits until its subscriptions are made: who has seen the answer misses nothing that is
+/// published from then on, by whomever.
+#[derive(Debug)]
+struct PendingUpgrade {
+    key: Vec<u8>,
+    subscriptions_left: usize,
 }
 
 /// A body on its way in.
@@ -97,7 +106,7 @@ impl HttpConversation {
         match &mut self.pending {
             Some(pending) if !pending.remainder.is_empty() => {
                 pending.remainder.extend_from_slice(bytes);
-                if pending.awaits.is_some() {
+                if pending.awaits_reply() {
                     return HttpFlow::AwaitReply;
                 }
                 let all = std::mem::take(&mut pending.remainder);
@@ -119,7 +128,8 @@ impl HttpConversation {
                 refuse_congested(exchange, context);
                 self.go_on(exchange, context)
             }
-            Reply::Refused(_) | Reply::Subscribed { .. } | Reply::Unsubscribed => HttpFlow::Receive,
+            Reply::Refused(_) | Reply::Subscribed { .. } => self.count_subscription(context),
+            Reply::Unsubscribed => HttpFlow::Receive,
         }
     }
 
@@ -147,12 +157,12 @@ impl HttpConversation {
 
     /// Whether a request waits for its reply.
     pub fn awaits_reply(&self) -> bool {
-        self.pending.as_ref().is_some_and(|pending| pending.awaits.is_some())
+        self.pending.as_ref().is_some_and(|pending| pending.awaits_reply())
     }
 
     fn is_in_request(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| {
-            !pending.remainder.is_empty() || pending.body.is_some() || pending.awaits.is_some()
+            !pending.remainder.is_empty() || pending.body.is_some() || pending.awaits_reply()
         })
     }
 
@@ -272,7 +282,7 @@ impl HttpConversation {
         let exchange =
             Exchange { keep_alive: head.keep_alive, is_head: head.method == Method::Head };
         match (self.service, head.path) {
-            (HttpService::Echo, _) => Ok(self.upgrade(head, WebSocketService::Echo, context)),
+            (HttpService::Echo, _) => Ok(self.upgrade_to_echo(head, context)),
             (HttpService::Edge, "/ws") => self.upgrade_to_channels(head, context),
             (HttpService::Edge, "/") if head.header("upgrade").next().is_some() => {
                 self.upgrade_to_channels(head, context)
@@ -319,39 +329,50 @@ impl HttpConversation {
                 return Ok(self.refuse(400, code, &message, &[], exchange, context));
             }
         };
-        let next = self.upgrade(head, WebSocketService::Publish, context);
-        if matches!(next, Next::Flow(HttpFlow::Upgrade { .. })) {
-            for channel in channels {
-                context.request(Request::Subscribe { ticket: Ticket(0), channel });
-            }
+        let upgrade = match handshake::check_upgrade(head) {
+            Ok(upgrade) => upgrade,
+            Err(fault) => return Ok(self.refuse_upgrade(fault, head, context)),
+        };
+        self.pending.get_or_insert_default().upgrade =
+            Some(PendingUpgrade { key: upgrade.key.to_vec(), subscriptions_left: channels.len() });
+        for channel in channels {
+            context.request(Request::Subscribe { ticket: Ticket(0), channel });
         }
-        Ok(next)
+        Ok(Next::Flow(HttpFlow::AwaitReply))
     }
 
-    fn upgrade(
-        &mut self,
-        head: &Head<'_>,
-        service: WebSocketService,
-        context: &mut Context<'_>,
-    ) -> Next {
-        let exchange =
-            Exchange { keep_alive: head.keep_alive, is_head: head.method == Method::Head };
+    /// A subscription of the handshake is made: answers it after the last one.
+    fn count_subscription(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        let Some(pending) = &mut self.pending else { return HttpFlow::Receive };
+        let Some(upgrade) = &mut pending.upgrade else { return HttpFlow::Receive };
+        upgrade.subscriptions_left -= 1;
+        if upgrade.subscriptions_left > 0 {
+            return HttpFlow::AwaitReply;
+        }
+        accept(&upgrade.key, context);
+        let rest = std::mem::take(&mut pending.remainder);
+        self.pending = None;
+        HttpFlow::Upgrade { service: WebSocketService::Publish, rest }
+    }
+
+    fn upgrade_to_echo(&mut self, head: &Head<'_>, context: &mut Context<'_>) -> Next {
         match handshake::check_upgrade(head) {
             Ok(upgrade) => {
-                handshake::write_accept_response(context.out, upgrade.key, None);
-                context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
+                accept(upgrade.key, context);
+                let service = WebSocketService::Echo;
                 Next::Flow(HttpFlow::Upgrade { service, rest: Vec::new() })
             }
-            Err(fault) => self.refuse_upgrade(fault, exchange, context),
+            Err(fault) => self.refuse_upgrade(fault, head, context),
         }
     }
 
     fn refuse_upgrade(
         &mut self,
         fault: HandshakeFault,
-        exchange: Exchange,
+        head: &Head<'_>,
         context: &mut Context<'_>,
     ) -> Next {
+        let exchange = Exchange { keep_alive: false, is_head: head.method == Method::Head };
         match fault.status() {
             405 => self.refuse_method(exchange, "GET", context),
             status => {
@@ -430,6 +451,18 @@ impl HttpConversation {
         context.outputs.push(Output::Deadline(context.settings.http_idle_timeout));
         Next::Request
     }
+}
+
+impl Pending {
+    fn awaits_reply(&self) -> bool {
+        self.awaits.is_some() || self.upgrade.is_some()
+    }
+}
+
+/// Answers a handshake.
+fn accept(key: &[u8], context: &mut Context<'_>) {
+    handshake::write_accept_response(context.out, key, None);
+    context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
 }
 
 fn close(context: &mut Context<'_>) -> HttpFlow {
