@@ -1,4 +1,46 @@
-//! fantail: an edge fan-out server.
+//! fantail: an edge fan-out server. This file is the map of the house.
+//!
+//! Every room is a machine with typed input and typed output. Rooms do not call each other: the worker carries the
+//! outputs of one into the inputs of the next. Codecs, conversations, channels and connections know no sockets and no
+//! clock, so they are tested at full speed, split at every byte, and simulated.
+//!
+//! ```text
+//!                 bytes               requests              messages
+//!    ┌────────┐ ────────▶ ┌────────────┐ ────────▶ ┌─────┐ ────────▶ ┌────────────────┐
+//!    │ driver │           │ connection │           │ hub │           │ hub of another │
+//!    └────────┘ ◀──────── └────────────┘ ◀──────── └─────┘ ◀──────── │     worker     │
+//!                 bytes               deliveries           messages  └────────────────┘
+//!    ╰─────────────────────── worker: one thread, one core, carries ────────────────╯
+//!      a connection speaks one transport: HTTP │ WebSocket │ commands over TCP │ echo
+//! ```
+//!
+//! # The floors: who may import whom
+//! `tests/tidy.rs` holds this table.
+//!
+//! | room | what it is | may import |
+//! |---|---|---|
+//! | [`message`] | the words every room speaks | nothing |
+//! | [`config`] | settings and limits: plain data | message |
+//! | [`telemetry`] | what is counted: one table | nothing |
+//! | [`buffer`] | bytes that wait to be sent | nothing |
+//! | [`protocol`] | codecs: bytes ⇄ frames | message, buffer |
+//! | [`transport`] | conversations: frames ⇄ requests, replies, deliveries | protocol, message, buffer, config |
+//! | [`hub`] | channels, subscriptions, fan-outs | message, buffer, config, telemetry |
+//! | [`driver`] | sockets and the kernel | buffer, config, telemetry |
+//! | [`connection`] | one client's socket | transport, protocol, message, buffer, config, telemetry |
+//! | [`worker`] | the turn; the mesh between workers; the sweep | all above |
+//! | [`server`] | threads, listeners, signals | all above |
+//!
+//! # Where to change what
+//! | change | place |
+//! |---|---|
+//! | a limit, a default | `config/limits.rs`, `config/mod.rs` |
+//! | a metric | a row in `telemetry/metrics.rs` |
+//! | a reason to close | a row in `message/close.rs` |
+//! | what a wire format looks like | its one file in `protocol/` |
+//! | an HTTP route | `transport/http_api.rs` |
+//! | a socket option | `driver/socket.rs` |
+//! | how much is done in one turn | `config/limits.rs` (`..._per_turn_max`) |
 
 pub mod buffer;
 pub mod config;

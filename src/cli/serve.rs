@@ -154,7 +154,8 @@ fn announce(server: &Server) {
             ),
             Service::Commands => println!(
                 "\n  tcp://{address}  raw TCP, one JSON object a line\n\
-                 \x20   printf '%s\\n' '{{\"id\":1,\"connect\":{{}}}}' '{{\"id\":2,\"subscribe\":{{\"channel\":\"a\"}}}}' | nc {} {}",
+                 \x20   printf '%s\\n' '{{\"id\":1,\"connect\":{{}}}}' \
+                 '{{\"id\":2,\"subscribe\":{{\"channel\":\"a\"}}}}' | nc {} {}",
                 address.ip(),
                 address.port()
             ),

@@ -10,8 +10,8 @@
 //! **Always true.** A send is settled when `wait` returns: sent whole, or listed in the batch's `late`. A batch
 //! has at most one item per socket. Every event of a socket carries the id it was attached with; [`Event::Closed`]
 //! is the last one, and the id's index may be used again from there. A socket that is not paused and has
-//! something to read is reported again in a later turn without being asked for. `next_event` yields a bounded number of events a turn;
-//! what is left over makes the next `wait` return at once.
+//! something to read is reported again in a later turn without being asked for. `next_event` yields a bounded number
+//! of events a turn; what is left over makes the next `wait` return at once.
 //!
 //! **Must not know.** Protocols, connections, channels, limits on peers.
 

@@ -62,16 +62,16 @@ macro_rules! metrics {
 
 metrics! {
     accepted, "counter", "fantail_connections_accepted_total", "Connections accepted.";
-    refused, "counter", "fantail_connections_refused_total", "Connections refused because the worker holds as many as it may.";
+    refused, "counter", "fantail_connections_refused_total", "Connections refused: there were as many as may be.";
     open, "gauge", "fantail_connections_open", "Connections open.";
-    accept_pauses, "counter", "fantail_accept_pauses_total", "Times accepting paused for want of descriptors or memory.";
+    accept_pauses, "counter", "fantail_accept_pauses_total", "Pauses of accepting for want of descriptors.";
     received_bytes, "counter", "fantail_received_bytes_total", "Bytes received.";
     sent_bytes, "counter", "fantail_sent_bytes_total", "Bytes handed to the kernel.";
     sends, "counter", "fantail_sends_total", "Sends.";
     sends_late, "counter", "fantail_sends_late_total", "Sends that the kernel did not take whole.";
     publications, "counter", "fantail_publications_total", "Publications numbered by this worker.";
     deliveries, "counter", "fantail_deliveries_total", "Publications queued for a subscriber.";
-    publishers_held, "counter", "fantail_publishers_held_total", "Times a publisher was held back because fan-outs were behind.";
+    publishers_held, "counter", "fantail_publishers_held_total", "Times a publisher waited for fan-outs.";
     fan_out_backlog, "gauge", "fantail_fan_out_backlog", "Publications that wait for their fan-out.";
     queued_bytes, "gauge", "fantail_send_queue_bytes", "Bytes that wait in send queues.";
     channels, "gauge", "fantail_channels", "Channels with subscribers on this worker.";
