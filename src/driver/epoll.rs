@@ -80,7 +80,8 @@ impl EpollDriver {
                 user_data::Kind::Poll => {
                     let id = user_data::socket_id(token);
                     let hangup = event.is_read_closed() || event.is_error();
-                    if event.is_writable() || hangup {
+                    // Room, or an error that a blocked sender would otherwise never learn of.
+                    if event.is_writable() || event.is_write_closed() || event.is_error() {
                         self.readiness.handle_sendable(id);
                     }
                     if event.is_readable() || hangup {

@@ -10,8 +10,8 @@
 //! **Always true.** A send is settled when `wait` returns: sent whole, or listed in the batch's `late`. A batch
 //! has at most one item per socket. Every event of a socket carries the id it was attached with; [`Event::Closed`]
 //! is the last one, and the id's index may be used again from there. A socket that is not paused and has
-//! something to read is reported again in a later turn without being asked for. `next_event` yields a bounded number
-//! of events a turn; what is left over makes the next `wait` return at once.
+//! something to read is reported again in a later turn without being asked for. `next_event` yields a bounded
+//! number of events a turn; what is left over makes the next `wait` return at once.
 //!
 //! **Must not know.** Protocols, connections, channels, limits on peers.
 
@@ -86,10 +86,13 @@ pub trait Driver {
     /// Receives again; what arrived meanwhile is reported.
     fn resume(&mut self, id: SocketId);
 
-    /// Half-closes: the peer reads to the end of what was sent, then end of stream. Receiving goes on.
+    /// Half-closes: the peer reads to the end of what was sent, then end of stream. Receiving goes on. It takes
+    /// effect now: what is in a batch that `wait` has not had fails.
     fn shutdown_write(&mut self, id: SocketId);
 
-    /// Ends a socket. No event but [`Event::Closed`] follows, and that one always does, in this turn or a later one.
+    /// Ends a socket. No event but [`Event::Closed`] follows, and that one always does, in this turn or a later
+    /// one. It takes effect now, for the first caller: what is in a batch that `wait` has not had comes back as
+    /// [`SendResult::Failed`].
     fn close(&mut self, id: SocketId, how: Close);
 
     /// Accepts again on a listener that reported [`Event::AcceptFailed`].

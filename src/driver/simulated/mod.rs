@@ -5,6 +5,8 @@
 
 mod network;
 mod random;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;

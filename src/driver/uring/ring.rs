@@ -193,6 +193,8 @@ impl Ring {
     /// error: `is_submitted` tells whether to enter again.
     pub fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.submission.sync();
+        // The kernel counts what it thinks is unread as already waited for.
+        self.completion.sync();
         let count = u32::try_from(self.submission.len()).expect("a queue has 2^15 entries at most");
         let timespec = timeout.map(Timespec::from);
         let mut args = SubmitArgs::new();

@@ -1,0 +1,532 @@
+//! What a driver promises, kept by each of them: every test runs on epoll, on io_uring and on the simulation, and
+//! on a simulation that splits, shortens and delays.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails there says where")]
+
+#[path = "support/drivers/mod.rs"]
+mod support;
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use fantail::driver::{
+    Choice, Close, Driver, DriverSettings, End, EpollDriver, SendResult, SocketId, UringDriver,
+    choose, make_private,
+};
+use support::{
+    Harness, Kernel, KernelDriver, Peer, Seen, Simulated, World, connect, pattern, turn_segment,
+};
+
+fn accepted_socket_receives_and_sends<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair();
+    assert_eq!(peer.write(b"ping"), 4);
+    world.until("received", |world| world.received(id) == b"ping");
+    world.send(id, b"pong");
+    let mut read = Vec::new();
+    world.until("echoed", |_| {
+        read.extend(peer.read().0);
+        read == b"pong"
+    });
+    assert!(!world.seen.contains(&Seen::Sendable(id)) || !world.late.is_empty());
+}
+
+fn bytes_sent_before_accept_are_received<H: Harness>() {
+    let mut world = World::<H>::new();
+    let mut peer = world.connect();
+    assert_eq!(peer.write(b"early"), 5);
+    peer.shutdown_write();
+    world.until("ended", |world| {
+        world.seen.iter().any(|seen| matches!(seen, Seen::Ended(_, End::Eof)))
+    });
+    assert_eq!(world.received(SocketId { index: 0, generation: 0 }), b"early");
+}
+
+fn large_transfers_go_both_ways<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair();
+    let len = 2 << 20;
+    let bytes = pattern(len);
+    let (mut written, mut read, mut echoed) = (0, Vec::new(), 0);
+    world.until("all came back", |world| {
+        written += peer.write(&bytes[written..(written + 50_000).min(len)]);
+        for seen in &world.seen[echoed..].to_vec() {
+            if let Seen::Received(_, part) = seen {
+                world.send(id, part);
+            }
+        }
+        echoed = world.seen.len();
+        read.extend(peer.read().0);
+        read.len() == len
+    });
+    assert!(read == bytes, "in order and whole");
+}
+
+fn ten_megabytes_pass_a_small_window_unharmed<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair_with_window(Some(16 << 10));
+    let bytes = pattern(10 << 20);
+    world.send(id, &bytes);
+    let mut read = Vec::with_capacity(bytes.len());
+    world.until("all arrived", |_| {
+        read.extend(peer.read().0);
+        read.len() == bytes.len()
+    });
+    assert!(read == bytes, "in order and whole");
+    assert!(world.late.iter().any(|(_, result)| matches!(result, SendResult::Short(_))));
+    assert!(world.seen.contains(&Seen::Sendable(id)));
+}
+
+fn an_item_of_more_slices_than_a_send_takes_arrives_whole<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair();
+    let bytes = pattern(2500 * 7);
+    for (index, part) in bytes.chunks(7).enumerate() {
+        let segment = turn_segment(&mut world.batch.turn, part);
+        if index == 0 {
+            world.batch.begin(id, segment);
+        } else {
+            world.batch.extend(segment);
+        }
+    }
+    world.turn(Some(Duration::ZERO));
+    let mut sent = bytes.len();
+    for (_, result) in &world.late {
+        let SendResult::Short(count) = result else { panic!("{result:?}") };
+        sent = *count as usize;
+    }
+    let mut read = Vec::new();
+    world.until("arrived", |_| {
+        read.extend(peer.read().0);
+        read.len() == sent
+    });
+    assert!(read == bytes[..sent]);
+}
+
+fn a_paused_socket_is_silent_until_resumed<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair();
+    peer.write(b"one");
+    world.until("received", |world| world.received(id) == b"one");
+    // Once right after receiving, once while the kernel may have been asked already.
+    for round in 1..=3 {
+        world.harness.driver().pause(id);
+        peer.write(b"two");
+        world.quiet();
+        assert_eq!(world.received(id).len(), 3 * round, "nothing while paused");
+        world.harness.driver().resume(id);
+        world.until("the rest", |world| world.received(id).len() == 3 * (round + 1));
+        if round == 2 {
+            world.quiet();
+        }
+    }
+    world.harness.driver().pause(id);
+    peer.shutdown_write();
+    world.quiet();
+    assert!(!world.seen.contains(&Seen::Ended(id, End::Eof)));
+    world.harness.driver().resume(id);
+    world.until("ended", |world| world.seen.contains(&Seen::Ended(id, End::Eof)));
+}
+
+fn a_peer_that_half_closed_still_reads<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair();
+    peer.write(b"last words");
+    peer.shutdown_write();
+    world.until("ended", |world| world.seen.contains(&Seen::Ended(id, End::Eof)));
+    assert_eq!(world.received(id), b"last words");
+    world.send(id, b"answer");
+    let mut read = Vec::new();
+    world.until("answered", |_| {
+        read.extend(peer.read().0);
+        read == b"answer"
+    });
+    world.quiet();
+    assert_eq!(world.count(&Seen::Ended(id, End::Eof)), 1, "reported once");
+    world.close(id, Close::Orderly);
+    world.until("closed", |world| world.seen.contains(&Seen::Closed(id)));
+    assert_eq!(peer.read().1, Some(End::Eof));
+}
+
+fn after_shutdown_write_receiving_goes_on<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair();
+    world.send(id, b"all");
+    world.until("sent", |world| world.unsent(id) == 0);
+    world.turn(Some(Duration::ZERO));
+    world.harness.driver().shutdown_write(id);
+    let (mut read, mut end) = (Vec::new(), None);
+    world.until("end of stream", |_| {
+        let (bytes, now) = peer.read();
+        read.extend(bytes);
+        end = now;
+        end.is_some()
+    });
+    assert_eq!((read.as_slice(), end), (&b"all"[..], Some(End::Eof)));
+    peer.write(b"still here");
+    world.until("received", |world| world.received(id) == b"still here");
+}
+
+fn a_reset_is_reported_once_and_sends_fail<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (peer, id) = world.pair();
+    peer.reset();
+    world.until("reset", |world| world.seen.contains(&Seen::Ended(id, End::Reset)));
+    world.send(id, b"too late");
+    world.until("failed", |world| world.late.contains(&(id, SendResult::Failed)));
+    world.quiet();
+    assert_eq!(world.count(&Seen::Ended(id, End::Reset)), 1);
+    world.close(id, Close::Orderly);
+    world.until("closed", |world| world.seen.contains(&Seen::Closed(id)));
+}
+
+fn a_send_to_a_full_socket_is_short_and_room_is_reported<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair();
+    world.send(id, &pattern(16 << 20));
+    world.turn(Some(Duration::ZERO));
+    let [(of, SendResult::Short(sent))] = world.late[..] else { panic!("{:?}", world.late) };
+    assert!(of == id && sent < 16 << 20);
+    world.quiet();
+    let before = world.seen.iter().filter(|seen| **seen == Seen::Sendable(id)).count();
+    world.until("room", |world| {
+        peer.read();
+        world.count(&Seen::Sendable(id)) > before
+    });
+}
+
+fn a_reset_reaches_a_blocked_sender<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (peer, id) = world.pair();
+    world.harness.driver().pause(id);
+    world.send(id, &pattern(16 << 20));
+    world.quiet();
+    assert!(world.unsent(id) > 0);
+    peer.reset();
+    world.until("failed", |world| world.late.contains(&(id, SendResult::Failed)));
+}
+
+fn closed_is_last_and_comes_once<H: Harness>() {
+    let mut world = World::<H>::new();
+    let mut pairs: Vec<_> = (0..24).map(|_| world.pair()).collect();
+    // Every state a socket can be in: idle, blocked, paused, with bytes waiting, with its end waiting.
+    for (number, (peer, id)) in pairs.iter_mut().enumerate() {
+        match number % 6 {
+            0 => {}
+            1 => world.send(*id, &pattern(8 << 20)),
+            2 => world.harness.driver().pause(*id),
+            _ => {}
+        }
+        if number % 6 >= 2 {
+            peer.write(b"unread");
+        }
+        if number % 6 == 4 {
+            peer.shutdown_write();
+        }
+    }
+    world.turn(Some(Duration::ZERO));
+    for (_, id) in &mut pairs[..12] {
+        world.close(*id, if id.index % 2 == 0 { Close::Orderly } else { Close::Abort });
+        world.close(*id, Close::Abort);
+    }
+    // Half of the rest with an event of the same turn in hand.
+    world.quiet();
+    for (peer, id) in &mut pairs[12..] {
+        peer.write(b"more");
+        world.close(*id, if id.index % 2 == 0 { Close::Orderly } else { Close::Abort });
+        world.harness.driver().pause(*id);
+        world.harness.driver().resume(*id);
+        world.harness.driver().shutdown_write(*id);
+    }
+    world.until("all closed", |world| {
+        world.seen.iter().filter(|seen| matches!(seen, Seen::Closed(_))).count() == 24
+    });
+    world.quiet();
+    for (number, (mut peer, id)) in pairs.into_iter().enumerate() {
+        assert_eq!(world.count(&Seen::Closed(id)), 1);
+        let mut end = None;
+        world.until("the peer learns", |_| {
+            end = end.or(peer.read().1);
+            end.is_some()
+        });
+        if id.index % 2 == 1 {
+            assert_eq!(end, Some(End::Reset), "peer {number} of an abort");
+        } else if number < 12 {
+            assert_eq!(end, Some(End::Eof), "peer {number} of an orderly close");
+        }
+    }
+}
+
+fn an_orderly_close_delivers_what_was_sent<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair();
+    peer.write(b"nobody reads this");
+    world.harness.driver().pause(id);
+    world.send(id, &pattern(10_000));
+    world.until("sent", |world| {
+        world.turn(Some(Duration::ZERO));
+        world.unsent(id) == 0
+    });
+    world.close(id, Close::Orderly);
+    let (mut read, mut end) = (Vec::new(), None);
+    world.until("end of stream", |_| {
+        let (bytes, now) = peer.read();
+        read.extend(bytes);
+        end = now;
+        end.is_some()
+    });
+    assert_eq!(end, Some(End::Eof));
+    assert!(read == pattern(10_000));
+}
+
+fn a_slot_used_again_sees_nothing_of_its_past<H: Harness>() {
+    let mut world = World::<H>::new();
+    let mut old: Option<(H::Peer, SocketId)> = None;
+    for round in 0..100_u32 {
+        let (mut peer, id) = world.pair();
+        assert_eq!(id, SocketId { index: 0, generation: round });
+        peer.write(&round.to_be_bytes());
+        if let Some((mut peer, _)) = old.take() {
+            peer.write(b"stale");
+        }
+        if round % 3 != 0 {
+            world.until("received", |world| world.received(id).len() == 4);
+            assert_eq!(world.received(id), round.to_be_bytes());
+        }
+        if round % 3 == 1 {
+            peer.write(b"as it closes");
+        }
+        let how = if round % 2 == 0 { Close::Orderly } else { Close::Abort };
+        world.close(id, how);
+        old = Some((peer, id));
+        world.until("closed", |world| world.seen.contains(&Seen::Closed(id)));
+    }
+}
+
+fn sockets_beyond_the_turns_bound_are_served_without_sleep<H: Harness>() {
+    let settings = DriverSettings { sockets_max: 64, events_per_turn_max: 8, ..Default::default() };
+    let mut world = World::<H>::with(settings);
+    let mut pairs: Vec<_> = (0..50).map(|_| world.pair()).collect();
+    world.quiet();
+    for (peer, _) in &mut pairs {
+        peer.write(b"x");
+    }
+    let begun = Instant::now();
+    let mut turns = 0;
+    while pairs.iter().any(|(_, id)| world.received(*id).is_empty()) {
+        world.turn(Some(Duration::from_secs(20)));
+        assert!(world.events_of_turn <= 8, "a turn has a bound");
+        turns += 1;
+        assert!(turns < 1000);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "no sleep while events are left");
+}
+
+fn a_flooder_does_not_starve_others<H: Harness>() {
+    let settings =
+        DriverSettings { sockets_max: 64, receive_buffer_bytes: 1024, ..Default::default() };
+    let mut world = World::<H>::with(settings);
+    let (mut flooder, flooding) = world.pair();
+    let mut others: Vec<_> = (0..5).map(|_| world.pair()).collect();
+    let flood = vec![b'f'; 64 << 10];
+    assert_eq!(flooder.write(&flood), flood.len());
+    for (peer, _) in &mut others {
+        peer.write(b"x");
+    }
+    let mut served = Vec::new();
+    while world.received(flooding).len() < flood.len() {
+        let seen = world.turn(Some(Duration::from_secs(20)));
+        let of_flooder = |seen: &&Seen| matches!(seen, Seen::Received(id, _) if *id == flooding);
+        assert!(seen.iter().filter(of_flooder).count() <= 1, "one receive a turn");
+        let all = others.iter().all(|(_, id)| !world.received(*id).is_empty());
+        if all {
+            served.push(world.received(flooding).len());
+        }
+    }
+    assert!(served.first().is_some_and(|at| *at < flood.len() / 2), "served while it floods");
+}
+
+fn after_stop_listening_nobody_connects_and_the_rest_goes_on<H: Harness>() {
+    let mut world = World::<H>::new();
+    let (mut peer, id) = world.pair();
+    world.harness.driver().stop_listening();
+    world.quiet();
+    assert!(world.harness.try_connect(None).is_none());
+    peer.write(b"still");
+    world.until("received", |world| world.received(id) == b"still");
+}
+
+fn a_thousand_connect_at_once<H: Harness>() {
+    let mut world = World::<H>::new();
+    let mut peers: Vec<_> = (0..1000).map(|_| world.connect()).collect();
+    for (number, peer) in (0_u32..).zip(&mut peers) {
+        assert_eq!(peer.write(&number.to_be_bytes()), 4);
+    }
+    let mut echoed = 0;
+    let mut read = vec![Vec::new(); peers.len()];
+    world.until("each has its own bytes back", |world| {
+        for seen in &world.seen[echoed..].to_vec() {
+            if let Seen::Received(id, bytes) = seen {
+                world.send(*id, bytes);
+            }
+        }
+        echoed = world.seen.len();
+        for (peer, read) in peers.iter_mut().zip(&mut read) {
+            if read.len() < 4 {
+                read.extend(peer.read().0);
+            }
+        }
+        read.iter().all(|read| read.len() == 4)
+    });
+    for (number, read) in (0_u32..).zip(&read) {
+        assert_eq!(*read, number.to_be_bytes());
+    }
+}
+
+fn a_wait_sleeps_as_long_as_it_may<D: KernelDriver>() {
+    let mut world = World::<Kernel<D>>::new();
+    world.quiet();
+    let begun = Instant::now();
+    world.turn(Some(Duration::ZERO));
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    let begun = Instant::now();
+    assert_eq!(world.turn(Some(Duration::from_millis(30))), []);
+    assert!(begun.elapsed() >= Duration::from_millis(29));
+    assert!(world.harness.driver().now() >= begun + Duration::from_millis(29));
+}
+
+fn a_waker_ends_the_longest_wait<D: KernelDriver>() {
+    let mut world = World::<Kernel<D>>::new();
+    world.quiet();
+    for _ in 0..20 {
+        let waker = world.harness.waker();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(3));
+            waker.wake();
+        });
+        assert_eq!(world.turn(None), [Seen::Woken]);
+        thread.join().unwrap();
+    }
+}
+
+fn wakes_add_up_and_none_is_lost<D: KernelDriver>() {
+    let mut world = World::<Kernel<D>>::new();
+    world.quiet();
+    let waker = world.harness.waker();
+    for _ in 0..20 {
+        for _ in 0..100 {
+            waker.wake();
+        }
+        // A wake from before the wait keeps it from sleeping.
+        assert_eq!(world.turn(None), [Seen::Woken]);
+        world.quiet();
+        assert!(world.count(&Seen::Woken) <= 20);
+        world.seen.clear();
+    }
+}
+
+/// A table of its own, so that filling it hurts no other test; the limit itself is the process's.
+fn accepting_fails_without_descriptors_and_resumes<D: KernelDriver>() {
+    let (address, addresses) = std::sync::mpsc::channel();
+    let (connected, connections) = std::sync::mpsc::channel();
+    let worker = std::thread::spawn(move || {
+        make_private().unwrap();
+        let mut world = World::<Kernel<D>>::new();
+        world.quiet();
+        let mut files = vec![File::open("/dev/null").unwrap()];
+        while let Ok(file) = files[0].try_clone() {
+            files.push(file);
+        }
+        address.send(world.harness.address()).unwrap();
+        let failed = |seen: &Seen| matches!(seen, Seen::AcceptFailed(_, Some(24))); // EMFILE
+        world.until("failed", |world| world.seen.iter().any(failed));
+        connections.recv().unwrap();
+        let begun = Instant::now();
+        for _ in 0..10 {
+            world.turn(Some(Duration::from_millis(3)));
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(20), "it sleeps meanwhile");
+        assert_eq!(world.seen.iter().filter(|seen| failed(seen)).count(), 1, "told once");
+        drop(files);
+        world.harness.driver().resume_accepting(fantail::driver::ListenerId(0));
+        let accepted = |seen: &&Seen| matches!(seen, Seen::Accepted(_));
+        world.until("accepted", |world| world.seen.iter().filter(accepted).count() == 3);
+    });
+    let address = addresses.recv().unwrap();
+    let peers: Vec<_> = (0..3).map(|_| connect(address, None).unwrap()).collect();
+    connected.send(()).unwrap();
+    worker.join().unwrap();
+    drop(peers);
+}
+
+/// Hosts that forbid io_uring run the rest.
+fn runs_here(module: &str) -> bool {
+    if !module.ends_with("io_uring") {
+        return true;
+    }
+    choose(Choice::IoUring).inspect_err(|error| println!("left out: {error}")).is_ok()
+}
+
+/// The promises that every driver keeps.
+macro_rules! contract {
+    ($harness:ty) => {
+        contract!($harness: accepted_socket_receives_and_sends
+            bytes_sent_before_accept_are_received
+            large_transfers_go_both_ways
+            ten_megabytes_pass_a_small_window_unharmed
+            an_item_of_more_slices_than_a_send_takes_arrives_whole
+            a_paused_socket_is_silent_until_resumed
+            a_peer_that_half_closed_still_reads
+            after_shutdown_write_receiving_goes_on
+            a_reset_is_reported_once_and_sends_fail
+            a_send_to_a_full_socket_is_short_and_room_is_reported
+            a_reset_reaches_a_blocked_sender
+            closed_is_last_and_comes_once
+            an_orderly_close_delivers_what_was_sent
+            a_slot_used_again_sees_nothing_of_its_past
+            sockets_beyond_the_turns_bound_are_served_without_sleep
+            a_flooder_does_not_starve_others
+            after_stop_listening_nobody_connects_and_the_rest_goes_on
+            a_thousand_connect_at_once);
+    };
+    ($harness:ty: $($test:ident)*) => {
+        $(#[test]
+        fn $test() {
+            if super::runs_here(module_path!()) {
+                super::$test::<$harness>();
+            }
+        })*
+    };
+}
+
+/// Those that take a kernel and a clock.
+macro_rules! kernel_contract {
+    ($driver:ty) => {
+        contract!($driver: a_wait_sleeps_as_long_as_it_may
+            a_waker_ends_the_longest_wait
+            wakes_add_up_and_none_is_lost
+            accepting_fails_without_descriptors_and_resumes);
+    };
+}
+
+mod epoll {
+    use super::{EpollDriver, Kernel};
+    contract!(Kernel<EpollDriver>);
+    kernel_contract!(EpollDriver);
+}
+
+mod io_uring {
+    use super::{Kernel, UringDriver};
+    contract!(Kernel<UringDriver>);
+    kernel_contract!(UringDriver);
+}
+
+mod simulated {
+    use super::Simulated;
+    contract!(Simulated<false>);
+}
+
+mod simulated_with_faults {
+    use super::Simulated;
+    contract!(Simulated<true>);
+}
