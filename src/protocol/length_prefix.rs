@@ -1,5 +1,7 @@
 //! One frame after each 32-bit big-endian length.
 
+use super::take_front;
+
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LengthPrefixFault {
@@ -9,7 +11,8 @@ pub enum LengthPrefixFault {
 
 /// Takes frames out of a stream.
 ///
-/// A frame that lies whole in the input is not copied. Only the start of one that the input cut moves to the heap.
+/// A frame that lies whole in the input is not copied. Only the start of one that the input cut
+/// moves to the heap.
 #[derive(Debug, Default)]
 pub struct LengthPrefixDecoder {
     partial: Option<Box<Partial>>,
@@ -21,8 +24,9 @@ impl LengthPrefixDecoder {
         Self { partial: None }
     }
 
-    /// Takes bytes from the front of `input` up to the end of the next frame, and gives its payload. `None`: all of
-    /// the input was taken. After a fault the stream cannot be followed: close, and do not call again.
+    /// Takes bytes from the front of `input` up to the end of the next frame, and gives its
+    /// payload. `None`: all of the input was taken. After a fault the stream cannot be followed:
+    /// close, and do not call again.
     pub fn next<'m, 'i: 'm>(
         &'m mut self,
         input: &mut &'i mut [u8],
@@ -98,7 +102,8 @@ struct Partial {
 }
 
 impl Partial {
-    /// Grows with what arrived, at most twofold; the declared length only ever makes the growth smaller.
+    /// Grows with what arrived, at most twofold; the declared length only ever makes the growth
+    /// smaller.
     fn append(&mut self, piece: &[u8], payload_len: usize) {
         let needed = self.bytes.len() + piece.len();
         if needed > self.bytes.capacity() {
@@ -123,12 +128,6 @@ fn checked_len(prefix: [u8; 4], payload_bytes_max: u32) -> Result<usize, LengthP
         return Err(LengthPrefixFault::TooLong);
     }
     Ok(payload_len as usize)
-}
-
-fn take_front<'i>(input: &mut &'i mut [u8], count: usize) -> &'i mut [u8] {
-    let (front, rest) = std::mem::take(input).split_at_mut(count);
-    *input = rest;
-    front
 }
 
 const PREFIX_BYTES: usize = 4;

@@ -1,7 +1,9 @@
 //! One frame a line: bytes up to LF, so that `nc` is a client.
 //!
-//! A CR before the LF belongs to the line end. A line past the limit is a fault, but the next LF still ends it, so a
-//! caller may answer and go on.
+//! A CR before the LF belongs to the line end. A line past the limit is a fault, but the next LF
+//! still ends it, so a caller may answer and go on.
+
+use super::take_front;
 
 /// What is wrong with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +14,8 @@ pub enum LineFault {
 
 /// Takes lines out of a stream.
 ///
-/// A line that lies whole in the input is not copied. Only the start of one that the input cut moves to the heap.
+/// A line that lies whole in the input is not copied. Only the start of one that the input cut
+/// moves to the heap.
 #[derive(Debug, Default)]
 pub struct LineDecoder {
     partial: Option<Box<Partial>>,
@@ -24,9 +27,9 @@ impl LineDecoder {
         Self { partial: None }
     }
 
-    /// Takes bytes from the front of `input` up to the end of the next line, and gives the line without its end.
-    /// `None`: all of the input was taken. A line of more than `line_bytes_max` is a fault once, as soon as it is
-    /// known; call again for the next line.
+    /// Takes bytes from the front of `input` up to the end of the next line, and gives the line
+    /// without its end. `None`: all of the input was taken. A line of more than `line_bytes_max` is
+    /// a fault once, as soon as it is known; call again for the next line.
     pub fn next<'m, 'i: 'm>(
         &'m mut self,
         input: &mut &'i mut [u8],
@@ -45,7 +48,8 @@ impl LineDecoder {
         if self.partial.is_none() {
             return within(without_return(line), line_bytes_max).map(Some);
         }
-        // The rest of the line is held to the limit like a piece of it, so that no line is stored past it.
+        // The rest of the line is held to the limit like a piece of it, so that no line is stored
+        // past it.
         if let Err(fault) = self.store(line, line_bytes_max) {
             self.partial = None;
             return Err(fault);
@@ -120,9 +124,7 @@ pub fn write_line(out: &mut Vec<u8>, line: &[u8]) {
 /// Takes the front of the input up to an LF; gives it without the LF.
 fn take_line<'i>(input: &mut &'i mut [u8]) -> Option<&'i mut [u8]> {
     let end = find_line_feed(input)?;
-    let (front, rest) = std::mem::take(input).split_at_mut(end + 1);
-    *input = rest;
-    Some(&mut front[..end])
+    Some(&mut take_front(input, end + 1)[..end])
 }
 
 fn within(line: &mut [u8], line_bytes_max: usize) -> Result<&mut [u8], LineFault> {

@@ -4,13 +4,15 @@
 //! [`json`] (the command protocol), [`line`] (one frame a line) and [`length_prefix`] (a 32-bit length before each
 //! frame).
 //!
-//! **In and out.** In: the received bytes, mutable, so that they can be unmasked where they lie. Out: frames that
-//! borrow from them, or a fault. Encoders append to a vector that the caller owns and reuses.
+//! **In and out.** In: the received bytes, mutable, so that they can be unmasked where they lie.
+//! Out: frames that borrow from them, or a fault. Encoders append to a vector that the caller owns
+//! and reuses.
 //!
 //! **Always true.** A decoder gives the same frames and the same fault however its input is split
-//! (`tests/chunking.rs`). A frame that lies whole in the input is not copied; a decoder that waits for nothing
-//! owns no heap and is eight bytes. Memory grows with the bytes that arrived, never with a length that a peer
-//! declared. No input panics: a peer's mistake is a value of the codec's fault enum.
+//! (`tests/chunking.rs`). A frame that lies whole in the input is not copied; a decoder that waits
+//! for nothing owns no heap and is eight bytes. Memory grows with the bytes that arrived, never
+//! with a length that a peer declared. No input panics: a peer's mistake is a value of the codec's
+//! fault enum.
 //!
 //! **Must not know.** Connections, channels, who the peer is, what a frame means, the time.
 
@@ -19,3 +21,11 @@ pub mod json;
 pub mod length_prefix;
 pub mod line;
 pub mod websocket;
+
+/// Splits the first `count` bytes off `input`: how each decoder takes what it has read.
+#[inline]
+fn take_front<'i>(input: &mut &'i mut [u8], count: usize) -> &'i mut [u8] {
+    let (front, rest) = std::mem::take(input).split_at_mut(count);
+    *input = rest;
+    front
+}

@@ -27,7 +27,8 @@ pub enum BodyPart<'i> {
 
 /// Takes a body out of the bytes that follow its head.
 ///
-/// Invariant: the bytes given out never exceed the limit, and what surrounds them in chunks has limits of its own.
+/// Invariant: the bytes given out never exceed the limit, and what surrounds them in chunks has
+/// limits of its own.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     state: State,
@@ -38,7 +39,8 @@ pub struct BodyDecoder {
 }
 
 impl BodyDecoder {
-    /// A decoder for one body. A declared length past the limit is a fault before any of it arrives.
+    /// A decoder for one body. A declared length past the limit is a fault before any of it
+    /// arrives.
     pub fn new(length: BodyLength, body_bytes_max: u64) -> Result<Self, HttpFault> {
         let state = match length {
             BodyLength::None | BodyLength::Length(0) => State::End,
@@ -46,7 +48,7 @@ impl BodyDecoder {
                 return Err(HttpFault::BodyTooLarge);
             }
             BodyLength::Length(length) => State::Rest(length),
-            BodyLength::Chunked => State::Size { value: 0, digits: 0 },
+            BodyLength::Chunked => State::Framing(Framing::Size { value: 0, digits: 0 }),
         };
         Ok(Self { state, allowance: body_bytes_max, overhead_allowance: OVERHEAD_BYTES_MAX })
     }
@@ -54,31 +56,30 @@ impl BodyDecoder {
     /// Takes bytes from the front of `input` up to the end of the next piece of the body.
     pub fn next<'i>(&mut self, input: &mut &'i [u8]) -> Result<BodyPart<'i>, HttpFault> {
         loop {
-            let (remaining, state_after) = match self.state {
+            match self.state {
                 State::End => return Ok(BodyPart::End),
-                State::Rest(remaining) => (remaining, State::End),
-                State::Chunk(remaining) => (remaining, State::ChunkReturn),
-                framing => {
+                State::Rest(remaining) => {
+                    let (data, remaining) = take_data(input, remaining);
+                    self.state = if remaining == 0 { State::End } else { State::Rest(remaining) };
+                    return Ok(data);
+                }
+                State::Chunk(remaining) => {
+                    let (data, remaining) = take_data(input, remaining);
+                    self.state = if remaining == 0 {
+                        State::Framing(Framing::ChunkReturn)
+                    } else {
+                        State::Chunk(remaining)
+                    };
+                    return Ok(data);
+                }
+                State::Framing(framing) => {
                     let Some((&byte, rest)) = input.split_first() else {
                         return Ok(BodyPart::NeedMore);
                     };
                     *input = rest;
                     self.state = self.after_byte(framing, byte)?;
-                    continue;
                 }
-            };
-            let count = remaining.min(input.len() as u64);
-            if count == 0 {
-                return Ok(BodyPart::NeedMore);
             }
-            let (data, rest) = input.split_at(count as usize);
-            *input = rest;
-            self.state = match self.state {
-                _ if count == remaining => state_after,
-                State::Rest(_) => State::Rest(remaining - count),
-                _ => State::Chunk(remaining - count),
-            };
-            return Ok(BodyPart::Data(data));
         }
     }
 
@@ -88,44 +89,45 @@ impl BodyDecoder {
     }
 
     /// One step through what surrounds the chunks.
-    fn after_byte(&mut self, state: State, byte: u8) -> Result<State, HttpFault> {
-        match (state, byte) {
-            (State::Size { value, digits: 1.. }, b'\r') => {
-                Ok(State::SizeLineFeed { size: self.admit_chunk(value)? })
+    fn after_byte(&mut self, framing: Framing, byte: u8) -> Result<State, HttpFault> {
+        let next = match (framing, byte) {
+            (Framing::Size { value, digits: 1.. }, b'\r') => {
+                Framing::SizeLineFeed { size: self.admit_chunk(value)? }
             }
-            (State::Size { value, digits: 1.. }, b';' | b' ' | b'\t') => {
-                Ok(State::Extension { size: self.admit_chunk(value)? })
+            (Framing::Size { value, digits: 1.. }, b';' | b' ' | b'\t') => {
+                Framing::Extension { size: self.admit_chunk(value)? }
             }
-            (State::Size { value, digits }, _) => size_with_digit(value, digits, byte),
-            (State::Extension { size }, b'\r') => Ok(State::SizeLineFeed { size }),
-            (State::Extension { .. }, _) => {
+            (Framing::Size { value, digits }, _) => size_with_digit(value, digits, byte)?,
+            (Framing::Extension { size }, b'\r') => Framing::SizeLineFeed { size },
+            (Framing::Extension { .. }, _) => {
                 self.spend_overhead(is_text(byte), HttpFault::ChunkExtensionInvalid)?;
-                Ok(state)
+                framing
             }
-            (State::SizeLineFeed { size: 0 }, b'\n') => Ok(State::TrailerStart),
-            (State::SizeLineFeed { size }, b'\n') => Ok(State::Chunk(size)),
-            (State::ChunkReturn, b'\r') => Ok(State::ChunkLineFeed),
-            (State::ChunkLineFeed, b'\n') => Ok(State::Size { value: 0, digits: 0 }),
-            (State::TrailerStart, b'\r') => Ok(State::LastLineFeed),
-            (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerStart | State::TrailerName, _) => {
+            (Framing::SizeLineFeed { size: 0 }, b'\n') => Framing::TrailerStart,
+            (Framing::SizeLineFeed { size }, b'\n') => return Ok(State::Chunk(size)),
+            (Framing::ChunkReturn, b'\r') => Framing::ChunkLineFeed,
+            (Framing::ChunkLineFeed, b'\n') => Framing::Size { value: 0, digits: 0 },
+            (Framing::TrailerStart, b'\r') => Framing::LastLineFeed,
+            (Framing::TrailerName, b':') => Framing::TrailerValue,
+            (Framing::TrailerStart | Framing::TrailerName, _) => {
                 self.spend_overhead(is_token_byte(byte), HttpFault::TrailerInvalid)?;
-                Ok(State::TrailerName)
+                Framing::TrailerName
             }
-            (State::TrailerValue, b'\r') => Ok(State::TrailerLineFeed),
-            (State::TrailerValue, _) => {
+            (Framing::TrailerValue, b'\r') => Framing::TrailerLineFeed,
+            (Framing::TrailerValue, _) => {
                 self.spend_overhead(is_text(byte), HttpFault::TrailerInvalid)?;
-                Ok(state)
+                framing
             }
-            (State::TrailerLineFeed, b'\n') => Ok(State::TrailerStart),
-            (State::LastLineFeed, b'\n') => Ok(State::End),
-            (State::TrailerLineFeed | State::LastLineFeed, _) => Err(HttpFault::TrailerInvalid),
-            (State::SizeLineFeed { .. } | State::ChunkReturn | State::ChunkLineFeed, _) => {
-                Err(HttpFault::ChunkEndInvalid)
+            (Framing::TrailerLineFeed, b'\n') => Framing::TrailerStart,
+            (Framing::LastLineFeed, b'\n') => return Ok(State::End),
+            (Framing::TrailerLineFeed | Framing::LastLineFeed, _) => {
+                return Err(HttpFault::TrailerInvalid);
             }
-            // `next` takes these by the slice.
-            (State::Rest(_) | State::Chunk(_) | State::End, _) => Err(HttpFault::ChunkEndInvalid),
-        }
+            (Framing::SizeLineFeed { .. } | Framing::ChunkReturn | Framing::ChunkLineFeed, _) => {
+                return Err(HttpFault::ChunkEndInvalid);
+            }
+        };
+        Ok(State::Framing(next))
     }
 
     /// On the declared size: no byte of a chunk that we would refuse is waited for.
@@ -134,8 +136,8 @@ impl BodyDecoder {
         Ok(size)
     }
 
-    /// Extensions and trailers are ignored, so their whole is bounded: a body of one-byte chunks with long extensions
-    /// would otherwise cost far more than its size.
+    /// Extensions and trailers are ignored, so their whole is bounded: a body of one-byte chunks
+    /// with long extensions would otherwise cost far more than its size.
     fn spend_overhead(&mut self, is_allowed: bool, fault: HttpFault) -> Result<(), HttpFault> {
         let allowance = self.overhead_allowance.checked_sub(1).filter(|_| is_allowed);
         self.overhead_allowance = allowance.ok_or(fault)?;
@@ -145,16 +147,25 @@ impl BodyDecoder {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// In a body with a length.
+    /// In a body with a length; so many bytes of it are to come.
     Rest(u64),
+    /// In a chunk; so many bytes of it are to come.
+    Chunk(u64),
+    /// Between chunks.
+    Framing(Framing),
+    /// After the body.
+    End,
+}
+
+/// Places in what surrounds the chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
     /// In the size of a chunk.
     Size { value: u64, digits: u8 },
     /// In what follows the size (RFC 9112 7.1.1).
     Extension { size: u64 },
     /// After the CR of a size line.
     SizeLineFeed { size: u64 },
-    /// In a chunk.
-    Chunk(u64),
     /// After a chunk.
     ChunkReturn,
     /// After the CR that follows a chunk.
@@ -169,17 +180,26 @@ enum State {
     TrailerLineFeed,
     /// After the CR of the empty line that ends the body.
     LastLineFeed,
-    /// After the body.
-    End,
 }
 
-fn size_with_digit(value: u64, digits: u8, byte: u8) -> Result<State, HttpFault> {
+/// Takes what the input has of the next `remaining` bytes; tells how many are still to come.
+fn take_data<'i>(input: &mut &'i [u8], remaining: u64) -> (BodyPart<'i>, u64) {
+    let count = remaining.min(input.len() as u64);
+    if count == 0 {
+        return (BodyPart::NeedMore, remaining);
+    }
+    let (data, rest) = input.split_at(count as usize);
+    *input = rest;
+    (BodyPart::Data(data), remaining - count)
+}
+
+fn size_with_digit(value: u64, digits: u8, byte: u8) -> Result<Framing, HttpFault> {
     let digit = char::from(byte).to_digit(16).ok_or(HttpFault::ChunkSizeInvalid)?;
     // Sixteen digits fill 64 bits; leading zeros count, so that no size line is endless.
     if digits == 16 {
         return Err(HttpFault::ChunkSizeInvalid);
     }
-    Ok(State::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
+    Ok(Framing::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
 }
 
 /// RFC 9110 5.5: what a field value may hold.

@@ -23,7 +23,8 @@ pub struct HeadLimits {
 }
 
 impl Default for HeadLimits {
-    /// 16 KiB for browsers with many cookies; RFC 9110 4.1 recommends at least 8000 bytes of target.
+    /// 16 KiB for browsers with many cookies; RFC 9110 4.1 recommends at least 8000 bytes of
+    /// target.
     fn default() -> Self {
         Self { head_bytes_max: 16 * 1024, uri_bytes_max: 8000, headers_max: 64 }
     }
@@ -52,13 +53,15 @@ pub struct Head<'b> {
 }
 
 impl<'b> Head<'b> {
-    /// The values of each header with this name, in order, without surrounding spaces. Names ignore case.
+    /// The values of each header with this name, in order, without surrounding spaces. Names ignore
+    /// case.
     pub fn header<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'b, 's> {
         let named = self.headers().filter(move |(header, _)| is_named(header, name));
         named.map(|(_, value)| value)
     }
 
-    /// The members of a header that is a list, over all its lines (RFC 9110 5.6.1); empty ones are left out.
+    /// The members of a header that is a list, over all its lines (RFC 9110 5.6.1); empty ones are
+    /// left out.
     pub fn header_list<'s>(
         &'s self,
         name: &'s str,
@@ -82,8 +85,9 @@ impl<'b> Head<'b> {
 
 /// Reads a head from the front of `bytes`; `None` if its end has not arrived.
 ///
-/// Call it again with more bytes in front of which the same ones stand: nothing is kept between calls, which costs a
-/// slow sender's head a scan for each piece, and is bounded by the limit on the head.
+/// Call it again with more bytes in front of which the same ones stand: nothing is kept between
+/// calls, which costs a slow sender's head a scan for each piece, and is bounded by the limit on
+/// the head.
 pub fn parse_head<'b>(bytes: &'b [u8], limits: &HeadLimits) -> Result<Option<Head<'b>>, HttpFault> {
     let head_bytes_max = (limits.head_bytes_max as usize).min(HEAD_BYTES_CEILING);
     // What lies past the limit is not looked at, so that it cannot change the answer.
@@ -155,8 +159,8 @@ fn parse_headers(
     Ok(Some((headers, parsed_bytes)))
 }
 
-/// RFC 9112 2.2 lets a recipient take a bare LF for a line end, as the parser does; a proxy in front that does not
-/// would see other headers than we do.
+/// RFC 9112 2.2 lets a recipient take a bare LF for a line end, as the parser does; a proxy in
+/// front that does not would see other headers than we do.
 fn check_line_ends(head: &[u8]) -> Result<(), HttpFault> {
     let after = head.iter().skip(1);
     let unpaired = head
@@ -189,12 +193,7 @@ impl<'b> Facts<'b> {
                 }
                 10 if is_named(name, "connection") => facts.add_connection(value),
                 14 if is_named(name, "content-length") => facts.add_content_length(value)?,
-                17 if is_named(name, "transfer-encoding") => {
-                    // A second line extends the list, and no list but `chunked` alone is taken.
-                    if facts.transfer_encoding.replace(value).is_some() {
-                        facts.transfer_encoding = Some(b"");
-                    }
-                }
+                17 if is_named(name, "transfer-encoding") => facts.add_transfer_encoding(value),
                 _ => {}
             }
         }
@@ -215,7 +214,8 @@ impl<'b> Facts<'b> {
         }
     }
 
-    /// RFC 9110 8.6: digits only. RFC 9112 6.3 lets equal duplicates pass; they are a smuggling tool all the same.
+    /// RFC 9110 8.6: digits only. RFC 9112 6.3 lets equal duplicates pass; they are a smuggling
+    /// tool all the same.
     fn add_content_length(&mut self, value: &[u8]) -> Result<(), HttpFault> {
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
             return Err(HttpFault::ContentLengthInvalid);
@@ -228,6 +228,13 @@ impl<'b> Facts<'b> {
             return Err(HttpFault::ContentLengthDuplicate);
         }
         Ok(())
+    }
+
+    /// A second line extends the list of the first (RFC 9110 5.3), and no list but `chunked` alone
+    /// is taken.
+    fn add_transfer_encoding(&mut self, value: &'b [u8]) {
+        let is_first = self.transfer_encoding.is_none();
+        self.transfer_encoding = Some(if is_first { value } else { b"" });
     }
 
     fn into_head(
@@ -275,7 +282,8 @@ impl<'b> Facts<'b> {
     }
 }
 
-/// Where the headers lie in `bytes`: a quarter of the size of a slice each, because heads are moved.
+/// Where the headers lie in `bytes`: a quarter of the size of a slice each, because heads are
+/// moved.
 #[derive(Clone, Debug)]
 struct Headers<'b> {
     bytes: &'b [u8],
@@ -301,7 +309,8 @@ struct Range {
 }
 
 impl Range {
-    /// Where `part` lies in `bytes`. A head has at most `HEAD_BYTES_CEILING` bytes, so 16 bits hold each number.
+    /// Where `part` lies in `bytes`. A head has at most `HEAD_BYTES_CEILING` bytes, so 16 bits hold
+    /// each number.
     fn within(bytes: &[u8], part: &[u8]) -> Self {
         let start = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
         debug_assert!(part.is_empty() || start + part.len() <= bytes.len());

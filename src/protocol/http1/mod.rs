@@ -1,14 +1,16 @@
 //! HTTP/1.1 and 1.0 as a server speaks them: RFC 9110, RFC 9112.
 //!
-//! **What it is.** [`parse_head`]: a request's head. [`BodyDecoder`]: its body. [`query_pairs`]: its query.
-//! [`Response`]: an answer, always with its length.
+//! **What it is.** [`parse_head`]: a request's head. [`BodyDecoder`]: its body. [`query_pairs`]:
+//! its query. [`Response`]: an answer, always with its length.
 //!
-//! **In and out.** In: received bytes and [`HeadLimits`]. Out: a [`Head`] and [`BodyPart`]s that borrow from them, or
-//! an [`HttpFault`] that names its status. Responses are appended to the caller's vector.
+//! **In and out.** In: received bytes and [`HeadLimits`]. Out: a [`Head`] and [`BodyPart`]s that
+//! borrow from them, or an [`HttpFault`] that names its status. Responses are appended to the
+//! caller's vector.
 //!
-//! **Always true.** Two servers that read one request the same way cannot be played against each other, so every
-//! form that RFC 9112 lets a recipient repair is refused here: bare line feeds, folded headers, spaces before a
-//! colon, two lengths. A fault ends the connection after its answer: where the next request starts is not known.
+//! **Always true.** Two servers that read one request the same way cannot be played against each
+//! other, so every form that RFC 9112 lets a recipient repair is refused here: bare line feeds,
+//! folded headers, spaces before a colon, two lengths. A fault ends the connection after its
+//! answer: where the next request starts is not known.
 //!
 //! **Must not know.** Routes, which methods a route takes, what is in a body.
 

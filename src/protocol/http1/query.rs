@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use super::HttpFault;
 
-/// The pairs of a query, decoded: `a=1&b=2`. A name without `=` has an empty value; empty pairs are left out.
+/// The pairs of a query, decoded: `a=1&b=2`. A name without `=` has an empty value; empty pairs are
+/// left out.
 pub fn query_pairs(query: Option<&str>) -> QueryPairs<'_> {
     QueryPairs { rest: query }
 }

@@ -1,7 +1,7 @@
 //! The first line of a request, RFC 9112 3.
 //!
-//! Read byte by byte, so that each fault is found on the byte that proves it and a head that arrives in pieces gets
-//! the same answer as one that arrives whole.
+//! Read byte by byte, so that each fault is found on the byte that proves it and a head that
+//! arrives in pieces gets the same answer as one that arrives whole.
 
 use super::HttpFault;
 
@@ -86,7 +86,10 @@ pub(super) fn parse_request_line(
     }
 }
 
-fn split_method(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, HttpFault> {
+/// What came before a space, and what follows it; `None` while there is no space.
+type Split<'b, T> = Option<(T, &'b [u8])>;
+
+fn split_method(bytes: &[u8]) -> Result<Split<'_, &[u8]>, HttpFault> {
     for (index, &byte) in bytes.iter().enumerate() {
         match byte {
             b' ' if index > 0 => return Ok(Some((&bytes[..index], &bytes[index + 1..]))),
@@ -98,9 +101,7 @@ fn split_method(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, HttpFault> {
     Ok(None)
 }
 
-type Split<'b> = Option<(&'b str, &'b [u8])>;
-
-fn split_target(bytes: &[u8], uri_bytes_max: usize) -> Result<Split<'_>, HttpFault> {
+fn split_target(bytes: &[u8], uri_bytes_max: usize) -> Result<Split<'_, &str>, HttpFault> {
     for (index, &byte) in bytes.iter().enumerate() {
         match byte {
             b' ' if index > 0 => {
@@ -147,7 +148,8 @@ fn after_authority(target: &str) -> Result<&str, HttpFault> {
     Ok(rest)
 }
 
-/// Whether `bytes` could be a host and port (RFC 3986 3.2.2, 3.2.3); empty is a host too (RFC 9110 7.2).
+/// Whether `bytes` could be a host and port (RFC 3986 3.2.2, 3.2.3); empty is a host too (RFC 9110
+/// 7.2).
 pub(super) fn is_host(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte))
 }

@@ -17,11 +17,25 @@ pub struct Response<'r> {
     pub body: &'r [u8],
     /// Whether the connection stays open.
     pub keep_alive: bool,
-    /// Whether the request was HEAD: the length of the body is sent, the body is not (RFC 9110 9.3.2).
+    /// Whether the request was HEAD: the length of the body is sent, the body is not (RFC 9110
+    /// 9.3.2).
     pub head_only: bool,
 }
 
 impl Response<'_> {
+    /// A response with nothing but a status, after which the connection stays open; the rest by
+    /// struct update.
+    pub const fn of_status(status: u16) -> Self {
+        Self {
+            status,
+            headers: &[],
+            content_type: "",
+            body: b"",
+            keep_alive: true,
+            head_only: false,
+        }
+    }
+
     /// Appends the response.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let body_is_sent = !self.head_only && may_have_body(self.status);
@@ -43,7 +57,8 @@ impl Response<'_> {
         for (name, value) in self.headers {
             write_header(out, name, value);
         }
-        // Said also where it is the default: an HTTP/1.0 client needs it, and this is simpler than asking.
+        // Said also where it is the default: an HTTP/1.0 client needs it, and this is simpler than
+        // asking.
         write_header(out, "Connection", if self.keep_alive { "keep-alive" } else { "close" });
         out.extend_from_slice(b"\r\n");
         if body_is_sent {
@@ -57,8 +72,8 @@ pub fn write_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
 }
 
-/// Appends an error: `{"error":{"status":404,"code":"not_found","message":"..."}}`. `response` gives all but the body
-/// and its type.
+/// Appends an error: `{"error":{"status":404,"code":"not_found","message":"..."}}`. `response`
+/// gives all but the body and its type.
 pub fn write_error(out: &mut Vec<u8>, response: &Response<'_>, code: &str, message: &str) {
     let mut body = Vec::with_capacity(ERROR_BYTES_ESTIMATE + code.len() + message.len());
     body.extend_from_slice(b"{\"error\":{\"status\":");
@@ -73,14 +88,7 @@ pub fn write_error(out: &mut Vec<u8>, response: &Response<'_>, code: &str, messa
 
 /// Appends the answer to a request that could not be read, after which the connection closes.
 pub fn write_fault(out: &mut Vec<u8>, fault: HttpFault) {
-    let response = Response {
-        status: fault.status(),
-        headers: &[],
-        content_type: "",
-        body: b"",
-        keep_alive: false,
-        head_only: false,
-    };
+    let response = Response { keep_alive: false, ..Response::of_status(fault.status()) };
     write_error(out, &response, fault.code(), fault.reason());
 }
 

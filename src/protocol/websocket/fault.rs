@@ -1,7 +1,7 @@
 //! What a peer can do wrong after the handshake.
 
-/// A breach of RFC 6455 or of a limit. The connection fails: one close frame with [`Fault::close_code`], then the
-/// end (RFC 6455 7.1.7).
+/// A breach of RFC 6455 or of a limit. The connection fails: one close frame with
+/// [`Fault::close_code`], then the end (RFC 6455 7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A reserved bit is set and no extension was negotiated (RFC 6455 5.2).
@@ -53,7 +53,8 @@ impl Fault {
         Fault::MessageTooLarge,
     ];
 
-    /// The close code that tells the peer (RFC 6455 7.4.1): 1002 protocol error, 1007 not UTF-8, 1009 too large.
+    /// The close code that tells the peer (RFC 6455 7.4.1): 1002 protocol error, 1007 not UTF-8,
+    /// 1009 too large.
     pub const fn close_code(self) -> u16 {
         match self {
             Fault::ReservedBits

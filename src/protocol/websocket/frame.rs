@@ -72,12 +72,13 @@ pub struct Header {
 
 /// Reads a header from the front of `bytes`, with its size; `None` if more bytes are needed.
 ///
-/// Each rule is checked on the first byte that can break it, so that a hostile header cannot make us wait for
-/// bytes we would refuse.
+/// Each rule is checked on the first byte that can break it, so that a hostile header cannot make
+/// us wait for bytes we would refuse.
 #[inline]
 pub fn decode_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
     let [first, rest @ ..] = bytes else { return Ok(None) };
-    // RFC 6455 5.2: reserved bits must be zero unless an extension defines them, and we negotiate none.
+    // RFC 6455 5.2: reserved bits must be zero unless an extension defines them, and we negotiate
+    // none.
     if first & RESERVED_BITS != 0 {
         return Err(Fault::ReservedBits);
     }
@@ -164,7 +165,8 @@ pub fn write_masked_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8], mas
     unmask(&mut out[start..], mask, 0);
 }
 
-/// Appends an unmasked close frame. The reason is cut, between characters, to what a control frame holds.
+/// Appends an unmasked close frame. The reason is cut, between characters, to what a control frame
+/// holds.
 pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut reason_len = reason.len().min(CONTROL_PAYLOAD_BYTES_MAX - 2);
     while !reason.is_char_boundary(reason_len) {
@@ -175,8 +177,8 @@ pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(&reason.as_bytes()[..reason_len]);
 }
 
-/// Whether a close frame may carry `code`: those of RFC 6455 7.4.1 that are sent, those that IANA registered since
-/// (1012..=1014), and the ranges of libraries and applications (RFC 6455 7.4.2).
+/// Whether a close frame may carry `code`: those of RFC 6455 7.4.1 that are sent, those that IANA
+/// registered since (1012..=1014), and the ranges of libraries and applications (RFC 6455 7.4.2).
 pub const fn close_code_is_valid(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -92,10 +92,12 @@ impl HandshakeFault {
     pub const fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
             HandshakeFault::MethodNotGet => &[("Allow", "GET")],
-            // RFC 6455 4.2.2 item 4 for the version, RFC 9110 15.5.22 for the upgrade.
-            HandshakeFault::UpgradeMissing | HandshakeFault::VersionUnsupported => {
-                &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
-            }
+            // RFC 6455 4.2.2 item 4 for the version, RFC 9110 15.5.22 and 7.8 for the upgrade.
+            HandshakeFault::UpgradeMissing | HandshakeFault::VersionUnsupported => &[
+                ("Connection", "Upgrade"),
+                ("Upgrade", "websocket"),
+                ("Sec-WebSocket-Version", "13"),
+            ],
             HandshakeFault::HttpVersionTooOld
             | HandshakeFault::BodyUnexpected
             | HandshakeFault::KeyMissing
@@ -112,8 +114,8 @@ pub fn wants_upgrade(head: &Head<'_>) -> bool {
     head.header_has("upgrade", "websocket") && head.header_has("connection", "upgrade")
 }
 
-/// Checks what RFC 6455 4.2.1 asks of a client. Host is required by [`parse_head`](crate::protocol::http1::parse_head);
-/// origins are for the caller.
+/// Checks what RFC 6455 4.2.1 asks of a client. Host is required by
+/// [`parse_head`](crate::protocol::http1::parse_head); origins are for the caller.
 pub fn check_upgrade<'b>(head: &Head<'b>) -> Result<Upgrade<'b>, HandshakeFault> {
     if head.method != Method::Get {
         return Err(HandshakeFault::MethodNotGet);
@@ -142,8 +144,8 @@ pub fn check_upgrade<'b>(head: &Head<'b>) -> Result<Upgrade<'b>, HandshakeFault>
     Ok(Upgrade { key })
 }
 
-/// The subprotocols that the client offers, its favourite first (RFC 6455 4.2.1 item 8). What is no token is left out:
-/// it could not be echoed.
+/// The subprotocols that the client offers, its favourite first (RFC 6455 4.2.1 item 8). What is no
+/// token is left out: it could not be echoed.
 pub fn subprotocols<'b>(head: &Head<'b>) -> impl Iterator<Item = &'b str> {
     let offered = head.header_list("sec-websocket-protocol");
     offered.filter(|name| is_token(name)).filter_map(|name| std::str::from_utf8(name).ok())
@@ -160,7 +162,8 @@ pub fn accept_key(key: &[u8]) -> [u8; 28] {
     accept
 }
 
-/// Appends the answer that upgrades the connection; frames follow it. `subprotocol` must be one the client offered.
+/// Appends the answer that upgrades the connection; frames follow it. `subprotocol` must be one the
+/// client offered.
 pub fn write_accept_response(out: &mut Vec<u8>, key: &[u8], subprotocol: Option<&str>) {
     out.reserve(RESPONSE_BYTES_ESTIMATE);
     out.extend_from_slice(
@@ -181,12 +184,9 @@ pub fn write_accept_response(out: &mut Vec<u8>, key: &[u8], subprotocol: Option<
 /// Appends the refusal of a handshake, after which the connection closes.
 pub fn write_refusal(out: &mut Vec<u8>, fault: HandshakeFault) {
     let response = Response {
-        status: fault.status(),
         headers: fault.headers(),
-        content_type: "",
-        body: b"",
         keep_alive: false,
-        head_only: false,
+        ..Response::of_status(fault.status())
     };
     write_error(out, &response, fault.code(), fault.reason());
 }

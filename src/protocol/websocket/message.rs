@@ -2,6 +2,7 @@
 
 use super::frame::{HEADER_BYTES_MAX, Header, OpCode, close_code_is_valid, decode_header};
 use super::{Fault, Utf8Check, is_utf8, unmask};
+use crate::protocol::take_front;
 
 /// Which end of the connection the decoder serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +13,8 @@ pub enum Role {
     Client,
 }
 
-/// What the decoder accepts. It is passed with each call, so that a million idle decoders need not each hold it.
+/// What the decoder accepts. It is passed with each call, so that a million idle decoders need not
+/// each hold it.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The end of the connection that decodes.
@@ -21,10 +23,12 @@ pub struct Limits {
     pub message_bytes_max: u32,
 }
 
-/// A whole message or control frame; it borrows from the input or, if it was assembled, from the decoder.
+/// A whole message or control frame; it borrows from the input or, if it was assembled, from the
+/// decoder.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'m> {
-    /// Valid UTF-8, as bytes: the check for short ASCII has no `str` to give without checking again.
+    /// Valid UTF-8, as bytes: the check for short ASCII has no `str` to give without checking
+    /// again.
     Text(&'m mut [u8]),
     /// Any bytes.
     Binary(&'m mut [u8]),
@@ -43,8 +47,8 @@ pub enum Message<'m> {
 
 /// Decodes one direction of a connection.
 ///
-/// A frame that lies whole in the input is unmasked where it lies. Only what is unfinished when the input ends moves
-/// to the heap, and that box is gone by the call after its message was delivered.
+/// A frame that lies whole in the input is unmasked where it lies. Only what is unfinished when the
+/// input ends moves to the heap, and that box is gone by the call after its message was delivered.
 #[derive(Debug, Default)]
 pub struct MessageDecoder {
     partial: Option<Box<Partial>>,
@@ -56,8 +60,9 @@ impl MessageDecoder {
         Self { partial: None }
     }
 
-    /// Takes bytes from the front of `input` up to the end of the next message or control frame. `None`: all of the
-    /// input was taken and more is needed. After a fault the stream cannot be followed: close, and do not call again.
+    /// Takes bytes from the front of `input` up to the end of the next message or control frame.
+    /// `None`: all of the input was taken and more is needed. After a fault the stream cannot be
+    /// followed: close, and do not call again.
     #[inline]
     pub fn next<'m, 'i: 'm>(
         &'m mut self,
@@ -102,9 +107,11 @@ impl MessageDecoder {
         let partial = self.partial.as_mut().expect("what was assembled lies in the box");
         partial.delivered = Some(assembled);
         match assembled {
-            Assembled::Message(Kind::Text) => Ok(Some(Message::Text(&mut partial.bytes))),
-            Assembled::Message(Kind::Binary) => Ok(Some(Message::Binary(&mut partial.bytes))),
-            Assembled::Control(opcode) => decode_control(opcode, &partial.control).map(Some),
+            Assembled::Text => Ok(Some(Message::Text(&mut partial.bytes))),
+            Assembled::Binary => Ok(Some(Message::Binary(&mut partial.bytes))),
+            Assembled::Close => decode_close(&partial.control).map(Some),
+            Assembled::Ping => Ok(Some(Message::Ping(&partial.control))),
+            Assembled::Pong => Ok(Some(Message::Pong(&partial.control))),
         }
     }
 
@@ -182,7 +189,8 @@ impl MessageDecoder {
         if header.opcode.is_control() {
             return Ok(());
         }
-        // RFC 6455 5.4: a message is one frame with an opcode, then continuations; messages do not interleave.
+        // RFC 6455 5.4: a message is one frame with an opcode, then continuations; messages do not
+        // interleave.
         let (in_progress, assembled) = match &self.partial {
             Some(partial) => (partial.message.is_some(), partial.bytes.len()),
             None => (false, 0),
@@ -204,12 +212,14 @@ impl MessageDecoder {
         let Some(partial) = &mut self.partial else { return };
         match partial.delivered.take() {
             None => return,
-            Some(Assembled::Message(_)) => {
+            Some(Assembled::Text | Assembled::Binary) => {
                 partial.message = None;
                 partial.bytes = Vec::new();
                 partial.utf8 = Utf8Check::new();
             }
-            Some(Assembled::Control(_)) => partial.control = Vec::new(),
+            Some(Assembled::Close | Assembled::Ping | Assembled::Pong) => {
+                partial.control = Vec::new();
+            }
         }
         self.release_if_idle();
     }
@@ -233,7 +243,8 @@ struct Partial {
     message: Option<Kind>,
     bytes: Vec<u8>,
     utf8: Utf8Check,
-    /// The payload of a control frame that the input cut. Apart from the message, which it may interrupt.
+    /// The payload of a control frame that the input cut. Apart from the message, which it may
+    /// interrupt.
     control: Vec<u8>,
     /// What the last call gave out; the next one frees it.
     delivered: Option<Assembled>,
@@ -253,8 +264,11 @@ enum Kind {
 
 #[derive(Clone, Copy, Debug)]
 enum Assembled {
-    Message(Kind),
-    Control(OpCode),
+    Text,
+    Binary,
+    Close,
+    Ping,
+    Pong,
 }
 
 enum Step<'i> {
@@ -265,8 +279,8 @@ enum Step<'i> {
 
 impl Partial {
     fn is_unfinished(&self) -> bool {
-        let message_is_unfinished =
-            self.message.is_some() && !matches!(self.delivered, Some(Assembled::Message(_)));
+        let message_is_unfinished = self.message.is_some()
+            && !matches!(self.delivered, Some(Assembled::Text | Assembled::Binary));
         self.header_len > 0 || self.frame.is_some() || message_is_unfinished
     }
 
@@ -293,7 +307,8 @@ impl Partial {
             OpCode::Binary => self.message = Some(Kind::Binary),
             OpCode::Continuation => {}
         }
-        // RFC 6455 8.1. Checked before the frame ends: text that is already invalid is not worth its memory.
+        // RFC 6455 8.1. Checked before the frame ends: text that is already invalid is not worth
+        // its memory.
         if matches!(self.message, Some(Kind::Text)) && !self.utf8.push(piece) {
             return Err(Fault::Utf8Invalid);
         }
@@ -302,7 +317,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Grows with what arrived, at most twofold; the declared length only ever makes the growth smaller.
+    /// Grows with what arrived, at most twofold; the declared length only ever makes the growth
+    /// smaller.
     fn reserve(&mut self, count: usize, header: &Header, remaining: u64, limits: &Limits) {
         let needed = self.bytes.len() + count;
         if needed <= self.bytes.capacity() {
@@ -320,16 +336,19 @@ impl Partial {
 
     /// The frame's last byte arrived: tells what is ready, if anything is.
     fn finish_frame(&mut self, header: &Header) -> Result<Option<Assembled>, Fault> {
-        if header.opcode.is_control() {
-            return Ok(Some(Assembled::Control(header.opcode)));
+        match header.opcode {
+            OpCode::Close => return Ok(Some(Assembled::Close)),
+            OpCode::Ping => return Ok(Some(Assembled::Ping)),
+            OpCode::Pong => return Ok(Some(Assembled::Pong)),
+            OpCode::Continuation | OpCode::Text | OpCode::Binary => {}
         }
-        if !header.fin {
-            return Ok(None);
-        }
-        let kind = self.message.expect("absorb or an earlier frame named the message");
-        match kind {
-            Kind::Text if !self.utf8.is_complete() => Err(Fault::Utf8Invalid),
-            Kind::Text | Kind::Binary => Ok(Some(Assembled::Message(kind))),
+        match self.message {
+            Some(_) if !header.fin => Ok(None),
+            Some(Kind::Text) if !self.utf8.is_complete() => Err(Fault::Utf8Invalid),
+            Some(Kind::Text) => Ok(Some(Assembled::Text)),
+            Some(Kind::Binary) => Ok(Some(Assembled::Binary)),
+            // `check_header` refused it, on the header.
+            None => Err(Fault::ContinuationUnexpected),
         }
     }
 }
@@ -351,18 +370,9 @@ fn decode_whole<'i>(header: &Header, payload: &'i mut [u8]) -> Result<Message<'i
         OpCode::Text if is_utf8(payload) => Ok(Message::Text(payload)),
         OpCode::Text => Err(Fault::Utf8Invalid),
         OpCode::Binary | OpCode::Continuation => Ok(Message::Binary(payload)),
-        OpCode::Close | OpCode::Ping | OpCode::Pong => decode_control(header.opcode, payload),
-    }
-}
-
-fn decode_control(opcode: OpCode, payload: &[u8]) -> Result<Message<'_>, Fault> {
-    match opcode {
-        OpCode::Ping => Ok(Message::Ping(payload)),
         OpCode::Close => decode_close(payload),
-        OpCode::Pong | OpCode::Text | OpCode::Binary | OpCode::Continuation => {
-            debug_assert!(opcode == OpCode::Pong);
-            Ok(Message::Pong(payload))
-        }
+        OpCode::Ping => Ok(Message::Ping(payload)),
+        OpCode::Pong => Ok(Message::Pong(payload)),
     }
 }
 
@@ -378,13 +388,6 @@ fn decode_close(payload: &[u8]) -> Result<Message<'_>, Fault> {
     }
     let reason = std::str::from_utf8(reason).map_err(|_| Fault::Utf8Invalid)?;
     Ok(Message::Close { code: Some(code), reason })
-}
-
-#[inline]
-fn take_front<'i>(input: &mut &'i mut [u8], count: usize) -> &'i mut [u8] {
-    let (front, rest) = std::mem::take(input).split_at_mut(count);
-    *input = rest;
-    front
 }
 
 /// The first allocation for a message that the input cut: small messages then need no second one.

@@ -2,14 +2,16 @@
 
 /// Whether `bytes` are UTF-8.
 ///
-/// Most messages are short and ASCII: those are settled here, a word at a time, before the vectors of `simdutf8`
-/// would have been set up.
+/// Most messages are short and ASCII: those are settled here, a word at a time, before the vectors
+/// of `simdutf8` would have been set up. It leaves other short text to the standard library as
+/// well.
 #[inline]
 pub fn is_utf8(bytes: &[u8]) -> bool {
-    if bytes.len() < SHORT_BYTES_MAX && is_short_ascii(bytes) {
-        return true;
+    if bytes.len() < SHORT_BYTES_MAX {
+        is_short_ascii(bytes) || std::str::from_utf8(bytes).is_ok()
+    } else {
+        simdutf8::basic::from_utf8(bytes).is_ok()
     }
-    simdutf8::basic::from_utf8(bytes).is_ok()
 }
 
 #[inline]
@@ -27,7 +29,8 @@ fn is_short_ascii(bytes: &[u8]) -> bool {
     high_bits & 0x8080_8080_8080_8080 == 0
 }
 
-/// Validates text that arrives in pieces; between pieces it holds at most the start of one character.
+/// Validates text that arrives in pieces; between pieces it holds at most the start of one
+/// character.
 ///
 /// Invariant: `pending[..pending_len]` can still become a character.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,7 +69,8 @@ impl Utf8Check {
         self.pending_len == 0
     }
 
-    /// Joins the pending start with the front of `piece`; gives the rest of the piece, or `None` if invalid.
+    /// Joins the pending start with the front of `piece`; gives the rest of the piece, or `None` if
+    /// invalid.
     fn complete_pending<'p>(&mut self, mut piece: &'p [u8]) -> Option<&'p [u8]> {
         while self.pending_len > 0 {
             let Some((&byte, rest)) = piece.split_first() else { break };
@@ -105,8 +109,9 @@ fn incomplete_start(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// Whether `bytes`, which are no whole character, start one. The standard library rejects overlong forms, surrogates
-/// and values past U+10FFFF on the first byte that proves them, which is what `error_len` tells.
+/// Whether `bytes`, which are no whole character, start one. The standard library rejects overlong
+/// forms, surrogates and values past U+10FFFF on the first byte that proves them, which is what
+/// `error_len` tells.
 fn can_become_character(bytes: &[u8]) -> bool {
     match std::str::from_utf8(bytes) {
         Ok(_) => false,
@@ -114,7 +119,7 @@ fn can_become_character(bytes: &[u8]) -> bool {
     }
 }
 
-/// From here on `simdutf8` is the faster one.
+/// From here on `simdutf8` uses its vectors.
 const SHORT_BYTES_MAX: usize = 64;
 
 const _: () = assert!(size_of::<Utf8Check>() == 4, "the check costs a connection four bytes");

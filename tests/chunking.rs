@@ -1,0 +1,469 @@
+//! However a stream is cut, a codec says the same: the same frames, the same fault.
+//!
+//! Each corpus has valid streams and each way they become invalid. Each stream is decoded whole, at
+//! every cut in two, byte by byte, and at random cuts; then mutated at random and compared again,
+//! which also shows that no input panics. A failure prints its seed; `CHUNKING_SEED` replays it.
+
+use std::fmt::Debug;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use fantail::protocol::http1::{BodyDecoder, BodyPart, HeadLimits, parse_head};
+use fantail::protocol::length_prefix::LengthPrefixDecoder;
+use fantail::protocol::line::LineDecoder;
+use fantail::protocol::websocket::{
+    Fault, Limits, MessageDecoder, OpCode, Role, Utf8Check, write_close, write_frame, write_header,
+};
+
+/// What a codec said, in order; the last may be a fault.
+type Said = Vec<String>;
+
+const MESSAGE_BYTES_MAX: u32 = 400;
+
+#[test]
+fn websocket_messages_do_not_depend_on_the_cuts() {
+    let mut corpus = websocket_corpus();
+    for role in [Role::Server, Role::Client] {
+        let decode = |pieces: &[&[u8]]| decode_websocket(pieces, role);
+        check_every_cut(&corpus, decode);
+        check_mutations(&corpus, 25_000, decode);
+        corpus = corpus.iter().map(|frames| toggle_first_mask_bit(frames)).collect();
+    }
+}
+
+#[test]
+fn every_websocket_fault_is_in_the_corpus() {
+    let mut said: Vec<String> = Vec::new();
+    for stream in websocket_corpus() {
+        said.extend(decode_websocket(&[&stream], Role::Server));
+        said.extend(decode_websocket(&[&stream], Role::Client));
+    }
+    for fault in Fault::ALL {
+        assert!(said.contains(&format!("{fault:?}")), "{fault:?} is not provoked");
+    }
+}
+
+#[test]
+fn a_frame_with_a_64_bit_length_does_not_depend_on_the_cuts() {
+    let payload: Vec<u8> = (0..70_000_u32).map(|index| b'a' + (index % 26) as u8).collect();
+    let mut stream = masked(OpCode::Text, true, &payload);
+    stream.extend(masked(OpCode::Ping, true, b"after"));
+    let limits = Limits { role: Role::Server, message_bytes_max: 70_000 };
+    let decode = |pieces: &[&[u8]]| decode_websocket_within(pieces, &limits);
+    let whole = decode(&[&stream]);
+    assert_eq!(whole.len(), 2);
+    for cut in (0..20)
+        .chain([1000, 65_536, 69_999, 70_010, 70_014])
+        .chain(stream.len() - 12..=stream.len())
+    {
+        assert!(decode(&[&stream[..cut], &stream[cut..]]) == whole, "cut at {cut}");
+    }
+    let mut random = Random::seeded();
+    for _ in 0..20 {
+        assert!(decode(&random.pieces(&stream)) == whole, "seed {}", random.seed);
+    }
+}
+
+#[test]
+fn http_requests_do_not_depend_on_the_cuts() {
+    let corpus = http_corpus();
+    check_every_cut(&corpus, decode_http);
+    check_mutations(&corpus, 40_000, decode_http);
+}
+
+#[test]
+fn lines_do_not_depend_on_the_cuts() {
+    let streams: [&[u8]; 6] = [
+        b"one\ntwo\r\n\nfour\r\r\nrest",
+        b"1234567890\n1234567890\r\nok\n",
+        b"12345678901\nok\n",
+        b"1234567890\rX\nok\n",
+        b"1234567890123456789012345678901234567890\r\nok\r\n",
+        b"\r\n\n\r\r\n\0\xFF\n",
+    ];
+    let corpus: Vec<Vec<u8>> = streams.map(<[u8]>::to_vec).into();
+    check_every_cut(&corpus, decode_lines);
+    check_mutations(&corpus, 20_000, decode_lines);
+}
+
+#[test]
+fn length_prefixed_frames_do_not_depend_on_the_cuts() {
+    let streams: [&[u8]; 4] = [
+        b"\0\0\0\x05hello\0\0\0\0\0\0\0\x01!\0\0\0\x03cu",
+        b"\0\0\0\x0A0123456789\0\0\0\x0B",
+        b"\0\0\0\x01a\xFF\xFF\xFF\xFFrest",
+        b"\0\0\0",
+    ];
+    let corpus: Vec<Vec<u8>> = streams.map(<[u8]>::to_vec).into();
+    check_every_cut(&corpus, decode_length_prefixed);
+    check_mutations(&corpus, 20_000, decode_length_prefixed);
+}
+
+#[test]
+fn text_is_judged_alike_however_it_is_cut() {
+    let texts: [&[u8]; 5] = [
+        "κόσμε – naïve 😀 €, and ASCII up to more than one vector of sixty-four bytes 😀"
+            .as_bytes(),
+        b"a\xED\xA0\x80b",
+        b"\xF4\x90\x80\x80",
+        b"\xE2\x82",
+        b"\x80",
+    ];
+    let corpus: Vec<Vec<u8>> = texts.map(<[u8]>::to_vec).into();
+    let judge = |pieces: &[&[u8]]| {
+        let mut check = Utf8Check::new();
+        let valid = pieces.iter().all(|piece| check.push(piece)) && check.is_complete();
+        assert_eq!(valid, std::str::from_utf8(&pieces.concat()).is_ok());
+        vec![format!("{valid}")]
+    };
+    check_every_cut(&corpus, judge);
+    check_mutations(&corpus, 20_000, judge);
+}
+
+fn check_every_cut(corpus: &[Vec<u8>], decode: impl Fn(&[&[u8]]) -> Said) {
+    let mut random = Random::seeded();
+    for stream in corpus {
+        let whole = decode(&[stream]);
+        let text = String::from_utf8_lossy(stream);
+        for cut in 0..=stream.len() {
+            let said = decode(&[&stream[..cut], &stream[cut..]]);
+            assert_eq!(said, whole, "cut at {cut} of {text:?}");
+        }
+        let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+        assert_eq!(decode(&bytes), whole, "byte by byte, {text:?}");
+        for _ in 0..50 {
+            let pieces = random.pieces(stream);
+            assert_eq!(decode(&pieces), whole, "seed {}, {pieces:?}", random.seed);
+        }
+    }
+}
+
+fn check_mutations(corpus: &[Vec<u8>], count: usize, decode: impl Fn(&[&[u8]]) -> Said) {
+    let mut random = Random::seeded();
+    for _ in 0..count {
+        let stream = random.mutation(corpus);
+        let whole = decode(&[&stream]);
+        let pieces = random.pieces(&stream);
+        assert_eq!(decode(&pieces), whole, "seed {}, {pieces:?}", random.seed);
+    }
+}
+
+fn decode_websocket(pieces: &[&[u8]], role: Role) -> Said {
+    decode_websocket_within(pieces, &Limits { role, message_bytes_max: MESSAGE_BYTES_MAX })
+}
+
+fn decode_websocket_within(pieces: &[&[u8]], limits: &Limits) -> Said {
+    let mut decoder = MessageDecoder::new();
+    let mut said = Said::new();
+    for piece in pieces {
+        let mut bytes = piece.to_vec();
+        let mut input = bytes.as_mut_slice();
+        loop {
+            match decoder.next(&mut input, limits) {
+                Ok(Some(message)) => said.push(format!("{message:?}")),
+                Ok(None) => break assert!(input.is_empty(), "all of the input is taken"),
+                Err(fault) => return faulted(said, fault),
+            }
+        }
+        assert!(!decoder.is_between_messages() || decoder.buffered_bytes() == 0);
+    }
+    said
+}
+
+/// Requests as a connection reads them: a head from what was gathered, then its body, then the next
+/// head.
+fn decode_http(pieces: &[&[u8]]) -> Said {
+    let limits = HeadLimits { head_bytes_max: 200, uri_bytes_max: 40, headers_max: 5 };
+    let mut said = Said::new();
+    let mut gathered: Vec<u8> = Vec::new();
+    let mut body: Option<(BodyDecoder, Vec<u8>)> = None;
+    for piece in pieces {
+        gathered.extend_from_slice(piece);
+        loop {
+            let taken = match &mut body {
+                None => match parse_head(&gathered, &limits) {
+                    Ok(None) => break,
+                    Err(fault) => return faulted(said, fault),
+                    Ok(Some(head)) => {
+                        said.push(describe(&head));
+                        match BodyDecoder::new(head.body, 30) {
+                            Ok(decoder) => body = Some((decoder, Vec::new())),
+                            Err(fault) => return faulted(said, fault),
+                        }
+                        head.head_bytes
+                    }
+                },
+                Some((decoder, data)) => {
+                    let mut input = gathered.as_slice();
+                    match decoder.next(&mut input) {
+                        Err(fault) => return faulted(said, fault),
+                        Ok(BodyPart::Data(part)) => data.extend_from_slice(part),
+                        Ok(BodyPart::NeedMore) => {
+                            gathered.clear();
+                            break;
+                        }
+                        Ok(BodyPart::End) => {
+                            said.push(format!("body {data:?}"));
+                            body = None;
+                        }
+                    }
+                    gathered.len() - input.len()
+                }
+            };
+            gathered.drain(..taken);
+        }
+    }
+    said
+}
+
+fn describe(head: &fantail::protocol::http1::Head<'_>) -> String {
+    let headers: Vec<_> = head.headers().collect();
+    format!(
+        "{:?} {:?} {:?} {:?} {} {:?} {} {} {headers:?}",
+        head.method,
+        head.path,
+        head.query,
+        head.version,
+        head.keep_alive,
+        head.body,
+        head.expect_continue,
+        head.head_bytes
+    )
+}
+
+fn decode_lines(pieces: &[&[u8]]) -> Said {
+    let mut decoder = LineDecoder::new();
+    let mut said = Said::new();
+    for piece in pieces {
+        let mut bytes = piece.to_vec();
+        let mut input = bytes.as_mut_slice();
+        loop {
+            match decoder.next(&mut input, 10) {
+                Ok(Some(line)) => said.push(format!("{line:?}")),
+                Ok(None) => break assert!(input.is_empty(), "all of the input is taken"),
+                Err(fault) => said.push(format!("{fault:?}")),
+            }
+        }
+        assert!(decoder.buffered_bytes() < 100, "a line is not stored past its limit");
+    }
+    said
+}
+
+fn decode_length_prefixed(pieces: &[&[u8]]) -> Said {
+    let mut decoder = LengthPrefixDecoder::new();
+    let mut said = Said::new();
+    for piece in pieces {
+        let mut bytes = piece.to_vec();
+        let mut input = bytes.as_mut_slice();
+        loop {
+            match decoder.next(&mut input, 10) {
+                Ok(Some(payload)) => said.push(format!("{payload:?}")),
+                Ok(None) => break assert!(input.is_empty(), "all of the input is taken"),
+                Err(fault) => return faulted(said, fault),
+            }
+        }
+    }
+    said
+}
+
+fn faulted(mut said: Said, fault: impl Debug) -> Said {
+    said.push(format!("{fault:?}"));
+    said
+}
+
+fn masked(opcode: OpCode, fin: bool, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x9A, 0x12, 0xFF, 0x00];
+    let mut out = Vec::new();
+    write_header(&mut out, opcode, fin, payload.len());
+    out[1] |= 0x80;
+    out.extend_from_slice(&mask);
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out
+}
+
+/// Streams for a server, and some for a client, which each role refuses of the other.
+fn websocket_corpus() -> Vec<Vec<u8>> {
+    let text = "naïve 😀 text";
+    let (front, back) = text.as_bytes().split_at(9);
+    let start = masked(OpCode::Text, false, b"start");
+    let long = [b'x'; MESSAGE_BYTES_MAX as usize];
+    let valid = [
+        masked(OpCode::Text, true, text.as_bytes()),
+        masked(OpCode::Binary, true, &[]),
+        masked(OpCode::Ping, true, &[b'p'; 125]),
+        masked(OpCode::Text, false, front),
+        masked(OpCode::Pong, true, b""),
+        masked(OpCode::Continuation, false, b""),
+        masked(OpCode::Ping, true, b"in between"),
+        masked(OpCode::Continuation, true, back),
+        masked(OpCode::Binary, true, &long),
+        masked(OpCode::Close, true, b"\x03\xE8bye"),
+    ]
+    .concat();
+    let mut corpus = vec![valid];
+    let after_text = |frame: &[u8]| [&masked(OpCode::Text, true, b"ok"), frame].concat();
+    for frame in [
+        vec![0xC1, 0x80, 1, 2, 3, 4],
+        vec![0x83, 0x80, 1, 2, 3, 4],
+        vec![0x09, 0x80, 1, 2, 3, 4],
+        vec![0x89, 0xFE, 0, 126, 1, 2, 3, 4],
+        vec![0x82, 0xFE, 0, 125, 1, 2, 3, 4],
+        vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0, 255, 255, 1, 2, 3, 4],
+        vec![0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4],
+        vec![0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4],
+        masked(OpCode::Continuation, true, b"lost"),
+        [start.clone(), masked(OpCode::Binary, true, b"new")].concat(),
+        masked(OpCode::Close, true, b"\x03"),
+        masked(OpCode::Close, true, b"\x03\xED"),
+        masked(OpCode::Close, true, b"\x03\xE8\xFF"),
+        masked(OpCode::Close, true, b""),
+        masked(OpCode::Text, true, b"surrogate \xED\xA0\x80 and more"),
+        masked(OpCode::Text, true, b"unfinished \xF0\x9F\x98"),
+        [start.clone(), masked(OpCode::Continuation, false, b"\xF4\x90 is past the end")].concat(),
+        [start.clone(), masked(OpCode::Continuation, true, b"\xE2\x82")].concat(),
+        [start, masked(OpCode::Continuation, true, &long)].concat(),
+        masked(OpCode::Binary, true, &[b'x'; MESSAGE_BYTES_MAX as usize + 1]),
+    ] {
+        corpus.push(after_text(&frame));
+    }
+    let mut from_server = Vec::new();
+    write_frame(&mut from_server, OpCode::Text, text.as_bytes());
+    write_header(&mut from_server, OpCode::Binary, false, 3);
+    from_server.extend_from_slice(b"one");
+    write_frame(&mut from_server, OpCode::Ping, b"");
+    write_frame(&mut from_server, OpCode::Continuation, &[0; 200]);
+    write_close(&mut from_server, 1001, "going away");
+    corpus.push(from_server);
+    corpus
+}
+
+/// Makes the first frame acceptable to the other role; what follows becomes noise that both must
+/// agree on.
+fn toggle_first_mask_bit(stream: &[u8]) -> Vec<u8> {
+    let mut stream = stream.to_vec();
+    stream[1] ^= 0x80;
+    stream
+}
+
+fn http_corpus() -> Vec<Vec<u8>> {
+    let host = "Host: a\r\n";
+    let get = format!("GET / HTTP/1.1\r\n{host}\r\n");
+    let mut texts = vec![
+        format!("\r\nGET /a?b=c HTTP/1.1\r\n{host}Connection: close\r\n\r\n{get}"),
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: 5\r\n\r\nhello{get}"),
+        format!(
+            "POST / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n\
+             5;x=y\r\nhello\r\n3\r\nabc\r\n0\r\nT: v\r\n\r\n{get}"
+        ),
+        format!("GET http://h/p HTTP/1.0\r\n\r\n{get}"),
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: 31\r\n\r\n"),
+        "\r\n\r\n\r\nGET / HTTP/1.1\r\n".to_owned(),
+        "\rGET / HTTP/1.0\r\n\r\n".to_owned(),
+        "BREW / HTTP/1.1\r\n\r\n".to_owned(),
+        "OPTIONS * HTTP/1.1\r\n\r\n".to_owned(),
+        "GET nowhere HTTP/1.1\r\n\r\n".to_owned(),
+        format!("GET /{} HTTP/1.1\r\n{host}\r\n", "u".repeat(40)),
+        "GET / HTTP/2.0\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\n\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: a\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\n Host: a\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nX: a\0\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\n\r\n".to_owned(),
+        format!("GET / HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(200)),
+        format!("GET / HTTP/1.1\r\n{host}{}\r\n", "A: b\r\n".repeat(5)),
+        // Wrong in two ways: the one that comes first must win, whole or in pieces.
+        format!("GET /{} HTTP/3.0\nX : {}", "u".repeat(60), "x".repeat(300)),
+        format!("GET / HTTP/1.1\r\n{host}X: {}\0\r\n\r\n", "x".repeat(300)),
+        format!("GET / HTTP/1.1\r\n{host}\n{}", "x".repeat(300)),
+    ];
+    for header in [
+        "Host: b",
+        "Content-Length: +1",
+        "Content-Length: 1\r\nContent-Length: 1",
+        "Content-Length: 1\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gzip",
+        "X: a\r\n folded",
+        "X: a\rb",
+    ] {
+        texts.push(format!("POST / HTTP/1.1\r\n{host}{header}\r\n\r\n"));
+    }
+    for body in [
+        "x",
+        "5\nhello",
+        "5\r\nhelloX",
+        "5\r\nhello\r\n\r\n",
+        "1f\r\n",
+        "0\r\n x\r\n",
+        "0;\0",
+        "0\r\n\rX",
+    ] {
+        texts.push(format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n{body}"));
+    }
+    texts.into_iter().map(String::into_bytes).collect()
+}
+
+/// SplitMix64: enough for cuts, and a seed is one number.
+struct Random {
+    seed: u64,
+    state: u64,
+}
+
+impl Random {
+    fn seeded() -> Self {
+        let seed = match std::env::var("CHUNKING_SEED") {
+            Ok(seed) => seed.parse().expect("CHUNKING_SEED is a number"),
+            Err(_) => RandomState::new().build_hasher().finish(),
+        };
+        println!("CHUNKING_SEED={seed}");
+        Self { seed, state: seed }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    fn pieces<'s>(&mut self, mut stream: &'s [u8]) -> Vec<&'s [u8]> {
+        let piece_bytes_max = [2, 5, 20, 100, 20_000][self.below(5)];
+        let mut pieces = Vec::new();
+        while !stream.is_empty() {
+            let (piece, rest) = stream.split_at(self.below(piece_bytes_max + 1).min(stream.len()));
+            pieces.push(piece);
+            stream = rest;
+        }
+        pieces
+    }
+
+    /// A stream of the corpus with a few bytes changed, lost, doubled or moved; or only noise.
+    fn mutation(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
+        let index = self.below(corpus.len());
+        let mut stream = corpus[index].clone();
+        if self.below(20) == 0 {
+            stream.fill_with(|| self.next() as u8);
+        }
+        for _ in 0..=self.below(4) {
+            let at = self.below(stream.len());
+            let end = (at + self.below(10)).min(stream.len());
+            match self.below(6) {
+                0 => stream.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (end % 8)),
+                1 => stream.iter_mut().skip(at).take(1).for_each(|byte| *byte = end as u8),
+                2 => drop(stream.drain(at..end)),
+                3 => stream.extend_from_within(at..end),
+                4 => stream.truncate(end),
+                _ => {
+                    let other = &corpus[self.below(corpus.len())];
+                    let from = self.below(other.len());
+                    let to = (from + self.below(20)).min(other.len());
+                    stream.splice(at..at, other[from..to].iter().copied());
+                }
+            }
+        }
+        stream
+    }
+}
