@@ -136,6 +136,19 @@ impl QueueArena {
         queue.head = node;
     }
 
+    /// Copies the ranges of `turn`, the turn's bytes, that wait in a queue: they outlive the turn.
+    pub fn keep_turn(&mut self, queue: &SendQueue, turn: &[u8]) {
+        let mut at = queue.head;
+        while at != NONE {
+            let node = &mut self.nodes[at as usize];
+            if let Segment::Turn { start, len } = node.segment {
+                let bytes = &turn[start as usize..start as usize + len as usize];
+                node.segment = Segment::Shared(SharedFrame::copy_of(bytes));
+            }
+            at = node.next;
+        }
+    }
+
     /// Takes the first segment.
     pub fn pop(&mut self, queue: &mut SendQueue) -> Option<Segment> {
         if queue.head == NONE {
@@ -224,6 +237,22 @@ mod tests {
         arena.push(&mut queue, Segment::Turn { start: 3, len: 0 });
         arena.push_front(&mut queue, frame(b""));
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn ranges_of_a_turn_outlive_it_once_they_are_kept() {
+        let mut arena = QueueArena::with_capacity(8);
+        let mut queue = SendQueue::new();
+        arena.push(&mut queue, Segment::Shared(frame(b"before ")));
+        arena.push(&mut queue, Segment::Turn { start: 1, len: 3 });
+        arena.keep_turn(&queue, b"[one]");
+        assert_eq!((queue.bytes(), arena.bytes()), (10, 10));
+        let mut bytes = Vec::new();
+        while let Some(segment) = arena.pop(&mut queue) {
+            let Segment::Shared(frame) = segment else { panic!("a range is left") };
+            bytes.extend_from_slice(frame.as_bytes());
+        }
+        assert_eq!(bytes, b"before one");
     }
 
     #[test]

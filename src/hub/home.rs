@@ -42,7 +42,7 @@ impl Workers {
 
 impl Homes {
     pub(super) fn new(hash: &ChannelHash) -> Self {
-        Self { channels: Slab::new(), names: NameTable::new(hash), hash: hash.clone(), lives: 0 }
+        Self { channels: Slab::new(), names: NameTable::new(hash), hash: *hash, lives: 0 }
     }
 
     /// Where the stream stands for a worker that receives it from now on.

@@ -52,7 +52,7 @@ impl Mesh {
                     workers,
                     sessions_max: 16,
                     subscriptions_max,
-                    hash: hash.clone(),
+                    hash,
                 })
             })
             .collect();

@@ -117,7 +117,7 @@ impl Server {
                     u16::try_from(workers).expect("at most WORKERS_MAX"),
                     per_worker,
                     services.clone(),
-                    hash.clone(),
+                    hash,
                 ),
                 parts,
             };

@@ -22,7 +22,7 @@ impl CommandConversation {
         let line_bytes_max = context.settings.line_bytes_max;
         loop {
             match self.decoder.next(&mut bytes, line_bytes_max) {
-                Ok(Some(line)) if line.is_empty() => {}
+                Ok(Some([])) => {}
                 Ok(Some(line)) => take(&mut self.is_connected, line, context),
                 Ok(None) => return Flow::Receive,
                 // The end of the line is found all the same: framing is not lost.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::buffer::{QueueArena, Segment};
+use crate::buffer::{QueueArena, Segment, SharedFrame};
 use crate::config::limits::{
     DELIVERIES_PER_TURN_MAX, FAN_OUT_BACKLOG_BYTES_HIGH, FAN_OUT_BACKLOG_HIGH,
     FAN_OUT_BACKLOG_LOW_DIVISOR, SEGMENTS_PER_SEND_MAX, SENDS_PER_TURN_MAX,
@@ -263,9 +263,13 @@ impl Connections {
     pub fn fill_batch(&mut self) {
         while self.batch.items().len() < SENDS_PER_TURN_MAX {
             let Some(index) = self.dirty.pop_front() else { break };
+            // It may have left since, and its slot may be another's by now.
+            let Some(connection) = self.table.get(index) else { continue };
+            if !std::mem::take(&mut connection.is_dirty) {
+                continue;
+            }
             let id = self.table.id(index);
             let connection = self.table.at(index);
-            connection.is_dirty = false;
             if connection.is_blocked || connection.stage == Stage::Dead {
                 continue;
             }
@@ -281,11 +285,18 @@ impl Connections {
                 let Some(segment) = self.queues.pop(&mut connection.queue) else { break };
                 self.batch.extend(segment);
             }
+            self.queues.keep_turn(&connection.queue, &self.batch.turn);
             let is_plain = connection.queue.is_empty()
                 && connection.stage == Stage::Open
                 && connection.pauses & Connection::PAUSED_BY_QUEUE == 0;
             if !is_plain {
                 self.unsettled.push(index);
+            }
+        }
+        for index in &self.dirty {
+            // They leave with a later batch.
+            if let Some(connection) = self.table.get(*index) {
+                self.queues.keep_turn(&connection.queue, &self.batch.turn);
             }
         }
     }
@@ -412,8 +423,15 @@ impl Connections {
         let flow = step(connection, &mut context);
         let written = self.batch.turn.len() - start;
         if written > 0 {
-            let range = |at: usize| u32::try_from(at).expect("a turn writes less than 4 GiB");
-            let segment = Segment::Turn { start: range(start), len: range(written) };
+            let segment = if connection.is_blocked {
+                // It leaves in a later turn.
+                let frame = SharedFrame::copy_of(&self.batch.turn[start..]);
+                self.batch.turn.truncate(start);
+                Segment::Shared(frame)
+            } else {
+                let range = |at: usize| u32::try_from(at).expect("a turn writes less than 4 GiB");
+                Segment::Turn { start: range(start), len: range(written) }
+            };
             self.queues.push(&mut connection.queue, segment);
             mark(connection, index, &mut self.dirty);
             if connection.queue.bytes() > self.settings.send_queue_bytes_high {
