@@ -1,0 +1,46 @@
+//! Safe faces of the calls that the loops make on sockets.
+#![expect(
+    unsafe_code,
+    reason = "recv, send, accept4 and close on plain descriptors, without a wrapper's cost"
+)]
+
+use std::io;
+use std::os::fd::RawFd;
+
+/// `Ok(0)` is the end of the stream.
+pub fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length are those of one exclusive slice.
+    let count =
+        unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
+}
+
+/// How many bytes the kernel took; 0 when it has no room.
+pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: pointer and length are those of one slice.
+    let count = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
+    if count >= 0 {
+        return Ok(count as usize);
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) }
+}
+
+/// The next connection in the backlog, if any.
+pub fn accept(listener: RawFd) -> Option<RawFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let none = std::ptr::null_mut();
+    // SAFETY: accept4 allows null for an address that is not wanted.
+    let fd = unsafe { libc::accept4(listener, none, std::ptr::null_mut(), flags) };
+    (fd >= 0).then_some(fd)
+}
+
+/// Ends a connection: `shutdown` first, because an armed poll would keep a merely closed socket alive.
+pub fn close(fd: RawFd) {
+    // SAFETY: no pointers. The loops own every descriptor that they accepted and close it once.
+    unsafe {
+        libc::shutdown(fd, libc::SHUT_RDWR);
+        libc::close(fd);
+    }
+}

@@ -1,0 +1,88 @@
+//! Accept: handshakes at full speed, in rounds; each round's connections are reset together.
+
+use std::io;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Target;
+use crate::server_cpu::Spent;
+
+/// Handshakes at full speed.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub target: Target,
+    /// Connections a round
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+    /// Rounds; one more goes before and does not count
+    #[arg(long, default_value_t = 2)]
+    rounds: usize,
+}
+
+pub fn run(arguments: &Arguments) -> io::Result<Value> {
+    let cpu = arguments.target.server_cpu()?;
+    let mut opening = Cost::default();
+    let mut closing = Cost::default();
+    for round in 0..=arguments.rounds {
+        // A new connector each round: the ports of the last one are free again.
+        let mut connector = arguments.target.connector();
+        let read = || cpu.as_ref().map(|cpu| cpu.read()).transpose();
+        let began = Instant::now();
+        let before = read()?;
+        let opened = connector.open(arguments.connections)?;
+        let after = read()?;
+        let took = began.elapsed();
+        drop(opened);
+        // The server is done with the resets when this has passed.
+        sleep(SETTLING);
+        let settled = read()?;
+        if round == 0 {
+            continue;
+        }
+        let spent = |from, to| Some(cpu.as_ref()?.spent(from, to));
+        if let (Some(before), Some(after), Some(settled)) = (&before, &after, &settled) {
+            opening.add(took, spent(before, after));
+            closing.add(SETTLING, spent(after, settled));
+        } else {
+            opening.add(took, None);
+        }
+    }
+    let operations = (arguments.connections * arguments.rounds) as u64;
+    Ok(json!({
+        "kind": "accept",
+        "connections": arguments.connections,
+        "rounds": arguments.rounds,
+        "ops": operations,
+        "seconds": opening.took.as_secs_f64(),
+        "ops_per_second": operations as f64 / opening.took.as_secs_f64(),
+        "server": {
+            "cpu_ns_per_op": opening.total_ns as f64 / operations as f64,
+            "close_cpu_ns_per_op": closing.total_ns as f64 / operations as f64,
+            "other_share": opening.other_share,
+        },
+    }))
+}
+
+#[derive(Default)]
+struct Cost {
+    took: Duration,
+    total_ns: u64,
+    /// The worst round's.
+    other_share: f64,
+}
+
+impl Cost {
+    fn add(&mut self, took: Duration, spent: Option<Spent>) {
+        self.took += took;
+        if let Some(spent) = spent {
+            self.total_ns += spent.total_ns;
+            self.other_share = self.other_share.max(spent.other_share);
+        }
+    }
+}
+
+const SETTLING: Duration = Duration::from_millis(500);

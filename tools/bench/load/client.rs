@@ -1,0 +1,179 @@
+//! The client's side of WebSocket: opening connections in bulk, making and reading frames.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::system::bind_address_no_port;
+
+/// Opens connections to one place.
+pub struct Connector {
+    address: SocketAddr,
+    request: Vec<u8>,
+    opened: u32,
+}
+
+impl Connector {
+    pub fn new(address: SocketAddr, path: String) -> Self {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        Self { address, request: request.into_bytes(), opened: 0 }
+    }
+
+    /// `count` open WebSockets, blocking, with what came after the handshake.
+    pub fn open(&mut self, count: usize) -> io::Result<Vec<(TcpStream, Vec<u8>)>> {
+        let mut opened = Vec::with_capacity(count);
+        while opened.len() < count {
+            // So many in flight keep the server busy, and fit every backlog.
+            let batch = (count - opened.len()).min(IN_FLIGHT);
+            let mut streams = Vec::with_capacity(batch);
+            for _ in 0..batch {
+                let mut stream = self.connect()?;
+                stream.write_all(&self.request)?;
+                streams.push(stream);
+            }
+            for mut stream in streams {
+                let rest = read_response(&mut stream)?;
+                opened.push((stream, rest));
+            }
+        }
+        Ok(opened)
+    }
+
+    /// A TCP connection, blocking, that a drop resets. Loopback connections come from many addresses, so that
+    /// neither ports nor limits per address run out.
+    pub fn connect(&mut self) -> io::Result<TcpStream> {
+        let domain = Domain::for_address(self.address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        if self.address.ip().is_loopback() && self.address.is_ipv4() {
+            bind_address_no_port(&socket)?;
+            let [.., third, fourth] = (self.opened / CONNECTIONS_PER_ADDRESS).to_be_bytes();
+            let source = Ipv4Addr::new(127, 1, third, fourth);
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+        }
+        self.opened += 1;
+        // Reset instead of FIN: no port stays behind in TIME_WAIT.
+        socket.set_linger(Some(Duration::ZERO))?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+        socket.connect(&self.address.into())?;
+        Ok(socket.into())
+    }
+}
+
+fn read_response(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut response = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(io::Error::other("closed during the handshake"));
+        }
+        response.extend_from_slice(&buffer[..count]);
+        if let Some(end) = response.windows(4).position(|window| window == b"\r\n\r\n") {
+            if !response.starts_with(b"HTTP/1.1 101") {
+                let text = String::from_utf8_lossy(&response).into_owned();
+                return Err(io::Error::other(format!("no upgrade: {text}")));
+            }
+            return Ok(response.split_off(end + 4));
+        }
+    }
+}
+
+/// A masked frame as a client sends it.
+pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | opcode];
+    match payload.len() {
+        length @ ..=125 => frame.push(0x80 | length as u8),
+        length @ ..=65_535 => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// Cuts a server's bytes into frames.
+#[derive(Default)]
+pub struct FrameReader {
+    rest: Vec<u8>,
+}
+
+impl FrameReader {
+    /// Calls `take` with opcode and payload of each frame that is whole now.
+    pub fn read(&mut self, bytes: &[u8], mut take: impl FnMut(u8, &[u8])) {
+        if self.rest.is_empty() {
+            let used = take_frames(bytes, &mut take);
+            self.rest.extend_from_slice(&bytes[used..]);
+        } else {
+            self.rest.extend_from_slice(bytes);
+            let used = take_frames(&self.rest, &mut take);
+            self.rest.drain(..used);
+        }
+    }
+}
+
+fn take_frames(bytes: &[u8], take: &mut impl FnMut(u8, &[u8])) -> usize {
+    let mut used = 0;
+    while let Some((opcode, header_bytes, payload_bytes)) = parse_header(&bytes[used..]) {
+        let start = used + header_bytes;
+        let Some(payload) = bytes.get(start..start + payload_bytes) else { break };
+        take(opcode, payload);
+        used = start + payload_bytes;
+    }
+    used
+}
+
+fn parse_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
+    let &[first, second, ref after @ ..] = bytes else { return None };
+    let opcode = first & 0x0f;
+    Some(match second & 0x7f {
+        126 => (opcode, 4, usize::from(u16::from_be_bytes(*after.first_chunk()?))),
+        127 => (opcode, 10, u64::from_be_bytes(*after.first_chunk()?) as usize),
+        short => (opcode, 2, usize::from(short)),
+    })
+}
+
+/// Handshakes in flight at once.
+const IN_FLIGHT: usize = 256;
+
+const CONNECTIONS_PER_ADDRESS: u32 = 1000;
+
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Any key will do against a server of one's own; a constant one costs nothing to apply.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_masked_as_in_the_rfc() {
+        assert_eq!(frame(1, b"Hello"), b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
+    }
+
+    #[test]
+    fn frames_are_cut_wherever_the_bytes_split() {
+        let long = [&[0x82, 126, 1, 0][..], &[7; 256]].concat();
+        let bytes = [b"\x81\x02ab".to_vec(), long, b"\x8a\x00".to_vec()].concat();
+        for split in 0..=bytes.len() {
+            let mut reader = FrameReader::default();
+            let mut frames = Vec::new();
+            for part in [&bytes[..split], &bytes[split..]] {
+                reader.read(part, |opcode, payload| frames.push((opcode, payload.len())));
+            }
+            assert_eq!(frames, [(1, 2), (2, 256), (10, 0)], "{split}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Echo: each connection keeps `depth` frames under way.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use clap::Args;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use serde_json::{Value, json};
+
+use super::{Connector, FrameReader, Phase, Target, Window, add_cost, frame, wait};
+use crate::histogram::Histogram;
+use crate::system::unshare_descriptors;
+
+/// Frames that come back.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub target: Target,
+    /// Connections that send
+    #[arg(long, default_value_t = 100)]
+    connections: usize,
+    /// More connections, that do nothing
+    #[arg(long, default_value_t = 0)]
+    idle: usize,
+    /// Frames under way on each
+    #[arg(long, default_value_t = 1)]
+    depth: usize,
+    /// Payload bytes
+    #[arg(long, default_value_t = 20)]
+    size: usize,
+    /// Length of the interval that counts
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Time before it
+    #[arg(long, default_value_t = 0.5)]
+    warm_up: f64,
+}
+
+pub fn run(arguments: &Arguments) -> io::Result<Value> {
+    let _idle = IdleCrowd::open(arguments.target.connector(), arguments.idle)?;
+    let mut load = Load::open(arguments)?;
+    let cpu = arguments.target.server_cpu()?;
+    let mut window = Window::new(cpu, arguments.warm_up, arguments.seconds);
+    load.start()?;
+    loop {
+        load.turn()?;
+        match window.phase(Instant::now())? {
+            Phase::WarmUp | Phase::Inside => {}
+            Phase::Opened => {
+                load.echoes = 0;
+                load.reads = 0;
+                load.latency.clear();
+            }
+            Phase::Closed(length, spent) => {
+                let mut report = json!({
+                    "kind": "echo",
+                    "connections": arguments.connections,
+                    "idle": arguments.idle,
+                    "depth": arguments.depth,
+                    "size": arguments.size,
+                    "seconds": length.as_secs_f64(),
+                    "ops": load.echoes,
+                    "ops_per_second": load.echoes as f64 / length.as_secs_f64(),
+                    // How far the server gathers answers: its system calls are spread over so many echoes.
+                    "echoes_per_read": load.echoes as f64 / load.reads as f64,
+                    "latency": load.latency.to_json(),
+                });
+                add_cost(&mut report, spent.as_ref(), load.echoes);
+                return Ok(report);
+            }
+        }
+    }
+}
+
+struct Load {
+    poll: Poll,
+    spin: bool,
+    events: Events,
+    connections: Vec<Connection>,
+    buffer: Vec<u8>,
+    /// `depth` frames in a row.
+    frames: Vec<u8>,
+    frame_bytes: usize,
+    payload: Vec<u8>,
+    began: Instant,
+    echoes: u64,
+    reads: u64,
+    latency: Histogram,
+}
+
+struct Connection {
+    stream: TcpStream,
+    reader: FrameReader,
+    /// When each frame under way was sent, since `began`.
+    sent_at: VecDeque<u64>,
+}
+
+impl Load {
+    fn open(arguments: &Arguments) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut connections = Vec::with_capacity(arguments.connections);
+        let opened = arguments.target.connector().open(arguments.connections)?;
+        for (index, (stream, rest)) in opened.into_iter().enumerate() {
+            if !rest.is_empty() {
+                return Err(io::Error::other("an echo server spoke first"));
+            }
+            stream.set_nonblocking(true)?;
+
+            poll.registry().register(
+                &mut SourceFd(&stream.as_raw_fd()),
+                Token(index),
+                Interest::READABLE,
+            )?;
+            let sent_at = VecDeque::with_capacity(arguments.depth);
+            connections.push(Connection { stream, reader: FrameReader::default(), sent_at });
+        }
+        let payload: Vec<u8> = (b'a'..=b'z').cycle().take(arguments.size).collect();
+        let one = frame(TEXT, &payload);
+        Ok(Self {
+            poll,
+            spin: arguments.target.spin,
+            events: Events::with_capacity(1024),
+            connections,
+            buffer: vec![0; 1 << 18],
+            frames: one.repeat(arguments.depth),
+            frame_bytes: one.len(),
+            payload,
+            began: Instant::now(),
+            echoes: 0,
+            reads: 0,
+            latency: Histogram::new(),
+        })
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        let depth = self.frames.len() / self.frame_bytes;
+        let now = self.began.elapsed().as_nanos() as u64;
+        for connection in &mut self.connections {
+            connection.send(&self.frames, depth, now)?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        if !wait(&mut self.poll, &mut self.events, self.spin)? {
+            return Err(io::Error::other("the server stopped echoing"));
+        }
+        let Self { events, connections, buffer, latency, .. } = self;
+        for event in events.iter() {
+            let connection = &mut connections[event.token().0];
+            let now = self.began.elapsed().as_nanos() as u64;
+            loop {
+                let count = match connection.stream.read(buffer) {
+                    Ok(0) => return Err(io::Error::other("the server closed a connection")),
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                };
+                let Connection { reader, sent_at, .. } = connection;
+                let mut echoed = 0;
+                let mut wrong = false;
+                reader.read(&buffer[..count], |_, payload| {
+                    wrong |= payload != self.payload;
+                    echoed += 1;
+                    let sent_at = sent_at.pop_front().unwrap_or(now);
+                    latency.record(now.saturating_sub(sent_at));
+                });
+                if wrong {
+                    return Err(io::Error::other("an echo differs from what was sent"));
+                }
+                self.echoes += echoed as u64;
+                self.reads += 1;
+                connection.send(&self.frames[..echoed * self.frame_bytes], echoed, now)?;
+                if count < buffer.len() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    fn send(&mut self, frames: &[u8], count: usize, now: u64) -> io::Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        // What is under way is meant to fit the socket's buffers: this measures servers, not backpressure.
+        if self.stream.write(frames)? < frames.len() {
+            return Err(io::Error::other("frames under way exceed the send buffer"));
+        }
+        self.sent_at.extend(std::iter::repeat_n(now, count));
+        Ok(())
+    }
+}
+
+/// Connections that only exist, in a thread whose descriptors count for themselves.
+struct IdleCrowd {
+    _leave: Vec<mpsc::Sender<()>>,
+}
+
+impl IdleCrowd {
+    fn open(mut connector: Connector, mut count: usize) -> io::Result<Self> {
+        let mut leave = Vec::new();
+        while count > 0 {
+            let part = count.min(IDLE_PER_THREAD);
+            count -= part;
+            let (leave_sender, leave_receiver) = mpsc::channel::<()>();
+            let (opened_sender, opened_receiver) = mpsc::channel();
+            let thread = move |mut connector: Connector| {
+                let opened = unshare_descriptors().and_then(|()| connector.open(part));
+                let (opened, crowd) = match opened {
+                    Ok(crowd) => (Ok(connector), crowd),
+                    Err(error) => (Err(error), Vec::new()),
+                };
+                let _ = opened_sender.send(opened);
+                // Returns when the crowd is dropped.
+                let _ = leave_receiver.recv();
+                drop(crowd);
+            };
+            thread::spawn(move || thread(connector));
+            connector = opened_receiver.recv().map_err(io::Error::other)??;
+            leave.push(leave_sender);
+        }
+        Ok(Self { _leave: leave })
+    }
+}
+
+const TEXT: u8 = 1;
+const IDLE_PER_THREAD: usize = 15_000;

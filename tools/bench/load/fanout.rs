@@ -1,0 +1,245 @@
+//! Fan-out: one publisher, many subscribers, every stream checked.
+//!
+//! A publication is complete when everyone has it; `outstanding` are kept under way. The publisher is the first
+//! subscriber: what it publishes comes back to it too.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use serde_json::{Value, json};
+
+use super::probe::{Probe, ProbeKind};
+use super::streams::{Arrival, Faults, Stream, payload};
+use super::{Connector, FrameReader, Phase, Target, Window, add_cost, frame, wait};
+use crate::histogram::Histogram;
+
+/// One publisher, many subscribers, every stream checked.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub target: Target,
+    /// Subscribers, the publisher among them
+    #[arg(long, default_value_t = 1000)]
+    subscribers: usize,
+    /// Publications under way
+    #[arg(long, default_value_t = 1)]
+    outstanding: usize,
+    /// Payload bytes, at least 16
+    #[arg(long, default_value_t = 64)]
+    size: usize,
+    /// Length of the interval that counts
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Time before it
+    #[arg(long, default_value_t = 0.5)]
+    warm_up: f64,
+    /// Meanwhile, ping on a connection of another channel, and time the pongs
+    #[arg(long)]
+    probe_ping: bool,
+    /// Meanwhile, send to this echo service, and time the echoes
+    #[arg(long)]
+    probe_echo: Option<SocketAddr>,
+}
+
+pub fn run(arguments: &Arguments) -> io::Result<Value> {
+    let probe = start_probe(arguments)?;
+    let mut connector = arguments.target.connector();
+    let mut load = Load::open(&mut connector, arguments.subscribers, arguments.size)?;
+    load.spin = arguments.target.spin;
+    // The last subscription may still be on its way between workers.
+    sleep(SETTLING);
+    let cpu = arguments.target.server_cpu()?;
+    let mut window = Window::new(cpu, arguments.warm_up, arguments.seconds);
+    load.publish(arguments.outstanding)?;
+    loop {
+        load.turn()?;
+        match window.phase(Instant::now())? {
+            Phase::WarmUp | Phase::Inside => {}
+            Phase::Opened => {
+                load.deliveries = 0;
+                load.latency.clear();
+                if let Some(probe) = &probe {
+                    probe.open();
+                }
+            }
+            Phase::Closed(length, spent) => {
+                let deliveries = load.deliveries;
+                let probed = probe.map(Probe::finish).transpose()?;
+                let mut report = json!({
+                    "kind": "fanout",
+                    "subscribers": arguments.subscribers,
+                    "outstanding": arguments.outstanding,
+                    "size": arguments.size,
+                    "seconds": length.as_secs_f64(),
+                    "ops": deliveries,
+                    "ops_per_second": deliveries as f64 / length.as_secs_f64(),
+                    "latency": load.latency.to_json(),
+                    "faults": load.faults.to_json(),
+                    "probe": probed.map(|histogram| histogram.to_json()),
+                });
+                add_cost(&mut report, spent.as_ref(), deliveries);
+                return Ok(report);
+            }
+        }
+    }
+}
+
+fn start_probe(arguments: &Arguments) -> io::Result<Option<Probe>> {
+    let address = arguments.target.address;
+    if arguments.probe_ping {
+        return Probe::start(address, "/ws?channel=probe", ProbeKind::Ping).map(Some);
+    }
+    arguments.probe_echo.map(|address| Probe::start(address, "/", ProbeKind::Echo)).transpose()
+}
+
+/// The subscribers, and what is under way to them.
+pub struct Load {
+    poll: Poll,
+    spin: bool,
+    events: Events,
+    subscribers: Vec<Subscriber>,
+    buffer: Vec<u8>,
+    size: usize,
+    began: Instant,
+    /// Number of the first publication under way.
+    first: u64,
+    under_way: VecDeque<Publication>,
+    /// Nothing more is published.
+    ending: bool,
+    pub deliveries: u64,
+    pub faults: Faults,
+    latency: Histogram,
+}
+
+struct Subscriber {
+    stream: TcpStream,
+    reader: FrameReader,
+    check: Stream,
+}
+
+struct Publication {
+    published_at: u64,
+    /// How many do not have it yet.
+    awaited: usize,
+}
+
+impl Load {
+    pub fn open(connector: &mut Connector, count: usize, size: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut subscribers = Vec::with_capacity(count);
+        let opened = connector.open(count)?;
+        for (index, (stream, rest)) in opened.into_iter().enumerate() {
+            stream.set_nonblocking(true)?;
+
+            poll.registry().register(
+                &mut SourceFd(&stream.as_raw_fd()),
+                Token(index),
+                Interest::READABLE,
+            )?;
+            let mut reader = FrameReader::default();
+            reader.read(&rest, |_, _| {});
+            subscribers.push(Subscriber { stream, reader, check: Stream::default() });
+        }
+        Ok(Self {
+            poll,
+            spin: false,
+            events: Events::with_capacity(1024),
+            subscribers,
+            buffer: vec![0; 1 << 18],
+            size,
+            began: Instant::now(),
+            first: 0,
+            under_way: VecDeque::new(),
+            ending: false,
+            deliveries: 0,
+            faults: Faults::default(),
+            latency: Histogram::new(),
+        })
+    }
+
+    pub fn publish(&mut self, count: usize) -> io::Result<()> {
+        let mut frames = Vec::new();
+        let published_at = self.began.elapsed().as_nanos() as u64;
+        for _ in 0..count {
+            let number = self.first + self.under_way.len() as u64;
+            frames.extend(frame(TEXT, &payload(number, self.size)));
+            self.under_way.push_back(Publication { published_at, awaited: self.subscribers.len() });
+        }
+        self.subscribers[0].stream.write_all(&frames)
+    }
+
+    pub fn turn(&mut self) -> io::Result<()> {
+        if !wait(&mut self.poll, &mut self.events, self.spin)? {
+            let mut missing = self.under_way.iter().map(|publication| publication.awaited);
+            let missing = missing.next().unwrap_or(0);
+            return Err(io::Error::other(format!(
+                "publication {} still has not reached {missing} subscribers",
+                self.first
+            )));
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in events.iter() {
+            self.receive(event.token().0)?;
+        }
+        self.events = events;
+        let mut completed = 0;
+        let now = self.began.elapsed().as_nanos() as u64;
+        while self.under_way.front().is_some_and(|publication| publication.awaited == 0) {
+            if let Some(publication) = self.under_way.pop_front() {
+                self.latency.record(now - publication.published_at);
+            }
+            self.first += 1;
+            completed += 1;
+        }
+        if completed > 0 && !self.ending { self.publish(completed) } else { Ok(()) }
+    }
+
+    /// Waits for what is under way and counts what did not come.
+    pub fn finish(&mut self) {
+        self.ending = true;
+        let end = self.first + self.under_way.len() as u64;
+        while !self.under_way.is_empty() && self.turn().is_ok() {}
+        for subscriber in &mut self.subscribers {
+            subscriber.check.finish(end, &mut self.faults);
+        }
+    }
+
+    fn receive(&mut self, index: usize) -> io::Result<()> {
+        let Self { subscribers, buffer, under_way, faults, deliveries, first, .. } = self;
+        let Subscriber { stream, reader, check } = &mut subscribers[index];
+        loop {
+            let count = match stream.read(buffer) {
+                Ok(0) => return Err(io::Error::other("the server closed a subscriber")),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            reader.read(&buffer[..count], |opcode, payload| {
+                if opcode != TEXT && opcode != BINARY {
+                    return;
+                }
+                *deliveries += 1;
+                if let Arrival::New(number) = check.receive(payload, faults)
+                    && let Some(place) = number.checked_sub(*first)
+                    && let Some(publication) = under_way.get_mut(place as usize)
+                {
+                    publication.awaited -= 1;
+                }
+            });
+            if count < buffer.len() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const SETTLING: Duration = Duration::from_millis(300);

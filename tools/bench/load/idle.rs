@@ -1,0 +1,97 @@
+//! Idle: connections that stay and say nothing, and what they cost in memory.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{Connector, Target};
+use crate::process::{Resident, kernel_slab_bytes};
+
+/// Connections that stay and say nothing.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub target: Target,
+    /// How many
+    #[arg(long, default_value_t = 15_000)]
+    connections: usize,
+    /// What they speak
+    #[arg(long, value_enum, default_value = "websocket")]
+    protocol: Protocol,
+    /// How long they stay after all are open
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Protocol {
+    /// Subscribed by the path
+    Websocket,
+    /// One JSON object a line: connect, subscribe
+    Tcp,
+}
+
+pub fn run(arguments: &Arguments) -> io::Result<Value> {
+    let mut connector = arguments.target.connector();
+    // The first few pay for what all share: they stay, and are not counted.
+    let _first = open(&mut connector, arguments.protocol, FIRST_FEW)?;
+    sleep(SETTLING);
+    let resident = |pid: Option<u32>| pid.map(Resident::of).transpose();
+    let before = resident(arguments.target.server_pid)?;
+    let slab_before = kernel_slab_bytes()?;
+    let began = Instant::now();
+    let crowd = open(&mut connector, arguments.protocol, arguments.connections)?;
+    let took = began.elapsed();
+    sleep(Duration::from_secs_f64(arguments.seconds));
+    let after = resident(arguments.target.server_pid)?;
+    let slab_after = kernel_slab_bytes()?;
+    drop(crowd);
+    let per_connection =
+        |before: u64, after: u64| (after as f64 - before as f64) / arguments.connections as f64;
+    let server = before.zip(after).map(|(before, after)| {
+        json!({
+            "rss_bytes_before": before.all,
+            "rss_bytes_per_connection": per_connection(before.all, after.all),
+            "anonymous_bytes_per_connection": per_connection(before.anonymous, after.anonymous),
+        })
+    });
+    Ok(json!({
+        "kind": "idle",
+        "connections": arguments.connections,
+        "seconds_to_open": took.as_secs_f64(),
+        "server": server,
+        // Of client and server together: both ends are on this host.
+        "kernel_slab_bytes_per_pair": per_connection(slab_before, slab_after),
+    }))
+}
+
+fn open(connector: &mut Connector, protocol: Protocol, count: usize) -> io::Result<Vec<TcpStream>> {
+    match protocol {
+        Protocol::Websocket => {
+            Ok(connector.open(count)?.into_iter().map(|(stream, _)| stream).collect())
+        }
+        Protocol::Tcp => (0..count).map(|_| subscribe_line(connector.connect()?)).collect(),
+    }
+}
+
+fn subscribe_line(mut stream: TcpStream) -> io::Result<TcpStream> {
+    stream.write_all(
+        b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"idle\"}}\n",
+    )?;
+    let mut reader = BufReader::new(stream);
+    for command in ["connect", "subscribe"] {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if !line.contains(command) {
+            return Err(io::Error::other(format!("no answer to {command}: {line}")));
+        }
+    }
+    Ok(reader.into_inner())
+}
+
+const FIRST_FEW: usize = 10;
+const SETTLING: Duration = Duration::from_millis(500);

@@ -1,0 +1,86 @@
+//! Someone else on the same worker: how long a ping or an echo waits while the worker is busy with others.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use super::{Connector, FrameReader, frame};
+use crate::histogram::Histogram;
+use crate::system::preempt_others;
+
+/// A thread that asks, waits for the answer, and asks again.
+pub struct Probe {
+    phase: Arc<AtomicU8>,
+    thread: JoinHandle<io::Result<Histogram>>,
+}
+
+#[derive(Clone, Copy)]
+pub enum ProbeKind {
+    Ping,
+    Echo,
+}
+
+impl Probe {
+    pub fn start(address: SocketAddr, path: &str, kind: ProbeKind) -> io::Result<Self> {
+        let (stream, _) = Connector::new(address, path.to_owned()).open(1)?.remove(0);
+        let phase = Arc::new(AtomicU8::new(WARM_UP));
+        let shared = Arc::clone(&phase);
+        let thread = thread::spawn(move || ask(stream, kind, &shared));
+        Ok(Self { phase, thread })
+    }
+
+    /// From here on, answers count.
+    pub fn open(&self) {
+        self.phase.store(INSIDE, Ordering::Relaxed);
+    }
+
+    pub fn finish(self) -> io::Result<Histogram> {
+        self.phase.store(CLOSED, Ordering::Relaxed);
+        self.thread.join().map_err(|_| io::Error::other("the probe panicked"))?
+    }
+}
+
+fn ask(mut stream: TcpStream, kind: ProbeKind, phase: &AtomicU8) -> io::Result<Histogram> {
+    // The load beside us must not make the answer look late.
+    preempt_others()?;
+    let question = match kind {
+        ProbeKind::Ping => frame(PING, b"probe"),
+        ProbeKind::Echo => frame(TEXT, b"probe"),
+    };
+    let mut reader = FrameReader::default();
+    let mut buffer = [0; 4096];
+    let mut latency = Histogram::new();
+    loop {
+        let asked_in = phase.load(Ordering::Relaxed);
+        if asked_in == CLOSED {
+            return Ok(latency);
+        }
+        let asked = Instant::now();
+        stream.write_all(&question)?;
+        let mut answered = false;
+        while !answered {
+            let count = stream.read(&mut buffer)?;
+            if count == 0 {
+                return Err(io::Error::other("the server closed the probe"));
+            }
+            reader.read(&buffer[..count], |_, payload| answered |= payload == b"probe");
+        }
+        if asked_in == INSIDE {
+            latency.record(asked.elapsed().as_nanos() as u64);
+        }
+        sleep(PAUSE);
+    }
+}
+
+const PING: u8 = 9;
+const TEXT: u8 = 1;
+
+/// Not a divisor of anything a server does in a rhythm.
+const PAUSE: Duration = Duration::from_micros(1_370);
+
+const WARM_UP: u8 = 0;
+const INSIDE: u8 = 1;
+const CLOSED: u8 = 2;

@@ -1,0 +1,139 @@
+//! What each subscriber should have seen: every publication once, in order.
+//!
+//! A payload begins with its number, in 16 hexadecimal digits so that it is text wherever it goes.
+
+/// Faults over all streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    pub lost: u64,
+    pub duplicated: u64,
+    pub reordered: u64,
+    /// Payloads without a number.
+    pub strange: u64,
+}
+
+/// One subscriber's stream.
+#[derive(Default)]
+pub struct Stream {
+    /// `None` until something came: a stream may begin anywhere.
+    next: Option<u64>,
+    missing: Vec<u64>,
+}
+
+/// What one payload was.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Number so and so, for the first time.
+    New(u64),
+    Repeated,
+    Strange,
+}
+
+impl Stream {
+    pub fn receive(&mut self, payload: &[u8], faults: &mut Faults) -> Arrival {
+        let Some(number) = parse(payload) else {
+            faults.strange += 1;
+            return Arrival::Strange;
+        };
+        let next = *self.next.get_or_insert(number);
+        if number < next {
+            if let Some(place) = self.missing.iter().position(|&missing| missing == number) {
+                self.missing.swap_remove(place);
+                faults.lost -= 1;
+                faults.reordered += 1;
+                return Arrival::New(number);
+            }
+            faults.duplicated += 1;
+            return Arrival::Repeated;
+        }
+        self.skip_to(number, faults);
+        self.next = Some(number + 1);
+        Arrival::New(number)
+    }
+
+    /// The publications up to `end` are all that there will be.
+    pub fn finish(&mut self, end: u64, faults: &mut Faults) {
+        self.skip_to(end, faults);
+    }
+
+    fn skip_to(&mut self, number: u64, faults: &mut Faults) {
+        let next = self.next.unwrap_or(number);
+        faults.lost += number.saturating_sub(next);
+        self.missing.extend(next..number);
+    }
+}
+
+impl Faults {
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.strange += other.strange;
+    }
+
+    pub fn to_json(self) -> serde_json::Value {
+        serde_json::json!({
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "reordered": self.reordered,
+            "strange": self.strange,
+        })
+    }
+}
+
+/// The payload of publication `number`.
+pub fn payload(number: u64, size: usize) -> Vec<u8> {
+    let mut payload = format!("{number:016x}").into_bytes();
+    payload.resize(size.max(DIGITS), b'.');
+    payload
+}
+
+fn parse(payload: &[u8]) -> Option<u64> {
+    payload.get(..DIGITS)?.iter().try_fold(0, |number, digit| {
+        let value = (*digit as char).to_digit(16)?;
+        Some(number << 4 | u64::from(value))
+    })
+}
+
+const DIGITS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults_of(numbers: &[u64], end: u64) -> Faults {
+        let mut faults = Faults::default();
+        let mut stream = Stream::default();
+        for &number in numbers {
+            stream.receive(&payload(number, 64), &mut faults);
+        }
+        stream.finish(end, &mut faults);
+        faults
+    }
+
+    #[test]
+    fn a_whole_stream_has_no_faults_wherever_it_begins() {
+        assert!(!faults_of(&[7, 8, 9], 10).any());
+    }
+
+    #[test]
+    fn gaps_repeats_and_late_arrivals_are_told_apart() {
+        let none = Faults::default();
+        assert_eq!(faults_of(&[0, 2], 3), Faults { lost: 1, ..none });
+        assert_eq!(faults_of(&[0, 1], 4), Faults { lost: 2, ..none });
+        assert_eq!(faults_of(&[0, 1, 1], 2), Faults { duplicated: 1, ..none });
+        assert_eq!(faults_of(&[0, 2, 1, 3], 4), Faults { reordered: 1, ..none });
+        assert_eq!(faults_of(&[0, 2, 1, 1], 3), Faults { reordered: 1, duplicated: 1, ..none });
+    }
+
+    #[test]
+    fn a_payload_without_a_number_is_strange() {
+        let mut faults = Faults::default();
+        assert_eq!(Stream::default().receive(b"hello", &mut faults), Arrival::Strange);
+        assert_eq!(faults.strange, 1);
+    }
+}

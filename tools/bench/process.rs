@@ -1,0 +1,112 @@
+//! Server processes that the instruments start: pinned, awaited, ended.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::system::terminate;
+
+/// A running server. Dropping it ends it.
+pub struct Server {
+    child: Child,
+}
+
+impl Server {
+    /// Starts `program`, on `cores` if given, and waits until `address` accepts.
+    pub fn start(
+        program: &Path,
+        arguments: &[String],
+        cores: Option<&str>,
+        address: SocketAddr,
+    ) -> io::Result<Self> {
+        let mut command = match cores {
+            Some(cores) => {
+                let mut command = Command::new("taskset");
+                command.arg("-c").arg(cores).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        let child =
+            command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(
+                |error| io::Error::other(format!("cannot start {}: {error}", program.display())),
+            )?;
+        let mut server = Self { child };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                let program = program.display();
+                return Err(io::Error::other(format!("{program} ended at start: {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("{address} does not accept")));
+            }
+            sleep(Duration::from_millis(10));
+        }
+        Ok(server)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        terminate(self.child.id());
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while Instant::now() < deadline {
+            if let Ok(Some(_)) = self.child.try_wait() {
+                return;
+            }
+            sleep(Duration::from_millis(5));
+        }
+        // It would only disturb the next turn; that it did not end by itself is for the tests to find.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback address that was free a moment ago.
+pub fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+/// The program called `name` that was built along with this one.
+pub fn sibling(name: &str) -> io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(name))
+}
+
+/// Resident memory of a process, in bytes.
+#[derive(Clone, Copy)]
+pub struct Resident {
+    pub all: u64,
+    pub anonymous: u64,
+}
+
+impl Resident {
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+            kilobytes.and_then(|digits| digits.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+        };
+        Ok(Self { all: field("VmRSS:"), anonymous: field("RssAnon:") })
+    }
+}
+
+/// Memory in the kernel's object caches, in bytes: whole slabs, so free objects in them count.
+pub fn kernel_slab_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Slab:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kilobytes.and_then(|digits| digits.trim().parse::<u64>().ok()).unwrap_or(0) * 1024)
+}
+
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);

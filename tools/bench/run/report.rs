@@ -1,0 +1,184 @@
+//! From turns to a table: medians, spreads, and whether the bounds hold.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::cases::{Comparison, Figure, Solo};
+use super::turn::Pair;
+
+/// Rows in the order of measuring.
+pub struct Report {
+    rows: Vec<Row>,
+    turns: Vec<Value>,
+}
+
+struct Row {
+    name: &'static str,
+    driver: String,
+    figures: String,
+    bound: String,
+    holds: Option<bool>,
+    /// Fantail's median figure.
+    median: f64,
+}
+
+impl Report {
+    pub fn new() -> Self {
+        Self { rows: Vec::new(), turns: Vec::new() }
+    }
+
+    pub fn add_comparison(&mut self, comparison: &Comparison, driver: &str, pairs: Vec<Pair>) {
+        let cost = |report: &Value| report["server"]["cpu_ns_per_op"].as_f64().unwrap_or(f64::NAN);
+        let rate = |report: &Value| report["ops_per_second"].as_f64().unwrap_or(f64::NAN);
+        let of = |take: &dyn Fn(&Pair) -> f64| Spread::of(pairs.iter().map(take));
+        let fantail = of(&|pair| cost(&pair.fantail));
+        let bare = of(&|pair| cost(&pair.bare));
+        let ratio = of(&|pair| cost(&pair.fantail) / cost(&pair.bare));
+        let rates = [of(&|pair| rate(&pair.fantail)), of(&|pair| rate(&pair.bare))];
+        let others = pairs
+            .iter()
+            .flat_map(|pair| [&pair.fantail, &pair.bare])
+            .filter_map(|report| report["server"]["other_share"].as_f64())
+            .fold(0.0, f64::max);
+        let mut bounds = Vec::new();
+        let mut holds = None;
+        if let Some(max) = comparison.ratio_max {
+            bounds.push(format!("{max:.2} of bare"));
+            holds = Some(ratio.median <= max);
+        }
+        let mut figures = format!(
+            "{:.0} ns \\| {:.0} ns \\| **{:.3}** [{:.3}..{:.3}] \\| {:.0}/s \\| {:.0}/s \\| {:.0} %",
+            fantail.median,
+            bare.median,
+            ratio.median,
+            ratio.min,
+            ratio.max,
+            rates[0].median,
+            rates[1].median,
+            others * 100.0,
+        )
+        .replace("\\|", "|");
+        if let Some((earlier, max)) = comparison.over_earlier
+            && let Some(row) =
+                self.rows.iter().find(|row| row.name == earlier && row.driver == driver)
+        {
+            let over = fantail.median / row.median;
+            bounds.push(format!("{max:.2} of “{earlier}”: {over:.3}"));
+            holds = Some(holds.unwrap_or(true) && over <= max);
+        }
+        figures.push(' ');
+        for (number, pair) in pairs.into_iter().enumerate() {
+            let Pair { fantail, bare } = pair;
+            self.turns.push(json!({
+                "case": comparison.name, "driver": driver, "pair": number,
+                "fantail": fantail, "bare": bare,
+            }));
+        }
+        self.rows.push(Row {
+            name: comparison.name,
+            driver: driver.to_owned(),
+            figures,
+            bound: bounds.join("; "),
+            holds,
+            median: fantail.median,
+        });
+    }
+
+    pub fn add_solo(&mut self, solo: &Solo, driver: &str, turns: Vec<Value>) {
+        for Figure { name, path, unit, max } in &solo.figures {
+            let figure = |report: &Value| {
+                path.iter().fold(report, |value, key| &value[key]).as_f64().unwrap_or(f64::NAN)
+            };
+            let spread = Spread::of(turns.iter().map(figure));
+            self.rows.push(Row {
+                name,
+                driver: driver.to_owned(),
+                figures: format!(
+                    "{:.0} {unit} | | [{:.0}..{:.0}] | | | ",
+                    spread.median, spread.min, spread.max
+                ),
+                bound: max.map(|max| format!("{max:.0} {unit}")).unwrap_or_default(),
+                holds: max.map(|max| spread.median <= max),
+                median: spread.median,
+            });
+        }
+        for (number, report) in turns.into_iter().enumerate() {
+            self.turns.push(json!({
+                "case": solo.load.join(" "), "driver": driver, "turn": number, "fantail": report,
+            }));
+        }
+    }
+
+    pub fn passed(&self) -> bool {
+        self.rows.iter().all(|row| row.holds != Some(false))
+    }
+
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("{}\n\n", circumstances());
+        text.push_str(HEADINGS);
+        for Row { name, driver, figures, bound, holds, .. } in &self.rows {
+            let verdict = match holds {
+                Some(true) => "holds",
+                Some(false) => "**fails**",
+                None => "",
+            };
+            text.push_str(&format!("| {name} | {driver} | {figures}| {bound} | {verdict} |\n"));
+        }
+        text
+    }
+
+    pub fn to_json(&self) -> Value {
+        json!({ "circumstances": circumstances(), "turns": self.turns })
+    }
+}
+
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
+            return Self { min: f64::NAN, median: f64::NAN, max: f64::NAN };
+        };
+        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        Self { min, median: (low + high) / 2.0, max }
+    }
+}
+
+/// Kernel, CPU and commit: figures mean nothing without.
+fn circumstances() -> String {
+    let output = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let kernel = output("uname", &["-sr"]).unwrap_or_default();
+    let commit = output("git", &["describe", "--always", "--dirty"]).unwrap_or_default();
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let model = model.trim_start_matches(['\t', ' ', ':']);
+    format!("{kernel}, {count} × {model}, commit {commit}")
+}
+
+const HEADINGS: &str = "\
+| case | driver | fantail, CPU per op | bare | ratio, median [min..max] | fantail rate | bare rate | others on the core | bound | |
+|---|---|---|---|---|---|---|---|---|---|
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_count_lies_between() {
+        let spread = Spread::of([4.0, 1.0, 3.0, 2.0].into_iter());
+        assert_eq!((spread.min, spread.median, spread.max), (1.0, 2.5, 4.0));
+    }
+}

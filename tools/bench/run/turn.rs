@@ -1,0 +1,120 @@
+//! One turn: a server, a load, a report.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::cases::{Comparison, Door, PROBE_ECHO, Solo};
+use crate::process::{Server, free_address};
+
+/// What all turns share.
+pub struct Stage {
+    pub fantail: PathBuf,
+    pub bench: PathBuf,
+    /// The bare loop takes fantail's place.
+    pub control: bool,
+    pub server_core: usize,
+    pub load_core: usize,
+    pub spin: bool,
+}
+
+/// The reports of two neighbouring turns.
+pub struct Pair {
+    pub fantail: Value,
+    pub bare: Value,
+}
+
+struct Doors {
+    server: Server,
+    listen: SocketAddr,
+    tcp: SocketAddr,
+    echo: SocketAddr,
+}
+
+impl Stage {
+    pub fn compare(
+        &self,
+        comparison: &Comparison,
+        driver: &str,
+        pairs: usize,
+    ) -> io::Result<Vec<Pair>> {
+        let mut done = Vec::new();
+        for number in 1..=pairs {
+            let under_test = if self.control {
+                self.start_bare(driver, comparison.bare_mode)?
+            } else {
+                self.start_fantail(driver)?
+            };
+            let fantail = self.load(&comparison.load, &under_test, comparison.door)?;
+            drop(under_test);
+            let bare = self.start_bare(driver, comparison.bare_mode)?;
+            let bare = self.load(&comparison.load, &bare, comparison.door)?;
+            let cost = |report: &Value| report["server"]["cpu_ns_per_op"].as_f64().unwrap_or(0.0);
+            eprintln!(
+                "{driver} {} pair {number}: {:.0} ns, bare {:.0} ns",
+                comparison.name,
+                cost(&fantail),
+                cost(&bare)
+            );
+            done.push(Pair { fantail, bare });
+        }
+        Ok(done)
+    }
+
+    pub fn repeat(&self, solo: &Solo, driver: &str, turns: usize) -> io::Result<Vec<Value>> {
+        let turn = |_| {
+            let server = self.start_fantail(driver)?;
+            let mut load = solo.load.clone();
+            if load.last().is_some_and(|word| word == PROBE_ECHO) {
+                load.push(server.echo.to_string());
+            }
+            self.load(&load, &server, solo.door)
+        };
+        (0..turns).map(turn).collect()
+    }
+
+    fn start_fantail(&self, driver: &str) -> io::Result<Doors> {
+        let (listen, tcp, echo) = (free_address()?, free_address()?, free_address()?);
+        let words = ["serve", "--workers", "1", "--driver", driver].map(str::to_owned);
+        let doors = [("--listen", listen), ("--tcp", tcp), ("--echo", echo)];
+        let doors = doors.map(|(flag, address)| [flag.to_owned(), address.to_string()]);
+        let arguments = [words.to_vec(), doors.concat()].concat();
+        let cores = self.server_core.to_string();
+        let server = Server::start(&self.fantail, &arguments, Some(&cores), listen)?;
+        Ok(Doors { server, listen, tcp, echo })
+    }
+
+    fn start_bare(&self, driver: &str, mode: &str) -> io::Result<Doors> {
+        let listen = free_address()?;
+        let address = listen.to_string();
+        let words = ["bare", "--driver", driver, "--mode", mode, "--listen", &address];
+        let cores = self.server_core.to_string();
+        let server = Server::start(&self.bench, &words.map(str::to_owned), Some(&cores), listen)?;
+        Ok(Doors { server, listen, tcp: listen, echo: listen })
+    }
+
+    fn load(&self, words: &[String], doors: &Doors, door: Door) -> io::Result<Value> {
+        let address = match door {
+            Door::Listen => doors.listen,
+            Door::Tcp => doors.tcp,
+            Door::Echo => doors.echo,
+        };
+        let output = Command::new(&self.bench)
+            .arg("load")
+            .args(words)
+            .args(["--address", &address.to_string()])
+            .args(["--server-pid", &doors.server.pid().to_string()])
+            .args(["--server-core", &self.server_core.to_string()])
+            .args(["--core", &self.load_core.to_string()])
+            .args(self.spin.then_some("--spin"))
+            .stderr(Stdio::inherit())
+            .output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(format!("load {} failed", words.join(" "))));
+        }
+        serde_json::from_slice(&output.stdout).map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,145 @@
+//! What a server costs: the CPU time of its process and of the softirq work on its core.
+//!
+//! Which sum is right depends on the kernel.
+//!
+//! * Without `CONFIG_IRQ_TIME_ACCOUNTING`, softirq work that runs on top of a task (loopback delivery inside `send`
+//!   above all) is in that task's CPU clock already, exact to the nanosecond. What overflows goes to `ksoftirqd/N`,
+//!   a task with a clock of its own. The sum is process + ksoftirqd; the softirq column of `/proc/stat` would count
+//!   the same work again, sampled at ticks.
+//! * With it, softirq time is taken out of task clocks and appears, with that of ksoftirqd, in the irq and softirq
+//!   columns. The sum is process + those columns of the core.
+//!
+//! Beside the sum stands what else ran on the core, from its idle column: a turn in which others took part of the
+//! core is not to be trusted.
+
+use std::fs;
+use std::io;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::system::cpu_clock_nanoseconds;
+
+/// Reads one server's clocks.
+pub struct ServerCpu {
+    pid: u32,
+    core: usize,
+    ksoftirqd: Option<u32>,
+    irq_time_accounting: bool,
+}
+
+/// The clocks at one instant, in nanoseconds since their beginnings.
+pub struct Reading {
+    at: Instant,
+    process: u64,
+    ksoftirqd: u64,
+    irq_columns: u64,
+    idle_column: u64,
+}
+
+/// What passed between two readings.
+pub struct Spent {
+    pub total_ns: u64,
+    wall_ns: u64,
+    process_ns: u64,
+    ksoftirqd_ns: u64,
+    irq_columns_ns: u64,
+    /// Share of the core's time that went to neither the server nor idling.
+    pub other_share: f64,
+}
+
+impl ServerCpu {
+    /// The server must be pinned to `core`.
+    pub fn new(pid: u32, core: usize) -> io::Result<Self> {
+        cpu_clock_nanoseconds(pid)?;
+        let ksoftirqd = find_process(&format!("ksoftirqd/{core}"))?;
+        Ok(Self { pid, core, ksoftirqd, irq_time_accounting: has_irq_time_accounting() })
+    }
+
+    pub fn read(&self) -> io::Result<Reading> {
+        let (idle_column, irq_columns) = core_columns(self.core)?;
+        Ok(Reading {
+            at: Instant::now(),
+            process: cpu_clock_nanoseconds(self.pid)?,
+            ksoftirqd: self.ksoftirqd.map_or(Ok(0), cpu_clock_nanoseconds)?,
+            irq_columns,
+            idle_column,
+        })
+    }
+
+    pub fn spent(&self, from: &Reading, to: &Reading) -> Spent {
+        let process_ns = to.process - from.process;
+        let ksoftirqd_ns = to.ksoftirqd - from.ksoftirqd;
+        let irq_columns_ns = to.irq_columns - from.irq_columns;
+        let softirq_ns = if self.irq_time_accounting { irq_columns_ns } else { ksoftirqd_ns };
+        let total_ns = process_ns + softirq_ns;
+        let wall_ns = (to.at - from.at).as_nanos() as u64;
+        let idle_ns = to.idle_column - from.idle_column;
+        let other_ns = wall_ns.saturating_sub(idle_ns).saturating_sub(total_ns);
+        let other_share = other_ns as f64 / wall_ns as f64;
+        Spent { total_ns, wall_ns, process_ns, ksoftirqd_ns, irq_columns_ns, other_share }
+    }
+}
+
+impl Spent {
+    pub fn to_json(&self, operations: u64) -> Value {
+        let share = |ns: u64| ns as f64 / self.wall_ns as f64;
+        json!({
+            "cpu_ns_per_op": self.total_ns as f64 / operations.max(1) as f64,
+            "core_share": share(self.total_ns),
+            "process_share": share(self.process_ns),
+            "ksoftirqd_share": share(self.ksoftirqd_ns),
+            "irq_columns_share": share(self.irq_columns_ns),
+            "other_share": self.other_share,
+        })
+    }
+}
+
+/// (idle + iowait, irq + softirq) of one core.
+fn core_columns(core: usize) -> io::Result<(u64, u64)> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let name = format!("cpu{core}");
+    let columns: Vec<u64> = text
+        .lines()
+        .map(|line| line.split_ascii_whitespace())
+        .find_map(|mut words| (words.next() == Some(&name)).then_some(words))
+        .map(|words| words.filter_map(|word| word.parse().ok()).collect())
+        .unwrap_or_default();
+    match columns[..] {
+        [_user, _nice, _system, idle, iowait, irq, softirq, ..] => {
+            Ok(((idle + iowait) * NANOSECONDS_PER_TICK, (irq + softirq) * NANOSECONDS_PER_TICK))
+        }
+        _ => Err(io::Error::other(format!("/proc/stat has no {name}"))),
+    }
+}
+
+/// USER_HZ is 100 on every architecture that we run on, whatever HZ the kernel ticks at.
+const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+
+fn find_process(name: &str) -> io::Result<Option<u32>> {
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok()) else {
+            continue;
+        };
+        // The process may have ended since the directory was read.
+        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if comm.trim_end() == name {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
+}
+
+/// Kernels are built without unless the configuration says otherwise; where it cannot be read, nothing is added
+/// that could be counted twice.
+fn has_irq_time_accounting() -> bool {
+    let configuration = "zcat -f /proc/config.gz /boot/config-$(uname -r) 2>/dev/null";
+    let output = Command::new("sh").args(["-c", configuration]).output();
+    output.is_ok_and(|output| {
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .any(|line| line == "CONFIG_IRQ_TIME_ACCOUNTING=y")
+    })
+}
