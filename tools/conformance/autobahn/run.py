@@ -1,0 +1,70 @@
+"""Autobahn's fuzzing client against the echo service: cases 1 to 10 all OK, 12 and 13 as they come."""
+
+import collections
+import json
+import os
+import subprocess
+import sys
+
+WORK = os.environ["CONFORMANCE_WORK"]
+DRIVER = os.environ["CONFORMANCE_DRIVER"]
+QUICK = os.environ.get("CONFORMANCE_QUICK") == "1"
+GOOD = {"OK", "INFORMATIONAL"}
+
+
+def main():
+    reports = os.path.join(WORK, "autobahn-reports", DRIVER)
+    os.makedirs(reports, exist_ok=True)
+    index = os.path.join(reports, "index.json")
+    # An index from an earlier run must not pass for this one's.
+    if os.path.exists(index):
+        os.remove(index)
+    specification = os.path.join(reports, "fuzzingclient.json")
+    with open(specification, "w") as file:
+        json.dump(
+            {
+                "outdir": reports,
+                "servers": [{"agent": "fantail", "url": "ws://" + os.environ["FANTAIL_ECHO"]}],
+                "cases": ["*"],
+                "exclude-cases": ["9.*"] if QUICK else [],
+                "exclude-agent-cases": {},
+            },
+            file,
+        )
+    wstest = os.path.join(WORK, "autobahn", "bin", "wstest")
+    with open(os.path.join(reports, "wstest.log"), "w") as log:
+        subprocess.run(
+            [wstest, "-m", "fuzzingclient", "-s", specification],
+            cwd=reports, stdout=log, stderr=log, timeout=540, check=True,
+        )
+    with open(index) as file:
+        # Nothing at all when the server could not be reached: every group is then missing.
+        cases = json.load(file).get("fantail", {})
+    return judge(cases)
+
+
+def judge(cases):
+    passed = failed = unimplemented = 0
+    groups = collections.Counter()
+    for name in sorted(cases, key=lambda name: [int(part) for part in name.split(".")]):
+        case = cases[name]
+        outcome = case["behavior"], case["behaviorClose"]
+        groups[name.split(".")[0]] += 1
+        # Compression is negotiated: a server without it is not at fault.
+        if int(name.split(".")[0]) >= 12 and outcome[0] == "UNIMPLEMENTED":
+            unimplemented += 1
+        elif set(outcome) <= GOOD:
+            passed += 1
+        else:
+            failed += 1
+            print("FAIL autobahn {}: {}, close {}, see {}".format(name, *outcome, case["reportfile"]))
+    expected = {str(group) for group in range(1, 11) if group != 8 and not (QUICK and group == 9)}
+    for group in sorted(expected - set(groups), key=int):
+        failed += 1
+        print(f"FAIL autobahn: no case of group {group} ran")
+    print(f"autobahn: {passed} passed, {failed} failed, {unimplemented} unimplemented (12 and 13)")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main() else 0)

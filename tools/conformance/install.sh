@@ -1,0 +1,116 @@
+# Sourced by run: gets what a case needs, once, and says what it lacks.
+#
+# prepare CASE DRIVER: sets `command` to the words that run the case, or fails with `missing` set to a reason.
+
+missing=
+command=()
+
+prepare() {
+  case $1 in
+    lines | sockets | bad_input | descriptors | lifecycle) command=(python3 "$here/$1.py") ;;
+    shell)
+      have curl curl && have nc netcat-openbsd || return
+      command=(bash "$here/shell.sh") ;;
+    python)
+      install_python || return
+      command=("$work/python/bin/python" "$here/python_websockets.py") ;;
+    node)
+      install_node || return
+      command=(node "$work/node/node_ws.mjs") ;;
+    browser)
+      install_node && have chromium chromium || return
+      command=(node "$work/node/browser.mjs") ;;
+    autobahn)
+      install_autobahn || return
+      command=(python3 "$here/autobahn/run.py") ;;
+  esac
+}
+
+# A program, from the system's packages if it is absent and we may install.
+have() {
+  local program=$1 package=$2
+  builtin command -v "$program" >/dev/null && return
+  if ((EUID == 0)) && builtin command -v apt-get >/dev/null; then
+    echo "installing $package"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"; } \
+      >"$work/apt-$package.log" 2>&1
+    builtin command -v "$program" >/dev/null && return
+    missing="$program could not be installed, see $work/apt-$package.log"
+  else
+    missing="$program is not installed (Debian: apt-get install $package)"
+  fi
+  return 1
+}
+
+# Installs again when the list of what to install has changed.
+fresh() {
+  cmp -s "$1" "$2"
+}
+
+install_python() {
+  local list=$here/requirements.txt
+  fresh "$list" "$work/python/installed" && return
+  echo "installing Python clients"
+  {
+    rm -rf "$work/python" && python3 -m venv "$work/python" &&
+      "$work/python/bin/pip" install --disable-pip-version-check -r "$list" && cp "$list" "$work/python/installed"
+  } >"$work/install-python.log" 2>&1 && return
+  missing="Python's venv or its packages could not be had, see $work/install-python.log"
+  return 1
+}
+
+install_node() {
+  local lock=$here/node/package-lock.json
+  builtin command -v node >/dev/null && builtin command -v npm >/dev/null || {
+    missing="node and npm are not installed"
+    return 1
+  }
+  mkdir -p "$work/node"
+  cp "$here"/node/*.mjs "$work/node/"
+  fresh "$lock" "$work/node/installed" && return
+  echo "installing Node clients"
+  {
+    cp "$here"/node/package*.json "$work/node/" &&
+      (cd "$work/node" && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --no-audit --no-fund) && cp "$lock" "$work/node/installed"
+  } >"$work/install-node.log" 2>&1 && return
+  missing="the packages could not be had, see $work/install-node.log"
+  return 1
+}
+
+# The testsuite is Python 2.7 code.
+find_python2() {
+  local candidate
+  for candidate in python2.7 python2 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/2.7.*/bin/python2.7 \
+    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/pypy2.7-*/bin/pypy; do
+    "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (2, 7))' 2>/dev/null &&
+      "$candidate" -c 'import sys; print(sys.executable)' && return
+  done
+  return 1
+}
+
+install_autobahn() {
+  local list=$here/autobahn/requirements.txt python2
+  fresh "$list" "$work/autobahn/installed" && return
+  python2=$(find_python2) || build_python2 || {
+    missing="no Python 2.7: install one (pyenv install 2.7.18) or put python2.7 into PATH"
+    return 1
+  }
+  echo "installing the Autobahn testsuite for $python2"
+  {
+    # virtualenv 20.21 is the last that makes environments for 2.7, and brings the last pip that runs there.
+    rm -rf "$work/autobahn" "$work/virtualenv" && python3 -m venv "$work/virtualenv" &&
+      "$work/virtualenv/bin/pip" install --disable-pip-version-check virtualenv==20.21.1 &&
+      "$work/virtualenv/bin/virtualenv" -p "$python2" "$work/autobahn" &&
+      "$work/autobahn/bin/pip" install -r "$list" && "$work/autobahn/bin/wstest" --autobahnversion &&
+      cp "$list" "$work/autobahn/installed"
+  } >"$work/install-autobahn.log" 2>&1 && return
+  missing="the testsuite could not be installed, see $work/install-autobahn.log"
+  return 1
+}
+
+# With pyenv at hand an interpreter can be built; python2 stays where pyenv keeps it.
+build_python2() {
+  builtin command -v pyenv >/dev/null || return
+  echo "building Python 2.7 with pyenv: this takes a few minutes" >&2
+  pyenv install -s 2.7.18 >"$work/build-python2.log" 2>&1 && find_python2
+}
