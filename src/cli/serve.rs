@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use fantail::config::{Config, DriverChoice, parse_bytes, parse_seconds};
+use fantail::config::{self, Config, DriverChoice, parse_bytes, parse_seconds};
 use fantail::connection::Service;
 use fantail::server::{Server, wait_for_signal};
 
@@ -18,6 +18,9 @@ pub struct Arguments {
     /// Raw TCP address: the command protocol, one JSON object a line [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDR")]
     tcp: Vec<SocketAddr>,
+    /// What delimits commands on raw TCP: a line feed, or a 32-bit big-endian length before each
+    #[arg(long, value_enum, value_name = "FRAMING", default_value_t = Framing::Line)]
+    tcp_framing: Framing,
     /// Address where every WebSocket message is echoed
     #[arg(long, value_name = "ADDR")]
     echo: Vec<SocketAddr>,
@@ -76,6 +79,12 @@ enum Driver {
     Epoll,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Framing {
+    Line,
+    Length,
+}
+
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
 Without any address given, it serves 127.0.0.1:8000 (HTTP and WebSocket) and 127.0.0.1:8001 (raw TCP); with any, just
@@ -93,17 +102,21 @@ SIGTERM and SIGINT stop it: every client is told, what is queued is sent, and it
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<(), String> {
-    let config = config(arguments);
+    let config = configure(arguments);
     let server = Server::start(&config).map_err(|error| error.to_string())?;
     announce(&server);
     wait_for_signal(server).map_err(|error| error.to_string())
 }
 
-fn config(arguments: Arguments) -> Config {
+fn configure(arguments: Arguments) -> Config {
     let defaults = Config::default();
     let mut config = Config {
         listen: arguments.listen,
         tcp: arguments.tcp,
+        tcp_framing: match arguments.tcp_framing {
+            Framing::Line => config::Framing::Line,
+            Framing::Length => config::Framing::LengthPrefix,
+        },
         echo: arguments.echo,
         echo_tcp: arguments.echo_tcp,
         workers: arguments.workers,
@@ -152,7 +165,10 @@ fn announce(server: &Server) {
                  \x20   curl -d hello 'http://{address}/publish?channel=a'\n\
                  \x20   new WebSocket('ws://{address}/ws?channel=a').onmessage = m => console.log(m.data)"
             ),
-            Service::Commands => println!(
+            Service::Commands(config::Framing::LengthPrefix) => println!(
+                "\n  tcp://{address}  raw TCP, each JSON object behind its length, 32 bits, big-endian"
+            ),
+            Service::Commands(config::Framing::Line) => println!(
                 "\n  tcp://{address}  raw TCP, one JSON object a line\n\
                  \x20   printf '%s\\n' '{{\"id\":1,\"connect\":{{}}}}' \
                  '{{\"id\":2,\"subscribe\":{{\"channel\":\"a\"}}}}' | nc {} {}",

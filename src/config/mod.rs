@@ -26,6 +26,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Raw TCP addresses: the command protocol, one JSON object a line.
     pub tcp: Vec<SocketAddr>,
+    /// What delimits the commands there.
+    pub tcp_framing: Framing,
     /// Addresses where every WebSocket message is echoed.
     pub echo: Vec<SocketAddr>,
     /// Addresses where every byte is echoed.
@@ -60,6 +62,15 @@ pub struct Config {
     pub shutdown_timeout: Duration,
 }
 
+/// What delimits commands and replies on a raw TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Each ends in a line feed.
+    Line,
+    /// Each follows its length, 32 bits, big-endian.
+    LengthPrefix,
+}
+
 /// Which driver to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverChoice {
@@ -80,6 +91,7 @@ impl Default for Config {
         Self {
             listen: Vec::new(),
             tcp: Vec::new(),
+            tcp_framing: Framing::Line,
             echo: Vec::new(),
             echo_tcp: Vec::new(),
             workers: None,

@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use crate::buffer::SendQueue;
+use crate::config::Framing;
 use crate::config::limits::CONNECTION_BYTES_MAX;
 use crate::message::{CloseReason, Reply, Ticket};
 use crate::transport::{
@@ -69,7 +70,7 @@ pub enum Service {
     /// HTTP and WebSocket.
     Edge,
     /// The command protocol over raw TCP.
-    Commands,
+    Commands(Framing),
     /// WebSockets, echoed.
     EchoWebSocket,
     /// Bytes, echoed.
@@ -100,7 +101,7 @@ impl Connection {
         let conversation = match service {
             Service::Edge => Conversation::Http(HttpConversation::new(HttpService::Edge)),
             Service::EchoWebSocket => Conversation::Http(HttpConversation::new(HttpService::Echo)),
-            Service::Commands => Conversation::Commands(CommandConversation::default()),
+            Service::Commands(framing) => Conversation::Commands(CommandConversation::new(framing)),
             Service::EchoTcp => Conversation::EchoTcp,
         };
         Self {
@@ -213,7 +214,7 @@ impl Connection {
     pub fn wire_form(&self) -> Option<WireForm> {
         match &self.conversation {
             Conversation::WebSocket(_) => Some(WireForm::WebSocket),
-            Conversation::Commands(_) => Some(WireForm::CommandLine),
+            Conversation::Commands(commands) => Some(commands.wire_form()),
             Conversation::Http(_) | Conversation::EchoTcp => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Codecs: bytes ⇄ frames, without sockets and without a clock.
 //!
 //! **What it is.** One module a format: [`http1`] (request heads, bodies, responses), [`websocket`] (RFC 6455),
-//! [`json`] (the command protocol), [`line`] (one frame a line) and [`length_prefix`] (a 32-bit length before each
+//! [`json`] (the command protocol), [`mod@line`] (one frame a line) and [`length_prefix`] (a 32-bit length before each
 //! frame).
 //!
 //! **In and out.** In: the received bytes, mutable, so that they can be unmasked where they lie.

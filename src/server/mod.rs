@@ -283,7 +283,7 @@ impl Job {
 fn listen((service, address): (Service, SocketAddr)) -> Result<TcpListener, StartError> {
     let keepalive = match service {
         Service::Edge | Service::EchoWebSocket => Keepalive::Off,
-        Service::Commands | Service::EchoTcp => Keepalive::Kernel,
+        Service::Commands(_) | Service::EchoTcp => Keepalive::Kernel,
     };
     bind_listener(address, keepalive).map_err(|error| cannot_listen(address, &error))
 }
@@ -292,7 +292,7 @@ fn listen((service, address): (Service, SocketAddr)) -> Result<TcpListener, Star
 fn resolve(config: &Config) -> Result<Vec<(Service, SocketAddr)>, StartError> {
     [
         (Service::Edge, &config.listen),
-        (Service::Commands, &config.tcp),
+        (Service::Commands(config.tcp_framing), &config.tcp),
         (Service::EchoWebSocket, &config.echo),
         (Service::EchoTcp, &config.echo_tcp),
     ]

@@ -4,7 +4,7 @@
 //! ([`HttpConversation`]), WebSocket ([`WebSocketConversation`]), the command protocol over raw TCP
 //! ([`CommandConversation`]), and the raw echo. [`Prepared`] holds a publication's encodings, one per [`WireForm`].
 //!
-//! **In and out.** In: bytes, to be decoded in place; [`Reply`]s; deadlines. Out: bytes appended to
+//! **In and out.** In: bytes, to be decoded in place; replies; deadlines. Out: bytes appended to
 //! [`Context::out`], [`Output`]s for the hub and the worker.
 //!
 //! **Always true.** An idle conversation owns no heap memory, whole messages are never copied on their way in, and
@@ -80,6 +80,8 @@ pub enum WireForm {
     WebSocket,
     /// A push of the command protocol, one line.
     CommandLine,
+    /// The same behind its length.
+    CommandLengthPrefixed,
 }
 
 /// A client's name on the wire: unique in the life of the server.
@@ -102,8 +104,8 @@ pub struct TransportSettings {
     pub messages: websocket::Limits,
     /// Of a WebSocket that is echoed.
     pub echo_messages: websocket::Limits,
-    /// Of one line of the command protocol.
-    pub line_bytes_max: usize,
+    /// Of one command.
+    pub command_bytes_max: u32,
     /// Of one session.
     pub subscriptions_max: usize,
     /// From the first byte of a request to its last; from the connection's start to the end of its handshake.
@@ -128,7 +130,8 @@ impl TransportSettings {
             body_bytes_max: config.message_bytes_max,
             messages: messages(config.message_bytes_max),
             echo_messages: messages(config.echo_message_bytes_max),
-            line_bytes_max: usize::try_from(config.message_bytes_max).unwrap_or(usize::MAX),
+            command_bytes_max: u32::try_from(config.message_bytes_max)
+                .expect("checked with the configuration"),
             subscriptions_max: config.subscriptions_max,
             handshake_timeout: config.handshake_timeout,
             http_idle_timeout: config.http_idle_timeout,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::WireForm;
+use super::tcp::write_framed;
 use crate::buffer::SharedFrame;
+use crate::config::Framing;
 use crate::message::{PayloadKind, Publication};
 use crate::protocol::json;
 use crate::protocol::websocket::{OpCode, write_frame};
@@ -14,6 +16,7 @@ pub struct Prepared {
     batch: Option<u32>,
     websocket: Option<Encoded>,
     command_line: Option<Encoded>,
+    command_length_prefixed: Option<Encoded>,
 }
 
 /// A batch's publications, one behind the other, and where each begins.
@@ -47,6 +50,7 @@ impl Prepared {
         let slot = match form {
             WireForm::WebSocket => &mut self.websocket,
             WireForm::CommandLine => &mut self.command_line,
+            WireForm::CommandLengthPrefixed => &mut self.command_length_prefixed,
         };
         let encoded = slot.get_or_insert_with(|| Encoded::new(form, publications, scratch));
         encoded.block.clone().skip(encoded.starts[first])
@@ -77,8 +81,11 @@ fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
             write_frame(out, opcode, &publication.payload.bytes);
         }
         WireForm::CommandLine => {
-            json::write_publication(out, publication);
-            out.push(b'\n');
+            write_framed(Framing::Line, out, |out| json::write_publication(out, publication));
+        }
+        WireForm::CommandLengthPrefixed => {
+            let framing = Framing::LengthPrefix;
+            write_framed(framing, out, |out| json::write_publication(out, publication));
         }
     }
 }

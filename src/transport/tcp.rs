@@ -1,35 +1,69 @@
-//! The command protocol over raw TCP: one JSON object a line, so that `nc` is a client.
+//! The command protocol over raw TCP: one JSON object a line, so that `nc` is a client; or each behind its length.
 
 use bytes::Bytes;
 
-use super::{ClientName, Context, Flow, Output};
+use super::{ClientName, Context, Flow, Output, WireForm};
+use crate::config::Framing;
 use crate::message::{
     ChannelName, CloseReason, Payload, PayloadKind, Refusal, Reply, Request, Ticket,
 };
 use crate::protocol::json::{self, Command, CommandError, Method};
+use crate::protocol::length_prefix::LengthPrefixDecoder;
 use crate::protocol::line::LineDecoder;
 
-/// One client's lines.
-#[derive(Debug, Default)]
+/// One client's commands.
+#[derive(Debug)]
 pub struct CommandConversation {
-    decoder: LineDecoder,
+    decoder: Decoder,
     is_connected: bool,
 }
 
+#[derive(Debug)]
+enum Decoder {
+    Line(LineDecoder),
+    LengthPrefix(LengthPrefixDecoder),
+}
+
 impl CommandConversation {
+    /// A conversation that has not begun.
+    pub fn new(framing: Framing) -> Self {
+        let decoder = match framing {
+            Framing::Line => Decoder::Line(LineDecoder::new()),
+            Framing::LengthPrefix => Decoder::LengthPrefix(LengthPrefixDecoder::new()),
+        };
+        Self { decoder, is_connected: false }
+    }
+
     /// Takes what the peer sent.
     pub fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
-        let line_bytes_max = context.settings.line_bytes_max;
+        let bytes_max = context.settings.command_bytes_max;
+        let mut said = Said { framing: self.framing(), context };
+        let Self { decoder, is_connected } = self;
         loop {
-            match self.decoder.next(&mut bytes, line_bytes_max) {
-                Ok(Some([])) => {}
-                Ok(Some(line)) => take(&mut self.is_connected, line, context),
-                Ok(None) => return Flow::Receive,
-                // The end of the line is found all the same: framing is not lost.
-                Err(_) => {
-                    let detail = format!("a line has at most {line_bytes_max} bytes");
-                    refuse(0, CommandError::LimitExceeded, Some(&detail), context);
-                }
+            let command = match decoder {
+                Decoder::Line(decoder) => match decoder.next(&mut bytes, bytes_max as usize) {
+                    Ok(line) => line,
+                    // The end of the line is found all the same: framing is not lost.
+                    Err(_) => {
+                        said.refuse(0, CommandError::LimitExceeded, Some(&too_long(bytes_max)));
+                        continue;
+                    }
+                },
+                Decoder::LengthPrefix(decoder) => match decoder.next(&mut bytes, bytes_max) {
+                    Ok(frame) => frame,
+                    Err(_) => {
+                        said.refuse(0, CommandError::LimitExceeded, Some(&too_long(bytes_max)));
+                        let reason = CloseReason::MessageTooBig;
+                        said.write(|out| json::write_disconnect(out, reason));
+                        return said.context.close(reason);
+                    }
+                },
+            };
+            match command {
+                None => return Flow::Receive,
+                // A person at `nc` presses enter.
+                Some([]) => {}
+                Some(command) => said.take(is_connected, command),
             }
         }
     }
@@ -37,16 +71,16 @@ impl CommandConversation {
     /// Takes the hub's answer to a command.
     pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> Flow {
         let Ticket(id) = ticket;
+        let mut said = Said { framing: self.framing(), context };
         match reply {
-            Reply::Refused(refusal) => refuse(id, error_for(*refusal), None, context),
+            Reply::Refused(refusal) => said.refuse(id, error_for(*refusal), None),
             // Without an id, no reply is wanted.
             _ if id == 0 => {}
             Reply::Subscribed { position, .. } => {
-                json::write_subscribed(context.out, id, *position);
-                context.out.push(b'\n');
+                said.write(|out| json::write_subscribed(out, id, *position));
             }
-            Reply::Unsubscribed => done(id, "unsubscribe", context),
-            Reply::Published { .. } => done(id, "publish", context),
+            Reply::Unsubscribed => said.done(id, "unsubscribe"),
+            Reply::Published { .. } => said.done(id, "publish"),
         }
         Flow::Receive
     }
@@ -56,87 +90,125 @@ impl CommandConversation {
         self.is_connected
     }
 
+    /// How publications look to this client.
+    pub fn wire_form(&self) -> WireForm {
+        match self.framing() {
+            Framing::Line => WireForm::CommandLine,
+            Framing::LengthPrefix => WireForm::CommandLengthPrefixed,
+        }
+    }
+
     /// Pings. The answer is not waited for: TCP's own keepalive finds dead peers, and a person at `nc` need not
     /// answer.
     pub fn keep_alive(&self, out: &mut Vec<u8>) {
-        json::write_ping(out);
-        out.push(b'\n');
+        write_framed(self.framing(), out, json::write_ping);
     }
 
     /// Says why the server ends it.
     pub fn say_goodbye(&self, reason: CloseReason, out: &mut Vec<u8>) {
-        json::write_disconnect(out, reason);
-        out.push(b'\n');
+        write_framed(self.framing(), out, |out| json::write_disconnect(out, reason));
     }
-}
 
-fn take(is_connected: &mut bool, line: &[u8], context: &mut Context<'_>) {
-    let Command { id, method } = match json::decode_command(line) {
-        Ok(command) => command,
-        Err(error) => return refuse(0, error, Some("a line is one JSON object"), context),
-    };
-    let ticket = Ticket(id);
-    let bad = CommandError::BadRequest;
-    match method {
-        Method::Pong => {}
-        Method::Malformed => refuse(id, bad, Some("wrong parameters"), context),
-        Method::Unknown => refuse(id, CommandError::MethodNotFound, None, context),
-        Method::Connect if *is_connected => refuse(id, bad, Some("already connected"), context),
-        Method::Connect => {
-            *is_connected = true;
-            connect(id, context);
-        }
-        Method::Ping => done(id, "ping", context),
-        _ if !*is_connected => refuse(id, bad, Some("connect first"), context),
-        Method::NotAvailable => refuse(id, CommandError::NotAvailable, None, context),
-        Method::Subscribe(name) => {
-            with_channel(id, &name, context, |channel| Request::Subscribe { ticket, channel });
-        }
-        Method::Unsubscribe(name) => {
-            with_channel(id, &name, context, |channel| Request::Unsubscribe { ticket, channel });
-        }
-        Method::Publish(name, data) => {
-            let bytes = Bytes::copy_from_slice(data);
-            with_channel(id, &name, context, |channel| Request::Publish {
-                ticket: Some(ticket),
-                channel: Some(channel),
-                payload: Payload { kind: PayloadKind::Text, bytes },
-            });
+    fn framing(&self) -> Framing {
+        match self.decoder {
+            Decoder::Line(_) => Framing::Line,
+            Decoder::LengthPrefix(_) => Framing::LengthPrefix,
         }
     }
 }
 
-fn connect(id: u32, context: &mut Context<'_>) {
-    let ClientName { worker, session } = context.client;
-    let client = format!("{:x}-{:x}-{:x}", worker.0, session.index, session.generation);
-    let ping = context.settings.keepalive_interval;
-    json::write_connected(context.out, id, &client, ping.as_secs().max(1));
-    context.out.push(b'\n');
-    context.outputs.push(Output::Deadline(ping));
-}
-
-fn with_channel(
-    id: u32,
-    name: &str,
-    context: &mut Context<'_>,
-    request: impl FnOnce(ChannelName) -> Request,
-) {
-    match ChannelName::new(name) {
-        Ok(channel) => context.request(request(channel)),
-        Err(error) => refuse(id, CommandError::BadRequest, Some(&error.to_string()), context),
+/// Appends what `write` appends, delimited.
+pub(super) fn write_framed(framing: Framing, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    match framing {
+        Framing::Line => {
+            write(out);
+            out.push(b'\n');
+        }
+        Framing::LengthPrefix => {
+            let start = out.len();
+            out.extend_from_slice(&[0; 4]);
+            write(out);
+            let len = u32::try_from(out.len() - start - 4).expect("limits keep a reply small");
+            out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+        }
     }
 }
 
-fn done(id: u32, method: &str, context: &mut Context<'_>) {
-    if id != 0 {
-        json::write_done(context.out, id, method);
-        context.out.push(b'\n');
+/// What is said in answer to a command.
+struct Said<'a, 'c> {
+    framing: Framing,
+    context: &'a mut Context<'c>,
+}
+
+impl Said<'_, '_> {
+    fn take(&mut self, is_connected: &mut bool, command: &[u8]) {
+        let bad = CommandError::BadRequest;
+        let Command { id, method } = match json::decode_command(command) {
+            Ok(command) => command,
+            Err(error) => return self.refuse(0, error, Some("a command is one JSON object")),
+        };
+        let ticket = Ticket(id);
+        match method {
+            Method::Pong => {}
+            Method::Malformed => self.refuse(id, bad, Some("wrong parameters")),
+            Method::Unknown => self.refuse(id, CommandError::MethodNotFound, None),
+            Method::Connect if *is_connected => self.refuse(id, bad, Some("already connected")),
+            Method::Connect => {
+                *is_connected = true;
+                self.connect(id);
+            }
+            Method::Ping => self.done(id, "ping"),
+            _ if !*is_connected => self.refuse(id, bad, Some("connect first")),
+            Method::NotAvailable => self.refuse(id, CommandError::NotAvailable, None),
+            Method::Subscribe(name) => {
+                self.request(id, &name, |channel| Request::Subscribe { ticket, channel });
+            }
+            Method::Unsubscribe(name) => {
+                self.request(id, &name, |channel| Request::Unsubscribe { ticket, channel });
+            }
+            Method::Publish(name, data) => {
+                let bytes = Bytes::copy_from_slice(data);
+                self.request(id, &name, |channel| Request::Publish {
+                    ticket: Some(ticket),
+                    channel: Some(channel),
+                    payload: Payload { kind: PayloadKind::Text, bytes },
+                });
+            }
+        }
+    }
+
+    fn connect(&mut self, id: u32) {
+        let ClientName { worker, session } = self.context.client;
+        let client = format!("{:x}-{:x}-{:x}", worker.0, session.index, session.generation);
+        let ping = self.context.settings.keepalive_interval;
+        self.write(|out| json::write_connected(out, id, &client, ping.as_secs().max(1)));
+        self.context.outputs.push(Output::Deadline(ping));
+    }
+
+    fn request(&mut self, id: u32, name: &str, request: impl FnOnce(ChannelName) -> Request) {
+        match ChannelName::new(name) {
+            Ok(channel) => self.context.request(request(channel)),
+            Err(error) => self.refuse(id, CommandError::BadRequest, Some(&error.to_string())),
+        }
+    }
+
+    fn done(&mut self, id: u32, method: &str) {
+        if id != 0 {
+            self.write(|out| json::write_done(out, id, method));
+        }
+    }
+
+    fn refuse(&mut self, id: u32, error: CommandError, detail: Option<&str>) {
+        self.write(|out| json::write_error(out, id, error, detail));
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write_framed(self.framing, self.context.out, write);
     }
 }
 
-fn refuse(id: u32, error: CommandError, detail: Option<&str>, context: &mut Context<'_>) {
-    json::write_error(context.out, id, error, detail);
-    context.out.push(b'\n');
+fn too_long(bytes_max: u32) -> String {
+    format!("a command has at most {bytes_max} bytes")
 }
 
 fn error_for(refusal: Refusal) -> CommandError {

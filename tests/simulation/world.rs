@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
-use fantail::config::Config;
+use fantail::config::{Config, Framing};
 use fantail::connection::Service;
 use fantail::driver::{DriverSettings, SimulatedDriver, SimulatedNetwork, Waker};
 use fantail::hub::ChannelHash;
@@ -57,7 +57,7 @@ impl World {
                     mesh.worker(),
                     workers as u16,
                     CONNECTIONS_MAX,
-                    vec![Service::Edge, Service::Commands],
+                    vec![Service::Edge, Service::Commands(Framing::Line)],
                     hash,
                 );
                 let parts = WorkerParts {
