@@ -1,0 +1,324 @@
+//! HTTP: the routes, and what malformed requests get.
+
+use std::io::Write;
+
+use crate::support::{Client, Response, TestServer, WebSocket, on_both_drivers};
+
+const GET: &str = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n";
+
+/// A publish to channel `a` of the payload `x`, with some more headers.
+fn publish_with(headers: &str) -> String {
+    format!("POST /publish?channel=a HTTP/1.1\r\nHost: t\r\n{headers}\r\nx")
+}
+
+/// Sends bytes to a new connection; the answer has this status and the connection closes after it.
+#[track_caller]
+fn expect_refusal(server: &TestServer, request: impl AsRef<[u8]>, status: u16) -> Response {
+    let request = request.as_ref();
+    let shown = String::from_utf8_lossy(&request[..request.len().min(120)]).into_owned();
+    let mut client = Client::connect(server.edge());
+    client.send(request);
+    let response = client.read_response();
+    assert_eq!(response.status, status, "{shown:?}: {response:?}");
+    assert_eq!(response.header("connection"), Some("close"), "{shown:?}");
+    assert_eq!(response.header("content-type"), Some("application/json"), "{shown:?}");
+    let error = &response.json()["error"];
+    assert_eq!(error["status"], status, "{shown:?}");
+    assert!(error["code"].as_str().is_some_and(|code| !code.is_empty()), "{shown:?}");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains(' ')), "{shown:?}");
+    client.expect_end();
+    response
+}
+
+on_both_drivers! {
+    fn pages_answer_and_the_connection_stays(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        let live = client.get("/health/live");
+        assert_eq!((live.status, live.text()), (200, "{\"status\":\"live\"}\n"));
+        let welcome = client.get("/");
+        assert_eq!(welcome.status, 200);
+        assert!(welcome.text().contains("/publish"));
+        let metrics = client.get("/metrics");
+        assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
+        for worker in 0..2 {
+            let sample = format!("fantail_connections_accepted_total{{worker=\"{worker}\"}}");
+            assert!(metrics.text().contains(&sample));
+        }
+        assert_eq!(client.get("/health/live").status, 200);
+    }
+
+    fn a_head_request_gets_the_head_only(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Client::connect(server.edge());
+        for target in ["/health/live", "/", "/metrics"] {
+            client.send(format!("HEAD {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+            let response = client.read_response_head();
+            assert_eq!(response.status, 200);
+            assert_ne!(response.header("content-length"), Some("0"));
+        }
+        client.send("HEAD /nowhere HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert_eq!(client.read_response_head().status, 404);
+        client.expect_end();
+    }
+
+    fn http_1_0_is_closed_unless_it_asks_otherwise(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Client::connect(server.edge());
+        client.send("GET /health/live HTTP/1.0\r\n\r\n");
+        let response = client.read_response();
+        assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+        client.expect_end();
+
+        let mut client = Client::connect(server.edge());
+        for _ in 0..2 {
+            client.send("GET /health/live HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+            let response = client.read_response();
+            assert_eq!((response.status, response.header("connection")), (200, Some("keep-alive")));
+        }
+    }
+
+    fn connection_close_is_honoured(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Client::connect(server.edge());
+        client.send(format!("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n{GET}"));
+        assert_eq!(client.read_response().status, 200);
+        client.expect_end();
+    }
+
+    fn requests_in_one_write_are_answered_in_order(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        // The channels' homes are on both workers, so some answers come from the other one.
+        let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=c0&channel=c1&channel=c2&channel=c3");
+        let mut requests = Vec::new();
+        for index in 0..200 {
+            let channel = index % 4;
+            let payload = index.to_string();
+            write!(
+                requests,
+                "POST /publish?channel=c{channel} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{payload}{GET}",
+                payload.len()
+            ).unwrap();
+        }
+        requests.extend_from_slice(b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        client.send(&requests);
+        for index in 0..200_u64 {
+            let published = client.read_response();
+            assert_eq!(published.status, 200, "{published:?}");
+            assert_eq!(published.json()["offset"], index / 4 + 1);
+            assert_eq!(client.read_response().text(), "{\"status\":\"live\"}\n");
+        }
+        assert!(client.read_response().text().contains("fantail_publications_total"));
+        client.expect_end();
+        let mut got: Vec<u32> = (0..200).map(|_| subscriber.read_text().parse().unwrap()).collect();
+        for channel in 0..4 {
+            let of_channel: Vec<u32> = got.iter().copied().filter(|n| n % 4 == channel).collect();
+            assert!(of_channel.is_sorted(), "{of_channel:?}");
+        }
+        got.sort_unstable();
+        assert_eq!(got, (0..200).collect::<Vec<_>>());
+    }
+
+    fn bytes_may_come_one_at_a_time(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let mut client = Client::connect(server.edge());
+        client.send_bytewise("POST /publish?channel=%61 HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send_bytewise("5\r\nhello\r\n1;x=y\r\n!\r\n0\r\nTrailer: t\r\n\r\n");
+        client.send_bytewise(GET);
+        assert_eq!(client.read_response().json()["offset"], 1);
+        assert_eq!(client.read_response().status, 200);
+        subscriber.expect_text("hello!");
+    }
+
+    fn empty_and_largest_bodies_are_published(driver) {
+        let server = TestServer::start_with(driver, 2, |config| config.message_bytes_max = 70_000);
+        let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let mut client = Client::connect(server.edge());
+        client.publish("a", "");
+        subscriber.expect_text("");
+        let largest = "x".repeat(70_000);
+        client.publish("a", &largest);
+        subscriber.expect_text(&largest);
+        client.publish("a", [0xff, 0x00]);
+        assert_eq!(subscriber.read(), crate::support::Received::Binary(vec![0xff, 0x00]));
+        client.send("POST /publish?channel=a HTTP/1.1\r\nHost: t\r\nContent-Type: application/octet-stream\r\nContent-Length: 1\r\n\r\nx");
+        assert_eq!(client.read_response().status, 200);
+        assert_eq!(subscriber.read(), crate::support::Received::Binary(b"x".to_vec()));
+    }
+
+    fn a_client_that_expects_100_gets_it(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        for _ in 0..2 {
+            client.send("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+            assert_eq!(client.read_response_head().status, 100);
+            client.send("hello");
+            assert_eq!(client.read_response().status, 200);
+        }
+        client.send("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n");
+        assert_eq!(client.read_response().status, 413);
+        client.expect_end();
+    }
+
+    fn a_half_closed_client_gets_its_answers(driver) {
+        let server = TestServer::start(driver, 2);
+        for channel in ["a", "b", "c", "d"] {
+            let mut client = Client::connect(server.edge());
+            let publish = format!("POST /publish?channel={channel} HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx");
+            client.send(publish.repeat(3) + "GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n" + GET);
+            client.end();
+            for _ in 0..5 {
+                assert_eq!(client.read_response().status, 200);
+            }
+            client.expect_end();
+        }
+    }
+
+    fn a_head_that_smuggles_gets_400(driver) {
+        let server = TestServer::start(driver, 1);
+        for headers in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
+            "Content-Length: 1\r\nContent-Length: 1\r\n",
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
+            "Content-Length: 1, 1\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: 0x1\r\n",
+            "Content-Length: 1 1\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 99999999999999999999999\r\n",
+            "Content-Length : 1\r\n",
+            "Content-Length\t: 1\r\n",
+            " Content-Length: 1\r\n",
+            "X: a\r\n b\r\nContent-Length: 1\r\n",
+            "X: a\r\n\tb\r\nContent-Length: 1\r\n",
+            "Content-Length: 1\n",
+            "X: a\nContent-Length: 1\r\n",
+            "X: a\rContent-Length: 1\r\n",
+            "X: a\0b\r\nContent-Length: 1\r\n",
+            "X: a\u{7f}b\r\nContent-Length: 1\r\n",
+            ": a\r\nContent-Length: 1\r\n",
+            "X\r\nContent-Length: 1\r\n",
+            "X(: a\r\nContent-Length: 1\r\n",
+            "Host: u\r\nContent-Length: 1\r\n",
+        ] {
+            expect_refusal(&server, publish_with(headers), 400);
+        }
+    }
+
+    fn a_malformed_chunk_gets_400(driver) {
+        let server = TestServer::start(driver, 1);
+        for body in ["x\r\n", "\r\n", "-1\r\n", "0x1\r\na\r\n", "1\na\r\n", "1\r\nab\r\n", "1\r\na\n",
+            "11111111111111111\r\n", "1 \0\r\n", "0\r\nbad trailer\r\n\r\n", "0\r\n\n"] {
+            let head = "POST /publish HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
+            expect_refusal(&server, format!("{head}{body}"), 400);
+        }
+    }
+
+    fn a_malformed_request_line_or_host_gets_400(driver) {
+        let server = TestServer::start(driver, 1);
+        for request in [
+            "GET\r\n\r\n",
+            "GET /\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: t\r\n\r\n",
+            "GET / HTTP/1.1 \r\nHost: t\r\n\r\n",
+            " GET / HTTP/1.1\r\nHost: t\r\n\r\n",
+            "GET nowhere HTTP/1.1\r\nHost: t\r\n\r\n",
+            "GET / HTTP/1.1\nHost: t\n\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "POST /publish?channel=%zz HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx",
+            "POST /publish?channel=%ff HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx",
+            "POST /publish?channel= HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx",
+            "POST /publish?channel=a&channel=b HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx",
+            "GET /health/live HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx",
+            "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
+        ] {
+            expect_refusal(&server, request, 400);
+        }
+        let long = format!("POST /publish?channel={} HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx", "x".repeat(256));
+        assert_eq!(expect_refusal(&server, long, 400).json()["error"]["code"], "channel_invalid");
+    }
+
+    fn what_is_not_offered_gets_404_405_501_505(driver) {
+        let server = TestServer::start(driver, 1);
+        expect_refusal(&server, "GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n", 404);
+        expect_refusal(&server, "GET /health HTTP/1.1\r\nHost: t\r\n\r\n", 404);
+        for (request, allow) in [
+            ("DELETE / HTTP/1.1\r\nHost: t\r\n\r\n", "GET, HEAD"),
+            ("POST /metrics HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", "GET, HEAD"),
+            ("GET /publish HTTP/1.1\r\nHost: t\r\n\r\n", "POST"),
+        ] {
+            assert_eq!(expect_refusal(&server, request, 405).header("allow"), Some(allow));
+        }
+        expect_refusal(&server, "DANCE / HTTP/1.1\r\nHost: t\r\n\r\n", 501);
+        expect_refusal(&server, "CONNECT t:80 HTTP/1.1\r\nHost: t\r\n\r\n", 501);
+        expect_refusal(&server, publish_with("Transfer-Encoding: gzip\r\n"), 501);
+        expect_refusal(&server, publish_with("Transfer-Encoding: gzip, chunked\r\n"), 501);
+        for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/0.9"] {
+            expect_refusal(&server, format!("GET / {version}\r\nHost: t\r\n\r\n"), 505);
+        }
+    }
+
+    fn what_is_too_large_gets_411_413_414_431(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.message_bytes_max = 1000);
+        expect_refusal(&server, "POST /publish HTTP/1.1\r\nHost: t\r\n\r\n", 411);
+        let head = "POST /publish HTTP/1.1\r\nHost: t\r\n";
+        expect_refusal(&server, format!("{head}Content-Length: 1001\r\n\r\n"), 413);
+        let chunks = format!("{head}Transfer-Encoding: chunked\r\n\r\n3e8\r\n{}\r\n1\r\nx\r\n", "x".repeat(1000));
+        expect_refusal(&server, chunks, 413);
+        expect_refusal(&server, format!("GET /{} HTTP/1.1\r\nHost: t\r\n\r\n", "x".repeat(8000)), 414);
+        expect_refusal(&server, format!("GET / HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "x".repeat(17_000)), 431);
+        expect_refusal(&server, format!("GET / HTTP/1.1\r\nHost: t\r\n{}\r\n", "X: y\r\n".repeat(64)), 431);
+        // At each limit.
+        let mut client = Client::connect(server.edge());
+        client.publish("a", "x".repeat(1000));
+        assert_eq!(client.get(&format!("/?{}", "x".repeat(7998))).status, 200);
+        client.send(format!("GET / HTTP/1.1\r\nHost: t\r\n{}\r\n", "X: y\r\n".repeat(63)));
+        assert_eq!(client.read_response().status, 200);
+    }
+
+    fn a_websocket_handshake_that_cannot_be_gets_426_405_or_400(driver) {
+        let server = TestServer::start(driver, 1);
+        let request = WebSocket::request("/ws?channel=a");
+        for (from, to, status) in [
+            ("Sec-WebSocket-Version: 13\r\n", "Sec-WebSocket-Version: 8\r\n", 426),
+            ("Sec-WebSocket-Version: 13\r\n", "", 426),
+            ("Upgrade: websocket\r\n", "", 426),
+            ("Upgrade: websocket\r\n", "Upgrade: h2c\r\n", 426),
+            ("Connection: Upgrade\r\n", "", 426),
+            ("GET ", "POST ", 405),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "short", 400),
+            ("HTTP/1.1", "HTTP/1.0", 400),
+            ("channel=a", "channel=", 400),
+            ("channel=a", "channel=%ff", 400),
+        ] {
+            let response = expect_refusal(&server, request.replace(from, to), status);
+            if status == 426 {
+                assert_eq!(response.header("sec-websocket-version"), Some("13"));
+                assert_eq!(response.header("upgrade"), Some("websocket"));
+            }
+            if status == 405 {
+                assert_eq!(response.header("allow"), Some("GET"));
+            }
+        }
+    }
+
+    fn one_bad_client_does_not_disturb_another(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut good = Client::connect(server.edge());
+        let noise: Vec<u8> = (0..50_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        for start in 0..50 {
+            let mut bad = Client::connect(server.edge());
+            bad.send(&noise[start * 1000..(start + 1) * 1000]);
+            bad.end();
+            bad.expect_gone();
+            assert_eq!(good.get("/health/live").status, 200);
+        }
+        assert!(server.sum(|counters| &counters.http_errors) > 0);
+    }
+}

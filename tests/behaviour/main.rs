@@ -1,0 +1,22 @@
+//! What clients see of a running server, over real sockets, on both drivers.
+//!
+//! | module | about |
+//! |---|---|
+//! | `http` | requests, answers, each refusal; the pages |
+//! | `websocket` | plain WebSockets: chat, frames in every shape, each fault |
+//! | `tcp` | the command protocol, one JSON object a line |
+//! | `echo` | the echo services, and many clients at once |
+//! | `limits` | deadlines, slow consumers, too many of something |
+//! | `fan_out` | nothing lost, nothing twice, nothing out of order |
+//! | `shutdown` | signals, goodbyes, exit codes, what start says |
+
+mod echo;
+mod fan_out;
+mod http;
+mod limits;
+mod shutdown;
+mod tcp;
+mod websocket;
+
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,215 @@
+//! The command protocol: one JSON object a line.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, WebSocket, on_both_drivers};
+
+/// A client that has connected.
+#[track_caller]
+fn connected(server: &TestServer) -> Client {
+    let mut client = Client::connect(server.commands());
+    let reply = client.command(&json!({"id": 1, "connect": {}}));
+    assert_eq!(reply["id"], 1, "{reply}");
+    client
+}
+
+/// One that has subscribed.
+#[track_caller]
+fn subscribed(server: &TestServer, channel: &str) -> Client {
+    let mut client = connected(server);
+    let reply = client.command(&json!({"id": 2, "subscribe": {"channel": channel}}));
+    assert_eq!((&reply["id"], &reply["subscribe"]["offset"]), (&json!(2), &json!(0)), "{reply}");
+    client
+}
+
+#[track_caller]
+fn expect_push(client: &mut Client, channel: &str, data: Value, offset: u64) {
+    let push = client.read_json();
+    assert_eq!(
+        push,
+        json!({"push": {"channel": channel, "pub": {"data": data, "offset": offset}}})
+    );
+}
+
+/// The reply to a command is an error with this code, and says something beside the code.
+#[track_caller]
+fn expect_error(reply: &Value, id: Option<u32>, code: u32) {
+    assert_eq!(reply.get("id").cloned(), id.map(Value::from), "{reply}");
+    assert_eq!(reply["error"]["code"], code, "{reply}");
+    assert!(reply["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{reply}");
+}
+
+on_both_drivers! {
+    fn a_session_from_connect_to_unsubscribe(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.commands());
+        let hello = client.command(&json!({"id": 1, "connect": {}}));
+        assert!(hello["connect"]["client"].as_str().is_some_and(|name| !name.is_empty()), "{hello}");
+        assert!(hello["connect"]["version"].as_str().is_some_and(|v| v.starts_with("fantail")));
+        assert_eq!(hello["connect"]["ping"], 25);
+        for (index, channel) in ["a", "b", "c", "é"].into_iter().enumerate() {
+            let id = 10 + index;
+            let reply = client.command(&json!({"id": id, "subscribe": {"channel": channel}}));
+            assert_eq!((&reply["id"], &reply["subscribe"]["offset"]), (&json!(id), &json!(0)));
+            client.send(format!("{}\n", json!({"id": 20, "publish": {"channel": channel, "data": {"n": [1, "x"]}}})));
+            let (mut replies, mut pushes) = (0, 0);
+            for _ in 0..2 {
+                let line = client.read_json();
+                if line == json!({"id": 20, "publish": {}}) { replies += 1 }
+                if line == json!({"push": {"channel": channel, "pub": {"data": {"n": [1, "x"]}, "offset": 1}}}) { pushes += 1 }
+            }
+            assert_eq!((replies, pushes), (1, 1));
+            assert_eq!(client.command(&json!({"id": 30, "unsubscribe": {"channel": channel}})), json!({"id": 30, "unsubscribe": {}}));
+            assert_eq!(client.command(&json!({"id": 31, "publish": {"channel": channel, "data": 1}})), json!({"id": 31, "publish": {}}));
+        }
+        assert_eq!(client.command(&json!({"id": 40, "ping": {}})), json!({"id": 40, "ping": {}}));
+        // A pong has no reply; neither has an empty line.
+        client.send("{}\n\n\r\n");
+        assert_eq!(client.command(&json!({"id": 41, "ping": {}})), json!({"id": 41, "ping": {}}));
+    }
+
+    fn commands_may_share_a_write_or_come_bytewise(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.commands());
+        let session = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\r\n\
+                       {\"id\":3,\"publish\":{\"channel\":\"a\",\"data\":\"x\"}}\n{\"id\":4,\"ping\":{}}\n";
+        for _ in 0..2 {
+            client.send(session);
+            let mut lines: Vec<Value> = (0..5).map(|_| client.read_json()).collect();
+            lines.sort_by_key(|line| line["id"].as_u64());
+            assert_eq!(lines[0]["push"]["pub"]["data"], "x");
+            let ids: Vec<_> = lines[1..].iter().map(|line| line["id"].as_u64()).collect();
+            assert_eq!(ids, [Some(1), Some(2), Some(3), Some(4)]);
+            client = Client::connect(server.commands());
+        }
+        client.send_bytewise(session);
+        for _ in 0..5 {
+            client.read_json();
+        }
+    }
+
+    fn pushes_come_in_order_whatever_the_payload(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut clients = [subscribed(&server, "a"), subscribed(&server, "a"), subscribed(&server, "a")];
+        let mut http = Client::connect(server.edge());
+        http.publish("a", "{\"x\":\n 1}");
+        http.publish("a", "two\nlines");
+        http.publish("a", [0xff, 0x00]);
+        http.publish("a", "");
+        for client in &mut clients {
+            expect_push(client, "a", json!({"x": 1}), 1);
+            expect_push(client, "a", json!("two\nlines"), 2);
+            expect_push(client, "a", json!("/wA="), 3);
+            expect_push(client, "a", json!(""), 4);
+        }
+        let mut sender = WebSocket::connect(server.edge(), "/ws?channel=a");
+        for n in 5..500 {
+            sender.send_text(&n.to_string());
+        }
+        for client in &mut clients {
+            for n in 5..500 {
+                expect_push(client, "a", json!(n), n);
+            }
+        }
+    }
+
+    fn what_is_no_command_gets_an_error_and_the_session_goes_on(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = connected(&server);
+        for line in ["hello", "[]", "{", "{\"id\":-1}", "{\"id\":1,\"ping\":{},\"connect\":{}}", "\"", "null", "{}}"] {
+            client.send(format!("{line}\n"));
+            expect_error(&client.read_json(), None, 107);
+        }
+        client.send([b'{', 0xff, b'}', b'\n']);
+        expect_error(&client.read_json(), None, 107);
+        client.send("[".repeat(100_000) + "\n");
+        expect_error(&client.read_json(), None, 107);
+        client.send("{\"id\":7,\"publish\":{\"channel\":\"a\",\"data\":".to_owned() + &"[".repeat(100_000) + "}}\n");
+        expect_error(&client.read_json(), None, 107);
+        for (command, code) in [
+            (json!({"id": 5, "dance": {}}), 104),
+            (json!({"id": 5, "rpc": {"method": "x"}}), 108),
+            (json!({"id": 5, "connect": {}}), 107),
+            (json!({"id": 5, "subscribe": {}}), 107),
+            (json!({"id": 5, "subscribe": {"channel": 1}}), 107),
+            (json!({"id": 5, "subscribe": {"channel": ""}}), 107),
+            (json!({"id": 5, "subscribe": {"channel": "x".repeat(256)}}), 107),
+            (json!({"id": 5, "publish": {"channel": "a"}}), 107),
+            (json!({"id": 5, "publish": {"channel": "", "data": 1}}), 107),
+            (json!({"id": 5, "unsubscribe": {"channel": "never"}}), 103),
+        ] {
+            expect_error(&client.command(&command), Some(5), code);
+        }
+        assert_eq!(client.command(&json!({"id": 6, "ping": {}}))["id"], 6);
+    }
+
+    fn before_connect_only_connect_is_done(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Client::connect(server.commands());
+        for command in [
+            json!({"id": 3, "subscribe": {"channel": "a"}}),
+            json!({"id": 3, "publish": {"channel": "a", "data": 1}}),
+            json!({"id": 3, "unsubscribe": {"channel": "a"}}),
+        ] {
+            let reply = client.command(&command);
+            expect_error(&reply, Some(3), 107);
+            assert!(reply["error"]["message"].as_str().unwrap().contains("connect"), "{reply}");
+        }
+        assert_eq!(client.command(&json!({"id": 4, "connect": {}}))["id"], 4);
+    }
+
+    fn a_line_past_the_limit_gets_an_error_and_the_next_is_heard(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.message_bytes_max = 100_000);
+        let mut client = connected(&server);
+        for _ in 0..3 {
+            client.send("x".repeat(150_000));
+            expect_error(&client.read_json(), None, 106);
+            client.send("x".repeat(150_000) + "\n");
+            assert_eq!(client.command(&json!({"id": 6, "ping": {}}))["id"], 6);
+        }
+        let padding = 100_000 - "{\"id\":7,\"ping\":{}}".len();
+        client.send(format!("{{\"id\":7,{}\"ping\":{{}}}}\n", " ".repeat(padding)));
+        assert_eq!(client.read_json()["id"], 7);
+        client.send(format!("{{\"id\":7,{}\"ping\":{{}}}}\n", " ".repeat(padding + 1)));
+        expect_error(&client.read_json(), None, 106);
+    }
+
+    fn subscriptions_are_counted_and_are_distinct(driver) {
+        let server = TestServer::start_with(driver, 2, |config| config.subscriptions_max = 3);
+        let mut client = connected(&server);
+        let subscribe = |channel: &str| json!({"id": 5, "subscribe": {"channel": channel}});
+        for channel in ["a", "b", "c"] {
+            assert!(client.command(&subscribe(channel)).get("subscribe").is_some());
+        }
+        expect_error(&client.command(&subscribe("a")), Some(5), 105);
+        expect_error(&client.command(&subscribe("d")), Some(5), 106);
+        client.command(&json!({"id": 6, "unsubscribe": {"channel": "b"}}));
+        assert!(client.command(&subscribe("d")).get("subscribe").is_some());
+    }
+
+    fn a_half_closed_client_gets_its_replies(driver) {
+        let server = TestServer::start(driver, 2);
+        for channel in ["a", "b", "c", "d"] {
+            let mut client = Client::connect(server.commands());
+            client.send(format!(
+                "{}\n{}\n{}\n",
+                json!({"id": 1, "connect": {}}),
+                json!({"id": 2, "subscribe": {"channel": channel}}),
+                json!({"id": 3, "publish": {"channel": channel, "data": "x"}})
+            ));
+            client.end();
+            let text = String::from_utf8(client.read_to_end()).unwrap();
+            for part in ["\"id\":1", "\"id\":2", "\"id\":3", "\"data\":\"x\""] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+        }
+    }
+
+    fn a_line_without_its_end_is_no_command(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = connected(&server);
+        client.send("{\"id\":5,\"ping\":{}}");
+        client.end();
+        client.expect_end();
+    }
+}

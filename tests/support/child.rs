@@ -1,0 +1,158 @@
+//! The program in a process of its own, for what concerns the whole process: signals, limits, exit codes.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use fantail::config::DriverChoice;
+
+use super::PATIENCE;
+
+/// A running `fantail`, killed when it is dropped.
+#[derive(Debug)]
+pub struct Child {
+    child: std::process::Child,
+    /// Where it serves, in the order that it says.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The name of a driver on the command line.
+fn name(driver: DriverChoice) -> &'static str {
+    match driver {
+        DriverChoice::Auto => "auto",
+        DriverChoice::IoUring => "io_uring",
+        DriverChoice::Epoll => "epoll",
+    }
+}
+
+impl Child {
+    /// Starts it with `--listen` and `--tcp` on free ports and with more arguments, and waits until it serves.
+    #[track_caller]
+    pub fn start(driver: DriverChoice, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fantail"))
+            .args(["--driver", name(driver), "--listen", "127.0.0.1:0", "--tcp", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program is built with the tests");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let mut addresses = Vec::new();
+        loop {
+            let mut line = String::new();
+            if lines.read_line(&mut line).expect("text") == 0 {
+                panic!("it did not start: {:?}", finish(child));
+            }
+            let word = line.split_whitespace().next().unwrap_or_default();
+            if let Some((_, address)) = word.split_once("://") {
+                addresses.push(address.parse().expect("an address"));
+            }
+            if line.starts_with("This host's") {
+                break;
+            }
+        }
+        Self { child, addresses }
+    }
+
+    /// HTTP and WebSocket.
+    pub fn edge(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// The command protocol.
+    pub fn commands(&self) -> SocketAddr {
+        self.addresses[1]
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> libc::pid_t {
+        libc::pid_t::try_from(self.child.id()).expect("process ids are small")
+    }
+
+    /// Sends it a signal.
+    #[expect(unsafe_code, reason = "signals have no safe wrapper")]
+    pub fn signal(&self, signal: libc::c_int) {
+        // SAFETY: kill takes no pointers; the child has not been waited for, so its id is still its own.
+        assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
+    }
+
+    /// Sets how many files it may open from now on.
+    #[expect(unsafe_code, reason = "limits of another process have no safe wrapper")]
+    pub fn limit_files(&self, files: libc::rlim_t) {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: both pointers are valid or null for the call; the child has not been waited for.
+        let result = unsafe {
+            libc::prlimit(self.pid(), libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit)
+        };
+        assert_eq!(result, 0);
+        limit.rlim_cur = files.min(limit.rlim_max);
+        // SAFETY: as above.
+        let result = unsafe {
+            libc::prlimit(self.pid(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+        };
+        assert_eq!(result, 0);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < until, "it does not end");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Both fail if it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the program to its end.
+#[track_caller]
+pub fn run(arguments: &[&str]) -> Ended {
+    let child = Command::new(env!("CARGO_BIN_EXE_fantail"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program is built with the tests");
+    let until = Instant::now() + PATIENCE;
+    let mut child = child;
+    while child.try_wait().expect("it is our child").is_none() {
+        if Instant::now() > until {
+            let _ = child.kill();
+            panic!("it does not end: {:?}", finish(child));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    finish(child)
+}
+
+fn finish(mut child: std::process::Child) -> Ended {
+    let read = |pipe: Option<&mut dyn Read>| {
+        let mut text = String::new();
+        pipe.map(|pipe| pipe.read_to_string(&mut text));
+        text
+    };
+    let stdout = read(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read));
+    let stderr = read(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read));
+    Ended { status: child.wait().expect("it is our child"), stdout, stderr }
+}

@@ -1,0 +1,296 @@
+//! A client that speaks raw bytes, and reads HTTP answers and lines.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// One connection. Dropping it ends it in both directions, also where a copy of its descriptor lives on: a worker that
+/// was started meanwhile has copies of all descriptors of this process.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    #[track_caller]
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("connects");
+        stream.set_nodelay(true).expect("no delay");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        Self { stream, received: Vec::new() }
+    }
+
+    /// A client whose kernel takes little before the server notices that it does not read.
+    #[track_caller]
+    pub fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        )
+        .expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        socket.connect(&address.into()).expect("connects");
+        let stream: TcpStream = socket.into();
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        Self { stream, received: Vec::new() }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("the server takes it");
+    }
+
+    /// Sends each byte on its own.
+    #[track_caller]
+    pub fn send_bytewise(&mut self, bytes: impl AsRef<[u8]>) {
+        for byte in bytes.as_ref() {
+            self.send([*byte]);
+        }
+    }
+
+    /// Sends what the other end takes without waiting; returns how much that was.
+    pub fn send_some(&mut self, bytes: &[u8]) -> usize {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let mut sent = 0;
+        let quiet_since = Instant::now();
+        while sent < bytes.len() && quiet_since.elapsed() < PATIENCE {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("sending: {error}"),
+            }
+        }
+        self.stream.set_nonblocking(false).expect("a socket");
+        sent
+    }
+
+    /// Closes the sending half.
+    pub fn end(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("shuts down");
+    }
+
+    /// Resets the connection, whoever holds copies of its descriptor.
+    #[expect(unsafe_code, reason = "disconnecting has no safe wrapper")]
+    pub fn reset(self) {
+        let unspecified =
+            libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+        let len = libc::socklen_t::try_from(size_of_val(&unspecified)).expect("small");
+        // SAFETY: the descriptor is open, and the address is valid for the length given with it.
+        let result = unsafe { libc::connect(self.stream.as_raw_fd(), &raw const unspecified, len) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// Receives something more; `false` at the end.
+    #[track_caller]
+    fn receive(&mut self) -> bool {
+        let mut buffer = [0; 64 * 1024];
+        let received = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received,
+            }
+        };
+        let count = received.unwrap_or_else(|error| {
+            let so_far = String::from_utf8_lossy(&self.received);
+            panic!("receiving: {error}; so far: {}", &so_far[..so_far.len().min(500)])
+        });
+        self.received.extend_from_slice(&buffer[..count]);
+        count > 0
+    }
+
+    #[track_caller]
+    fn receive_more(&mut self, for_what: &str) {
+        if !self.receive() {
+            let so_far = String::from_utf8_lossy(&self.received);
+            panic!(
+                "the server closed before {for_what}; so far: {}",
+                &so_far[..so_far.len().min(500)]
+            );
+        }
+    }
+
+    #[track_caller]
+    pub fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.received.len() < count {
+            self.receive_more("all bytes came");
+        }
+        self.received.drain(..count).collect()
+    }
+
+    /// Whatever comes next, at least one byte.
+    #[track_caller]
+    pub fn read_some(&mut self) -> Vec<u8> {
+        if self.received.is_empty() {
+            self.receive_more("anything came");
+        }
+        std::mem::take(&mut self.received)
+    }
+
+    /// Up to and with an end.
+    #[track_caller]
+    pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut searched = 0;
+        loop {
+            let found = self.received[searched..].windows(end.len()).position(|piece| piece == end);
+            if let Some(at) = found {
+                return self.read_exactly(searched + at + end.len());
+            }
+            searched = (self.received.len() + 1).saturating_sub(end.len());
+            self.receive_more("what ends it came");
+        }
+    }
+
+    /// One line as JSON.
+    #[track_caller]
+    pub fn read_json(&mut self) -> Value {
+        let line = self.read_until(b"\n");
+        serde_json::from_slice(&line)
+            .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(&line)))
+    }
+
+    /// All that comes until the server closes in an orderly way.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        while self.receive() {}
+        std::mem::take(&mut self.received)
+    }
+
+    /// The server closes without saying more.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        let rest = self.read_to_end();
+        assert!(rest.is_empty(), "before the end came: {}", String::from_utf8_lossy(&rest));
+    }
+
+    /// The connection is over, orderly or not; what came before does not matter.
+    #[track_caller]
+    pub fn expect_gone(&mut self) {
+        let mut buffer = [0; 64 * 1024];
+        let until = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < until, "bytes keep coming");
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    panic!("the server keeps the connection")
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Nothing comes for a while. Only for what must not happen: it costs that while.
+    #[track_caller]
+    pub fn expect_silence(&mut self, while_: Duration) {
+        assert!(self.received.is_empty(), "{}", String::from_utf8_lossy(&self.received));
+        self.stream.set_read_timeout(Some(while_)).expect("a timeout");
+        let mut buffer = [0; 1024];
+        match self.stream.read(&mut buffer) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            other => panic!("{other:?}: {}", String::from_utf8_lossy(&buffer)),
+        }
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    }
+
+    /// One HTTP answer with its body.
+    #[track_caller]
+    pub fn read_response(&mut self) -> Response {
+        let response = self.read_response_head();
+        let length = response
+            .header("content-length")
+            .map_or(0, |length| length.parse().expect("a length is a number"));
+        Response { body: self.read_exactly(length), ..response }
+    }
+
+    /// One HTTP answer without its body: an interim one, one to HEAD, or an upgrade.
+    #[track_caller]
+    pub fn read_response_head(&mut self) -> Response {
+        let head = String::from_utf8(self.read_until(b"\r\n\r\n")).expect("a head is text");
+        let mut lines = head.trim_end().split("\r\n");
+        let status_line = lines.next().expect("a status line");
+        assert!(status_line.starts_with("HTTP/1.1 "), "{head}");
+        let status = status_line[9..12].parse().expect("a status");
+        let headers = lines
+            .map(|line| {
+                let (name, value) = line.split_once(": ").expect("a header");
+                (name.to_ascii_lowercase(), value.to_owned())
+            })
+            .collect();
+        Response { status, headers, body: Vec::new() }
+    }
+
+    /// A GET on a connection that stays.
+    #[track_caller]
+    pub fn get(&mut self, target: &str) -> Response {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        self.read_response()
+    }
+
+    /// Publishes through HTTP and waits for the answer.
+    #[track_caller]
+    pub fn publish(&mut self, channel: &str, payload: impl AsRef<[u8]>) -> Value {
+        let payload = payload.as_ref();
+        let len = payload.len();
+        self.send(format!(
+            "POST /publish?channel={channel} HTTP/1.1\r\nHost: t\r\nContent-Length: {len}\r\n\r\n"
+        ));
+        self.send(payload);
+        let response = self.read_response();
+        assert_eq!(response.status, 200, "{response:?}");
+        response.json()
+    }
+
+    /// Sends a command and gives the next line.
+    #[track_caller]
+    pub fn command(&mut self, command: &Value) -> Value {
+        self.send(format!("{command}\n"));
+        self.read_json()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It fails where the connection is over already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body is text")
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+}

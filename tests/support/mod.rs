@@ -1,0 +1,53 @@
+//! What the behaviour tests share: a server in this process or in a child, and clients that speak raw bytes, HTTP and
+//! WebSocket.
+//!
+//! Nothing here sleeps to synchronise. Every wait is for something that the server does, and [`PATIENCE`] is when it
+//! counts as a failure.
+
+mod child;
+mod client;
+mod server;
+mod websocket;
+
+pub use child::{Child, run};
+pub use client::{Client, Response};
+pub use server::{EPOLL, IO_URING, TestServer, runs_here};
+pub use websocket::{Received, WebSocket, masked, unmasked};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before it is a failure.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes two named tests of each function, one for each driver: `name::io_uring` and `name::epoll`.
+macro_rules! on_both_drivers {
+    ($($(#[$attribute:meta])* fn $name:ident($driver:ident) $body:block)*) => {$(
+        $(#[$attribute])*
+        fn $name($driver: fantail::config::DriverChoice) $body
+
+        mod $name {
+            #[test]
+            fn io_uring() {
+                if crate::support::runs_here(crate::support::IO_URING) {
+                    super::$name(crate::support::IO_URING);
+                }
+            }
+
+            #[test]
+            fn epoll() {
+                super::$name(crate::support::EPOLL);
+            }
+        }
+    )*};
+}
+pub(crate) use on_both_drivers;
+
+/// Waits until something holds that no message announces: a counter, as a rule.
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "waited {PATIENCE:?} for: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

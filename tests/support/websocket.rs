@@ -1,0 +1,158 @@
+//! A WebSocket client that can also do what a client must not.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use fantail::protocol::websocket::{
+    Limits, Message, MessageDecoder, OpCode, Role, write_header, write_masked_frame,
+};
+
+use super::{Client, Response};
+
+/// What a client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>, String),
+}
+
+/// One WebSocket.
+#[derive(Debug)]
+pub struct WebSocket {
+    pub client: Client,
+    decoder: MessageDecoder,
+    received: VecDeque<Received>,
+}
+
+const LIMITS: Limits = Limits { role: Role::Client, message_bytes_max: 64 << 20 };
+
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// One frame as a client sends it.
+pub fn masked(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write_masked_frame(&mut frame, opcode, payload, MASK);
+    if !fin {
+        frame[0] &= 0x7f;
+    }
+    frame
+}
+
+/// The same without its mask.
+pub fn unmasked(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write_header(&mut frame, opcode, true, payload.len());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+impl WebSocket {
+    #[track_caller]
+    pub fn connect(address: SocketAddr, target: &str) -> Self {
+        let mut socket = Self::over(Client::connect(address));
+        socket.client.send(Self::request(target));
+        socket.read_upgrade();
+        socket
+    }
+
+    /// A WebSocket over a connection whose handshake the caller makes.
+    pub fn over(client: Client) -> Self {
+        Self { client, decoder: MessageDecoder::new(), received: VecDeque::new() }
+    }
+
+    /// The handshake of RFC 6455 1.3.
+    pub fn request(target: &str) -> String {
+        format!(
+            "GET {target} HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+    }
+
+    #[track_caller]
+    pub fn read_upgrade(&mut self) -> Response {
+        let response = self.client.read_response_head();
+        assert_eq!(response.status, 101, "{response:?}");
+        assert_eq!(response.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        response
+    }
+
+    #[track_caller]
+    pub fn send_frame(&mut self, fin: bool, opcode: OpCode, payload: &[u8]) {
+        self.client.send(masked(fin, opcode, payload));
+    }
+
+    #[track_caller]
+    pub fn send_text(&mut self, text: &str) {
+        self.send_frame(true, OpCode::Text, text.as_bytes());
+    }
+
+    #[track_caller]
+    pub fn send_binary(&mut self, bytes: &[u8]) {
+        self.send_frame(true, OpCode::Binary, bytes);
+    }
+
+    /// A close frame with a code.
+    #[track_caller]
+    pub fn send_close(&mut self, code: u16) {
+        self.send_frame(true, OpCode::Close, &code.to_be_bytes());
+    }
+
+    /// The next message or control frame.
+    #[track_caller]
+    pub fn read(&mut self) -> Received {
+        while self.received.is_empty() {
+            let mut bytes = self.client.read_some();
+            self.decode(&mut bytes);
+        }
+        self.received.pop_front().expect("there is one")
+    }
+
+    fn decode(&mut self, mut bytes: &mut [u8]) {
+        while let Some(message) =
+            self.decoder.next(&mut bytes, &LIMITS).expect("the server keeps to the protocol")
+        {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text is UTF-8");
+            self.received.push_back(match message {
+                Message::Text(bytes) => Received::Text(text(bytes)),
+                Message::Binary(bytes) => Received::Binary(bytes.to_vec()),
+                Message::Ping(bytes) => Received::Ping(bytes.to_vec()),
+                Message::Pong(bytes) => Received::Pong(bytes.to_vec()),
+                Message::Close { code, reason } => Received::Close(code, reason.to_owned()),
+            });
+        }
+    }
+
+    #[track_caller]
+    pub fn read_text(&mut self) -> String {
+        match self.read() {
+            Received::Text(text) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn expect_text(&mut self, text: &str) {
+        assert_eq!(self.read(), Received::Text(text.to_owned()));
+    }
+
+    /// The server's goodbye: its close frame comes next, then the end.
+    #[track_caller]
+    pub fn expect_close(&mut self, code: u16) {
+        match self.read() {
+            Received::Close(Some(got), reason) => assert_eq!(got, code, "{reason}"),
+            other => panic!("{other:?}, not a close with {code}"),
+        }
+        assert_eq!(self.received, [], "nothing follows a close");
+        self.client.expect_end();
+    }
+
+    /// A ping comes back at once: whatever was sent before it has been taken.
+    #[track_caller]
+    pub fn round_trip(&mut self) {
+        self.send_frame(true, OpCode::Ping, b"there?");
+        assert_eq!(self.read(), Received::Pong(b"there?".to_vec()));
+    }
+}
