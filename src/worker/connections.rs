@@ -185,7 +185,7 @@ impl Connections {
     /// Messages from another worker, or this one.
     pub fn handle_messages(&mut self, messages: Vec<HubMessage>) {
         for message in messages {
-            self.hub.handle_message(message, &mut self.hub_outputs);
+            self.handle_message(message);
         }
         self.carry();
     }
@@ -493,10 +493,7 @@ impl Connections {
         while let Some(output) = self.hub_outputs.pop_front() {
             match output {
                 hub::Output::Send { to, message } if to == self.settings.hub.worker => {
-                    if matches!(message, HubMessage::Publish { .. }) {
-                        self.counters.publications.add(1);
-                    }
-                    self.hub.handle_message(message, &mut self.hub_outputs);
+                    self.handle_message(message);
                 }
                 hub::Output::Send { to, message } => self.mesh.send(to, message),
                 hub::Output::Reply { session, ticket, reply } => {
@@ -504,6 +501,13 @@ impl Connections {
                 }
             }
         }
+    }
+
+    fn handle_message(&mut self, message: HubMessage) {
+        if matches!(message, HubMessage::Publish { .. }) {
+            self.counters.publications.add(1);
+        }
+        self.hub.handle_message(message, &mut self.hub_outputs);
     }
 
     fn reply(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) {
