@@ -38,3 +38,15 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         Some(Command::Serve(serve)) => serve::run(serve),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_command_line_has_no_contradictions() {
+        Arguments::command().debug_assert();
+    }
+}

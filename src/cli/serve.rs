@@ -11,6 +11,7 @@ use fantail::server::{Server, wait_for_signal};
 
 /// What can be chosen. Every default stands in `Config`.
 #[derive(Args, Debug)]
+#[group(skip)]
 pub struct Arguments {
     /// HTTP and WebSocket address; may be given more than once [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
