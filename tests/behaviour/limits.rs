@@ -1,1 +1,347 @@
-//! soon
+//! Deadlines, slow consumers, and too many of something.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use fantail::message::CloseReason;
+use fantail::protocol::websocket::OpCode;
+
+use crate::support::{
+    Child, Client, Received, TestServer, WebSocket, masked, on_both_drivers, wait_until,
+};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+on_both_drivers! {
+    fn a_silent_client_is_gone_at_the_handshake_deadline(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.handshake_timeout = SHORT);
+        let began = Instant::now();
+        let mut clients = [server.edge(), server.echo()].map(Client::connect);
+        let mut commands = Client::connect(server.commands());
+        for client in &mut clients {
+            client.expect_end();
+        }
+        let push = commands.read_json();
+        assert_eq!(push["push"]["disconnect"]["code"], 3502, "{push}");
+        commands.expect_end();
+        assert!(began.elapsed() >= SHORT);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(server.closed(CloseReason::HandshakeTimeout), 3);
+    }
+
+    fn a_client_that_drips_bytes_is_gone_at_the_handshake_deadline(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.handshake_timeout = SHORT);
+        let mut http = Client::connect(server.edge());
+        let mut commands = Client::connect(server.commands());
+        let began = Instant::now();
+        let drip = || {
+            std::thread::sleep(Duration::from_millis(50));
+            let _ = std::io::Write::write_all(&mut http.stream(), b"G");
+            let _ = std::io::Write::write_all(&mut commands.stream(), b" ");
+        };
+        while server.closed(CloseReason::HandshakeTimeout) < 2 {
+            assert!(began.elapsed() < Duration::from_secs(10), "dripping keeps a connection");
+            drip();
+        }
+        assert_eq!(http.read_response().status, 408);
+        http.expect_gone();
+        assert_eq!(commands.read_json()["push"]["disconnect"]["code"], 3502);
+        commands.expect_gone();
+    }
+
+    fn a_request_that_is_not_finished_gets_408(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.handshake_timeout = SHORT);
+        let mut first = Client::connect(server.edge());
+        first.send("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhel");
+        let mut second = Client::connect(server.edge());
+        assert_eq!(second.get("/health/live").status, 200);
+        second.send("GET /health");
+        for client in [&mut first, &mut second] {
+            let response = client.read_response();
+            assert_eq!(response.status, 408);
+            assert_eq!(response.json()["error"]["code"], "timeout");
+            client.expect_end();
+        }
+    }
+
+    fn an_idle_http_connection_is_closed(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.handshake_timeout = SHORT;
+            config.http_idle_timeout = Duration::from_millis(1200);
+        });
+        let mut client = Client::connect(server.edge());
+        let began = Instant::now();
+        assert_eq!(client.get("/health/live").status, 200);
+        client.expect_end();
+        assert!(began.elapsed() >= Duration::from_millis(1100), "{:?}", began.elapsed());
+    }
+
+    fn a_silent_websocket_is_pinged_and_then_given_up(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.keepalive_interval = SHORT;
+            config.keepalive_timeout = SHORT;
+        });
+        let mut mute = WebSocket::connect(server.edge(), "/ws");
+        let mut answers = WebSocket::connect(server.echo(), "/");
+        for _ in 0..3 {
+            assert_eq!(answers.read(), Received::Ping(vec![]));
+            answers.send_frame(true, OpCode::Pong, b"");
+        }
+        assert_eq!(mute.read(), Received::Ping(vec![]));
+        mute.expect_close(1011);
+        assert_eq!(server.closed(CloseReason::KeepaliveTimeout), 1);
+        // Any message will do for a pong.
+        loop {
+            match answers.read() {
+                Received::Ping(_) => answers.send_text("here"),
+                Received::Text(text) => break assert_eq!(text, "here"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn a_command_client_is_pinged_and_need_not_answer(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.keepalive_interval = SHORT);
+        let mut client = Client::connect(server.commands());
+        client.command(&json!({"id": 1, "connect": {}}));
+        for _ in 0..3 {
+            assert_eq!(client.read_json(), json!({}));
+        }
+        assert_eq!(client.command(&json!({"id": 2, "ping": {}}))["id"], 2);
+    }
+
+    fn a_closing_client_that_does_not_leave_is_cut(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.close_timeout = SHORT);
+        let mut client = WebSocket::connect(server.edge(), "/ws");
+        client.send_close(1000);
+        assert_eq!(client.read(), Received::Close(Some(1000), String::new()));
+        wait_until("it is cut", || server.sum(|counters| &counters.open) == 0);
+        client.client.expect_gone();
+    }
+
+    fn a_slow_consumer_is_closed_and_others_get_everything(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.send_queue_bytes_max = 256 * 1024;
+            config.close_timeout = Duration::from_secs(1);
+        });
+        let mut healthy = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let mut slow = WebSocket::over(Client::connect_narrow(server.edge()));
+        slow.client.send(WebSocket::request("/ws?channel=a"));
+        slow.read_upgrade();
+        let mut slow_command = Client::connect_narrow(server.commands());
+        slow_command.command(&json!({"id": 1, "connect": {}}));
+        slow_command.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
+        let mut publisher = Client::connect(server.edge());
+        let mut most_queued = 0;
+        let payload = "x".repeat(10_000);
+        let mut published = 0;
+        while server.closed(CloseReason::SlowConsumer) < 2 {
+            publisher.publish("a", format!("{published} {payload}"));
+            healthy.expect_text(&format!("{published} {payload}"));
+            published += 1;
+            most_queued = server.sum(|counters| &counters.queued_bytes).max(most_queued);
+            assert!(published < 10_000, "a slow consumer is found");
+        }
+        // Each of them had at most its mark, and what was in hand.
+        assert!(most_queued <= 2 * 256 * 1024 + 100_000, "{most_queued}");
+        assert_eq!(server.closed(CloseReason::SlowConsumer), 2);
+        // Whoever reads on finds each message whole and in order, then the reason.
+        let mut next = 0;
+        loop {
+            match slow.read() {
+                Received::Text(text) => {
+                    assert_eq!(text, format!("{next} {payload}"));
+                    next += 1;
+                }
+                Received::Close(code, reason) => {
+                    assert_eq!((code, reason.as_str()), (Some(1013), "slow consumer"));
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        slow.client.expect_end();
+        for next in 1.. {
+            let push = slow_command.read_json();
+            if push["push"].get("disconnect").is_some() {
+                assert_eq!(push["push"]["disconnect"]["code"], 3008);
+                break;
+            }
+            assert_eq!(push["push"]["pub"]["offset"], next);
+        }
+        slow_command.expect_end();
+        publisher.publish("a", "after");
+        healthy.expect_text("after");
+    }
+
+    fn a_slow_consumer_that_never_reads_is_cut(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.send_queue_bytes_max = 64 * 1024;
+            config.close_timeout = SHORT;
+        });
+        let mut slow = WebSocket::over(Client::connect_narrow(server.edge()));
+        slow.client.send(WebSocket::request("/ws?channel=a"));
+        slow.read_upgrade();
+        let mut publisher = Client::connect(server.edge());
+        while server.closed(CloseReason::SlowConsumer) == 0 {
+            publisher.publish("a", "x".repeat(50_000));
+        }
+        wait_until("it is cut", || server.sum(|counters| &counters.open) == 1);
+        assert_eq!(server.sum(|counters| &counters.queued_bytes), 0);
+    }
+
+    fn a_stalled_client_that_resets_disturbs_nobody(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut publisher = WebSocket::connect(server.edge(), "/ws?channel=other");
+        let mut http = Client::connect(server.edge());
+        for round in 1..20 {
+            let mut stalled = WebSocket::over(Client::connect_narrow(server.edge()));
+            stalled.client.send(WebSocket::request("/ws?channel=a"));
+            stalled.read_upgrade();
+            while server.sum(|counters| &counters.sends_late) < round {
+                http.publish("a", "x".repeat(100_000));
+            }
+            http.publish("a", "y");
+            stalled.client.reset();
+            wait_until("it is gone", || server.sum(|counters| &counters.open) == 2);
+            publisher.round_trip();
+        }
+    }
+
+    fn answers_to_a_client_that_reads_late_stay_whole(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut late = WebSocket::over(Client::connect_narrow(server.edge()));
+        late.client.send(WebSocket::request("/ws?channel=a"));
+        late.read_upgrade();
+        let mut http = Client::connect(server.edge());
+        let mut published = 0;
+        while server.sum(|counters| &counters.sends_late) == 0 {
+            http.publish("a", "x".repeat(100_000));
+            published += 1;
+        }
+        // Pongs for a client that is stalled wait for turns, while others are written to.
+        for n in 0..50_u8 {
+            late.send_frame(true, OpCode::Ping, &[n; 100]);
+            for _ in 0..5 {
+                assert_eq!(http.get("/health/live").status, 200);
+            }
+        }
+        let mut pongs = 0;
+        while pongs < 50 || published > 0 {
+            match late.read() {
+                Received::Text(text) => {
+                    assert_eq!(text, "x".repeat(100_000));
+                    published -= 1;
+                }
+                Received::Pong(payload) => {
+                    assert_eq!(payload, [pongs; 100]);
+                    pongs += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn past_connections_max_they_are_refused_until_one_leaves(driver) {
+        let server = TestServer::start_with(driver, 2, |config| config.connections_max = Some(10));
+        let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(server.echo_tcp())).collect();
+        wait_until("ten are in", || server.sum(|counters| &counters.accepted) == 10);
+        for _ in 0..5 {
+            Client::connect(server.echo_tcp()).expect_gone();
+        }
+        wait_until("they were counted", || server.sum(|counters| &counters.refused) == 5);
+        for client in &mut clients {
+            client.send("hello");
+            assert_eq!(client.read_exactly(5), b"hello");
+        }
+        drop(clients.pop());
+        wait_until("one has left", || server.sum(|counters| &counters.open) == 9);
+        let mut next = Client::connect(server.echo_tcp());
+        next.send("hello");
+        assert_eq!(next.read_exactly(5), b"hello");
+    }
+
+    fn a_websocket_may_name_as_many_channels_as_allowed(driver) {
+        let server = TestServer::start_with(driver, 2, |config| config.subscriptions_max = 3);
+        let mut client = WebSocket::connect(server.edge(), "/ws?channel=a&channel=b&channel=c&channel=a");
+        client.send_text("x");
+        client.expect_text("x");
+        let mut client = Client::connect(server.edge());
+        client.send(WebSocket::request("/ws?channel=a&channel=b&channel=c&channel=d"));
+        let refusal = client.read_response();
+        assert_eq!(refusal.status, 400);
+        assert!(refusal.text().contains("at most 3"), "{}", refusal.text());
+    }
+
+    fn without_descriptors_accepting_pauses_and_resumes(driver) {
+        let child = Child::start(driver, &["--workers", "1"]);
+        let mut before = WebSocket::connect(child.edge(), "/ws?channel=a");
+        let mut metrics = Client::connect(child.edge());
+        let mut pauses = || {
+            let page = metrics.get("/metrics");
+            let sample = page.text().lines().find(|line| line.starts_with("fantail_accept_pauses_total{"));
+            sample.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        assert_eq!(pauses(), 0);
+        child.limit_files(1);
+        // The kernel completes their handshakes; the server cannot take them.
+        let mut waiting: Vec<WebSocket> = (0..5).map(|_| {
+            let mut client = Client::connect(child.edge());
+            client.send(WebSocket::request("/ws?channel=a"));
+            WebSocket::over(client)
+        }).collect();
+        wait_until("accepting paused, twice", || pauses() >= 2);
+        before.send_text("undisturbed");
+        before.expect_text("undisturbed");
+        child.limit_files(libc::rlim_t::MAX);
+        for client in &mut waiting {
+            client.read_upgrade();
+            client.send_text("in");
+            client.expect_text("in");
+        }
+    }
+
+    fn a_flood_of_publications_is_held_back_and_nothing_is_lost(driver) {
+        let server = TestServer::start(driver, 2);
+        const EACH: u32 = 30_000;
+        // Many readers make each publication dear; they count what they get.
+        let readers: Vec<_> = (0..8).map(|_| {
+            let mut reader = WebSocket::connect(server.edge(), "/ws?channel=a");
+            std::thread::spawn(move || {
+                let mut next = [0_u32; 2];
+                while next != [EACH; 2] {
+                    let Received::Binary(bytes) = reader.read() else { panic!("only numbers are sent") };
+                    let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
+                    let from = &mut next[usize::from(bytes[4])];
+                    assert_eq!(number, *from, "in order, none lost, none twice");
+                    *from += 1;
+                }
+            })
+        }).collect();
+        let publishers: Vec<_> = (0..2_u8).map(|name| {
+            let mut publisher = WebSocket::connect(server.edge(), &format!("/ws?channel=a&channel=own{name}"));
+            // What comes back to it is read and thrown away, so that it is no slow consumer.
+            let mut back = publisher.client.stream().try_clone().unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 65_536];
+                while std::io::Read::read(&mut back, &mut buffer).is_ok_and(|count| count > 0) {}
+            });
+            std::thread::spawn(move || {
+                for start in (0..EACH).step_by(1000) {
+                    let frames: Vec<u8> = (start..start + 1000)
+                        .flat_map(|n| masked(true, OpCode::Binary, &[&n.to_be_bytes()[..], &[name]].concat()))
+                        .collect();
+                    publisher.client.send(&frames);
+                }
+                publisher
+            })
+        }).collect();
+        let publishers: Vec<WebSocket> = publishers.into_iter().map(|thread| thread.join().unwrap()).collect();
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        assert_eq!(server.sum(|counters| &counters.publications), 2 * u64::from(EACH));
+        drop(publishers);
+    }
+}

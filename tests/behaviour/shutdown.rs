@@ -1,1 +1,200 @@
-//! soon
+//! The program: signals, goodbyes, exit codes, and what start says when it cannot.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use fantail::config::DriverChoice;
+
+use crate::support::{
+    Child, Client, Received, TestServer, WebSocket, on_both_drivers, run, wait_until,
+};
+
+/// A start that fails says one line that has all of these words, and the exit code is not 0.
+#[track_caller]
+fn expect_start_error(arguments: &[&str], words: &[&str]) {
+    let ended = run(arguments);
+    assert!(!ended.status.success(), "{ended:?}");
+    let line = ended.stderr.trim_end();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    for word in words {
+        assert!(line.contains(word), "{word} is not in: {line}");
+    }
+}
+
+/// The signals that stop it: the tests name them as the C library does.
+const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+
+on_both_drivers! {
+    fn a_signal_says_goodbye_to_everyone_and_the_exit_code_is_0(driver) {
+        for signal in SIGNALS {
+            let mut child = Child::start(driver, &["--workers", "2", "--echo", "127.0.0.1:0", "--echo-tcp", "127.0.0.1:0"]);
+            let mut sockets = vec![WebSocket::connect(child.addresses[2], "/")];
+            let mut commands = Vec::new();
+            for _ in 0..5 {
+                sockets.push(WebSocket::connect(child.edge(), "/ws"));
+                let mut client = Client::connect(child.commands());
+                client.command(&json!({"id": 1, "connect": {}}));
+                commands.push(client);
+            }
+            let mut idle = Client::connect(child.edge());
+            assert_eq!(idle.get("/health/live").status, 200);
+            let mut echo = Client::connect(child.addresses[3]);
+            echo.send("x");
+            assert_eq!(echo.read_exactly(1), b"x");
+            let mut publisher = Client::connect(child.edge());
+            publisher.publish("lobby", "last");
+
+            let began = Instant::now();
+            child.signal(signal);
+            for (index, socket) in sockets.iter_mut().enumerate() {
+                if index > 0 {
+                    socket.expect_text("last");
+                }
+                socket.expect_close(1001);
+            }
+            for client in &mut commands {
+                let push = client.read_json();
+                assert_eq!(push["push"]["disconnect"]["code"], 3001, "{push}");
+                client.expect_end();
+            }
+            idle.expect_end();
+            echo.expect_end();
+            drop((sockets, commands, idle, echo, publisher));
+            assert_eq!(child.wait().code(), Some(0));
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        }
+    }
+
+    fn a_stalled_client_does_not_hold_the_exit(driver) {
+        let mut child = Child::start(driver, &["--workers", "2", "--shutdown-timeout", "1 s"]);
+        let mut stalled = WebSocket::over(Client::connect_narrow(child.edge()));
+        stalled.client.send(WebSocket::request("/ws?channel=a"));
+        stalled.read_upgrade();
+        let silent = Client::connect(child.edge());
+        let mut publisher = Client::connect(child.edge());
+        for _ in 0..20 {
+            publisher.publish("a", "x".repeat(100_000));
+        }
+        let began = Instant::now();
+        child.signal(libc::SIGTERM);
+        assert_eq!(child.wait().code(), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        drop((stalled, silent));
+    }
+
+    fn a_stopping_server_takes_nobody_new(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut stays = WebSocket::connect(server.edge(), "/ws");
+        server.stop();
+        assert_eq!(stays.read(), Received::Close(Some(1001), "shutdown".into()));
+        wait_until("it refuses", || std::net::TcpStream::connect(server.edge()).is_err());
+    }
+
+    fn thousands_are_told_of_a_shutdown(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut sockets: Vec<WebSocket> =
+            (0..3000).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        server.stop();
+        for socket in &mut sockets {
+            assert_eq!(socket.read(), Received::Close(Some(1001), "shutdown".into()));
+        }
+    }
+
+    fn a_server_that_starts_again_takes_its_port_at_once(driver) {
+        let first = TestServer::start(driver, 2);
+        let address = first.edge();
+        let mut client = WebSocket::connect(address, "/ws");
+        first.stop();
+        client.expect_close(1001);
+        drop(client);
+        drop(first);
+        let again = TestServer::start_with(driver, 2, |config| config.listen = vec![address]);
+        assert_eq!(again.edge(), address);
+        WebSocket::connect(address, "/ws").round_trip();
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    expect_start_error(&["--listen", &address], &[&address, "in use", "ss -ltnp"]);
+    let server = TestServer::start(DriverChoice::Auto, 1);
+    let address = server.edge().to_string();
+    expect_start_error(&["--tcp", &address], &[&address, "in use"]);
+}
+
+#[test]
+fn an_address_that_is_not_ours_or_beyond_loopback_is_refused() {
+    expect_start_error(&["--listen", "0.0.0.0:0"], &["0.0.0.0:0", "--insecure", "loopback"]);
+    expect_start_error(&["--echo-tcp", "[::]:0"], &["[::]:0", "--insecure"]);
+    expect_start_error(
+        &["--listen", "192.0.2.1:0", "--insecure"],
+        &["192.0.2.1:0", "no address of this host"],
+    );
+}
+
+#[test]
+fn values_out_of_range_name_the_setting_and_the_range() {
+    let at = ["--listen", "127.0.0.1:0"];
+    for (flag, value, words) in [
+        ("--workers", "0", ["--workers", "1 to 128"]),
+        ("--workers", "129", ["129", "1 to 128"]),
+        ("--connections-max", "0", ["--connections-max", "from 1"]),
+        ("--connections-max", "1000000000", ["1000000000", "ulimit -n"]),
+        ("--message-bytes-max", "1 GiB", ["--message-bytes-max", "67108864"]),
+        ("--send-queue-bytes-max", "1", ["--send-queue-bytes-max", "4096"]),
+        ("--subscriptions-max", "0", ["--subscriptions-max", "65535"]),
+        ("--handshake-timeout", "0", ["--handshake-timeout", "0.1 s"]),
+        ("--shutdown-timeout", "2000 h", ["--shutdown-timeout", "86400 s"]),
+    ] {
+        expect_start_error(&[at[0], at[1], flag, value], &words);
+    }
+}
+
+#[test]
+fn values_that_are_none_name_the_flag_and_the_value() {
+    for (flag, value) in [
+        ("--listen", "nowhere"),
+        ("--workers", "many"),
+        ("--driver", "kqueue"),
+        ("--message-bytes-max", "12 parsecs"),
+        ("--keepalive-interval", "soon"),
+    ] {
+        let ended = run(&[flag, value]);
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(flag) && ended.stderr.contains(value), "{ended:?}");
+    }
+    let ended = run(&["--no-such-flag"]);
+    assert!(!ended.status.success() && ended.stderr.contains("--no-such-flag"), "{ended:?}");
+}
+
+#[test]
+fn the_help_teaches() {
+    for arguments in [&["--help"][..], &["serve", "--help"]] {
+        let ended = run(arguments);
+        assert!(ended.status.success(), "{ended:?}");
+        for word in [
+            "--listen",
+            "--tcp",
+            "--echo",
+            "--echo-tcp",
+            "--workers",
+            "--driver",
+            "--insecure",
+            "--connections-max",
+            "--message-bytes-max",
+            "--shutdown-timeout",
+            "127.0.0.1:8000",
+            "127.0.0.1:8001",
+            "curl -d hello",
+            "SIGTERM",
+        ] {
+            assert!(ended.stdout.contains(word), "{word} is not in the help: {}", ended.stdout);
+        }
+    }
+    let version = run(&["--version"]);
+    assert!(version.stdout.starts_with("fantail "), "{version:?}");
+}
