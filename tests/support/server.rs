@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use fantail::config::{Config, DriverChoice};
+use fantail::config::{Config, DriverChoice, Framing};
 use fantail::connection::Service;
 use fantail::driver::{Choice, choose};
 use fantail::message::CloseReason;
@@ -83,7 +83,7 @@ impl TestServer {
 
     /// The command protocol.
     pub fn commands(&self) -> SocketAddr {
-        self.address(Service::Commands)
+        self.address(Service::Commands(Framing::Line))
     }
 
     /// WebSockets, echoed.
