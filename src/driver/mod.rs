@@ -37,7 +37,7 @@ pub use fd_table::{RESERVED_DESCRIPTORS, make_private, raise_limit};
 pub use probe::{Choice, Kind, choose};
 pub use send_batch::{Late, SendBatch, SendItem, SendResult};
 pub use simulated::{Faults, PeerId, SimulatedDriver, SimulatedNetwork, SimulatedSocket};
-pub use socket::{Keepalive, bind_listener, bind_probe};
+pub use socket::{HeldPort, Keepalive, bind_listener, bind_probe, hold_free_port};
 pub use uring::UringDriver;
 pub use waker::Waker;
 

@@ -51,13 +51,30 @@ pub fn bind_listener(address: SocketAddr, keepalive: Keepalive) -> io::Result<Tc
 }
 
 /// Finds out whether `address` is free, by binding it exclusively for a moment. `SO_REUSEPORT` would share a
-/// port with a stranger, or with a server that was forgotten, without a word. Answers with the port that
-/// the kernel chose when `address` has port 0.
-pub fn bind_probe(address: SocketAddr) -> io::Result<SocketAddr> {
+/// port with a stranger, or with a server that was forgotten, without a word.
+pub fn bind_probe(address: SocketAddr) -> io::Result<()> {
     let socket = new_socket(address)?;
     socket.bind(&address.into())?;
-    socket.listen(1)?;
-    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+    socket.listen(1)
+}
+
+/// A port that nobody but listeners of ours can bind while this lives.
+#[derive(Debug)]
+pub struct HeldPort {
+    _socket: Socket,
+}
+
+/// Has the kernel choose a free port, and holds it until the listeners are bound: between a probe and them, any
+/// connection that leaves this host could get it.
+pub fn hold_free_port(address: SocketAddr) -> io::Result<(SocketAddr, HeldPort)> {
+    let socket = new_socket(address)?;
+    // It never listens, so it takes no share of the connections. Ours may join it, a stranger may not.
+    socket.set_reuse_port(true)?;
+    socket.set_reuse_address(false)?;
+    socket.bind(&address.into())?;
+    let address = socket.local_addr()?.as_socket();
+    let address = address.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+    Ok((address, HeldPort { _socket: socket }))
 }
 
 /// A socket with what both ways of binding need.
@@ -192,14 +209,25 @@ mod tests {
 
     #[test]
     fn two_listeners_share_a_port_and_a_probe_sees_it_taken() {
-        let address = bind_probe(any("127.0.0.1:0")).unwrap();
+        let (address, held) = hold_free_port(any("127.0.0.1:0")).unwrap();
         assert_ne!(address.port(), 0);
         let one = bind_listener(address, Keepalive::Off).unwrap();
         let two = bind_listener(address, Keepalive::Kernel).unwrap();
         assert_eq!(one.local_addr().unwrap(), two.local_addr().unwrap());
         assert_eq!(bind_probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop((one, two));
-        assert_eq!(bind_probe(address).unwrap(), address);
+        drop((one, two, held));
+        assert!(bind_probe(address).is_ok());
+    }
+
+    #[test]
+    fn a_held_port_is_for_our_listeners_only() {
+        let (address, held) = hold_free_port(any("127.0.0.1:0")).unwrap();
+        assert!(TcpListener::bind(address).is_err());
+        // It does not listen: nobody can connect to it.
+        assert!(std::net::TcpStream::connect(address).is_err());
+        let listener = bind_listener(address, Keepalive::Off).unwrap();
+        drop(held);
+        assert_eq!(listener.local_addr().unwrap(), address);
     }
 
     #[test]

@@ -24,8 +24,9 @@ use crate::config::limits::{EVENTS_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, WORKERS_M
 use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
 use crate::driver::{
-    Choice, Driver, DriverSettings, EpollDriver, Keepalive, Kind, RESERVED_DESCRIPTORS,
-    UringDriver, Waker, bind_listener, bind_probe, choose, make_private, raise_limit,
+    Choice, Driver, DriverSettings, EpollDriver, HeldPort, Keepalive, Kind, RESERVED_DESCRIPTORS,
+    UringDriver, Waker, bind_listener, bind_probe, choose, hold_free_port, make_private,
+    raise_limit,
 };
 use crate::hub::ChannelHash;
 use crate::message::{CloseReason, WorkerId};
@@ -81,7 +82,7 @@ impl Server {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let workers = config.workers.unwrap_or(cores.len()).clamp(1, WORKERS_MAX);
         let (per_worker, connections_max) = connections_max(config, workers)?;
-        let addresses = resolve(config)?;
+        let (addresses, held_ports) = resolve(config)?;
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
         let stop = Arc::new(AtomicBool::new(false));
@@ -142,6 +143,7 @@ impl Server {
         };
         // A worker that ends before it is ready has said why, or panicked and dropped its sender.
         let ready: Vec<Result<(), StartError>> = ready.iter().take(workers).collect();
+        drop(held_ports);
         if ready.len() < workers || ready.iter().any(Result::is_err) {
             server.stop();
             let said = ready.into_iter().find_map(Result::err);
@@ -288,9 +290,10 @@ fn listen((service, address): (Service, SocketAddr)) -> Result<TcpListener, Star
     bind_listener(address, keepalive).map_err(|error| cannot_listen(address, &error))
 }
 
-/// All addresses with their services; each is free, and port 0 has become a real one.
-fn resolve(config: &Config) -> Result<Vec<(Service, SocketAddr)>, StartError> {
-    [
+/// All addresses with their services; each is free, and port 0 has become a real one, held for the workers.
+fn resolve(config: &Config) -> Result<(Vec<(Service, SocketAddr)>, Vec<HeldPort>), StartError> {
+    let mut held = Vec::new();
+    let addresses = [
         (Service::Edge, &config.listen),
         (Service::Commands(config.tcp_framing), &config.tcp),
         (Service::EchoWebSocket, &config.echo),
@@ -298,11 +301,18 @@ fn resolve(config: &Config) -> Result<Vec<(Service, SocketAddr)>, StartError> {
     ]
     .into_iter()
     .flat_map(|(service, addresses)| addresses.iter().map(move |address| (service, *address)))
-    .map(|(service, address)| match bind_probe(address) {
-        Ok(address) => Ok((service, address)),
-        Err(error) => Err(cannot_listen(address, &error)),
+    .map(|(service, address)| {
+        let free = match address.port() {
+            0 => hold_free_port(address).map(|(address, port)| {
+                held.push(port);
+                address
+            }),
+            _ => bind_probe(address).map(|()| address),
+        };
+        free.map(|free| (service, free)).map_err(|error| cannot_listen(address, &error))
     })
-    .collect()
+    .collect::<Result<_, _>>()?;
+    Ok((addresses, held))
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
