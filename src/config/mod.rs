@@ -125,6 +125,16 @@ impl Config {
         if addresses().count() > usize::from(u8::MAX) {
             return Err(error("more than 255 addresses to listen on"));
         }
+        // Listeners share their ports among workers, so the kernel would deal connections out to both services.
+        let mut seen = Vec::new();
+        for address in addresses().filter(|address| address.port() != 0) {
+            if seen.contains(&address) {
+                return Err(error(&format!(
+                    "{address} is given twice: each address has one service"
+                )));
+            }
+            seen.push(address);
+        }
         if let Some(open) = addresses().find(|address| !address.ip().is_loopback())
             && !self.insecure
         {
@@ -207,6 +217,17 @@ mod tests {
     fn the_defaults_pass_and_an_address_is_needed() {
         assert_eq!(config().check(), Ok(()));
         assert!(Config::default().check().unwrap_err().0.contains("--listen"));
+    }
+
+    #[test]
+    fn an_address_has_one_service() {
+        let mut twice = config();
+        twice.tcp.push("127.0.0.1:0".parse().unwrap());
+        assert_eq!(twice.check(), Ok(()), "the kernel chooses two ports");
+        twice.echo.push("127.0.0.1:9000".parse().unwrap());
+        assert_eq!(twice.check(), Ok(()));
+        twice.tcp.push("127.0.0.1:9000".parse().unwrap());
+        assert!(twice.check().unwrap_err().0.contains("127.0.0.1:9000 is given twice"));
     }
 
     #[test]
