@@ -127,6 +127,12 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
+fn an_address_for_two_services_is_refused() {
+    let arguments = ["--listen", "127.0.0.1:9", "--tcp", "127.0.0.1:9"];
+    expect_start_error(&arguments, &["127.0.0.1:9", "twice"]);
+}
+
+#[test]
 fn an_address_that_is_not_ours_or_beyond_loopback_is_refused() {
     expect_start_error(&["--listen", "0.0.0.0:0"], &["0.0.0.0:0", "--insecure", "loopback"]);
     expect_start_error(&["--echo-tcp", "[::]:0"], &["[::]:0", "--insecure"]);
