@@ -44,12 +44,15 @@ pub struct Server {
     stop: Arc<AtomicBool>,
     wakers: Vec<Waker>,
     ended: Receiver<Ended>,
-    addresses: Vec<(Service, SocketAddr)>,
+    addresses: Vec<Door>,
     counters: Arc<[Arc<Counters>]>,
     driver: &'static str,
     driver_reason: String,
     connections_max: usize,
 }
+
+/// What is served where.
+pub type Door = (Service, SocketAddr);
 
 /// Why a server did not start: a sentence that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +70,7 @@ struct Ended {
 struct Job {
     kind: Kind,
     core: Option<core_affinity::CoreId>,
-    addresses: Vec<(Service, SocketAddr)>,
+    addresses: Vec<Door>,
     driver: DriverSettings,
     waker: Waker,
     worker: WorkerSettings,
@@ -158,7 +161,7 @@ impl Server {
     }
 
     /// What is served where, in the order of the configuration.
-    pub fn addresses(&self) -> &[(Service, SocketAddr)] {
+    pub fn addresses(&self) -> &[Door] {
         &self.addresses
     }
 
@@ -282,7 +285,7 @@ impl Job {
     }
 }
 
-fn listen((service, address): (Service, SocketAddr)) -> Result<TcpListener, StartError> {
+fn listen((service, address): Door) -> Result<TcpListener, StartError> {
     let keepalive = match service {
         Service::Edge | Service::EchoWebSocket => Keepalive::Off,
         Service::Commands(_) | Service::EchoTcp => Keepalive::Kernel,
@@ -291,7 +294,7 @@ fn listen((service, address): (Service, SocketAddr)) -> Result<TcpListener, Star
 }
 
 /// All addresses with their services; each is free, and port 0 has become a real one, held for the workers.
-fn resolve(config: &Config) -> Result<(Vec<(Service, SocketAddr)>, Vec<HeldPort>), StartError> {
+fn resolve(config: &Config) -> Result<(Vec<Door>, Vec<HeldPort>), StartError> {
     let mut held = Vec::new();
     let addresses = [
         (Service::Edge, &config.listen),
