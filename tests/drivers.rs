@@ -346,6 +346,32 @@ fn a_flooder_does_not_starve_others<H: Harness>() {
     assert!(served.first().is_some_and(|at| *at < flood.len() / 2), "served while it floods");
 }
 
+fn the_bytes_of_a_turn_are_bounded_and_all_are_heard<H: Harness>() {
+    let settings = DriverSettings {
+        sockets_max: 64,
+        receive_buffer_bytes: 1024,
+        received_bytes_per_turn_max: 3000,
+        ..Default::default()
+    };
+    let mut world = World::<H>::with(settings);
+    let mut pairs: Vec<_> = (0..20).map(|_| world.pair()).collect();
+    world.quiet();
+    for (peer, _) in &mut pairs {
+        assert_eq!(peer.write(&[b'x'; 2000]), 2000);
+    }
+    let mut turns = 0;
+    while pairs.iter().any(|(_, id)| world.received(*id).len() < 2000) {
+        let seen = world.turn(Some(Duration::from_secs(20)));
+        let bytes = seen.iter().map(|seen| match seen {
+            Seen::Received(_, bytes) => bytes.len(),
+            _ => 0,
+        });
+        assert!(bytes.sum::<usize>() < 3000 + 1024, "the bound, and what was begun within it");
+        turns += 1;
+        assert!(turns < 1000);
+    }
+}
+
 fn after_stop_listening_nobody_connects_and_the_rest_goes_on<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peer, id) = world.pair();
@@ -486,6 +512,7 @@ macro_rules! contract {
             a_slot_used_again_sees_nothing_of_its_past
             sockets_beyond_the_turns_bound_are_served_without_sleep
             a_flooder_does_not_starve_others
+            the_bytes_of_a_turn_are_bounded_and_all_are_heard
             after_stop_listening_nobody_connects_and_the_rest_goes_on
             a_thousand_connect_at_once);
     };

@@ -55,6 +55,10 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 32;
 /// Bytes received in one call; a peer with more to say is heard again in the next turn.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Bytes received in one turn, one receive buffer more at the most: a few milliseconds of decoding, if they are all
+/// frames of one byte.
+pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
+
 /// Events handled in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;
 

@@ -50,11 +50,19 @@ pub struct DriverSettings {
     pub receive_buffer_bytes: usize,
     /// Events of sockets in one turn. Accepts come on top, at most 64 per listener.
     pub events_per_turn_max: usize,
+    /// Bytes received in one turn, by one receive buffer more at the most: what decoding them takes is how long
+    /// everything else waits.
+    pub received_bytes_per_turn_max: usize,
 }
 
 impl Default for DriverSettings {
     fn default() -> Self {
-        Self { sockets_max: 1 << 20, receive_buffer_bytes: 64 << 10, events_per_turn_max: 1024 }
+        Self {
+            sockets_max: 1 << 20,
+            receive_buffer_bytes: 64 << 10,
+            events_per_turn_max: 1024,
+            received_bytes_per_turn_max: 256 << 10,
+        }
     }
 }
 

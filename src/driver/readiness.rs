@@ -32,6 +32,8 @@ pub(super) struct Readiness {
     events_per_turn_max: usize,
     ready_left: usize,
     events_left: usize,
+    received_bytes_per_turn_max: usize,
+    bytes_left: usize,
 }
 
 /// How the kernel tells that a socket is ready.
@@ -64,6 +66,8 @@ impl Readiness {
             polls,
             buffer: vec![0; settings.receive_buffer_bytes].into_boxed_slice(),
             events_per_turn_max: settings.events_per_turn_max,
+            received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
+            bytes_left: 0,
             ready_left: 0,
             events_left: 0,
         }
@@ -80,6 +84,7 @@ impl Readiness {
     pub fn begin_turn(&mut self) {
         self.ready_left = self.ready.len();
         self.events_left = self.events_per_turn_max;
+        self.bytes_left = self.received_bytes_per_turn_max;
         self.listeners.begin_turn();
     }
 
@@ -88,7 +93,7 @@ impl Readiness {
             self.woken = false;
             return Some(Event::Woken);
         }
-        while self.events_left > 0 {
+        while self.events_left > 0 && self.bytes_left > 0 {
             if let Some(id) = self.closed.pop_front() {
                 self.events_left -= 1;
                 self.finish_close(id);
@@ -103,6 +108,7 @@ impl Readiness {
                 self.events_left -= 1;
                 return Some(match step {
                     Step::Received(count) => {
+                        self.bytes_left = self.bytes_left.saturating_sub(count);
                         Event::Received { id, bytes: &mut self.buffer[..count] }
                     }
                     Step::Ended(end) => Event::Ended { id, end },

@@ -20,7 +20,9 @@ use std::thread::{self, JoinHandle};
 
 use tracing::{error, info};
 
-use crate::config::limits::{EVENTS_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, WORKERS_MAX};
+use crate::config::limits::{
+    EVENTS_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, RECEIVED_BYTES_PER_TURN_MAX, WORKERS_MAX,
+};
 use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
 use crate::driver::{
@@ -113,6 +115,7 @@ impl Server {
                     sockets_max: u32::try_from(per_worker).expect("checked with the configuration"),
                     receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
                     events_per_turn_max: EVENTS_PER_TURN_MAX,
+                    received_bytes_per_turn_max: RECEIVED_BYTES_PER_TURN_MAX,
                 },
                 waker: wakers[index].clone(),
                 worker: WorkerSettings::new(

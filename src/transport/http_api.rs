@@ -104,7 +104,7 @@ impl HttpConversation {
     /// Takes what the peer sent.
     pub fn receive(&mut self, bytes: &[u8], context: &mut Context<'_>) -> HttpFlow {
         match &mut self.pending {
-            Some(pending) if !pending.remainder.is_empty() => {
+            Some(pending) if !pending.remainder.is_empty() || pending.awaits_reply() => {
                 pending.remainder.extend_from_slice(bytes);
                 if pending.awaits_reply() {
                     return HttpFlow::AwaitReply;

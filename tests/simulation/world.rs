@@ -71,6 +71,7 @@ impl World {
                     sockets_max: CONNECTIONS_MAX as u32,
                     receive_buffer_bytes: 4096,
                     events_per_turn_max: 16,
+                    received_bytes_per_turn_max: 8192,
                 };
                 let driver = SimulatedDriver::new(&driver, &network, &[EDGE, COMMANDS]);
                 Worker::new(driver, settings, parts)

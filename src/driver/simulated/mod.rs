@@ -34,6 +34,8 @@ pub struct SimulatedDriver {
     closed_late: Vec<SocketId>,
     ready_left: usize,
     events_left: usize,
+    received_bytes_per_turn_max: usize,
+    bytes_left: usize,
     accepts_left: usize,
 }
 
@@ -80,6 +82,8 @@ impl SimulatedDriver {
             closed_late: Vec::new(),
             ready_left: 0,
             events_left: 0,
+            received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
+            bytes_left: 0,
             accepts_left: 0,
         }
     }
@@ -237,13 +241,14 @@ impl Driver for SimulatedDriver {
         network.end_stalls(self.worker);
         self.ready_left = network.workers[self.worker].ready.len();
         self.events_left = self.events_per_turn_max;
+        self.bytes_left = self.received_bytes_per_turn_max;
         self.accepts_left = ACCEPTS_PER_TURN_MAX;
         self.now = network.now();
         Ok(())
     }
 
     fn next_event(&mut self) -> Option<Event<'_, SimulatedSocket>> {
-        while self.events_left > 0 {
+        while self.events_left > 0 && self.bytes_left > 0 {
             if let Some(id) = self.closed.pop_front() {
                 self.events_left -= 1;
                 self.network.0.borrow_mut().workers[self.worker].slots[id.index as usize] = None;
@@ -259,6 +264,7 @@ impl Driver for SimulatedDriver {
                 self.events_left -= 1;
                 return Some(match step {
                     Step::Received(count) => {
+                        self.bytes_left = self.bytes_left.saturating_sub(count);
                         Event::Received { id, bytes: &mut self.buffer[..count] }
                     }
                     Step::Ended(end) => Event::Ended { id, end },
