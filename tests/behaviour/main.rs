@@ -7,11 +7,13 @@
 //! | `tcp` | the command protocol, one JSON object a line |
 //! | `echo` | the echo services, and many clients at once |
 //! | `limits` | deadlines, slow consumers, too many of something |
+//! | `hostile` | clients that do what they must not, in random orders |
 //! | `fan_out` | nothing lost, nothing twice, nothing out of order |
 //! | `shutdown` | signals, goodbyes, exit codes, what start says |
 
 mod echo;
 mod fan_out;
+mod hostile;
 mod http;
 mod limits;
 mod shutdown;

@@ -343,6 +343,26 @@ on_both_drivers! {
         assert_eq!(server.closed(CloseReason::ClientGone), 2);
     }
 
+    fn a_client_that_half_closes_with_its_handshake_is_heard_and_gone(driver) {
+        let server = TestServer::start(driver, 2);
+        let channels = ["a", "b", "c", "d", "e", "f"];
+        let mut readers = channels.map(|channel| {
+            WebSocket::connect(server.edge(), &format!("/ws?channel={channel}"))
+        });
+        for (channel, reader) in channels.iter().zip(&mut readers) {
+            let mut client = Client::connect(server.edge());
+            let mut bytes = WebSocket::request(&format!("/ws?channel={channel}")).into_bytes();
+            bytes.extend(masked(true, OpCode::Text, b"bye"));
+            client.send(&bytes);
+            client.end();
+            reader.expect_text("bye");
+            wait_until("only the readers are left", || {
+                server.sum(|counters| &counters.subscriptions) == 6
+            });
+            client.expect_gone();
+        }
+    }
+
     fn one_publisher_many_subscribers_one_order(driver) {
         let server = TestServer::start(driver, 2);
         let mut clients: Vec<WebSocket> =

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -202,19 +202,6 @@ impl Client {
                 Err(_) => return,
             }
         }
-    }
-
-    /// Nothing comes for a while. Only for what must not happen: it costs that while.
-    #[track_caller]
-    pub fn expect_silence(&mut self, while_: Duration) {
-        assert!(self.received.is_empty(), "{}", String::from_utf8_lossy(&self.received));
-        self.stream.set_read_timeout(Some(while_)).expect("a timeout");
-        let mut buffer = [0; 1024];
-        match self.stream.read(&mut buffer) {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            other => panic!("{other:?}: {}", String::from_utf8_lossy(&buffer)),
-        }
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     }
 
     /// One HTTP answer with its body.

@@ -1,0 +1,146 @@
+//! Clients that do what they must not, in random orders, beside others that go on undisturbed.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use fantail::protocol::websocket::OpCode;
+
+use crate::support::{
+    Client, Received, TestServer, WebSocket, masked, on_both_drivers, unmasked, wait_until,
+};
+
+/// A small generator of numbers; the seed is in the name of the thread that fails.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).expect("it is below a usize")
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+/// Something to say: right, wrong, cut, or noise.
+fn say(random: &mut Random) -> Vec<u8> {
+    let len = [0, 1, 100, 126, 3000, 70_000][random.below(6)];
+    let payload = vec![b'x'; len];
+    let mut bytes = match random.below(14) {
+        0 => WebSocket::request("/ws?channel=hostile&channel=b&channel=c").into_bytes(),
+        1 => WebSocket::request("/").replace("13", "12").into_bytes(),
+        2 => masked(true, OpCode::Text, &payload),
+        3 => masked(false, OpCode::Binary, &payload),
+        4 => masked(true, OpCode::Ping, &payload[..len.min(125)]),
+        5 => unmasked(OpCode::Text, &payload),
+        6 => masked(true, OpCode::Close, &1000_u16.to_be_bytes()),
+        7 => {
+            let head = format!("POST /publish?channel=hostile HTTP/1.1\r\nHost: t\r\nContent-Length: {len}\r\n\r\n");
+            [head.as_bytes(), &payload].concat()
+        }
+        8 => b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n".repeat(1 + random.below(20)),
+        9 => b"POST /publish HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_vec(),
+        10 => b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"hostile\"}}\n".to_vec(),
+        11 => b"{\"id\":3,\"publish\":{\"channel\":\"hostile\",\"data\":[1,2,3]}}\n".repeat(1 + random.below(50)),
+        12 => b"{\"id\":4,\"unsubscribe\":{\"channel\":\"hostile\"}}\n".to_vec(),
+        _ => random.bytes(len.min(3000)),
+    };
+    match random.below(4) {
+        0 => bytes.truncate(random.below(bytes.len() + 1)),
+        1 if !bytes.is_empty() => {
+            let at = random.below(bytes.len());
+            bytes[at] ^= 1 << random.below(8);
+        }
+        _ => {}
+    }
+    bytes
+}
+
+/// One client's life, short and bad. Whatever the server does with it is right, as long as others do not notice.
+fn misbehave(addresses: &[SocketAddr], random: &mut Random) {
+    let address = addresses[random.below(addresses.len())];
+    let narrow = random.below(3) == 0;
+    let client = if narrow { Client::connect_narrow(address) } else { Client::connect(address) };
+    let mut stream = client.stream();
+    stream.set_nonblocking(true).expect("a socket");
+    let mut buffer = [0; 4096];
+    if random.below(3) > 0 {
+        // Its first words are the right ones.
+        let _ = stream.write_all(WebSocket::request("/ws?channel=hostile").as_bytes());
+    }
+    for _ in 0..random.below(8) {
+        let outcome = match random.below(6) {
+            0 => stream.read(&mut buffer).map(|_| ()),
+            1 => stream.shutdown(Shutdown::Write),
+            _ => stream.write_all(&say(random)),
+        };
+        match outcome {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => break,
+            _ => {}
+        }
+        if random.below(4) == 0 {
+            std::thread::sleep(Duration::from_micros(random.below(500) as u64));
+        }
+    }
+    if random.below(2) == 0 {
+        reset_if_open(client);
+    }
+}
+
+/// The end may have come from the server.
+fn reset_if_open(client: Client) {
+    if client.stream().peer_addr().is_ok() {
+        client.reset();
+    }
+}
+
+on_both_drivers! {
+    fn hostile_clients_disturb_nobody(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.message_bytes_max = 60_000;
+            config.send_queue_bytes_max = 128 * 1024;
+            config.handshake_timeout = Duration::from_secs(1);
+            config.close_timeout = Duration::from_millis(500);
+        });
+        let addresses = [server.edge(), server.commands(), server.echo(), server.echo_tcp()];
+        let mut good: Vec<WebSocket> =
+            (0..4).map(|_| WebSocket::connect(server.edge(), "/ws?channel=good")).collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (1..=4).map(|seed: u64| {
+                scope.spawn(move || {
+                    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                    for _ in 0..150 {
+                        misbehave(&addresses, &mut random);
+                    }
+                })
+            }).collect();
+            let mut round = 0;
+            while round < 50 || threads.iter().any(|thread| !thread.is_finished()) {
+                let text = format!("round {round}");
+                good[round % 4].send_text(&text);
+                for socket in &mut good {
+                    loop {
+                        match socket.read() {
+                            Received::Ping(payload) => socket.send_frame(true, OpCode::Pong, &payload),
+                            received => break assert_eq!(received, Received::Text(text.clone())),
+                        }
+                    }
+                }
+                round += 1;
+            }
+        });
+        wait_until("only the good are left", || server.sum(|counters| &counters.open) == 4);
+        wait_until("and nothing of the others", || {
+            server.sum(|counters| &counters.queued_bytes) == 0 && server.sum(|counters| &counters.subscriptions) == 4
+        });
+        let (accepted, closed) = (
+            server.sum(|counters| &counters.accepted),
+            fantail::message::CloseReason::ALL.iter().map(|reason| server.closed(*reason)).sum::<u64>(),
+        );
+        assert_eq!(accepted, closed + 4, "each that came is counted once as it goes");
+    }
+}
