@@ -58,7 +58,7 @@ pub fn bind_probe(address: SocketAddr) -> io::Result<()> {
     socket.listen(1)
 }
 
-/// A port that nobody but listeners of ours can bind while this lives.
+/// A port that the kernel gives to nobody else while this lives.
 #[derive(Debug)]
 pub struct HeldPort {
     _socket: Socket,
@@ -68,9 +68,9 @@ pub struct HeldPort {
 /// connection that leaves this host could get it.
 pub fn hold_free_port(address: SocketAddr) -> io::Result<(SocketAddr, HeldPort)> {
     let socket = new_socket(address)?;
-    // It never listens, so it takes no share of the connections. Ours may join it, a stranger may not.
+    // It never listens, so it takes no share of the connections, and a copy of it that lives on for a moment in a
+    // worker's table keeps nobody from binding the port again.
     socket.set_reuse_port(true)?;
-    socket.set_reuse_address(false)?;
     socket.bind(&address.into())?;
     let address = socket.local_addr()?.as_socket();
     let address = address.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
@@ -220,14 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn a_held_port_is_for_our_listeners_only() {
+    fn a_held_port_waits_for_our_listeners_and_outlives_them_without_harm() {
         let (address, held) = hold_free_port(any("127.0.0.1:0")).unwrap();
-        assert!(TcpListener::bind(address).is_err());
         // It does not listen: nobody can connect to it.
         assert!(std::net::TcpStream::connect(address).is_err());
         let listener = bind_listener(address, Keepalive::Off).unwrap();
-        drop(held);
         assert_eq!(listener.local_addr().unwrap(), address);
+        drop(listener);
+        assert!(bind_probe(address).is_ok());
+        drop(held);
     }
 
     #[test]
