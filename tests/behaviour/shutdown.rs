@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use fantail::config::DriverChoice;
+use fantail::driver::hold_free_port;
 
 use crate::support::{
     Child, Client, Received, TestServer, WebSocket, on_both_drivers, run, wait_until,
@@ -103,8 +104,9 @@ on_both_drivers! {
     }
 
     fn a_server_that_starts_again_takes_its_port_at_once(driver) {
-        let first = TestServer::start(driver, 2);
-        let address = first.edge();
+        // Held, so that no other test gets the port in between.
+        let (address, _held) = hold_free_port("127.0.0.1:0".parse().unwrap()).unwrap();
+        let first = TestServer::start_with(driver, 2, |config| config.listen = vec![address]);
         let mut client = WebSocket::connect(address, "/ws");
         first.stop();
         client.expect_close(1001);
