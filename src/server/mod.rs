@@ -195,7 +195,7 @@ impl Server {
 
     /// Has the workers stop accepting, say goodbye and end. Returns at once.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Release);
         for waker in &self.wakers {
             waker.wake();
         }

@@ -21,7 +21,7 @@ pub fn wait_for_signal(server: Server) -> Result<(), StartError> {
                 std::process::exit(128 + signal);
             }
             info!(signal, "stopping");
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            stop.store(true, std::sync::atomic::Ordering::Release);
             for waker in &wakers {
                 waker.wake();
             }

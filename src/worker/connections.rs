@@ -58,6 +58,8 @@ pub struct Connections {
     unsettled: Vec<u32>,
     /// Publishers that are held back until fan-outs have caught up.
     held: Vec<SocketId>,
+    /// They are held back for good: the server shuts down.
+    holds_all_publishers: bool,
     /// Connections that asked for the metrics page.
     metrics_wanted: Vec<SocketId>,
     slow: Vec<u32>,
@@ -90,6 +92,7 @@ impl Connections {
             dirty: VecDeque::new(),
             unsettled: Vec::new(),
             held: Vec::new(),
+            holds_all_publishers: false,
             metrics_wanted: Vec::new(),
             slow: Vec::new(),
             due: Vec::new(),
@@ -351,7 +354,7 @@ impl Connections {
         let divisor = if self.mesh.is_congested() { FAN_OUT_BACKLOG_LOW_DIVISOR } else { 1 };
         let behind =
             count > FAN_OUT_BACKLOG_HIGH / divisor || bytes > FAN_OUT_BACKLOG_BYTES_HIGH / divisor;
-        self.mesh.set_congested(behind);
+        self.mesh.set_congested(behind || self.holds_all_publishers);
         if !self.held.is_empty() && !self.mesh.is_congested() {
             for id in std::mem::take(&mut self.held) {
                 if self.is_open(id) {
@@ -359,6 +362,16 @@ impl Connections {
                 }
             }
         }
+    }
+
+    /// Takes no more publications: fan-outs come to an end.
+    pub fn hold_publishers(&mut self) {
+        self.holds_all_publishers = true;
+    }
+
+    /// Whether a fan-out is in progress.
+    pub fn wants_fan_out(&self) -> bool {
+        self.hub.wants_fan_out()
     }
 
     /// Whether someone waits for fan-outs, perhaps those of another worker, to catch up.

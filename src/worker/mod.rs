@@ -134,6 +134,8 @@ struct Accepting {
 /// A shutdown in progress.
 #[derive(Debug)]
 struct Shutdown {
+    /// Goodbyes are said by then, whatever is still to be delivered.
+    goodbye_at: Instant,
     until: Instant,
     /// Slots whose connections have been told.
     told: usize,
@@ -190,19 +192,20 @@ impl<D: Driver> Worker<D> {
         self.connections.mesh.end_sleep();
         waited?;
         let now = self.driver.now();
+        // Asked before the inbox is emptied: what was published before the server was stopped is in there by then.
+        let stops = self.stop.load(Ordering::Acquire);
         self.connections.begin_turn(now);
         self.connections.settle();
         self.act();
         self.handle_events(now);
-        for _ in 0..INBOX_BATCHES_PER_TURN_MAX {
-            let Some(messages) = self.connections.mesh.receive() else { break };
-            self.connections.handle_messages(messages);
-        }
+        let is_inbox_empty = self.empty_inbox();
         self.connections.fan_out();
         self.connections.sweep(now);
         self.connections.answer_metrics();
         self.retry_accepting(now);
-        self.shut_down(now);
+        if stops {
+            self.shut_down(now, is_inbox_empty);
+        }
         self.connections.fill_batch();
         self.connections.regulate();
         self.connections.count();
@@ -213,7 +216,7 @@ impl<D: Driver> Worker<D> {
 
     /// Whether the server was stopped and all connections are closed.
     pub fn is_done(&self) -> bool {
-        self.shutdown.is_some() && self.connections.is_empty()
+        self.shutdown.is_some() && self.connections.is_empty() && self.is_flushed
     }
 
     /// The driver.
@@ -282,16 +285,28 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn shut_down(&mut self, now: Instant) {
-        if !self.stop.load(Ordering::Relaxed) {
-            return;
+    /// Takes what other workers sent, up to this turn's limit; returns whether that was all.
+    fn empty_inbox(&mut self) -> bool {
+        for _ in 0..INBOX_BATCHES_PER_TURN_MAX {
+            let Some(messages) = self.connections.mesh.receive() else { return true };
+            self.connections.handle_messages(messages);
         }
-        let until = now + self.shutdown_timeout;
+        false
+    }
+
+    fn shut_down(&mut self, now: Instant, is_inbox_empty: bool) {
+        let timeout = self.shutdown_timeout;
         let shutdown = self.shutdown.get_or_insert_with(|| {
             self.driver.stop_listening();
+            self.connections.hold_publishers();
             info!(connections = self.connections.len(), "shutting down");
-            Shutdown { until, told: 0 }
+            Shutdown { goodbye_at: now + timeout / 2, until: now + timeout, told: 0 }
         });
+        // What was accepted is delivered first, as far as there is time for it.
+        let is_idle = is_inbox_empty && !self.connections.wants_fan_out();
+        if shutdown.told == 0 && !is_idle && now < shutdown.goodbye_at {
+            return;
+        }
         if self.connections.say_goodbye(shutdown.told, GOODBYES_PER_TURN_MAX) > 0 {
             shutdown.told += GOODBYES_PER_TURN_MAX;
         } else {

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use fantail::config::DriverChoice;
 use fantail::driver::hold_free_port;
+use fantail::protocol::websocket::OpCode;
 
 use crate::support::{
-    Child, Client, Received, TestServer, WebSocket, on_both_drivers, run, wait_until,
+    Child, Client, Received, TestServer, WebSocket, masked, on_both_drivers, run, wait_until,
 };
 
 /// A start that fails says one line that has all of these words, and the exit code is not 0.
@@ -101,6 +102,44 @@ on_both_drivers! {
         for socket in &mut sockets {
             assert_eq!(socket.read(), Received::Close(Some(1001), "shutdown".into()));
         }
+    }
+
+    fn what_was_accepted_is_delivered_before_the_goodbye(driver) {
+        for round in 0..3 {
+            let server = TestServer::start(driver, 2);
+            let mut sockets: Vec<WebSocket> =
+                (0..2000).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+            let mut publisher = Client::connect(server.edge());
+            for n in 0..3 {
+                publisher.publish("a", format!("{round} {n}"));
+            }
+            server.stop();
+            for socket in &mut sockets {
+                for n in 0..3 {
+                    socket.expect_text(&format!("{round} {n}"));
+                }
+                assert_eq!(socket.read(), Received::Close(Some(1001), "shutdown".into()));
+            }
+        }
+    }
+
+    fn publishers_that_go_on_do_not_hold_the_shutdown(driver) {
+        let server = TestServer::start(driver, 2);
+        let sockets: Vec<WebSocket> =
+            (0..300).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        let publisher = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let mut stream = publisher.client.stream().try_clone().unwrap();
+        let publishing = std::thread::spawn(move || {
+            let frames = masked(true, OpCode::Binary, b"x").repeat(1000);
+            while std::io::Write::write_all(&mut stream, &frames).is_ok() {}
+        });
+        wait_until("it publishes", || server.sum(|counters| &counters.publications) > 1000);
+        server.stop();
+        drop((sockets, publisher));
+        let began = Instant::now();
+        drop(server);
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        publishing.join().unwrap();
     }
 
     fn a_server_that_starts_again_takes_its_port_at_once(driver) {
