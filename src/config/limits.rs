@@ -34,8 +34,12 @@ pub const INBOX_BATCHES_PER_TURN_MAX: usize = 64;
 /// Batches a worker's inbox holds; what does not fit waits with its sender.
 pub const INBOX_BATCHES_MAX: usize = 256;
 
-/// Messages waiting for one other worker at which publishers are held back.
-pub const OUTBOX_MESSAGES_HIGH: usize = 16 * 1024;
+/// Load, in payload bytes and [`MESSAGE_LOAD`] for each message, that waits for one worker at which publishers are
+/// held back.
+pub const INBOX_LOAD_HIGH: usize = FAN_OUT_BACKLOG_BYTES_HIGH;
+
+/// What a message counts beside its payload: as many are allowed to wait as may wait for their fan-out.
+pub const MESSAGE_LOAD: usize = FAN_OUT_BACKLOG_BYTES_HIGH / FAN_OUT_BACKLOG_HIGH;
 
 /// Table entries that the sweep looks at in one turn.
 pub const SWEEP_ENTRIES_PER_TURN_MAX: usize = 64 * 1024;

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use crate::config::limits::{INBOX_BATCHES_MAX, OUTBOX_MESSAGES_HIGH};
+use crate::config::limits::{
+    FAN_OUT_BACKLOG_LOW_DIVISOR, INBOX_BATCHES_MAX, INBOX_LOAD_HIGH, MESSAGE_LOAD,
+};
 use crate::driver::Waker;
 use crate::hub::HubMessage;
 use crate::message::WorkerId;
@@ -21,20 +23,32 @@ use crate::message::WorkerId;
 #[derive(Debug)]
 pub struct Mesh {
     worker: WorkerId,
-    inbox: Receiver<Vec<HubMessage>>,
+    inbox: Receiver<Batch>,
     /// Found by the last look before sleeping.
-    carried: Option<Vec<HubMessage>>,
+    carried: Option<Batch>,
     peers: Vec<Peer>,
-    outboxes: Vec<Vec<HubMessage>>,
+    outboxes: Vec<Batch>,
     /// Workers whose outbox is not empty.
     touched: Vec<u16>,
+    /// Workers that had too much waiting in their inbox when something was added.
+    crowded: Vec<u16>,
     congestion: Congestion,
+}
+
+/// What one turn has for one worker.
+#[derive(Debug, Default)]
+struct Batch {
+    messages: Vec<HubMessage>,
+    load: usize,
 }
 
 /// Another worker, or this one, as seen by those who send to it.
 #[derive(Clone, Debug)]
 struct Peer {
-    inbox: SyncSender<Vec<HubMessage>>,
+    inbox: SyncSender<Batch>,
+    /// Of all batches in its inbox. A worker that is busy, or does not get its core, knows nothing of them; whoever
+    /// adds one does.
+    load: Arc<AtomicUsize>,
     sleeps: Arc<AtomicBool>,
     waker: Waker,
 }
@@ -56,7 +70,8 @@ impl Mesh {
             .map(|waker| {
                 let (sender, inbox) = sync_channel(INBOX_BATCHES_MAX);
                 let sleeps = Arc::new(AtomicBool::new(false));
-                (Peer { inbox: sender, sleeps, waker: waker.clone() }, inbox)
+                let load = Arc::new(AtomicUsize::new(0));
+                (Peer { inbox: sender, load, sleeps, waker: waker.clone() }, inbox)
             })
             .unzip();
         inboxes
@@ -66,9 +81,10 @@ impl Mesh {
                 worker: WorkerId(u16::try_from(worker).expect("workers are few")),
                 inbox,
                 carried: None,
-                outboxes: peers.iter().map(|_| Vec::new()).collect(),
+                outboxes: peers.iter().map(|_| Batch::default()).collect(),
                 peers: peers.clone(),
                 touched: Vec::new(),
+                crowded: Vec::new(),
                 congestion: congestion.clone(),
             })
             .collect()
@@ -81,16 +97,19 @@ impl Mesh {
 
     /// The next batch from some worker.
     pub fn receive(&mut self) -> Option<Vec<HubMessage>> {
-        self.carried.take().or_else(|| self.inbox.try_recv().ok())
+        let batch = self.carried.take().or_else(|| self.inbox.try_recv().ok())?;
+        self.peers[usize::from(self.worker.0)].load.fetch_sub(batch.load, Ordering::Relaxed);
+        Some(batch.messages)
     }
 
     /// Adds a message to the batch that leaves at the turn's end.
     pub fn send(&mut self, to: WorkerId, message: HubMessage) {
         let outbox = &mut self.outboxes[usize::from(to.0)];
-        if outbox.is_empty() {
+        if outbox.messages.is_empty() {
             self.touched.push(to.0);
         }
-        outbox.push(message);
+        outbox.load += load_of(&message);
+        outbox.messages.push(message);
     }
 
     /// Hands over the batches. Returns whether all of them were taken.
@@ -99,7 +118,14 @@ impl Mesh {
         while at < self.touched.len() {
             let to = usize::from(self.touched[at]);
             let peer = &self.peers[to];
-            match peer.inbox.try_send(std::mem::take(&mut self.outboxes[to])) {
+            let batch = std::mem::take(&mut self.outboxes[to]);
+            let load = batch.load;
+            // Added first: the receiver may subtract it at once.
+            let crowded = peer.load.fetch_add(load, Ordering::Relaxed) + load > INBOX_LOAD_HIGH;
+            if crowded && !self.crowded.contains(&self.touched[at]) {
+                self.crowded.push(self.touched[at]);
+            }
+            match peer.inbox.try_send(batch) {
                 Ok(()) => {
                     self.touched.swap_remove(at);
                     fence(Ordering::SeqCst);
@@ -108,6 +134,7 @@ impl Mesh {
                     }
                 }
                 Err(TrySendError::Full(batch)) => {
+                    peer.load.fetch_sub(load, Ordering::Relaxed);
                     self.outboxes[to] = batch;
                     at += 1;
                 }
@@ -137,8 +164,12 @@ impl Mesh {
 
     /// Counts this worker among those that are behind, or not.
     pub fn set_congested(&mut self, behind: bool) {
-        let outboxes = self.touched.iter().map(|to| self.outboxes[usize::from(*to)].len());
-        let behind = behind || outboxes.max().unwrap_or(0) > OUTBOX_MESSAGES_HIGH;
+        let outboxes = self.touched.iter().map(|to| self.outboxes[usize::from(*to)].load);
+        let behind = behind || outboxes.max().unwrap_or(0) > INBOX_LOAD_HIGH;
+        let low = INBOX_LOAD_HIGH / FAN_OUT_BACKLOG_LOW_DIVISOR;
+        let load = |to: u16| self.peers[usize::from(to)].load.load(Ordering::Relaxed);
+        self.crowded.retain(|to| load(*to) > low);
+        let behind = behind || !self.crowded.is_empty();
         if behind != self.congestion.counted {
             self.congestion.counted = behind;
             if behind {
@@ -149,8 +180,26 @@ impl Mesh {
         }
     }
 
+    /// Whether this worker counts as behind: it must look again soon, because publishers everywhere wait for it.
+    pub fn is_counted(&self) -> bool {
+        self.congestion.counted
+    }
+
     /// Whether any worker is behind.
     pub fn is_congested(&self) -> bool {
         self.congestion.workers.load(Ordering::Relaxed) > 0
     }
+}
+
+/// What a message costs the worker that gets it.
+fn load_of(message: &HubMessage) -> usize {
+    MESSAGE_LOAD
+        + match message {
+            HubMessage::Publish { payload, .. } => payload.bytes.len(),
+            HubMessage::Deliver(publication) => publication.payload.bytes.len(),
+            HubMessage::Interest { .. }
+            | HubMessage::Disinterest { .. }
+            | HubMessage::Granted { .. }
+            | HubMessage::Published { .. } => 0,
+        }
 }

@@ -228,7 +228,9 @@ impl<D: Driver> Worker<D> {
         if self.connections.is_urgent() || self.stop.load(Ordering::Relaxed) != self.is_stopping() {
             return Duration::ZERO;
         }
-        if !self.is_flushed || self.connections.holds_publishers() {
+        let is_congested =
+            self.connections.holds_publishers() || self.connections.mesh.is_counted();
+        if !self.is_flushed || is_congested {
             return RETRY;
         }
         let is_timed = self.connections.wants_sweep()
