@@ -142,6 +142,39 @@ on_both_drivers! {
         assert_eq!(publisher.read(), Received::Pong(vec![]));
     }
 
+    fn floods_from_many_end_in_order_whatever_worker_is_home(driver) {
+        let server = TestServer::start(driver, 2);
+        // The publishers' own worker, the home and the subscribers' worker differ from channel to channel.
+        std::thread::scope(|scope| {
+            for channel in 0..6 {
+                let edge = server.edge();
+                scope.spawn(move || {
+                    let mut subscriber = WebSocket::connect(edge, &format!("/ws?channel=c{channel}"));
+                    let mut publisher = WebSocket::connect(edge, &format!("/ws?channel=c{channel}"));
+                    let mut sender = publisher.client.stream().try_clone().unwrap();
+                    const COUNT: u32 = 30_000;
+                    std::thread::scope(|scope| {
+                        scope.spawn(move || {
+                            for start in (0..COUNT).step_by(3000) {
+                                let frames: Vec<u8> = (start..start + 3000)
+                                    .flat_map(|n| masked(true, OpCode::Binary, &n.to_be_bytes()))
+                                    .collect();
+                                std::io::Write::write_all(&mut sender, &frames).unwrap();
+                            }
+                        });
+                        for socket in [&mut subscriber, &mut publisher] {
+                            scope.spawn(move || {
+                                for n in 0..COUNT {
+                                    assert_eq!(socket.read(), Received::Binary(n.to_be_bytes().to_vec()));
+                                }
+                            });
+                        }
+                    });
+                });
+            }
+        });
+    }
+
     fn many_channels_at_once_keep_apart(driver) {
         let server = TestServer::start(driver, 2);
         let mut subscribers: Vec<WebSocket> =
