@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 use crate::buffer::{QueueArena, Segment, SharedFrame};
 use crate::config::limits::{
     DELIVERIES_PER_TURN_MAX, FAN_OUT_BACKLOG_BYTES_HIGH, FAN_OUT_BACKLOG_HIGH,
-    FAN_OUT_BACKLOG_LOW_DIVISOR, SEGMENTS_PER_SEND_MAX, SENDS_PER_TURN_MAX,
+    FAN_OUT_BACKLOG_LOW_DIVISOR,
 };
 use crate::connection::{Connection, Service, Stage};
-use crate::driver::{Close, End, SendBatch, SendResult, SocketId};
+use crate::driver::{Close, End, SendBatch, SocketId};
 use crate::hub::{self, Hub, HubMessage};
 use crate::message::{CloseReason, Refusal, Reply, Request, SessionId, Ticket};
 use crate::telemetry::{Counters, render};
 use crate::transport::{ClientName, Context, Flow, Output, Prepared};
+
+mod closing;
+mod sends;
 
 use super::mesh::Mesh;
 use super::sweep::Sweep;
@@ -262,90 +265,12 @@ impl Connections {
         self.carry();
     }
 
-    /// Fills the batch: one item for each connection with something to send.
-    pub fn fill_batch(&mut self) {
-        while self.batch.items().len() < SENDS_PER_TURN_MAX {
-            let Some(index) = self.dirty.pop_front() else { break };
-            // It may have left since, and its slot may be another's by now.
-            let Some(connection) = self.table.get(index) else { continue };
-            if !std::mem::take(&mut connection.is_dirty) {
-                continue;
-            }
-            let id = self.table.id(index);
-            let connection = self.table.at(index);
-            if connection.is_blocked || connection.stage == Stage::Dead {
-                continue;
-            }
-            let Some(first) = self.queues.pop(&mut connection.queue) else {
-                if connection.stage == Stage::Closing {
-                    self.finish(index);
-                }
-                continue;
-            };
-            self.batch.begin(id, first);
-            connection.is_split = false;
-            for _ in 1..SEGMENTS_PER_SEND_MAX {
-                let Some(segment) = self.queues.pop(&mut connection.queue) else { break };
-                self.batch.extend(segment);
-            }
-            self.queues.keep_turn(&connection.queue, &self.batch.turn);
-            let is_plain = connection.queue.is_empty()
-                && connection.stage == Stage::Open
-                && connection.pauses & Connection::PAUSED_BY_QUEUE == 0;
-            if !is_plain {
-                self.unsettled.push(index);
-            }
-        }
-        for index in &self.dirty {
-            // They leave with a later batch.
-            if let Some(connection) = self.table.get(*index) {
-                self.queues.keep_turn(&connection.queue, &self.batch.turn);
-            }
-        }
-    }
-
     /// Whether the next wait must return at once.
     pub fn is_urgent(&self) -> bool {
         !self.dirty.is_empty()
             || !self.unsettled.is_empty()
             || !self.metrics_wanted.is_empty()
             || self.hub.wants_fan_out()
-    }
-
-    /// Takes back what the kernel did not take, and looks after those who waited for that.
-    pub fn settle(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        let mut bytes: u64 = self.batch.items().iter().map(|item| u64::from(item.bytes)).sum();
-        self.counters.sends.add(self.batch.items().len() as u64);
-        self.counters.sends_late.add(self.batch.late.len() as u64);
-        for at in 0..self.batch.late.len() {
-            let late = self.batch.late[at];
-            let item = self.batch.items()[late.item as usize].clone();
-            let connection = self.table.at(item.id.index);
-            match late.result {
-                SendResult::Short(sent) => {
-                    bytes -= u64::from(item.bytes - sent);
-                    for frame in self.batch.unsent(&item, sent) {
-                        self.queues.push_front(&mut connection.queue, frame);
-                    }
-                    connection.is_blocked = true;
-                    // Something of the first frame may be on the wire already; it must be finished.
-                    connection.is_split = true;
-                }
-                SendResult::Failed => {
-                    bytes -= u64::from(item.bytes);
-                    self.kill(item.id.index, CloseReason::ClientGone, Close::Orderly);
-                }
-            }
-        }
-        self.counters.sent_bytes.add(bytes);
-        self.batch.clear();
-        for index in std::mem::take(&mut self.unsettled) {
-            self.look_after(index);
-        }
-        self.carry();
     }
 
     /// Counts this worker as behind or not, and lets publishers go on once none is.
@@ -392,29 +317,6 @@ impl Connections {
     /// Counts a pause of accepting.
     pub fn count_accept_pause(&self) {
         self.counters.accept_pauses.add(1);
-    }
-
-    /// Says goodbye to the connections in some slots, because the server shuts down. Returns how many slots are left
-    /// behind `from`.
-    pub fn say_goodbye(&mut self, from: usize, count: usize) -> usize {
-        let slots = self.table.slots();
-        for index in from..slots.min(from + count) {
-            let index = u32::try_from(index).expect("slots are 32 bits");
-            if self.table.get(index).is_some_and(|connection| connection.stage == Stage::Open) {
-                self.close(index, CloseReason::Shutdown);
-            }
-        }
-        self.carry();
-        slots.saturating_sub(from + count)
-    }
-
-    /// Ends every connection at once.
-    pub fn abort_all(&mut self) {
-        for index in 0..u32::try_from(self.table.slots()).expect("slots are 32 bits") {
-            if self.table.get(index).is_some_and(|connection| connection.stage != Stage::Dead) {
-                self.kill(index, CloseReason::Shutdown, Close::Abort);
-            }
-        }
     }
 
     /// One step of a conversation, and what follows from it.
@@ -528,121 +430,6 @@ impl Connections {
             self.converse(session.index, |connection, context| {
                 connection.reply(ticket, reply, context)
             });
-        }
-    }
-
-    fn expire(&mut self, index: u32) {
-        let Some(connection) = self.table.get(index) else { return };
-        match connection.stage {
-            Stage::Dead => {}
-            Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),
-            Stage::Open => {
-                let silence = Sweep::duration(self.tick.saturating_sub(connection.received_at));
-                self.converse(index, |connection, context| {
-                    connection.expire(silence, context);
-                    Flow::Receive
-                });
-            }
-        }
-    }
-
-    fn close_slow(&mut self) {
-        for index in std::mem::take(&mut self.slow) {
-            let connection = self.table.at(index);
-            if connection.stage != Stage::Open {
-                continue;
-            }
-            // What is on its way must be finished; what waits behind it gives way to the goodbye.
-            let begun = match connection.is_split {
-                true => self.queues.pop(&mut connection.queue),
-                false => None,
-            };
-            self.queues.clear(&mut connection.queue);
-            if let Some(segment) = begun {
-                self.queues.push(&mut connection.queue, segment);
-            }
-            self.close(index, CloseReason::SlowConsumer);
-        }
-        self.carry();
-    }
-
-    /// Says goodbye and closes.
-    fn close(&mut self, index: u32, reason: CloseReason) {
-        self.converse(index, |connection, context| {
-            connection.close(reason, context);
-            Flow::Closed
-        });
-    }
-
-    /// Open → Closing: what is queued is sent, nothing more is listened to.
-    fn end_conversation(&mut self, index: u32, reason: CloseReason) {
-        let connection = self.table.at(index);
-        if connection.stage != Stage::Open {
-            return;
-        }
-        connection.stage = Stage::Closing;
-        self.leave_hub(index, reason);
-        self.set_deadline(index, self.settings.close_timeout);
-        for pause in [
-            Connection::PAUSED_BY_QUEUE,
-            Connection::PAUSED_BY_CONGESTION,
-            Connection::PAUSED_BY_REPLY,
-        ] {
-            self.unpause(index, pause);
-        }
-        self.mark_dirty(index);
-    }
-
-    /// Everything is sent: closes our end, and the socket once the peer's end is closed too.
-    fn finish(&mut self, index: u32) {
-        let id = self.table.id(index);
-        let connection = self.table.at(index);
-        if connection.has_ended {
-            connection.stage = Stage::Dead;
-            self.table.set_deadline(index, NEVER);
-            self.actions.push(Action::Close(id, Close::Orderly));
-        } else if !connection.has_finished {
-            connection.has_finished = true;
-            self.actions.push(Action::ShutdownWrite(id));
-        }
-    }
-
-    /// Ends a connection at once.
-    fn kill(&mut self, index: u32, reason: CloseReason, how: Close) {
-        let id = self.table.id(index);
-        let connection = self.table.at(index);
-        let before = std::mem::replace(&mut connection.stage, Stage::Dead);
-        self.queues.clear(&mut connection.queue);
-        self.table.set_deadline(index, NEVER);
-        match before {
-            Stage::Dead => return,
-            Stage::Closing => {}
-            Stage::Open => self.leave_hub(index, reason),
-        }
-        self.actions.push(Action::Close(id, how));
-    }
-
-    fn leave_hub(&mut self, index: u32, reason: CloseReason) {
-        self.counters.closed[reason as usize].add(1);
-        let connection = self.table.at(index);
-        if std::mem::take(&mut connection.has_session) {
-            let session = SessionId { index, generation: connection.generation };
-            self.hub.close(session, &mut self.hub_outputs);
-        }
-    }
-
-    /// A connection whose sends are settled and which was not plain when they were made.
-    fn look_after(&mut self, index: u32) {
-        let connection = self.table.at(index);
-        if connection.is_blocked || connection.stage == Stage::Dead {
-            return;
-        }
-        if connection.queue.bytes() <= self.settings.send_queue_bytes_high / 2 {
-            self.unpause(index, Connection::PAUSED_BY_QUEUE);
-        }
-        let connection = self.table.at(index);
-        if !connection.queue.is_empty() || connection.stage == Stage::Closing {
-            self.mark_dirty(index);
         }
     }
 

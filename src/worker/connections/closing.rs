@@ -1,0 +1,135 @@
+//! How connections end: Open → Closing → Dead, politely or at once.
+
+use crate::connection::{Connection, Stage};
+use crate::driver::Close;
+use crate::message::{CloseReason, SessionId};
+use crate::transport::Flow;
+
+use super::{Action, Connections};
+use crate::worker::sweep::Sweep;
+use crate::worker::table::NEVER;
+
+impl Connections {
+    /// Says goodbye to the connections in some slots, because the server shuts down. Returns how many slots are left
+    /// behind `from`.
+    pub fn say_goodbye(&mut self, from: usize, count: usize) -> usize {
+        let slots = self.table.slots();
+        for index in from..slots.min(from + count) {
+            let index = u32::try_from(index).expect("slots are 32 bits");
+            if self.table.get(index).is_some_and(|connection| connection.stage == Stage::Open) {
+                self.close(index, CloseReason::Shutdown);
+            }
+        }
+        self.carry();
+        slots.saturating_sub(from + count)
+    }
+
+    /// Ends every connection at once.
+    pub fn abort_all(&mut self) {
+        for index in 0..u32::try_from(self.table.slots()).expect("slots are 32 bits") {
+            if self.table.get(index).is_some_and(|connection| connection.stage != Stage::Dead) {
+                self.kill(index, CloseReason::Shutdown, Close::Abort);
+            }
+        }
+    }
+
+    pub(super) fn close_slow(&mut self) {
+        for index in std::mem::take(&mut self.slow) {
+            let connection = self.table.at(index);
+            if connection.stage != Stage::Open {
+                continue;
+            }
+            // What is on its way must be finished; what waits behind it gives way to the goodbye.
+            let begun = match connection.is_split {
+                true => self.queues.pop(&mut connection.queue),
+                false => None,
+            };
+            self.queues.clear(&mut connection.queue);
+            if let Some(segment) = begun {
+                self.queues.push(&mut connection.queue, segment);
+            }
+            self.close(index, CloseReason::SlowConsumer);
+        }
+        self.carry();
+    }
+
+    /// Says goodbye and closes.
+    pub(super) fn close(&mut self, index: u32, reason: CloseReason) {
+        self.converse(index, |connection, context| {
+            connection.close(reason, context);
+            Flow::Closed
+        });
+    }
+
+    /// Open → Closing: what is queued is sent, nothing more is listened to.
+    pub(super) fn end_conversation(&mut self, index: u32, reason: CloseReason) {
+        let connection = self.table.at(index);
+        if connection.stage != Stage::Open {
+            return;
+        }
+        connection.stage = Stage::Closing;
+        self.leave_hub(index, reason);
+        self.set_deadline(index, self.settings.close_timeout);
+        for pause in [
+            Connection::PAUSED_BY_QUEUE,
+            Connection::PAUSED_BY_CONGESTION,
+            Connection::PAUSED_BY_REPLY,
+        ] {
+            self.unpause(index, pause);
+        }
+        self.mark_dirty(index);
+    }
+
+    /// Everything is sent: closes our end, and the socket once the peer's end is closed too.
+    pub(super) fn finish(&mut self, index: u32) {
+        let id = self.table.id(index);
+        let connection = self.table.at(index);
+        if connection.has_ended {
+            connection.stage = Stage::Dead;
+            self.table.set_deadline(index, NEVER);
+            self.actions.push(Action::Close(id, Close::Orderly));
+        } else if !connection.has_finished {
+            connection.has_finished = true;
+            self.actions.push(Action::ShutdownWrite(id));
+        }
+    }
+
+    /// Ends a connection at once.
+    pub(super) fn kill(&mut self, index: u32, reason: CloseReason, how: Close) {
+        let id = self.table.id(index);
+        let connection = self.table.at(index);
+        let before = std::mem::replace(&mut connection.stage, Stage::Dead);
+        self.queues.clear(&mut connection.queue);
+        self.table.set_deadline(index, NEVER);
+        match before {
+            Stage::Dead => return,
+            Stage::Closing => {}
+            Stage::Open => self.leave_hub(index, reason),
+        }
+        self.actions.push(Action::Close(id, how));
+    }
+
+    pub(super) fn leave_hub(&mut self, index: u32, reason: CloseReason) {
+        self.counters.closed[reason as usize].add(1);
+        let connection = self.table.at(index);
+        if std::mem::take(&mut connection.has_session) {
+            let session = SessionId { index, generation: connection.generation };
+            self.hub.close(session, &mut self.hub_outputs);
+        }
+    }
+
+    pub(super) fn expire(&mut self, index: u32) {
+        let Some(connection) = self.table.get(index) else { return };
+        match connection.stage {
+            Stage::Dead => {}
+            Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),
+            Stage::Open => {
+                let silence = Sweep::duration(self.tick.saturating_sub(connection.received_at));
+                self.converse(index, |connection, context| {
+                    connection.expire(silence, context);
+                    Flow::Receive
+                });
+            }
+        }
+    }
+}
