@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use fantail::config::{self, Config, DriverChoice, parse_bytes, parse_seconds};
 use fantail::connection::Service;
-use fantail::server::{Server, wait_for_signal};
+use fantail::server::{Server, StopSignals};
 
 /// What can be chosen. Every default stands in `Config`.
 #[derive(Args, Debug)]
@@ -104,9 +104,10 @@ SIGTERM and SIGINT stop it: every client is told, what is queued is sent, and it
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<(), String> {
     let config = configure(arguments);
+    let signals = StopSignals::new().map_err(|error| error.to_string())?;
     let server = Server::start(&config).map_err(|error| error.to_string())?;
     announce(&server);
-    wait_for_signal(server).map_err(|error| error.to_string())
+    signals.wait(server).map_err(|error| error.to_string())
 }
 
 fn configure(arguments: Arguments) -> Config {

@@ -1,7 +1,7 @@
 //! Builds workers from a configuration; starts and stops them.
 //!
 //! **What it is.** [`Server`]: the threads, one per worker, each pinned to a core, with a descriptor table and
-//! listeners of its own. [`wait_for_signal`]: what a program does meanwhile.
+//! listeners of its own. [`StopSignals`]: what a program does meanwhile.
 //!
 //! **In and out.** In: a checked [`Config`]. Out: addresses, and a [`StartError`] that says what to do.
 //!
@@ -37,7 +37,7 @@ use crate::worker::{Mesh, Worker, WorkerParts, WorkerSettings};
 
 mod signal;
 
-pub use signal::wait_for_signal;
+pub use signal::StopSignals;
 
 /// A running server.
 #[derive(Debug)]
@@ -83,7 +83,11 @@ impl Server {
     /// Starts a server. Port 0 is replaced by one that the kernel chooses.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         config.check()?;
-        let (kind, driver_reason) = choose(choice(config.driver)).map_err(StartError)?;
+        let asked = choice(config.driver);
+        // On a thread of its own: the kernel takes a ring down a moment after it was closed, which interrupts a later
+        // blocking call of the thread that had it.
+        let probe = thread::spawn(move || choose(asked)).join();
+        let (kind, driver_reason) = probe.expect("a probe does not panic").map_err(StartError)?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let workers = config.workers.unwrap_or(cores.len()).clamp(1, WORKERS_MAX);
         let (per_worker, connections_max) = connections_max(config, workers)?;
