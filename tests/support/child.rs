@@ -119,8 +119,14 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         // Both fail if it has ended.
+        let ended_by_itself = self.child.try_wait().ok().flatten();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let mut log = String::new();
+            self.child.stderr.as_mut().map(|pipe| pipe.read_to_string(&mut log));
+            eprintln!("the program ended by itself: {ended_by_itself:?}; its log: {log}");
+        }
     }
 }
 

@@ -25,7 +25,8 @@ pub fn runs_here(driver: DriverChoice) -> bool {
     if driver != IO_URING {
         return true;
     }
-    let chosen = choose(Choice::IoUring);
+    // On a thread of its own: what is left of a ring interrupts a later call of the thread that had it.
+    let chosen = thread::spawn(|| choose(Choice::IoUring)).join().expect("probing does not panic");
     if let Err(reason) = &chosen {
         eprintln!("skipped: {reason}");
     }
