@@ -210,6 +210,13 @@ impl Connection {
         context.outputs.push(Output::Close(reason));
     }
 
+    /// Whether its silence says nothing about it: a pong would wait behind what is queued, or is not read. TCP finds
+    /// out meanwhile whether the peer still takes anything.
+    pub fn is_busy(&self) -> bool {
+        let waits = !self.queue.is_empty() || self.pauses != 0;
+        waits && matches!(self.conversation, Conversation::WebSocket(_))
+    }
+
     /// How publications look to this client; `None` if it cannot receive any.
     pub fn wire_form(&self) -> Option<WireForm> {
         match &self.conversation {

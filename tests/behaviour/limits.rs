@@ -101,6 +101,35 @@ on_both_drivers! {
         }
     }
 
+    fn a_client_with_much_on_its_way_is_not_given_up(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.keepalive_interval = SHORT;
+            config.keepalive_timeout = SHORT;
+        });
+        let mut slow = WebSocket::over(Client::connect_narrow(server.edge()));
+        slow.client.send(WebSocket::request("/ws?channel=a"));
+        slow.read_upgrade();
+        let mut http = Client::connect(server.edge());
+        for _ in 0..20 {
+            http.publish("a", "x".repeat(100_000));
+        }
+        // Two that have nothing to read are given up meanwhile, one after the other.
+        for _ in 0..2 {
+            let mut mute = WebSocket::connect(server.edge(), "/ws");
+            assert_eq!(mute.read(), Received::Ping(vec![]));
+            mute.expect_close(1011);
+        }
+        slow.send_text("still here");
+        let mut messages = 0;
+        while messages < 21 {
+            match slow.read() {
+                Received::Text(_) => messages += 1,
+                Received::Ping(payload) => slow.send_frame(true, OpCode::Pong, &payload),
+                other => panic!("{other:?} after {messages} messages"),
+            }
+        }
+    }
+
     fn a_command_client_is_pinged_and_need_not_answer(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.keepalive_interval = SHORT);
         let mut client = Client::connect(server.commands());

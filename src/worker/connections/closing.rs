@@ -123,6 +123,9 @@ impl Connections {
         match connection.stage {
             Stage::Dead => {}
             Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),
+            Stage::Open if connection.is_busy() => {
+                self.set_deadline(index, self.settings.transport.keepalive_interval);
+            }
             Stage::Open => {
                 let silence = Sweep::duration(self.tick.saturating_sub(connection.received_at));
                 self.converse(index, |connection, context| {
