@@ -54,8 +54,11 @@ pub enum HttpFlow {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// Received and not used yet: an unfinished head, or what is behind a request that waits for its reply.
+    /// Received and, from `used` on, not used yet: an unfinished head, or what is behind a request that waits for its
+    /// reply. A front that was used stays until more comes: requests pipelined by the hundred are not moved up a
+    /// hundred times.
     remainder: Vec<u8>,
+    used: usize,
     body: Option<Body>,
     awaits: Option<Exchange>,
     upgrade: Option<PendingUpgrade>,
@@ -105,14 +108,21 @@ impl HttpConversation {
     pub fn receive(&mut self, bytes: &[u8], context: &mut Context<'_>) -> HttpFlow {
         match &mut self.pending {
             Some(pending) if !pending.remainder.is_empty() || pending.awaits_reply() => {
+                pending.remainder.drain(..std::mem::take(&mut pending.used));
                 pending.remainder.extend_from_slice(bytes);
                 if pending.awaits_reply() {
                     return HttpFlow::AwaitReply;
                 }
-                let all = std::mem::take(&mut pending.remainder);
-                self.process(&all, context)
+                self.process_remainder(context)
             }
-            _ => self.process(bytes, context),
+            _ => {
+                let (flow, used) = self.process(bytes, context);
+                if used < bytes.len() && !matches!(flow, HttpFlow::Closed) {
+                    let pending = self.pending.get_or_insert_default();
+                    pending.remainder.extend_from_slice(&bytes[used..]);
+                }
+                self.rest(flow, context)
+            }
         }
     }
 
@@ -162,7 +172,9 @@ impl HttpConversation {
 
     fn is_in_request(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| {
-            !pending.remainder.is_empty() || pending.body.is_some() || pending.awaits_reply()
+            pending.used < pending.remainder.len()
+                || pending.body.is_some()
+                || pending.awaits_reply()
         })
     }
 
@@ -174,15 +186,25 @@ impl HttpConversation {
     fn go_on(&mut self, exchange: Exchange, context: &mut Context<'_>) -> HttpFlow {
         match self.finish(exchange, context) {
             Next::Flow(flow) => flow,
-            Next::Request => {
-                let pending = self.pending.as_mut();
-                let all = pending.map(|pending| std::mem::take(&mut pending.remainder));
-                self.process(&all.unwrap_or_default(), context)
-            }
+            Next::Request => self.process_remainder(context),
         }
     }
 
-    fn process(&mut self, bytes: &[u8], context: &mut Context<'_>) -> HttpFlow {
+    fn process_remainder(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        let pending = self.pending.get_or_insert_default();
+        let all = std::mem::take(&mut pending.remainder);
+        let start = std::mem::take(&mut pending.used);
+        let (flow, used) = self.process(&all[start..], context);
+        if start + used < all.len() && !matches!(flow, HttpFlow::Closed) {
+            let pending = self.pending.get_or_insert_default();
+            pending.remainder = all;
+            pending.used = start + used;
+        }
+        self.rest(flow, context)
+    }
+
+    /// Takes requests until there is a reason to stop; returns how many bytes were used.
+    fn process(&mut self, bytes: &[u8], context: &mut Context<'_>) -> (HttpFlow, usize) {
         let mut rest = bytes;
         loop {
             let next = if self.has_body() {
@@ -193,30 +215,25 @@ impl HttpConversation {
             match next {
                 Ok(Next::Request) => {}
                 Ok(Next::Flow(HttpFlow::Upgrade { service, .. })) => {
-                    self.pending = None;
-                    return HttpFlow::Upgrade { service, rest: rest.to_vec() };
+                    return (HttpFlow::Upgrade { service, rest: rest.to_vec() }, bytes.len());
                 }
-                Ok(Next::Flow(flow)) => {
-                    self.keep(rest, &flow, context);
-                    return flow;
-                }
+                Ok(Next::Flow(flow)) => return (flow, bytes.len() - rest.len()),
                 Err(fault) => {
                     write_fault(context.out, fault);
                     context.outputs.push(Output::HttpError);
-                    return close(context);
+                    return (close(context), bytes.len());
                 }
             }
         }
     }
 
-    /// Keeps what could not be used yet, and asks for the deadline of a request that began.
-    fn keep(&mut self, rest: &[u8], flow: &HttpFlow, context: &mut Context<'_>) {
-        if matches!(flow, HttpFlow::Closed) || (rest.is_empty() && !self.is_in_request()) {
+    /// Comes to rest: owns nothing if nothing is under way, else asks for the deadline of a request that began.
+    fn rest(&mut self, flow: HttpFlow, context: &mut Context<'_>) -> HttpFlow {
+        if matches!(flow, HttpFlow::Closed | HttpFlow::Upgrade { .. }) || !self.is_in_request() {
             self.pending = None;
-            return;
+            return flow;
         }
         let pending = self.pending.get_or_insert_default();
-        pending.remainder.extend_from_slice(rest);
         if !pending.has_deadline {
             pending.has_deadline = true;
             // The first request's deadline is that of the connection's handshake, which runs already.
@@ -224,6 +241,7 @@ impl HttpConversation {
                 context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
             }
         }
+        flow
     }
 
     fn has_body(&self) -> bool {
@@ -350,7 +368,7 @@ impl HttpConversation {
             return HttpFlow::AwaitReply;
         }
         accept(&upgrade.key, context);
-        let rest = std::mem::take(&mut pending.remainder);
+        let rest = pending.remainder.split_off(pending.used);
         self.pending = None;
         HttpFlow::Upgrade { service: WebSocketService::Publish, rest }
     }
