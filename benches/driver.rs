@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fantail::buffer::{Segment, SharedFrame};
+use fantail::config::DriverChoice;
 use fantail::driver::{
-    Choice, Driver, DriverSettings, EpollDriver, Event, Keepalive, SendBatch, SocketId,
-    UringDriver, Waker, bind_listener, choose, raise_limit,
+    Driver, DriverSettings, EpollDriver, Event, Keepalive, SendBatch, SocketId, UringDriver, Waker,
+    bind_listener, choose, raise_limit,
 };
 
 struct Pair<D> {
@@ -119,12 +120,12 @@ fn run<D: Driver<Socket = OwnedFd>>(
 
 fn drivers(criterion: &mut Criterion) {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!("kernel {}, {}", kernel.trim(), choose(Choice::Auto).unwrap().1);
+    println!("kernel {}, {}", kernel.trim(), choose(DriverChoice::Auto).unwrap().1);
     let settings = DriverSettings { sockets_max: 4096, ..DriverSettings::default() };
     run(criterion, "epoll", |listeners| {
         EpollDriver::new(&settings, listeners, Waker::none()).unwrap()
     });
-    if choose(Choice::IoUring).is_ok() {
+    if choose(DriverChoice::IoUring).is_ok() {
         run(criterion, "io_uring", |listeners| {
             UringDriver::new(&settings, listeners, Waker::none()).unwrap()
         });

@@ -9,9 +9,10 @@ mod support;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
+use fantail::config::DriverChoice;
 use fantail::driver::{
-    Choice, Close, Driver, DriverSettings, End, EpollDriver, SendResult, SocketId, UringDriver,
-    choose, make_private,
+    Close, Driver, DriverSettings, End, EpollDriver, SendResult, SocketId, UringDriver, choose,
+    make_private,
 };
 use support::{
     Harness, Kernel, KernelDriver, Peer, Seen, Simulated, World, connect, pattern, turn_segment,
@@ -490,7 +491,7 @@ fn runs_here(module: &str) -> bool {
     if !module.ends_with("io_uring") {
         return true;
     }
-    choose(Choice::IoUring).inspect_err(|error| println!("left out: {error}")).is_ok()
+    choose(DriverChoice::IoUring).inspect_err(|error| println!("left out: {error}")).is_ok()
 }
 
 /// The promises that every driver keeps.

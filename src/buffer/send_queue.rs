@@ -51,7 +51,7 @@ impl SendQueue {
         Self { head: NONE, tail: NONE, bytes: 0 }
     }
 
-    /// Bytes that wait.
+    /// What keeping the queue costs: the bytes that wait, and [`SEGMENT_BYTES`] for each segment.
     pub fn bytes(&self) -> u32 {
         self.bytes
     }
@@ -83,6 +83,14 @@ struct Node {
 
 const NONE: u32 = u32::MAX;
 
+/// What a segment costs beside its bytes: its node, and its share of what a frame's allocation costs. Counted, so
+/// that a mark bounds memory whatever the size of what is published.
+pub const SEGMENT_BYTES: u32 = 64;
+
+fn cost(segment: &Segment) -> u32 {
+    SEGMENT_BYTES.saturating_add(segment.len())
+}
+
 impl QueueArena {
     /// An arena with address space for `segments` nodes; pages are touched only as they are used, so growth up
     /// to there copies nothing.
@@ -90,36 +98,42 @@ impl QueueArena {
         Self { nodes: Slab::with_capacity(segments), bytes: 0 }
     }
 
-    /// Bytes waiting in all queues. A frame counts once for each queue that holds it.
+    /// What keeping all queues costs. A frame counts once for each queue that holds it.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Appends a segment. Empty segments are dropped. Panics when the queue would exceed `u32::MAX` bytes, which
-    /// its mark forbids.
-    pub fn push(&mut self, queue: &mut SendQueue, segment: Segment) {
-        let len = segment.len();
-        if len == 0 {
+    /// Appends a frame. Empty ones are dropped. Panics when the queue would cost `u32::MAX` bytes, which its mark
+    /// forbids.
+    pub fn push(&mut self, queue: &mut SendQueue, frame: SharedFrame) {
+        if !frame.is_empty() {
+            self.append(queue, Segment::Shared(frame));
+        }
+    }
+
+    /// Appends what was written to the turn's bytes from `start` to their end. Where nothing else waits it becomes a
+    /// range of them, extended by what is written next: replies written back to back leave as one run of bytes.
+    /// Behind a frame it is copied, so that a range is only ever the first segment.
+    pub fn push_turn(&mut self, queue: &mut SendQueue, turn: &[u8], start: usize) {
+        if start == turn.len() {
             return;
         }
-        self.grow(queue, len);
-        if let Segment::Turn { start, len } = segment
-            && queue.tail != NONE
-            && let Segment::Turn { start: tail_start, len: tail_len } =
-                &mut self.nodes[queue.tail as usize].segment
-            && *tail_start + *tail_len == start
+        let range = |at: usize| u32::try_from(at).expect("a turn writes far less than 4 GiB");
+        let (start_at, more) = (range(start), range(turn.len() - start));
+        if queue.head == NONE {
+            return self.append(queue, Segment::Turn { start: start_at, len: more });
+        }
+        if queue.head == queue.tail
+            && let Segment::Turn { start: head_start, len } =
+                &mut self.nodes[queue.head as usize].segment
+            && *head_start + *len == start_at
         {
-            // Replies written back to back leave as one run of bytes.
-            *tail_len += len;
+            *len += more;
+            queue.bytes += more;
+            self.bytes += u64::from(more);
             return;
         }
-        let node = self.insert(Node { segment, next: NONE });
-        if queue.tail == NONE {
-            queue.head = node;
-        } else {
-            self.nodes[queue.tail as usize].next = node;
-        }
-        queue.tail = node;
+        self.push(queue, SharedFrame::copy_of(&turn[start..]));
     }
 
     /// Puts a segment back in front, after the kernel took only what came before it. Turn ranges must have been
@@ -128,24 +142,23 @@ impl QueueArena {
         if frame.is_empty() {
             return;
         }
-        self.grow(queue, frame.len());
-        let node = self.insert(Node { segment: Segment::Shared(frame), next: queue.head });
+        let segment = Segment::Shared(frame);
+        self.grow(queue, &segment);
+        let node = self.insert(Node { segment, next: queue.head });
         if queue.tail == NONE {
             queue.tail = node;
         }
         queue.head = node;
     }
 
-    /// Copies the ranges of `turn`, the turn's bytes, that wait in a queue: they outlive the turn.
+    /// Copies the range of the turn's bytes that a queue may begin with: it outlives the turn.
     pub fn keep_turn(&mut self, queue: &SendQueue, turn: &[u8]) {
-        let mut at = queue.head;
-        while at != NONE {
-            let node = &mut self.nodes[at as usize];
-            if let Segment::Turn { start, len } = node.segment {
-                let bytes = &turn[start as usize..start as usize + len as usize];
-                node.segment = Segment::Shared(SharedFrame::copy_of(bytes));
-            }
-            at = node.next;
+        if queue.head != NONE
+            && let node = &mut self.nodes[queue.head as usize]
+            && let Segment::Turn { start, len } = node.segment
+        {
+            let bytes = &turn[start as usize..start as usize + len as usize];
+            node.segment = Segment::Shared(SharedFrame::copy_of(bytes));
         }
     }
 
@@ -159,9 +172,9 @@ impl QueueArena {
         if queue.head == NONE {
             queue.tail = NONE;
         }
-        let len = node.segment.len();
-        queue.bytes -= len;
-        self.bytes -= u64::from(len);
+        let cost = cost(&node.segment);
+        queue.bytes -= cost;
+        self.bytes -= u64::from(cost);
         Some(node.segment)
     }
 
@@ -170,9 +183,21 @@ impl QueueArena {
         while self.pop(queue).is_some() {}
     }
 
-    fn grow(&mut self, queue: &mut SendQueue, len: u32) {
-        queue.bytes = queue.bytes.checked_add(len).expect("the mark keeps a queue under 4 GiB");
-        self.bytes += u64::from(len);
+    fn append(&mut self, queue: &mut SendQueue, segment: Segment) {
+        self.grow(queue, &segment);
+        let node = self.insert(Node { segment, next: NONE });
+        if queue.tail == NONE {
+            queue.head = node;
+        } else {
+            self.nodes[queue.tail as usize].next = node;
+        }
+        queue.tail = node;
+    }
+
+    fn grow(&mut self, queue: &mut SendQueue, segment: &Segment) {
+        let cost = cost(segment);
+        queue.bytes = queue.bytes.checked_add(cost).expect("the mark keeps a queue under 4 GiB");
+        self.bytes += u64::from(cost);
     }
 
     fn insert(&mut self, node: Node) -> u32 {
@@ -189,31 +214,50 @@ mod tests {
     }
 
     #[test]
-    fn segments_leave_in_order_and_bytes_follow() {
+    fn segments_leave_in_order_and_their_cost_is_counted() {
         let mut arena = QueueArena::with_capacity(8);
         let (mut a, mut b) = (SendQueue::new(), SendQueue::new());
-        arena.push(&mut a, Segment::Shared(frame(b"one")));
-        arena.push(&mut b, Segment::Shared(frame(b"other")));
-        arena.push(&mut a, Segment::Turn { start: 0, len: 4 });
-        assert_eq!((a.bytes(), b.bytes(), arena.bytes()), (7, 5, 12));
+        arena.push_turn(&mut a, b"[turn]", 1);
+        arena.push(&mut b, frame(b"other"));
+        arena.push(&mut a, frame(b"one"));
+        let (a_cost, b_cost) = (2 * SEGMENT_BYTES + 8, SEGMENT_BYTES + 5);
+        assert_eq!((a.bytes(), b.bytes()), (a_cost, b_cost));
+        assert_eq!(arena.bytes(), u64::from(a_cost + b_cost));
+        assert!(matches!(arena.pop(&mut a), Some(Segment::Turn { start: 1, len: 5 })));
         assert!(matches!(arena.pop(&mut a), Some(Segment::Shared(f)) if f.as_bytes() == b"one"));
-        assert!(matches!(arena.pop(&mut a), Some(Segment::Turn { start: 0, len: 4 })));
         assert!(arena.pop(&mut a).is_none());
-        assert_eq!((a.bytes(), arena.bytes()), (0, 5));
+        assert_eq!((a.bytes(), arena.bytes()), (0, u64::from(b_cost)));
         arena.clear(&mut b);
         assert!(b.is_empty());
         assert_eq!(arena.bytes(), 0);
     }
 
     #[test]
-    fn adjacent_turn_ranges_become_one_segment() {
+    fn what_is_written_back_to_back_is_one_segment() {
         let mut arena = QueueArena::with_capacity(8);
         let mut queue = SendQueue::new();
-        arena.push(&mut queue, Segment::Turn { start: 10, len: 5 });
-        arena.push(&mut queue, Segment::Turn { start: 15, len: 5 });
-        arena.push(&mut queue, Segment::Turn { start: 30, len: 1 });
-        assert!(matches!(arena.pop(&mut queue), Some(Segment::Turn { start: 10, len: 10 })));
-        assert!(matches!(arena.pop(&mut queue), Some(Segment::Turn { start: 30, len: 1 })));
+        arena.push_turn(&mut queue, b"..one", 2);
+        arena.push_turn(&mut queue, b"..onetwo", 5);
+        assert_eq!(queue.bytes(), SEGMENT_BYTES + 6);
+        assert!(matches!(arena.pop(&mut queue), Some(Segment::Turn { start: 2, len: 6 })));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn only_the_first_segment_is_a_range_of_the_turn() {
+        let mut arena = QueueArena::with_capacity(8);
+        let mut queue = SendQueue::new();
+        arena.push_turn(&mut queue, b"one", 0);
+        arena.push_turn(&mut queue, b"one-gap-two", 8);
+        arena.push(&mut queue, frame(b"three"));
+        arena.push_turn(&mut queue, b"one-gap-twofour", 11);
+        arena.keep_turn(&queue, b"one-gap-twofour");
+        let mut bytes = Vec::new();
+        while let Some(segment) = arena.pop(&mut queue) {
+            let Segment::Shared(frame) = segment else { panic!("a range is left") };
+            bytes.extend_from_slice(frame.as_bytes());
+        }
+        assert_eq!(bytes, b"onetwothreefour");
     }
 
     #[test]
@@ -222,7 +266,7 @@ mod tests {
         let mut queue = SendQueue::new();
         arena.push_front(&mut queue, frame(b"b"));
         arena.push_front(&mut queue, frame(b"a"));
-        arena.push(&mut queue, Segment::Shared(frame(b"c")));
+        arena.push(&mut queue, frame(b"c"));
         let mut seen = Vec::new();
         while let Some(Segment::Shared(frame)) = arena.pop(&mut queue) {
             seen.extend_from_slice(frame.as_bytes());
@@ -234,25 +278,10 @@ mod tests {
     fn empty_segments_are_not_kept() {
         let mut arena = QueueArena::with_capacity(1);
         let mut queue = SendQueue::new();
-        arena.push(&mut queue, Segment::Turn { start: 3, len: 0 });
+        arena.push_turn(&mut queue, b"...", 3);
+        arena.push(&mut queue, frame(b""));
         arena.push_front(&mut queue, frame(b""));
         assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn ranges_of_a_turn_outlive_it_once_they_are_kept() {
-        let mut arena = QueueArena::with_capacity(8);
-        let mut queue = SendQueue::new();
-        arena.push(&mut queue, Segment::Shared(frame(b"before ")));
-        arena.push(&mut queue, Segment::Turn { start: 1, len: 3 });
-        arena.keep_turn(&queue, b"[one]");
-        assert_eq!((queue.bytes(), arena.bytes()), (10, 10));
-        let mut bytes = Vec::new();
-        while let Some(segment) = arena.pop(&mut queue) {
-            let Segment::Shared(frame) = segment else { panic!("a range is left") };
-            bytes.extend_from_slice(frame.as_bytes());
-        }
-        assert_eq!(bytes, b"before one");
     }
 
     #[test]

@@ -3,9 +3,24 @@
 /// Workers of one process; a channel's interest is one bit each.
 pub const WORKERS_MAX: usize = 128;
 
-/// Deliveries in one turn, all fan-outs together: about a millisecond of sending, so that whatever arrives
-/// meanwhile waits no longer.
-pub const DELIVERIES_PER_TURN_MAX: usize = 256;
+/// Cost of the deliveries in one turn, all fan-outs together: one for each, and one for each [`DELIVERY_COST_BYTES`] in
+/// it. About a millisecond of sending, so that whatever arrives meanwhile waits no longer.
+pub const DELIVERY_COST_PER_TURN_MAX: usize = 256;
+
+/// Bytes that cost as much to deliver as a delivery itself.
+pub const DELIVERY_COST_BYTES: usize = 4 * 1024;
+
+/// Requests taken from clients in one turn, by what one receive buffer holds more at the most.
+pub const REQUESTS_PER_TURN_MAX: usize = 4 * 1024;
+
+/// Bytes that conversations write in one turn, by what one step writes more at the most.
+pub const WRITTEN_BYTES_PER_TURN_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes that one step may leave among the turn's bytes; what is larger becomes a frame of its own.
+pub const TURN_SEGMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes handed to the kernel in one turn, by one send more at the most.
+pub const SENT_BYTES_PER_TURN_MAX: u64 = 4 * 1024 * 1024;
 
 /// Publications that leave together as one block of a fan-out.
 pub const PUBLICATIONS_PER_FAN_OUT_MAX: usize = 64;
@@ -28,8 +43,20 @@ pub const SEGMENTS_PER_SEND_MAX: usize = 64;
 /// Sockets written to in one turn.
 pub const SENDS_PER_TURN_MAX: usize = 1024;
 
-/// Batches taken from a worker's inbox in one turn.
-pub const INBOX_BATCHES_PER_TURN_MAX: usize = 64;
+/// Load taken from a worker's inbox in one turn, by one batch more at the most; see [`MESSAGE_LOAD`].
+pub const INBOX_LOAD_PER_TURN_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes waiting for one client at which nothing more is read from it.
+pub const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
+
+/// Subscriptions of one client that any setting may allow: finding one walks them.
+pub const SUBSCRIPTIONS_CEILING: u64 = 4096;
+
+/// Connections accepted on one listener in one turn.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+
+/// Connections told of a shutdown in one turn.
+pub const GOODBYES_PER_TURN_MAX: usize = 1024;
 
 /// Batches a worker's inbox holds; what does not fit waits with its sender.
 pub const INBOX_BATCHES_MAX: usize = 256;
@@ -66,7 +93,8 @@ pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 /// Events handled in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;
 
-const _: () = assert!(DELIVERIES_PER_TURN_MAX <= SENDS_PER_TURN_MAX, "a slice leaves in its turn");
+const _: () =
+    assert!(DELIVERY_COST_PER_TURN_MAX <= SENDS_PER_TURN_MAX, "a slice leaves in its turn");
 const _: () = assert!(
     2 * MESSAGE_BYTES_CEILING < SEND_QUEUE_BYTES_CEILING,
     "a queue has room for a message and the one that follows"

@@ -163,7 +163,12 @@ impl Config {
             4 * 1024,
             limits::SEND_QUEUE_BYTES_CEILING,
         )?;
-        in_range("subscriptions-max", self.subscriptions_max as u64, 1, 65_535)?;
+        in_range(
+            "subscriptions-max",
+            self.subscriptions_max as u64,
+            1,
+            limits::SUBSCRIPTIONS_CEILING,
+        )?;
         for (name, value) in [
             ("handshake-timeout", self.handshake_timeout),
             ("keepalive-interval", self.keepalive_interval),

@@ -85,7 +85,7 @@ enum Conversation {
     EchoTcp,
 }
 
-/// How long a client that closed its sending half still gets replies.
+/// How long a client that closed its sending half and has no subscriptions still gets replies.
 const HALF_CLOSED_LINGER: Duration = Duration::from_secs(1);
 
 impl Connection {
@@ -162,7 +162,13 @@ impl Connection {
         match &self.conversation {
             // What was asked for is still answered: `printf ... | nc -N` is a client.
             Conversation::Http(http) if http.awaits_reply() => {}
-            Conversation::Commands(_) => context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER)),
+            // Whoever closed altogether answers this with a reset, and the next one fails.
+            Conversation::Commands(commands) => {
+                if self.has_session {
+                    commands.keep_alive(context.out);
+                }
+                context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
+            }
             Conversation::Http(_) => context.outputs.push(Output::Close(CloseReason::HttpDone)),
             Conversation::WebSocket(_) => {
                 context.outputs.push(Output::Close(CloseReason::ClientGone));
@@ -188,7 +194,8 @@ impl Connection {
                     self.close(CloseReason::KeepaliveTimeout, context);
                 }
             }
-            Conversation::Commands(_) if self.has_ended => {
+            // A subscriber may listen on without a word to say; for others, everything has been answered by now.
+            Conversation::Commands(_) if self.has_ended && !self.has_session => {
                 context.outputs.push(Output::Close(CloseReason::ClientGone));
             }
             Conversation::Commands(commands) if commands.is_connected() => {
@@ -237,7 +244,15 @@ impl Connection {
             HttpFlow::Closed => Flow::Closed,
             HttpFlow::Upgrade { service, mut rest } => {
                 let mut websocket = WebSocketConversation::new(service);
-                let flow = websocket.receive(&mut rest, context);
+                let mut left = rest.as_mut_slice();
+                let flow = loop {
+                    // At most one receive buffer came behind a handshake: it is not held.
+                    let len = left.len();
+                    match websocket.receive(left, context) {
+                        Flow::Hold(count) => left = &mut left[len - count..],
+                        flow => break flow,
+                    }
+                };
                 self.conversation = Conversation::WebSocket(websocket);
                 flow
             }

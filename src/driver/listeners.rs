@@ -3,6 +3,8 @@
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use crate::config::limits::ACCEPTS_PER_TURN_MAX;
+
 use super::{Event, ListenerId, socket};
 
 /// The listeners of one driver.
@@ -11,7 +13,7 @@ pub(super) struct Listeners {
     listeners: Vec<Listener>,
     /// The one to accept from next in this turn.
     current: usize,
-    accepts_left: u32,
+    accepts_left: usize,
 }
 
 #[derive(Debug)]
@@ -117,6 +119,3 @@ impl Listeners {
         }
     }
 }
-
-/// Accepts per listener and turn; a mass reconnect shares the turn with the connections that are there.
-const ACCEPTS_PER_TURN_MAX: u32 = 64;

@@ -19,6 +19,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::config::limits;
+
 mod epoll;
 mod fd_table;
 mod listeners;
@@ -34,7 +36,7 @@ mod waker;
 
 pub use epoll::EpollDriver;
 pub use fd_table::{RESERVED_DESCRIPTORS, make_private, raise_limit};
-pub use probe::{Choice, Kind, choose};
+pub use probe::{Kind, choose};
 pub use send_batch::{Late, SendBatch, SendItem, SendResult};
 pub use simulated::{Faults, PeerId, SimulatedDriver, SimulatedNetwork, SimulatedSocket};
 pub use socket::{HeldPort, Keepalive, bind_listener, bind_probe, hold_free_port};
@@ -59,9 +61,9 @@ impl Default for DriverSettings {
     fn default() -> Self {
         Self {
             sockets_max: 1 << 20,
-            receive_buffer_bytes: 64 << 10,
-            events_per_turn_max: 1024,
-            received_bytes_per_turn_max: 256 << 10,
+            receive_buffer_bytes: limits::RECEIVE_BUFFER_BYTES,
+            events_per_turn_max: limits::EVENTS_PER_TURN_MAX,
+            received_bytes_per_turn_max: limits::RECEIVED_BYTES_PER_TURN_MAX,
         }
     }
 }

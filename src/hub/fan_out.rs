@@ -25,19 +25,49 @@ pub struct FanOutBatch<'a> {
     pub publications: &'a [Arc<Publication>],
 }
 
+/// What a fan-out's slice has its caller do.
+#[derive(Clone, Copy, Debug)]
+pub enum FanOutStep<'a> {
+    /// Deliver a batch to a subscriber. Worth what it costs, in units of a small delivery.
+    Deliver {
+        /// What.
+        batch: FanOutBatch<'a>,
+        /// Index of the session.
+        session: u32,
+        /// Number of the first publication of the batch that is for it.
+        first: usize,
+    },
+    /// The batch with this key went to everyone. Costs nothing.
+    Done {
+        /// May name another batch from here on.
+        key: u32,
+    },
+}
+
 #[derive(Debug, Default)]
 pub(super) struct FanOuts {
     entries: Slab<FanOut>,
-    /// Keys of those in progress, the next one first.
-    turns: VecDeque<u32>,
+    /// Those in progress, the next one first, and perhaps some that have ended.
+    turns: VecDeque<Turn>,
     serial: u32,
+    lives: u64,
     waiting: usize,
     waiting_bytes: usize,
+}
+
+/// A fan-out's place in the line. Whether it is still in progress is looked at when its turn comes, so that ending
+/// one searches nothing.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    key: u32,
+    life: u64,
 }
 
 #[derive(Debug)]
 struct FanOut {
     channel: u32,
+    /// Differs between two fan-outs of one key.
+    life: u64,
     /// Empty between two batches.
     batch: Vec<Arc<Publication>>,
     batch_serial: u32,
@@ -56,14 +86,19 @@ impl FanOuts {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.turns.is_empty()
+        self.entries.is_empty()
     }
 
     /// The fan-out whose turn it is; it goes to the end of the line.
     pub(super) fn next(&mut self) -> Option<u32> {
-        let key = self.turns.pop_front()?;
-        self.turns.push_back(key);
-        Some(key)
+        while let Some(turn) = self.turns.pop_front() {
+            let entry = self.entries.get(turn.key as usize);
+            if entry.is_some_and(|fan_out| fan_out.life == turn.life) {
+                self.turns.push_back(turn);
+                return Some(turn.key);
+            }
+        }
+        None
     }
 
     /// A publication that arrived as number `arrival`.
@@ -77,8 +112,10 @@ impl FanOuts {
         self.waiting += 1;
         self.waiting_bytes += publication.payload.bytes.len();
         if local.fan_out == NONE {
+            self.lives += 1;
             let fan_out = FanOut {
                 channel,
+                life: self.lives,
                 batch: Vec::new(),
                 batch_serial: 0,
                 batch_start: 0,
@@ -87,22 +124,22 @@ impl FanOuts {
                 pending_start: arrival,
             };
             local.fan_out = index(self.entries.insert(fan_out));
-            self.turns.push_back(local.fan_out);
+            self.turns.push_back(Turn { key: local.fan_out, life: self.lives });
         }
         let fan_out = &mut self.entries[local.fan_out as usize];
         debug_assert_eq!(fan_out.pending_start + fan_out.pending.len() as u64, arrival);
         fan_out.pending.push_back(publication);
     }
 
-    /// Visits at most `visits_max` subscribers; returns how many it visited. Ends the fan-out when all was
+    /// Visits subscribers until that has cost `cost_max`; returns what it cost. Ends the fan-out when all was
     /// delivered.
     pub(super) fn slice(
         &mut self,
         key: u32,
-        visits_max: usize,
+        cost_max: usize,
         channels: &mut Slab<LocalChannel>,
         subscriptions: &Slab<Subscription>,
-        deliver: &mut impl FnMut(FanOutBatch<'_>, u32, usize),
+        step: &mut impl FnMut(FanOutStep<'_>) -> usize,
     ) -> usize {
         let fan_out = &mut self.entries[key as usize];
         let channel = &mut channels[fan_out.channel as usize];
@@ -111,30 +148,31 @@ impl FanOuts {
             fan_out.begin_batch(self.serial, channel.first());
         }
         let batch = FanOutBatch { key, serial: fan_out.batch_serial, publications: &fan_out.batch };
-        let mut visits = 0;
-        while visits < visits_max && fan_out.cursor != NONE {
+        let mut cost = 0;
+        while cost < cost_max && fan_out.cursor != NONE {
             let subscriber = &subscriptions[fan_out.cursor as usize];
             let first = subscriber.joined_at().saturating_sub(fan_out.batch_start) as usize;
-            visits += 1;
             if first >= batch.publications.len() {
                 // It joined after the batch, and so did all behind it.
                 fan_out.cursor = NONE;
                 break;
             }
             fan_out.cursor = subscriber.next();
-            deliver(batch, subscriber.session, first);
+            let session = subscriber.session;
+            cost += step(FanOutStep::Deliver { batch, session, first }).max(1);
         }
         if fan_out.cursor == NONE {
             self.waiting -= fan_out.batch.len();
             self.waiting_bytes -= bytes_of(&fan_out.batch);
             fan_out.batch.clear();
+            step(FanOutStep::Done { key });
             if fan_out.pending.is_empty() {
                 channel.fan_out = NONE;
-                self.drop_entry(key);
+                self.entries.remove(key as usize);
             }
         }
         // A visit is charged even where nobody was there, so that the caller's loop is bounded.
-        visits.max(1)
+        cost.max(1)
     }
 
     /// A subscriber is about to leave: whoever comes next is visited instead.
@@ -158,15 +196,8 @@ impl FanOuts {
             let fan_out = &self.entries[local.fan_out as usize];
             self.waiting -= fan_out.batch.len() + fan_out.pending.len();
             self.waiting_bytes -= bytes_of(&fan_out.batch) + bytes_of(&fan_out.pending);
-            self.drop_entry(local.fan_out);
+            self.entries.remove(local.fan_out as usize);
         }
-    }
-
-    fn drop_entry(&mut self, key: u32) {
-        self.entries.remove(key as usize);
-        // Most often it is the one that just went to the end of the line.
-        let at = self.turns.iter().rposition(|turn| *turn == key).expect("a fan-out has its turn");
-        self.turns.remove(at);
     }
 }
 

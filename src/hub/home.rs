@@ -41,8 +41,14 @@ impl Workers {
 }
 
 impl Homes {
-    pub(super) fn new(hash: &ChannelHash) -> Self {
-        Self { channels: Slab::new(), names: NameTable::new(hash), hash: *hash, lives: 0 }
+    /// Address space is reserved for `channels` of them.
+    pub(super) fn new(hash: &ChannelHash, channels: usize) -> Self {
+        Self {
+            channels: Slab::with_capacity(channels),
+            names: NameTable::new(hash),
+            hash: *hash,
+            lives: 0,
+        }
     }
 
     /// Where the stream stands for a worker that receives it from now on.

@@ -67,6 +67,11 @@ impl Subscription {
         Ticket(u32::try_from(self.number).expect("a ticket has 32 bits"))
     }
 
+    /// The ticket of its request, if that is not answered yet.
+    pub(super) fn waits_for(&self) -> Option<Ticket> {
+        self.is_waiting.then(|| self.ticket())
+    }
+
     /// The first arrival that is for this subscriber. Only once joined.
     pub(super) fn joined_at(&self) -> u64 {
         debug_assert!(!self.is_waiting);

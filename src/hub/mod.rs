@@ -30,7 +30,7 @@ mod local;
 mod name_table;
 mod session;
 
-pub use fan_out::FanOutBatch;
+pub use fan_out::{FanOutBatch, FanOutStep};
 pub use name_table::ChannelHash;
 
 use fan_out::FanOuts;
@@ -155,10 +155,10 @@ impl Hub {
     pub fn new(settings: HubSettings) -> Self {
         Self {
             sessions: Sessions::with_capacity(settings.sessions_max),
-            subscriptions: Slab::with_capacity(settings.sessions_max),
-            channels: Slab::new(),
+            subscriptions: Slab::with_capacity(4 * settings.sessions_max),
+            channels: Slab::with_capacity(settings.sessions_max),
             names: NameTable::new(&settings.hash),
-            homes: Homes::new(&settings.hash),
+            homes: Homes::new(&settings.hash, settings.sessions_max),
             fan_outs: FanOuts::default(),
             interest_serial: 0,
             settings,
@@ -187,6 +187,11 @@ impl Hub {
             Request::Unsubscribe { ticket, channel } => {
                 let reply = match self.find(session, &channel) {
                     Some(subscription) => {
+                        // Its own request is answered too, and first.
+                        if let Some(ticket) = self.subscriptions[subscription as usize].waits_for()
+                        {
+                            refuse(session, Some(ticket), Refusal::Withdrawn, out);
+                        }
                         self.remove(subscription, out);
                         Reply::Unsubscribed
                     }
@@ -264,26 +269,26 @@ impl Hub {
         self.subscriptions.len()
     }
 
-    /// The next slice of the fan-outs in progress: visits at most `visits_max` subscribers, channel by channel in
-    /// turns, and calls `deliver` with the batch, the index of the session, and the first publication of the batch
-    /// that is for it. Returns the visits made.
+    /// The next slice of the fan-outs in progress: visits subscribers, channel by channel in
+    /// turns. Each visit costs what `step` says, at least 1; the slice ends when `cost_max` is reached. Returns the
+    /// cost, 0 if nothing was to be done.
     pub fn fan_out(
         &mut self,
-        visits_max: usize,
-        mut deliver: impl FnMut(FanOutBatch<'_>, u32, usize),
+        cost_max: usize,
+        mut step: impl FnMut(FanOutStep<'_>) -> usize,
     ) -> usize {
-        let mut visits = 0;
-        while visits < visits_max {
+        let mut cost = 0;
+        while cost < cost_max {
             let Some(key) = self.fan_outs.next() else { break };
-            visits += self.fan_outs.slice(
+            cost += self.fan_outs.slice(
                 key,
-                visits_max - visits,
+                cost_max - cost,
                 &mut self.channels,
                 &self.subscriptions,
-                &mut deliver,
+                &mut step,
             );
         }
-        visits
+        cost
     }
 
     fn home_of(&self, channel: &ChannelName) -> WorkerId {

@@ -101,13 +101,15 @@ impl Mesh {
 
     fn fan_out(&mut self, worker: usize, visits_max: usize) -> usize {
         let live = &mut self.seen.live;
-        self.hubs[worker].fan_out(visits_max, |batch, session, first| {
+        self.hubs[worker].fan_out(visits_max, |step| {
+            let FanOutStep::Deliver { batch, session, first } = step else { return 0 };
             for publication in &batch.publications[first..] {
                 let key = (worker, session, publication.channel.to_string());
                 let view = live.get_mut(&key).expect("only subscribers are visited");
                 assert_eq!(view.position.epoch, publication.position.epoch);
                 view.offsets.push(publication.position.offset);
             }
+            1
         })
     }
 
@@ -288,7 +290,12 @@ fn what_is_published_while_a_fan_out_is_in_progress_leaves_as_one_batch() {
     assert_eq!(mesh.hubs[0].backlog(), (6, 6));
     assert_eq!(mesh.fan_out(0, 6), 6);
     let mut batches = Vec::new();
-    mesh.hubs[0].fan_out(100, |batch, _, first| batches.push(batch.publications.len() - first));
+    mesh.hubs[0].fan_out(100, |step| {
+        if let FanOutStep::Deliver { batch, first, .. } = step {
+            batches.push(batch.publications.len() - first);
+        }
+        1
+    });
     assert_eq!(batches, vec![5; 10]);
     assert_eq!(mesh.hubs[0].backlog(), (0, 0));
 }
@@ -307,7 +314,13 @@ fn a_batch_is_bounded_in_count_and_bytes() {
         }
         while mesh.step(0, 0) {}
         let mut sizes = Vec::new();
-        while mesh.hubs[0].fan_out(1, |batch, _, _| sizes.push(batch.publications.len())) > 0 {}
+        let mut step = |step: FanOutStep<'_>| {
+            if let FanOutStep::Deliver { batch, .. } = step {
+                sizes.push(batch.publications.len());
+            }
+            1
+        };
+        while mesh.hubs[0].fan_out(1, &mut step) > 0 {}
         sizes
     };
     assert_eq!(sizes(PUBLICATIONS_PER_FAN_OUT_MAX + 1, 1), [PUBLICATIONS_PER_FAN_OUT_MAX, 1]);

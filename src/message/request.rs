@@ -77,6 +77,6 @@ pub enum Refusal {
     NotSubscribed,
     /// The session has as many subscriptions as it may have.
     SubscriptionsExhausted,
-    /// Publications wait that are not delivered yet; try again shortly.
-    Congested,
+    /// The subscription was ended before it was made.
+    Withdrawn,
 }

@@ -50,10 +50,6 @@ pub enum Method<'a> {
 /// The error codes of the protocol that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {
-    /// A name that cannot be a channel's.
-    UnknownChannel,
-    /// Not without the right.
-    PermissionDenied,
     /// No such method.
     MethodNotFound,
     /// The session has the channel already.
@@ -64,36 +60,28 @@ pub enum CommandError {
     BadRequest,
     /// Not offered.
     NotAvailable,
-    /// Try again later.
-    TooManyRequests,
 }
 
 impl CommandError {
     /// The code on the wire.
     pub fn code(self) -> u32 {
         match self {
-            CommandError::UnknownChannel => 102,
-            CommandError::PermissionDenied => 103,
             CommandError::MethodNotFound => 104,
             CommandError::AlreadySubscribed => 105,
             CommandError::LimitExceeded => 106,
             CommandError::BadRequest => 107,
             CommandError::NotAvailable => 108,
-            CommandError::TooManyRequests => 111,
         }
     }
 
     /// The message that goes with the code.
     pub fn message(self) -> &'static str {
         match self {
-            CommandError::UnknownChannel => "unknown channel",
-            CommandError::PermissionDenied => "permission denied",
             CommandError::MethodNotFound => "method not found",
             CommandError::AlreadySubscribed => "already subscribed",
             CommandError::LimitExceeded => "limit exceeded",
             CommandError::BadRequest => "bad request",
             CommandError::NotAvailable => "not available",
-            CommandError::TooManyRequests => "too many requests",
         }
     }
 }
@@ -204,15 +192,12 @@ pub fn write_error(out: &mut Vec<u8>, id: u32, error: CommandError, detail: Opti
     struct Body<'a> {
         code: u32,
         message: Cow<'a, str>,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        temporary: bool,
     }
     let message = match detail {
         None => Cow::Borrowed(error.message()),
         Some(detail) => Cow::Owned(format!("{}: {detail}", error.message())),
     };
-    let temporary = error == CommandError::TooManyRequests;
-    write_json(out, &Reply { id, error: Body { code: error.code(), message, temporary } });
+    write_json(out, &Reply { id, error: Body { code: error.code(), message } });
 }
 
 /// Answers `connect`: the client's name, and how often the server pings.
@@ -385,7 +370,7 @@ mod tests {
         out.push(b' ');
         write_done(&mut out, 3, "unsubscribe");
         write_error(&mut out, 0, CommandError::BadRequest, Some("connect first"));
-        write_error(&mut out, 4, CommandError::TooManyRequests, None);
+        write_error(&mut out, 4, CommandError::LimitExceeded, None);
         write_disconnect(&mut out, CloseReason::Shutdown);
         write_ping(&mut out);
         let replies: Vec<serde_json::Value> =
@@ -396,7 +381,7 @@ mod tests {
         assert_eq!(replies[3]["error"]["code"], 107);
         assert_eq!(replies[3]["error"]["message"], "bad request: connect first");
         assert_eq!(replies[3].get("id"), None);
-        assert_eq!(replies[4]["error"]["temporary"], true);
+        assert_eq!(replies[4]["error"]["message"], "limit exceeded");
         assert_eq!(replies[5]["push"]["disconnect"]["code"], 3001);
         assert_eq!(replies[6], serde_json::json!({}));
     }

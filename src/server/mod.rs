@@ -20,13 +20,11 @@ use std::thread::{self, JoinHandle};
 
 use tracing::{error, info};
 
-use crate::config::limits::{
-    EVENTS_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, RECEIVED_BYTES_PER_TURN_MAX, WORKERS_MAX,
-};
-use crate::config::{Config, ConfigError, DriverChoice};
+use crate::config::limits::WORKERS_MAX;
+use crate::config::{Config, ConfigError};
 use crate::connection::Service;
 use crate::driver::{
-    Choice, Driver, DriverSettings, EpollDriver, HeldPort, Keepalive, Kind, RESERVED_DESCRIPTORS,
+    Driver, DriverSettings, EpollDriver, HeldPort, Keepalive, Kind, RESERVED_DESCRIPTORS,
     UringDriver, Waker, bind_listener, bind_probe, choose, hold_free_port, make_private,
     raise_limit,
 };
@@ -83,7 +81,7 @@ impl Server {
     /// Starts a server. Port 0 is replaced by one that the kernel chooses.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         config.check()?;
-        let asked = choice(config.driver);
+        let asked = config.driver;
         // On a thread of its own: the kernel takes a ring down a moment after it was closed, which interrupts a later
         // blocking call of the thread that had it.
         let probe = thread::spawn(move || choose(asked)).join();
@@ -96,6 +94,7 @@ impl Server {
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let open = Arc::new(AtomicUsize::new(0));
+        let parted = Arc::new(AtomicUsize::new(0));
         let hash = ChannelHash::default();
         let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
 
@@ -110,6 +109,7 @@ impl Server {
                 stop: stop.clone(),
                 open: open.clone(),
                 open_max: connections_max,
+                parted: parted.clone(),
             };
             let job = Job {
                 kind,
@@ -117,9 +117,7 @@ impl Server {
                 addresses: addresses.clone(),
                 driver: DriverSettings {
                     sockets_max: u32::try_from(per_worker).expect("checked with the configuration"),
-                    receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
-                    events_per_turn_max: EVENTS_PER_TURN_MAX,
-                    received_bytes_per_turn_max: RECEIVED_BYTES_PER_TURN_MAX,
+                    ..DriverSettings::default()
                 },
                 waker: wakers[index].clone(),
                 worker: WorkerSettings::new(
@@ -133,13 +131,18 @@ impl Server {
                 parts,
             };
             let (ready, ended) = (ready_sender.clone(), ended_sender.clone());
+            let failed = ready.clone();
             let thread = thread::Builder::new()
                 .name(format!("fantail-{index}"))
-                .spawn(move || job.run(&ready, &EndedGuard { worker, ended }))?;
-            threads.push(thread);
+                .spawn(move || job.run(&ready, &EndedGuard { worker, ended }));
+            match thread {
+                Ok(thread) => threads.push(thread),
+                // Reported like a worker's own failure: those that run are stopped below.
+                Err(error) => drop(failed.send(Err(error.into()))),
+            }
         }
         drop((ready_sender, ended_sender));
-        let driver = name(kind);
+        let driver = kind.name();
         let server = Server {
             threads,
             stop,
@@ -266,16 +269,12 @@ impl Job {
         if let Some(core) = self.core {
             core_affinity::set_for_current(core);
         }
-        let started = self.addresses.iter().try_fold(Vec::new(), |mut listeners, address| {
-            if listeners.is_empty() {
-                make_private()?;
-            }
-            listeners.push(listen(*address)?);
-            Ok::<_, StartError>(listeners)
-        });
-        let driver = started.and_then(|listeners| {
+        // Before anything is opened that the others need not have.
+        let private = make_private().map_err(StartError::from);
+        let listeners = private.and_then(|()| self.addresses.iter().copied().map(listen).collect());
+        let driver = listeners.and_then(|listeners| {
             new_driver(&self.driver, listeners, self.waker)
-                .map_err(|error| StartError(format!("the {} driver: {error}", name(self.kind))))
+                .map_err(|error| StartError(format!("the {} driver: {error}", self.kind.name())))
         });
         // The receiver is there until every worker has reported.
         match driver {
@@ -368,21 +367,6 @@ const PER_WORKER_MAX: usize = 4 << 20;
 
 fn new_counters() -> Counters {
     Counters::new(CloseReason::LABELS)
-}
-
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::IoUring => "io_uring",
-        Kind::Epoll => "epoll",
-    }
-}
-
-fn choice(choice: DriverChoice) -> Choice {
-    match choice {
-        DriverChoice::Auto => Choice::Auto,
-        DriverChoice::IoUring => Choice::IoUring,
-        DriverChoice::Epoll => Choice::Epoll,
-    }
 }
 
 impl From<ConfigError> for StartError {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Context, LOBBY, Output, WebSocketService};
 use crate::message::{
-    ChannelName, CloseReason, Payload, PayloadKind, Position, Refusal, Reply, Request, Ticket,
+    ChannelName, CloseReason, Payload, PayloadKind, Position, Reply, Request, Ticket,
 };
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, Response, parse_head, query_pairs,
@@ -132,11 +132,6 @@ impl HttpConversation {
             Reply::Published { position: Position { epoch, offset } } => {
                 let body = format!("{{\"epoch\":\"{epoch}\",\"offset\":{offset}}}\n");
                 self.answer("application/json", body.as_bytes(), context)
-            }
-            Reply::Refused(Refusal::Congested) => {
-                let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
-                refuse_congested(exchange, context);
-                self.go_on(exchange, context)
             }
             Reply::Refused(_) | Reply::Subscribed { .. } => self.count_subscription(context),
             Reply::Unsubscribed => HttpFlow::Receive,
@@ -302,7 +297,7 @@ impl HttpConversation {
         match (self.service, head.path) {
             (HttpService::Echo, _) => Ok(self.upgrade_to_echo(head, context)),
             (HttpService::Edge, "/ws") => self.upgrade_to_channels(head, context),
-            (HttpService::Edge, "/") if head.header("upgrade").next().is_some() => {
+            (HttpService::Edge, "/") if handshake::wants_upgrade(head) => {
                 self.upgrade_to_channels(head, context)
             }
             (HttpService::Edge, "/publish") => self.publish(head, rest, exchange, context),

@@ -7,10 +7,10 @@
 //! **In and out.** In: bytes, to be decoded in place; replies; deadlines. Out: bytes appended to
 //! [`Context::out`], [`Output`]s for the hub and the worker.
 //!
-//! **Always true.** An idle conversation owns no heap memory, whole messages are never copied on their way in, and
+//! **Always true.** An idle conversation owns no heap memory, whole messages are decoded where they were received, and
 //! whatever a peer sends ends in a message, in the protocol's own error, or in a wait for more that is bounded.
 //!
-//! **Must not know.** Sockets, the hub, the clock, other connections, each other.
+//! **Must not know.** Sockets, the hub, the clock, other connections.
 
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub enum Flow {
     AwaitReply,
     /// It is over.
     Closed,
+    /// Nothing until fan-outs have caught up: this many bytes, the last ones, were not looked at.
+    Hold(usize),
 }
 
 /// How a publication looks on the wire.
@@ -84,7 +86,7 @@ pub enum WireForm {
     CommandLengthPrefixed,
 }
 
-/// A client's name on the wire: unique in the life of the server.
+/// A client's name on the wire: unique among those that are connected, and for long after.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientName {
     /// Its worker.

@@ -34,11 +34,6 @@ impl Prepared {
         }
     }
 
-    /// Forgets all encodings.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// The batch from its publication `first` on, as it looks on the wire. `scratch` is room to encode in.
     pub fn frame(
         &mut self,

@@ -63,7 +63,12 @@ impl CommandConversation {
                 None => return Flow::Receive,
                 // A person at `nc` presses enter.
                 Some([]) => {}
-                Some(command) => said.take(is_connected, command),
+                Some(command) => {
+                    let publishes = said.take(is_connected, command);
+                    if publishes && said.context.congested {
+                        return Flow::Hold(bytes.len());
+                    }
+                }
             }
         }
     }
@@ -73,7 +78,10 @@ impl CommandConversation {
         let Ticket(id) = ticket;
         let mut said = Said { framing: self.framing(), context };
         match reply {
-            Reply::Refused(refusal) => said.refuse(id, error_for(*refusal), None),
+            Reply::Refused(refusal) => {
+                let (error, detail) = error_for(*refusal);
+                said.refuse(id, error, detail);
+            }
             // Without an id, no reply is wanted.
             _ if id == 0 => {}
             Reply::Subscribed { position, .. } => {
@@ -141,11 +149,15 @@ struct Said<'a, 'c> {
 }
 
 impl Said<'_, '_> {
-    fn take(&mut self, is_connected: &mut bool, command: &[u8]) {
+    /// Does what a command asks; returns whether it published.
+    fn take(&mut self, is_connected: &mut bool, command: &[u8]) -> bool {
         let bad = CommandError::BadRequest;
         let Command { id, method } = match json::decode_command(command) {
             Ok(command) => command,
-            Err(error) => return self.refuse(0, error, Some("a command is one JSON object")),
+            Err(error) => {
+                self.refuse(0, error, Some("a command is one JSON object"));
+                return false;
+            }
         };
         let ticket = Ticket(id);
         match method {
@@ -173,8 +185,10 @@ impl Said<'_, '_> {
                     channel: Some(channel),
                     payload: Payload { kind: PayloadKind::Text, bytes },
                 });
+                return true;
             }
         }
+        false
     }
 
     fn connect(&mut self, id: u32) {
@@ -211,11 +225,11 @@ fn too_long(bytes_max: u32) -> String {
     format!("a command has at most {bytes_max} bytes")
 }
 
-fn error_for(refusal: Refusal) -> CommandError {
+fn error_for(refusal: Refusal) -> (CommandError, Option<&'static str>) {
     match refusal {
-        Refusal::AlreadySubscribed => CommandError::AlreadySubscribed,
-        Refusal::NotSubscribed => CommandError::PermissionDenied,
-        Refusal::SubscriptionsExhausted => CommandError::LimitExceeded,
-        Refusal::Congested => CommandError::TooManyRequests,
+        Refusal::AlreadySubscribed => (CommandError::AlreadySubscribed, None),
+        Refusal::NotSubscribed => (CommandError::BadRequest, Some("not subscribed")),
+        Refusal::SubscriptionsExhausted => (CommandError::LimitExceeded, None),
+        Refusal::Withdrawn => (CommandError::BadRequest, Some("unsubscribed meanwhile")),
     }
 }

@@ -48,9 +48,15 @@ impl WebSocketConversation {
             match message {
                 Message::Text(text) => {
                     take(self.service, PayloadKind::Text, OpCode::Text, text, context);
+                    if self.must_hold(context) {
+                        return Flow::Hold(bytes.len());
+                    }
                 }
-                Message::Binary(bytes) => {
-                    take(self.service, PayloadKind::Binary, OpCode::Binary, bytes, context);
+                Message::Binary(payload) => {
+                    take(self.service, PayloadKind::Binary, OpCode::Binary, payload, context);
+                    if self.must_hold(context) {
+                        return Flow::Hold(bytes.len());
+                    }
                 }
                 Message::Ping(payload) => write_frame(context.out, OpCode::Pong, payload),
                 Message::Pong(_) => {}
@@ -96,6 +102,11 @@ impl WebSocketConversation {
     /// Says why the server ends it.
     pub fn say_goodbye(&self, reason: CloseReason, out: &mut Vec<u8>) {
         write_close(out, reason.websocket_code(), reason.label());
+    }
+
+    /// Whether it published while fan-outs are behind.
+    fn must_hold(&self, context: &Context<'_>) -> bool {
+        context.congested && self.service == WebSocketService::Publish
     }
 
     fn limits(&self, context: &Context<'_>) -> Limits {

@@ -37,9 +37,11 @@ pub struct Mesh {
 
 /// What one turn has for one worker.
 #[derive(Debug, Default)]
-struct Batch {
-    messages: Vec<HubMessage>,
-    load: usize,
+pub struct Batch {
+    /// In order.
+    pub messages: Vec<HubMessage>,
+    /// Their payload bytes, and [`MESSAGE_LOAD`] for each.
+    pub load: usize,
 }
 
 /// Another worker, or this one, as seen by those who send to it.
@@ -96,10 +98,10 @@ impl Mesh {
     }
 
     /// The next batch from some worker.
-    pub fn receive(&mut self) -> Option<Vec<HubMessage>> {
+    pub fn receive(&mut self) -> Option<Batch> {
         let batch = self.carried.take().or_else(|| self.inbox.try_recv().ok())?;
         self.peers[usize::from(self.worker.0)].load.fetch_sub(batch.load, Ordering::Relaxed);
-        Some(batch.messages)
+        Some(batch)
     }
 
     /// Adds a message to the batch that leaves at the turn's end.

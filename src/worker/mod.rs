@@ -24,7 +24,9 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::config::limits::INBOX_BATCHES_PER_TURN_MAX;
+use crate::config::limits::{
+    GOODBYES_PER_TURN_MAX, INBOX_LOAD_PER_TURN_MAX, SEND_QUEUE_BYTES_HIGH,
+};
 use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
 use crate::hub::{ChannelHash, HubSettings};
@@ -106,6 +108,8 @@ pub struct WorkerParts {
     pub open: Arc<AtomicUsize>,
     /// As many as there may be of them.
     pub open_max: usize,
+    /// Workers that have said all their goodbyes.
+    pub parted: Arc<AtomicUsize>,
 }
 
 /// One driver and all of its connections.
@@ -118,8 +122,12 @@ pub struct Worker<D: Driver> {
     stop: Arc<AtomicBool>,
     shutdown: Option<Shutdown>,
     shutdown_timeout: Duration,
+    parted: Arc<AtomicUsize>,
+    workers: usize,
     /// Whether all messages of the last turn were handed over.
     is_flushed: bool,
+    /// Whether the last turn left nothing in the inbox.
+    is_inbox_empty: bool,
 }
 
 /// Listeners that ran out of descriptors or memory.
@@ -139,10 +147,11 @@ struct Shutdown {
     until: Instant,
     /// Slots whose connections have been told.
     told: usize,
+    /// All of them have been.
+    has_parted: bool,
+    /// The time is up.
+    is_over: bool,
 }
-
-/// Reading from a peer stops here, well before its queue is full.
-const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
 
 /// Between two attempts to accept after descriptors or memory ran out.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -153,14 +162,13 @@ const ACCEPT_QUIET: Duration = Duration::from_secs(10);
 /// Before a batch that found an inbox full, or a publisher that is held back, is looked at again.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// Connections told of a shutdown in one turn.
-const GOODBYES_PER_TURN_MAX: usize = 1024;
-
 impl<D: Driver> Worker<D> {
     /// A worker without connections.
     pub fn new(driver: D, settings: WorkerSettings, parts: WorkerParts) -> Self {
-        let stop = parts.stop.clone();
+        let (stop, parted) = (parts.stop.clone(), parts.parted.clone());
         Self {
+            parted,
+            workers: usize::from(settings.hub.workers),
             services: settings.services.clone(),
             shutdown_timeout: settings.shutdown_timeout,
             connections: Connections::new(settings, parts, driver.now()),
@@ -169,6 +177,7 @@ impl<D: Driver> Worker<D> {
             stop,
             shutdown: None,
             is_flushed: true,
+            is_inbox_empty: true,
         }
     }
 
@@ -198,25 +207,30 @@ impl<D: Driver> Worker<D> {
         self.connections.settle();
         self.act();
         self.handle_events(now);
-        let is_inbox_empty = self.empty_inbox();
+        self.is_inbox_empty = self.empty_inbox();
         self.connections.fan_out();
         self.connections.sweep(now);
         self.connections.answer_metrics();
         self.retry_accepting(now);
         if stops {
-            self.shut_down(now, is_inbox_empty);
+            self.shut_down(now);
         }
-        self.connections.fill_batch();
         self.connections.regulate();
+        // Nothing is written behind this: the batch lends the kernel what was.
+        self.connections.fill_batch();
         self.connections.count();
         self.is_flushed = self.connections.mesh.flush();
         self.act();
         Ok(())
     }
 
-    /// Whether the server was stopped and all connections are closed.
+    /// Whether the server was stopped, and all connections of this worker are closed and no worker can want anything
+    /// of it any more; or the time for that is up.
     pub fn is_done(&self) -> bool {
-        self.shutdown.is_some() && self.connections.is_empty() && self.is_flushed
+        let Some(shutdown) = &self.shutdown else { return false };
+        let is_alone = self.parted.load(Ordering::Acquire) == self.workers;
+        let is_idle = self.connections.is_empty() && self.is_flushed && self.is_inbox_empty;
+        shutdown.is_over || (is_alone && is_idle)
     }
 
     /// The driver.
@@ -225,7 +239,8 @@ impl<D: Driver> Worker<D> {
     }
 
     fn timeout(&self) -> Duration {
-        if self.connections.is_urgent() || self.stop.load(Ordering::Relaxed) != self.is_stopping() {
+        let has_work = self.connections.is_urgent() || !self.is_inbox_empty;
+        if has_work || self.stop.load(Ordering::Relaxed) != self.is_stopping() {
             return Duration::ZERO;
         }
         let is_congested =
@@ -244,7 +259,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn handle_events(&mut self, now: Instant) {
-        while let Some(event) = self.driver.next_event() {
+        while !self.connections.is_turn_full()
+            && let Some(event) = self.driver.next_event()
+        {
             match event {
                 Event::Received { id, bytes } => self.connections.receive(id, bytes),
                 Event::Sendable { id } => self.connections.unblock(id),
@@ -289,33 +306,43 @@ impl<D: Driver> Worker<D> {
 
     /// Takes what other workers sent, up to this turn's limit; returns whether that was all.
     fn empty_inbox(&mut self) -> bool {
-        for _ in 0..INBOX_BATCHES_PER_TURN_MAX {
-            let Some(messages) = self.connections.mesh.receive() else { return true };
-            self.connections.handle_messages(messages);
+        let mut load = 0;
+        while load < INBOX_LOAD_PER_TURN_MAX {
+            let Some(batch) = self.connections.mesh.receive() else { return true };
+            load += batch.load;
+            self.connections.handle_messages(batch.messages);
         }
         false
     }
 
-    fn shut_down(&mut self, now: Instant, is_inbox_empty: bool) {
+    fn shut_down(&mut self, now: Instant) {
         let timeout = self.shutdown_timeout;
         let shutdown = self.shutdown.get_or_insert_with(|| {
             self.driver.stop_listening();
             self.connections.hold_publishers();
             info!(connections = self.connections.len(), "shutting down");
-            Shutdown { goodbye_at: now + timeout / 2, until: now + timeout, told: 0 }
+            Shutdown {
+                goodbye_at: now + timeout / 2,
+                until: now + timeout,
+                told: 0,
+                has_parted: false,
+                is_over: false,
+            }
         });
         // What was accepted is delivered first, as far as there is time for it.
-        let is_idle = is_inbox_empty && !self.connections.wants_fan_out();
+        let is_idle = self.is_inbox_empty && !self.connections.wants_fan_out();
         if shutdown.told == 0 && !is_idle && now < shutdown.goodbye_at {
             return;
         }
-        if self.connections.say_goodbye(shutdown.told, GOODBYES_PER_TURN_MAX) > 0 {
-            shutdown.told += GOODBYES_PER_TURN_MAX;
-        } else {
-            shutdown.told = usize::MAX / 2;
+        shutdown.is_over = now >= shutdown.until;
+        if shutdown.has_parted {
+            return;
         }
-        if shutdown.until <= now {
-            self.connections.abort_all();
+        let left = self.connections.say_goodbye(shutdown.told, GOODBYES_PER_TURN_MAX);
+        shutdown.told += GOODBYES_PER_TURN_MAX;
+        if left == 0 {
+            shutdown.has_parted = true;
+            self.parted.fetch_add(1, Ordering::Release);
         }
     }
 }

@@ -136,7 +136,7 @@ on_both_drivers! {
             (json!({"id": 5, "subscribe": {"channel": "x".repeat(256)}}), 107),
             (json!({"id": 5, "publish": {"channel": "a"}}), 107),
             (json!({"id": 5, "publish": {"channel": "", "data": 1}}), 107),
-            (json!({"id": 5, "unsubscribe": {"channel": "never"}}), 103),
+            (json!({"id": 5, "unsubscribe": {"channel": "never"}}), 107),
         ] {
             expect_error(&client.command(&command), Some(5), code);
         }
@@ -192,14 +192,13 @@ on_both_drivers! {
         for channel in ["a", "b", "c", "d"] {
             let mut client = Client::connect(server.commands());
             client.send(format!(
-                "{}\n{}\n{}\n",
+                "{}\n{}\n",
                 json!({"id": 1, "connect": {}}),
-                json!({"id": 2, "subscribe": {"channel": channel}}),
-                json!({"id": 3, "publish": {"channel": channel, "data": "x"}})
+                json!({"id": 2, "publish": {"channel": channel, "data": "x"}})
             ));
             client.end();
             let text = String::from_utf8(client.read_to_end()).unwrap();
-            for part in ["\"id\":1", "\"id\":2", "\"id\":3", "\"data\":\"x\""] {
+            for part in ["\"id\":1", "\"id\":2,\"publish\""] {
                 assert!(text.contains(part), "{part} in {text}");
             }
         }

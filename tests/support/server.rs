@@ -6,7 +6,7 @@ use std::thread;
 
 use fantail::config::{Config, DriverChoice, Framing};
 use fantail::connection::Service;
-use fantail::driver::{Choice, choose};
+use fantail::driver::choose;
 use fantail::message::CloseReason;
 use fantail::server::Server;
 use fantail::telemetry::{Counter, Counters};
@@ -26,7 +26,8 @@ pub fn runs_here(driver: DriverChoice) -> bool {
         return true;
     }
     // On a thread of its own: what is left of a ring interrupts a later call of the thread that had it.
-    let chosen = thread::spawn(|| choose(Choice::IoUring)).join().expect("probing does not panic");
+    let chosen =
+        thread::spawn(|| choose(DriverChoice::IoUring)).join().expect("probing does not panic");
     if let Err(reason) = &chosen {
         eprintln!("skipped: {reason}");
     }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 pub use network::{Faults, PeerId, SimulatedNetwork};
 
+use crate::config::limits::ACCEPTS_PER_TURN_MAX;
+
 use super::{
     Close, Driver, DriverSettings, End, Event, Late, ListenerId, SendBatch, SendItem, SendResult,
     SocketId,
@@ -343,6 +345,3 @@ impl Drop for SimulatedSocket {
         }
     }
 }
-
-/// As many as the kernel drivers accept from one listener.
-const ACCEPTS_PER_TURN_MAX: usize = 64;

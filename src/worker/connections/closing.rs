@@ -1,5 +1,6 @@
 //! How connections end: Open → Closing → Dead, politely or at once.
 
+use crate::buffer::Segment;
 use crate::connection::{Connection, Stage};
 use crate::driver::Close;
 use crate::message::{CloseReason, SessionId};
@@ -24,15 +25,6 @@ impl Connections {
         slots.saturating_sub(from + count)
     }
 
-    /// Ends every connection at once.
-    pub fn abort_all(&mut self) {
-        for index in 0..u32::try_from(self.table.slots()).expect("slots are 32 bits") {
-            if self.table.get(index).is_some_and(|connection| connection.stage != Stage::Dead) {
-                self.kill(index, CloseReason::Shutdown, Close::Abort);
-            }
-        }
-    }
-
     pub(super) fn close_slow(&mut self) {
         for index in std::mem::take(&mut self.slow) {
             let connection = self.table.at(index);
@@ -45,8 +37,8 @@ impl Connections {
                 false => None,
             };
             self.queues.clear(&mut connection.queue);
-            if let Some(segment) = begun {
-                self.queues.push(&mut connection.queue, segment);
+            if let Some(Segment::Shared(frame)) = begun {
+                self.queues.push(&mut connection.queue, frame);
             }
             self.close(index, CloseReason::SlowConsumer);
         }
@@ -124,6 +116,9 @@ impl Connections {
             Stage::Dead => {}
             Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),
             Stage::Open if connection.is_busy() => {
+                // Under memory pressure the kernel may have refused without ever telling of room: try again.
+                connection.is_blocked = false;
+                self.mark_dirty(index);
                 self.set_deadline(index, self.settings.transport.keepalive_interval);
             }
             Stage::Open => {

@@ -7,25 +7,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::buffer::{QueueArena, Segment, SharedFrame};
+use crate::buffer::QueueArena;
 use crate::config::limits::{
-    DELIVERIES_PER_TURN_MAX, FAN_OUT_BACKLOG_BYTES_HIGH, FAN_OUT_BACKLOG_HIGH,
-    FAN_OUT_BACKLOG_LOW_DIVISOR,
+    DELIVERY_COST_BYTES, DELIVERY_COST_PER_TURN_MAX, REQUESTS_PER_TURN_MAX,
+    WRITTEN_BYTES_PER_TURN_MAX,
 };
 use crate::connection::{Connection, Service, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
-use crate::hub::{self, Hub, HubMessage};
-use crate::message::{CloseReason, Refusal, Reply, Request, SessionId, Ticket};
+use crate::hub::{self, FanOutStep, Hub, HubMessage};
+use crate::message::{CloseReason, SessionId};
 use crate::telemetry::{Counters, render};
-use crate::transport::{ClientName, Context, Flow, Output, Prepared};
-
-mod closing;
-mod sends;
+use crate::transport::{Flow, Output, Prepared};
 
 use super::mesh::Mesh;
 use super::sweep::Sweep;
 use super::table::{NEVER, Table};
 use super::{WorkerParts, WorkerSettings};
+
+mod closing;
+mod pressure;
+mod requests;
+mod sends;
+
+use pressure::Held;
 
 /// What the driver is to do with a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +63,12 @@ pub struct Connections {
     dirty: VecDeque<u32>,
     /// Connections in the batch that need a look once it is settled.
     unsettled: Vec<u32>,
-    /// Publishers that are held back until fan-outs have caught up.
-    held: Vec<SocketId>,
+    /// Publishers that are held back until fan-outs have caught up, the longest held first.
+    held: VecDeque<Held>,
+    /// Requests taken in this turn.
+    requests: usize,
+    /// Bytes that conversations wrote in this turn.
+    written: usize,
     /// They are held back for good: the server shuts down.
     holds_all_publishers: bool,
     /// Connections that asked for the metrics page.
@@ -94,7 +102,9 @@ impl Connections {
             actions: Vec::new(),
             dirty: VecDeque::new(),
             unsettled: Vec::new(),
-            held: Vec::new(),
+            held: VecDeque::new(),
+            requests: 0,
+            written: 0,
             holds_all_publishers: false,
             metrics_wanted: Vec::new(),
             slow: Vec::new(),
@@ -125,6 +135,12 @@ impl Connections {
     pub fn begin_turn(&mut self, now: Instant) {
         self.tick = self.sweep.tick(now);
         self.counters.turns.add(1);
+        (self.requests, self.written) = (0, 0);
+    }
+
+    /// Whether as much was done in this turn as may be before others have theirs.
+    pub fn is_turn_full(&self) -> bool {
+        self.requests >= REQUESTS_PER_TURN_MAX || self.written >= WRITTEN_BYTES_PER_TURN_MAX
     }
 
     /// A place for a new connection, or `None` if there is none left.
@@ -151,9 +167,18 @@ impl Connections {
         connection.received_at = tick;
         // What a closing peer still says is not listened to; it is read so that its end is found.
         if connection.stage == Stage::Open {
-            self.converse(id.index, |connection, context| connection.receive(bytes, context));
-            self.carry();
+            self.listen(id, bytes);
         }
+    }
+
+    /// Has an open connection take bytes.
+    fn listen(&mut self, id: SocketId, bytes: &mut [u8]) {
+        let flow =
+            self.converse(id.index, |connection, context| connection.receive(&mut *bytes, context));
+        if let Flow::Hold(count) = flow {
+            self.hold(id, &bytes[bytes.len() - count..]);
+        }
+        self.carry();
     }
 
     /// The peer's bytes ended.
@@ -204,9 +229,18 @@ impl Connections {
         let Self { hub, table, queues, dirty, prepared, scratch, slow, counters, .. } = self;
         let bytes_max = self.settings.send_queue_bytes_max;
         let mut deliveries = 0;
-        hub.fan_out(DELIVERIES_PER_TURN_MAX, |batch, session, first| {
+        hub.fan_out(DELIVERY_COST_PER_TURN_MAX, |step| {
+            let (batch, session, first) = match step {
+                FanOutStep::Deliver { batch, session, first } => (batch, session, first),
+                FanOutStep::Done { key } => {
+                    if let Some(encodings) = prepared.get_mut(key as usize) {
+                        *encodings = Prepared::default();
+                    }
+                    return 0;
+                }
+            };
             let connection = table.at(session);
-            let Some(form) = connection.wire_form() else { return };
+            let Some(form) = connection.wire_form() else { return 1 };
             let key = batch.key as usize;
             if key >= prepared.len() {
                 prepared.resize_with(key + 1, Prepared::default);
@@ -217,16 +251,15 @@ impl Connections {
             let queued = connection.queue.bytes();
             if queued > 0 && queued.saturating_add(frame.len()) > bytes_max {
                 slow.push(session);
-                return;
+                return 1;
             }
             deliveries += (batch.publications.len() - first) as u64;
-            queues.push(&mut connection.queue, Segment::Shared(frame));
+            let cost = 1 + frame.len() as usize / DELIVERY_COST_BYTES;
+            queues.push(&mut connection.queue, frame);
             mark(connection, session, dirty);
+            cost
         });
         counters.deliveries.add(deliveries);
-        if !hub.wants_fan_out() {
-            prepared.clear();
-        }
         self.close_slow();
     }
 
@@ -273,37 +306,6 @@ impl Connections {
             || self.hub.wants_fan_out()
     }
 
-    /// Counts this worker as behind or not, and lets publishers go on once none is.
-    pub fn regulate(&mut self) {
-        let (count, bytes) = self.hub.backlog();
-        let divisor = if self.mesh.is_congested() { FAN_OUT_BACKLOG_LOW_DIVISOR } else { 1 };
-        let behind =
-            count > FAN_OUT_BACKLOG_HIGH / divisor || bytes > FAN_OUT_BACKLOG_BYTES_HIGH / divisor;
-        self.mesh.set_congested(behind || self.holds_all_publishers);
-        if !self.held.is_empty() && !self.mesh.is_congested() {
-            for id in std::mem::take(&mut self.held) {
-                if self.is_open(id) {
-                    self.unpause(id.index, Connection::PAUSED_BY_CONGESTION);
-                }
-            }
-        }
-    }
-
-    /// Takes no more publications: fan-outs come to an end.
-    pub fn hold_publishers(&mut self) {
-        self.holds_all_publishers = true;
-    }
-
-    /// Whether a fan-out is in progress.
-    pub fn wants_fan_out(&self) -> bool {
-        self.hub.wants_fan_out()
-    }
-
-    /// Whether someone waits for fan-outs, perhaps those of another worker, to catch up.
-    pub fn holds_publishers(&self) -> bool {
-        !self.held.is_empty()
-    }
-
     /// Brings the gauges up to date.
     pub fn count(&self) {
         let counters = &self.counters;
@@ -317,141 +319,6 @@ impl Connections {
     /// Counts a pause of accepting.
     pub fn count_accept_pause(&self) {
         self.counters.accept_pauses.add(1);
-    }
-
-    /// One step of a conversation, and what follows from it.
-    fn converse(
-        &mut self,
-        index: u32,
-        step: impl FnOnce(&mut Connection, &mut Context<'_>) -> Flow,
-    ) {
-        let start = self.batch.turn.len();
-        let connection = self.table.at(index);
-        let session = SessionId { index, generation: connection.generation };
-        let mut context = Context {
-            out: &mut self.batch.turn,
-            outputs: &mut self.outputs,
-            settings: &self.settings.transport,
-            client: ClientName { worker: self.settings.hub.worker, session },
-            congested: self.mesh.is_congested(),
-        };
-        let flow = step(connection, &mut context);
-        let written = self.batch.turn.len() - start;
-        if written > 0 {
-            let segment = if connection.is_blocked {
-                // It leaves in a later turn.
-                let frame = SharedFrame::copy_of(&self.batch.turn[start..]);
-                self.batch.turn.truncate(start);
-                Segment::Shared(frame)
-            } else {
-                let range = |at: usize| u32::try_from(at).expect("a turn writes less than 4 GiB");
-                Segment::Turn { start: range(start), len: range(written) }
-            };
-            self.queues.push(&mut connection.queue, segment);
-            mark(connection, index, &mut self.dirty);
-            if connection.queue.bytes() > self.settings.send_queue_bytes_high {
-                self.pause(index, Connection::PAUSED_BY_QUEUE);
-            }
-        }
-        match flow {
-            Flow::AwaitReply => self.pause(index, Connection::PAUSED_BY_REPLY),
-            Flow::Receive => self.unpause(index, Connection::PAUSED_BY_REPLY),
-            Flow::Closed => {}
-        }
-        if !self.outputs.is_empty() {
-            self.take_outputs(session);
-        }
-    }
-
-    fn take_outputs(&mut self, session: SessionId) {
-        let mut outputs = std::mem::take(&mut self.outputs);
-        for output in outputs.drain(..) {
-            match output {
-                Output::Request(request) => self.request(session, request),
-                Output::Close(reason) => self.end_conversation(session.index, reason),
-                Output::Deadline(after) => self.set_deadline(session.index, after),
-                Output::HttpError => self.counters.http_errors.add(1),
-                Output::Metrics => self.metrics_wanted.push(socket_id(session)),
-            }
-        }
-        self.outputs = outputs;
-    }
-
-    fn request(&mut self, session: SessionId, request: Request) {
-        let congested = self.mesh.is_congested();
-        let connection = self.table.at(session.index);
-        match &request {
-            Request::Publish { .. } if congested => {
-                // What came with this is taken; nothing more is read until the backlog has shrunk.
-                if connection.pauses & Connection::PAUSED_BY_CONGESTION == 0 {
-                    self.held.push(socket_id(session));
-                    self.counters.publishers_held.add(1);
-                    self.pause(session.index, Connection::PAUSED_BY_CONGESTION);
-                }
-            }
-            Request::Subscribe { .. } if !connection.has_session => {
-                connection.has_session = true;
-                self.hub.open(session);
-            }
-            Request::Unsubscribe { ticket, .. } if !connection.has_session => {
-                let reply = Reply::Refused(Refusal::NotSubscribed);
-                self.hub_outputs.push_back(hub::Output::Reply { session, ticket: *ticket, reply });
-                return;
-            }
-            Request::Publish { .. } | Request::Subscribe { .. } | Request::Unsubscribe { .. } => {}
-        }
-        self.hub.handle(session, request, &mut self.hub_outputs);
-    }
-
-    /// Carries what the hub said to whom it is for, and what follows from that, until nothing is left.
-    fn carry(&mut self) {
-        while let Some(output) = self.hub_outputs.pop_front() {
-            match output {
-                hub::Output::Send { to, message } if to == self.settings.hub.worker => {
-                    self.handle_message(message);
-                }
-                hub::Output::Send { to, message } => self.mesh.send(to, message),
-                hub::Output::Reply { session, ticket, reply } => {
-                    self.reply(session, ticket, &reply);
-                }
-            }
-        }
-    }
-
-    fn handle_message(&mut self, message: HubMessage) {
-        if matches!(message, HubMessage::Publish { .. }) {
-            self.counters.publications.add(1);
-        }
-        self.hub.handle_message(message, &mut self.hub_outputs);
-    }
-
-    fn reply(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) {
-        if self.is_open(socket_id(session)) {
-            self.converse(session.index, |connection, context| {
-                connection.reply(ticket, reply, context)
-            });
-        }
-    }
-
-    fn pause(&mut self, index: u32, why: u8) {
-        let id = self.table.id(index);
-        let connection = self.table.at(index);
-        if connection.pauses == 0 && connection.stage == Stage::Open {
-            self.actions.push(Action::Pause(id));
-        }
-        connection.pauses |= why;
-    }
-
-    fn unpause(&mut self, index: u32, why: u8) {
-        let connection = self.table.at(index);
-        if connection.pauses & why == 0 {
-            return;
-        }
-        connection.pauses &= !why;
-        if connection.pauses == 0 && connection.stage != Stage::Dead {
-            let id = self.table.id(index);
-            self.actions.push(Action::Resume(id));
-        }
     }
 
     fn set_deadline(&mut self, index: u32, after: Duration) {

@@ -1,6 +1,6 @@
 //! The turn's sends: filling the batch, and settling it.
 
-use crate::config::limits::{SEGMENTS_PER_SEND_MAX, SENDS_PER_TURN_MAX};
+use crate::config::limits::{SEGMENTS_PER_SEND_MAX, SENDS_PER_TURN_MAX, SENT_BYTES_PER_TURN_MAX};
 use crate::connection::{Connection, Stage};
 use crate::driver::{Close, SendResult};
 use crate::message::CloseReason;
@@ -10,7 +10,8 @@ use super::Connections;
 impl Connections {
     /// Fills the batch: one item for each connection with something to send.
     pub fn fill_batch(&mut self) {
-        while self.batch.items().len() < SENDS_PER_TURN_MAX {
+        let mut bytes = 0;
+        while self.batch.items().len() < SENDS_PER_TURN_MAX && bytes < SENT_BYTES_PER_TURN_MAX {
             let Some(index) = self.dirty.pop_front() else { break };
             // It may have left since, and its slot may be another's by now.
             let Some(connection) = self.table.get(index) else { continue };
@@ -34,7 +35,7 @@ impl Connections {
                 let Some(segment) = self.queues.pop(&mut connection.queue) else { break };
                 self.batch.extend(segment);
             }
-            self.queues.keep_turn(&connection.queue, &self.batch.turn);
+            bytes += self.batch.items().last().map_or(0, |item| u64::from(item.bytes));
             let is_plain = connection.queue.is_empty()
                 && connection.stage == Stage::Open
                 && connection.pauses & Connection::PAUSED_BY_QUEUE == 0;

@@ -1,0 +1,118 @@
+//! What conversations ask for and are answered: between connections and the hub.
+
+use crate::buffer::SharedFrame;
+use crate::config::limits::TURN_SEGMENT_BYTES_MAX;
+use crate::connection::Connection;
+use crate::hub::{self, HubMessage};
+use crate::message::{Refusal, Reply, Request, SessionId, Ticket};
+use crate::transport::{ClientName, Context, Flow, Output};
+
+use super::{Connections, mark, socket_id};
+
+impl Connections {
+    /// One step of a conversation, and what follows from it.
+    pub(super) fn converse(
+        &mut self,
+        index: u32,
+        step: impl FnOnce(&mut Connection, &mut Context<'_>) -> Flow,
+    ) -> Flow {
+        let start = self.batch.turn.len();
+        let connection = self.table.at(index);
+        let session = SessionId { index, generation: connection.generation };
+        let mut context = Context {
+            out: &mut self.batch.turn,
+            outputs: &mut self.outputs,
+            settings: &self.settings.transport,
+            client: ClientName { worker: self.settings.hub.worker, session },
+            congested: self.mesh.is_congested(),
+        };
+        let flow = step(connection, &mut context);
+        let written = self.batch.turn.len() - start;
+        if written > 0 {
+            self.written += written;
+            if connection.is_blocked || written > TURN_SEGMENT_BYTES_MAX {
+                // It leaves in a later turn, or is too large to stand among the turn's bytes.
+                let frame = SharedFrame::copy_of(&self.batch.turn[start..]);
+                self.batch.turn.truncate(start);
+                self.queues.push(&mut connection.queue, frame);
+            } else {
+                self.queues.push_turn(&mut connection.queue, &self.batch.turn, start);
+            }
+            mark(connection, index, &mut self.dirty);
+            if connection.queue.bytes() > self.settings.send_queue_bytes_high {
+                self.pause(index, Connection::PAUSED_BY_QUEUE);
+            }
+        }
+        match flow {
+            Flow::AwaitReply => self.pause(index, Connection::PAUSED_BY_REPLY),
+            Flow::Receive => self.unpause(index, Connection::PAUSED_BY_REPLY),
+            Flow::Closed | Flow::Hold(_) => {}
+        }
+        if !self.outputs.is_empty() {
+            self.take_outputs(session);
+        }
+        flow
+    }
+
+    fn take_outputs(&mut self, session: SessionId) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Request(request) => self.request(session, request),
+                Output::Close(reason) => self.end_conversation(session.index, reason),
+                Output::Deadline(after) => self.set_deadline(session.index, after),
+                Output::HttpError => self.counters.http_errors.add(1),
+                Output::Metrics => self.metrics_wanted.push(socket_id(session)),
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    fn request(&mut self, session: SessionId, request: Request) {
+        self.requests += 1;
+        let connection = self.table.at(session.index);
+        match &request {
+            Request::Subscribe { .. } if !connection.has_session => {
+                connection.has_session = true;
+                self.hub.open(session);
+            }
+            Request::Unsubscribe { ticket, .. } if !connection.has_session => {
+                let reply = Reply::Refused(Refusal::NotSubscribed);
+                self.hub_outputs.push_back(hub::Output::Reply { session, ticket: *ticket, reply });
+                return;
+            }
+            Request::Publish { .. } | Request::Subscribe { .. } | Request::Unsubscribe { .. } => {}
+        }
+        self.hub.handle(session, request, &mut self.hub_outputs);
+    }
+
+    /// Carries what the hub said to whom it is for, and what follows from that, until nothing is left.
+    pub(super) fn carry(&mut self) {
+        while let Some(output) = self.hub_outputs.pop_front() {
+            match output {
+                hub::Output::Send { to, message } if to == self.settings.hub.worker => {
+                    self.handle_message(message);
+                }
+                hub::Output::Send { to, message } => self.mesh.send(to, message),
+                hub::Output::Reply { session, ticket, reply } => {
+                    self.reply(session, ticket, &reply);
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_message(&mut self, message: HubMessage) {
+        if matches!(message, HubMessage::Publish { .. }) {
+            self.counters.publications.add(1);
+        }
+        self.hub.handle_message(message, &mut self.hub_outputs);
+    }
+
+    pub(super) fn reply(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) {
+        if self.is_open(socket_id(session)) {
+            self.converse(session.index, |connection, context| {
+                connection.reply(ticket, reply, context)
+            });
+        }
+    }
+}
