@@ -89,8 +89,8 @@ const NO_NAMES: &[&str] =
     &["util", "utils", "common", "core", "helpers", "manager", "base", "misc"];
 
 const LINE_CHARACTERS_MAX: usize = 120;
-const FILE_LINES_MAX: usize = 1000;
-const FUNCTION_LINES_MAX: usize = 90;
+const FILE_LINES_MAX: usize = 600;
+const FUNCTION_LINES_MAX: usize = 70;
 
 struct Source {
     /// Below `src`.

@@ -115,34 +115,7 @@ impl Default for Config {
 impl Config {
     /// Judges the whole.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let addresses =
-            || self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp);
-        if addresses().next().is_none() {
-            return Err(error(
-                "there is no address to listen on: give --listen, --tcp, --echo or --echo-tcp",
-            ));
-        }
-        if addresses().count() > usize::from(u8::MAX) {
-            return Err(error("more than 255 addresses to listen on"));
-        }
-        // Listeners share their ports among workers, so the kernel would deal connections out to both services.
-        let mut seen = Vec::new();
-        for address in addresses().filter(|address| address.port() != 0) {
-            if seen.contains(&address) {
-                return Err(error(&format!(
-                    "{address} is given twice: each address has one service"
-                )));
-            }
-            seen.push(address);
-        }
-        if let Some(open) = addresses().find(|address| !address.ip().is_loopback())
-            && !self.insecure
-        {
-            return Err(error(&format!(
-                "{open} can be reached from other hosts, and this version has no authentication: bind to a \
-                 loopback address, or pass --insecure to let anyone connect, subscribe and publish"
-            )));
-        }
+        self.check_addresses()?;
         in_range("workers", self.workers.unwrap_or(1) as u64, 1, limits::WORKERS_MAX as u64)?;
         in_range(
             "connections-max",
@@ -183,6 +156,38 @@ impl Config {
                     value.as_secs_f64()
                 )));
             }
+        }
+        Ok(())
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        let addresses =
+            || self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp);
+        if addresses().next().is_none() {
+            return Err(error(
+                "there is no address to listen on: give --listen, --tcp, --echo or --echo-tcp",
+            ));
+        }
+        if addresses().count() > usize::from(u8::MAX) {
+            return Err(error("more than 255 addresses to listen on"));
+        }
+        // Listeners share their ports among workers, so the kernel would deal connections out to both services.
+        let mut seen = Vec::new();
+        for address in addresses().filter(|address| address.port() != 0) {
+            if seen.contains(&address) {
+                return Err(error(&format!(
+                    "{address} is given twice: each address has one service"
+                )));
+            }
+            seen.push(address);
+        }
+        if let Some(open) = addresses().find(|address| !address.ip().is_loopback())
+            && !self.insecure
+        {
+            return Err(error(&format!(
+                "{open} can be reached from other hosts, and this version has no authentication: bind to a \
+                 loopback address, or pass --insecure to let anyone connect, subscribe and publish"
+            )));
         }
         Ok(())
     }

@@ -114,12 +114,15 @@ impl Partial {
     }
 }
 
-/// Appends a frame. Panics past 4 GiB, which no limit allows.
-pub fn write_length_prefixed(out: &mut Vec<u8>, payload: &[u8]) {
-    let payload_len = u32::try_from(payload.len()).expect("limits keep a frame under 4 GiB");
-    out.reserve(PREFIX_BYTES + payload.len());
-    out.extend_from_slice(&payload_len.to_be_bytes());
-    out.extend_from_slice(payload);
+/// Appends what `write` appends, as a frame. Panics past 4 GiB, which no limit allows.
+pub fn write_length_prefixed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    let payload_start = start + PREFIX_BYTES;
+    out.extend_from_slice(&[0; PREFIX_BYTES]);
+    write(out);
+    let payload_len = out.len() - payload_start;
+    let payload_len = u32::try_from(payload_len).expect("limits keep a frame under 4 GiB");
+    out[start..payload_start].copy_from_slice(&payload_len.to_be_bytes());
 }
 
 fn checked_len(prefix: [u8; 4], payload_bytes_max: u32) -> Result<usize, LengthPrefixFault> {
@@ -152,7 +155,7 @@ mod tests {
     #[test]
     fn a_frame_in_pieces_is_assembled_and_freed() {
         let mut bytes = Vec::new();
-        write_length_prefixed(&mut bytes, b"payload");
+        write_length_prefixed(&mut bytes, |out| out.extend_from_slice(b"payload"));
         let mut decoder = LengthPrefixDecoder::new();
         for byte in &mut bytes[..10] {
             assert_eq!(decoder.next(&mut std::slice::from_mut(byte), 7), Ok(None));

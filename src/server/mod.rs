@@ -21,7 +21,7 @@ use std::thread::{self, JoinHandle};
 use tracing::{error, info};
 
 use crate::config::limits::WORKERS_MAX;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
 use crate::driver::{
     Driver, DriverSettings, EpollDriver, HeldPort, Keepalive, Kind, RESERVED_DESCRIPTORS,
@@ -81,11 +81,7 @@ impl Server {
     /// Starts a server. Port 0 is replaced by one that the kernel chooses.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         config.check()?;
-        let asked = config.driver;
-        // On a thread of its own: the kernel takes a ring down a moment after it was closed, which interrupts a later
-        // blocking call of the thread that had it.
-        let probe = thread::spawn(move || choose(asked)).join();
-        let (kind, driver_reason) = probe.expect("a probe does not panic").map_err(StartError)?;
+        let (kind, driver_reason) = probe(config.driver)?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let workers = config.workers.unwrap_or(cores.len()).clamp(1, WORKERS_MAX);
         let (per_worker, connections_max) = connections_max(config, workers)?;
@@ -130,19 +126,14 @@ impl Server {
                 ),
                 parts,
             };
-            let (ready, ended) = (ready_sender.clone(), ended_sender.clone());
-            let failed = ready.clone();
-            let thread = thread::Builder::new()
-                .name(format!("fantail-{index}"))
-                .spawn(move || job.run(&ready, &EndedGuard { worker, ended }));
-            match thread {
+            let ended = EndedGuard { worker, ended: ended_sender.clone() };
+            match job.spawn(ready_sender.clone(), ended) {
                 Ok(thread) => threads.push(thread),
-                // Reported like a worker's own failure: those that run are stopped below.
-                Err(error) => drop(failed.send(Err(error.into()))),
+                // Reported like a worker's own failure: those that run are stopped.
+                Err(error) => drop(ready_sender.send(Err(error.into()))),
             }
         }
         drop((ready_sender, ended_sender));
-        let driver = kind.name();
         let server = Server {
             threads,
             stop,
@@ -150,24 +141,31 @@ impl Server {
             ended,
             addresses,
             counters,
-            driver,
+            driver: kind.name(),
             driver_reason,
             connections_max,
         };
-        // A worker that ends before it is ready has said why, or panicked and dropped its sender.
-        let ready: Vec<Result<(), StartError>> = ready.iter().take(workers).collect();
+        let server = server.when_ready(&ready)?;
         drop(held_ports);
-        if ready.len() < workers || ready.iter().any(Result::is_err) {
-            server.stop();
-            let said = ready.into_iter().find_map(Result::err);
-            for thread in server.threads {
-                // Its panic has been printed.
-                let _ = thread.join();
-            }
-            return Err(said.unwrap_or_else(|| StartError("a worker ended at its start".into())));
-        }
-        info!(driver, reason = server.driver_reason, workers, "serving");
         Ok(server)
+    }
+
+    /// Waits until every worker listens. If one cannot, all of them have ended when this returns.
+    fn when_ready(self, ready: &Receiver<Result<(), StartError>>) -> Result<Server, StartError> {
+        let workers = self.workers();
+        // A worker that ends before it is ready has said why, or panicked and dropped its sender.
+        let ready: Vec<_> = ready.iter().take(workers).collect();
+        if ready.len() == workers && ready.iter().all(Result::is_ok) {
+            info!(driver = self.driver, reason = self.driver_reason, workers, "serving");
+            return Ok(self);
+        }
+        self.stop();
+        for thread in self.threads {
+            // Its panic has been printed.
+            let _ = thread.join();
+        }
+        let said = ready.into_iter().find_map(Result::err);
+        Err(said.unwrap_or_else(|| StartError("a worker ended at its start".into())))
     }
 
     /// What is served where, in the order of the configuration.
@@ -253,6 +251,15 @@ impl Drop for EndedGuard {
 }
 
 impl Job {
+    fn spawn(
+        self,
+        ready: Sender<Result<(), StartError>>,
+        ended: EndedGuard,
+    ) -> io::Result<JoinHandle<()>> {
+        let name = format!("fantail-{}", ended.worker.0);
+        thread::Builder::new().name(name).spawn(move || self.run(&ready, &ended))
+    }
+
     fn run(self, ready: &Sender<Result<(), StartError>>, ended: &EndedGuard) {
         let result = match self.kind {
             Kind::IoUring => self.run_with(ready, UringDriver::new),
@@ -289,6 +296,13 @@ impl Job {
             }
         }
     }
+}
+
+/// Chooses the driver, on a thread of its own: the kernel takes a ring down a moment after it was closed, which
+/// interrupts a later blocking call of the thread that had it.
+fn probe(asked: DriverChoice) -> Result<(Kind, String), StartError> {
+    let probe = thread::spawn(move || choose(asked)).join();
+    probe.expect("a probe does not panic").map_err(StartError)
 }
 
 fn listen((service, address): Door) -> Result<TcpListener, StartError> {

@@ -8,8 +8,8 @@ use crate::message::{
     ChannelName, CloseReason, Payload, PayloadKind, Refusal, Reply, Request, Ticket,
 };
 use crate::protocol::json::{self, Command, CommandError, Method};
-use crate::protocol::length_prefix::LengthPrefixDecoder;
-use crate::protocol::line::LineDecoder;
+use crate::protocol::length_prefix::{LengthPrefixDecoder, write_length_prefixed};
+use crate::protocol::line::{LineDecoder, write_line};
 
 /// One client's commands.
 #[derive(Debug)]
@@ -128,17 +128,8 @@ impl CommandConversation {
 /// Appends what `write` appends, delimited.
 pub(super) fn write_framed(framing: Framing, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     match framing {
-        Framing::Line => {
-            write(out);
-            out.push(b'\n');
-        }
-        Framing::LengthPrefix => {
-            let start = out.len();
-            out.extend_from_slice(&[0; 4]);
-            write(out);
-            let len = u32::try_from(out.len() - start - 4).expect("limits keep a reply small");
-            out[start..start + 4].copy_from_slice(&len.to_be_bytes());
-        }
+        Framing::Line => write_line(out, write),
+        Framing::LengthPrefix => write_length_prefixed(out, write),
     }
 }
 

@@ -271,8 +271,9 @@ impl<D: Driver> Worker<D> {
                 Event::Accepted { listener, socket, .. } => {
                     let service = self.services[usize::from(listener.0)];
                     // A socket without a place is closed by being dropped.
-                    if let Some(id) = self.connections.admit(service) {
-                        self.driver.attach(id, socket);
+                    match self.connections.admit(service) {
+                        Some(id) => self.driver.attach(id, socket),
+                        None => self.accepting.refuse(now, &self.connections),
                     }
                 }
                 Event::AcceptFailed { listener, error } => {
@@ -348,6 +349,16 @@ impl<D: Driver> Worker<D> {
 }
 
 impl Accepting {
+    fn refuse(&mut self, now: Instant, connections: &Connections) {
+        if self.quiet_until.is_none_or(|until| until <= now) {
+            warn!(
+                connections = connections.len(),
+                "connections are refused: there are as many as --connections-max or descriptors allow"
+            );
+        }
+        self.quiet_until = Some(now + ACCEPT_QUIET);
+    }
+
     fn pause(
         &mut self,
         listener: ListenerId,

@@ -24,6 +24,6 @@ mod response;
 pub use body::{BodyDecoder, BodyLength, BodyPart};
 pub use fault::HttpFault;
 pub use head::{HEAD_BYTES_CEILING, HEADERS_CEILING, Head, HeadLimits, parse_head};
-pub use query::{QueryPairs, percent_decode, query_pairs};
+pub use query::{QueryPairs, query_pairs};
 pub use request_line::{Method, Version, is_token};
 pub use response::{Response, reason_phrase, write_continue, write_error, write_fault};

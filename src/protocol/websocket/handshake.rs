@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-use crate::protocol::http1::{BodyLength, Head, Method, Response, Version, is_token, write_error};
+use crate::protocol::http1::{BodyLength, Head, Method, Version, is_token};
 
 /// A request that may be upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,13 +144,6 @@ pub fn check_upgrade<'b>(head: &Head<'b>) -> Result<Upgrade<'b>, HandshakeFault>
     Ok(Upgrade { key })
 }
 
-/// The subprotocols that the client offers, its favourite first (RFC 6455 4.2.1 item 8). What is no
-/// token is left out: it could not be echoed.
-pub fn subprotocols<'b>(head: &Head<'b>) -> impl Iterator<Item = &'b str> {
-    let offered = head.header_list("sec-websocket-protocol");
-    offered.filter(|name| is_token(name)).filter_map(|name| std::str::from_utf8(name).ok())
-}
-
 /// The `Sec-WebSocket-Accept` that proves the key was read (RFC 6455 4.2.2 item 5.4).
 pub fn accept_key(key: &[u8]) -> [u8; 28] {
     let mut hash = Sha1::new();
@@ -179,16 +172,6 @@ pub fn write_accept_response(out: &mut Vec<u8>, key: &[u8], subprotocol: Option<
         out.extend_from_slice(name.as_bytes());
     }
     out.extend_from_slice(b"\r\n\r\n");
-}
-
-/// Appends the refusal of a handshake, after which the connection closes.
-pub fn write_refusal(out: &mut Vec<u8>, fault: HandshakeFault) {
-    let response = Response {
-        headers: fault.headers(),
-        keep_alive: false,
-        ..Response::of_status(fault.status())
-    };
-    write_error(out, &response, fault.code(), fault.reason());
 }
 
 /// Appends a client's request. `key` is 16 random bytes.
@@ -324,18 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_would_have_been_right() {
-        let mut out = Vec::new();
-        write_refusal(&mut out, HandshakeFault::VersionUnsupported);
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
-        assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"));
+    fn an_unsupported_version_says_which_is() {
+        let headers = HandshakeFault::VersionUnsupported.headers();
+        assert!(headers.contains(&("Sec-WebSocket-Version", "13")));
     }
 
     #[test]
-    fn subprotocols_come_in_order_and_only_tokens() {
-        let head = parse_head(REQUEST.as_bytes(), &HeadLimits::default()).unwrap().unwrap();
-        assert_eq!(subprotocols(&head).collect::<Vec<_>>(), ["chat", "superchat"]);
+    fn a_subprotocol_that_is_no_token_is_left_out() {
         let mut out = Vec::new();
         write_accept_response(&mut out, b"key", Some("a\r\nX: b"));
         assert!(!String::from_utf8(out).unwrap().contains("Protocol:"));
