@@ -34,6 +34,8 @@ struct Seen {
     ended: Vec<(String, View)>,
     published: HashMap<(String, u32), u64>,
     replies: Vec<(usize, SessionId, Ticket, Reply)>,
+    /// How often each request with a ticket was answered.
+    answers: HashMap<(usize, SessionId, u32), u32>,
 }
 
 struct Mesh {
@@ -78,6 +80,7 @@ impl Mesh {
                         let view = View { position: *position, offsets: Vec::new() };
                         assert!(self.seen.live.insert(key, view).is_none());
                     }
+                    *self.seen.answers.entry((worker, session, ticket.0)).or_default() += 1;
                     self.seen.replies.push((worker, session, ticket, reply));
                 }
             }
@@ -180,6 +183,18 @@ fn publish(name: &str) -> Request {
     }
 }
 
+/// The same request under another ticket.
+fn with_ticket(request: Request, number: u32) -> Request {
+    let ticket = Ticket(number);
+    match request {
+        Request::Subscribe { channel, .. } => Request::Subscribe { ticket, channel },
+        Request::Unsubscribe { channel, .. } => Request::Unsubscribe { ticket, channel },
+        Request::Publish { channel, payload, .. } => {
+            Request::Publish { ticket: Some(ticket), channel, payload }
+        }
+    }
+}
+
 #[test]
 fn every_view_is_the_stream_from_its_position_on() {
     for seed in 0..600 {
@@ -252,6 +267,63 @@ fn every_view_is_the_stream_from_its_position_on() {
                 "seed {seed}: a channel without subscribers owns nothing"
             );
         }
+    }
+}
+
+#[test]
+fn every_ticket_is_answered_once_and_only_once() {
+    for seed in 0..600 {
+        let mut dice = Dice(seed);
+        let workers = 1 + dice.roll(3) as usize;
+        let mut mesh = Mesh::new(workers as u16, 2);
+        let mut generations = vec![[1; 3]; workers];
+        for worker in 0..workers {
+            (0..3).for_each(|index| mesh.hubs[worker].open(session(index)));
+        }
+        let mut asked = Vec::new();
+        for number in 1..300 {
+            let worker = dice.roll(workers as u64) as usize;
+            let index = dice.roll(3) as u32;
+            let generation = &mut generations[worker][index as usize];
+            let id = SessionId { index, generation: *generation };
+            let name = ["a", "b", "c"][dice.roll(3) as usize];
+            let request = match dice.roll(10) {
+                0..=2 => subscribe(name),
+                3 | 4 => unsubscribe(name),
+                5 => publish(name),
+                6 if dice.roll(8) == 0 => {
+                    mesh.close(worker, id);
+                    *generation += 1;
+                    mesh.hubs[worker].open(SessionId { index, generation: *generation });
+                    continue;
+                }
+                6 => {
+                    mesh.fan_out(worker, 1 + dice.roll(3) as usize);
+                    continue;
+                }
+                _ => {
+                    let to = dice.roll(workers as u64) as usize;
+                    mesh.step(worker, to);
+                    continue;
+                }
+            };
+            if matches!(request, Request::Unsubscribe { .. }) {
+                mesh.end_view(worker, index, name);
+            }
+            asked.push((worker, id, number));
+            mesh.request(worker, id, with_ticket(request, number));
+        }
+        mesh.settle();
+        for (worker, id, number) in asked {
+            let answers = mesh.seen.answers.remove(&(worker, id, number)).unwrap_or(0);
+            // Nobody waits for the answers to a session that has ended.
+            let is_open = generations[worker][id.index as usize] == id.generation;
+            assert!(
+                answers == 1 || !is_open && answers == 0,
+                "seed {seed}, ticket {number}: {answers}"
+            );
+        }
+        assert!(mesh.seen.answers.is_empty(), "seed {seed}: {:?}", mesh.seen.answers);
     }
 }
 
