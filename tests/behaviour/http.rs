@@ -309,6 +309,21 @@ on_both_drivers! {
         }
     }
 
+    fn the_welcome_page_minds_no_upgrade_but_that_to_a_websocket(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Client::connect(server.edge());
+        for upgrade in ["h2c", "TLS/1.0", "websockets"] {
+            client.send(format!(
+                "GET / HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
+            ));
+            let response = client.read_response();
+            assert_eq!(response.status, 200, "{upgrade}: {response:?}");
+            assert!(response.text().contains("/publish"), "{upgrade}: {response:?}");
+        }
+        WebSocket::connect(server.edge(), "/").round_trip();
+        expect_refusal(&server, WebSocket::request("/").replace("Version: 13", "Version: 8"), 426);
+    }
+
     fn one_bad_client_does_not_disturb_another(driver) {
         let server = TestServer::start(driver, 1);
         let mut good = Client::connect(server.edge());

@@ -1,8 +1,10 @@
 //! The command protocol: one JSON object a line.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestServer, WebSocket, on_both_drivers};
+use crate::support::{Client, TestServer, WebSocket, on_both_drivers, wait_until};
 
 /// A client that has connected.
 #[track_caller]
@@ -210,5 +212,87 @@ on_both_drivers! {
         client.send("{\"id\":5,\"ping\":{}}");
         client.end();
         client.expect_end();
+    }
+
+    fn a_subscribe_withdrawn_in_the_same_write_is_answered_like_any_other(driver) {
+        for workers in [1, 2] {
+            let server = TestServer::start(driver, workers);
+            let mut client = connected(&server);
+            // With two workers, about half of the homes are on the other one.
+            const CHANNELS: usize = 32;
+            let mut commands = String::new();
+            for n in 0..CHANNELS {
+                let (id, channel) = (10 + 3 * n, format!("c{n}"));
+                for (id, method) in [(id, "subscribe"), (id + 1, "unsubscribe"), (id + 2, "subscribe")] {
+                    commands += &format!("{}\n", json!({"id": id, method: {"channel": channel}}));
+                }
+            }
+            client.send(commands);
+            let replies: Vec<Value> = (0..3 * CHANNELS).map(|_| client.read_json()).collect();
+            // A second answer would come before these.
+            for n in 0..CHANNELS {
+                client.send(format!("{}\n", json!({"id": 1000, "publish": {"channel": format!("c{n}"), "data": n}})));
+                let mut lines = [client.read_json(), client.read_json()];
+                lines.sort_by_key(|line| line["id"].as_u64());
+                assert_eq!(lines[0]["push"]["pub"]["data"], n, "{lines:?}");
+                assert_eq!(lines[1], json!({"id": 1000, "publish": {}}));
+            }
+            assert_eq!(client.command(&json!({"id": 1001, "ping": {}}))["id"], 1001);
+            let mut withdrawn = 0;
+            for n in 0..CHANNELS as u64 {
+                let at = |id: u64| {
+                    let is_it = |reply: &Value| reply["id"] == id;
+                    let at = replies.iter().position(is_it).unwrap_or_else(|| panic!("{id} is not answered"));
+                    assert_eq!(replies.iter().filter(|reply| is_it(reply)).count(), 1, "{id} is answered twice");
+                    (at, &replies[at])
+                };
+                let [first, second, third] = [at(10 + 3 * n), at(11 + 3 * n), at(12 + 3 * n)];
+                assert!(first.0 < second.0, "{first:?} came after {second:?}");
+                if first.1.get("subscribe").is_none() {
+                    withdrawn += 1;
+                    expect_error(first.1, Some(10 + 3 * n as u32), 107);
+                }
+                assert_eq!(second.1["unsubscribe"], json!({}), "{}", second.1);
+                assert_eq!(third.1["subscribe"]["offset"], 0, "{}", third.1);
+            }
+            assert!(workers == 1 || withdrawn > 0, "none had to ask another worker");
+        }
+    }
+
+    fn a_half_closed_subscriber_listens_on(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut subscriber = subscribed(&server, "a");
+        let began = Instant::now();
+        subscriber.end();
+        // It outlives those who closed their half and have nothing to wait for.
+        while began.elapsed() < Duration::from_millis(2500) {
+            let mut other = connected(&server);
+            let began = Instant::now();
+            other.end();
+            other.expect_end();
+            assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        }
+        Client::connect(server.edge()).publish("a", "late");
+        // An empty object is a ping.
+        let push = loop {
+            let line = subscriber.read_json();
+            if line != json!({}) {
+                break line;
+            }
+        };
+        assert_eq!(push, json!({"push": {"channel": "a", "pub": {"data": "late", "offset": 1}}}));
+    }
+
+    fn a_subscriber_that_closed_altogether_is_gone_soon(driver) {
+        let server = TestServer::start(driver, 1);
+        let clients = [subscribed(&server, "a"), subscribed(&server, "b")];
+        let silent = connected(&server);
+        assert_eq!(server.sum(|counters| &counters.open), 3);
+        let began = Instant::now();
+        drop((clients, silent));
+        wait_until("they are gone", || server.sum(|counters| &counters.open) == 0);
+        // One word to a peer that is gone, its answer, and a turn of the sweep.
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        wait_until("nothing is left of them", || server.sum(|counters| &counters.channels) == 0);
     }
 }
