@@ -9,6 +9,7 @@
 //! | `limits` | deadlines, slow consumers, too many of something |
 //! | `hostile` | clients that do what they must not, in random orders |
 //! | `fan_out` | nothing lost, nothing twice, nothing out of order |
+//! | `pressure` | what a bystander notices when others do much at once, and what that costs |
 //! | `shutdown` | signals, goodbyes, exit codes, what start says |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -18,6 +19,7 @@ mod fan_out;
 mod hostile;
 mod http;
 mod limits;
+mod pressure;
 mod shutdown;
 mod tcp;
 mod websocket;

@@ -28,6 +28,33 @@ fn expect_start_error(arguments: &[&str], words: &[&str]) {
 /// The signals that stop it: the tests name them as the C library does.
 const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 
+/// A client whose connection is on this worker.
+#[track_caller]
+fn client_of(server: &TestServer, worker: usize) -> Client {
+    for _ in 0..100 {
+        let before = server.by_worker(|counters| &counters.accepted);
+        let client = Client::connect(server.edge());
+        let accepted = || server.by_worker(|counters| &counters.accepted);
+        wait_until("it is accepted", || accepted() != before);
+        if accepted()[worker] > before[worker] {
+            return client;
+        }
+    }
+    panic!("a hundred connections, and none is on worker {worker}");
+}
+
+/// A channel whose publications this worker numbers.
+#[track_caller]
+fn channel_of(server: &TestServer, worker: usize) -> String {
+    let mut client = Client::connect(server.edge());
+    let mut is_home = |name: &String| {
+        let before = server.by_worker(|counters| &counters.publications)[worker];
+        client.publish(name, "where?");
+        server.by_worker(|counters| &counters.publications)[worker] > before
+    };
+    (0..100).map(|n| format!("c{n}")).find(&mut is_home).expect("homes are on all workers")
+}
+
 on_both_drivers! {
     fn a_signal_says_goodbye_to_everyone_and_the_exit_code_is_0(driver) {
         for signal in SIGNALS {
@@ -140,6 +167,76 @@ on_both_drivers! {
         drop(server);
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         publishing.join().unwrap();
+    }
+
+    fn what_waits_for_a_worker_without_clients_is_answered_and_delivered(driver) {
+        let (mut answered, mut refused) = (0, 0);
+        for round in 0..6 {
+            let server = TestServer::start_with(driver, 2, |config| {
+                config.shutdown_timeout = Duration::from_secs(2);
+            });
+            let channel = channel_of(&server, 1);
+            let mut subscribers: Vec<WebSocket> = (0..20)
+                .map(|_| WebSocket::over(client_of(&server, 0)))
+                .collect();
+            for subscriber in &mut subscribers {
+                subscriber.client.send(WebSocket::request(&format!("/ws?channel={channel}")));
+                subscriber.read_upgrade();
+            }
+            let mut publishers: Vec<Client> = (0..60).map(|_| client_of(&server, 0)).collect();
+            wait_until("the other worker has nobody", || server.by_worker(|c| &c.open)[1] == 0);
+            let begun = format!("POST /publish?channel={channel} HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n");
+            let came = |bytes: usize| move |server: &TestServer, before: u64| {
+                server.sum(|counters| &counters.received_bytes) >= before + bytes as u64
+            };
+            let before = server.sum(|counters| &counters.received_bytes);
+            for (n, publisher) in publishers.iter_mut().enumerate() {
+                publisher.send(format!("{begun}{}", &format!("{round}{n:03}")[..3]));
+            }
+            let rest = came(publishers.len() * (begun.len() + 3));
+            wait_until("all but the last bytes came", || rest(&server, before));
+            let before = server.sum(|counters| &counters.received_bytes);
+            for (n, publisher) in publishers.iter_mut().enumerate() {
+                publisher.send(&format!("{round}{n:03}")[3..]);
+            }
+            // Now, not at some later moment: the last ones are on their way to the home or back.
+            let (last, began) = (came(publishers.len()), Instant::now());
+            while !last(&server, before) {
+                assert!(began.elapsed() < Duration::from_secs(10));
+                std::hint::spin_loop();
+            }
+            server.stop();
+
+            let mut accepted = Vec::new();
+            for (n, publisher) in publishers.iter_mut().enumerate() {
+                let response = publisher.read_response();
+                match response.status {
+                    200 => accepted.push(format!("{round}{n:03}")),
+                    status => {
+                        assert_eq!(status, 503, "{response:?}");
+                        refused += 1;
+                    }
+                }
+            }
+            answered += accepted.len();
+            for subscriber in &mut subscribers {
+                let mut delivered = Vec::new();
+                let goodbye = loop {
+                    match subscriber.read() {
+                        Received::Text(text) => delivered.push(text),
+                        other => break other,
+                    }
+                };
+                assert_eq!(goodbye, Received::Close(Some(1001), "shutdown".into()));
+                delivered.sort_unstable();
+                assert_eq!(delivered, accepted);
+            }
+            // Nobody closes an end: the server does not wait for that longer than it may.
+            let began = Instant::now();
+            drop(server);
+            assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        }
+        assert!(answered > 0, "{refused} were refused");
     }
 
     fn a_server_that_starts_again_takes_its_port_at_once(driver) {

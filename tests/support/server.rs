@@ -103,6 +103,11 @@ impl TestServer {
         self.server().counters().iter().map(|counters| counter(counters).value()).sum()
     }
 
+    /// One counter, worker by worker.
+    pub fn by_worker(&self, counter: impl Fn(&Counters) -> &Counter) -> Vec<u64> {
+        self.server().counters().iter().map(|counters| counter(counters).value()).collect()
+    }
+
     /// Connections that ended for a reason.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.sum(|counters| &counters.closed[reason as usize])

@@ -1,0 +1,394 @@
+//! Much at once: what a bystander notices of it, and what it costs.
+//!
+//! The host may be busy with something else, so a bound on latency is for the median and is generous; what it excludes
+//! is a turn that does everything there is to do.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use fantail::config::limits::{FAN_OUT_BACKLOG_HIGH, RECEIVE_BUFFER_BYTES, REQUESTS_PER_TURN_MAX};
+use fantail::message::CloseReason;
+use fantail::protocol::websocket::OpCode;
+
+use crate::support::{
+    Child, Client, PATIENCE, Received, TestServer, WebSocket, masked, on_both_drivers, unmasked,
+    wait_until,
+};
+
+/// What the median of a bystander's round trips stays below.
+const UNNOTICED: Duration = Duration::from_millis(100);
+
+/// Publications that a turn may take: what it is allowed, and one receive buffer of the smallest frames.
+const BUFFERED_MAX: usize = REQUESTS_PER_TURN_MAX + RECEIVE_BUFFER_BYTES / 6;
+
+/// The tests here keep all cores busy: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A subscriber whose kernel takes little.
+fn narrow(server: &TestServer, target: &str) -> WebSocket {
+    let mut socket = WebSocket::over(Client::connect_narrow(server.edge()));
+    socket.client.send(WebSocket::request(target));
+    socket.read_upgrade();
+    socket
+}
+
+/// A byte that tells publications apart.
+fn tiny(n: usize) -> [u8; 1] {
+    [u8::try_from(n % 251).expect("a byte")]
+}
+
+/// Reads all sockets, in turns, until each got exactly these bytes.
+fn read_all(sockets: &mut [WebSocket], expected: &[u8]) {
+    let mut positions = vec![0; sockets.len()];
+    let until = Instant::now() + PATIENCE;
+    while positions.iter().any(|position| *position < expected.len()) {
+        let mut is_quiet = true;
+        for (socket, position) in sockets.iter_mut().zip(&mut positions) {
+            let bytes = socket.client.read_available();
+            is_quiet &= bytes.is_empty();
+            let range = *position..*position + bytes.len();
+            assert!(expected.get(range) == Some(&bytes), "behind {position} bytes");
+            *position += bytes.len();
+        }
+        if is_quiet {
+            assert!(Instant::now() < until, "waited {PATIENCE:?} for the rest: {positions:?}");
+            // The core is for whoever has something to do.
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// Measures a bystander's round trips, at least one, while something is done.
+fn round_trips(bystander: &mut WebSocket, action: impl FnOnce() + Send) -> Vec<Duration> {
+    let is_done = AtomicBool::new(false);
+    let mut latencies = Vec::new();
+    std::thread::scope(|scope| {
+        let doing = scope.spawn(|| {
+            // Also when it panics: the bystander must not go on for ever.
+            let _done = SetWhenDropped(&is_done);
+            action();
+        });
+        while latencies.is_empty() || !is_done.load(Ordering::Relaxed) {
+            let began = Instant::now();
+            bystander.round_trip();
+            latencies.push(began.elapsed());
+        }
+        doing.join().expect("what is done succeeds");
+    });
+    latencies.sort();
+    latencies
+}
+
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[track_caller]
+fn expect_unnoticed(sorted: &[Duration]) {
+    let (median, worst) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
+    assert!(median < UNNOTICED, "{} round trips, median {median:?}, worst {worst:?}", sorted.len());
+}
+
+/// Publishes to its own channel and waits until it has it: what is published next is not in one batch with it.
+fn publish_each(publisher: &mut WebSocket, range: Range<usize>) {
+    for n in range {
+        publisher.send_binary(&tiny(n));
+        assert_eq!(publisher.read(), Received::Binary(tiny(n).to_vec()));
+    }
+}
+
+/// Publishes until this many slow readers have been written to in vain; returns what each of them will read.
+fn stall(server: &TestServer, publisher: &mut WebSocket, readers: u64) -> Vec<u8> {
+    let mut expected = Vec::new();
+    for n in 0.. {
+        if server.sum(|counters| &counters.sends_late) >= readers {
+            break;
+        }
+        assert!(n < 10_000, "nobody reads, and nobody is late");
+        let payload = vec![tiny(n)[0]; 2000];
+        publisher.send_binary(&payload);
+        assert!(publisher.read() == Received::Binary(payload.clone()));
+        expected.extend(unmasked(OpCode::Binary, &payload));
+    }
+    expected
+}
+
+/// A gauge or counter of a running program, all workers together.
+fn sum(metrics: &mut Client, name: &str) -> u64 {
+    let page = metrics.get("/metrics");
+    let samples = page.text().lines().filter(|line| line.starts_with(&format!("{name}{{")));
+    samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// The most memory that a process has had so far.
+fn resident_bytes_peak(pid: libc::pid_t) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+on_both_drivers! {
+    fn slow_readers_with_thousands_of_frames_waiting_do_not_hold_others_up(driver) {
+        const READERS: usize = 40;
+        const PUBLICATIONS: usize = 20_000;
+        let _alone = alone();
+        let server = TestServer::start(driver, 1);
+        let mut bystander = WebSocket::connect(server.edge(), "/ws?channel=other");
+        let mut slow: Vec<WebSocket> =
+            (0..READERS).map(|_| narrow(&server, "/ws?channel=a")).collect();
+        let mut publisher = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let mut expected = stall(&server, &mut publisher, READERS as u64);
+        publish_each(&mut publisher, 0..PUBLICATIONS);
+        expected.extend((0..PUBLICATIONS).flat_map(|n| unmasked(OpCode::Binary, &tiny(n))));
+        assert_eq!(server.closed(CloseReason::SlowConsumer), 0);
+        let latencies = round_trips(&mut bystander, || read_all(&mut slow, &expected));
+        expect_unnoticed(&latencies);
+        assert_eq!(server.closed(CloseReason::SlowConsumer), 0);
+        wait_until("nothing waits", || server.sum(|counters| &counters.queued_bytes) == 0);
+    }
+
+    fn a_slow_consumer_of_tiny_frames_is_found_by_what_they_cost(driver) {
+        const QUEUE_BYTES_MAX: u64 = 128 * 1024;
+        let _alone = alone();
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.send_queue_bytes_max = QUEUE_BYTES_MAX;
+        });
+        let mut slow = narrow(&server, "/ws?channel=a");
+        let mut publisher = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let mut expected = stall(&server, &mut publisher, 1);
+        let mut published = 0;
+        while server.closed(CloseReason::SlowConsumer) == 0 {
+            publish_each(&mut publisher, published..published + 1);
+            expected.extend(unmasked(OpCode::Binary, &tiny(published)));
+            published += 1;
+            assert!(published as u64 <= QUEUE_BYTES_MAX / 64 + 16, "each costs 64 bytes and its own");
+            assert!(server.sum(|counters| &counters.queued_bytes) <= QUEUE_BYTES_MAX + 4096);
+        }
+        // What it still gets are the first ones, and the reason.
+        let received = slow.client.read_to_end();
+        let goodbye = unmasked(OpCode::Close, &[&1013_u16.to_be_bytes()[..], b"slow consumer"].concat());
+        let publications = received.strip_suffix(&goodbye[..]).expect("a goodbye");
+        assert!(expected.starts_with(publications));
+    }
+
+    fn a_broadcast_of_a_mebibyte_is_not_noticed_by_a_bystander(driver) {
+        const READERS: usize = 200;
+        let _alone = alone();
+        let server = TestServer::start(driver, 1);
+        let mut bystander = WebSocket::connect(server.edge(), "/ws?channel=other");
+        let mut readers: Vec<WebSocket> =
+            (0..READERS).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        let mut http = Client::connect(server.edge());
+        let mut worst: Vec<Duration> = (0..5)
+            .map(|round| {
+                let payload = vec![0x80 + round; 1 << 20];
+                let expected = unmasked(OpCode::Binary, &payload);
+                let latencies = round_trips(&mut bystander, || {
+                    http.publish("a", &payload);
+                    read_all(&mut readers, &expected);
+                });
+                latencies[latencies.len() - 1]
+            })
+            .collect();
+        // The worst of each round: most round trips of a round may be before or after.
+        worst.sort();
+        expect_unnoticed(&worst);
+    }
+
+    fn a_backlog_of_a_kibibyte_each_is_not_noticed_by_a_bystander(driver) {
+        const READERS: usize = 500;
+        const PUBLICATIONS: usize = 500;
+        let _alone = alone();
+        let server = TestServer::start(driver, 1);
+        let mut bystander = WebSocket::connect(server.edge(), "/ws?channel=other");
+        let mut readers: Vec<WebSocket> =
+            (0..READERS).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        let payload = |n: usize| [tiny(n)[0]; 1024];
+        let frames: Vec<u8> =
+            (0..PUBLICATIONS).flat_map(|n| masked(true, OpCode::Binary, &payload(n))).collect();
+        let expected: Vec<u8> =
+            (0..PUBLICATIONS).flat_map(|n| unmasked(OpCode::Binary, &payload(n))).collect();
+        let latencies = round_trips(&mut bystander, || {
+            readers[0].client.send(&frames);
+            read_all(&mut readers, &expected);
+        });
+        expect_unnoticed(&latencies);
+    }
+
+    fn floods_of_tiny_frames_are_not_noticed_by_a_bystander(driver) {
+        const FRAMES: usize = 20_000;
+        let _alone = alone();
+        let server = TestServer::start(driver, 1);
+        let mut bystander = WebSocket::connect(server.edge(), "/ws?channel=other");
+        for payload in [&b""[..], b"x"] {
+            let frames = masked(true, OpCode::Binary, payload).repeat(FRAMES);
+            let expected = unmasked(OpCode::Binary, payload).repeat(FRAMES);
+            let mut publishers: Vec<WebSocket> = (0..8)
+                .map(|n| WebSocket::connect(server.edge(), &format!("/ws?channel=c{n}")))
+                .collect();
+            let latencies = round_trips(&mut bystander, || {
+                // Each is in the kernel's hands at once: it takes more than this.
+                for publisher in &mut publishers {
+                    publisher.client.send(&frames);
+                }
+                read_all(&mut publishers, &expected);
+            });
+            expect_unnoticed(&latencies);
+        }
+    }
+
+    fn large_messages_that_are_complete_at_once_are_all_echoed(driver) {
+        const CLIENTS: usize = 40;
+        let _alone = alone();
+        let server = TestServer::start(driver, 1);
+        let mut bystander = WebSocket::connect(server.echo(), "/");
+        let mut clients: Vec<WebSocket> =
+            (0..CLIENTS).map(|_| WebSocket::connect(server.echo(), "/")).collect();
+        let payload: Vec<u8> = (0..4_usize << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+        let frame = masked(true, OpCode::Binary, &payload);
+        let (last, begun) = frame.split_last().unwrap();
+        let before = server.sum(|counters| &counters.received_bytes);
+        for client in &mut clients {
+            client.client.send(begun);
+        }
+        wait_until("all but the last bytes came", || {
+            server.sum(|counters| &counters.received_bytes) == before + (CLIENTS * begun.len()) as u64
+        });
+        let expected = unmasked(OpCode::Binary, &payload);
+        let latencies = round_trips(&mut bystander, || {
+            for client in &mut clients {
+                client.client.send([*last]);
+            }
+            read_all(&mut clients, &expected);
+        });
+        assert!(latencies.len() > 1, "the bystander was served meanwhile: {latencies:?}");
+        for client in &mut clients {
+            client.round_trip();
+        }
+    }
+
+    fn many_publishers_at_once_are_held_back_and_nothing_is_lost(driver) {
+        const PUBLISHERS: u8 = 100;
+        const PUBLICATIONS: u16 = 4000;
+        let _alone = alone();
+        let mut child = Child::start(driver, &["--workers", "2"]);
+        let mut publishers: Vec<WebSocket> =
+            (0..PUBLISHERS).map(|_| WebSocket::connect(child.edge(), "/ws?channel=a")).collect();
+        let mut healthy = WebSocket::connect(child.edge(), "/ws?channel=a");
+        let mut metrics = Client::connect(child.edge());
+        let payload = |publisher: u8, n: u16| [publisher, (n >> 8) as u8, n as u8];
+        let floods: Vec<Vec<u8>> = (0..PUBLISHERS)
+            .map(|of| (0..PUBLICATIONS).flat_map(|n| masked(true, OpCode::Binary, &payload(of, n))).collect())
+            .collect();
+        // The kernel takes each at once.
+        for (publisher, flood) in publishers.iter_mut().zip(&floods) {
+            publisher.client.send(flood);
+        }
+        // What the first reader gets is in each publisher's order; all get the same.
+        const FRAME_BYTES: usize = 5;
+        let total = FRAME_BYTES * usize::from(PUBLISHERS) * usize::from(PUBLICATIONS);
+        let mut backlog = 0;
+        let expected = std::thread::scope(|scope| {
+            let reading = scope.spawn(|| healthy.client.read_exactly(total));
+            while !reading.is_finished() {
+                backlog = sum(&mut metrics, "fantail_fan_out_backlog").max(backlog);
+            }
+            reading.join().expect("everything comes")
+        });
+        let mut next = [0_u16; PUBLISHERS as usize];
+        for frame in expected.chunks(FRAME_BYTES) {
+            let [0x82, 3, of, n @ ..] = frame else { panic!("{frame:?}") };
+            assert_eq!(n, next[usize::from(*of)].to_be_bytes(), "of publisher {of}");
+            next[usize::from(*of)] += 1;
+        }
+        assert_eq!(next, [PUBLICATIONS; PUBLISHERS as usize]);
+        read_all(&mut publishers, &expected);
+        // On both workers: the mark and what was in hand when it was passed, of the fan-outs and of the inbox.
+        let bound = 2 * (2 * (FAN_OUT_BACKLOG_HIGH + BUFFERED_MAX)) as u64;
+        assert!(backlog < bound, "{backlog} waited, more than {bound}");
+        assert!(sum(&mut metrics, "fantail_publishers_held_total") > 0);
+        let peak = resident_bytes_peak(child.pid());
+        assert!(peak < 256 << 20, "{peak} bytes were resident");
+        child.signal(libc::SIGTERM);
+        drop((publishers, healthy, metrics));
+        assert_eq!(child.wait().code(), Some(0));
+    }
+
+    fn many_that_publish_with_commands_are_held_back_or_refused(driver) {
+        const PUBLISHERS: usize = 60;
+        const PUBLICATIONS: usize = 1000;
+        let _alone = alone();
+        let server = TestServer::start(driver, 1);
+        let mut subscribers: Vec<WebSocket> =
+            (0..300).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        let mut publishers: Vec<Client> = (0..PUBLISHERS)
+            .map(|_| {
+                let mut client = Client::connect(server.commands());
+                client.command(&json!({"id": 1, "connect": {}}));
+                client
+            })
+            .collect();
+        for (of, publisher) in publishers.iter_mut().enumerate() {
+            // The kernel takes each at once.
+            publisher.send((0..PUBLICATIONS).fold(String::new(), |commands, n| {
+                let id = 2 + n;
+                commands + &format!("{{\"id\":{id},\"publish\":{{\"channel\":\"a\",\"data\":\"{of:02} {n:03}\"}}}}\n")
+            }));
+        }
+        let mut backlog = 0;
+        let mut accepted: Vec<String> = Vec::new();
+        for (of, publisher) in publishers.iter_mut().enumerate() {
+            // One reply for each, though those of refusals may come before those of others.
+            let mut ids = Vec::new();
+            for _ in 0..PUBLICATIONS {
+                let reply = publisher.read_json();
+                let id = reply["id"].as_u64().unwrap();
+                ids.push(id);
+                match reply["error"]["code"].as_u64() {
+                    None => accepted.push(format!("{of:02} {:03}", id - 2)),
+                    code => assert_eq!(code, Some(111), "{reply}"),
+                }
+            }
+            ids.sort_unstable();
+            assert!(ids.into_iter().eq(2..2 + PUBLICATIONS as u64), "not one reply for each command");
+            backlog = server.sum(|counters| &counters.fan_out_backlog).max(backlog);
+        }
+        for publisher in &mut publishers {
+            assert_eq!(publisher.command(&json!({"id": 5000, "ping": {}}))["id"], 5000);
+        }
+        let bound = (FAN_OUT_BACKLOG_HIGH + 2 * REQUESTS_PER_TURN_MAX) as u64;
+        assert!(backlog < bound, "{backlog} waited, more than {bound}");
+        assert!(server.sum(|counters| &counters.publishers_held) > 0 || accepted.len() < PUBLISHERS * PUBLICATIONS);
+        // Text in quotes: two digits, a space, three digits.
+        let expected = subscribers[0].client.read_exactly(10 * accepted.len());
+        let mut delivered: Vec<String> = expected
+            .chunks(10)
+            .map(|frame| {
+                assert_eq!(&frame[..3], [0x81, 8, b'"']);
+                String::from_utf8(frame[3..9].to_vec()).unwrap()
+            })
+            .collect();
+        let mut next = [0; PUBLISHERS];
+        for publication in &delivered {
+            let (of, n) = publication.split_once(' ').unwrap();
+            let (next, n) = (&mut next[of.parse::<usize>().unwrap()], n.parse::<u32>().unwrap());
+            assert!(*next <= n, "{publication} came behind {next}");
+            *next = n + 1;
+        }
+        delivered.sort_unstable();
+        accepted.sort_unstable();
+        assert!(delivered == accepted, "what was accepted is delivered, and nothing else");
+        read_all(&mut subscribers[1..], &expected);
+    }
+}
