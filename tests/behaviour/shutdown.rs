@@ -231,12 +231,60 @@ on_both_drivers! {
                 delivered.sort_unstable();
                 assert_eq!(delivered, accepted);
             }
-            // Nobody closes an end: the server does not wait for that longer than it may.
+            // Once, nobody closes an end: the server does not wait for that longer than it may.
+            if round > 0 {
+                drop((subscribers, publishers));
+            }
             let began = Instant::now();
             drop(server);
             assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
         }
         assert!(answered > 0, "{refused} were refused");
+    }
+
+    fn what_one_worker_answers_as_the_other_stops_is_delivered(driver) {
+        const POSTS: usize = 300;
+        for round in 0..10 {
+            let server = TestServer::start(driver, 2);
+            let channel = channel_of(&server, 1);
+            let mut subscriber = WebSocket::over(client_of(&server, 0));
+            subscriber.client.send(WebSocket::request(&format!("/ws?channel={channel}")));
+            subscriber.read_upgrade();
+            let mut publishers: Vec<Client> = (0..4).map(|_| client_of(&server, 1)).collect();
+            let before = server.sum(|counters| &counters.publications);
+            for (of, publisher) in publishers.iter_mut().enumerate() {
+                publisher.send((0..POSTS).fold(String::new(), |requests, n| {
+                    requests + &format!(
+                        "POST /publish?channel={channel} HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n{of} {n:03}"
+                    )
+                }));
+            }
+            // Somewhere in the middle, and each round somewhere else.
+            let began = Instant::now();
+            while server.sum(|counters| &counters.publications) < before + 1 + 40 * round {
+                assert!(began.elapsed() < Duration::from_secs(10));
+                std::hint::spin_loop();
+            }
+            server.stop();
+            let mut delivered = Vec::new();
+            let goodbye = loop {
+                match subscriber.read() {
+                    Received::Text(text) => delivered.push(text),
+                    other => break other,
+                }
+            };
+            assert_eq!(goodbye, Received::Close(Some(1001), "shutdown".into()));
+            for (of, publisher) in publishers.iter_mut().enumerate() {
+                let answers = String::from_utf8(publisher.read_to_end()).unwrap();
+                for (n, answer) in answers.split("HTTP/1.1 ").skip(1).enumerate() {
+                    let publication = format!("{of} {n:03}");
+                    assert!(
+                        !answer.starts_with("200 ") || delivered.contains(&publication),
+                        "round {round}: {publication} was accepted and is not among {}", delivered.len()
+                    );
+                }
+            }
+        }
     }
 
     fn a_server_that_starts_again_takes_its_port_at_once(driver) {
