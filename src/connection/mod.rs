@@ -224,6 +224,15 @@ impl Connection {
         waits && matches!(self.conversation, Conversation::WebSocket(_))
     }
 
+    /// Whether it may publish without waiting for an answer.
+    pub fn publishes_unasked(&self) -> bool {
+        match &self.conversation {
+            Conversation::WebSocket(websocket) => websocket.publishes(),
+            Conversation::Commands(_) => true,
+            Conversation::Http(_) | Conversation::EchoTcp => false,
+        }
+    }
+
     /// How publications look to this client; `None` if it cannot receive any.
     pub fn wire_form(&self) -> Option<WireForm> {
         match &self.conversation {

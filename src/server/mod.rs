@@ -90,7 +90,7 @@ impl Server {
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let open = Arc::new(AtomicUsize::new(0));
-        let parted = Arc::new(AtomicUsize::new(0));
+        let steps = Arc::new(AtomicUsize::new(0));
         let hash = ChannelHash::default();
         let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
 
@@ -105,7 +105,7 @@ impl Server {
                 stop: stop.clone(),
                 open: open.clone(),
                 open_max: connections_max,
-                parted: parted.clone(),
+                steps: steps.clone(),
             };
             let job = Job {
                 kind,

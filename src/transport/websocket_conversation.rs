@@ -104,9 +104,14 @@ impl WebSocketConversation {
         write_close(out, reason.websocket_code(), reason.label());
     }
 
+    /// Whether what the client sends is published.
+    pub fn publishes(&self) -> bool {
+        self.service == WebSocketService::Publish
+    }
+
     /// Whether it published while fan-outs are behind.
     fn must_hold(&self, context: &Context<'_>) -> bool {
-        context.congested && self.service == WebSocketService::Publish
+        context.congested && self.publishes()
     }
 
     fn limits(&self, context: &Context<'_>) -> Limits {

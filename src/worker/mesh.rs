@@ -114,6 +114,11 @@ impl Mesh {
         outbox.messages.push(message);
     }
 
+    /// Whether nothing waits to be handed over.
+    pub fn is_flushed(&self) -> bool {
+        self.touched.is_empty()
+    }
+
     /// Hands over the batches. Returns whether all of them were taken.
     pub fn flush(&mut self) -> bool {
         let mut at = 0;

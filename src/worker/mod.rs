@@ -108,8 +108,8 @@ pub struct WorkerParts {
     pub open: Arc<AtomicUsize>,
     /// As many as there may be of them.
     pub open_max: usize,
-    /// Workers that have said all their goodbyes.
-    pub parted: Arc<AtomicUsize>,
+    /// Steps of shutting down that workers have taken, all together.
+    pub steps: Arc<AtomicUsize>,
 }
 
 /// One driver and all of its connections.
@@ -122,7 +122,7 @@ pub struct Worker<D: Driver> {
     stop: Arc<AtomicBool>,
     shutdown: Option<Shutdown>,
     shutdown_timeout: Duration,
-    parted: Arc<AtomicUsize>,
+    steps: Arc<AtomicUsize>,
     workers: usize,
     /// Whether all messages of the last turn were handed over.
     is_flushed: bool,
@@ -139,16 +139,18 @@ struct Accepting {
     quiet_until: Option<Instant>,
 }
 
-/// A shutdown in progress.
+/// A shutdown in progress: steps that all workers take together. A worker takes the next one when nothing waits for it
+/// and every worker has taken the last; so what was on its way when publishers were held has gone one hop further with
+/// each.
 #[derive(Debug)]
 struct Shutdown {
+    /// Taken by this worker.
+    steps: usize,
     /// Goodbyes are said by then, whatever is still to be delivered.
     goodbye_at: Instant,
     until: Instant,
     /// Slots whose connections have been told.
     told: usize,
-    /// All of them have been.
-    has_parted: bool,
     /// The time is up.
     is_over: bool,
 }
@@ -159,15 +161,22 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Without a failure for this long, the next one is logged again.
 const ACCEPT_QUIET: Duration = Duration::from_secs(10);
 
+/// Steps before the goodbyes: publishers are held; what they published is at its home; it is with the workers that have
+/// subscribers, and its publishers are answered; it is delivered.
+const STEPS_TO_GOODBYE: usize = 4;
+
+/// After the goodbyes nobody can want anything of another worker.
+const STEPS_TO_END: usize = STEPS_TO_GOODBYE + 1;
+
 /// Before a batch that found an inbox full, or a publisher that is held back, is looked at again.
 const RETRY: Duration = Duration::from_millis(1);
 
 impl<D: Driver> Worker<D> {
     /// A worker without connections.
     pub fn new(driver: D, settings: WorkerSettings, parts: WorkerParts) -> Self {
-        let (stop, parted) = (parts.stop.clone(), parts.parted.clone());
+        let (stop, steps) = (parts.stop.clone(), parts.steps.clone());
         Self {
-            parted,
+            steps,
             workers: usize::from(settings.hub.workers),
             services: settings.services.clone(),
             shutdown_timeout: settings.shutdown_timeout,
@@ -203,6 +212,7 @@ impl<D: Driver> Worker<D> {
         let now = self.driver.now();
         // Asked before the inbox is emptied: what was published before the server was stopped is in there by then.
         let stops = self.stop.load(Ordering::Acquire);
+        let steps_of_all = self.steps.load(Ordering::Acquire);
         self.connections.begin_turn(now);
         self.connections.settle();
         self.act();
@@ -213,7 +223,7 @@ impl<D: Driver> Worker<D> {
         self.connections.answer_metrics();
         self.retry_accepting(now);
         if stops {
-            self.shut_down(now);
+            self.shut_down(now, steps_of_all);
         }
         self.connections.regulate();
         // Nothing is written behind this: the batch lends the kernel what was.
@@ -228,7 +238,7 @@ impl<D: Driver> Worker<D> {
     /// of it any more; or the time for that is up.
     pub fn is_done(&self) -> bool {
         let Some(shutdown) = &self.shutdown else { return false };
-        let is_alone = self.parted.load(Ordering::Acquire) == self.workers;
+        let is_alone = self.steps.load(Ordering::Acquire) >= STEPS_TO_END * self.workers;
         let is_idle = self.connections.is_empty() && self.is_flushed && self.is_inbox_empty;
         shutdown.is_over || (is_alone && is_idle)
     }
@@ -245,7 +255,9 @@ impl<D: Driver> Worker<D> {
         }
         let is_congested =
             self.connections.holds_publishers() || self.connections.mesh.is_counted();
-        if !self.is_flushed || is_congested {
+        let is_stepping =
+            self.shutdown.as_ref().is_some_and(|shutdown| shutdown.steps < STEPS_TO_END);
+        if !self.is_flushed || is_congested || is_stepping {
             return RETRY;
         }
         let is_timed = self.connections.wants_sweep()
@@ -316,7 +328,7 @@ impl<D: Driver> Worker<D> {
         false
     }
 
-    fn shut_down(&mut self, now: Instant) {
+    fn shut_down(&mut self, now: Instant, steps_of_all: usize) {
         let timeout = self.shutdown_timeout;
         let shutdown = self.shutdown.get_or_insert_with(|| {
             self.driver.stop_listening();
@@ -325,26 +337,34 @@ impl<D: Driver> Worker<D> {
             Shutdown {
                 goodbye_at: now + timeout / 2,
                 until: now + timeout,
+                steps: 0,
                 told: 0,
-                has_parted: false,
                 is_over: false,
             }
         });
-        // What was accepted is delivered first, as far as there is time for it.
-        let is_idle = self.is_inbox_empty && !self.connections.wants_fan_out();
-        if shutdown.told == 0 && !is_idle && now < shutdown.goodbye_at {
-            return;
-        }
         shutdown.is_over = now >= shutdown.until;
-        if shutdown.has_parted {
+        if shutdown.steps >= STEPS_TO_END {
             return;
         }
-        let left = self.connections.say_goodbye(shutdown.told, GOODBYES_PER_TURN_MAX);
-        shutdown.told += GOODBYES_PER_TURN_MAX;
-        if left == 0 {
-            shutdown.has_parted = true;
-            self.parted.fetch_add(1, Ordering::Release);
+        // What was accepted is delivered first, as far as there is time for it.
+        let is_idle = self.is_inbox_empty
+            && self.connections.mesh.is_flushed()
+            && !self.connections.wants_fan_out();
+        let all_took_it = steps_of_all >= shutdown.steps * self.workers;
+        let mut taken = 0;
+        if shutdown.steps < STEPS_TO_GOODBYE {
+            if is_idle && all_took_it {
+                taken = 1;
+            } else if now >= shutdown.goodbye_at {
+                taken = STEPS_TO_GOODBYE - shutdown.steps;
+            }
+        } else if all_took_it || now >= shutdown.goodbye_at {
+            let left = self.connections.say_goodbye(shutdown.told, GOODBYES_PER_TURN_MAX);
+            shutdown.told += GOODBYES_PER_TURN_MAX;
+            taken = usize::from(left == 0);
         }
+        shutdown.steps += taken;
+        self.steps.fetch_add(taken, Ordering::Release);
     }
 }
 

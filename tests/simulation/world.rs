@@ -66,7 +66,7 @@ impl World {
                     stop: stop.clone(),
                     open: open.clone(),
                     open_max: CONNECTIONS_MAX,
-                    parted: Arc::new(AtomicUsize::new(0)),
+                    steps: Arc::new(AtomicUsize::new(0)),
                 };
                 let driver = DriverSettings {
                     sockets_max: CONNECTIONS_MAX as u32,

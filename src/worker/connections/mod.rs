@@ -167,7 +167,11 @@ impl Connections {
         connection.received_at = tick;
         // What a closing peer still says is not listened to; it is read so that its end is found.
         if connection.stage == Stage::Open {
-            self.listen(id, bytes);
+            if self.holds_all_publishers && connection.publishes_unasked() {
+                self.hold(id, bytes);
+            } else {
+                self.listen(id, bytes);
+            }
         }
     }
 
