@@ -22,6 +22,13 @@ use crate::support::{
 /// What the median of a bystander's round trips stays below.
 const UNNOTICED: Duration = Duration::from_millis(100);
 
+/// The same behind eight receive buffers of the smallest frames: each is looked at on its own, and that is slow where
+/// nothing is optimized.
+const UNNOTICED_IN_A_FLOOD: Duration = match cfg!(debug_assertions) {
+    true => Duration::from_millis(600),
+    false => UNNOTICED,
+};
+
 /// Publications that a turn may take: what it is allowed, and one receive buffer of the smallest frames.
 const BUFFERED_MAX: usize = REQUESTS_PER_TURN_MAX + RECEIVE_BUFFER_BYTES / 6;
 
@@ -94,10 +101,11 @@ impl Drop for SetWhenDropped<'_> {
     }
 }
 
+/// The median of some round trips is below a bound.
 #[track_caller]
-fn expect_unnoticed(sorted: &[Duration]) {
+fn expect_below(bound: Duration, sorted: &[Duration]) {
     let (median, worst) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
-    assert!(median < UNNOTICED, "{} round trips, median {median:?}, worst {worst:?}", sorted.len());
+    assert!(median < bound, "{} round trips, median {median:?}, worst {worst:?}", sorted.len());
 }
 
 /// Publishes to its own channel and waits until it has it: what is published next is not in one batch with it.
@@ -141,7 +149,7 @@ fn resident_bytes_peak(pid: libc::pid_t) -> u64 {
 on_both_drivers! {
     fn slow_readers_with_thousands_of_frames_waiting_do_not_hold_others_up(driver) {
         const READERS: usize = 40;
-        const PUBLICATIONS: usize = 20_000;
+        const PUBLICATIONS: usize = 40_000;
         let _alone = alone();
         let server = TestServer::start(driver, 1);
         let mut bystander = WebSocket::connect(server.edge(), "/ws?channel=other");
@@ -153,7 +161,7 @@ on_both_drivers! {
         expected.extend((0..PUBLICATIONS).flat_map(|n| unmasked(OpCode::Binary, &tiny(n))));
         assert_eq!(server.closed(CloseReason::SlowConsumer), 0);
         let latencies = round_trips(&mut bystander, || read_all(&mut slow, &expected));
-        expect_unnoticed(&latencies);
+        expect_below(UNNOTICED / 2, &latencies);
         assert_eq!(server.closed(CloseReason::SlowConsumer), 0);
         wait_until("nothing waits", || server.sum(|counters| &counters.queued_bytes) == 0);
     }
@@ -203,7 +211,7 @@ on_both_drivers! {
             .collect();
         // The worst of each round: most round trips of a round may be before or after.
         worst.sort();
-        expect_unnoticed(&worst);
+        expect_below(UNNOTICED, &worst);
     }
 
     fn a_backlog_of_a_kibibyte_each_is_not_noticed_by_a_bystander(driver) {
@@ -223,7 +231,7 @@ on_both_drivers! {
             readers[0].client.send(&frames);
             read_all(&mut readers, &expected);
         });
-        expect_unnoticed(&latencies);
+        expect_below(UNNOTICED, &latencies);
     }
 
     fn floods_of_tiny_frames_are_not_noticed_by_a_bystander(driver) {
@@ -244,7 +252,7 @@ on_both_drivers! {
                 }
                 read_all(&mut publishers, &expected);
             });
-            expect_unnoticed(&latencies);
+            expect_below(UNNOTICED_IN_A_FLOOD, &latencies);
         }
     }
 
