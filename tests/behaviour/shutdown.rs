@@ -1,9 +1,9 @@
 //! The program: signals, goodbyes, exit codes, and what start says when it cannot.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use fantail::config::DriverChoice;
 use fantail::driver::hold_free_port;
@@ -30,10 +30,10 @@ const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 
 /// A client whose connection is on this worker.
 #[track_caller]
-fn client_of(server: &TestServer, worker: usize) -> Client {
+fn client_of(server: &TestServer, address: SocketAddr, worker: usize) -> Client {
     for _ in 0..100 {
         let before = server.by_worker(|counters| &counters.accepted);
-        let client = Client::connect(server.edge());
+        let client = Client::connect(address);
         let accepted = || server.by_worker(|counters| &counters.accepted);
         wait_until("it is accepted", || accepted() != before);
         if accepted()[worker] > before[worker] {
@@ -177,13 +177,13 @@ on_both_drivers! {
             });
             let channel = channel_of(&server, 1);
             let mut subscribers: Vec<WebSocket> = (0..20)
-                .map(|_| WebSocket::over(client_of(&server, 0)))
+                .map(|_| WebSocket::over(client_of(&server, server.edge(), 0)))
                 .collect();
             for subscriber in &mut subscribers {
                 subscriber.client.send(WebSocket::request(&format!("/ws?channel={channel}")));
                 subscriber.read_upgrade();
             }
-            let mut publishers: Vec<Client> = (0..60).map(|_| client_of(&server, 0)).collect();
+            let mut publishers: Vec<Client> = (0..60).map(|_| client_of(&server, server.edge(), 0)).collect();
             wait_until("the other worker has nobody", || server.by_worker(|c| &c.open)[1] == 0);
             let begun = format!("POST /publish?channel={channel} HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n");
             let came = |bytes: usize| move |server: &TestServer, before: u64| {
@@ -247,10 +247,12 @@ on_both_drivers! {
         for round in 0..10 {
             let server = TestServer::start(driver, 2);
             let channel = channel_of(&server, 1);
-            let mut subscriber = WebSocket::over(client_of(&server, 0));
+            let mut subscriber = WebSocket::over(client_of(&server, server.edge(), 0));
             subscriber.client.send(WebSocket::request(&format!("/ws?channel={channel}")));
             subscriber.read_upgrade();
-            let mut publishers: Vec<Client> = (0..4).map(|_| client_of(&server, 1)).collect();
+            let mut publishers: Vec<Client> = (0..4).map(|_| client_of(&server, server.edge(), 1)).collect();
+            let mut commander = client_of(&server, server.commands(), 1);
+            commander.command(&json!({"id": 1, "connect": {}}));
             let before = server.sum(|counters| &counters.publications);
             for (of, publisher) in publishers.iter_mut().enumerate() {
                 publisher.send((0..POSTS).fold(String::new(), |requests, n| {
@@ -259,6 +261,10 @@ on_both_drivers! {
                     )
                 }));
             }
+            commander.send((0..POSTS).fold(String::new(), |commands, n| {
+                let publish = json!({"id": 10 + n, "publish": {"channel": channel, "data": n}});
+                commands + &format!("{publish}\n")
+            }));
             // Somewhere in the middle, and each round somewhere else.
             let began = Instant::now();
             while server.sum(|counters| &counters.publications) < before + 1 + 40 * round {
@@ -274,6 +280,16 @@ on_both_drivers! {
                 }
             };
             assert_eq!(goodbye, Received::Close(Some(1001), "shutdown".into()));
+            let replies = String::from_utf8(commander.read_to_end()).unwrap();
+            for reply in replies.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+                if reply.get("publish").is_some() {
+                    let publication = (reply["id"].as_u64().unwrap() - 10).to_string();
+                    assert!(
+                        delivered.contains(&publication),
+                        "round {round}: {reply}, and it is not among {}", delivered.len()
+                    );
+                }
+            }
             for (of, publisher) in publishers.iter_mut().enumerate() {
                 let answers = String::from_utf8(publisher.read_to_end()).unwrap();
                 for (n, answer) in answers.split("HTTP/1.1 ").skip(1).enumerate() {
