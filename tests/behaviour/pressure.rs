@@ -149,7 +149,7 @@ fn resident_bytes_peak(pid: libc::pid_t) -> u64 {
 on_both_drivers! {
     fn slow_readers_with_thousands_of_frames_waiting_do_not_hold_others_up(driver) {
         const READERS: usize = 40;
-        const PUBLICATIONS: usize = 40_000;
+        const PUBLICATIONS: usize = 25_000;
         let _alone = alone();
         let server = TestServer::start(driver, 1);
         let mut bystander = WebSocket::connect(server.edge(), "/ws?channel=other");
