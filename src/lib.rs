@@ -34,7 +34,8 @@
 //! # Where to change what
 //! | change | place |
 //! |---|---|
-//! | a limit, a default | `config/limits.rs`, `config/mod.rs` |
+//! | a setting | a row in `config/settings.rs`, a field and its default in `config/mod.rs` |
+//! | a limit that nobody may choose | `config/limits.rs` |
 //! | a metric | a row in `telemetry/metrics.rs` |
 //! | a reason to close | a row in `message/close.rs` |
 //! | what a wire format looks like | its one file in `protocol/` |

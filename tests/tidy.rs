@@ -179,6 +179,12 @@ fn rooms_import_only_what_is_below_them() {
 }
 
 #[test]
+fn the_log_has_a_level_for_every_room() {
+    let rooms: Vec<_> = FLOORS.iter().map(|(room, _)| *room).collect();
+    assert_eq!(rooms, fantail::config::ROOMS);
+}
+
+#[test]
 fn what_belongs_to_one_room_is_done_there_only() {
     let mut faults = Vec::new();
     for source in sources() {

@@ -4,7 +4,9 @@
 //!
 //! **Must not know.** Anything but the library's public face.
 
+mod check;
 mod serve;
+mod settings;
 
 use clap::{Parser, Subcommand};
 
@@ -21,14 +23,16 @@ pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    serve: serve::Arguments,
+    serve: settings::Arguments,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (the default)
     #[command(after_help = serve::EXAMPLES)]
-    Serve(serve::Arguments),
+    Serve(settings::Arguments),
+    /// Judge the settings and print each with its source, without serving
+    Check(check::Arguments),
 }
 
 /// Runs what the command line asks for. The error is one line for the user.
@@ -36,6 +40,7 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     match arguments.command {
         None => serve::run(arguments.serve),
         Some(Command::Serve(serve)) => serve::run(serve),
+        Some(Command::Check(check)) => check::run(check),
     }
 }
 

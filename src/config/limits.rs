@@ -77,6 +77,18 @@ pub const MESSAGE_BYTES_CEILING: u64 = 64 * 1024 * 1024;
 /// Largest send queue that any setting may allow.
 pub const SEND_QUEUE_BYTES_CEILING: u64 = 1024 * 1024 * 1024;
 
+/// Smallest send queue that any setting may ask for.
+pub const SEND_QUEUE_BYTES_FLOOR: u64 = 4 * 1024;
+
+/// Bytes of the settings file.
+pub const SETTINGS_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Lines of the log for one cause in one second; what is past it is counted instead.
+pub const LOG_LINES_PER_SECOND_MAX: u32 = 10;
+
+/// Causes of log lines that are told apart; those past it share one allowance.
+pub const LOG_CAUSES_MAX: usize = 128;
+
 /// Bytes of one connection's entry in its worker's table: the line that an idle connection rests on.
 pub const CONNECTION_BYTES_MAX: usize = 64;
 

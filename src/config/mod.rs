@@ -1,23 +1,33 @@
 //! Settings and limits: plain data.
 //!
-//! **What it is.** [`Config`] is everything that can be chosen, with its defaults; [`limits`] is what cannot. Text
-//! becomes values here ([`parse_bytes`], [`parse_seconds`]), and a whole configuration is judged here
-//! ([`Config::check`]).
+//! **What it is.** [`Config`] is everything that can be chosen, with its defaults; [`limits`] is what cannot.
+//! [`SETTINGS`] has a row for each setting: its name, range, flag, and its place in [`Config`]. [`Sources`] are the
+//! file, the environment and the flags; reading them gives a checked [`Loaded`] configuration.
 //!
-//! **In and out.** Text in; checked values or a sentence that names the setting, the value and the range out.
+//! **In and out.** Text in; checked values or a sentence that names the setting, the value, the range, and where it
+//! was set, out.
 //!
-//! **Always true.** A checked configuration satisfies every relation that the other rooms rely on.
+//! **Always true.** Defaults give way to the file, the file to the environment, the environment to flags. A checked
+//! configuration satisfies every relation that the other rooms rely on.
 //!
-//! **Must not know.** Where values come from, what is done with them.
+//! **Must not know.** What is done with the values.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub mod limits;
+mod load;
+mod log_levels;
+mod nearest;
+mod setting;
+mod settings;
 mod units;
 
-pub use units::{parse_bytes, parse_seconds};
+pub use load::{FILE_VARIABLE, Given, Loaded, Origin, Sources};
+pub use log_levels::{LogLevel, LogLevels, ROOMS};
+pub use setting::{Kind, Setting};
+pub use settings::{SETTINGS, markdown};
 
 /// Everything that can be chosen.
 #[derive(Clone, Debug)]
@@ -60,6 +70,10 @@ pub struct Config {
     pub close_timeout: Duration,
     /// Time that shutting down may take.
     pub shutdown_timeout: Duration,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_levels: LogLevels,
 }
 
 /// What delimits commands and replies on a raw TCP connection.
@@ -82,7 +96,37 @@ pub enum DriverChoice {
     Epoll,
 }
 
-/// What is wrong with a configuration: a sentence that names the setting, the value and the range.
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object each.
+    Json,
+}
+
+impl Framing {
+    /// In the order of their words.
+    pub const ALL: [Self; 2] = [Self::Line, Self::LengthPrefix];
+    /// What they are called in settings.
+    pub const WORDS: &[&str] = &["line", "length"];
+}
+
+impl DriverChoice {
+    /// In the order of their words.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::IoUring, Self::Epoll];
+    /// What they are called in settings.
+    pub const WORDS: &[&str] = &["auto", "io_uring", "epoll"];
+}
+
+impl LogFormat {
+    /// In the order of their words.
+    pub const ALL: [Self; 2] = [Self::Text, Self::Json];
+    /// What they are called in settings.
+    pub const WORDS: &[&str] = &["text", "json"];
+}
+
+/// What is wrong with a configuration: sentences, a line each, that name the setting, the value and the range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
 
@@ -108,6 +152,8 @@ impl Default for Config {
             http_idle_timeout: Duration::from_secs(75),
             close_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(10),
+            log_format: LogFormat::Text,
+            log_levels: LogLevels::all(LogLevel::Info),
         }
     }
 }
@@ -115,52 +161,14 @@ impl Default for Config {
 impl Config {
     /// Judges the whole.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.check_addresses()?;
-        in_range("workers", self.workers.unwrap_or(1) as u64, 1, limits::WORKERS_MAX as u64)?;
-        in_range(
-            "connections-max",
-            self.connections_max.unwrap_or(1) as u64,
-            1,
-            u32::MAX as u64 / 2,
-        )?;
-        in_range("message-bytes-max", self.message_bytes_max, 1, limits::MESSAGE_BYTES_CEILING)?;
-        in_range(
-            "echo-message-bytes-max",
-            self.echo_message_bytes_max,
-            1,
-            limits::MESSAGE_BYTES_CEILING,
-        )?;
-        in_range(
-            "send-queue-bytes-max",
-            self.send_queue_bytes_max,
-            4 * 1024,
-            limits::SEND_QUEUE_BYTES_CEILING,
-        )?;
-        in_range(
-            "subscriptions-max",
-            self.subscriptions_max as u64,
-            1,
-            limits::SUBSCRIPTIONS_CEILING,
-        )?;
-        for (name, value) in [
-            ("handshake-timeout", self.handshake_timeout),
-            ("keepalive-interval", self.keepalive_interval),
-            ("keepalive-timeout", self.keepalive_timeout),
-            ("http-idle-timeout", self.http_idle_timeout),
-            ("close-timeout", self.close_timeout),
-            ("shutdown-timeout", self.shutdown_timeout),
-        ] {
-            if value < DURATION_MIN || value > DURATION_MAX {
-                return Err(error(&format!(
-                    "--{name} is {} s; it must be from 0.1 s to 86400 s",
-                    value.as_secs_f64()
-                )));
-            }
+        for setting in SETTINGS {
+            setting.check(self).map_err(ConfigError)?;
         }
-        Ok(())
+        self.check_relations()
     }
 
-    fn check_addresses(&self) -> Result<(), ConfigError> {
+    /// Judges what the ranges of single settings do not say.
+    fn check_relations(&self) -> Result<(), ConfigError> {
         let addresses =
             || self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp);
         if addresses().next().is_none() {
@@ -191,16 +199,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-const DURATION_MIN: Duration = Duration::from_millis(100);
-const DURATION_MAX: Duration = Duration::from_secs(86_400);
-
-fn in_range(name: &str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(error(&format!("--{name} is {value}; it must be from {min} to {max}")))
 }
 
 fn error(sentence: &str) -> ConfigError {
@@ -261,12 +259,12 @@ mod tests {
         assert!(with(|c| c.workers = Some(0)).is_err());
         assert!(with(|c| c.message_bytes_max = limits::MESSAGE_BYTES_CEILING).is_ok());
         let past = with(|c| c.message_bytes_max = limits::MESSAGE_BYTES_CEILING + 1).unwrap_err();
-        assert!(past.0.contains("message-bytes-max") && past.0.contains("67108865"), "{past}");
+        assert!(past.0.contains("message_bytes_max") && past.0.contains("67108865"), "{past}");
         assert!(with(|c| c.send_queue_bytes_max = 4096).is_ok());
         assert!(with(|c| c.send_queue_bytes_max = 4095).is_err());
-        assert!(with(|c| c.close_timeout = DURATION_MIN).is_ok());
+        assert!(with(|c| c.close_timeout = Duration::from_millis(100)).is_ok());
         assert!(with(|c| c.close_timeout = Duration::ZERO).is_err());
-        assert!(with(|c| c.close_timeout = DURATION_MAX).is_ok());
-        assert!(with(|c| c.close_timeout = DURATION_MAX + DURATION_MIN).is_err());
+        assert!(with(|c| c.close_timeout = Duration::from_secs(86_400)).is_ok());
+        assert!(with(|c| c.close_timeout = Duration::from_secs(86_401)).is_err());
     }
 }

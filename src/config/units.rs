@@ -1,10 +1,14 @@
-//! Human units: "64 KiB", "1.5 s".
+//! Human units: "64 KiB", "1.5 s", "1m30s", and back.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Bytes: a whole number with an optional unit, `B`, `KiB`, `MiB`, `GiB` (or `K`, `M`, `G`, the same powers of 1024).
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text);
+    let (number, unit, rest) = next_part(text.trim());
+    if !rest.is_empty() {
+        return Err(format!("'{text}' is no size: write a number and one unit, 64 KiB"));
+    }
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kib" | "kb" => 1 << 10,
@@ -17,25 +21,78 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| format!("'{text}' is too large"))
 }
 
-/// Time: a decimal number with an optional unit, `ms`, `s` (the default), `min`, `h`.
+/// Time: a decimal number with an optional unit, `ms`, `s` (the default), `min`, `h`, `d`; or several with theirs,
+/// which add up: `1m30s`.
 pub fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let factor = match unit.to_ascii_lowercase().as_str() {
-        "" | "s" => 1.0,
-        "ms" => 0.001,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("'{unit}' is no unit of time: use ms, s, min or h")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("'{number}' is no number"))?;
-    Duration::try_from_secs_f64(number * factor).map_err(|_| format!("'{text}' is out of range"))
+    let mut total = Duration::ZERO;
+    let (mut rest, mut parts) = (text.trim(), 0);
+    while parts == 0 || !rest.is_empty() {
+        let (number, unit, behind) = next_part(rest);
+        let factor = match unit.to_ascii_lowercase().as_str() {
+            "" if parts == 0 && behind.is_empty() => 1.0,
+            "s" | "sec" => 1.0,
+            "ms" => 0.001,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(format!("'{unit}' is no unit of time: use ms, s, min, h or d")),
+        };
+        // What `f64` reads beside digits (inf, 1e9) is no time that anyone writes.
+        let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let number: f64 = number
+            .parse()
+            .ok()
+            .filter(|_| is_decimal)
+            .ok_or_else(|| format!("'{number}' is no number"))?;
+        total = Duration::try_from_secs_f64(number * factor)
+            .ok()
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(|| format!("'{text}' is out of range"))?;
+        (rest, parts) = (behind, parts + 1);
+    }
+    Ok(total)
 }
 
-fn split(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    (number.trim(), unit.trim())
+/// A number, the letters behind it, and what follows.
+fn next_part(text: &str) -> (&str, &str, &str) {
+    let is_letter = |c: char| c.is_ascii_alphabetic();
+    let (number, rest) = text.split_at(text.find(is_letter).unwrap_or(text.len()));
+    let (unit, rest) = rest.split_at(rest.find(|c| !is_letter(c)).unwrap_or(rest.len()));
+    (number.trim(), unit, rest.trim())
+}
+
+/// Bytes as [`parse_bytes`] reads them, in the largest unit that leaves a whole number.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes(pub u64);
+
+/// Time as [`parse_seconds`] reads it, in the largest unit that leaves a whole number.
+#[derive(Clone, Copy, Debug)]
+pub struct Time(pub Duration);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+        let fits = |unit: &(&str, u64)| self.0 >= unit.1 && self.0.is_multiple_of(unit.1);
+        let (name, bytes) = units.into_iter().find(fits).unwrap_or(("B", 1));
+        write!(out, "{} {name}", self.0 / bytes)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
+        let seconds = self.0.as_secs();
+        let fits = |unit: &(&str, u64)| seconds >= unit.1 && seconds.is_multiple_of(unit.1);
+        let milliseconds = self.0.as_secs_f64() * 1000.0;
+        match units.into_iter().find(fits) {
+            Some((name, unit)) if self.0.subsec_nanos() == 0 => {
+                write!(out, "{} {name}", seconds / unit)
+            }
+            _ if seconds > 0 => write!(out, "{} s", self.0.as_secs_f64()),
+            _ if self.0.is_zero() => write!(out, "0 s"),
+            _ => write!(out, "{milliseconds} ms"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -50,17 +107,53 @@ mod tests {
         assert!(parse_bytes("1.5 KiB").is_err());
         assert!(parse_bytes("12 parsecs").unwrap_err().contains("parsecs"));
         assert!(parse_bytes("18446744073709551615 GiB").is_err());
+        assert!(parse_bytes("1 MiB 5 KiB").is_err());
         assert!(parse_bytes("").is_err());
     }
 
     #[test]
-    fn seconds_take_units() {
-        assert_eq!(parse_seconds("25"), Ok(Duration::from_secs(25)));
-        assert_eq!(parse_seconds("1.5 s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_seconds("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_seconds("2 min"), Ok(Duration::from_secs(120)));
-        assert!(parse_seconds("-1").is_err());
-        assert!(parse_seconds("soon").is_err());
-        assert!(parse_seconds("1e300").is_err());
+    fn seconds_take_units_and_add_up() {
+        let milliseconds = |text| parse_seconds(text).map(|time| time.as_millis());
+        assert_eq!(milliseconds("25"), Ok(25_000));
+        assert_eq!(milliseconds("1.5 s"), Ok(1500));
+        assert_eq!(milliseconds("250ms"), Ok(250));
+        assert_eq!(milliseconds("2 min"), Ok(120_000));
+        assert_eq!(milliseconds("1m30s"), Ok(90_000));
+        assert_eq!(milliseconds("1 d 2 h 3 ms"), Ok(93_600_003));
+        for text in ["-1", "soon", "1e300", "", " ", "s", "1m30", "30 1m", "inf", "nan s", "1 s,"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
+        assert!(parse_seconds("999999999999999999999 d").unwrap_err().contains("out of range"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (64 << 10, "64 KiB"),
+            (1 << 20, "1 MiB"),
+            ((1 << 20) + 1, "1048577 B"),
+            (3 << 30, "3 GiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+            assert_eq!(parse_bytes(text), Ok(bytes));
+        }
+        for (milliseconds, text) in [
+            (0, "0 s"),
+            (1, "1 ms"),
+            (100, "100 ms"),
+            (1500, "1.5 s"),
+            (75_000, "75 s"),
+            (90_000, "90 s"),
+            (120_000, "2 min"),
+            (7_200_000, "2 h"),
+            (86_400_000, "1 d"),
+        ] {
+            let time = Duration::from_millis(milliseconds);
+            assert_eq!(Time(time).to_string(), text);
+            assert_eq!(parse_seconds(text), Ok(time));
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! | `hostile` | clients that do what they must not, in random orders |
 //! | `fan_out` | nothing lost, nothing twice, nothing out of order |
 //! | `pressure` | what a bystander notices when others do much at once, and what that costs |
+//! | `settings` | the file, the environment and the flags; `fantail check`; reloads; the log |
 //! | `shutdown` | signals, goodbyes, exit codes, what start says |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -20,6 +21,7 @@ mod hostile;
 mod http;
 mod limits;
 mod pressure;
+mod settings;
 mod shutdown;
 mod tcp;
 mod websocket;

@@ -352,11 +352,11 @@ fn values_out_of_range_name_the_setting_and_the_range() {
         ("--workers", "129", ["129", "1 to 128"]),
         ("--connections-max", "0", ["--connections-max", "from 1"]),
         ("--connections-max", "1000000000", ["1000000000", "ulimit -n"]),
-        ("--message-bytes-max", "1 GiB", ["--message-bytes-max", "67108864"]),
-        ("--send-queue-bytes-max", "1", ["--send-queue-bytes-max", "4096"]),
+        ("--message-bytes-max", "1 GiB", ["--message-bytes-max", "1 B to 64 MiB"]),
+        ("--send-queue-bytes-max", "1", ["--send-queue-bytes-max", "4 KiB to 1 GiB"]),
         ("--subscriptions-max", "0", ["--subscriptions-max", "4096"]),
-        ("--handshake-timeout", "0", ["--handshake-timeout", "0.1 s"]),
-        ("--shutdown-timeout", "2000 h", ["--shutdown-timeout", "86400 s"]),
+        ("--handshake-timeout", "0", ["--handshake-timeout", "100 ms to 1 d"]),
+        ("--shutdown-timeout", "2000 h", ["--shutdown-timeout", "100 ms to 1 d"]),
     ] {
         expect_start_error(&[at[0], at[1], flag, value], &words);
     }

@@ -133,8 +133,15 @@ impl Drop for Child {
 /// Runs the program to its end.
 #[track_caller]
 pub fn run(arguments: &[&str]) -> Ended {
+    run_with(&[], arguments)
+}
+
+/// The same with variables in its environment.
+#[track_caller]
+pub fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
     let child = Command::new(env!("CARGO_BIN_EXE_fantail"))
         .args(arguments)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

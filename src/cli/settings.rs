@@ -1,0 +1,87 @@
+//! The flags of every setting, made from the table of settings, and `--config`.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+
+use fantail::config::{Config, FILE_VARIABLE, Given, Kind, Origin, SETTINGS, Setting, Sources};
+
+/// What was given on the command line.
+#[derive(Debug)]
+pub struct Arguments {
+    /// Where values come from.
+    pub sources: Sources,
+}
+
+impl Args for Arguments {
+    fn augment_args(command: Command) -> Command {
+        let file = Arg::new(FILE)
+            .long(FILE)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help(format!("Settings file, TOML [default: ${FILE_VARIABLE}, or none]"));
+        command.arg(file).args(SETTINGS.iter().map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Arguments {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = SETTINGS.iter().filter_map(|setting| {
+            let texts = match setting.kind {
+                Kind::Switch(_) => matches.get_flag(setting.flag).then(|| vec!["true".to_owned()]),
+                _ => matches.get_many::<String>(setting.flag).map(|texts| texts.cloned().collect()),
+            };
+            texts.map(|texts| Given { setting, texts, origin: Origin::Flag(setting.flag) })
+        });
+        let file = matches.get_one::<PathBuf>(FILE).cloned();
+        Ok(Self { sources: Sources { file, flags: flags.collect() } })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+const FILE: &str = "config";
+
+/// The flag of a setting. What is no value at all is refused here, with clap's words; ranges are for those who know all
+/// sources.
+fn flag(setting: &'static Setting) -> Arg {
+    let default = match setting.default_text() {
+        text if text.is_empty() || matches!(setting.kind, Kind::Switch(_)) => String::new(),
+        text => format!(" [default: {text}]"),
+    };
+    let choices = match setting.kind {
+        Kind::Choice(words, ..) => format!(" [possible values: {}]", words.join(", ")),
+        _ => String::new(),
+    };
+    let parse = move |text: &str| {
+        let text = text.to_owned();
+        setting.parse(std::slice::from_ref(&text), &mut Config::default()).map(|()| text)
+    };
+    let flag = Arg::new(setting.flag).long(setting.flag).value_parser(parse);
+    let (flag, more) = match setting.kind {
+        Kind::Addresses(_) => {
+            (flag.value_name("ADDR").action(ArgAction::Append), "; may be given more than once")
+        }
+        Kind::Choice(..) => (flag.value_name("WORD"), ""),
+        Kind::Switch(_) => {
+            (Arg::new(setting.flag).long(setting.flag).action(ArgAction::SetTrue), "")
+        }
+        Kind::Count(..) | Kind::CountIfGiven(..) => (flag.value_name("N"), ""),
+        Kind::Bytes(..) => (flag.value_name("BYTES"), ""),
+        Kind::Time(..) => (flag.value_name("TIME"), ""),
+        Kind::Levels(_) => (flag.value_name("LEVELS"), ""),
+    };
+    let heading = match setting.flag.rsplit('-').next() {
+        Some("max" | "timeout" | "interval") => Some("Limits"),
+        _ if setting.name.starts_with("log.") => Some("Log"),
+        _ => None,
+    };
+    flag.help(format!("{}{more}{default}{choices}", setting.doc)).help_heading(heading)
+}

@@ -1,0 +1,316 @@
+//! Where values come from: defaults, then the file, then the environment, then flags; each gives way to the next.
+
+use std::env;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::limits::SETTINGS_FILE_BYTES_MAX;
+use super::nearest::{did_you_mean, nearest};
+use super::setting::VARIABLE_PREFIX;
+use super::{Config, ConfigError, Kind, SETTINGS, Setting};
+
+/// The variable that names the settings file.
+pub const FILE_VARIABLE: &str = "FANTAIL_CONFIG";
+
+/// What a program was given at its start. The file and the environment are read with each [`Sources::load`].
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The settings file; that of [`FILE_VARIABLE`] if there is none.
+    pub file: Option<PathBuf>,
+    /// Flags, one for each setting at the most.
+    pub flags: Vec<Given>,
+}
+
+/// A setting, and text for it from one place.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Which.
+    pub setting: &'static Setting,
+    /// One, or any number for a list.
+    pub texts: Vec<String>,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// Where a value was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere.
+    Default,
+    /// In the file.
+    File {
+        /// Its path, as it was given.
+        path: String,
+        /// The first one is 1.
+        line: usize,
+    },
+    /// In this variable.
+    Environment(String),
+    /// By this flag, without its dashes.
+    Flag(&'static str),
+}
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What is to be done.
+    pub config: Config,
+    /// Where each of [`SETTINGS`] was set, in their order.
+    pub origins: Vec<Origin>,
+    /// Variables that look like settings and are none, nor near one: other programs may have set them.
+    pub strangers: Vec<String>,
+}
+
+impl Sources {
+    /// Reads the file and the environment. The error has a line for each fault.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let variables = env::vars_os()
+            .map(|(name, value)| (name.into_string(), value.into_string()))
+            .filter_map(|(name, value)| Some((name.ok()?, value)))
+            .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX));
+        let (mut environment, mut faults) = (Vec::new(), Vec::new());
+        for (name, value) in variables {
+            match value {
+                Ok(value) => environment.push((name, value)),
+                Err(_) => faults.push(format!("{name}: its value is not UTF-8")),
+            }
+        }
+        environment.sort_unstable();
+        let named = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
+        let named = named.filter(|(_, path)| !path.is_empty()).map(|(_, path)| PathBuf::from(path));
+        let file =
+            self.file.clone().or(named).map(|path| (path.display().to_string(), read(&path)));
+        let file = match file {
+            Some((path, Ok(text))) => Some((path, text)),
+            Some((path, Err(fault))) => {
+                faults.push(format!("{path}: {fault}"));
+                None
+            }
+            None => None,
+        };
+        let file = file.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
+        assemble(file, environment, &self.flags, faults)
+    }
+}
+
+/// Joins what was read; `faults` are those of reading.
+fn assemble(
+    file: Option<(&str, &str)>,
+    environment: Vec<(String, String)>,
+    flags: &[Given],
+    mut faults: Vec<String>,
+) -> Result<Loaded, ConfigError> {
+    let mut given = Vec::new();
+    if let Some((path, text)) = file {
+        FileReader { path, text, given: &mut given, faults: &mut faults }.read();
+    }
+    let strangers = read_environment(environment, &mut given, &mut faults);
+    given.extend_from_slice(flags);
+
+    let mut config = Config::default();
+    let mut origins = vec![Origin::Default; SETTINGS.len()];
+    for Given { setting, texts, origin } in given {
+        if let Err(fault) = setting.parse(&texts, &mut config) {
+            let (name, range) = (setting.name, setting.range());
+            faults.push(format!("{origin}: {name}: {fault}; it must be {range}"));
+        } else if let Err(fault) = setting.check(&config) {
+            faults.push(format!("{origin}: {fault}"));
+            // So that what this is judged with later is in range.
+            setting.copy(&Config::default(), &mut config);
+        }
+        let row = SETTINGS.iter().position(|row| row.name == setting.name);
+        origins[row.expect("a setting is a row of the table")] = origin;
+    }
+    if [&config.listen, &config.tcp, &config.echo, &config.echo_tcp].iter().all(|a| a.is_empty()) {
+        config.listen.push(SocketAddr::from(([127, 0, 0, 1], 8000)));
+        config.tcp.push(SocketAddr::from(([127, 0, 0, 1], 8001)));
+    }
+    if faults.is_empty() {
+        match config.check() {
+            Ok(()) => return Ok(Loaded { config, origins, strangers }),
+            Err(ConfigError(fault)) => faults.push(fault + &where_addresses_are(&origins)),
+        }
+    }
+    Err(ConfigError(faults.join("\n")))
+}
+
+/// What is wrong with a whole configuration is wrong with its addresses.
+fn where_addresses_are(origins: &[Origin]) -> String {
+    let set: Vec<_> = SETTINGS
+        .iter()
+        .zip(origins)
+        .filter(|(setting, _)| matches!(setting.kind, Kind::Addresses(_)))
+        .filter(|(_, origin)| **origin != Origin::Default)
+        .map(|(setting, origin)| format!("{} by {origin}", setting.name))
+        .collect();
+    if set.is_empty() { String::new() } else { format!(" (set: {})", set.join(", ")) }
+}
+
+/// The text of the settings file.
+fn read(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(SETTINGS_FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("the settings file cannot be read: {error}"))?;
+    if bytes.len() as u64 > SETTINGS_FILE_BYTES_MAX {
+        return Err(format!("a settings file has at most {SETTINGS_FILE_BYTES_MAX} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+}
+
+/// Takes settings from the file.
+struct FileReader<'a> {
+    path: &'a str,
+    text: &'a str,
+    given: &'a mut Vec<Given>,
+    faults: &'a mut Vec<String>,
+}
+
+impl FileReader<'_> {
+    fn read(&mut self) {
+        match DeTable::parse(self.text) {
+            Ok(table) => self.read_section("", table.get_ref()),
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start);
+                self.fault(at, error.message());
+            }
+        }
+    }
+
+    /// Sections whose names users choose (`[namespaces.NAME]`) are to be taken out here, before others are judged.
+    fn read_section(&mut self, section: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let name = match section {
+                "" => key.get_ref().to_string(),
+                _ => format!("{section}.{}", key.get_ref()),
+            };
+            let is_section = SETTINGS.iter().any(|setting| {
+                setting.name.strip_prefix(&name).is_some_and(|rest| rest.starts_with('.'))
+            });
+            match (Setting::named(&name), value.get_ref()) {
+                (Some(setting), value_of) => match texts(value_of) {
+                    Ok(texts) => {
+                        let (path, line) = (self.path.to_owned(), self.line(value.span().start));
+                        let origin = Origin::File { path, line };
+                        self.given.push(Given { setting, texts, origin });
+                    }
+                    Err(fault) => {
+                        let range = setting.range();
+                        let fault = format!("{name} is {fault}; it must be {range}");
+                        self.fault(value.span().start, &fault);
+                    }
+                },
+                (None, DeValue::Table(table)) if is_section => self.read_section(&name, table),
+                (None, _) if is_section => {
+                    self.fault(key.span().start, &format!("{name} is a section: write [{name}]"));
+                }
+                (None, DeValue::Table(_)) => {
+                    let hint = did_you_mean(&name, sections());
+                    let known = sections().collect::<Vec<_>>().join(", ");
+                    let fault = format!("there is no section [{name}]{hint} ({known})");
+                    self.fault(key.span().start, &fault);
+                }
+                (None, _) => {
+                    let hint = did_you_mean(&name, SETTINGS.iter().map(|setting| setting.name));
+                    let fault = format!("there is no setting {name}{hint}");
+                    self.fault(key.span().start, &fault);
+                }
+            }
+        }
+    }
+
+    fn fault(&mut self, at: usize, sentence: &str) {
+        let sentence = sentence.replace('\n', " ");
+        self.faults.push(format!("{}:{}: {sentence}", self.path, self.line(at)));
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+    }
+}
+
+/// The sections of the file, each once.
+fn sections() -> impl Iterator<Item = &'static str> {
+    let section = |setting: &Setting| setting.name.rsplit_once('.').map(|(section, _)| section);
+    SETTINGS.iter().enumerate().filter_map(move |(row, setting)| {
+        let name = section(setting)?;
+        let is_first = SETTINGS[..row].iter().all(|before| section(before) != Some(name));
+        is_first.then(|| &setting.name[..name.len()])
+    })
+}
+
+/// What a value of the file says, as text like that of a flag.
+fn texts(value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
+    let one = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map(|number| number.to_string())
+            .map_err(|_| "a number that is too large"),
+        DeValue::Float(number) => Ok(number.as_str().to_owned()),
+        DeValue::Boolean(is_set) => Ok(is_set.to_string()),
+        DeValue::Datetime(_) => Err("a date"),
+        DeValue::Array(_) => Err("a list in a list"),
+        DeValue::Table(_) => Err("a section"),
+    };
+    match value {
+        DeValue::Array(values) => values.iter().map(Spanned::get_ref).map(one).collect(),
+        value => one(value).map(|text| vec![text]),
+    }
+}
+
+/// Takes settings from the environment; an empty variable counts as none. Returns the variables that are none of ours.
+fn read_environment(
+    environment: Vec<(String, String)>,
+    given: &mut Vec<Given>,
+    faults: &mut Vec<String>,
+) -> Vec<String> {
+    let known: Vec<_> = SETTINGS.iter().map(|setting| (setting.variable(), setting)).collect();
+    let mut strangers = Vec::new();
+    for (name, value) in environment {
+        if name == FILE_VARIABLE {
+            continue;
+        }
+        let Some((_, setting)) = known.iter().find(|(variable, _)| *variable == name) else {
+            // Other programs leave variables with our name in them: a Kubernetes service that is called fantail sets
+            // FANTAIL_PORT. What is nearly one of ours is a slip.
+            let all = known.iter().map(|(variable, _)| variable.as_str()).chain([FILE_VARIABLE]);
+            let word = |name| str::strip_prefix(name, VARIABLE_PREFIX).unwrap_or(name);
+            match nearest(word(&name), all.map(word)) {
+                Some(near) => faults.push(format!(
+                    "{name}: there is no such setting, did you mean {VARIABLE_PREFIX}{near}?"
+                )),
+                None => strangers.push(name),
+            }
+            continue;
+        };
+        if value.trim().is_empty() {
+            continue;
+        }
+        let texts = match setting.kind {
+            Kind::Addresses(_) => value.split(',').map(|text| text.trim().to_owned()).collect(),
+            _ => vec![value],
+        };
+        given.push(Given { setting, texts, origin: Origin::Environment(name) });
+    }
+    strangers
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => out.write_str("default"),
+            Origin::File { path, line } => write!(out, "{path}:{line}"),
+            Origin::Environment(variable) => out.write_str(variable),
+            Origin::Flag(flag) => write!(out, "--{flag}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

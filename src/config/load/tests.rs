@@ -1,0 +1,236 @@
+use super::*;
+
+fn flag(flag: &str, text: &str) -> Given {
+    let setting = SETTINGS.iter().find(|setting| setting.flag == flag).unwrap();
+    Given { setting, texts: vec![text.to_owned()], origin: Origin::Flag(setting.flag) }
+}
+
+fn variable(name: &str, value: &str) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+fn load(
+    file: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&str, &str)],
+) -> Result<Loaded, String> {
+    let environment = environment.iter().map(|(name, value)| variable(name, value)).collect();
+    let flags: Vec<_> = flags.iter().map(|(name, text)| flag(name, text)).collect();
+    assemble(Some(("f.toml", file)), environment, &flags, Vec::new()).map_err(|error| error.0)
+}
+
+/// Text and origin of a setting.
+fn value(loaded: &Loaded, name: &str) -> (String, String) {
+    let row = SETTINGS.iter().position(|setting| setting.name == name).unwrap();
+    (SETTINGS[row].text(&loaded.config), loaded.origins[row].to_string())
+}
+
+/// Another value than the default, as text and as it stands in a file.
+fn another(setting: &Setting, n: usize) -> (String, String) {
+    let text = match setting.kind {
+        Kind::Addresses(_) => format!("127.0.0.1:{}", 1000 + n),
+        Kind::Choice(words, ..) => words[n % words.len()].to_owned(),
+        Kind::Switch(_) => (n % 2 == 1).to_string(),
+        Kind::Count(..) | Kind::CountIfGiven(..) => (10 + n).to_string(),
+        Kind::Bytes(..) => format!("{} KiB", 10 + n),
+        Kind::Time(..) => format!("{} s", 11 + n),
+        Kind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),
+    };
+    let in_file = match setting.kind {
+        Kind::Count(..) | Kind::CountIfGiven(..) | Kind::Switch(_) => text.clone(),
+        Kind::Addresses(_) => format!("[\"{text}\"]"),
+        _ => format!("\"{text}\""),
+    };
+    (text, in_file)
+}
+
+#[test]
+fn the_later_source_wins_for_every_setting() {
+    for setting in SETTINGS {
+        let [file, environment, flag] = [0, 1, 2].map(|n| another(setting, n));
+        let line = format!("# a comment\n{} = {}\n", setting.name, file.1);
+        let name = setting.variable();
+        let in_environment = [(name.as_str(), environment.0.as_str())];
+        let in_flags = [(setting.flag, flag.0.as_str())];
+        let dashed = format!("--{}", setting.flag);
+        for (loaded, text, origin) in [
+            (load("", &[], &[]), None, "default"),
+            (load(&line, &[], &[]), Some(&file.0), "f.toml:2"),
+            (load(&line, &in_environment, &[]), Some(&environment.0), name.as_str()),
+            (load(&line, &[], &in_flags), Some(&flag.0), dashed.as_str()),
+            (load(&line, &in_environment, &in_flags), Some(&flag.0), dashed.as_str()),
+            (load("", &in_environment, &[]), Some(&environment.0), name.as_str()),
+        ] {
+            let (is, from) = value(&loaded.unwrap(), setting.name);
+            assert_eq!(from, origin, "{}", setting.name);
+            if let Some(text) = text {
+                assert_eq!(&is, text, "{} from {origin}", setting.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_has_sections_lists_and_units() {
+    let file = "
+        listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]
+        workers = 0x10
+        tcp.framing = 'length'
+        [limits]
+        message_bytes_max = 65_536
+        close_timeout = 1.5
+        keepalive_interval = \"1m30s\"
+        [echo]
+        message_bytes_max = \"64 KiB\"
+    ";
+    let loaded = load(file, &[], &[]).unwrap();
+    for (name, text, line) in [
+        ("listen", "127.0.0.1:1, 127.0.0.1:2", 2),
+        ("workers", "16", 3),
+        ("tcp.framing", "length", 4),
+        ("limits.message_bytes_max", "64 KiB", 6),
+        ("limits.close_timeout", "1.5 s", 7),
+        ("limits.keepalive_interval", "90 s", 8),
+        ("echo.message_bytes_max", "64 KiB", 10),
+    ] {
+        assert_eq!(value(&loaded, name), (text.to_owned(), format!("f.toml:{line}")));
+    }
+}
+
+#[test]
+fn addresses_are_the_usual_ones_unless_there_are_others() {
+    let usual = load("", &[], &[]).unwrap().config;
+    assert_eq!((usual.listen.len(), usual.tcp.len()), (1, 1));
+    let only = load("", &[("FANTAIL_ECHO_LISTEN", "127.0.0.1:7, [::1]:7")], &[]).unwrap().config;
+    assert_eq!((only.listen.len(), only.tcp.len(), only.echo.len()), (0, 0, 2));
+}
+
+#[test]
+fn an_empty_variable_is_none_and_strangers_are_no_fault() {
+    let environment = [
+        ("FANTAIL_WORKERS", ""),
+        ("FANTAIL_CONFIG", "somewhere"),
+        ("FANTAIL_PORT", "tcp://10.0.0.1:80"),
+        ("FANTAIL_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let loaded = load("", &environment, &[]).unwrap();
+    assert_eq!(loaded.config.workers, None);
+    assert_eq!(loaded.strangers, ["FANTAIL_PORT", "FANTAIL_SERVICE_HOST"]);
+}
+
+#[test]
+fn a_fault_says_where_it_is_and_what_would_be_right() {
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+    let faults: [(&str, Pairs<'_>, Pairs<'_>, &str); 21] = [
+        ("\nworkers = 129", &[], &[], "f.toml:2: workers is 129; it must be from 1 to 128"),
+        (
+            "workers = \"many\"",
+            &[],
+            &[],
+            "f.toml:1: workers: 'many' is not a whole number; it must be from 1 to 128",
+        ),
+        (
+            "workers = [1, 2]",
+            &[],
+            &[],
+            "f.toml:1: workers: it is one value, not a list; it must be",
+        ),
+        (
+            "workers = 99999999999999999999",
+            &[],
+            &[],
+            "f.toml:1: workers is a number that is too large; it must be",
+        ),
+        ("workers = 2026-01-01", &[], &[], "f.toml:1: workers is a date; it must be"),
+        ("[workers]\nmax = 1", &[], &[], "f.toml:1: workers is a section; it must be"),
+        ("limits = 1", &[], &[], "f.toml:1: limits is a section: write [limits]"),
+        (
+            "\n\n[limit]\nx = 1",
+            &[],
+            &[],
+            "f.toml:3: there is no section [limit], did you mean limits?",
+        ),
+        (
+            "[namespaces.chat]",
+            &[],
+            &[],
+            "f.toml:1: there is no section [namespaces] (tcp, echo, limits, log)",
+        ),
+        (
+            "[limits]\nmessage_byte_max = 1",
+            &[],
+            &[],
+            "f.toml:2: there is no setting limits.message_byte_max, did you mean limits.message_bytes_max?",
+        ),
+        (
+            "keepalive_interval = 1",
+            &[],
+            &[],
+            "f.toml:1: there is no setting keepalive_interval, did you mean limits.keepalive_interval?",
+        ),
+        ("colour = 1", &[], &[], "f.toml:1: there is no setting colour"),
+        ("workers = 1\nworkers = 2", &[], &[], "f.toml:2: duplicate key"),
+        ("\nworkers =", &[], &[], "f.toml:2: "),
+        (
+            "",
+            &[("FANTAIL_WORKERS", "0")],
+            &[],
+            "FANTAIL_WORKERS: workers is 0; it must be from 1 to 128",
+        ),
+        (
+            "",
+            &[("FANTAIL_WORKER", "1")],
+            &[],
+            "FANTAIL_WORKER: there is no such setting, did you mean FANTAIL_WORKERS?",
+        ),
+        (
+            "",
+            &[("FANTAIL_LISTEN", "127.0.0.1:1,here")],
+            &[],
+            "FANTAIL_LISTEN: listen: 'here' is not IP:PORT; it must be",
+        ),
+        (
+            "",
+            &[],
+            &[("close-timeout", "99 ms")],
+            "--close-timeout: limits.close_timeout is 99 ms; it must be from 100 ms to 1 d",
+        ),
+        (
+            "",
+            &[],
+            &[("message-bytes-max", "65 MiB")],
+            "--message-bytes-max: limits.message_bytes_max is 65 MiB; it must be from 1 B to 64 MiB",
+        ),
+        ("listen = [\"0.0.0.0:1\"]", &[], &[], "0.0.0.0:1 can be reached from other hosts"),
+        ("listen = [\"0.0.0.0:1\"]", &[], &[], "(set: listen by f.toml:1)"),
+    ];
+    for (file, environment, flags, sentence) in faults {
+        let fault = load(file, environment, flags).unwrap_err();
+        assert!(fault.contains(sentence), "{fault}\nis not\n{sentence}");
+        assert_eq!(fault.lines().count(), 1, "{fault}");
+    }
+}
+
+#[test]
+fn every_fault_is_told_on_a_line_of_its_own() {
+    let fault =
+        load("workers = 0\ncolour = 1", &[("FANTAIL_DRIVER", "kqueue")], &[("workers", "200")]);
+    let fault = fault.unwrap_err();
+    let starts = ["f.toml:1: ", "f.toml:2: ", "FANTAIL_DRIVER: ", "--workers: "];
+    let lines: Vec<_> = fault.lines().collect();
+    assert_eq!(lines.len(), starts.len(), "{fault}");
+    for start in starts {
+        assert!(lines.iter().any(|line| line.starts_with(start)), "{start} is not in\n{fault}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let load = |path: &str| Sources { file: Some(path.into()), flags: Vec::new() }.load();
+    for (path, words) in
+        [("/nowhere/f.toml", "cannot be read"), ("/", "cannot be read"), ("/dev/zero", "at most")]
+    {
+        let fault = load(path).unwrap_err().0;
+        assert!(fault.starts_with(&format!("{path}: ")) && fault.contains(words), "{fault}");
+    }
+}

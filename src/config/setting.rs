@@ -1,0 +1,194 @@
+//! One setting: what values it has, where [`Config`] keeps it, how it is read and written.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::log_levels::LogLevels;
+use super::units::{Bytes, Time, parse_bytes, parse_seconds};
+use super::{Config, SETTINGS};
+
+/// One thing that can be chosen.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in the file: sections and words, dotted.
+    pub name: &'static str,
+    /// Its flag, without the dashes.
+    pub flag: &'static str,
+    /// What it is, in a few words.
+    pub doc: &'static str,
+    /// What stands for the default where that is no value.
+    pub default_note: Option<&'static str>,
+    /// Whether a running server takes a new value, for what it decides from then on.
+    pub is_reloadable: bool,
+    /// What its values are, and where [`Config`] keeps it.
+    pub kind: Kind,
+}
+
+/// What values a setting has. Ranges include both ends. A field is reached through one function, for reading too:
+/// that is done to copies, and rarely.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Any number of addresses, IP:PORT.
+    Addresses(fn(&mut Config) -> &mut Vec<SocketAddr>),
+    /// One of some words, by their index.
+    Choice(&'static [&'static str], fn(&Config) -> usize, fn(&mut Config, usize)),
+    /// Yes or no.
+    Switch(fn(&mut Config) -> &mut bool),
+    /// A whole number.
+    Count(u64, u64, fn(&mut Config) -> &mut usize),
+    /// A whole number that follows from the host unless it is given.
+    CountIfGiven(u64, u64, fn(&mut Config) -> &mut Option<usize>),
+    /// A number of bytes.
+    Bytes(u64, u64, fn(&mut Config) -> &mut u64),
+    /// A time.
+    Time(Duration, Duration, fn(&mut Config) -> &mut Duration),
+    /// Levels of the log, per room.
+    Levels(fn(&mut Config) -> &mut LogLevels),
+}
+
+impl Setting {
+    /// A row: name, flag, what it is, its values.
+    pub const fn row(
+        name: &'static str,
+        flag: &'static str,
+        doc: &'static str,
+        kind: Kind,
+    ) -> Self {
+        Self { name, flag, doc, default_note: None, is_reloadable: false, kind }
+    }
+
+    /// With what stands for the default where that is no value.
+    pub const fn by_default(mut self, note: &'static str) -> Self {
+        self.default_note = Some(note);
+        self
+    }
+
+    /// A running server takes a new value.
+    pub const fn reloadable(mut self) -> Self {
+        self.is_reloadable = true;
+        self
+    }
+
+    /// The row of a name.
+    pub fn named(name: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// Its environment variable.
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// Sets it from text: one, or any number for a list. An error says what is wrong with the text; whether a value is
+    /// in its range is for [`Setting::check`].
+    pub fn parse(&self, texts: &[String], config: &mut Config) -> Result<(), String> {
+        if let Kind::Addresses(field) = self.kind {
+            let parse = |text: &String| text.trim().parse().map_err(|_| no_value(text, "IP:PORT"));
+            *field(config) = texts.iter().map(parse).collect::<Result<_, _>>()?;
+            return Ok(());
+        }
+        let [text] = texts else { return Err("it is one value, not a list".to_owned()) };
+        let text = text.trim();
+        match self.kind {
+            Kind::Addresses(_) => {}
+            Kind::Choice(words, _, set) => {
+                let index = words.iter().position(|word| *word == text.replace('-', "_"));
+                let index = index.ok_or_else(|| no_value(text, &words.join(" or ")))?;
+                set(config, index);
+            }
+            Kind::Switch(field) => {
+                *field(config) = text.parse().map_err(|_| no_value(text, "true or false"))?;
+            }
+            Kind::Count(_, _, field) => *field(config) = parse_count(text)?,
+            Kind::CountIfGiven(_, _, field) => *field(config) = Some(parse_count(text)?),
+            Kind::Bytes(_, _, field) => *field(config) = parse_bytes(text)?,
+            Kind::Time(_, _, field) => *field(config) = parse_seconds(text)?,
+            Kind::Levels(field) => *field(config) = LogLevels::parse(text)?,
+        }
+        Ok(())
+    }
+
+    /// Whether the value is in its range; if not, a sentence with both.
+    pub fn check(&self, config: &Config) -> Result<(), String> {
+        let mut copy = config.clone();
+        let is_in_range = match self.kind {
+            Kind::Addresses(_) | Kind::Choice(..) | Kind::Switch(_) | Kind::Levels(_) => true,
+            Kind::Count(min, max, field) => (min..=max).contains(&(*field(&mut copy) as u64)),
+            Kind::CountIfGiven(min, max, field) => {
+                field(&mut copy).is_none_or(|count| (min..=max).contains(&(count as u64)))
+            }
+            Kind::Bytes(min, max, field) => (min..=max).contains(field(&mut copy)),
+            Kind::Time(min, max, field) => (min..=max).contains(field(&mut copy)),
+        };
+        if is_in_range {
+            return Ok(());
+        }
+        Err(format!("{} is {}; it must be {}", self.name, self.text(config), self.range()))
+    }
+
+    /// Its value as text; empty if it has none.
+    pub fn text(&self, config: &Config) -> String {
+        let mut copy = config.clone();
+        match self.kind {
+            Kind::Addresses(field) => {
+                let addresses: Vec<_> = field(&mut copy).iter().map(ToString::to_string).collect();
+                addresses.join(", ")
+            }
+            Kind::Choice(words, index, _) => words[index(config)].to_owned(),
+            Kind::Switch(field) => field(&mut copy).to_string(),
+            Kind::Count(_, _, field) => field(&mut copy).to_string(),
+            Kind::CountIfGiven(_, _, field) => {
+                field(&mut copy).map(|count| count.to_string()).unwrap_or_default()
+            }
+            Kind::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
+            Kind::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
+            Kind::Levels(field) => field(&mut copy).to_string(),
+        }
+    }
+
+    /// Takes the value that another configuration has.
+    pub fn copy(&self, from: &Config, to: &mut Config) {
+        let mut from = from.clone();
+        match self.kind {
+            Kind::Addresses(field) => field(to).clone_from(field(&mut from)),
+            Kind::Choice(_, index, set) => set(to, index(&from)),
+            Kind::Switch(field) => *field(to) = *field(&mut from),
+            Kind::Count(_, _, field) => *field(to) = *field(&mut from),
+            Kind::CountIfGiven(_, _, field) => *field(to) = *field(&mut from),
+            Kind::Bytes(_, _, field) => *field(to) = *field(&mut from),
+            Kind::Time(_, _, field) => *field(to) = *field(&mut from),
+            Kind::Levels(field) => *field(to) = *field(&mut from),
+        }
+    }
+
+    /// The values that it may have: "from 1 to 128".
+    pub fn range(&self) -> String {
+        match self.kind {
+            Kind::Addresses(_) => "IP:PORT, any number of them".to_owned(),
+            Kind::Choice(words, ..) => words.join(" or "),
+            Kind::Switch(_) => "true or false".to_owned(),
+            Kind::Count(min, max, _) | Kind::CountIfGiven(min, max, _) => {
+                format!("from {min} to {max}")
+            }
+            Kind::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
+            Kind::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
+            Kind::Levels(_) => "levels, of all and of rooms".to_owned(),
+        }
+    }
+
+    /// Its default as text, or what stands for it; empty if there is none.
+    pub fn default_text(&self) -> String {
+        self.default_note.map_or_else(|| self.text(&Config::default()), str::to_owned)
+    }
+}
+
+/// What the variables of settings begin with.
+pub const VARIABLE_PREFIX: &str = "FANTAIL_";
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| no_value(text, "a whole number"))
+}
+
+fn no_value(text: &str, wanted: &str) -> String {
+    format!("'{text}' is not {wanted}")
+}

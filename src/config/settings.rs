@@ -1,0 +1,304 @@
+//! The table of settings: one row each.
+//!
+//! Whatever has to do with one setting follows from its row: its key in the file, its environment variable, its flag
+//! and help, the check of its range, what `fantail check` prints, the list in the README, what a reload may change.
+
+use std::time::Duration;
+
+use super::setting::Kind::{Addresses, Bytes, Choice, Count, CountIfGiven, Levels, Switch, Time};
+use super::{DriverChoice, Framing, LogFormat, Setting, limits};
+
+/// Every setting, in the order in which they are listed.
+pub const SETTINGS: &[Setting] = &[
+    Setting::row(
+        "listen",
+        "listen",
+        "HTTP and WebSocket addresses",
+        Addresses(|config| &mut config.listen),
+    )
+    .by_default("127.0.0.1:8000 if there is no other address"),
+    Setting::row(
+        "tcp.listen",
+        "tcp",
+        "Raw TCP addresses: the command protocol, one JSON object a line",
+        Addresses(|config| &mut config.tcp),
+    )
+    .by_default("127.0.0.1:8001 if there is no other address"),
+    Setting::row(
+        "tcp.framing",
+        "tcp-framing",
+        "What ends a command on raw TCP: a line feed; or what precedes it: its length, 32 bits",
+        Choice(
+            Framing::WORDS,
+            |config| config.tcp_framing as usize,
+            |config, index| config.tcp_framing = Framing::ALL[index],
+        ),
+    ),
+    Setting::row(
+        "echo.listen",
+        "echo",
+        "Addresses where every WebSocket message is echoed",
+        Addresses(|config| &mut config.echo),
+    ),
+    Setting::row(
+        "echo.tcp_listen",
+        "echo-tcp",
+        "Addresses where every byte is echoed",
+        Addresses(|config| &mut config.echo_tcp),
+    ),
+    Setting::row(
+        "workers",
+        "workers",
+        "Threads that serve, each pinned to a core",
+        CountIfGiven(1, limits::WORKERS_MAX as u64, |config| &mut config.workers),
+    )
+    .by_default("one per core"),
+    Setting::row(
+        "driver",
+        "driver",
+        "How to talk to the kernel; auto probes io_uring and falls back to epoll",
+        Choice(
+            DriverChoice::WORDS,
+            |config| config.driver as usize,
+            |config, index| config.driver = DriverChoice::ALL[index],
+        ),
+    ),
+    Setting::row(
+        "insecure",
+        "insecure",
+        "Serve addresses beyond loopback without authentication",
+        Switch(|config| &mut config.insecure),
+    ),
+    Setting::row(
+        "limits.connections_max",
+        "connections-max",
+        "Connections of the whole process",
+        CountIfGiven(1, u32::MAX as u64 / 2, |config| &mut config.connections_max),
+    )
+    .by_default("as many as descriptors allow"),
+    Setting::row(
+        "limits.message_bytes_max",
+        "message-bytes-max",
+        "Bytes of one message or HTTP body from a client",
+        Bytes(1, limits::MESSAGE_BYTES_CEILING, |config| &mut config.message_bytes_max),
+    )
+    .reloadable(),
+    Setting::row(
+        "echo.message_bytes_max",
+        "echo-message-bytes-max",
+        "The same on echo addresses",
+        Bytes(1, limits::MESSAGE_BYTES_CEILING, |config| &mut config.echo_message_bytes_max),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.send_queue_bytes_max",
+        "send-queue-bytes-max",
+        "Bytes waiting for one client at which it is closed as a slow consumer",
+        Bytes(limits::SEND_QUEUE_BYTES_FLOOR, limits::SEND_QUEUE_BYTES_CEILING, |config| {
+            &mut config.send_queue_bytes_max
+        }),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.subscriptions_max",
+        "subscriptions-max",
+        "Channels of one client",
+        Count(1, limits::SUBSCRIPTIONS_CEILING, |config| &mut config.subscriptions_max),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.handshake_timeout",
+        "handshake-timeout",
+        "Time for a handshake, and for one HTTP request",
+        Time(TIME_MIN, TIME_MAX, |config| &mut config.handshake_timeout),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.keepalive_interval",
+        "keepalive-interval",
+        "Silence after which a client is pinged",
+        Time(TIME_MIN, TIME_MAX, |config| &mut config.keepalive_interval),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.keepalive_timeout",
+        "keepalive-timeout",
+        "Time for the answer to a ping",
+        Time(TIME_MIN, TIME_MAX, |config| &mut config.keepalive_timeout),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.http_idle_timeout",
+        "http-idle-timeout",
+        "Silence between two HTTP requests of a connection",
+        Time(TIME_MIN, TIME_MAX, |config| &mut config.http_idle_timeout),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.close_timeout",
+        "close-timeout",
+        "Time for a closing client to take what is queued and close its end",
+        Time(TIME_MIN, TIME_MAX, |config| &mut config.close_timeout),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.shutdown_timeout",
+        "shutdown-timeout",
+        "Time that shutting down may take",
+        Time(TIME_MIN, TIME_MAX, |config| &mut config.shutdown_timeout),
+    )
+    .reloadable(),
+    Setting::row(
+        "log.format",
+        "log-format",
+        "Lines of the log: for people, or a JSON object each",
+        Choice(
+            LogFormat::WORDS,
+            |config| config.log_format as usize,
+            |config, index| config.log_format = LogFormat::ALL[index],
+        ),
+    ),
+    Setting::row(
+        "log.level",
+        "log-level",
+        "What is logged: off, error, warn, info, debug or trace; rooms apart: info,worker=debug",
+        Levels(|config| &mut config.log_levels),
+    )
+    .reloadable(),
+];
+
+const TIME_MIN: Duration = Duration::from_millis(100);
+const TIME_MAX: Duration = Duration::from_secs(86_400);
+
+/// The list in the README.
+pub fn markdown() -> String {
+    let mut table = "| setting | flag | default | range | reload | what it is |\n".to_owned()
+        + "|---|---|---|---|---|---|\n";
+    for setting in SETTINGS {
+        table.push_str(&format!(
+            "| `{}` | `--{}` | {} | {} | {} | {} |\n",
+            setting.name,
+            setting.flag,
+            setting.default_text(),
+            setting.range(),
+            if setting.is_reloadable { "yes" } else { "" },
+            setting.doc
+        ));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::units;
+
+    fn parse(setting: &Setting, text: &str, config: &mut Config) -> Result<(), String> {
+        setting.parse(&[text.to_owned()], config)
+    }
+
+    #[test]
+    fn names_flags_and_variables_are_distinct() {
+        type Name = fn(&Setting) -> String;
+        let names: [Name; 3] = [|row| row.name.into(), |row| row.flag.into(), Setting::variable];
+        for name in names {
+            let mut all: Vec<_> = SETTINGS.iter().map(name).collect();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), SETTINGS.len());
+        }
+        let row = Setting::named("limits.message_bytes_max").unwrap();
+        assert_eq!(row.variable(), "FANTAIL_LIMITS_MESSAGE_BYTES_MAX");
+    }
+
+    #[test]
+    fn a_row_reads_what_it_writes_and_copies_it() {
+        for setting in SETTINGS {
+            let other = match setting.kind {
+                Addresses(_) => "127.0.0.1:1",
+                Choice(words, ..) => words[1],
+                Switch(_) => "true",
+                Count(..) | CountIfGiven(..) => "7",
+                Bytes(..) => "5 KiB",
+                Time(..) => "7 s",
+                Levels(_) => "warn,driver=debug",
+            };
+            let (mut config, mut copy) = (Config::default(), Config::default());
+            parse(setting, other, &mut config).unwrap();
+            assert_eq!(setting.text(&config), other, "{}", setting.name);
+            setting.copy(&config, &mut copy);
+            assert_eq!(setting.text(&copy), other, "{}", setting.name);
+            for row in SETTINGS.iter().filter(|row| row.name != setting.name) {
+                let untouched = row.text(&Config::default());
+                assert_eq!(row.text(&copy), untouched, "{} in {}", row.name, setting.name);
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_in_range_and_ranges_end_where_they_say() {
+        for setting in SETTINGS {
+            assert_eq!(setting.check(&Config::default()), Ok(()), "{}", setting.name);
+            let ends: [(String, bool); 4] = match setting.kind {
+                Count(min, max, _) | CountIfGiven(min, max, _) => [
+                    (min.to_string(), true),
+                    (max.to_string(), true),
+                    ((min - 1).to_string(), false),
+                    ((max + 1).to_string(), false),
+                ],
+                Bytes(min, max, _) => [
+                    (min.to_string(), true),
+                    (max.to_string(), true),
+                    ((min - 1).to_string(), false),
+                    ((max + 1).to_string(), false),
+                ],
+                Time(min, max, _) => [
+                    (units::Time(min).to_string(), true),
+                    (units::Time(max).to_string(), true),
+                    (format!("{} ms", min.as_millis() - 1), false),
+                    (format!("{} ms", max.as_millis() + 1), false),
+                ],
+                Addresses(_) | Choice(..) | Switch(_) | Levels(_) => {
+                    continue;
+                }
+            };
+            for (text, is_in_range) in ends {
+                let mut config = Config::default();
+                parse(setting, &text, &mut config).unwrap();
+                let judged = setting.check(&config);
+                assert_eq!(judged.is_ok(), is_in_range, "{} = {text}", setting.name);
+                if let Err(sentence) = judged {
+                    let (value, range) = (setting.text(&config), setting.range());
+                    assert!(sentence.contains(setting.name), "{sentence}");
+                    assert!(sentence.contains(&value) && sentence.contains(&range), "{sentence}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_value_is_quoted() {
+        for (name, text) in [
+            ("listen", "localhost"),
+            ("listen", "127.0.0.1"),
+            ("tcp.framing", "lines"),
+            ("workers", "-1"),
+            ("workers", "1.5"),
+            ("workers", "99999999999999999999"),
+            ("insecure", "yes"),
+            ("limits.message_bytes_max", "1 parsec"),
+            ("limits.close_timeout", "soon"),
+            ("log.level", "loud"),
+            ("log.level", "info,kitchen=debug"),
+        ] {
+            let setting = Setting::named(name).unwrap();
+            let fault = parse(setting, text, &mut Config::default()).unwrap_err();
+            let word = text.rsplit([' ', '=', ',']).next().unwrap();
+            assert!(fault.contains(word) || fault.contains("kitchen"), "{name}: {fault}");
+        }
+        let two = ["1".to_owned(), "2".to_owned()];
+        let workers = Setting::named("workers").unwrap();
+        assert!(workers.parse(&two, &mut Config::default()).unwrap_err().contains("not a list"));
+    }
+}
