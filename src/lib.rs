@@ -29,12 +29,13 @@
 //! | [`driver`] | sockets and the kernel | buffer, config, telemetry |
 //! | [`connection`] | one client's socket | transport, protocol, message, buffer, config, telemetry |
 //! | [`worker`] | the turn; the mesh between workers; the sweep | all above |
-//! | [`server`] | threads, listeners, signals | all above |
+//! | [`server`] | threads, listeners, signals, the log | all above |
 //!
 //! # Where to change what
 //! | change | place |
 //! |---|---|
 //! | a setting | a row in `config/settings.rs`, a field and its default in `config/mod.rs` |
+//! | what a reload does to a running worker | `WorkerSettings::reconfigure` in `worker/mod.rs` |
 //! | a limit that nobody may choose | `config/limits.rs` |
 //! | a metric | a row in `telemetry/metrics.rs` |
 //! | a reason to close | a row in `message/close.rs` |

@@ -1,6 +1,5 @@
 //! The program: command line → configuration → command → exit code.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,11 +9,6 @@ mod cli;
 #[expect(clippy::print_stderr, reason = "the one place where errors meet the user")]
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
     match cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {

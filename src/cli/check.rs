@@ -27,11 +27,7 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     let rows: Vec<_> = SETTINGS
         .iter()
         .zip(&loaded.origins)
-        .map(|(setting, origin)| {
-            let texts = [setting.text(&loaded.config), setting.default_text(), "none".to_owned()];
-            let value = texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
-            (setting.name, value, source(origin))
-        })
+        .map(|(setting, origin)| (setting.name, setting.shown(&loaded.config), source(origin)))
         .collect();
     let value_width = rows.iter().map(|(_, value, _)| value.len()).max().unwrap_or(0);
     let name_width = rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);

@@ -2,7 +2,8 @@
 
 use fantail::config;
 use fantail::connection::Service;
-use fantail::server::{Server, StopSignals};
+use fantail::server::{Log, Reloader, Server, StopSignals};
+use tracing::warn;
 
 use super::settings;
 
@@ -23,15 +24,20 @@ Examples:
   fantail --echo 127.0.0.1:9001 --driver epoll         echo WebSockets, on epoll
 
 SIGTERM and SIGINT stop it: every client is told, what is queued is sent, and it exits with 0 within
---shutdown-timeout.";
+--shutdown-timeout. SIGHUP reads the settings again and applies what may change.";
 
 /// Runs the command.
 pub fn run(arguments: settings::Arguments) -> Result<(), String> {
     let loaded = arguments.sources.load().map_err(|error| error.to_string())?;
     let signals = StopSignals::new().map_err(|error| error.to_string())?;
+    let log = Log::start(&loaded.config).map_err(|error| error.to_string())?;
+    if !loaded.strangers.is_empty() {
+        warn!(variables = loaded.strangers.join(" "), "these are no settings and have no effect");
+    }
     let server = Server::start(&loaded.config).map_err(|error| error.to_string())?;
     announce(&server);
-    signals.wait(server).map_err(|error| error.to_string())
+    let reloader = Reloader::new(arguments.sources, loaded.config, log);
+    signals.wait(server, reloader).map_err(|error| error.to_string())
 }
 
 /// The addresses, and one line to try for each door.

@@ -96,6 +96,39 @@ impl LogLevels {
     }
 }
 
+/// Bits of a level among those of [`LogLevels::pack`].
+const LEVEL_BITS: usize = 3;
+
+const _: () =
+    assert!((ROOMS.len() + 1) * LEVEL_BITS <= u64::BITS as usize, "one word holds all levels");
+
+impl LogLevels {
+    /// All of them in one word, which can change while others read it.
+    pub fn pack(self) -> u64 {
+        let levels = self.rooms.into_iter().chain([self.others]);
+        levels.fold(0, |word, level| word << LEVEL_BITS | level as u64)
+    }
+
+    /// What was packed.
+    pub fn unpack(mut word: u64) -> Self {
+        let mut next = || {
+            let level = LogLevel::ALL[(word & ((1 << LEVEL_BITS) - 1)) as usize];
+            word >>= LEVEL_BITS;
+            level
+        };
+        let mut levels = Self::all(next());
+        for room in levels.rooms.iter_mut().rev() {
+            *room = next();
+        }
+        levels
+    }
+
+    /// The level that logs most.
+    pub fn highest(self) -> LogLevel {
+        self.rooms.into_iter().fold(self.others, LogLevel::max)
+    }
+}
+
 impl fmt::Display for LogLevels {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", LogLevel::WORDS[self.others as usize])?;
@@ -117,6 +150,8 @@ mod tests {
         let levels = LogLevels::parse(" worker=debug, warn ,driver=off").unwrap();
         assert_eq!(levels.to_string(), "warn,driver=off,worker=debug");
         assert_eq!(LogLevels::parse(&levels.to_string()), Ok(levels));
+        assert_eq!(LogLevels::unpack(levels.pack()), levels);
+        assert_eq!(levels.highest(), LogLevel::Debug);
         assert_eq!(levels.of("fantail::worker::connections::closing"), LogLevel::Debug);
         assert_eq!(levels.of("fantail::driver"), LogLevel::Off);
         assert_eq!(levels.of("fantail::server"), LogLevel::Warn);

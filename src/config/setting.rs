@@ -146,6 +146,12 @@ impl Setting {
         }
     }
 
+    /// The same for people: with what stands for the default if it has none.
+    pub fn shown(&self, config: &Config) -> String {
+        let texts = [self.text(config), self.default_text(), "none".to_owned()];
+        texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+    }
+
     /// Takes the value that another configuration has.
     pub fn copy(&self, from: &Config, to: &mut Config) {
         let mut from = from.clone();

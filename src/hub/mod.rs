@@ -165,6 +165,11 @@ impl Hub {
         }
     }
 
+    /// Sessions may have this many subscriptions from now on; those that have more keep them.
+    pub fn set_subscriptions_max(&mut self, count: usize) {
+        self.settings.subscriptions_max = count;
+    }
+
     /// Opens a session under a name that the caller chose; its index must be free.
     pub fn open(&mut self, session: SessionId) {
         self.sessions.open(session);

@@ -1,9 +1,10 @@
 //! Builds workers from a configuration; starts and stops them.
 //!
 //! **What it is.** [`Server`]: the threads, one per worker, each pinned to a core, with a descriptor table and
-//! listeners of its own. [`StopSignals`]: what a program does meanwhile.
+//! listeners of its own. [`StopSignals`]: what a program does meanwhile. [`Log`]: the log of the process.
 //!
-//! **In and out.** In: a checked [`Config`]. Out: addresses, and a [`StartError`] that says what to do.
+//! **In and out.** In: a [`Config`], and while it runs signals. Out: addresses, and a [`StartError`] that says what to
+//! do.
 //!
 //! **Always true.** When `start` returns a server, every worker listens; when it returns an error, none does. What
 //! workers share (wakers) is opened before the first of them leaves the shared descriptor table.
@@ -33,22 +34,33 @@ use crate::message::{CloseReason, WorkerId};
 use crate::telemetry::Counters;
 use crate::worker::{Mesh, Worker, WorkerParts, WorkerSettings};
 
+mod log;
+mod reload;
 mod signal;
 
+pub use log::Log;
+pub use reload::Reloader;
 pub use signal::StopSignals;
 
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     threads: Vec<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
-    wakers: Vec<Waker>,
+    controls: Controls,
     ended: Receiver<Ended>,
     addresses: Vec<Door>,
     counters: Arc<[Arc<Counters>]>,
     driver: &'static str,
     driver_reason: String,
     connections_max: usize,
+}
+
+/// What a running server is told.
+#[derive(Clone, Debug)]
+struct Controls {
+    stop: Arc<AtomicBool>,
+    wakers: Vec<Waker>,
+    configs: Vec<Sender<Arc<Config>>>,
 }
 
 /// What is served where.
@@ -96,13 +108,16 @@ impl Server {
 
         let (ended_sender, ended) = channel();
         let (ready_sender, ready) = channel();
+        let (configs, config_inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let mut threads = Vec::new();
-        for (index, mesh) in Mesh::new(&wakers).into_iter().enumerate() {
+        for (mesh, configs) in Mesh::new(&wakers).into_iter().zip(config_inboxes) {
             let worker = mesh.worker();
+            let index = usize::from(worker.0);
             let parts = WorkerParts {
                 mesh,
                 counters: counters.clone(),
                 stop: stop.clone(),
+                configs,
                 open: open.clone(),
                 open_max: connections_max,
                 steps: steps.clone(),
@@ -111,10 +126,7 @@ impl Server {
                 kind,
                 core: cores.get(index % cores.len().max(1)).copied(),
                 addresses: addresses.clone(),
-                driver: DriverSettings {
-                    sockets_max: u32::try_from(per_worker).expect("checked with the configuration"),
-                    ..DriverSettings::default()
-                },
+                driver: driver_settings(per_worker),
                 waker: wakers[index].clone(),
                 worker: WorkerSettings::new(
                     config,
@@ -136,8 +148,7 @@ impl Server {
         drop((ready_sender, ended_sender));
         let server = Server {
             threads,
-            stop,
-            wakers,
+            controls: Controls { stop, wakers, configs },
             ended,
             addresses,
             counters,
@@ -185,7 +196,7 @@ impl Server {
 
     /// Workers.
     pub fn workers(&self) -> usize {
-        self.wakers.len()
+        self.controls.wakers.len()
     }
 
     /// Connections that the server will hold.
@@ -200,10 +211,11 @@ impl Server {
 
     /// Has the workers stop accepting, say goodbye and end. Returns at once.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        for waker in &self.wakers {
-            waker.wake();
-        }
+        self.controls.stop();
+    }
+
+    fn controls(&self) -> &Controls {
+        &self.controls
     }
 
     /// Waits until all workers have ended, which takes at most the shutdown timeout after `stop`. A worker that
@@ -226,6 +238,28 @@ impl Server {
             let _ = thread.join();
         }
         failure.map_or(Ok(()), Err)
+    }
+}
+
+impl Controls {
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn reconfigure(&self, config: &Config) {
+        let config = Arc::new(config.clone());
+        for worker in &self.configs {
+            // A worker that has ended decides nothing any more.
+            let _ = worker.send(config.clone());
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        for waker in &self.wakers {
+            waker.wake();
+        }
     }
 }
 
@@ -378,6 +412,11 @@ fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), St
 
 /// Address space is reserved for this many connections of a worker at the most.
 const PER_WORKER_MAX: usize = 4 << 20;
+
+fn driver_settings(connections_max: usize) -> DriverSettings {
+    let sockets_max = u32::try_from(connections_max).expect("at most PER_WORKER_MAX");
+    DriverSettings { sockets_max, ..DriverSettings::default() }
+}
 
 fn new_counters() -> Counters {
     Counters::new(CloseReason::LABELS)

@@ -1,14 +1,14 @@
-//! SIGTERM and SIGINT: stop politely, within a stated time.
+//! SIGTERM and SIGINT: stop politely, within a stated time. SIGHUP: read the settings again.
 
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
-use super::{Server, StartError};
+use super::{Reloader, Server, StartError};
 
-/// SIGTERM and SIGINT, noted from when this is made: one that comes while the server starts stops it too.
+/// SIGTERM, SIGINT and SIGHUP, noted from when this is made: one that comes while the server starts counts too.
 #[derive(Debug)]
 pub struct StopSignals {
     signals: Signals,
@@ -17,25 +17,27 @@ pub struct StopSignals {
 impl StopSignals {
     /// Notes them from now on. Made before the server is, so that whoever reads that it serves may stop it.
     pub fn new() -> Result<Self, StartError> {
-        Ok(Self { signals: Signals::new([SIGTERM, SIGINT])? })
+        Ok(Self { signals: Signals::new([SIGTERM, SIGINT, SIGHUP])? })
     }
 
     /// Serves until SIGTERM or SIGINT, then stops: no new connections, a goodbye for each that is there, what is
     /// queued is sent. Returns within the shutdown timeout after the signal. A second signal ends the process at once.
-    pub fn wait(mut self, server: Server) -> Result<(), StartError> {
-        let (stop, wakers) = (server.stop.clone(), server.wakers.clone());
+    /// SIGHUP reloads the settings.
+    pub fn wait(mut self, server: Server, mut reloader: Reloader) -> Result<(), StartError> {
+        let controls = server.controls().clone();
         thread::Builder::new().name("fantail-signals".into()).spawn(move || {
-            let mut seen = 0;
+            let mut is_stopping = false;
             for signal in self.signals.forever() {
-                seen += 1;
-                if seen > 1 {
+                if signal == SIGHUP {
+                    reloader.reload(&controls);
+                    continue;
+                }
+                if is_stopping {
                     std::process::exit(128 + signal);
                 }
+                is_stopping = true;
                 info!(signal, "stopping");
-                stop.store(true, std::sync::atomic::Ordering::Release);
-                for waker in &wakers {
-                    waker.wake();
-                }
+                controls.stop();
             }
         })?;
         server.join()

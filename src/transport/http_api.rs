@@ -214,6 +214,7 @@ impl HttpConversation {
                 }
                 Ok(Next::Flow(flow)) => return (flow, bytes.len() - rest.len()),
                 Err(fault) => {
+                    context.log_refusal(fault.code(), "an HTTP request is refused");
                     write_fault(context.out, fault);
                     context.outputs.push(Output::HttpError);
                     return (close(context), bytes.len());
@@ -511,6 +512,7 @@ fn fail(
     let Exchange { keep_alive, is_head } = exchange;
     let (content_type, body) = ("", &b""[..]);
     let response = Response { status, headers, content_type, body, keep_alive, head_only: is_head };
+    context.log_refusal(code, "an HTTP request is refused");
     write_error(context.out, &response, code, message);
     context.outputs.push(Output::HttpError);
 }

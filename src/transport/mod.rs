@@ -14,6 +14,8 @@
 
 use std::time::Duration;
 
+use tracing::debug;
+
 use crate::config::Config;
 use crate::message::{CloseReason, Request, SessionId, WorkerId};
 use crate::protocol::http1::HeadLimits;
@@ -146,6 +148,12 @@ impl TransportSettings {
 impl Context<'_> {
     fn request(&mut self, request: Request) {
         self.outputs.push(Output::Request(request));
+    }
+
+    /// What a peer does wrong is its own affair, until someone looks for it.
+    fn log_refusal(&self, cause: &str, what: &str) {
+        let ClientName { worker, session } = self.client;
+        debug!(cause, worker = worker.0, connection = session.index, "{what}");
     }
 
     fn close(&mut self, reason: CloseReason) -> Flow {

@@ -204,6 +204,7 @@ impl Said<'_, '_> {
     }
 
     fn refuse(&mut self, id: u32, error: CommandError, detail: Option<&str>) {
+        self.context.log_refusal(error.message(), "a command is refused");
         self.write(|out| json::write_error(out, id, error, detail));
     }
 

@@ -41,6 +41,7 @@ impl WebSocketConversation {
                 Ok(Some(message)) => message,
                 Ok(None) => return Flow::Receive,
                 Err(fault) => {
+                    context.log_refusal(fault.reason(), "a WebSocket frame is refused");
                     write_close(context.out, fault.close_code(), fault.reason());
                     return context.close(reason_for(fault));
                 }

@@ -19,6 +19,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -93,6 +94,13 @@ impl WorkerSettings {
             shutdown_timeout: config.shutdown_timeout,
         }
     }
+
+    /// Takes from another configuration what may change while a worker runs.
+    fn reconfigure(&mut self, config: &Config) {
+        let WorkerSettings { hub, services, connections_max, .. } = self.clone();
+        let (worker, workers, hash) = (hub.worker, hub.workers, hub.hash);
+        *self = Self::new(config, worker, workers, connections_max, services, hash);
+    }
 }
 
 /// What a worker shares with others.
@@ -104,6 +112,8 @@ pub struct WorkerParts {
     pub counters: Arc<[Arc<Counters>]>,
     /// Set when the server shuts down.
     pub stop: Arc<AtomicBool>,
+    /// Configurations that come while it runs; it looks here when it is woken.
+    pub configs: Receiver<Arc<Config>>,
     /// Connections of all workers.
     pub open: Arc<AtomicUsize>,
     /// As many as there may be of them.
@@ -121,7 +131,6 @@ pub struct Worker<D: Driver> {
     accepting: Accepting,
     stop: Arc<AtomicBool>,
     shutdown: Option<Shutdown>,
-    shutdown_timeout: Duration,
     steps: Arc<AtomicUsize>,
     workers: usize,
     /// Whether all messages of the last turn were handed over.
@@ -179,7 +188,6 @@ impl<D: Driver> Worker<D> {
             steps,
             workers: usize::from(settings.hub.workers),
             services: settings.services.clone(),
-            shutdown_timeout: settings.shutdown_timeout,
             connections: Connections::new(settings, parts, driver.now()),
             driver,
             accepting: Accepting::default(),
@@ -279,7 +287,7 @@ impl<D: Driver> Worker<D> {
                 Event::Sendable { id } => self.connections.unblock(id),
                 Event::Ended { id, end } => self.connections.end(id, end),
                 Event::Closed { id } => self.connections.remove(id),
-                Event::Woken => {}
+                Event::Woken => self.connections.reconfigure(),
                 Event::Accepted { listener, socket, .. } => {
                     let service = self.services[usize::from(listener.0)];
                     // A socket without a place is closed by being dropped.
@@ -329,7 +337,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn shut_down(&mut self, now: Instant, steps_of_all: usize) {
-        let timeout = self.shutdown_timeout;
+        let timeout = self.connections.shutdown_timeout();
         let shutdown = self.shutdown.get_or_insert_with(|| {
             self.driver.stop_listening();
             self.connections.hold_publishers();

@@ -3,9 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 
-use fantail::config::{SETTINGS, markdown};
+use std::time::{Duration, Instant};
 
-use crate::support::{run, run_with};
+use fantail::config::limits::LOG_LINES_PER_SECOND_MAX;
+use fantail::config::{SETTINGS, markdown};
+use serde_json::Value;
+
+use crate::support::{
+    Child, Client, Received, WebSocket, on_both_drivers, run, run_with, wait_until,
+};
 
 /// A file that is removed when this is dropped.
 struct TempFile(PathBuf);
@@ -97,4 +103,152 @@ fn check_and_serve_refuse_the_same_faults() {
         assert_eq!(usage.status.code(), Some(2), "{usage:?}");
         assert!(usage.stderr.contains("'--workers'"), "{usage:?}");
     }
+}
+
+/// How a message of 100 bytes is answered.
+fn publish(child: &Child) -> u16 {
+    let mut client = Client::connect(child.edge());
+    client.send(format!(
+        "POST /publish?channel=a HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n{}",
+        "x".repeat(100)
+    ));
+    client.read_response().status
+}
+
+on_both_drivers! {
+    fn a_reload_changes_what_is_decided_from_then_on(driver) {
+        let name = format!("reload-{driver:?}");
+        let file = TempFile::new(&name, "[limits]\nkeepalive_interval = '1 d'\nmessage_bytes_max = 100\n");
+        let mut child = Child::start(driver, &["--workers", "1", "--config", file.path()]);
+        let mut old = WebSocket::connect(child.edge(), "/ws?channel=b");
+        assert_eq!(publish(&child), 200);
+
+        file.write("[limits]\nkeepalive_interval = '200 ms'\nkeepalive_timeout = '300 ms'\nmessage_bytes_max = 99\n");
+        child.signal(libc::SIGHUP);
+        child.log_line(&["a setting changed", "limits.message_bytes_max", "100 B", "99 B"]);
+        child.log_line(&["a setting changed", "limits.keepalive_interval", "1 d", "200 ms"]);
+        wait_until("the new limit holds", || publish(&child) == 413);
+        let began = Instant::now();
+        let mut silent = WebSocket::connect(child.edge(), "/ws?channel=a");
+        assert_eq!(silent.read(), Received::Ping(String::new().into()));
+        silent.expect_close(1011);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        // Its next deadline is a day away, and it is not disturbed. The limit holds for what it sends.
+        old.send_text("hello");
+        old.expect_text("hello");
+        old.send_text(&"x".repeat(100));
+        old.expect_close(1009);
+    }
+
+    fn a_reload_that_is_at_fault_changes_nothing(driver) {
+        let file = TempFile::new(&format!("fault-{driver:?}"), "limits.message_bytes_max = 100\n");
+        let mut child = Child::start(driver, &["--config", file.path()]);
+        for (text, fault) in [
+            ("limits.message_bytes_max = 10\nlimits.close_timeout = 0\n", ":2: limits.close_timeout is 0 s; it must be"),
+            ("limits.message_bytes_max = 10\n[limit]\n", ":2: there is no section [limit], did you mean limits?"),
+            ("limits.message_bytes_max = 10\nlisten", ":2: "),
+        ] {
+            file.write(text);
+            child.signal(libc::SIGHUP);
+            let line = child.log_line(&["ERROR", "everything stays as it is"]);
+            assert!(line.contains(&format!("{}{fault}", file.path())), "{line}");
+            assert_eq!(publish(&child), 200);
+        }
+        fs::remove_file(&file.0).unwrap();
+        child.signal(libc::SIGHUP);
+        child.log_line(&["ERROR", "everything stays as it is", "cannot be read"]);
+        file.write("limits.message_bytes_max = 100\n");
+        child.signal(libc::SIGHUP);
+        child.log_line(&["nothing changed"]);
+        assert_eq!(publish(&child), 200);
+        child.signal(libc::SIGTERM);
+        assert_eq!(child.wait().code(), Some(0));
+    }
+
+    fn what_needs_a_restart_is_said(driver) {
+        let file = TempFile::new(&format!("restart-{driver:?}"), "");
+        let mut child = Child::start(driver, &["--config", file.path(), "--close-timeout", "1 s"]);
+        file.write("workers = 100\n[limits]\nclose_timeout = '9 s'\nmessage_bytes_max = 10\n");
+        for _ in 0..2 {
+            child.signal(libc::SIGHUP);
+            child.log_line(&["WARN", "until the server is started again", "workers", "one per core", "100"]);
+        }
+        wait_until("what may change did", || publish(&child) == 413);
+        child.signal(libc::SIGTERM);
+        let log = child.whole_log();
+        assert!(!log.iter().any(|line| line.contains("close_timeout")), "the flag stands: {log:?}");
+    }
+
+    fn levels_of_rooms_change_with_a_reload(driver) {
+        let file = TempFile::new(&format!("levels-{driver:?}"), "log.level = 'info'\n");
+        let mut child = Child::start(driver, &["--config", file.path()]);
+        assert_eq!(Client::connect(child.edge()).get("/before").status, 404);
+        file.write("log.level = 'info,transport=debug'\n");
+        child.signal(libc::SIGHUP);
+        child.log_line(&["a setting changed", "log.level", "info,transport=debug"]);
+        assert_eq!(Client::connect(child.edge()).get("/after").status, 404);
+        child.log_line(&["DEBUG", "not_found", "an HTTP request is refused"]);
+        child.signal(libc::SIGTERM);
+        let log = child.whole_log();
+        assert_eq!(log.iter().filter(|line| line.contains("not_found")).count(), 1, "{log:?}");
+        assert!(!log.iter().any(|line| line.contains("a connection ends")), "{log:?}");
+    }
+
+    fn a_flood_of_faults_leaves_few_lines_and_each_is_json(driver) {
+        const REQUESTS: usize = 400;
+        let arguments = ["--log-format", "json", "--log-level", "debug", "--workers", "1"];
+        let mut child = Child::start(driver, &arguments);
+        let began = Instant::now();
+        for _ in 0..REQUESTS {
+            assert_eq!(Client::connect(child.edge()).get("/nowhere").status, 404);
+        }
+        child.log_line(&["left out", "an HTTP request is refused: not_found"]);
+        let seconds = began.elapsed().as_secs() as usize + 1;
+        child.signal(libc::SIGTERM);
+        let lines: Vec<Value> =
+            child.whole_log().iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+        for line in &lines {
+            for field in ["timestamp", "level", "message", "target"] {
+                assert!(line[field].is_string(), "{line}");
+            }
+        }
+        let refused = lines.iter().filter(|line| line["cause"] == "not_found").count();
+        let written = LOG_LINES_PER_SECOND_MAX as usize;
+        assert!((written..=(seconds + 1) * written).contains(&refused), "{refused} in {seconds} s");
+        let left_out = lines.iter().filter(|line| line["message"].as_str().unwrap().contains("left out"));
+        let left_out: u64 = left_out.map(|line| line["lines"].as_u64().unwrap()).sum();
+        assert!(left_out > 0 && refused + left_out as usize <= 2 * REQUESTS, "{refused} and {left_out}");
+        // The server's own lines are not among those that were left out.
+        for message in ["serving", "stopping", "shutting down"] {
+            assert!(lines.iter().any(|line| line["message"] == message), "{message}: {lines:?}");
+        }
+    }
+
+    fn each_end_of_a_connection_has_a_line_with_its_cause(driver) {
+        let arguments = ["--log-level", "debug", "--handshake-timeout", "200 ms", "--workers", "1"];
+        let mut child = Child::start(driver, &arguments);
+        let mut faulty = WebSocket::connect(child.edge(), "/ws");
+        faulty.client.send([0xFF, 0x80]);
+        faulty.expect_close(1002);
+        child.log_line(&["a WebSocket frame is refused", "cause="]);
+        child.log_line(&["a connection ends", "cause=\"bad request\"", "worker=0"]);
+        let mut polite = WebSocket::connect(child.edge(), "/ws");
+        polite.send_close(1000);
+        child.log_line(&["a connection ends", "cause=\"connection closed\""]);
+        let silent = Client::connect(child.edge());
+        child.log_line(&["a connection ends", "cause=\"stale\""]);
+        let mut commands = Client::connect(child.commands());
+        commands.send("nonsense\n");
+        child.log_line(&["a command is refused", "cause=\"bad request\""]);
+        drop(silent);
+    }
+}
+
+#[test]
+fn a_log_that_is_off_says_nothing() {
+    let mut child = Child::start(fantail::config::DriverChoice::Epoll, &["--log-level", "off"]);
+    assert_eq!(Client::connect(child.edge()).get("/nowhere").status, 404);
+    child.signal(libc::SIGTERM);
+    child.wait();
+    assert_eq!(child.whole_log(), Vec::<String>::new());
 }

@@ -64,6 +64,7 @@ impl World {
                     mesh,
                     counters: counters.clone(),
                     stop: stop.clone(),
+                    configs: std::sync::mpsc::channel().1,
                     open: open.clone(),
                     open_max: CONNECTIONS_MAX,
                     steps: Arc::new(AtomicUsize::new(0)),

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use fantail::config::DriverChoice;
@@ -15,6 +16,9 @@ pub struct Child {
     child: std::process::Child,
     /// Where it serves, in the order that it says.
     pub addresses: Vec<SocketAddr>,
+    /// The lines of its log, as they come.
+    log: Receiver<String>,
+    seen: Vec<String>,
 }
 
 /// How a program ended.
@@ -60,7 +64,36 @@ impl Child {
                 break;
             }
         }
-        Self { child, addresses }
+        let (sender, log) = channel();
+        let errors = BufReader::new(child.stderr.take().expect("piped"));
+        std::thread::spawn(move || {
+            // Ends with the program, or with the test.
+            errors.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
+        });
+        Self { child, addresses, log, seen: Vec::new() }
+    }
+
+    /// The next line of its log that has these words in it; what comes before is passed over.
+    #[track_caller]
+    pub fn log_line(&mut self, words: &[&str]) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(line) = self.log.recv_timeout(left) else {
+                panic!("{words:?} is not in the log");
+            };
+            self.seen.push(line.clone());
+            if words.iter().all(|word| line.contains(word)) {
+                return line;
+            }
+        }
+    }
+
+    /// Every line of its log from the start to its end.
+    pub fn whole_log(mut self) -> Vec<String> {
+        self.wait();
+        self.seen.extend(self.log.iter());
+        std::mem::take(&mut self.seen)
     }
 
     /// HTTP and WebSocket.
@@ -123,9 +156,9 @@ impl Drop for Child {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let mut log = String::new();
-            self.child.stderr.as_mut().map(|pipe| pipe.read_to_string(&mut log));
-            eprintln!("the program ended by itself: {ended_by_itself:?}; its log: {log}");
+            self.seen.extend(self.log.iter());
+            let log = self.seen.join("\n");
+            eprintln!("the program ended by itself: {ended_by_itself:?}; its log:\n{log}");
         }
     }
 }

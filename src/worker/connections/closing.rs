@@ -1,5 +1,7 @@
 //! How connections end: Open → Closing → Dead, politely or at once.
 
+use tracing::{debug, info};
+
 use crate::buffer::Segment;
 use crate::connection::{Connection, Stage};
 use crate::driver::Close;
@@ -103,6 +105,12 @@ impl Connections {
 
     pub(super) fn leave_hub(&mut self, index: u32, reason: CloseReason) {
         self.counters.closed[reason as usize].add(1);
+        let (worker, cause) = (self.settings.hub.worker.0, reason.label());
+        if reason == CloseReason::SlowConsumer {
+            info!(cause, worker, connection = index, "a connection ends");
+        } else {
+            debug!(cause, worker, connection = index, "a connection ends");
+        }
         let connection = self.table.at(index);
         if std::mem::take(&mut connection.has_session) {
             let session = SessionId { index, generation: connection.generation };

@@ -5,9 +5,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::buffer::QueueArena;
+use crate::config::Config;
 use crate::config::limits::{
     DELIVERY_COST_BYTES, DELIVERY_COST_PER_TURN_MAX, REQUESTS_PER_TURN_MAX,
     WRITTEN_BYTES_PER_TURN_MAX,
@@ -48,6 +50,7 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Connections {
     settings: WorkerSettings,
+    configs: Receiver<Arc<Config>>,
     table: Table,
     hub: Hub,
     queues: QueueArena,
@@ -117,8 +120,22 @@ impl Connections {
             all_counters: parts.counters,
             open: parts.open,
             open_max: parts.open_max,
+            configs: parts.configs,
             settings,
         }
+    }
+
+    /// Takes what may change from the configuration that came last, if one came. Deadlines that are set already stay.
+    pub fn reconfigure(&mut self) {
+        if let Some(config) = self.configs.try_iter().last() {
+            self.settings.reconfigure(&config);
+            self.hub.set_subscriptions_max(self.settings.hub.subscriptions_max);
+        }
+    }
+
+    /// Time that shutting down may take.
+    pub fn shutdown_timeout(&self) -> Duration {
+        self.settings.shutdown_timeout
     }
 
     /// Open and closing connections.

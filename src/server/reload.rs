@@ -1,0 +1,123 @@
+//! SIGHUP: settings are read again, and what may change does.
+
+use tracing::{error, info, warn};
+
+use crate::config::{Config, ConfigError, SETTINGS, Setting, Sources};
+
+use super::Controls;
+use super::log::Log;
+
+/// The settings of a server and where they come from.
+#[derive(Debug)]
+pub struct Reloader {
+    sources: Sources,
+    running: Config,
+    log: Log,
+}
+
+/// A setting that is not what it was.
+#[derive(Debug)]
+struct Change {
+    setting: &'static Setting,
+    from: String,
+    to: String,
+}
+
+impl Reloader {
+    /// For a server that runs with `running`, which was read from `sources`.
+    pub fn new(sources: Sources, running: Config, log: Log) -> Self {
+        Self { sources, running, log }
+    }
+
+    /// Reads the sources again and hands over what may change. If they are at fault, everything stays as it is.
+    pub(super) fn reload(&mut self, controls: &Controls) {
+        let loaded = self.sources.load();
+        let merged = loaded.and_then(|loaded| merge(&self.running, &loaded.config));
+        let (config, changes) = match merged {
+            Ok(merged) => merged,
+            Err(ConfigError(faults)) => {
+                for fault in faults.lines() {
+                    error!(cause = fault, "settings are not reloaded, everything stays as it is");
+                }
+                return;
+            }
+        };
+        self.log.set_levels(config.log_levels);
+        controls.reconfigure(&config);
+        self.running = config;
+        if changes.is_empty() {
+            info!("settings were reloaded: nothing changed");
+        }
+        for Change { setting, from, to } in changes {
+            let cause = setting.name;
+            if setting.is_reloadable {
+                info!(cause, from, to, "a setting changed");
+            } else {
+                warn!(
+                    cause,
+                    from, to, "a setting stays as it is until the server is started again"
+                );
+            }
+        }
+    }
+}
+
+/// What runs from now on, and all that is wanted otherwise.
+fn merge(running: &Config, wanted: &Config) -> Result<(Config, Vec<Change>), ConfigError> {
+    let mut merged = running.clone();
+    let mut changes = Vec::new();
+    for setting in SETTINGS {
+        let (from, to) = (setting.shown(running), setting.shown(wanted));
+        if from == to {
+            continue;
+        }
+        if setting.is_reloadable {
+            setting.copy(wanted, &mut merged);
+        }
+        changes.push(Change { setting, from, to });
+    }
+    merged.check()?;
+    Ok((merged, changes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn config(change: impl FnOnce(&mut Config)) -> Config {
+        let mut config =
+            Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Config::default() };
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn what_may_change_does_and_all_else_is_told() {
+        let running = config(|config| config.workers = Some(2));
+        let wanted = config(|config| {
+            config.close_timeout = Duration::from_secs(1);
+            config.listen.clear();
+            config.insecure = true;
+        });
+        let (merged, changes) = merge(&running, &wanted).unwrap();
+        assert_eq!(merged.close_timeout, Duration::from_secs(1));
+        assert_eq!((merged.workers, merged.listen.len(), merged.insecure), (Some(2), 1, false));
+        let changes: Vec<_> = changes
+            .iter()
+            .map(|change| (change.setting.name, change.from.as_str(), change.to.as_str()))
+            .collect();
+        let no_address = "127.0.0.1:8000 if there is no other address";
+        assert_eq!(
+            changes,
+            [
+                ("listen", "127.0.0.1:0", no_address),
+                ("workers", "2", "one per core"),
+                ("insecure", "false", "true"),
+                ("limits.close_timeout", "5 s", "1 s"),
+            ]
+        );
+        assert!(merge(&merged, &merged).unwrap().1.is_empty());
+    }
+}
