@@ -281,10 +281,13 @@ fn read_environment(
             // FANTAIL_PORT. What is nearly one of ours is a slip.
             let all = known.iter().map(|(variable, _)| variable.as_str()).chain([FILE_VARIABLE]);
             let word = |name| str::strip_prefix(name, VARIABLE_PREFIX).unwrap_or(name);
-            match nearest(word(&name), all.map(word)) {
-                Some(near) => faults.push(format!(
-                    "{name}: there is no such setting, did you mean {VARIABLE_PREFIX}{near}?"
-                )),
+            let near = named_like_a_flag(word(&name)).or_else(|| {
+                nearest(word(&name), all.map(word)).map(|near| format!("{VARIABLE_PREFIX}{near}"))
+            });
+            match near {
+                Some(near) => {
+                    faults.push(format!("{name}: there is no such setting, did you mean {near}?"));
+                }
                 None => strangers.push(name),
             }
             continue;
@@ -299,6 +302,14 @@ fn read_environment(
         given.push(Given { setting, texts, origin: Origin::Environment(name) });
     }
     strangers
+}
+
+/// The variable of the setting whose flag is written like this. Flags of one word prove nothing: FANTAIL_ECHO may be
+/// anyone's.
+fn named_like_a_flag(word: &str) -> Option<String> {
+    let flag = word.to_ascii_lowercase().replace('_', "-");
+    let setting = SETTINGS.iter().find(|setting| setting.flag == flag && flag.contains('-'))?;
+    Some(setting.variable())
 }
 
 impl fmt::Display for Origin {

@@ -112,16 +112,17 @@ fn an_empty_variable_is_none_and_strangers_are_no_fault() {
         ("FANTAIL_CONFIG", "somewhere"),
         ("FANTAIL_PORT", "tcp://10.0.0.1:80"),
         ("FANTAIL_SERVICE_HOST", "10.0.0.1"),
+        ("FANTAIL_ECHO", "1"),
     ];
     let loaded = load("", &environment, &[]).unwrap();
     assert_eq!(loaded.config.workers, None);
-    assert_eq!(loaded.strangers, ["FANTAIL_PORT", "FANTAIL_SERVICE_HOST"]);
+    assert_eq!(loaded.strangers, ["FANTAIL_PORT", "FANTAIL_SERVICE_HOST", "FANTAIL_ECHO"]);
 }
 
 #[test]
 fn a_fault_says_where_it_is_and_what_would_be_right() {
     type Pairs<'a> = &'a [(&'a str, &'a str)];
-    let faults: [(&str, Pairs<'_>, Pairs<'_>, &str); 21] = [
+    let faults: [(&str, Pairs<'_>, Pairs<'_>, &str); 22] = [
         ("\nworkers = 129", &[], &[], "f.toml:2: workers is 129; it must be from 1 to 128"),
         (
             "workers = \"many\"",
@@ -176,6 +177,12 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
             &[("FANTAIL_WORKERS", "0")],
             &[],
             "FANTAIL_WORKERS: workers is 0; it must be from 1 to 128",
+        ),
+        (
+            "",
+            &[("FANTAIL_CLOSE_TIMEOUT", "1")],
+            &[],
+            "FANTAIL_CLOSE_TIMEOUT: there is no such setting, did you mean FANTAIL_LIMITS_CLOSE_TIMEOUT?",
         ),
         (
             "",
