@@ -52,6 +52,24 @@ pub const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
 /// Subscriptions of one client that any setting may allow: finding one walks them.
 pub const SUBSCRIPTIONS_CEILING: u64 = 4096;
 
+/// Namespaces of one configuration.
+pub const NAMESPACES_MAX: usize = 256;
+
+/// Publications of one channel that any setting may keep: forgetting them at once takes a few milliseconds.
+pub const HISTORY_SIZE_CEILING: u32 = 65_536;
+
+/// Publications of one channel that any setting may keep for subscribers that lag.
+pub const BACKLOG_CEILING: u32 = 65_536;
+
+/// Publications in one answer, of a history or of a recovery.
+pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;
+
+/// Clients named in one answer.
+pub const PRESENCE_LIST_MAX: u32 = 1000;
+
+/// Channels named in one answer.
+pub const CHANNELS_LIST_MAX: usize = 10_000;
+
 /// Connections accepted on one listener in one turn.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
 

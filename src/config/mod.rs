@@ -19,6 +19,7 @@ use std::time::Duration;
 pub mod limits;
 mod load;
 mod log_levels;
+mod namespaces;
 mod nearest;
 mod setting;
 mod settings;
@@ -26,6 +27,7 @@ mod units;
 
 pub use load::{FILE_VARIABLE, Given, Loaded, Origin, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};
+pub use namespaces::{ChannelOptions, Delivery, NamespaceId, Namespaces};
 pub use setting::{Kind, Setting};
 pub use settings::{SETTINGS, markdown};
 
@@ -74,6 +76,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_levels: LogLevels,
+    /// What channels do.
+    pub namespaces: Namespaces,
 }
 
 /// What delimits commands and replies on a raw TCP connection.
@@ -154,6 +158,7 @@ impl Default for Config {
             shutdown_timeout: Duration::from_secs(10),
             log_format: LogFormat::Text,
             log_levels: LogLevels::all(LogLevel::Info),
+            namespaces: Namespaces::default(),
         }
     }
 }

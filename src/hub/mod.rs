@@ -186,7 +186,7 @@ impl Hub {
     /// Does what a session asks.
     pub fn handle(&mut self, session: SessionId, request: Request, out: &mut VecDeque<Output>) {
         match request {
-            Request::Subscribe { ticket, channel } => {
+            Request::Subscribe { ticket, channel, .. } => {
                 self.subscribe(session, ticket, channel, out);
             }
             Request::Unsubscribe { ticket, channel } => {
@@ -198,13 +198,13 @@ impl Hub {
                             refuse(session, Some(ticket), Refusal::Withdrawn, out);
                         }
                         self.remove(subscription, out);
-                        Reply::Unsubscribed
+                        Reply::Unsubscribed { channel }
                     }
                     None => Reply::Refused(Refusal::NotSubscribed),
                 };
                 out.push_back(Output::Reply { session, ticket, reply });
             }
-            Request::Publish { ticket, channel, payload } => {
+            Request::Publish { ticket, channel, payload, .. } => {
                 let channel = channel.or_else(|| self.first_channel(session));
                 let Some(channel) = channel else {
                     refuse(session, ticket, Refusal::NotSubscribed, out);
@@ -215,6 +215,13 @@ impl Hub {
                 let to = self.home_of(&channel);
                 let message = HubMessage::Publish { channel, payload, receipt };
                 out.push_back(Output::Send { to, message });
+            }
+            Request::History { ticket, .. }
+            | Request::HistoryRemove { ticket, .. }
+            | Request::Presence { ticket, .. }
+            | Request::Channels { ticket, .. }
+            | Request::Control { ticket, .. } => {
+                refuse(session, Some(ticket), Refusal::NotAvailable, out);
             }
         }
     }
@@ -350,7 +357,7 @@ impl Hub {
             out.push_back(Output::Reply {
                 session,
                 ticket,
-                reply: Reply::Subscribed { channel, position },
+                reply: Reply::Subscribed { channel, position, recoverable: false, recovery: None },
             });
         } else {
             local.wait(subscription, &mut self.subscriptions);
@@ -387,7 +394,12 @@ impl Hub {
             local.unlink(subscription, &mut self.subscriptions);
             local.join(subscription, &mut self.subscriptions);
             let session = self.sessions.id(self.subscriptions[subscription as usize].session);
-            let reply = Reply::Subscribed { channel: channel.clone(), position };
+            let reply = Reply::Subscribed {
+                channel: channel.clone(),
+                position,
+                recoverable: false,
+                recovery: None,
+            };
             out.push_back(Output::Reply { session, ticket, reply });
         }
     }

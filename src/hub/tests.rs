@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
-use crate::message::PayloadKind;
+use crate::message::{Actor, PayloadKind};
 
 /// Splitmix64: enough to choose what happens next.
 struct Dice(u64);
@@ -75,7 +75,7 @@ impl Mesh {
                     self.queues.entry((worker, to)).or_default().push_back(message);
                 }
                 Output::Reply { session, ticket, reply } => {
-                    if let Reply::Subscribed { channel, position } = &reply {
+                    if let Reply::Subscribed { channel, position, .. } = &reply {
                         let key = (worker, session.index, channel.to_string());
                         let view = View { position: *position, offsets: Vec::new() };
                         assert!(self.seen.live.insert(key, view).is_none());
@@ -164,11 +164,11 @@ fn session(index: u32) -> SessionId {
 }
 
 fn payload(bytes: &'static [u8]) -> Payload {
-    Payload { kind: PayloadKind::Text, bytes: Bytes::from_static(bytes) }
+    Payload::new(PayloadKind::Text, Bytes::from_static(bytes))
 }
 
 fn subscribe(name: &str) -> Request {
-    Request::Subscribe { ticket: Ticket(9), channel: channel(name) }
+    Request::Subscribe { ticket: Ticket(9), channel: channel(name), since: None }
 }
 
 fn unsubscribe(name: &str) -> Request {
@@ -180,6 +180,8 @@ fn publish(name: &str) -> Request {
         ticket: Some(Ticket(7)),
         channel: Some(channel(name)),
         payload: payload(b"x"),
+        by: Actor::Client,
+        idempotency_key: None,
     }
 }
 
@@ -187,11 +189,16 @@ fn publish(name: &str) -> Request {
 fn with_ticket(request: Request, number: u32) -> Request {
     let ticket = Ticket(number);
     match request {
-        Request::Subscribe { channel, .. } => Request::Subscribe { ticket, channel },
+        Request::Subscribe { channel, since, .. } => Request::Subscribe { ticket, channel, since },
         Request::Unsubscribe { channel, .. } => Request::Unsubscribe { ticket, channel },
-        Request::Publish { channel, payload, .. } => {
-            Request::Publish { ticket: Some(ticket), channel, payload }
-        }
+        Request::Publish { channel, payload, .. } => Request::Publish {
+            ticket: Some(ticket),
+            channel,
+            payload,
+            by: Actor::Client,
+            idempotency_key: None,
+        },
+        other => other,
     }
 }
 
@@ -380,9 +387,19 @@ fn a_batch_is_bounded_in_count_and_bytes() {
     mesh.settle();
     let mut sizes = |count: usize, bytes: usize| {
         for _ in 0..count {
-            let payload = Payload { kind: PayloadKind::Binary, bytes: Bytes::from(vec![0; bytes]) };
+            let payload = Payload::new(PayloadKind::Binary, vec![0; bytes]);
             let channel = Some(channel("a"));
-            mesh.request(0, session(0), Request::Publish { ticket: None, channel, payload });
+            mesh.request(
+                0,
+                session(0),
+                Request::Publish {
+                    ticket: None,
+                    channel,
+                    payload,
+                    by: Actor::Client,
+                    idempotency_key: None,
+                },
+            );
         }
         while mesh.step(0, 0) {}
         let mut sizes = Vec::new();
@@ -404,8 +421,13 @@ fn a_batch_is_bounded_in_count_and_bytes() {
 fn a_publish_without_a_channel_goes_to_the_first_one_or_is_refused() {
     let mut mesh = Mesh::new(1, 8);
     mesh.hubs[0].open(session(0));
-    let request =
-        || Request::Publish { ticket: Some(Ticket(1)), channel: None, payload: payload(b"x") };
+    let request = || Request::Publish {
+        ticket: Some(Ticket(1)),
+        channel: None,
+        payload: payload(b"x"),
+        by: Actor::Client,
+        idempotency_key: None,
+    };
     mesh.request(0, session(0), request());
     assert_eq!(mesh.seen.replies.pop().unwrap().3, Reply::Refused(Refusal::NotSubscribed));
     mesh.request(0, session(0), subscribe("first"));

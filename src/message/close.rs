@@ -52,6 +52,12 @@ close_reasons! {
     HandshakeTimeout => 1008, 3502, "stale";
     /// More subscriptions than allowed.
     SubscriptionsExhausted => 1008, 3505, "channel limit";
+    /// The server API ended it; the client may come back.
+    ForcedToReconnect => 1012, 3004, "force reconnect";
+    /// The server API ended it for good.
+    Forced => 1008, 3503, "force disconnect";
+    /// Memory is nearly used up, and this client's queue was among the largest, or it came last.
+    Overloaded => 1013, 3003, "overloaded";
     /// An HTTP exchange that ends its connection.
     HttpDone => 1000, 3000, "http done";
 }

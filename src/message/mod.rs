@@ -10,11 +10,15 @@
 //! **Must not know.** Any other room.
 
 mod channel_name;
+mod client;
 mod close;
 mod publication;
 mod request;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
+pub use client::{ClientName, ClientNameError, SessionId, WorkerId};
 pub use close::CloseReason;
-pub use publication::{Epoch, Payload, PayloadKind, Position, Publication};
-pub use request::{Refusal, Reply, Request, SessionId, Ticket, WorkerId};
+pub use publication::{Epoch, Payload, PayloadKind, Position, PositionError, Publication};
+pub use request::{
+    Actor, Control, HistoryQuery, Publications, Recovery, Refusal, Reply, Request, Ticket,
+};

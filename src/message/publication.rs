@@ -1,18 +1,28 @@
 //! What a channel carries.
 
 use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::ChannelName;
 
-/// What a publisher said its bytes are.
+/// What a publication's bytes are, settled once when it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadKind {
-    /// UTF-8; perhaps JSON.
+    /// A JSON value.
+    Json,
+    /// Other UTF-8.
     Text,
     /// Anything.
     Binary,
+    /// No publication but the news that a client subscribed: the client as a JSON object. It has no number of its own.
+    Join,
+    /// The news that a client left, likewise.
+    Leave,
+    /// The news that publications before this place were dropped: their number in decimal.
+    Gap,
 }
 
 /// The bytes of a publication.
@@ -22,13 +32,17 @@ pub struct Payload {
     pub kind: PayloadKind,
     /// The bytes; shared by reference between workers.
     pub bytes: Bytes,
+    /// The type of event that it is, for clients that tell events apart (SSE's `event:`). 1..=255 bytes without line
+    /// ends.
+    pub event: Option<Arc<str>>,
 }
 
 /// Which life of a channel's stream an offset belongs to. Two lives of one channel have different epochs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Written as eight hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u32);
 
-/// A place in a channel's stream.
+/// A place in a channel's stream. Written as `OFFSET:EPOCH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Which life of the stream.
@@ -37,8 +51,12 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// The text is not an epoch or a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PositionError;
+
 /// An item of a channel, numbered by the channel's home worker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
     /// Where it was published.
     pub channel: ChannelName,
@@ -48,8 +66,69 @@ pub struct Publication {
     pub payload: Payload,
 }
 
+impl Payload {
+    /// A payload without a type of event.
+    pub fn new(kind: PayloadKind, bytes: impl Into<Bytes>) -> Self {
+        Self { kind, bytes: bytes.into(), event: None }
+    }
+}
+
+impl PayloadKind {
+    /// Whether this is news about the channel rather than a publication.
+    pub fn is_news(self) -> bool {
+        matches!(self, PayloadKind::Join | PayloadKind::Leave | PayloadKind::Gap)
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{:08x}", self.0)
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        let is_hex = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let epoch = u32::from_str_radix(text, 16).ok().filter(|_| is_hex);
+        epoch.map(Epoch).ok_or(PositionError)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}", self.offset, self.epoch)
+    }
+}
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        let (offset, epoch) = text.split_once(':').ok_or(PositionError)?;
+        if !offset.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(PositionError);
+        }
+        let offset = offset.parse().map_err(|_| PositionError)?;
+        Ok(Self { epoch: epoch.parse()?, offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_as_it_is_written() {
+        let position = Position { epoch: Epoch(0xab), offset: 17 };
+        assert_eq!(position.to_string(), "17:000000ab");
+        assert_eq!("17:000000ab".parse(), Ok(position));
+        for bad in
+            ["", ":", "17", "17:", "17:ab", ":000000ab", "-1:000000ab", "+1:000000ab", "1:0000-0ab"]
+        {
+            assert_eq!(bad.parse::<Position>(), Err(PositionError), "{bad}");
+        }
+        assert_eq!("99999999999999999999:000000ab".parse::<Position>(), Err(PositionError));
     }
 }

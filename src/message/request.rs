@@ -1,25 +1,15 @@
 //! What sessions ask of the hub, and what they are answered.
 
-use super::{ChannelName, Payload, Position};
+use std::sync::Arc;
 
-/// A worker of this server, dense from 0.
+use super::{ChannelName, ClientName, CloseReason, Payload, Position, Publication};
+
+/// Ties a reply to its request. The client's number where its protocol has one; 0 is what nobody asked for: a reply
+/// with it tells what the server API did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerId(pub u16);
-
-/// A client's identity within its worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SessionId {
-    /// Dense from 0, used again after the session's end.
-    pub index: u32,
-    /// Tells it from earlier sessions of that index.
-    pub generation: u32,
-}
-
-/// Ties a reply to its request. The client's number where its protocol has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u32);
 
-/// What a client asks of the hub.
+/// What a client, or the server API, asks of the hub.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Receive a channel.
@@ -28,6 +18,8 @@ pub enum Request {
         ticket: Ticket,
         /// Which.
         channel: ChannelName,
+        /// The last publication that the client has seen: it wants what followed. `None` begins now.
+        since: Option<Position>,
     },
     /// Receive it no more.
     Unsubscribe {
@@ -44,7 +36,95 @@ pub enum Request {
         channel: Option<ChannelName>,
         /// What.
         payload: Payload,
+        /// Whose right it is.
+        by: Actor,
+        /// Within five minutes, a second publication of this key is answered as the first was, and not delivered.
+        idempotency_key: Option<Arc<str>>,
     },
+    /// Read what a channel keeps.
+    History {
+        /// Answered with [`Reply::History`] or [`Reply::Refused`].
+        ticket: Ticket,
+        /// Which.
+        channel: ChannelName,
+        /// What of it.
+        query: HistoryQuery,
+        /// Whose right it is.
+        by: Actor,
+    },
+    /// Forget what a channel keeps; its offsets go on.
+    HistoryRemove {
+        /// Answered with [`Reply::Done`] or [`Reply::Refused`].
+        ticket: Ticket,
+        /// Which.
+        channel: ChannelName,
+    },
+    /// Who is subscribed to a channel.
+    Presence {
+        /// Answered with [`Reply::Presence`] or [`Reply::Refused`].
+        ticket: Ticket,
+        /// Which.
+        channel: ChannelName,
+        /// Clients to name; 0 asks for their number only.
+        list_max: u32,
+        /// Whose right it is.
+        by: Actor,
+    },
+    /// Channels with subscribers.
+    Channels {
+        /// Answered with [`Reply::Channels`].
+        ticket: Ticket,
+        /// A name in which each `*` stands for any bytes; empty for all.
+        pattern: Arc<str>,
+    },
+    /// Do something with another client.
+    Control {
+        /// Answered with [`Reply::Done`], also where there is no such client.
+        ticket: Ticket,
+        /// Whom.
+        client: ClientName,
+        /// What.
+        control: Control,
+    },
+}
+
+/// Whose right counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// A client's: what its channel's options allow.
+    Client,
+    /// The server API's: everything.
+    Server,
+}
+
+/// What the server API does with a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Subscribes it.
+    Subscribe {
+        /// To what.
+        channel: ChannelName,
+        /// From where.
+        since: Option<Position>,
+    },
+    /// Ends its subscription.
+    Unsubscribe {
+        /// Of what.
+        channel: ChannelName,
+    },
+    /// Ends its connection.
+    Disconnect(CloseReason),
+}
+
+/// What of a channel's history is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct HistoryQuery {
+    /// What follows this position, or with `reverse`, what came before it.
+    pub since: Option<Position>,
+    /// Publications at most; 0 asks for the position only, `None` for as many as one answer may have.
+    pub limit: Option<u32>,
+    /// The newest first.
+    pub reverse: bool,
 }
 
 /// What a client is answered.
@@ -56,16 +136,57 @@ pub enum Reply {
         channel: ChannelName,
         /// Where its stream stood.
         position: Position,
+        /// Whether the channel keeps what a client that comes back will want.
+        recoverable: bool,
+        /// To a request with a position: what was missed.
+        recovery: Option<Recovery>,
     },
     /// Nothing of the channel will be delivered any more.
-    Unsubscribed,
+    Unsubscribed {
+        /// Of which.
+        channel: ChannelName,
+    },
     /// The publication was accepted and has this place in its stream.
     Published {
         /// Its place.
         position: Position,
     },
+    /// What a channel keeps.
+    History {
+        /// Where its stream stands.
+        position: Position,
+        /// In the order asked for.
+        publications: Publications,
+    },
+    /// Who is subscribed.
+    Presence {
+        /// Some of them, as many as were asked for.
+        clients: Vec<ClientName>,
+        /// All of them.
+        client_count: u64,
+    },
+    /// Channels with subscribers.
+    Channels {
+        /// Each with its subscribers; in no order.
+        channels: Vec<(ChannelName, u64)>,
+    },
+    /// It was done.
+    Done,
     /// It was not done.
     Refused(Refusal),
+}
+
+/// Publications that are shared, not copied.
+pub type Publications = Arc<[Arc<Publication>]>;
+
+/// What a subscriber that named a position missed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// Whether this is everything since that position. If not, `publications` is empty and the client starts anew
+    /// at the position it is told.
+    pub is_complete: bool,
+    /// In order.
+    pub publications: Publications,
 }
 
 /// Why a request was not done.
@@ -79,4 +200,14 @@ pub enum Refusal {
     SubscriptionsExhausted,
     /// The subscription was ended before it was made.
     Withdrawn,
+    /// The part of the name before its first `:` is no namespace of this server.
+    NamespaceUnknown,
+    /// The channel's options do not allow it to clients.
+    PermissionDenied,
+    /// The channel's options do not offer it.
+    NotAvailable,
+    /// The position is not one of this life of the channel, or what followed it is not kept any more.
+    PositionUnrecoverable,
+    /// Memory is nearly used up: later.
+    Overloaded,
 }

@@ -13,7 +13,7 @@ use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::message::{CloseReason, PayloadKind, Position, Publication};
+use crate::message::{CloseReason, Payload, PayloadKind, Position, Publication};
 
 /// What a client says.
 #[derive(Debug)]
@@ -50,6 +50,10 @@ pub enum Method<'a> {
 /// The error codes of the protocol that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {
+    /// The channel's namespace does not exist.
+    UnknownChannel,
+    /// Not allowed.
+    PermissionDenied,
     /// No such method.
     MethodNotFound,
     /// The session has the channel already.
@@ -60,28 +64,40 @@ pub enum CommandError {
     BadRequest,
     /// Not offered.
     NotAvailable,
+    /// Later, perhaps.
+    TooManyRequests,
+    /// The position is of another life of the channel, or too old.
+    UnrecoverablePosition,
 }
 
 impl CommandError {
     /// The code on the wire.
     pub fn code(self) -> u32 {
         match self {
+            CommandError::UnknownChannel => 102,
+            CommandError::PermissionDenied => 103,
             CommandError::MethodNotFound => 104,
             CommandError::AlreadySubscribed => 105,
             CommandError::LimitExceeded => 106,
             CommandError::BadRequest => 107,
             CommandError::NotAvailable => 108,
+            CommandError::TooManyRequests => 111,
+            CommandError::UnrecoverablePosition => 112,
         }
     }
 
     /// The message that goes with the code.
     pub fn message(self) -> &'static str {
         match self {
+            CommandError::UnknownChannel => "unknown channel",
+            CommandError::PermissionDenied => "permission denied",
             CommandError::MethodNotFound => "method not found",
             CommandError::AlreadySubscribed => "already subscribed",
             CommandError::LimitExceeded => "limit exceeded",
             CommandError::BadRequest => "bad request",
             CommandError::NotAvailable => "not available",
+            CommandError::TooManyRequests => "too many requests",
+            CommandError::UnrecoverablePosition => "unrecoverable position",
         }
     }
 }
@@ -242,24 +258,74 @@ pub fn write_disconnect(out: &mut Vec<u8>, reason: CloseReason) {
     );
 }
 
-/// A publication of a channel: JSON is embedded as it is, other text as a string, binary as base64.
+/// What text that was published is: settled once, so that no encoding has to look again.
+pub fn kind_of_text(text: &str) -> PayloadKind {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => PayloadKind::Json,
+        Err(_) => PayloadKind::Text,
+    }
+}
+
+/// What bytes that were published are.
+pub fn kind_of_bytes(bytes: &[u8]) -> PayloadKind {
+    simdutf8::basic::from_utf8(bytes).map_or(PayloadKind::Binary, kind_of_text)
+}
+
+/// A publication of a channel: JSON is embedded as it is, other text as a string, binary as base64. News has its own
+/// form.
 pub fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
     out.extend_from_slice(b"{\"push\":{\"channel\":");
     write_json(out, publication.channel.as_str());
-    out.extend_from_slice(b",\"pub\":{\"data\":");
-    let bytes = &publication.payload.bytes;
-    match (publication.payload.kind, std::str::from_utf8(bytes)) {
-        (PayloadKind::Text, Ok(text)) => match serde_json::from_str::<IgnoredAny>(text) {
-            // Line ends are only ever white space in JSON; as blanks, they cannot end a line of the transport.
-            Ok(_) => out.extend(bytes.iter().map(|byte| match byte {
-                b'\n' | b'\r' => b' ',
-                other => *other,
-            })),
-            Err(_) => write_json(out, text),
-        },
+    let end: &[u8] = match publication.payload.kind {
+        PayloadKind::Json | PayloadKind::Text | PayloadKind::Binary => {
+            out.extend_from_slice(b",\"pub\":");
+            write_item(out, publication);
+            b"}}"
+        }
+        PayloadKind::Join => {
+            out.extend_from_slice(b",\"join\":{\"info\":");
+            out.extend_from_slice(&publication.payload.bytes);
+            b"}}}"
+        }
+        PayloadKind::Leave => {
+            out.extend_from_slice(b",\"leave\":{\"info\":");
+            out.extend_from_slice(&publication.payload.bytes);
+            b"}}}"
+        }
+        PayloadKind::Gap => {
+            out.extend_from_slice(b",\"gap\":{\"dropped\":");
+            out.extend_from_slice(&publication.payload.bytes);
+            b"}}}"
+        }
+    };
+    out.extend_from_slice(end);
+}
+
+/// A publication as an object: data, offset, and the type of event as a tag.
+pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
+    out.extend_from_slice(b"{\"data\":");
+    write_data(out, &publication.payload);
+    put(out, format_args!(",\"offset\":{}", publication.position.offset));
+    if let Some(event) = &publication.payload.event {
+        out.extend_from_slice(b",\"tags\":{\"event\":");
+        write_json(out, &**event);
+        out.push(b'}');
+    }
+    out.push(b'}');
+}
+
+/// A payload as a JSON value on one line.
+pub fn write_data(out: &mut Vec<u8>, payload: &Payload) {
+    let bytes = &payload.bytes;
+    match (payload.kind, std::str::from_utf8(bytes)) {
+        // Line ends are only ever white space in JSON; as blanks, they cannot end a line of the transport.
+        (PayloadKind::Json, _) => out.extend(bytes.iter().map(|byte| match byte {
+            b'\n' | b'\r' => b' ',
+            other => *other,
+        })),
+        (PayloadKind::Text, Ok(text)) => write_json(out, text),
         _ => write_json(out, &STANDARD.encode(bytes)),
     }
-    put(out, format_args!(",\"offset\":{}}}}}}}", publication.position.offset));
 }
 
 const VERSION: &str = concat!("fantail ", env!("CARGO_PKG_VERSION"));
@@ -280,7 +346,7 @@ fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ChannelName, Epoch, Payload};
+    use crate::message::{ChannelName, Epoch};
 
     fn method(text: &str) -> Method<'_> {
         decode_command(text.as_bytes()).unwrap().method
@@ -341,7 +407,7 @@ mod tests {
         let publication = Publication {
             channel: ChannelName::new("a\"b").unwrap(),
             position: Position { epoch: Epoch(1), offset: 5 },
-            payload: Payload { kind, bytes: bytes.to_vec().into() },
+            payload: Payload::new(kind, bytes.to_vec()),
         };
         let mut out = Vec::new();
         write_publication(&mut out, &publication);
@@ -355,7 +421,7 @@ mod tests {
 
     #[test]
     fn payloads_are_embedded_by_kind() {
-        assert_eq!(pushed(PayloadKind::Text, b"{\"x\":\n [1,\r\n2]}"), r#"{"x":[1,2]}"#);
+        assert_eq!(pushed(PayloadKind::Json, b"{\"x\":\n [1,\r\n2]}"), r#"{"x":[1,2]}"#);
         assert_eq!(pushed(PayloadKind::Text, b"hello\nworld"), r#""hello\nworld""#);
         assert_eq!(pushed(PayloadKind::Text, b""), r#""""#);
         assert_eq!(pushed(PayloadKind::Binary, b"\xff\x00"), r#""/wA=""#);

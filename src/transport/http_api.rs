@@ -7,12 +7,13 @@ use bytes::Bytes;
 
 use super::{Context, LOBBY, Output, WebSocketService};
 use crate::message::{
-    ChannelName, CloseReason, Payload, PayloadKind, Position, Reply, Request, Ticket,
+    Actor, ChannelName, CloseReason, Payload, PayloadKind, Position, Reply, Request, Ticket,
 };
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, Response, parse_head, query_pairs,
     write_continue, write_error, write_fault,
 };
+use crate::protocol::json;
 use crate::protocol::websocket::handshake::{self, HandshakeFault};
 
 /// The requests of one connection.
@@ -134,7 +135,11 @@ impl HttpConversation {
                 self.answer("application/json", body.as_bytes(), context)
             }
             Reply::Refused(_) | Reply::Subscribed { .. } => self.count_subscription(context),
-            Reply::Unsubscribed => HttpFlow::Receive,
+            Reply::Unsubscribed { .. }
+            | Reply::History { .. }
+            | Reply::Presence { .. }
+            | Reply::Channels { .. }
+            | Reply::Done => HttpFlow::Receive,
         }
     }
 
@@ -264,13 +269,14 @@ impl HttpConversation {
             refuse_congested(exchange, context);
             return Ok(self.finish(exchange, context));
         }
-        let is_text = !is_binary && std::str::from_utf8(&bytes).is_ok();
-        let kind = if is_text { PayloadKind::Text } else { PayloadKind::Binary };
+        let kind = if is_binary { PayloadKind::Binary } else { json::kind_of_bytes(&bytes) };
         pending.awaits = Some(exchange);
         context.request(Request::Publish {
             ticket: Some(Ticket(0)),
             channel: Some(channel),
-            payload: Payload { kind, bytes: Bytes::from(bytes) },
+            payload: Payload::new(kind, Bytes::from(bytes)),
+            by: Actor::Client,
+            idempotency_key: None,
         });
         Ok(Next::Flow(HttpFlow::AwaitReply))
     }
@@ -350,7 +356,7 @@ impl HttpConversation {
         self.pending.get_or_insert_default().upgrade =
             Some(PendingUpgrade { key: upgrade.key.to_vec(), subscriptions_left: channels.len() });
         for channel in channels {
-            context.request(Request::Subscribe { ticket: Ticket(0), channel });
+            context.request(Request::Subscribe { ticket: Ticket(0), channel, since: None });
         }
         Ok(Next::Flow(HttpFlow::AwaitReply))
     }

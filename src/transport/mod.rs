@@ -17,7 +17,7 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::config::Config;
-use crate::message::{CloseReason, Request, SessionId, WorkerId};
+use crate::message::{ClientName, CloseReason, Request};
 use crate::protocol::http1::HeadLimits;
 use crate::protocol::websocket;
 
@@ -86,15 +86,6 @@ pub enum WireForm {
     CommandLine,
     /// The same behind its length.
     CommandLengthPrefixed,
-}
-
-/// A client's name on the wire: unique among those that are connected, and for long after.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientName {
-    /// Its worker.
-    pub worker: WorkerId,
-    /// Its session.
-    pub session: SessionId,
 }
 
 /// What all conversations of a worker share.

@@ -70,8 +70,10 @@ fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
     match form {
         WireForm::WebSocket => {
             let opcode = match publication.payload.kind {
-                PayloadKind::Text => OpCode::Text,
+                PayloadKind::Json | PayloadKind::Text => OpCode::Text,
                 PayloadKind::Binary => OpCode::Binary,
+                // Plain messages have no place for news.
+                PayloadKind::Join | PayloadKind::Leave | PayloadKind::Gap => return,
             };
             write_frame(out, opcode, &publication.payload.bytes);
         }
@@ -101,7 +103,7 @@ mod tests {
                 Arc::new(Publication {
                     channel: ChannelName::new("a").unwrap(),
                     position: Position { epoch: Epoch(1), offset },
-                    payload: Payload { kind: PayloadKind::Text, bytes: text.into() },
+                    payload: Payload::new(PayloadKind::Text, text),
                 })
             })
             .collect()

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{ClientName, Context, Flow, Output, WireForm};
+use super::{Context, Flow, Output, WireForm};
 use crate::config::Framing;
 use crate::message::{
-    ChannelName, CloseReason, Payload, PayloadKind, Refusal, Reply, Request, Ticket,
+    Actor, ChannelName, CloseReason, Payload, PayloadKind, Refusal, Reply, Request, Ticket,
 };
 use crate::protocol::json::{self, Command, CommandError, Method};
 use crate::protocol::length_prefix::{LengthPrefixDecoder, write_length_prefixed};
@@ -87,8 +87,12 @@ impl CommandConversation {
             Reply::Subscribed { position, .. } => {
                 said.write(|out| json::write_subscribed(out, id, *position));
             }
-            Reply::Unsubscribed => said.done(id, "unsubscribe"),
+            Reply::Unsubscribed { .. } => said.done(id, "unsubscribe"),
             Reply::Published { .. } => said.done(id, "publish"),
+            Reply::History { .. }
+            | Reply::Presence { .. }
+            | Reply::Channels { .. }
+            | Reply::Done => {}
         }
         Flow::Receive
     }
@@ -164,7 +168,11 @@ impl Said<'_, '_> {
             _ if !*is_connected => self.refuse(id, bad, Some("connect first")),
             Method::NotAvailable => self.refuse(id, CommandError::NotAvailable, None),
             Method::Subscribe(name) => {
-                self.request(id, &name, |channel| Request::Subscribe { ticket, channel });
+                self.request(id, &name, |channel| Request::Subscribe {
+                    ticket,
+                    channel,
+                    since: None,
+                });
             }
             Method::Unsubscribe(name) => {
                 self.request(id, &name, |channel| Request::Unsubscribe { ticket, channel });
@@ -174,7 +182,9 @@ impl Said<'_, '_> {
                 self.request(id, &name, |channel| Request::Publish {
                     ticket: Some(ticket),
                     channel: Some(channel),
-                    payload: Payload { kind: PayloadKind::Text, bytes },
+                    payload: Payload::new(PayloadKind::Json, bytes),
+                    by: Actor::Client,
+                    idempotency_key: None,
                 });
                 return true;
             }
@@ -183,8 +193,7 @@ impl Said<'_, '_> {
     }
 
     fn connect(&mut self, id: u32) {
-        let ClientName { worker, session } = self.context.client;
-        let client = format!("{:x}-{:x}-{:x}", worker.0, session.index, session.generation);
+        let client = self.context.client.to_string();
         let ping = self.context.settings.keepalive_interval;
         self.write(|out| json::write_connected(out, id, &client, ping.as_secs().max(1)));
         self.context.outputs.push(Output::Deadline(ping));
@@ -222,6 +231,11 @@ fn error_for(refusal: Refusal) -> (CommandError, Option<&'static str>) {
         Refusal::AlreadySubscribed => (CommandError::AlreadySubscribed, None),
         Refusal::NotSubscribed => (CommandError::BadRequest, Some("not subscribed")),
         Refusal::SubscriptionsExhausted => (CommandError::LimitExceeded, None),
+        Refusal::NamespaceUnknown => (CommandError::UnknownChannel, None),
+        Refusal::PermissionDenied => (CommandError::PermissionDenied, None),
+        Refusal::NotAvailable => (CommandError::NotAvailable, None),
+        Refusal::PositionUnrecoverable => (CommandError::UnrecoverablePosition, None),
+        Refusal::Overloaded => (CommandError::TooManyRequests, Some("memory is nearly used up")),
         Refusal::Withdrawn => (CommandError::BadRequest, Some("unsubscribed meanwhile")),
     }
 }

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::{Context, Flow};
-use crate::message::{CloseReason, Payload, PayloadKind, Refusal, Reply, Request};
+use crate::message::{Actor, CloseReason, Payload, PayloadKind, Refusal, Reply, Request};
+use crate::protocol::json;
 use crate::protocol::websocket::{
     Fault, Limits, Message, MessageDecoder, OpCode, write_close, write_frame,
 };
@@ -48,13 +49,13 @@ impl WebSocketConversation {
             };
             match message {
                 Message::Text(text) => {
-                    take(self.service, PayloadKind::Text, OpCode::Text, text, context);
+                    take(self.service, OpCode::Text, text, context);
                     if self.must_hold(context) {
                         return Flow::Hold(bytes.len());
                     }
                 }
                 Message::Binary(payload) => {
-                    take(self.service, PayloadKind::Binary, OpCode::Binary, payload, context);
+                    take(self.service, OpCode::Binary, payload, context);
                     if self.must_hold(context) {
                         return Flow::Hold(bytes.len());
                     }
@@ -123,18 +124,21 @@ impl WebSocketConversation {
     }
 }
 
-fn take(
-    service: WebSocketService,
-    kind: PayloadKind,
-    opcode: OpCode,
-    bytes: &[u8],
-    context: &mut Context<'_>,
-) {
+fn take(service: WebSocketService, opcode: OpCode, bytes: &[u8], context: &mut Context<'_>) {
     match service {
         WebSocketService::Echo => write_frame(context.out, opcode, bytes),
         WebSocketService::Publish => {
-            let payload = Payload { kind, bytes: Bytes::copy_from_slice(bytes) };
-            context.request(Request::Publish { ticket: None, channel: None, payload });
+            let kind = match opcode {
+                OpCode::Binary => PayloadKind::Binary,
+                _ => json::kind_of_bytes(bytes),
+            };
+            context.request(Request::Publish {
+                ticket: None,
+                channel: None,
+                payload: Payload::new(kind, Bytes::copy_from_slice(bytes)),
+                by: Actor::Client,
+                idempotency_key: None,
+            });
         }
     }
 }

@@ -4,8 +4,8 @@ use crate::buffer::SharedFrame;
 use crate::config::limits::TURN_SEGMENT_BYTES_MAX;
 use crate::connection::Connection;
 use crate::hub::{self, HubMessage};
-use crate::message::{Refusal, Reply, Request, SessionId, Ticket};
-use crate::transport::{ClientName, Context, Flow, Output};
+use crate::message::{ClientName, Refusal, Reply, Request, SessionId, Ticket};
+use crate::transport::{Context, Flow, Output};
 
 use super::{Connections, mark, socket_id};
 
@@ -81,7 +81,7 @@ impl Connections {
                 self.hub_outputs.push_back(hub::Output::Reply { session, ticket: *ticket, reply });
                 return;
             }
-            Request::Publish { .. } | Request::Subscribe { .. } | Request::Unsubscribe { .. } => {}
+            _ => {}
         }
         self.hub.handle(session, request, &mut self.hub_outputs);
     }
