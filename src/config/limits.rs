@@ -67,6 +67,24 @@ pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;
 /// Clients named in one answer.
 pub const PRESENCE_LIST_MAX: u32 = 1000;
 
+/// Answers on one worker that wait for parts of other workers.
+pub const GATHERS_MAX: usize = 1024;
+
+/// Channels looked at in one turn for an answer that names channels.
+pub const CHANNELS_LOOKED_AT_PER_TURN_MAX: usize = 16 * 1024;
+
+/// Comings and goings of one channel that are told at a time; of more than these, only the number of clients speaks.
+pub const NEWS_PER_CHANNEL_MAX: usize = 1000;
+
+/// Idempotency keys that one worker remembers.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+
+/// Histories that one worker ends in one turn because of their age or their memory.
+pub const OVERDUE_PER_TURN_MAX: usize = 64;
+
+/// Payload bytes that a laggard is given at a time, by one publication more at the most.
+pub const CATCH_UP_BYTES_MAX: usize = 64 * 1024;
+
 /// Channels named in one answer.
 pub const CHANNELS_LIST_MAX: usize = 10_000;
 

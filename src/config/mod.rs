@@ -76,6 +76,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_levels: LogLevels,
+    /// Bytes of all histories together; each worker has its share of them.
+    pub history_bytes_max: u64,
     /// What channels do.
     pub namespaces: Namespaces,
 }
@@ -158,6 +160,7 @@ impl Default for Config {
             shutdown_timeout: Duration::from_secs(10),
             log_format: LogFormat::Text,
             log_levels: LogLevels::all(LogLevel::Info),
+            history_bytes_max: 1024 * 1024 * 1024,
             namespaces: Namespaces::default(),
         }
     }

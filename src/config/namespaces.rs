@@ -26,6 +26,8 @@ pub struct ChannelOptions {
     pub history_size: u32,
     /// How long it keeps them.
     pub history_ttl: Duration,
+    /// Bytes that it keeps, with what keeping them costs.
+    pub history_bytes: u64,
     /// Whether a client that comes back gets what it missed. Needs a history.
     pub recovery: bool,
     /// Whether clients may subscribe.
@@ -65,6 +67,7 @@ impl ChannelOptions {
         Self {
             history_size: 0,
             history_ttl: Duration::from_secs(300),
+            history_bytes: 16 * 1024 * 1024,
             recovery: true,
             subscribe: true,
             publish: false,
@@ -162,8 +165,8 @@ impl Namespaces {
     }
 
     /// All of them, by [`NamespaceId`].
-    pub fn iter(&self) -> impl Iterator<Item = &ChannelOptions> {
-        self.options.iter()
+    pub fn all(&self) -> &[ChannelOptions] {
+        &self.options
     }
 }
 

@@ -10,15 +10,16 @@
 //!
 //! **Must not know.** The kernel, the hub, the clock, other connections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buffer::SendQueue;
 use crate::config::Framing;
 use crate::config::limits::CONNECTION_BYTES_MAX;
-use crate::message::{CloseReason, Reply, Ticket};
+use crate::message::{CloseReason, Publication, Reply, Ticket};
 use crate::transport::{
     CommandConversation, Context, Flow, HttpConversation, HttpFlow, HttpService, Output,
-    WebSocketConversation, WireForm,
+    WebSocketConversation, WireForm, encode,
 };
 
 /// One client's socket.
@@ -47,6 +48,8 @@ pub struct Connection {
     pub has_finished: bool,
     /// The hub knows it.
     pub has_session: bool,
+    /// Publications were kept back because the kernel has no room; once all is sent, the hub is asked for them.
+    pub is_lagging: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
@@ -117,6 +120,7 @@ impl Connection {
             has_ended: false,
             has_finished: false,
             has_session: false,
+            is_lagging: false,
         }
     }
 
@@ -147,6 +151,25 @@ impl Connection {
                 self.follow(flow, context)
             }
         }
+    }
+
+    /// Takes publications of one channel that are for this client alone.
+    pub fn deliver(
+        &mut self,
+        publications: &[Arc<Publication>],
+        context: &mut Context<'_>,
+    ) -> Flow {
+        if let Some(form) = self.wire_form() {
+            for publication in publications {
+                encode(form, publication, context.out);
+            }
+        }
+        Flow::Receive
+    }
+
+    /// Whether the server API may subscribe it to channels: it is told of them.
+    pub fn takes_orders(&self) -> bool {
+        matches!(&self.conversation, Conversation::Commands(commands) if commands.is_connected())
     }
 
     /// Takes the worker's answer to [`Output::Metrics`].

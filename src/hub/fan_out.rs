@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::backlog::first_missed;
 use super::local::{LocalChannel, Subscription};
 use super::{NONE, index};
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
@@ -28,7 +29,7 @@ pub struct FanOutBatch<'a> {
 /// What a fan-out's slice has its caller do.
 #[derive(Clone, Copy, Debug)]
 pub enum FanOutStep<'a> {
-    /// Deliver a batch to a subscriber. Worth what it costs, in units of a small delivery.
+    /// Deliver a batch to a subscriber.
     Deliver {
         /// What.
         batch: FanOutBatch<'a>,
@@ -36,12 +37,23 @@ pub enum FanOutStep<'a> {
         session: u32,
         /// Number of the first publication of the batch that is for it.
         first: usize,
+        /// Whether it may lag: see [`Visit::Lags`].
+        may_lag: bool,
     },
-    /// The batch with this key went to everyone. Costs nothing.
+    /// The batch with this key went to everyone.
     Done {
         /// May name another batch from here on.
         key: u32,
     },
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// It cost this, in units of a small delivery.
+    Cost(usize),
+    /// The subscriber's socket takes no more: it is left out until [`super::Hub::catch_up`].
+    Lags,
 }
 
 #[derive(Debug, Default)]
@@ -138,8 +150,8 @@ impl FanOuts {
         key: u32,
         cost_max: usize,
         channels: &mut Slab<LocalChannel>,
-        subscriptions: &Slab<Subscription>,
-        step: &mut impl FnMut(FanOutStep<'_>) -> usize,
+        subscriptions: &mut Slab<Subscription>,
+        step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) -> usize {
         let fan_out = &mut self.entries[key as usize];
         let channel = &mut channels[fan_out.channel as usize];
@@ -148,9 +160,11 @@ impl FanOuts {
             fan_out.begin_batch(self.serial, channel.first());
         }
         let batch = FanOutBatch { key, serial: fan_out.batch_serial, publications: &fan_out.batch };
+        let may_lag = channel.backlog.as_ref().is_some_and(|backlog| backlog.keeps());
         let mut cost = 0;
         while cost < cost_max && fan_out.cursor != NONE {
-            let subscriber = &subscriptions[fan_out.cursor as usize];
+            let at = fan_out.cursor;
+            let subscriber = &subscriptions[at as usize];
             let first = subscriber.joined_at().saturating_sub(fan_out.batch_start) as usize;
             if first >= batch.publications.len() {
                 // It joined after the batch, and so did all behind it.
@@ -159,7 +173,14 @@ impl FanOuts {
             }
             fan_out.cursor = subscriber.next();
             let session = subscriber.session;
-            cost += step(FanOutStep::Deliver { batch, session, first }).max(1);
+            match step(FanOutStep::Deliver { batch, session, first, may_lag }) {
+                Visit::Cost(worth) => cost += worth.max(1),
+                Visit::Lags => {
+                    let missed = first_missed(&batch.publications[first]);
+                    channel.lag(at, missed, subscriptions);
+                    cost += 1;
+                }
+            }
         }
         if fan_out.cursor == NONE {
             self.waiting -= fan_out.batch.len();

@@ -1,23 +1,39 @@
-//! Channels whose home is this worker: their numbers, and who wants them.
+//! Channels whose home is this worker: their numbers, what they keep, and who wants them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use slab::Slab;
 
+use super::history::Histories;
 use super::name_table::{ChannelHash, NameTable};
-use crate::config::limits::WORKERS_MAX;
-use crate::message::{ChannelName, Epoch, Payload, Position, Publication, WorkerId};
+use super::{HubSettings, NONE, some};
+use crate::config::limits::{IDEMPOTENCY_KEYS_MAX, OVERDUE_PER_TURN_MAX, WORKERS_MAX};
+use crate::config::{ChannelOptions, NamespaceId, Namespaces};
+use crate::message::{
+    ChannelName, Epoch, HistoryQuery, Payload, Position, Publication, Recovery, Refusal, Reply,
+    WorkerId,
+};
 
 #[derive(Debug)]
 pub(super) struct Homes {
     channels: Slab<HomeChannel>,
     names: NameTable,
+    histories: Histories,
+    idempotency: Idempotency,
+    namespaces: Arc<Namespaces>,
     hash: ChannelHash,
     lives: u64,
 }
 
 #[derive(Debug)]
 struct HomeChannel {
+    name: ChannelName,
     position: Position,
     interested: Workers,
+    /// What it keeps, or [`NONE`].
+    history: u32,
+    namespace: NamespaceId,
 }
 
 /// A set of workers.
@@ -26,7 +42,28 @@ pub(super) struct Workers(u128);
 
 const _: () = assert!(WORKERS_MAX <= 128, "one bit a worker");
 
+/// Publications that are not to be published again.
+#[derive(Debug, Default)]
+struct Idempotency {
+    seen: HashMap<(ChannelName, Arc<str>), Position>,
+    /// The oldest first, each with the moment until which it counts.
+    order: VecDeque<(u64, ChannelName, Arc<str>)>,
+}
+
+/// What became of a publish.
+#[derive(Debug)]
+pub(super) enum Numbered {
+    /// It has a number now, and these want it.
+    New(Arc<Publication>, Workers),
+    /// It is the same as the one that has this number.
+    Known(Position),
+}
+
 impl Workers {
+    pub(super) fn len(self) -> u16 {
+        u16::try_from(self.0.count_ones()).expect("at most 128")
+    }
+
     pub(super) fn iter(self) -> impl Iterator<Item = WorkerId> {
         let mut left = self.0;
         std::iter::from_fn(move || {
@@ -41,68 +78,215 @@ impl Workers {
 }
 
 impl Homes {
-    /// Address space is reserved for `channels` of them.
-    pub(super) fn new(hash: &ChannelHash, channels: usize) -> Self {
+    /// Address space is reserved for as many channels as there may be sessions.
+    pub(super) fn new(settings: &HubSettings) -> Self {
+        let namespaces = settings.namespaces.clone();
         Self {
-            channels: Slab::with_capacity(channels),
-            names: NameTable::new(hash),
-            hash: *hash,
+            channels: Slab::with_capacity(settings.sessions_max),
+            names: NameTable::new(&settings.hash),
+            histories: Histories::new(
+                namespaces.all().len(),
+                settings.history_bytes_max,
+                settings.answer_bytes_max,
+            ),
+            idempotency: Idempotency::default(),
+            namespaces,
+            hash: settings.hash,
             lives: 0,
         }
     }
 
     /// Where the stream stands for a worker that receives it from now on.
     pub(super) fn add_interest(&mut self, name: &ChannelName, from: WorkerId) -> Position {
-        let key = match self.names.find(name) {
-            Some(key) => key,
-            None => {
-                let position = Position { epoch: self.new_epoch(name), offset: 0 };
-                let channel = HomeChannel { position, interested: Workers::default() };
-                let key = super::index(self.channels.insert(channel));
-                self.names.insert(name.clone(), key);
-                key
-            }
-        };
+        let key = self.find_or_make(name);
         let channel = &mut self.channels[key as usize];
         channel.interested.0 |= 1 << from.0;
         channel.position
     }
 
-    /// The last one to leave ends the channel's life.
-    pub(super) fn remove_interest(&mut self, name: &ChannelName, from: WorkerId) {
+    /// The last one to leave ends the channel's life, unless it keeps something: then it lives on for as long as that
+    /// would, so that clients between two connections find it again.
+    pub(super) fn remove_interest(&mut self, name: &ChannelName, from: WorkerId, now_ms: u64) {
         let Some(key) = self.names.find(name) else { return };
         let channel = &mut self.channels[key as usize];
         channel.interested.0 &= !(1 << from.0);
-        if channel.interested == Workers::default() {
-            self.channels.remove(key as usize);
-            self.names.remove(name);
+        if channel.interested != Workers::default() {
+            return;
         }
+        if self.options(key).history_size > 0 {
+            self.keep(key, now_ms);
+        } else {
+            self.remove(key);
+        }
+    }
+
+    pub(super) fn interested(&self, name: &ChannelName) -> Workers {
+        let key = self.names.find(name);
+        key.map_or_else(Workers::default, |key| self.channels[key as usize].interested)
+    }
+
+    pub(super) fn position(&self, name: &ChannelName) -> Option<Position> {
+        self.names.find(name).map(|key| self.channels[key as usize].position)
     }
 
     /// Gives a payload its number.
     pub(super) fn number(
         &mut self,
-        channel: ChannelName,
+        name: ChannelName,
         payload: Payload,
-    ) -> (Publication, Workers) {
-        let (position, interested) = match self.names.find(&channel) {
-            Some(key) => {
-                let home = &mut self.channels[key as usize];
-                home.position.offset += 1;
-                (home.position, home.interested)
-            }
+        idempotency_key: Option<Arc<str>>,
+        now_ms: u64,
+    ) -> Numbered {
+        let known =
+            idempotency_key.as_ref().and_then(|key| self.idempotency.find(&name, key, now_ms));
+        if let Some(position) = known {
+            return Numbered::Known(position);
+        }
+        let found = self.names.find(&name);
+        let namespace = namespace_of(&self.namespaces, &name);
+        let keeps = self.namespaces.options(namespace).history_size > 0;
+        let (position, interested) = if found.is_none() && !keeps {
             // Nobody listens and nothing is kept: a stream of one publication, over at once.
-            None => {
-                let position = Position { epoch: self.new_epoch(&channel), offset: 1 };
-                (position, Workers::default())
-            }
+            (Position { epoch: self.new_epoch(&name), offset: 1 }, Workers::default())
+        } else {
+            let key = found.unwrap_or_else(|| self.find_or_make(&name));
+            let channel = &mut self.channels[key as usize];
+            channel.position.offset += 1;
+            (channel.position, channel.interested)
         };
-        (Publication { channel, position, payload }, interested)
+        if let Some(key) = idempotency_key {
+            self.idempotency.insert(name.clone(), key, position, now_ms);
+        }
+        let publication = Arc::new(Publication { channel: name, position, payload });
+        if keeps && let Some(key) = self.names.find(&publication.channel) {
+            let history = self.history(key, now_ms);
+            let options = self.namespaces.options(namespace);
+            self.histories.push(history, options, publication.clone(), now_ms);
+        }
+        Numbered::New(publication, interested)
+    }
+
+    /// Where the stream stands, and what followed a position.
+    pub(super) fn recover(
+        &mut self,
+        name: &ChannelName,
+        since: Position,
+        now_ms: u64,
+    ) -> (Position, Recovery) {
+        let key = self.find_or_make(name);
+        let HomeChannel { position, history, namespace, .. } = self.channels[key as usize];
+        let options = self.namespaces.options(namespace);
+        let is_possible = options.recovery && since.epoch == position.epoch;
+        let recovery = match some(history) {
+            Some(history) if is_possible => {
+                self.histories.recover(history, options, since.offset, position.offset, now_ms)
+            }
+            // Nothing is kept, but perhaps nothing was missed.
+            None if is_possible && since.offset == position.offset && options.history_size > 0 => {
+                Recovery { is_complete: true, publications: Arc::new([]) }
+            }
+            _ => Recovery::impossible(),
+        };
+        (position, recovery)
+    }
+
+    /// What the channel keeps.
+    pub(super) fn read(&mut self, name: &ChannelName, query: HistoryQuery, now_ms: u64) -> Reply {
+        let key = self.find_or_make(name);
+        // Who asks for a position will come back with it.
+        if self.channels[key as usize].interested == Workers::default() {
+            self.keep(key, now_ms);
+        }
+        let HomeChannel { position, history, namespace, .. } = self.channels[key as usize];
+        if query.since.is_some_and(|since| since.epoch != position.epoch) {
+            return Reply::Refused(Refusal::PositionUnrecoverable);
+        }
+        let options = self.namespaces.options(namespace);
+        let publications = match some(history) {
+            Some(history) => self.histories.read(history, options, query, now_ms),
+            None => Arc::new([]),
+        };
+        Reply::History { position, publications }
+    }
+
+    /// Forgets what the channel keeps.
+    pub(super) fn forget(&mut self, name: &ChannelName) {
+        if let Some(key) = self.names.find(name)
+            && let Some(history) = some(self.channels[key as usize].history)
+        {
+            self.histories.clear(history);
+        }
+    }
+
+    /// Ends histories whose time is up or whose memory is needed, a few in each turn. Returns whether there may be
+    /// more.
+    pub(super) fn expire(&mut self, now_ms: u64) -> bool {
+        for _ in 0..OVERDUE_PER_TURN_MAX {
+            let Some(key) = self.histories.overdue(self.namespaces.all(), now_ms) else {
+                return false;
+            };
+            let channel = &mut self.channels[key as usize];
+            self.histories.close(std::mem::replace(&mut channel.history, NONE));
+            if channel.interested == Workers::default() {
+                self.remove(key);
+            }
+        }
+        true
+    }
+
+    /// Bytes that are kept.
+    pub(super) fn history_bytes(&self) -> u64 {
+        self.histories.bytes()
+    }
+
+    /// Bytes that may be kept from now on.
+    pub(super) fn set_history_bytes_max(&mut self, bytes_max: u64) {
+        self.histories.set_bytes_max(bytes_max);
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.channels.is_empty()
+    }
+
+    fn options(&self, key: u32) -> &ChannelOptions {
+        self.namespaces.options(self.channels[key as usize].namespace)
+    }
+
+    fn find_or_make(&mut self, name: &ChannelName) -> u32 {
+        if let Some(key) = self.names.find(name) {
+            return key;
+        }
+        let position = Position { epoch: self.new_epoch(name), offset: 0 };
+        let key = super::index(self.channels.insert(HomeChannel {
+            name: name.clone(),
+            position,
+            interested: Workers::default(),
+            history: NONE,
+            namespace: namespace_of(&self.namespaces, name),
+        }));
+        self.names.insert(name.clone(), key);
+        key
+    }
+
+    fn remove(&mut self, key: u32) {
+        let channel = self.channels.remove(key as usize);
+        self.names.remove(&channel.name);
+    }
+
+    /// The channel's history, made if there is none.
+    fn history(&mut self, key: u32, now_ms: u64) -> u32 {
+        let channel = &mut self.channels[key as usize];
+        if channel.history == NONE {
+            channel.history = self.histories.open(key, channel.namespace, now_ms);
+        }
+        channel.history
+    }
+
+    /// Has the channel live for another time to live, though nobody listens.
+    fn keep(&mut self, key: u32, now_ms: u64) {
+        let history = self.history(key, now_ms);
+        self.histories.touch(history, now_ms);
     }
 
     /// Differs between two lives of a channel, and between two runs, because the hash's key is drawn at start.
@@ -112,3 +296,34 @@ impl Homes {
         Epoch((mixed >> 32) as u32)
     }
 }
+
+impl Idempotency {
+    fn find(&mut self, name: &ChannelName, key: &Arc<str>, now_ms: u64) -> Option<Position> {
+        while self.order.front().is_some_and(|(until, ..)| *until <= now_ms) {
+            self.drop_first();
+        }
+        self.seen.get(&(name.clone(), key.clone())).copied()
+    }
+
+    fn insert(&mut self, name: ChannelName, key: Arc<str>, position: Position, now_ms: u64) {
+        if self.order.len() == IDEMPOTENCY_KEYS_MAX {
+            self.drop_first();
+        }
+        self.order.push_back((now_ms + IDEMPOTENCY_MS, name.clone(), key.clone()));
+        self.seen.insert((name, key), position);
+    }
+
+    fn drop_first(&mut self) {
+        if let Some((_, name, key)) = self.order.pop_front() {
+            self.seen.remove(&(name, key));
+        }
+    }
+}
+
+fn namespace_of(namespaces: &Namespaces, name: &ChannelName) -> NamespaceId {
+    // Whoever asked was told of unknown ones already.
+    namespaces.find(name.as_str()).unwrap_or(NamespaceId(0))
+}
+
+/// How long an idempotency key counts: five minutes.
+const IDEMPOTENCY_MS: u64 = 5 * 60 * 1000;

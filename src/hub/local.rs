@@ -2,8 +2,10 @@
 
 use slab::Slab;
 
+use super::backlog::Backlog;
 use super::{NONE, some};
 use crate::config::limits::SUBSCRIPTION_BYTES_MAX;
+use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{ChannelName, Position, Ticket};
 
 /// A channel on a worker that has subscribers of it.
@@ -18,8 +20,15 @@ pub(super) struct LocalChannel {
     pub serial: u32,
     /// The fan-out in progress.
     pub fan_out: u32,
+    pub namespace: NamespaceId,
+    /// Joined ones and laggards.
+    pub subscribers: u32,
+    /// What its options have it hold back.
+    pub backlog: Option<Box<Backlog>>,
     joined: List,
     waiting: List,
+    /// Those whose fan-out is not that of the others: laggards, and who waits for what it missed.
+    apart: List,
 }
 
 /// The tie between a session and a channel: a node of two lists.
@@ -32,9 +41,23 @@ pub(super) struct Subscription {
     pub next_in_session: u32,
     next: u32,
     previous: u32,
-    /// While it waits: the ticket of its request. Once joined: the number of the first arrival that is for it.
+    /// While it waits: the ticket of its request and the serial of the question. Joined: the number of the first
+    /// arrival that is for it. Lagging: the offset of the first publication that it has yet to get.
     number: u64,
-    is_waiting: bool,
+    state: State,
+}
+
+/// Where a subscription is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// For the home's answer to the channel's question.
+    Waiting,
+    /// For the home's answer to its own question: what it missed.
+    Recovering,
+    /// It is visited by fan-outs.
+    Joined,
+    /// Its socket took no more; it is given what it has yet to get once it does.
+    Lagging,
 }
 
 const _: () = assert!(size_of::<Subscription>() <= SUBSCRIPTION_BYTES_MAX);
@@ -49,33 +72,39 @@ struct List {
 }
 
 impl Subscription {
-    pub(super) fn new(session: u32, channel: u32, ticket: Ticket) -> Self {
+    /// Of a request with this ticket; `recovery` is the serial of its question to the home, if it has one of its own.
+    pub(super) fn new(session: u32, channel: u32, ticket: Ticket, recovery: Option<u32>) -> Self {
         Self {
             session,
             channel,
             next_in_session: NONE,
             next: NONE,
             previous: NONE,
-            number: u64::from(ticket.0),
-            is_waiting: true,
+            number: u64::from(ticket.0) | u64::from(recovery.unwrap_or(0)) << 32,
+            state: if recovery.is_some() { State::Recovering } else { State::Waiting },
         }
-    }
-
-    /// The request's ticket. Only while it waits.
-    pub(super) fn ticket(&self) -> Ticket {
-        debug_assert!(self.is_waiting);
-        Ticket(u32::try_from(self.number).expect("a ticket has 32 bits"))
     }
 
     /// The ticket of its request, if that is not answered yet.
     pub(super) fn waits_for(&self) -> Option<Ticket> {
-        self.is_waiting.then(|| self.ticket())
+        let waits = matches!(self.state, State::Waiting | State::Recovering);
+        waits.then_some(Ticket((self.number & u64::from(u32::MAX)) as u32))
     }
 
-    /// The first arrival that is for this subscriber. Only once joined.
+    /// The serial of its own question to the home, if that is not answered yet.
+    pub(super) fn recovery(&self) -> Option<u32> {
+        (self.state == State::Recovering).then_some((self.number >> 32) as u32)
+    }
+
+    /// The first arrival that is for this subscriber. Only while joined.
     pub(super) fn joined_at(&self) -> u64 {
-        debug_assert!(!self.is_waiting);
+        debug_assert_eq!(self.state, State::Joined);
         self.number
+    }
+
+    /// The offset of the first publication that a laggard has yet to get.
+    pub(super) fn lags_from(&self) -> Option<u64> {
+        (self.state == State::Lagging).then_some(self.number)
     }
 
     /// The one that joined next.
@@ -85,15 +114,24 @@ impl Subscription {
 }
 
 impl LocalChannel {
-    pub(super) fn new(name: ChannelName, serial: u32) -> Self {
+    pub(super) fn new(
+        name: ChannelName,
+        serial: u32,
+        namespace: NamespaceId,
+        options: &ChannelOptions,
+    ) -> Self {
         Self {
             name,
             position: None,
             arrivals: 0,
             serial,
             fan_out: NONE,
+            namespace,
+            subscribers: 0,
+            backlog: Backlog::is_wanted(options).then(Box::default),
             joined: List::EMPTY,
             waiting: List::EMPTY,
+            apart: List::EMPTY,
         }
     }
 
@@ -106,28 +144,53 @@ impl LocalChannel {
         some(self.waiting.head)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.joined.head == NONE && self.waiting.head == NONE
+    /// The first one of those apart.
+    pub(super) fn first_apart(&self) -> u32 {
+        self.apart.head
     }
 
-    /// Adds a subscriber that waits for the home's answer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.joined.head == NONE && self.waiting.head == NONE && self.apart.head == NONE
+    }
+
+    /// Adds a subscriber that waits for an answer of the home.
     pub(super) fn wait(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        self.waiting.append(at, subscriptions);
+        let state = subscriptions[at as usize].state;
+        self.list(state).append(at, subscriptions);
     }
 
     /// Adds a subscriber behind all others: what arrives from now on is for it.
     pub(super) fn join(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
         let node = &mut subscriptions[at as usize];
-        node.is_waiting = false;
+        node.state = State::Joined;
         node.number = self.arrivals;
+        self.subscribers += 1;
         self.joined.append(at, subscriptions);
+    }
+
+    /// Takes a joined subscriber aside, or a laggard on: publications from offset `from` on are yet to be given to it.
+    pub(super) fn lag(&mut self, at: u32, from: u64, subscriptions: &mut Slab<Subscription>) {
+        self.unlink(at, subscriptions);
+        let node = &mut subscriptions[at as usize];
+        node.state = State::Lagging;
+        node.number = from;
+        self.subscribers += 1;
+        self.apart.append(at, subscriptions);
     }
 
     /// Takes a subscriber out of the list that it is in.
     pub(super) fn unlink(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        let is_waiting = subscriptions[at as usize].is_waiting;
-        let list = if is_waiting { &mut self.waiting } else { &mut self.joined };
-        list.unlink(at, subscriptions);
+        let state = subscriptions[at as usize].state;
+        self.subscribers -= u32::from(matches!(state, State::Joined | State::Lagging));
+        self.list(state).unlink(at, subscriptions);
+    }
+
+    fn list(&mut self, state: State) -> &mut List {
+        match state {
+            State::Joined => &mut self.joined,
+            State::Waiting => &mut self.waiting,
+            State::Recovering | State::Lagging => &mut self.apart,
+        }
     }
 }
 

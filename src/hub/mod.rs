@@ -4,39 +4,52 @@
 //! numbers its publications; every worker with subscribers of it has a *local* part, which knows them. A hub plays
 //! both roles and speaks with its peers on other workers in [`HubMessage`]s, which keep their order between any two.
 //!
-//! **In and out.** In: sessions opened and closed, [`Request`]s, [`HubMessage`]s. Out: [`Output`]s, replies for
-//! sessions and messages for workers; and, slice by slice, who gets which publications ([`Hub::fan_out`]).
+//! **In and out.** In: sessions opened and closed, [`Request`]s, [`HubMessage`]s, the time ([`Hub::tick`]). Out:
+//! [`Output`]s, replies for sessions and messages for workers; and, slice by slice, who gets which publications
+//! ([`Hub::fan_out`]).
 //!
 //! **Always true.** Only the home worker numbers a channel's publications. A subscriber gets every publication
 //! numbered after the position it was told, in order, once, until it unsubscribes; one that joined after a
-//! publication does not get it. A fan-out holds its worker for one bounded slice at a time. A channel without
-//! subscribers owns nothing.
+//! publication does not get it; where its channel's options let publications be dropped, it is told of the gap. A
+//! fan-out holds its worker for one bounded slice at a time. A channel without subscribers and without history owns
+//! nothing.
 //!
-//! **Must not know.** Sockets, transports, encodings, time.
+//! **Must not know.** Sockets, transports, encodings, the clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::config::Namespaces;
 use crate::message::{
-    ChannelName, Payload, Position, Publication, Refusal, Reply, Request, SessionId, Ticket,
-    WorkerId,
+    Actor, ChannelName, ClientName, Control, HistoryQuery, Payload, Position, Publication,
+    Recovery, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
 };
 
+mod asking;
+mod backlog;
 mod fan_out;
+mod gather;
+mod history;
 mod home;
 mod local;
 mod name_table;
+mod news;
 mod session;
+mod subscribing;
 
-pub use fan_out::{FanOutBatch, FanOutStep};
+pub use fan_out::{FanOutBatch, FanOutStep, Visit};
+pub use gather::{GatherId, Part};
 pub use name_table::ChannelHash;
 
+use asking::Question;
 use fan_out::FanOuts;
-use home::Homes;
+use gather::Gathers;
+use home::{Homes, Numbered};
 use local::{LocalChannel, Subscription};
 use name_table::NameTable;
+use news::{Item, News};
 use session::Sessions;
 
 /// What a hub is told at start.
@@ -52,6 +65,12 @@ pub struct HubSettings {
     pub subscriptions_max: usize,
     /// Chooses a channel's home; the same for all workers.
     pub hash: ChannelHash,
+    /// What channels do; the same for all workers.
+    pub namespaces: Arc<Namespaces>,
+    /// Bytes of all histories of this worker.
+    pub history_bytes_max: u64,
+    /// Bytes of publications in one answer, or kept for the laggards of one channel.
+    pub answer_bytes_max: u64,
 }
 
 /// One worker's share of the hub.
@@ -64,7 +83,16 @@ pub struct Hub {
     names: NameTable,
     homes: Homes,
     fan_outs: FanOuts,
-    interest_serial: u32,
+    news: News,
+    gathers: Gathers,
+    /// Local channels whose publications wait for their moment, by that.
+    timed: BTreeSet<(u64, u32)>,
+    /// What channels hold back.
+    backlog_bytes: usize,
+    /// Slots of `channels` that were ever in use.
+    channel_slots: usize,
+    now_ms: u64,
+    serial: u32,
 }
 
 /// What leaves a hub.
@@ -85,6 +113,22 @@ pub enum Output {
         to: WorkerId,
         /// What.
         message: HubMessage,
+    },
+    /// A message for this worker itself, behind whatever waits: work that goes on after others had their turn.
+    Later(HubMessage),
+    /// Publications of one channel for a laggard that takes more again.
+    Deliver {
+        /// Whose.
+        session: SessionId,
+        /// In order, at least one.
+        publications: Vec<Arc<Publication>>,
+    },
+    /// The server API does something with a client, if there is one of that name.
+    Control {
+        /// Whom.
+        session: SessionId,
+        /// What.
+        control: Control,
     },
 }
 
@@ -116,6 +160,32 @@ pub enum HubMessage {
         /// Of the question.
         serial: u32,
     },
+    /// To a channel's home, whose publications `from` wants already: what followed a position?
+    Recover {
+        /// Who.
+        from: WorkerId,
+        /// For whom.
+        session: SessionId,
+        /// Which.
+        channel: ChannelName,
+        /// The last publication seen.
+        since: Position,
+        /// Comes back in `Recovered`.
+        serial: u32,
+    },
+    /// From a channel's home.
+    Recovered {
+        /// For whom.
+        session: SessionId,
+        /// Which.
+        channel: ChannelName,
+        /// Where its stream stood.
+        position: Position,
+        /// What was missed.
+        recovery: Recovery,
+        /// Of the question.
+        serial: u32,
+    },
     /// To a channel's home: number this and deliver it.
     Publish {
         /// Where it was published.
@@ -124,24 +194,100 @@ pub enum HubMessage {
         payload: Payload,
         /// Who wants to know its position.
         receipt: Option<Receipt>,
+        /// If this key was seen lately, it was published already.
+        idempotency_key: Option<Arc<str>>,
     },
-    /// From a channel's home: the publication was accepted.
-    Published {
+    /// To a channel's home: what does it keep?
+    Read {
+        /// Who asks.
+        receipt: Receipt,
+        /// Which.
+        channel: ChannelName,
+        /// What of it.
+        query: HistoryQuery,
+    },
+    /// To a channel's home: forget what it keeps.
+    Forget {
+        /// Who asks.
+        receipt: Receipt,
+        /// Which.
+        channel: ChannelName,
+    },
+    /// The answer to a session's request.
+    Answer {
         /// For whom.
         receipt: Receipt,
-        /// Its place.
-        position: Position,
+        /// What.
+        reply: Reply,
     },
     /// From a channel's home: deliver this to every local subscriber.
     Deliver(Arc<Publication>),
+    /// To a channel's home: a client came or went.
+    News {
+        /// Where.
+        channel: ChannelName,
+        /// Who.
+        client: ClientName,
+        /// Which of the two.
+        has_joined: bool,
+    },
+    /// To a channel's home: have every worker with subscribers send its part of an answer.
+    CountAll {
+        /// Of which.
+        gather: GatherId,
+        /// Which channel.
+        channel: ChannelName,
+        /// Clients to name.
+        list_max: u32,
+    },
+    /// Send your part: your subscribers of a channel.
+    Count {
+        /// Of which answer.
+        gather: GatherId,
+        /// Which channel.
+        channel: ChannelName,
+        /// Clients to name.
+        list_max: u32,
+        /// Workers that were asked.
+        parts: u16,
+    },
+    /// Send your part: your channels, from a slot on.
+    List {
+        /// Of which answer.
+        gather: GatherId,
+        /// What their names fit.
+        pattern: Arc<str>,
+        /// Slots before this one have been looked at.
+        from: usize,
+        /// Found there.
+        found: Vec<(ChannelName, u64)>,
+    },
+    /// A part of an answer.
+    Part {
+        /// Of which.
+        gather: GatherId,
+        /// Workers that were asked.
+        parts: u16,
+        /// None of them has any if there is none.
+        part: Option<Part>,
+    },
+    /// To a client's worker: the server API does something with it.
+    Control {
+        /// Who asks.
+        receipt: Receipt,
+        /// Whom.
+        session: SessionId,
+        /// What.
+        control: Control,
+    },
 }
 
-/// Where the answer to a publish goes.
+/// Where the answer to a request goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Receipt {
-    /// The publisher's worker.
+    /// The asker's worker.
     pub worker: WorkerId,
-    /// The publisher.
+    /// The asker.
     pub session: SessionId,
     /// Its request.
     pub ticket: Ticket,
@@ -158,9 +304,15 @@ impl Hub {
             subscriptions: Slab::with_capacity(4 * settings.sessions_max),
             channels: Slab::with_capacity(settings.sessions_max),
             names: NameTable::new(&settings.hash),
-            homes: Homes::new(&settings.hash, settings.sessions_max),
+            homes: Homes::new(&settings),
             fan_outs: FanOuts::default(),
-            interest_serial: 0,
+            news: News::default(),
+            gathers: Gathers::default(),
+            timed: BTreeSet::new(),
+            backlog_bytes: 0,
+            channel_slots: 0,
+            now_ms: 0,
+            serial: 0,
             settings,
         }
     }
@@ -186,42 +338,44 @@ impl Hub {
     /// Does what a session asks.
     pub fn handle(&mut self, session: SessionId, request: Request, out: &mut VecDeque<Output>) {
         match request {
-            Request::Subscribe { ticket, channel, .. } => {
-                self.subscribe(session, ticket, channel, out);
+            Request::Subscribe { ticket, channel, since } => {
+                self.subscribe(session, ticket, channel, since, out);
             }
             Request::Unsubscribe { ticket, channel } => {
-                let reply = match self.find(session, &channel) {
-                    Some(subscription) => {
-                        // Its own request is answered too, and first.
-                        if let Some(ticket) = self.subscriptions[subscription as usize].waits_for()
-                        {
-                            refuse(session, Some(ticket), Refusal::Withdrawn, out);
-                        }
-                        self.remove(subscription, out);
-                        Reply::Unsubscribed { channel }
-                    }
-                    None => Reply::Refused(Refusal::NotSubscribed),
-                };
-                out.push_back(Output::Reply { session, ticket, reply });
+                self.unsubscribe(session, ticket, channel, out);
             }
-            Request::Publish { ticket, channel, payload, .. } => {
+            Request::Publish { ticket, channel, payload, by, idempotency_key } => {
                 let channel = channel.or_else(|| self.first_channel(session));
                 let Some(channel) = channel else {
-                    refuse(session, ticket, Refusal::NotSubscribed, out);
-                    return;
+                    return refuse(session, ticket, Refusal::NotSubscribed, out);
                 };
-                let receipt =
-                    ticket.map(|ticket| Receipt { worker: self.settings.worker, session, ticket });
+                match self.settings.namespaces.find(channel.as_str()) {
+                    None => return refuse(session, ticket, Refusal::NamespaceUnknown, out),
+                    Some(id) => {
+                        if by == Actor::Client && !self.settings.namespaces.options(id).publish {
+                            return refuse(session, ticket, Refusal::PermissionDenied, out);
+                        }
+                    }
+                }
+                let receipt = ticket.map(|ticket| self.receipt(session, ticket));
                 let to = self.home_of(&channel);
-                let message = HubMessage::Publish { channel, payload, receipt };
+                let message = HubMessage::Publish { channel, payload, receipt, idempotency_key };
                 out.push_back(Output::Send { to, message });
             }
-            Request::History { ticket, .. }
-            | Request::HistoryRemove { ticket, .. }
-            | Request::Presence { ticket, .. }
-            | Request::Channels { ticket, .. }
-            | Request::Control { ticket, .. } => {
-                refuse(session, Some(ticket), Refusal::NotAvailable, out);
+            Request::History { ticket, channel, query, by } => {
+                self.ask(session, ticket, channel, Question::Read(query, by), out);
+            }
+            Request::HistoryRemove { ticket, channel } => {
+                self.ask(session, ticket, channel, Question::Forget, out);
+            }
+            Request::Presence { ticket, channel, list_max, by } => {
+                self.ask(session, ticket, channel, Question::Presence(list_max, by), out);
+            }
+            Request::Channels { ticket, pattern } => {
+                self.ask_for_channels(session, ticket, &pattern, out);
+            }
+            Request::Control { ticket, client, control } => {
+                self.control(session, ticket, client, control, out);
             }
         }
     }
@@ -234,31 +388,59 @@ impl Hub {
                 let message = HubMessage::Granted { channel, position, serial };
                 out.push_back(Output::Send { to: from, message });
             }
-            HubMessage::Disinterest { from, channel } => self.homes.remove_interest(&channel, from),
+            HubMessage::Disinterest { from, channel } => {
+                self.homes.remove_interest(&channel, from, self.now_ms);
+            }
             HubMessage::Granted { channel, position, serial } => {
                 self.grant(&channel, position, serial, out);
             }
-            HubMessage::Publish { channel, payload, receipt } => {
-                let (publication, interested) = self.homes.number(channel, payload);
-                if let Some(receipt) = receipt {
-                    let message = HubMessage::Published { receipt, position: publication.position };
-                    out.push_back(Output::Send { to: receipt.worker, message });
-                }
-                let publication = Arc::new(publication);
-                for to in interested.iter() {
-                    let message = HubMessage::Deliver(publication.clone());
-                    out.push_back(Output::Send { to, message });
-                }
+            HubMessage::Recover { from, session, channel, since, serial } => {
+                let (position, recovery) = self.homes.recover(&channel, since, self.now_ms);
+                let message =
+                    HubMessage::Recovered { session, channel, position, recovery, serial };
+                out.push_back(Output::Send { to: from, message });
             }
-            HubMessage::Published { receipt: Receipt { session, ticket, .. }, position } => {
-                out.push_back(Output::Reply {
-                    session,
-                    ticket,
-                    reply: Reply::Published { position },
-                });
+            HubMessage::Recovered { session, channel, position, recovery, serial } => {
+                self.recovered(session, channel, position, recovery, serial, out);
+            }
+            HubMessage::Publish { channel, payload, receipt, idempotency_key } => {
+                self.number(channel, payload, receipt, idempotency_key, out);
             }
             HubMessage::Deliver(publication) => self.deliver(publication),
+            HubMessage::News { channel, client, has_joined } => {
+                self.news.add(channel, Item { client, has_joined }, self.now_ms);
+            }
+            HubMessage::Read { .. }
+            | HubMessage::Forget { .. }
+            | HubMessage::Answer { .. }
+            | HubMessage::CountAll { .. }
+            | HubMessage::Count { .. }
+            | HubMessage::List { .. }
+            | HubMessage::Part { .. }
+            | HubMessage::Control { .. } => self.answer(message, out),
         }
+    }
+
+    /// The time of this turn, in milliseconds since some start; and what has to happen by then.
+    pub fn tick(&mut self, now_ms: u64, out: &mut VecDeque<Output>) {
+        self.now_ms = now_ms;
+        while let Some(&(due_ms, key)) = self.timed.first()
+            && due_ms <= now_ms
+        {
+            self.timed.pop_first();
+            self.release(key);
+        }
+        while let Some((channel, items)) = self.news.take_due(now_ms) {
+            self.tell_news(&channel, &items, out);
+        }
+        self.homes.expire(now_ms);
+    }
+
+    /// When [`Hub::tick`] has something to do next, in milliseconds from now.
+    pub fn next_tick(&self) -> Option<u64> {
+        let timed = self.timed.first().map(|(due_ms, _)| *due_ms);
+        let due = [timed, self.news.next_due()].into_iter().flatten().min()?;
+        Some(due.saturating_sub(self.now_ms))
     }
 
     /// Publications and payload bytes that wait for their fan-out.
@@ -281,13 +463,28 @@ impl Hub {
         self.subscriptions.len()
     }
 
+    /// Payload bytes that channels hold back: for their moment, and for laggards.
+    pub fn held_back_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    /// Bytes that the channels whose home is here keep as their history.
+    pub fn history_bytes(&self) -> u64 {
+        self.homes.history_bytes()
+    }
+
+    /// Bytes that they may keep from now on; what is too much is forgotten in the turns that follow.
+    pub fn set_history_bytes_max(&mut self, bytes_max: u64) {
+        self.homes.set_history_bytes_max(bytes_max);
+    }
+
     /// The next slice of the fan-outs in progress: visits subscribers, channel by channel in
     /// turns. Each visit costs what `step` says, at least 1; the slice ends when `cost_max` is reached. Returns the
     /// cost, 0 if nothing was to be done.
     pub fn fan_out(
         &mut self,
         cost_max: usize,
-        mut step: impl FnMut(FanOutStep<'_>) -> usize,
+        mut step: impl FnMut(FanOutStep<'_>) -> Visit,
     ) -> usize {
         let mut cost = 0;
         while cost < cost_max {
@@ -296,11 +493,39 @@ impl Hub {
                 key,
                 cost_max - cost,
                 &mut self.channels,
-                &self.subscriptions,
+                &mut self.subscriptions,
                 &mut step,
             );
         }
         cost
+    }
+
+    fn number(
+        &mut self,
+        channel: ChannelName,
+        payload: Payload,
+        receipt: Option<Receipt>,
+        idempotency_key: Option<Arc<str>>,
+        out: &mut VecDeque<Output>,
+    ) {
+        let numbered = self.homes.number(channel, payload, idempotency_key, self.now_ms);
+        let position = match &numbered {
+            Numbered::New(publication, _) => publication.position,
+            Numbered::Known(position) => *position,
+        };
+        if let Some(receipt) = receipt {
+            reply_to(receipt, Reply::Published { position }, out);
+        }
+        if let Numbered::New(publication, interested) = numbered {
+            for to in interested.iter() {
+                let message = HubMessage::Deliver(publication.clone());
+                out.push_back(Output::Send { to, message });
+            }
+        }
+    }
+
+    fn receipt(&self, session: SessionId, ticket: Ticket) -> Receipt {
+        Receipt { worker: self.settings.worker, session, ticket }
     }
 
     fn home_of(&self, channel: &ChannelName) -> WorkerId {
@@ -328,113 +553,6 @@ impl Hub {
         let channel = self.subscriptions[subscription as usize].channel;
         Some(self.channels[channel as usize].name.clone())
     }
-
-    fn subscribe(
-        &mut self,
-        session: SessionId,
-        ticket: Ticket,
-        channel: ChannelName,
-        out: &mut VecDeque<Output>,
-    ) {
-        if self.find(session, &channel).is_some() {
-            return refuse(session, Some(ticket), Refusal::AlreadySubscribed, out);
-        }
-        if self.sessions.count(session) >= self.settings.subscriptions_max {
-            return refuse(session, Some(ticket), Refusal::SubscriptionsExhausted, out);
-        }
-        let key = match self.names.find(&channel) {
-            Some(key) => key,
-            None => self.ask(channel.clone(), out),
-        };
-        let local = &mut self.channels[key as usize];
-        let granted = local.position;
-        // A session is told its tickets back; while it waits, the ticket sits where its joining number will be.
-        let node = Subscription::new(session.index, key, ticket);
-        let subscription = index(self.subscriptions.insert(node));
-        self.sessions.append(session, subscription, &mut self.subscriptions);
-        if let Some(position) = granted {
-            local.join(subscription, &mut self.subscriptions);
-            out.push_back(Output::Reply {
-                session,
-                ticket,
-                reply: Reply::Subscribed { channel, position, recoverable: false, recovery: None },
-            });
-        } else {
-            local.wait(subscription, &mut self.subscriptions);
-        }
-    }
-
-    /// Makes the local part of a channel and asks its home for it.
-    fn ask(&mut self, channel: ChannelName, out: &mut VecDeque<Output>) -> u32 {
-        self.interest_serial = self.interest_serial.wrapping_add(1);
-        let serial = self.interest_serial;
-        let key = index(self.channels.insert(LocalChannel::new(channel.clone(), serial)));
-        self.names.insert(channel.clone(), key);
-        let to = self.home_of(&channel);
-        let message = HubMessage::Interest { from: self.settings.worker, channel, serial };
-        out.push_back(Output::Send { to, message });
-        key
-    }
-
-    fn grant(
-        &mut self,
-        channel: &ChannelName,
-        position: Position,
-        serial: u32,
-        out: &mut VecDeque<Output>,
-    ) {
-        let Some(key) = self.names.find(channel) else { return };
-        let local = &mut self.channels[key as usize];
-        if local.position.is_some() || local.serial != serial {
-            return;
-        }
-        local.position = Some(position);
-        while let Some(subscription) = local.first_waiting() {
-            let ticket = self.subscriptions[subscription as usize].ticket();
-            local.unlink(subscription, &mut self.subscriptions);
-            local.join(subscription, &mut self.subscriptions);
-            let session = self.sessions.id(self.subscriptions[subscription as usize].session);
-            let reply = Reply::Subscribed {
-                channel: channel.clone(),
-                position,
-                recoverable: false,
-                recovery: None,
-            };
-            out.push_back(Output::Reply { session, ticket, reply });
-        }
-    }
-
-    fn deliver(&mut self, publication: Arc<Publication>) {
-        // What was on its way when the last subscriber left, or before the answer to a new interest, is for nobody.
-        let Some(key) = self.names.find(&publication.channel) else { return };
-        let local = &mut self.channels[key as usize];
-        if local.position.is_none() {
-            return;
-        }
-        local.position = Some(publication.position);
-        let arrival = local.arrivals;
-        local.arrivals += 1;
-        self.fan_outs.add(key, local, arrival, publication);
-    }
-
-    fn remove(&mut self, subscription: u32, out: &mut VecDeque<Output>) {
-        let node = &self.subscriptions[subscription as usize];
-        let (session, key) = (self.sessions.id(node.session), node.channel);
-        self.sessions.unlink(session, subscription, &mut self.subscriptions);
-        let local = &mut self.channels[key as usize];
-        self.fan_outs.skip(local, subscription, &self.subscriptions);
-        local.unlink(subscription, &mut self.subscriptions);
-        self.subscriptions.remove(subscription as usize);
-        if local.is_empty() {
-            let local = self.channels.remove(key as usize);
-            self.fan_outs.end(&local);
-            self.names.remove(&local.name);
-            let to = self.home_of(&local.name);
-            let message =
-                HubMessage::Disinterest { from: self.settings.worker, channel: local.name };
-            out.push_back(Output::Send { to, message });
-        }
-    }
 }
 
 fn refuse(
@@ -446,6 +564,11 @@ fn refuse(
     if let Some(ticket) = ticket {
         out.push_back(Output::Reply { session, ticket, reply: Reply::Refused(refusal) });
     }
+}
+
+fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<Output>) {
+    let message = HubMessage::Answer { receipt, reply };
+    out.push_back(Output::Send { to: receipt.worker, message });
 }
 
 fn some(index: u32) -> Option<u32> {

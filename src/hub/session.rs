@@ -37,6 +37,12 @@ impl Sessions {
         self.entries[id.index as usize] = Session::EMPTY;
     }
 
+    /// Whether this session is open, and still the one it was.
+    pub(super) fn is_open(&self, id: SessionId) -> bool {
+        let session = self.entries.get(id.index as usize);
+        session.is_some_and(|session| session.generation == id.generation)
+    }
+
     /// The full name of the session at an index.
     pub(super) fn id(&self, index: u32) -> SessionId {
         SessionId { index, generation: self.entries[index as usize].generation }

@@ -189,6 +189,13 @@ pub struct Recovery {
     pub publications: Publications,
 }
 
+impl Recovery {
+    /// The client has to start anew.
+    pub fn impossible() -> Self {
+        Self { is_complete: false, publications: Arc::new([]) }
+    }
+}
+
 /// Why a request was not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {

@@ -27,7 +27,7 @@ mod tcp;
 mod websocket_conversation;
 
 pub use http_api::{HttpConversation, HttpFlow, HttpService};
-pub use prepared::Prepared;
+pub use prepared::{Prepared, encode};
 pub use tcp::CommandConversation;
 pub use websocket_conversation::{WebSocketConversation, WebSocketService};
 

@@ -66,7 +66,8 @@ impl Encoded {
     }
 }
 
-fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
+/// Appends a publication as it looks on the wire; nothing where the form has no place for it.
+pub fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
     match form {
         WireForm::WebSocket => {
             let opcode = match publication.payload.kind {

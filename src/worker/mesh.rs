@@ -17,7 +17,7 @@ use crate::config::limits::{
 };
 use crate::driver::Waker;
 use crate::hub::HubMessage;
-use crate::message::WorkerId;
+use crate::message::{Publication, Reply, WorkerId};
 
 /// One worker's end of the mesh.
 #[derive(Debug)]
@@ -204,9 +204,15 @@ fn load_of(message: &HubMessage) -> usize {
         + match message {
             HubMessage::Publish { payload, .. } => payload.bytes.len(),
             HubMessage::Deliver(publication) => publication.payload.bytes.len(),
-            HubMessage::Interest { .. }
-            | HubMessage::Disinterest { .. }
-            | HubMessage::Granted { .. }
-            | HubMessage::Published { .. } => 0,
+            HubMessage::Recovered { recovery, .. } => bytes_of(&recovery.publications),
+            HubMessage::Answer { reply: Reply::History { publications, .. }, .. } => {
+                bytes_of(publications)
+            }
+            _ => 0,
         }
+}
+
+/// Shared with others, but each receiver encodes them.
+fn bytes_of(publications: &[Arc<Publication>]) -> usize {
+    publications.iter().map(|publication| publication.payload.bytes.len()).sum()
 }

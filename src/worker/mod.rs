@@ -84,6 +84,9 @@ impl WorkerSettings {
                 sessions_max: connections_max,
                 subscriptions_max: config.subscriptions_max,
                 hash,
+                namespaces: Arc::new(config.namespaces.clone()),
+                history_bytes_max: config.history_bytes_max / u64::from(workers),
+                answer_bytes_max: config.send_queue_bytes_max / 2,
             },
             transport: TransportSettings::new(config),
             services,
@@ -271,7 +274,8 @@ impl<D: Driver> Worker<D> {
         let is_timed = self.connections.wants_sweep()
             || self.accepting.retry_at.is_some()
             || self.is_stopping();
-        if is_timed { sweep::SLICE } else { Duration::MAX }
+        let slice = if is_timed { sweep::SLICE } else { Duration::MAX };
+        self.connections.next_tick().map_or(slice, |next| next.min(slice))
     }
 
     fn is_stopping(&self) -> bool {

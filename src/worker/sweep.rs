@@ -74,7 +74,8 @@ impl Sweep {
         }
     }
 
-    fn milliseconds(&self, now: Instant) -> u64 {
+    /// Milliseconds since the start.
+    pub fn milliseconds(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 }

@@ -16,7 +16,7 @@ use crate::config::limits::{
 };
 use crate::connection::{Connection, Service, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
-use crate::hub::{self, FanOutStep, Hub, HubMessage};
+use crate::hub::{self, FanOutStep, Hub, HubMessage, Visit};
 use crate::message::{CloseReason, SessionId};
 use crate::telemetry::{Counters, render};
 use crate::transport::{Flow, Output, Prepared};
@@ -151,6 +151,7 @@ impl Connections {
     /// The time of this turn.
     pub fn begin_turn(&mut self, now: Instant) {
         self.tick = self.sweep.tick(now);
+        self.hub.tick(self.sweep.milliseconds(now), &mut self.hub_outputs);
         self.counters.turns.add(1);
         (self.requests, self.written) = (0, 0);
     }
@@ -249,19 +250,26 @@ impl Connections {
         }
         let Self { hub, table, queues, dirty, prepared, scratch, slow, counters, .. } = self;
         let bytes_max = self.settings.send_queue_bytes_max;
+        let bytes_high = self.settings.send_queue_bytes_high;
         let mut deliveries = 0;
         hub.fan_out(DELIVERY_COST_PER_TURN_MAX, |step| {
-            let (batch, session, first) = match step {
-                FanOutStep::Deliver { batch, session, first } => (batch, session, first),
+            let (batch, session, first, may_lag) = match step {
+                FanOutStep::Deliver { batch, session, first, may_lag } => {
+                    (batch, session, first, may_lag)
+                }
                 FanOutStep::Done { key } => {
                     if let Some(encodings) = prepared.get_mut(key as usize) {
                         *encodings = Prepared::default();
                     }
-                    return 0;
+                    return Visit::Cost(0);
                 }
             };
             let connection = table.at(session);
-            let Some(form) = connection.wire_form() else { return 1 };
+            let Some(form) = connection.wire_form() else { return Visit::Cost(1) };
+            if may_lag && (connection.is_blocked || connection.queue.bytes() > bytes_high) {
+                connection.is_lagging = true;
+                return Visit::Lags;
+            }
             let key = batch.key as usize;
             if key >= prepared.len() {
                 prepared.resize_with(key + 1, Prepared::default);
@@ -272,13 +280,13 @@ impl Connections {
             let queued = connection.queue.bytes();
             if queued > 0 && queued.saturating_add(frame.len()) > bytes_max {
                 slow.push(session);
-                return 1;
+                return Visit::Cost(1);
             }
             deliveries += (batch.publications.len() - first) as u64;
             let cost = 1 + frame.len() as usize / DELIVERY_COST_BYTES;
             queues.push(&mut connection.queue, frame);
             mark(connection, session, dirty);
-            cost
+            Visit::Cost(cost)
         });
         counters.deliveries.add(deliveries);
         self.close_slow();
@@ -294,6 +302,11 @@ impl Connections {
         }
         self.due = due;
         self.carry();
+    }
+
+    /// When the hub has something to do next.
+    pub fn next_tick(&self) -> Option<Duration> {
+        self.hub.next_tick().map(Duration::from_millis)
     }
 
     /// Whether a slice of the sweep is worth waking up for.

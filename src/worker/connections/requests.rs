@@ -4,7 +4,7 @@ use crate::buffer::SharedFrame;
 use crate::config::limits::TURN_SEGMENT_BYTES_MAX;
 use crate::connection::Connection;
 use crate::hub::{self, HubMessage};
-use crate::message::{ClientName, Refusal, Reply, Request, SessionId, Ticket};
+use crate::message::{ClientName, Control, Refusal, Reply, Request, SessionId, Ticket};
 use crate::transport::{Context, Flow, Output};
 
 use super::{Connections, mark, socket_id};
@@ -94,8 +94,38 @@ impl Connections {
                     self.handle_message(message);
                 }
                 hub::Output::Send { to, message } => self.mesh.send(to, message),
+                hub::Output::Later(message) => self.mesh.send(self.settings.hub.worker, message),
                 hub::Output::Reply { session, ticket, reply } => {
                     self.reply(session, ticket, &reply);
+                }
+                hub::Output::Deliver { session, publications } => {
+                    self.counters.deliveries.add(publications.len() as u64);
+                    self.converse(session.index, |connection, context| {
+                        connection.deliver(&publications, context)
+                    });
+                }
+                hub::Output::Control { session, control } => self.control(session, control),
+            }
+        }
+    }
+
+    /// Does what the server API wants done with a client, if it is one that may be told.
+    fn control(&mut self, session: SessionId, control: Control) {
+        if !self.is_open(socket_id(session)) {
+            return;
+        }
+        // A request that nobody made: the conversation tells the client of its answer.
+        let ticket = Ticket(0);
+        match control {
+            Control::Disconnect(reason) => self.close(session.index, reason),
+            Control::Subscribe { channel, since } => {
+                if self.table.at(session.index).takes_orders() {
+                    self.request(session, Request::Subscribe { ticket, channel, since });
+                }
+            }
+            Control::Unsubscribe { channel } => {
+                if self.table.at(session.index).takes_orders() {
+                    self.request(session, Request::Unsubscribe { ticket, channel });
                 }
             }
         }

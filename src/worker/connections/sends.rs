@@ -3,7 +3,7 @@
 use crate::config::limits::{SEGMENTS_PER_SEND_MAX, SENDS_PER_TURN_MAX, SENT_BYTES_PER_TURN_MAX};
 use crate::connection::{Connection, Stage};
 use crate::driver::{Close, SendResult};
-use crate::message::CloseReason;
+use crate::message::{CloseReason, SessionId};
 
 use super::Connections;
 
@@ -37,6 +37,7 @@ impl Connections {
             }
             bytes += self.batch.items().last().map_or(0, |item| u64::from(item.bytes));
             let is_plain = connection.queue.is_empty()
+                && !connection.is_lagging
                 && connection.stage == Stage::Open
                 && connection.pauses & Connection::PAUSED_BY_QUEUE == 0;
             if !is_plain {
@@ -101,6 +102,10 @@ impl Connections {
         let connection = self.table.at(index);
         if !connection.queue.is_empty() || connection.stage == Stage::Closing {
             self.mark_dirty(index);
+        } else if connection.is_lagging {
+            let session = SessionId { index, generation: connection.generation };
+            let lags = self.hub.catch_up(session, &mut self.hub_outputs);
+            self.table.at(index).is_lagging = lags;
         }
     }
 }

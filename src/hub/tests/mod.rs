@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::*;
+use crate::config::ChannelOptions;
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
 use crate::message::{Actor, PayloadKind};
+
+mod views;
 
 /// Splitmix64: enough to choose what happens next.
 struct Dice(u64);
@@ -46,6 +49,8 @@ struct Mesh {
 
 impl Mesh {
     fn new(workers: u16, subscriptions_max: usize) -> Self {
+        let open = ChannelOptions { publish: true, ..ChannelOptions::closed() };
+        let namespaces = Arc::new(Namespaces::new(open));
         let hash = ChannelHash::default();
         let hubs = (0..workers)
             .map(|worker| {
@@ -55,6 +60,9 @@ impl Mesh {
                     sessions_max: 16,
                     subscriptions_max,
                     hash,
+                    namespaces: namespaces.clone(),
+                    history_bytes_max: 1 << 20,
+                    answer_bytes_max: 1 << 20,
                 })
             })
             .collect();
@@ -83,6 +91,7 @@ impl Mesh {
                     *self.seen.answers.entry((worker, session, ticket.0)).or_default() += 1;
                     self.seen.replies.push((worker, session, ticket, reply));
                 }
+                other => panic!("not in these tests: {other:?}"),
             }
         }
     }
@@ -105,14 +114,16 @@ impl Mesh {
     fn fan_out(&mut self, worker: usize, visits_max: usize) -> usize {
         let live = &mut self.seen.live;
         self.hubs[worker].fan_out(visits_max, |step| {
-            let FanOutStep::Deliver { batch, session, first } = step else { return 0 };
+            let FanOutStep::Deliver { batch, session, first, .. } = step else {
+                return Visit::Cost(0);
+            };
             for publication in &batch.publications[first..] {
                 let key = (worker, session, publication.channel.to_string());
                 let view = live.get_mut(&key).expect("only subscribers are visited");
                 assert_eq!(view.position.epoch, publication.position.epoch);
                 view.offsets.push(publication.position.offset);
             }
-            1
+            Visit::Cost(1)
         })
     }
 
@@ -373,7 +384,7 @@ fn what_is_published_while_a_fan_out_is_in_progress_leaves_as_one_batch() {
         if let FanOutStep::Deliver { batch, first, .. } = step {
             batches.push(batch.publications.len() - first);
         }
-        1
+        Visit::Cost(1)
     });
     assert_eq!(batches, vec![5; 10]);
     assert_eq!(mesh.hubs[0].backlog(), (0, 0));
@@ -407,7 +418,7 @@ fn a_batch_is_bounded_in_count_and_bytes() {
             if let FanOutStep::Deliver { batch, .. } = step {
                 sizes.push(batch.publications.len());
             }
-            1
+            Visit::Cost(1)
         };
         while mesh.hubs[0].fan_out(1, &mut step) > 0 {}
         sizes

@@ -1,0 +1,231 @@
+//! What sessions ask about channels and clients, and how workers find the answers together.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::gather::{GatherId, Part, matches};
+use super::{Hub, HubMessage, Output, refuse, reply_to};
+use crate::config::ChannelOptions;
+use crate::config::limits::{
+    CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, PRESENCE_LIST_MAX,
+};
+use crate::message::{
+    Actor, ChannelName, ClientName, Control, HistoryQuery, Refusal, Reply, SessionId, Ticket,
+    WorkerId,
+};
+
+/// What may be asked about a channel.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question {
+    /// What does it keep?
+    Read(HistoryQuery, Actor),
+    /// Forget what it keeps.
+    Forget,
+    /// Who is subscribed? Names so many.
+    Presence(u32, Actor),
+}
+
+impl ChannelOptions {
+    fn with_history(&self) -> Result<&Self, Refusal> {
+        if self.history_size == 0 { Err(Refusal::NotAvailable) } else { Ok(self) }
+    }
+}
+
+impl Hub {
+    /// Sends a question about a channel to its home.
+    pub(super) fn ask(
+        &mut self,
+        session: SessionId,
+        ticket: Ticket,
+        channel: ChannelName,
+        question: Question,
+        out: &mut VecDeque<Output>,
+    ) {
+        let to = self.home_of(&channel);
+        let receipt = self.receipt(session, ticket);
+        let message = match question {
+            Question::Read(query, by) => self
+                .may(&channel, by, |options| options.history)
+                .and_then(ChannelOptions::with_history)
+                .map(|_| HubMessage::Read { receipt, channel, query }),
+            Question::Forget => self
+                .may(&channel, Actor::Server, |_| true)
+                .and_then(ChannelOptions::with_history)
+                .map(|_| HubMessage::Forget { receipt, channel }),
+            Question::Presence(list_max, by) => {
+                let list_max = list_max.min(PRESENCE_LIST_MAX);
+                let allowed = self.may(&channel, by, |options| options.presence).map(|_| ());
+                let whole = Part::Presence(Vec::new(), 0);
+                allowed
+                    .and_then(|()| self.gather(session, ticket, list_max as usize, whole))
+                    .map(|gather| HubMessage::CountAll { gather, channel, list_max })
+            }
+        };
+        match message {
+            Ok(message) => out.push_back(Output::Send { to, message }),
+            Err(refusal) => refuse(session, Some(ticket), refusal, out),
+        }
+    }
+
+    /// Asks all workers for their channels.
+    pub(super) fn ask_for_channels(
+        &mut self,
+        session: SessionId,
+        ticket: Ticket,
+        pattern: &Arc<str>,
+        out: &mut VecDeque<Output>,
+    ) {
+        match self.gather(session, ticket, 0, Part::Channels(Vec::new())) {
+            Ok(gather) => {
+                for worker in 0..self.settings.workers {
+                    let (pattern, found) = (pattern.clone(), Vec::new());
+                    let message = HubMessage::List { gather, pattern, from: 0, found };
+                    out.push_back(Output::Send { to: WorkerId(worker), message });
+                }
+            }
+            Err(refusal) => refuse(session, Some(ticket), refusal, out),
+        }
+    }
+
+    /// Has a client's worker do something with it.
+    pub(super) fn control(
+        &self,
+        session: SessionId,
+        ticket: Ticket,
+        client: ClientName,
+        control: Control,
+        out: &mut VecDeque<Output>,
+    ) {
+        let receipt = self.receipt(session, ticket);
+        if client.worker.0 < self.settings.workers {
+            let message = HubMessage::Control { receipt, session: client.session, control };
+            out.push_back(Output::Send { to: client.worker, message });
+        } else {
+            reply_to(receipt, Reply::Done, out);
+        }
+    }
+
+    /// Answers another worker's question, or takes its answer.
+    pub(super) fn answer(&mut self, message: HubMessage, out: &mut VecDeque<Output>) {
+        match message {
+            HubMessage::Read { receipt, channel, query } => {
+                let reply = self.homes.read(&channel, query, self.now_ms);
+                reply_to(receipt, reply, out);
+            }
+            HubMessage::Forget { receipt, channel } => {
+                self.homes.forget(&channel);
+                reply_to(receipt, Reply::Done, out);
+            }
+            HubMessage::Answer { receipt, reply } => {
+                let (session, ticket) = (receipt.session, receipt.ticket);
+                out.push_back(Output::Reply { session, ticket, reply });
+            }
+            HubMessage::CountAll { gather, channel, list_max } => {
+                self.count_all(gather, &channel, list_max, out);
+            }
+            HubMessage::Count { gather, channel, list_max, parts } => {
+                let (clients, count) = self.subscribers(&channel, list_max);
+                send_part(gather, parts, Some(Part::Presence(clients, count)), out);
+            }
+            HubMessage::List { gather, pattern, from, found } => {
+                self.list(gather, pattern, from, found, out);
+            }
+            HubMessage::Part { gather, parts, part } => {
+                if let Some((session, ticket, reply)) = self.gathers.add(gather, parts, part) {
+                    out.push_back(Output::Reply { session, ticket, reply });
+                }
+            }
+            HubMessage::Control { receipt, session, control } => {
+                out.push_back(Output::Control { session, control });
+                reply_to(receipt, Reply::Done, out);
+            }
+            HubMessage::Interest { .. }
+            | HubMessage::Disinterest { .. }
+            | HubMessage::Granted { .. }
+            | HubMessage::Recover { .. }
+            | HubMessage::Recovered { .. }
+            | HubMessage::Publish { .. }
+            | HubMessage::Deliver(_)
+            | HubMessage::News { .. } => unreachable!("the caller does these"),
+        }
+    }
+
+    fn may(
+        &self,
+        channel: &ChannelName,
+        by: Actor,
+        right: impl FnOnce(&ChannelOptions) -> bool,
+    ) -> Result<&ChannelOptions, Refusal> {
+        let namespaces = &self.settings.namespaces;
+        let id = namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)?;
+        let options = namespaces.options(id);
+        let is_allowed = by == Actor::Server || right(options);
+        is_allowed.then_some(options).ok_or(Refusal::PermissionDenied)
+    }
+
+    fn gather(
+        &mut self,
+        session: SessionId,
+        ticket: Ticket,
+        list_max: usize,
+        whole: Part,
+    ) -> Result<GatherId, Refusal> {
+        let gather = self.gathers.begin(self.settings.worker, session, ticket, list_max, whole);
+        gather.ok_or(Refusal::Overloaded)
+    }
+
+    fn count_all(
+        &self,
+        gather: GatherId,
+        channel: &ChannelName,
+        list_max: u32,
+        out: &mut VecDeque<Output>,
+    ) {
+        let interested = self.homes.interested(channel);
+        let parts = interested.len();
+        if parts == 0 {
+            return send_part(gather, 0, None, out);
+        }
+        for to in interested.iter() {
+            let channel = channel.clone();
+            let message = HubMessage::Count { gather, channel, list_max, parts };
+            out.push_back(Output::Send { to, message });
+        }
+    }
+
+    /// Looks at some channels; the rest comes as a message to this worker itself, behind whatever waits.
+    fn list(
+        &self,
+        gather: GatherId,
+        pattern: Arc<str>,
+        from: usize,
+        mut found: Vec<(ChannelName, u64)>,
+        out: &mut VecDeque<Output>,
+    ) {
+        let until = from + CHANNELS_LOOKED_AT_PER_TURN_MAX;
+        let slots = self.channel_slots;
+        for slot in from..until.min(slots) {
+            if found.len() == CHANNELS_LIST_MAX {
+                break;
+            }
+            if let Some(local) = self.channels.get(slot)
+                && local.subscribers > 0
+                && matches(&pattern, local.name.as_str())
+            {
+                found.push((local.name.clone(), u64::from(local.subscribers)));
+            }
+        }
+        if until < slots && found.len() < CHANNELS_LIST_MAX {
+            let message = HubMessage::List { gather, pattern, from: until, found };
+            out.push_back(Output::Later(message));
+        } else {
+            let parts = self.settings.workers;
+            send_part(gather, parts, Some(Part::Channels(found)), out);
+        }
+    }
+}
+
+fn send_part(gather: GatherId, parts: u16, part: Option<Part>, out: &mut VecDeque<Output>) {
+    let message = HubMessage::Part { gather, parts, part };
+    out.push_back(Output::Send { to: gather.worker, message });
+}

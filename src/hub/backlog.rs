@@ -1,0 +1,350 @@
+//! What a channel holds back: publications that wait for their moment, and those that laggards have yet to get.
+//!
+//! Only channels whose options ask for it have a [`Backlog`]. A laggard is a subscriber whose socket took no more; it
+//! costs a number, not a queue, because what it has yet to get is kept once for all laggards of the channel.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
+use crate::config::{ChannelOptions, Delivery};
+use crate::message::{Payload, PayloadKind, Publication};
+
+/// What one channel holds back on one worker.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// Not given to anyone yet, with their bytes.
+    waiting: VecDeque<Arc<Publication>>,
+    waiting_bytes: usize,
+    /// Dropped from `waiting`, and not told yet.
+    dropped: u64,
+    /// When publications were let go last.
+    released_ms: Option<u64>,
+    /// The moment that is set for `waiting`.
+    due_ms: Option<u64>,
+    /// Publications that laggards may have yet to get.
+    recent: VecDeque<Arc<Publication>>,
+    recent_bytes: usize,
+}
+
+/// What becomes of a publication that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// It waits; a moment for it is set already.
+    Wait,
+    /// It waits until then: a moment has to be set.
+    WaitUntil(u64),
+    /// What waits leaves now.
+    Release,
+}
+
+impl Backlog {
+    /// Whether a channel with these options has one.
+    pub(super) fn is_wanted(options: &ChannelOptions) -> bool {
+        options.delivery != Delivery::Disconnect || interval_ms(options) > 0
+    }
+
+    /// Takes a publication that came, in order.
+    pub(super) fn hold(
+        &mut self,
+        options: &ChannelOptions,
+        publication: Arc<Publication>,
+        now_ms: u64,
+    ) -> Pace {
+        let interval = interval_ms(options);
+        self.waiting_bytes += publication.payload.bytes.len();
+        self.waiting.push_back(publication);
+        if interval == 0 {
+            return Pace::Release;
+        }
+        match options.delivery {
+            // Nothing may be dropped, so a full block leaves before its time.
+            Delivery::Disconnect => {
+                if self.waiting.len() >= PUBLICATIONS_PER_FAN_OUT_MAX
+                    || self.waiting_bytes >= FAN_OUT_BLOCK_BYTES_MAX
+                {
+                    return Pace::Release;
+                }
+            }
+            Delivery::Latest => self.shrink_waiting(1),
+            Delivery::DropOldest => self.shrink_waiting(options.backlog as usize),
+        }
+        if self.due_ms.is_some() {
+            return Pace::Wait;
+        }
+        let due = match self.released_ms {
+            // A batch is worth waiting for; a rate lets the first one go at once.
+            _ if !options.deliver_every.is_zero() => now_ms + interval,
+            Some(released) => released + interval,
+            None => now_ms,
+        };
+        if due <= now_ms {
+            return Pace::Release;
+        }
+        self.due_ms = Some(due);
+        Pace::WaitUntil(due)
+    }
+
+    /// What leaves now, in order; a new moment is set for whatever is left.
+    pub(super) fn release(
+        &mut self,
+        options: &ChannelOptions,
+        now_ms: u64,
+    ) -> Vec<Arc<Publication>> {
+        let count = release_max(options).min(self.waiting.len());
+        let mut released = Vec::with_capacity(count + 1);
+        if self.dropped > 0
+            && options.delivery == Delivery::DropOldest
+            && let Some(first) = self.waiting.front()
+        {
+            released.push(gap(first, std::mem::take(&mut self.dropped)));
+        }
+        released.extend(self.waiting.drain(..count));
+        self.waiting_bytes = self.waiting.iter().map(|item| item.payload.bytes.len()).sum();
+        self.released_ms = Some(now_ms);
+        self.due_ms = self.waits().then(|| now_ms + interval_ms(options));
+        released
+    }
+
+    /// Keeps what is given to subscribers, for laggards. They get no news of clients that came and went meanwhile.
+    pub(super) fn keep(
+        &mut self,
+        options: &ChannelOptions,
+        publication: &Arc<Publication>,
+        bytes_max: usize,
+    ) {
+        let count_max = match options.delivery {
+            Delivery::Disconnect => return,
+            Delivery::Latest => 1,
+            Delivery::DropOldest => options.backlog as usize,
+        };
+        if publication.payload.kind.is_news() {
+            return;
+        }
+        self.recent_bytes += publication.payload.bytes.len();
+        self.recent.push_back(publication.clone());
+        while self.recent.len() > count_max
+            || (self.recent_bytes > bytes_max && self.recent.len() > 1)
+        {
+            let Some(first) = self.recent.pop_front() else { break };
+            self.recent_bytes -= first.payload.bytes.len();
+        }
+    }
+
+    /// What a laggard gets that has everything before offset `from`: publications of about `bytes_max` bytes, and the
+    /// offset with which the next ones begin, if there are more.
+    pub(super) fn catch_up(
+        &self,
+        options: &ChannelOptions,
+        from: u64,
+        bytes_max: usize,
+    ) -> (Vec<Arc<Publication>>, Option<u64>) {
+        let mut items: Vec<Arc<Publication>> = Vec::new();
+        let mut bytes = 0;
+        let start = self.recent.partition_point(|item| item.position.offset < from);
+        let mut next = from;
+        for publication in self.recent.range(start..) {
+            if bytes >= bytes_max {
+                return (items, Some(next));
+            }
+            // There are gaps in front, where this ring dropped something, and between, where a rate did.
+            let dropped = publication.position.offset - next;
+            if dropped > 0 && options.delivery == Delivery::DropOldest {
+                items.push(gap(publication, dropped));
+            }
+            next = publication.position.offset + 1;
+            bytes += publication.payload.bytes.len();
+            items.push(publication.clone());
+        }
+        (items, None)
+    }
+
+    /// The moment for [`Backlog::release`], if one is set.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.due_ms
+    }
+
+    /// Whether something waits for its moment.
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether something is kept for laggards.
+    pub(super) fn keeps(&self) -> bool {
+        !self.recent.is_empty()
+    }
+
+    /// Bytes of payloads held.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting_bytes + self.recent_bytes
+    }
+
+    fn shrink_waiting(&mut self, count_max: usize) {
+        while self.waiting.len() > count_max {
+            if let Some(first) = self.waiting.pop_front() {
+                self.waiting_bytes -= first.payload.bytes.len();
+                self.dropped += 1;
+            }
+        }
+    }
+}
+
+/// The offset of the first publication that someone misses to whom this one could not be given.
+pub(super) fn first_missed(publication: &Publication) -> u64 {
+    let Publication { position, payload, .. } = publication;
+    match payload.kind {
+        PayloadKind::Json | PayloadKind::Text | PayloadKind::Binary => position.offset,
+        PayloadKind::Join | PayloadKind::Leave => position.offset + 1,
+        PayloadKind::Gap => {
+            let dropped =
+                std::str::from_utf8(&payload.bytes).ok().and_then(|text| text.parse().ok());
+            position.offset - dropped.unwrap_or(0)
+        }
+    }
+}
+
+/// The news that publications before this one were dropped.
+fn gap(before: &Publication, dropped: u64) -> Arc<Publication> {
+    let payload = Payload::new(PayloadKind::Gap, Bytes::from(dropped.to_string()));
+    Arc::new(Publication { payload, channel: before.channel.clone(), position: before.position })
+}
+
+/// Between two releases; 0 releases everything at once.
+fn interval_ms(options: &ChannelOptions) -> u64 {
+    let every = u64::try_from(options.deliver_every.as_millis()).expect("at most a minute");
+    match options.rate_max {
+        0 => every,
+        rate => every.max(1000 / u64::from(rate)),
+    }
+}
+
+/// Publications in one release.
+fn release_max(options: &ChannelOptions) -> usize {
+    match u64::from(options.rate_max) {
+        0 => usize::MAX,
+        rate => (rate * interval_ms(options) / 1000).max(1) as usize,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::message::{ChannelName, Epoch, Position};
+
+    fn publication(offset: u64) -> Arc<Publication> {
+        Arc::new(Publication {
+            channel: ChannelName::new("a").unwrap(),
+            position: Position { epoch: Epoch(1), offset },
+            payload: Payload::new(PayloadKind::Text, Bytes::from_static(b"0123456789")),
+        })
+    }
+
+    fn offsets(publications: &[Arc<Publication>]) -> Vec<String> {
+        publications
+            .iter()
+            .map(|item| match item.payload.kind {
+                PayloadKind::Gap => {
+                    format!("gap {}", std::str::from_utf8(&item.payload.bytes).unwrap())
+                }
+                _ => item.position.offset.to_string(),
+            })
+            .collect()
+    }
+
+    fn options(delivery: Delivery) -> ChannelOptions {
+        ChannelOptions { delivery, backlog: 3, ..ChannelOptions::closed() }
+    }
+
+    #[test]
+    fn a_batch_waits_for_its_moment_and_leaves_whole() {
+        let options = ChannelOptions {
+            deliver_every: Duration::from_millis(50),
+            ..options(Delivery::Disconnect)
+        };
+        let mut backlog = Backlog::default();
+        assert_eq!(backlog.hold(&options, publication(1), 100), Pace::WaitUntil(150));
+        assert_eq!(backlog.hold(&options, publication(2), 120), Pace::Wait);
+        assert_eq!(offsets(&backlog.release(&options, 150)), ["1", "2"]);
+        assert_eq!(backlog.due_ms(), None);
+        assert_eq!(backlog.bytes(), 0);
+        // A full block does not wait.
+        for offset in 3..3 + PUBLICATIONS_PER_FAN_OUT_MAX as u64 - 1 {
+            assert_ne!(backlog.hold(&options, publication(offset), 160), Pace::Release);
+        }
+        assert_eq!(backlog.hold(&options, publication(99), 160), Pace::Release);
+    }
+
+    #[test]
+    fn a_rate_lets_the_first_go_and_keeps_the_newest() {
+        let options = ChannelOptions { rate_max: 10, ..options(Delivery::Latest) };
+        let mut backlog = Backlog::default();
+        assert_eq!(backlog.hold(&options, publication(1), 1000), Pace::Release);
+        assert_eq!(offsets(&backlog.release(&options, 1000)), ["1"]);
+        assert_eq!(backlog.hold(&options, publication(2), 1010), Pace::WaitUntil(1100));
+        assert_eq!(backlog.hold(&options, publication(3), 1020), Pace::Wait);
+        assert_eq!(offsets(&backlog.release(&options, 1100)), ["3"]);
+        assert_eq!(backlog.due_ms(), None);
+        assert_eq!(backlog.hold(&options, publication(4), 1300), Pace::Release);
+    }
+
+    #[test]
+    fn a_rate_that_drops_the_oldest_tells_of_the_gap() {
+        let options = ChannelOptions { rate_max: 10, ..options(Delivery::DropOldest) };
+        let mut backlog = Backlog::default();
+        assert_eq!(backlog.hold(&options, publication(1), 1000), Pace::Release);
+        backlog.release(&options, 1000);
+        for offset in 2..=6 {
+            backlog.hold(&options, publication(offset), 1001);
+        }
+        assert_eq!(offsets(&backlog.release(&options, 1100)), ["gap 2", "4"]);
+        assert_eq!(backlog.due_ms(), Some(1200));
+        assert_eq!(offsets(&backlog.release(&options, 1200)), ["5"]);
+        assert_eq!(backlog.due_ms(), Some(1300));
+    }
+
+    #[test]
+    fn a_laggard_gets_the_newest_or_what_is_left_behind_a_gap() {
+        for (delivery, expected) in
+            [(Delivery::Latest, vec!["7"]), (Delivery::DropOldest, vec!["gap 2", "5", "6", "7"])]
+        {
+            let options = options(delivery);
+            let mut backlog = Backlog::default();
+            for offset in 1..=7 {
+                backlog.keep(&options, &publication(offset), 1000);
+            }
+            let (items, next) = backlog.catch_up(&options, 3, 1000);
+            assert_eq!(
+                (offsets(&items), next),
+                (expected.into_iter().map(String::from).collect(), None)
+            );
+            assert_eq!(backlog.catch_up(&options, 8, 1000), (vec![], None));
+        }
+    }
+
+    #[test]
+    fn a_laggard_catches_up_in_pieces_and_bytes_are_bounded() {
+        let options = options(Delivery::DropOldest);
+        let mut backlog = Backlog::default();
+        for offset in 1..=3 {
+            backlog.keep(&options, &publication(offset), 25);
+        }
+        assert_eq!(backlog.bytes(), 20);
+        let (items, next) = backlog.catch_up(&options, 2, 10);
+        assert_eq!((offsets(&items), next), (vec!["2".into()], Some(3)));
+        let (items, next) = backlog.catch_up(&options, 3, 10);
+        assert_eq!((offsets(&items), next), (vec!["3".into()], None));
+    }
+
+    #[test]
+    fn who_misses_a_gap_misses_what_was_dropped_before_it() {
+        let data = publication(9);
+        assert_eq!(first_missed(&data), 9);
+        assert_eq!(first_missed(&gap(&data, 4)), 5);
+        let payload = Payload::new(PayloadKind::Join, "{}");
+        assert_eq!(first_missed(&Publication { payload, ..(*data).clone() }), 10);
+    }
+}

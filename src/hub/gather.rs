@@ -1,0 +1,205 @@
+//! Answers that several workers have parts of.
+
+use slab::Slab;
+
+use super::index;
+use crate::config::limits::{CHANNELS_LIST_MAX, GATHERS_MAX};
+use crate::message::{ChannelName, ClientName, Reply, SessionId, Ticket, WorkerId};
+
+/// Answers that wait for parts.
+#[derive(Debug, Default)]
+pub(super) struct Gathers {
+    entries: Slab<Gather>,
+    serial: u32,
+}
+
+/// Names an answer that waits for parts, on the worker that wants them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatherId {
+    /// The worker.
+    pub worker: WorkerId,
+    key: u32,
+    serial: u32,
+}
+
+/// One worker's part of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Subscribers of a channel there: some, and how many they are.
+    Presence(Vec<ClientName>, u64),
+    /// Channels with subscribers there.
+    Channels(Vec<(ChannelName, u64)>),
+}
+
+#[derive(Debug)]
+struct Gather {
+    serial: u32,
+    session: SessionId,
+    ticket: Ticket,
+    received: u16,
+    list_max: usize,
+    whole: Part,
+}
+
+impl Gathers {
+    /// Begins an answer; `None` if too many wait.
+    pub(super) fn begin(
+        &mut self,
+        worker: WorkerId,
+        session: SessionId,
+        ticket: Ticket,
+        list_max: usize,
+        whole: Part,
+    ) -> Option<GatherId> {
+        if self.entries.len() >= GATHERS_MAX {
+            return None;
+        }
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let gather = Gather { serial, session, ticket, received: 0, list_max, whole };
+        Some(GatherId { worker, key: index(self.entries.insert(gather)), serial })
+    }
+
+    /// Adds a part, of which there are `parts` in all; returns the answer once it is whole.
+    pub(super) fn add(
+        &mut self,
+        id: GatherId,
+        parts: u16,
+        part: Option<Part>,
+    ) -> Option<(SessionId, Ticket, Reply)> {
+        let gather = self.entries.get_mut(id.key as usize)?;
+        if gather.serial != id.serial {
+            return None;
+        }
+        if let Some(part) = part {
+            gather.received += 1;
+            gather.whole.merge(part, gather.list_max);
+        }
+        if gather.received < parts {
+            return None;
+        }
+        let Gather { session, ticket, whole, .. } = self.entries.remove(id.key as usize);
+        Some((session, ticket, whole.into_reply()))
+    }
+}
+
+impl Part {
+    fn merge(&mut self, other: Part, list_max: usize) {
+        match (self, other) {
+            (Part::Presence(clients, count), Part::Presence(more, more_count)) => {
+                let room = list_max.saturating_sub(clients.len());
+                clients.extend(more.into_iter().take(room));
+                *count += more_count;
+            }
+            (Part::Channels(channels), Part::Channels(more)) => channels.extend(more),
+            (Part::Presence(..) | Part::Channels(_), _) => {}
+        }
+    }
+
+    fn into_reply(self) -> Reply {
+        match self {
+            Part::Presence(clients, client_count) => Reply::Presence { clients, client_count },
+            Part::Channels(mut channels) => {
+                // A channel has subscribers on several workers.
+                channels.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+                channels.dedup_by(|(name, count), (first, sum)| {
+                    let is_same = name == first;
+                    *sum += if is_same { *count } else { 0 };
+                    is_same
+                });
+                channels.truncate(CHANNELS_LIST_MAX);
+                Reply::Channels { channels }
+            }
+        }
+    }
+}
+
+/// Whether a name fits a pattern in which each `*` stands for any bytes.
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
+    if pattern.is_empty() {
+        return true;
+    }
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    // The leftmost place is as good as any for all but the last part.
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_bytes() {
+        for (pattern, name, expected) in [
+            ("", "anything", true),
+            ("*", "anything", true),
+            ("chat:*", "chat:1", true),
+            ("chat:*", "chat:", true),
+            ("chat:*", "chats:1", false),
+            ("*:1", "chat:1", true),
+            ("*:1", "chat:12", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxcyyb", false),
+            ("ab*ba", "aba", false),
+            ("chat", "chat", true),
+            ("chat", "chats", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn parts_make_a_whole_and_late_ones_are_nobodys() {
+        let mut gathers = Gathers::default();
+        let session = SessionId { index: 3, generation: 1 };
+        let client =
+            |index| ClientName { worker: WorkerId(0), session: SessionId { index, generation: 0 } };
+        let nothing = Part::Presence(Vec::new(), 0);
+        let id = gathers.begin(WorkerId(0), session, Ticket(7), 3, nothing.clone()).unwrap();
+        let part = |from: u32| Some(Part::Presence(vec![client(from), client(from + 1)], 10));
+        assert_eq!(gathers.add(id, 2, part(0)), None);
+        let clients = vec![client(0), client(1), client(2)];
+        let reply = Reply::Presence { clients, client_count: 20 };
+        assert_eq!(gathers.add(id, 2, part(2)), Some((session, Ticket(7), reply)));
+        assert_eq!(gathers.add(id, 2, part(2)), None);
+        // No worker has a part.
+        let id = gathers.begin(WorkerId(0), session, Ticket(8), 3, nothing).unwrap();
+        let reply = Reply::Presence { clients: Vec::new(), client_count: 0 };
+        assert_eq!(gathers.add(id, 0, None), Some((session, Ticket(8), reply)));
+    }
+
+    #[test]
+    fn a_channel_on_two_workers_is_one() {
+        let mut gathers = Gathers::default();
+        let session = SessionId { index: 0, generation: 0 };
+        let nothing = Part::Channels(Vec::new());
+        let id = gathers.begin(WorkerId(0), session, Ticket(1), 0, nothing).unwrap();
+        let name = |text| ChannelName::new(text).unwrap();
+        gathers.add(id, 2, Some(Part::Channels(vec![(name("b"), 1), (name("a"), 2)])));
+        let whole = gathers.add(id, 2, Some(Part::Channels(vec![(name("a"), 3), (name("c"), 4)])));
+        let channels = vec![(name("a"), 5), (name("b"), 1), (name("c"), 4)];
+        assert_eq!(whole, Some((session, Ticket(1), Reply::Channels { channels })));
+    }
+
+    #[test]
+    fn answers_that_wait_are_bounded() {
+        let mut gathers = Gathers::default();
+        let session = SessionId { index: 0, generation: 0 };
+        let mut begin =
+            || gathers.begin(WorkerId(0), session, Ticket(1), 0, Part::Channels(Vec::new()));
+        for _ in 0..GATHERS_MAX {
+            assert!(begin().is_some());
+        }
+        assert!(begin().is_none());
+    }
+}

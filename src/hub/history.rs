@@ -1,0 +1,415 @@
+//! What channels keep for those who come back, on their home workers.
+//!
+//! A history is a ring of publications without a gap. What is too old, too many or too large leaves it when something
+//! is added. A channel where nothing is added any more is found without a timer of its own: histories of a namespace
+//! share one time to live, so they stand in a list in the order in which they were touched, and the first is the first
+//! to expire. When all of them together are too large, the one that was touched longest ago is forgotten whole.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::{NONE, index, some};
+use crate::config::limits::ANSWER_PUBLICATIONS_MAX;
+use crate::config::{ChannelOptions, NamespaceId};
+use crate::message::{HistoryQuery, Publication, Publications, Recovery};
+
+/// The histories of all channels whose home is this worker.
+#[derive(Debug)]
+pub(super) struct Histories {
+    entries: Slab<History>,
+    /// One for each namespace.
+    ages: Vec<Age>,
+    bytes: u64,
+    bytes_max: u64,
+    answer_bytes_max: u64,
+}
+
+/// What one channel keeps.
+#[derive(Debug)]
+struct History {
+    /// The channel, among the homes.
+    home: u32,
+    namespace: NamespaceId,
+    kept: VecDeque<Kept>,
+    bytes: u64,
+    touched_ms: u64,
+    newer: u32,
+    older: u32,
+    /// The last answer and the offset it begins with: clients that come back together ask the same.
+    answer: Option<(u64, Publications)>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    publication: Arc<Publication>,
+    at_ms: u64,
+}
+
+/// The histories of one namespace, by when they were touched.
+#[derive(Clone, Copy, Debug)]
+struct Age {
+    oldest: u32,
+    newest: u32,
+}
+
+impl Histories {
+    pub(super) fn new(namespaces: usize, bytes_max: u64, answer_bytes_max: u64) -> Self {
+        Self {
+            entries: Slab::new(),
+            ages: vec![Age { oldest: NONE, newest: NONE }; namespaces],
+            bytes: 0,
+            bytes_max,
+            answer_bytes_max,
+        }
+    }
+
+    /// Bytes kept, with what keeping them costs.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Publications kept for all channels may have so many bytes from now on.
+    pub(super) fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// A history for a channel that has none.
+    pub(super) fn open(&mut self, home: u32, namespace: NamespaceId, now_ms: u64) -> u32 {
+        let key = index(self.entries.insert(History {
+            home,
+            namespace,
+            kept: VecDeque::new(),
+            bytes: HISTORY_BYTES,
+            touched_ms: now_ms,
+            newer: NONE,
+            older: NONE,
+            answer: None,
+        }));
+        self.bytes += HISTORY_BYTES;
+        self.append(key);
+        key
+    }
+
+    /// Keeps it alive for another time to live.
+    pub(super) fn touch(&mut self, key: u32, now_ms: u64) {
+        self.unlink(key);
+        self.entries[key as usize].touched_ms = now_ms;
+        self.append(key);
+    }
+
+    /// Adds a publication whose number follows the last one's, and drops what has to go for it.
+    pub(super) fn push(
+        &mut self,
+        key: u32,
+        options: &ChannelOptions,
+        publication: Arc<Publication>,
+        now_ms: u64,
+    ) {
+        self.touch(key, now_ms);
+        let history = &mut self.entries[key as usize];
+        let before = history.bytes;
+        history.answer = None;
+        history.bytes += cost(&publication);
+        history.kept.push_back(Kept { publication, at_ms: now_ms });
+        let expired = now_ms.saturating_sub(ttl_ms(options));
+        while let Some(first) = history.kept.front() {
+            let is_over = history.kept.len() > options.history_size as usize
+                || history.bytes > options.history_bytes
+                || first.at_ms < expired;
+            if !is_over {
+                break;
+            }
+            history.drop_first();
+        }
+        self.bytes = self.bytes + history.bytes - before;
+    }
+
+    /// Forgets what a channel keeps, but not that it has a history.
+    pub(super) fn clear(&mut self, key: u32) {
+        let history = &mut self.entries[key as usize];
+        self.bytes -= history.bytes - HISTORY_BYTES;
+        history.bytes = HISTORY_BYTES;
+        history.kept = VecDeque::new();
+        history.answer = None;
+    }
+
+    /// Ends a history.
+    pub(super) fn close(&mut self, key: u32) {
+        self.unlink(key);
+        self.bytes -= self.entries.remove(key as usize).bytes;
+    }
+
+    /// The channel whose history has to end now, because nothing happened for its time to live or because all of them
+    /// are too large; the caller closes it.
+    pub(super) fn overdue(&self, all: &[ChannelOptions], now_ms: u64) -> Option<u32> {
+        let oldest = self.ages.iter().filter_map(|age| some(age.oldest));
+        let mut histories = oldest.map(|key| &self.entries[key as usize]);
+        if self.bytes > self.bytes_max {
+            return histories.min_by_key(|history| history.touched_ms).map(|first| first.home);
+        }
+        histories
+            .find(|history| {
+                let options = &all[usize::from(history.namespace.0)];
+                history.touched_ms + ttl_ms(options) < now_ms
+            })
+            .map(|history| history.home)
+    }
+
+    /// What followed offset `since` up to the channel's last publication, whose number is `last`.
+    pub(super) fn recover(
+        &mut self,
+        key: u32,
+        options: &ChannelOptions,
+        since: u64,
+        last: u64,
+        now_ms: u64,
+    ) -> Recovery {
+        let history = &mut self.entries[key as usize];
+        if since == last {
+            return Recovery { is_complete: true, publications: Arc::new([]) };
+        }
+        if let Some((first, publications)) = &history.answer
+            && *first == since + 1
+        {
+            return Recovery { is_complete: true, publications: publications.clone() };
+        }
+        let wanted = usize::try_from(last.saturating_sub(since)).unwrap_or(usize::MAX);
+        if since > last || wanted > history.kept.len().min(ANSWER_PUBLICATIONS_MAX) {
+            return Recovery::impossible();
+        }
+        // The last one kept is the last one published: nothing leaves a ring but from its front.
+        let from = history.kept.len() - wanted;
+        if history.kept[from].at_ms < now_ms.saturating_sub(ttl_ms(options)) {
+            return Recovery::impossible();
+        }
+        let missed = history.kept.range(from..);
+        if missed.clone().map(|kept| cost(&kept.publication)).sum::<u64>() > self.answer_bytes_max {
+            return Recovery::impossible();
+        }
+        let publications: Publications = missed.map(|kept| kept.publication.clone()).collect();
+        history.answer = Some((since + 1, publications.clone()));
+        Recovery { is_complete: true, publications }
+    }
+
+    /// Publications that a query asks for, as many as fit one answer.
+    pub(super) fn read(
+        &self,
+        key: u32,
+        options: &ChannelOptions,
+        query: HistoryQuery,
+        now_ms: u64,
+    ) -> Publications {
+        let history = &self.entries[key as usize];
+        let expired = now_ms.saturating_sub(ttl_ms(options));
+        let first_valid = history.kept.partition_point(|kept| kept.at_ms < expired);
+        let valid = history.kept.range(first_valid..);
+        let limit = query.limit.map_or(ANSWER_PUBLICATIONS_MAX, |limit| limit as usize);
+        let mut bytes = 0;
+        let mut fits = |publication: &Arc<Publication>| {
+            bytes += cost(publication);
+            // One always does: a reader gets on.
+            bytes <= self.answer_bytes_max || bytes == cost(publication)
+        };
+        let limit = limit.min(ANSWER_PUBLICATIONS_MAX);
+        let since = query.since.map(|position| position.offset);
+        let publications = valid.map(|kept| &kept.publication);
+        if query.reverse {
+            publications
+                .rev()
+                .filter(|item| since.is_none_or(|since| item.position.offset < since))
+                .take(limit)
+                .take_while(|item| fits(item))
+                .cloned()
+                .collect()
+        } else {
+            publications
+                .filter(|item| since.is_none_or(|since| item.position.offset > since))
+                .take(limit)
+                .take_while(|item| fits(item))
+                .cloned()
+                .collect()
+        }
+    }
+
+    fn append(&mut self, key: u32) {
+        let namespace = self.entries[key as usize].namespace;
+        let age = &mut self.ages[usize::from(namespace.0)];
+        let history = &mut self.entries[key as usize];
+        (history.older, history.newer) = (age.newest, NONE);
+        match some(age.newest) {
+            Some(newest) => self.entries[newest as usize].newer = key,
+            None => age.oldest = key,
+        }
+        age.newest = key;
+    }
+
+    fn unlink(&mut self, key: u32) {
+        let History { namespace, newer, older, .. } = self.entries[key as usize];
+        let age = &mut self.ages[usize::from(namespace.0)];
+        match some(older) {
+            Some(older) => self.entries[older as usize].newer = newer,
+            None => age.oldest = newer,
+        }
+        match some(newer) {
+            Some(newer) => self.entries[newer as usize].older = older,
+            None => age.newest = older,
+        }
+    }
+}
+
+impl History {
+    fn drop_first(&mut self) {
+        if let Some(Kept { publication, .. }) = self.kept.pop_front() {
+            self.bytes -= cost(&publication);
+        }
+    }
+}
+
+/// What keeping a publication costs.
+fn cost(publication: &Publication) -> u64 {
+    publication.payload.bytes.len() as u64 + KEPT_BYTES
+}
+
+fn ttl_ms(options: &ChannelOptions) -> u64 {
+    u64::try_from(options.history_ttl.as_millis()).expect("days are few")
+}
+
+/// Of a publication beside its payload: its fields, its place in the ring, and what the allocator adds.
+const KEPT_BYTES: u64 = 224;
+
+/// Of a history that keeps nothing.
+const HISTORY_BYTES: u64 = 160;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::message::{ChannelName, Epoch, Payload, PayloadKind, Position};
+
+    fn options() -> ChannelOptions {
+        ChannelOptions {
+            history_size: 5,
+            history_ttl: Duration::from_secs(10),
+            history_bytes: 5000,
+            ..ChannelOptions::closed()
+        }
+    }
+
+    fn publication(offset: u64, bytes: usize) -> Arc<Publication> {
+        Arc::new(Publication {
+            channel: ChannelName::new("a").unwrap(),
+            position: Position { epoch: Epoch(1), offset },
+            payload: Payload::new(PayloadKind::Binary, vec![0; bytes]),
+        })
+    }
+
+    fn offsets(publications: &[Arc<Publication>]) -> Vec<u64> {
+        publications.iter().map(|publication| publication.position.offset).collect()
+    }
+
+    fn filled(count: u64) -> (Histories, u32) {
+        let mut histories = Histories::new(1, 1_000_000, 1_000_000);
+        let key = histories.open(7, NamespaceId(0), 0);
+        for offset in 1..=count {
+            histories.push(key, &options(), publication(offset, 10), offset * 1000);
+        }
+        (histories, key)
+    }
+
+    fn recovered(
+        histories: &mut Histories,
+        key: u32,
+        since: u64,
+        last: u64,
+        now: u64,
+    ) -> Option<Vec<u64>> {
+        let recovery = histories.recover(key, &options(), since, last, now);
+        recovery.is_complete.then(|| offsets(&recovery.publications))
+    }
+
+    #[test]
+    fn what_is_kept_is_recovered_and_what_is_not_is_not() {
+        let (mut histories, key) = filled(8);
+        // 4 to 8 are kept, published at 4 s to 8 s.
+        assert_eq!(recovered(&mut histories, key, 3, 8, 8000), Some(vec![4, 5, 6, 7, 8]));
+        assert_eq!(recovered(&mut histories, key, 3, 8, 8000), Some(vec![4, 5, 6, 7, 8]));
+        assert_eq!(recovered(&mut histories, key, 2, 8, 8000), None);
+        assert_eq!(recovered(&mut histories, key, 7, 8, 8000), Some(vec![8]));
+        assert_eq!(recovered(&mut histories, key, 8, 8, 99_000), Some(vec![]));
+        assert_eq!(recovered(&mut histories, key, 9, 8, 8000), None);
+        assert_eq!(recovered(&mut histories, key, u64::MAX - 1, 8, 8000), None);
+    }
+
+    #[test]
+    fn what_is_too_old_is_gone_before_it_is_dropped() {
+        let (mut histories, key) = filled(8);
+        assert_eq!(recovered(&mut histories, key, 5, 8, 16_000), Some(vec![6, 7, 8]));
+        let (mut histories, key) = filled(8);
+        assert_eq!(recovered(&mut histories, key, 5, 8, 16_001), None);
+        assert_eq!(recovered(&mut histories, key, 6, 8, 16_001), Some(vec![7, 8]));
+        let all = histories.read(key, &options(), HistoryQuery::default(), 16_001);
+        assert_eq!(offsets(&all), [7, 8]);
+    }
+
+    #[test]
+    fn a_read_has_a_limit_a_start_and_a_direction() {
+        let (histories, key) = filled(8);
+        let read = |since: Option<u64>, limit, reverse| {
+            let since = since.map(|offset| Position { epoch: Epoch(1), offset });
+            let query = HistoryQuery { since, limit, reverse };
+            offsets(&histories.read(key, &options(), query, 8000))
+        };
+        assert_eq!(read(None, None, false), [4, 5, 6, 7, 8]);
+        assert_eq!(read(None, Some(2), false), [4, 5]);
+        assert_eq!(read(None, Some(0), false), [0; 0]);
+        assert_eq!(read(Some(5), None, false), [6, 7, 8]);
+        assert_eq!(read(Some(5), Some(1), false), [6]);
+        assert_eq!(read(None, Some(2), true), [8, 7]);
+        assert_eq!(read(Some(6), None, true), [5, 4]);
+        assert_eq!(read(Some(99), None, false), [0; 0]);
+    }
+
+    #[test]
+    fn an_answer_has_its_bytes() {
+        let mut histories = Histories::new(1, 1_000_000, 3 * KEPT_BYTES);
+        let key = histories.open(7, NamespaceId(0), 0);
+        for offset in 1..=4 {
+            histories.push(key, &options(), publication(offset, 0), 0);
+        }
+        assert_eq!(recovered(&mut histories, key, 1, 4, 0), Some(vec![2, 3, 4]));
+        histories.push(key, &options(), publication(5, 1000), 0);
+        assert_eq!(recovered(&mut histories, key, 3, 5, 0), None);
+        let read = |query| offsets(&histories.read(key, &options(), query, 0));
+        assert_eq!(read(HistoryQuery::default()), [1, 2, 3]);
+        assert_eq!(read(HistoryQuery { reverse: true, ..HistoryQuery::default() }), [5]);
+    }
+
+    #[test]
+    fn each_channel_and_all_of_them_have_their_bytes() {
+        let mut histories = Histories::new(2, 5000, 1_000_000);
+        let a = histories.open(1, NamespaceId(0), 0);
+        let b = histories.open(2, NamespaceId(1), 1);
+        for offset in 1..=5 {
+            histories.push(a, &options(), publication(offset, 1000), 10);
+        }
+        let all = [options(), options()];
+        let kept = histories.read(a, &options(), HistoryQuery::default(), 10).len() as u64;
+        assert_eq!(kept, (5000 - HISTORY_BYTES) / (1000 + KEPT_BYTES));
+        assert_eq!(histories.overdue(&all, 10), None);
+        histories.push(b, &options(), publication(1, 1000), 20);
+        assert_eq!(histories.overdue(&all, 20), Some(1));
+        histories.close(a);
+        assert_eq!(histories.overdue(&all, 20), None);
+        assert_eq!(histories.overdue(&all, 10_020), None);
+        assert_eq!(histories.overdue(&all, 10_021), Some(2));
+        histories.clear(b);
+        assert_eq!(histories.bytes(), HISTORY_BYTES);
+        histories.touch(b, 10_021);
+        assert_eq!(histories.overdue(&all, 10_021), None);
+        histories.close(b);
+        assert_eq!(histories.bytes(), 0);
+    }
+}

@@ -1,0 +1,91 @@
+//! Who came and went, gathered for a moment before it is told: whoever leaves again at once is not mentioned.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::config::limits::NEWS_PER_CHANNEL_MAX;
+use crate::message::{ChannelName, ClientName};
+
+/// News of the channels whose home is this worker.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    channels: HashMap<ChannelName, Vec<Item>>,
+    /// Channels in `channels`, by when they are due.
+    due: VecDeque<(u64, ChannelName)>,
+}
+
+/// One client came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    pub client: ClientName,
+    pub has_joined: bool,
+}
+
+/// How long news is gathered.
+pub(super) const NEWS_DELAY_MS: u64 = 1000;
+
+impl News {
+    pub(super) fn add(&mut self, channel: ChannelName, item: Item, now_ms: u64) {
+        let items = self.channels.entry(channel.clone()).or_insert_with(|| {
+            self.due.push_back((now_ms + NEWS_DELAY_MS, channel));
+            Vec::new()
+        });
+        let joined = Item { has_joined: true, ..item };
+        if !item.has_joined
+            && let Some(at) = items.iter().rposition(|other| *other == joined)
+        {
+            items.remove(at);
+        } else if items.len() < NEWS_PER_CHANNEL_MAX {
+            items.push(item);
+        }
+    }
+
+    /// The next channel whose news is due.
+    pub(super) fn take_due(&mut self, now_ms: u64) -> Option<(ChannelName, Vec<Item>)> {
+        if self.next_due()? > now_ms {
+            return None;
+        }
+        let (_, channel) = self.due.pop_front()?;
+        let items = self.channels.remove(&channel)?;
+        Some((channel, items))
+    }
+
+    pub(super) fn next_due(&self) -> Option<u64> {
+        self.due.front().map(|(due, _)| *due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{SessionId, WorkerId};
+
+    fn item(index: u32, has_joined: bool) -> Item {
+        let session = SessionId { index, generation: 1 };
+        Item { client: ClientName { worker: WorkerId(0), session }, has_joined }
+    }
+
+    #[test]
+    fn who_leaves_at_once_is_not_mentioned() {
+        let mut news = News::default();
+        let channel = ChannelName::new("a").unwrap();
+        for (index, has_joined) in [(1, true), (2, true), (3, false), (1, false)] {
+            news.add(channel.clone(), item(index, has_joined), 50);
+        }
+        assert_eq!(news.next_due(), Some(50 + NEWS_DELAY_MS));
+        assert_eq!(news.take_due(49 + NEWS_DELAY_MS), None);
+        let due = news.take_due(50 + NEWS_DELAY_MS);
+        assert_eq!(due, Some((channel, vec![item(2, true), item(3, false)])));
+        assert_eq!(news.next_due(), None);
+    }
+
+    #[test]
+    fn news_of_a_channel_is_bounded() {
+        let mut news = News::default();
+        let channel = ChannelName::new("a").unwrap();
+        for index in 0..=NEWS_PER_CHANNEL_MAX as u32 {
+            news.add(channel.clone(), item(index, true), 0);
+        }
+        let (_, items) = news.take_due(NEWS_DELAY_MS).unwrap();
+        assert_eq!(items.len(), NEWS_PER_CHANNEL_MAX);
+    }
+}

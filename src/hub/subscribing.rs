@@ -1,0 +1,359 @@
+//! How sessions come to channels and leave them, and how publications come to sessions.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::backlog::Pace;
+use super::local::{LocalChannel, Subscription};
+use super::news::Item;
+use super::{Hub, HubMessage, NONE, Output, index, refuse, some};
+use crate::config::limits::CATCH_UP_BYTES_MAX;
+use crate::config::{ChannelOptions, NamespaceId};
+use crate::message::{
+    ChannelName, ClientName, Payload, PayloadKind, Position, Publication, Recovery, Refusal, Reply,
+    SessionId, Ticket,
+};
+
+impl Hub {
+    pub(super) fn subscribe(
+        &mut self,
+        session: SessionId,
+        ticket: Ticket,
+        channel: ChannelName,
+        since: Option<Position>,
+        out: &mut VecDeque<Output>,
+    ) {
+        let namespace = match self.may_subscribe(session, &channel) {
+            Ok(namespace) => namespace,
+            Err(refusal) => return refuse(session, Some(ticket), refusal, out),
+        };
+        let key = match self.names.find(&channel) {
+            Some(key) => key,
+            None => self.take_interest(channel.clone(), namespace, out),
+        };
+        let local = &mut self.channels[key as usize];
+        let granted = local.position;
+        // A position is compared with what the home keeps; without one, where the stream stands is known here.
+        let serial = since.is_some().then(|| {
+            self.serial = self.serial.wrapping_add(1);
+            self.serial
+        });
+        let node = Subscription::new(session.index, key, ticket, serial);
+        let subscription = index(self.subscriptions.insert(node));
+        self.sessions.append(session, subscription, &mut self.subscriptions);
+        local.wait(subscription, &mut self.subscriptions);
+        if let (Some(since), Some(serial)) = (since, serial) {
+            let to = self.home_of(&channel);
+            let from = self.settings.worker;
+            let message = HubMessage::Recover { from, session, channel, since, serial };
+            out.push_back(Output::Send { to, message });
+        } else if let Some(position) = granted {
+            self.join(subscription, ticket, position, None, out);
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        session: SessionId,
+        ticket: Ticket,
+        channel: ChannelName,
+        out: &mut VecDeque<Output>,
+    ) {
+        let reply = match self.find(session, &channel) {
+            Some(subscription) => {
+                // Its own request is answered too, and first.
+                let waits_for = self.subscriptions[subscription as usize].waits_for();
+                refuse(session, waits_for, Refusal::Withdrawn, out);
+                self.remove(subscription, out);
+                Reply::Unsubscribed { channel }
+            }
+            None => Reply::Refused(Refusal::NotSubscribed),
+        };
+        out.push_back(Output::Reply { session, ticket, reply });
+    }
+
+    /// The home's answer to a question of this worker.
+    pub(super) fn grant(
+        &mut self,
+        channel: &ChannelName,
+        position: Position,
+        serial: u32,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(key) = self.names.find(channel) else { return };
+        let local = &mut self.channels[key as usize];
+        if local.position.is_some() || local.serial != serial {
+            return;
+        }
+        local.position = Some(position);
+        while let Some(subscription) = self.channels[key as usize].first_waiting() {
+            let ticket = self.subscriptions[subscription as usize].waits_for();
+            let ticket = ticket.expect("it waits");
+            self.join(subscription, ticket, position, None, out);
+        }
+    }
+
+    /// The home's answer to a session's question. What was published before it has come already, what is published
+    /// after it will come.
+    pub(super) fn recovered(
+        &mut self,
+        session: SessionId,
+        channel: ChannelName,
+        position: Position,
+        recovery: Recovery,
+        serial: u32,
+        out: &mut VecDeque<Output>,
+    ) {
+        if !self.sessions.is_open(session) {
+            return;
+        }
+        let Some(subscription) = self.find(session, &channel) else { return };
+        let node = &self.subscriptions[subscription as usize];
+        // It may have left and come again meanwhile.
+        let Some(ticket) = node.waits_for().filter(|_| node.recovery() == Some(serial)) else {
+            return;
+        };
+        // What waits here for its moment is part of what was recovered.
+        let key = node.channel;
+        while self.channels[key as usize].backlog.as_ref().is_some_and(|backlog| backlog.waits()) {
+            self.release(key);
+        }
+        self.join(subscription, ticket, position, Some(recovery), out);
+    }
+
+    /// Makes a waiting subscription a joined one, and answers its request.
+    fn join(
+        &mut self,
+        subscription: u32,
+        ticket: Ticket,
+        position: Position,
+        recovery: Option<Recovery>,
+        out: &mut VecDeque<Output>,
+    ) {
+        let node = &self.subscriptions[subscription as usize];
+        let (session, key) = (self.sessions.id(node.session), node.channel);
+        let local = &mut self.channels[key as usize];
+        local.unlink(subscription, &mut self.subscriptions);
+        local.join(subscription, &mut self.subscriptions);
+        let options = self.settings.namespaces.options(local.namespace);
+        let recoverable = options.recovery && options.history_size > 0;
+        let tells = options.join_leave;
+        let channel = local.name.clone();
+        let reply = Reply::Subscribed { channel: channel.clone(), position, recoverable, recovery };
+        out.push_back(Output::Reply { session, ticket, reply });
+        if tells {
+            self.send_news(session, channel, true, out);
+        }
+    }
+
+    fn may_subscribe(
+        &self,
+        session: SessionId,
+        channel: &ChannelName,
+    ) -> Result<NamespaceId, Refusal> {
+        let namespaces = &self.settings.namespaces;
+        let namespace = namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)?;
+        if !namespaces.options(namespace).subscribe {
+            return Err(Refusal::PermissionDenied);
+        }
+        if self.find(session, channel).is_some() {
+            return Err(Refusal::AlreadySubscribed);
+        }
+        if self.sessions.count(session) >= self.settings.subscriptions_max {
+            return Err(Refusal::SubscriptionsExhausted);
+        }
+        Ok(namespace)
+    }
+
+    /// Makes the local part of a channel and asks its home for it.
+    fn take_interest(
+        &mut self,
+        channel: ChannelName,
+        namespace: NamespaceId,
+        out: &mut VecDeque<Output>,
+    ) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let options = self.settings.namespaces.options(namespace);
+        let local = LocalChannel::new(channel.clone(), serial, namespace, options);
+        let key = index(self.channels.insert(local));
+        self.channel_slots = self.channel_slots.max(key as usize + 1);
+        self.names.insert(channel.clone(), key);
+        let to = self.home_of(&channel);
+        let message = HubMessage::Interest { from: self.settings.worker, channel, serial };
+        out.push_back(Output::Send { to, message });
+        key
+    }
+
+    pub(super) fn deliver(&mut self, publication: Arc<Publication>) {
+        // What was on its way when the last subscriber left, or before the answer to a new interest, is for nobody.
+        let Some(key) = self.names.find(&publication.channel) else { return };
+        let local = &mut self.channels[key as usize];
+        if local.position.is_none() {
+            return;
+        }
+        let Some(backlog) = &mut local.backlog else { return self.arrive(key, publication) };
+        let options = self.settings.namespaces.options(local.namespace);
+        let before = backlog.bytes();
+        let pace = backlog.hold(options, publication, self.now_ms);
+        self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
+        match pace {
+            Pace::Wait => {}
+            Pace::WaitUntil(due_ms) => drop(self.timed.insert((due_ms, key))),
+            Pace::Release => self.release(key),
+        }
+    }
+
+    /// Lets go what waits for its moment, or as much of it as may go at once.
+    pub(super) fn release(&mut self, key: u32) {
+        let Some(local) = self.channels.get_mut(key as usize) else { return };
+        let Some(backlog) = &mut local.backlog else { return };
+        let options = self.settings.namespaces.options(local.namespace);
+        if let Some(due_ms) = backlog.due_ms() {
+            self.timed.remove(&(due_ms, key));
+        }
+        let before = backlog.bytes();
+        let released = backlog.release(options, self.now_ms);
+        self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
+        if let Some(due_ms) = backlog.due_ms() {
+            self.timed.insert((due_ms, key));
+        }
+        for publication in released {
+            self.arrive(key, publication);
+        }
+    }
+
+    /// Has a publication go to every subscriber that there is by now.
+    fn arrive(&mut self, key: u32, publication: Arc<Publication>) {
+        let local = &mut self.channels[key as usize];
+        local.position = Some(publication.position);
+        let arrival = local.arrivals;
+        local.arrivals += 1;
+        if let Some(backlog) = &mut local.backlog {
+            let options = self.settings.namespaces.options(local.namespace);
+            let bytes_max = usize::try_from(self.settings.answer_bytes_max).unwrap_or(usize::MAX);
+            let before = backlog.bytes();
+            backlog.keep(options, &publication, bytes_max);
+            self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
+        }
+        self.fan_outs.add(key, local, arrival, publication);
+    }
+
+    /// The socket of a session that lags takes more again: gives it some of what it has yet to get. Returns whether it
+    /// lags still; then it is to be called once that is gone.
+    pub fn catch_up(&mut self, session: SessionId, out: &mut VecDeque<Output>) -> bool {
+        let mut lags = false;
+        let mut at = self.sessions.first(session);
+        while let Some(subscription) = at {
+            let node = &self.subscriptions[subscription as usize];
+            at = some(node.next_in_session);
+            let Some(from) = node.lags_from() else { continue };
+            let key = node.channel;
+            let local = &mut self.channels[key as usize];
+            let options: &ChannelOptions = self.settings.namespaces.options(local.namespace);
+            let Some(backlog) = &local.backlog else { continue };
+            let (publications, next) = backlog.catch_up(options, from, CATCH_UP_BYTES_MAX);
+            if !publications.is_empty() {
+                out.push_back(Output::Deliver { session, publications });
+            }
+            if let Some(next) = next {
+                local.lag(subscription, next, &mut self.subscriptions);
+                lags = true;
+            } else {
+                local.unlink(subscription, &mut self.subscriptions);
+                local.join(subscription, &mut self.subscriptions);
+            }
+        }
+        lags
+    }
+
+    pub(super) fn remove(&mut self, subscription: u32, out: &mut VecDeque<Output>) {
+        let node = &self.subscriptions[subscription as usize];
+        let (session, key) = (self.sessions.id(node.session), node.channel);
+        let had_joined = node.waits_for().is_none();
+        self.sessions.unlink(session, subscription, &mut self.subscriptions);
+        let local = &mut self.channels[key as usize];
+        if had_joined && self.settings.namespaces.options(local.namespace).join_leave {
+            let channel = local.name.clone();
+            self.send_news(session, channel, false, out);
+        }
+        let local = &mut self.channels[key as usize];
+        self.fan_outs.skip(local, subscription, &self.subscriptions);
+        local.unlink(subscription, &mut self.subscriptions);
+        self.subscriptions.remove(subscription as usize);
+        if local.is_empty() {
+            let local = self.channels.remove(key as usize);
+            self.fan_outs.end(&local);
+            if let Some(backlog) = &local.backlog {
+                self.backlog_bytes -= backlog.bytes();
+                if let Some(due_ms) = backlog.due_ms() {
+                    self.timed.remove(&(due_ms, key));
+                }
+            }
+            self.names.remove(&local.name);
+            let to = self.home_of(&local.name);
+            let message =
+                HubMessage::Disinterest { from: self.settings.worker, channel: local.name };
+            out.push_back(Output::Send { to, message });
+        }
+    }
+
+    fn send_news(
+        &self,
+        session: SessionId,
+        channel: ChannelName,
+        has_joined: bool,
+        out: &mut VecDeque<Output>,
+    ) {
+        let client = ClientName { worker: self.settings.worker, session };
+        let to = self.home_of(&channel);
+        let message = HubMessage::News { channel, client, has_joined };
+        out.push_back(Output::Send { to, message });
+    }
+
+    /// Tells a channel's subscribers who came and went.
+    pub(super) fn tell_news(
+        &mut self,
+        channel: &ChannelName,
+        items: &[Item],
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(position) = self.homes.position(channel) else { return };
+        let interested = self.homes.interested(channel);
+        for Item { client, has_joined } in items {
+            let kind = if *has_joined { PayloadKind::Join } else { PayloadKind::Leave };
+            let info = format!("{{\"client\":\"{client}\",\"user\":\"\"}}");
+            let payload = Payload::new(kind, Bytes::from(info));
+            let news = Arc::new(Publication { channel: channel.clone(), position, payload });
+            for to in interested.iter() {
+                let message = HubMessage::Deliver(news.clone());
+                out.push_back(Output::Send { to, message });
+            }
+        }
+    }
+
+    /// Some of a channel's subscribers on this worker, and how many they are.
+    pub(super) fn subscribers(
+        &self,
+        channel: &ChannelName,
+        list_max: u32,
+    ) -> (Vec<ClientName>, u64) {
+        let Some(key) = self.names.find(channel) else { return (Vec::new(), 0) };
+        let local = &self.channels[key as usize];
+        let mut clients = Vec::new();
+        for first in [local.first(), local.first_apart()] {
+            let mut at = first;
+            while at != NONE && clients.len() < list_max as usize {
+                let node = &self.subscriptions[at as usize];
+                if node.waits_for().is_none() {
+                    let session = self.sessions.id(node.session);
+                    clients.push(ClientName { worker: self.settings.worker, session });
+                }
+                at = node.next();
+            }
+        }
+        (clients, u64::from(local.subscribers))
+    }
+}

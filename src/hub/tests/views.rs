@@ -1,0 +1,322 @@
+//! Every option of a namespace, driven at random: what a subscriber sees is the stream from its position on, or it was
+//! told of a gap, or its channel's options say that only the newest counts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{ChannelOptions, Delivery};
+use crate::message::Epoch;
+
+const NAMES: [&str; 7] = ["plain", "kept:1", "few:1", "latest:1", "drop:1", "paced:1", "rated:1"];
+
+fn namespaces() -> Arc<Namespaces> {
+    let open = || ChannelOptions { publish: true, ..ChannelOptions::closed() };
+    let kept = || ChannelOptions { history_size: 1000, ..open() };
+    let mut namespaces = Namespaces::new(open());
+    let mut add = |name, options| namespaces.add(name, options).unwrap();
+    add("kept", kept());
+    add("few", ChannelOptions { history_size: 3, ..open() });
+    add("latest", ChannelOptions { delivery: Delivery::Latest, ..kept() });
+    add("drop", ChannelOptions { delivery: Delivery::DropOldest, backlog: 3, ..kept() });
+    add("paced", ChannelOptions { deliver_every: Duration::from_millis(20), ..kept() });
+    let delivery = Delivery::DropOldest;
+    add("rated", ChannelOptions { rate_max: 50, delivery, backlog: 4, ..kept() });
+    Arc::new(namespaces)
+}
+
+/// What one session has seen of one channel.
+#[derive(Clone, Debug)]
+struct Seen {
+    epoch: Epoch,
+    offset: u64,
+    /// Told, and not yet followed by a publication.
+    gap: u64,
+}
+
+type Key = (usize, u32, usize);
+
+struct World {
+    hubs: Vec<Hub>,
+    queues: BTreeMap<(usize, usize), VecDeque<HubMessage>>,
+    /// Sessions whose socket takes nothing.
+    blocked: Vec<[bool; SESSIONS]>,
+    lagging: Vec<[bool; SESSIONS]>,
+    live: BTreeMap<Key, Seen>,
+    /// Where those who left may go on.
+    left: BTreeMap<Key, Position>,
+    asked: BTreeMap<Key, Option<Position>>,
+    published: BTreeMap<(usize, u32), u64>,
+    complete: u64,
+    impossible: u64,
+    gaps: u64,
+    now_ms: u64,
+}
+
+const SESSIONS: usize = 4;
+
+impl World {
+    fn new(workers: u16, key: u64) -> Self {
+        let namespaces = namespaces();
+        let hash = ChannelHash::with_key(key);
+        let mut hubs = Vec::new();
+        for worker in 0..workers {
+            let mut hub = Hub::new(HubSettings {
+                worker: WorkerId(worker),
+                workers,
+                sessions_max: SESSIONS,
+                subscriptions_max: NAMES.len(),
+                hash,
+                namespaces: namespaces.clone(),
+                history_bytes_max: 1 << 20,
+                answer_bytes_max: 1 << 20,
+            });
+            (0..SESSIONS as u32).for_each(|index| hub.open(session(index)));
+            hubs.push(hub);
+        }
+        let flags = vec![[false; SESSIONS]; usize::from(workers)];
+        Self {
+            hubs,
+            queues: BTreeMap::new(),
+            blocked: flags.clone(),
+            lagging: flags,
+            live: BTreeMap::new(),
+            left: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            published: BTreeMap::new(),
+            complete: 0,
+            impossible: 0,
+            gaps: 0,
+            now_ms: 0,
+        }
+    }
+
+    fn request(&mut self, worker: usize, index: u32, request: Request) {
+        let mut out = VecDeque::new();
+        self.hubs[worker].handle(session(index), request, &mut out);
+        self.carry(worker, out);
+    }
+
+    fn carry(&mut self, worker: usize, out: VecDeque<Output>) {
+        for output in out {
+            match output {
+                Output::Send { to, message } => {
+                    self.queues.entry((worker, usize::from(to.0))).or_default().push_back(message);
+                }
+                Output::Reply { session, ticket, reply } => {
+                    self.answered((worker, session.index, ticket.0 as usize), reply);
+                }
+                Output::Deliver { session, publications } => {
+                    publications.iter().for_each(|item| self.see(worker, session.index, item));
+                }
+                other => panic!("not in this test: {other:?}"),
+            }
+        }
+    }
+
+    fn answered(&mut self, key: Key, reply: Reply) {
+        match reply {
+            Reply::Subscribed { position, recovery, .. } => {
+                let asked = self.asked.remove(&key).expect("only who asked is answered");
+                let mut seen = Seen { epoch: position.epoch, offset: position.offset, gap: 0 };
+                match (asked, recovery) {
+                    (None, None) => {}
+                    (Some(since), Some(recovery)) if recovery.is_complete => {
+                        self.complete += 1;
+                        assert_eq!(since.epoch, position.epoch);
+                        seen.offset = since.offset;
+                        for item in recovery.publications.iter() {
+                            assert_eq!(item.position.offset, seen.offset + 1, "{key:?}");
+                            seen.offset += 1;
+                        }
+                        assert_eq!(seen.offset, position.offset, "{key:?}: up to where it stands");
+                    }
+                    (Some(_), Some(_)) => self.impossible += 1,
+                    (asked, recovery) => panic!("{asked:?} answered with {recovery:?}"),
+                }
+                assert!(self.live.insert(key, seen).is_none());
+            }
+            Reply::Refused(Refusal::Withdrawn) => drop(self.asked.remove(&key)),
+            Reply::Refused(Refusal::AlreadySubscribed | Refusal::NotSubscribed)
+            | Reply::Unsubscribed { .. }
+            | Reply::Published { .. } => {}
+            other => panic!("{key:?}: {other:?}"),
+        }
+    }
+
+    fn see(&mut self, worker: usize, index: u32, item: &Publication) {
+        let name = NAMES.iter().position(|name| *name == item.channel.as_str()).unwrap();
+        let key = (worker, index, name);
+        let seen = self.live.get_mut(&key).expect("only subscribers are given anything");
+        assert_eq!(seen.epoch, item.position.epoch);
+        if item.payload.kind == PayloadKind::Gap {
+            let dropped: u64 = std::str::from_utf8(&item.payload.bytes).unwrap().parse().unwrap();
+            assert!(dropped > 0);
+            seen.gap += dropped;
+            self.gaps += 1;
+            return;
+        }
+        let expected = seen.offset + 1 + seen.gap;
+        let offset = item.position.offset;
+        if NAMES[name].starts_with("latest") {
+            assert!(offset >= expected, "{key:?}: {offset} after {seen:?}");
+        } else {
+            assert_eq!(offset, expected, "{key:?}: after {seen:?}");
+        }
+        (seen.offset, seen.gap) = (offset, 0);
+    }
+
+    fn step(&mut self, from: usize, to: usize) -> bool {
+        let Some(message) = self.queues.entry((from, to)).or_default().pop_front() else {
+            return false;
+        };
+        if let HubMessage::Deliver(item) = &message {
+            let name = NAMES.iter().position(|name| *name == item.channel.as_str()).unwrap();
+            self.published.insert((name, item.position.epoch.0), item.position.offset);
+        }
+        let mut out = VecDeque::new();
+        self.hubs[to].handle_message(message, &mut out);
+        self.carry(to, out);
+        true
+    }
+
+    fn fan_out(&mut self, worker: usize, visits_max: usize) -> usize {
+        let (blocked, lagging) = (self.blocked[worker], &mut self.lagging[worker]);
+        let mut given = Vec::new();
+        let cost = self.hubs[worker].fan_out(visits_max, |step| {
+            let FanOutStep::Deliver { batch, session, first, may_lag } = step else {
+                return Visit::Cost(0);
+            };
+            if may_lag && blocked[session as usize] {
+                lagging[session as usize] = true;
+                return Visit::Lags;
+            }
+            given.extend(batch.publications[first..].iter().map(|item| (session, item.clone())));
+            Visit::Cost(1)
+        });
+        for (session, item) in given {
+            self.see(worker, session, &item);
+        }
+        cost
+    }
+
+    fn unblock(&mut self, worker: usize, index: usize) {
+        self.blocked[worker][index] = false;
+        while self.lagging[worker][index] {
+            let mut out = VecDeque::new();
+            let lags = self.hubs[worker].catch_up(session(index as u32), &mut out);
+            self.lagging[worker][index] = lags;
+            self.carry(worker, out);
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        for worker in 0..self.hubs.len() {
+            let mut out = VecDeque::new();
+            self.hubs[worker].tick(self.now_ms, &mut out);
+            self.carry(worker, out);
+        }
+    }
+
+    fn leave(&mut self, key: Key) {
+        if let Some(seen) = self.live.remove(&key) {
+            let position = Position { epoch: seen.epoch, offset: seen.offset };
+            self.left.insert(key, position);
+        }
+    }
+
+    fn settle(&mut self) {
+        let workers = self.hubs.len();
+        for _ in 0..50 {
+            self.pass(100);
+            while (0..workers).any(|from| {
+                let moved = (0..workers).filter(|to| self.step(from, *to)).count();
+                moved > 0 || self.fan_out(from, 9) > 0
+            }) {}
+            for worker in 0..workers {
+                (0..SESSIONS).for_each(|index| self.unblock(worker, index));
+            }
+        }
+    }
+}
+
+fn run(seed: u64) -> World {
+    let mut dice = Dice(seed);
+    let workers = 1 + dice.roll(3) as usize;
+    let mut world = World::new(workers as u16, seed);
+    for _ in 0..600 {
+        let worker = dice.roll(workers as u64) as usize;
+        let index = dice.roll(SESSIONS as u64) as u32;
+        let at = dice.roll(NAMES.len() as u64) as usize;
+        let key = (worker, index, at);
+        let name = channel(NAMES[at]);
+        let ticket = Ticket(at as u32);
+        match dice.roll(12) {
+            0..=2 if !world.live.contains_key(&key) && !world.asked.contains_key(&key) => {
+                let since = world.left.get(&key).copied().filter(|_| dice.roll(4) > 0);
+                world.asked.insert(key, since);
+                world.request(worker, index, Request::Subscribe { ticket, channel: name, since });
+            }
+            3 => {
+                world.leave(key);
+                world.request(worker, index, Request::Unsubscribe { ticket, channel: name });
+            }
+            4..=6 => world.request(worker, index, publish(NAMES[at])),
+            7 => world.blocked[worker][index as usize] = true,
+            8 => world.unblock(worker, index as usize),
+            9 => world.pass(dice.roll(15)),
+            10 => drop(world.fan_out(worker, 1 + dice.roll(3) as usize)),
+            _ => (0..3).for_each(|_| {
+                world.step(worker, dice.roll(workers as u64) as usize);
+            }),
+        }
+    }
+    world.settle();
+    for (key, seen) in &world.live {
+        let last = world.published.get(&(key.2, seen.epoch.0)).copied().unwrap_or(0);
+        assert!(seen.gap == 0 && seen.offset >= last, "{key:?} ends at {seen:?} of {last}");
+    }
+    assert!(world.asked.is_empty(), "{:?}", world.asked);
+    world
+}
+
+#[test]
+fn every_view_is_the_stream_or_was_told_of_a_gap() {
+    let (mut complete, mut impossible, mut gaps) = (0, 0, 0);
+    for seed in 0..2000 {
+        let world = std::panic::catch_unwind(|| run(seed))
+            .unwrap_or_else(|_| panic!("the failure above is seed {seed}"));
+        complete += world.complete;
+        impossible += world.impossible;
+        gaps += world.gaps;
+    }
+    // The dice do reach what this is about.
+    assert!(complete > 1000 && impossible > 100 && gaps > 1000, "{complete} {impossible} {gaps}");
+}
+
+#[test]
+fn a_laggard_costs_nothing_until_it_takes_more() {
+    let mut world = World::new(1, 1);
+    let name = NAMES.iter().position(|name| *name == "drop:1").unwrap();
+    for index in 0..2 {
+        world.asked.insert((0, index, name), None);
+        let ticket = Ticket(name as u32);
+        let request = Request::Subscribe { ticket, channel: channel("drop:1"), since: None };
+        world.request(0, index, request);
+    }
+    world.settle();
+    world.blocked[0][0] = true;
+    for _ in 0..100 {
+        world.request(0, 1, publish("drop:1"));
+        world.step(0, 0);
+        world.fan_out(0, 100);
+        world.step(0, 0);
+        assert!(world.fan_out(0, 100) <= 3);
+    }
+    world.settle();
+    let offsets: Vec<_> = world.live.values().map(|seen| seen.offset).collect();
+    assert_eq!(offsets, [100, 100]);
+    assert_eq!(world.gaps, 1);
+    assert!(world.hubs[0].held_back_bytes() <= 3);
+}
