@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use fantail::config::{Origin, SETTINGS, markdown};
+use fantail::config::{CHANNEL_OPTIONS, Origin, SETTINGS, markdown};
 
 use super::settings;
 
@@ -33,6 +33,12 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     let name_width = rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
     for (name, value, source) in rows {
         println!("{name:name_width$}  {value:value_width$}  {source}");
+    }
+    for (section, options) in loaded.config.namespaces.sections() {
+        println!("\n[{section}]");
+        for option in CHANNEL_OPTIONS {
+            println!("{:name_width$}  {}", option.name, option.text(options));
+        }
     }
     for variable in &loaded.strangers {
         println!("{variable} is no setting and has no effect");

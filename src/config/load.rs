@@ -8,12 +8,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::limits::SETTINGS_FILE_BYTES_MAX;
 use super::nearest::{did_you_mean, nearest};
 use super::setting::VARIABLE_PREFIX;
-use super::{Config, ConfigError, Kind, SETTINGS, Setting};
+use super::{
+    CHANNEL_OPTIONS, ChannelOption, ChannelOptions, Config, ConfigError, Kind, Namespaces,
+    SETTINGS, Setting,
+};
 
 /// The variable that names the settings file.
 pub const FILE_VARIABLE: &str = "FANTAIL_CONFIG";
@@ -107,13 +110,17 @@ fn assemble(
     mut faults: Vec<String>,
 ) -> Result<Loaded, ConfigError> {
     let mut given = Vec::new();
+    let mut config = Config::default();
     if let Some((path, text)) = file {
-        FileReader { path, text, given: &mut given, faults: &mut faults }.read();
+        let namespaces = std::mem::take(&mut config.namespaces);
+        let (given, faults) = (&mut given, &mut faults);
+        let mut reader = FileReader { path, text, given, faults, namespaces };
+        reader.read();
+        config.namespaces = reader.namespaces;
     }
     let strangers = read_environment(environment, &mut given, &mut faults);
     given.extend_from_slice(flags);
 
-    let mut config = Config::default();
     let mut origins = vec![Origin::Default; SETTINGS.len()];
     for Given { setting, texts, origin } in given {
         if let Err(fault) = setting.parse(&texts, &mut config) {
@@ -170,6 +177,7 @@ struct FileReader<'a> {
     text: &'a str,
     given: &'a mut Vec<Given>,
     faults: &'a mut Vec<String>,
+    namespaces: Namespaces,
 }
 
 impl FileReader<'_> {
@@ -183,9 +191,11 @@ impl FileReader<'_> {
         }
     }
 
-    /// Sections whose names users choose (`[namespaces.NAME]`) are to be taken out here, before others are judged.
     fn read_section(&mut self, section: &str, table: &DeTable<'_>) {
         for (key, value) in table {
+            if section.is_empty() && self.read_channels(key, value) {
+                continue;
+            }
             let name = match section {
                 "" => key.get_ref().to_string(),
                 _ => format!("{section}.{}", key.get_ref()),
@@ -225,6 +235,71 @@ impl FileReader<'_> {
         }
     }
 
+    /// Takes `[channels]` and `[namespaces.NAME]`; returns whether this is one of them.
+    fn read_channels(&mut self, key: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>) -> bool {
+        let at = key.span().start;
+        match (&**key.get_ref(), value.get_ref()) {
+            ("channels", DeValue::Table(table)) => {
+                let options = self.read_options("channels", table);
+                let added = self.namespaces.set_default(options);
+                self.take(at, added);
+            }
+            ("namespaces", DeValue::Table(table)) => {
+                for (name, value) in table {
+                    let at = name.span().start;
+                    let DeValue::Table(table) = value.get_ref() else {
+                        let name = name.get_ref();
+                        self.fault(
+                            at,
+                            &format!("namespaces.{name} is a section: write [namespaces.{name}]"),
+                        );
+                        continue;
+                    };
+                    let options =
+                        self.read_options(&format!("namespaces.{}", name.get_ref()), table);
+                    let added = self.namespaces.add(name.get_ref(), options);
+                    self.take(at, added);
+                }
+            }
+            (name @ ("channels" | "namespaces"), _) => {
+                let section = if name == "channels" { "channels" } else { "namespaces.NAME" };
+                self.fault(at, &format!("{name} is a section: write [{section}]"));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn take(&mut self, at: usize, added: Result<(), ConfigError>) {
+        if let Err(ConfigError(fault)) = added {
+            self.fault(at, &fault);
+        }
+    }
+
+    fn read_options(&mut self, section: &str, table: &DeTable<'_>) -> ChannelOptions {
+        let mut options = ChannelOptions::closed();
+        for (key, value) in table {
+            let name = key.get_ref();
+            let Some(option) = ChannelOption::named(name) else {
+                let hint = did_you_mean(name, CHANNEL_OPTIONS.iter().map(|option| option.name));
+                let fault = format!("[{section}]: there is no option {name}{hint}");
+                self.fault(key.span().start, &fault);
+                continue;
+            };
+            let fault = match (value.get_ref(), texts(value.get_ref()).as_deref()) {
+                (DeValue::Array(_), _) => Some("it is one value, not a list".to_owned()),
+                (_, Ok(texts)) => option.parse(&texts.join(" "), &mut options).err(),
+                (_, Err(fault)) => Some(format!("it is {fault}")),
+            };
+            if let Some(fault) = fault {
+                let range = option.range();
+                let fault = format!("{section}.{name}: {fault}; it must be {range}");
+                self.fault(value.span().start, &fault);
+            }
+        }
+        options
+    }
+
     fn fault(&mut self, at: usize, sentence: &str) {
         let sentence = sentence.replace('\n', " ");
         self.faults.push(format!("{}:{}: {sentence}", self.path, self.line(at)));
@@ -238,11 +313,12 @@ impl FileReader<'_> {
 /// The sections of the file, each once.
 fn sections() -> impl Iterator<Item = &'static str> {
     let section = |setting: &Setting| setting.name.rsplit_once('.').map(|(section, _)| section);
-    SETTINGS.iter().enumerate().filter_map(move |(row, setting)| {
+    let of_settings = SETTINGS.iter().enumerate().filter_map(move |(row, setting)| {
         let name = section(setting)?;
         let is_first = SETTINGS[..row].iter().all(|before| section(before) != Some(name));
         is_first.then(|| &setting.name[..name.len()])
-    })
+    });
+    of_settings.chain(["channels", "namespaces.NAME"])
 }
 
 /// What a value of the file says, as text like that of a flag.

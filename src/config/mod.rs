@@ -16,6 +16,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+mod channel_options;
 pub mod limits;
 mod load;
 mod log_levels;
@@ -25,6 +26,7 @@ mod setting;
 mod settings;
 mod units;
 
+pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use load::{FILE_VARIABLE, Given, Loaded, Origin, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};
 pub use namespaces::{ChannelOptions, Delivery, NamespaceId, Namespaces};

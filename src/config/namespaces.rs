@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::limits::{BACKLOG_CEILING, HISTORY_SIZE_CEILING, NAMESPACES_MAX};
+use super::limits::NAMESPACES_MAX;
 use super::{ConfigError, error};
 
 /// The options of every channel: those of its namespace, which is the part of its name before the first `:`.
@@ -22,7 +22,7 @@ pub struct NamespaceId(pub u16);
 /// What the channels of one namespace do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelOptions {
-    /// Publications that a channel keeps, 0..=[`HISTORY_SIZE_CEILING`]; 0 keeps none.
+    /// Publications that a channel keeps, 0..=[`super::limits::HISTORY_SIZE_CEILING`]; 0 keeps none.
     pub history_size: u32,
     /// How long it keeps them.
     pub history_ttl: Duration,
@@ -42,7 +42,7 @@ pub struct ChannelOptions {
     pub join_leave: bool,
     /// What happens to a subscriber whose socket takes no more.
     pub delivery: Delivery,
-    /// Publications kept for such subscribers under [`Delivery::DropOldest`], 1..=[`BACKLOG_CEILING`].
+    /// Publications kept for such subscribers under [`Delivery::DropOldest`], 1..=[`super::limits::BACKLOG_CEILING`].
     pub backlog: u32,
     /// Publications wait so long for others to leave with; zero sends each at once.
     pub deliver_every: Duration,
@@ -94,35 +94,23 @@ impl ChannelOptions {
         }
     }
 
-    /// Judges the whole; `namespace` is for the sentence.
+    /// Judges what options say together; `namespace` is for the sentence. Each one's range is its own row's matter.
     pub fn check(&self, namespace: &str) -> Result<(), ConfigError> {
-        let fault = |what: String| Err(error(&format!("namespace {namespace:?}: {what}")));
-        let Self { history_size, backlog, history_ttl, deliver_every, rate_max, .. } = *self;
-        if history_size > HISTORY_SIZE_CEILING {
-            return fault(format!(
-                "history_size is {history_size}; it must be at most {HISTORY_SIZE_CEILING}"
-            ));
-        }
-        if !(Duration::from_secs(1)..=HISTORY_TTL_MAX).contains(&history_ttl) {
-            return fault("history_ttl must be from 1 s to 30 days".to_owned());
-        }
-        if !(1..=BACKLOG_CEILING).contains(&backlog) {
-            return fault(format!("backlog is {backlog}; it must be from 1 to {BACKLOG_CEILING}"));
-        }
-        if deliver_every > DELIVER_EVERY_MAX {
-            return fault("deliver_every must be at most 60 s".to_owned());
-        }
-        if rate_max > RATE_CEILING {
-            return fault(format!("rate_max is {rate_max}; it must be at most {RATE_CEILING}"));
-        }
-        if rate_max > 0 && self.delivery == Delivery::Disconnect {
-            return fault(
-                "rate_max needs delivery = \"latest\" or \"drop_oldest\": what is too much has to go somewhere"
-                    .to_owned(),
-            );
+        if self.rate_max > 0 && self.delivery == Delivery::Disconnect {
+            return Err(error(&format!(
+                "{namespace}: rate_max needs delivery = \"latest\" or \"drop_oldest\": what is too much has to go \
+                 somewhere"
+            )));
         }
         Ok(())
     }
+}
+
+impl Delivery {
+    /// In the order of their words.
+    pub const ALL: [Self; 3] = [Self::Disconnect, Self::Latest, Self::DropOldest];
+    /// What they are called in settings.
+    pub const WORDS: &[&str] = &["disconnect", "latest", "drop_oldest"];
 }
 
 impl Namespaces {
@@ -131,21 +119,37 @@ impl Namespaces {
         Self { options: vec![default], names: BTreeMap::new() }
     }
 
+    /// Gives the channels without a namespace these options.
+    pub fn set_default(&mut self, options: ChannelOptions) -> Result<(), ConfigError> {
+        options.check("[channels]")?;
+        self.options[0] = options;
+        Ok(())
+    }
+
+    /// Each with the section that sets it.
+    pub fn sections(&self) -> Vec<(String, &ChannelOptions)> {
+        let mut names = vec!["channels".to_owned(); self.options.len()];
+        for (name, id) in &self.names {
+            names[usize::from(*id)] = format!("namespaces.{name}");
+        }
+        names.into_iter().zip(&self.options).collect()
+    }
+
     /// Adds a namespace. Its name is 1..=64 bytes of letters, digits, `_`, `-` and `.`.
     pub fn add(&mut self, name: &str, options: ChannelOptions) -> Result<(), ConfigError> {
         let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
         if !(1..=64).contains(&name.len()) || !name.bytes().all(is_fine) {
             return Err(error(&format!(
-                "namespace {name:?}: a name is 1 to 64 letters, digits, '_', '-' or '.'"
+                "[namespaces.{name}]: a name is 1 to 64 letters, digits, '_', '-' or '.'"
             )));
         }
         if self.options.len() > NAMESPACES_MAX {
             return Err(error(&format!("more than {NAMESPACES_MAX} namespaces")));
         }
-        options.check(name)?;
+        options.check(&format!("[namespaces.{name}]"))?;
         let id = u16::try_from(self.options.len()).expect("they are few");
         if self.names.insert(name.to_owned(), id).is_some() {
-            return Err(error(&format!("namespace {name:?} is given twice")));
+            return Err(error(&format!("[namespaces.{name}] is given twice")));
         }
         self.options.push(options);
         Ok(())
@@ -176,9 +180,12 @@ impl Default for Namespaces {
     }
 }
 
-const HISTORY_TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
-const DELIVER_EVERY_MAX: Duration = Duration::from_secs(60);
-const RATE_CEILING: u32 = 1000;
+/// Longest time to live of a history.
+pub const HISTORY_TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Longest wait of a publication for others.
+pub const DELIVER_EVERY_MAX: Duration = Duration::from_secs(60);
+/// Highest rate that can be set.
+pub const RATE_CEILING: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -199,35 +206,25 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_the_namespace_and_the_range() {
+    fn what_cannot_be_is_refused_with_its_namespace() {
         let closed = ChannelOptions::closed;
-        let cases = [
-            (ChannelOptions { history_size: HISTORY_SIZE_CEILING, ..closed() }, None),
-            (
-                ChannelOptions { history_size: HISTORY_SIZE_CEILING + 1, ..closed() },
-                Some("history_size"),
-            ),
-            (ChannelOptions { history_ttl: Duration::ZERO, ..closed() }, Some("history_ttl")),
-            (ChannelOptions { backlog: 0, ..closed() }, Some("backlog")),
-            (ChannelOptions { backlog: BACKLOG_CEILING + 1, ..closed() }, Some("backlog")),
-            (
-                ChannelOptions { deliver_every: Duration::from_secs(61), ..closed() },
-                Some("deliver_every"),
-            ),
-            (ChannelOptions { rate_max: 1, ..closed() }, Some("rate_max")),
-            (ChannelOptions { rate_max: 1, delivery: Delivery::Latest, ..closed() }, None),
-        ];
-        for (options, fault) in cases {
-            match (Namespaces::default().add("x", options), fault) {
-                (Ok(()), None) => {}
-                (Err(error), Some(name)) => assert!(error.0.contains(name), "{}", error.0),
-                (result, fault) => panic!("{result:?} instead of {fault:?}"),
-            }
-        }
         let mut namespaces = Namespaces::default();
         namespaces.add("a", closed()).unwrap();
-        assert!(namespaces.add("a", closed()).is_err());
-        assert!(namespaces.add("", closed()).is_err());
-        assert!(namespaces.add("a:b", closed()).is_err());
+        namespaces
+            .add("b", ChannelOptions { rate_max: 1, delivery: Delivery::Latest, ..closed() })
+            .unwrap();
+        for (name, options, words) in [
+            ("a", closed(), "twice"),
+            ("", closed(), "a name is"),
+            ("a:b", closed(), "a name is"),
+            ("c", ChannelOptions { rate_max: 1, ..closed() }, "[namespaces.c]: rate_max"),
+        ] {
+            let error = namespaces.add(name, options).unwrap_err();
+            assert!(error.0.contains(words), "{}", error.0);
+        }
+        for index in namespaces.all().len()..=NAMESPACES_MAX {
+            namespaces.add(&format!("n{index}"), closed()).unwrap();
+        }
+        assert!(namespaces.add("one-more", closed()).is_err());
     }
 }

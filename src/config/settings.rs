@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::channel_options::channel_options_markdown;
 use super::setting::Kind::{Addresses, Bytes, Choice, Count, CountIfGiven, Levels, Switch, Time};
 use super::{DriverChoice, Framing, LogFormat, Setting, limits};
 
@@ -100,6 +101,12 @@ pub const SETTINGS: &[Setting] = &[
     )
     .reloadable(),
     Setting::row(
+        "limits.history_bytes_max",
+        "history-bytes-max",
+        "Bytes of all histories together; each worker has its share",
+        Bytes(4 * 1024, 1 << 50, |config| &mut config.history_bytes_max),
+    ),
+    Setting::row(
         "limits.subscriptions_max",
         "subscriptions-max",
         "Channels of one client",
@@ -185,7 +192,8 @@ pub fn markdown() -> String {
             setting.doc
         ));
     }
-    table
+    table.push('\n');
+    table + &channel_options_markdown()
 }
 
 #[cfg(test)]

@@ -32,6 +32,9 @@ impl Reloader {
     /// Reads the sources again and hands over what may change. If they are at fault, everything stays as it is.
     pub(super) fn reload(&mut self, controls: &Controls) {
         let loaded = self.sources.load();
+        let namespaces = &self.running.namespaces;
+        let has_other_channels =
+            loaded.as_ref().is_ok_and(|loaded| loaded.config.namespaces != *namespaces);
         let merged = loaded.and_then(|loaded| merge(&self.running, &loaded.config));
         let (config, changes) = match merged {
             Ok(merged) => merged,
@@ -42,6 +45,10 @@ impl Reloader {
                 return;
             }
         };
+        if has_other_channels {
+            let cause = "channels";
+            warn!(cause, "options of channels stay as they are until the server is started again");
+        }
         self.log.set_levels(config.log_levels);
         controls.reconfigure(&config);
         self.running = config;

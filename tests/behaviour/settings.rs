@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fantail::config::limits::LOG_LINES_PER_SECOND_MAX;
-use fantail::config::{SETTINGS, markdown};
+use fantail::config::{CHANNEL_OPTIONS, SETTINGS, markdown};
 use serde_json::Value;
 
 use crate::support::{
@@ -81,7 +81,9 @@ fn check_prints_every_setting_with_its_value_and_source() {
     ] {
         assert_eq!(line_of(&ended.stdout, name), line);
     }
-    assert_eq!(ended.stdout.lines().count(), SETTINGS.len() + 1);
+    assert_eq!(line_of(&ended.stdout, "history_size"), "history_size 1000");
+    // A section of channels is an empty line, its name, and its options.
+    assert_eq!(ended.stdout.lines().count(), SETTINGS.len() + 2 + CHANNEL_OPTIONS.len() + 1);
 }
 
 #[test]

@@ -152,10 +152,10 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
             "f.toml:3: there is no section [limit], did you mean limits?",
         ),
         (
-            "[namespaces.chat]",
+            "[chats.x]",
             &[],
             &[],
-            "f.toml:1: there is no section [namespaces] (tcp, echo, limits, log)",
+            "f.toml:1: there is no section [chats] (tcp, echo, limits, log, channels, namespaces.NAME)",
         ),
         (
             "[limits]\nmessage_byte_max = 1",
@@ -239,5 +239,52 @@ fn a_file_that_cannot_be_read_is_named() {
     {
         let fault = load(path).unwrap_err().0;
         assert!(fault.starts_with(&format!("{path}: ")) && fault.contains(words), "{fault}");
+    }
+}
+
+#[test]
+fn channels_have_sections_of_their_own() {
+    let file = "[channels]\npublish = true\n\n[namespaces.chat]\nhistory_size = 7\nhistory_ttl = \"1m30s\"\n\
+                delivery = \"latest\"\nrate_max = 5\n";
+    let namespaces = load(file, &[], &[]).unwrap().config.namespaces;
+    let of = |name| namespaces.options(namespaces.find(name).unwrap()).clone();
+    assert_eq!(of("lobby"), ChannelOptions { publish: true, ..ChannelOptions::closed() });
+    let chat = ChannelOptions {
+        history_size: 7,
+        history_ttl: std::time::Duration::from_secs(90),
+        delivery: super::super::Delivery::Latest,
+        rate_max: 5,
+        ..ChannelOptions::closed()
+    };
+    assert_eq!(of("chat:1"), chat);
+    assert_eq!(namespaces.find("other:1"), None);
+    let plain = load("[limits]\nsubscriptions_max = 5\n", &[], &[]).unwrap().config.namespaces;
+    assert_eq!(plain, Namespaces::default());
+}
+
+#[test]
+fn faults_in_sections_of_channels_are_told_with_their_line() {
+    for (file, expected) in [
+        ("channels = 1", "f.toml:1: channels is a section: write [channels]"),
+        ("\nnamespaces = 1", "f.toml:2: namespaces is a section: write [namespaces.NAME]"),
+        (
+            "[namespaces]\nchat = 1",
+            "f.toml:2: namespaces.chat is a section: write [namespaces.chat]",
+        ),
+        ("[namespaces.\"a:b\"]", "f.toml:1: [namespaces.a:b]: a name is"),
+        (
+            "[channels]\nhistorysize = 1",
+            "f.toml:2: [channels]: there is no option historysize, did you mean history_size?",
+        ),
+        (
+            "[channels]\nhistory_size = 65537",
+            "f.toml:2: channels.history_size: it is out of range; it must be from 0 to 65536",
+        ),
+        ("[channels]\nrate_max = 5", "f.toml:1: [channels]: rate_max needs delivery"),
+        ("[channels]\npublish = [true]", "f.toml:2: channels.publish: "),
+        ("[channels.x]\npublish = 1", "f.toml:1: [channels]: there is no option x"),
+    ] {
+        let error = load(file, &[], &[]).unwrap_err();
+        assert!(error.starts_with(expected), "{file}\n{error}");
     }
 }

@@ -1,0 +1,221 @@
+//! The table of channel options: one row each, for `[channels]` and every `[namespaces.NAME]` of the settings file.
+
+use std::time::Duration;
+
+use super::limits::{BACKLOG_CEILING, HISTORY_SIZE_CEILING};
+use super::namespaces::{DELIVER_EVERY_MAX, HISTORY_TTL_MAX, RATE_CEILING};
+use super::units::{Bytes, Time, parse_bytes, parse_seconds};
+use super::{ChannelOptions, Delivery};
+
+/// One option of a channel.
+#[derive(Debug)]
+pub struct ChannelOption {
+    /// Its key in a section of the file.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub doc: &'static str,
+    value: Value,
+}
+
+/// What values an option has, and where they are kept. Ranges include both ends.
+#[derive(Debug)]
+enum Value {
+    Switch(fn(&mut ChannelOptions) -> &mut bool),
+    Count(u32, u32, fn(&mut ChannelOptions) -> &mut u32),
+    Bytes(u64, u64, fn(&mut ChannelOptions) -> &mut u64),
+    Time(Duration, Duration, fn(&mut ChannelOptions) -> &mut Duration),
+    Delivery(fn(&mut ChannelOptions) -> &mut Delivery),
+}
+
+/// Every option, in the order in which they are listed.
+pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
+    ChannelOption {
+        name: "history_size",
+        doc: "Publications that a channel keeps; 0 keeps none",
+        value: Value::Count(0, HISTORY_SIZE_CEILING, |options| &mut options.history_size),
+    },
+    ChannelOption {
+        name: "history_ttl",
+        doc: "How long it keeps them, and itself when nobody is subscribed",
+        value: Value::Time(Duration::from_secs(1), HISTORY_TTL_MAX, |options| {
+            &mut options.history_ttl
+        }),
+    },
+    ChannelOption {
+        name: "history_bytes",
+        doc: "Bytes that it keeps, with what keeping them costs",
+        value: Value::Bytes(1024, 1 << 40, |options| &mut options.history_bytes),
+    },
+    ChannelOption {
+        name: "recovery",
+        doc: "Whether a client that comes back gets what it missed; needs a history",
+        value: Value::Switch(|options| &mut options.recovery),
+    },
+    ChannelOption {
+        name: "subscribe",
+        doc: "Whether clients may subscribe",
+        value: Value::Switch(|options| &mut options.subscribe),
+    },
+    ChannelOption {
+        name: "publish",
+        doc: "Whether clients may publish",
+        value: Value::Switch(|options| &mut options.publish),
+    },
+    ChannelOption {
+        name: "history",
+        doc: "Whether clients may read the history",
+        value: Value::Switch(|options| &mut options.history),
+    },
+    ChannelOption {
+        name: "presence",
+        doc: "Whether clients may ask who is subscribed",
+        value: Value::Switch(|options| &mut options.presence),
+    },
+    ChannelOption {
+        name: "join_leave",
+        doc: "Whether subscribers are told who comes and goes",
+        value: Value::Switch(|options| &mut options.join_leave),
+    },
+    ChannelOption {
+        name: "delivery",
+        doc: "What happens to a subscriber whose socket takes no more: disconnect it once its queue is full; give it \
+              only the latest publication; or drop the oldest and tell it of the gap",
+        value: Value::Delivery(|options| &mut options.delivery),
+    },
+    ChannelOption {
+        name: "backlog",
+        doc: "Publications kept for such subscribers with drop_oldest",
+        value: Value::Count(1, BACKLOG_CEILING, |options| &mut options.backlog),
+    },
+    ChannelOption {
+        name: "deliver_every",
+        doc: "How long publications wait for others to leave with; 0 sends each at once",
+        value: Value::Time(Duration::ZERO, DELIVER_EVERY_MAX, |options| &mut options.deliver_every),
+    },
+    ChannelOption {
+        name: "rate_max",
+        doc: "Publications a second to one subscriber, 0 for any number; needs latest or drop_oldest",
+        value: Value::Count(0, RATE_CEILING, |options| &mut options.rate_max),
+    },
+];
+
+impl ChannelOption {
+    /// The row of a name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        CHANNEL_OPTIONS.iter().find(|option| option.name == name)
+    }
+
+    /// Sets it from text. An error is the part of a sentence that follows the option's name.
+    pub fn parse(&self, text: &str, options: &mut ChannelOptions) -> Result<(), String> {
+        let text = text.trim();
+        let no_value = |wanted: &str| format!("'{text}' is not {wanted}");
+        match self.value {
+            Value::Switch(field) => {
+                *field(options) = text.parse().map_err(|_| no_value("true or false"))?;
+            }
+            Value::Count(min, max, field) => {
+                let count = text.parse().map_err(|_| no_value("a whole number"))?;
+                *field(options) = self.in_range(count, min, max)?;
+            }
+            Value::Bytes(min, max, field) => {
+                *field(options) = self.in_range(parse_bytes(text)?, min, max)?;
+            }
+            Value::Time(min, max, field) => {
+                *field(options) = self.in_range(parse_seconds(text)?, min, max)?;
+            }
+            Value::Delivery(field) => {
+                let index = Delivery::WORDS.iter().position(|word| *word == text);
+                let index = index.ok_or_else(|| no_value(&Delivery::WORDS.join(" or ")))?;
+                *field(options) = Delivery::ALL[index];
+            }
+        }
+        Ok(())
+    }
+
+    /// Its value as text.
+    pub fn text(&self, options: &ChannelOptions) -> String {
+        let mut copy = options.clone();
+        match self.value {
+            Value::Switch(field) => field(&mut copy).to_string(),
+            Value::Count(_, _, field) => field(&mut copy).to_string(),
+            Value::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
+            Value::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
+            Value::Delivery(field) => Delivery::WORDS[*field(&mut copy) as usize].to_owned(),
+        }
+    }
+
+    /// The values that it may have.
+    pub fn range(&self) -> String {
+        match self.value {
+            Value::Switch(_) => "true or false".to_owned(),
+            Value::Count(min, max, _) => format!("from {min} to {max}"),
+            Value::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
+            Value::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
+            Value::Delivery(_) => Delivery::WORDS.join(" or "),
+        }
+    }
+
+    fn in_range<T: PartialOrd>(&self, value: T, min: T, max: T) -> Result<T, String> {
+        let is_in_range = (min..=max).contains(&value);
+        is_in_range.then_some(value).ok_or_else(|| "it is out of range".to_owned())
+    }
+}
+
+/// The list of channel options, as it stands in the README.
+pub(super) fn channel_options_markdown() -> String {
+    let mut table =
+        "| option | `[namespaces.NAME]` | without configuration | range | what it is |\n"
+            .to_owned()
+            + "|---|---|---|---|---|\n";
+    let (closed, development) = (ChannelOptions::closed(), ChannelOptions::development());
+    for option in CHANNEL_OPTIONS {
+        table.push_str(&format!(
+            "| `{}` | {} | {} | {} | {} |\n",
+            option.name,
+            option.text(&closed),
+            option.text(&development),
+            option.range(),
+            option.doc
+        ));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_read_as_it_is_written() {
+        for option in CHANNEL_OPTIONS {
+            for options in [ChannelOptions::closed(), ChannelOptions::development()] {
+                let mut read = ChannelOptions { history_size: 77, ..ChannelOptions::development() };
+                option.parse(&option.text(&options), &mut read).unwrap();
+                assert_eq!(option.text(&read), option.text(&options), "{}", option.name);
+            }
+            assert!(option.parse("nonsense", &mut ChannelOptions::closed()).is_err());
+        }
+    }
+
+    #[test]
+    fn ranges_include_both_ends_and_nothing_else() {
+        let mut options = ChannelOptions::closed();
+        for (name, fine, bad) in [
+            ("history_size", vec!["0", "65536"], vec!["-1", "65537", "1.5"]),
+            ("history_ttl", vec!["1 s", "30 d"], vec!["0.9 s", "31 d"]),
+            ("history_bytes", vec!["1 KiB", "1024 GiB"], vec!["1023", "1025 GiB"]),
+            ("backlog", vec!["1", "65536"], vec!["0", "65537"]),
+            ("deliver_every", vec!["0", "20 ms", "60 s"], vec!["61 s"]),
+            ("rate_max", vec!["0", "1000"], vec!["1001"]),
+            ("delivery", vec!["latest", "drop_oldest", "disconnect"], vec!["newest"]),
+        ] {
+            let option = ChannelOption::named(name).unwrap();
+            for text in fine {
+                option.parse(text, &mut options).unwrap_or_else(|error| panic!("{text}: {error}"));
+            }
+            for text in bad {
+                assert!(option.parse(text, &mut options).is_err(), "{name} = {text}");
+            }
+        }
+    }
+}
