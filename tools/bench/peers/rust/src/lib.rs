@@ -1,0 +1,40 @@
+//! What both servers share: `SERVER echo|fanout PORT`, one thread, one task a connection, one channel.
+
+use std::error::Error;
+use std::net::Ipv4Addr;
+
+use tokio::net::{TcpListener, TcpStream};
+
+pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Messages come back.
+    Echo,
+    /// A message goes to every connection, its sender's too.
+    Fanout,
+}
+
+/// Hands each connection to `serve`, which spawns.
+pub fn run(mut serve: impl FnMut(TcpStream, Mode)) -> Outcome {
+    let mut words = std::env::args().skip(1);
+    let mode = match words.next().as_deref() {
+        Some("echo") => Mode::Echo,
+        Some("fanout") => Mode::Fanout,
+        _ => return Err("usage: SERVER echo|fanout PORT".into()),
+    };
+    let port: u16 = words.next().ok_or("no port")?.parse()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        // Tokio listens with a backlog of 1024.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            serve(stream, mode);
+        }
+    })
+}
+
+/// Publications under way that a slow subscriber may lag behind.
+pub const CHANNEL_CAPACITY: usize = 1024;
