@@ -6,11 +6,13 @@
 //!                        at the edges of its own window, so both speak of the same operations
 //! ```
 //! `bare/` is the yardstick: the same system calls as the server with no house around them. `load/` is every kind of
-//! client. `run/` holds the cases and what they must show. `soak` counts what got lost.
+//! client. `run/` holds the cases and what they must show; `peers/` sets other servers in the bare loop's place.
+//! `soak` counts what got lost.
 
 mod bare;
 mod histogram;
 mod load;
+mod peers;
 mod process;
 mod run;
 mod server_cpu;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Measures fantail against bare loops.
+/// Measures fantail against bare loops and other servers.
 #[derive(Parser)]
 #[command(name = "bench", about)]
 struct Arguments {
@@ -37,6 +39,8 @@ enum Command {
     Load(load::Arguments),
     /// Compare fantail with the bare loop, in alternating turns
     Run(run::Arguments),
+    /// Compare fantail with other servers, in alternating turns
+    Peers(peers::Arguments),
     /// Count what is lost, duplicated and reordered while clients come and go
     Soak(soak::Arguments),
 }
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Bare(arguments) => bare::serve(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Peers(arguments) => peers::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
     };
     match result {

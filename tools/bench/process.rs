@@ -53,6 +53,20 @@ impl Server {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
+
+    /// The only child of the process, for servers whose first process starts and watches the one that serves.
+    pub fn worker_pid(&self) -> io::Result<u32> {
+        let pid = self.pid();
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+            match children.split_whitespace().collect::<Vec<_>>()[..] {
+                [worker] => return worker.parse().map_err(io::Error::other),
+                [] if Instant::now() < deadline => sleep(Duration::from_millis(10)),
+                _ => return Err(io::Error::other(format!("no single worker: “{children}”"))),
+            }
+        }
+    }
 }
 
 impl Drop for Server {

@@ -83,6 +83,11 @@ impl ServerCpu {
 }
 
 impl Spent {
+    /// Share of the core's time that went to the server.
+    pub fn core_share(&self) -> f64 {
+        self.total_ns as f64 / self.wall_ns as f64
+    }
+
     pub fn to_json(&self, operations: u64) -> Value {
         let share = |ns: u64| ns as f64 / self.wall_ns as f64;
         json!({

@@ -5,8 +5,8 @@
 //! off from 1 is the noise of the method.
 
 mod cases;
-mod report;
-mod turn;
+pub mod report;
+pub mod turn;
 
 use std::fs;
 use std::io;
@@ -55,7 +55,7 @@ pub struct Arguments {
 
 /// A group of measurements.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum CaseName {
+pub enum CaseName {
     Echo,
     Fanout,
     Accept,

@@ -134,14 +134,15 @@ impl Report {
     }
 }
 
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
+/// What several turns came to.
+pub struct Spread {
+    pub min: f64,
+    pub median: f64,
+    pub max: f64,
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
@@ -153,7 +154,7 @@ impl Spread {
 }
 
 /// Kernel, CPU and commit: figures mean nothing without.
-fn circumstances() -> String {
+pub fn circumstances() -> String {
     let output = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -27,11 +27,12 @@ pub struct Pair {
     pub bare: Value,
 }
 
-struct Doors {
-    server: Server,
-    listen: SocketAddr,
-    tcp: SocketAddr,
-    echo: SocketAddr,
+/// A running server and its listeners.
+pub struct Doors {
+    pub server: Server,
+    pub listen: SocketAddr,
+    pub tcp: SocketAddr,
+    pub echo: SocketAddr,
 }
 
 impl Stage {
@@ -48,10 +49,10 @@ impl Stage {
             } else {
                 self.start_fantail(driver)?
             };
-            let fantail = self.load(&comparison.load, &under_test, comparison.door)?;
+            let fantail = self.load_door(&comparison.load, &under_test, comparison.door)?;
             drop(under_test);
             let bare = self.start_bare(driver, comparison.bare_mode)?;
-            let bare = self.load(&comparison.load, &bare, comparison.door)?;
+            let bare = self.load_door(&comparison.load, &bare, comparison.door)?;
             let cost = |report: &Value| report["server"]["cpu_ns_per_op"].as_f64().unwrap_or(0.0);
             eprintln!(
                 "{driver} {} pair {number}: {:.0} ns, bare {:.0} ns",
@@ -71,12 +72,12 @@ impl Stage {
             if load.last().is_some_and(|word| word == PROBE_ECHO) {
                 load.push(server.echo.to_string());
             }
-            self.load(&load, &server, solo.door)
+            self.load_door(&load, &server, solo.door)
         };
         (0..turns).map(turn).collect()
     }
 
-    fn start_fantail(&self, driver: &str) -> io::Result<Doors> {
+    pub fn start_fantail(&self, driver: &str) -> io::Result<Doors> {
         let (listen, tcp, echo) = (free_address()?, free_address()?, free_address()?);
         let words = ["serve", "--workers", "1", "--driver", driver].map(str::to_owned);
         let doors = [("--listen", listen), ("--tcp", tcp), ("--echo", echo)];
@@ -96,24 +97,30 @@ impl Stage {
         Ok(Doors { server, listen, tcp: listen, echo: listen })
     }
 
-    fn load(&self, words: &[String], doors: &Doors, door: Door) -> io::Result<Value> {
+    fn load_door(&self, words: &[String], doors: &Doors, door: Door) -> io::Result<Value> {
         let address = match door {
             Door::Listen => doors.listen,
             Door::Tcp => doors.tcp,
             Door::Echo => doors.echo,
         };
+        self.load(words, address, doors.server.pid())
+    }
+
+    /// Puts a load on the server at `address`, whose CPU time is that of process `pid`; gives back its report.
+    pub fn load(&self, words: &[String], address: SocketAddr, pid: u32) -> io::Result<Value> {
         let output = Command::new(&self.bench)
             .arg("load")
             .args(words)
             .args(["--address", &address.to_string()])
-            .args(["--server-pid", &doors.server.pid().to_string()])
+            .args(["--server-pid", &pid.to_string()])
             .args(["--server-core", &self.server_core.to_string()])
             .args(["--core", &self.load_core.to_string()])
             .args(self.spin.then_some("--spin"))
-            .stderr(Stdio::inherit())
             .output()?;
         if !output.status.success() {
-            return Err(io::Error::other(format!("load {} failed", words.join(" "))));
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said = said.trim().trim_start_matches("bench: ");
+            return Err(io::Error::other(format!("load {}: {said}", words.join(" "))));
         }
         serde_json::from_slice(&output.stdout).map_err(io::Error::other)
     }
