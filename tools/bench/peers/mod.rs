@@ -111,14 +111,14 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         if arguments.from.is_empty() { measure(arguments)? } else { gather(&arguments.from)? };
     let markdown = report.to_markdown();
     print!("{markdown}");
+    if let Some(path) = &arguments.json {
+        fs::write(path, report.to_json().to_string())?;
+    }
     if let Some(path) = &arguments.markdown {
         fs::write(path, markdown)?;
     }
     if let Some(path) = &arguments.plot {
         fs::write(path, plot::draw(&report)?)?;
-    }
-    if let Some(path) = &arguments.json {
-        fs::write(path, report.to_json().to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }
