@@ -130,7 +130,7 @@ impl Report {
         }
         for (title, rows) in self.cases() {
             text.push_str(&format!(
-                "\n| {title} | cost | of fantail's, median [min..max] | a second |\n|---|---|---|---|\n"
+                "\n| {title} | cost, median [min..max] | of fantail's | a second |\n|---|---|---|---|\n"
             ));
             for Row { server, figures } in rows {
                 let line = match figures {
@@ -196,7 +196,9 @@ impl Report {
 impl Figures {
     fn to_line(&self) -> String {
         let Self { cost, is_memory, ratio, rate } = self;
-        let cost = Cost { value: cost.median, is_memory: *is_memory }.to_text();
+        let number = |value| Cost { value, is_memory: *is_memory }.to_number();
+        let median = Cost { value: cost.median, is_memory: *is_memory }.to_text();
+        let cost = format!("{median} [{}..{}]", number(cost.min), number(cost.max));
         let [median, min, max] = [ratio.median, ratio.min, ratio.max].map(three_digits);
         let rate = rate.as_ref().map(|rate| three_digits(rate.median)).unwrap_or_default();
         format!("{cost} | {median} [{min}..{max}] | {rate}")
@@ -204,12 +206,12 @@ impl Figures {
 }
 
 impl Cost {
+    fn to_number(&self) -> String {
+        three_digits(if self.is_memory { self.value } else { self.value / 1000.0 })
+    }
+
     fn to_text(&self) -> String {
-        if self.is_memory {
-            format!("{} B", three_digits(self.value))
-        } else {
-            format!("{} µs", three_digits(self.value / 1000.0))
-        }
+        format!("{} {}", self.to_number(), if self.is_memory { "B" } else { "µs" })
     }
 }
 
@@ -261,7 +263,10 @@ mod tests {
     #[test]
     fn ratios_are_taken_within_a_round_and_failures_are_said() {
         let text = report().to_markdown();
-        assert!(text.contains("| bun | 0.0250 µs | 2.00 [1.00..3.00] | 1,000 |"), "{text}");
+        assert!(
+            text.contains("| bun | 0.0250 µs [0.0200..0.0300] | 2.00 [1.00..3.00] | 1,000 |"),
+            "{text}"
+        );
         assert!(text.contains("| nchan | fell | |  |"), "{text}");
         assert!(text.contains("- x: skipped, not installed"), "{text}");
     }
