@@ -40,7 +40,7 @@
 //! | a metric | a row in `telemetry/metrics.rs` |
 //! | a reason to close | a row in `message/close.rs` |
 //! | what a wire format looks like | its one file in `protocol/` |
-//! | an HTTP route | `transport/http_api.rs` |
+//! | an HTTP route | `transport/http_api.rs`; what it does, a file in `transport/http_api/` |
 //! | a socket option | `driver/socket.rs` |
 //! | how much is done in one turn | `config/limits.rs` (`..._per_turn_max`) |
 

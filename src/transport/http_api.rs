@@ -3,18 +3,20 @@
 //! Requests of one connection are answered in order. While one waits for the hub, what is pipelined behind it waits
 //! in the remainder, and the worker receives nothing more.
 
-use bytes::Bytes;
-
 use super::{Context, LOBBY, Output, WebSocketService};
-use crate::message::{
-    Actor, ChannelName, CloseReason, Payload, PayloadKind, Position, Reply, Request, Ticket,
-};
+use crate::message::{ChannelName, CloseReason, Position, Reply};
 use crate::protocol::http1::{
-    BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, Response, parse_head, query_pairs,
-    write_continue, write_error, write_fault,
+    BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, query_pairs,
+    write_fault,
 };
-use crate::protocol::json;
-use crate::protocol::websocket::handshake::{self, HandshakeFault};
+use crate::protocol::websocket::handshake;
+
+mod answer;
+mod publish;
+mod upgrade;
+
+use answer::{Exchange, close, fail, write_ok};
+use upgrade::PendingUpgrade;
 
 /// The requests of one connection.
 #[derive(Debug)]
@@ -67,14 +69,6 @@ struct Pending {
     has_deadline: bool,
 }
 
-/// A handshake whose answer waits until its subscriptions are made: who has seen the answer misses nothing that is
-/// published from then on, by whomever.
-#[derive(Debug)]
-struct PendingUpgrade {
-    key: Vec<u8>,
-    subscriptions_left: usize,
-}
-
 /// A body on its way in.
 #[derive(Debug)]
 struct Body {
@@ -83,13 +77,6 @@ struct Body {
     channel: ChannelName,
     is_binary: bool,
     exchange: Exchange,
-}
-
-/// What an answer needs to know of its request.
-#[derive(Clone, Copy, Debug)]
-struct Exchange {
-    keep_alive: bool,
-    is_head: bool,
 }
 
 /// What follows a step.
@@ -263,22 +250,8 @@ impl HttpConversation {
                 BodyPart::End => break,
             }
         }
-        let Body { bytes, channel, is_binary, exchange, .. } =
-            pending.body.take().expect("it is there until here");
-        if context.congested {
-            refuse_congested(exchange, context);
-            return Ok(self.finish(exchange, context));
-        }
-        let kind = if is_binary { PayloadKind::Binary } else { json::kind_of_bytes(&bytes) };
-        pending.awaits = Some(exchange);
-        context.request(Request::Publish {
-            ticket: Some(Ticket(0)),
-            channel: Some(channel),
-            payload: Payload::new(kind, Bytes::from(bytes)),
-            by: Actor::Client,
-            idempotency_key: None,
-        });
-        Ok(Next::Flow(HttpFlow::AwaitReply))
+        let body = pending.body.take().expect("it is there until here");
+        Ok(self.take_publication(body, context))
     }
 
     fn receive_head(
@@ -335,192 +308,12 @@ impl HttpConversation {
             }
         }
     }
-
-    fn upgrade_to_channels(
-        &mut self,
-        head: &Head<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
-        let channels = match channels_of(head, context.settings.subscriptions_max)? {
-            Ok(channels) => channels,
-            Err(message) => {
-                let exchange = Exchange { keep_alive: false, is_head: false };
-                let code = "channel_invalid";
-                return Ok(self.refuse(400, code, &message, &[], exchange, context));
-            }
-        };
-        let upgrade = match handshake::check_upgrade(head) {
-            Ok(upgrade) => upgrade,
-            Err(fault) => return Ok(self.refuse_upgrade(fault, head, context)),
-        };
-        self.pending.get_or_insert_default().upgrade =
-            Some(PendingUpgrade { key: upgrade.key.to_vec(), subscriptions_left: channels.len() });
-        for channel in channels {
-            context.request(Request::Subscribe { ticket: Ticket(0), channel, since: None });
-        }
-        Ok(Next::Flow(HttpFlow::AwaitReply))
-    }
-
-    /// A subscription of the handshake is made: answers it after the last one.
-    fn count_subscription(&mut self, context: &mut Context<'_>) -> HttpFlow {
-        let Some(pending) = &mut self.pending else { return HttpFlow::Receive };
-        let Some(upgrade) = &mut pending.upgrade else { return HttpFlow::Receive };
-        upgrade.subscriptions_left -= 1;
-        if upgrade.subscriptions_left > 0 {
-            return HttpFlow::AwaitReply;
-        }
-        accept(&upgrade.key, context);
-        let rest = pending.remainder.split_off(pending.used);
-        self.pending = None;
-        HttpFlow::Upgrade { service: WebSocketService::Publish, rest }
-    }
-
-    fn upgrade_to_echo(&mut self, head: &Head<'_>, context: &mut Context<'_>) -> Next {
-        match handshake::check_upgrade(head) {
-            Ok(upgrade) => {
-                accept(upgrade.key, context);
-                let service = WebSocketService::Echo;
-                Next::Flow(HttpFlow::Upgrade { service, rest: Vec::new() })
-            }
-            Err(fault) => self.refuse_upgrade(fault, head, context),
-        }
-    }
-
-    fn refuse_upgrade(
-        &mut self,
-        fault: HandshakeFault,
-        head: &Head<'_>,
-        context: &mut Context<'_>,
-    ) -> Next {
-        let exchange = Exchange { keep_alive: false, is_head: head.method == Method::Head };
-        match fault.status() {
-            405 => self.refuse_method(exchange, "GET", context),
-            status => {
-                let headers = fault.headers();
-                self.refuse(status, fault.code(), fault.reason(), headers, exchange, context)
-            }
-        }
-    }
-
-    fn publish(
-        &mut self,
-        head: &Head<'_>,
-        rest: &[u8],
-        exchange: Exchange,
-        context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
-        if head.method != Method::Post {
-            return Ok(self.refuse_method(exchange, "POST", context));
-        }
-        if head.body == BodyLength::None {
-            let message = "a publication has a Content-Length or is sent in chunks";
-            return Ok(self.refuse(411, "length_required", message, &[], exchange, context));
-        }
-        let channel = match channels_of(head, 1)? {
-            Ok(mut channels) => channels.pop().expect("there is always one"),
-            Err(message) => {
-                let code = "channel_invalid";
-                return Ok(self.refuse(400, code, &message, &[], exchange, context));
-            }
-        };
-        let decoder = BodyDecoder::new(head.body, context.settings.body_bytes_max)?;
-        let is_binary = head
-            .header("content-type")
-            .any(|value| value.eq_ignore_ascii_case(b"application/octet-stream"));
-        if head.expect_continue && rest.is_empty() {
-            write_continue(context.out);
-        }
-        let body = Body { decoder, bytes: Vec::new(), channel, is_binary, exchange };
-        self.pending.get_or_insert_default().body = Some(body);
-        Ok(Next::Request)
-    }
-
-    fn refuse_method(
-        &mut self,
-        exchange: Exchange,
-        allow: &str,
-        context: &mut Context<'_>,
-    ) -> Next {
-        let message = format!("only {allow} is possible here");
-        self.refuse(405, "method_not_allowed", &message, &[("Allow", allow)], exchange, context)
-    }
-
-    /// Answers with an error and closes: where a request is not understood, neither is what follows it.
-    fn refuse(
-        &mut self,
-        status: u16,
-        code: &str,
-        message: &str,
-        headers: &[(&str, &str)],
-        exchange: Exchange,
-        context: &mut Context<'_>,
-    ) -> Next {
-        fail(Exchange { keep_alive: false, ..exchange }, status, code, message, headers, context);
-        Next::Flow(close(context))
-    }
-
-    /// After an answer: the next request, or the end.
-    fn finish(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
-        self.has_answered = true;
-        if let Some(pending) = &mut self.pending {
-            pending.has_deadline = false;
-        }
-        if !exchange.keep_alive {
-            return Next::Flow(close(context));
-        }
-        context.outputs.push(Output::Deadline(context.settings.http_idle_timeout));
-        Next::Request
-    }
 }
 
 impl Pending {
     fn awaits_reply(&self) -> bool {
         self.awaits.is_some() || self.upgrade.is_some()
     }
-}
-
-/// Answers a handshake.
-fn accept(key: &[u8], context: &mut Context<'_>) {
-    handshake::write_accept_response(context.out, key, None);
-    context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
-}
-
-fn close(context: &mut Context<'_>) -> HttpFlow {
-    context.outputs.push(Output::Close(CloseReason::HttpDone));
-    HttpFlow::Closed
-}
-
-fn write_ok(exchange: Exchange, content_type: &str, body: &[u8], context: &mut Context<'_>) {
-    Response {
-        status: 200,
-        headers: &[],
-        content_type,
-        body,
-        keep_alive: exchange.keep_alive,
-        head_only: exchange.is_head,
-    }
-    .write_to(context.out);
-}
-
-fn refuse_congested(exchange: Exchange, context: &mut Context<'_>) {
-    let message = "publications wait that are not delivered yet";
-    fail(exchange, 503, "congested", message, &[("Retry-After", "1")], context);
-}
-
-fn fail(
-    exchange: Exchange,
-    status: u16,
-    code: &str,
-    message: &str,
-    headers: &[(&str, &str)],
-    context: &mut Context<'_>,
-) {
-    let Exchange { keep_alive, is_head } = exchange;
-    let (content_type, body) = ("", &b""[..]);
-    let response = Response { status, headers, content_type, body, keep_alive, head_only: is_head };
-    context.log_refusal(code, "an HTTP request is refused");
-    write_error(context.out, &response, code, message);
-    context.outputs.push(Output::HttpError);
 }
 
 /// The channels that the query names, each once; the lobby if it names none. The inner error is a sentence.

@@ -1,0 +1,95 @@
+//! What requests are answered.
+
+use super::{HttpConversation, HttpFlow, Next};
+use crate::message::CloseReason;
+use crate::protocol::http1::{Response, write_error};
+use crate::transport::{Context, Output};
+
+/// What an answer needs to know of its request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exchange {
+    pub keep_alive: bool,
+    pub is_head: bool,
+}
+
+impl HttpConversation {
+    pub(super) fn refuse_method(
+        &mut self,
+        exchange: Exchange,
+        allow: &str,
+        context: &mut Context<'_>,
+    ) -> Next {
+        let message = format!("only {allow} is possible here");
+        self.refuse(405, "method_not_allowed", &message, &[("Allow", allow)], exchange, context)
+    }
+
+    /// Answers with an error and closes: where a request is not understood, neither is what follows it.
+    pub(super) fn refuse(
+        &mut self,
+        status: u16,
+        code: &str,
+        message: &str,
+        headers: &[(&str, &str)],
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Next {
+        fail(Exchange { keep_alive: false, ..exchange }, status, code, message, headers, context);
+        Next::Flow(close(context))
+    }
+
+    /// After an answer: the next request, or the end.
+    pub(super) fn finish(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
+        self.has_answered = true;
+        if let Some(pending) = &mut self.pending {
+            pending.has_deadline = false;
+        }
+        if !exchange.keep_alive {
+            return Next::Flow(close(context));
+        }
+        context.outputs.push(Output::Deadline(context.settings.http_idle_timeout));
+        Next::Request
+    }
+}
+
+pub(super) fn close(context: &mut Context<'_>) -> HttpFlow {
+    context.outputs.push(Output::Close(CloseReason::HttpDone));
+    HttpFlow::Closed
+}
+
+pub(super) fn write_ok(
+    exchange: Exchange,
+    content_type: &str,
+    body: &[u8],
+    context: &mut Context<'_>,
+) {
+    Response {
+        status: 200,
+        headers: &[],
+        content_type,
+        body,
+        keep_alive: exchange.keep_alive,
+        head_only: exchange.is_head,
+    }
+    .write_to(context.out);
+}
+
+pub(super) fn refuse_congested(exchange: Exchange, context: &mut Context<'_>) {
+    let message = "publications wait that are not delivered yet";
+    fail(exchange, 503, "congested", message, &[("Retry-After", "1")], context);
+}
+
+pub(super) fn fail(
+    exchange: Exchange,
+    status: u16,
+    code: &str,
+    message: &str,
+    headers: &[(&str, &str)],
+    context: &mut Context<'_>,
+) {
+    let Exchange { keep_alive, is_head } = exchange;
+    let (content_type, body) = ("", &b""[..]);
+    let response = Response { status, headers, content_type, body, keep_alive, head_only: is_head };
+    context.log_refusal(code, "an HTTP request is refused");
+    write_error(context.out, &response, code, message);
+    context.outputs.push(Output::HttpError);
+}

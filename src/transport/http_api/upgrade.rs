@@ -1,0 +1,90 @@
+//! Requests that become WebSockets.
+
+use super::answer::Exchange;
+use super::{HttpConversation, HttpFlow, Next, channels_of};
+use crate::message::{Request, Ticket};
+use crate::protocol::http1::{Head, HttpFault, Method};
+use crate::protocol::websocket::handshake::{self, HandshakeFault};
+use crate::transport::{Context, Output, WebSocketService};
+
+/// A handshake whose answer waits until its subscriptions are made: who has seen the answer misses nothing that is
+/// published from then on, by whomever.
+#[derive(Debug)]
+pub(super) struct PendingUpgrade {
+    key: Vec<u8>,
+    subscriptions_left: usize,
+}
+
+impl HttpConversation {
+    pub(super) fn upgrade_to_channels(
+        &mut self,
+        head: &Head<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        let channels = match channels_of(head, context.settings.subscriptions_max)? {
+            Ok(channels) => channels,
+            Err(message) => {
+                let exchange = Exchange { keep_alive: false, is_head: false };
+                let code = "channel_invalid";
+                return Ok(self.refuse(400, code, &message, &[], exchange, context));
+            }
+        };
+        let upgrade = match handshake::check_upgrade(head) {
+            Ok(upgrade) => upgrade,
+            Err(fault) => return Ok(self.refuse_upgrade(fault, head, context)),
+        };
+        self.pending.get_or_insert_default().upgrade =
+            Some(PendingUpgrade { key: upgrade.key.to_vec(), subscriptions_left: channels.len() });
+        for channel in channels {
+            context.request(Request::Subscribe { ticket: Ticket(0), channel, since: None });
+        }
+        Ok(Next::Flow(HttpFlow::AwaitReply))
+    }
+
+    /// A subscription of the handshake is made: answers it after the last one.
+    pub(super) fn count_subscription(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        let Some(pending) = &mut self.pending else { return HttpFlow::Receive };
+        let Some(upgrade) = &mut pending.upgrade else { return HttpFlow::Receive };
+        upgrade.subscriptions_left -= 1;
+        if upgrade.subscriptions_left > 0 {
+            return HttpFlow::AwaitReply;
+        }
+        accept(&upgrade.key, context);
+        let rest = pending.remainder.split_off(pending.used);
+        self.pending = None;
+        HttpFlow::Upgrade { service: WebSocketService::Publish, rest }
+    }
+
+    pub(super) fn upgrade_to_echo(&mut self, head: &Head<'_>, context: &mut Context<'_>) -> Next {
+        match handshake::check_upgrade(head) {
+            Ok(upgrade) => {
+                accept(upgrade.key, context);
+                let service = WebSocketService::Echo;
+                Next::Flow(HttpFlow::Upgrade { service, rest: Vec::new() })
+            }
+            Err(fault) => self.refuse_upgrade(fault, head, context),
+        }
+    }
+
+    pub(super) fn refuse_upgrade(
+        &mut self,
+        fault: HandshakeFault,
+        head: &Head<'_>,
+        context: &mut Context<'_>,
+    ) -> Next {
+        let exchange = Exchange { keep_alive: false, is_head: head.method == Method::Head };
+        match fault.status() {
+            405 => self.refuse_method(exchange, "GET", context),
+            status => {
+                let headers = fault.headers();
+                self.refuse(status, fault.code(), fault.reason(), headers, exchange, context)
+            }
+        }
+    }
+}
+
+/// Answers a handshake.
+fn accept(key: &[u8], context: &mut Context<'_>) {
+    handshake::write_accept_response(context.out, key, None);
+    context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
+}
