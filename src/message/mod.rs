@@ -18,7 +18,9 @@ mod request;
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
 pub use client::{ClientName, ClientNameError, SessionId, WorkerId};
 pub use close::CloseReason;
-pub use publication::{Epoch, Payload, PayloadKind, Position, PositionError, Publication};
+pub use publication::{
+    Epoch, EventError, Payload, PayloadKind, Position, PositionError, Publication,
+};
 pub use request::{
     Actor, Control, HistoryQuery, Publications, Recovery, Refusal, Reply, Request, Ticket,
 };

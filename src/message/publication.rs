@@ -33,7 +33,7 @@ pub struct Payload {
     /// The bytes; shared by reference between workers.
     pub bytes: Bytes,
     /// The type of event that it is, for clients that tell events apart (SSE's `event:`). 1..=255 bytes without line
-    /// ends.
+    /// ends and NUL: see [`Payload::event_of`].
     pub event: Option<Arc<str>>,
 }
 
@@ -55,6 +55,10 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PositionError;
 
+/// The text is not a type of event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventError;
+
 /// An item of a channel, numbered by the channel's home worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
@@ -67,6 +71,18 @@ pub struct Publication {
 }
 
 impl Payload {
+    /// Bytes of the longest type of event.
+    pub const EVENT_BYTES_MAX: usize = 255;
+
+    /// Checks a type of event.
+    pub fn event_of(text: &str) -> Result<Arc<str>, EventError> {
+        let ends_line = |byte: u8| matches!(byte, b'\r' | b'\n' | 0);
+        if !(1..=Self::EVENT_BYTES_MAX).contains(&text.len()) || text.bytes().any(ends_line) {
+            return Err(EventError);
+        }
+        Ok(Arc::from(text))
+    }
+
     /// A payload without a type of event.
     pub fn new(kind: PayloadKind, bytes: impl Into<Bytes>) -> Self {
         Self { kind, bytes: bytes.into(), event: None }
@@ -77,6 +93,12 @@ impl PayloadKind {
     /// Whether this is news about the channel rather than a publication.
     pub fn is_news(self) -> bool {
         matches!(self, PayloadKind::Join | PayloadKind::Leave | PayloadKind::Gap)
+    }
+}
+
+impl fmt::Display for EventError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a type of event has 1 to 255 bytes, without CR, LF and NUL")
     }
 }
 
@@ -118,6 +140,15 @@ impl FromStr for Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_type_of_event_has_1_to_255_bytes_and_ends_no_line() {
+        assert_eq!(Payload::event_of("é b").as_deref(), Ok("é b"));
+        assert!(Payload::event_of(&"x".repeat(255)).is_ok());
+        for bad in ["", "a\nb", "a\r", "\0", &"x".repeat(256)] {
+            assert_eq!(Payload::event_of(bad), Err(EventError), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_position_is_read_as_it_is_written() {
