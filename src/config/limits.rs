@@ -85,6 +85,18 @@ pub const OVERDUE_PER_TURN_MAX: usize = 64;
 /// Payload bytes that a laggard is given at a time, by one publication more at the most.
 pub const CATCH_UP_BYTES_MAX: usize = 64 * 1024;
 
+/// Requests that one call of the server API makes of the hub: channels of a broadcast, commands of a batch.
+pub const API_REQUESTS_MAX: usize = 1000;
+
+/// Bytes of the results in one answer of the server API; what does not fit is refused.
+pub const API_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of an idempotency key: a channel's home keeps it for minutes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Bytes of the server API's key.
+pub const API_KEY_BYTES_MAX: usize = 1024;
+
 /// Channels named in one answer.
 pub const CHANNELS_LIST_MAX: usize = 10_000;
 

@@ -50,6 +50,8 @@ pub enum Method<'a> {
 /// The error codes of the protocol that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {
+    /// A fault of this server.
+    Internal,
     /// The channel's namespace does not exist.
     UnknownChannel,
     /// Not allowed.
@@ -74,6 +76,7 @@ impl CommandError {
     /// The code on the wire.
     pub fn code(self) -> u32 {
         match self {
+            CommandError::Internal => 100,
             CommandError::UnknownChannel => 102,
             CommandError::PermissionDenied => 103,
             CommandError::MethodNotFound => 104,
@@ -89,6 +92,7 @@ impl CommandError {
     /// The message that goes with the code.
     pub fn message(self) -> &'static str {
         match self {
+            CommandError::Internal => "internal server error",
             CommandError::UnknownChannel => "unknown channel",
             CommandError::PermissionDenied => "permission denied",
             CommandError::MethodNotFound => "method not found",

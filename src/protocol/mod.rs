@@ -16,6 +16,7 @@
 //!
 //! **Must not know.** Connections, channels, who the peer is, what a frame means, the time.
 
+pub mod api_json;
 pub mod http1;
 pub mod json;
 pub mod length_prefix;
