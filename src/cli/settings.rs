@@ -76,6 +76,9 @@ fn flag(setting: &'static Setting) -> Arg {
         Kind::Count(..) | Kind::CountIfGiven(..) => (flag.value_name("N"), ""),
         Kind::Bytes(..) => (flag.value_name("BYTES"), ""),
         Kind::Time(..) => (flag.value_name("TIME"), ""),
+        Kind::Secret(..) => {
+            (flag.value_name("SECRET"), "; better given in the file or the environment")
+        }
         Kind::Levels(_) => (flag.value_name("LEVELS"), ""),
     };
     let heading = match setting.flag.rsplit('-').next() {

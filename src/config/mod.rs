@@ -52,6 +52,9 @@ pub struct Config {
     pub driver: DriverChoice,
     /// Whether addresses beyond loopback may be served without authentication.
     pub insecure: bool,
+    /// What calls of the server API, and publications by HTTP, must show: 1..=[`limits::API_KEY_BYTES_MAX`] visible
+    /// characters of ASCII. Without it, anyone who reaches the server may call.
+    pub api_key: Option<String>,
     /// Connections of the whole process; as many as descriptors allow when none is given.
     pub connections_max: Option<usize>,
     /// Bytes of one message from a client, or of one HTTP body.
@@ -149,6 +152,7 @@ impl Default for Config {
             workers: None,
             driver: DriverChoice::Auto,
             insecure: false,
+            api_key: None,
             connections_max: None,
             message_bytes_max: 1024 * 1024,
             echo_message_bytes_max: 16 * 1024 * 1024,
@@ -264,6 +268,7 @@ mod tests {
             change(&mut config);
             config.check()
         };
+        let with_key = |key: &str| Config { api_key: Some(key.to_owned()), ..config() }.check();
         assert!(with(|c| c.workers = Some(limits::WORKERS_MAX)).is_ok());
         assert!(with(|c| c.workers = Some(limits::WORKERS_MAX + 1)).is_err());
         assert!(with(|c| c.workers = Some(0)).is_err());
@@ -272,6 +277,12 @@ mod tests {
         assert!(past.0.contains("message_bytes_max") && past.0.contains("67108865"), "{past}");
         assert!(with(|c| c.send_queue_bytes_max = 4096).is_ok());
         assert!(with(|c| c.send_queue_bytes_max = 4095).is_err());
+        assert!(with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX))).is_ok());
+        assert!(with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX + 1))).is_err());
+        for bad in ["", "a b", "é", "a\n"] {
+            let fault = with_key(bad).unwrap_err().0;
+            assert!(fault.contains("api.key is hidden"), "{bad:?}: {fault}");
+        }
         assert!(with(|c| c.close_timeout = Duration::from_millis(100)).is_ok());
         assert!(with(|c| c.close_timeout = Duration::ZERO).is_err());
         assert!(with(|c| c.close_timeout = Duration::from_secs(86_400)).is_ok());

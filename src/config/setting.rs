@@ -42,6 +42,8 @@ pub enum Kind {
     Bytes(u64, u64, fn(&mut Config) -> &mut u64),
     /// A time.
     Time(Duration, Duration, fn(&mut Config) -> &mut Duration),
+    /// Visible characters of ASCII, so and so many of them, if given. They are never shown again.
+    Secret(usize, usize, fn(&mut Config) -> &mut Option<String>),
     /// Levels of the log, per room.
     Levels(fn(&mut Config) -> &mut LogLevels),
 }
@@ -103,6 +105,7 @@ impl Setting {
             Kind::CountIfGiven(_, _, field) => *field(config) = Some(parse_count(text)?),
             Kind::Bytes(_, _, field) => *field(config) = parse_bytes(text)?,
             Kind::Time(_, _, field) => *field(config) = parse_seconds(text)?,
+            Kind::Secret(_, _, field) => *field(config) = Some(text.to_owned()),
             Kind::Levels(field) => *field(config) = LogLevels::parse(text)?,
         }
         Ok(())
@@ -119,6 +122,10 @@ impl Setting {
             }
             Kind::Bytes(min, max, field) => (min..=max).contains(field(&mut copy)),
             Kind::Time(min, max, field) => (min..=max).contains(field(&mut copy)),
+            Kind::Secret(min, max, field) => field(&mut copy).as_ref().is_none_or(|secret| {
+                let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
+                is_visible && (min..=max).contains(&secret.len())
+            }),
         };
         if is_in_range {
             return Ok(());
@@ -142,6 +149,9 @@ impl Setting {
             }
             Kind::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
             Kind::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
+            Kind::Secret(_, _, field) => {
+                field(&mut copy).as_ref().map_or("", |_| HIDDEN).to_owned()
+            }
             Kind::Levels(field) => field(&mut copy).to_string(),
         }
     }
@@ -150,6 +160,14 @@ impl Setting {
     pub fn shown(&self, config: &Config) -> String {
         let texts = [self.text(config), self.default_text(), "none".to_owned()];
         texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+    }
+
+    /// Whether two configurations have different values of it.
+    pub fn differs(&self, one: &Config, other: &Config) -> bool {
+        match self.kind {
+            Kind::Secret(_, _, field) => *field(&mut one.clone()) != *field(&mut other.clone()),
+            _ => self.text(one) != self.text(other),
+        }
     }
 
     /// Takes the value that another configuration has.
@@ -163,6 +181,7 @@ impl Setting {
             Kind::CountIfGiven(_, _, field) => *field(to) = *field(&mut from),
             Kind::Bytes(_, _, field) => *field(to) = *field(&mut from),
             Kind::Time(_, _, field) => *field(to) = *field(&mut from),
+            Kind::Secret(_, _, field) => field(to).clone_from(field(&mut from)),
             Kind::Levels(field) => *field(to) = *field(&mut from),
         }
     }
@@ -178,6 +197,9 @@ impl Setting {
             }
             Kind::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
             Kind::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
+            Kind::Secret(min, max, _) => {
+                format!("from {min} to {max} visible characters of ASCII")
+            }
             Kind::Levels(_) => "levels, of all and of rooms".to_owned(),
         }
     }
@@ -187,6 +209,9 @@ impl Setting {
         self.default_note.map_or_else(|| self.text(&Config::default()), str::to_owned)
     }
 }
+
+/// What is shown of a secret.
+const HIDDEN: &str = "hidden";
 
 /// What the variables of settings begin with.
 pub const VARIABLE_PREFIX: &str = "FANTAIL_";

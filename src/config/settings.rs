@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use super::channel_options::channel_options_markdown;
-use super::setting::Kind::{Addresses, Bytes, Choice, Count, CountIfGiven, Levels, Switch, Time};
+use super::setting::Kind::{
+    Addresses, Bytes, Choice, Count, CountIfGiven, Levels, Secret, Switch, Time,
+};
 use super::{DriverChoice, Framing, LogFormat, Setting, limits};
 
 /// Every setting, in the order in which they are listed.
@@ -70,6 +72,13 @@ pub const SETTINGS: &[Setting] = &[
         "Serve addresses beyond loopback without authentication",
         Switch(|config| &mut config.insecure),
     ),
+    Setting::row(
+        "api.key",
+        "api-key",
+        "What calls of the server API, and publications by HTTP, must show in X-API-Key",
+        Secret(1, limits::API_KEY_BYTES_MAX, |config| &mut config.api_key),
+    )
+    .reloadable(),
     Setting::row(
         "limits.connections_max",
         "connections-max",
@@ -230,6 +239,8 @@ mod tests {
                 Count(..) | CountIfGiven(..) => "7",
                 Bytes(..) => "5 KiB",
                 Time(..) => "7 s",
+                // As it is shown.
+                Secret(..) => "hidden",
                 Levels(_) => "warn,driver=debug",
             };
             let (mut config, mut copy) = (Config::default(), Config::default());
@@ -266,6 +277,12 @@ mod tests {
                     (units::Time(max).to_string(), true),
                     (format!("{} ms", min.as_millis() - 1), false),
                     (format!("{} ms", max.as_millis() + 1), false),
+                ],
+                Secret(min, max, _) => [
+                    ("x".repeat(min), true),
+                    ("x".repeat(max), true),
+                    ("x y".to_owned(), false),
+                    ("x".repeat(max + 1), false),
                 ],
                 Addresses(_) | Choice(..) | Switch(_) | Levels(_) => {
                     continue;

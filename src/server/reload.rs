@@ -74,10 +74,10 @@ fn merge(running: &Config, wanted: &Config) -> Result<(Config, Vec<Change>), Con
     let mut merged = running.clone();
     let mut changes = Vec::new();
     for setting in SETTINGS {
-        let (from, to) = (setting.shown(running), setting.shown(wanted));
-        if from == to {
+        if !setting.differs(running, wanted) {
             continue;
         }
+        let (from, to) = (setting.shown(running), setting.shown(wanted));
         if setting.is_reloadable {
             setting.copy(wanted, &mut merged);
         }
@@ -102,14 +102,19 @@ mod tests {
 
     #[test]
     fn what_may_change_does_and_all_else_is_told() {
-        let running = config(|config| config.workers = Some(2));
+        let running = config(|config| {
+            config.workers = Some(2);
+            config.api_key = Some("old".to_owned());
+        });
         let wanted = config(|config| {
             config.close_timeout = Duration::from_secs(1);
             config.listen.clear();
             config.insecure = true;
+            config.api_key = Some("new".to_owned());
         });
         let (merged, changes) = merge(&running, &wanted).unwrap();
         assert_eq!(merged.close_timeout, Duration::from_secs(1));
+        assert_eq!(merged.api_key.as_deref(), Some("new"));
         assert_eq!((merged.workers, merged.listen.len(), merged.insecure), (Some(2), 1, false));
         let changes: Vec<_> = changes
             .iter()
@@ -122,6 +127,7 @@ mod tests {
                 ("listen", "127.0.0.1:0", no_address),
                 ("workers", "2", "one per core"),
                 ("insecure", "false", "true"),
+                ("api.key", "hidden", "hidden"),
                 ("limits.close_timeout", "5 s", "1 s"),
             ]
         );

@@ -34,6 +34,7 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         Kind::Count(..) | Kind::CountIfGiven(..) => (10 + n).to_string(),
         Kind::Bytes(..) => format!("{} KiB", 10 + n),
         Kind::Time(..) => format!("{} s", 11 + n),
+        Kind::Secret(..) => "hidden".to_owned(),
         Kind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),
     };
     let in_file = match setting.kind {
@@ -155,7 +156,7 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
             "[chats.x]",
             &[],
             &[],
-            "f.toml:1: there is no section [chats] (tcp, echo, limits, log, channels, namespaces.NAME)",
+            "f.toml:1: there is no section [chats] (tcp, echo, api, limits, log, channels, namespaces.NAME)",
         ),
         (
             "[limits]\nmessage_byte_max = 1",
