@@ -17,6 +17,7 @@ use crate::buffer::SendQueue;
 use crate::config::Framing;
 use crate::config::limits::CONNECTION_BYTES_MAX;
 use crate::message::{CloseReason, Publication, Reply, Ticket};
+use crate::protocol::api_json::NodeInfo;
 use crate::transport::{
     CommandConversation, Context, Flow, HttpConversation, HttpFlow, HttpService, Output,
     WebSocketConversation, WireForm, encode,
@@ -147,7 +148,7 @@ impl Connection {
             Conversation::Commands(commands) => commands.reply(ticket, reply, context),
             Conversation::EchoTcp => Flow::Receive,
             Conversation::Http(http) => {
-                let flow = http.reply(reply, context);
+                let flow = http.reply(ticket, reply, context);
                 self.follow(flow, context)
             }
         }
@@ -176,6 +177,13 @@ impl Connection {
     pub fn answer_metrics(&mut self, text: &str, context: &mut Context<'_>) -> Flow {
         let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
         let flow = http.answer("text/plain; version=0.0.4", text.as_bytes(), context);
+        self.follow(flow, context)
+    }
+
+    /// Takes the worker's answer to [`Output::Info`].
+    pub fn answer_info(&mut self, info: &NodeInfo, context: &mut Context<'_>) -> Flow {
+        let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
+        let flow = http.answer_info(info, context);
         self.follow(flow, context)
     }
 

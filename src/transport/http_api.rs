@@ -3,19 +3,22 @@
 //! Requests of one connection are answered in order. While one waits for the hub, what is pipelined behind it waits
 //! in the remainder, and the worker receives nothing more.
 
+use super::api_call::ApiCall;
 use super::{Context, LOBBY, Output, WebSocketService};
-use crate::message::{ChannelName, CloseReason, Position, Reply};
+use crate::message::{ChannelName, CloseReason, Position, Reply, Ticket};
 use crate::protocol::http1::{
-    BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, query_pairs,
-    write_fault,
+    BodyLength, Head, HttpFault, Method, parse_head, query_pairs, write_fault,
 };
 use crate::protocol::websocket::handshake;
 
 mod answer;
+mod api;
+mod body;
 mod publish;
 mod upgrade;
 
-use answer::{Exchange, close, fail, write_ok};
+use answer::{Exchange, close, fail, fail_refused, write_ok};
+use body::Body;
 use upgrade::PendingUpgrade;
 
 /// The requests of one connection.
@@ -64,19 +67,10 @@ struct Pending {
     used: usize,
     body: Option<Body>,
     awaits: Option<Exchange>,
+    call: Option<ApiCall>,
     upgrade: Option<PendingUpgrade>,
     /// Whether the deadline of the request that began has been asked for.
     has_deadline: bool,
-}
-
-/// A body on its way in.
-#[derive(Debug)]
-struct Body {
-    decoder: BodyDecoder,
-    bytes: Vec<u8>,
-    channel: ChannelName,
-    is_binary: bool,
-    exchange: Exchange,
 }
 
 /// What follows a step.
@@ -115,19 +109,43 @@ impl HttpConversation {
     }
 
     /// Takes the hub's answer.
-    pub fn reply(&mut self, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
+    pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
+        let Some(pending) = &self.pending else { return HttpFlow::Receive };
+        // News of what the server API did to this connection says nothing to it.
+        if ticket == Ticket(0) {
+            return self.wait_on();
+        }
+        if pending.upgrade.is_some() {
+            return match reply {
+                Reply::Refused(refusal) => self.refuse_subscription(*refusal, context),
+                _ => self.count_subscription(context),
+            };
+        }
+        if pending.call.is_some() {
+            return self.advance_call(|call| call.take_reply(ticket, reply), context);
+        }
         match reply {
             Reply::Published { position: Position { epoch, offset } } => {
                 let body = format!("{{\"epoch\":\"{epoch}\",\"offset\":{offset}}}\n");
                 self.answer("application/json", body.as_bytes(), context)
             }
-            Reply::Refused(_) | Reply::Subscribed { .. } => self.count_subscription(context),
-            Reply::Unsubscribed { .. }
+            Reply::Refused(refusal) => {
+                let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
+                fail_refused(exchange, *refusal, context);
+                self.go_on(exchange, context)
+            }
+            Reply::Subscribed { .. }
+            | Reply::Unsubscribed { .. }
             | Reply::History { .. }
             | Reply::Presence { .. }
             | Reply::Channels { .. }
-            | Reply::Done => HttpFlow::Receive,
+            | Reply::Done => self.wait_on(),
         }
+    }
+
+    /// What is wanted next where nothing has changed.
+    fn wait_on(&self) -> HttpFlow {
+        if self.awaits_reply() { HttpFlow::AwaitReply } else { HttpFlow::Receive }
     }
 
     /// Answers the request that waits, with status 200, and goes on with what was pipelined behind it.
@@ -236,24 +254,6 @@ impl HttpConversation {
         self.pending.as_ref().is_some_and(|pending| pending.body.is_some())
     }
 
-    fn receive_body(
-        &mut self,
-        rest: &mut &[u8],
-        context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
-        let pending = self.pending.get_or_insert_default();
-        let body = pending.body.as_mut().expect("the caller looked");
-        loop {
-            match body.decoder.next(rest)? {
-                BodyPart::Data(data) => body.bytes.extend_from_slice(data),
-                BodyPart::NeedMore => return Ok(Next::Flow(HttpFlow::Receive)),
-                BodyPart::End => break,
-            }
-        }
-        let body = pending.body.take().expect("it is there until here");
-        Ok(self.take_publication(body, context))
-    }
-
     fn receive_head(
         &mut self,
         rest: &mut &[u8],
@@ -269,7 +269,7 @@ impl HttpConversation {
     fn route(
         &mut self,
         head: &Head<'_>,
-        rest: &[u8],
+        rest: &mut &[u8],
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
         let exchange =
@@ -281,6 +281,9 @@ impl HttpConversation {
                 self.upgrade_to_channels(head, context)
             }
             (HttpService::Edge, "/publish") => self.publish(head, rest, exchange, context),
+            (HttpService::Edge, path) if path.starts_with(API_PREFIX) => {
+                self.api(&path[API_PREFIX.len()..], head, rest, exchange, context)
+            }
             (HttpService::Edge, "/" | "/health/live" | "/metrics") => {
                 if !matches!(head.method, Method::Get | Method::Head) {
                     return Ok(self.refuse_method(exchange, "GET, HEAD", context));
@@ -345,11 +348,15 @@ fn channels_of(
     Ok(Ok(channels))
 }
 
+/// What calls of the server API begin with.
+const API_PREFIX: &str = "/api/";
+
 const WELCOME: &[u8] = b"This is fantail.
 
 GET  /ws?channel=a        a WebSocket: what is published to a channel, each publication one message;
                           what you send is published to the first channel named, or to the lobby
-POST /publish?channel=a   publishes the body
+POST /publish?channel=a   publishes the body; event=NAME is its type of event
+POST /api/METHOD          the server API, as Centrifugo has it
 GET  /health/live         whether the server runs
 GET  /metrics             what it counts, as Prometheus text
 ";

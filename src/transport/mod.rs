@@ -21,6 +21,7 @@ use crate::message::{ClientName, CloseReason, Request};
 use crate::protocol::http1::HeadLimits;
 use crate::protocol::websocket;
 
+mod api_call;
 mod http_api;
 mod prepared;
 mod tcp;
@@ -62,6 +63,8 @@ pub enum Output {
     HttpError,
     /// Append the metrics page's body and finish the exchange: see [`HttpConversation::answer`].
     Metrics,
+    /// Tell what runs here: see [`HttpConversation::answer_info`].
+    Info,
 }
 
 /// What a conversation wants next.
@@ -93,6 +96,8 @@ pub enum WireForm {
 pub struct TransportSettings {
     /// Of HTTP requests.
     pub head: HeadLimits,
+    /// What calls of the server API must show, if anything.
+    pub api_key: Option<String>,
     /// Of one HTTP body.
     pub body_bytes_max: u64,
     /// Of a WebSocket that publishes and subscribes.
@@ -122,6 +127,7 @@ impl TransportSettings {
         };
         Self {
             head: HeadLimits::default(),
+            api_key: config.api_key.clone(),
             body_bytes_max: config.message_bytes_max,
             messages: messages(config.message_bytes_max),
             echo_messages: messages(config.echo_message_bytes_max),

@@ -226,7 +226,8 @@ fn too_long(bytes_max: u32) -> String {
     format!("a command has at most {bytes_max} bytes")
 }
 
-fn error_for(refusal: Refusal) -> (CommandError, Option<&'static str>) {
+/// A refusal in the words of the command protocol, which the server API shares.
+pub(super) fn error_for(refusal: Refusal) -> (CommandError, Option<&'static str>) {
     match refusal {
         Refusal::AlreadySubscribed => (CommandError::AlreadySubscribed, None),
         Refusal::NotSubscribed => (CommandError::BadRequest, Some("not subscribed")),

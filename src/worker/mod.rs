@@ -232,6 +232,7 @@ impl<D: Driver> Worker<D> {
         self.connections.fan_out();
         self.connections.sweep(now);
         self.connections.answer_metrics();
+        self.connections.answer_info();
         self.retry_accepting(now);
         if stops {
             self.shut_down(now, steps_of_all);

@@ -3,6 +3,7 @@
 //! | module | about |
 //! |---|---|
 //! | `http` | requests, answers, each refusal; the pages |
+//! | `api` | the server API: each method, each error, the key |
 //! | `websocket` | plain WebSockets: chat, frames in every shape, each fault |
 //! | `tcp` | the command protocol, one JSON object a line |
 //! | `echo` | the echo services, and many clients at once |
@@ -15,6 +16,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod api;
 mod echo;
 mod fan_out;
 mod hostile;

@@ -272,6 +272,27 @@ impl Client {
         response.json()
     }
 
+    /// Calls a method of the server API, with headers beside the usual ones.
+    #[track_caller]
+    pub fn call_with(&mut self, method: &str, headers: &str, body: impl AsRef<[u8]>) -> Response {
+        let body = body.as_ref();
+        let len = body.len();
+        let head = format!(
+            "POST /api/{method} HTTP/1.1\r\nHost: t\r\n{headers}Content-Length: {len}\r\n\r\n"
+        );
+        self.send([head.as_bytes(), body].concat());
+        self.read_response()
+    }
+
+    /// Calls a method of the server API and gives its answer.
+    #[track_caller]
+    pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
+        let response = self.call_with(method, "", parameters.to_string());
+        assert_eq!(response.status, 200, "{response:?}");
+        assert_eq!(response.header("content-type"), Some("application/json"));
+        response.json()
+    }
+
     /// Sends a command and gives the next line.
     #[track_caller]
     pub fn command(&mut self, command: &Value) -> Value {

@@ -1,7 +1,7 @@
 //! What requests are answered.
 
 use super::{HttpConversation, HttpFlow, Next};
-use crate::message::CloseReason;
+use crate::message::{CloseReason, Refusal};
 use crate::protocol::http1::{Response, write_error};
 use crate::transport::{Context, Output};
 
@@ -62,15 +62,48 @@ pub(super) fn write_ok(
     body: &[u8],
     context: &mut Context<'_>,
 ) {
-    Response {
-        status: 200,
-        headers: &[],
-        content_type,
-        body,
-        keep_alive: exchange.keep_alive,
-        head_only: exchange.is_head,
-    }
-    .write_to(context.out);
+    write_whole(exchange, 200, content_type, body, context);
+}
+
+pub(super) fn write_json(exchange: Exchange, status: u16, body: &[u8], context: &mut Context<'_>) {
+    write_whole(exchange, status, "application/json", body, context);
+}
+
+fn write_whole(
+    exchange: Exchange,
+    status: u16,
+    content_type: &str,
+    body: &[u8],
+    context: &mut Context<'_>,
+) {
+    let Exchange { keep_alive, is_head } = exchange;
+    Response { status, headers: &[], content_type, body, keep_alive, head_only: is_head }
+        .write_to(context.out);
+}
+
+/// What the hub refuses.
+pub(super) fn fail_refused(exchange: Exchange, refusal: Refusal, context: &mut Context<'_>) {
+    let (status, code, message) = match refusal {
+        Refusal::NamespaceUnknown => {
+            (404, "namespace_unknown", "the server has no namespace of this name")
+        }
+        Refusal::PermissionDenied => {
+            (403, "permission_denied", "the channel's options do not allow it")
+        }
+        Refusal::NotAvailable => (403, "not_available", "the channel's options do not offer it"),
+        Refusal::Overloaded => (503, "overloaded", "memory is nearly used up"),
+        Refusal::PositionUnrecoverable => {
+            (410, "position_unrecoverable", "what followed this position is not kept any more")
+        }
+        Refusal::SubscriptionsExhausted => {
+            (400, "subscriptions_exhausted", "there are as many subscriptions as may be")
+        }
+        Refusal::AlreadySubscribed => (400, "already_subscribed", "the channel is named twice"),
+        Refusal::NotSubscribed => (400, "not_subscribed", "there is no such subscription"),
+        Refusal::Withdrawn => (400, "withdrawn", "the subscription was ended meanwhile"),
+    };
+    let headers: &[_] = if status == 503 { &[("Retry-After", "1")] } else { &[] };
+    fail(exchange, status, code, message, headers, context);
 }
 
 pub(super) fn refuse_congested(exchange: Exchange, context: &mut Context<'_>) {

@@ -1,8 +1,8 @@
 //! Requests that become WebSockets.
 
-use super::answer::Exchange;
+use super::answer::{Exchange, close, fail_refused};
 use super::{HttpConversation, HttpFlow, Next, channels_of};
-use crate::message::{Request, Ticket};
+use crate::message::{Refusal, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method};
 use crate::protocol::websocket::handshake::{self, HandshakeFault};
 use crate::transport::{Context, Output, WebSocketService};
@@ -36,7 +36,7 @@ impl HttpConversation {
         self.pending.get_or_insert_default().upgrade =
             Some(PendingUpgrade { key: upgrade.key.to_vec(), subscriptions_left: channels.len() });
         for channel in channels {
-            context.request(Request::Subscribe { ticket: Ticket(0), channel, since: None });
+            context.request(Request::Subscribe { ticket: Ticket(1), channel, since: None });
         }
         Ok(Next::Flow(HttpFlow::AwaitReply))
     }
@@ -53,6 +53,17 @@ impl HttpConversation {
         let rest = pending.remainder.split_off(pending.used);
         self.pending = None;
         HttpFlow::Upgrade { service: WebSocketService::Publish, rest }
+    }
+
+    /// A subscription of the handshake is refused, and so is the handshake.
+    pub(super) fn refuse_subscription(
+        &mut self,
+        refusal: Refusal,
+        context: &mut Context<'_>,
+    ) -> HttpFlow {
+        self.pending = None;
+        fail_refused(Exchange { keep_alive: false, is_head: false }, refusal, context);
+        close(context)
     }
 
     pub(super) fn upgrade_to_echo(&mut self, head: &Head<'_>, context: &mut Context<'_>) -> Next {

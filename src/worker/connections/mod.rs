@@ -18,7 +18,8 @@ use crate::connection::{Connection, Service, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
 use crate::hub::{self, FanOutStep, Hub, HubMessage, Visit};
 use crate::message::{CloseReason, SessionId};
-use crate::telemetry::{Counters, render};
+use crate::protocol::api_json::NodeInfo;
+use crate::telemetry::{Counter, Counters, render};
 use crate::transport::{Flow, Output, Prepared};
 
 use super::mesh::Mesh;
@@ -76,6 +77,8 @@ pub struct Connections {
     holds_all_publishers: bool,
     /// Connections that asked for the metrics page.
     metrics_wanted: Vec<SocketId>,
+    /// Connections that asked what runs here.
+    info_wanted: Vec<SocketId>,
     slow: Vec<u32>,
     due: Vec<u32>,
     outputs: Vec<Output>,
@@ -110,6 +113,7 @@ impl Connections {
             written: 0,
             holds_all_publishers: false,
             metrics_wanted: Vec::new(),
+            info_wanted: Vec::new(),
             slow: Vec::new(),
             due: Vec::new(),
             outputs: Vec::new(),
@@ -332,11 +336,38 @@ impl Connections {
         self.carry();
     }
 
+    /// Answers those who asked what runs here.
+    pub fn answer_info(&mut self) {
+        if self.info_wanted.is_empty() {
+            return;
+        }
+        self.count();
+        let sum = |gauge: fn(&Counters) -> &Counter| {
+            self.all_counters.iter().map(|counters| gauge(counters).value()).sum()
+        };
+        let info = NodeInfo {
+            uid: self.settings.hub.hash.of("node"),
+            connections: self.open.load(Ordering::Relaxed) as u64,
+            channels: sum(|counters| &counters.channels),
+            subscriptions: sum(|counters| &counters.subscriptions),
+            uptime: Sweep::duration(self.tick),
+        };
+        for id in std::mem::take(&mut self.info_wanted) {
+            if self.is_open(id) {
+                self.converse(id.index, |connection, context| {
+                    connection.answer_info(&info, context)
+                });
+            }
+        }
+        self.carry();
+    }
+
     /// Whether the next wait must return at once.
     pub fn is_urgent(&self) -> bool {
         !self.dirty.is_empty()
             || !self.unsettled.is_empty()
             || !self.metrics_wanted.is_empty()
+            || !self.info_wanted.is_empty()
             || self.hub.wants_fan_out()
     }
 

@@ -63,6 +63,7 @@ impl Connections {
                 Output::Deadline(after) => self.set_deadline(session.index, after),
                 Output::HttpError => self.counters.http_errors.add(1),
                 Output::Metrics => self.metrics_wanted.push(socket_id(session)),
+                Output::Info => self.info_wanted.push(socket_id(session)),
             }
         }
         self.outputs = outputs;

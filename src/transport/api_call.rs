@@ -1,0 +1,598 @@
+//! One call of the server API: parameters become requests of the hub, its replies become results, all at once.
+//!
+//! A call has commands: one, or those of a batch. A command has slots: one, or one for each channel of a broadcast. A
+//! slot is filled as its reply comes, with the JSON that it will be in the answer; a request's ticket is its slot's
+//! number, from 1. All requests leave together and in order, so what commands do to one channel happens in their order.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::tcp::error_for;
+use super::{Context, Output};
+use crate::config::limits::{
+    API_ANSWER_BYTES_MAX, API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PRESENCE_LIST_MAX,
+};
+use crate::message::{
+    Actor, ChannelName, ClientName, CloseReason, Control, HistoryQuery, Payload, PayloadKind,
+    Reply, Request, Ticket,
+};
+use crate::protocol::api_json::{
+    self, ApiMethod, BatchCommand, Channels, History, List, NodeInfo, Nothing, OfChannel, OfClient,
+    ParametersError, Publish, Text,
+};
+use crate::protocol::json::CommandError;
+
+/// A call that is being answered.
+#[derive(Debug, Default)]
+pub struct ApiCall {
+    is_batch: bool,
+    commands: Vec<Command>,
+    slots: Vec<Slot>,
+    /// Slots that are not filled.
+    waiting: usize,
+    /// Whether one of them waits for the worker.
+    asks_info: bool,
+    /// Of filled slots.
+    json: Vec<u8>,
+}
+
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiRoute {
+    /// One method.
+    Single(ApiMethod),
+    /// Several at once.
+    Batch,
+}
+
+/// Why a body is no call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiFault {
+    /// It is not JSON.
+    NotJson(String),
+    /// It is no batch.
+    BatchInvalid(String),
+}
+
+#[derive(Debug)]
+struct Command {
+    /// `None` if there is none of that name.
+    method: Option<ApiMethod>,
+    slots: Range<usize>,
+    /// Whether each slot is a response of its own, as in a broadcast.
+    is_spread: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    method: ApiMethod,
+    filled: Option<Filled>,
+}
+
+#[derive(Debug)]
+struct Filled {
+    is_error: bool,
+    json: Range<usize>,
+}
+
+/// Why a command is not done.
+#[derive(Debug)]
+struct Fault {
+    error: CommandError,
+    detail: Option<Cow<'static, str>>,
+}
+
+impl ApiRoute {
+    /// Whether publications may come of it.
+    pub fn may_publish(self) -> bool {
+        match self {
+            ApiRoute::Single(method) => {
+                matches!(method, ApiMethod::Publish | ApiMethod::Broadcast)
+            }
+            ApiRoute::Batch => true,
+        }
+    }
+}
+
+impl ApiCall {
+    /// Asks the hub what a body asks.
+    pub fn begin(
+        route: ApiRoute,
+        body: &[u8],
+        context: &mut Context<'_>,
+    ) -> Result<Self, ApiFault> {
+        match route {
+            ApiRoute::Single(method) => Self::single(method, body, context),
+            ApiRoute::Batch => Self::batch(body, context),
+        }
+    }
+
+    fn single(method: ApiMethod, body: &[u8], context: &mut Context<'_>) -> Result<Self, ApiFault> {
+        let mut call = Self::default();
+        match call.command(method, text_of(body)?, context) {
+            Ok(()) => Ok(call),
+            Err(ParametersError::NotJson(why)) => Err(ApiFault::NotJson(why)),
+            Err(ParametersError::Unfit(why)) => {
+                call.refuse_command(Some(method), bad_request(why));
+                Ok(call)
+            }
+        }
+    }
+
+    fn batch(body: &[u8], context: &mut Context<'_>) -> Result<Self, ApiFault> {
+        let batch: api_json::Batch<'_, API_REQUESTS_MAX> = api_json::decode(text_of(body)?)
+            .map_err(|error| match error {
+                ParametersError::NotJson(why) => ApiFault::NotJson(why),
+                ParametersError::Unfit(why) => ApiFault::BatchInvalid(why),
+            })?;
+        if batch.commands.is_too_long {
+            let why = format!("a batch has at most {API_REQUESTS_MAX} commands");
+            return Err(ApiFault::BatchInvalid(why));
+        }
+        let mut call = Self { is_batch: true, ..Self::default() };
+        for command in batch.commands.items {
+            let unfit = match api_json::decode(command.get()) {
+                Ok(BatchCommand(None)) => {
+                    call.refuse_command(None, CommandError::MethodNotFound.into());
+                    continue;
+                }
+                Ok(BatchCommand(Some((name, parameters)))) => match ApiMethod::from_name(&name) {
+                    None => {
+                        call.refuse_command(None, CommandError::MethodNotFound.into());
+                        continue;
+                    }
+                    Some(method) => call.command(method, parameters.get(), context).err(),
+                },
+                Err(unfit) => Some(unfit),
+            };
+            if let Some(ParametersError::NotJson(why) | ParametersError::Unfit(why)) = unfit {
+                call.refuse_command(None, bad_request(why));
+            }
+        }
+        Ok(call)
+    }
+
+    /// Takes the hub's answer to one of the requests.
+    pub fn take_reply(&mut self, ticket: Ticket, reply: &Reply) {
+        let index = (ticket.0 as usize).wrapping_sub(1);
+        let Some(Slot { method, filled: None }) = self.slots.get(index) else { return };
+        let method = *method;
+        if let Reply::Refused(refusal) = reply {
+            let (error, detail) = error_for(*refusal);
+            self.fill_error(index, &Fault { error, detail: detail.map(Cow::Borrowed) });
+        } else {
+            self.fill(index, |json, bytes_max| write_result(json, method, reply, bytes_max));
+        }
+    }
+
+    /// Takes the worker's answer to [`Output::Info`].
+    pub fn take_info(&mut self, info: &NodeInfo) {
+        for index in 0..self.slots.len() {
+            if matches!(self.slots[index], Slot { method: ApiMethod::Info, filled: None }) {
+                self.fill(index, |json, _| {
+                    api_json::write_info(json, info);
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    /// Whether everything is answered.
+    pub fn is_answered(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// The answer's body.
+    pub fn answer(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.json.len() + 32 * (1 + self.slots.len()));
+        if !self.is_batch {
+            self.write_command(&self.commands[0], "result", &mut out);
+            return out;
+        }
+        out.extend_from_slice(b"{\"replies\":[");
+        for (index, command) in self.commands.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            self.write_command(command, command.method.map_or("", ApiMethod::name), &mut out);
+        }
+        out.extend_from_slice(b"]}");
+        out
+    }
+
+    fn write_command(&self, command: &Command, key: &str, out: &mut Vec<u8>) {
+        if !command.is_spread {
+            return self.write_slot(command.slots.start, key, out);
+        }
+        out.extend_from_slice(b"{\"");
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(b"\":{\"responses\":[");
+        for index in command.slots.clone() {
+            if index > command.slots.start {
+                out.push(b',');
+            }
+            self.write_slot(index, "result", out);
+        }
+        out.extend_from_slice(b"]}}");
+    }
+
+    fn write_slot(&self, index: usize, key: &str, out: &mut Vec<u8>) {
+        let filled = self.slots[index].filled.as_ref().expect("everything is answered");
+        out.extend_from_slice(b"{\"");
+        out.extend_from_slice(if filled.is_error { b"error" } else { key.as_bytes() });
+        out.extend_from_slice(b"\":");
+        out.extend_from_slice(&self.json[filled.json.clone()]);
+        out.push(b'}');
+    }
+
+    /// Adds a command. `Err`: it is not added, because its parameters are none.
+    fn command(
+        &mut self,
+        method: ApiMethod,
+        parameters: &str,
+        context: &mut Context<'_>,
+    ) -> Result<(), ParametersError> {
+        let asked = match method {
+            ApiMethod::Publish => self.publish(decode(parameters)?, context),
+            ApiMethod::Broadcast => self.broadcast(decode(parameters)?, context),
+            ApiMethod::Subscribe | ApiMethod::Unsubscribe | ApiMethod::Disconnect => {
+                self.control(method, decode(parameters)?, context)
+            }
+            ApiMethod::History => self.history(decode(parameters)?, context),
+            ApiMethod::HistoryRemove => self.of_channel(
+                method,
+                decode(parameters)?,
+                |ticket, channel| Request::HistoryRemove { ticket, channel },
+                context,
+            ),
+            ApiMethod::Presence => {
+                self.presence(method, decode(parameters)?, PRESENCE_LIST_MAX, context)
+            }
+            ApiMethod::PresenceStats => self.presence(method, decode(parameters)?, 0, context),
+            ApiMethod::Channels => {
+                let Channels { pattern } = decode(parameters)?;
+                let pattern = pattern.map_or_else(|| "".into(), |Text(text)| text.into());
+                self.ask(method, context, |ticket| Request::Channels { ticket, pattern })
+            }
+            ApiMethod::Info => {
+                let Nothing {} = decode(parameters)?;
+                self.slot(method);
+                if !std::mem::replace(&mut self.asks_info, true) {
+                    context.outputs.push(Output::Info);
+                }
+                Ok(())
+            }
+            ApiMethod::Rpc | ApiMethod::Refresh => Err(CommandError::NotAvailable.into()),
+        };
+        match asked {
+            Ok(()) if method != ApiMethod::Broadcast => {
+                let last = self.slots.len() - 1;
+                let command =
+                    Command { method: Some(method), slots: last..last + 1, is_spread: false };
+                self.commands.push(command);
+            }
+            // It added itself.
+            Ok(()) => {}
+            Err(fault) => self.refuse_command(Some(method), fault),
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        publish: Publish<'_, API_REQUESTS_MAX>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let Some(channel) = &publish.channel else { return Err(missing("channel")) };
+        let channel = channel_of(channel)?;
+        let payload = payload_of(&publish)?;
+        let key = key_of(&publish)?;
+        self.ask(ApiMethod::Publish, context, |ticket| Request::Publish {
+            ticket: Some(ticket),
+            channel: Some(channel),
+            payload,
+            by: Actor::Server,
+            idempotency_key: key,
+        })
+    }
+
+    fn broadcast(
+        &mut self,
+        publish: Publish<'_, API_REQUESTS_MAX>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let Some(List { items: channels, is_too_long }) = &publish.channels else {
+            return Err(missing("channels"));
+        };
+        if channels.is_empty() {
+            return Err(bad_request("channels: there is none"));
+        }
+        if *is_too_long || self.slots.len() + channels.len() > API_REQUESTS_MAX {
+            return Err(too_many());
+        }
+        let payload = payload_of(&publish)?;
+        let key = key_of(&publish)?;
+        let first = self.slots.len();
+        for channel in channels {
+            let channel = match channel_of(channel) {
+                Ok(channel) => channel,
+                Err(fault) => {
+                    let index = self.slot(ApiMethod::Publish);
+                    self.fill_error(index, &fault);
+                    continue;
+                }
+            };
+            self.ask(ApiMethod::Publish, context, |ticket| Request::Publish {
+                ticket: Some(ticket),
+                channel: Some(channel),
+                payload: payload.clone(),
+                by: Actor::Server,
+                idempotency_key: key.clone(),
+            })?;
+        }
+        self.commands.push(Command {
+            method: Some(ApiMethod::Broadcast),
+            slots: first..self.slots.len(),
+            is_spread: true,
+        });
+        Ok(())
+    }
+
+    fn control(
+        &mut self,
+        method: ApiMethod,
+        parameters: OfClient<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let OfClient { client, channel, recover_since, disconnect } = parameters;
+        // Users have no names here yet, so a connection is named itself.
+        let Some(Text(client)) = client.filter(|client| !client.0.is_empty()) else {
+            return Err(missing("client"));
+        };
+        let client: ClientName =
+            client.parse().map_err(|_| bad_request("client: that is no client's name"))?;
+        let channel = || channel_of(channel.as_ref().ok_or_else(|| missing("channel"))?);
+        let control = match method {
+            ApiMethod::Subscribe => {
+                let since = match recover_since {
+                    None => None,
+                    Some(since) if since.is_start() => None,
+                    Some(since) => Some(since.position().ok_or(POSITION_UNKNOWN)?),
+                };
+                Control::Subscribe { channel: channel()?, since }
+            }
+            ApiMethod::Unsubscribe => Control::Unsubscribe { channel: channel()? },
+            _ => Control::Disconnect(match disconnect {
+                Some(disconnect) if (3000..3500).contains(&disconnect.code) => {
+                    CloseReason::ForcedToReconnect
+                }
+                _ => CloseReason::Forced,
+            }),
+        };
+        self.ask(method, context, |ticket| Request::Control { ticket, client, control })
+    }
+
+    fn history(&mut self, parameters: History<'_>, context: &mut Context<'_>) -> Result<(), Fault> {
+        let History { channel, limit, since, reverse } = parameters;
+        let channel = channel_of(&channel)?;
+        let since = match since {
+            None => None,
+            Some(since) if since.is_start() => None,
+            Some(since) => Some(since.position().ok_or(POSITION_UNKNOWN)?),
+        };
+        let limit = match limit.unwrap_or(0) {
+            ..0 => None,
+            limit => Some(u32::try_from(limit).unwrap_or(u32::MAX)),
+        };
+        let query = HistoryQuery { since, limit, reverse: reverse.unwrap_or(false) };
+        self.ask(ApiMethod::History, context, |ticket| {
+            let by = Actor::Server;
+            Request::History { ticket, channel, query, by }
+        })
+    }
+
+    fn presence(
+        &mut self,
+        method: ApiMethod,
+        parameters: OfChannel<'_>,
+        list_max: u32,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        self.of_channel(
+            method,
+            parameters,
+            |ticket, channel| Request::Presence { ticket, channel, list_max, by: Actor::Server },
+            context,
+        )
+    }
+
+    fn of_channel(
+        &mut self,
+        method: ApiMethod,
+        parameters: OfChannel<'_>,
+        request: impl FnOnce(Ticket, ChannelName) -> Request,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let channel = channel_of(&parameters.channel)?;
+        self.ask(method, context, |ticket| request(ticket, channel))
+    }
+
+    /// Adds a slot and asks for what fills it.
+    fn ask(
+        &mut self,
+        method: ApiMethod,
+        context: &mut Context<'_>,
+        request: impl FnOnce(Ticket) -> Request,
+    ) -> Result<(), Fault> {
+        if self.slots.len() >= API_REQUESTS_MAX {
+            return Err(too_many());
+        }
+        self.slot(method);
+        context.request(request(Ticket(self.slots.len() as u32)));
+        Ok(())
+    }
+
+    fn slot(&mut self, method: ApiMethod) -> usize {
+        self.slots.push(Slot { method, filled: None });
+        self.waiting += 1;
+        self.slots.len() - 1
+    }
+
+    fn refuse_command(&mut self, method: Option<ApiMethod>, fault: Fault) {
+        // The slot's method does not matter: it is filled at once.
+        let index = self.slot(ApiMethod::Info);
+        self.fill_error(index, &fault);
+        self.commands.push(Command { method, slots: index..index + 1, is_spread: false });
+    }
+
+    fn fill_error(&mut self, index: usize, fault: &Fault) {
+        self.fill(index, |json, _| {
+            api_json::write_error(json, fault.error, fault.detail.as_deref());
+            Ok(())
+        });
+        if let Some(filled) = &mut self.slots[index].filled {
+            filled.is_error = true;
+        }
+    }
+
+    /// Fills a slot with what `write` appends, or with an error.
+    fn fill(&mut self, index: usize, write: impl FnOnce(&mut Vec<u8>, usize) -> Result<(), Fault>) {
+        let start = self.json.len();
+        let bytes_max = API_ANSWER_BYTES_MAX.saturating_sub(start);
+        let written = write(&mut self.json, bytes_max);
+        if let Err(fault) = &written {
+            self.json.truncate(start);
+            api_json::write_error(&mut self.json, fault.error, fault.detail.as_deref());
+        }
+        let json = start..self.json.len();
+        self.slots[index].filled = Some(Filled { is_error: written.is_err(), json });
+        self.waiting -= 1;
+    }
+}
+
+/// Appends what a reply is to a method.
+fn write_result(
+    json: &mut Vec<u8>,
+    method: ApiMethod,
+    reply: &Reply,
+    bytes_max: usize,
+) -> Result<(), Fault> {
+    let start = json.len();
+    match (method, reply) {
+        (ApiMethod::Publish, Reply::Published { position }) => {
+            api_json::write_published(json, *position);
+            // It was published: that is said whatever its place in a long answer.
+            return Ok(());
+        }
+        (ApiMethod::History, Reply::History { position, publications }) => {
+            let publications = publications.iter().map(|publication| &**publication);
+            api_json::write_history(json, *position, publications, bytes_max);
+        }
+        (ApiMethod::Presence, Reply::Presence { clients, client_count }) => {
+            api_json::write_presence(json, clients, *client_count);
+        }
+        (ApiMethod::PresenceStats, Reply::Presence { client_count, .. }) => {
+            api_json::write_presence_stats(json, *client_count);
+        }
+        (ApiMethod::Channels, Reply::Channels { channels }) => {
+            api_json::write_channels(json, channels);
+        }
+        (_, Reply::Done) => {
+            json.extend_from_slice(b"{}");
+            return Ok(());
+        }
+        _ => return Err(CommandError::Internal.into()),
+    }
+    if json.len() - start > bytes_max {
+        let detail = format!("the answer has more than {API_ANSWER_BYTES_MAX} bytes: ask for less");
+        return Err(Fault { error: CommandError::LimitExceeded, detail: Some(detail.into()) });
+    }
+    Ok(())
+}
+
+fn text_of(body: &[u8]) -> Result<&str, ApiFault> {
+    simdutf8::basic::from_utf8(body).map_err(|_| ApiFault::NotJson("it is not UTF-8".to_owned()))
+}
+
+fn decode<'a, T: Deserialize<'a>>(parameters: &'a str) -> Result<T, ParametersError> {
+    api_json::decode(parameters)
+}
+
+fn channel_of(Text(name): &Text<'_>) -> Result<ChannelName, Fault> {
+    ChannelName::new(name).map_err(|error| bad_request(error.to_string()))
+}
+
+/// JSON stays as it was written. What comes in base64 is binary to every subscriber, whatever its bytes happen to be.
+fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault> {
+    let Publish { data, b64data, tags, skip_history, version, .. } = publish;
+    if skip_history == &Some(true) {
+        return Err(not_offered("skip_history"));
+    }
+    if version.is_some_and(|version| version > 0) {
+        return Err(not_offered("version"));
+    }
+    let mut payload = match (b64data.as_ref().filter(|text| !text.0.is_empty()), data) {
+        (Some(Text(text)), _) => {
+            let bytes = STANDARD.decode(text.as_bytes());
+            let bytes = bytes.map_err(|error| bad_request(format!("b64data: {error}")))?;
+            Payload::new(PayloadKind::Binary, bytes)
+        }
+        (None, Some(data)) => {
+            Payload::new(PayloadKind::Json, Bytes::copy_from_slice(data.get().as_bytes()))
+        }
+        (None, None) => return Err(missing("data")),
+    };
+    for (tag, value) in tags.iter().flatten() {
+        if tag != "event" {
+            return Err(not_offered("a tag other than event"));
+        }
+        let event = Payload::event_of(value);
+        payload.event = Some(event.map_err(|error| bad_request(format!("tags: {error}")))?);
+    }
+    Ok(payload)
+}
+
+fn key_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Option<Arc<str>>, Fault> {
+    match &publish.idempotency_key {
+        Some(Text(key)) if key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {
+            let max = IDEMPOTENCY_KEY_BYTES_MAX;
+            Err(bad_request(format!("idempotency_key: it has at most {max} bytes")))
+        }
+        Some(Text(key)) if !key.is_empty() => Ok(Some((&**key).into())),
+        _ => Ok(None),
+    }
+}
+
+fn bad_request(detail: impl Into<Cow<'static, str>>) -> Fault {
+    Fault { error: CommandError::BadRequest, detail: Some(detail.into()) }
+}
+
+fn missing(field: &str) -> Fault {
+    bad_request(format!("{field}: it is needed"))
+}
+
+fn not_offered(what: &'static str) -> Fault {
+    Fault { error: CommandError::NotAvailable, detail: Some(what.into()) }
+}
+
+fn too_many() -> Fault {
+    let detail = format!("a call asks for at most {API_REQUESTS_MAX} things");
+    Fault { error: CommandError::LimitExceeded, detail: Some(detail.into()) }
+}
+
+const POSITION_UNKNOWN: Fault = Fault { error: CommandError::UnrecoverablePosition, detail: None };
+
+impl From<CommandError> for Fault {
+    fn from(error: CommandError) -> Self {
+        Self { error, detail: None }
+    }
+}
+
+#[cfg(test)]
+mod tests;

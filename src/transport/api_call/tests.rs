@@ -1,0 +1,325 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::Config;
+use crate::message::{Epoch, Position, Publication, Refusal, SessionId, WorkerId};
+use crate::transport::TransportSettings;
+
+/// A call and what it asked.
+struct Asked {
+    call: Result<ApiCall, ApiFault>,
+    requests: Vec<Request>,
+    asks_info: usize,
+}
+
+fn ask(route: ApiRoute, body: &str) -> Asked {
+    let settings = TransportSettings::new(&Config::default());
+    let (mut out, mut outputs) = (Vec::new(), Vec::new());
+    let session = SessionId { index: 0, generation: 0 };
+    let mut context = Context {
+        out: &mut out,
+        outputs: &mut outputs,
+        settings: &settings,
+        client: ClientName { worker: WorkerId(0), session },
+        congested: false,
+    };
+    let call = ApiCall::begin(route, body.as_bytes(), &mut context);
+    assert!(out.is_empty(), "a call says nothing before its answer");
+    let (mut requests, mut asks_info) = (Vec::new(), 0);
+    for output in outputs {
+        match output {
+            Output::Request(request) => requests.push(request),
+            Output::Info => asks_info += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    Asked { call, requests, asks_info }
+}
+
+fn single(method: ApiMethod, body: &str) -> Asked {
+    ask(ApiRoute::Single(method), body)
+}
+
+fn answer(call: &ApiCall) -> Value {
+    assert!(call.is_answered());
+    serde_json::from_slice(&call.answer()).unwrap()
+}
+
+/// The code of the one error that a call is.
+#[track_caller]
+fn code(method: ApiMethod, body: &str) -> u64 {
+    let Asked { call, requests, .. } = single(method, body);
+    assert!(requests.is_empty(), "{body}");
+    let answer = answer(&call.unwrap());
+    assert!(answer["error"]["message"].is_string(), "{answer}");
+    answer["error"]["code"].as_u64().unwrap()
+}
+
+fn position(offset: u64) -> Position {
+    Position { epoch: Epoch(0xab), offset }
+}
+
+#[test]
+fn a_publication_is_asked_for_with_all_that_it_has() {
+    let body = r#"{"channel":"a","data": {"x":1},"tags":{"event":"e"},"idempotency_key":"k","delta":true}"#;
+    let Asked { call, requests, .. } = single(ApiMethod::Publish, body);
+    let [
+        Request::Publish {
+            ticket: Some(ticket),
+            channel: Some(channel),
+            payload,
+            by,
+            idempotency_key,
+        },
+    ] = &*requests
+    else {
+        panic!("{requests:?}")
+    };
+    assert_eq!((channel.as_str(), *by), ("a", Actor::Server));
+    assert_eq!(idempotency_key.as_deref(), Some("k"));
+    assert_eq!((payload.kind, &*payload.bytes), (PayloadKind::Json, &br#"{"x":1}"#[..]));
+    assert_eq!(payload.event.as_deref(), Some("e"));
+    let mut call = call.unwrap();
+    assert!(!call.is_answered());
+    // What nobody asked for, or was answered, fills nothing.
+    for stray in [Ticket(0), Ticket(2), Ticket(u32::MAX)] {
+        call.take_reply(stray, &Reply::Done);
+        assert!(!call.is_answered());
+    }
+    call.take_reply(*ticket, &Reply::Published { position: position(7) });
+    call.take_reply(*ticket, &Reply::Refused(Refusal::Overloaded));
+    assert_eq!(answer(&call), json!({"result": {"offset": 7, "epoch": "000000ab"}}));
+}
+
+#[test]
+fn base64_is_binary_and_goes_before_data() {
+    let body = r#"{"channel":"a","data":1,"b64data":"aGk="}"#;
+    let Asked { requests, .. } = single(ApiMethod::Publish, body);
+    let [Request::Publish { payload, .. }] = &*requests else { panic!("{requests:?}") };
+    assert_eq!(*payload, Payload::new(PayloadKind::Binary, &b"hi"[..]));
+}
+
+#[test]
+fn what_a_method_does_not_take_is_told_by_its_code() {
+    let publish = |body: &str| code(ApiMethod::Publish, body);
+    for body in [
+        "{}",
+        "[]",
+        "null",
+        r#"{"channel":"a"}"#,
+        r#"{"data":1}"#,
+        r#"{"channel":"","data":1}"#,
+        r#"{"channel":1,"data":1}"#,
+        r#"{"channel":null,"data":1}"#,
+        r#"{"channel":"a","b64data":"?"}"#,
+        r#"{"channel":"a","data":1,"tags":{"event":"a\nb"}}"#,
+        r#"{"channel":"a","data":1,"tags":{"event":1}}"#,
+        r#"{"channel":"a","channel":"b","data":1}"#,
+    ] {
+        assert_eq!(publish(body), 107, "{body}");
+    }
+    let long = "x".repeat(IDEMPOTENCY_KEY_BYTES_MAX + 1);
+    let keyed = |key: &str| format!(r#"{{"channel":"a","data":1,"idempotency_key":"{key}"}}"#);
+    assert_eq!(publish(&keyed(&long)), 107);
+    assert_eq!(single(ApiMethod::Publish, &keyed(&long[1..])).requests.len(), 1);
+    for body in [
+        r#"{"channel":"a","data":1,"skip_history":true}"#,
+        r#"{"channel":"a","data":1,"version":3}"#,
+        r#"{"channel":"a","data":1,"tags":{"colour":"red"}}"#,
+    ] {
+        assert_eq!(publish(body), 108, "{body}");
+    }
+    assert_eq!(code(ApiMethod::Broadcast, r#"{"channel":"a","data":1}"#), 107);
+    assert_eq!(code(ApiMethod::Broadcast, r#"{"channels":[],"data":1}"#), 107);
+    assert_eq!(code(ApiMethod::Broadcast, r#"{"channels":["a"]}"#), 107);
+    assert_eq!(code(ApiMethod::Subscribe, r#"{"user":"u","channel":"a"}"#), 107);
+    assert_eq!(code(ApiMethod::Subscribe, r#"{"client":"x","channel":"a"}"#), 107);
+    assert_eq!(code(ApiMethod::Subscribe, r#"{"client":"0-0-0"}"#), 107);
+    let since = r#"{"client":"0-0-0","channel":"a","recover_since":{"offset":1,"epoch":"x"}}"#;
+    assert_eq!(code(ApiMethod::Subscribe, since), 112);
+    assert_eq!(code(ApiMethod::Disconnect, r#"{"user":"u"}"#), 107);
+    assert_eq!(code(ApiMethod::History, r#"{"channel":"a","limit":"all"}"#), 107);
+    assert_eq!(
+        code(ApiMethod::History, r#"{"channel":"a","since":{"offset":1,"epoch":"x"}}"#),
+        112
+    );
+    assert_eq!(code(ApiMethod::Presence, "{}"), 107);
+    assert_eq!(code(ApiMethod::Channels, r#"{"pattern":1}"#), 107);
+    assert_eq!(code(ApiMethod::Info, "7"), 107);
+    assert_eq!(code(ApiMethod::Rpc, r#"{"method":"x"}"#), 108);
+    for body in ["", "{", "nul", "{}{}", "\u{0}"] {
+        let call = single(ApiMethod::Publish, body).call;
+        assert!(matches!(call, Err(ApiFault::NotJson(_))), "{body}");
+    }
+}
+
+#[test]
+fn clients_are_controlled_by_name() {
+    let asked = |method, body: &str| match single(method, body).requests.pop() {
+        Some(Request::Control { client, control, .. }) => (client.to_string(), control),
+        other => panic!("{other:?}"),
+    };
+    let channel = ChannelName::new("a").unwrap();
+    let body = r#"{"client":"1-2-3","user":"u","channel":"a","recover_since":{"offset":7,"epoch":"000000ab"}}"#;
+    let control = Control::Subscribe { channel: channel.clone(), since: Some(position(7)) };
+    assert_eq!(asked(ApiMethod::Subscribe, body), ("1-2-3".to_owned(), control));
+    let body = r#"{"client":"1-2-3","channel":"a"}"#;
+    assert_eq!(asked(ApiMethod::Unsubscribe, body).1, Control::Unsubscribe { channel });
+    for (code, reason) in [
+        (2999, CloseReason::Forced),
+        (3000, CloseReason::ForcedToReconnect),
+        (3499, CloseReason::ForcedToReconnect),
+        (3500, CloseReason::Forced),
+    ] {
+        let body =
+            format!(r#"{{"client":"1-2-3","disconnect":{{"code":{code},"reason":"because"}}}}"#);
+        assert_eq!(asked(ApiMethod::Disconnect, &body).1, Control::Disconnect(reason));
+    }
+    let body = r#"{"client":"1-2-3"}"#;
+    assert_eq!(asked(ApiMethod::Disconnect, body).1, Control::Disconnect(CloseReason::Forced));
+}
+
+#[test]
+fn a_history_has_centrifugos_limits() {
+    let query = |more: &str| {
+        let body = format!(r#"{{"channel":"a"{more}}}"#);
+        match single(ApiMethod::History, &body).requests.pop() {
+            Some(Request::History { query, by: Actor::Server, .. }) => query,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(query("").limit, Some(0));
+    assert_eq!(query(r#","limit":0"#).limit, Some(0));
+    assert_eq!(query(r#","limit":7,"reverse":true"#).limit, Some(7));
+    assert!(query(r#","reverse":true"#).reverse);
+    assert_eq!(query(r#","limit":-1"#).limit, None);
+    assert_eq!(query(r#","limit":99999999999"#).limit, Some(u32::MAX));
+    assert_eq!(query(r#","since":{"offset":0,"epoch":""}"#).since, None);
+    let since = query(r#","since":{"offset":7,"epoch":"000000ab"}"#).since;
+    assert_eq!(since, Some(position(7)));
+}
+
+#[test]
+fn a_broadcast_answers_for_each_channel_in_order() {
+    let body = r#"{"channels":["a","","b"],"data":1,"idempotency_key":"k"}"#;
+    let Asked { call, requests, .. } = single(ApiMethod::Broadcast, body);
+    let mut call = call.unwrap();
+    assert_eq!(requests.len(), 2);
+    call.take_reply(Ticket(3), &Reply::Refused(Refusal::NamespaceUnknown));
+    call.take_reply(Ticket(1), &Reply::Published { position: position(1) });
+    let answer = answer(&call);
+    let responses = answer["result"]["responses"].as_array().unwrap();
+    assert_eq!(responses[0]["result"]["offset"], 1);
+    assert_eq!(responses[1]["error"]["code"], 107);
+    assert_eq!(responses[2]["error"]["code"], 102);
+    assert_eq!(responses.len(), 3);
+}
+
+#[test]
+fn a_batch_answers_for_each_command_in_order() {
+    let body = r#"{"parallel":true,"commands":[
+        {"publish":{"channel":"a","data":1}}, {"dance":{}}, {}, {"publish":{}}, 7,
+        {"broadcast":{"channels":["a","b"],"data":1}}, {"info":{}}, {"presence_stats":{"channel":"a"}},
+        {"history_remove":{"channel":"a"}}, {"channels":{"pattern":"a*"}}, {"info":{}}]}"#;
+    let Asked { call, requests, asks_info } = ask(ApiRoute::Batch, body);
+    let mut call = call.unwrap();
+    assert_eq!((requests.len(), asks_info), (6, 1));
+    for request in requests.into_iter().rev() {
+        let (ticket, reply) = match request {
+            Request::Publish { ticket, .. } => {
+                (ticket.unwrap(), Reply::Published { position: position(1) })
+            }
+            Request::Presence { ticket, list_max: 0, .. } => {
+                (ticket, Reply::Presence { clients: Vec::new(), client_count: 5 })
+            }
+            Request::HistoryRemove { ticket, .. } => (ticket, Reply::Done),
+            Request::Channels { ticket, pattern } => {
+                assert_eq!(&*pattern, "a*");
+                // Not what channels are answered with.
+                (ticket, Reply::Published { position: position(1) })
+            }
+            other => panic!("{other:?}"),
+        };
+        call.take_reply(ticket, &reply);
+    }
+    assert!(!call.is_answered());
+    let uptime = std::time::Duration::ZERO;
+    call.take_info(&NodeInfo { uid: 0, connections: 0, channels: 0, subscriptions: 0, uptime });
+    let answer = answer(&call);
+    let replies = answer["replies"].as_array().unwrap();
+    assert_eq!(replies.len(), 11);
+    assert_eq!(replies[0]["publish"]["offset"], 1);
+    let codes = [1, 2, 3, 4, 9].map(|index| replies[index]["error"]["code"].as_u64().unwrap());
+    assert_eq!(codes, [104, 104, 107, 107, 100]);
+    assert_eq!(replies[5]["broadcast"]["responses"].as_array().unwrap().len(), 2);
+    assert_eq!(replies[6]["info"]["nodes"].as_array().unwrap().len(), 1);
+    assert_eq!(replies[7]["presence_stats"], json!({"num_clients": 5, "num_users": 1}));
+    assert_eq!(replies[8]["history_remove"], json!({}));
+    assert_eq!(replies[10]["info"], replies[6]["info"]);
+}
+
+#[test]
+fn what_is_no_batch_is_told() {
+    for body in ["{}", "[]", r#"{"commands":{}}"#, r#"{"commands":null}"#] {
+        let call = ask(ApiRoute::Batch, body).call;
+        assert!(matches!(call, Err(ApiFault::BatchInvalid(_))), "{body}");
+    }
+    assert!(matches!(ask(ApiRoute::Batch, r#"{"commands":[{}"#).call, Err(ApiFault::NotJson(_))));
+    let empty = ask(ApiRoute::Batch, r#"{"commands":[]}"#).call.unwrap();
+    assert_eq!(answer(&empty), json!({"replies": []}));
+}
+
+#[test]
+fn a_call_asks_for_so_many_things_and_no_more() {
+    let batch_of = |command: &str, count| {
+        let commands = vec![command; count].join(",");
+        ask(ApiRoute::Batch, &format!(r#"{{"commands":[{commands}]}}"#))
+    };
+    let publish = r#"{"publish":{"channel":"a","data":1}}"#;
+    let most = batch_of(publish, API_REQUESTS_MAX);
+    assert_eq!(most.requests.len(), API_REQUESTS_MAX);
+    assert!(most.call.is_ok());
+    let past = batch_of(publish, API_REQUESTS_MAX + 1);
+    assert!(past.requests.is_empty());
+    assert!(matches!(past.call, Err(ApiFault::BatchInvalid(_))));
+
+    let channels = |count| vec![r#""a""#; count].join(",");
+    let broadcast = |count| format!(r#"{{"channels":[{}],"data":1}}"#, channels(count));
+    let most = single(ApiMethod::Broadcast, &broadcast(API_REQUESTS_MAX));
+    assert_eq!(most.requests.len(), API_REQUESTS_MAX);
+    assert_eq!(code(ApiMethod::Broadcast, &broadcast(API_REQUESTS_MAX + 1)), 106);
+
+    // Together in one batch: what fits is done, what does not is refused.
+    let half = format!(r#"{{"broadcast":{}}}"#, broadcast(API_REQUESTS_MAX / 2));
+    let Asked { call, requests, .. } = batch_of(&half, 3);
+    assert_eq!(requests.len(), API_REQUESTS_MAX);
+    let mut call = call.unwrap();
+    for number in 1..=API_REQUESTS_MAX {
+        call.take_reply(Ticket(number as u32), &Reply::Published { position: position(1) });
+    }
+    assert_eq!(answer(&call)["replies"][2]["error"]["code"], 106);
+}
+
+#[test]
+fn an_answer_past_its_maximum_is_refused_in_its_place() {
+    let history = r#"{"history":{"channel":"a","limit":10}}"#;
+    let body = format!(r#"{{"commands":[{history},{history}]}}"#);
+    let mut call = ask(ApiRoute::Batch, &body).call.unwrap();
+    let publication = |bytes| {
+        Arc::new(Publication {
+            channel: ChannelName::new("a").unwrap(),
+            position: position(1),
+            payload: Payload::new(PayloadKind::Text, vec![b'x'; bytes]),
+        })
+    };
+    let reply = |count, bytes| Reply::History {
+        position: position(1),
+        publications: vec![publication(bytes); count].into(),
+    };
+    call.take_reply(Ticket(1), &reply(3, API_ANSWER_BYTES_MAX / 2));
+    call.take_reply(Ticket(2), &reply(2, 10));
+    let answer = answer(&call);
+    assert_eq!(answer["replies"][0]["error"]["code"], 106);
+    let publications = answer["replies"][1]["history"]["publications"].as_array().unwrap();
+    assert_eq!(publications.len(), 2);
+}

@@ -1,0 +1,90 @@
+//! Bodies: received, then handed to what they are for.
+
+use std::borrow::Cow;
+
+use super::answer::Exchange;
+use super::publish::PublishTo;
+use super::{HttpConversation, HttpFlow, Next};
+use crate::protocol::http1::{BodyDecoder, BodyLength, BodyPart, Head, HttpFault, write_continue};
+use crate::transport::Context;
+use crate::transport::api_call::ApiRoute;
+
+/// A body on its way in.
+#[derive(Debug)]
+pub(super) struct Body {
+    decoder: BodyDecoder,
+    bytes: Vec<u8>,
+    target: Target,
+    exchange: Exchange,
+}
+
+/// What a body is for.
+#[derive(Debug)]
+pub(super) enum Target {
+    Publish(PublishTo),
+    Api(ApiRoute),
+}
+
+impl HttpConversation {
+    /// Takes the body of a request whose head was understood.
+    pub(super) fn begin_body(
+        &mut self,
+        head: &Head<'_>,
+        rest: &mut &[u8],
+        target: Target,
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        if head.body == BodyLength::None {
+            let message = "a body has a Content-Length or is sent in chunks";
+            return Ok(self.refuse(411, "length_required", message, &[], exchange, context));
+        }
+        let decoder = BodyDecoder::new(head.body, context.settings.body_bytes_max)?;
+        // As a rule all of it is here already.
+        if let BodyLength::Length(length) = head.body
+            && length <= rest.len() as u64
+        {
+            let (body, behind) = rest.split_at(length as usize);
+            *rest = behind;
+            return Ok(self.take_body(target, Cow::Borrowed(body), exchange, context));
+        }
+        if head.expect_continue && rest.is_empty() {
+            write_continue(context.out);
+        }
+        let body = Body { decoder, bytes: Vec::new(), target, exchange };
+        self.pending.get_or_insert_default().body = Some(body);
+        Ok(Next::Request)
+    }
+
+    pub(super) fn receive_body(
+        &mut self,
+        rest: &mut &[u8],
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        let pending = self.pending.get_or_insert_default();
+        let body = pending.body.as_mut().expect("the caller looked");
+        loop {
+            match body.decoder.next(rest)? {
+                BodyPart::Data(data) => body.bytes.extend_from_slice(data),
+                BodyPart::NeedMore => return Ok(Next::Flow(HttpFlow::Receive)),
+                BodyPart::End => break,
+            }
+        }
+        let Body { bytes, target, exchange, .. } =
+            pending.body.take().expect("it is there until here");
+        Ok(self.take_body(target, Cow::Owned(bytes), exchange, context))
+    }
+
+    fn take_body(
+        &mut self,
+        target: Target,
+        bytes: Cow<'_, [u8]>,
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Next {
+        match target {
+            Target::Publish(to) => self.take_publication(to, bytes, exchange, context),
+            Target::Api(route) => self.take_call(route, &bytes, exchange, context),
+        }
+    }
+}
