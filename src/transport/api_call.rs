@@ -6,27 +6,15 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use serde::Deserialize;
-
+use super::Context;
 use super::tcp::error_for;
-use super::{Context, Output};
-use crate::config::limits::{
-    API_ANSWER_BYTES_MAX, API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PRESENCE_LIST_MAX,
-};
-use crate::message::{
-    Actor, ChannelName, ClientName, CloseReason, Control, HistoryQuery, Payload, PayloadKind,
-    Reply, Request, Ticket,
-};
-use crate::protocol::api_json::{
-    self, ApiMethod, BatchCommand, Channels, History, List, NodeInfo, Nothing, OfChannel, OfClient,
-    ParametersError, Publish, Text,
-};
+use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
+use crate::message::{Reply, Request, Ticket};
+use crate::protocol::api_json::{self, ApiMethod, BatchCommand, NodeInfo, ParametersError};
 use crate::protocol::json::CommandError;
+
+mod commands;
 
 /// A call that is being answered.
 #[derive(Debug, Default)]
@@ -171,7 +159,7 @@ impl ApiCall {
         }
     }
 
-    /// Takes the worker's answer to [`Output::Info`].
+    /// Takes the worker's answer to [`Output::Info`](super::Output::Info).
     pub fn take_info(&mut self, info: &NodeInfo) {
         for index in 0..self.slots.len() {
             if matches!(self.slots[index], Slot { method: ApiMethod::Info, filled: None }) {
@@ -229,198 +217,6 @@ impl ApiCall {
         out.extend_from_slice(b"\":");
         out.extend_from_slice(&self.json[filled.json.clone()]);
         out.push(b'}');
-    }
-
-    /// Adds a command. `Err`: it is not added, because its parameters are none.
-    fn command(
-        &mut self,
-        method: ApiMethod,
-        parameters: &str,
-        context: &mut Context<'_>,
-    ) -> Result<(), ParametersError> {
-        let asked = match method {
-            ApiMethod::Publish => self.publish(decode(parameters)?, context),
-            ApiMethod::Broadcast => self.broadcast(decode(parameters)?, context),
-            ApiMethod::Subscribe | ApiMethod::Unsubscribe | ApiMethod::Disconnect => {
-                self.control(method, decode(parameters)?, context)
-            }
-            ApiMethod::History => self.history(decode(parameters)?, context),
-            ApiMethod::HistoryRemove => self.of_channel(
-                method,
-                decode(parameters)?,
-                |ticket, channel| Request::HistoryRemove { ticket, channel },
-                context,
-            ),
-            ApiMethod::Presence => {
-                self.presence(method, decode(parameters)?, PRESENCE_LIST_MAX, context)
-            }
-            ApiMethod::PresenceStats => self.presence(method, decode(parameters)?, 0, context),
-            ApiMethod::Channels => {
-                let Channels { pattern } = decode(parameters)?;
-                let pattern = pattern.map_or_else(|| "".into(), |Text(text)| text.into());
-                self.ask(method, context, |ticket| Request::Channels { ticket, pattern })
-            }
-            ApiMethod::Info => {
-                let Nothing {} = decode(parameters)?;
-                self.slot(method);
-                if !std::mem::replace(&mut self.asks_info, true) {
-                    context.outputs.push(Output::Info);
-                }
-                Ok(())
-            }
-            ApiMethod::Rpc | ApiMethod::Refresh => Err(CommandError::NotAvailable.into()),
-        };
-        match asked {
-            Ok(()) if method != ApiMethod::Broadcast => {
-                let last = self.slots.len() - 1;
-                let command =
-                    Command { method: Some(method), slots: last..last + 1, is_spread: false };
-                self.commands.push(command);
-            }
-            // It added itself.
-            Ok(()) => {}
-            Err(fault) => self.refuse_command(Some(method), fault),
-        }
-        Ok(())
-    }
-
-    fn publish(
-        &mut self,
-        publish: Publish<'_, API_REQUESTS_MAX>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let Some(channel) = &publish.channel else { return Err(missing("channel")) };
-        let channel = channel_of(channel)?;
-        let payload = payload_of(&publish)?;
-        let key = key_of(&publish)?;
-        self.ask(ApiMethod::Publish, context, |ticket| Request::Publish {
-            ticket: Some(ticket),
-            channel: Some(channel),
-            payload,
-            by: Actor::Server,
-            idempotency_key: key,
-        })
-    }
-
-    fn broadcast(
-        &mut self,
-        publish: Publish<'_, API_REQUESTS_MAX>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let Some(List { items: channels, is_too_long }) = &publish.channels else {
-            return Err(missing("channels"));
-        };
-        if channels.is_empty() {
-            return Err(bad_request("channels: there is none"));
-        }
-        if *is_too_long || self.slots.len() + channels.len() > API_REQUESTS_MAX {
-            return Err(too_many());
-        }
-        let payload = payload_of(&publish)?;
-        let key = key_of(&publish)?;
-        let first = self.slots.len();
-        for channel in channels {
-            let channel = match channel_of(channel) {
-                Ok(channel) => channel,
-                Err(fault) => {
-                    let index = self.slot(ApiMethod::Publish);
-                    self.fill_error(index, &fault);
-                    continue;
-                }
-            };
-            self.ask(ApiMethod::Publish, context, |ticket| Request::Publish {
-                ticket: Some(ticket),
-                channel: Some(channel),
-                payload: payload.clone(),
-                by: Actor::Server,
-                idempotency_key: key.clone(),
-            })?;
-        }
-        self.commands.push(Command {
-            method: Some(ApiMethod::Broadcast),
-            slots: first..self.slots.len(),
-            is_spread: true,
-        });
-        Ok(())
-    }
-
-    fn control(
-        &mut self,
-        method: ApiMethod,
-        parameters: OfClient<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let OfClient { client, channel, recover_since, disconnect } = parameters;
-        // Users have no names here yet, so a connection is named itself.
-        let Some(Text(client)) = client.filter(|client| !client.0.is_empty()) else {
-            return Err(missing("client"));
-        };
-        let client: ClientName =
-            client.parse().map_err(|_| bad_request("client: that is no client's name"))?;
-        let channel = || channel_of(channel.as_ref().ok_or_else(|| missing("channel"))?);
-        let control = match method {
-            ApiMethod::Subscribe => {
-                let since = match recover_since {
-                    None => None,
-                    Some(since) if since.is_start() => None,
-                    Some(since) => Some(since.position().ok_or(POSITION_UNKNOWN)?),
-                };
-                Control::Subscribe { channel: channel()?, since }
-            }
-            ApiMethod::Unsubscribe => Control::Unsubscribe { channel: channel()? },
-            _ => Control::Disconnect(match disconnect {
-                Some(disconnect) if (3000..3500).contains(&disconnect.code) => {
-                    CloseReason::ForcedToReconnect
-                }
-                _ => CloseReason::Forced,
-            }),
-        };
-        self.ask(method, context, |ticket| Request::Control { ticket, client, control })
-    }
-
-    fn history(&mut self, parameters: History<'_>, context: &mut Context<'_>) -> Result<(), Fault> {
-        let History { channel, limit, since, reverse } = parameters;
-        let channel = channel_of(&channel)?;
-        let since = match since {
-            None => None,
-            Some(since) if since.is_start() => None,
-            Some(since) => Some(since.position().ok_or(POSITION_UNKNOWN)?),
-        };
-        let limit = match limit.unwrap_or(0) {
-            ..0 => None,
-            limit => Some(u32::try_from(limit).unwrap_or(u32::MAX)),
-        };
-        let query = HistoryQuery { since, limit, reverse: reverse.unwrap_or(false) };
-        self.ask(ApiMethod::History, context, |ticket| {
-            let by = Actor::Server;
-            Request::History { ticket, channel, query, by }
-        })
-    }
-
-    fn presence(
-        &mut self,
-        method: ApiMethod,
-        parameters: OfChannel<'_>,
-        list_max: u32,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        self.of_channel(
-            method,
-            parameters,
-            |ticket, channel| Request::Presence { ticket, channel, list_max, by: Actor::Server },
-            context,
-        )
-    }
-
-    fn of_channel(
-        &mut self,
-        method: ApiMethod,
-        parameters: OfChannel<'_>,
-        request: impl FnOnce(Ticket, ChannelName) -> Request,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let channel = channel_of(&parameters.channel)?;
-        self.ask(method, context, |ticket| request(ticket, channel))
     }
 
     /// Adds a slot and asks for what fills it.
@@ -520,73 +316,14 @@ fn text_of(body: &[u8]) -> Result<&str, ApiFault> {
     simdutf8::basic::from_utf8(body).map_err(|_| ApiFault::NotJson("it is not UTF-8".to_owned()))
 }
 
-fn decode<'a, T: Deserialize<'a>>(parameters: &'a str) -> Result<T, ParametersError> {
-    api_json::decode(parameters)
-}
-
-fn channel_of(Text(name): &Text<'_>) -> Result<ChannelName, Fault> {
-    ChannelName::new(name).map_err(|error| bad_request(error.to_string()))
-}
-
-/// JSON stays as it was written. What comes in base64 is binary to every subscriber, whatever its bytes happen to be.
-fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault> {
-    let Publish { data, b64data, tags, skip_history, version, .. } = publish;
-    if skip_history == &Some(true) {
-        return Err(not_offered("skip_history"));
-    }
-    if version.is_some_and(|version| version > 0) {
-        return Err(not_offered("version"));
-    }
-    let mut payload = match (b64data.as_ref().filter(|text| !text.0.is_empty()), data) {
-        (Some(Text(text)), _) => {
-            let bytes = STANDARD.decode(text.as_bytes());
-            let bytes = bytes.map_err(|error| bad_request(format!("b64data: {error}")))?;
-            Payload::new(PayloadKind::Binary, bytes)
-        }
-        (None, Some(data)) => {
-            Payload::new(PayloadKind::Json, Bytes::copy_from_slice(data.get().as_bytes()))
-        }
-        (None, None) => return Err(missing("data")),
-    };
-    for (tag, value) in tags.iter().flatten() {
-        if tag != "event" {
-            return Err(not_offered("a tag other than event"));
-        }
-        let event = Payload::event_of(value);
-        payload.event = Some(event.map_err(|error| bad_request(format!("tags: {error}")))?);
-    }
-    Ok(payload)
-}
-
-fn key_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Option<Arc<str>>, Fault> {
-    match &publish.idempotency_key {
-        Some(Text(key)) if key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {
-            let max = IDEMPOTENCY_KEY_BYTES_MAX;
-            Err(bad_request(format!("idempotency_key: it has at most {max} bytes")))
-        }
-        Some(Text(key)) if !key.is_empty() => Ok(Some((&**key).into())),
-        _ => Ok(None),
-    }
-}
-
 fn bad_request(detail: impl Into<Cow<'static, str>>) -> Fault {
     Fault { error: CommandError::BadRequest, detail: Some(detail.into()) }
-}
-
-fn missing(field: &str) -> Fault {
-    bad_request(format!("{field}: it is needed"))
-}
-
-fn not_offered(what: &'static str) -> Fault {
-    Fault { error: CommandError::NotAvailable, detail: Some(what.into()) }
 }
 
 fn too_many() -> Fault {
     let detail = format!("a call asks for at most {API_REQUESTS_MAX} things");
     Fault { error: CommandError::LimitExceeded, detail: Some(detail.into()) }
 }
-
-const POSITION_UNKNOWN: Fault = Fault { error: CommandError::UnrecoverablePosition, detail: None };
 
 impl From<CommandError> for Fault {
     fn from(error: CommandError) -> Self {

@@ -1,8 +1,31 @@
 //! The server API: each method, each error, the key.
 
+use fantail::config::{ChannelOptions, DriverChoice};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Received, TestServer, WebSocket, on_both_drivers};
+use crate::support::{Client, Received, TestServer, WebSocket, on_both_drivers, wait_until};
+
+/// Two workers; beside the default channels, those of `closed` allow clients nothing, and keep nothing.
+fn with_namespace(driver: DriverChoice) -> TestServer {
+    let closed = ChannelOptions { subscribe: false, ..ChannelOptions::closed() };
+    TestServer::start_with(driver, 2, |config| config.namespaces.add("closed", closed).unwrap())
+}
+
+/// The next publication that a client of the command protocol is pushed.
+#[track_caller]
+fn read_publication(client: &mut Client) -> Value {
+    loop {
+        let line = client.read_json();
+        if !line["push"]["pub"].is_null() {
+            return line["push"].clone();
+        }
+    }
+}
+
+fn offsets(history: &Value) -> Vec<u64> {
+    let publications = history["result"]["publications"].as_array().unwrap();
+    publications.iter().map(|publication| publication["offset"].as_u64().unwrap()).collect()
+}
 
 /// A client of the command protocol, and its name.
 fn connect(server: &TestServer) -> (Client, String) {
@@ -159,7 +182,7 @@ on_both_drivers! {
         let _subscribers =
             [0, 1, 2].map(|_| WebSocket::connect(server.edge(), "/ws?channel=a&channel=b"));
         let mut client = Client::connect(server.edge());
-        crate::support::wait_until("all subscriptions are counted", || {
+        wait_until("all subscriptions are counted", || {
             client.call("info", &json!({}))["result"]["nodes"][0]["num_subs"] == 6
         });
         let node = client.call("info", &json!({}))["result"]["nodes"][0].clone();
@@ -317,5 +340,227 @@ on_both_drivers! {
         // Pages and clients need none.
         assert_eq!(client.get("/health/live").status, 200);
         subscriber.round_trip();
+    }
+
+    fn a_history_is_read_in_every_way_and_removed(driver) {
+        let server = with_namespace(driver);
+        let mut client = Client::connect(server.edge());
+        for channel in ["a", "b"] {
+            let mut epoch = Value::Null;
+            for data in 1..=5 {
+                let answer = client.call("publish", &json!({"channel": channel, "data": {"n": data}}));
+                epoch = answer["result"]["epoch"].clone();
+            }
+            let mut history = |more: Value| {
+                let mut parameters = json!({"channel": channel});
+                parameters.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+                client.call("history", &parameters)
+            };
+            let position = history(json!({}));
+            assert_eq!(position["result"], json!({"publications": [], "offset": 5, "epoch": epoch}));
+            let all = history(json!({"limit": -1}));
+            assert_eq!(offsets(&all), [1, 2, 3, 4, 5]);
+            assert_eq!(all["result"]["publications"][4], json!({"data": {"n": 5}, "offset": 5}));
+            assert_eq!(offsets(&history(json!({"limit": 2}))), [1, 2]);
+            assert_eq!(offsets(&history(json!({"limit": 2, "reverse": true}))), [5, 4]);
+            let since = |offset: u64| json!({"offset": offset, "epoch": epoch});
+            assert_eq!(offsets(&history(json!({"limit": 2, "since": since(3)}))), [4, 5]);
+            assert_eq!(offsets(&history(json!({"limit": 9, "since": since(3), "reverse": true}))), [2, 1]);
+            let start = json!({"offset": 0, "epoch": ""});
+            assert_eq!(offsets(&history(json!({"limit": 9, "since": start}))), [1, 2, 3, 4, 5]);
+            for since in [json!({"offset": 3, "epoch": "ffffffff"}), json!({"offset": 3, "epoch": "qFhv"})] {
+                let answer = history(json!({"limit": 9, "since": since}));
+                assert_eq!(answer["error"]["code"], 112, "{answer}");
+            }
+            assert_eq!(client.call("history_remove", &json!({"channel": channel})), json!({"result": {}}));
+            let rest = client.call("history", &json!({"channel": channel, "limit": -1}));
+            assert_eq!(rest["result"], json!({"publications": [], "offset": 5, "epoch": epoch}));
+            let next = client.call("publish", &json!({"channel": channel, "data": 6}));
+            assert_eq!(next["result"]["offset"], 6, "offsets go on");
+        }
+        // In a batch, what is published first is there to be read.
+        let commands = json!([
+            {"publish": {"channel": "c", "data": 1}}, {"history": {"channel": "c", "limit": 9}},
+            {"history_remove": {"channel": "c"}}, {"history": {"channel": "c", "limit": 9}},
+        ]);
+        let replies = client.call("batch", &json!({"commands": commands}))["replies"].clone();
+        assert_eq!(replies[1]["history"]["publications"].as_array().unwrap().len(), 1, "{replies}");
+        assert_eq!(replies[3]["history"]["publications"], json!([]));
+        for method in ["history", "history_remove"] {
+            assert_eq!(code(&mut client, method, &json!({"channel": "closed:a", "limit": 1})), 108);
+        }
+    }
+
+    fn a_repeated_key_publishes_once(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a&channel=b");
+        let mut clients = [0, 1, 2].map(|_| Client::connect(server.edge()));
+        for client in &mut clients {
+            let once = json!({"channel": "a", "data": 1, "idempotency_key": "k"});
+            assert_eq!(client.call("publish", &once)["result"]["offset"], 1);
+            let both = json!({"channels": ["a", "b"], "data": 2, "idempotency_key": "l"});
+            let answer = client.call("broadcast", &both);
+            assert_eq!(answer["result"]["responses"][0]["result"]["offset"], 2);
+            assert_eq!(answer["result"]["responses"][1]["result"]["offset"], 1);
+        }
+        let other = json!({"channel": "a", "data": 3, "idempotency_key": "m"});
+        assert_eq!(clients[0].call("publish", &other)["result"]["offset"], 3);
+        let mut got = [0; 4].map(|_| subscriber.read_text());
+        got.sort_unstable();
+        assert_eq!(got, ["1", "2", "2", "3"]);
+    }
+
+    fn presence_names_who_is_there(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        let none = client.call("presence", &json!({"channel": "a"}));
+        assert_eq!(none["result"]["presence"], json!({}));
+        let none = client.call("presence_stats", &json!({"channel": "a"}));
+        assert_eq!(none["result"], json!({"num_clients": 0, "num_users": 0}));
+        let mut subscribers: Vec<_> = (0..6).map(|_| connect(&server)).collect();
+        for (subscriber, _) in &mut subscribers {
+            let reply = subscriber.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
+            assert_eq!(reply["id"], 2);
+        }
+        let presence = client.call("presence", &json!({"channel": "a"}))["result"].clone();
+        assert_eq!(presence["presence"].as_object().unwrap().len(), 6);
+        assert_eq!(presence["num_clients"], 6);
+        for (_, name) in &subscribers {
+            assert_eq!(presence["presence"][name], json!({"client": name, "user": ""}));
+        }
+        let stats = client.call("presence_stats", &json!({"channel": "a"}));
+        assert_eq!(stats["result"], json!({"num_clients": 6, "num_users": 1}));
+    }
+
+    fn channels_are_listed_by_pattern(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        assert_eq!(client.call("channels", &json!({}))["result"]["channels"], json!({}));
+        let _subscribers = [0, 1, 2, 3].map(|_| {
+            WebSocket::connect(server.edge(), "/ws?channel=news.a&channel=news.b&channel=%22")
+        });
+        let four = json!({"num_clients": 4});
+        let listed = client.call("channels", &json!({}))["result"]["channels"].clone();
+        assert_eq!(listed, json!({"news.a": four, "news.b": four, "\"": four}));
+        let listed = client.call("channels", &json!({"pattern": "news.*"}))["result"]["channels"].clone();
+        assert_eq!(listed, json!({"news.a": four, "news.b": four}));
+        assert_eq!(client.call("channels", &json!({"pattern": "b"}))["result"]["channels"], json!({}));
+    }
+
+    fn a_client_is_subscribed_unsubscribed_and_disconnected(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        let count = |client: &mut Client| {
+            client.call("presence_stats", &json!({"channel": "a"}))["result"]["num_clients"].clone()
+        };
+        for code in [None, Some(3400), Some(4000)] {
+            let (mut subscriber, name) = connect(&server);
+            let orders = json!({"client": name, "user": "", "channel": "a"});
+            assert_eq!(client.call("subscribe", &orders), json!({"result": {}}));
+            wait_until("it is subscribed", || count(&mut client) == 1);
+            client.call("publish", &json!({"channel": "a", "data": "hi"}));
+            let push = read_publication(&mut subscriber);
+            assert_eq!((&push["channel"], &push["pub"]["data"]), (&json!("a"), &json!("hi")));
+            assert_eq!(client.call("unsubscribe", &orders), json!({"result": {}}));
+            wait_until("it is unsubscribed", || count(&mut client) == 0);
+            let mut orders = json!({"client": name});
+            if let Some(code) = code {
+                orders["disconnect"] = json!({"code": code, "reason": "because"});
+            }
+            assert_eq!(client.call("disconnect", &orders), json!({"result": {}}));
+            let rest = String::from_utf8(subscriber.read_to_end()).unwrap();
+            let expected = if code == Some(3400) { "3004" } else { "3503" };
+            assert!(rest.contains("disconnect") && rest.contains(expected), "{rest}");
+            // Who is not there any more needs nothing done.
+            for method in ["subscribe", "unsubscribe", "disconnect"] {
+                let orders = json!({"client": name, "channel": "a"});
+                assert_eq!(client.call(method, &orders), json!({"result": {}}));
+            }
+        }
+        for nobody in ["ff-0-0", "ffff-ffffffff-ffffffff", "0-ffffffff-0", "1-3fffffff-7"] {
+            for method in ["subscribe", "unsubscribe", "disconnect"] {
+                let orders = json!({"client": nobody, "channel": "a"});
+                assert_eq!(client.call(method, &orders), json!({"result": {}}), "{nobody}");
+            }
+        }
+    }
+
+    fn a_connection_of_the_server_api_is_ended_through_it_too(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Client::connect(server.edge());
+        let _ = client.get("/health/live");
+        // Indices begin at 0: the first connection of the only worker.
+        for generation in 0..4 {
+            let name = format!("0-0-{generation}");
+            for method in ["subscribe", "unsubscribe"] {
+                let orders = json!({"client": name, "channel": "a"});
+                assert_eq!(client.call(method, &orders), json!({"result": {}}));
+            }
+        }
+        let answer = client.call("publish", &json!({"channel": "a", "data": 1}));
+        assert_eq!(answer["result"]["offset"], 1);
+        assert_eq!(client.call("channels", &json!({}))["result"]["channels"], json!({}));
+    }
+
+    fn what_the_hub_refuses_is_told_by_its_code(driver) {
+        let server = with_namespace(driver);
+        let mut client = Client::connect(server.edge());
+        let parameters = json!({"channel": "nowhere:a", "data": 1, "limit": 1});
+        for method in ["publish", "history", "history_remove", "presence", "presence_stats"] {
+            assert_eq!(code(&mut client, method, &parameters), 102, "{method}");
+        }
+        let mixed = json!({"channels": ["a", "nowhere:a", "closed:a"], "data": 1});
+        let responses = client.call("broadcast", &mixed)["result"]["responses"].clone();
+        assert_eq!(responses[0]["result"]["offset"], 1);
+        assert_eq!(responses[1]["error"], json!({"code": 102, "message": "unknown channel"}));
+        assert_eq!(responses[2]["result"]["offset"], 1, "the server API has every right");
+
+        let mut publish = |channel: &str| {
+            client.send(format!(
+                "POST /publish?channel={channel} HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx"
+            ));
+            let response = client.read_response();
+            (response.status, response.json()["error"]["code"].clone())
+        };
+        assert_eq!(publish("nowhere:a"), (404, "namespace_unknown".into()));
+        assert_eq!(publish("closed:a"), (403, "permission_denied".into()));
+        assert_eq!(publish("a").0, 200, "and the connection stays");
+    }
+
+    fn a_handshake_whose_subscription_is_refused_is_refused(driver) {
+        let server = with_namespace(driver);
+        for (target, status, code) in [
+            ("/ws?channel=nowhere:a", 404, "namespace_unknown"),
+            ("/ws?channel=a&channel=nowhere:a&channel=b", 404, "namespace_unknown"),
+            ("/ws?channel=closed:a", 403, "permission_denied"),
+            ("/?channel=a&channel=b&channel=closed:a&channel=nowhere:a", 403, "permission_denied"),
+        ] {
+            let mut client = Client::connect(server.edge());
+            client.send(WebSocket::request(target));
+            let response = client.read_response();
+            assert_eq!((response.status, &response.json()["error"]["code"]), (status, &code.into()));
+            assert_eq!(response.header("connection"), Some("close"));
+            client.expect_end();
+        }
+        let mut client = Client::connect(server.edge());
+        wait_until("their subscriptions are gone", || {
+            client.call("channels", &json!({}))["result"]["channels"] == json!({})
+        });
+        WebSocket::connect(server.edge(), "/ws?channel=a").round_trip();
+    }
+
+    fn with_a_key_publishing_has_the_rights_of_the_server(driver) {
+        let closed = ChannelOptions::closed();
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.namespaces.add("closed", closed).unwrap();
+            config.api_key = Some("k".to_owned());
+        });
+        let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=closed:a");
+        let mut client = Client::connect(server.edge());
+        client.send(
+            "POST /publish?channel=closed:a HTTP/1.1\r\nHost: t\r\nX-API-Key: k\r\nContent-Length: 1\r\n\r\nx",
+        );
+        assert_eq!(client.read_response().status, 200);
+        subscriber.expect_text("x");
     }
 }

@@ -1,9 +1,15 @@
 use serde_json::{Value, json};
 
+use std::sync::Arc;
+
 use super::*;
 use crate::config::Config;
-use crate::message::{Epoch, Position, Publication, Refusal, SessionId, WorkerId};
-use crate::transport::TransportSettings;
+use crate::config::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::message::{
+    Actor, ChannelName, ClientName, CloseReason, Control, Epoch, Payload, PayloadKind, Position,
+    Publication, Refusal, SessionId, WorkerId,
+};
+use crate::transport::{Output, TransportSettings};
 
 /// A call and what it asked.
 struct Asked {
