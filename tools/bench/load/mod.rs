@@ -4,6 +4,7 @@
 //! its own window, so that operations and cost belong to the same interval.
 
 mod accept;
+mod api;
 mod client;
 mod echo;
 pub mod fanout;
@@ -39,6 +40,8 @@ enum Kind {
     Fanout(fanout::Arguments),
     /// Handshakes at full speed
     Accept(accept::Arguments),
+    /// Publications through the server API
+    Api(api::Arguments),
     /// Connections that stay and say nothing
     Idle(idle::Arguments),
 }
@@ -72,6 +75,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Echo(echo) => &echo.target,
         Kind::Fanout(fanout) => &fanout.target,
         Kind::Accept(accept) => &accept.target,
+        Kind::Api(api) => &api.target,
         Kind::Idle(idle) => &idle.target,
     };
     if let Some(core) = target.core {
@@ -81,6 +85,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Echo(arguments) => echo::run(arguments)?,
         Kind::Fanout(arguments) => fanout::run(arguments)?,
         Kind::Accept(arguments) => accept::run(arguments)?,
+        Kind::Api(arguments) => api::run(arguments)?,
         Kind::Idle(arguments) => idle::run(arguments)?,
     };
     println!("{report}");
