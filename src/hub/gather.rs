@@ -78,8 +78,8 @@ impl Gathers {
         if gather.received < parts {
             return None;
         }
-        let Gather { session, ticket, whole, .. } = self.entries.remove(id.key as usize);
-        Some((session, ticket, whole.into_reply()))
+        let Gather { session, ticket, whole, list_max, .. } = self.entries.remove(id.key as usize);
+        Some((session, ticket, whole.into_reply(list_max)))
     }
 }
 
@@ -96,9 +96,11 @@ impl Part {
         }
     }
 
-    fn into_reply(self) -> Reply {
+    fn into_reply(self, list_max: usize) -> Reply {
         match self {
-            Part::Presence(clients, client_count) => Reply::Presence { clients, client_count },
+            Part::Presence(clients, client_count) => {
+                Reply::Presence { clients: (list_max > 0).then_some(clients), client_count }
+            }
             Part::Channels(mut channels) => {
                 // A channel has subscribers on several workers.
                 channels.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
@@ -169,12 +171,12 @@ mod tests {
         let part = |from: u32| Some(Part::Presence(vec![client(from), client(from + 1)], 10));
         assert_eq!(gathers.add(id, 2, part(0)), None);
         let clients = vec![client(0), client(1), client(2)];
-        let reply = Reply::Presence { clients, client_count: 20 };
+        let reply = Reply::Presence { clients: Some(clients), client_count: 20 };
         assert_eq!(gathers.add(id, 2, part(2)), Some((session, Ticket(7), reply)));
         assert_eq!(gathers.add(id, 2, part(2)), None);
         // No worker has a part.
-        let id = gathers.begin(WorkerId(0), session, Ticket(8), 3, nothing).unwrap();
-        let reply = Reply::Presence { clients: Vec::new(), client_count: 0 };
+        let id = gathers.begin(WorkerId(0), session, Ticket(8), 0, nothing).unwrap();
+        let reply = Reply::Presence { clients: None, client_count: 0 };
         assert_eq!(gathers.add(id, 0, None), Some((session, Ticket(8), reply)));
     }
 

@@ -53,7 +53,7 @@ close_reasons! {
     /// More subscriptions than allowed.
     SubscriptionsExhausted => 1008, 3505, "channel limit";
     /// The server API ended it; the client may come back.
-    ForcedToReconnect => 1012, 3004, "force reconnect";
+    ForcedToReconnect => 1012, 3011, "force reconnect";
     /// The server API ended it for good.
     Forced => 1008, 3503, "force disconnect";
     /// Memory is nearly used up, and this client's queue was among the largest, or it came last.

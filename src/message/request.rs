@@ -160,8 +160,8 @@ pub enum Reply {
     },
     /// Who is subscribed.
     Presence {
-        /// Some of them, as many as were asked for.
-        clients: Vec<ClientName>,
+        /// Some of them, as many as were asked for; `None` if only their number was.
+        clients: Option<Vec<ClientName>>,
         /// All of them.
         client_count: u64,
     },
