@@ -52,6 +52,12 @@ pub const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
 /// Subscriptions of one client that any setting may allow: finding one walks them.
 pub const SUBSCRIPTIONS_CEILING: u64 = 4096;
 
+/// Commands in one WebSocket message: a client may subscribe to all it may have, and as much again.
+pub const COMMANDS_PER_MESSAGE_MAX: usize = 2 * SUBSCRIPTIONS_CEILING as usize;
+
+/// Bytes of an answer's publications that are kept as they look, for whoever is answered the same.
+pub const ANSWER_BYTES_KEPT_MAX: usize = 1024 * 1024;
+
 /// Namespaces of one configuration.
 pub const NAMESPACES_MAX: usize = 256;
 

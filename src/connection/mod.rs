@@ -144,7 +144,7 @@ impl Connection {
     /// Takes the hub's answer to a request.
     pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> Flow {
         match &mut self.conversation {
-            Conversation::WebSocket(websocket) => websocket.reply(reply, context),
+            Conversation::WebSocket(websocket) => websocket.reply(ticket, reply, context),
             Conversation::Commands(commands) => commands.reply(ticket, reply, context),
             Conversation::EchoTcp => Flow::Receive,
             Conversation::Http(http) => {
@@ -170,7 +170,11 @@ impl Connection {
 
     /// Whether the server API may subscribe it to channels: it is told of them.
     pub fn takes_orders(&self) -> bool {
-        matches!(&self.conversation, Conversation::Commands(commands) if commands.is_connected())
+        match &self.conversation {
+            Conversation::WebSocket(websocket) => websocket.is_connected(),
+            Conversation::Commands(commands) => commands.is_connected(),
+            Conversation::Http(_) | Conversation::EchoTcp => false,
+        }
     }
 
     /// Takes the worker's answer to [`Output::Metrics`].
@@ -196,7 +200,7 @@ impl Connection {
             // Whoever closed altogether answers this with a reset, and the next one fails.
             Conversation::Commands(commands) => {
                 if self.has_session {
-                    commands.keep_alive(context.out);
+                    commands.probe(context.out);
                 }
                 context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
             }
@@ -212,29 +216,22 @@ impl Connection {
 
     /// The deadline came. `silence` is the time since bytes came last.
     pub fn expire(&mut self, silence: Duration, context: &mut Context<'_>) {
-        let settings = context.settings;
-        let (interval, timeout) = (settings.keepalive_interval, settings.keepalive_timeout);
-        match &mut self.conversation {
-            Conversation::Http(http) => http.time_out(context),
-            Conversation::WebSocket(websocket) => {
-                if !websocket.awaits_pong() && silence < interval {
-                    context.outputs.push(Output::Deadline(interval - silence));
-                } else if websocket.keep_alive(context.out) {
-                    context.outputs.push(Output::Deadline(timeout));
-                } else {
-                    self.close(CloseReason::KeepaliveTimeout, context);
-                }
+        let alive = match &mut self.conversation {
+            Conversation::Http(http) => {
+                http.time_out(context);
+                Ok(())
             }
+            Conversation::WebSocket(websocket) => websocket.expire(silence, context),
             // A subscriber may listen on without a word to say; for others, everything has been answered by now.
             Conversation::Commands(_) if self.has_ended && !self.has_session => {
                 context.outputs.push(Output::Close(CloseReason::ClientGone));
+                Ok(())
             }
-            Conversation::Commands(commands) if commands.is_connected() => {
-                commands.keep_alive(context.out);
-                context.outputs.push(Output::Deadline(interval));
-            }
-            Conversation::Commands(_) => self.close(CloseReason::HandshakeTimeout, context),
-            Conversation::EchoTcp => {}
+            Conversation::Commands(commands) => commands.expire(context),
+            Conversation::EchoTcp => Ok(()),
+        };
+        if let Err(reason) = alive {
+            self.close(reason, context);
         }
     }
 
@@ -267,7 +264,7 @@ impl Connection {
     /// How publications look to this client; `None` if it cannot receive any.
     pub fn wire_form(&self) -> Option<WireForm> {
         match &self.conversation {
-            Conversation::WebSocket(_) => Some(WireForm::WebSocket),
+            Conversation::WebSocket(websocket) => Some(websocket.wire_form()),
             Conversation::Commands(commands) => Some(commands.wire_form()),
             Conversation::Http(_) | Conversation::EchoTcp => None,
         }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Context;
-use super::tcp::error_for;
+use super::commands::error_for;
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
 use crate::message::{Reply, Request, Ticket};
 use crate::protocol::api_json::{self, ApiMethod, BatchCommand, NodeInfo, ParametersError};
@@ -290,7 +290,7 @@ fn write_result(
             let publications = publications.iter().map(|publication| &**publication);
             api_json::write_history(json, *position, publications, bytes_max);
         }
-        (ApiMethod::Presence, Reply::Presence { clients, client_count }) => {
+        (ApiMethod::Presence, Reply::Presence { clients: Some(clients), client_count }) => {
             api_json::write_presence(json, clients, *client_count);
         }
         (ApiMethod::PresenceStats, Reply::Presence { client_count, .. }) => {

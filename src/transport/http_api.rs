@@ -275,7 +275,12 @@ impl HttpConversation {
         let exchange =
             Exchange { keep_alive: head.keep_alive, is_head: head.method == Method::Head };
         match (self.service, head.path) {
-            (HttpService::Echo, _) => Ok(self.upgrade_to_echo(head, context)),
+            (HttpService::Echo, _) => {
+                Ok(self.upgrade_at_once(WebSocketService::Echo, head, context))
+            }
+            (HttpService::Edge, "/connection/websocket") => {
+                Ok(self.upgrade_at_once(WebSocketService::Commands, head, context))
+            }
             (HttpService::Edge, "/ws") => self.upgrade_to_channels(head, context),
             (HttpService::Edge, "/") if handshake::wants_upgrade(head) => {
                 self.upgrade_to_channels(head, context)

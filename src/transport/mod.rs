@@ -1,8 +1,9 @@
 //! Conversations: the ways a client talks.
 //!
 //! **What it is.** One machine per transport, peers of one shape: the HTTP exchange that most of them begin with
-//! ([`HttpConversation`]), WebSocket ([`WebSocketConversation`]), the command protocol over raw TCP
-//! ([`CommandConversation`]), and the raw echo. [`Prepared`] holds a publication's encodings, one per [`WireForm`].
+//! ([`HttpConversation`]), WebSocket with plain messages or commands ([`WebSocketConversation`]), the command protocol
+//! over raw TCP ([`CommandConversation`]), and the raw echo. [`Prepared`] holds a publication's encodings, one per
+//! [`WireForm`]; [`Answers`] what many are answered.
 //!
 //! **In and out.** In: bytes, to be decoded in place; replies; deadlines. Out: bytes appended to
 //! [`Context::out`], [`Output`]s for the hub and the worker.
@@ -22,13 +23,14 @@ use crate::protocol::http1::HeadLimits;
 use crate::protocol::websocket;
 
 mod api_call;
+mod commands;
 mod http_api;
 mod prepared;
 mod tcp;
 mod websocket_conversation;
 
 pub use http_api::{HttpConversation, HttpFlow, HttpService};
-pub use prepared::{Prepared, encode};
+pub use prepared::{Answers, Prepared, encode};
 pub use tcp::CommandConversation;
 pub use websocket_conversation::{WebSocketConversation, WebSocketService};
 
@@ -44,6 +46,8 @@ pub struct Context<'a> {
     pub outputs: &'a mut Vec<Output>,
     /// The same for all connections.
     pub settings: &'a TransportSettings,
+    /// What others were answered.
+    pub answers: &'a mut Answers,
     /// Whose conversation it is.
     pub client: ClientName,
     /// Whether publications wait in such numbers that no more are taken.
@@ -89,6 +93,8 @@ pub enum WireForm {
     CommandLine,
     /// The same behind its length.
     CommandLengthPrefixed,
+    /// The same, one WebSocket message.
+    CommandMessage,
 }
 
 /// What all conversations of a worker share.

@@ -1,10 +1,15 @@
-//! A WebSocket: plain messages in and out (RFC 6455), published or echoed.
+//! A WebSocket (RFC 6455): plain messages, published or echoed; or commands, of which each text message carries one or
+//! more, a line each.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Context, Flow};
-use crate::message::{Actor, CloseReason, Payload, PayloadKind, Refusal, Reply, Request};
-use crate::protocol::json;
+use super::commands::{CommandFraming, Commands};
+use super::{Context, Flow, Output, WireForm};
+use crate::config::limits::COMMANDS_PER_MESSAGE_MAX;
+use crate::message::{Actor, CloseReason, Payload, PayloadKind, Refusal, Reply, Request, Ticket};
+use crate::protocol::json::{self, NoCommand};
 use crate::protocol::websocket::{
     Fault, Limits, Message, MessageDecoder, OpCode, write_close, write_frame,
 };
@@ -13,9 +18,7 @@ use crate::protocol::websocket::{
 #[derive(Debug)]
 pub struct WebSocketConversation {
     decoder: MessageDecoder,
-    service: WebSocketService,
-    /// A ping was sent and nothing has come since.
-    awaits_pong: bool,
+    kind: Kind,
 }
 
 /// What is done with a client's messages.
@@ -25,17 +28,44 @@ pub enum WebSocketService {
     Publish,
     /// Sent back.
     Echo,
+    /// Done: they are commands.
+    Commands,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Plain {
+        service: PlainService,
+        /// A ping was sent and nothing has come since.
+        awaits_pong: bool,
+    },
+    Commands(Commands),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PlainService {
+    Publish,
+    Echo,
 }
 
 impl WebSocketConversation {
     /// A conversation whose handshake has been answered.
     pub fn new(service: WebSocketService) -> Self {
-        Self { decoder: MessageDecoder::default(), service, awaits_pong: false }
+        let plain = |service| Kind::Plain { service, awaits_pong: false };
+        let kind = match service {
+            WebSocketService::Publish => plain(PlainService::Publish),
+            WebSocketService::Echo => plain(PlainService::Echo),
+            WebSocketService::Commands => Kind::Commands(Commands::default()),
+        };
+        Self { decoder: MessageDecoder::default(), kind }
     }
 
     /// Takes what the peer sent.
     pub fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
-        self.awaits_pong = false;
+        match &mut self.kind {
+            Kind::Plain { awaits_pong, .. } => *awaits_pong = false,
+            Kind::Commands(commands) => commands.hear(),
+        }
         let limits = self.limits(context);
         loop {
             let message = match self.decoder.next(&mut bytes, &limits) {
@@ -47,21 +77,14 @@ impl WebSocketConversation {
                     return context.close(reason_for(fault));
                 }
             };
-            match message {
-                Message::Text(text) => {
-                    take(self.service, OpCode::Text, text, context);
-                    if self.must_hold(context) {
-                        return Flow::Hold(bytes.len());
-                    }
+            let (opcode, payload) = match message {
+                Message::Text(text) => (OpCode::Text, text),
+                Message::Binary(payload) => (OpCode::Binary, payload),
+                Message::Ping(payload) => {
+                    write_frame(context.out, OpCode::Pong, payload);
+                    continue;
                 }
-                Message::Binary(payload) => {
-                    take(self.service, OpCode::Binary, payload, context);
-                    if self.must_hold(context) {
-                        return Flow::Hold(bytes.len());
-                    }
-                }
-                Message::Ping(payload) => write_frame(context.out, OpCode::Pong, payload),
-                Message::Pong(_) => {}
+                Message::Pong(_) => continue,
                 Message::Close { code, .. } => {
                     // RFC 6455 5.5.1: the answer typically echoes the code; without one it has no body.
                     match code {
@@ -70,64 +93,105 @@ impl WebSocketConversation {
                     }
                     return context.close(CloseReason::ClientClosed);
                 }
+            };
+            match take(&mut self.kind, opcode, payload, context) {
+                Ok(true) if context.congested => return Flow::Hold(bytes.len()),
+                Ok(_) => {}
+                Err(NoCommand) => {
+                    self.say_goodbye(CloseReason::ProtocolError, context.out);
+                    return context.close(CloseReason::ProtocolError);
+                }
             }
         }
     }
 
-    /// Takes the hub's answer. Subscriptions were checked with the handshake; what is still refused ends it.
-    pub fn reply(&mut self, reply: &Reply, context: &mut Context<'_>) -> Flow {
-        match reply {
-            Reply::Refused(Refusal::SubscriptionsExhausted) => {
+    /// Takes the hub's answer. A plain socket's subscriptions were checked with the handshake; what is still refused
+    /// ends it.
+    pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> Flow {
+        match (&self.kind, reply) {
+            (Kind::Commands(_), _) => {
+                Commands::reply(ticket, reply, CommandFraming::Message, context);
+                Flow::Receive
+            }
+            (Kind::Plain { .. }, Reply::Refused(Refusal::SubscriptionsExhausted)) => {
                 self.say_goodbye(CloseReason::SubscriptionsExhausted, context.out);
                 context.close(CloseReason::SubscriptionsExhausted)
             }
-            _ => Flow::Receive,
+            (Kind::Plain { .. }, _) => Flow::Receive,
         }
     }
 
-    /// The peer has been silent for the keepalive interval, or for the timeout after a ping: whether it was pinged
-    /// just now (`true`), or is to be given up (`false`).
-    pub fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {
-        if self.awaits_pong {
-            return false;
+    /// The deadline came, and nothing has come for `silence`: pings, or returns why the peer is to be given up.
+    pub fn expire(
+        &mut self,
+        silence: Duration,
+        context: &mut Context<'_>,
+    ) -> Result<(), CloseReason> {
+        let interval = context.settings.keepalive_interval;
+        match &mut self.kind {
+            Kind::Commands(commands) => return commands.expire(CommandFraming::Message, context),
+            Kind::Plain { awaits_pong: true, .. } => return Err(CloseReason::KeepaliveTimeout),
+            Kind::Plain { .. } if silence < interval => {
+                context.outputs.push(Output::Deadline(interval - silence));
+            }
+            Kind::Plain { awaits_pong, .. } => {
+                *awaits_pong = true;
+                write_frame(context.out, OpCode::Ping, b"");
+                context.outputs.push(Output::Deadline(context.settings.keepalive_timeout));
+            }
         }
-        write_frame(out, OpCode::Ping, b"");
-        self.awaits_pong = true;
-        true
-    }
-
-    /// Whether a ping was sent and nothing has come since.
-    pub fn awaits_pong(&self) -> bool {
-        self.awaits_pong
+        Ok(())
     }
 
     /// Says why the server ends it.
     pub fn say_goodbye(&self, reason: CloseReason, out: &mut Vec<u8>) {
-        write_close(out, reason.websocket_code(), reason.label());
+        let code = match self.kind {
+            Kind::Plain { .. } => reason.websocket_code(),
+            Kind::Commands(_) => reason.disconnect_code(),
+        };
+        write_close(out, code, reason.label());
     }
 
-    /// Whether what the client sends is published.
+    /// Whether it speaks the command protocol and has connected.
+    pub fn is_connected(&self) -> bool {
+        matches!(&self.kind, Kind::Commands(commands) if commands.is_connected())
+    }
+
+    /// Whether what the client sends may be published.
     pub fn publishes(&self) -> bool {
-        self.service == WebSocketService::Publish
+        !matches!(self.kind, Kind::Plain { service: PlainService::Echo, .. })
     }
 
-    /// Whether it published while fan-outs are behind.
-    fn must_hold(&self, context: &Context<'_>) -> bool {
-        context.congested && self.publishes()
+    /// How publications look to this client.
+    pub fn wire_form(&self) -> WireForm {
+        match self.kind {
+            Kind::Plain { .. } => WireForm::WebSocket,
+            Kind::Commands(_) => WireForm::CommandMessage,
+        }
     }
 
     fn limits(&self, context: &Context<'_>) -> Limits {
-        match self.service {
-            WebSocketService::Publish => context.settings.messages,
-            WebSocketService::Echo => context.settings.echo_messages,
+        match self.kind {
+            Kind::Plain { service: PlainService::Echo, .. } => context.settings.echo_messages,
+            Kind::Plain { .. } | Kind::Commands(_) => context.settings.messages,
         }
     }
 }
 
-fn take(service: WebSocketService, opcode: OpCode, bytes: &[u8], context: &mut Context<'_>) {
-    match service {
-        WebSocketService::Echo => write_frame(context.out, opcode, bytes),
-        WebSocketService::Publish => {
+/// Does what a message asks; returns whether it published. `Err`: it is not made of commands, and a client that does
+/// not speak the protocol is not heard further.
+fn take(
+    kind: &mut Kind,
+    opcode: OpCode,
+    bytes: &[u8],
+    context: &mut Context<'_>,
+) -> Result<bool, NoCommand> {
+    match kind {
+        Kind::Plain { service: PlainService::Echo, .. } => {
+            write_frame(context.out, opcode, bytes);
+            Ok(false)
+        }
+        Kind::Plain { service: PlainService::Publish, .. } => {
             let kind = match opcode {
                 OpCode::Binary => PayloadKind::Binary,
                 _ => json::kind_of_bytes(bytes),
@@ -139,8 +203,28 @@ fn take(service: WebSocketService, opcode: OpCode, bytes: &[u8], context: &mut C
                 by: Actor::Client,
                 idempotency_key: None,
             });
+            Ok(true)
         }
+        Kind::Commands(_) if opcode == OpCode::Binary => Err(NoCommand),
+        Kind::Commands(commands) => take_commands(commands, bytes, context),
     }
+}
+
+/// Empty lines are passed over.
+fn take_commands(
+    commands: &mut Commands,
+    message: &[u8],
+    context: &mut Context<'_>,
+) -> Result<bool, NoCommand> {
+    let mut has_published = false;
+    let lines = message.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    for (index, command) in lines.enumerate() {
+        if index == COMMANDS_PER_MESSAGE_MAX {
+            return Err(NoCommand);
+        }
+        has_published |= commands.take(command, CommandFraming::Message, context)?;
+    }
+    Ok(has_published)
 }
 
 fn reason_for(fault: Fault) -> CloseReason {

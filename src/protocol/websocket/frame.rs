@@ -155,6 +155,17 @@ pub fn write_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// Appends what `write` appends, as the payload of an unfragmented, unmasked frame.
+pub fn write_frame_of(out: &mut Vec<u8>, opcode: OpCode, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    // The header's size is known now: it is written behind its payload and turned to the front.
+    let payload_len = out.len() - start;
+    append_header(out, opcode, true, payload_len, 0);
+    let header_len = out.len() - start - payload_len;
+    out[start..].rotate_right(header_len);
+}
+
 /// Appends an unfragmented frame masked with `mask`, as a client sends it (RFC 6455 5.3).
 pub fn write_masked_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8], mask: [u8; 4]) {
     out.reserve(HEADER_BYTES_MAX + payload.len());
@@ -210,6 +221,18 @@ const LENGTH_IS_U64: u8 = 127;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_that_is_written_in_place_is_the_frame_of_its_payload() {
+        for payload_len in [0, 1, 125, 126, 127, 65_535, 65_536, 100_000] {
+            let payload: Vec<u8> = (0..payload_len).map(|index: u32| index as u8).collect();
+            let mut expected = b"before".to_vec();
+            let mut out = expected.clone();
+            write_frame(&mut expected, OpCode::Text, &payload);
+            write_frame_of(&mut out, OpCode::Text, |out| out.extend_from_slice(&payload));
+            assert!(out == expected, "{payload_len}");
+        }
+    }
 
     #[test]
     fn each_of_the_256_first_bytes_is_accepted_or_is_its_fault() {

@@ -24,7 +24,8 @@ mod utf8;
 pub use fault::Fault;
 pub use frame::{
     CONTROL_PAYLOAD_BYTES_MAX, HEADER_BYTES_MAX, Header, OpCode, close_code_is_valid,
-    decode_header, header_bytes, write_close, write_frame, write_header, write_masked_frame,
+    decode_header, header_bytes, write_close, write_frame, write_frame_of, write_header,
+    write_masked_frame,
 };
 pub use mask::unmask;
 pub use message::{Limits, Message, MessageDecoder, Role};

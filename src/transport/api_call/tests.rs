@@ -9,7 +9,7 @@ use crate::message::{
     Actor, ChannelName, ClientName, CloseReason, Control, Epoch, Payload, PayloadKind, Position,
     Publication, Refusal, SessionId, WorkerId,
 };
-use crate::transport::{Output, TransportSettings};
+use crate::transport::{Answers, Output, TransportSettings};
 
 /// A call and what it asked.
 struct Asked {
@@ -22,8 +22,10 @@ fn ask(route: ApiRoute, body: &str) -> Asked {
     let settings = TransportSettings::new(&Config::default());
     let (mut out, mut outputs) = (Vec::new(), Vec::new());
     let session = SessionId { index: 0, generation: 0 };
+    let mut answers = Answers::default();
     let mut context = Context {
         out: &mut out,
+        answers: &mut answers,
         outputs: &mut outputs,
         settings: &settings,
         client: ClientName { worker: WorkerId(0), session },
@@ -236,7 +238,7 @@ fn a_batch_answers_for_each_command_in_order() {
                 (ticket.unwrap(), Reply::Published { position: position(1) })
             }
             Request::Presence { ticket, list_max: 0, .. } => {
-                (ticket, Reply::Presence { clients: Vec::new(), client_count: 5 })
+                (ticket, Reply::Presence { clients: None, client_count: 5 })
             }
             Request::HistoryRemove { ticket, .. } => (ticket, Reply::Done),
             Request::Channels { ticket, pattern } => {

@@ -66,11 +66,19 @@ impl HttpConversation {
         close(context)
     }
 
-    pub(super) fn upgrade_to_echo(&mut self, head: &Head<'_>, context: &mut Context<'_>) -> Next {
+    pub(super) fn upgrade_at_once(
+        &mut self,
+        service: WebSocketService,
+        head: &Head<'_>,
+        context: &mut Context<'_>,
+    ) -> Next {
         match handshake::check_upgrade(head) {
             Ok(upgrade) => {
                 accept(upgrade.key, context);
-                let service = WebSocketService::Echo;
+                if service == WebSocketService::Commands {
+                    // The upgrade opens no session yet: that is for the first command to do.
+                    context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
+                }
                 Next::Flow(HttpFlow::Upgrade { service, rest: Vec::new() })
             }
             Err(fault) => self.refuse_upgrade(fault, head, context),

@@ -20,7 +20,7 @@ use crate::hub::{self, FanOutStep, Hub, HubMessage, Visit};
 use crate::message::{CloseReason, SessionId};
 use crate::protocol::api_json::NodeInfo;
 use crate::telemetry::{Counter, Counters, render};
-use crate::transport::{Flow, Output, Prepared};
+use crate::transport::{Answers, Flow, Output, Prepared};
 
 use super::mesh::Mesh;
 use super::sweep::Sweep;
@@ -84,6 +84,7 @@ pub struct Connections {
     outputs: Vec<Output>,
     hub_outputs: VecDeque<hub::Output>,
     prepared: Vec<Prepared>,
+    answers: Answers,
     scratch: Vec<u8>,
     counters: Arc<Counters>,
     all_counters: Arc<[Arc<Counters>]>,
@@ -119,6 +120,7 @@ impl Connections {
             outputs: Vec::new(),
             hub_outputs: VecDeque::new(),
             prepared: Vec::new(),
+            answers: Answers::default(),
             scratch: Vec::new(),
             counters,
             all_counters: parts.counters,

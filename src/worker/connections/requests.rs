@@ -23,6 +23,7 @@ impl Connections {
             out: &mut self.batch.turn,
             outputs: &mut self.outputs,
             settings: &self.settings.transport,
+            answers: &mut self.answers,
             client: ClientName { worker: self.settings.hub.worker, session },
             congested: self.mesh.is_congested(),
         };

@@ -1,0 +1,360 @@
+//! What clients say.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::message::{Epoch, HistoryQuery, Position};
+
+/// What a client says.
+#[derive(Debug)]
+pub struct Command<'a> {
+    /// Comes back in the reply; 0 when absent.
+    pub id: u32,
+    /// What it wants.
+    pub method: Method<'a>,
+}
+
+/// What a client wants. Channel names are as sent: not checked yet. Parameters that are not read here may be anything.
+#[derive(Debug, PartialEq)]
+pub enum Method<'a> {
+    /// Nothing: the answer to a ping.
+    Pong,
+    /// Opens the session.
+    Connect,
+    /// Receive a channel; with a position, what followed it first.
+    Subscribe(Cow<'a, str>, Option<Position>),
+    /// Receive it no more.
+    Unsubscribe(Cow<'a, str>),
+    /// Hand data, any JSON value, to a channel's subscribers.
+    Publish(Cow<'a, str>, &'a [u8]),
+    /// Read what a channel keeps.
+    History(Cow<'a, str>, HistoryQuery),
+    /// Who is subscribed to a channel.
+    Presence(Cow<'a, str>),
+    /// How many are subscribed to a channel.
+    PresenceStats(Cow<'a, str>),
+    /// Asks for nothing but a reply.
+    Ping,
+    /// Hand in a newer token of the connection.
+    Refresh,
+    /// Hand in a newer token of a subscription.
+    SubRefresh,
+    /// A method of the protocol that is not offered.
+    NotAvailable,
+    /// No method of the protocol.
+    Unknown,
+    /// The method's parameters are not what it takes.
+    Malformed,
+}
+
+/// The bytes are not a command: not a JSON object, more than one method, or an `id` that is no number of 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoCommand;
+
+/// A position in no stream: what a client has that names the epoch of another server. What follows it cannot be had.
+const NOWHERE: Position = Position { epoch: Epoch(0), offset: u64::MAX };
+
+/// Decodes one command.
+pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, NoCommand> {
+    let Envelope { id, method } = serde_json::from_slice(bytes).map_err(|_| NoCommand)?;
+    let method = match method {
+        None => Method::Pong,
+        Some((name, parameters)) => {
+            decode_method(&name, parameters.get()).unwrap_or(Method::Malformed)
+        }
+    };
+    Ok(Command { id, method })
+}
+
+fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Method<'a>> {
+    let channel = || serde_json::from_str(parameters).map(|OfChannel { channel }| channel);
+    let of_any = |method| serde_json::from_str(parameters).map(|AnyObject {}| method);
+    match name {
+        "connect" => of_any(Method::Connect),
+        "subscribe" => serde_json::from_str(parameters).map(Subscribe::method),
+        "unsubscribe" => channel().map(Method::Unsubscribe),
+        "publish" => serde_json::from_str(parameters)
+            .map(|Publish { channel, data }| Method::Publish(channel, data.get().as_bytes())),
+        "history" => serde_json::from_str(parameters).map(History::method),
+        "presence" => channel().map(Method::Presence),
+        "presence_stats" => channel().map(Method::PresenceStats),
+        "ping" => of_any(Method::Ping),
+        "refresh" => of_any(Method::Refresh),
+        "sub_refresh" => channel().map(|_| Method::SubRefresh),
+        "rpc" | "send" => Ok(Method::NotAvailable),
+        _ => Ok(Method::Unknown),
+    }
+}
+
+/// The id and the one member that is not the id.
+struct Envelope<'a> {
+    id: u32,
+    method: Option<(Cow<'a, str>, &'a RawValue)>,
+}
+
+#[derive(Deserialize)]
+struct AnyObject {}
+
+#[derive(Deserialize)]
+struct OfChannel<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Publish<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Subscribe<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    recover: Option<bool>,
+    offset: Option<u64>,
+    #[serde(borrow)]
+    epoch: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct History<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    limit: Option<i64>,
+    #[serde(borrow)]
+    since: Option<Since<'a>>,
+    reverse: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Since<'a> {
+    offset: Option<u64>,
+    #[serde(borrow)]
+    epoch: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Subscribe<'a> {
+    fn method(self) -> Method<'a> {
+        let since = match self.recover {
+            Some(true) => Some(position(self.offset, self.epoch)),
+            Some(false) | None => None,
+        };
+        Method::Subscribe(self.channel, since)
+    }
+}
+
+impl<'a> History<'a> {
+    fn method(self) -> Method<'a> {
+        let reverse = self.reverse == Some(true);
+        // The protocol's way to say: from the beginning, whichever that is.
+        let is_start = |since: &Since<'_>| {
+            !reverse
+                && since.offset.unwrap_or(0) == 0
+                && since.epoch.as_ref().is_none_or(|Text(epoch)| epoch.is_empty())
+        };
+        let since = self.since.filter(|since| !is_start(since));
+        let query = HistoryQuery {
+            since: since.map(|Since { offset, epoch }| position(offset, epoch)),
+            limit: limit(self.limit),
+            reverse,
+        };
+        Method::History(self.channel, query)
+    }
+}
+
+/// Negative is no limit; an absent number is 0, as in all of this protocol.
+fn limit(limit: Option<i64>) -> Option<u32> {
+    match limit.unwrap_or(0) {
+        ..0 => None,
+        limit => Some(u32::try_from(limit).unwrap_or(u32::MAX)),
+    }
+}
+
+fn position(offset: Option<u64>, epoch: Option<Text<'_>>) -> Position {
+    let epoch = epoch.and_then(|Text(epoch)| epoch.parse().ok());
+    epoch.map_or(NOWHERE, |epoch| Position { epoch, offset: offset.unwrap_or(0) })
+}
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EnvelopeVisitor)
+    }
+}
+
+struct EnvelopeVisitor;
+
+impl<'de> Visitor<'de> for EnvelopeVisitor {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a command: an object with an id and one method")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut envelope = Envelope { id: 0, method: None };
+        while let Some(Text(key)) = map.next_key()? {
+            if key == "id" {
+                envelope.id = map.next_value()?;
+            } else if envelope.method.is_none() {
+                envelope.method = Some((key, map.next_value()?));
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                return Err(A::Error::custom("a command has one method"));
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn method(text: &str) -> Method<'_> {
+        decode_command(text.as_bytes()).unwrap().method
+    }
+
+    fn at(epoch: u32, offset: u64) -> Option<Position> {
+        Some(Position { epoch: Epoch(epoch), offset })
+    }
+
+    #[test]
+    fn commands_are_told_apart() {
+        assert_eq!(method("{}"), Method::Pong);
+        assert_eq!(method(r#"{"id":1}"#), Method::Pong);
+        assert_eq!(method(r#"{"id":1,"connect":{"token":"x","name":"js"}}"#), Method::Connect);
+        assert_eq!(
+            method(
+                r#"{"id":1,"connect":{"data":[1],"headers":{"a":"b"},"subs":{"c":{"recover":true}}}}"#
+            ),
+            Method::Connect
+        );
+        assert_eq!(
+            method(r#"{"subscribe":{"channel":"a"},"id":7}"#),
+            Method::Subscribe("a".into(), None)
+        );
+        assert_eq!(
+            method(r#"{"id":1,"unsubscribe":{"channel":"\u00e9"}}"#),
+            Method::Unsubscribe("é".into())
+        );
+        assert_eq!(
+            method(r#"{"id":1,"publish":{"channel":"a","data":{"x": [1]}}}"#),
+            Method::Publish("a".into(), br#"{"x": [1]}"#)
+        );
+        assert_eq!(method(r#"{"id":1,"presence":{"channel":"a"}}"#), Method::Presence("a".into()));
+        assert_eq!(
+            method(r#"{"id":1,"presence_stats":{"channel":"a"}}"#),
+            Method::PresenceStats("a".into())
+        );
+        assert_eq!(method(r#"{"id":1,"ping":{}}"#), Method::Ping);
+        assert_eq!(method(r#"{"id":1,"refresh":{"token":"x"}}"#), Method::Refresh);
+        assert_eq!(
+            method(r#"{"id":1,"sub_refresh":{"channel":"a","token":"x"}}"#),
+            Method::SubRefresh
+        );
+        assert_eq!(method(r#"{"id":1,"rpc":{"method":"x"}}"#), Method::NotAvailable);
+        assert_eq!(method(r#"{"send":{"data":1}}"#), Method::NotAvailable);
+        assert_eq!(method(r#"{"id":1,"dance":{}}"#), Method::Unknown);
+        assert_eq!(decode_command(br#"{"id":4294967295}"#).unwrap().id, u32::MAX);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_says_where_it_was() {
+        let since = |rest: &str| {
+            let text = format!(r#"{{"id":1,"subscribe":{{"channel":"a",{rest}}}}}"#);
+            match method(&text) {
+                Method::Subscribe(_, since) => since,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(since(r#""recover":true,"epoch":"000000ff","offset":9"#), at(255, 9));
+        assert_eq!(since(r#""recover":true,"epoch":"000000ff""#), at(255, 0));
+        assert_eq!(since(r#""recover":false,"epoch":"000000ff","offset":9"#), None);
+        assert_eq!(since(r#""recover":null,"epoch":null,"offset":null"#), None);
+        assert_eq!(
+            since(
+                r#""flag":1,"positioned":true,"recoverable":true,"join_leave":true,"token":"t","data":{"a":1}"#
+            ),
+            None
+        );
+        // Another server's, a client's own way to say so, none.
+        for epoch in ["_", "", "xyz", "0000000g", "000000fff"] {
+            let since = since(&format!(r#""recover":true,"epoch":"{epoch}","offset":9"#));
+            assert_eq!(since, Some(NOWHERE), "{epoch}");
+        }
+        assert_eq!(since(r#""recover":true"#), Some(NOWHERE));
+    }
+
+    #[test]
+    fn a_history_is_asked_for_in_parts() {
+        let query = |rest: &str| {
+            let text = format!(r#"{{"id":1,"history":{{"channel":"a"{rest}}}}}"#);
+            match method(&text) {
+                Method::History(_, query) => query,
+                other => panic!("{other:?}"),
+            }
+        };
+        let nothing = HistoryQuery { since: None, limit: Some(0), reverse: false };
+        assert_eq!(query(""), nothing);
+        assert_eq!(query(r#","limit":0"#), nothing);
+        assert_eq!(query(r#","limit":-1"#).limit, None);
+        assert_eq!(query(r#","limit":5000000000"#).limit, Some(u32::MAX));
+        assert_eq!(
+            query(r#","limit":7,"since":{"offset":3,"epoch":"00000001"},"reverse":true"#),
+            HistoryQuery { since: at(1, 3), limit: Some(7), reverse: true }
+        );
+        assert_eq!(query(r#","since":{"offset":0,"epoch":""}"#).since, None);
+        assert_eq!(query(r#","since":{}"#).since, None);
+        assert_eq!(query(r#","since":{},"reverse":true"#).since, Some(NOWHERE));
+        assert_eq!(query(r#","since":{"offset":1,"epoch":""}"#).since, Some(NOWHERE));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_command_is_told_apart() {
+        for text in [
+            "",
+            "[]",
+            "null",
+            "{",
+            r#"{"id":-1}"#,
+            r#"{"id":4294967296}"#,
+            r#"{"id":"1"}"#,
+            r#"{"id":1,"ping":{},"connect":{}}"#,
+            "{}x",
+            "\"\\ud800\"",
+        ] {
+            assert_eq!(decode_command(text.as_bytes()).unwrap_err(), NoCommand, "{text}");
+        }
+        for text in [
+            r#"{"id":1,"subscribe":{}}"#,
+            r#"{"id":1,"subscribe":{"channel":1}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","recover":1}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","offset":-1}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","offset":1.5}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","offset":18446744073709551616}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","epoch":7}}"#,
+            r#"{"id":1,"publish":{"channel":"a"}}"#,
+            r#"{"id":1,"connect":3}"#,
+            r#"{"id":1,"history":{"channel":"a","limit":"1"}}"#,
+            r#"{"id":1,"history":{"channel":"a","since":7}}"#,
+            r#"{"id":1,"presence":{}}"#,
+            r#"{"id":1,"presence_stats":null}"#,
+            r#"{"id":1,"refresh":[7]}"#,
+            r#"{"id":1,"sub_refresh":{}}"#,
+        ] {
+            assert_eq!(method(text), Method::Malformed, "{text}");
+        }
+        assert!(decode_command(&[b'{', 0xff, b'}']).is_err());
+    }
+}

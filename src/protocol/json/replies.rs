@@ -1,0 +1,307 @@
+//! What clients are answered, and the pushes that tell what nobody asked for. A reply has the number of its command;
+//! a command without one is answered without one.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::{CommandError, put, write_json};
+use crate::message::{ChannelName, ClientName, CloseReason, Position};
+
+/// What `connect` is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Connected {
+    /// Its name.
+    pub client: ClientName,
+    /// How often the server pings.
+    pub ping_seconds: u64,
+    /// Whether pings have to be answered.
+    pub wants_pong: bool,
+}
+
+/// What `subscribe` is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscribed {
+    /// The client has everything up to here, and will have what is in the recovery's publications.
+    pub position: Position,
+    /// Whether a position is of use later.
+    pub is_recoverable: bool,
+    /// Whether it asked for what followed a position, and whether that was possible.
+    pub recovered: Option<bool>,
+}
+
+/// Answers with an error; `detail` says more than the code's own message.
+pub fn write_error(out: &mut Vec<u8>, id: u32, error: CommandError, detail: Option<&str>) {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        code: u32,
+        message: Cow<'a, str>,
+    }
+    let message = match detail {
+        None => Cow::Borrowed(error.message()),
+        Some(detail) => Cow::Owned(format!("{}: {detail}", error.message())),
+    };
+    begin(out, id, "error");
+    write_json(out, &Body { code: error.code(), message });
+    out.push(b'}');
+}
+
+/// Answers `connect`.
+pub fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected) {
+    let Connected { client, ping_seconds, wants_pong } = connected;
+    begin(out, id, "connect");
+    put(
+        out,
+        format_args!(
+            "{{\"client\":\"{client}\",\"version\":\"{VERSION}\",\"session\":\"{client}\",\
+             \"ping\":{ping_seconds}"
+        ),
+    );
+    if *wants_pong {
+        out.extend_from_slice(b",\"pong\":true");
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// Answers `refresh`: nothing expires.
+pub fn write_refreshed(out: &mut Vec<u8>, id: u32, client: ClientName) {
+    begin(out, id, "refresh");
+    put(
+        out,
+        format_args!("{{\"client\":\"{client}\",\"version\":\"{VERSION}\",\"expires\":false}}}}"),
+    );
+}
+
+/// Answers `sub_refresh`: nothing expires.
+pub fn write_sub_refreshed(out: &mut Vec<u8>, id: u32) {
+    begin(out, id, "sub_refresh");
+    out.extend_from_slice(b"{\"expires\":false}}");
+}
+
+/// Answers `subscribe`. `publications` appends what was missed, as an array.
+pub fn write_subscribed(
+    out: &mut Vec<u8>,
+    id: u32,
+    subscribed: &Subscribed,
+    publications: impl FnOnce(&mut Vec<u8>),
+) {
+    begin(out, id, "subscribe");
+    write_subscribed_members(out, subscribed);
+    if let Some(recovered) = subscribed.recovered {
+        put(
+            out,
+            format_args!(",\"was_recovering\":true,\"recovered\":{recovered},\"publications\":"),
+        );
+        publications(out);
+    }
+    out.extend_from_slice(b"}}");
+}
+
+fn write_subscribed_members(out: &mut Vec<u8>, subscribed: &Subscribed) {
+    let Position { epoch, offset } = subscribed.position;
+    let is_recoverable = subscribed.is_recoverable;
+    put(
+        out,
+        format_args!(
+            "{{\"recoverable\":{is_recoverable},\"epoch\":\"{epoch}\",\"offset\":{offset},\
+             \"positioned\":true"
+        ),
+    );
+}
+
+/// Answers `history`. `publications` appends them, as an array.
+pub fn write_history(
+    out: &mut Vec<u8>,
+    id: u32,
+    position: Position,
+    publications: impl FnOnce(&mut Vec<u8>),
+) {
+    let Position { epoch, offset } = position;
+    begin(out, id, "history");
+    out.extend_from_slice(b"{\"publications\":");
+    publications(out);
+    put(out, format_args!(",\"epoch\":\"{epoch}\",\"offset\":{offset}}}}}"));
+}
+
+/// Answers `presence`. Clients have no user's name.
+pub fn write_presence(out: &mut Vec<u8>, id: u32, clients: &[ClientName]) {
+    begin(out, id, "presence");
+    out.extend_from_slice(b"{\"presence\":{");
+    for (index, client) in clients.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        put(out, format_args!("{comma}\"{client}\":{{\"client\":\"{client}\",\"user\":\"\"}}"));
+    }
+    out.extend_from_slice(b"}}}");
+}
+
+/// Answers `presence_stats`. Clients without a name are one user.
+pub fn write_presence_stats(out: &mut Vec<u8>, id: u32, client_count: u64) {
+    let user_count = client_count.min(1);
+    begin(out, id, "presence_stats");
+    put(out, format_args!("{{\"num_clients\":{client_count},\"num_users\":{user_count}}}}}"));
+}
+
+/// Answers a method whose result is empty.
+pub fn write_done(out: &mut Vec<u8>, id: u32, method: &str) {
+    begin(out, id, method);
+    out.extend_from_slice(b"{}}");
+}
+
+/// A ping.
+pub fn write_ping(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{}");
+}
+
+/// Tells why the connection is about to end.
+pub fn write_disconnect(out: &mut Vec<u8>, reason: CloseReason) {
+    put(
+        out,
+        format_args!(
+            "{{\"push\":{{\"disconnect\":{{\"code\":{},\"reason\":\"{}\"}}}}}}",
+            reason.disconnect_code(),
+            reason.label()
+        ),
+    );
+}
+
+/// Tells of a subscription that the client did not ask for.
+pub fn write_subscribe_push(out: &mut Vec<u8>, channel: &ChannelName, subscribed: &Subscribed) {
+    begin_push(out, channel, "subscribe");
+    write_subscribed_members(out, subscribed);
+    out.extend_from_slice(b"}}}");
+}
+
+/// Tells of the end of a subscription that the client did not ask for; it is not to subscribe again.
+pub fn write_unsubscribe_push(out: &mut Vec<u8>, channel: &ChannelName) {
+    begin_push(out, channel, "unsubscribe");
+    out.extend_from_slice(b"{\"code\":2000,\"reason\":\"server unsubscribe\"}}}");
+}
+
+/// The front of a reply, up to the value of its method's member.
+fn begin(out: &mut Vec<u8>, id: u32, method: &str) {
+    match id {
+        0 => put(out, format_args!("{{\"{method}\":")),
+        id => put(out, format_args!("{{\"id\":{id},\"{method}\":")),
+    }
+}
+
+fn begin_push(out: &mut Vec<u8>, channel: &ChannelName, kind: &str) {
+    out.extend_from_slice(b"{\"push\":{\"channel\":");
+    write_json(out, channel.as_str());
+    put(out, format_args!(",\"{kind}\":"));
+}
+
+const VERSION: &str = concat!("fantail ", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::message::{Epoch, SessionId, WorkerId};
+
+    const CLIENT: ClientName =
+        ClientName { worker: WorkerId(0), session: SessionId { index: 1, generation: 2 } };
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> Value {
+        let mut out = Vec::new();
+        write(&mut out);
+        serde_json::from_slice(&out).expect("a reply is JSON")
+    }
+
+    fn subscribed(recovered: Option<bool>) -> Subscribed {
+        let position = Position { epoch: Epoch(255), offset: 9 };
+        Subscribed { position, is_recoverable: true, recovered }
+    }
+
+    #[test]
+    fn connect_is_answered_with_a_name_and_what_pings_are_like() {
+        let mut connected = Connected { client: CLIENT, ping_seconds: 25, wants_pong: true };
+        let reply = written(|out| write_connected(out, 1, &connected));
+        let version = reply["connect"]["version"].clone();
+        assert!(version.as_str().is_some_and(|text| text.starts_with("fantail ")));
+        let body = json!({"client": "0-1-2", "session": "0-1-2", "version": version, "ping": 25, "pong": true});
+        assert_eq!(reply, json!({"id": 1, "connect": body}));
+        connected.wants_pong = false;
+        let reply = written(|out| write_connected(out, 0, &connected));
+        assert_eq!(reply["connect"].get("pong"), None);
+        assert_eq!(reply.get("id"), None);
+        let reply = written(|out| write_refreshed(out, 3, CLIENT));
+        let body = json!({"client": "0-1-2", "version": version, "expires": false});
+        assert_eq!(reply, json!({"id": 3, "refresh": body}));
+    }
+
+    #[test]
+    fn a_subscription_says_whether_something_was_missed() {
+        let reply = written(|out| {
+            write_subscribed(out, 2, &subscribed(None), |_| panic!("nothing was asked for"));
+        });
+        let body =
+            json!({"recoverable": true, "epoch": "000000ff", "offset": 9, "positioned": true});
+        assert_eq!(reply, json!({"id": 2, "subscribe": body}));
+        for recovered in [true, false] {
+            let reply = written(|out| {
+                write_subscribed(out, 2, &subscribed(Some(recovered)), |out| {
+                    out.extend_from_slice(b"[1]");
+                });
+            });
+            assert_eq!(reply["subscribe"]["was_recovering"], true);
+            assert_eq!(reply["subscribe"]["recovered"], recovered);
+            assert_eq!(reply["subscribe"]["publications"], json!([1]));
+        }
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_a_push() {
+        let channel = ChannelName::new("a\"b").unwrap();
+        let push = written(|out| write_subscribe_push(out, &channel, &subscribed(None)));
+        let body =
+            json!({"recoverable": true, "epoch": "000000ff", "offset": 9, "positioned": true});
+        assert_eq!(push, json!({"push": {"channel": "a\"b", "subscribe": body}}));
+        let push = written(|out| write_unsubscribe_push(out, &channel));
+        let body = json!({"code": 2000, "reason": "server unsubscribe"});
+        assert_eq!(push, json!({"push": {"channel": "a\"b", "unsubscribe": body}}));
+        let push = written(|out| write_disconnect(out, CloseReason::Shutdown));
+        let body = json!({"code": 3001, "reason": "shutdown"});
+        assert_eq!(push, json!({"push": {"disconnect": body}}));
+    }
+
+    #[test]
+    fn presence_names_clients_or_counts_them() {
+        let presence = |clients: &[ClientName]| written(|out| write_presence(out, 5, clients));
+        assert_eq!(presence(&[]), json!({"id": 5, "presence": {"presence": {}}}));
+        let other = ClientName { worker: WorkerId(1), ..CLIENT };
+        let clients = json!({
+            "0-1-2": {"client": "0-1-2", "user": ""},
+            "1-1-2": {"client": "1-1-2", "user": ""},
+        });
+        assert_eq!(presence(&[CLIENT, other]), json!({"id": 5, "presence": {"presence": clients}}));
+        for (client_count, user_count) in [(0, 0), (1, 1), (7, 1)] {
+            let stats = written(|out| write_presence_stats(out, 5, client_count));
+            let body = json!({"num_clients": client_count, "num_users": user_count});
+            assert_eq!(stats, json!({"id": 5, "presence_stats": body}));
+        }
+    }
+
+    #[test]
+    fn other_replies_have_their_id_and_their_method() {
+        let position = Position { epoch: Epoch(1), offset: 3 };
+        let reply = written(|out| {
+            write_history(out, 4, position, |out| out.extend_from_slice(b"[{\"data\":1}]"));
+        });
+        let body = json!({"publications": [{"data": 1}], "epoch": "00000001", "offset": 3});
+        assert_eq!(reply, json!({"id": 4, "history": body}));
+        let reply = written(|out| write_done(out, 3, "unsubscribe"));
+        assert_eq!(reply, json!({"id": 3, "unsubscribe": {}}));
+        let reply = written(|out| write_sub_refreshed(out, 3));
+        assert_eq!(reply, json!({"id": 3, "sub_refresh": {"expires": false}}));
+        assert_eq!(written(write_ping), json!({}));
+        let reply =
+            written(|out| write_error(out, 0, CommandError::BadRequest, Some("connect \"first\"")));
+        let body = json!({"code": 107, "message": "bad request: connect \"first\""});
+        assert_eq!(reply, json!({"error": body}));
+        let reply = written(|out| write_error(out, 4, CommandError::LimitExceeded, None));
+        let body = json!({"code": 106, "message": "limit exceeded"});
+        assert_eq!(reply, json!({"id": 4, "error": body}));
+    }
+}

@@ -1,0 +1,334 @@
+//! The command protocol (Centrifuge v2, JSON), whatever carries its commands: TCP or WebSocket.
+//!
+//! A client may send commands before `connect` is answered, in any order behind it. Whatever is wrong with a command
+//! is answered with the protocol's own error, and the session goes on. A command without an `id` gets no reply but
+//! an error; if it subscribes or unsubscribes, a push tells of it, as of what the server API does.
+
+use bytes::Bytes;
+
+use super::prepared::Answers;
+use super::{Context, Output};
+use crate::config::limits::PRESENCE_LIST_MAX;
+use crate::message::{
+    Actor, ChannelName, CloseReason, Payload, PayloadKind, Position, Publications, Recovery,
+    Refusal, Reply, Request, Ticket,
+};
+use crate::protocol::json::{
+    self, Command, CommandError, Connected, Method, NoCommand, Subscribed,
+};
+use crate::protocol::length_prefix::write_length_prefixed;
+use crate::protocol::line::write_line;
+use crate::protocol::websocket::{OpCode, write_frame_of};
+
+/// How a client's replies and pushes are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CommandFraming {
+    /// One a line.
+    Line,
+    /// Each behind its length.
+    LengthPrefix,
+    /// Each in a text message of a WebSocket.
+    Message,
+}
+
+/// Where a client of the command protocol is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Commands {
+    is_connected: bool,
+    ping: Ping,
+}
+
+/// Where pings are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ping {
+    /// The next one is sent at the deadline.
+    #[default]
+    Due,
+    /// Nothing has come since the last one.
+    Sent,
+    /// Something has.
+    Answered,
+}
+
+/// Appends what `write` appends, delimited.
+pub(super) fn write_framed(
+    framing: CommandFraming,
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
+    match framing {
+        CommandFraming::Line => write_line(out, write),
+        CommandFraming::LengthPrefix => write_length_prefixed(out, write),
+        CommandFraming::Message => write_frame_of(out, OpCode::Text, write),
+    }
+}
+
+impl Commands {
+    /// Whether the client has connected.
+    pub fn is_connected(self) -> bool {
+        self.is_connected
+    }
+
+    /// Bytes came: the client lives.
+    pub fn hear(&mut self) {
+        if self.ping == Ping::Sent {
+            self.ping = Ping::Answered;
+        }
+    }
+
+    /// Does what a command asks; returns whether it published.
+    pub fn take(
+        &mut self,
+        command: &[u8],
+        framing: CommandFraming,
+        context: &mut Context<'_>,
+    ) -> Result<bool, NoCommand> {
+        let bad = CommandError::BadRequest;
+        let Command { id, method } = json::decode_command(command)?;
+        let ticket = Ticket(id);
+        let by = Actor::Client;
+        let client = context.client;
+        let mut said = Said { framing, context };
+        match method {
+            Method::Pong => {}
+            Method::Malformed => said.refuse(id, bad, Some("wrong parameters")),
+            Method::Unknown => said.refuse(id, CommandError::MethodNotFound, None),
+            Method::Connect if self.is_connected => said.refuse(id, bad, Some("already connected")),
+            Method::Connect => {
+                self.is_connected = true;
+                said.connect(id);
+            }
+            Method::Ping => said.done(id, "ping"),
+            _ if !self.is_connected => said.refuse(id, bad, Some("connect first")),
+            Method::NotAvailable => said.refuse(id, CommandError::NotAvailable, None),
+            Method::Refresh => said.write(|out| json::write_refreshed(out, id, client)),
+            Method::SubRefresh => said.write(|out| json::write_sub_refreshed(out, id)),
+            Method::Subscribe(name, since) => {
+                said.request(id, &name, |channel| Request::Subscribe { ticket, channel, since });
+            }
+            Method::Unsubscribe(name) => {
+                said.request(id, &name, |channel| Request::Unsubscribe { ticket, channel });
+            }
+            Method::History(name, query) => {
+                said.request(id, &name, |channel| Request::History { ticket, channel, query, by });
+            }
+            Method::Presence(name) => {
+                let list_max = PRESENCE_LIST_MAX;
+                said.request(id, &name, |channel| Request::Presence {
+                    ticket,
+                    channel,
+                    list_max,
+                    by,
+                });
+            }
+            Method::PresenceStats(name) => {
+                let list_max = 0;
+                said.request(id, &name, |channel| Request::Presence {
+                    ticket,
+                    channel,
+                    list_max,
+                    by,
+                });
+            }
+            Method::Publish(name, data) => {
+                said.publish(ticket, &name, data);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tells the client that one of its commands is none.
+    pub fn refuse_no_command(framing: CommandFraming, context: &mut Context<'_>) {
+        let detail = Some("a command is one JSON object");
+        Said { framing, context }.refuse(0, CommandError::BadRequest, detail);
+    }
+
+    /// Tells the client that one of its commands is too long.
+    pub fn refuse_long(framing: CommandFraming, context: &mut Context<'_>) {
+        let bytes_max = context.settings.command_bytes_max;
+        let detail = format!("a command has at most {bytes_max} bytes");
+        Said { framing, context }.refuse(0, CommandError::LimitExceeded, Some(&detail));
+    }
+
+    /// Takes the hub's answer to a command, or with ticket 0, what the server API did.
+    pub fn reply(
+        ticket: Ticket,
+        reply: &Reply,
+        framing: CommandFraming,
+        context: &mut Context<'_>,
+    ) {
+        let Ticket(id) = ticket;
+        let mut said = Said { framing, context };
+        match reply {
+            Reply::Refused(refusal) => {
+                let (error, detail) = error_for(*refusal);
+                said.refuse(id, error, detail);
+            }
+            Reply::Subscribed { channel, position, recoverable, recovery } => {
+                let subscribed = Subscribed {
+                    position: recovered_from(*position, recovery.as_ref()),
+                    is_recoverable: *recoverable,
+                    recovered: recovery.as_ref().map(|recovery| recovery.is_complete),
+                };
+                said.subscribed(id, channel, &subscribed, recovery.as_ref());
+            }
+            Reply::Unsubscribed { channel } if id == 0 => {
+                said.write(|out| json::write_unsubscribe_push(out, channel));
+            }
+            Reply::Unsubscribed { .. } => said.done(id, "unsubscribe"),
+            Reply::Published { .. } => said.done(id, "publish"),
+            Reply::History { position, publications } => {
+                said.write_with_answers(|out, answers| {
+                    json::write_history(out, id, *position, |out| {
+                        answers.write(out, publications);
+                    });
+                });
+            }
+            Reply::Presence { clients: Some(clients), .. } => {
+                said.write(|out| json::write_presence(out, id, clients));
+            }
+            Reply::Presence { clients: None, client_count } => {
+                said.write(|out| json::write_presence_stats(out, id, *client_count));
+            }
+            // To what only the server API asks.
+            Reply::Channels { .. } | Reply::Done => {}
+        }
+    }
+
+    /// The deadline came: pings, or returns why the client is to be given up. A pong is due within the keepalive
+    /// timeout, or before the next ping where that is earlier.
+    pub fn expire(
+        &mut self,
+        framing: CommandFraming,
+        context: &mut Context<'_>,
+    ) -> Result<(), CloseReason> {
+        if !self.is_connected {
+            return Err(CloseReason::HandshakeTimeout);
+        }
+        let interval = context.settings.keepalive_interval;
+        let patience = context.settings.keepalive_timeout.min(interval);
+        match (self.ping, framing) {
+            (Ping::Sent, CommandFraming::Message) => return Err(CloseReason::KeepaliveTimeout),
+            (Ping::Answered, CommandFraming::Message) if patience < interval => {
+                self.ping = Ping::Due;
+                context.outputs.push(Output::Deadline(interval - patience));
+            }
+            (_, CommandFraming::Message) => {
+                self.ping = Ping::Sent;
+                write_framed(framing, context.out, json::write_ping);
+                context.outputs.push(Output::Deadline(patience));
+            }
+            // TCP's own keepalive finds dead peers, and a person at `nc` need not answer.
+            (_, CommandFraming::Line | CommandFraming::LengthPrefix) => {
+                write_framed(framing, context.out, json::write_ping);
+                context.outputs.push(Output::Deadline(interval));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is said in answer to a command.
+struct Said<'a, 'c> {
+    framing: CommandFraming,
+    context: &'a mut Context<'c>,
+}
+
+impl Said<'_, '_> {
+    fn connect(&mut self, id: u32) {
+        let interval = self.context.settings.keepalive_interval;
+        let connected = Connected {
+            client: self.context.client,
+            ping_seconds: interval.as_secs().max(1),
+            wants_pong: self.framing == CommandFraming::Message,
+        };
+        self.write(|out| json::write_connected(out, id, &connected));
+        self.context.outputs.push(Output::Deadline(interval));
+    }
+
+    fn publish(&mut self, ticket: Ticket, name: &str, data: &[u8]) {
+        let bytes = Bytes::copy_from_slice(data);
+        self.request(ticket.0, name, |channel| Request::Publish {
+            ticket: Some(ticket),
+            channel: Some(channel),
+            payload: Payload::new(PayloadKind::Json, bytes),
+            by: Actor::Client,
+            idempotency_key: None,
+        });
+    }
+
+    fn request(&mut self, id: u32, name: &str, request: impl FnOnce(ChannelName) -> Request) {
+        match ChannelName::new(name) {
+            Ok(channel) => self.context.request(request(channel)),
+            Err(error) => self.refuse(id, CommandError::BadRequest, Some(&error.to_string())),
+        }
+    }
+
+    fn subscribed(
+        &mut self,
+        id: u32,
+        channel: &ChannelName,
+        subscribed: &Subscribed,
+        recovery: Option<&Recovery>,
+    ) {
+        let none = Publications::default();
+        let publications = recovery.map_or(&none, |recovery| &recovery.publications);
+        if id != 0 {
+            self.write_with_answers(|out, answers| {
+                json::write_subscribed(out, id, subscribed, |out| answers.write(out, publications));
+            });
+            return;
+        }
+        self.write(|out| json::write_subscribe_push(out, channel, subscribed));
+        // The push has no place for what was missed.
+        for publication in publications.iter() {
+            self.write(|out| json::write_publication(out, publication));
+        }
+    }
+
+    fn done(&mut self, id: u32, method: &str) {
+        if id != 0 {
+            self.write(|out| json::write_done(out, id, method));
+        }
+    }
+
+    fn refuse(&mut self, id: u32, error: CommandError, detail: Option<&str>) {
+        self.context.log_refusal(error.message(), "a command is refused");
+        self.write(|out| json::write_error(out, id, error, detail));
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write_framed(self.framing, self.context.out, write);
+    }
+
+    fn write_with_answers(&mut self, write: impl FnOnce(&mut Vec<u8>, &mut Answers)) {
+        let Context { out, answers, .. } = &mut *self.context;
+        write_framed(self.framing, out, |out| write(out, answers));
+    }
+}
+
+/// Where the client stands before it has taken what it missed: whoever stops halfway through comes back from where it
+/// stopped.
+fn recovered_from(position: Position, recovery: Option<&Recovery>) -> Position {
+    let first = recovery.and_then(|recovery| recovery.publications.first());
+    first.map_or(position, |first| Position {
+        offset: first.position.offset.saturating_sub(1),
+        ..position
+    })
+}
+
+/// A refusal in the words of the command protocol, which the server API shares.
+pub(super) fn error_for(refusal: Refusal) -> (CommandError, Option<&'static str>) {
+    match refusal {
+        Refusal::AlreadySubscribed => (CommandError::AlreadySubscribed, None),
+        Refusal::NotSubscribed => (CommandError::BadRequest, Some("not subscribed")),
+        Refusal::SubscriptionsExhausted => (CommandError::LimitExceeded, None),
+        Refusal::NamespaceUnknown => (CommandError::UnknownChannel, None),
+        Refusal::PermissionDenied => (CommandError::PermissionDenied, None),
+        Refusal::NotAvailable => (CommandError::NotAvailable, None),
+        Refusal::PositionUnrecoverable => (CommandError::UnrecoverablePosition, None),
+        Refusal::Overloaded => (CommandError::TooManyRequests, Some("memory is nearly used up")),
+        Refusal::Withdrawn => (CommandError::BadRequest, Some("unsubscribed meanwhile")),
+    }
+}
