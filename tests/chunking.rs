@@ -7,11 +7,17 @@
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use fantail::config::{Config, Framing};
+use fantail::message::{ClientName, SessionId, WorkerId};
 use fantail::protocol::http1::{BodyDecoder, BodyPart, HeadLimits, parse_head};
 use fantail::protocol::length_prefix::LengthPrefixDecoder;
 use fantail::protocol::line::LineDecoder;
 use fantail::protocol::websocket::{
     Fault, Limits, MessageDecoder, OpCode, Role, Utf8Check, write_close, write_frame, write_header,
+};
+use fantail::transport::{
+    Answers, CommandConversation, Context, Flow, TransportSettings, WebSocketConversation,
+    WebSocketService,
 };
 
 /// What a codec said, in order; the last may be a fault.
@@ -96,6 +102,54 @@ fn length_prefixed_frames_do_not_depend_on_the_cuts() {
     let corpus: Vec<Vec<u8>> = streams.map(<[u8]>::to_vec).into();
     check_every_cut(&corpus, decode_length_prefixed);
     check_mutations(&corpus, 20_000, decode_length_prefixed);
+}
+
+#[test]
+fn commands_do_not_depend_on_the_cuts() {
+    let lines: Vec<Vec<u8>> =
+        command_corpus().into_iter().map(|lines| lines.join("\n").into()).collect();
+    let over_lines = |pieces: &[&[u8]]| {
+        let mut conversation = CommandConversation::new(Framing::Line);
+        converse(pieces, |bytes, context| conversation.receive(bytes, context))
+    };
+    check_every_cut(&lines, over_lines);
+    check_mutations(&lines, 20_000, over_lines);
+    let prefixed = |line: &&str| {
+        let len = u32::try_from(line.len()).expect("a line is short");
+        [&len.to_be_bytes(), line.as_bytes()].concat()
+    };
+    let frames: Vec<Vec<u8>> =
+        command_corpus().iter().map(|lines| lines.iter().flat_map(prefixed).collect()).collect();
+    let over_frames = |pieces: &[&[u8]]| {
+        let mut conversation = CommandConversation::new(Framing::LengthPrefix);
+        converse(pieces, |bytes, context| conversation.receive(bytes, context))
+    };
+    check_every_cut(&frames, over_frames);
+    check_mutations(&frames, 20_000, over_frames);
+}
+
+#[test]
+fn commands_in_messages_do_not_depend_on_the_cuts() {
+    let mut corpus: Vec<Vec<u8>> = Vec::new();
+    for lines in command_corpus() {
+        let each = lines.iter().flat_map(|line| masked(OpCode::Text, true, line.as_bytes()));
+        corpus.push(each.chain(masked(OpCode::Close, true, b"\x03\xE8")).collect());
+        let joined = lines.join("\n");
+        let (front, back) = joined.as_bytes().split_at(joined.len() / 2);
+        let parts = [
+            masked(OpCode::Text, false, front),
+            masked(OpCode::Ping, true, b"there?"),
+            masked(OpCode::Continuation, true, back),
+        ];
+        corpus.push(parts.concat());
+        corpus.push([parts.concat(), masked(OpCode::Binary, true, b"{}")].concat());
+    }
+    let decode = |pieces: &[&[u8]]| {
+        let mut conversation = WebSocketConversation::new(WebSocketService::Commands);
+        converse(pieces, |bytes, context| conversation.receive(bytes, context))
+    };
+    check_every_cut(&corpus, decode);
+    check_mutations(&corpus, 25_000, decode);
 }
 
 #[test]
@@ -262,6 +316,54 @@ fn decode_length_prefixed(pieces: &[&[u8]]) -> Said {
             }
         }
     }
+    said
+}
+
+/// Sessions, each a command a line; the last has some that are none.
+fn command_corpus() -> Vec<Vec<&'static str>> {
+    let session = vec![
+        r#"{"id":1,"connect":{"token":"t","data":{"a":[1]},"name":"js"}}"#,
+        r#"{"id":2,"subscribe":{"channel":"é","recover":true,"epoch":"000000ff","offset":7,"flag":1}}"#,
+        "",
+        r#"{"id":3,"publish":{"channel":"a","data":{"x":"\ud83d\ude00"}}}"#,
+        r#"{"id":4,"history":{"channel":"a","limit":3,"since":{"offset":1,"epoch":"00000001"}}}"#,
+        "{}",
+        r#"{"id":5,"presence_stats":{"channel":"a"}}"#,
+        r#"{"id":6,"rpc":{}}"#,
+    ];
+    let mut broken = vec![r#"{"id":1,"subscribe":{"channel":"early"}}"#];
+    broken.extend(&session[..2]);
+    broken.extend([r#"{"id":7,"presence":{"channel":7}}"#, r#"{"id":8,"dance":{}}"#, "[1]", "{}"]);
+    vec![session, broken]
+}
+
+/// What a conversation answers, asks for, and ends with.
+fn converse(
+    pieces: &[&[u8]],
+    mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -> Flow,
+) -> Said {
+    let config = Config { message_bytes_max: 2 * u64::from(MESSAGE_BYTES_MAX), ..Config::default() };
+    let settings = TransportSettings::new(&config);
+    let (mut out, mut outputs, mut answers) = (Vec::new(), Vec::new(), Answers::default());
+    let session = SessionId { index: 1, generation: 2 };
+    let mut said = Said::new();
+    for piece in pieces {
+        let mut context = Context {
+            out: &mut out,
+            outputs: &mut outputs,
+            settings: &settings,
+            answers: &mut answers,
+            client: ClientName { worker: WorkerId(0), session },
+            congested: false,
+        };
+        let flow = receive(&mut piece.to_vec(), &mut context);
+        if flow != Flow::Receive {
+            said.push(format!("{flow:?}"));
+            break;
+        }
+    }
+    said.push(String::from_utf8_lossy(&out).into_owned());
+    said.extend(outputs.iter().map(|output| format!("{output:?}")));
     said
 }
 
