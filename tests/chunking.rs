@@ -342,7 +342,8 @@ fn converse(
     pieces: &[&[u8]],
     mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -> Flow,
 ) -> Said {
-    let config = Config { message_bytes_max: 2 * u64::from(MESSAGE_BYTES_MAX), ..Config::default() };
+    let config =
+        Config { message_bytes_max: 2 * u64::from(MESSAGE_BYTES_MAX), ..Config::default() };
     let settings = TransportSettings::new(&config);
     let (mut out, mut outputs, mut answers) = (Vec::new(), Vec::new(), Answers::default());
     let session = SessionId { index: 1, generation: 2 };

@@ -249,7 +249,10 @@ impl Connection {
     /// out meanwhile whether the peer still takes anything.
     pub fn is_busy(&self) -> bool {
         let waits = !self.queue.is_empty() || self.pauses != 0;
-        waits && matches!(self.conversation, Conversation::WebSocket(_))
+        match &self.conversation {
+            Conversation::WebSocket(websocket) => waits && !websocket.owes_ping(),
+            Conversation::Http(_) | Conversation::Commands(_) | Conversation::EchoTcp => false,
+        }
     }
 
     /// Whether it may publish without waiting for an answer.

@@ -76,6 +76,11 @@ impl Commands {
         }
     }
 
+    /// Whether a ping was sent and nothing has come since.
+    pub fn awaits_pong(self) -> bool {
+        self.ping == Ping::Sent
+    }
+
     /// Does what a command asks; returns whether it published.
     pub fn take(
         &mut self,

@@ -143,6 +143,15 @@ impl WebSocketConversation {
         Ok(())
     }
 
+    /// Whether its deadline is not that of a pong but must be kept: clients of the command protocol count on pings,
+    /// however much they say and hear.
+    pub fn owes_ping(&self) -> bool {
+        match &self.kind {
+            Kind::Plain { .. } => false,
+            Kind::Commands(commands) => !commands.awaits_pong(),
+        }
+    }
+
     /// Says why the server ends it.
     pub fn say_goodbye(&self, reason: CloseReason, out: &mut Vec<u8>) {
         let code = match self.kind {

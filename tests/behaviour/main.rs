@@ -6,6 +6,7 @@
 //! | `api` | the server API: each method, each error, the key |
 //! | `websocket` | plain WebSockets: chat, frames in every shape, each fault |
 //! | `tcp` | the command protocol, one JSON object a line |
+//! | `commands` | the command protocol over WebSocket; history, presence and recovery with it |
 //! | `echo` | the echo services, and many clients at once |
 //! | `limits` | deadlines, slow consumers, too many of something |
 //! | `hostile` | clients that do what they must not, in random orders |
@@ -17,6 +18,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod commands;
 mod echo;
 mod fan_out;
 mod hostile;

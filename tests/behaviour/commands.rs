@@ -1,0 +1,315 @@
+//! The command protocol over `/connection/websocket`: commands in text messages, a line each.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use fantail::config::limits::COMMANDS_PER_MESSAGE_MAX;
+use fantail::message::CloseReason;
+
+use crate::support::{Client, Received, TestServer, WebSocket, on_both_drivers, wait_until};
+
+/// A client of the command protocol over a WebSocket.
+struct Commander {
+    socket: WebSocket,
+    /// Pushes that came before a reply.
+    pushes: VecDeque<Value>,
+}
+
+impl Commander {
+    #[track_caller]
+    fn open(server: &TestServer) -> Self {
+        let socket = WebSocket::connect(server.edge(), "/connection/websocket");
+        Self { socket, pushes: VecDeque::new() }
+    }
+
+    #[track_caller]
+    fn connected(server: &TestServer) -> Self {
+        let mut client = Self::open(server);
+        let reply = client.ask(&json!({"id": 1, "connect": {}}));
+        assert_eq!(reply["connect"]["pong"], true, "{reply}");
+        client
+    }
+
+    #[track_caller]
+    fn subscribed(server: &TestServer, channel: &str) -> Self {
+        let mut client = Self::connected(server);
+        let reply = client.ask(&json!({"id": 2, "subscribe": {"channel": channel}}));
+        assert_eq!(reply["subscribe"]["positioned"], true, "{reply}");
+        client
+    }
+
+    #[track_caller]
+    fn send(&mut self, command: &Value) {
+        self.socket.send_text(&command.to_string());
+    }
+
+    /// The next object that comes, whatever it is.
+    #[track_caller]
+    fn read(&mut self) -> Value {
+        let text = self.socket.read_text();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+    }
+
+    /// The reply with the command's id; pushes before it are kept.
+    #[track_caller]
+    fn ask(&mut self, command: &Value) -> Value {
+        self.send(command);
+        loop {
+            let object = self.read();
+            if object.get("push").is_none() {
+                assert_eq!(object["id"], command["id"], "{object}");
+                return object;
+            }
+            self.pushes.push_back(object);
+        }
+    }
+
+    #[track_caller]
+    fn push(&mut self) -> Value {
+        self.pushes.pop_front().unwrap_or_else(|| self.read())
+    }
+
+    #[track_caller]
+    fn expect_error(&mut self, command: &Value, code: u32) {
+        let reply = self.ask(command);
+        assert_eq!(reply["error"]["code"], code, "{command} got {reply}");
+        assert!(reply["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+}
+
+fn subscribe(channel: &str) -> Value {
+    json!({"id": 5, "subscribe": {"channel": channel}})
+}
+
+on_both_drivers! {
+    fn a_session_over_a_websocket(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Commander::open(&server);
+        let hello = client.ask(&json!({"id": 1, "connect": {"token": "", "data": {"a": 1}, "name": "js"}}));
+        let hello = &hello["connect"];
+        assert!(hello["client"].as_str().is_some_and(|name| !name.is_empty()), "{hello}");
+        assert!(hello["version"].as_str().is_some_and(|version| version.starts_with("fantail")));
+        assert_eq!((&hello["ping"], &hello["pong"]), (&json!(25), &json!(true)));
+        assert!(hello["session"].is_string(), "{hello}");
+        for channel in ["a", "b", "c", "é"] {
+            let reply = client.ask(&json!({"id": 7, "subscribe": {"channel": channel, "flag": 1, "join_leave": false}}));
+            assert_eq!(reply["subscribe"]["offset"], 0, "{reply}");
+            assert!(reply["subscribe"]["epoch"].as_str().is_some_and(|epoch| epoch.len() == 8));
+            assert_eq!(reply["subscribe"].get("was_recovering"), None);
+            assert_eq!(client.ask(&json!({"id": 8, "publish": {"channel": channel, "data": [1, "x"]}})), json!({"id": 8, "publish": {}}));
+            assert_eq!(client.push(), json!({"push": {"channel": channel, "pub": {"data": [1, "x"], "offset": 1}}}));
+            assert_eq!(client.ask(&json!({"id": 9, "unsubscribe": {"channel": channel}})), json!({"id": 9, "unsubscribe": {}}));
+        }
+        assert_eq!(client.ask(&json!({"id": 10, "refresh": {"token": "t"}}))["refresh"]["expires"], false);
+        assert_eq!(client.ask(&json!({"id": 11, "sub_refresh": {"channel": "a", "token": "t"}})), json!({"id": 11, "sub_refresh": {"expires": false}}));
+        assert_eq!(client.ask(&json!({"id": 12, "ping": {}})), json!({"id": 12, "ping": {}}));
+        client.socket.send_close(1000);
+        assert_eq!(client.socket.read(), Received::Close(Some(1000), String::new()));
+        wait_until("the server has noted it", || server.closed(CloseReason::ClientClosed) == 1);
+    }
+
+    fn a_message_carries_many_commands_and_may_come_in_pieces(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Commander::open(&server);
+        // Before the answer to connect, in one frame; an empty line and blanks are nothing.
+        let mut commands = vec![json!({"id": 1, "connect": {}}).to_string(), String::new(), " \r".to_owned()];
+        for id in 2..1000 {
+            commands.push(json!({"id": id, "subscribe": {"channel": format!("c{}", id % 64)}}).to_string());
+        }
+        client.socket.send_text(&commands.join("\n"));
+        let mut answered: Vec<u64> = (1..1000).map(|_| client.read()["id"].as_u64().unwrap()).collect();
+        answered.sort_unstable();
+        assert_eq!(answered, (1..1000).collect::<Vec<_>>());
+        // Fragmented, and byte by byte.
+        use fantail::protocol::websocket::OpCode;
+        client.socket.send_frame(false, OpCode::Text, b"{\"id\":1000,\"pi");
+        client.socket.send_frame(false, OpCode::Continuation, b"ng\":{}}\n{\"id\":");
+        client.socket.send_frame(true, OpCode::Continuation, b"1001,\"ping\":{}}\n");
+        assert_eq!(client.read()["id"], 1000);
+        assert_eq!(client.read()["id"], 1001);
+        let frame = crate::support::masked(true, OpCode::Text, b"{\"id\":1002,\"ping\":{}}");
+        client.socket.client.send_bytewise(&frame);
+        assert_eq!(client.read()["id"], 1002);
+    }
+
+    fn commands_behind_the_handshake_are_taken(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut socket = WebSocket::over(Client::connect(server.edge()));
+        let mut bytes = WebSocket::request("/connection/websocket").into_bytes();
+        let commands = b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}";
+        bytes.extend(crate::support::masked(true, fantail::protocol::websocket::OpCode::Text, commands));
+        socket.client.send(bytes);
+        socket.read_upgrade();
+        assert!(socket.read_text().contains("\"connect\""));
+        assert!(socket.read_text().contains("\"subscribe\""));
+    }
+
+    fn clients_of_all_kinds_hear_each_other(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut commander = Commander::subscribed(&server, "a");
+        let mut plain = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let mut line = Client::connect(server.commands());
+        line.command(&json!({"id": 1, "connect": {}}));
+        line.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
+        let mut http = Client::connect(server.edge());
+        let large = "x".repeat(100_000);
+        let middle = "y".repeat(1000);
+        for (offset, payload) in (1..).zip(["\"one\"", "two", &middle, &large]) {
+            http.publish("a", payload);
+            let data = serde_json::from_str(payload).unwrap_or_else(|_| json!(payload));
+            let push = json!({"push": {"channel": "a", "pub": {"data": data, "offset": offset}}});
+            assert_eq!(commander.push(), push);
+            assert_eq!(line.read_json(), push);
+            plain.expect_text(payload);
+        }
+        commander.send(&json!({"id": 3, "publish": {"channel": "a", "data": {"from": "commander"}}}));
+        plain.expect_text("{\"from\":\"commander\"}");
+        assert_eq!(line.read_json()["push"]["pub"]["offset"], 5);
+    }
+
+    fn what_is_wrong_with_a_command_is_answered_and_the_session_goes_on(driver) {
+        let server = TestServer::start_with(driver, 2, |config| config.subscriptions_max = 2);
+        let mut client = Commander::open(&server);
+        client.expect_error(&subscribe("early"), 107);
+        client.ask(&json!({"id": 1, "connect": {}}));
+        for (command, code) in [
+            (json!({"id": 5, "connect": {}}), 107),
+            (json!({"id": 5, "dance": {}}), 104),
+            (json!({"id": 5, "rpc": {"method": "x"}}), 108),
+            (json!({"id": 5, "send": {"data": 1}}), 108),
+            (json!({"id": 5, "subscribe": {}}), 107),
+            (json!({"id": 5, "subscribe": {"channel": 1}}), 107),
+            (json!({"id": 5, "subscribe": {"channel": "a", "recover": "yes"}}), 107),
+            (json!({"id": 5, "subscribe": {"channel": "a", "recover": true, "offset": -1}}), 107),
+            (json!({"id": 5, "subscribe": {"channel": ""}}), 107),
+            (json!({"id": 5, "subscribe": {"channel": "x".repeat(256)}}), 107),
+            (json!({"id": 5, "publish": {"channel": "a"}}), 107),
+            (json!({"id": 5, "unsubscribe": {"channel": "never"}}), 107),
+            (json!({"id": 5, "history": {"channel": "a", "limit": "all"}}), 107),
+            (json!({"id": 5, "history": {"channel": ""}}), 107),
+            (json!({"id": 5, "presence": 7}), 107),
+            (json!({"id": 5, "presence_stats": {"channel": "x".repeat(256)}}), 107),
+        ] {
+            client.expect_error(&command, code);
+        }
+        for channel in ["a", "b"] {
+            assert!(client.ask(&subscribe(channel)).get("subscribe").is_some());
+        }
+        client.expect_error(&subscribe("a"), 105);
+        client.expect_error(&subscribe("c"), 106);
+        assert_eq!(client.ask(&json!({"id": 6, "ping": {}}))["id"], 6);
+    }
+
+    fn what_is_no_command_ends_with_3501(driver) {
+        let server = TestServer::start(driver, 1);
+        let too_many = "{}\n".repeat(COMMANDS_PER_MESSAGE_MAX + 1);
+        let cases = ["hello", "[]", "null", "{", "{\"id\":-1}", "{\"id\":1,\"ping\":{},\"connect\":{}}", "{}\nx", &too_many];
+        for text in cases {
+            let mut client = Commander::connected(&server);
+            client.socket.send_text(text);
+            client.socket.expect_close(3501);
+        }
+        let mut client = Commander::connected(&server);
+        client.socket.send_binary(b"{\"id\":1,\"ping\":{}}");
+        client.socket.expect_close(3501);
+        assert_eq!(server.closed(CloseReason::ProtocolError), cases.len() as u64 + 1);
+        // As many as there may be are taken; what came before one that is none is done.
+        let mut client = Commander::connected(&server);
+        client.socket.send_text(&too_many[3..]);
+        client.socket.send_text("{\"id\":7,\"ping\":{}}\nno\n{\"id\":8,\"ping\":{}}");
+        assert_eq!(client.read(), json!({"id": 7, "ping": {}}));
+        client.socket.expect_close(3501);
+    }
+
+    fn a_client_that_never_connects_is_stale(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.handshake_timeout = Duration::from_millis(300);
+        });
+        let began = Instant::now();
+        let mut silent = Commander::open(&server);
+        let mut busy = Commander::open(&server);
+        busy.expect_error(&subscribe("a"), 107);
+        silent.socket.expect_close(3502);
+        busy.socket.expect_close(3502);
+        assert!(began.elapsed() >= Duration::from_millis(300));
+        assert_eq!(server.closed(CloseReason::HandshakeTimeout), 2);
+    }
+
+    fn pings_come_whatever_the_client_says_and_want_a_pong(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.keepalive_interval = Duration::from_millis(400);
+            config.keepalive_timeout = Duration::from_millis(200);
+        });
+        let began = Instant::now();
+        let mut client = Commander::connected(&server);
+        for ping in 1..=3 {
+            // Commands meanwhile do not put a ping off: clients count on it.
+            let mut objects = 0;
+            loop {
+                client.send(&json!({"id": 3, "ping": {}}));
+                let object = client.read();
+                if object == json!({}) {
+                    break;
+                }
+                objects += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(objects > 0 && began.elapsed() >= Duration::from_millis(350) * ping);
+            client.socket.send_text("{}");
+        }
+        // From here on, nothing is said.
+        loop {
+            match client.socket.read() {
+                Received::Text(_) => {}
+                Received::Close(code, reason) => {
+                    assert_eq!((code, reason.as_str()), (Some(3012), "no pong"));
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        wait_until("it is counted", || server.closed(CloseReason::KeepaliveTimeout) == 1);
+    }
+
+    fn a_server_that_stops_says_3001(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut clients: Vec<_> = (0..4).map(|_| Commander::subscribed(&server, "a")).collect();
+        server.stop();
+        for client in &mut clients {
+            client.socket.expect_close(3001);
+        }
+    }
+
+    fn a_client_that_does_not_read_is_slow(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.send_queue_bytes_max = 64 * 1024);
+        let mut slow = Commander::subscribed(&server, "a");
+        let mut http = Client::connect(server.edge());
+        let payload = "x".repeat(200_000);
+        let until = Instant::now() + Duration::from_secs(20);
+        while server.closed(CloseReason::SlowConsumer) == 0 {
+            assert!(Instant::now() < until, "it is not closed");
+            http.publish("a", &payload);
+        }
+        loop {
+            match slow.socket.read() {
+                Received::Text(_) => {}
+                other => break assert_eq!(other, Received::Close(Some(3008), "slow consumer".to_owned())),
+            }
+        }
+    }
+
+    fn the_route_wants_an_upgrade(driver) {
+        let server = TestServer::start(driver, 1);
+        let response = Client::connect(server.edge()).get("/connection/websocket");
+        assert_eq!(response.status, 426, "{response:?}");
+        let mut http = Client::connect(server.edge());
+        http.send("POST /connection/websocket HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(http.read_response().status, 405);
+        // A query is nothing to refuse: clients add what they like.
+        let mut socket = WebSocket::connect(server.edge(), "/connection/websocket?format=json&channel=");
+        socket.send_text("{\"id\":1,\"connect\":{}}");
+        assert!(socket.read_text().contains("\"client\""));
+    }
+}
