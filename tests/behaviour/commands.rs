@@ -312,4 +312,119 @@ on_both_drivers! {
         socket.send_text("{\"id\":1,\"connect\":{}}");
         assert!(socket.read_text().contains("\"client\""));
     }
+
+    fn a_history_is_read_in_every_way(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Commander::connected(&server);
+        let mut http = Client::connect(server.edge());
+        for channel in ["a", "b", "c", "d"] {
+            for n in 1..=5 {
+                http.publish(channel, n.to_string());
+            }
+            let read = |client: &mut Commander, rest: Value| {
+                let mut parameters = json!({"channel": channel});
+                parameters.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+                let reply = client.ask(&json!({"id": 9, "history": parameters}));
+                let history = reply["history"].clone();
+                assert_eq!(history["offset"], 5, "{reply}");
+                let offsets: Vec<u64> = history["publications"].as_array().unwrap().iter()
+                    .map(|publication| { assert_eq!(publication["data"], publication["offset"]); publication["offset"].as_u64().unwrap() })
+                    .collect();
+                (offsets, history["epoch"].as_str().unwrap().to_owned())
+            };
+            let (none, epoch) = read(&mut client, json!({}));
+            assert!(none.is_empty());
+            assert_eq!(read(&mut client, json!({"limit": -1})).0, [1, 2, 3, 4, 5]);
+            assert_eq!(read(&mut client, json!({"limit": 2})).0, [1, 2]);
+            assert_eq!(read(&mut client, json!({"limit": 2, "reverse": true})).0, [5, 4]);
+            let since = json!({"offset": 3, "epoch": epoch});
+            assert_eq!(read(&mut client, json!({"limit": -1, "since": since})).0, [4, 5]);
+            assert_eq!(read(&mut client, json!({"limit": -1, "since": since, "reverse": true})).0, [2, 1]);
+            for since in [json!({"offset": 3, "epoch": "no"}), json!({"offset": 3, "epoch": "00000000"})] {
+                client.expect_error(&json!({"id": 9, "history": {"channel": channel, "limit": 1, "since": since}}), 112);
+            }
+        }
+    }
+
+    fn who_is_there_is_named_and_counted(driver) {
+        let server = TestServer::start(driver, 2);
+        let stats = |client: &mut Commander, channel: &str| {
+            client.ask(&json!({"id": 9, "presence_stats": {"channel": channel}}))["presence_stats"].clone()
+        };
+        let mut stranger = Commander::connected(&server);
+        assert_eq!(stats(&mut stranger, "a"), json!({"num_clients": 0, "num_users": 0}));
+        assert_eq!(stranger.ask(&json!({"id": 9, "presence": {"channel": "a"}})), json!({"id": 9, "presence": {"presence": {}}}));
+        let mut clients: Vec<_> = (0..8).map(|_| Commander::subscribed(&server, "a")).collect();
+        assert_eq!(stats(&mut stranger, "a"), json!({"num_clients": 8, "num_users": 1}));
+        let reply = clients[0].ask(&json!({"id": 9, "presence": {"channel": "a"}}));
+        let present = reply["presence"]["presence"].as_object().unwrap();
+        assert_eq!(present.len(), 8, "{reply}");
+        assert!(present.iter().all(|(name, info)| *info == json!({"client": name, "user": ""})), "{reply}");
+        drop(clients);
+        wait_until("they are gone", || server.sum(|counters| &counters.subscriptions) == 0);
+        assert_eq!(stats(&mut stranger, "a"), json!({"num_clients": 0, "num_users": 0}));
+    }
+
+    fn who_comes_back_misses_nothing(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut http = Client::connect(server.edge());
+        for channel in ["a", "b", "c", "d"] {
+            let recover = |offset: u64, epoch: &str| json!({"id": 5, "subscribe": {"channel": channel, "recover": true, "offset": offset, "epoch": epoch}});
+            let mut first = Commander::connected(&server);
+            let reply = first.ask(&subscribe(channel))["subscribe"].clone();
+            assert_eq!((&reply["recoverable"], &reply["offset"]), (&json!(true), &json!(0)), "{reply}");
+            let epoch = reply["epoch"].as_str().unwrap().to_owned();
+            drop(first);
+            for n in 1..=300 {
+                http.publish(channel, n.to_string());
+            }
+            // Twice, for what was kept is answered like what was not.
+            for _ in 0..2 {
+                let mut client = Commander::connected(&server);
+                let reply = client.ask(&recover(100, &epoch))["subscribe"].clone();
+                assert_eq!((&reply["recovered"], &reply["was_recovering"]), (&json!(true), &json!(true)));
+                assert_eq!(reply["offset"], 100, "where it was");
+                let expected: Vec<Value> = (101..=300).map(|n| json!({"data": n, "offset": n})).collect();
+                assert_eq!(reply["publications"], json!(expected));
+            }
+            let mut client = Commander::connected(&server);
+            let reply = client.ask(&recover(300, &epoch))["subscribe"].clone();
+            assert_eq!((&reply["recovered"], &reply["offset"], &reply["publications"]), (&json!(true), &json!(300), &json!([])));
+            http.publish(channel, "301");
+            assert_eq!(client.push()["push"]["pub"], json!({"data": 301, "offset": 301}));
+            // Another life, the future, and no position at all: all begin anew, at the position they are told.
+            for (offset, epoch) in [(100, "00000000"), (100, "_"), (302, epoch.as_str()), (u64::MAX, epoch.as_str()), (0, "")] {
+                let mut client = Commander::connected(&server);
+                let reply = client.ask(&recover(offset, epoch))["subscribe"].clone();
+                assert_eq!((&reply["recovered"], &reply["was_recovering"]), (&json!(false), &json!(true)), "{offset} {epoch}");
+                assert_eq!((&reply["offset"], &reply["publications"]), (&json!(301), &json!([])));
+            }
+        }
+    }
+
+    fn what_was_trimmed_cannot_be_recovered(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Commander::connected(&server);
+        let reply = client.ask(&subscribe("a"))["subscribe"].clone();
+        client.ask(&json!({"id": 6, "unsubscribe": {"channel": "a"}}));
+        let mut http = Client::connect(server.edge());
+        for n in 1..=1002 {
+            http.publish("a", n.to_string());
+        }
+        for (offset, recovered, count) in [(1, false, 0), (2, true, 1000)] {
+            let reply = client.ask(&json!({"id": 5, "subscribe": {"channel": "a", "recover": true, "offset": offset, "epoch": reply["epoch"]}}));
+            let reply = &reply["subscribe"];
+            assert_eq!((&reply["recovered"], reply["publications"].as_array().unwrap().len()), (&json!(recovered), count), "{offset}");
+            client.ask(&json!({"id": 6, "unsubscribe": {"channel": "a"}}));
+        }
+    }
+
+    fn a_namespace_that_is_unknown_is_refused(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Commander::connected(&server);
+        for method in ["subscribe", "publish", "history", "presence", "presence_stats"] {
+            client.expect_error(&json!({"id": 9, method: {"channel": "nowhere:a", "data": 1}}), 102);
+        }
+        assert_eq!(client.ask(&json!({"id": 6, "ping": {}}))["id"], 6);
+    }
 }

@@ -17,6 +17,12 @@ prepare() {
     node)
       install_node || return
       command=(node "$work/node/node_ws.mjs") ;;
+    python_centrifuge)
+      install_python || return
+      command=("$work/python/bin/python" "$here/python_centrifuge.py") ;;
+    centrifuge_js)
+      install_node || return
+      command=(node "$work/node/centrifuge_js.mjs") ;;
     browser)
       install_node && have chromium chromium || return
       command=(node "$work/node/browser.mjs") ;;

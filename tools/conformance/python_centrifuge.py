@@ -1,0 +1,191 @@
+"""centrifuge-python: subscribes, publishes, asks, is cut off, comes back and has missed nothing."""
+
+import asyncio
+import urllib.request
+
+from centrifuge import (
+    CentrifugeError,
+    Client,
+    PublicationContext,
+    StreamPosition,
+    SubscribedContext,
+    SubscriptionEventHandler,
+)
+
+from checks import Checks, address
+
+checks = Checks("python_centrifuge")
+HOST, PORT = address("FANTAIL_HTTP")
+
+
+class Gatherer(SubscriptionEventHandler):
+    """Keeps what a subscription gets."""
+
+    def __init__(self):
+        self.got = []
+        self.contexts = []
+
+    async def on_publication(self, ctx: PublicationContext) -> None:
+        self.got.append(ctx.pub.data)
+
+    async def on_subscribed(self, ctx: SubscribedContext) -> None:
+        self.contexts.append(ctx)
+
+
+class Proxy:
+    """What stands between a client and the server, and can be cut."""
+
+    def __init__(self):
+        self.writers = set()
+        self.is_down = False
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self.cut()
+        self.server.close()
+
+    def cut(self):
+        self.is_down = True
+        for writer in list(self.writers):
+            writer.transport.abort()
+
+    def mend(self):
+        self.is_down = False
+
+    async def accept(self, reader, writer):
+        if self.is_down:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(HOST, PORT)
+        self.writers |= {writer, far_writer}
+        await asyncio.gather(self.carry(reader, far_writer), self.carry(far_reader, writer))
+
+    async def carry(self, reader, writer):
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        writer.close()
+        self.writers.discard(writer)
+
+
+async def publish(channel, *bodies):
+    def post():
+        for body in bodies:
+            request = urllib.request.Request(f"http://{HOST}:{PORT}/publish?channel={channel}", data=body, method="POST")
+            with urllib.request.urlopen(request, timeout=10) as response:
+                assert response.status == 200
+
+    await asyncio.to_thread(post)
+
+
+async def until(what, holds):
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.02)
+    raise TimeoutError(what)
+
+
+async def connected(port=PORT):
+    client = Client(f"ws://{HOST}:{port}/connection/websocket", min_reconnect_delay=0.05, max_reconnect_delay=0.2)
+    await client.connect()
+    await client.ready()
+    return client
+
+
+async def subscribed(client, channel):
+    subscription = client.new_subscription(channel, events=Gatherer())
+    await subscription.subscribe()
+    await subscription.ready()
+    return subscription, subscription.events
+
+
+async def code_of(awaitable):
+    try:
+        await awaitable
+    except CentrifugeError as error:
+        return getattr(error, "code", error)
+    return None
+
+
+async def chat():
+    anna, ben = await connected(), await connected()
+    hers, heard = await subscribed(anna, "py-chat")
+    his, also_heard = await subscribed(ben, "py-chat")
+    await his.publish({"text": "hello"})
+    await anna.publish("py-chat", "é\n")
+    await publish("py-chat", b"plain text")
+    await until("both hear all", lambda: len(heard.got) == len(also_heard.got) == 3)
+    checks.equal("in order", heard.got, [{"text": "hello"}, "é\n", "plain text"])
+    presence = await hers.presence()
+    checks.equal("both are present", len(presence.clients), 2)
+    stats = await hers.presence_stats()
+    checks.equal("they are counted", (stats.num_clients, stats.num_users), (2, 1))
+    stats = await anna.presence_stats("py-nobody")
+    checks.equal("nobody is elsewhere", (stats.num_clients, stats.num_users), (0, 0))
+    checks.equal("nobody is named elsewhere", (await anna.presence("py-nobody")).clients, {})
+    history = await hers.history(limit=-1)
+    checks.equal("history", [pub.offset for pub in history.publications], [1, 2, 3])
+    since = StreamPosition(offset=1, epoch=history.epoch)
+    rest = await anna.history("py-chat", limit=1, since=since)
+    checks.equal("since", [pub.data for pub in rest.publications], ["é\n"])
+    back = await anna.history("py-chat", limit=2, reverse=True)
+    checks.equal("reverse", [pub.offset for pub in back.publications], [3, 2])
+    start = await anna.history("py-chat", limit=1, since=StreamPosition(offset=0, epoch=""))
+    checks.equal("from the beginning", [pub.offset for pub in start.publications], [1])
+    nowhere = StreamPosition(offset=1, epoch="none")
+    checks.equal("a position that is none", await code_of(anna.history("py-chat", limit=1, since=nowhere)), 112)
+    checks.equal("rpc is not available", await code_of(anna.rpc("method", {})), 108)
+    await his.unsubscribe()
+    await publish("py-chat", b'"after"')
+    await until("who stayed hears on", lambda: len(heard.got) == 4)
+    checks.equal("who left does not", len(also_heard.got), 3)
+    await anna.disconnect()
+    await ben.disconnect()
+
+
+async def cut_off():
+    async with Proxy() as proxy:
+        client = await connected(proxy.port)
+        _, heard = await subscribed(client, "py-cut")
+        expected = []
+
+        async def miss(count, expected_recovery):
+            before = len(heard.contexts)
+            proxy.cut()
+            missed = [len(expected) + number for number in range(count)]
+            await publish("py-cut", *(b"%d" % number for number in missed))
+            proxy.mend()
+            await until("it is back", lambda: len(heard.contexts) > before)
+            context = heard.contexts[-1]
+            checks.equal("recovered", (context.was_recovering, context.recovered), (True, expected_recovery))
+            if expected_recovery:
+                expected.extend(missed)
+            await publish("py-cut", b'"live"')
+            expected.append("live")
+            await until("it hears on", lambda: heard.got[-1:] == ["live"] and len(heard.got) >= len(expected))
+
+        await publish("py-cut", b"-1")
+        expected.append(-1)
+        await until("it hears", lambda: heard.got == expected)
+        for count in (50, 1, 500):
+            await miss(count, True)
+        await miss(1100, False)
+        checks.equal("nothing is lost, doubled or out of order", heard.got, expected)
+        await client.disconnect()
+
+
+def run(check):
+    checks.run(check.__name__, lambda: asyncio.run(asyncio.wait_for(check(), 60)))
+
+
+for check in (chat, cut_off):
+    run(check)
+checks.finish()
