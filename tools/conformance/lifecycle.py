@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from checks import Checks, RawWebSocket, Reader, address, connect, frame, read_to_end
-from own_server import OwnServer, free_port
+from own_server import OwnServer, free_port, server_environment
 
 checks = Checks("lifecycle")
 SERVER = os.environ["FANTAIL_SERVER"]
@@ -15,7 +15,9 @@ ENDS_WITHIN_SECONDS = 15
 
 
 def run(*arguments):
-    result = subprocess.run([SERVER, *arguments], capture_output=True, text=True, timeout=20)
+    result = subprocess.run(
+        [SERVER, *arguments], capture_output=True, text=True, timeout=20, env=server_environment()
+    )
     return result.returncode, result.stderr + result.stdout
 
 

@@ -11,6 +11,11 @@ def free_port():
         return sock.getsockname()[1]
 
 
+def server_environment():
+    """Without the cases' addresses: their names are no settings of the server's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("FANTAIL_")}
+
+
 class OwnServer:
     """Runs while the `with` block does; FANTAIL_HTTP, FANTAIL_TCP and FANTAIL_ECHO then name its addresses."""
 
@@ -29,7 +34,7 @@ class OwnServer:
     def __enter__(self):
         os.environ.update(self.addresses)
         with open(self.log_path, "w") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=server_environment())
         host, port = self.addresses["FANTAIL_HTTP"].split(":")
         for _ in range(100):
             try:

@@ -62,7 +62,9 @@ class Proxy:
             return
         far_reader, far_writer = await asyncio.open_connection(HOST, PORT)
         self.writers |= {writer, far_writer}
-        await asyncio.gather(self.carry(reader, far_writer), self.carry(far_reader, writer))
+        # A task of its own: the stream's callback trips over one that is cancelled at the end.
+        asyncio.ensure_future(self.carry(far_reader, writer))
+        await self.carry(reader, far_writer)
 
     async def carry(self, reader, writer):
         try:
