@@ -198,7 +198,10 @@ impl Homes {
             self.keep(key, now_ms);
         }
         let HomeChannel { position, history, namespace, .. } = self.channels[key as usize];
-        if query.since.is_some_and(|since| since.epoch != position.epoch) {
+        let is_foreign = query.since.is_some_and(|since| since.epoch != position.epoch);
+        // Backwards, a position only says where to begin.
+        let is_future = query.since.is_some_and(|since| since.offset > position.offset);
+        if is_foreign || (is_future && !query.reverse) {
             return Reply::Refused(Refusal::PositionUnrecoverable);
         }
         let options = self.namespaces.options(namespace);

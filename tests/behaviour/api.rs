@@ -469,7 +469,7 @@ on_both_drivers! {
             }
             assert_eq!(client.call("disconnect", &orders), json!({"result": {}}));
             let rest = String::from_utf8(subscriber.read_to_end()).unwrap();
-            let expected = if code == Some(3400) { "3004" } else { "3503" };
+            let expected = if code == Some(3400) { "3011" } else { "3503" };
             assert!(rest.contains("disconnect") && rest.contains(expected), "{rest}");
             // Who is not there any more needs nothing done.
             for method in ["subscribe", "unsubscribe", "disconnect"] {
