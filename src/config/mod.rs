@@ -32,6 +32,7 @@ pub use log_levels::{LogLevel, LogLevels, ROOMS};
 pub use namespaces::{ChannelOptions, Delivery, NamespaceId, Namespaces};
 pub use setting::{Kind, Setting};
 pub use settings::{SETTINGS, markdown};
+pub use units::parse_seconds;
 
 /// Everything that can be chosen.
 #[derive(Clone, Debug)]
