@@ -10,7 +10,9 @@
 //! `soak` counts what got lost.
 
 mod bare;
-mod histogram;
+#[cfg_attr(not(test), expect(dead_code, reason = "some of it is for c1m only"))]
+#[path = "../instrument/mod.rs"]
+mod instrument;
 mod load;
 mod peers;
 mod process;

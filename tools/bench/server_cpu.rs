@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::system::cpu_clock_nanoseconds;
+use crate::instrument::cpu_clock_nanoseconds;
 
 /// Reads one server's clocks.
 pub struct ServerCpu {

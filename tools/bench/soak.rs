@@ -17,7 +17,7 @@ use crate::load::fanout::Load;
 use crate::load::streams::{Faults, Stream};
 use crate::load::{Connector, FrameReader};
 use crate::process::{Server, free_address, sibling};
-use crate::system::{raise_descriptor_limit, unshare_descriptors};
+use fantail::driver::{make_private, raise_limit};
 
 /// Count what is lost, duplicated and reordered while clients come and go.
 #[derive(Args)]
@@ -52,7 +52,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
-    raise_descriptor_limit()?;
+    raise_limit()?;
     let (address, _server) = match arguments.address {
         Some(address) => (address, None),
         None => {
@@ -128,7 +128,7 @@ struct Visitor {
 
 /// Sends clients in groups; each stays `STAY`, and its stream must have no hole between its ends.
 fn visit(mut connector: Connector, rate: u32, over: &AtomicBool) -> io::Result<Visitors> {
-    unshare_descriptors()?;
+    make_private()?;
     let mut visitors = Visitors { count: 0, deliveries: 0, faults: Faults::default() };
     if rate == 0 {
         return Ok(visitors);

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::system::raise_descriptor_limit;
+use fantail::driver::raise_limit;
 
 /// Serve as a bare loop: the yardstick.
 #[derive(Args)]
@@ -54,7 +54,7 @@ pub enum Mode {
 }
 
 pub fn serve(arguments: &Arguments) -> io::Result<ExitCode> {
-    raise_descriptor_limit()?;
+    raise_limit()?;
     let listener = listen(arguments.listen)?;
     match arguments.driver {
         DriverKind::IoUring => uring::serve(&listener, arguments.mode)?,

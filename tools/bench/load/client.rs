@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::system::bind_address_no_port;
+use crate::instrument::bind_address_no_port;
 
 /// Opens connections to one place.
 pub struct Connector {

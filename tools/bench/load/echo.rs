@@ -14,8 +14,8 @@ use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
 use super::{Connector, FrameReader, Phase, Target, Window, add_cost, frame, wait};
-use crate::histogram::Histogram;
-use crate::system::unshare_descriptors;
+use crate::instrument::Histogram;
+use fantail::driver::make_private;
 
 /// Frames that come back.
 #[derive(Args)]
@@ -214,7 +214,7 @@ impl IdleCrowd {
             let (leave_sender, leave_receiver) = mpsc::channel::<()>();
             let (opened_sender, opened_receiver) = mpsc::channel();
             let thread = move |mut connector: Connector| {
-                let opened = unshare_descriptors().and_then(|()| connector.open(part));
+                let opened = make_private().and_then(|()| connector.open(part));
                 let (opened, crowd) = match opened {
                     Ok(crowd) => (Ok(connector), crowd),
                     Err(error) => (Err(error), Vec::new()),

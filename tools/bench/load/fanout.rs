@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::probe::{Probe, ProbeKind};
 use super::streams::{Arrival, Faults, Stream, payload};
 use super::{Connector, FrameReader, Phase, Target, Window, add_cost, frame, wait};
-use crate::histogram::Histogram;
+use crate::instrument::Histogram;
 
 /// One publisher, many subscribers, every stream checked.
 #[derive(Args)]

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Connector, Target};
-use crate::process::{Resident, kernel_slab_bytes};
+use crate::instrument::{Resident, kernel_slab_bytes};
 
 /// Connections that stay and say nothing.
 #[derive(Args)]

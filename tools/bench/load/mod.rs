@@ -23,7 +23,9 @@ use mio::{Events, Poll};
 pub use client::{Connector, FrameReader, frame};
 
 use crate::server_cpu::{Reading, ServerCpu, Spent};
-use crate::system::{pin_to_core, raise_descriptor_limit};
+use fantail::driver::raise_limit;
+
+use crate::system::pin_to_core;
 
 /// Put load on a server and print one JSON object.
 #[derive(Args)]
@@ -70,7 +72,7 @@ pub struct Target {
 }
 
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
-    raise_descriptor_limit()?;
+    raise_limit()?;
     let target = match &arguments.kind {
         Kind::Echo(echo) => &echo.target,
         Kind::Fanout(fanout) => &fanout.target,

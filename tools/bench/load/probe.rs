@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use super::{Connector, FrameReader, frame};
-use crate::histogram::Histogram;
-use crate::system::preempt_others;
+use crate::instrument::Histogram;
+use crate::instrument::preempt_others;
 
 /// A thread that asks, waits for the answer, and asks again.
 pub struct Probe {

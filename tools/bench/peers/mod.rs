@@ -20,7 +20,7 @@ use self::cases::{Case, Mode};
 use self::report::{Outcome, Report};
 use crate::process::{Server, free_address, sibling};
 use crate::run::turn::Stage;
-use crate::system::raise_descriptor_limit;
+use fantail::driver::raise_limit;
 
 /// Compare fantail with other servers, in alternating turns.
 #[derive(Args)]
@@ -135,7 +135,7 @@ fn gather(files: &[PathBuf]) -> io::Result<Report> {
 }
 
 fn measure(arguments: &Arguments) -> io::Result<Report> {
-    raise_descriptor_limit()?;
+    raise_limit()?;
     let stage = Stage {
         fantail: arguments.server.clone().map_or_else(|| sibling("fantail"), Ok)?,
         bench: std::env::current_exe()?,

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::process::sibling;
-use crate::system::raise_descriptor_limit;
+use fantail::driver::raise_limit;
 
 /// Compare fantail with the bare loop, in alternating turns.
 #[derive(Args)]
@@ -83,7 +83,7 @@ impl DriverChoice {
 }
 
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
-    raise_descriptor_limit()?;
+    raise_limit()?;
     let wanted = |name| arguments.cases.iter().any(|&case| case == name || case == CaseName::All);
     let stage = turn::Stage {
         fantail: arguments.server.clone().map_or_else(|| sibling("fantail"), Ok)?,

@@ -1,0 +1,143 @@
+//! What cannot work ends in bounded time, with the cause, the counts so far and an exit code that is not 0.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+
+use crate::support::{Client, EPOLL, TestServer, wait_until};
+use crate::{c1m, finish, piped, start};
+
+fn nobody() -> SocketAddr {
+    // The port was free a moment ago.
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn nobody_listens() {
+    for mode in ["idle", "echo", "fanout", "slow", "storm"] {
+        let run = c1m(mode, nobody(), &["-n", "50"]);
+        run.expect_failure("connection refused");
+        assert_eq!(run.report["mode"], mode);
+        assert!(run.number("/connections/failed_by_cause/connection refused") >= 50, "{run:#?}");
+        assert_eq!(run.number("/connections/opened"), 0);
+    }
+}
+
+#[test]
+fn many_failures_end_it_before_everyone_has_tried() {
+    let run = c1m("idle", nobody(), &["-n", "1000000", "--failures-max", "7"]);
+    run.expect_failure("connection refused");
+    assert!(run.number("/connections/failed") < 1_000_000, "{run:#?}");
+}
+
+#[test]
+fn somebody_listens_who_never_answers() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let run = c1m("idle", address, &["-n", "20", "--connect-timeout", "500 ms"]);
+    run.expect_failure("no answer to the handshake");
+    assert_eq!(run.number("/connections/failed"), 20);
+}
+
+#[test]
+fn the_path_or_the_protocol_is_wrong() {
+    let server = TestServer::start(EPOLL, 1);
+    let run = c1m("idle", server.edge(), &["-n", "50", "--path", "/nowhere"]);
+    run.expect_failure("refused with HTTP status 404");
+    assert_eq!(run.number("/connections/failed_by_cause/refused with HTTP status 404"), 50);
+    let tcp = server.edge().to_string();
+    let run = c1m("idle", server.edge(), &["-n", "5", "--protocol", "tcp", "--tcp-target", &tcp]);
+    run.expect_failure("no JSON");
+    let run = c1m(
+        "fanout",
+        server.edge(),
+        &["-n", "5", "--via", "tcp", "--tcp-target", &nobody().to_string()],
+    );
+    run.expect_failure("publishing failed");
+    assert_eq!(run.number("/connections/opened"), 5);
+}
+
+#[test]
+fn an_echo_that_does_not_come_back_ends() {
+    let server = TestServer::start(EPOLL, 1);
+    // The edge publishes what it gets to the channel's subscribers: with one channel for all, that is no echo.
+    let run =
+        c1m("echo", server.edge(), &["-n", "3", "--duration", "300 ms", "--warm-up", "100 ms"]);
+    run.expect_failure("");
+    assert!(run.number("/messages/duplicated") + run.number("/messages/strange") > 0, "{run:#?}");
+}
+
+#[test]
+fn there_is_too_little_of_something() {
+    let limited = |limit: &str| {
+        let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_c1m"), "idle", "-n", "1000", "--json"]);
+        finish(piped(&mut command))
+    };
+    limited("50").expect_failure("too few file descriptors");
+    limited("66").expect_failure("ulimit -Hn");
+    let run = c1m("idle", nobody(), &["-n", "1000000", "--source", "127.0.0.1"]);
+    run.expect_failure("net.ipv4.ip_local_port_range");
+    let run = c1m("idle", nobody(), &["-n", "1", "--source", "192.0.2.1"]);
+    run.expect_failure("no free port at the source address");
+    let run = c1m("idle", nobody(), &["-n", "1", "--server-pid", "4194305"]);
+    run.expect_failure("process 4194305");
+}
+
+#[test]
+fn arguments_that_mean_nothing_are_refused() {
+    for arguments in [
+        &["idle", "-n", "0"][..],
+        &["idle", "--target", "nowhere"],
+        &["idle", "--threads", "0"],
+        &["idle", "--connect-rate", "-1"],
+        &["echo", "--size", "19"],
+        &["fanout", "--once", "--count", "2"],
+        &["slow", "--slow-fraction", "1.5"],
+        &["storm", "--storms", "0"],
+        &["idle", "--protocol", "smtp"],
+    ] {
+        let run = finish(start(arguments));
+        assert!(!run.success && run.report.is_null(), "{arguments:?}: {run:#?}");
+        assert!(run.stderr.starts_with("error: "), "{arguments:?}: {run:#?}");
+    }
+}
+
+#[test]
+fn the_server_dies_midway() {
+    for mode in ["idle", "echo", "fanout", "storm"] {
+        let mut server =
+            crate::support::Child::start(EPOLL, &["--workers", "1", "--echo", "127.0.0.1:0"]);
+        let target = if mode == "echo" { server.addresses[2] } else { server.edge() };
+        let pid = server.pid().to_string();
+        let duration = if mode == "storm" { "--quiet" } else { "--duration" };
+        let c1m = start(&[
+            mode,
+            "-n",
+            "200",
+            "--target",
+            &target.to_string(),
+            duration,
+            "1 min",
+            "--server-pid",
+            &pid,
+        ]);
+        let edge = server.edge();
+        wait_until("all are open", || {
+            let response = Client::connect(edge).get("/metrics");
+            let metrics = response.text();
+            let open = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix("fantail_connections_open{worker=\"0\"} "));
+            open.is_some_and(|open| open.parse::<u64>().unwrap() > 200)
+        });
+        server.signal(libc::SIGKILL);
+        server.wait();
+        let run = finish(c1m);
+        assert!(!run.success, "{run:#?}");
+        run.expect_failure("");
+        let words = ["lost", "served", "server", "failed"];
+        assert!(words.iter().any(|word| run.stderr.contains(word)), "{run:#?}");
+        assert!(run.number("/connections/opened") > 0, "{run:#?}");
+    }
+}

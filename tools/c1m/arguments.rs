@@ -1,0 +1,180 @@
+//! The command line.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use fantail::config::parse_seconds;
+
+use crate::modes::{echo, fanout, idle, slow, storm};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "c1m",
+    version,
+    about = "Holds a server to a million connections: opens them, works them, and counts what got lost",
+    after_help = EXAMPLES
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub mode: Mode,
+}
+
+/// What is done with the connections.
+#[derive(Debug, Subcommand)]
+pub enum Mode {
+    /// Open connections at a rate, hold them, watch: who is lost, what it costs
+    Idle(idle::Arguments),
+    /// Messages that come back, beside any number of idle connections
+    Echo(echo::Arguments),
+    /// Publications to many subscribers, every delivery checked; --once is one broadcast to all
+    Fanout(fanout::Arguments),
+    /// The same while some subscribers do not read: what the others notice
+    Slow(slow::Arguments),
+    /// All connections drop at once and come back: how long until all are served, what those that stayed felt
+    Storm(storm::Arguments),
+}
+
+/// What every mode wants to know.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// The server's HTTP and WebSocket address; the echo service's in echo mode
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8000", value_parser = parse_address)]
+    pub target: SocketAddr,
+    /// The server's raw TCP address
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001", value_parser = parse_address)]
+    pub tcp_target: SocketAddr,
+    /// What connections speak
+    #[arg(long, value_enum, default_value = "ws")]
+    pub protocol: Protocol,
+    /// Path and query of WebSocket handshakes; {channel} stands for a channel's name
+    #[arg(long, default_value = "/ws?channel={channel}")]
+    pub path: String,
+    /// Channels are called so, then "-0", "-1" ...
+    #[arg(long, value_name = "NAME", default_value = "c1m")]
+    pub channel_prefix: String,
+    /// How many channels; connections subscribe to one each, in turn
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=CHANNELS_MAX))]
+    pub channels: u32,
+    /// How many connections
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1000, value_parser = parse_count)]
+    pub connections: usize,
+    /// Connections opened a second; 0 is as fast as possible
+    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = parse_rate)]
+    pub connect_rate: f64,
+    /// Handshakes under way at once; the server's accept queue should hold as many
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub in_flight: usize,
+    /// Time for a connection to be served
+    #[arg(long, value_name = "TIME", default_value = "10 s", value_parser = parse_seconds)]
+    pub connect_timeout: Duration,
+    /// Connections that may fail, or be lost, before c1m gives up
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub failures_max: u64,
+    /// Threads [default: one per core, and as many as descriptors demand]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=250))]
+    pub threads: Option<u16>,
+    /// Local address to leave from; may be given more than once [default: all of 127.0.0.0/8 to loopback servers]
+    #[arg(long, value_name = "ADDR")]
+    pub source: Vec<IpAddr>,
+    /// The server's process on this host, to report its CPU and memory
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Draw ramp, memory and latency into this directory, as SVG
+    #[arg(long, value_name = "DIR")]
+    pub plot: Option<PathBuf>,
+}
+
+/// What connections speak. A further protocol is a variant here, and what it says in `door.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// WebSocket
+    Ws,
+    /// Raw TCP: one JSON object a line; in echo mode, lines that come back
+    Tcp,
+}
+
+impl Mode {
+    /// What it shares with the other modes.
+    pub fn common(&self) -> &Common {
+        match self {
+            Mode::Idle(arguments) => &arguments.common,
+            Mode::Echo(arguments) => &arguments.common,
+            Mode::Fanout(arguments) => &arguments.common,
+            Mode::Slow(arguments) => &arguments.fanout.common,
+            Mode::Storm(arguments) => &arguments.common,
+        }
+    }
+}
+
+/// An address, or a name that has one.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text.to_socket_addrs().map_err(|error| error.to_string())?;
+    addresses.next().ok_or_else(|| "the name has no address".to_owned())
+}
+
+/// A number of connections.
+pub fn parse_count(text: &str) -> Result<usize, String> {
+    let count: usize =
+        text.replace('_', "").parse().map_err(|_| "not a whole number".to_owned())?;
+    if (1..=CONNECTIONS_MAX).contains(&count) {
+        return Ok(count);
+    }
+    Err(format!("it must be from 1 to {CONNECTIONS_MAX}"))
+}
+
+/// A number a second.
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.replace('_', "").parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=RATE_MAX).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(format!("it must be from 0 to {RATE_MAX}"))
+    }
+}
+
+const CONNECTIONS_MAX: usize = 4_000_000;
+const CHANNELS_MAX: i64 = 1_000_000;
+const RATE_MAX: f64 = 1e7;
+
+const EXAMPLES: &str = "\
+Start a server, for a million connections with as many workers as descriptors demand, then:
+  c1m idle -n 1_000_000 --duration '10 min' --server-pid $(pidof fantail)
+                                      a million WebSockets, subscribed, held for ten minutes
+  c1m fanout -n 1_000_000 --once      one broadcast to a million, and the time to the last of them
+  c1m fanout -n 10_000 --rate 100 --via http --duration '30 s'
+  c1m echo -n 100 --target 127.0.0.1:9001 --idle 900_000 --idle-target 127.0.0.1:8000
+  c1m slow -n 10_000 --slow-fraction 0.1 --size 16384 --rate 50
+  c1m storm -n 200_000 --stayers 100  all drop and return; what those that stayed felt
+
+It exits with 0 if everyone was served, nobody was lost, and everything arrived once and in order; with 1 otherwise,
+after saying why and what was counted until then.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_has_no_contradictions() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn counts_and_rates_are_judged_at_their_limits() {
+        assert_eq!(parse_count("1_000_000"), Ok(1_000_000));
+        assert!(parse_count("0").is_err() && parse_count("4000001").is_err());
+        assert!(parse_count("-1").is_err() && parse_count("many").is_err());
+        assert_eq!(parse_rate("0"), Ok(0.0));
+        assert!(
+            parse_rate("-1").is_err() && parse_rate("NaN").is_err() && parse_rate("inf").is_err()
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! Where connections go, and what they say there: a greeting, then what each protocol has for ping and payload.
+
+use std::net::SocketAddr;
+
+use fantail::protocol::line::{LineDecoder, write_line};
+use fantail::protocol::websocket::handshake::{
+    HandshakeFault, check_server_response, write_client_request,
+};
+use fantail::protocol::websocket::{Limits, MessageDecoder, OpCode, Role, write_masked_frame};
+
+use crate::connection::Decoder;
+
+/// An address and how to talk to it.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub address: SocketAddr,
+    pub speech: Speech,
+    /// Path and query of the WebSocket handshake; `{channel}` stands for the channel's name.
+    pub path: String,
+    /// Channels are called so, with a number behind.
+    pub channel_prefix: String,
+}
+
+/// A protocol, as spoken to a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// RFC 6455; the path subscribes.
+    WebSocket,
+    /// One JSON object a line: connect, subscribe.
+    Commands,
+    /// No handshake; what is sent comes back. Messages end in a line feed.
+    Lines,
+}
+
+/// How a greeting was answered.
+#[derive(Debug)]
+pub enum Greeted {
+    /// More has to come.
+    NotYet,
+    /// It is served; so many bytes belonged to the answer.
+    Served(usize),
+    /// It never will be: why.
+    Refused(String),
+}
+
+impl Door {
+    /// A channel's name.
+    pub fn channel(&self, channel: u32) -> String {
+        format!("{}-{channel}", self.channel_prefix)
+    }
+
+    /// A decoder for a connection that just began.
+    pub fn decoder(&self) -> Decoder {
+        match self.speech {
+            Speech::WebSocket => Decoder::WebSocket(MessageDecoder::new()),
+            Speech::Commands | Speech::Lines => Decoder::Lines(LineDecoder::new()),
+        }
+    }
+
+    /// Appends what a connection says first; nothing, if it need not say anything to be served.
+    pub fn write_greeting(&self, out: &mut Vec<u8>, channel: u32, key: u64) {
+        let channel = self.channel(channel);
+        match self.speech {
+            Speech::WebSocket => {
+                let path = self.path.replace("{channel}", &channel);
+                write_client_request(out, &self.address.to_string(), &path, &key_bytes(key));
+            }
+            Speech::Commands => {
+                write_line(out, |out| out.extend_from_slice(b"{\"id\":1,\"connect\":{}}"));
+                let subscribe = format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}");
+                write_line(out, |out| out.extend_from_slice(subscribe.as_bytes()));
+            }
+            Speech::Lines => {}
+        }
+    }
+
+    /// Judges all that came since the greeting.
+    pub fn check_greeting(&self, bytes: &[u8], key: u64) -> Greeted {
+        match self.speech {
+            Speech::WebSocket => match check_server_response(bytes, &key_bytes(key)) {
+                Ok(None) => Greeted::NotYet,
+                Ok(Some(used)) => Greeted::Served(used),
+                Err(fault) => Greeted::Refused(refusal(fault, bytes)),
+            },
+            Speech::Commands => check_replies(bytes),
+            Speech::Lines => Greeted::Served(0),
+        }
+    }
+
+    /// Appends a payload as a message.
+    pub fn write_message(&self, out: &mut Vec<u8>, payload: &[u8]) {
+        match self.speech {
+            Speech::WebSocket => write_masked_frame(out, OpCode::Text, payload, MASK),
+            Speech::Commands | Speech::Lines => {
+                write_line(out, |out| out.extend_from_slice(payload));
+            }
+        }
+    }
+
+    /// Appends a ping of our own.
+    pub fn write_ping(&self, out: &mut Vec<u8>, payload: &[u8]) {
+        match self.speech {
+            Speech::WebSocket => write_masked_frame(out, OpCode::Ping, payload, MASK),
+            Speech::Commands | Speech::Lines => {
+                write_line(out, |out| out.extend_from_slice(b"{\"id\":3,\"ping\":{}}"));
+            }
+        }
+    }
+
+    /// Appends the answer to the server's ping.
+    pub fn write_pong(&self, out: &mut Vec<u8>, payload: &[u8]) {
+        match self.speech {
+            Speech::WebSocket => write_masked_frame(out, OpCode::Pong, payload, MASK),
+            Speech::Commands | Speech::Lines => {
+                write_line(out, |out| out.extend_from_slice(b"{}"));
+            }
+        }
+    }
+}
+
+fn refusal(fault: HandshakeFault, bytes: &[u8]) -> String {
+    let status = bytes
+        .strip_prefix(b"HTTP/1.1 ")
+        .and_then(|rest| std::str::from_utf8(rest.get(..3)?).ok()?.parse::<u16>().ok());
+    match (fault, status) {
+        (HandshakeFault::ResponseRefused, Some(status)) if status != 101 => {
+            format!("refused with HTTP status {status}")
+        }
+        _ => fault.reason().to_owned(),
+    }
+}
+
+/// Served is who has the answers to both commands.
+fn check_replies(bytes: &[u8]) -> Greeted {
+    let mut used = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else { break };
+        used += line.len() + 1;
+        let Ok(reply) = serde_json::from_slice::<serde_json::Value>(line) else {
+            return Greeted::Refused("the answer to a command is no JSON".to_owned());
+        };
+        if let Some(code) = reply.pointer("/error/code") {
+            return Greeted::Refused(format!("refused with command error {code}"));
+        }
+        if let Some(code) = reply.pointer("/push/disconnect/code") {
+            return Greeted::Refused(format!("refused with disconnect code {code}"));
+        }
+        if reply.get("subscribe").is_some() {
+            return Greeted::Served(used);
+        }
+    }
+    if bytes.len() > REPLY_BYTES_MAX {
+        return Greeted::Refused("the answer to a command has no end".to_owned());
+    }
+    Greeted::NotYet
+}
+
+/// A different key for each connection, so that an answer meant for another one is noticed.
+fn key_bytes(key: u64) -> [u8; 16] {
+    let mut bytes = *b"c1m-key-........";
+    bytes[8..].copy_from_slice(&key.to_be_bytes());
+    bytes
+}
+
+/// What a client accepts.
+pub const LIMITS: Limits = Limits { role: Role::Client, message_bytes_max: 64 << 20 };
+
+/// The longest line.
+pub const LINE_BYTES_MAX: usize = 64 << 20;
+
+const REPLY_BYTES_MAX: usize = 16 * 1024;
+
+/// Any key will do where no proxy is in between; a constant one costs nothing to make.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(speech: Speech) -> Door {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let path = "/ws?channel={channel}".to_owned();
+        Door { address, speech, path, channel_prefix: "a".to_owned() }
+    }
+
+    #[test]
+    fn a_path_names_the_channel_and_a_status_is_the_cause() {
+        let door = door(Speech::WebSocket);
+        let mut greeting = Vec::new();
+        door.write_greeting(&mut greeting, 7, 1);
+        assert!(greeting.starts_with(b"GET /ws?channel=a-7 HTTP/1.1\r\n"));
+        let refused = door.check_greeting(b"HTTP/1.1 404 Not Found\r\n\r\n", 1);
+        let Greeted::Refused(cause) = refused else { panic!("{refused:?}") };
+        assert_eq!(cause, "refused with HTTP status 404");
+    }
+
+    #[test]
+    fn commands_are_served_once_they_are_subscribed() {
+        let door = door(Speech::Commands);
+        let replies = b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{}}\n{}\n";
+        let end = replies.len() - 3;
+        for split in 0..end {
+            assert!(matches!(door.check_greeting(&replies[..split], 0), Greeted::NotYet));
+        }
+        let served = door.check_greeting(replies, 0);
+        assert!(matches!(served, Greeted::Served(used) if used == end), "{served:?}");
+        let refused = door.check_greeting(b"{\"id\":2,\"error\":{\"code\":106}}\n", 0);
+        let Greeted::Refused(cause) = refused else { panic!("{refused:?}") };
+        assert_eq!(cause, "refused with command error 106");
+    }
+}

@@ -1,0 +1,303 @@
+//! What is said on an open connection: pings answered, payloads checked, echoes sent again.
+
+use std::io::{self, Read};
+use std::sync::atomic::Ordering;
+
+use fantail::protocol::websocket::Message;
+use mio::event::Event;
+use socket2::SockRef;
+
+use super::Engine;
+use super::opening::cause_of;
+use crate::connection::{Decoder, Role, State};
+use crate::door::{LIMITS, LINE_BYTES_MAX, Speech};
+use crate::payload::{self, Stamp};
+use crate::shared::{Recorder, Step};
+
+/// One message of the server.
+enum Heard<'a> {
+    Payload(&'a [u8]),
+    Ping(&'a [u8]),
+    Pong,
+    Goodbye(String),
+}
+
+impl Engine {
+    pub(super) fn handle(&mut self, event: &Event, recorder: &mut Recorder) {
+        let index = event.token().0;
+        if self.connections[index].state == State::Connecting {
+            if event.is_writable() || event.is_error() {
+                self.connected(index, recorder);
+            }
+            return;
+        }
+        if event.is_writable() && self.unsent.contains_key(&index) {
+            self.send(index);
+        }
+        let ended = event.is_read_closed() || event.is_error();
+        if event.is_readable() || ended {
+            self.receive(index, ended, recorder);
+        }
+    }
+
+    /// Reads what there is. Unless the event told of an `end`, a read that leaves room in the buffer was the last one:
+    /// whatever comes later makes an edge of its own.
+    pub(super) fn receive(&mut self, index: usize, end: bool, recorder: &mut Recorder) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        loop {
+            let connection = &self.connections[index];
+            let stalls = connection.role == Role::Slow
+                && connection.state == State::Open
+                && matches!(self.step, Step::Work | Step::Rest);
+            let Some(socket) = connection.socket.as_ref().filter(|_| !stalls) else { break };
+            match (&*SockRef::from(socket)).read(&mut buffer) {
+                Ok(0) => {
+                    self.ended(index, "closed by the server");
+                    break;
+                }
+                Ok(count) => {
+                    self.take(index, &mut buffer[..count], recorder);
+                    if count < buffer.len() && !end {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.ended(index, &cause_of(&error));
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    fn take(&mut self, index: usize, bytes: &mut [u8], recorder: &mut Recorder) {
+        let result = if self.connections[index].state == State::Greeting {
+            let mut rest = self.greeted(index, bytes, recorder);
+            self.decode(index, &mut rest, recorder)
+        } else {
+            self.decode(index, bytes, recorder)
+        };
+        match result {
+            Ok(()) => self.send(index),
+            Err(cause) => self.ended(index, &cause),
+        }
+    }
+
+    /// The error is why the connection is over.
+    fn decode(
+        &mut self,
+        index: usize,
+        mut bytes: &mut [u8],
+        recorder: &mut Recorder,
+    ) -> Result<(), String> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let speech = self.door(index).speech;
+        let placeholder = Decoder::Lines(Default::default());
+        let mut decoder = std::mem::replace(&mut self.connections[index].decoder, placeholder);
+        loop {
+            let heard = match &mut decoder {
+                Decoder::WebSocket(decoder) => match decoder.next(&mut bytes, &LIMITS) {
+                    Ok(Some(message)) => heard_message(message),
+                    Ok(None) => break,
+                    Err(fault) => return Err(format!("protocol fault: {}", fault.reason())),
+                },
+                Decoder::Lines(decoder) => match decoder.next(&mut bytes, LINE_BYTES_MAX) {
+                    Ok(Some(line)) => heard_line(speech, line),
+                    Ok(None) => break,
+                    Err(_) => return Err("protocol fault: a line without end".to_owned()),
+                },
+            };
+            self.hear(index, heard, recorder)?;
+        }
+        self.connections[index].decoder = decoder;
+        Ok(())
+    }
+
+    fn hear(
+        &mut self,
+        index: usize,
+        heard: Heard<'_>,
+        recorder: &mut Recorder,
+    ) -> Result<(), String> {
+        let role = self.connections[index].role;
+        match heard {
+            Heard::Payload(payload) => match role {
+                Role::Echo | Role::Subscriber | Role::Slow => {
+                    self.arrived(index, payload, recorder);
+                }
+                // Somebody else publishes to its channel.
+                Role::Idle | Role::Stayer => self.faults[0].strange += 1,
+            },
+            Heard::Ping(payload) => {
+                self.door(index).write_pong(&mut self.out, payload);
+                self.shared.threads[self.index].tally.pongs.add(1);
+            }
+            Heard::Pong => {
+                if let Some(asked_ns) = self.stayers.asked_ns.remove(&index) {
+                    recorder.latency.record(self.shared.now_ns() - asked_ns);
+                }
+            }
+            Heard::Goodbye(cause) => return Err(cause),
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, index: usize, payload: &[u8], recorder: &mut Recorder) {
+        let connection = &mut self.connections[index];
+        let slow = connection.role == Role::Slow;
+        let faults = &mut self.faults[usize::from(slow)];
+        let last = match connection.role {
+            Role::Echo => connection.sent,
+            _ => {
+                let channel = &self.shared.channels[connection.channel as usize];
+                channel.published.load(Ordering::Acquire)
+            }
+        };
+        let stamp = payload::read(payload)
+            .filter(|stamp| stamp.channel == connection.channel && stamp.sequence <= last);
+        let Some(stamp) = stamp else {
+            faults.strange += 1;
+            return;
+        };
+        if !connection.stream.receive(stamp.sequence, faults) {
+            return;
+        }
+        let tally = &self.shared.threads[self.index].tally;
+        if slow {
+            tally.received_slow.add(1);
+            return;
+        }
+        tally.received.add(1);
+        let latency_ns = self.shared.now_ns().saturating_sub(stamp.sent_ns);
+        recorder.latency.record(latency_ns);
+        if connection.role == Role::Subscriber {
+            if self.shared.delivered(stamp.channel, stamp.sequence) {
+                recorder.last.record(latency_ns);
+            }
+        } else if self.step == Step::Work {
+            self.write_echo(index);
+        }
+    }
+
+    /// Appends the next message of an echo connection.
+    pub(super) fn write_echo(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        connection.sent += 1;
+        let stamp = Stamp {
+            sequence: connection.sent,
+            sent_ns: self.shared.now_ns(),
+            channel: connection.channel,
+        };
+        self.payload.clear();
+        payload::write(&mut self.payload, stamp, self.settings.size);
+        self.door.write_message(&mut self.out, &self.payload);
+        self.shared.threads[self.index].tally.sent.add(1);
+    }
+
+    /// Appends a stayer's ping.
+    pub(super) fn write_ping(&mut self, index: usize) {
+        self.door(index).write_ping(&mut self.out, b"c1m");
+    }
+
+    /// Sends what was appended; the kernel may leave some of it for later.
+    pub(super) fn send(&mut self, index: usize) {
+        let waiting = self.unsent.remove(&index);
+        if self.out.is_empty() && waiting.is_none() {
+            return;
+        }
+        let connection = &self.connections[index];
+        let Some(socket) = &connection.socket else {
+            self.out.clear();
+            return;
+        };
+        let bytes = match waiting {
+            Some(mut waiting) => {
+                waiting.append(&mut self.out);
+                waiting
+            }
+            None => std::mem::take(&mut self.out),
+        };
+        let sent = match SockRef::from(socket).send_with_flags(&bytes, libc::MSG_NOSIGNAL) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // Reading tells why it is over.
+            Err(_) => bytes.len(),
+        };
+        if sent < bytes.len() {
+            if bytes.len() - sent > self.unsent_bytes_max() {
+                return self.ended(index, "the server does not read");
+            }
+            self.unsent.insert(index, bytes[sent..].to_vec());
+        }
+        self.out = bytes;
+        self.out.clear();
+    }
+
+    /// A server that pings and does not read must not fill our memory.
+    fn unsent_bytes_max(&self) -> usize {
+        UNSENT_BYTES_MAX + 2 * self.settings.depth * self.settings.size
+    }
+
+    /// The server ended it, or made us end it.
+    fn ended(&mut self, index: usize, cause: &str) {
+        self.out.clear();
+        let connection = &self.connections[index];
+        if connection.is_opening() {
+            return self.fail(index, cause);
+        }
+        if connection.state != State::Open {
+            return;
+        }
+        let tally = &self.shared.threads[self.index].tally;
+        tally.open.set(tally.open.value() - 1);
+        if connection.role == Role::Slow {
+            tally.closed_slow.add(1);
+        } else {
+            tally.lost.add(1);
+            self.shared.add_loss(cause);
+        }
+        self.stayers.asked_ns.remove(&index);
+        self.end(index);
+    }
+}
+
+fn heard_message(message: Message<'_>) -> Heard<'_> {
+    match message {
+        Message::Text(payload) | Message::Binary(payload) => Heard::Payload(payload),
+        Message::Ping(payload) => Heard::Ping(payload),
+        Message::Pong(_) => Heard::Pong,
+        Message::Close { code: Some(code), .. } => {
+            Heard::Goodbye(format!("closed by the server with code {code}"))
+        }
+        Message::Close { code: None, .. } => {
+            Heard::Goodbye("closed by the server without a code".to_owned())
+        }
+    }
+}
+
+/// A reply or push of the command protocol. Publications are the many, so they are told by their beginning.
+fn heard_line(speech: Speech, line: &[u8]) -> Heard<'_> {
+    if speech == Speech::Lines {
+        return Heard::Payload(line);
+    }
+    if line == b"{}" {
+        return Heard::Ping(b"");
+    }
+    if line.starts_with(b"{\"push\":{\"channel\"") {
+        let data = line.windows(DATA.len()).position(|window| window == DATA);
+        return Heard::Payload(data.map_or(line, |at| &line[at + DATA.len()..]));
+    }
+    let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
+    match value.pointer("/push/disconnect/code") {
+        Some(code) => Heard::Goodbye(format!("closed by the server with code {code}")),
+        None if value.get("ping").is_some() => Heard::Pong,
+        // A payload that is none is counted as strange.
+        None => Heard::Payload(line),
+    }
+}
+
+const DATA: &[u8] = b"\"data\":";
+const UNSENT_BYTES_MAX: usize = 1 << 20;

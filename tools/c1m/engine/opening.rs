@@ -1,0 +1,296 @@
+//! Opening connections: as many at once as allowed, as fast as allowed, each in bounded time; and all again after a
+//! drop.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::Engine;
+use crate::connection::{Connection, Role, State};
+use crate::door::{Greeted, Speech};
+use crate::instrument::bind_address_no_port;
+use crate::shared::{Recorder, Step};
+
+/// What is to be opened, and what is under way.
+pub struct Opening {
+    thread: usize,
+    /// Connections below this have had their first try.
+    tried: usize,
+    /// To be tried again, and when, in milliseconds since the start.
+    again: VecDeque<(u32, u32)>,
+    /// Begun, in order; those that were served since are still in it.
+    begun: VecDeque<(u32, u32)>,
+    in_flight: usize,
+    attempts: u64,
+    allowance: f64,
+    allowed_at: Instant,
+}
+
+impl Opening {
+    pub fn new(thread: usize) -> Self {
+        Self {
+            thread,
+            tried: 0,
+            again: VecDeque::new(),
+            begun: VecDeque::new(),
+            in_flight: 0,
+            attempts: 0,
+            allowance: 0.0,
+            allowed_at: Instant::now(),
+        }
+    }
+
+    fn next(&mut self, connections: usize, now_ms: u32) -> Option<usize> {
+        if self.tried < connections {
+            self.tried += 1;
+            return Some(self.tried - 1);
+        }
+        if self.again.front()?.1 > now_ms {
+            return None;
+        }
+        self.again.pop_front().map(|(index, _)| index as usize)
+    }
+
+    fn is_done(&self, connections: usize) -> bool {
+        self.tried == connections && self.again.is_empty()
+    }
+}
+
+impl Engine {
+    /// Begins as many connections as rate and bound allow.
+    pub(super) fn open_more(&mut self) {
+        if self.opening.is_done(self.connections.len()) {
+            return;
+        }
+        // After a drop, everyone comes back as fast as they can.
+        let rate = if self.step == Step::Drop { 0.0 } else { self.settings.rate };
+        let now = Instant::now();
+        let earned = (now - self.opening.allowed_at).as_secs_f64() * rate;
+        self.opening.allowed_at = now;
+        // What was not used, for want of room or time, is not made up for by more than a moment's worth.
+        let burst = (rate * ALLOWANCE_SECONDS_MAX).max(1.0);
+        self.opening.allowance = (self.opening.allowance + earned).min(burst);
+        while self.opening.in_flight < self.settings.in_flight_max
+            && (rate == 0.0 || self.opening.allowance >= 1.0)
+        {
+            let now_ms = self.now_ms();
+            let Some(index) = self.opening.next(self.connections.len(), now_ms) else { return };
+            self.opening.allowance -= 1.0;
+            self.begin(index, now_ms);
+        }
+    }
+
+    /// How long until there may be something to open, or to give up.
+    pub(super) fn until_opening(&self) -> Duration {
+        if self.opening.is_done(self.connections.len())
+            || self.opening.in_flight >= self.settings.in_flight_max
+        {
+            Duration::MAX
+        } else {
+            ALLOWANCE_PAUSE
+        }
+    }
+
+    fn begin(&mut self, index: usize, now_ms: u32) {
+        self.opening.attempts += 1;
+        let connection = &mut self.connections[index];
+        connection.began_ms = now_ms;
+        connection.state = State::Connecting;
+        self.opening.in_flight += 1;
+        match self.connect(index) {
+            Ok(socket) => {
+                self.connections[index].socket = Some(socket);
+                self.opening.begun.push_back((index as u32, now_ms));
+            }
+            Err(error) => self.fail(index, &cause_of(&error)),
+        }
+    }
+
+    fn connect(&self, index: usize) -> io::Result<OwnedFd> {
+        let role = self.connections[index].role;
+        let address = self.door(index).address;
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+        match role {
+            // A message that waits for the acknowledgement of the one before is late.
+            Role::Echo | Role::Stayer => socket.set_tcp_nodelay(true)?,
+            // Before connecting: it bounds the window that is offered.
+            Role::Slow => socket.set_recv_buffer_size(self.settings.slow_receive_buffer)?,
+            Role::Idle | Role::Subscriber => {}
+        }
+        let source = self.settings.sources.address(self.opening.thread, self.opening.attempts);
+        if let Some(source) = source {
+            bind_address_no_port(&socket)?;
+            socket.bind(&source.into())?;
+        }
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            other => other?,
+        }
+        self.poll.registry().register(
+            &mut SourceFd(&socket.as_raw_fd()),
+            Token(index),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        Ok(socket.into())
+    }
+
+    /// The kernel has connected it, or could not.
+    pub(super) fn connected(&mut self, index: usize, recorder: &mut Recorder) {
+        let connection = &mut self.connections[index];
+        let Some(socket) = &connection.socket else { return };
+        match SockRef::from(socket).take_error() {
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => return self.fail(index, &cause_of(&error)),
+        }
+        connection.state = State::Greeting;
+        let (door, channel) = (self.door(index), self.connections[index].channel);
+        self.connections[index].decoder = door.decoder();
+        let key = self.key(index);
+        door.write_greeting(&mut self.out, channel, key);
+        self.send(index);
+        if door.speech == Speech::Lines {
+            self.served(index, recorder);
+        }
+    }
+
+    /// Takes a part of the answer to the greeting; what is behind it is left in the vector.
+    pub(super) fn greeted(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        recorder: &mut Recorder,
+    ) -> Vec<u8> {
+        let mut all = self.unread.remove(&index).unwrap_or_default();
+        all.extend_from_slice(bytes);
+        match self.door(index).check_greeting(&all, self.key(index)) {
+            Greeted::NotYet => {
+                self.unread.insert(index, all);
+                Vec::new()
+            }
+            Greeted::Served(used) => {
+                self.served(index, recorder);
+                all.split_off(used)
+            }
+            Greeted::Refused(cause) => {
+                self.fail(index, &cause);
+                Vec::new()
+            }
+        }
+    }
+
+    fn served(&mut self, index: usize, recorder: &mut Recorder) {
+        let now_ns = self.shared.now_ns();
+        let connection = &mut self.connections[index];
+        connection.state = State::Open;
+        connection.was_served = true;
+        self.opening.in_flight -= 1;
+        let began_ns = u64::from(connection.began_ms) * NANOSECONDS_PER_MS;
+        recorder.opening.record(now_ns.saturating_sub(began_ns));
+        if connection.role == Role::Subscriber {
+            let channel = &self.shared.channels[connection.channel as usize];
+            channel.subscribers.fetch_add(1, Ordering::AcqRel);
+        }
+        let tally = &self.shared.threads[self.index].tally;
+        tally.opened.add(1);
+        tally.open.add(1);
+        self.shared.served(now_ns);
+    }
+
+    /// It was not served. After a drop it tries again; else that was it.
+    pub(super) fn fail(&mut self, index: usize, cause: &str) {
+        self.opening.in_flight -= 1;
+        self.shared.add_failure(cause);
+        self.shared.threads[self.index].tally.failed.add(1);
+        self.end(index);
+    }
+
+    /// Frees what it holds. After a drop it tries again; else it is gone.
+    pub(super) fn end(&mut self, index: usize) {
+        self.unread.remove(&index);
+        self.unsent.remove(&index);
+        let now_ms = self.now_ms();
+        let connection = &mut self.connections[index];
+        connection.socket = None;
+        if self.step == Step::Drop && connection.role != Role::Stayer {
+            connection.state = State::New;
+            self.opening.again.push_back((index as u32, now_ms + RETRY_AFTER_MS));
+        } else {
+            connection.state = State::Gone;
+        }
+    }
+
+    /// Fails what has been connecting or greeting for too long.
+    pub(super) fn give_up_late_ones(&mut self) {
+        let timeout_ms = self.settings.opening_timeout.as_millis() as u32;
+        let now_ms = self.now_ms();
+        while let Some(&(index, began_ms)) = self.opening.begun.front() {
+            let connection = &self.connections[index as usize];
+            if connection.is_opening() && connection.began_ms == began_ms {
+                if now_ms - began_ms < timeout_ms {
+                    return;
+                }
+                let cause = match connection.state {
+                    State::Connecting => "connecting took too long",
+                    _ => "no answer to the handshake",
+                };
+                self.fail(index as usize, cause);
+            }
+            self.opening.begun.pop_front();
+        }
+    }
+
+    /// Closes all but the stayers at once and lines them up to come back.
+    pub(super) fn drop_all(&mut self) {
+        let tally = &self.shared.threads[self.index].tally;
+        for (index, connection) in self.connections.iter_mut().enumerate() {
+            if connection.role == Role::Stayer || connection.state != State::Open {
+                continue;
+            }
+            let Some(socket) = connection.socket.take() else { continue };
+            if self.settings.drop_resets {
+                // It fails only for what is gone already.
+                let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+            }
+            let Connection { role, channel, .. } = *connection;
+            *connection = Connection::new(role, channel);
+            self.opening.again.push_back((index as u32, 0));
+            tally.open.set(tally.open.value() - 1);
+        }
+        self.unread.clear();
+        self.unsent.retain(|index, _| self.connections[*index].state == State::Open);
+    }
+
+    fn key(&self, index: usize) -> u64 {
+        (self.index as u64) << 32 | index as u64
+    }
+
+    fn now_ms(&self) -> u32 {
+        (self.shared.now_ns() / NANOSECONDS_PER_MS) as u32
+    }
+}
+
+/// An error of the kernel as a cause that a person can act on.
+pub(super) fn cause_of(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => "connection refused".to_owned(),
+        Some(libc::ECONNRESET | libc::EPIPE) => "reset by the server".to_owned(),
+        Some(libc::ETIMEDOUT) => "connecting took too long".to_owned(),
+        Some(libc::EADDRNOTAVAIL) => "no free port at the source address".to_owned(),
+        Some(libc::EMFILE | libc::ENFILE) => "no file descriptor left".to_owned(),
+        Some(libc::ENOBUFS | libc::ENOMEM) => "no kernel memory left".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+const NANOSECONDS_PER_MS: u64 = 1_000_000;
+
+const ALLOWANCE_SECONDS_MAX: f64 = 0.05;
+const ALLOWANCE_PAUSE: Duration = Duration::from_millis(5);
+const RETRY_AFTER_MS: u32 = 100;

@@ -1,0 +1,84 @@
+//! Echo: busy connections, beside any number of idle ones.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+use fantail::config::parse_seconds;
+
+use crate::arguments::{Common, Protocol, parse_address, parse_count};
+use crate::connection::Role;
+use crate::door::{Door, Speech};
+use crate::payload::BYTES_MIN;
+use crate::plan::Group;
+use crate::report::{Report, Samples};
+use crate::run::{Run, edge_door};
+use crate::shared::Step;
+
+/// Messages that come back.
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub common: Common,
+    /// More connections, that only stay
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    idle: Option<usize>,
+    /// Where those go, as WebSockets [default: --target]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
+    idle_target: Option<SocketAddr>,
+    /// Messages under way on each connection
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    depth: u16,
+    /// Bytes of a message, 20 at the least
+    #[arg(long, value_name = "BYTES", default_value_t = BYTES_MIN as u32, value_parser = clap::value_parser!(u32).range(20..=65_536))]
+    size: u32,
+    /// How long it is measured
+    #[arg(long, value_name = "TIME", default_value = "10 s", value_parser = parse_seconds)]
+    duration: Duration,
+    /// How long it works before that
+    #[arg(long, value_name = "TIME", default_value = "1 s", value_parser = parse_seconds)]
+    warm_up: Duration,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(Report, Samples), String> {
+    let common = &arguments.common;
+    let groups = [
+        Group { role: Role::Echo, count: common.connections },
+        Group { role: Role::Idle, count: arguments.idle.unwrap_or(0) },
+    ];
+    let mut run = Run::start("echo", common, &groups, 0, |settings| {
+        let speech = match common.protocol {
+            Protocol::Ws => Speech::WebSocket,
+            Protocol::Tcp => Speech::Lines,
+        };
+        settings.door = Door { speech, address: common.target, ..edge_door(common) };
+        let address = arguments.idle_target.unwrap_or(common.target);
+        settings.idle_door = Door { speech: Speech::WebSocket, address, ..edge_door(common) };
+        settings.depth = usize::from(arguments.depth);
+        settings.size = arguments.size as usize;
+    })?;
+    let result = drive(&mut run, arguments);
+    Ok(run.finish(result))
+}
+
+fn drive(run: &mut Run, arguments: &Arguments) -> Result<(), String> {
+    run.open_all()?;
+    run.order(Step::Work)?;
+    run.pass("warming up", arguments.warm_up, |_| false)?;
+    run.begin_work()?;
+    let before = run.shared.sum(|tally| &tally.received);
+    run.pass("echoing", arguments.duration, |_| false)?;
+    let echoes = run.shared.sum(|tally| &tally.received) - before;
+    run.end_work("echoes", echoes)?;
+    run.order(Step::Rest)?;
+    // What does not come back is lost, which the report says; that is not an error of its own.
+    let received = |shared: &crate::shared::Shared| shared.sum(|tally| &tally.received);
+    run.pass("finishing", STRAGGLERS, |shared| {
+        received(shared) == shared.sum(|tally| &tally.sent)
+    })?;
+    if echoes == 0 { Err("nothing came back".to_owned()) } else { Ok(()) }
+}
+
+/// How long the last echoes may take.
+const STRAGGLERS: Duration = Duration::from_secs(5);

@@ -1,0 +1,463 @@
+//! The coordinator of one run: starts the threads, orders steps, samples, and notices when there is no point in going
+//! on. Every wait is bounded.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use fantail::driver::raise_limit;
+use fantail::telemetry::Counter;
+use serde_json::{Value, json};
+
+use crate::arguments::{Common, Protocol};
+use crate::door::{Door, Speech};
+use crate::engine::{Engine, Settings};
+use crate::plan::{Group, Means, Sources};
+use crate::progress::{Progress, bar};
+use crate::report::{Report, Sample, Samples};
+use crate::shared::{Recorder, Shared, Step, Tally};
+use crate::usage::{Clocks, Memory};
+
+/// One run.
+pub struct Run {
+    pub shared: Arc<Shared>,
+    pub report: Report,
+    pub samples: Samples,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    wanted: u64,
+    failures_max: u64,
+    patience: Duration,
+    server_pid: Option<u32>,
+    interrupted: Arc<AtomicBool>,
+    progress: Progress,
+    /// Latencies since the last `take_latencies`.
+    window: Recorder,
+    before: Memory,
+    work_began: Option<(Clocks, Waits)>,
+}
+
+/// CPU that the threads had, and waited for, in nanoseconds.
+#[derive(Clone, Copy)]
+struct Waits {
+    cpu_ns: u64,
+    waited_ns: u64,
+}
+
+impl Run {
+    /// Plans and starts the threads, which begin to open connections. `publications` is how many there may be.
+    pub fn start(
+        mode: &str,
+        common: &Common,
+        groups: &[Group],
+        publications: usize,
+        adjust: impl FnOnce(&mut Settings),
+    ) -> Result<Self, String> {
+        let server_pid = common.server_pid;
+        let before = Memory::read(server_pid).map_err(|error| match server_pid {
+            Some(pid) => format!("cannot read memory, of process {pid} or this one: {error}"),
+            None => error.to_string(),
+        })?;
+        let descriptors = raise_limit().map_err(|error| error.to_string())?;
+        let threads = common.threads.map(usize::from);
+        let means = Means::of_this_host(descriptors, threads, common.source.clone());
+        let mut settings = settings(common);
+        adjust(&mut settings);
+        let plan = means.plan(groups, common.channels, settings.door.address)?;
+        let count = plan.parts.len();
+        settings.sources = plan.sources;
+        settings.rate /= count as f64;
+        settings.in_flight_max = settings.in_flight_max.div_ceil(count);
+        let shared = Arc::new(Shared::new(count, common.channels, publications));
+        let settings = Arc::new(settings);
+        let mut threads = Vec::with_capacity(count);
+        for (index, parts) in plan.parts.into_iter().enumerate() {
+            let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));
+            let thread = thread::Builder::new()
+                .name(format!("c1m-{index}"))
+                .spawn(move || Engine::run(index, &parts, shared, settings));
+            threads.push(thread.map_err(|error| format!("cannot start a thread: {error}"))?);
+        }
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted))
+                .map_err(|error| error.to_string())?;
+        }
+        let protocol = match common.protocol {
+            Protocol::Ws => "ws",
+            Protocol::Tcp => "tcp",
+        };
+        let mut report = Report::new(mode);
+        report.set("protocol", json!(protocol));
+        report.set("target", json!(settings.door.address.to_string()));
+        Ok(Self {
+            shared,
+            report,
+            samples: Samples::new(),
+            threads,
+            wanted: groups.iter().map(|group| group.count as u64).sum(),
+            failures_max: common.failures_max,
+            patience: 2 * common.connect_timeout + Duration::from_secs(5),
+            server_pid,
+            interrupted,
+            progress: Progress::new(),
+            window: Recorder::default(),
+            before,
+            work_began: None,
+        })
+    }
+
+    /// Waits until every connection was served or has failed. Those that failed end the run.
+    pub fn open_all(&mut self) -> Result<(), String> {
+        let began = Instant::now();
+        let wanted = self.wanted;
+        let tried = |shared: &Shared| shared.sum(|t| &t.opened) + shared.sum(|t| &t.failed);
+        let result = self
+            .pass_while_moving("opening", self.patience, tried, |shared| tried(shared) >= wanted);
+        let seconds = began.elapsed().as_secs_f64();
+        let opened = self.shared.sum(|tally| &tally.opened);
+        let latency = self.take_latencies().opening;
+        self.report.add(
+            "connections",
+            json!({
+                "seconds_to_open": seconds,
+                "opened_per_second": opened as f64 / seconds,
+                "opening": latency.to_json(),
+            }),
+        );
+        result?;
+        match self.shared.sum(|tally| &tally.failed) {
+            0 => {}
+            _ if opened == 0 => return Err(format!("nobody was served: {}", self.main_cause())),
+            failed => return Err(format!("{failed} were never served: {}", self.main_cause())),
+        }
+        // What is on its way between a server's workers arrives.
+        self.pass("settling", SETTLING, |_| false)?;
+        self.read_memory("memory")
+    }
+
+    /// Lets time pass until `done`; returns whether it came to that within `time`.
+    pub fn pass(
+        &mut self,
+        what: &str,
+        time: Duration,
+        mut done: impl FnMut(&Shared) -> bool,
+    ) -> Result<bool, String> {
+        let began = Instant::now();
+        loop {
+            if done(&self.shared) {
+                return Ok(true);
+            }
+            if began.elapsed() >= time {
+                return Ok(false);
+            }
+            self.look_around(what)?;
+            sleep(LOOK_EVERY.min(time));
+        }
+    }
+
+    /// The same for as long as a count moves; an error once it has not for `patience`.
+    pub fn pass_while_moving(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        count: impl Fn(&Shared) -> u64,
+        done: impl Fn(&Shared) -> bool,
+    ) -> Result<(), String> {
+        loop {
+            let before = count(&self.shared);
+            let moved =
+                self.pass(what, patience, |shared| done(shared) || count(shared) != before)?;
+            if done(&self.shared) {
+                return Ok(());
+            }
+            if !moved {
+                return Err(format!(
+                    "{what}: nothing more happened for {} s",
+                    patience.as_secs_f64()
+                ));
+            }
+        }
+    }
+
+    /// Orders a step and waits until all threads follow.
+    pub fn order(&mut self, step: Step) -> Result<(), String> {
+        self.shared.order(step);
+        let followed = self.pass("ordering", ORDER_PATIENCE, Shared::all_follow)?;
+        if followed { Ok(()) } else { Err("a thread of c1m does not follow".to_owned()) }
+    }
+
+    /// After this, failures and losses end nothing by themselves: those who fail come back.
+    pub fn tolerate_failures(&mut self) {
+        self.failures_max = u64::MAX;
+    }
+
+    /// Latencies since the last call.
+    pub fn take_latencies(&mut self) -> Recorder {
+        self.window.add(&self.shared.take_latencies());
+        std::mem::take(&mut self.window)
+    }
+
+    /// From here on, CPU and latencies are those of the work.
+    pub fn begin_work(&mut self) -> Result<(), String> {
+        self.take_latencies();
+        let clocks = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
+        self.work_began = Some((clocks, self.waits()));
+        Ok(())
+    }
+
+    /// Reports what the work since `begin_work` was and cost; gives its latencies.
+    pub fn end_work(&mut self, operation: &str, operations: u64) -> Result<Recorder, String> {
+        let (from, waits) = self.work_began.take().expect("work that ends has begun");
+        let to = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
+        let seconds = (to.at - from.at).as_secs_f64();
+        let latencies = self.take_latencies();
+        let mut work = json!({
+            "operation": operation,
+            "seconds": seconds,
+            "operations": operations,
+            "operations_per_second": operations as f64 / seconds,
+        });
+        if latencies.latency.count() > 0 {
+            work["latency"] = latencies.latency.to_json();
+        }
+        if latencies.last.count() > 0 {
+            work["last_subscriber"] = latencies.last.to_json();
+        }
+        self.report.add("work", work);
+        if let (Some(from), Some(to)) = (from.server_ns, to.server_ns) {
+            let spent = (to - from) as f64;
+            let mut server =
+                json!({ "cpu_seconds": spent / 1e9, "cpu_cores": spent / 1e9 / seconds });
+            if operations > 0 {
+                server["cpu_ns_per_operation"] = json!(spent / operations as f64);
+            }
+            self.report.add("server", server);
+        }
+        self.report_own((to.own_ns - from.own_ns) as f64 / 1e9, seconds, waits, &latencies);
+        Ok(latencies)
+    }
+
+    fn report_own(&mut self, cpu_seconds: f64, seconds: f64, from: Waits, latencies: &Recorder) {
+        let cores = thread::available_parallelism().map_or(1, usize::from) as f64;
+        let to = self.waits();
+        let (had, waited) = (to.cpu_ns - from.cpu_ns, to.waited_ns - from.waited_ns);
+        let waiting_share = waited as f64 / (had + waited).max(1) as f64;
+        let cpu_cores = cpu_seconds / seconds;
+        let turn_p99 = latencies.turn.quantile(0.99);
+        if cpu_cores >= CPU_SHARE_MAX * cores {
+            self.report.bottleneck(format!("c1m had {cpu_cores:.2} of {cores} cores"));
+        }
+        if waiting_share >= WAITING_SHARE_MAX && cpu_cores >= BUSY_SHARE_MIN * cores {
+            self.report.bottleneck(format!(
+                "the host's cores were full: c1m's threads waited {:.0}% of the time that they had work",
+                waiting_share * 100.0
+            ));
+        }
+        let latency_p99 = latencies.latency.quantile(0.99);
+        if latencies.latency.count() > 0 && turn_p99 >= TURN_NS_MAX && 2 * turn_p99 >= latency_p99 {
+            self.report.bottleneck(format!(
+                "messages waited up to {:.1} ms (p99) behind others in c1m's own turns",
+                turn_p99 as f64 / 1e6
+            ));
+        }
+        self.report.add(
+            "c1m",
+            json!({
+                "threads": self.shared.threads.len(),
+                "cpu_cores": cpu_cores,
+                "waiting_share": waiting_share,
+                "turn": latencies.turn.to_json(),
+            }),
+        );
+    }
+
+    /// Reads what memory is in use now, and what of it a connection takes.
+    pub fn read_memory(&mut self, name: &str) -> Result<(), String> {
+        let now = Memory::read(self.server_pid).map_err(|error| self.server_error(&error))?;
+        let open = self.shared.sum(|tally| &tally.open).max(1) as f64;
+        let each = |before: u64, now: u64| (now as f64 - before as f64) / open;
+        let mut memory = json!({
+            "c1m_bytes": now.own,
+            "c1m_bytes_per_connection": each(self.before.own, now.own),
+            "kernel_bytes_per_connection": each(self.before.kernel(), now.kernel()),
+            "kernel_objects_bytes": now.kernel_objects,
+            "kernel_tcp_bytes": now.kernel_tcp,
+            "host_bytes_per_connection": each(now.available, self.before.available),
+        });
+        if self.server_pid.is_some() {
+            memory["server_bytes"] = json!(now.server);
+            memory["server_bytes_per_connection"] = json!(each(self.before.server, now.server));
+        }
+        self.report.set(name, memory);
+        Ok(())
+    }
+
+    /// Ends the threads and completes the report with all counts, whatever the run came to.
+    pub fn finish(mut self, result: Result<(), String>) -> (Report, Samples) {
+        // A thread that failed is in the counts already.
+        self.shared.order(Step::Stop);
+        let open = self.shared.sum(|tally| &tally.open);
+        let mut cause = result.err();
+        for thread in self.threads.drain(..) {
+            if let Err(error) = join(thread) {
+                cause.get_or_insert(error);
+            }
+        }
+        self.progress.finish();
+        let sum = |counter: fn(&Tally) -> &Counter| self.shared.sum(counter);
+        let causes = self.shared.causes();
+        self.report.add(
+            "connections",
+            json!({
+                "wanted": self.wanted,
+                "opened": sum(|tally| &tally.opened),
+                "open_at_end": open,
+                "failed": sum(|tally| &tally.failed),
+                "failed_by_cause": causes.failed,
+                "lost": sum(|tally| &tally.lost),
+                "lost_by_cause": causes.lost,
+                "pings_answered": sum(|tally| &tally.pongs),
+            }),
+        );
+        let expected = self.shared.expected();
+        if expected > 0 {
+            self.report.add("messages", json!({ "expected": expected }));
+        }
+        self.report.add(
+            "messages",
+            json!({ "sent": sum(|tally| &tally.sent), "received": sum(|tally| &tally.received) }),
+        );
+        let [faults, _] = self.shared.faults();
+        self.report.set_faults(faults);
+        self.report.conclude(cause, sum(|tally| &tally.lost));
+        (self.report, self.samples)
+    }
+
+    /// Samples, says how far it is, and finds out whether there is still somebody to work with.
+    fn look_around(&mut self, what: &str) -> Result<(), String> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err("interrupted".to_owned());
+        }
+        if let Some(index) = self.threads.iter().position(JoinHandle::is_finished) {
+            join(self.threads.swap_remove(index))?;
+            return Err("a thread of c1m ended".to_owned());
+        }
+        if let Some(pid) = self.server_pid
+            && !Path::new(&format!("/proc/{pid}")).exists()
+        {
+            return Err("the server's process ended".to_owned());
+        }
+        let shared = &self.shared;
+        let (open, failed, lost) =
+            (shared.sum(|t| &t.open), shared.sum(|t| &t.failed), shared.sum(|t| &t.lost));
+        if failed.saturating_add(lost) > self.failures_max {
+            return Err(format!("{failed} failed, {lost} were lost: {}", self.main_cause()));
+        }
+        if open == 0 && lost > 0 {
+            return Err(format!("all were lost: {}", self.main_cause()));
+        }
+        let (wanted, received) = (self.wanted, shared.sum(|t| &t.received));
+        self.progress.say(|| {
+            let bar = bar(open, wanted);
+            format!("{what} [{bar}] {open} of {wanted} open, {failed} failed, {lost} lost, {received} received")
+        });
+        if self.samples.are_due() {
+            let latencies = self.shared.take_latencies();
+            let memory =
+                Memory::read(self.server_pid).map_err(|error| self.server_error(&error))?;
+            self.samples.add(Sample {
+                seconds: self.shared.now_ns() as f64 / 1e9,
+                open,
+                memory,
+                p50_ns: latencies.latency.quantile(0.5),
+                p99_ns: latencies.latency.quantile(0.99),
+                count: latencies.latency.count(),
+            });
+            self.window.add(&latencies);
+        }
+        Ok(())
+    }
+
+    fn waits(&self) -> Waits {
+        Waits {
+            cpu_ns: self.shared.sum(|tally| &tally.cpu_ns),
+            waited_ns: self.shared.sum(|tally| &tally.waited_ns),
+        }
+    }
+
+    /// What went wrong most often.
+    fn main_cause(&self) -> String {
+        let causes = self.shared.causes();
+        let all = causes.failed.iter().chain(&causes.lost);
+        all.max_by_key(|(_, count)| **count).map_or_else(String::new, |(cause, _)| cause.clone())
+    }
+
+    fn server_error(&self, error: &io::Error) -> String {
+        match self.server_pid {
+            Some(pid) if !Path::new(&format!("/proc/{pid}")).exists() => {
+                "the server's process ended".to_owned()
+            }
+            _ => format!("cannot read clocks and memory: {error}"),
+        }
+    }
+}
+
+fn join(thread: JoinHandle<io::Result<()>>) -> Result<(), String> {
+    match thread.join() {
+        Ok(result) => result.map_err(|error| format!("a thread of c1m failed: {error}")),
+        Err(_) => Err("a thread of c1m panicked".to_owned()),
+    }
+}
+
+/// What the common arguments say; modes adjust the rest.
+fn settings(common: &Common) -> Settings {
+    let door = edge_door(common);
+    Settings {
+        idle_door: door.clone(),
+        door,
+        sources: Sources::Any,
+        rate: common.connect_rate,
+        in_flight_max: common.in_flight.max(1),
+        opening_timeout: common.connect_timeout,
+        size: 0,
+        depth: 1,
+        ping_every: Duration::from_millis(100),
+        slow_receive_buffer: 4096,
+        drop_resets: false,
+    }
+}
+
+/// The server's door for the protocol asked for.
+pub fn edge_door(common: &Common) -> Door {
+    let (speech, address): (Speech, SocketAddr) = match common.protocol {
+        Protocol::Ws => (Speech::WebSocket, common.target),
+        Protocol::Tcp => (Speech::Commands, common.tcp_target),
+    };
+    Door {
+        address,
+        speech,
+        path: common.path.clone(),
+        channel_prefix: common.channel_prefix.clone(),
+    }
+}
+
+/// Numbers of one object into another.
+pub fn merge(into: &mut Value, more: Value) {
+    if let (Some(into), Value::Object(more)) = (into.as_object_mut(), more) {
+        into.extend(more);
+    }
+}
+
+const SETTLING: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+const ORDER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Of all cores: beyond this there is nothing left to be faster with.
+const CPU_SHARE_MAX: f64 = 0.9;
+const WAITING_SHARE_MAX: f64 = 0.3;
+const BUSY_SHARE_MIN: f64 = 0.3;
+const TURN_NS_MAX: u64 = 2_000_000;

@@ -1,0 +1,78 @@
+//! What the run takes of this host: memory of the server, of c1m and of the kernel; CPU of both.
+
+use std::fs;
+use std::io;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::instrument::{Resident, cpu_clock_nanoseconds, kernel_slab_bytes};
+
+/// Memory at one instant, in bytes.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Memory {
+    /// Resident, of the server; 0 without its pid.
+    pub server: u64,
+    /// Resident, of c1m.
+    pub own: u64,
+    /// The kernel's object caches: sockets, descriptors, epoll entries.
+    pub kernel_objects: u64,
+    /// What TCP holds of data on its way.
+    pub kernel_tcp: u64,
+    /// What is left for whoever asks.
+    pub available: u64,
+}
+
+/// CPU clocks at one instant.
+#[derive(Clone, Copy)]
+pub struct Clocks {
+    pub at: Instant,
+    /// Of the server's process; `None` without its pid.
+    pub server_ns: Option<u64>,
+    /// Of c1m.
+    pub own_ns: u64,
+}
+
+impl Memory {
+    pub fn read(server_pid: Option<u32>) -> io::Result<Self> {
+        Ok(Self {
+            server: server_pid.map_or(Ok(0), |pid| Resident::of(pid).map(|memory| memory.all))?,
+            own: Resident::of(std::process::id())?.all,
+            kernel_objects: kernel_slab_bytes()?,
+            kernel_tcp: tcp_bytes()?,
+            available: available_bytes()?,
+        })
+    }
+
+    /// Object caches and data on its way.
+    pub fn kernel(&self) -> u64 {
+        self.kernel_objects + self.kernel_tcp
+    }
+}
+
+impl Clocks {
+    pub fn read(server_pid: Option<u32>) -> io::Result<Self> {
+        Ok(Self {
+            at: Instant::now(),
+            server_ns: server_pid.map(cpu_clock_nanoseconds).transpose()?,
+            own_ns: cpu_clock_nanoseconds(std::process::id())?,
+        })
+    }
+}
+
+/// The TCP line of `/proc/net/sockstat`: its last number is pages.
+fn tcp_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/net/sockstat")?;
+    let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
+    let pages = line.rsplit_once("mem ").and_then(|(_, pages)| pages.trim().parse::<u64>().ok());
+    Ok(pages.unwrap_or(0) * PAGE_BYTES)
+}
+
+fn available_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kilobytes.unwrap_or(0) * 1024)
+}
+
+const PAGE_BYTES: u64 = 4096;
