@@ -42,6 +42,7 @@
 //! | what a wire format looks like | its one file in `protocol/` |
 //! | an HTTP route | `transport/http_api.rs`; what it does, a file in `transport/http_api/` |
 //! | a socket option | `driver/socket.rs` |
+//! | what a host should have, how many connections it holds | `sysctl/90-fantail.conf`, `server/host/` |
 //! | how much is done in one turn | `config/limits.rs` (`..._per_turn_max`) |
 
 pub mod buffer;

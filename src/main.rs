@@ -10,10 +10,10 @@ mod cli;
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     match cli::run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("fantail: {message}");
-            ExitCode::FAILURE
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("fantail: {}", failure.message);
+            ExitCode::from(failure.code)
         }
     }
 }

@@ -5,8 +5,11 @@
 //! **Must not know.** Anything but the library's public face.
 
 mod check;
+mod doctor;
 mod serve;
 mod settings;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -30,18 +33,41 @@ pub struct Arguments {
 enum Command {
     /// Run the server (the default)
     #[command(after_help = serve::EXAMPLES)]
-    Serve(settings::Arguments),
+    Serve(Box<settings::Arguments>),
     /// Judge the settings and print each with its source, without serving
     Check(check::Arguments),
+    /// Say how many connections this host holds, what stops it, and how to raise that
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Arguments),
 }
 
-/// Runs what the command line asks for. The error is one line for the user.
-pub fn run(arguments: Arguments) -> Result<(), String> {
-    match arguments.command {
-        None => serve::run(arguments.serve),
-        Some(Command::Serve(serve)) => serve::run(serve),
-        Some(Command::Check(check)) => check::run(check),
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub struct Failure {
+    /// One line for the user.
+    pub message: String,
+    /// The program's exit code.
+    pub code: u8,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self { message, code: 1 }
     }
+}
+
+/// Runs what the command line asks for. The exit code is that of a command that ran.
+pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    match arguments.command {
+        None => serve::run(arguments.serve)?,
+        Some(Command::Serve(serve)) => serve::run(*serve)?,
+        Some(Command::Check(check)) => check::run(check)?,
+        Some(Command::Doctor(doctor)) => {
+            let is_fine = doctor::run(&doctor)?;
+            return Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use fantail::config;
 use fantail::connection::Service;
-use fantail::server::{Log, Reloader, Server, StopSignals};
+use fantail::server::host::{Host, Plan, judge};
+use fantail::server::{Log, Reloader, Server, StopSignals, tell_ready};
 use tracing::warn;
 
 use super::settings;
@@ -35,14 +36,16 @@ pub fn run(arguments: settings::Arguments) -> Result<(), String> {
         warn!(variables = loaded.strangers.join(" "), "these are no settings and have no effect");
     }
     let server = Server::start(&loaded.config).map_err(|error| error.to_string())?;
-    announce(&server);
+    let verdict = verdict(&server, loaded.config.connections_max);
+    announce(&server, &verdict);
+    tell_ready(&verdict);
     let reloader = Reloader::new(arguments.sources, loaded.config, log);
     signals.wait(server, reloader).map_err(|error| error.to_string())
 }
 
 /// The addresses, and one line to try for each door.
 #[expect(clippy::print_stdout, reason = "what a person sees at start")]
-fn announce(server: &Server) {
+fn announce(server: &Server, verdict: &str) {
     let (driver, reason) = server.driver();
     println!(
         "fantail {} serves with {} on {driver} ({reason})",
@@ -78,7 +81,26 @@ fn announce(server: &Server) {
             ),
         }
     }
-    println!("\nThis host's descriptors hold {} connections.", server.connections_max());
+    println!("\n{verdict}");
+}
+
+/// What `fantail doctor` says of this host and these workers, in one line.
+fn verdict(server: &Server, asked: Option<usize>) -> String {
+    match Host::read() {
+        Ok(host) => {
+            let plan = Plan {
+                workers: server.workers(),
+                goal: None,
+                both_ends: false,
+                connections_max: asked.map(|asked| asked as u64),
+            };
+            format!("{}. See: fantail doctor", judge(&host, &plan))
+        }
+        Err(error) => format!(
+            "This host cannot be judged ({error}); its descriptors hold {} connections",
+            server.connections_max()
+        ),
+    }
 }
 
 fn workers(server: &Server) -> String {

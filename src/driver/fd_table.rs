@@ -37,6 +37,11 @@ pub fn raise_limit() -> io::Result<u64> {
 /// ring or epoll, the waker, a backplane's, and files opened for a moment.
 pub const RESERVED_DESCRIPTORS: u64 = 256;
 
+/// What [`raise_limit`] can raise it to: the hard limit.
+pub fn open_files_max() -> io::Result<u64> {
+    Ok(open_files_limit()?.rlim_max)
+}
+
 fn open_files_limit() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit writes one rlimit through the pointer, which is valid for that.
@@ -54,6 +59,7 @@ mod tests {
     #[test]
     fn the_limit_is_raised_to_the_hard_one() {
         let raised = raise_limit().unwrap();
+        assert_eq!(open_files_max().unwrap(), raised);
         let limit = open_files_limit().unwrap();
         assert_eq!((raised, limit.rlim_cur), (limit.rlim_max, limit.rlim_max));
     }

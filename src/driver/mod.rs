@@ -35,7 +35,7 @@ mod user_data;
 mod waker;
 
 pub use epoll::EpollDriver;
-pub use fd_table::{RESERVED_DESCRIPTORS, make_private, raise_limit};
+pub use fd_table::{RESERVED_DESCRIPTORS, make_private, open_files_max, raise_limit};
 pub use probe::{Kind, choose};
 pub use send_batch::{Late, SendBatch, SendItem, SendResult};
 pub use simulated::{Faults, PeerId, SimulatedDriver, SimulatedNetwork, SimulatedSocket};

@@ -1,7 +1,8 @@
 //! Builds workers from a configuration; starts and stops them.
 //!
 //! **What it is.** [`Server`]: the threads, one per worker, each pinned to a core, with a descriptor table and
-//! listeners of its own. [`StopSignals`]: what a program does meanwhile. [`Log`]: the log of the process.
+//! listeners of its own. [`StopSignals`], [`tell_ready`]: what a program does meanwhile. [`Log`]: the log of the
+//! process. [`host`]: what the machine allows.
 //!
 //! **In and out.** In: a [`Config`], and while it runs signals. Out: addresses, and a [`StartError`] that says what to
 //! do.
@@ -34,12 +35,15 @@ use crate::message::{CloseReason, WorkerId};
 use crate::telemetry::Counters;
 use crate::worker::{Mesh, Worker, WorkerParts, WorkerSettings};
 
+pub mod host;
 mod log;
 mod reload;
+mod service_manager;
 mod signal;
 
 pub use log::Log;
 pub use reload::Reloader;
+pub use service_manager::tell_ready;
 pub use signal::StopSignals;
 
 /// A running server.

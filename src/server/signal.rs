@@ -6,6 +6,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
+use super::service_manager::tell_stopping;
 use super::{Reloader, Server, StartError};
 
 /// SIGTERM, SIGINT and SIGHUP, noted from when this is made: one that comes while the server starts counts too.
@@ -37,6 +38,7 @@ impl StopSignals {
                 }
                 is_stopping = true;
                 info!(signal, "stopping");
+                tell_stopping();
                 controls.stop();
             }
         })?;

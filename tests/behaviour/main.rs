@@ -12,6 +12,7 @@
 //! | `hostile` | clients that do what they must not, in random orders |
 //! | `fan_out` | nothing lost, nothing twice, nothing out of order |
 //! | `pressure` | what a bystander notices when others do much at once, and what that costs |
+//! | `host` | what the doctor says of the host; what a service manager is told |
 //! | `settings` | the file, the environment and the flags; `fantail check`; reloads; the log |
 //! | `shutdown` | signals, goodbyes, exit codes, what start says |
 
@@ -21,6 +22,7 @@ mod api;
 mod commands;
 mod echo;
 mod fan_out;
+mod host;
 mod hostile;
 mod http;
 mod limits;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
@@ -42,9 +43,20 @@ impl Child {
     /// Starts it with `--listen` and `--tcp` on free ports and with more arguments, and waits until it serves.
     #[track_caller]
     pub fn start(driver: DriverChoice, arguments: &[&str]) -> Self {
+        Self::start_with(driver, arguments, &[])
+    }
+
+    /// The same with something in its environment.
+    #[track_caller]
+    pub fn start_with(
+        driver: DriverChoice,
+        arguments: &[&str],
+        environment: &[(&str, &PathBuf)],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fantail"))
             .args(["--driver", name(driver), "--listen", "127.0.0.1:0", "--tcp", "127.0.0.1:0"])
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -60,7 +72,7 @@ impl Child {
             if let Some((_, address)) = word.split_once("://") {
                 addresses.push(address.parse().expect("an address"));
             }
-            if line.starts_with("This host's") {
+            if line.starts_with("This host ") {
                 break;
             }
         }

@@ -9,7 +9,7 @@ mod client;
 mod server;
 mod websocket;
 
-pub use child::{Child, run, run_with};
+pub use child::{Child, Ended, run, run_with};
 pub use client::{Client, Response};
 pub use server::{EPOLL, IO_URING, TestServer, runs_here};
 pub use websocket::{Received, WebSocket, masked, unmasked};

@@ -1,0 +1,125 @@
+//! `fantail doctor`: what this host holds, what stops it, and how to raise that.
+
+use clap::Args;
+
+use fantail::config::limits::WORKERS_MAX;
+use fantail::server::host::{Fact, Host, Judgement, Plan, Verdict, judge};
+
+use super::Failure;
+
+/// What to judge the host for.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Connections that it is to hold: the exit code is 0 if it does, 1 if not
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    connections: Option<u64>,
+    /// Workers that serve will be given [default: one per core]
+    #[arg(long, value_name = "N", value_parser = workers)]
+    workers: Option<usize>,
+    /// The clients run on this host too, as c1m's do: each connection then costs both its ends
+    #[arg(long)]
+    both_ends: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "fix_script")]
+    json: bool,
+    /// Print a shell script that raises what is too low; it is not run
+    #[arg(long)]
+    fix_script: bool,
+}
+
+/// What stands below the help of the command.
+pub const EXAMPLES: &str = "\
+It judges for who runs it: run it as the user, and in the control group, that will serve. It changes nothing.
+
+Examples:
+  fantail doctor                                        what this host holds with a worker on each core
+  fantail doctor --connections 1000000 --workers 56     whether it holds a million with 56 workers
+  fantail doctor --fix-script | sudo bash -x            raise what is too low until the next boot
+
+Exit codes: 0 all is well, 1 the goal is not reached or (without one) something is below what sysctl/90-fantail.conf
+recommends, 2 the host cannot be read.";
+
+/// Judges, prints, and says whether all is well.
+#[expect(clippy::print_stdout, reason = "what a person or a program asked for")]
+pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
+    let unreadable = |message| Failure { message, code: CODE_UNREADABLE };
+    let mut host = Host::read().map_err(unreadable)?;
+    host.try_io_uring();
+    let plan = Plan {
+        workers: arguments.workers.unwrap_or(host.cores.min(WORKERS_MAX)),
+        goal: arguments.connections,
+        both_ends: arguments.both_ends,
+        connections_max: None,
+    };
+    let judgement = judge(&host, &plan);
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&judgement);
+        println!("{}", json.expect("names are strings and numbers are finite"));
+    } else if arguments.fix_script {
+        print!("{}", fix_script(&judgement));
+    } else {
+        print!("{}", table(&judgement));
+    }
+    Ok(judgement.is_fine)
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    let workers = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    workers.ok_or_else(|| format!("not a number from 1 to {WORKERS_MAX}"))
+}
+
+fn table(judgement: &Judgement) -> String {
+    let mut rows = vec![["fact", "value", "verdict", "limits to", "note"].map(str::to_owned)];
+    rows.extend(judgement.facts.iter().map(row));
+    let mut text = String::new();
+    let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+    });
+    for row in &rows {
+        let cells: Vec<_> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text += cells.join("  ").trim_end();
+        text += "\n";
+    }
+    text + &format!("\n{judgement}.\nTo raise it: {}.\n{}", judgement.raise, goal(judgement))
+}
+
+fn row(fact: &Fact) -> [String; COLUMNS] {
+    let verdict = match fact.verdict {
+        Verdict::Ok => "ok",
+        Verdict::Low => "low",
+        Verdict::Blocks => "blocks",
+        Verdict::Unknown => "unknown",
+    };
+    let limits_to = fact.limits_to.map_or_else(String::new, |limit| limit.to_string());
+    [fact.name.to_owned(), fact.value.clone(), verdict.to_owned(), limits_to, fact.note.clone()]
+}
+
+fn goal(judgement: &Judgement) -> String {
+    let held = if judgement.is_fine { "held" } else { "not held" };
+    judgement.goal.map_or_else(String::new, |goal| format!("The goal of {goal} is {held}.\n"))
+}
+
+/// Only what is short: a comment and a command each, until the next boot.
+fn fix_script(judgement: &Judgement) -> String {
+    let mut script = String::from("#!/usr/bin/env bash\n");
+    script += &format!("# {judgement}.\n");
+    script +=
+        "# Until the next boot; sysctl/90-fantail.conf and sysctl/fantail.service make it last.\n";
+    let short = judgement.facts.iter().filter(|fact| fact.is_short());
+    for fact in short {
+        let Some(fix) = &fact.fix else { continue };
+        script += &format!("\n# {} = {}: {}\n", fact.name, fact.value, fix.why);
+        if !fix.command.is_empty() {
+            script += &format!("{}\n", fix.command);
+        }
+    }
+    if let Some((workers, connections)) = judgement.better_workers {
+        script +=
+            &format!("\n# As things are: fantail serve --workers {workers} holds {connections}\n");
+    }
+    script
+}
+
+const COLUMNS: usize = 5;
+const CODE_UNREADABLE: u8 = 2;

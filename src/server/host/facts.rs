@@ -1,0 +1,303 @@
+//! Each fact about a host, judged: what it is, whether it is enough, what it limits to, what raises it.
+
+use serde::Serialize;
+
+use super::capacity::{self, Bottleneck};
+use super::{Host, Plan, recommended};
+
+/// One line of a judgement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fact {
+    /// What it is about: the kernel's name, where there is one.
+    pub name: &'static str,
+    /// As it was found.
+    pub value: String,
+    /// Whether that is enough.
+    pub verdict: Verdict,
+    /// Connections that it allows, if it limits them.
+    pub limits_to: Option<u64>,
+    /// What it is for, or what it does here.
+    pub note: String,
+    /// What raises it, unless it is enough.
+    pub fix: Option<Fix>,
+}
+
+/// Whether a fact is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Enough.
+    Ok,
+    /// Less than recommended.
+    Low,
+    /// The goal is not reached with it.
+    Blocks,
+    /// Not to be seen from here: nothing is held against it.
+    Unknown,
+}
+
+/// How to raise something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fix {
+    /// A sentence for a person.
+    pub why: String,
+    /// A line of shell; empty where a person has to act.
+    pub command: String,
+}
+
+/// All of them, in the order of a table.
+pub(super) fn facts(host: &Host, plan: &Plan) -> Vec<Fact> {
+    let mut facts = vec![descriptors(host, plan), nr_open(host), file_max(host, plan)];
+    facts.extend([memory(host, plan), conntrack(host, plan)]);
+    facts.extend(SETTINGS.iter().map(|(key, note)| setting(host, key, note)));
+    facts.extend([syn_backlog(host), tcp_mem(host, plan), ports(host, plan)]);
+    facts.extend(BUFFERS.iter().map(|(key, note)| buffers(host, key, note)));
+    facts.extend([io_uring(host), cores(host, plan)]);
+    facts
+}
+
+fn descriptors(host: &Host, plan: &Plan) -> Fact {
+    let name = "open files of a worker";
+    let limit = limit(host, plan, Bottleneck::Descriptors);
+    let verdict = limiting(limit, host.descriptors_max < recommended::DESCRIPTORS, plan);
+    let note = format!("RLIMIT_NOFILE (hard), which holds for each of {} workers", plan.workers);
+    let fix = Fix {
+        why: "for what this shell starts (in a unit: LimitNOFILE=); more --workers need no right"
+            .into(),
+        command: format!("ulimit -n {}", recommended::DESCRIPTORS),
+    };
+    fact(name, host.descriptors_max.to_string(), verdict, note, fix).limited(limit)
+}
+
+fn nr_open(host: &Host) -> Fact {
+    let least = recommended::DESCRIPTORS;
+    let value = host.number("fs.nr_open");
+    let note = "what a limit on open files can be raised to";
+    raise(host, "fs.nr_open", value.is_some_and(|value| value < least), vec![least], note)
+}
+
+fn file_max(host: &Host, plan: &Plan) -> Fact {
+    let name = "fs.file-max";
+    let limit = limit(host, plan, Bottleneck::FilesOfHost);
+    let wanted = recommended::setting(name);
+    let note = if host.is_exempt_from_file_max {
+        format!(
+            "{} open; CAP_SYS_ADMIN is not bound by it, a service without would be",
+            host.files_open
+        )
+    } else {
+        format!("{} open on the whole host", host.files_open)
+    };
+    if !host.settings.contains_key(name) {
+        return unseen(name, note);
+    }
+    // What does not bind is not held against it.
+    let low = limit.is_some() && is_below(host, name, &wanted);
+    let fix = Fix { why: note.clone(), command: assignment(name, &wanted) };
+    fact(name, value(host, name), limiting(limit, low, plan), note, fix).limited(limit)
+}
+
+fn memory(host: &Host, plan: &Plan) -> Fact {
+    let left = capacity::memory_left(host);
+    let limit = limit(host, plan, Bottleneck::Memory);
+    let each = capacity::connection_bytes(plan.both_ends);
+    let ends = if plan.both_ends { "both ends" } else { "idle" };
+    let group = if left < host.memory_available { "in the control group" } else { "available" };
+    let value = format!("{} MiB {group}", left >> 20);
+    let fix = Fix {
+        why: "more memory, or a higher MemoryMax= where a control group limits it".into(),
+        command: String::new(),
+    };
+    let note = format!("{each} bytes a connection, {ends}, the kernel's included");
+    fact("memory", value, limiting(limit, false, plan), note, fix).limited(limit)
+}
+
+fn conntrack(host: &Host, plan: &Plan) -> Fact {
+    let name = "net.netfilter.nf_conntrack_max";
+    let limit = limit(host, plan, Bottleneck::Conntrack);
+    let wanted = recommended::setting(name);
+    let Some(max) = host.number(name) else {
+        let note = "no firewall tracks connections, as far as can be seen".into();
+        return Fact { verdict: Verdict::Ok, ..unseen(name, note) };
+    };
+    let count = host.number("net.netfilter.nf_conntrack_count").unwrap_or(0);
+    let note = match count {
+        0 => "the firewall's module is loaded and tracks nothing now".into(),
+        _ => format!("the firewall tracks {count} now; what exceeds the limit is dropped"),
+    };
+    // A goal may ask for more than is recommended to all.
+    let room = plan.goal.unwrap_or(0).saturating_mul(2).max(wanted[0]);
+    let fix = Fix { why: note.clone(), command: assignment(name, &[room]) };
+    // What tracks nothing is no limit, so nothing is held against it.
+    let low = limit.is_some() && is_below(host, name, &wanted);
+    fact(name, max.to_string(), limiting(limit, low, plan), note, fix).limited(limit)
+}
+
+/// A setting that ought to be as high as the file has it, and limits no number of connections.
+fn setting(host: &Host, name: &'static str, note: &str) -> Fact {
+    let wanted = recommended::setting(name);
+    raise(host, name, is_below(host, name, &wanted), wanted, note)
+}
+
+fn syn_backlog(host: &Host) -> Fact {
+    let name = "net.ipv4.tcp_max_syn_backlog";
+    let wanted = recommended::setting(name);
+    let without_cookies = host.number("net.ipv4.tcp_syncookies") == Some(0);
+    let note = match without_cookies {
+        true => "handshakes under way; binds, because net.ipv4.tcp_syncookies is 0",
+        false => "handshakes under way; with SYN cookies on, net.core.somaxconn binds instead",
+    };
+    raise(host, name, without_cookies && is_below(host, name, &wanted), wanted, note)
+}
+
+/// Idle sockets hold none of it, so it limits no number of connections; how many it lets have bytes on their way is
+/// worth knowing before a broadcast.
+fn tcp_mem(host: &Host, plan: &Plan) -> Fact {
+    let name = "net.ipv4.tcp_mem";
+    let Some(&[_, pressure, _]) = host.settings.get(name).map(Vec::as_slice) else {
+        return unseen(name, "pages of TCP buffers; not to be seen from this namespace".into());
+    };
+    let busy = pressure / plan.ends();
+    let note = format!("pages of TCP buffers: pressure with more than {busy} connections busy");
+    Fact { value: value(host, name), note, ..fine(name) }
+}
+
+fn ports(host: &Host, plan: &Plan) -> Fact {
+    let name = "net.ipv4.ip_local_port_range";
+    if !plan.both_ends {
+        let note = "for connections that leave this host: no limit to a server".into();
+        return Fact { value: value(host, name), note, ..fine(name) };
+    }
+    let width = |range: &[u64]| match range {
+        [first, last] => (last + 1).saturating_sub(*first),
+        _ => 0,
+    };
+    let wanted = recommended::setting(name);
+    let have = host.settings.get(name).map_or(0, |range| width(range));
+    let note = format!("clients of one source address: {have} to each of the server's ports");
+    raise(host, name, have < width(&wanted), wanted, &note)
+}
+
+fn buffers(host: &Host, name: &'static str, note: &str) -> Fact {
+    Fact { value: value(host, name), note: note.into(), ..fine(name) }
+}
+
+fn io_uring(host: &Host) -> Fact {
+    let disabled = host.number("kernel.io_uring_disabled").unwrap_or(0);
+    let Some(Err(reason)) = &host.io_uring else {
+        let tried = if host.io_uring.is_some() { "passed its self-test" } else { "not tried" };
+        return Fact { value: tried.into(), note: "else epoll serves".into(), ..fine("io_uring") };
+    };
+    let command = if disabled == 0 { "" } else { "sysctl -w kernel.io_uring_disabled=0" };
+    let fix = Fix {
+        why: "allows io_uring, if whoever disabled it agrees; epoll serves without it".into(),
+        command: command.into(),
+    };
+    let note = format!("epoll serves instead: {reason}");
+    fact("io_uring", "refused".into(), Verdict::Low, note, fix)
+}
+
+fn cores(host: &Host, plan: &Plan) -> Fact {
+    let mut note = match plan.workers.cmp(&host.cores) {
+        std::cmp::Ordering::Less => format!("{} workers leave cores idle", plan.workers),
+        std::cmp::Ordering::Equal => "a worker on each".to_owned(),
+        std::cmp::Ordering::Greater => {
+            format!(
+                "{} workers share them: more room for connections, not more speed",
+                plan.workers
+            )
+        }
+    };
+    if !host.cores_isolated.is_empty() {
+        note += &format!("; isolated: {}, used only if asked for by taskset", host.cores_isolated);
+    }
+    let value = format!("{} of {}", host.cores, host.cores_online);
+    let Some(quota) = host.cores_quota.filter(|quota| *quota < host.cores as f64) else {
+        return Fact { value, note, ..fine("cores") };
+    };
+    let fix = Fix {
+        why: "raise CPUQuota=, or start as many --workers as it has whole cores".into(),
+        command: String::new(),
+    };
+    note = format!("the control group grants the time of {quota} cores, and stops workers; {note}");
+    fact("cores", value, Verdict::Low, note, fix)
+}
+
+/// A kernel setting that `sysctl` raises to `wanted` if it is low.
+fn raise(host: &Host, name: &'static str, is_low: bool, wanted: Vec<u64>, note: &str) -> Fact {
+    if !host.settings.contains_key(name) {
+        return unseen(name, note.into());
+    }
+    let verdict = if is_low { Verdict::Low } else { Verdict::Ok };
+    let fix = Fix { why: note.into(), command: assignment(name, &wanted) };
+    fact(name, value(host, name), verdict, note.into(), fix)
+}
+
+fn is_below(host: &Host, name: &str, wanted: &[u64]) -> bool {
+    let have = host.settings.get(name).map_or(&[][..], Vec::as_slice);
+    have.iter().zip(wanted).any(|(have, wanted)| have < wanted)
+}
+
+fn assignment(name: &str, numbers: &[u64]) -> String {
+    format!("sysctl -w {name}='{}'", joined(numbers))
+}
+
+fn value(host: &Host, name: &str) -> String {
+    host.settings.get(name).map_or_else(|| UNSEEN.into(), |numbers| joined(numbers))
+}
+
+fn joined(numbers: &[u64]) -> String {
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Judges what limits connections: with a goal by the goal, else by what is recommended.
+fn limiting(limit: Option<u64>, is_low: bool, plan: &Plan) -> Verdict {
+    match (plan.goal, limit) {
+        (Some(goal), Some(limit)) if limit < goal => Verdict::Blocks,
+        (None, _) if is_low => Verdict::Low,
+        _ => Verdict::Ok,
+    }
+}
+
+fn limit(host: &Host, plan: &Plan, of: Bottleneck) -> Option<u64> {
+    capacity::limits(host, plan).find(|(by, _)| *by == of).map(|(_, limit)| limit)
+}
+
+/// What is enough needs no fix.
+fn fact(name: &'static str, value: String, verdict: Verdict, note: String, fix: Fix) -> Fact {
+    let fix = (verdict != Verdict::Ok).then_some(fix);
+    Fact { name, value, verdict, limits_to: None, note, fix }
+}
+
+fn fine(name: &'static str) -> Fact {
+    let (value, note) = (String::new(), String::new());
+    Fact { name, value, verdict: Verdict::Ok, limits_to: None, note, fix: None }
+}
+
+fn unseen(name: &'static str, note: String) -> Fact {
+    Fact { value: UNSEEN.into(), verdict: Verdict::Unknown, note, ..fine(name) }
+}
+
+impl Fact {
+    fn limited(self, limits_to: Option<u64>) -> Self {
+        Self { limits_to, ..self }
+    }
+
+    /// Whether something should be done about it.
+    pub fn is_short(&self) -> bool {
+        matches!(self.verdict, Verdict::Low | Verdict::Blocks)
+    }
+}
+
+const UNSEEN: &str = "-";
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("net.core.somaxconn", "connections that wait to be accepted, for each worker"),
+    ("net.ipv4.tcp_max_orphans", "connections closed here whose last bytes are on their way"),
+    ("net.ipv4.tcp_max_tw_buckets", "connections closed here first, remembered for a minute"),
+];
+
+const BUFFERS: &[(&str, &str)] = &[
+    ("net.ipv4.tcp_rmem", "bytes received and unread: least, first, most; none while idle"),
+    ("net.ipv4.tcp_wmem", "bytes sent and unacknowledged: least, first, most; none while idle"),
+];

@@ -1,0 +1,155 @@
+//! The whole of it: how many connections, what stops them, what would raise that.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::capacity::{Bottleneck, better_workers, capacity, descriptors_of_worker, memory_left};
+use super::facts::{Fact, facts};
+use super::{Host, recommended};
+use crate::config::limits::WORKERS_MAX;
+use crate::driver::RESERVED_DESCRIPTORS;
+
+/// What the host is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Workers, 1..=[`WORKERS_MAX`].
+    pub workers: usize,
+    /// Connections to hold; without a goal a host is held to what is recommended.
+    pub goal: Option<u64>,
+    /// Whether the clients run on this host too: each connection then costs both its ends.
+    pub both_ends: bool,
+    /// What the server was told to take at the most.
+    pub connections_max: Option<u64>,
+}
+
+impl Plan {
+    /// Ends of each connection on this host.
+    pub(super) fn ends(&self) -> u64 {
+        if self.both_ends { 2 } else { 1 }
+    }
+}
+
+/// What a host holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Judgement {
+    /// Workers of the plan.
+    pub workers: usize,
+    /// Idle, subscribed connections that they hold.
+    pub connections: u64,
+    /// What stops there.
+    pub bottleneck: Bottleneck,
+    /// The same in words, with its value.
+    pub bottleneck_is: String,
+    /// What raises it, as the end of a sentence.
+    pub raise: String,
+    /// Another number of workers that holds more, and how many.
+    pub better_workers: Option<(usize, u64)>,
+    /// The goal of the plan.
+    pub goal: Option<u64>,
+    /// Whether the goal is held; without one, whether nothing is below what is recommended.
+    pub is_fine: bool,
+    /// Each fact, in the order of a table.
+    pub facts: Vec<Fact>,
+}
+
+/// Judges a host.
+pub fn judge(host: &Host, plan: &Plan) -> Judgement {
+    assert!((1..=WORKERS_MAX).contains(&plan.workers), "checked with the configuration");
+    let (bottleneck, connections) = capacity(host, plan);
+    let facts = facts(host, plan);
+    let is_fine = match plan.goal {
+        Some(goal) => connections >= goal,
+        None => !facts.iter().any(Fact::is_short),
+    };
+    Judgement {
+        workers: plan.workers,
+        connections,
+        bottleneck,
+        bottleneck_is: described(host, bottleneck),
+        raise: how_to_raise(bottleneck),
+        better_workers: better_workers(host, plan, WORKERS_MAX),
+        goal: plan.goal,
+        is_fine,
+        facts,
+    }
+}
+
+fn described(host: &Host, bottleneck: Bottleneck) -> String {
+    let setting = |key: &str| Grouped(host.number(key).unwrap_or(0));
+    match bottleneck {
+        Bottleneck::Descriptors => format!(
+            "open files of a worker ({}, of which {} are for connections)",
+            Grouped(host.descriptors_max),
+            Grouped(descriptors_of_worker(host))
+        ),
+        Bottleneck::WorkerTable => "what one worker's table takes".into(),
+        Bottleneck::FilesOfHost => {
+            let (max, open) = (setting("fs.file-max"), Grouped(host.files_open));
+            format!("open files of the host (fs.file-max {max}, {open} open)")
+        }
+        Bottleneck::Memory => format!("memory ({} MiB left)", Grouped(memory_left(host) >> 20)),
+        Bottleneck::Conntrack => {
+            let max = setting("net.netfilter.nf_conntrack_max");
+            format!("what the firewall tracks (nf_conntrack_max {max})")
+        }
+        Bottleneck::Asked => "--connections-max".into(),
+    }
+}
+
+fn how_to_raise(bottleneck: Bottleneck) -> String {
+    match bottleneck {
+        Bottleneck::Descriptors => format!(
+            "raise the hard limit (ulimit -n {0}, or LimitNOFILE={0} in a unit; {1} of them are not for connections), \
+             or start more workers",
+            recommended::DESCRIPTORS,
+            RESERVED_DESCRIPTORS
+        ),
+        Bottleneck::WorkerTable => "start more workers".into(),
+        Bottleneck::FilesOfHost => "raise fs.file-max (sysctl/90-fantail.conf)".into(),
+        Bottleneck::Memory => {
+            "give the host more memory, or the control group (MemoryMax= in a unit)".into()
+        }
+        Bottleneck::Conntrack => {
+            "raise net.netfilter.nf_conntrack_max, or have the firewall not track the server's ports (notrack)"
+                .into()
+        }
+        Bottleneck::Asked => "raise --connections-max".into(),
+    }
+}
+
+impl fmt::Display for Judgement {
+    /// The verdict in one line.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let workers = if self.workers == 1 { "worker" } else { "workers" };
+        write!(
+            out,
+            "This host holds {} connections with {} {workers}; the bottleneck is {}",
+            Grouped(self.connections),
+            self.workers,
+            self.bottleneck_is
+        )?;
+        match self.better_workers {
+            Some((workers, connections)) => {
+                write!(out, "; --workers {workers} holds {}", Grouped(connections))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A number with its thousands apart: 1,000,000.
+struct Grouped(u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (index, digit) in digits.bytes().enumerate() {
+            if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                out.write_str(",")?;
+            }
+            write!(out, "{}", char::from(digit))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Reads the machine: `/proc`, `/sys`, and the process's own limits.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Host;
+use super::recommended::numbers;
+use crate::config::DriverChoice;
+use crate::driver::open_files_max;
+
+impl Host {
+    /// Reads this machine, in well under a millisecond; io_uring is not tried. The error names what cannot be read.
+    pub fn read() -> Result<Host, String> {
+        let descriptors_max =
+            open_files_max().map_err(|error| format!("the limit on open files: {error}"))?;
+        let cores = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
+        read_below(Path::new("/"), descriptors_max, cores)
+    }
+
+    /// Tries io_uring as a starting server does: sets a ring up and tests it over loopback.
+    pub fn try_io_uring(&mut self) {
+        let tried = crate::server::probe(DriverChoice::IoUring);
+        self.io_uring = Some(tried.map(|_| ()).map_err(|error| error.0));
+    }
+}
+
+/// Reads the files below `root`. Without what the kernel always has, there is no judging.
+pub(super) fn read_below(root: &Path, descriptors_max: u64, cores: usize) -> Result<Host, String> {
+    let read = |path: &str| {
+        let path = root.join(path);
+        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let memory = read("proc/meminfo")?;
+    let memory_available =
+        field(&memory, "MemAvailable:").ok_or("/proc/meminfo has no MemAvailable")? * 1024;
+    let files = numbers(&read("proc/sys/fs/file-nr")?);
+    let status = read("proc/self/status")?;
+    let groups = ControlGroups::of(root, &read("proc/self/cgroup").unwrap_or_default());
+    let cpus = |file: &str| read(&format!("sys/devices/system/cpu/{file}")).unwrap_or_default();
+    Ok(Host {
+        descriptors_max,
+        settings: settings(root),
+        files_open: *files.first().ok_or("/proc/sys/fs/file-nr is empty")?,
+        is_exempt_from_file_max: capabilities(&status) & CAP_SYS_ADMIN != 0,
+        memory_available,
+        cgroup_memory_left: groups.memory_left(),
+        cores: cores.max(1),
+        cores_online: cores_listed(&cpus("online")).unwrap_or(cores).max(1),
+        cores_isolated: cpus("isolated").trim().to_owned(),
+        cores_quota: groups.cores_quota(),
+        io_uring: None,
+    })
+}
+
+/// The kernel settings that a judgement looks at.
+fn settings(root: &Path) -> BTreeMap<String, Vec<u64>> {
+    let read = |key: &&str| {
+        let path = root.join("proc/sys").join(key.replace('.', "/"));
+        let value = numbers(&fs::read_to_string(path).ok()?);
+        (!value.is_empty()).then(|| ((*key).to_owned(), value))
+    };
+    KEYS.iter().filter_map(read).collect()
+}
+
+/// A number behind a name: "MemAvailable:   1024 kB".
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The capabilities in effect, as bits.
+fn capabilities(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// How many cores a list names: "0-3,8" has five.
+fn cores_listed(list: &str) -> Option<usize> {
+    list.trim().split(',').try_fold(0, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        Some(sum + (last + 1).checked_sub(first)?)
+    })
+}
+
+/// The control groups around the process, innermost first, of the hierarchies that matter.
+struct ControlGroups {
+    unified: Vec<PathBuf>,
+    memory: Vec<PathBuf>,
+}
+
+impl ControlGroups {
+    /// From `/proc/self/cgroup`: "0::/a/b", and with version 1 "4:memory:/a/b" too.
+    fn of(root: &Path, text: &str) -> Self {
+        let mut groups = Self { unified: Vec::new(), memory: Vec::new() };
+        for line in text.lines() {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (Some(kinds), Some(path)) = (parts.next(), parts.next()) else { continue };
+            if kinds.is_empty() {
+                groups.unified = chain(&root.join("sys/fs/cgroup"), path);
+            } else if kinds.split(',').any(|kind| kind == "memory") {
+                groups.memory = chain(&root.join("sys/fs/cgroup/memory"), path);
+            }
+        }
+        groups
+    }
+
+    /// Bytes left in the tightest of them; what the page cache would give back counts as left.
+    fn memory_left(&self) -> Option<u64> {
+        let unified = self.unified.iter().filter_map(|group| {
+            memory_left(group, "memory.max", "memory.current", "inactive_file ")
+        });
+        let first = self.memory.iter().filter_map(|group| {
+            let limit = "memory.limit_in_bytes";
+            memory_left(group, limit, "memory.usage_in_bytes", "total_inactive_file ")
+        });
+        unified.chain(first).min()
+    }
+
+    fn cores_quota(&self) -> Option<f64> {
+        let quota = |group: &PathBuf| {
+            // "max 100000" is not two numbers: no quota.
+            let text = fs::read_to_string(group.join("cpu.max")).ok()?;
+            match numbers(&text)[..] {
+                [quota, period] if period > 0 => Some(quota as f64 / period as f64),
+                _ => None,
+            }
+        };
+        self.unified.iter().filter_map(quota).min_by(f64::total_cmp)
+    }
+}
+
+/// The folders of a group and of those around it. One outside this namespace, "/../…", is not to be seen.
+fn chain(mount: &Path, group: &str) -> Vec<PathBuf> {
+    let below = group.trim_start_matches('/');
+    let below = if below.starts_with("..") { "" } else { below };
+    Path::new(below).ancestors().map(|group| mount.join(group)).collect()
+}
+
+fn memory_left(group: &Path, limit: &str, usage: &str, cache: &str) -> Option<u64> {
+    let number = |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse().ok();
+    // "max", or version 1's "as many pages as fit": no limit.
+    let limit: u64 = number(limit).filter(|limit| *limit < NO_LIMIT)?;
+    let usage: u64 = number(usage)?;
+    let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    Some(limit.saturating_sub(usage.saturating_sub(field(&stat, cache).unwrap_or(0))))
+}
+
+const KEYS: &[&str] = &[
+    "fs.file-max",
+    "fs.nr_open",
+    "kernel.io_uring_disabled",
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_max_orphans",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_max_tw_buckets",
+    "net.ipv4.tcp_mem",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+    "net.netfilter.nf_conntrack_count",
+    "net.netfilter.nf_conntrack_max",
+];
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const NO_LIMIT: u64 = 1 << 62;
