@@ -112,7 +112,8 @@ const ROUNDING: f64 = 1e-6;
 
 /// The kernel's part of an accepted connection: `/proc/slabinfo` beside 15,000 idle ones on Linux 6.18, per connection
 /// TCP 2368, sock_inode_cache 832, filp 192, dentry 192, two lsm caches 56, packed into slabs with 2% to 7% to spare;
-/// io_uring's poll 256 and its entry, or epoll's 128 and its entry, about as much.
+/// io_uring's poll 256 and its entry, or epoll's 128 and its entry, about as much. A control group may be charged with
+/// less of it (1.6 KB each in version 1); none is charged with more.
 const KERNEL_BYTES_OF_SERVER_END: u64 = 4100;
 /// RSS beside 15,000 idle subscribed WebSockets is 121 bytes a connection, and with a million and their tables less
 /// than this (`bench run memory`).
