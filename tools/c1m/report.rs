@@ -216,13 +216,14 @@ fn with_unit(name: &str, number: f64) -> String {
 }
 
 /// The table's order; what is not named here comes last.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "mode",
     "protocol",
     "target",
     "ok",
     "ended",
     "connections",
+    "hold",
     "work",
     "messages",
     "slow",

@@ -190,6 +190,25 @@ impl Run {
         if followed { Ok(()) } else { Err("a thread of c1m does not follow".to_owned()) }
     }
 
+    /// Has everyone stay for a time before the work begins, and reports what that cost.
+    pub fn hold(&mut self, time: Duration) -> Result<(), String> {
+        if time.is_zero() {
+            return Ok(());
+        }
+        let answered = self.shared.sum(|tally| &tally.pongs);
+        let from = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
+        self.pass("holding", time, |_| false)?;
+        let to = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
+        let seconds = (to.at - from.at).as_secs_f64();
+        let answered = self.shared.sum(|tally| &tally.pongs) - answered;
+        let mut hold = json!({ "seconds": seconds, "pings_answered": answered });
+        if let (Some(from), Some(to)) = (from.server_ns, to.server_ns) {
+            hold["server_cpu_cores"] = json!((to - from) as f64 / 1e9 / seconds);
+        }
+        self.report.add("hold", hold);
+        Ok(())
+    }
+
     /// After this, failures and losses end nothing by themselves: those who fail come back.
     pub fn tolerate_failures(&mut self) {
         self.failures_max = u64::MAX;

@@ -39,6 +39,9 @@ pub struct Arguments {
     /// Publish once, and time the last subscriber
     #[arg(long, conflicts_with = "count")]
     once: bool,
+    /// How long everyone is held, answering pings, before the first publication
+    #[arg(long, value_name = "TIME", default_value = "0 s", value_parser = parse_seconds)]
+    hold: Duration,
     /// How publications reach the server
     #[arg(long, value_enum, default_value = "http")]
     via: Via,
@@ -65,15 +68,16 @@ pub fn run(arguments: &Arguments) -> Result<(Report, Samples), String> {
     let mut run = Run::start("fanout", &arguments.common, &groups, tracked, |settings| {
         settings.size = arguments.size as usize;
     })?;
-    let result = drive(&mut run, publishing, arguments.settle);
+    let result = drive(&mut run, publishing, arguments);
     Ok(run.finish(result))
 }
 
-fn drive(run: &mut Run, publishing: Publishing, settle: Duration) -> Result<(), String> {
+fn drive(run: &mut Run, publishing: Publishing, arguments: &Arguments) -> Result<(), String> {
     run.open_all()?;
+    run.hold(arguments.hold)?;
     run.order(Step::Work)?;
     run.begin_work()?;
-    let result = publish_all(run, publishing, settle);
+    let result = publish_all(run, publishing, arguments.settle);
     run.end_work("deliveries", received(&run.shared))?;
     result
 }
