@@ -73,6 +73,8 @@ impl Default for SendQueue {
 pub struct QueueArena {
     nodes: Slab<Node>,
     bytes: u64,
+    /// Of the frames that queues hold, each counted once.
+    frame_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -95,12 +97,17 @@ impl QueueArena {
     /// An arena with address space for `segments` nodes; pages are touched only as they are used, so growth up
     /// to there copies nothing.
     pub fn with_capacity(segments: usize) -> Self {
-        Self { nodes: Slab::with_capacity(segments), bytes: 0 }
+        Self { nodes: Slab::with_capacity(segments), bytes: 0, frame_bytes: 0 }
     }
 
     /// What keeping all queues costs. A frame counts once for each queue that holds it.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The memory that all queues keep: like [`QueueArena::bytes`], but a frame counts once.
+    pub fn memory_bytes(&self) -> u64 {
+        self.nodes.len() as u64 * u64::from(SEGMENT_BYTES) + self.frame_bytes
     }
 
     /// Appends a frame. Empty ones are dropped. Panics when the queue would cost `u32::MAX` bytes, which its mark
@@ -157,8 +164,9 @@ impl QueueArena {
             && let node = &mut self.nodes[queue.head as usize]
             && let Segment::Turn { start, len } = node.segment
         {
-            let bytes = &turn[start as usize..start as usize + len as usize];
-            node.segment = Segment::Shared(SharedFrame::copy_of(bytes));
+            let frame = SharedFrame::copy_of(&turn[start as usize..start as usize + len as usize]);
+            self.frame_bytes += frame.enter_queue();
+            node.segment = Segment::Shared(frame);
         }
     }
 
@@ -175,6 +183,9 @@ impl QueueArena {
         let cost = cost(&node.segment);
         queue.bytes -= cost;
         self.bytes -= u64::from(cost);
+        if let Segment::Shared(frame) = &node.segment {
+            self.frame_bytes -= frame.leave_queue();
+        }
         Some(node.segment)
     }
 
@@ -198,6 +209,9 @@ impl QueueArena {
         let cost = cost(segment);
         queue.bytes = queue.bytes.checked_add(cost).expect("the mark keeps a queue under 4 GiB");
         self.bytes += u64::from(cost);
+        if let Segment::Shared(frame) = segment {
+            self.frame_bytes += frame.enter_queue();
+        }
     }
 
     fn insert(&mut self, node: Node) -> u32 {
@@ -272,6 +286,30 @@ mod tests {
             seen.extend_from_slice(frame.as_bytes());
         }
         assert_eq!(seen, b"abc");
+    }
+
+    #[test]
+    fn a_frame_in_many_queues_is_memory_once() {
+        let segment = u64::from(SEGMENT_BYTES);
+        let mut arena = QueueArena::with_capacity(8);
+        let (mut a, mut b) = (SendQueue::new(), SendQueue::new());
+        let shared = frame(&[0; 1000]);
+        arena.push(&mut a, shared.clone());
+        arena.push(&mut b, shared.clone());
+        arena.push_front(&mut b, shared.skip(999));
+        assert_eq!(arena.memory_bytes(), 3 * segment + 1000);
+        assert_eq!(arena.bytes(), 3 * segment + 2001);
+        arena.clear(&mut a);
+        arena.pop(&mut b);
+        assert_eq!(arena.memory_bytes(), segment + 1000);
+        arena.clear(&mut b);
+        assert_eq!(arena.memory_bytes(), 0);
+        arena.push_turn(&mut a, b"turn", 0);
+        assert_eq!(arena.memory_bytes(), segment);
+        arena.keep_turn(&a, b"turn");
+        assert_eq!(arena.memory_bytes(), segment + 4);
+        arena.clear(&mut a);
+        assert_eq!(arena.memory_bytes(), 0);
     }
 
     #[test]

@@ -1,26 +1,39 @@
 //! Immutable bytes, encoded once, sent to many sockets of one worker by reference.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// A view of reference-counted bytes. Cloning one costs a non-atomic increment: frames never leave their worker;
 /// what crosses workers is the publication, which each worker encodes for itself.
 #[derive(Clone, Debug)]
 pub struct SharedFrame {
-    block: Rc<[u8]>,
+    block: Rc<Block>,
     start: u32,
     end: u32,
+}
+
+/// What views share.
+#[derive(Debug)]
+struct Block {
+    bytes: Box<[u8]>,
+    /// Entries of queues that hold it: memory is counted once for all of them.
+    queued: Cell<u32>,
 }
 
 impl SharedFrame {
     /// Copies `bytes` into a frame. Panics past 4 GiB, which no limit allows.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let end = u32::try_from(bytes.len()).expect("limits keep a frame under 4 GiB");
-        Self { block: Rc::from(bytes), start: 0, end }
+        Self {
+            block: Rc::new(Block { bytes: Box::from(bytes), queued: Cell::new(0) }),
+            start: 0,
+            end,
+        }
     }
 
     /// The bytes of this view.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.block[self.start as usize..self.end as usize]
+        &self.block.bytes[self.start as usize..self.end as usize]
     }
 
     /// Bytes in this view.
@@ -38,6 +51,18 @@ impl SharedFrame {
         assert!(count <= self.len(), "skip stays inside the frame");
         self.start += count;
         self
+    }
+
+    /// One more entry of a queue holds it. Returns the bytes that this keeps alive: none if another one did before.
+    pub(super) fn enter_queue(&self) -> u64 {
+        self.block.queued.update(|queued| queued + 1);
+        if self.block.queued.get() == 1 { self.block.bytes.len() as u64 } else { 0 }
+    }
+
+    /// One entry fewer. Returns the bytes that queues keep alive no more: none if another entry does.
+    pub(super) fn leave_queue(&self) -> u64 {
+        self.block.queued.update(|queued| queued - 1);
+        if self.block.queued.get() == 0 { self.block.bytes.len() as u64 } else { 0 }
     }
 }
 
