@@ -181,6 +181,18 @@ impl Backlog {
         self.waiting_bytes + self.recent_bytes
     }
 
+    /// Gives back what may be: all that waits but the newest, where publications may be dropped, and what is kept for
+    /// laggards, but the newest if there are any.
+    pub(super) fn shed(&mut self, options: &ChannelOptions, has_laggards: bool) {
+        if options.delivery != Delivery::Disconnect {
+            self.shrink_waiting(1);
+        }
+        while self.recent.len() > usize::from(has_laggards) {
+            let Some(first) = self.recent.pop_front() else { break };
+            self.recent_bytes -= first.payload.bytes.len();
+        }
+    }
+
     fn shrink_waiting(&mut self, count_max: usize) {
         while self.waiting.len() > count_max {
             if let Some(first) = self.waiting.pop_front() {
@@ -337,6 +349,25 @@ mod tests {
         assert_eq!((offsets(&items), next), (vec!["2".into()], Some(3)));
         let (items, next) = backlog.catch_up(&options, 3, 10);
         assert_eq!((offsets(&items), next), (vec!["3".into()], None));
+    }
+
+    #[test]
+    fn what_is_shed_is_a_gap_and_the_newest_stays_for_laggards() {
+        let options = ChannelOptions { rate_max: 10, ..options(Delivery::DropOldest) };
+        let mut backlog = Backlog::default();
+        backlog.hold(&options, publication(1), 1000);
+        backlog.release(&options, 1000);
+        for offset in 2..=4 {
+            backlog.hold(&options, publication(offset), 1001);
+            backlog.keep(&options, &publication(offset), 1000);
+        }
+        backlog.shed(&options, true);
+        assert_eq!(backlog.bytes(), 20);
+        assert_eq!(offsets(&backlog.release(&options, 1100)), ["gap 2", "4"]);
+        assert_eq!(offsets(&backlog.catch_up(&options, 2, 1000).0), ["gap 2", "4"]);
+        backlog.shed(&options, false);
+        assert_eq!(backlog.bytes(), 0);
+        assert!(!backlog.keeps());
     }
 
     #[test]

@@ -468,6 +468,11 @@ impl Hub {
         self.backlog_bytes
     }
 
+    /// Payload bytes that one channel may keep for laggards from now on, by one publication more at the most.
+    pub fn set_backlog_bytes_max(&mut self, bytes_max: u64) {
+        self.settings.answer_bytes_max = bytes_max;
+    }
+
     /// Bytes that the channels whose home is here keep as their history.
     pub fn history_bytes(&self) -> u64 {
         self.homes.history_bytes()

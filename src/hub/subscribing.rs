@@ -241,6 +241,21 @@ impl Hub {
         self.fan_outs.add(key, local, arrival, publication);
     }
 
+    /// Has some channels, from slot `from` on, give back what they hold back and may drop. Returns the slot behind
+    /// them; 0 after the last one.
+    pub fn shed_backlogs(&mut self, from: usize, count: usize) -> usize {
+        let until = self.channel_slots.min(from + count);
+        for slot in from..until {
+            let Some(local) = self.channels.get_mut(slot) else { continue };
+            let has_laggards = local.first_apart() != NONE;
+            let Some(backlog) = &mut local.backlog else { continue };
+            let before = backlog.bytes();
+            backlog.shed(self.settings.namespaces.options(local.namespace), has_laggards);
+            self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
+        }
+        if until == self.channel_slots { 0 } else { until }
+    }
+
     /// The socket of a session that lags takes more again: gives it some of what it has yet to get. Returns whether it
     /// lags still; then it is to be called once that is gone.
     pub fn catch_up(&mut self, session: SessionId, out: &mut VecDeque<Output>) -> bool {
