@@ -356,6 +356,7 @@ fn converse(
             answers: &mut answers,
             client: ClientName { worker: WorkerId(0), session },
             congested: false,
+            overloaded: false,
         };
         let flow = receive(&mut piece.to_vec(), &mut context);
         if flow != Flow::Receive {

@@ -74,7 +74,7 @@ fn flag(setting: &'static Setting) -> Arg {
             (Arg::new(setting.flag).long(setting.flag).action(ArgAction::SetTrue), "")
         }
         Kind::Count(..) | Kind::CountIfGiven(..) => (flag.value_name("N"), ""),
-        Kind::Bytes(..) => (flag.value_name("BYTES"), ""),
+        Kind::Bytes(..) | Kind::BytesIfGiven(..) => (flag.value_name("BYTES"), ""),
         Kind::Time(..) => (flag.value_name("TIME"), ""),
         Kind::Secret(..) => {
             (flag.value_name("SECRET"), "; better given in the file or the environment")

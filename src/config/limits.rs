@@ -125,6 +125,46 @@ pub const MESSAGE_LOAD: usize = FAN_OUT_BACKLOG_BYTES_HIGH / FAN_OUT_BACKLOG_HIG
 /// Table entries that the sweep looks at in one turn.
 pub const SWEEP_ENTRIES_PER_TURN_MAX: usize = 64 * 1024;
 
+/// Percent of the memory budget at which histories shrink and slow consumers are given up earlier.
+pub const MEMORY_TIGHT_PERCENT: u64 = 70;
+
+/// Percent at which the worst consumers are closed and nobody new is served.
+pub const MEMORY_CRITICAL_PERCENT: u64 = 85;
+
+/// Percent at which publishers are held back.
+pub const MEMORY_FULL_PERCENT: u64 = 95;
+
+/// A level ends so many percent below where it begins.
+pub const MEMORY_HYSTERESIS_PERCENT: u64 = 5;
+
+/// While memory is tight, a slow consumer is closed at this fraction of the maximum, and a channel keeps as little for
+/// its laggards.
+pub const TIGHT_QUEUE_DIVISOR: u32 = 4;
+
+/// Of the memory budget, histories may have this fraction, and half of that while memory is tight.
+pub const HISTORY_SHARE_DIVISOR: u64 = 2;
+
+/// Publishers are held back when what waits for its fan-out is this fraction of a worker's share of the budget.
+pub const FAN_OUT_SHARE_DIVISOR: u64 = 8;
+
+/// Of the memory budget, this fraction, divided by all connections, is what each of them may hold unharmed.
+pub const FAIR_SHARE_DIVISOR: u64 = 2;
+
+/// What any connection may hold unharmed.
+pub const FAIR_SHARE_BYTES_MIN: u64 = 1024;
+
+/// Connections, held publishers and channels, of each so many, that are looked at in one turn for what they hold.
+pub const EVICTION_ENTRIES_PER_TURN_MAX: usize = 4 * 1024;
+
+/// What a publication that waits costs beside its payload.
+pub const PUBLICATION_BYTES: u64 = 224;
+
+/// Smallest memory budget that may be set.
+pub const MEMORY_BYTES_FLOOR: u64 = 1024 * 1024;
+
+/// Largest memory budget that may be set: more than any host has.
+pub const MEMORY_BYTES_CEILING: u64 = 1 << 50;
+
 /// Largest message that any setting may allow.
 pub const MESSAGE_BYTES_CEILING: u64 = 64 * 1024 * 1024;
 
@@ -166,3 +206,8 @@ const _: () = assert!(
     "a queue has room for a message and the one that follows"
 );
 const _: () = assert!(SEND_QUEUE_BYTES_CEILING < u32::MAX as u64, "queue bytes are 32 bits wide");
+const _: () = assert!(
+    MEMORY_TIGHT_PERCENT < MEMORY_CRITICAL_PERCENT - MEMORY_HYSTERESIS_PERCENT
+        && MEMORY_CRITICAL_PERCENT < MEMORY_FULL_PERCENT - MEMORY_HYSTERESIS_PERCENT,
+    "levels end before those below them begin"
+);

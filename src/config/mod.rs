@@ -58,6 +58,8 @@ pub struct Config {
     pub api_key: Option<String>,
     /// Connections of the whole process; as many as descriptors allow when none is given.
     pub connections_max: Option<usize>,
+    /// Bytes of everything that waits or is kept, of the whole process; follows from the host when none is given.
+    pub memory_bytes_max: Option<u64>,
     /// Bytes of one message from a client, or of one HTTP body.
     pub message_bytes_max: u64,
     /// The same on echo addresses.
@@ -68,6 +70,8 @@ pub struct Config {
     pub subscriptions_max: usize,
     /// Time for a client to finish its handshake, or one HTTP request.
     pub handshake_timeout: Duration,
+    /// Time for a WebSocket client's message, or a command, from its first byte to its last.
+    pub message_timeout: Duration,
     /// Silence after which a WebSocket client is pinged; a second one of `keepalive_timeout` closes it.
     pub keepalive_interval: Duration,
     /// Time for the answer to a ping.
@@ -155,11 +159,13 @@ impl Default for Config {
             insecure: false,
             api_key: None,
             connections_max: None,
+            memory_bytes_max: None,
             message_bytes_max: 1024 * 1024,
             echo_message_bytes_max: 16 * 1024 * 1024,
             send_queue_bytes_max: 4 * 1024 * 1024,
             subscriptions_max: 128,
             handshake_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(25),
             keepalive_timeout: Duration::from_secs(10),
             http_idle_timeout: Duration::from_secs(75),

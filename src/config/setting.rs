@@ -40,6 +40,8 @@ pub enum Kind {
     CountIfGiven(u64, u64, fn(&mut Config) -> &mut Option<usize>),
     /// A number of bytes.
     Bytes(u64, u64, fn(&mut Config) -> &mut u64),
+    /// A number of bytes that follows from the host unless it is given.
+    BytesIfGiven(u64, u64, fn(&mut Config) -> &mut Option<u64>),
     /// A time.
     Time(Duration, Duration, fn(&mut Config) -> &mut Duration),
     /// Visible characters of ASCII, so and so many of them, if given. They are never shown again.
@@ -104,6 +106,7 @@ impl Setting {
             Kind::Count(_, _, field) => *field(config) = parse_count(text)?,
             Kind::CountIfGiven(_, _, field) => *field(config) = Some(parse_count(text)?),
             Kind::Bytes(_, _, field) => *field(config) = parse_bytes(text)?,
+            Kind::BytesIfGiven(_, _, field) => *field(config) = Some(parse_bytes(text)?),
             Kind::Time(_, _, field) => *field(config) = parse_seconds(text)?,
             Kind::Secret(_, _, field) => *field(config) = Some(text.to_owned()),
             Kind::Levels(field) => *field(config) = LogLevels::parse(text)?,
@@ -121,6 +124,9 @@ impl Setting {
                 field(&mut copy).is_none_or(|count| (min..=max).contains(&(count as u64)))
             }
             Kind::Bytes(min, max, field) => (min..=max).contains(field(&mut copy)),
+            Kind::BytesIfGiven(min, max, field) => {
+                field(&mut copy).is_none_or(|bytes| (min..=max).contains(&bytes))
+            }
             Kind::Time(min, max, field) => (min..=max).contains(field(&mut copy)),
             Kind::Secret(min, max, field) => field(&mut copy).as_ref().is_none_or(|secret| {
                 let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
@@ -148,6 +154,9 @@ impl Setting {
                 field(&mut copy).map(|count| count.to_string()).unwrap_or_default()
             }
             Kind::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
+            Kind::BytesIfGiven(_, _, field) => {
+                field(&mut copy).map(|bytes| Bytes(bytes).to_string()).unwrap_or_default()
+            }
             Kind::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
             Kind::Secret(_, _, field) => {
                 field(&mut copy).as_ref().map_or("", |_| HIDDEN).to_owned()
@@ -180,6 +189,7 @@ impl Setting {
             Kind::Count(_, _, field) => *field(to) = *field(&mut from),
             Kind::CountIfGiven(_, _, field) => *field(to) = *field(&mut from),
             Kind::Bytes(_, _, field) => *field(to) = *field(&mut from),
+            Kind::BytesIfGiven(_, _, field) => *field(to) = *field(&mut from),
             Kind::Time(_, _, field) => *field(to) = *field(&mut from),
             Kind::Secret(_, _, field) => field(to).clone_from(field(&mut from)),
             Kind::Levels(field) => *field(to) = *field(&mut from),
@@ -195,7 +205,9 @@ impl Setting {
             Kind::Count(min, max, _) | Kind::CountIfGiven(min, max, _) => {
                 format!("from {min} to {max}")
             }
-            Kind::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
+            Kind::Bytes(min, max, _) | Kind::BytesIfGiven(min, max, _) => {
+                format!("from {} to {}", Bytes(min), Bytes(max))
+            }
             Kind::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
             Kind::Secret(min, max, _) => {
                 format!("from {min} to {max} visible characters of ASCII")

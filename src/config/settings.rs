@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::channel_options::channel_options_markdown;
 use super::setting::Kind::{
-    Addresses, Bytes, Choice, Count, CountIfGiven, Levels, Secret, Switch, Time,
+    Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Secret, Switch, Time,
 };
 use super::{DriverChoice, Framing, LogFormat, Setting, limits};
 
@@ -87,6 +87,15 @@ pub const SETTINGS: &[Setting] = &[
     )
     .by_default("as many as descriptors allow"),
     Setting::row(
+        "limits.memory_bytes_max",
+        "memory-bytes-max",
+        "Bytes of everything that waits or is kept: queues, histories, unfinished messages",
+        BytesIfGiven(limits::MEMORY_BYTES_FLOOR, limits::MEMORY_BYTES_CEILING, |config| {
+            &mut config.memory_bytes_max
+        }),
+    )
+    .by_default("60 % of what the host has left at the start"),
+    Setting::row(
         "limits.message_bytes_max",
         "message-bytes-max",
         "Bytes of one message or HTTP body from a client",
@@ -127,6 +136,13 @@ pub const SETTINGS: &[Setting] = &[
         "handshake-timeout",
         "Time for a handshake, and for one HTTP request",
         Time(TIME_MIN, TIME_MAX, |config| &mut config.handshake_timeout),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.message_timeout",
+        "message-timeout",
+        "Time for a message that was begun: a WebSocket's, or a command",
+        Time(TIME_MIN, TIME_MAX, |config| &mut config.message_timeout),
     )
     .reloadable(),
     Setting::row(
@@ -237,7 +253,7 @@ mod tests {
                 Choice(words, ..) => words[1],
                 Switch(_) => "true",
                 Count(..) | CountIfGiven(..) => "7",
-                Bytes(..) => "5 KiB",
+                Bytes(..) | BytesIfGiven(..) => "5 KiB",
                 Time(..) => "7 s",
                 // As it is shown.
                 Secret(..) => "hidden",
@@ -266,7 +282,7 @@ mod tests {
                     ((min - 1).to_string(), false),
                     ((max + 1).to_string(), false),
                 ],
-                Bytes(min, max, _) => [
+                Bytes(min, max, _) | BytesIfGiven(min, max, _) => [
                     (min.to_string(), true),
                     (max.to_string(), true),
                     ((min - 1).to_string(), false),

@@ -240,9 +240,49 @@ impl Connection {
         match &self.conversation {
             Conversation::WebSocket(websocket) => websocket.say_goodbye(reason, context.out),
             Conversation::Commands(commands) => commands.say_goodbye(reason, context.out),
-            Conversation::Http(_) | Conversation::EchoTcp => {}
+            Conversation::Http(http) => http.say_goodbye(reason, context),
+            Conversation::EchoTcp => {}
         }
         context.outputs.push(Output::Close(reason));
+    }
+
+    /// Bytes of heap that its conversation owns: what is unfinished.
+    pub fn held_bytes(&self) -> usize {
+        match &self.conversation {
+            Conversation::WebSocket(websocket) => websocket.held_bytes(),
+            Conversation::Commands(commands) => commands.held_bytes(),
+            Conversation::Http(http) => http.held_bytes(),
+            Conversation::EchoTcp => 0,
+        }
+    }
+
+    /// The tick in which the message that is unfinished began, `tick` if that is new. `None` if there is none, or if
+    /// its end has a deadline already, as that of an HTTP request.
+    pub fn unfinished_since(&mut self, tick: u32) -> Option<u32> {
+        match &mut self.conversation {
+            Conversation::WebSocket(websocket) => websocket.unfinished_since(tick),
+            Conversation::Commands(commands) => commands.unfinished_since(tick),
+            Conversation::Http(_) | Conversation::EchoTcp => None,
+        }
+    }
+
+    /// Has the message that is unfinished begin anew: its sender was kept waiting.
+    pub fn restart_unfinished(&mut self) {
+        match &mut self.conversation {
+            Conversation::WebSocket(websocket) => websocket.restart(),
+            Conversation::Commands(commands) => commands.restart(),
+            Conversation::Http(_) | Conversation::EchoTcp => {}
+        }
+    }
+
+    /// Frees what is unfinished: nothing more is listened to.
+    pub fn release(&mut self) {
+        match &mut self.conversation {
+            Conversation::WebSocket(websocket) => websocket.release(),
+            Conversation::Commands(commands) => commands.release(),
+            Conversation::Http(http) => http.release(),
+            Conversation::EchoTcp => {}
+        }
     }
 
     /// Whether its silence says nothing about it: a pong would wait behind what is queued, or is not read. TCP finds

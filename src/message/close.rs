@@ -50,6 +50,8 @@ close_reasons! {
     KeepaliveTimeout => 1011, 3012, "no pong";
     /// The handshake was not finished in time.
     HandshakeTimeout => 1008, 3502, "stale";
+    /// A message that was begun was not finished in time.
+    MessageTimeout => 1008, 3501, "message timeout";
     /// More subscriptions than allowed.
     SubscriptionsExhausted => 1008, 3505, "channel limit";
     /// The server API ended it; the client may come back.

@@ -69,6 +69,20 @@ impl LineDecoder {
         self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.bytes.capacity())
     }
 
+    /// When what is unfinished began, in whatever the caller counts time: `now` if it did not ask since. `None` if
+    /// nothing is unfinished.
+    pub fn unfinished_since(&mut self, now: u32) -> Option<u32> {
+        let partial = self.partial.as_mut().filter(|partial| partial.state != State::Delivered)?;
+        Some(*partial.since.get_or_insert(now))
+    }
+
+    /// Has what is unfinished begin anew: its sender was kept waiting.
+    pub fn restart(&mut self) {
+        if let Some(partial) = &mut self.partial {
+            partial.since = None;
+        }
+    }
+
     fn state(&self) -> Option<State> {
         self.partial.as_ref().map(|partial| partial.state)
     }
@@ -87,7 +101,8 @@ impl LineDecoder {
         let may_fit =
             len <= line_bytes_max || (len == line_bytes_max + 1 && piece.ends_with(b"\r"));
         if !may_fit {
-            **partial = Partial { bytes: Vec::new(), state: State::Skipping };
+            partial.bytes = Vec::new();
+            partial.state = State::Skipping;
             return Err(LineFault::TooLong);
         }
         partial.bytes.extend_from_slice(piece);
@@ -100,6 +115,8 @@ impl LineDecoder {
 struct Partial {
     bytes: Vec<u8>,
     state: State,
+    /// When it began, as far as the caller asked.
+    since: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -33,10 +33,11 @@ use crate::driver::{
 use crate::hub::ChannelHash;
 use crate::message::{CloseReason, WorkerId};
 use crate::telemetry::Counters;
-use crate::worker::{Mesh, Worker, WorkerParts, WorkerSettings};
+use crate::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings};
 
 pub mod host;
 mod log;
+mod memory;
 mod reload;
 mod service_manager;
 mod signal;
@@ -105,8 +106,7 @@ impl Server {
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
         let stop = Arc::new(AtomicBool::new(false));
-        let open = Arc::new(AtomicUsize::new(0));
-        let steps = Arc::new(AtomicUsize::new(0));
+        let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let hash = ChannelHash::default();
         let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
 
@@ -114,7 +114,8 @@ impl Server {
         let (ready_sender, ready) = channel();
         let (configs, config_inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let mut threads = Vec::new();
-        for (mesh, configs) in Mesh::new(&wakers).into_iter().zip(config_inboxes) {
+        let meshes = Mesh::new(&wakers).into_iter().zip(config_inboxes);
+        for ((mesh, configs), budget) in meshes.zip(budgets(config, workers)) {
             let worker = mesh.worker();
             let index = usize::from(worker.0);
             let parts = WorkerParts {
@@ -122,6 +123,7 @@ impl Server {
                 counters: counters.clone(),
                 stop: stop.clone(),
                 configs,
+                budget,
                 open: open.clone(),
                 open_max: connections_max,
                 steps: steps.clone(),
@@ -349,6 +351,13 @@ fn listen((service, address): Door) -> Result<TcpListener, StartError> {
         Service::Commands(_) | Service::EchoTcp => Keepalive::Kernel,
     };
     bind_listener(address, keepalive).map_err(|error| cannot_listen(address, &error))
+}
+
+/// The accounts of all workers in the memory budget.
+fn budgets(config: &Config, workers: usize) -> Vec<Budget> {
+    let bytes_max = config.memory_bytes_max.unwrap_or_else(memory::bytes_by_default);
+    info!(bytes_max, "memory budget");
+    Budget::of_workers(workers, bytes_max)
 }
 
 /// All addresses with their services; each is free, and port 0 has become a real one, held for the workers.

@@ -63,6 +63,14 @@ macro_rules! metrics {
 metrics! {
     accepted, "counter", "fantail_connections_accepted_total", "Connections accepted.";
     refused, "counter", "fantail_connections_refused_total", "Connections refused: there were as many as may be.";
+    refused_overloaded, "counter", "fantail_refused_overloaded_total", "Clients refused for want of memory.";
+    evicted_queues, "counter", "fantail_evicted_queues_total", "Clients closed for their send queues.";
+    evicted_messages, "counter", "fantail_evicted_messages_total", "Clients closed for unfinished messages.";
+    evicted_publishers, "counter", "fantail_evicted_publishers_total", "Publishers closed while held back.";
+    evicted_laggards, "counter", "fantail_evicted_laggards_total", "Laggards closed for want of memory.";
+    memory_bytes, "gauge", "fantail_memory_bytes", "Bytes that wait or are kept.";
+    memory_level, "gauge", "fantail_memory_level", "Of memory use: 0 calm, 1 tight, 2 critical, 3 full.";
+    memory_bytes_max, "gauge", "fantail_memory_bytes_max", "This worker's share of the memory budget.";
     open, "gauge", "fantail_connections_open", "Connections open.";
     accept_pauses, "counter", "fantail_accept_pauses_total", "Pauses of accepting for want of descriptors.";
     received_bytes, "counter", "fantail_received_bytes_total", "Bytes received.";

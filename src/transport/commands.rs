@@ -377,6 +377,7 @@ mod tests {
                 answers: &mut self.answers,
                 client: ClientName { worker: WorkerId(0), session },
                 congested: false,
+                overloaded: false,
             };
             step(&mut self.commands, &mut context);
             (out, outputs)

@@ -17,7 +17,7 @@ mod body;
 mod publish;
 mod upgrade;
 
-use answer::{Exchange, close, fail, fail_refused, write_ok};
+use answer::{Exchange, close, fail, fail_refused, refuse_overloaded, write_ok};
 use body::Body;
 use upgrade::PendingUpgrade;
 
@@ -173,6 +173,26 @@ impl HttpConversation {
     /// Whether a request waits for its reply.
     pub fn awaits_reply(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.awaits_reply())
+    }
+
+    /// Bytes of heap that it owns: an unfinished request, or what waits for a reply.
+    pub fn held_bytes(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| {
+            let body = pending.body.as_ref().map_or(0, Body::held_bytes);
+            size_of::<Pending>() + pending.remainder.capacity() + body
+        })
+    }
+
+    /// Frees it: nothing more is listened to.
+    pub fn release(&mut self) {
+        self.pending = None;
+    }
+
+    /// Says why the server ends it, if it owes an answer.
+    pub fn say_goodbye(&self, reason: CloseReason, context: &mut Context<'_>) {
+        if reason == CloseReason::Overloaded && self.is_in_request() {
+            refuse_overloaded(Exchange { keep_alive: false, is_head: false }, context);
+        }
     }
 
     fn is_in_request(&self) -> bool {

@@ -52,6 +52,8 @@ pub struct Context<'a> {
     pub client: ClientName,
     /// Whether publications wait in such numbers that no more are taken.
     pub congested: bool,
+    /// Whether memory is nearly used up, so that nobody new is served.
+    pub overloaded: bool,
 }
 
 /// What a conversation asks of the worker.
@@ -65,6 +67,8 @@ pub enum Output {
     Deadline(Duration),
     /// An HTTP error was answered.
     HttpError,
+    /// A new subscriber was refused because memory is nearly used up.
+    Refused,
     /// Append the metrics page's body and finish the exchange: see [`HttpConversation::answer`].
     Metrics,
     /// Tell what runs here: see [`HttpConversation::answer_info`].

@@ -93,6 +93,38 @@ impl CommandConversation {
         write_framed(self.framing(), out, json::write_ping);
     }
 
+    /// Bytes of heap that it owns: what is unfinished.
+    pub fn held_bytes(&self) -> usize {
+        match &self.decoder {
+            Decoder::Line(decoder) => decoder.buffered_bytes(),
+            Decoder::LengthPrefix(decoder) => decoder.buffered_bytes(),
+        }
+    }
+
+    /// When the message that is unfinished began: see [`LineDecoder::unfinished_since`].
+    pub fn unfinished_since(&mut self, tick: u32) -> Option<u32> {
+        match &mut self.decoder {
+            Decoder::Line(decoder) => decoder.unfinished_since(tick),
+            Decoder::LengthPrefix(decoder) => decoder.unfinished_since(tick),
+        }
+    }
+
+    /// Has what is unfinished begin anew: its sender was kept waiting.
+    pub fn restart(&mut self) {
+        match &mut self.decoder {
+            Decoder::Line(decoder) => decoder.restart(),
+            Decoder::LengthPrefix(decoder) => decoder.restart(),
+        }
+    }
+
+    /// Frees what is unfinished: nothing more is listened to.
+    pub fn release(&mut self) {
+        self.decoder = match self.decoder {
+            Decoder::Line(_) => Decoder::Line(LineDecoder::new()),
+            Decoder::LengthPrefix(_) => Decoder::LengthPrefix(LengthPrefixDecoder::new()),
+        };
+    }
+
     /// The deadline came: pings, or returns why the client is to be given up.
     pub fn expire(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         let framing = self.framing();

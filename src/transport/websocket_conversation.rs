@@ -152,6 +152,26 @@ impl WebSocketConversation {
         }
     }
 
+    /// Bytes of heap that it owns: what is unfinished.
+    pub fn held_bytes(&self) -> usize {
+        self.decoder.buffered_bytes()
+    }
+
+    /// When the message that is unfinished began: see [`MessageDecoder::unfinished_since`].
+    pub fn unfinished_since(&mut self, tick: u32) -> Option<u32> {
+        self.decoder.unfinished_since(tick)
+    }
+
+    /// Has what is unfinished begin anew: its sender was kept waiting.
+    pub fn restart(&mut self) {
+        self.decoder.restart();
+    }
+
+    /// Frees what is unfinished: nothing more is listened to.
+    pub fn release(&mut self) {
+        self.decoder = MessageDecoder::new();
+    }
+
     /// Says why the server ends it.
     pub fn say_goodbye(&self, reason: CloseReason, out: &mut Vec<u8>) {
         let code = match self.kind {

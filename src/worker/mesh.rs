@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use crate::config::limits::{
     FAN_OUT_BACKLOG_LOW_DIVISOR, INBOX_BATCHES_MAX, INBOX_LOAD_HIGH, MESSAGE_LOAD,
+    PUBLICATION_BYTES,
 };
 use crate::driver::Waker;
 use crate::hub::HubMessage;
@@ -32,6 +33,8 @@ pub struct Mesh {
     touched: Vec<u16>,
     /// Workers that had too much waiting in their inbox when something was added.
     crowded: Vec<u16>,
+    /// Load that makes an inbox, or an outbox, too much.
+    load_high: usize,
     congestion: Congestion,
 }
 
@@ -44,6 +47,13 @@ pub struct Batch {
     pub load: usize,
 }
 
+impl Batch {
+    /// About what it keeps in memory.
+    fn bytes(&self) -> usize {
+        self.load - self.messages.len() * (MESSAGE_LOAD - PUBLICATION_BYTES as usize)
+    }
+}
+
 /// Another worker, or this one, as seen by those who send to it.
 #[derive(Clone, Debug)]
 struct Peer {
@@ -51,6 +61,8 @@ struct Peer {
     /// Of all batches in its inbox. A worker that is busy, or does not get its core, knows nothing of them; whoever
     /// adds one does.
     load: Arc<AtomicUsize>,
+    /// What they keep in memory.
+    bytes: Arc<AtomicUsize>,
     sleeps: Arc<AtomicBool>,
     waker: Waker,
 }
@@ -72,8 +84,8 @@ impl Mesh {
             .map(|waker| {
                 let (sender, inbox) = sync_channel(INBOX_BATCHES_MAX);
                 let sleeps = Arc::new(AtomicBool::new(false));
-                let load = Arc::new(AtomicUsize::new(0));
-                (Peer { inbox: sender, load, sleeps, waker: waker.clone() }, inbox)
+                let [load, bytes] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
+                (Peer { inbox: sender, load, bytes, sleeps, waker: waker.clone() }, inbox)
             })
             .unzip();
         inboxes
@@ -87,6 +99,7 @@ impl Mesh {
                 peers: peers.clone(),
                 touched: Vec::new(),
                 crowded: Vec::new(),
+                load_high: INBOX_LOAD_HIGH,
                 congestion: congestion.clone(),
             })
             .collect()
@@ -100,7 +113,9 @@ impl Mesh {
     /// The next batch from some worker.
     pub fn receive(&mut self) -> Option<Batch> {
         let batch = self.carried.take().or_else(|| self.inbox.try_recv().ok())?;
-        self.peers[usize::from(self.worker.0)].load.fetch_sub(batch.load, Ordering::Relaxed);
+        let own = &self.peers[usize::from(self.worker.0)];
+        own.load.fetch_sub(batch.load, Ordering::Relaxed);
+        own.bytes.fetch_sub(batch.bytes(), Ordering::Relaxed);
         Some(batch)
     }
 
@@ -126,9 +141,10 @@ impl Mesh {
             let to = usize::from(self.touched[at]);
             let peer = &self.peers[to];
             let batch = std::mem::take(&mut self.outboxes[to]);
-            let load = batch.load;
+            let (load, bytes) = (batch.load, batch.bytes());
             // Added first: the receiver may subtract it at once.
-            let crowded = peer.load.fetch_add(load, Ordering::Relaxed) + load > INBOX_LOAD_HIGH;
+            peer.bytes.fetch_add(bytes, Ordering::Relaxed);
+            let crowded = peer.load.fetch_add(load, Ordering::Relaxed) + load > self.load_high;
             if crowded && !self.crowded.contains(&self.touched[at]) {
                 self.crowded.push(self.touched[at]);
             }
@@ -142,6 +158,7 @@ impl Mesh {
                 }
                 Err(TrySendError::Full(batch)) => {
                     peer.load.fetch_sub(load, Ordering::Relaxed);
+                    peer.bytes.fetch_sub(bytes, Ordering::Relaxed);
                     self.outboxes[to] = batch;
                     at += 1;
                 }
@@ -169,11 +186,23 @@ impl Mesh {
         self.peers[usize::from(self.worker.0)].sleeps.store(false, Ordering::Relaxed);
     }
 
+    /// Publishers are held back when so much waits for one worker, if that is less than [`INBOX_LOAD_HIGH`].
+    pub fn set_load_high(&mut self, load: usize) {
+        self.load_high = load.min(INBOX_LOAD_HIGH);
+    }
+
+    /// Bytes of the messages that wait for this worker, and of those that it could not hand over.
+    pub fn waiting_bytes(&self) -> usize {
+        let outboxes = self.touched.iter().map(|to| self.outboxes[usize::from(*to)].bytes());
+        let inbox = self.peers[usize::from(self.worker.0)].bytes.load(Ordering::Relaxed);
+        inbox + outboxes.sum::<usize>()
+    }
+
     /// Counts this worker among those that are behind, or not.
     pub fn set_congested(&mut self, behind: bool) {
         let outboxes = self.touched.iter().map(|to| self.outboxes[usize::from(*to)].load);
-        let behind = behind || outboxes.max().unwrap_or(0) > INBOX_LOAD_HIGH;
-        let low = INBOX_LOAD_HIGH / FAN_OUT_BACKLOG_LOW_DIVISOR;
+        let behind = behind || outboxes.max().unwrap_or(0) > self.load_high;
+        let low = self.load_high / FAN_OUT_BACKLOG_LOW_DIVISOR;
         let load = |to: u16| self.peers[usize::from(to)].load.load(Ordering::Relaxed);
         self.crowded.retain(|to| load(*to) > low);
         let behind = behind || !self.crowded.is_empty();

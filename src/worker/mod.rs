@@ -7,6 +7,7 @@
 //!                          → for each message from another worker: → hub
 //!                          → the next slice of the fan-outs in progress
 //!                          → the next slice of the sweep: keepalives, timeouts
+//!                          → what the memory budget asks for
 //!                          → fill the batch: one send per connection that has bytes
 //! ```
 //! **In and out.** In: what the driver reports, what other workers send. Out: sends, with the next wait; messages.
@@ -35,11 +36,13 @@ use crate::message::WorkerId;
 use crate::telemetry::Counters;
 use crate::transport::TransportSettings;
 
+mod budget;
 mod connections;
 mod mesh;
 mod sweep;
 mod table;
 
+pub use budget::{Budget, Level};
 pub use mesh::Mesh;
 
 use connections::{Action, Connections};
@@ -59,6 +62,8 @@ pub struct WorkerSettings {
     pub send_queue_bytes_max: u32,
     /// Bytes waiting for one client at which nothing more is read from it.
     pub send_queue_bytes_high: u32,
+    /// For a message that was begun.
+    pub message_timeout: Duration,
     /// For a closing client to take what is queued and close its end.
     pub close_timeout: Duration,
     /// For all of them when the server shuts down.
@@ -93,6 +98,7 @@ impl WorkerSettings {
             connections_max,
             send_queue_bytes_max,
             send_queue_bytes_high: send_queue_bytes_max.min(SEND_QUEUE_BYTES_HIGH),
+            message_timeout: config.message_timeout,
             close_timeout: config.close_timeout,
             shutdown_timeout: config.shutdown_timeout,
         }
@@ -117,6 +123,8 @@ pub struct WorkerParts {
     pub stop: Arc<AtomicBool>,
     /// Configurations that come while it runs; it looks here when it is woken.
     pub configs: Receiver<Arc<Config>>,
+    /// Its account in the memory budget.
+    pub budget: Budget,
     /// Connections of all workers.
     pub open: Arc<AtomicUsize>,
     /// As many as there may be of them.
@@ -237,6 +245,8 @@ impl<D: Driver> Worker<D> {
         if stops {
             self.shut_down(now, steps_of_all);
         }
+        self.connections.evict();
+        self.connections.account();
         self.connections.regulate();
         // Nothing is written behind this: the batch lends the kernel what was.
         self.connections.fill_batch();
@@ -269,10 +279,11 @@ impl<D: Driver> Worker<D> {
             self.connections.holds_publishers() || self.connections.mesh.is_counted();
         let is_stepping =
             self.shutdown.as_ref().is_some_and(|shutdown| shutdown.steps < STEPS_TO_END);
-        if !self.is_flushed || is_congested || is_stepping {
+        if !self.is_flushed || is_congested || is_stepping || self.connections.is_overloaded() {
             return RETRY;
         }
         let is_timed = self.connections.wants_sweep()
+            || self.connections.keeps_history()
             || self.accepting.retry_at.is_some()
             || self.is_stopping();
         let slice = if is_timed { sweep::SLICE } else { Duration::MAX };
@@ -297,7 +308,12 @@ impl<D: Driver> Worker<D> {
                     let service = self.services[usize::from(listener.0)];
                     // A socket without a place is closed by being dropped.
                     match self.connections.admit(service) {
-                        Some(id) => self.driver.attach(id, socket),
+                        Some(id) => {
+                            self.driver.attach(id, socket);
+                            if self.connections.is_overloaded() {
+                                self.connections.turn_away(id, service);
+                            }
+                        }
                         None => self.accepting.refuse(now, &self.connections),
                     }
                 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::table::Table;
+use super::table::{NEVER, Table};
 use crate::config::limits::SWEEP_ENTRIES_PER_TURN_MAX;
 
 /// Time for a pass over all slots.
@@ -15,7 +15,7 @@ pub const PASS_MS: u64 = 500;
 /// Between two slices while nothing else happens.
 pub const SLICE: Duration = Duration::from_millis(PASS_MS / 8);
 
-/// Milliseconds of a tick: 32 bits of them last for eight years.
+/// Milliseconds of a tick: 31 bits of them last for four years.
 const TICK_MS: u64 = 64;
 
 /// Walks the deadlines.
@@ -36,13 +36,13 @@ impl Sweep {
     /// The tick of a moment.
     pub fn tick(&self, now: Instant) -> u32 {
         let ticks = self.milliseconds(now) / TICK_MS;
-        u32::try_from(ticks).expect("eight years of ticks")
+        u32::try_from(ticks).expect("four years of ticks")
     }
 
     /// Ticks in a duration, rounded up.
     pub fn ticks(duration: Duration) -> u32 {
         let ticks = duration.as_millis().div_ceil(u128::from(TICK_MS));
-        u32::try_from(ticks).unwrap_or(u32::MAX / 2)
+        u32::try_from(ticks).unwrap_or(NEVER / 2)
     }
 
     /// The time of some ticks.
@@ -50,7 +50,8 @@ impl Sweep {
         Duration::from_millis(u64::from(ticks) * TICK_MS)
     }
 
-    /// Looks at the slots whose turn it is and lists those whose deadline has come. The caller sets their next one.
+    /// Looks at the slots whose turn it is and lists those whose deadline has come, for which the caller sets the next
+    /// one, and those that are watched.
     pub fn collect(&mut self, now: Instant, table: &mut Table, due: &mut Vec<u32>) {
         let elapsed_ms = self.milliseconds(now) - self.swept_ms;
         let slots = table.slots();
@@ -67,7 +68,7 @@ impl Sweep {
             if self.cursor >= slots {
                 self.cursor = 0;
             }
-            if table.deadline(self.cursor) <= tick {
+            if table.deadline(self.cursor) <= tick || table.is_watched(self.cursor) {
                 due.push(u32::try_from(self.cursor).expect("slots are 32 bits"));
             }
             self.cursor += 1;
@@ -107,7 +108,7 @@ mod tests {
                     "a deadline that was cleared is not due again"
                 );
                 found[index as usize] = ms;
-                table.set_deadline(index, super::super::table::NEVER);
+                table.set_deadline(index, NEVER);
             }
         }
         for (index, ms) in found.into_iter().enumerate() {

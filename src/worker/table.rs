@@ -18,7 +18,10 @@ pub struct Table {
 }
 
 /// No deadline.
-pub const NEVER: u32 = u32::MAX;
+pub const NEVER: u32 = WATCHED - 1;
+
+/// The bit of a deadline that says that the sweep lists the connection in each pass.
+const WATCHED: u32 = 1 << 31;
 
 impl Table {
     /// A table for at most `connections_max` connections.
@@ -85,11 +88,23 @@ impl Table {
 
     /// Sets a connection's deadline, in ticks.
     pub fn set_deadline(&mut self, index: u32, tick: u32) {
-        self.deadlines[index as usize] = tick;
+        let deadline = &mut self.deadlines[index as usize];
+        *deadline = *deadline & WATCHED | tick.min(NEVER);
+    }
+
+    /// Has the sweep list a connection in each pass, whatever its deadline, or no more.
+    pub fn watch(&mut self, index: u32, is_watched: bool) {
+        let deadline = &mut self.deadlines[index as usize];
+        *deadline = *deadline & !WATCHED | if is_watched { WATCHED } else { 0 };
+    }
+
+    /// Whether the sweep lists the connection of a slot in each pass.
+    pub fn is_watched(&self, slot: usize) -> bool {
+        self.deadlines[slot] & WATCHED != 0
     }
 
     /// The deadline of a slot.
     pub fn deadline(&self, slot: usize) -> u32 {
-        self.deadlines[slot]
+        self.deadlines[slot] & !WATCHED
     }
 }

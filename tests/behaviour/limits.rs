@@ -30,6 +30,58 @@ on_both_drivers! {
         assert_eq!(server.closed(CloseReason::HandshakeTimeout), 3);
     }
 
+    fn a_message_that_is_begun_has_a_deadline(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.message_timeout = SHORT);
+        let frame = masked(true, OpCode::Text, b"0123456789");
+        let began = Instant::now();
+        let mut halves = [
+            frame[..1].to_vec(),
+            frame[..frame.len() - 1].to_vec(),
+            masked(false, OpCode::Text, b"a fragment"),
+        ]
+        .map(|half| {
+            let mut socket = WebSocket::connect(server.edge(), "/ws");
+            socket.client.send(half);
+            socket
+        });
+        let mut commands = Client::connect(server.commands());
+        commands.command(&json!({"id": 1, "connect": {}}));
+        commands.send("{\"id\": 2,");
+        // Control frames between its fragments, and more of it, do not put the end off.
+        halves[2].round_trip();
+        for socket in &mut halves {
+            socket.expect_close(1008);
+        }
+        let push = commands.read_json();
+        assert_eq!(push["push"]["disconnect"]["code"], 3501, "{push}");
+        commands.expect_end();
+        assert!(began.elapsed() >= SHORT);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(server.closed(CloseReason::MessageTimeout), 4);
+    }
+
+    fn each_message_has_its_own_deadline(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.message_timeout = SHORT);
+        let mut socket = WebSocket::connect(server.edge(), "/ws");
+        let mut commands = Client::connect(server.commands());
+        commands.command(&json!({"id": 1, "connect": {}}));
+        let frame = masked(true, OpCode::Text, b"whole");
+        let (first, rest) = frame.split_at(9);
+        socket.client.send(first);
+        commands.send("{");
+        let began = Instant::now();
+        // There is always one under way, each for a fraction of the time.
+        while began.elapsed() < 5 * SHORT {
+            std::thread::sleep(SHORT / 10);
+            socket.client.send([rest, first].concat());
+            socket.expect_text("whole");
+            commands.send("\"id\": 3, \"ping\": {}}\n{");
+            let pong = commands.read_json();
+            assert_eq!(pong["id"], 3, "{pong}");
+        }
+        assert_eq!(server.closed(CloseReason::MessageTimeout), 0);
+    }
+
     fn a_client_that_drips_bytes_is_gone_at_the_handshake_deadline(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.handshake_timeout = SHORT);
         let mut http = Client::connect(server.edge());

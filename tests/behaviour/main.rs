@@ -9,6 +9,7 @@
 //! | `commands` | the command protocol over WebSocket; history, presence and recovery with it |
 //! | `echo` | the echo services, and many clients at once |
 //! | `limits` | deadlines, slow consumers, too many of something |
+//! | `memory` | the memory budget: closing, refusing, holding back |
 //! | `hostile` | clients that do what they must not, in random orders |
 //! | `fan_out` | nothing lost, nothing twice, nothing out of order |
 //! | `pressure` | what a bystander notices when others do much at once, and what that costs |
@@ -26,6 +27,7 @@ mod host;
 mod hostile;
 mod http;
 mod limits;
+mod memory;
 mod pressure;
 mod settings;
 mod shutdown;

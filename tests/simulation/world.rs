@@ -12,7 +12,7 @@ use fantail::driver::{DriverSettings, SimulatedDriver, SimulatedNetwork, Waker};
 use fantail::hub::ChannelHash;
 use fantail::message::CloseReason;
 use fantail::telemetry::Counters;
-use fantail::worker::{Mesh, Worker, WorkerParts, WorkerSettings};
+use fantail::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings};
 
 use crate::client::Client;
 
@@ -29,6 +29,7 @@ const EDGE: SocketAddr = address(8000);
 const COMMANDS: SocketAddr = address(8001);
 const PADDING: &str = "..................................................";
 const CONNECTIONS_MAX: usize = 256;
+const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 const fn address(port: u16) -> SocketAddr {
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port))
@@ -49,9 +50,11 @@ impl World {
             (0..workers).map(|_| Arc::new(Counters::new(CloseReason::LABELS))).collect();
         let (stop, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let hash = ChannelHash::with_key(seed);
+        let budgets = Budget::of_workers(workers, MEMORY_BYTES_MAX);
         let workers = Mesh::new(&wakers)
             .into_iter()
-            .map(|mesh| {
+            .zip(budgets)
+            .map(|(mesh, budget)| {
                 let settings = WorkerSettings::new(
                     &config,
                     mesh.worker(),
@@ -65,6 +68,7 @@ impl World {
                     counters: counters.clone(),
                     stop: stop.clone(),
                     configs: std::sync::mpsc::channel().1,
+                    budget,
                     open: open.clone(),
                     open_max: CONNECTIONS_MAX,
                     steps: Arc::new(AtomicUsize::new(0)),

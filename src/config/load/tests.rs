@@ -33,6 +33,7 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         Kind::Switch(_) => (n % 2 == 1).to_string(),
         Kind::Count(..) | Kind::CountIfGiven(..) => (10 + n).to_string(),
         Kind::Bytes(..) => format!("{} KiB", 10 + n),
+        Kind::BytesIfGiven(..) => format!("{} MiB", 10 + n),
         Kind::Time(..) => format!("{} s", 11 + n),
         Kind::Secret(..) => "hidden".to_owned(),
         Kind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),

@@ -30,6 +30,7 @@ fn ask(route: ApiRoute, body: &str) -> Asked {
         settings: &settings,
         client: ClientName { worker: WorkerId(0), session },
         congested: false,
+        overloaded: false,
     };
     let call = ApiCall::begin(route, body.as_bytes(), &mut context);
     assert!(out.is_empty(), "a call says nothing before its answer");

@@ -111,6 +111,12 @@ pub(super) fn refuse_congested(exchange: Exchange, context: &mut Context<'_>) {
     fail(exchange, 503, "congested", message, &[("Retry-After", "1")], context);
 }
 
+pub(super) fn refuse_overloaded(exchange: Exchange, context: &mut Context<'_>) {
+    // Most causes are over within that time.
+    let retry = [("Retry-After", "5")];
+    fail(exchange, 503, "overloaded", "memory is nearly used up", &retry, context);
+}
+
 pub(super) fn fail(
     exchange: Exchange,
     status: u16,

@@ -18,6 +18,13 @@ pub(super) struct Body {
     exchange: Exchange,
 }
 
+impl Body {
+    /// Bytes of heap that it owns.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
 /// What a body is for.
 #[derive(Debug)]
 pub(super) enum Target {

@@ -1,6 +1,6 @@
 //! Requests that become WebSockets.
 
-use super::answer::{Exchange, close, fail_refused};
+use super::answer::{Exchange, close, fail_refused, refuse_overloaded};
 use super::{HttpConversation, HttpFlow, Next, channels_of};
 use crate::message::{Refusal, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method};
@@ -33,6 +33,9 @@ impl HttpConversation {
             Ok(upgrade) => upgrade,
             Err(fault) => return Ok(self.refuse_upgrade(fault, head, context)),
         };
+        if context.overloaded {
+            return Ok(refuse_handshake(context));
+        }
         self.pending.get_or_insert_default().upgrade =
             Some(PendingUpgrade { key: upgrade.key.to_vec(), subscriptions_left: channels.len() });
         for channel in channels {
@@ -73,6 +76,7 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> Next {
         match handshake::check_upgrade(head) {
+            Ok(_) if context.overloaded => refuse_handshake(context),
             Ok(upgrade) => {
                 accept(upgrade.key, context);
                 if service == WebSocketService::Commands {
@@ -100,6 +104,13 @@ impl HttpConversation {
             }
         }
     }
+}
+
+/// No new subscriber while memory is nearly used up.
+fn refuse_handshake(context: &mut Context<'_>) -> Next {
+    refuse_overloaded(Exchange { keep_alive: false, is_head: false }, context);
+    context.outputs.push(Output::Refused);
+    Next::Flow(close(context))
 }
 
 /// Answers a handshake.

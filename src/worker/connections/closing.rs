@@ -33,18 +33,23 @@ impl Connections {
             if connection.stage != Stage::Open {
                 continue;
             }
-            // What is on its way must be finished; what waits behind it gives way to the goodbye.
-            let begun = match connection.is_split {
-                true => self.queues.pop(&mut connection.queue),
-                false => None,
-            };
-            self.queues.clear(&mut connection.queue);
-            if let Some(Segment::Shared(frame)) = begun {
-                self.queues.push(&mut connection.queue, frame);
-            }
+            self.make_way(index);
             self.close(index, CloseReason::SlowConsumer);
         }
         self.carry();
+    }
+
+    /// What is on its way must be finished; what waits behind it gives way to the goodbye.
+    pub(super) fn make_way(&mut self, index: u32) {
+        let connection = self.table.at(index);
+        let begun = match connection.is_split {
+            true => self.queues.pop(&mut connection.queue),
+            false => None,
+        };
+        self.queues.clear(&mut connection.queue);
+        if let Some(Segment::Shared(frame)) = begun {
+            self.queues.push(&mut connection.queue, frame);
+        }
     }
 
     /// Says goodbye and closes.
@@ -62,6 +67,7 @@ impl Connections {
             return;
         }
         connection.stage = Stage::Closing;
+        self.release(index);
         self.leave_hub(index, reason);
         self.set_deadline(index, self.settings.close_timeout);
         for pause in [
@@ -94,6 +100,7 @@ impl Connections {
         let connection = self.table.at(index);
         let before = std::mem::replace(&mut connection.stage, Stage::Dead);
         self.queues.clear(&mut connection.queue);
+        self.release(index);
         self.table.set_deadline(index, NEVER);
         match before {
             Stage::Dead => return,
@@ -101,6 +108,13 @@ impl Connections {
             Stage::Open => self.leave_hub(index, reason),
         }
         self.actions.push(Action::Close(id, how));
+    }
+
+    /// Frees what its conversation keeps: nothing more is listened to.
+    fn release(&mut self, index: u32) {
+        let connection = self.table.at(index);
+        self.unfinished_bytes -= connection.held_bytes();
+        connection.release();
     }
 
     pub(super) fn leave_hub(&mut self, index: u32, reason: CloseReason) {
@@ -115,6 +129,26 @@ impl Connections {
         if std::mem::take(&mut connection.has_session) {
             let session = SessionId { index, generation: connection.generation };
             self.hub.close(session, &mut self.hub_outputs);
+        }
+    }
+
+    /// Closes a connection whose message was not finished in time; one without such a message is watched no more.
+    pub(super) fn check_message(&mut self, index: u32) {
+        let Some(connection) = self.table.get(index) else { return };
+        // A client that is not read cannot finish anything.
+        let since = match (connection.stage, connection.pauses) {
+            (Stage::Open, 0) => connection.unfinished_since(self.tick),
+            (Stage::Open, _) => return,
+            (Stage::Closing | Stage::Dead, _) => None,
+        };
+        match since {
+            None => self.table.watch(index, false),
+            Some(since) => {
+                let due = since.saturating_add(Sweep::ticks(self.settings.message_timeout));
+                if self.tick >= due {
+                    self.close(index, CloseReason::MessageTimeout);
+                }
+            }
         }
     }
 

@@ -22,16 +22,19 @@ use crate::protocol::api_json::NodeInfo;
 use crate::telemetry::{Counter, Counters, render};
 use crate::transport::{Answers, Flow, Output, Prepared};
 
+use super::budget::Budget;
 use super::mesh::Mesh;
 use super::sweep::Sweep;
 use super::table::{NEVER, Table};
 use super::{WorkerParts, WorkerSettings};
 
 mod closing;
+mod memory;
 mod pressure;
 mod requests;
 mod sends;
 
+use memory::Eviction;
 use pressure::Held;
 
 /// What the driver is to do with a socket.
@@ -57,6 +60,11 @@ pub struct Connections {
     queues: QueueArena,
     sweep: Sweep,
     tick: u32,
+    now_ms: u64,
+    budget: Budget,
+    eviction: Eviction,
+    /// Heap of all conversations: what is unfinished.
+    unfinished_bytes: usize,
     /// The turn's sends.
     pub batch: SendBatch,
     /// The way to the other workers.
@@ -69,6 +77,8 @@ pub struct Connections {
     unsettled: Vec<u32>,
     /// Publishers that are held back until fan-outs have caught up, the longest held first.
     held: VecDeque<Held>,
+    /// Of what they sent.
+    held_bytes: usize,
     /// Requests taken in this turn.
     requests: usize,
     /// Bytes that conversations wrote in this turn.
@@ -97,19 +107,24 @@ impl Connections {
     /// No connections yet.
     pub fn new(settings: WorkerSettings, parts: WorkerParts, now: Instant) -> Self {
         let counters = parts.counters[usize::from(parts.mesh.worker().0)].clone();
-        Self {
+        let mut connections = Self {
             table: Table::new(settings.connections_max),
             hub: Hub::new(settings.hub.clone()),
             // Every connection may have a few segments before the arena has to move.
             queues: QueueArena::with_capacity(4 * settings.connections_max),
             sweep: Sweep::new(now),
             tick: 0,
+            now_ms: 0,
+            budget: parts.budget,
+            eviction: Eviction::default(),
+            unfinished_bytes: 0,
             batch: SendBatch::default(),
             mesh: parts.mesh,
             actions: Vec::new(),
             dirty: VecDeque::new(),
             unsettled: Vec::new(),
             held: VecDeque::new(),
+            held_bytes: 0,
             requests: 0,
             written: 0,
             holds_all_publishers: false,
@@ -128,7 +143,10 @@ impl Connections {
             open_max: parts.open_max,
             configs: parts.configs,
             settings,
-        }
+        };
+        connections.set_hub_limits();
+        connections.mesh.set_load_high(connections.fan_out_bytes_max());
+        connections
     }
 
     /// Takes what may change from the configuration that came last, if one came. Deadlines that are set already stay.
@@ -136,6 +154,7 @@ impl Connections {
         if let Some(config) = self.configs.try_iter().last() {
             self.settings.reconfigure(&config);
             self.hub.set_subscriptions_max(self.settings.hub.subscriptions_max);
+            self.set_hub_limits();
         }
     }
 
@@ -157,7 +176,9 @@ impl Connections {
     /// The time of this turn.
     pub fn begin_turn(&mut self, now: Instant) {
         self.tick = self.sweep.tick(now);
-        self.hub.tick(self.sweep.milliseconds(now), &mut self.hub_outputs);
+        self.now_ms = self.sweep.milliseconds(now);
+        self.account();
+        self.hub.tick(self.now_ms, &mut self.hub_outputs);
         self.counters.turns.add(1);
         (self.requests, self.written) = (0, 0);
     }
@@ -254,8 +275,8 @@ impl Connections {
         if !self.hub.wants_fan_out() {
             return;
         }
+        let bytes_max = self.queue_bytes_max();
         let Self { hub, table, queues, dirty, prepared, scratch, slow, counters, .. } = self;
-        let bytes_max = self.settings.send_queue_bytes_max;
         let bytes_high = self.settings.send_queue_bytes_high;
         let mut deliveries = 0;
         hub.fan_out(DELIVERY_COST_PER_TURN_MAX, |step| {
@@ -303,8 +324,13 @@ impl Connections {
         let mut due = std::mem::take(&mut self.due);
         self.sweep.collect(now, &mut self.table, &mut due);
         for index in due.drain(..) {
-            self.table.set_deadline(index, NEVER);
-            self.expire(index);
+            if self.table.is_watched(index as usize) {
+                self.check_message(index);
+            }
+            if self.table.deadline(index as usize) <= self.tick {
+                self.table.set_deadline(index, NEVER);
+                self.expire(index);
+            }
         }
         self.due = due;
         self.carry();
@@ -378,6 +404,9 @@ impl Connections {
         let counters = &self.counters;
         counters.open.set(self.table.len() as u64);
         counters.queued_bytes.set(self.queues.bytes());
+        counters.memory_bytes.set(self.memory_bytes());
+        counters.memory_level.set(self.budget.level() as u64);
+        counters.memory_bytes_max.set(self.budget.share_bytes());
         counters.fan_out_backlog.set(self.hub.backlog().0 as u64);
         counters.channels.set(self.hub.channel_count() as u64);
         counters.subscriptions.set(self.hub.subscription_count() as u64);

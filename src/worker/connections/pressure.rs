@@ -22,6 +22,7 @@ impl Connections {
         if self.is_open(id) {
             self.counters.publishers_held.add(1);
             self.pause(id.index, Connection::PAUSED_BY_CONGESTION);
+            self.held_bytes += rest.len();
             self.held.push_back(Held { id, rest: rest.to_vec() });
         }
     }
@@ -30,13 +31,15 @@ impl Connections {
     pub fn regulate(&mut self) {
         let (count, bytes) = self.hub.backlog();
         let divisor = if self.mesh.is_congested() { FAN_OUT_BACKLOG_LOW_DIVISOR } else { 1 };
-        let behind =
-            count > FAN_OUT_BACKLOG_HIGH / divisor || bytes > FAN_OUT_BACKLOG_BYTES_HIGH / divisor;
+        let bytes_high = FAN_OUT_BACKLOG_BYTES_HIGH.min(self.fan_out_bytes_max());
+        let behind = count > FAN_OUT_BACKLOG_HIGH / divisor || bytes > bytes_high / divisor;
+        let behind = behind || self.is_full();
         self.mesh.set_congested(behind || self.holds_all_publishers);
         while !self.mesh.is_congested()
             && !self.is_turn_full()
             && let Some(Held { id, mut rest }) = self.held.pop_front()
         {
+            self.held_bytes -= rest.len();
             if self.is_open(id) {
                 self.unpause(id.index, Connection::PAUSED_BY_CONGESTION);
                 if !rest.is_empty() {
@@ -77,6 +80,7 @@ impl Connections {
         }
         connection.pauses &= !why;
         if connection.pauses == 0 && connection.stage != Stage::Dead {
+            connection.restart_unfinished();
             let id = self.table.id(index);
             self.actions.push(Action::Resume(id));
         }

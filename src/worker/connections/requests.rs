@@ -8,6 +8,7 @@ use crate::message::{ClientName, Control, Refusal, Reply, Request, SessionId, Ti
 use crate::transport::{Context, Flow, Output};
 
 use super::{Connections, mark, socket_id};
+use crate::worker::budget::Level;
 
 impl Connections {
     /// One step of a conversation, and what follows from it.
@@ -26,8 +27,12 @@ impl Connections {
             answers: &mut self.answers,
             client: ClientName { worker: self.settings.hub.worker, session },
             congested: self.mesh.is_congested(),
+            overloaded: self.budget.level() >= Level::Critical,
         };
+        let before = connection.held_bytes();
         let flow = step(connection, &mut context);
+        let held = connection.held_bytes();
+        self.unfinished_bytes = self.unfinished_bytes + held - before;
         let written = self.batch.turn.len() - start;
         if written > 0 {
             self.written += written;
@@ -52,6 +57,13 @@ impl Connections {
         if !self.outputs.is_empty() {
             self.take_outputs(session);
         }
+        if held > 0 {
+            // The message that is unfinished now began now, unless it had begun before.
+            let is_unfinished = self.table.at(index).unfinished_since(self.tick).is_some();
+            if is_unfinished && !self.table.is_watched(index as usize) {
+                self.table.watch(index, true);
+            }
+        }
         flow
     }
 
@@ -63,6 +75,7 @@ impl Connections {
                 Output::Close(reason) => self.end_conversation(session.index, reason),
                 Output::Deadline(after) => self.set_deadline(session.index, after),
                 Output::HttpError => self.counters.http_errors.add(1),
+                Output::Refused => self.counters.refused_overloaded.add(1),
                 Output::Metrics => self.metrics_wanted.push(socket_id(session)),
                 Output::Info => self.info_wanted.push(socket_id(session)),
             }
