@@ -69,6 +69,9 @@ fn flag(setting: &'static Setting) -> Arg {
         Kind::Addresses(_) => {
             (flag.value_name("ADDR").action(ArgAction::Append), "; may be given more than once")
         }
+        Kind::Origins(..) => {
+            (flag.value_name("ORIGIN").action(ArgAction::Append), "; may be given more than once")
+        }
         Kind::Choice(..) => (flag.value_name("WORD"), ""),
         Kind::Switch(_) => {
             (Arg::new(setting.flag).long(setting.flag).action(ArgAction::SetTrue), "")

@@ -1,5 +1,7 @@
 //! Compile-time ceilings. Settings may lower what they bound, never raise it.
 
+use std::time::Duration;
+
 /// Workers of one process; a channel's interest is one bit each.
 pub const WORKERS_MAX: usize = 128;
 
@@ -105,6 +107,24 @@ pub const API_KEY_BYTES_MAX: usize = 1024;
 
 /// Channels named in one answer.
 pub const CHANNELS_LIST_MAX: usize = 10_000;
+
+/// How long a client of an event stream waits before it comes back.
+pub const EVENT_STREAM_RETRY: Duration = Duration::from_secs(2);
+
+/// How long a poll waits that does not say it.
+pub const POLL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a poll may wait, in seconds: from 1 up to this.
+pub const POLL_TIMEOUT_SECONDS_MAX: u64 = 120;
+
+/// Bytes that a client may send behind a poll that waits; then nothing more is read from it.
+pub const POLL_PIPELINED_BYTES_MAX: usize = 16 * 1024;
+
+/// Publications held for one client while its subscriptions are made.
+pub const OPENING_PUBLICATIONS_MAX: usize = 65_536;
+
+/// Origins in a list of them.
+pub const ORIGINS_MAX: usize = 256;
 
 /// Connections accepted on one listener in one turn.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;

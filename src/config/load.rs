@@ -372,7 +372,9 @@ fn read_environment(
             continue;
         }
         let texts = match setting.kind {
-            Kind::Addresses(_) => value.split(',').map(|text| text.trim().to_owned()).collect(),
+            Kind::Addresses(_) | Kind::Origins(..) => {
+                value.split(',').map(|text| text.trim().to_owned()).collect()
+            }
             _ => vec![value],
         };
         given.push(Given { setting, texts, origin: Origin::Environment(name) });

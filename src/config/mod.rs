@@ -88,6 +88,9 @@ pub struct Config {
     pub log_levels: LogLevels,
     /// Bytes of all histories together; each worker has its share of them.
     pub history_bytes_max: u64,
+    /// Origins whose scripts may use what is served over HTTP, as browsers send them (`https://example.org`), or `*`
+    /// for any; at most [`limits::ORIGINS_MAX`]. See [`Config::allows_any_origin`].
+    pub origins: Vec<String>,
     /// What channels do.
     pub namespaces: Namespaces,
 }
@@ -174,6 +177,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             log_levels: LogLevels::all(LogLevel::Info),
             history_bytes_max: 1024 * 1024 * 1024,
+            origins: Vec::new(),
             namespaces: Namespaces::default(),
         }
     }
@@ -188,10 +192,22 @@ impl Config {
         self.check_relations()
     }
 
+    /// Whether scripts of every origin may use what is served: if the list says so, or where there is none and only
+    /// this host is served.
+    pub fn allows_any_origin(&self) -> bool {
+        match self.origins.as_slice() {
+            [] => self.addresses().all(|address| address.ip().is_loopback()),
+            origins => origins.iter().any(|origin| origin == setting::ANY_ORIGIN),
+        }
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp)
+    }
+
     /// Judges what the ranges of single settings do not say.
     fn check_relations(&self) -> Result<(), ConfigError> {
-        let addresses =
-            || self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp);
+        let addresses = || self.addresses();
         if addresses().next().is_none() {
             return Err(error(
                 "there is no address to listen on: give --listen, --tcp, --echo or --echo-tcp",
@@ -266,6 +282,36 @@ mod tests {
         assert!(open.check().unwrap_err().0.contains("--insecure"));
         open.insecure = true;
         assert_eq!(open.check(), Ok(()));
+    }
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        let with = |origins: &[&str]| {
+            let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+            Config { origins, ..config() }
+        };
+        assert!(config().allows_any_origin(), "only this host is served");
+        let open = Config { listen: vec!["0.0.0.0:80".parse().unwrap()], ..config() };
+        assert!(!open.allows_any_origin());
+        assert!(with(&["http://a", "*"]).allows_any_origin());
+        let listed = with(&["https://example.org", "http://[::1]:8080", "capacitor://localhost"]);
+        assert_eq!(listed.check(), Ok(()));
+        assert!(!listed.allows_any_origin());
+        for bad in [
+            "",
+            "example.org",
+            "https://a/",
+            "https://",
+            "://a",
+            "https://A",
+            "http://a b",
+            "http://a,b",
+        ] {
+            let fault = with(&[bad]).check().unwrap_err();
+            assert!(fault.0.contains("http.origins"), "{bad}: {fault}");
+        }
+        let many = vec!["http://a"; limits::ORIGINS_MAX + 1];
+        assert!(with(&many).check().is_err());
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub enum Kind {
     Time(Duration, Duration, fn(&mut Config) -> &mut Duration),
     /// Visible characters of ASCII, so and so many of them, if given. They are never shown again.
     Secret(usize, usize, fn(&mut Config) -> &mut Option<String>),
+    /// Up to so many origins as browsers send them, or `*` for any.
+    Origins(usize, fn(&mut Config) -> &mut Vec<String>),
     /// Levels of the log, per room.
     Levels(fn(&mut Config) -> &mut LogLevels),
 }
@@ -91,10 +93,14 @@ impl Setting {
             *field(config) = texts.iter().map(parse).collect::<Result<_, _>>()?;
             return Ok(());
         }
+        if let Kind::Origins(_, field) = self.kind {
+            *field(config) = texts.iter().map(|text| text.trim().to_owned()).collect();
+            return Ok(());
+        }
         let [text] = texts else { return Err("it is one value, not a list".to_owned()) };
         let text = text.trim();
         match self.kind {
-            Kind::Addresses(_) => {}
+            Kind::Addresses(_) | Kind::Origins(..) => {}
             Kind::Choice(words, _, set) => {
                 let index = words.iter().position(|word| *word == text.replace('-', "_"));
                 let index = index.ok_or_else(|| no_value(text, &words.join(" or ")))?;
@@ -128,6 +134,10 @@ impl Setting {
                 field(&mut copy).is_none_or(|bytes| (min..=max).contains(&bytes))
             }
             Kind::Time(min, max, field) => (min..=max).contains(field(&mut copy)),
+            Kind::Origins(max, field) => {
+                let origins = field(&mut copy);
+                origins.len() <= max && origins.iter().all(|origin| is_origin(origin))
+            }
             Kind::Secret(min, max, field) => field(&mut copy).as_ref().is_none_or(|secret| {
                 let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
                 is_visible && (min..=max).contains(&secret.len())
@@ -161,6 +171,7 @@ impl Setting {
             Kind::Secret(_, _, field) => {
                 field(&mut copy).as_ref().map_or("", |_| HIDDEN).to_owned()
             }
+            Kind::Origins(_, field) => field(&mut copy).join(", "),
             Kind::Levels(field) => field(&mut copy).to_string(),
         }
     }
@@ -192,6 +203,7 @@ impl Setting {
             Kind::BytesIfGiven(_, _, field) => *field(to) = *field(&mut from),
             Kind::Time(_, _, field) => *field(to) = *field(&mut from),
             Kind::Secret(_, _, field) => field(to).clone_from(field(&mut from)),
+            Kind::Origins(_, field) => field(to).clone_from(field(&mut from)),
             Kind::Levels(field) => *field(to) = *field(&mut from),
         }
     }
@@ -212,6 +224,9 @@ impl Setting {
             Kind::Secret(min, max, _) => {
                 format!("from {min} to {max} visible characters of ASCII")
             }
+            Kind::Origins(max, _) => format!(
+                "*, or scheme, host and perhaps a port in lower case, such as https://example.org; up to {max} of them"
+            ),
             Kind::Levels(_) => "levels, of all and of rooms".to_owned(),
         }
     }
@@ -220,6 +235,21 @@ impl Setting {
     pub fn default_text(&self) -> String {
         self.default_note.map_or_else(|| self.text(&Config::default()), str::to_owned)
     }
+}
+
+/// Stands for every origin.
+pub(super) const ANY_ORIGIN: &str = "*";
+
+/// As browsers send it (RFC 6454 6.2), or [`ANY_ORIGIN`].
+fn is_origin(text: &str) -> bool {
+    let is_plain = |text: &str| {
+        let is_fine = |byte: u8| {
+            byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && !b"/?#,\"".contains(&byte)
+        };
+        !text.is_empty() && text.bytes().all(is_fine)
+    };
+    let parts = text.split_once("://");
+    text == ANY_ORIGIN || parts.is_some_and(|(scheme, host)| is_plain(scheme) && is_plain(host))
 }
 
 /// What is shown of a secret.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::channel_options::channel_options_markdown;
 use super::setting::Kind::{
-    Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Secret, Switch, Time,
+    Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Origins, Secret, Switch,
+    Time,
 };
 use super::{DriverChoice, Framing, LogFormat, Setting, limits};
 
@@ -78,6 +79,14 @@ pub const SETTINGS: &[Setting] = &[
         "What calls of the server API, and publications by HTTP, must show in X-API-Key",
         Secret(1, limits::API_KEY_BYTES_MAX, |config| &mut config.api_key),
     )
+    .reloadable(),
+    Setting::row(
+        "http.origins",
+        "origin",
+        "Origins whose scripts may use what is served over HTTP, such as https://example.org, or * for any",
+        Origins(limits::ORIGINS_MAX, |config| &mut config.origins),
+    )
+    .by_default("any if only loopback is served")
     .reloadable(),
     Setting::row(
         "limits.connections_max",
@@ -257,6 +266,7 @@ mod tests {
                 Time(..) => "7 s",
                 // As it is shown.
                 Secret(..) => "hidden",
+                Origins(..) => "https://example.org",
                 Levels(_) => "warn,driver=debug",
             };
             let (mut config, mut copy) = (Config::default(), Config::default());
@@ -300,7 +310,7 @@ mod tests {
                     ("x y".to_owned(), false),
                     ("x".repeat(max + 1), false),
                 ],
-                Addresses(_) | Choice(..) | Switch(_) | Levels(_) => {
+                Addresses(_) | Choice(..) | Switch(_) | Origins(..) | Levels(_) => {
                     continue;
                 }
             };

@@ -1,7 +1,8 @@
 //! One client's socket: its conversation, its send queue, where it is in its life.
 //!
 //! **What it is.** [`Connection`], a table entry of at most one cache line: Open → Closing → Dead. Which conversation
-//! it begins with follows from its listener ([`Service`]); an HTTP conversation may turn into a WebSocket.
+//! it begins with follows from its listener ([`Service`]); an HTTP conversation may turn into a WebSocket or an event
+//! stream.
 //!
 //! **In and out.** In: bytes, replies, deadlines, the end of the peer's bytes. Out: what its conversation says and
 //! asks, through the [`Context`].
@@ -19,8 +20,8 @@ use crate::config::limits::CONNECTION_BYTES_MAX;
 use crate::message::{CloseReason, Publication, Reply, Ticket};
 use crate::protocol::api_json::NodeInfo;
 use crate::transport::{
-    CommandConversation, Context, Flow, HttpConversation, HttpFlow, HttpService, Output,
-    WebSocketConversation, WireForm, encode,
+    Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation, HttpFlow,
+    HttpService, Output, Prepared, TransportSettings, WebSocketConversation,
 };
 
 /// One client's socket.
@@ -85,6 +86,7 @@ pub enum Service {
 enum Conversation {
     Http(HttpConversation),
     WebSocket(WebSocketConversation),
+    EventStream(EventStream),
     Commands(CommandConversation),
     EchoTcp,
 }
@@ -130,6 +132,8 @@ impl Connection {
         match &mut self.conversation {
             Conversation::WebSocket(websocket) => websocket.receive(bytes, context),
             Conversation::Commands(commands) => commands.receive(bytes, context),
+            // An event stream ends with its connection: a request behind it is never answered.
+            Conversation::EventStream(_) => Flow::Receive,
             Conversation::EchoTcp => {
                 context.out.extend_from_slice(bytes);
                 Flow::Receive
@@ -146,6 +150,10 @@ impl Connection {
         match &mut self.conversation {
             Conversation::WebSocket(websocket) => websocket.reply(ticket, reply, context),
             Conversation::Commands(commands) => commands.reply(ticket, reply, context),
+            Conversation::EventStream(stream) => {
+                stream.reply(reply, context);
+                Flow::Receive
+            }
             Conversation::EchoTcp => Flow::Receive,
             Conversation::Http(http) => {
                 let flow = http.reply(ticket, reply, context);
@@ -155,17 +163,18 @@ impl Connection {
     }
 
     /// Takes publications of one channel that are for this client alone.
-    pub fn deliver(
+    pub fn deliver_alone(
         &mut self,
         publications: &[Arc<Publication>],
         context: &mut Context<'_>,
     ) -> Flow {
-        if let Some(form) = self.wire_form() {
-            for publication in publications {
-                encode(form, publication, context.out);
-            }
+        let (mut prepared, mut scratch) = (Prepared::default(), Vec::new());
+        let mut batch = prepared.of_client(publications, 0, &mut scratch);
+        let delivered = self.deliver(&mut batch, context.out, context.settings);
+        if let Some(frame) = delivered.frame {
+            context.out.extend_from_slice(frame.as_bytes());
         }
-        Flow::Receive
+        if self.is_answered() { self.finish_answer(context) } else { Flow::Receive }
     }
 
     /// Whether the server API may subscribe it to channels: it is told of them.
@@ -173,6 +182,7 @@ impl Connection {
         match &self.conversation {
             Conversation::WebSocket(websocket) => websocket.is_connected(),
             Conversation::Commands(commands) => commands.is_connected(),
+            Conversation::EventStream(_) => true,
             Conversation::Http(_) | Conversation::EchoTcp => false,
         }
     }
@@ -204,8 +214,11 @@ impl Connection {
                 }
                 context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
             }
-            Conversation::Http(_) => context.outputs.push(Output::Close(CloseReason::HttpDone)),
-            Conversation::WebSocket(_) => {
+            Conversation::Http(http) if !http.is_polling() => {
+                context.outputs.push(Output::Close(CloseReason::HttpDone));
+            }
+            // Nothing is left behind by whoever does not wait any more.
+            Conversation::Http(_) | Conversation::WebSocket(_) | Conversation::EventStream(_) => {
                 context.outputs.push(Output::Close(CloseReason::ClientGone));
             }
             Conversation::EchoTcp => {
@@ -215,10 +228,14 @@ impl Connection {
     }
 
     /// The deadline came. `silence` is the time since bytes came last.
-    pub fn expire(&mut self, silence: Duration, context: &mut Context<'_>) {
+    pub fn expire(&mut self, silence: Duration, context: &mut Context<'_>) -> Flow {
         let alive = match &mut self.conversation {
             Conversation::Http(http) => {
-                http.time_out(context);
+                let flow = http.time_out(context);
+                return self.follow(flow, context);
+            }
+            Conversation::EventStream(stream) => {
+                stream.keep_alive(context);
                 Ok(())
             }
             Conversation::WebSocket(websocket) => websocket.expire(silence, context),
@@ -233,13 +250,15 @@ impl Connection {
         if let Err(reason) = alive {
             self.close(reason, context);
         }
+        Flow::Receive
     }
 
     /// Says goodbye in the conversation's own terms, and asks to be closed.
-    pub fn close(&self, reason: CloseReason, context: &mut Context<'_>) {
-        match &self.conversation {
+    pub fn close(&mut self, reason: CloseReason, context: &mut Context<'_>) {
+        match &mut self.conversation {
             Conversation::WebSocket(websocket) => websocket.say_goodbye(reason, context.out),
             Conversation::Commands(commands) => commands.say_goodbye(reason, context.out),
+            Conversation::EventStream(stream) => stream.say_goodbye(reason, context.out),
             Conversation::Http(http) => http.say_goodbye(reason, context),
             Conversation::EchoTcp => {}
         }
@@ -252,7 +271,7 @@ impl Connection {
             Conversation::WebSocket(websocket) => websocket.held_bytes(),
             Conversation::Commands(commands) => commands.held_bytes(),
             Conversation::Http(http) => http.held_bytes(),
-            Conversation::EchoTcp => 0,
+            Conversation::EventStream(_) | Conversation::EchoTcp => 0,
         }
     }
 
@@ -262,7 +281,7 @@ impl Connection {
         match &mut self.conversation {
             Conversation::WebSocket(websocket) => websocket.unfinished_since(tick),
             Conversation::Commands(commands) => commands.unfinished_since(tick),
-            Conversation::Http(_) | Conversation::EchoTcp => None,
+            Conversation::Http(_) | Conversation::EventStream(_) | Conversation::EchoTcp => None,
         }
     }
 
@@ -271,7 +290,7 @@ impl Connection {
         match &mut self.conversation {
             Conversation::WebSocket(websocket) => websocket.restart(),
             Conversation::Commands(commands) => commands.restart(),
-            Conversation::Http(_) | Conversation::EchoTcp => {}
+            Conversation::Http(_) | Conversation::EventStream(_) | Conversation::EchoTcp => {}
         }
     }
 
@@ -281,7 +300,7 @@ impl Connection {
             Conversation::WebSocket(websocket) => websocket.release(),
             Conversation::Commands(commands) => commands.release(),
             Conversation::Http(http) => http.release(),
-            Conversation::EchoTcp => {}
+            Conversation::EventStream(_) | Conversation::EchoTcp => {}
         }
     }
 
@@ -291,6 +310,7 @@ impl Connection {
         let waits = !self.queue.is_empty() || self.pauses != 0;
         match &self.conversation {
             Conversation::WebSocket(websocket) => waits && !websocket.owes_ping(),
+            Conversation::EventStream(_) => waits,
             Conversation::Http(_) | Conversation::Commands(_) | Conversation::EchoTcp => false,
         }
     }
@@ -300,17 +320,38 @@ impl Connection {
         match &self.conversation {
             Conversation::WebSocket(websocket) => websocket.publishes(),
             Conversation::Commands(_) => true,
-            Conversation::Http(_) | Conversation::EchoTcp => false,
+            Conversation::Http(_) | Conversation::EventStream(_) | Conversation::EchoTcp => false,
         }
     }
 
-    /// How publications look to this client; `None` if it cannot receive any.
-    pub fn wire_form(&self) -> Option<WireForm> {
-        match &self.conversation {
-            Conversation::WebSocket(websocket) => Some(websocket.wire_form()),
-            Conversation::Commands(commands) => Some(commands.wire_form()),
-            Conversation::Http(_) | Conversation::EchoTcp => None,
-        }
+    /// Takes publications: appends what only this client gets; the frame goes behind it. Whether it
+    /// [`Connection::is_answered`] then is to be asked.
+    pub fn deliver(
+        &mut self,
+        batch: &mut Batch<'_>,
+        out: &mut Vec<u8>,
+        settings: &TransportSettings,
+    ) -> Delivered {
+        let form = match &mut self.conversation {
+            Conversation::WebSocket(websocket) => websocket.wire_form(),
+            Conversation::Commands(commands) => commands.wire_form(),
+            Conversation::EventStream(stream) => return stream.deliver(batch, out),
+            Conversation::Http(http) => return http.deliver(batch, out, settings),
+            Conversation::EchoTcp => return Delivered { count: 0, frame: None },
+        };
+        Delivered { count: batch.publications().len(), frame: Some(batch.frame(form)) }
+    }
+
+    /// Whether what was delivered ended a poll: [`Connection::finish_answer`] is to be called.
+    pub fn is_answered(&self) -> bool {
+        matches!(&self.conversation, Conversation::Http(http) if http.is_poll_answered())
+    }
+
+    /// Goes on behind the answer to a poll.
+    pub fn finish_answer(&mut self, context: &mut Context<'_>) -> Flow {
+        let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
+        let flow = http.finish_poll(context);
+        self.follow(flow, context)
     }
 
     fn follow(&mut self, flow: HttpFlow, context: &mut Context<'_>) -> Flow {
@@ -322,6 +363,14 @@ impl Connection {
             HttpFlow::Receive => Flow::Receive,
             HttpFlow::AwaitReply => Flow::AwaitReply,
             HttpFlow::Closed => Flow::Closed,
+            HttpFlow::Stream(_) if self.has_ended => {
+                context.outputs.push(Output::Close(CloseReason::ClientGone));
+                Flow::Closed
+            }
+            HttpFlow::Stream(stream) => {
+                self.conversation = Conversation::EventStream(stream);
+                Flow::Receive
+            }
             HttpFlow::Upgrade { service, mut rest } => {
                 let mut websocket = WebSocketConversation::new(service);
                 let mut left = rest.as_mut_slice();

@@ -155,14 +155,23 @@ pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
 pub fn write_data(out: &mut Vec<u8>, payload: &Payload) {
     let bytes = &payload.bytes;
     match (payload.kind, std::str::from_utf8(bytes)) {
-        // Line ends are only ever white space in JSON; as blanks, they cannot end a line of the transport.
-        (PayloadKind::Json, _) => out.extend(bytes.iter().map(|byte| match byte {
-            b'\n' | b'\r' => b' ',
-            other => *other,
-        })),
+        (PayloadKind::Json, _) => write_line(out, bytes),
         (PayloadKind::Text, Ok(text)) => write_json(out, text),
         _ => write_json(out, &STANDARD.encode(bytes)),
     }
+}
+
+/// Text as a JSON string.
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
+    write_json(out, text);
+}
+
+/// JSON on one line: line ends are only ever white space in it; as blanks, they cannot end a line of the transport.
+pub fn write_line(out: &mut Vec<u8>, json: &[u8]) {
+    out.extend(json.iter().map(|byte| match byte {
+        b'\n' | b'\r' => b' ',
+        other => *other,
+    }));
 }
 
 fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {

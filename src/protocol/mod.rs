@@ -1,8 +1,8 @@
 //! Codecs: bytes ⇄ frames, without sockets and without a clock.
 //!
 //! **What it is.** One module a format: [`http1`] (request heads, bodies, responses), [`websocket`] (RFC 6455),
-//! [`json`] (the command protocol), [`mod@line`] (one frame a line) and [`length_prefix`] (a 32-bit length before each
-//! frame).
+//! [`json`] (the command protocol), [`mod@line`] (one frame a line), [`length_prefix`] (a 32-bit length before each
+//! frame), [`sse`] (event streams) and [`long_poll`] (answers to polls).
 //!
 //! **In and out.** In: the received bytes, mutable, so that they can be unmasked where they lie.
 //! Out: frames that borrow from them, or a fault. Encoders append to a vector that the caller owns
@@ -21,6 +21,8 @@ pub mod http1;
 pub mod json;
 pub mod length_prefix;
 pub mod line;
+pub mod long_poll;
+pub mod sse;
 pub mod websocket;
 
 /// Splits the first `count` bytes off `input`: how each decoder takes what it has read.

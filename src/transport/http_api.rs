@@ -1,10 +1,11 @@
-//! HTTP requests: the routes, and the way into a WebSocket.
+//! HTTP requests: the routes, and the ways into a WebSocket and an event stream.
 //!
 //! Requests of one connection are answered in order. While one waits for the hub, what is pipelined behind it waits
-//! in the remainder, and the worker receives nothing more.
+//! in the remainder, and the worker receives nothing more. A poll that waits is no such request: the connection is
+//! still listened to, so that its end is heard.
 
 use super::api_call::ApiCall;
-use super::{Context, LOBBY, Output, WebSocketService};
+use super::{Context, EventStream, LOBBY, Output, WebSocketService};
 use crate::message::{ChannelName, CloseReason, Position, Reply, Ticket};
 use crate::protocol::http1::{
     BodyLength, Head, HttpFault, Method, parse_head, query_pairs, write_fault,
@@ -14,11 +15,18 @@ use crate::protocol::websocket::handshake;
 mod answer;
 mod api;
 mod body;
+mod cors;
+mod poll;
 mod publish;
+mod subscribe;
 mod upgrade;
+
+pub use poll::PollForm;
 
 use answer::{Exchange, close, fail, fail_refused, refuse_overloaded, write_ok};
 use body::Body;
+use poll::Poll;
+use subscribe::Opening;
 use upgrade::PendingUpgrade;
 
 /// The requests of one connection.
@@ -29,6 +37,8 @@ pub struct HttpConversation {
     has_answered: bool,
     /// What an idle connection does not have.
     pending: Option<Box<Pending>>,
+    /// A poll that waits.
+    poll: Option<Box<Poll>>,
 }
 
 /// What is behind the listener.
@@ -56,6 +66,8 @@ pub enum HttpFlow {
         /// What came behind the handshake.
         rest: Vec<u8>,
     },
+    /// It became an event stream, which has begun.
+    Stream(EventStream),
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +81,7 @@ struct Pending {
     awaits: Option<Exchange>,
     call: Option<ApiCall>,
     upgrade: Option<PendingUpgrade>,
+    opening: Option<Opening>,
     /// Whether the deadline of the request that began has been asked for.
     has_deadline: bool,
 }
@@ -83,11 +96,14 @@ enum Next {
 impl HttpConversation {
     /// A conversation that has not begun.
     pub fn new(service: HttpService) -> Self {
-        Self { service, has_answered: false, pending: None }
+        Self { service, has_answered: false, pending: None, poll: None }
     }
 
     /// Takes what the peer sent.
     pub fn receive(&mut self, bytes: &[u8], context: &mut Context<'_>) -> HttpFlow {
+        if self.is_polling() {
+            return self.receive_behind_poll(bytes);
+        }
         match &mut self.pending {
             Some(pending) if !pending.remainder.is_empty() || pending.awaits_reply() => {
                 pending.remainder.drain(..std::mem::take(&mut pending.used));
@@ -120,6 +136,9 @@ impl HttpConversation {
                 Reply::Refused(refusal) => self.refuse_subscription(*refusal, context),
                 _ => self.count_subscription(context),
             };
+        }
+        if pending.opening.is_some() {
+            return self.open(ticket, reply, context);
         }
         if pending.call.is_some() {
             return self.advance_call(|call| call.take_reply(ticket, reply), context);
@@ -160,14 +179,17 @@ impl HttpConversation {
         self.go_on(exchange, context)
     }
 
-    /// The deadline has come: says what is to be said, after which the connection ends.
-    pub fn time_out(&self, context: &mut Context<'_>) {
+    /// The deadline has come: answers a poll, or says what is to be said, after which the connection ends.
+    pub fn time_out(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        if let Some(poll) = self.poll.take() {
+            return self.time_out_poll(&poll, context);
+        }
         if self.is_in_request() {
-            let exchange = Exchange { keep_alive: false, is_head: false };
             let message = "the request was not finished in time";
-            fail(exchange, 408, "timeout", message, &[], context);
+            fail(Exchange::last(), 408, "timeout", message, &[], context);
         }
         context.outputs.push(Output::Close(CloseReason::HandshakeTimeout));
+        HttpFlow::Closed
     }
 
     /// Whether a request waits for its reply.
@@ -186,12 +208,19 @@ impl HttpConversation {
     /// Frees it: nothing more is listened to.
     pub fn release(&mut self) {
         self.pending = None;
+        self.poll = None;
     }
 
     /// Says why the server ends it, if it owes an answer.
-    pub fn say_goodbye(&self, reason: CloseReason, context: &mut Context<'_>) {
-        if reason == CloseReason::Overloaded && self.is_in_request() {
-            refuse_overloaded(Exchange { keep_alive: false, is_head: false }, context);
+    pub fn say_goodbye(&mut self, reason: CloseReason, context: &mut Context<'_>) {
+        let is_overloaded = reason == CloseReason::Overloaded;
+        match self.poll.take() {
+            Some(poll) if !is_overloaded => poll.say_goodbye(context),
+            Some(_) => refuse_overloaded(Exchange::last(), context),
+            None if is_overloaded && self.is_in_request() => {
+                refuse_overloaded(Exchange::last(), context);
+            }
+            None => {}
         }
     }
 
@@ -255,7 +284,9 @@ impl HttpConversation {
 
     /// Comes to rest: owns nothing if nothing is under way, else asks for the deadline of a request that began.
     fn rest(&mut self, flow: HttpFlow, context: &mut Context<'_>) -> HttpFlow {
-        if matches!(flow, HttpFlow::Closed | HttpFlow::Upgrade { .. }) || !self.is_in_request() {
+        let is_over =
+            matches!(flow, HttpFlow::Closed | HttpFlow::Upgrade { .. } | HttpFlow::Stream(_));
+        if is_over || !self.is_in_request() {
             self.pending = None;
             return flow;
         }
@@ -292,8 +323,13 @@ impl HttpConversation {
         rest: &mut &[u8],
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
-        let exchange =
-            Exchange { keep_alive: head.keep_alive, is_head: head.method == Method::Head };
+        let exchange = Exchange::of(head, context.settings);
+        if self.service == HttpService::Edge
+            && head.method == Method::Options
+            && let Some(methods) = cors::methods_of(head.path)
+        {
+            return self.preflight(head, methods, exchange, context);
+        }
         match (self.service, head.path) {
             (HttpService::Echo, _) => {
                 Ok(self.upgrade_at_once(WebSocketService::Echo, head, context))
@@ -309,14 +345,15 @@ impl HttpConversation {
             (HttpService::Edge, path) if path.starts_with(API_PREFIX) => {
                 self.api(&path[API_PREFIX.len()..], head, rest, exchange, context)
             }
+            (HttpService::Edge, "/events") => self.stream_events(head, exchange, context),
+            (HttpService::Edge, "/poll") => self.poll(head, exchange, context),
             (HttpService::Edge, "/" | "/health/live" | "/metrics") => {
                 if !matches!(head.method, Method::Get | Method::Head) {
                     return Ok(self.refuse_method(exchange, "GET, HEAD", context));
                 }
                 // The answer would come before the end of a body that nobody asked for.
                 if head.body != BodyLength::None {
-                    let detail = "this request takes no body";
-                    return Ok(self.refuse(400, "body_unexpected", detail, &[], exchange, context));
+                    return Ok(self.refuse_body(exchange, context));
                 }
                 match head.path {
                     "/" => write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context),
@@ -340,7 +377,7 @@ impl HttpConversation {
 
 impl Pending {
     fn awaits_reply(&self) -> bool {
-        self.awaits.is_some() || self.upgrade.is_some()
+        self.awaits.is_some() || self.upgrade.is_some() || self.opening.is_some()
     }
 }
 
@@ -380,8 +417,13 @@ const WELCOME: &[u8] = b"This is fantail.
 
 GET  /ws?channel=a        a WebSocket: what is published to a channel, each publication one message;
                           what you send is published to the first channel named, or to the lobby
+GET  /events?channel=a    the same as an event stream, for EventSource
+GET  /poll?channel=a      the same, one answer at a time: as soon as something is published, or after 30 seconds
 POST /publish?channel=a   publishes the body; event=NAME is its type of event
 POST /api/METHOD          the server API, as Centrifugo has it
 GET  /health/live         whether the server runs
 GET  /metrics             what it counts, as Prometheus text
 ";
+
+#[cfg(test)]
+mod tests;

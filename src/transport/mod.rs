@@ -1,9 +1,9 @@
 //! Conversations: the ways a client talks.
 //!
-//! **What it is.** One machine per transport, peers of one shape: the HTTP exchange that most of them begin with
-//! ([`HttpConversation`]), WebSocket with plain messages or commands ([`WebSocketConversation`]), the command protocol
-//! over raw TCP ([`CommandConversation`]), and the raw echo. [`Prepared`] holds a publication's encodings, one per
-//! [`WireForm`]; [`Answers`] what many are answered.
+//! **What it is.** One machine per transport, peers of one shape: the HTTP exchange that most of them begin with, and
+//! that long polls are ([`HttpConversation`]), WebSocket with plain messages or commands ([`WebSocketConversation`]),
+//! SSE ([`EventStream`]), the command protocol over raw TCP ([`CommandConversation`]), and the raw echo. [`Prepared`]
+//! holds a publication's encodings, one per [`WireForm`]; [`Answers`] what many are answered.
 //!
 //! **In and out.** In: bytes, to be decoded in place; replies; deadlines. Out: bytes appended to
 //! [`Context::out`], [`Output`]s for the hub and the worker.
@@ -25,12 +25,15 @@ use crate::protocol::websocket;
 mod api_call;
 mod commands;
 mod http_api;
+mod places;
 mod prepared;
+mod sse;
 mod tcp;
 mod websocket_conversation;
 
-pub use http_api::{HttpConversation, HttpFlow, HttpService};
-pub use prepared::{Answers, Prepared, encode};
+pub use http_api::{HttpConversation, HttpFlow, HttpService, PollForm};
+pub use prepared::{Answers, Batch, Delivered, Prepared};
+pub use sse::EventStream;
 pub use tcp::CommandConversation;
 pub use websocket_conversation::{WebSocketConversation, WebSocketService};
 
@@ -69,6 +72,8 @@ pub enum Output {
     HttpError,
     /// A new subscriber was refused because memory is nearly used up.
     Refused,
+    /// End the session: its subscriptions are gone, and the next request opens a new one.
+    Leave,
     /// Append the metrics page's body and finish the exchange: see [`HttpConversation::answer`].
     Metrics,
     /// Tell what runs here: see [`HttpConversation::answer_info`].
@@ -99,6 +104,19 @@ pub enum WireForm {
     CommandLengthPrefixed,
     /// The same, one WebSocket message.
     CommandMessage,
+    /// An event of an event stream.
+    EventStream,
+    /// The same without its id, which stands in front of it.
+    EventStreamRest,
+}
+
+/// Scripts of which origins may use what is served here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Any, without cookies.
+    Any,
+    /// These.
+    Listed(Vec<String>),
 }
 
 /// What all conversations of a worker share.
@@ -126,6 +144,10 @@ pub struct TransportSettings {
     pub keepalive_interval: Duration,
     /// Silence after the ping.
     pub keepalive_timeout: Duration,
+    /// Bytes of missed publications in one answer, by one publication more at the most.
+    pub recovery_bytes_max: usize,
+    /// Whose scripts may use it.
+    pub origins: Origins,
 }
 
 impl TransportSettings {
@@ -148,6 +170,13 @@ impl TransportSettings {
             http_idle_timeout: config.http_idle_timeout,
             keepalive_interval: config.keepalive_interval,
             keepalive_timeout: config.keepalive_timeout,
+            // What is published meanwhile has room behind it.
+            recovery_bytes_max: usize::try_from(config.send_queue_bytes_max / 2)
+                .expect("checked with the configuration"),
+            origins: match config.allows_any_origin() {
+                true => Origins::Any,
+                false => Origins::Listed(config.origins.clone()),
+            },
         }
     }
 }

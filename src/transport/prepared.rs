@@ -3,13 +3,14 @@
 
 use std::sync::{Arc, Weak};
 
-use super::WireForm;
 use super::commands::{CommandFraming, write_framed};
+use super::{PollForm, WireForm};
 use crate::buffer::SharedFrame;
 use crate::config::limits::ANSWER_BYTES_KEPT_MAX;
 use crate::message::{PayloadKind, Publication, Publications};
-use crate::protocol::json;
+use crate::protocol::long_poll::{Answer, write_answer};
 use crate::protocol::websocket::{OpCode, write_frame};
+use crate::protocol::{json, sse};
 
 /// The encodings of one batch, made when the first subscriber of a form is met.
 #[derive(Debug, Default)]
@@ -19,6 +20,29 @@ pub struct Prepared {
     command_line: Option<Encoded>,
     command_length_prefixed: Option<Encoded>,
     command_message: Option<Encoded>,
+    event_stream: Option<Encoded>,
+    event_stream_rest: Option<Encoded>,
+    /// Answers to polls, by form. Each is whole, so it is made for the first publication that it names: the same for
+    /// all who joined before the batch, and subscribers are met in the order in which they joined.
+    answers: [Option<(usize, SharedFrame)>; 2],
+}
+
+/// A batch on its way to one client, from its publication `first` on.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    prepared: &'a mut Prepared,
+    all: &'a [Arc<Publication>],
+    first: usize,
+    scratch: &'a mut Vec<u8>,
+}
+
+/// What a client takes of a batch.
+#[derive(Debug)]
+pub struct Delivered {
+    /// Publications.
+    pub count: usize,
+    /// What is shared, behind the bytes of the client's own.
+    pub frame: Option<SharedFrame>,
 }
 
 /// A batch's publications, one behind the other, and where each begins.
@@ -36,22 +60,53 @@ impl Prepared {
         }
     }
 
-    /// The batch from its publication `first` on, as it looks on the wire. `scratch` is room to encode in.
-    pub fn frame(
-        &mut self,
-        form: WireForm,
-        publications: &[Arc<Publication>],
+    /// The batch from its publication `first` on, which must be one of it. `scratch` is room to encode in.
+    pub fn of_client<'a>(
+        &'a mut self,
+        publications: &'a [Arc<Publication>],
         first: usize,
-        scratch: &mut Vec<u8>,
-    ) -> SharedFrame {
+        scratch: &'a mut Vec<u8>,
+    ) -> Batch<'a> {
+        Batch { prepared: self, all: publications, first, scratch }
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// The publications; at least one.
+    pub fn publications(&self) -> &'a [Arc<Publication>] {
+        &self.all[self.first..]
+    }
+
+    /// As they look on the wire.
+    pub fn frame(&mut self, form: WireForm) -> SharedFrame {
+        let Self { prepared, all, first, scratch } = self;
         let slot = match form {
-            WireForm::WebSocket => &mut self.websocket,
-            WireForm::CommandLine => &mut self.command_line,
-            WireForm::CommandLengthPrefixed => &mut self.command_length_prefixed,
-            WireForm::CommandMessage => &mut self.command_message,
+            WireForm::WebSocket => &mut prepared.websocket,
+            WireForm::CommandLine => &mut prepared.command_line,
+            WireForm::CommandLengthPrefixed => &mut prepared.command_length_prefixed,
+            WireForm::CommandMessage => &mut prepared.command_message,
+            WireForm::EventStream => &mut prepared.event_stream,
+            WireForm::EventStreamRest => &mut prepared.event_stream_rest,
         };
-        let encoded = slot.get_or_insert_with(|| Encoded::new(form, publications, scratch));
-        encoded.block.clone().skip(encoded.starts[first])
+        let encoded = slot.get_or_insert_with(|| Encoded::new(form, all, scratch));
+        encoded.block.clone().skip(encoded.starts[*first])
+    }
+
+    /// As the answer to a poll of their channel, behind the lines of the client's own; empty if all are news.
+    pub fn answer(&mut self, form: PollForm) -> SharedFrame {
+        let publications = self.publications();
+        let slot = &mut self.prepared.answers[form as usize];
+        match slot {
+            Some((first, frame)) if *first == self.first => frame.clone(),
+            _ => {
+                self.scratch.clear();
+                write_shared_answer(form, publications, self.scratch);
+                let frame = SharedFrame::copy_of(self.scratch);
+                self.scratch.shrink_to(SCRATCH_BYTES_KEPT_MAX);
+                *slot = Some((self.first, frame.clone()));
+                frame
+            }
+        }
     }
 }
 
@@ -97,8 +152,7 @@ impl Answers {
     }
 }
 
-/// Appends a publication as it looks on the wire; nothing where the form has no place for it.
-pub fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
+fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
     match form {
         WireForm::WebSocket => {
             let opcode = match publication.payload.kind {
@@ -114,7 +168,28 @@ pub fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
             encode_push(CommandFraming::LengthPrefix, publication, out);
         }
         WireForm::CommandMessage => encode_push(CommandFraming::Message, publication, out),
+        WireForm::EventStream => {
+            // News has no number: it leads nowhere.
+            if !publication.payload.kind.is_news() {
+                sse::write_id(out, &publication.position);
+            }
+            sse::write_payload(out, &publication.payload);
+        }
+        WireForm::EventStreamRest => sse::write_payload(out, &publication.payload),
     }
+}
+
+fn write_shared_answer(form: PollForm, publications: &[Arc<Publication>], out: &mut Vec<u8>) {
+    let publications = form.of(publications.iter());
+    let Some(last) = publications.last() else { return };
+    let answer = Answer {
+        publications: &publications,
+        position: last.position,
+        is_timeout: false,
+        has_gap: false,
+        cookie: form.cookie([last.channel.as_str()]),
+    };
+    write_answer(out, &answer, true);
 }
 
 fn encode_push(framing: CommandFraming, publication: &Publication, out: &mut Vec<u8>) {
@@ -152,8 +227,9 @@ mod tests {
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
         prepared.begin(1);
-        let mut frame =
-            |first| prepared.frame(WireForm::WebSocket, &publications, first, &mut scratch);
+        let mut frame = |first| {
+            prepared.of_client(&publications, first, &mut scratch).frame(WireForm::WebSocket)
+        };
         assert_eq!(frame(0).as_bytes(), b"\x81\x03one\x81\x03two\x81\x05three");
         assert_eq!(frame(1).as_bytes(), b"\x81\x03two\x81\x05three");
         assert_eq!(frame(2).as_bytes(), b"\x81\x05three");
@@ -165,16 +241,17 @@ mod tests {
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
         prepared.begin(1);
-        prepared.frame(WireForm::WebSocket, &publications[..1], 0, &mut scratch);
+        prepared.of_client(&publications[..1], 0, &mut scratch).frame(WireForm::WebSocket);
         prepared.begin(2);
-        let frame = prepared.frame(WireForm::WebSocket, &publications[1..2], 0, &mut scratch);
+        let mut batch = prepared.of_client(&publications[1..2], 0, &mut scratch);
+        let frame = batch.frame(WireForm::WebSocket);
         assert_eq!(frame.as_bytes(), b"\x81\x03two");
-        let line = prepared.frame(WireForm::CommandLine, &publications[1..2], 0, &mut scratch);
+        let line = batch.frame(WireForm::CommandLine);
         assert!(line.as_bytes().ends_with(b"\"data\":\"two\",\"offset\":2}}}\n"));
         let push = &line.as_bytes()[..line.len() as usize - 1];
         let mut message = Vec::new();
         write_frame(&mut message, OpCode::Text, push);
-        let framed = prepared.frame(WireForm::CommandMessage, &publications[1..2], 0, &mut scratch);
+        let framed = batch.frame(WireForm::CommandMessage);
         assert_eq!(framed.as_bytes(), message);
     }
 
@@ -213,5 +290,51 @@ mod tests {
         let mut out = Vec::new();
         answers.write(&mut out, &second);
         assert!(out.starts_with(b"[{\"data\":\"other\""));
+    }
+
+    #[test]
+    fn an_event_stream_has_ids_and_news_has_none() {
+        let mut publications = publications();
+        let news = Publication {
+            payload: Payload::new(PayloadKind::Gap, "4"),
+            ..Publication::clone(&publications[0])
+        };
+        publications.insert(1, Arc::new(news));
+        let mut prepared = Prepared::default();
+        let mut scratch = Vec::new();
+        let mut batch = prepared.of_client(&publications[..3], 0, &mut scratch);
+        assert_eq!(
+            batch.frame(WireForm::EventStream).as_bytes(),
+            b"id: 1:00000001\ndata: one\n\nevent: gap\ndata: {\"dropped\":4}\n\n\
+              id: 2:00000001\ndata: two\n\n"
+        );
+        assert_eq!(
+            batch.frame(WireForm::EventStreamRest).as_bytes(),
+            b"data: one\n\nevent: gap\ndata: {\"dropped\":4}\n\ndata: two\n\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_is_shared_by_those_who_get_the_same_publications() {
+        let publications = publications();
+        let mut prepared = Prepared::default();
+        let mut scratch = Vec::new();
+        let mut answer = |form, first| {
+            let frame = prepared.of_client(&publications, first, &mut scratch).answer(form);
+            String::from_utf8(frame.as_bytes().to_vec()).unwrap()
+        };
+        let all = answer(PollForm::Batch, 0);
+        assert!(
+            all.contains("\"offset\":1") && all.contains("\"position\":\"3:00000001\""),
+            "{all}"
+        );
+        assert!(!answer(PollForm::Batch, 2).contains("\"offset\":2"));
+        assert_eq!(answer(PollForm::Batch, 0), all);
+        let one = answer(PollForm::One, 1);
+        assert!(
+            one.contains("\"data\":\"two\"}") && one.contains("\"position\":\"2:00000001\""),
+            "{one}"
+        );
+        assert!(one.contains("Set-Cookie") && !one.contains("\"offset\":3"), "{one}");
     }
 }

@@ -251,7 +251,7 @@ on_both_drivers! {
         for (request, allow) in [
             ("DELETE / HTTP/1.1\r\nHost: t\r\n\r\n", "GET, HEAD"),
             ("POST /metrics HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", "GET, HEAD"),
-            ("GET /publish HTTP/1.1\r\nHost: t\r\n\r\n", "POST"),
+            ("GET /publish HTTP/1.1\r\nHost: t\r\n\r\n", "POST, OPTIONS"),
         ] {
             assert_eq!(expect_refusal(&server, request, 405).header("allow"), Some(allow));
         }

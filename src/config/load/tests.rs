@@ -36,11 +36,12 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         Kind::BytesIfGiven(..) => format!("{} MiB", 10 + n),
         Kind::Time(..) => format!("{} s", 11 + n),
         Kind::Secret(..) => "hidden".to_owned(),
+        Kind::Origins(..) => format!("https://example{n}.org"),
         Kind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),
     };
     let in_file = match setting.kind {
         Kind::Count(..) | Kind::CountIfGiven(..) | Kind::Switch(_) => text.clone(),
-        Kind::Addresses(_) => format!("[\"{text}\"]"),
+        Kind::Addresses(_) | Kind::Origins(..) => format!("[\"{text}\"]"),
         _ => format!("\"{text}\""),
     };
     (text, in_file)
@@ -157,7 +158,7 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
             "[chats.x]",
             &[],
             &[],
-            "f.toml:1: there is no section [chats] (tcp, echo, api, limits, log, channels, namespaces.NAME)",
+            "f.toml:1: there is no section [chats] (tcp, echo, api, http, limits, log, channels, namespaces.NAME)",
         ),
         (
             "[limits]\nmessage_byte_max = 1",

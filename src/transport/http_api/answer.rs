@@ -1,15 +1,58 @@
 //! What requests are answered.
 
+use super::cors::Cors;
 use super::{HttpConversation, HttpFlow, Next};
 use crate::message::{CloseReason, Refusal};
-use crate::protocol::http1::{Response, write_error};
-use crate::transport::{Context, Output};
+use crate::protocol::http1::{Head, Method, Response, write_error};
+use crate::transport::{Context, Output, TransportSettings};
 
 /// What an answer needs to know of its request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exchange {
     pub keep_alive: bool,
     pub is_head: bool,
+    pub cors: Cors,
+}
+
+impl Exchange {
+    pub(super) fn of(head: &Head<'_>, settings: &TransportSettings) -> Self {
+        Self {
+            keep_alive: head.keep_alive,
+            is_head: head.method == Method::Head,
+            cors: Cors::of(head, settings),
+        }
+    }
+
+    /// An answer that ends its connection, to a request that may not be known.
+    pub(super) fn last() -> Self {
+        Self { keep_alive: false, is_head: false, cors: Cors::Silent }
+    }
+
+    /// The head of an event stream. It has no length: it ends with its connection. Proxies are asked neither to keep,
+    /// nor to change, nor to gather what passes.
+    pub(super) fn write_stream_head(self, context: &mut Context<'_>) {
+        let out = &mut *context.out;
+        Self { keep_alive: false, ..self }.write_status(out, context.settings);
+        out.extend_from_slice(b"Content-Type: text/event-stream\r\n");
+        out.extend_from_slice(
+            b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n\r\n",
+        );
+    }
+
+    /// The beginning of an answer whose other headers follow.
+    pub(super) fn write_status(self, out: &mut Vec<u8>, settings: &TransportSettings) {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        out.extend_from_slice(match self.keep_alive {
+            true => b"Connection: keep-alive\r\n",
+            false => b"Connection: close\r\n",
+        });
+        // Their values come from the configuration.
+        for (name, value) in self.cors.headers(settings) {
+            for part in [name, ": ", value, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
 }
 
 impl HttpConversation {
@@ -21,6 +64,11 @@ impl HttpConversation {
     ) -> Next {
         let message = format!("only {allow} is possible here");
         self.refuse(405, "method_not_allowed", &message, &[("Allow", allow)], exchange, context)
+    }
+
+    pub(super) fn refuse_body(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
+        let message = "this request takes no body";
+        self.refuse(400, "body_unexpected", message, &[], exchange, context)
     }
 
     /// Answers with an error and closes: where a request is not understood, neither is what follows it.
@@ -62,23 +110,25 @@ pub(super) fn write_ok(
     body: &[u8],
     context: &mut Context<'_>,
 ) {
-    write_whole(exchange, 200, content_type, body, context);
+    write_response(exchange, 200, &[], content_type, body, context);
 }
 
 pub(super) fn write_json(exchange: Exchange, status: u16, body: &[u8], context: &mut Context<'_>) {
-    write_whole(exchange, status, "application/json", body, context);
+    write_response(exchange, status, &[], "application/json", body, context);
 }
 
-fn write_whole(
+pub(super) fn write_response(
     exchange: Exchange,
     status: u16,
+    headers: &[(&str, &str)],
     content_type: &str,
     body: &[u8],
     context: &mut Context<'_>,
 ) {
-    let Exchange { keep_alive, is_head } = exchange;
-    Response { status, headers: &[], content_type, body, keep_alive, head_only: is_head }
-        .write_to(context.out);
+    let Exchange { keep_alive, is_head: head_only, cors } = exchange;
+    let headers = &[headers, &cors.headers(context.settings)].concat();
+    let response = Response { status, headers, content_type, body, keep_alive, head_only };
+    response.write_to(context.out);
 }
 
 /// What the hub refuses.
@@ -125,9 +175,10 @@ pub(super) fn fail(
     headers: &[(&str, &str)],
     context: &mut Context<'_>,
 ) {
-    let Exchange { keep_alive, is_head } = exchange;
+    let Exchange { keep_alive, is_head: head_only, cors } = exchange;
+    let headers = &[headers, &cors.headers(context.settings)].concat();
     let (content_type, body) = ("", &b""[..]);
-    let response = Response { status, headers, content_type, body, keep_alive, head_only: is_head };
+    let response = Response { status, headers, content_type, body, keep_alive, head_only };
     context.log_refusal(code, "an HTTP request is refused");
     write_error(context.out, &response, code, message);
     context.outputs.push(Output::HttpError);

@@ -31,7 +31,7 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
         if head.method != Method::Post {
-            return Ok(self.refuse_method(exchange, "POST", context));
+            return Ok(self.refuse_method(exchange, "POST, OPTIONS", context));
         }
         if !context.settings.admits_to_api(head) {
             return Ok(self.refuse_key(exchange, context));

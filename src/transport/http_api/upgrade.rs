@@ -24,7 +24,7 @@ impl HttpConversation {
         let channels = match channels_of(head, context.settings.subscriptions_max)? {
             Ok(channels) => channels,
             Err(message) => {
-                let exchange = Exchange { keep_alive: false, is_head: false };
+                let exchange = Exchange::last();
                 let code = "channel_invalid";
                 return Ok(self.refuse(400, code, &message, &[], exchange, context));
             }
@@ -65,7 +65,7 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> HttpFlow {
         self.pending = None;
-        fail_refused(Exchange { keep_alive: false, is_head: false }, refusal, context);
+        fail_refused(Exchange::last(), refusal, context);
         close(context)
     }
 
@@ -95,7 +95,7 @@ impl HttpConversation {
         head: &Head<'_>,
         context: &mut Context<'_>,
     ) -> Next {
-        let exchange = Exchange { keep_alive: false, is_head: head.method == Method::Head };
+        let exchange = Exchange { is_head: head.method == Method::Head, ..Exchange::last() };
         match fault.status() {
             405 => self.refuse_method(exchange, "GET", context),
             status => {
@@ -108,7 +108,7 @@ impl HttpConversation {
 
 /// No new subscriber while memory is nearly used up.
 fn refuse_handshake(context: &mut Context<'_>) -> Next {
-    refuse_overloaded(Exchange { keep_alive: false, is_head: false }, context);
+    refuse_overloaded(Exchange::last(), context);
     context.outputs.push(Output::Refused);
     Next::Flow(close(context))
 }

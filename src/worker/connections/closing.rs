@@ -125,11 +125,8 @@ impl Connections {
         } else {
             debug!(cause, worker, connection = index, "a connection ends");
         }
-        let connection = self.table.at(index);
-        if std::mem::take(&mut connection.has_session) {
-            let session = SessionId { index, generation: connection.generation };
-            self.hub.close(session, &mut self.hub_outputs);
-        }
+        let generation = self.table.at(index).generation;
+        self.leave(SessionId { index, generation });
     }
 
     /// Closes a connection whose message was not finished in time; one without such a message is watched no more.
@@ -165,10 +162,7 @@ impl Connections {
             }
             Stage::Open => {
                 let silence = Sweep::duration(self.tick.saturating_sub(connection.received_at));
-                self.converse(index, |connection, context| {
-                    connection.expire(silence, context);
-                    Flow::Receive
-                });
+                self.converse(index, |connection, context| connection.expire(silence, context));
             }
         }
     }

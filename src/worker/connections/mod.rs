@@ -20,7 +20,7 @@ use crate::hub::{self, FanOutStep, Hub, HubMessage, Visit};
 use crate::message::{CloseReason, SessionId};
 use crate::protocol::api_json::NodeInfo;
 use crate::telemetry::{Counter, Counters, render};
-use crate::transport::{Answers, Flow, Output, Prepared};
+use crate::transport::{Answers, Delivered, Flow, Output, Prepared};
 
 use super::budget::Budget;
 use super::mesh::Mesh;
@@ -36,6 +36,7 @@ mod sends;
 
 use memory::Eviction;
 use pressure::Held;
+use requests::enqueue;
 
 /// What the driver is to do with a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub struct Connections {
     /// Connections that asked what runs here.
     info_wanted: Vec<SocketId>,
     slow: Vec<u32>,
+    /// Connections whose polls were answered by the fan-out.
+    answered: Vec<u32>,
     due: Vec<u32>,
     outputs: Vec<Output>,
     hub_outputs: VecDeque<hub::Output>,
@@ -131,6 +134,7 @@ impl Connections {
             metrics_wanted: Vec::new(),
             info_wanted: Vec::new(),
             slow: Vec::new(),
+            answered: Vec::new(),
             due: Vec::new(),
             outputs: Vec::new(),
             hub_outputs: VecDeque::new(),
@@ -276,7 +280,8 @@ impl Connections {
             return;
         }
         let bytes_max = self.queue_bytes_max();
-        let Self { hub, table, queues, dirty, prepared, scratch, slow, counters, .. } = self;
+        let Self { hub, table, queues, dirty, prepared, scratch, slow, answered, .. } = self;
+        let (turn, settings) = (&mut self.batch.turn, &self.settings.transport);
         let bytes_high = self.settings.send_queue_bytes_high;
         let mut deliveries = 0;
         hub.fan_out(DELIVERY_COST_PER_TURN_MAX, |step| {
@@ -292,7 +297,6 @@ impl Connections {
                 }
             };
             let connection = table.at(session);
-            let Some(form) = connection.wire_form() else { return Visit::Cost(1) };
             if may_lag && (connection.is_blocked || connection.queue.bytes() > bytes_high) {
                 connection.is_lagging = true;
                 return Visit::Lags;
@@ -302,21 +306,33 @@ impl Connections {
                 prepared.resize_with(key + 1, Prepared::default);
             }
             prepared[key].begin(batch.serial);
-            let frame = prepared[key].frame(form, batch.publications, first, scratch);
+            let mut batch = prepared[key].of_client(batch.publications, first, scratch);
+            let start = turn.len();
+            let Delivered { count, frame } = connection.deliver(&mut batch, turn, settings);
+            let bytes = turn.len() - start + frame.as_ref().map_or(0, |frame| frame.len() as usize);
             // One frame fits every queue that was empty, whatever its size.
             let queued = connection.queue.bytes();
-            if queued > 0 && queued.saturating_add(frame.len()) > bytes_max {
+            if queued > 0 && queued as usize + bytes > bytes_max as usize {
+                turn.truncate(start);
                 slow.push(session);
                 return Visit::Cost(1);
             }
-            deliveries += (batch.publications.len() - first) as u64;
-            let cost = 1 + frame.len() as usize / DELIVERY_COST_BYTES;
-            queues.push(&mut connection.queue, frame);
-            mark(connection, session, dirty);
-            Visit::Cost(cost)
+            deliveries += count as u64;
+            if bytes > 0 {
+                enqueue(connection, queues, turn, start);
+                if let Some(frame) = frame {
+                    queues.push(&mut connection.queue, frame);
+                }
+                mark(connection, session, dirty);
+            }
+            if connection.is_answered() {
+                answered.push(session);
+            }
+            Visit::Cost(1 + bytes / DELIVERY_COST_BYTES)
         });
-        counters.deliveries.add(deliveries);
+        self.counters.deliveries.add(deliveries);
         self.close_slow();
+        self.finish_answers();
     }
 
     /// The next slice of the sweep.

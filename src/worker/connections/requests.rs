@@ -1,8 +1,8 @@
 //! What conversations ask for and are answered: between connections and the hub.
 
-use crate::buffer::SharedFrame;
+use crate::buffer::{QueueArena, SharedFrame};
 use crate::config::limits::TURN_SEGMENT_BYTES_MAX;
-use crate::connection::Connection;
+use crate::connection::{Connection, Stage};
 use crate::hub::{self, HubMessage};
 use crate::message::{ClientName, Control, Refusal, Reply, Request, SessionId, Ticket};
 use crate::transport::{Context, Flow, Output};
@@ -36,14 +36,7 @@ impl Connections {
         let written = self.batch.turn.len() - start;
         if written > 0 {
             self.written += written;
-            if connection.is_blocked || written > TURN_SEGMENT_BYTES_MAX {
-                // It leaves in a later turn, or is too large to stand among the turn's bytes.
-                let frame = SharedFrame::copy_of(&self.batch.turn[start..]);
-                self.batch.turn.truncate(start);
-                self.queues.push(&mut connection.queue, frame);
-            } else {
-                self.queues.push_turn(&mut connection.queue, &self.batch.turn, start);
-            }
+            enqueue(connection, &mut self.queues, &mut self.batch.turn, start);
             mark(connection, index, &mut self.dirty);
             if connection.queue.bytes() > self.settings.send_queue_bytes_high {
                 self.pause(index, Connection::PAUSED_BY_QUEUE);
@@ -76,11 +69,19 @@ impl Connections {
                 Output::Deadline(after) => self.set_deadline(session.index, after),
                 Output::HttpError => self.counters.http_errors.add(1),
                 Output::Refused => self.counters.refused_overloaded.add(1),
+                Output::Leave => self.leave(session),
                 Output::Metrics => self.metrics_wanted.push(socket_id(session)),
                 Output::Info => self.info_wanted.push(socket_id(session)),
             }
         }
         self.outputs = outputs;
+    }
+
+    /// Ends a connection's session, if it has one.
+    pub(super) fn leave(&mut self, session: SessionId) {
+        if std::mem::take(&mut self.table.at(session.index).has_session) {
+            self.hub.close(session, &mut self.hub_outputs);
+        }
     }
 
     fn request(&mut self, session: SessionId, request: Request) {
@@ -101,6 +102,16 @@ impl Connections {
         self.hub.handle(session, request, &mut self.hub_outputs);
     }
 
+    /// Polls that the fan-out answered are over: their connections take the next request.
+    pub(super) fn finish_answers(&mut self) {
+        for index in std::mem::take(&mut self.answered) {
+            if self.table.at(index).stage == Stage::Open {
+                self.converse(index, |connection, context| connection.finish_answer(context));
+            }
+        }
+        self.carry();
+    }
+
     /// Carries what the hub said to whom it is for, and what follows from that, until nothing is left.
     pub(super) fn carry(&mut self) {
         while let Some(output) = self.hub_outputs.pop_front() {
@@ -116,7 +127,7 @@ impl Connections {
                 hub::Output::Deliver { session, publications } => {
                     self.counters.deliveries.add(publications.len() as u64);
                     self.converse(session.index, |connection, context| {
-                        connection.deliver(&publications, context)
+                        connection.deliver_alone(&publications, context)
                     });
                 }
                 hub::Output::Control { session, control } => self.control(session, control),
@@ -159,5 +170,22 @@ impl Connections {
                 connection.reply(ticket, reply, context)
             });
         }
+    }
+}
+
+/// Queues what was written to the turn's bytes from `start` on.
+pub(super) fn enqueue(
+    connection: &mut Connection,
+    queues: &mut QueueArena,
+    turn: &mut Vec<u8>,
+    start: usize,
+) {
+    if connection.is_blocked || turn.len() - start > TURN_SEGMENT_BYTES_MAX {
+        // It leaves in a later turn, or is too large to stand among the turn's bytes.
+        let frame = SharedFrame::copy_of(&turn[start..]);
+        turn.truncate(start);
+        queues.push(&mut connection.queue, frame);
+    } else {
+        queues.push_turn(&mut connection.queue, turn, start);
     }
 }

@@ -1,0 +1,213 @@
+//! The answer to a long poll: a whole HTTP response, but for the lines that only one client gets.
+//!
+//! Those come first, so that what follows them can be shared: see [`write_answer`].
+
+use std::fmt::{self, Display};
+use std::io::Write;
+use std::sync::Arc;
+
+use super::json;
+use crate::message::{PayloadKind, Publication};
+
+/// What a poll is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a, P> {
+    /// In order.
+    pub publications: &'a [Arc<Publication>],
+    /// Where the next poll goes on.
+    pub position: P,
+    /// Whether nothing came in time.
+    pub is_timeout: bool,
+    /// Whether publications between the position asked for and this one are lost.
+    pub has_gap: bool,
+    /// For a client that reads `data` and keeps no position: the cookie that keeps it.
+    pub cookie: Option<CookieName>,
+}
+
+/// Names the cookie of a list of channels, so that pages that poll other channels do not disturb each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CookieName(u64);
+
+impl CookieName {
+    /// The same list in the same order has the same cookie.
+    pub fn of<'a>(channels: impl IntoIterator<Item = &'a str>) -> Self {
+        // FNV-1a: the name must stay the same from one server to the next. No channel's name can be chosen to harm
+        // anyone but the page that chose it.
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let hash = channels
+            .into_iter()
+            .fold(0xcbf2_9ce4_8422_2325, |hash, channel| step(channel.bytes().fold(hash, step), 0));
+        Self(hash)
+    }
+
+    /// The value of this cookie among those of a `Cookie` header (RFC 6265 4.2.1).
+    pub fn find(self, header: &[u8]) -> Option<&str> {
+        let name = self.to_string();
+        header.split(|byte| *byte == b';').find_map(|pair| {
+            let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            std::str::from_utf8(value).ok()
+        })
+    }
+}
+
+impl Display for CookieName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "fantail_poll_{:016x}", self.0)
+    }
+}
+
+/// Appends the answer without its status line and the headers that are for one client only, which the caller has
+/// written.
+pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_body: bool) {
+    let mut body = Vec::new();
+    write_body(&mut body, answer);
+    let Answer { position, cookie, .. } = answer;
+    // No cache may keep an answer: the next one to the same request is another.
+    put(
+        out,
+        format_args!(
+            "Content-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: {}\r\n\
+             ETag: \"{position}\"\r\n",
+            body.len()
+        ),
+    );
+    if let Some(cookie) = cookie {
+        put(
+            out,
+            format_args!(
+                "Set-Cookie: {cookie}={position}; Path=/poll; Max-Age={COOKIE_SECONDS}; SameSite=Lax; \
+                 HttpOnly\r\n"
+            ),
+        );
+    }
+    out.extend_from_slice(b"\r\n");
+    if has_body {
+        out.extend_from_slice(&body);
+    }
+}
+
+fn write_body<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>) {
+    out.extend_from_slice(b"{\"publications\":[");
+    for (index, publication) in answer.publications.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_publication(out, publication);
+    }
+    out.push(b']');
+    if answer.is_timeout {
+        out.extend_from_slice(b",\"timeout\":true");
+    }
+    if answer.has_gap {
+        out.extend_from_slice(b",\"recovered\":false");
+    }
+    put(out, format_args!(",\"position\":\"{}\"", answer.position));
+    if answer.cookie.is_some() {
+        out.extend_from_slice(b",\"data\":");
+        match answer.publications.first() {
+            Some(publication) => json::write_data(out, &publication.payload),
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+    out.push(b'}');
+}
+
+fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
+    out.extend_from_slice(b"{\"channel\":");
+    json::write_text(out, publication.channel.as_str());
+    put(out, format_args!(",\"offset\":{},\"data\":", publication.position.offset));
+    json::write_data(out, &publication.payload);
+    if let Some(event) = &publication.payload.event {
+        out.extend_from_slice(b",\"event\":");
+        json::write_text(out, event);
+    }
+    if publication.payload.kind == PayloadKind::Binary {
+        out.extend_from_slice(b",\"encoding\":\"base64\"");
+    }
+    out.push(b'}');
+}
+
+fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to memory cannot fail");
+}
+
+/// How long a browser keeps a position: a poll, its retries, and not much more. A page that comes back later begins
+/// anew.
+const COOKIE_SECONDS: u32 = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{ChannelName, Epoch, Payload, Position};
+
+    fn publication(kind: PayloadKind, event: Option<&str>, bytes: &[u8]) -> Arc<Publication> {
+        Arc::new(Publication {
+            channel: ChannelName::new("a\"b").unwrap(),
+            position: Position { epoch: Epoch(1), offset: 5 },
+            payload: Payload { event: event.map(Into::into), ..Payload::new(kind, bytes.to_vec()) },
+        })
+    }
+
+    const NOTHING: Answer<'_, &str> = Answer {
+        publications: &[],
+        position: "7:00000001",
+        is_timeout: false,
+        has_gap: false,
+        cookie: None,
+    };
+
+    fn written(answer: &Answer<'_, &str>) -> (String, serde_json::Value) {
+        let mut out = Vec::new();
+        write_answer(&mut out, answer, true);
+        let text = String::from_utf8(out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+        assert!(head.contains("ETag: \"7:00000001\"") && head.contains("no-store"), "{head}");
+        (head.to_owned(), serde_json::from_str(body).unwrap())
+    }
+
+    #[test]
+    fn an_answer_names_its_publications_and_its_position() {
+        let publications = [
+            publication(PayloadKind::Json, Some("x\ny"), b"[1,\n2]"),
+            publication(PayloadKind::Binary, None, b"\xff"),
+        ];
+        let (head, body) = written(&Answer { publications: &publications, ..NOTHING });
+        assert!(!head.contains("Cookie"), "{head}");
+        let expected = serde_json::json!({
+            "publications": [
+                {"channel": "a\"b", "offset": 5, "data": [1, 2], "event": "x\ny"},
+                {"channel": "a\"b", "offset": 5, "data": "/w==", "encoding": "base64"},
+            ],
+            "position": "7:00000001",
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn a_timeout_and_a_gap_are_told() {
+        let (_, body) = written(&Answer { is_timeout: true, ..NOTHING });
+        let timeout =
+            serde_json::json!({"publications": [], "timeout": true, "position": "7:00000001"});
+        assert_eq!(body, timeout);
+        let (_, body) = written(&Answer { has_gap: true, ..NOTHING });
+        assert_eq!(body["recovered"], false);
+    }
+
+    #[test]
+    fn who_keeps_no_position_gets_data_and_a_cookie() {
+        let name = CookieName::of(["a", "b"]);
+        let one = [publication(PayloadKind::Text, None, b"hi")];
+        let (head, body) = written(&Answer { publications: &one, cookie: Some(name), ..NOTHING });
+        assert_eq!(body["data"], "hi");
+        let cookie = head.lines().find_map(|line| line.strip_prefix("Set-Cookie: ")).unwrap();
+        let (pair, attributes) = cookie.split_once("; ").unwrap();
+        assert_eq!(attributes, "Path=/poll; Max-Age=300; SameSite=Lax; HttpOnly");
+        let sent = format!("other=1; {pair};x");
+        assert_eq!(name.find(sent.as_bytes()), Some("7:00000001"));
+        assert_eq!(CookieName::of(["b", "a"]).find(sent.as_bytes()), None);
+        assert_eq!(CookieName::of(["ab"]).find(sent.as_bytes()), None);
+        let (_, body) = written(&Answer { is_timeout: true, cookie: Some(name), ..NOTHING });
+        assert_eq!(body["data"], serde_json::Value::Null);
+    }
+}

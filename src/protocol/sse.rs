@@ -1,0 +1,155 @@
+//! The event stream of `EventSource` (WHATWG HTML, 9.2.5 and 9.2.6), as a server writes it.
+//!
+//! A block of lines ends in an empty one; only then a client takes it. A line ends in LF, CR or both, so no value may
+//! bring one of its own: fields have them replaced, and data becomes as many lines as it has.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::json;
+use crate::message::{Payload, PayloadKind};
+
+/// What a client keeps as the place where it stands, and sends as `Last-Event-ID` when it comes back. Belongs into the
+/// block of the event that leads there; alone in a block it counts too, and no event is dispatched.
+pub fn write_id(out: &mut Vec<u8>, id: &impl Display) {
+    write_field(out, "id: ", id);
+}
+
+/// How long a client waits before it comes back.
+pub fn write_retry(out: &mut Vec<u8>, after: Duration) {
+    write_field(out, "retry: ", &after.as_millis());
+}
+
+/// A line that no client takes notice of.
+pub fn write_comment(out: &mut Vec<u8>, text: &str) {
+    write_field(out, if text.is_empty() { ":" } else { ": " }, &text);
+}
+
+/// Ends a block.
+pub fn end_block(out: &mut Vec<u8>) {
+    out.push(b'\n');
+}
+
+/// An event of the server's own, with an id or without, and a line of data; ends the block.
+pub fn write_event(out: &mut Vec<u8>, event: &str, data: &impl Display) {
+    write_field(out, "event: ", &event);
+    write_field(out, "data: ", data);
+    end_block(out);
+}
+
+/// A payload as an event: JSON on one line, text line by line, binary as base64. News has types of its own. Ends the
+/// block.
+pub fn write_payload(out: &mut Vec<u8>, payload: &Payload) {
+    let event = match payload.kind {
+        PayloadKind::Json | PayloadKind::Text | PayloadKind::Binary => payload.event.as_deref(),
+        PayloadKind::Join => Some("join"),
+        PayloadKind::Leave => Some("leave"),
+        PayloadKind::Gap => Some("gap"),
+    };
+    if let Some(event) = event {
+        write_field(out, "event: ", &event);
+    }
+    let bytes = &payload.bytes;
+    match payload.kind {
+        PayloadKind::Text => write_lines(out, bytes),
+        PayloadKind::Binary => write_field(out, "data: ", &STANDARD.encode(bytes)),
+        PayloadKind::Gap => {
+            out.extend_from_slice(b"data: {\"dropped\":");
+            out.extend_from_slice(bytes);
+            out.extend_from_slice(b"}\n");
+        }
+        PayloadKind::Json | PayloadKind::Join | PayloadKind::Leave => {
+            out.extend_from_slice(b"data: ");
+            json::write_line(out, bytes);
+            out.push(b'\n');
+        }
+    }
+    end_block(out);
+}
+
+/// The client joins the lines with LF again, whatever ended them here.
+fn write_lines(out: &mut Vec<u8>, mut text: &[u8]) {
+    loop {
+        let end = text.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(&text[..end.unwrap_or(text.len())]);
+        out.push(b'\n');
+        let Some(end) = end else { return };
+        let is_pair = text[end..].starts_with(b"\r\n");
+        text = &text[end + 1 + usize::from(is_pair)..];
+    }
+}
+
+/// One line. What would end it, and NUL, which makes a client forget an id, becomes a space.
+fn write_field(out: &mut Vec<u8>, name: &str, value: &impl Display) {
+    let start = out.len();
+    write!(out, "{name}{value}").expect("writing to memory cannot fail");
+    for byte in &mut out[start..] {
+        if matches!(byte, b'\n' | b'\r' | 0) {
+            *byte = b' ';
+        }
+    }
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: PayloadKind, event: Option<&str>, bytes: &[u8]) -> String {
+        let payload =
+            Payload { event: event.map(Into::into), ..Payload::new(kind, bytes.to_vec()) };
+        let mut out = Vec::new();
+        write_payload(&mut out, &payload);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn payloads_become_events_by_kind() {
+        let plain = |kind, bytes| event(kind, None, bytes);
+        assert_eq!(plain(PayloadKind::Text, b"hello"), "data: hello\n\n");
+        assert_eq!(plain(PayloadKind::Text, b""), "data: \n\n");
+        assert_eq!(plain(PayloadKind::Json, b"{\"x\":\r\n1}"), "data: {\"x\":  1}\n\n");
+        assert_eq!(plain(PayloadKind::Binary, b"\xff\x00"), "data: /wA=\n\n");
+        assert_eq!(
+            event(PayloadKind::Text, Some("notification"), b"a"),
+            "event: notification\ndata: a\n\n"
+        );
+    }
+
+    #[test]
+    fn news_has_types_of_its_own() {
+        assert_eq!(
+            event(PayloadKind::Join, None, b"{\"client\":\"0-1-2\"}"),
+            "event: join\ndata: {\"client\":\"0-1-2\"}\n\n"
+        );
+        assert_eq!(event(PayloadKind::Leave, None, b"{}"), "event: leave\ndata: {}\n\n");
+        assert_eq!(event(PayloadKind::Gap, None, b"17"), "event: gap\ndata: {\"dropped\":17}\n\n");
+    }
+
+    #[test]
+    fn each_line_of_a_text_is_a_line_of_data() {
+        let text = |bytes| event(PayloadKind::Text, None, bytes);
+        assert_eq!(text(b"a\nb"), "data: a\ndata: b\n\n");
+        assert_eq!(text(b"a\r\nb\rc"), "data: a\ndata: b\ndata: c\n\n");
+        assert_eq!(text(b"\n\n"), "data: \ndata: \ndata: \n\n");
+        assert_eq!(text(b"a\n\rb\r"), "data: a\ndata: \ndata: b\ndata: \n\n");
+        assert_eq!(text(b"id: 7\n\nretry: 1"), "data: id: 7\ndata: \ndata: retry: 1\n\n");
+    }
+
+    #[test]
+    fn no_field_can_end_its_line() {
+        let mut out = Vec::new();
+        write_id(&mut out, &"1\r\n\n2\0");
+        write_comment(&mut out, "slow\nconsumer");
+        write_comment(&mut out, "");
+        write_retry(&mut out, Duration::from_secs(2));
+        write_event(&mut out, "ga\np", &"x\ry");
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "id: 1   2 \n: slow consumer\n:\nretry: 2000\nevent: ga p\ndata: x y\n\n");
+    }
+}

@@ -1,0 +1,89 @@
+//! Scripts of other origins: the CORS protocol (WHATWG Fetch, 3.3).
+
+use crate::protocol::http1::{BodyLength, Head, HttpFault};
+use crate::transport::{Context, Origins, TransportSettings};
+
+use super::answer::{Exchange, write_response};
+use super::{API_PREFIX, HttpConversation, Next};
+
+/// What an answer says about the origin of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cors {
+    /// It came from no other origin, or from one that is not in the list.
+    Silent,
+    /// Any origin may read the answer.
+    Any,
+    /// This one of the list may, with its cookies.
+    Listed(u16),
+}
+
+impl Cors {
+    pub(super) fn of(head: &Head<'_>, settings: &TransportSettings) -> Self {
+        let Some(origin) = head.header("origin").next() else { return Self::Silent };
+        match &settings.origins {
+            Origins::Any => Self::Any,
+            Origins::Listed(list) => {
+                let at = list.iter().position(|listed| listed.as_bytes() == origin);
+                let at = at.and_then(|at| u16::try_from(at).ok());
+                at.map_or(Self::Silent, Self::Listed)
+            }
+        }
+    }
+
+    /// The headers of an answer.
+    pub(super) fn headers(self, settings: &TransportSettings) -> Vec<(&'static str, &str)> {
+        let expose = ("Access-Control-Expose-Headers", "ETag");
+        let listed = match (self, &settings.origins) {
+            // A cookie is nobody's who may come from anywhere.
+            (Cors::Any, _) => return vec![("Access-Control-Allow-Origin", "*"), expose],
+            (Cors::Silent, _) | (Cors::Listed(_), Origins::Any) => None,
+            // The list may have changed while a poll waited.
+            (Cors::Listed(at), Origins::Listed(list)) => list.get(usize::from(at)),
+        };
+        listed.map_or_else(Vec::new, |origin| {
+            vec![
+                ("Access-Control-Allow-Origin", origin.as_str()),
+                ("Access-Control-Allow-Credentials", "true"),
+                ("Vary", "Origin"),
+                expose,
+            ]
+        })
+    }
+}
+
+/// The methods that scripts may use on a path; `None` where there is nothing for them.
+pub(super) fn methods_of(path: &str) -> Option<&'static str> {
+    match path {
+        "/events" | "/poll" => Some("GET, HEAD, OPTIONS"),
+        "/publish" => Some("POST, OPTIONS"),
+        _ => path.starts_with(API_PREFIX).then_some("POST, OPTIONS"),
+    }
+}
+
+impl HttpConversation {
+    /// Answers what a browser asks before a request that a form could not make.
+    pub(super) fn preflight(
+        &mut self,
+        head: &Head<'_>,
+        methods: &str,
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        if head.body != BodyLength::None {
+            return Ok(self.refuse_body(exchange, context));
+        }
+        let mut headers = vec![("Allow", methods)];
+        if exchange.cors != Cors::Silent {
+            headers.extend([
+                ("Access-Control-Allow-Methods", methods),
+                ("Access-Control-Allow-Headers", REQUEST_HEADERS),
+                ("Access-Control-Max-Age", "600"),
+            ]);
+        }
+        write_response(exchange, 204, &headers, "", b"", context);
+        Ok(self.finish(exchange, context))
+    }
+}
+
+const REQUEST_HEADERS: &str = "Authorization, Cache-Control, Content-Type, If-None-Match, Idempotency-Key, \
+    Last-Event-ID, X-API-Key";

@@ -1,0 +1,224 @@
+//! Polls that wait: each is a subscription from a position, and ends with its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::answer::Exchange;
+use super::{HttpConversation, HttpFlow};
+use crate::config::limits::{POLL_PIPELINED_BYTES_MAX, POLL_TIMEOUT, POLL_TIMEOUT_SECONDS_MAX};
+use crate::message::Publication;
+use crate::protocol::long_poll::{Answer, CookieName, write_answer};
+use crate::transport::places::Places;
+use crate::transport::{Batch, Context, Delivered, Output, TransportSettings};
+
+/// How a poll is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollForm {
+    /// With all there is, to a client that keeps its position.
+    Batch,
+    /// With one publication, its payload as `data`, and the position in a cookie: for `fetch('/poll')` in a loop.
+    One,
+}
+
+/// What a client asks for beside its channels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PollOptions {
+    pub form: PollForm,
+    pub timeout: Duration,
+}
+
+/// A poll that waits.
+#[derive(Debug)]
+pub(super) struct Poll {
+    places: Places,
+    form: PollForm,
+    /// The answer is written.
+    is_answered: bool,
+    exchange: Exchange,
+}
+
+impl PollForm {
+    /// Those of some publications that an answer has. News is not among them.
+    pub fn of<'p>(
+        self,
+        publications: impl Iterator<Item = &'p Arc<Publication>>,
+    ) -> Vec<Arc<Publication>> {
+        let count_max = match self {
+            PollForm::Batch => usize::MAX,
+            PollForm::One => 1,
+        };
+        publications.filter(|item| !item.payload.kind.is_news()).take(count_max).cloned().collect()
+    }
+
+    /// The cookie that keeps the position.
+    pub fn cookie<'a>(self, channels: impl IntoIterator<Item = &'a str>) -> Option<CookieName> {
+        match self {
+            PollForm::Batch => None,
+            PollForm::One => Some(CookieName::of(channels)),
+        }
+    }
+}
+
+impl PollOptions {
+    /// Reads `timeout`, in seconds; the error is a sentence.
+    pub(super) fn timeout(text: Option<&str>) -> Result<Duration, String> {
+        let Some(text) = text else { return Ok(POLL_TIMEOUT) };
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(seconds @ 1..=POLL_TIMEOUT_SECONDS_MAX) if is_number => {
+                Ok(Duration::from_secs(seconds))
+            }
+            _ => {
+                Err(format!("timeout is a number of seconds from 1 to {POLL_TIMEOUT_SECONDS_MAX}"))
+            }
+        }
+    }
+}
+
+impl HttpConversation {
+    /// The subscriptions are made: answers with what there is, or waits.
+    pub(super) fn begin_poll(
+        &mut self,
+        options: PollOptions,
+        mut places: Places,
+        has_gap: bool,
+        publications: &[Arc<Publication>],
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> HttpFlow {
+        let PollOptions { form, timeout } = options;
+        let mut bytes_left = context.settings.recovery_bytes_max;
+        let fitting = publications.iter().take_while(|publication| {
+            let has_room = bytes_left > 0;
+            bytes_left = bytes_left.saturating_sub(publication.payload.bytes.len());
+            has_room
+        });
+        let publications = form.of(fitting);
+        if publications.is_empty() && !has_gap && !exchange.is_head {
+            let is_answered = false;
+            self.poll = Some(Box::new(Poll { places, form, is_answered, exchange }));
+            context.outputs.push(Output::Deadline(timeout));
+            return HttpFlow::Receive;
+        }
+        for publication in &publications {
+            places.advance(publication);
+        }
+        let poll = Poll { places, form, is_answered: true, exchange };
+        poll.write(&publications, has_gap, false, context.out, context.settings);
+        self.end_poll(&poll, context)
+    }
+
+    /// Whether a poll waits.
+    pub fn is_polling(&self) -> bool {
+        self.poll.is_some()
+    }
+
+    /// Whether a poll waits no longer: [`HttpConversation::finish_poll`] is to be called.
+    pub fn is_poll_answered(&self) -> bool {
+        self.poll.as_ref().is_some_and(|poll| poll.is_answered)
+    }
+
+    /// Takes publications: appends what only this client gets of the answer; the frame goes behind it.
+    pub fn deliver(
+        &mut self,
+        batch: &mut Batch<'_>,
+        out: &mut Vec<u8>,
+        settings: &TransportSettings,
+    ) -> Delivered {
+        match &mut self.poll {
+            Some(poll) => poll.deliver(batch, out, settings),
+            None => self.hold(batch),
+        }
+    }
+
+    /// The answer is on its way: goes on with what was pipelined behind the request.
+    pub fn finish_poll(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        match self.poll.take() {
+            Some(poll) => self.end_poll(&poll, context),
+            None => HttpFlow::Receive,
+        }
+    }
+
+    /// Nothing came in time.
+    pub(super) fn time_out_poll(&mut self, poll: &Poll, context: &mut Context<'_>) -> HttpFlow {
+        poll.write(&[], false, true, context.out, context.settings);
+        self.end_poll(poll, context)
+    }
+
+    fn end_poll(&mut self, poll: &Poll, context: &mut Context<'_>) -> HttpFlow {
+        context.outputs.push(Output::Leave);
+        self.go_on(poll.exchange, context)
+    }
+
+    /// Keeps what a client sends behind a poll that waits. Little of it, because it is read only to hear the client's
+    /// end.
+    pub(super) fn receive_behind_poll(&mut self, bytes: &[u8]) -> HttpFlow {
+        let pending = self.pending.get_or_insert_default();
+        pending.remainder.extend_from_slice(bytes);
+        if pending.remainder.len() - pending.used > POLL_PIPELINED_BYTES_MAX {
+            return HttpFlow::AwaitReply;
+        }
+        HttpFlow::Receive
+    }
+}
+
+impl Poll {
+    /// The server ends the connection: nothing came.
+    pub(super) fn say_goodbye(mut self, context: &mut Context<'_>) {
+        if !self.is_answered {
+            self.exchange.keep_alive = false;
+            self.write(&[], false, true, context.out, context.settings);
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        batch: &mut Batch<'_>,
+        out: &mut Vec<u8>,
+        settings: &TransportSettings,
+    ) -> Delivered {
+        let nothing = Delivered { count: 0, frame: None };
+        if self.is_answered {
+            return nothing;
+        }
+        if let Places::One(_) = self.places {
+            let frame = batch.answer(self.form);
+            if frame.is_empty() {
+                return nothing;
+            }
+            self.is_answered = true;
+            self.exchange.write_status(out, settings);
+            let count = match self.form {
+                PollForm::Batch => batch.publications().len(),
+                PollForm::One => 1,
+            };
+            return Delivered { count, frame: Some(frame) };
+        }
+        let publications = self.form.of(batch.publications().iter());
+        if publications.is_empty() {
+            return nothing;
+        }
+        self.is_answered = true;
+        for publication in &publications {
+            self.places.advance(publication);
+        }
+        self.write(&publications, false, false, out, settings);
+        Delivered { count: publications.len(), frame: None }
+    }
+
+    fn write(
+        &self,
+        publications: &[Arc<Publication>],
+        has_gap: bool,
+        is_timeout: bool,
+        out: &mut Vec<u8>,
+        settings: &TransportSettings,
+    ) {
+        let Self { places, form, exchange, .. } = self;
+        exchange.write_status(out, settings);
+        let channels = places.all().iter().map(|place| place.channel.as_str());
+        let cookie = form.cookie(channels);
+        let answer = Answer { publications, position: places, is_timeout, has_gap, cookie };
+        write_answer(out, &answer, !exchange.is_head);
+    }
+}

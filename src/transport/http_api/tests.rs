@@ -1,0 +1,605 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::config::Config;
+use crate::message::{
+    ClientName, Epoch, Payload, PayloadKind, Publication, Recovery, Refusal, Request, SessionId,
+    WorkerId,
+};
+use crate::transport::{Answers, Prepared, TransportSettings};
+
+/// A conversation without a server: what is said and asked is looked at, and the hub's part is made up.
+struct Talk {
+    http: HttpConversation,
+    stream: Option<EventStream>,
+    settings: TransportSettings,
+    out: Vec<u8>,
+    outputs: Vec<Output>,
+    answers: Answers,
+    is_overloaded: bool,
+}
+
+impl Talk {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        Self {
+            http: HttpConversation::new(HttpService::Edge),
+            stream: None,
+            settings: TransportSettings::new(&config),
+            out: Vec::new(),
+            outputs: Vec::new(),
+            answers: Answers::default(),
+            is_overloaded: false,
+        }
+    }
+
+    fn step(
+        &mut self,
+        step: impl FnOnce(&mut HttpConversation, &mut Context<'_>) -> HttpFlow,
+    ) -> &'static str {
+        let session = SessionId { index: 0, generation: 1 };
+        let mut context = Context {
+            out: &mut self.out,
+            outputs: &mut self.outputs,
+            settings: &self.settings,
+            client: ClientName { worker: WorkerId(0), session },
+            answers: &mut self.answers,
+            congested: false,
+            overloaded: self.is_overloaded,
+        };
+        match step(&mut self.http, &mut context) {
+            HttpFlow::Receive => "receive",
+            HttpFlow::AwaitReply => "await",
+            HttpFlow::Closed => "closed",
+            HttpFlow::Upgrade { .. } => "upgrade",
+            HttpFlow::Stream(stream) => {
+                self.stream = Some(stream);
+                "stream"
+            }
+        }
+    }
+
+    fn get(&mut self, target: &str, headers: &str) -> &'static str {
+        self.receive(&format!("GET {target} HTTP/1.1\r\nHost: t\r\n{headers}\r\n"))
+    }
+
+    fn receive(&mut self, text: &str) -> &'static str {
+        self.step(|http, context| http.receive(text.as_bytes(), context))
+    }
+
+    fn reply(&mut self, ticket: u32, reply: &Reply) -> &'static str {
+        self.step(|http, context| http.reply(Ticket(ticket), reply, context))
+    }
+
+    /// One batch, as the fan-out delivers it.
+    fn deliver(&mut self, publications: &[Arc<Publication>]) {
+        let mut prepared = Prepared::default();
+        let mut scratch = Vec::new();
+        let mut batch = prepared.of_client(publications, 0, &mut scratch);
+        let delivered = match &mut self.stream {
+            Some(stream) => stream.deliver(&mut batch, &mut self.out),
+            None => self.http.deliver(&mut batch, &mut self.out, &self.settings),
+        };
+        if let Some(frame) = delivered.frame {
+            self.out.extend_from_slice(frame.as_bytes());
+        }
+        if self.http.is_poll_answered() {
+            self.step(HttpConversation::finish_poll);
+        }
+    }
+
+    /// What was said since the last look.
+    fn said(&mut self) -> String {
+        String::from_utf8(std::mem::take(&mut self.out)).unwrap()
+    }
+
+    /// The same as an HTTP answer: its head and its body.
+    fn answer(&mut self) -> (String, serde_json::Value) {
+        let said = self.said();
+        let (head, body) = said.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{said}"));
+        (head.to_owned(), serde_json::from_str(body).unwrap_or_else(|_| panic!("{said}")))
+    }
+
+    /// What was asked since the last look, in short.
+    fn asked(&mut self) -> Vec<String> {
+        self.outputs
+            .drain(..)
+            .map(|output| match output {
+                Output::Request(Request::Subscribe { ticket, channel, since }) => {
+                    let since = since.map_or_else(|| "now".to_owned(), |since| since.to_string());
+                    format!("{} {} {since}", ticket.0, channel.as_str())
+                }
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+}
+
+fn at(offset: u64) -> Position {
+    Position { epoch: Epoch(1), offset }
+}
+
+fn publication(channel: &str, offset: u64, text: &str) -> Arc<Publication> {
+    Arc::new(Publication {
+        channel: ChannelName::new(channel).unwrap(),
+        position: at(offset),
+        payload: Payload::new(PayloadKind::Text, text.to_owned()),
+    })
+}
+
+fn news(channel: &str) -> Arc<Publication> {
+    let payload = Payload::new(PayloadKind::Join, "{}");
+    Arc::new(Publication { payload, ..Publication::clone(&publication(channel, 9, "")) })
+}
+
+fn subscribed(channel: &str, offset: u64, recovery: Option<Recovery>) -> Reply {
+    let channel = ChannelName::new(channel).unwrap();
+    Reply::Subscribed { channel, position: at(offset), recoverable: true, recovery }
+}
+
+fn recovered(publications: &[Arc<Publication>]) -> Option<Recovery> {
+    Some(Recovery { is_complete: true, publications: publications.into() })
+}
+
+fn impossible() -> Option<Recovery> {
+    Some(Recovery { is_complete: false, publications: Arc::new([]) })
+}
+
+const E: &str = "00000001";
+
+/// What stands in front of an event stream's first event.
+fn opening(id: &str) -> String {
+    format!("retry: 2000\nid: {id}\n\n")
+}
+
+fn body_of(said: &str) -> &str {
+    said.split_once("\r\n\r\n").unwrap().1
+}
+
+#[test]
+fn an_event_stream_begins_with_its_position() {
+    let mut talk = Talk::new();
+    assert_eq!(talk.get("/events", ""), "await");
+    assert_eq!(talk.asked(), ["1 lobby now"]);
+    assert_eq!(talk.said(), "", "nothing is answered before the subscription is made");
+    assert_eq!(talk.reply(1, &subscribed("lobby", 7, None)), "stream");
+    let said = talk.said();
+    for header in [
+        "HTTP/1.1 200 OK\r\n",
+        "\r\nContent-Type: text/event-stream\r\n",
+        "\r\nCache-Control: no-cache, no-transform\r\n",
+        "\r\nX-Accel-Buffering: no\r\n",
+        "\r\nConnection: close\r\n",
+    ] {
+        assert!(said.contains(header), "{said}");
+    }
+    assert!(!said.contains("Content-Length") && !said.contains("Transfer-Encoding"), "{said}");
+    assert_eq!(body_of(&said), opening(&format!("7:{E}")));
+    assert_eq!(talk.asked(), ["Deadline(25s)"]);
+    talk.deliver(&[publication("lobby", 8, "a\nb"), publication("lobby", 9, "c")]);
+    assert_eq!(talk.said(), format!("id: 8:{E}\ndata: a\ndata: b\n\nid: 9:{E}\ndata: c\n\n"));
+}
+
+#[test]
+fn an_event_stream_goes_on_where_the_client_stood() {
+    let query = format!("/events?channel=a&since=3:{E}");
+    for (target, header, since) in [
+        (query.as_str(), String::new(), "3"),
+        ("/events?channel=a", format!("Last-Event-ID: 4:{E}\r\n"), "4"),
+        (query.as_str(), format!("Last-Event-ID: 4:{E}\r\n"), "4"),
+        (query.as_str(), "Last-Event-ID:\r\n".to_owned(), "3"),
+    ] {
+        let mut talk = Talk::new();
+        talk.get(target, &header);
+        assert_eq!(talk.asked(), [format!("1 a {since}:{E}")], "{target} {header}");
+    }
+    let mut talk = Talk::new();
+    talk.get(&query.replace("since", "last_event_id"), "");
+    talk.reply(
+        1,
+        &subscribed("a", 5, recovered(&[publication("a", 4, "x"), publication("a", 5, "y")])),
+    );
+    let expected =
+        format!("{}id: 4:{E}\ndata: x\n\nid: 5:{E}\ndata: y\n\n", opening(&format!("3:{E}")));
+    assert_eq!(body_of(&talk.said()), expected);
+}
+
+#[test]
+fn what_cannot_be_recovered_is_told_before_what_follows() {
+    let mut talk = Talk::new();
+    talk.get("/events?channel=a", &format!("Last-Event-ID: 3:{E}\r\n"));
+    talk.reply(1, &subscribed("a", 9, impossible()));
+    let gap = "event: gap\ndata: {\"recovered\":false}\n\n";
+    assert_eq!(body_of(&talk.said()), format!("{}{gap}", opening(&format!("9:{E}"))));
+}
+
+#[test]
+fn each_event_of_several_channels_says_where_the_client_stands_in_all() {
+    let mut talk = Talk::new();
+    talk.get("/events?channel=a&channel=b&channel=a", "");
+    assert_eq!(talk.asked(), ["1 a now", "2 b now"]);
+    assert_eq!(talk.reply(1, &subscribed("a", 7, None)), "await");
+    talk.deliver(&[publication("a", 8, "held")]);
+    assert_eq!(talk.said(), "");
+    assert_eq!(talk.reply(2, &subscribed("b", 0, None)), "stream");
+    let start = opening(&format!("7:{E}_0:{E}"));
+    assert_eq!(body_of(&talk.said()), format!("{start}id: 8:{E}_0:{E}\ndata: held\n\n"));
+    talk.deliver(&[publication("b", 1, "one")]);
+    assert_eq!(talk.said(), format!("id: 8:{E}_1:{E}\ndata: one\n\n"));
+    talk.deliver(&[publication("a", 9, "x"), publication("a", 10, "y")]);
+    let (x, y) =
+        (format!("id: 9:{E}_1:{E}\ndata: x\n\n"), format!("id: 10:{E}_1:{E}\ndata: y\n\n"));
+    assert_eq!(talk.said(), x + &y);
+}
+
+#[test]
+fn a_long_recovery_ends_the_stream_and_the_client_comes_back_for_the_rest() {
+    let mut talk = Talk::with(|config| config.send_queue_bytes_max = 4096);
+    talk.get("/events?channel=a", &format!("Last-Event-ID: 0:{E}\r\n"));
+    let missed: Vec<_> =
+        (1..=10).map(|offset| publication("a", offset, &"x".repeat(1000))).collect();
+    assert_eq!(talk.reply(1, &subscribed("a", 10, recovered(&missed))), "closed");
+    let said = talk.said();
+    assert!(
+        said.contains(&format!("id: 2:{E}\n")) && !said.contains(&format!("id: 3:{E}\n")),
+        "{said}"
+    );
+    assert!(talk.asked().contains(&"Close(HttpDone)".to_owned()));
+}
+
+#[test]
+fn a_subscription_that_is_refused_refuses_the_request() {
+    for path in ["/events", "/poll"] {
+        for (refusal, status) in [
+            (Refusal::NamespaceUnknown, 404),
+            (Refusal::PermissionDenied, 403),
+            (Refusal::Overloaded, 503),
+            (Refusal::SubscriptionsExhausted, 400),
+        ] {
+            let mut talk = Talk::new();
+            talk.get(&format!("{path}?channel=a&channel=b"), "");
+            assert_eq!(talk.reply(1, &subscribed("a", 7, None)), "await");
+            assert_eq!(talk.reply(2, &Reply::Refused(refusal)), "closed");
+            let (head, body) = talk.answer();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+            assert_eq!(body["error"]["status"], status);
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said_with_a_status() {
+    for path in ["/events", "/poll"] {
+        for (method, query, headers, status) in [
+            ("POST", "", "Content-Length: 0\r\n", 405),
+            ("GET", "", "Content-Length: 2\r\n", 400),
+            ("GET", "", "Transfer-Encoding: chunked\r\n", 400),
+            ("GET", "?channel=", "", 400),
+            ("GET", "?channel=%zz", "", 400),
+            ("GET", "?since=7", "", 400),
+            ("GET", "?since=7:00000001_8:00000001", "", 400),
+            ("GET", "?channel=a&channel=b&since=7:00000001", "", 400),
+        ] {
+            let mut talk = Talk::new();
+            let request = format!("{method} {path}{query} HTTP/1.1\r\nHost: t\r\n{headers}\r\n");
+            assert_eq!(talk.receive(&request), "closed", "{request}");
+            let (head, body) = talk.answer();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request} {head}");
+            assert!(body["error"]["code"].is_string(), "{request} {body}");
+            if status == 405 {
+                assert!(head.contains("Allow: GET, HEAD, OPTIONS"), "{head}");
+            }
+        }
+    }
+    for timeout in ["0", "121", "-1", "+5", "1.5", "x", "", "99999999999999999999"] {
+        let mut talk = Talk::new();
+        assert_eq!(talk.get(&format!("/poll?timeout={timeout}"), ""), "closed", "{timeout}");
+        assert_eq!(talk.answer().1["error"]["code"], "timeout_invalid");
+    }
+    let mut talk = Talk::new();
+    assert_eq!(talk.get("/poll", "If-None-Match: \"x\"\r\n"), "closed");
+    assert_eq!(talk.answer().1["error"]["code"], "position_invalid");
+}
+
+/// A poll of channel `a` that waits at 7.
+fn waiting(query: &str, headers: &str) -> Talk {
+    let mut talk = Talk::new();
+    talk.get(&format!("/poll?channel=a{query}"), headers);
+    assert_eq!(talk.reply(1, &subscribed("a", 7, recovered(&[]))), "receive");
+    assert!(talk.http.is_polling());
+    assert_eq!(talk.said(), "");
+    talk
+}
+
+#[test]
+fn a_poll_waits_for_a_publication_and_leaves() {
+    let mut talk = waiting(&format!("&since=7:{E}&timeout=1"), "");
+    assert_eq!(talk.asked(), [format!("1 a 7:{E}"), "Deadline(1s)".to_owned()]);
+    talk.deliver(&[news("a")]);
+    assert_eq!(talk.said(), "", "news alone is no answer");
+    talk.deliver(&[publication("a", 8, "x"), news("a"), publication("a", 9, "y")]);
+    let (head, body) = talk.answer();
+    assert!(
+        head.contains("Connection: keep-alive") && head.contains(&format!("ETag: \"9:{E}\"")),
+        "{head}"
+    );
+    assert!(!head.contains("Cookie"), "{head}");
+    let expected = serde_json::json!({
+        "publications": [
+            {"channel": "a", "offset": 8, "data": "x"},
+            {"channel": "a", "offset": 9, "data": "y"},
+        ],
+        "position": format!("9:{E}"),
+    });
+    assert_eq!(body, expected);
+    assert_eq!(talk.asked(), ["Leave", "Deadline(75s)"]);
+    assert!(!talk.http.is_polling());
+}
+
+#[test]
+fn a_poll_is_answered_at_its_timeout() {
+    let mut talk = waiting("&since=", "");
+    assert_eq!(talk.asked(), ["1 a now", "Deadline(30s)"]);
+    assert_eq!(talk.step(HttpConversation::time_out), "receive");
+    let expected = serde_json::json!({
+        "publications": [], "timeout": true, "position": format!("7:{E}"),
+    });
+    assert_eq!(talk.answer().1, expected);
+    assert_eq!(talk.asked(), ["Leave", "Deadline(75s)"]);
+}
+
+#[test]
+fn a_poll_is_answered_at_once_with_what_was_missed() {
+    let mut talk = Talk::new();
+    talk.get("/poll?channel=a&channel=b", &format!("If-None-Match: W/\"5:{E}_2:{E}\"\r\n"));
+    assert_eq!(talk.asked(), [format!("1 a 5:{E}"), format!("2 b 2:{E}")]);
+    talk.reply(1, &subscribed("a", 6, recovered(&[publication("a", 6, "x")])));
+    talk.deliver(&[publication("a", 7, "meanwhile")]);
+    assert_eq!(talk.reply(2, &subscribed("b", 2, recovered(&[]))), "receive");
+    let (head, body) = talk.answer();
+    assert!(head.contains(&format!("ETag: \"7:{E}_2:{E}\"")), "{head}");
+    assert_eq!(body["publications"][1]["data"], "meanwhile");
+    assert!(!talk.http.is_polling());
+}
+
+#[test]
+fn a_poll_that_cannot_go_on_is_told_and_begins_anew() {
+    let mut talk = Talk::new();
+    talk.get(&format!("/poll?channel=a&since=3:{E}"), "");
+    talk.reply(1, &subscribed("a", 9, impossible()));
+    let expected = serde_json::json!({
+        "publications": [], "recovered": false, "position": format!("9:{E}"),
+    });
+    assert_eq!(talk.answer().1, expected);
+}
+
+#[test]
+fn a_long_recovery_is_answered_piece_by_piece() {
+    let mut talk = Talk::with(|config| config.send_queue_bytes_max = 4096);
+    talk.get(&format!("/poll?channel=a&since=0:{E}"), "");
+    let missed: Vec<_> =
+        (1..=10).map(|offset| publication("a", offset, &"x".repeat(1000))).collect();
+    talk.reply(1, &subscribed("a", 10, recovered(&missed)));
+    let (_, body) = talk.answer();
+    assert_eq!(body["publications"].as_array().unwrap().len(), 3);
+    assert_eq!(body["position"], format!("3:{E}"), "the next poll goes on from there");
+}
+
+#[test]
+fn a_bare_loop_gets_one_publication_at_a_time_and_a_cookie() {
+    let cookie = |head: &str| {
+        let line = head.lines().find_map(|line| line.strip_prefix("Set-Cookie: ")).unwrap();
+        line.split_once(';').unwrap().0.to_owned()
+    };
+    let mut talk = waiting("", "");
+    talk.deliver(&[publication("a", 8, "x"), publication("a", 9, "y")]);
+    let (head, body) = talk.answer();
+    assert_eq!(
+        (body["data"].as_str(), body["position"].as_str()),
+        (Some("x"), Some(&*format!("8:{E}")))
+    );
+    talk.asked();
+    talk.get("/poll?channel=a", &format!("Cookie: {}\r\n", cookie(&head)));
+    assert_eq!(talk.asked()[0], format!("1 a 8:{E}"));
+    talk.reply(
+        1,
+        &subscribed("a", 10, recovered(&[publication("a", 9, "y"), publication("a", 10, "z")])),
+    );
+    let (head, body) = talk.answer();
+    assert_eq!(
+        (body["data"].as_str(), body["position"].as_str()),
+        (Some("y"), Some(&*format!("9:{E}")))
+    );
+    assert!(cookie(&head).ends_with(&format!("=9:{E}")), "{head}");
+    // The cookie of other channels, and one that makes no sense, are no position.
+    for (query, cookie) in
+        [("channel=b", cookie(&head)), ("channel=a", cookie(&head).replace(':', "x"))]
+    {
+        let mut talk = Talk::new();
+        talk.get(&format!("/poll?{query}"), &format!("Cookie: {cookie}\r\n"));
+        assert!(talk.asked()[0].ends_with(" now"), "{cookie}");
+    }
+}
+
+#[test]
+fn one_of_several_channels_answers_a_bare_loop() {
+    let mut talk = Talk::new();
+    talk.get("/poll?channel=a&channel=b", "");
+    talk.reply(1, &subscribed("a", 1, None));
+    talk.reply(2, &subscribed("b", 2, None));
+    talk.deliver(&[publication("b", 3, "x"), publication("b", 4, "y")]);
+    let (_, body) = talk.answer();
+    assert_eq!(
+        (body["data"].as_str(), body["position"].as_str()),
+        (Some("x"), Some(&*format!("1:{E}_3:{E}")))
+    );
+}
+
+#[test]
+fn what_is_pipelined_behind_a_poll_waits_for_its_answer() {
+    let mut talk = waiting("", "");
+    assert_eq!(talk.get("/health/live", ""), "receive");
+    let poll = "GET /poll?channel=b HTTP/1.1\r\nHost: t\r\n\r\n";
+    let (front, back) = poll.split_at(10);
+    assert_eq!(talk.receive(front), "receive");
+    assert_eq!(talk.receive(back), "receive");
+    talk.asked();
+    talk.deliver(&[publication("a", 8, "x")]);
+    let said = talk.said();
+    let (first, second) = (said.find("\"data\":\"x\"").unwrap(), said.find("\"live\"").unwrap());
+    assert!(first < second, "{said}");
+    assert_eq!(
+        talk.asked(),
+        ["Leave", "Deadline(75s)", "Deadline(75s)", "1 b now", "Deadline(10s)"]
+    );
+    assert_eq!(talk.reply(1, &subscribed("b", 0, None)), "receive");
+    assert!(talk.http.is_polling());
+    assert_eq!(talk.receive(&"x".repeat(17_000)), "await", "more is not read while it waits");
+}
+
+#[test]
+fn nobody_new_is_taken_while_memory_is_nearly_used_up() {
+    for path in ["/events", "/poll"] {
+        let mut talk = Talk::new();
+        talk.is_overloaded = true;
+        assert_eq!(talk.get(path, ""), "closed");
+        let (head, body) = talk.answer();
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: 5"), "{head}");
+        assert_eq!(body["error"]["code"], "overloaded");
+        assert!(talk.asked().contains(&"Refused".to_owned()));
+    }
+    let mut talk = waiting("", "");
+    talk.step(|http, context| {
+        http.say_goodbye(CloseReason::Overloaded, context);
+        HttpFlow::Closed
+    });
+    assert_eq!(talk.answer().1["error"]["code"], "overloaded");
+}
+
+#[test]
+fn a_poll_is_told_nothing_came_when_the_server_ends() {
+    let mut talk = waiting("", "");
+    talk.step(|http, context| {
+        http.say_goodbye(CloseReason::Shutdown, context);
+        HttpFlow::Closed
+    });
+    let (head, body) = talk.answer();
+    assert!(head.contains("Connection: close"), "{head}");
+    assert_eq!((&body["timeout"], &body["data"]), (&true.into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn a_head_request_has_the_head_of_the_answer() {
+    let mut talk = Talk::new();
+    talk.receive("HEAD /events HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(talk.reply(1, &subscribed("lobby", 7, None)), "closed");
+    let said = talk.said();
+    assert!(said.contains("text/event-stream") && said.ends_with("\r\n\r\n"), "{said}");
+    let mut talk = Talk::new();
+    talk.receive("HEAD /poll HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(talk.reply(1, &subscribed("lobby", 7, None)), "receive");
+    let said = talk.said();
+    assert!(said.contains("ETag: \"7:00000001\"") && said.ends_with("\r\n\r\n"), "{said}");
+}
+
+#[test]
+fn too_much_before_all_subscriptions_are_made_is_a_gap() {
+    let mut talk = Talk::new();
+    talk.get("/events?channel=a&channel=b", "");
+    talk.reply(1, &subscribed("a", 0, None));
+    let batch: Vec<_> = (1..=1024).map(|offset| publication("a", offset, "x")).collect();
+    for _ in 0..=crate::config::limits::OPENING_PUBLICATIONS_MAX / batch.len() {
+        talk.deliver(&batch);
+    }
+    assert_eq!(talk.reply(2, &subscribed("b", 0, None)), "stream");
+    let said = talk.said();
+    let gap = "event: gap\ndata: {\"recovered\":false}\n\n";
+    assert_eq!(body_of(&said), format!("{}{gap}", opening(&format!("1024:{E}_0:{E}"))));
+}
+
+#[test]
+fn scripts_of_the_listed_origins_may_read_the_answers() {
+    let listed =
+        || Talk::with(|config| config.origins = vec!["https://a".into(), "https://b".into()]);
+    for (talk, origin, allowed) in [
+        (Talk::new(), "Origin: https://x\r\n", Some("*")),
+        (Talk::new(), "", None),
+        (listed(), "Origin: https://b\r\n", Some("https://b")),
+        (listed(), "Origin: https://x\r\n", None),
+        (listed(), "Origin: null\r\n", None),
+    ] {
+        let mut talk = talk;
+        let check = |head: &str| {
+            let got =
+                head.lines().find_map(|line| line.strip_prefix("Access-Control-Allow-Origin: "));
+            assert_eq!(got, allowed, "{origin} {head}");
+            assert_eq!(head.contains("Vary: Origin"), allowed == Some("https://b"), "{head}");
+        };
+        for path in ["/events", "/poll", "/publish", "/api/publish"] {
+            talk.receive(&format!("OPTIONS {path} HTTP/1.1\r\nHost: t\r\n{origin}\r\n"));
+            let said = talk.said();
+            assert!(said.starts_with("HTTP/1.1 204 ") && said.contains("Allow: "), "{said}");
+            assert_eq!(
+                said.contains("Access-Control-Allow-Methods: "),
+                allowed.is_some(),
+                "{said}"
+            );
+            check(&said);
+        }
+        talk.asked();
+        talk.get("/poll", origin);
+        talk.reply(1, &subscribed("lobby", 1, None));
+        talk.deliver(&[publication("lobby", 2, "x")]);
+        check(&talk.answer().0);
+        talk.get("/events", origin);
+        talk.reply(1, &subscribed("lobby", 1, None));
+        check(&talk.said());
+    }
+    let mut talk = Talk::new();
+    talk.get("/poll?timeout=0", "Origin: https://x\r\n");
+    assert!(talk.said().contains("Access-Control-Allow-Origin: *"), "errors can be read too");
+}
+
+#[test]
+fn requests_that_subscribe_do_not_depend_on_the_cuts() {
+    let texts = [
+        format!("GET /events?channel=a&since=3:{E} HTTP/1.1\r\nHost: t\r\n\r\n"),
+        format!(
+            "GET /poll?channel=a&channel=b&timeout=5 HTTP/1.1\r\nHost: t\r\nIf-None-Match: \"1:{E}_2:{E}\"\r\n\r\n"
+        ),
+        "OPTIONS /poll HTTP/1.1\r\nHost: t\r\nOrigin: http://x\r\n\r\nGET /poll HTTP/1.0\r\n\r\n"
+            .to_owned(),
+        "GET /poll?timeout=500 HTTP/1.1\r\nHost: t\r\n\r\n".to_owned(),
+    ];
+    for text in texts {
+        let run = |pieces: &[&str]| {
+            let mut talk = Talk::new();
+            for piece in pieces {
+                talk.receive(piece);
+            }
+            let asked: Vec<_> = talk
+                .asked()
+                .into_iter()
+                .filter(|it| it.contains(' ') || it == "HttpError")
+                .collect();
+            (talk.said(), asked)
+        };
+        let whole = run(&[&text]);
+        for cut in 0..=text.len() {
+            assert_eq!(run(&[&text[..cut], &text[cut..]]), whole, "cut at {cut} of {text}");
+        }
+        let bytes: Vec<&str> = (0..text.len()).map(|at| &text[at..=at]).collect();
+        assert_eq!(run(&bytes), whole, "byte by byte, {text}");
+    }
+}
+
+#[test]
+fn a_waiting_poll_is_small() {
+    assert!(size_of::<HttpConversation>() <= 24);
+    assert!(size_of::<Poll>() <= 64, "{}", size_of::<Poll>());
+}
