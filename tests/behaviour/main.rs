@@ -7,6 +7,8 @@
 //! | `websocket` | plain WebSockets: chat, frames in every shape, each fault |
 //! | `tcp` | the command protocol, one JSON object a line |
 //! | `commands` | the command protocol over WebSocket; history, presence and recovery with it |
+//! | `sse` | event streams: resuming, several channels, slow readers, every way to end |
+//! | `poll` | long polls: what is missed, what is left behind, cookies, many at once |
 //! | `echo` | the echo services, and many clients at once |
 //! | `limits` | deadlines, slow consumers, too many of something |
 //! | `memory` | the memory budget: closing, refusing, holding back |
@@ -28,9 +30,11 @@ mod hostile;
 mod http;
 mod limits;
 mod memory;
+mod poll;
 mod pressure;
 mod settings;
 mod shutdown;
+mod sse;
 mod tcp;
 mod websocket;
 

@@ -1,16 +1,18 @@
-//! What the behaviour tests share: a server in this process or in a child, and clients that speak raw bytes, HTTP and
-//! WebSocket.
+//! What the behaviour tests share: a server in this process or in a child, and clients that speak raw bytes, HTTP,
+//! WebSocket and SSE.
 //!
 //! Nothing here sleeps to synchronise. Every wait is for something that the server does, and [`PATIENCE`] is when it
 //! counts as a failure.
 
 mod child;
 mod client;
+mod event_stream;
 mod server;
 mod websocket;
 
 pub use child::{Child, Ended, run, run_with};
 pub use client::{Client, Response};
+pub use event_stream::{Event, EventStream};
 pub use server::{EPOLL, IO_URING, TestServer, runs_here};
 pub use websocket::{Received, WebSocket, masked, unmasked};
 

@@ -1,0 +1,270 @@
+//! Long polls: `GET /poll`.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Response, TestServer, on_both_drivers, wait_until};
+
+/// Polls from a position until so many publications came.
+pub fn poll_all(edge: SocketAddr, channel: &str, mut since: String, count: usize) -> Vec<String> {
+    let mut client = Client::connect(edge);
+    let mut got = Vec::new();
+    while got.len() < count {
+        let answer = client.get(&format!("/poll?channel={channel}&since={since}")).json();
+        got.extend(texts(&answer));
+        answer["position"].as_str().expect("a position").clone_into(&mut since);
+        assert_eq!(answer.get("recovered"), None, "{answer}");
+    }
+    got
+}
+
+fn texts(answer: &Value) -> Vec<String> {
+    let publications = answer["publications"].as_array().expect("a list");
+    publications.iter().map(|item| item["data"].as_str().expect("text").to_owned()).collect()
+}
+
+/// Where a channel stands, by a poll of its own that does not wait.
+fn position(edge: SocketAddr, query: &str) -> String {
+    let mut client = Client::connect(edge);
+    client.send(format!("HEAD /poll?{query} HTTP/1.1\r\nHost: t\r\n\r\n"));
+    let etag = client.read_response_head().header("etag").expect("an entity tag").to_owned();
+    etag.trim_matches('"').to_owned()
+}
+
+fn send_poll(client: &mut Client, query: &str) {
+    client.send(format!("GET /poll?{query} HTTP/1.1\r\nHost: t\r\n\r\n"));
+}
+
+fn waiting_polls(server: &TestServer) -> u64 {
+    server.sum(|counters| &counters.subscriptions)
+}
+
+/// What a tutorial's loop sees, with a browser's cookies.
+struct Browser {
+    client: Client,
+    cookie: String,
+}
+
+impl Browser {
+    fn poll(&mut self, target: &str) -> Response {
+        let cookie = &self.cookie;
+        self.client.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\nCookie: {cookie}\r\n\r\n"));
+        let response = self.client.read_response();
+        let set =
+            response.header("set-cookie").expect("a cookie").split_once(';').expect("attributes");
+        set.0.clone_into(&mut self.cookie);
+        response
+    }
+}
+
+on_both_drivers! {
+    fn a_poll_is_answered_by_the_next_publication(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        let mut publisher = Client::connect(server.edge());
+        for round in 1..=20_u64 {
+            send_poll(&mut client, "channel=a&since=");
+            wait_until("it waits", || waiting_polls(&server) == 1);
+            let published = publisher.publish("a", format!("{{\"round\":{round}}}"));
+            let answer = client.read_response();
+            assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")));
+            let position = format!("{}:{}", round, published["epoch"].as_str().unwrap());
+            assert_eq!(answer.header("etag"), Some(&*format!("\"{position}\"")));
+            assert_eq!(answer.json(), json!({
+                "publications": [{"channel": "a", "offset": round, "data": {"round": round}}],
+                "position": position,
+            }));
+            wait_until("it has left", || waiting_polls(&server) == 0);
+        }
+    }
+
+    fn a_poll_ends_at_its_timeout_and_can_be_repeated(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Client::connect(server.edge());
+        let mut since = position(server.edge(), "channel=a&channel=b");
+        for _ in 0..2 {
+            let began = Instant::now();
+            let answer = client.get(&format!("/poll?channel=a&channel=b&since={since}&timeout=1"));
+            assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
+            let body = answer.json();
+            assert_eq!((&body["publications"], &body["timeout"]), (&json!([]), &json!(true)));
+            body["position"].as_str().expect("a position").clone_into(&mut since);
+        }
+        assert_eq!(waiting_polls(&server), 0);
+    }
+
+    fn nothing_is_lost_between_two_polls(driver) {
+        let server = TestServer::start(driver, 2);
+        let edge = server.edge();
+        const COUNT: usize = 2000;
+        let both = position(edge, "channel=a&channel=b");
+        let since = both.split('_').next().expect("two").to_owned();
+        std::thread::scope(|scope| {
+            let pollers: Vec<_> = (0..4)
+                .map(|_| {
+                    let since = since.clone();
+                    scope.spawn(move || poll_all(edge, "a", since, COUNT))
+                })
+                .collect();
+            let both = scope.spawn(move || {
+                let mut client = Client::connect(edge);
+                let (mut got, mut tag) = (Vec::new(), both);
+                while got.len() < COUNT {
+                    client.send(format!(
+                        "GET /poll?channel=a&channel=b HTTP/1.1\r\nHost: t\r\nIf-None-Match: \"{tag}\"\r\n\r\n"
+                    ));
+                    let answer = client.read_response();
+                    got.extend(texts(&answer.json()));
+                    answer.header("etag").expect("a tag").trim_matches('"').clone_into(&mut tag);
+                }
+                got
+            });
+            scope.spawn(move || {
+                let mut publisher = Client::connect(edge);
+                for number in 0..COUNT {
+                    publisher.publish("a", format!("n{number}"));
+                }
+            });
+            let expected: Vec<String> = (0..COUNT).map(|number| format!("n{number}")).collect();
+            for poller in pollers.into_iter().chain([both]) {
+                assert_eq!(poller.join().expect("polls"), expected);
+            }
+        });
+    }
+
+    fn a_bare_loop_sees_each_publication_once(driver) {
+        let server = TestServer::start(driver, 2);
+        let edge = server.edge();
+        for target in ["/poll", "/poll?channel=a&channel=lobby"] {
+            let mut browser = Browser { client: Client::connect(edge), cookie: "theme=dark".to_owned() };
+            let first = browser.poll(&format!("{target}{}timeout=1", if target.contains('?') { "&" } else { "?" }));
+            assert_eq!(first.json()["data"], Value::Null);
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut publisher = Client::connect(edge);
+                    for number in 0..300 {
+                        publisher.publish("lobby", number.to_string());
+                    }
+                    stop.store(true, Ordering::Relaxed);
+                });
+                for number in 0..300 {
+                    let answer = browser.poll(target).json();
+                    assert_eq!(answer["data"], json!(number), "{answer}");
+                    assert_eq!(answer["publications"].as_array().map(Vec::len), Some(1));
+                }
+            });
+        }
+    }
+
+    fn what_cannot_be_recovered_is_answered_at_once(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        let epoch = client.publish("a", "one")["epoch"].as_str().unwrap().to_owned();
+        for since in ["1:ffffffff".to_owned(), format!("99:{epoch}")] {
+            let answer = client.get(&format!("/poll?channel=a&since={since}")).json();
+            assert_eq!((&answer["recovered"], &answer["publications"]), (&json!(false), &json!([])));
+            assert_eq!(answer["position"], format!("1:{epoch}"));
+        }
+        let answer = client.get(&format!("/poll?channel=a&since=0:{epoch}")).json();
+        assert_eq!(texts(&answer), ["one"]);
+    }
+
+    fn aborted_polls_leave_nothing_behind(driver) {
+        let server = TestServer::start(driver, 2);
+        for way in 0..3 {
+            let mut clients: Vec<_> = (0..50).map(|_| Client::connect(server.edge())).collect();
+            for client in &mut clients {
+                send_poll(client, "channel=a&channel=b&timeout=120");
+            }
+            wait_until("all wait", || waiting_polls(&server) == 100);
+            for mut client in clients {
+                match way {
+                    0 => client.end(),
+                    1 => client.reset(),
+                    _ => drop(client),
+                }
+            }
+            wait_until("nothing is left", || {
+                waiting_polls(&server) == 0
+                    && server.sum(|counters| &counters.open) == 0
+                    && server.sum(|counters| &counters.channels) == 0
+            });
+        }
+    }
+
+    fn a_client_that_ends_its_half_with_its_poll_still_learns_what_was_missed(driver) {
+        let server = TestServer::start(driver, 2);
+        let epoch = Client::connect(server.edge()).publish("a", "one")["epoch"].as_str().unwrap().to_owned();
+        let mut client = Client::connect(server.edge());
+        send_poll(&mut client, &format!("channel=a&since=0:{epoch}"));
+        client.end();
+        assert_eq!(texts(&client.read_response().json()), ["one"]);
+        client.expect_end();
+        let mut client = Client::connect(server.edge());
+        send_poll(&mut client, "channel=a");
+        client.end();
+        client.expect_end();
+        wait_until("nothing is left", || waiting_polls(&server) == 0);
+    }
+
+    fn requests_behind_a_poll_are_answered_after_it(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        send_poll(&mut client, "channel=a");
+        client.send("GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n");
+        send_poll(&mut client, "channel=b");
+        wait_until("it waits", || waiting_polls(&server) == 1);
+        let mut publisher = Client::connect(server.edge());
+        publisher.publish("a", "x");
+        assert_eq!(client.read_response().json()["data"], "x");
+        assert_eq!(client.read_response().json()["status"], "live");
+        wait_until("the next one waits", || waiting_polls(&server) == 1);
+        publisher.publish("b", "y");
+        assert_eq!(client.read_response().json()["data"], "y");
+        // More than may wait: it is read once the poll is answered.
+        send_poll(&mut client, "channel=a");
+        wait_until("it waits", || waiting_polls(&server) == 1);
+        for _ in 0..2000 {
+            client.send("GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n");
+        }
+        publisher.publish("a", "z");
+        assert_eq!(client.read_response().json()["data"], "z");
+        for _ in 0..2000 {
+            assert_eq!(client.read_response().json()["status"], "live");
+        }
+    }
+
+    fn a_stopping_server_answers_those_who_wait(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        send_poll(&mut client, "channel=a&timeout=120");
+        wait_until("it waits", || waiting_polls(&server) == 1);
+        server.stop();
+        let answer = client.read_response();
+        assert_eq!((answer.header("connection"), &answer.json()["timeout"]), (Some("close"), &json!(true)));
+        client.expect_end();
+    }
+
+    fn unknown_namespaces_and_wrong_queries_are_refused(driver) {
+        let server = TestServer::start(driver, 2);
+        for path in ["/poll", "/events"] {
+            for (query, status) in [
+                ("channel=nowhere:1", 404),
+                ("channel=a&channel=nowhere:1", 404),
+                ("channel=a&since=7", 400),
+                ("channel=", 400),
+            ] {
+                let mut client = Client::connect(server.edge());
+                let answer = client.get(&format!("{path}?{query}"));
+                assert_eq!(answer.status, status, "{path}?{query}");
+                assert_eq!(answer.json()["error"]["status"], status);
+                client.expect_end();
+            }
+        }
+        wait_until("nothing is left", || waiting_polls(&server) == 0);
+    }
+}

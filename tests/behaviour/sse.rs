@@ -1,0 +1,261 @@
+//! Event streams: `GET /events`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fantail::message::CloseReason;
+use serde_json::json;
+
+use crate::support::{
+    Client, Event, EventStream, TestServer, WebSocket, on_both_drivers, wait_until,
+};
+
+/// The next publication's channel, offset and data, on a connection of the command protocol.
+fn pushed(client: &mut Client) -> String {
+    let push = client.read_json();
+    push["push"]["pub"]["data"].as_str().expect("text").to_owned()
+}
+
+/// A subscriber of the command protocol.
+fn subscribe_tcp(server: &TestServer, channel: &str) -> Client {
+    let mut tcp = Client::connect(server.commands());
+    tcp.command(&json!({"id": 1, "connect": {}}));
+    tcp.command(&json!({"id": 2, "subscribe": {"channel": channel}}));
+    tcp
+}
+
+on_both_drivers! {
+    fn publications_of_every_kind_are_events(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut stream = EventStream::connect(server.edge(), "/events?channel=a");
+        assert_eq!(stream.retry, Some(2000));
+        for (name, value) in [
+            ("cache-control", "no-cache, no-transform"),
+            ("x-accel-buffering", "no"),
+            ("connection", "close"),
+        ] {
+            assert_eq!(stream.head.header(name), Some(value));
+        }
+        let mut publisher = Client::connect(server.edge());
+        for (payload, data) in [
+            (&b"hello"[..], "hello"),
+            (b"two\nlines\r\nand\rmore", "two\nlines\nand\nmore"),
+            (b"{\"x\":\n1}", "{\"x\": 1}"),
+            (b"\xff\x00", "/wA="),
+            (b"", ""),
+            (b"data: x\n\nid: 7", "data: x\n\nid: 7"),
+        ] {
+            publisher.publish("a", payload);
+            stream.expect(data);
+        }
+        assert!(stream.last_id.starts_with("6:"), "{}", stream.last_id);
+    }
+
+    fn without_a_channel_it_is_the_lobby(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut stream = EventStream::connect(server.edge(), "/events");
+        WebSocket::connect(server.edge(), "/ws").send_text("hello");
+        stream.expect("hello");
+    }
+
+    fn several_channels_share_a_stream_and_each_event_leads_on(driver) {
+        let server = TestServer::start(driver, 2);
+        let target = "/events?channel=a&channel=b&channel=c";
+        let mut stream = EventStream::connect(server.edge(), target);
+        assert_eq!(stream.last_id.split('_').count(), 3);
+        let mut publisher = Client::connect(server.edge());
+        for round in 1..=50 {
+            for (at, channel) in ["a", "b", "c"].into_iter().enumerate() {
+                publisher.publish(channel, format!("{channel} {round}"));
+                stream.expect(&format!("{channel} {round}"));
+                let place = stream.last_id.split('_').nth(at).expect("a place");
+                assert!(place.starts_with(&format!("{round}:")), "{}", stream.last_id);
+            }
+        }
+    }
+
+    fn the_same_order_reaches_every_transport(driver) {
+        let server = TestServer::start(driver, 2);
+        const COUNT: usize = 300;
+        // Two of each, so that both workers have some.
+        let mut sockets: Vec<_> = (0..4).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        let mut streams: Vec<_> =
+            (0..4).map(|_| EventStream::connect(server.edge(), "/events?channel=a")).collect();
+        let mut pairs: Vec<_> =
+            (0..4).map(|_| EventStream::connect(server.edge(), "/events?channel=b&channel=a")).collect();
+        let mut lines: Vec<_> = (0..4).map(|_| subscribe_tcp(&server, "a")).collect();
+        let since = streams[0].last_id.clone();
+        let edge = server.edge();
+        let orders = std::thread::scope(|scope| {
+            for publisher in 0..3 {
+                scope.spawn(move || {
+                    let mut client = Client::connect(edge);
+                    for number in 0..COUNT / 3 {
+                        client.publish("a", format!("{publisher} {number}"));
+                    }
+                });
+            }
+            let mut readers = Vec::new();
+            for socket in &mut sockets {
+                readers.push(scope.spawn(|| (0..COUNT).map(|_| socket.read_text()).collect::<Vec<_>>()));
+            }
+            for stream in streams.iter_mut().chain(&mut pairs) {
+                readers.push(scope.spawn(|| (0..COUNT).map(|_| stream.read().data).collect()));
+            }
+            for line in &mut lines {
+                readers.push(scope.spawn(|| (0..COUNT).map(|_| pushed(line)).collect()));
+            }
+            for _ in 0..4 {
+                let since = since.clone();
+                readers.push(scope.spawn(move || super::poll::poll_all(edge, "a", since, COUNT)));
+            }
+            readers.into_iter().map(|reader| reader.join().expect("reads")).collect::<Vec<_>>()
+        });
+        for order in &orders[1..] {
+            assert_eq!(*order, orders[0]);
+        }
+    }
+
+    fn who_comes_back_misses_nothing_and_gets_nothing_twice(driver) {
+        let server = TestServer::start(driver, 2);
+        let stop = AtomicBool::new(false);
+        let edge = server.edge();
+        for target in ["/events?channel=a", "/events?channel=b&channel=a"] {
+            stop.store(false, Ordering::Relaxed);
+            std::thread::scope(|scope| {
+                let stop = &stop;
+                let publisher = scope.spawn(move || {
+                    let mut client = Client::connect(edge);
+                    let mut number = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        client.publish("a", number.to_string());
+                        number += 1;
+                    }
+                });
+                let mut next: Option<u64> = None;
+                let mut stream = EventStream::connect(edge, target);
+                for visit in 0..60 {
+                    for _ in 0..visit % 7 {
+                        let number = stream.read().data.parse().expect("a number");
+                        assert_eq!(number, *next.get_or_insert(number), "visit {visit}");
+                        next = Some(number + 1);
+                    }
+                    let last_id = std::mem::take(&mut stream.last_id);
+                    match visit % 2 {
+                        0 => stream.client.reset(),
+                        _ => drop(stream),
+                    }
+                    stream = EventStream::resume(edge, target, &last_id);
+                }
+                stop.store(true, Ordering::Relaxed);
+                publisher.join().expect("publishes");
+            });
+        }
+        wait_until("nothing is left", || server.sum(|counters| &counters.subscriptions) == 0);
+    }
+
+    fn what_cannot_be_recovered_is_told(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut publisher = Client::connect(server.edge());
+        let first = publisher.publish("a", "one");
+        let epoch = first["epoch"].as_str().expect("an epoch").to_owned();
+        let gap = Event { kind: "gap".to_owned(), data: "{\"recovered\":false}".to_owned() };
+        for id in ["1:ffffffff".to_owned(), format!("99:{epoch}")] {
+            let mut stream = EventStream::resume(server.edge(), "/events?channel=a", &id);
+            assert_eq!(stream.read(), gap);
+            assert_ne!(stream.last_id, id, "it goes on from where the channel stands");
+            publisher.publish("a", "two");
+            stream.expect("two");
+        }
+    }
+
+    fn http_1_0_and_head_are_answered(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut old = Client::connect(server.edge());
+        old.send("GET /events HTTP/1.0\r\n\r\n");
+        let head = old.read_response_head();
+        assert_eq!((head.status, head.header("transfer-encoding")), (200, None));
+        old.read_until(b"\n\n");
+        Client::connect(server.edge()).publish("lobby", "hello");
+        assert!(old.read_until(b"\n\n").ends_with(b"data: hello\n\n"));
+        let mut client = Client::connect(server.edge());
+        client.send("HEAD /events HTTP/1.1\r\nHost: t\r\n\r\n");
+        let head = client.read_response_head();
+        assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+        client.expect_end();
+        drop(old);
+        wait_until("nobody is subscribed", || server.sum(|counters| &counters.subscriptions) == 0);
+    }
+
+    fn who_is_gone_is_unsubscribed(driver) {
+        let server = TestServer::start(driver, 2);
+        for way in 0..3 {
+            let mut stream = EventStream::connect(server.edge(), "/events?channel=a&channel=b");
+            assert!(server.sum(|counters| &counters.open) > 0);
+            match way {
+                0 => stream.client.end(),
+                1 => stream.client.reset(),
+                _ => drop(stream),
+            }
+            wait_until("it is gone", || {
+                server.sum(|counters| &counters.subscriptions) == 0 && server.sum(|counters| &counters.open) == 0
+            });
+        }
+    }
+
+    fn what_a_client_sends_behind_its_request_is_not_answered(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut stream = EventStream::connect(server.edge(), "/events?channel=a");
+        stream.client.send("GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n");
+        stream.client.send(vec![b'x'; 1 << 20]);
+        Client::connect(server.edge()).publish("a", "hello");
+        stream.expect("hello");
+    }
+
+    fn a_quiet_stream_is_kept_alive_by_comments(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.keepalive_interval = Duration::from_millis(200);
+        });
+        let mut stream = EventStream::connect(server.edge(), "/events");
+        for _ in 0..3 {
+            assert_eq!(stream.client.read_until(b"\n"), b":\n");
+        }
+        Client::connect(server.edge()).publish("lobby", "hello");
+        stream.expect("hello");
+    }
+
+    fn who_reads_too_slowly_is_closed_and_the_others_are_not(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.send_queue_bytes_max = 64 * 1024;
+            config.namespaces = fantail::config::Namespaces::new(fantail::config::ChannelOptions {
+                history_size: 0,
+                ..fantail::config::ChannelOptions::development()
+            });
+        });
+        for target in ["/events?channel=a", "/events?channel=a&channel=b"] {
+            let slow = EventStream::over(Client::connect_narrow(server.edge()), target, "");
+            let mut fast = EventStream::connect(server.edge(), target);
+            let mut publisher = Client::connect(server.edge());
+            let before = server.closed(CloseReason::SlowConsumer);
+            let payload = "x".repeat(8 * 1024);
+            let mut published = 0;
+            wait_until("the slow one is closed", || {
+                publisher.publish("a", &payload);
+                fast.expect(&payload);
+                published += 1;
+                server.closed(CloseReason::SlowConsumer) > before
+            });
+            assert!(published > 7, "{published}: its queue was used");
+            publisher.publish("a", "still here");
+            fast.expect("still here");
+            drop(slow);
+        }
+    }
+
+    fn a_stopping_server_ends_its_streams(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut stream = EventStream::connect(server.edge(), "/events");
+        server.stop();
+        assert_eq!(stream.client.read_to_end(), b": shutdown\n");
+    }
+}
