@@ -135,6 +135,33 @@ on_both_drivers! {
         });
     }
 
+    fn thousands_of_polls_are_answered_by_one_publication_and_poll_again(driver) {
+        let server = TestServer::start(driver, 2);
+        let edge = server.edge();
+        const POLLS: usize = 2000;
+        const ROUNDS: u64 = 20;
+        let since = position(edge, "channel=a");
+        let epoch = since.split_once(':').expect("a position").1.to_owned();
+        let mut clients: Vec<_> = (0..POLLS).map(|_| Client::connect(edge)).collect();
+        for client in &mut clients {
+            send_poll(client, &format!("channel=a&since={since}"));
+        }
+        let mut publisher = Client::connect(edge);
+        for round in 1..=ROUNDS {
+            // Some wait by now, and some are on their way: nobody may notice the difference.
+            publisher.publish("a", round.to_string());
+            for client in &mut clients {
+                let answer = client.read_response().json();
+                assert_eq!(answer["position"], format!("{round}:{epoch}"));
+                assert_eq!(answer["publications"].as_array().map(Vec::len), Some(1));
+                assert_eq!(answer["publications"][0]["data"], json!(round));
+                send_poll(client, &format!("channel=a&since={round}:{epoch}"));
+            }
+        }
+        drop(clients);
+        wait_until("nothing is left", || waiting_polls(&server) == 0);
+    }
+
     fn a_bare_loop_sees_each_publication_once(driver) {
         let server = TestServer::start(driver, 2);
         let edge = server.edge();

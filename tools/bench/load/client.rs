@@ -4,27 +4,55 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use clap::ValueEnum;
+use socket2::{Domain, Socket, Type};
 
 use crate::instrument::bind_address_no_port;
+
+/// What a connection becomes after its request.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// A WebSocket
+    Websocket,
+    /// An event stream
+    Sse,
+}
 
 /// Opens connections to one place.
 pub struct Connector {
     address: SocketAddr,
-    request: Vec<u8>,
+    path: String,
+    protocol: Protocol,
     opened: u32,
 }
 
 impl Connector {
     pub fn new(address: SocketAddr, path: String) -> Self {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
-        Self { address, request: request.into_bytes(), opened: 0 }
+        Self { address, path, protocol: Protocol::Websocket, opened: 0 }
     }
 
-    /// `count` open WebSockets, blocking, with what came after the handshake.
+    /// The same path, spoken otherwise.
+    pub fn speak(&mut self, protocol: Protocol, path: &str) {
+        self.protocol = protocol;
+        path.clone_into(&mut self.path);
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn request(&self) -> String {
+        let upgrade = match self.protocol {
+            Protocol::Sse => "",
+            Protocol::Websocket => {
+                "Upgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            }
+        };
+        format!("GET {} HTTP/1.1\r\nHost: {}\r\n{upgrade}\r\n", self.path, self.address)
+    }
+
+    /// `count` open connections, blocking, with what came after the handshake.
     pub fn open(&mut self, count: usize) -> io::Result<Vec<(TcpStream, Vec<u8>)>> {
         let mut opened = Vec::with_capacity(count);
         while opened.len() < count {
@@ -33,11 +61,11 @@ impl Connector {
             let mut streams = Vec::with_capacity(batch);
             for _ in 0..batch {
                 let mut stream = self.connect()?;
-                stream.write_all(&self.request)?;
+                stream.write_all(self.request().as_bytes())?;
                 streams.push(stream);
             }
             for mut stream in streams {
-                let rest = read_response(&mut stream)?;
+                let rest = read_response(&mut stream, self.protocol)?;
                 opened.push((stream, rest));
             }
         }
@@ -48,7 +76,7 @@ impl Connector {
     /// neither ports nor limits per address run out.
     pub fn connect(&mut self) -> io::Result<TcpStream> {
         let domain = Domain::for_address(self.address);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(domain, Type::STREAM, Some(socket2::Protocol::TCP))?;
         if self.address.ip().is_loopback() && self.address.is_ipv4() {
             bind_address_no_port(&socket)?;
             let [.., third, fourth] = (self.opened / CONNECTIONS_PER_ADDRESS).to_be_bytes();
@@ -65,7 +93,7 @@ impl Connector {
     }
 }
 
-fn read_response(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+fn read_response(stream: &mut TcpStream, protocol: Protocol) -> io::Result<Vec<u8>> {
     let mut response = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -75,9 +103,13 @@ fn read_response(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
         }
         response.extend_from_slice(&buffer[..count]);
         if let Some(end) = response.windows(4).position(|window| window == b"\r\n\r\n") {
-            if !response.starts_with(b"HTTP/1.1 101") {
+            let status: &[u8] = match protocol {
+                Protocol::Websocket => b"HTTP/1.1 101",
+                Protocol::Sse => b"HTTP/1.1 200",
+            };
+            if !response.starts_with(status) {
                 let text = String::from_utf8_lossy(&response).into_owned();
-                return Err(io::Error::other(format!("no upgrade: {text}")));
+                return Err(io::Error::other(format!("refused: {text}")));
             }
             return Ok(response.split_off(end + 4));
         }
@@ -101,6 +133,27 @@ pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&MASK);
     frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
+}
+
+/// Cuts a server's bytes into the data of events; only data of one line.
+#[derive(Default)]
+pub struct EventReader {
+    rest: Vec<u8>,
+}
+
+impl EventReader {
+    /// Calls `take` with the data of each event that is whole now.
+    pub fn read(&mut self, bytes: &[u8], mut take: impl FnMut(&[u8])) {
+        self.rest.extend_from_slice(bytes);
+        let mut used = 0;
+        while let Some(end) = self.rest[used..].iter().position(|byte| *byte == b'\n') {
+            if let Some(data) = self.rest[used..used + end].strip_prefix(b"data: ") {
+                take(data);
+            }
+            used += end + 1;
+        }
+        self.rest.drain(..used);
+    }
 }
 
 /// Cuts a server's bytes into frames.

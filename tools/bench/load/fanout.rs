@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 
 use super::probe::{Probe, ProbeKind};
 use super::streams::{Arrival, Faults, Stream, payload};
-use super::{Connector, FrameReader, Phase, Target, Window, add_cost, frame, wait};
+use super::{
+    Connector, EventReader, FrameReader, Phase, Protocol, Target, Window, add_cost, frame, wait,
+};
 use crate::instrument::Histogram;
 
 /// One publisher, many subscribers, every stream checked.
@@ -40,6 +42,12 @@ pub struct Arguments {
     /// Time before it
     #[arg(long, default_value_t = 0.5)]
     warm_up: f64,
+    /// What the subscribers speak, but for the publisher: that is a WebSocket
+    #[arg(long, value_enum, default_value = "websocket")]
+    protocol: Protocol,
+    /// What the subscribers ask for, if not what the publisher does
+    #[arg(long)]
+    subscribers_path: Option<String>,
     /// Meanwhile, ping on a connection of another channel, and time the pongs
     #[arg(long)]
     probe_ping: bool,
@@ -51,7 +59,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let probe = start_probe(arguments)?;
     let mut connector = arguments.target.connector();
-    let mut load = Load::open(&mut connector, arguments.subscribers, arguments.size)?;
+    let path = arguments.subscribers_path.as_ref().unwrap_or(&arguments.target.path);
+    let others = (arguments.protocol, path.as_str());
+    let mut load = Load::open_with(&mut connector, others, arguments.subscribers, arguments.size)?;
     load.spin = arguments.target.spin;
     // The last subscription may still be on its way between workers.
     sleep(SETTLING);
@@ -120,8 +130,27 @@ pub struct Load {
 
 struct Subscriber {
     stream: TcpStream,
-    reader: FrameReader,
+    reader: Reader,
     check: Stream,
+}
+
+enum Reader {
+    Frames(FrameReader),
+    Events(EventReader),
+}
+
+impl Reader {
+    /// Calls `take` with each publication that is whole now.
+    fn read(&mut self, bytes: &[u8], mut take: impl FnMut(&[u8])) {
+        match self {
+            Reader::Events(events) => events.read(bytes, take),
+            Reader::Frames(frames) => frames.read(bytes, |opcode, payload| {
+                if opcode == TEXT || opcode == BINARY {
+                    take(payload);
+                }
+            }),
+        }
+    }
 }
 
 struct Publication {
@@ -131,10 +160,32 @@ struct Publication {
 }
 
 impl Load {
+    /// All of them WebSockets.
     pub fn open(connector: &mut Connector, count: usize, size: usize) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let mut subscribers = Vec::with_capacity(count);
         let opened = connector.open(count)?;
+        Self::over(opened, Protocol::Websocket, size)
+    }
+
+    /// All but the first one speak something else.
+    fn open_with(
+        connector: &mut Connector,
+        (protocol, path): (Protocol, &str),
+        count: usize,
+        size: usize,
+    ) -> io::Result<Self> {
+        let mut opened = connector.open(1)?;
+        connector.speak(protocol, path);
+        opened.extend(connector.open(count - 1)?);
+        Self::over(opened, protocol, size)
+    }
+
+    fn over(
+        opened: Vec<(TcpStream, Vec<u8>)>,
+        protocol: Protocol,
+        size: usize,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut subscribers = Vec::with_capacity(opened.len());
         for (index, (stream, rest)) in opened.into_iter().enumerate() {
             stream.set_nonblocking(true)?;
 
@@ -143,8 +194,11 @@ impl Load {
                 Token(index),
                 Interest::READABLE,
             )?;
-            let mut reader = FrameReader::default();
-            reader.read(&rest, |_, _| {});
+            let mut reader = match protocol {
+                Protocol::Sse if index > 0 => Reader::Events(EventReader::default()),
+                Protocol::Sse | Protocol::Websocket => Reader::Frames(FrameReader::default()),
+            };
+            reader.read(&rest, |_| {});
             subscribers.push(Subscriber { stream, reader, check: Stream::default() });
         }
         Ok(Self {
@@ -221,10 +275,7 @@ impl Load {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
-            reader.read(&buffer[..count], |opcode, payload| {
-                if opcode != TEXT && opcode != BINARY {
-                    return;
-                }
+            reader.read(&buffer[..count], |payload| {
                 *deliveries += 1;
                 if let Arrival::New(number) = check.receive(payload, faults)
                     && let Some(place) = number.checked_sub(*first)

@@ -31,6 +31,8 @@ pub struct Arguments {
 enum Protocol {
     /// Subscribed by the path
     Websocket,
+    /// An event stream
+    Sse,
     /// One JSON object a line: connect, subscribe
     Tcp,
 }
@@ -71,6 +73,11 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
 
 fn open(connector: &mut Connector, protocol: Protocol, count: usize) -> io::Result<Vec<TcpStream>> {
     match protocol {
+        Protocol::Sse => {
+            let path = connector.path().to_owned();
+            connector.speak(super::Protocol::Sse, &path);
+            Ok(connector.open(count)?.into_iter().map(|(stream, _)| stream).collect())
+        }
         Protocol::Websocket => {
             Ok(connector.open(count)?.into_iter().map(|(stream, _)| stream).collect())
         }

@@ -9,6 +9,7 @@ mod client;
 mod echo;
 pub mod fanout;
 mod idle;
+mod poll;
 mod probe;
 pub mod streams;
 
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use mio::{Events, Poll};
 
-pub use client::{Connector, FrameReader, frame};
+pub use client::{Connector, EventReader, FrameReader, Protocol, frame};
 
 use crate::server_cpu::{Reading, ServerCpu, Spent};
 use fantail::driver::raise_limit;
@@ -46,6 +47,8 @@ enum Kind {
     Api(api::Arguments),
     /// Connections that stay and say nothing
     Idle(idle::Arguments),
+    /// Long polls: all answered by one publication, again and again
+    Poll(poll::Arguments),
 }
 
 /// What every kind of load wants to know.
@@ -79,6 +82,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Accept(accept) => &accept.target,
         Kind::Api(api) => &api.target,
         Kind::Idle(idle) => &idle.target,
+        Kind::Poll(poll) => &poll.target,
     };
     if let Some(core) = target.core {
         pin_to_core(core)?;
@@ -89,6 +93,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Accept(arguments) => accept::run(arguments)?,
         Kind::Api(arguments) => api::run(arguments)?,
         Kind::Idle(arguments) => idle::run(arguments)?,
+        Kind::Poll(arguments) => poll::run(arguments)?,
     };
     println!("{report}");
     Ok(ExitCode::SUCCESS)
