@@ -14,6 +14,15 @@ prepare() {
     python)
       install_python || return
       command=("$work/python/bin/python" "$here/python_websockets.py") ;;
+    events_python)
+      install_python || return
+      command=("$work/python/bin/python" "$here/events_python.py") ;;
+    events_node)
+      install_node || return
+      command=(node "$work/node/events_node.mjs") ;;
+    events_browser)
+      install_node && have chromium chromium || return
+      command=(node "$work/node/events_browser.mjs") ;;
     node)
       install_node || return
       command=(node "$work/node/node_ws.mjs") ;;

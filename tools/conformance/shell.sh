@@ -60,5 +60,23 @@ wait "$subscriber"
 check "nc publishes" "$(cat "$scratch/publisher")" '"id":2,"publish":\{'
 check "curl hears it" "$(tr -d '\000' <"$scratch/frames")" 'from nc'
 
+# Event streams and polls, with curl alone.
+timeout 2 curl -sSN "$http/events?channel=shell3" >"$scratch/events" &
+subscriber=$!
+timeout 5 curl -sS "$http/poll?channel=shell3" >"$scratch/poll" &
+poll=$!
+sleep 0.5
+check "publish" "$(status --data 'one' "$http/publish?channel=shell3")" '^200$'
+check "publish with a type" "$(status --data 'two' "$http/publish?channel=shell3&event=greeting")" '^200$'
+wait "$subscriber" "$poll"
+check "curl hears events" "$(cat "$scratch/events")" $'\nid: 1:([0-9a-f]{8})\ndata: one\n\nid: 2:'
+check "curl hears a type" "$(cat "$scratch/events")" $'event: greeting\ndata: two'
+check "curl is answered" "$(cat "$scratch/poll")" '"data":"one"\}$'
+first=$(sed -n 's/^id: \(1:.*\)/\1/p' "$scratch/events")
+resumed=$(timeout 1 curl -sSN -H "Last-Event-ID: $first" "$http/events?channel=shell3")
+check "curl resumes behind the first" "$resumed" $'^retry: 2000\nid: 1:[0-9a-f]+\n\nid: 2:[0-9a-f]+\nevent: greeting\ndata: two$'
+check "curl polls what it missed" "$(curl -sS "$http/poll?channel=shell3&since=$first")" '"data":"two","event":"greeting"\}\],"position":"2:'
+check "a wrong position" "$(status "$http/poll?since=x")" '^400$'
+
 echo "shell: $passed passed, $failed failed"
 ((failed == 0))

@@ -1,0 +1,45 @@
+// A network between a client and the server that can be cut.
+
+import net from 'node:net';
+import { once } from 'node:events';
+
+export class Cutter {
+  constructor(target) {
+    const [host, port] = target.split(':');
+    this.sockets = new Set();
+    this.refuses = false;
+    this.server = net.createServer((near) => {
+      if (this.refuses) return near.destroy();
+      const far = net.connect(Number(port), host);
+      for (const [socket, other] of [[near, far], [far, near]]) {
+        this.sockets.add(socket);
+        socket.on('error', () => {});
+        socket.on('close', () => {
+          this.sockets.delete(socket);
+          other.destroy();
+        });
+        socket.pipe(other);
+      }
+    });
+  }
+
+  async listen() {
+    this.server.listen(0, '127.0.0.1');
+    await once(this.server, 'listening');
+    this.address = `127.0.0.1:${this.server.address().port}`;
+    return this;
+  }
+
+  // Every connection ends, and while `meanwhile` runs, none is made.
+  async cut(meanwhile) {
+    this.refuses = true;
+    for (const socket of this.sockets) socket.destroy();
+    await meanwhile();
+    this.refuses = false;
+  }
+
+  close() {
+    this.server.close();
+    for (const socket of this.sockets) socket.destroy();
+  }
+}

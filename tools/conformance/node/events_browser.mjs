@@ -1,0 +1,141 @@
+// Headless Chromium's EventSource and fetch, written as tutorials write them.
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+import { Checks } from './checks.mjs';
+import { Cutter } from './cutter.mjs';
+
+const checks = new Checks('events_browser');
+const http = process.env.FANTAIL_HTTP;
+const network = await new Cutter(http).listen();
+
+const profile = mkdtempSync(join(tmpdir(), 'fantail-browser-'));
+const context = await chromium.launchPersistentContext(profile, {
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  headless: true,
+  args: [
+    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync', '--disable-default-apps', '--disable-extensions',
+  ],
+});
+
+async function publish(channel, body, event = '') {
+  const query = new URLSearchParams(event ? { channel, event } : { channel });
+  const response = await fetch(`http://${http}/publish?${query}`, { method: 'POST', body });
+  checks.equal('publish', response.status, 200);
+}
+
+// A page of the server's own origin, whose script runs.
+async function tab(script, argument, origin = network.address) {
+  const page = await context.newPage();
+  await page.goto(`http://${origin}/health/live`);
+  await page.evaluate(() => (globalThis.heard = []));
+  await page.evaluate(script, argument);
+  return page;
+}
+
+async function heard(page, count) {
+  await page.waitForFunction((count) => heard.length >= count, count, { timeout: 20_000 });
+  return page.evaluate(() => heard);
+}
+
+async function subscribers(count) {
+  const gauge = /^fantail_subscriptions\{.*\} (\d+)$/gm;
+  for (;;) {
+    const text = await (await fetch(`http://${http}/metrics`)).text();
+    const sum = [...text.matchAll(gauge)].reduce((sum, [, value]) => sum + Number(value), 0);
+    if (sum >= count) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+// Every tutorial's event stream.
+function listen() {
+  const events = new EventSource('/events');
+  events.onmessage = (event) => heard.push(JSON.parse(event.data));
+  events.addEventListener('notification', (event) => heard.push({ notification: JSON.parse(event.data) }));
+  return new Promise((resolve) => (events.onopen = resolve));
+}
+
+// Every tutorial's long poll.
+function pollForever() {
+  async function poll() {
+    try {
+      const response = await fetch('/poll');
+      const data = await response.json();
+      if (data.data) heard.push(data.data);
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    poll();
+  }
+  poll();
+}
+
+async function theTutorialsRunUnchanged() {
+  const [events, polls] = [await tab(listen), await tab(pollForever)];
+  await subscribers(2);
+  const expected = [];
+  for (let number = 0; number < 20; number++) {
+    await publish('lobby', JSON.stringify({ number }));
+    expected.push({ number });
+  }
+  checks.equal('EventSource', await heard(events, 20), expected);
+  checks.equal('fetch', await heard(polls, 20), expected);
+  await network.cut(async () => {
+    for (let number = 20; number < 25; number++) {
+      await publish('lobby', JSON.stringify({ number }));
+      expected.push({ number });
+    }
+  });
+  checks.equal('EventSource misses nothing', await heard(events, 25), expected);
+  checks.equal('fetch misses nothing', await heard(polls, 25), expected);
+  await publish('lobby', '{"x":1}', 'notification');
+  checks.equal('a listener hears its type', (await heard(events, 26)).at(-1), { notification: { x: 1 } });
+  checks.equal('fetch hears it too', (await heard(polls, 26)).at(-1), { x: 1 });
+  await events.close();
+  await polls.close();
+}
+
+async function aCutBeforeTheFirstEventMissesNothing() {
+  const page = await tab((query) => {
+    const events = new EventSource(`/events?${query}`);
+    events.onmessage = (event) => heard.push(event.data);
+    return new Promise((resolve) => (events.onopen = resolve));
+  }, 'channel=eb1&channel=eb2');
+  await network.cut(() => publish('eb2', 'while it was away'));
+  await publish('eb1', 'back');
+  checks.equal('both came', (await heard(page, 2)).sort(), ['back', 'while it was away']);
+  await page.close();
+}
+
+async function anotherOriginMayListenAndPoll() {
+  const page = await tab(
+    async (http) => {
+      const events = new EventSource(`http://${http}/events?channel=eb3`);
+      events.onmessage = (event) => heard.push(event.data);
+      await new Promise((resolve) => (events.onopen = resolve));
+      // The header makes it a request that has to be asked for first.
+      const tag = (await fetch(`http://${http}/poll?channel=eb3`, { method: 'HEAD' })).headers.get('ETag');
+      fetch(`http://${http}/poll?channel=eb3`, { headers: { 'If-None-Match': tag } })
+        .then((response) => response.json())
+        .then((answer) => heard.push(answer.publications[0].data));
+    },
+    http,
+  );
+  await publish('eb3', 'across');
+  checks.equal('both hear it', await heard(page, 2), ['across', 'across']);
+  await page.close();
+}
+
+for (const check of [
+  theTutorialsRunUnchanged, aCutBeforeTheFirstEventMissesNothing, anotherOriginMayListenAndPoll,
+]) {
+  await checks.run(check);
+}
+await context.close();
+rmSync(profile, { recursive: true, force: true });
+network.close();
+checks.finish();
