@@ -36,9 +36,9 @@ struct HomeChannel {
     namespace: NamespaceId,
 }
 
-/// A set of workers.
+/// A set of workers. In halves, which need no more room than they have bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Workers(u128);
+pub(super) struct Workers([u64; 2]);
 
 const _: () = assert!(WORKERS_MAX <= 128, "one bit a worker");
 
@@ -61,11 +61,13 @@ pub(super) enum Numbered {
 
 impl Workers {
     pub(super) fn len(self) -> u16 {
-        u16::try_from(self.0.count_ones()).expect("at most 128")
+        let [low, high] = self.0;
+        u16::try_from(low.count_ones() + high.count_ones()).expect("at most 128")
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = WorkerId> {
-        let mut left = self.0;
+        let [low, high] = self.0;
+        let mut left = u128::from(low) | u128::from(high) << 64;
         std::iter::from_fn(move || {
             if left == 0 {
                 return None;
@@ -74,6 +76,14 @@ impl Workers {
             left &= left - 1;
             Some(WorkerId(u16::try_from(worker).expect("fewer than 128")))
         })
+    }
+
+    fn insert(&mut self, WorkerId(worker): WorkerId) {
+        self.0[usize::from(worker / 64)] |= 1 << (worker % 64);
+    }
+
+    fn remove(&mut self, WorkerId(worker): WorkerId) {
+        self.0[usize::from(worker / 64)] &= !(1 << (worker % 64));
     }
 }
 
@@ -100,7 +110,7 @@ impl Homes {
     pub(super) fn add_interest(&mut self, name: &ChannelName, from: WorkerId) -> Position {
         let key = self.find_or_make(name);
         let channel = &mut self.channels[key as usize];
-        channel.interested.0 |= 1 << from.0;
+        channel.interested.insert(from);
         channel.position
     }
 
@@ -109,7 +119,7 @@ impl Homes {
     pub(super) fn remove_interest(&mut self, name: &ChannelName, from: WorkerId, now_ms: u64) {
         let Some(key) = self.names.find(name) else { return };
         let channel = &mut self.channels[key as usize];
-        channel.interested.0 &= !(1 << from.0);
+        channel.interested.remove(from);
         if channel.interested != Workers::default() {
             return;
         }
@@ -330,3 +340,24 @@ fn namespace_of(namespaces: &Namespaces, name: &ChannelName) -> NamespaceId {
 
 /// How long an idempotency key counts: five minutes.
 const IDEMPOTENCY_MS: u64 = 5 * 60 * 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_has_its_bit() {
+        let mut workers = Workers::default();
+        let all = [0, 1, 63, 64, 127].map(WorkerId);
+        all.into_iter().for_each(|worker| workers.insert(worker));
+        assert_eq!((workers.iter().collect::<Vec<_>>(), workers.len()), (all.to_vec(), 5));
+        workers.remove(WorkerId(64));
+        assert_eq!(workers.iter().collect::<Vec<_>>(), [0, 1, 63, 127].map(WorkerId));
+    }
+
+    #[test]
+    fn a_channel_is_small_at_its_home() {
+        // A million channels are what this is about.
+        assert!(size_of::<Option<HomeChannel>>() <= 56, "{}", size_of::<Option<HomeChannel>>());
+    }
+}

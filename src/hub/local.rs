@@ -6,14 +6,16 @@ use super::backlog::Backlog;
 use super::{NONE, some};
 use crate::config::limits::SUBSCRIPTION_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
-use crate::message::{ChannelName, Position, Ticket};
+use crate::message::{ChannelName, Epoch, Position, Ticket};
 
 /// A channel on a worker that has subscribers of it.
 #[derive(Debug)]
 pub(super) struct LocalChannel {
     pub name: ChannelName,
-    /// Of the publication that came last, or of the home's answer; `None` until that came.
-    pub position: Option<Position>,
+    /// Of the publication that came last, or of the home's answer.
+    position: Position,
+    /// Whether that answer came.
+    is_granted: bool,
     /// Publications that came to this worker: the number of the next one.
     pub arrivals: u64,
     /// Of the question to the home.
@@ -60,6 +62,8 @@ pub(super) enum State {
     Lagging,
 }
 
+// A million channels are what this is about.
+const _: () = assert!(size_of::<Option<LocalChannel>>() <= 96);
 const _: () = assert!(size_of::<Subscription>() <= SUBSCRIPTION_BYTES_MAX);
 // A slab's entry must not cost a word more than what it holds.
 const _: () = assert!(size_of::<Option<Subscription>>() <= SUBSCRIPTION_BYTES_MAX);
@@ -122,7 +126,8 @@ impl LocalChannel {
     ) -> Self {
         Self {
             name,
-            position: None,
+            position: Position { epoch: Epoch(0), offset: 0 },
+            is_granted: false,
             arrivals: 0,
             serial,
             fan_out: NONE,
@@ -133,6 +138,17 @@ impl LocalChannel {
             waiting: List::EMPTY,
             apart: List::EMPTY,
         }
+    }
+
+    /// Where the stream stands for who joins now; `None` until the home's answer came.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.is_granted.then_some(self.position)
+    }
+
+    /// The stream stands here now.
+    pub(super) fn advance(&mut self, position: Position) {
+        self.position = position;
+        self.is_granted = true;
     }
 
     /// The subscriber that joined first, or [`NONE`].

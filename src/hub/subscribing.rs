@@ -34,7 +34,7 @@ impl Hub {
             None => self.take_interest(channel.clone(), namespace, out),
         };
         let local = &mut self.channels[key as usize];
-        let granted = local.position;
+        let granted = local.position();
         // A position is compared with what the home keeps; without one, where the stream stands is known here.
         let serial = since.is_some().then(|| {
             self.serial = self.serial.wrapping_add(1);
@@ -84,10 +84,10 @@ impl Hub {
     ) {
         let Some(key) = self.names.find(channel) else { return };
         let local = &mut self.channels[key as usize];
-        if local.position.is_some() || local.serial != serial {
+        if local.position().is_some() || local.serial != serial {
             return;
         }
-        local.position = Some(position);
+        local.advance(position);
         while let Some(subscription) = self.channels[key as usize].first_waiting() {
             let ticket = self.subscriptions[subscription as usize].waits_for();
             let ticket = ticket.expect("it waits");
@@ -191,7 +191,7 @@ impl Hub {
         // What was on its way when the last subscriber left, or before the answer to a new interest, is for nobody.
         let Some(key) = self.names.find(&publication.channel) else { return };
         let local = &mut self.channels[key as usize];
-        if local.position.is_none() {
+        if local.position().is_none() {
             return;
         }
         let Some(backlog) = &mut local.backlog else { return self.arrive(key, publication) };
@@ -228,7 +228,7 @@ impl Hub {
     /// Has a publication go to every subscriber that there is by now.
     fn arrive(&mut self, key: u32, publication: Arc<Publication>) {
         let local = &mut self.channels[key as usize];
-        local.position = Some(publication.position);
+        local.advance(publication.position);
         let arrival = local.arrivals;
         local.arrivals += 1;
         if let Some(backlog) = &mut local.backlog {
