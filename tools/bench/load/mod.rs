@@ -5,12 +5,16 @@
 
 mod accept;
 mod api;
+mod bystander;
 mod client;
 mod echo;
 pub mod fanout;
 mod idle;
+mod lines;
 mod poll;
 mod probe;
+mod recover;
+mod slow_reader;
 pub mod streams;
 
 use std::io;
@@ -49,6 +53,10 @@ enum Kind {
     Idle(idle::Arguments),
     /// Long polls: all answered by one publication, again and again
     Poll(poll::Arguments),
+    /// Clients that come back at once and want what they missed
+    Recover(recover::Arguments),
+    /// One subscriber that stops reading for a while
+    SlowReader(slow_reader::Arguments),
 }
 
 /// What every kind of load wants to know.
@@ -83,6 +91,8 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Api(api) => &api.target,
         Kind::Idle(idle) => &idle.target,
         Kind::Poll(poll) => &poll.target,
+        Kind::Recover(recover) => &recover.target,
+        Kind::SlowReader(slow_reader) => &slow_reader.target,
     };
     if let Some(core) = target.core {
         pin_to_core(core)?;
@@ -94,6 +104,8 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Api(arguments) => api::run(arguments)?,
         Kind::Idle(arguments) => idle::run(arguments)?,
         Kind::Poll(arguments) => poll::run(arguments)?,
+        Kind::Recover(arguments) => recover::run(arguments)?,
+        Kind::SlowReader(arguments) => slow_reader::run(arguments)?,
     };
     println!("{report}");
     Ok(ExitCode::SUCCESS)

@@ -18,6 +18,8 @@ pub struct Stream {
     /// `None` until something came: a stream may begin anywhere.
     next: Option<u64>,
     missing: Vec<u64>,
+    /// Different ones that came.
+    count: u64,
 }
 
 /// What one payload was.
@@ -41,6 +43,7 @@ impl Stream {
                 self.missing.swap_remove(place);
                 faults.lost -= 1;
                 faults.reordered += 1;
+                self.count += 1;
                 return Arrival::New(number);
             }
             faults.duplicated += 1;
@@ -48,7 +51,13 @@ impl Stream {
         }
         self.skip_to(number, faults);
         self.next = Some(number + 1);
+        self.count += 1;
         Arrival::New(number)
+    }
+
+    /// How many different ones came.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     /// The publications up to `end` are all that there will be.

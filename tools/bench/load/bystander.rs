@@ -1,0 +1,148 @@
+//! Someone else on the same server: how long a publication takes to subscribers of another channel while the server is
+//! busy.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use serde_json::{Value, json};
+
+use super::Connector;
+use super::lines::{LineClient, Said, publish_line, said};
+use super::streams::{Arrival, Faults, Stream, payload};
+use crate::instrument::{Histogram, preempt_others};
+
+/// A thread that publishes in a steady rhythm, whether or not what it published has arrived, and receives.
+pub struct Bystander {
+    phase: Arc<AtomicU8>,
+    thread: JoinHandle<io::Result<Value>>,
+}
+
+impl Bystander {
+    /// `count` subscribers, spread over the workers by the kernel.
+    pub fn start(address: SocketAddr, count: usize) -> io::Result<Self> {
+        let mut connector = Connector::new(address, String::new());
+        let publisher = LineClient::connect(&mut connector)?;
+        let poll = Poll::new()?;
+        let mut subscribers = Vec::with_capacity(count);
+        for index in 0..count {
+            let client = LineClient::subscribe(&mut connector, CHANNEL)?;
+            client.stream.set_nonblocking(true)?;
+            let source = &mut SourceFd(&client.stream.as_raw_fd());
+            poll.registry().register(source, Token(index), Interest::READABLE)?;
+            subscribers.push((client, Stream::default()));
+        }
+        let phase = Arc::new(AtomicU8::new(BEFORE));
+        let shared = Arc::clone(&phase);
+        let thread = thread::spawn(move || {
+            // The load beside us must not make what arrives look late.
+            preempt_others()?;
+            let began = Instant::now();
+            let crowd = Crowd {
+                publisher,
+                subscribers,
+                poll,
+                began,
+                published: VecDeque::new(),
+                faults: Faults::default(),
+                latency: Histogram::new(),
+                buffer: vec![0; 1 << 16],
+            };
+            crowd.run(&shared)
+        });
+        Ok(Self { phase, thread })
+    }
+
+    /// From here on, what is published counts.
+    pub fn open(&self) {
+        self.phase.store(INSIDE, Ordering::Relaxed);
+    }
+
+    /// Waits for what is under way.
+    pub fn finish(self) -> io::Result<Value> {
+        self.phase.store(CLOSED, Ordering::Relaxed);
+        self.thread.join().map_err(|_| io::Error::other("the bystander panicked"))?
+    }
+}
+
+struct Crowd {
+    publisher: LineClient,
+    subscribers: Vec<(LineClient, Stream)>,
+    poll: Poll,
+    began: Instant,
+    /// When each left, and whether it counts.
+    published: VecDeque<(Duration, bool)>,
+    faults: Faults,
+    latency: Histogram,
+    buffer: Vec<u8>,
+}
+
+impl Crowd {
+    fn run(mut self, phase: &AtomicU8) -> io::Result<Value> {
+        let mut events = Events::with_capacity(self.subscribers.len());
+        let mut due = Duration::ZERO;
+        let mut closed_at = None;
+        let left = loop {
+            let now = self.began.elapsed();
+            let phase = phase.load(Ordering::Relaxed);
+            if phase == CLOSED {
+                let closed_at = *closed_at.get_or_insert(now);
+                let left = self.published.len() as u64 * self.subscribers.len() as u64
+                    - self.subscribers.iter().map(|(_, stream)| stream.count()).sum::<u64>();
+                if left == 0 || now > closed_at + PATIENCE {
+                    break left;
+                }
+            } else if now >= due {
+                let text = payload(self.published.len() as u64, 64);
+                self.publisher.stream.write_all(&publish_line(CHANNEL, &text))?;
+                self.published.push_back((now, phase == INSIDE));
+                due += EVERY;
+            }
+            // The clock of `poll` counts in milliseconds, upwards.
+            let timeout = if phase == CLOSED { EVERY } else { due.saturating_sub(now) };
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            for event in events.iter() {
+                self.receive(event.token().0)?;
+            }
+        };
+        self.faults.lost = left;
+        Ok(json!({
+            "subscribers": self.subscribers.len(),
+            "publications": self.published.len(),
+            "latency": self.latency.to_json(),
+            "faults": self.faults.to_json(),
+        }))
+    }
+
+    fn receive(&mut self, index: usize) -> io::Result<()> {
+        let Self { subscribers, began, published, faults, latency, buffer, .. } = self;
+        let (client, stream) = &mut subscribers[index];
+        let is_open = client.receive(buffer, |line| {
+            if let Said::Publication { data, .. } = said(line)
+                && let Arrival::New(number) = stream.receive(data.as_bytes(), faults)
+                && let Some(&(published_at, true)) = published.get(number as usize)
+            {
+                latency.record((began.elapsed() - published_at).as_nanos() as u64);
+            }
+        })?;
+        if is_open { Ok(()) } else { Err(io::Error::other("the server closed a bystander")) }
+    }
+}
+
+const CHANNEL: &str = "bystander";
+const EVERY: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const BEFORE: u8 = 0;
+const INSIDE: u8 = 1;
+const CLOSED: u8 = 2;

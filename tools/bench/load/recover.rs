@@ -1,0 +1,248 @@
+//! Recovery: everyone comes back at once and wants all that a channel keeps.
+//!
+//! All answers are the same but for what precedes them, so one client asks first and its answer is looked at in full;
+//! the others' are compared with it byte by byte as they come. That is fast enough not to be what is measured.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use serde_json::{Value, json};
+
+use super::bystander::Bystander;
+use super::lines::{LineClient, publish_line};
+use super::streams::payload;
+use super::{Connector, Target, add_cost, wait};
+use crate::instrument::{Histogram, Resident};
+
+/// Clients of the command protocol over raw TCP that all come back at once.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub target: Target,
+    /// How many come back
+    #[arg(long, default_value_t = 10_000)]
+    clients: usize,
+    /// Publications that each of them missed
+    #[arg(long, default_value_t = 1000)]
+    publications: u64,
+    /// Payload bytes of one, at least 16
+    #[arg(long, default_value_t = 100)]
+    size: usize,
+    /// Subscribers of another channel, to which something is published every 10 ms meanwhile
+    #[arg(long, default_value_t = 8)]
+    bystanders: usize,
+}
+
+pub fn run(arguments: &Arguments) -> io::Result<Value> {
+    let mut connector = arguments.target.connector();
+    let epoch = publish(&mut connector, arguments)?;
+    let subscribe = json!({"id": 2, "subscribe": {
+        "channel": CHANNEL, "recover": true, "epoch": epoch, "offset": 0,
+    }});
+    let answer = answer(&mut connector, &subscribe, arguments)?;
+    let quiet = quiet_bystander(arguments)?;
+    let mut crowd = Crowd::open(&mut connector, arguments.clients, answer)?;
+    let bystander = Bystander::start(arguments.target.address, arguments.bystanders)?;
+    std::thread::sleep(SETTLING);
+    let cpu = arguments.target.server_cpu()?;
+    let pid = arguments.target.server_pid;
+    let resident_before = pid.map(Resident::of).transpose()?;
+    let from = cpu.as_ref().map(|cpu| cpu.read()).transpose()?;
+    bystander.open();
+    let commands = format!("{{\"id\":1,\"connect\":{{}}}}\n{subscribe}\n");
+    let outcome = crowd.recover(commands.as_bytes(), pid, arguments.target.spin);
+    let took = crowd.began.elapsed();
+    let to = cpu.as_ref().map(|cpu| cpu.read()).transpose()?;
+    let bystander = bystander.finish()?;
+    let mut report = json!({
+        "kind": "recover",
+        "clients": arguments.clients,
+        "publications": arguments.publications,
+        "size": arguments.size,
+        "answer_bytes": crowd.answer.len(),
+        "seconds": took.as_secs_f64(),
+        "complete": crowd.complete,
+        "fault": outcome.err().map(|error| error.to_string()),
+        "until_complete": crowd.latency.to_json(),
+        "bystanders_before": quiet,
+        "bystanders": bystander,
+        "rss_bytes_before": resident_before.map(|resident| resident.all),
+        "rss_bytes_max": pid.map(|_| crowd.resident_max),
+    });
+    let spent = match (&cpu, &from, &to) {
+        (Some(cpu), Some(from), Some(to)) => Some(cpu.spent(from, to)),
+        _ => None,
+    };
+    add_cost(&mut report, spent.as_ref(), crowd.complete as u64);
+    Ok(report)
+}
+
+/// Publishes all of them; returns the channel's epoch.
+fn publish(connector: &mut Connector, arguments: &Arguments) -> io::Result<Value> {
+    let mut publisher = LineClient::connect(connector)?;
+    for number in 0..arguments.publications {
+        publisher.stream.write_all(&publish_line(CHANNEL, &payload(number, arguments.size)))?;
+    }
+    let history = json!({"id": 3, "history": {"channel": CHANNEL, "limit": 0}});
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = publisher.ask(&history)?;
+        let history = &answer["history"];
+        if history["offset"] == arguments.publications {
+            return Ok(history["epoch"].clone());
+        }
+        if Instant::now() > deadline || history["offset"].as_u64() > Some(arguments.publications) {
+            return Err(io::Error::other(format!("the channel is not new: {history}")));
+        }
+    }
+}
+
+/// The bytes of one client's answer, after a look at each publication in it.
+fn answer(
+    connector: &mut Connector,
+    subscribe: &Value,
+    arguments: &Arguments,
+) -> io::Result<Vec<u8>> {
+    let mut client = LineClient::connect(connector)?;
+    client.stream.write_all(format!("{subscribe}\n").as_bytes())?;
+    let mut answer = Vec::new();
+    let mut buffer = vec![0; 1 << 16];
+    while answer.last() != Some(&b'\n') {
+        match client.stream.read(&mut buffer)? {
+            0 => return Err(io::Error::other("closed instead of an answer")),
+            count => answer.extend_from_slice(&buffer[..count]),
+        }
+    }
+    let value: Value = serde_json::from_slice(&answer)?;
+    let subscribed = &value["subscribe"];
+    let publications = subscribed["publications"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_one = |(publication, number): (&Value, u64)| {
+        let text = payload(number, arguments.size);
+        publication["offset"] == number + 1
+            && publication["data"].as_str().map(str::as_bytes) == Some(&text)
+    };
+    let is_whole = subscribed["recovered"] == true
+        && publications.len() as u64 == arguments.publications
+        && publications.iter().zip(0..).all(is_one);
+    if !is_whole {
+        let start = String::from_utf8_lossy(&answer[..answer.len().min(500)]).into_owned();
+        return Err(io::Error::other(format!("not recovered, or not all: {start}")));
+    }
+    Ok(answer)
+}
+
+/// What bystanders see while nobody comes back.
+fn quiet_bystander(arguments: &Arguments) -> io::Result<Value> {
+    let bystander = Bystander::start(arguments.target.address, arguments.bystanders)?;
+    std::thread::sleep(SETTLING);
+    bystander.open();
+    std::thread::sleep(QUIET);
+    bystander.finish()
+}
+
+struct Crowd {
+    poll: Poll,
+    clients: Vec<Client>,
+    /// What each of them is to get behind the answer to `connect`.
+    answer: Vec<u8>,
+    began: Instant,
+    complete: usize,
+    latency: Histogram,
+    resident_max: u64,
+}
+
+struct Client {
+    stream: TcpStream,
+    /// Of the answer; `None` until the line before it has ended.
+    received: Option<usize>,
+}
+
+impl Crowd {
+    fn open(connector: &mut Connector, count: usize, answer: Vec<u8>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut clients = Vec::with_capacity(count);
+        for index in 0..count {
+            let stream = connector.connect()?;
+            stream.set_nonblocking(true)?;
+            let source = &mut SourceFd(&stream.as_raw_fd());
+            poll.registry().register(source, Token(index), Interest::READABLE)?;
+            clients.push(Client { stream, received: None });
+        }
+        Ok(Self {
+            poll,
+            clients,
+            answer,
+            began: Instant::now(),
+            complete: 0,
+            latency: Histogram::new(),
+            resident_max: 0,
+        })
+    }
+
+    /// All ask at once; returns when all have their answer.
+    fn recover(&mut self, commands: &[u8], pid: Option<u32>, spin: bool) -> io::Result<()> {
+        self.began = Instant::now();
+        for client in &mut self.clients {
+            client.stream.write_all(commands)?;
+        }
+        let mut events = Events::with_capacity(1024);
+        let mut buffer = vec![0; 1 << 18];
+        let mut look_at = Instant::now();
+        while self.complete < self.clients.len() {
+            if !wait(&mut self.poll, &mut events, spin)? {
+                return Err(io::Error::other("the server stopped answering"));
+            }
+            for event in events.iter() {
+                self.receive(event.token().0, &mut buffer)?;
+            }
+            if let Some(pid) = pid
+                && Instant::now() >= look_at
+            {
+                self.resident_max = self.resident_max.max(Resident::of(pid)?.all);
+                look_at = Instant::now() + LOOK_EVERY;
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, index: usize, buffer: &mut [u8]) -> io::Result<()> {
+        let Self { clients, answer, began, complete, latency, .. } = self;
+        let Client { stream, received } = &mut clients[index];
+        loop {
+            let mut bytes = match stream.read(buffer) {
+                Ok(0) => return Err(io::Error::other("the server closed a client")),
+                Ok(count) => &buffer[..count],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            if received.is_none() {
+                let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else { continue };
+                *received = Some(0);
+                bytes = &bytes[end + 1..];
+            }
+            let Some(received) = received else { continue };
+            let is_ping = *received == answer.len() && bytes == b"{}\n";
+            if !is_ping && !answer[*received..].starts_with(bytes) {
+                return Err(io::Error::other(format!("client {index} was answered otherwise")));
+            }
+            if !is_ping && !bytes.is_empty() {
+                *received += bytes.len();
+                if *received == answer.len() {
+                    *complete += 1;
+                    latency.record(began.elapsed().as_nanos() as u64);
+                }
+            }
+        }
+    }
+}
+
+const CHANNEL: &str = "recovered";
+const SETTLING: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(10);
