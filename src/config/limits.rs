@@ -216,6 +216,9 @@ pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 /// frames of one byte.
 pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 
+/// Sockets that hung up of which one turn hears: closing each takes about 15 microseconds, and others wait for that.
+pub const HANGUPS_PER_TURN_MAX: usize = 128;
+
 /// Events handled in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;
 

@@ -2,7 +2,8 @@
 //!
 //! A socket that is ready stands in one list, once. A turn takes from its front those that were in it when the
 //! turn began: what becomes ready later, or has more than one buffer to give, waits for the next turn, so that
-//! no peer can starve another.
+//! no peer can starve another. Sockets that hung up stand in a list of their own, and a turn takes few of them: when
+//! a hundred thousand clients go at once, those who stay do not wait until the last one is gone.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,6 +16,7 @@ use super::socket_table::{
     READABLE, SENDABLE, SocketTable, WRITE_ARMED,
 };
 use super::{Close, DriverSettings, End, Event, SocketId, socket};
+use crate::config::limits::HANGUPS_PER_TURN_MAX;
 
 /// Who is ready, and what the turn makes of it.
 #[derive(Debug)]
@@ -26,11 +28,13 @@ pub(super) struct Readiness {
     /// Sockets that need a poll; drained by the driver that polls once.
     pub to_arm: Vec<SocketId>,
     ready: VecDeque<SocketId>,
+    hung_up: VecDeque<SocketId>,
     closed: VecDeque<SocketId>,
     polls: Polls,
     buffer: Box<[u8]>,
     events_per_turn_max: usize,
     ready_left: usize,
+    hung_up_left: usize,
     events_left: usize,
     received_bytes_per_turn_max: usize,
     bytes_left: usize,
@@ -62,6 +66,7 @@ impl Readiness {
             woken: false,
             to_arm: Vec::new(),
             ready: VecDeque::new(),
+            hung_up: VecDeque::new(),
             closed: VecDeque::new(),
             polls,
             buffer: vec![0; settings.receive_buffer_bytes].into_boxed_slice(),
@@ -69,6 +74,7 @@ impl Readiness {
             received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
             bytes_left: 0,
             ready_left: 0,
+            hung_up_left: 0,
             events_left: 0,
         }
     }
@@ -77,12 +83,14 @@ impl Readiness {
     pub fn has_leftovers(&self) -> bool {
         self.woken
             || !self.ready.is_empty()
+            || !self.hung_up.is_empty()
             || !self.closed.is_empty()
             || self.listeners.has_ready()
     }
 
     pub fn begin_turn(&mut self) {
         self.ready_left = self.ready.len();
+        self.hung_up_left = self.hung_up.len().min(HANGUPS_PER_TURN_MAX);
         self.events_left = self.events_per_turn_max;
         self.bytes_left = self.received_bytes_per_turn_max;
         self.listeners.begin_turn();
@@ -99,11 +107,7 @@ impl Readiness {
                 self.finish_close(id);
                 return Some(Event::Closed { id });
             }
-            if self.ready_left == 0 {
-                break;
-            }
-            self.ready_left -= 1;
-            let Some(id) = self.ready.pop_front() else { break };
+            let Some(id) = self.next_ready() else { break };
             if let Some(step) = self.step(id) {
                 self.events_left -= 1;
                 return Some(match step {
@@ -117,6 +121,15 @@ impl Readiness {
             }
         }
         self.listeners.next_event()
+    }
+
+    fn next_ready(&mut self) -> Option<SocketId> {
+        if self.hung_up_left > 0 {
+            self.hung_up_left -= 1;
+            return self.hung_up.pop_front();
+        }
+        self.ready_left = self.ready_left.checked_sub(1)?;
+        self.ready.pop_front()
     }
 
     /// Reports a socket's room, or receives from it once.
@@ -175,7 +188,8 @@ impl Readiness {
         if let Some(entry) = self.table.open(id) {
             entry.set(if hangup { READABLE | HANGUP } else { READABLE });
             if entry.wants_receive() {
-                list_ready(&mut self.ready, id, entry);
+                let list = if hangup { &mut self.hung_up } else { &mut self.ready };
+                list_ready(list, id, entry);
             }
         }
     }

@@ -192,7 +192,9 @@ pub(super) const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 /// Cut down to `net.core.somaxconn` by the kernel; a mass reconnect fills a short queue within milliseconds.
 const BACKLOG: i32 = 65_535;
 const NOTSENT_BYTES_MAX: u32 = 16_384;
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+/// A peer that takes nothing for so long is gone. Its window may have been shut by a reader that pauses: what then
+/// becomes of what waits for it is its channels' affair, so this is longer than a pause that a client may make.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_RETRIES: u32 = 3;
