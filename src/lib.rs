@@ -11,7 +11,7 @@
 //!    └────────┘ ◀──────── └────────────┘ ◀──────── └─────┘ ◀──────── │     worker     │
 //!                 bytes               deliveries           messages  └────────────────┘
 //!    ╰─────────────────────── worker: one thread, one core, carries ────────────────╯
-//!      a connection speaks one transport: HTTP │ WebSocket │ commands over TCP │ echo
+//!      a connection speaks one transport: HTTP │ WebSocket │ event stream │ commands over TCP │ echo
 //! ```
 //!
 //! # The floors: who may import whom
