@@ -46,9 +46,11 @@ async function subscribers(count) {
   for (;;) {
     const text = await (await fetch(`http://${http}/metrics`)).text();
     const sum = [...text.matchAll(gauge)].reduce((sum, [, value]) => sum + Number(value), 0);
-    if (sum >= count) return;
+    if (sum >= count) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+  // They may still be on their way between workers.
+  await new Promise((resolve) => setTimeout(resolve, 200));
 }
 
 // Every tutorial's event stream.
