@@ -38,6 +38,7 @@
 //! | what a reload does to a running worker | `WorkerSettings::reconfigure` in `worker/mod.rs` |
 //! | a limit that nobody may choose | `config/limits.rs` |
 //! | a metric | a row in `telemetry/metrics.rs` |
+//! | the ways to talk that connections are counted by | a row in `message/transport_kind.rs` |
 //! | a reason to close | a row in `message/close.rs` |
 //! | what a wire format looks like | its one file in `protocol/` |
 //! | an HTTP route | `transport/http_api.rs`; what it does, a file in `transport/http_api/` |

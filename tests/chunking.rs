@@ -16,8 +16,8 @@ use fantail::protocol::websocket::{
     Fault, Limits, MessageDecoder, OpCode, Role, Utf8Check, write_close, write_frame, write_header,
 };
 use fantail::transport::{
-    Answers, CommandConversation, Context, Flow, TransportSettings, WebSocketConversation,
-    WebSocketService,
+    Answers, CommandConversation, Context, Flow, MessageCount, TransportSettings,
+    WebSocketConversation, WebSocketService,
 };
 
 /// What a codec said, in order; the last may be a fault.
@@ -357,6 +357,7 @@ fn converse(
             client: ClientName { worker: WorkerId(0), session },
             congested: false,
             overloaded: false,
+            messages: MessageCount::default(),
         };
         let flow = receive(&mut piece.to_vec(), &mut context);
         if flow != Flow::Receive {

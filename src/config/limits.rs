@@ -177,7 +177,7 @@ pub const FAIR_SHARE_BYTES_MIN: u64 = 1024;
 pub const EVICTION_ENTRIES_PER_TURN_MAX: usize = 4 * 1024;
 
 /// What a publication that waits costs beside its payload.
-pub const PUBLICATION_BYTES: u64 = 224;
+pub const PUBLICATION_BYTES: u64 = 240;
 
 /// Smallest memory budget that may be set.
 pub const MEMORY_BYTES_FLOOR: u64 = 1024 * 1024;

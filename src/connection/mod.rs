@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::buffer::SendQueue;
 use crate::config::Framing;
 use crate::config::limits::CONNECTION_BYTES_MAX;
-use crate::message::{CloseReason, Publication, Reply, Ticket};
+use crate::message::{CloseReason, Publication, Reply, Ticket, TransportKind};
 use crate::protocol::api_json::NodeInfo;
 use crate::transport::{
     Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation, HttpFlow,
@@ -36,6 +36,8 @@ pub struct Connection {
     conversation: Conversation,
     /// Where it is in its life.
     pub stage: Stage,
+    /// The way to talk as which it is counted.
+    pub counted: TransportKind,
     /// Why nothing is received: [`Connection::PAUSED_BY_QUEUE`] and its siblings.
     pub pauses: u8,
     /// It is in the list of those to flush.
@@ -94,6 +96,19 @@ enum Conversation {
 /// How long a client that closed its sending half and has no subscriptions still gets replies.
 const HALF_CLOSED_LINGER: Duration = Duration::from_secs(1);
 
+impl Conversation {
+    fn transport(&self) -> TransportKind {
+        match self {
+            Conversation::Http(http) if http.is_polling() => TransportKind::LongPoll,
+            Conversation::Http(_) => TransportKind::Http,
+            Conversation::EventStream(_) => TransportKind::Sse,
+            Conversation::WebSocket(websocket) => websocket.transport(),
+            Conversation::Commands(_) => TransportKind::CommandsTcp,
+            Conversation::EchoTcp => TransportKind::EchoTcp,
+        }
+    }
+}
+
 impl Connection {
     /// Nothing is received because too much waits to be sent.
     pub const PAUSED_BY_QUEUE: u8 = 1;
@@ -110,8 +125,10 @@ impl Connection {
             Service::Commands(framing) => Conversation::Commands(CommandConversation::new(framing)),
             Service::EchoTcp => Conversation::EchoTcp,
         };
+        let counted = conversation.transport();
         Self {
             queue: SendQueue::new(),
+            counted,
             generation,
             received_at: tick,
             conversation,
@@ -199,6 +216,18 @@ impl Connection {
         let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
         let flow = http.answer_info(info, context);
         self.follow(flow, context)
+    }
+
+    /// Takes the worker's answer to [`Output::Ready`].
+    pub fn answer_ready(&mut self, is_ready: bool, context: &mut Context<'_>) -> Flow {
+        let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
+        let flow = http.answer_ready(is_ready, context);
+        self.follow(flow, context)
+    }
+
+    /// The way in which the client talks by now.
+    pub fn transport(&self) -> TransportKind {
+        self.conversation.transport()
     }
 
     /// The peer sends no more.

@@ -108,6 +108,10 @@ impl Driver for EpollDriver {
         self.now
     }
 
+    fn read_clock(&self) -> Instant {
+        Instant::now()
+    }
+
     fn attach(&mut self, id: SocketId, socket: OwnedFd) {
         let number = socket.as_raw_fd();
         self.readiness.attach(id, socket);

@@ -76,6 +76,9 @@ pub trait Driver {
     /// The time as of the return of the last `wait`: one clock read a turn.
     fn now(&self) -> Instant;
 
+    /// Reads the clock: for whoever is about to sleep, at most once a turn.
+    fn read_clock(&self) -> Instant;
+
     /// Gives a socket its id and begins to watch it. The id's index must be free: never used, or reported
     /// [`Event::Closed`] since.
     fn attach(&mut self, id: SocketId, socket: Self::Socket);

@@ -20,6 +20,8 @@ pub(super) struct Backlog {
     waiting_bytes: usize,
     /// Dropped from `waiting`, and not told yet.
     dropped: u64,
+    /// Dropped from `waiting`, and not counted yet.
+    uncounted: u64,
     /// When publications were let go last.
     released_ms: Option<u64>,
     /// The moment that is set for `waiting`.
@@ -27,6 +29,22 @@ pub(super) struct Backlog {
     /// Publications that laggards may have yet to get.
     recent: VecDeque<Arc<Publication>>,
     recent_bytes: usize,
+}
+
+/// Publications that channels' options had dropped since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Before any subscriber here was given them: a rate has room for so many only.
+    pub rate: u64,
+    /// For one subscriber each: its socket took no more.
+    pub lag: u64,
+    /// Before any subscriber here was given them: memory was nearly used up.
+    pub memory: u64,
+}
+
+impl Drops {
+    /// What they are called in metrics.
+    pub const LABELS: &[&str] = &["rate", "slow_subscriber", "memory"];
 }
 
 /// What becomes of a publication that came.
@@ -193,11 +211,17 @@ impl Backlog {
         }
     }
 
+    /// Publications dropped before anyone was given them, since this was asked last.
+    pub(super) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.uncounted)
+    }
+
     fn shrink_waiting(&mut self, count_max: usize) {
         while self.waiting.len() > count_max {
             if let Some(first) = self.waiting.pop_front() {
                 self.waiting_bytes -= first.payload.bytes.len();
                 self.dropped += 1;
+                self.uncounted += 1;
             }
         }
     }
@@ -217,10 +241,27 @@ pub(super) fn first_missed(publication: &Publication) -> u64 {
     }
 }
 
+/// Publications that someone misses who is given these and had everything before offset `from`.
+pub(super) fn missed_before(from: u64, given: &[Arc<Publication>]) -> u64 {
+    let given = given.iter().filter(|item| !item.payload.kind.is_news());
+    let (mut next, mut missed) = (from, 0);
+    for publication in given {
+        missed += publication.position.offset.saturating_sub(next);
+        next = publication.position.offset + 1;
+    }
+    missed
+}
+
 /// The news that publications before this one were dropped.
 fn gap(before: &Publication, dropped: u64) -> Arc<Publication> {
     let payload = Payload::new(PayloadKind::Gap, Bytes::from(dropped.to_string()));
-    Arc::new(Publication { payload, channel: before.channel.clone(), position: before.position })
+    let Publication { channel, position, accepted_us, .. } = before;
+    Arc::new(Publication {
+        payload,
+        channel: channel.clone(),
+        position: *position,
+        accepted_us: *accepted_us,
+    })
 }
 
 /// Between two releases; 0 releases everything at once.
@@ -252,6 +293,7 @@ mod tests {
             channel: ChannelName::new("a").unwrap(),
             position: Position { epoch: Epoch(1), offset },
             payload: Payload::new(PayloadKind::Text, Bytes::from_static(b"0123456789")),
+            accepted_us: 0,
         })
     }
 

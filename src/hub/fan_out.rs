@@ -97,6 +97,11 @@ impl FanOuts {
         (self.waiting, self.waiting_bytes)
     }
 
+    /// In progress.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.entries.is_empty()
     }

@@ -22,6 +22,7 @@ pub(super) struct Histories {
     /// One for each namespace.
     ages: Vec<Age>,
     bytes: u64,
+    publications: usize,
     bytes_max: u64,
     answer_bytes_max: u64,
 }
@@ -60,6 +61,7 @@ impl Histories {
             entries: Slab::new(),
             ages: vec![Age { oldest: NONE, newest: NONE }; namespaces],
             bytes: 0,
+            publications: 0,
             bytes_max,
             answer_bytes_max,
         }
@@ -68,6 +70,11 @@ impl Histories {
     /// Bytes kept, with what keeping them costs.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Publications kept.
+    pub(super) fn publications(&self) -> usize {
+        self.publications
     }
 
     /// Publications kept for all channels may have so many bytes from now on.
@@ -109,7 +116,7 @@ impl Histories {
     ) {
         self.touch(key, now_ms);
         let history = &mut self.entries[key as usize];
-        let before = history.bytes;
+        let before = (history.bytes, history.kept.len());
         history.answer = None;
         history.bytes += cost(&publication);
         history.kept.push_back(Kept { publication, at_ms: now_ms });
@@ -123,13 +130,15 @@ impl Histories {
             }
             history.drop_first();
         }
-        self.bytes = self.bytes + history.bytes - before;
+        self.bytes = self.bytes + history.bytes - before.0;
+        self.publications = self.publications + history.kept.len() - before.1;
     }
 
     /// Forgets what a channel keeps, but not that it has a history.
     pub(super) fn clear(&mut self, key: u32) {
         let history = &mut self.entries[key as usize];
         self.bytes -= history.bytes - HISTORY_BYTES;
+        self.publications -= history.kept.len();
         history.bytes = HISTORY_BYTES;
         history.kept = VecDeque::new();
         history.answer = None;
@@ -138,7 +147,9 @@ impl Histories {
     /// Ends a history.
     pub(super) fn close(&mut self, key: u32) {
         self.unlink(key);
-        self.bytes -= self.entries.remove(key as usize).bytes;
+        let history = self.entries.remove(key as usize);
+        self.bytes -= history.bytes;
+        self.publications -= history.kept.len();
     }
 
     /// The channel whose history has to end now, because nothing happened for its time to live or because all of them
@@ -277,7 +288,7 @@ fn ttl_ms(options: &ChannelOptions) -> u64 {
 }
 
 /// Of a publication beside its payload: its fields, its place in the ring, and what the allocator adds.
-const KEPT_BYTES: u64 = 224;
+const KEPT_BYTES: u64 = 240;
 
 /// Of a history that keeps nothing.
 const HISTORY_BYTES: u64 = 160;
@@ -303,6 +314,7 @@ mod tests {
             channel: ChannelName::new("a").unwrap(),
             position: Position { epoch: Epoch(1), offset },
             payload: Payload::new(PayloadKind::Binary, vec![0; bytes]),
+            accepted_us: 0,
         })
     }
 

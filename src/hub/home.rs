@@ -145,8 +145,9 @@ impl Homes {
         name: ChannelName,
         payload: Payload,
         idempotency_key: Option<Arc<str>>,
-        now_ms: u64,
+        now_us: u64,
     ) -> Numbered {
+        let (now_ms, accepted_us) = (now_us / 1000, now_us as u32);
         let known =
             idempotency_key.as_ref().and_then(|key| self.idempotency.find(&name, key, now_ms));
         if let Some(position) = known {
@@ -167,7 +168,7 @@ impl Homes {
         if let Some(key) = idempotency_key {
             self.idempotency.insert(name.clone(), key, position, now_ms);
         }
-        let publication = Arc::new(Publication { channel: name, position, payload });
+        let publication = Arc::new(Publication { channel: name, position, payload, accepted_us });
         if keeps && let Some(key) = self.names.find(&publication.channel) {
             let history = self.history(key, now_ms);
             let options = self.namespaces.options(namespace);
@@ -250,6 +251,11 @@ impl Homes {
     /// Bytes that are kept.
     pub(super) fn history_bytes(&self) -> u64 {
         self.histories.bytes()
+    }
+
+    /// Publications that are kept.
+    pub(super) fn history_publications(&self) -> usize {
+        self.histories.publications()
     }
 
     /// Bytes that may be kept from now on.

@@ -34,11 +34,13 @@ mod gather;
 mod history;
 mod home;
 mod local;
+mod measures;
 mod name_table;
 mod news;
 mod session;
 mod subscribing;
 
+pub use backlog::Drops;
 pub use fan_out::{FanOutBatch, FanOutStep, Visit};
 pub use gather::{GatherId, Part};
 pub use name_table::ChannelHash;
@@ -91,7 +93,9 @@ pub struct Hub {
     backlog_bytes: usize,
     /// Slots of `channels` that were ever in use.
     channel_slots: usize,
+    now_us: u64,
     now_ms: u64,
+    drops: Drops,
     serial: u32,
 }
 
@@ -311,7 +315,9 @@ impl Hub {
             timed: BTreeSet::new(),
             backlog_bytes: 0,
             channel_slots: 0,
+            now_us: 0,
             now_ms: 0,
+            drops: Drops::default(),
             serial: 0,
             settings,
         }
@@ -421,9 +427,11 @@ impl Hub {
         }
     }
 
-    /// The time of this turn, in milliseconds since some start; and what has to happen by then.
-    pub fn tick(&mut self, now_ms: u64, out: &mut VecDeque<Output>) {
-        self.now_ms = now_ms;
+    /// The time of this turn, in microseconds since the start that all workers count from; and what has to happen by
+    /// then.
+    pub fn tick(&mut self, now_us: u64, out: &mut VecDeque<Output>) {
+        let now_ms = now_us / 1000;
+        (self.now_us, self.now_ms) = (now_us, now_ms);
         while let Some(&(due_ms, key)) = self.timed.first()
             && due_ms <= now_ms
         {
@@ -443,39 +451,14 @@ impl Hub {
         Some(due.saturating_sub(self.now_ms))
     }
 
-    /// Publications and payload bytes that wait for their fan-out.
-    pub fn backlog(&self) -> (usize, usize) {
-        self.fan_outs.backlog()
-    }
-
     /// Whether a fan-out is in progress.
     pub fn wants_fan_out(&self) -> bool {
         !self.fan_outs.is_idle()
     }
 
-    /// Channels with local subscribers.
-    pub fn channel_count(&self) -> usize {
-        self.channels.len()
-    }
-
-    /// Subscriptions of local sessions.
-    pub fn subscription_count(&self) -> usize {
-        self.subscriptions.len()
-    }
-
-    /// Payload bytes that channels hold back: for their moment, and for laggards.
-    pub fn held_back_bytes(&self) -> usize {
-        self.backlog_bytes
-    }
-
     /// Payload bytes that one channel may keep for laggards from now on, by one publication more at the most.
     pub fn set_backlog_bytes_max(&mut self, bytes_max: u64) {
         self.settings.answer_bytes_max = bytes_max;
-    }
-
-    /// Bytes that the channels whose home is here keep as their history.
-    pub fn history_bytes(&self) -> u64 {
-        self.homes.history_bytes()
     }
 
     /// Bytes that they may keep from now on; what is too much is forgotten in the turns that follow.
@@ -513,7 +496,7 @@ impl Hub {
         idempotency_key: Option<Arc<str>>,
         out: &mut VecDeque<Output>,
     ) {
-        let numbered = self.homes.number(channel, payload, idempotency_key, self.now_ms);
+        let numbered = self.homes.number(channel, payload, idempotency_key, self.now_us);
         let position = match &numbered {
             Numbered::New(publication, _) => publication.position,
             Numbered::Known(position) => *position,

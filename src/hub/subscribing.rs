@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::backlog::Pace;
+use super::backlog::{Pace, missed_before};
 use super::local::{LocalChannel, Subscription};
 use super::news::Item;
 use super::{Hub, HubMessage, NONE, Output, index, refuse, some};
@@ -199,6 +199,7 @@ impl Hub {
         let before = backlog.bytes();
         let pace = backlog.hold(options, publication, self.now_ms);
         self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
+        self.drops.rate += backlog.take_dropped();
         match pace {
             Pace::Wait => {}
             Pace::WaitUntil(due_ms) => drop(self.timed.insert((due_ms, key))),
@@ -251,6 +252,7 @@ impl Hub {
             let Some(backlog) = &mut local.backlog else { continue };
             let before = backlog.bytes();
             backlog.shed(self.settings.namespaces.options(local.namespace), has_laggards);
+            self.drops.memory += backlog.take_dropped();
             self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
         }
         if until == self.channel_slots { 0 } else { until }
@@ -270,6 +272,7 @@ impl Hub {
             let options: &ChannelOptions = self.settings.namespaces.options(local.namespace);
             let Some(backlog) = &local.backlog else { continue };
             let (publications, next) = backlog.catch_up(options, from, CATCH_UP_BYTES_MAX);
+            self.drops.lag += missed_before(from, &publications);
             if !publications.is_empty() {
                 out.push_back(Output::Deliver { session, publications });
             }
@@ -341,7 +344,8 @@ impl Hub {
             let kind = if *has_joined { PayloadKind::Join } else { PayloadKind::Leave };
             let info = format!("{{\"client\":\"{client}\",\"user\":\"\"}}");
             let payload = Payload::new(kind, Bytes::from(info));
-            let news = Arc::new(Publication { channel: channel.clone(), position, payload });
+            let (channel, accepted_us) = (channel.clone(), self.now_us as u32);
+            let news = Arc::new(Publication { channel, position, payload, accepted_us });
             for to in interested.iter() {
                 let message = HubMessage::Deliver(news.clone());
                 out.push_back(Output::Send { to, message });

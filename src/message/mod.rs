@@ -14,6 +14,7 @@ mod client;
 mod close;
 mod publication;
 mod request;
+mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
 pub use client::{ClientName, ClientNameError, SessionId, WorkerId};
@@ -24,3 +25,4 @@ pub use publication::{
 pub use request::{
     Actor, Control, HistoryQuery, Publications, Recovery, Refusal, Reply, Request, Ticket,
 };
+pub use transport_kind::TransportKind;

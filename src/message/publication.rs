@@ -68,6 +68,8 @@ pub struct Publication {
     pub position: Position,
     /// Its bytes.
     pub payload: Payload,
+    /// When its home worker accepted it: microseconds of the workers' clock, of which 32 bits are kept: 71 minutes.
+    pub accepted_us: u32,
 }
 
 impl Payload {

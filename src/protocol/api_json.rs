@@ -493,6 +493,7 @@ mod tests {
             channel: ChannelName::new("a").unwrap(),
             position,
             payload: Payload { event: Some("e".into()), ..Payload::new(kind, bytes) },
+            accepted_us: 0,
         };
         let publications =
             [publication(PayloadKind::Json, b"{}"), publication(PayloadKind::Text, b"x")];

@@ -192,6 +192,7 @@ mod tests {
             channel: ChannelName::new("a\"b").unwrap(),
             position: Position { epoch: Epoch(1), offset: 5 },
             payload: Payload::new(kind, bytes.to_vec()),
+            accepted_us: 0,
         }
     }
 

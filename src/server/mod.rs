@@ -15,9 +15,9 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use tracing::{error, info};
@@ -31,9 +31,9 @@ use crate::driver::{
     raise_limit,
 };
 use crate::hub::ChannelHash;
-use crate::message::{CloseReason, WorkerId};
+use crate::message::WorkerId;
 use crate::telemetry::Counters;
-use crate::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings};
+use crate::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings, new_counters};
 
 pub mod host;
 mod log;
@@ -105,7 +105,7 @@ impl Server {
         let (addresses, held_ports) = resolve(config)?;
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, clock) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::new()));
         let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let hash = ChannelHash::default();
         let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
@@ -116,8 +116,7 @@ impl Server {
         let mut threads = Vec::new();
         let meshes = Mesh::new(&wakers).into_iter().zip(config_inboxes);
         for ((mesh, configs), budget) in meshes.zip(budgets(config, workers)) {
-            let worker = mesh.worker();
-            let index = usize::from(worker.0);
+            let (worker, index) = (mesh.worker(), usize::from(mesh.worker().0));
             let parts = WorkerParts {
                 mesh,
                 counters: counters.clone(),
@@ -127,6 +126,7 @@ impl Server {
                 open: open.clone(),
                 open_max: connections_max,
                 steps: steps.clone(),
+                clock: clock.clone(),
             };
             let job = Job {
                 kind,
@@ -429,10 +429,6 @@ const PER_WORKER_MAX: usize = 4 << 20;
 fn driver_settings(connections_max: usize) -> DriverSettings {
     let sockets_max = u32::try_from(connections_max).expect("at most PER_WORKER_MAX");
     DriverSettings { sockets_max, ..DriverSettings::default() }
-}
-
-fn new_counters() -> Counters {
-    Counters::new(CloseReason::LABELS)
 }
 
 impl From<ConfigError> for StartError {

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::prepared::Answers;
-use super::{Context, Output};
+use super::{Context, HANDSHAKE_TIMEOUT, Output};
 use crate::config::limits::PRESENCE_LIST_MAX;
 use crate::message::{
     Actor, ChannelName, CloseReason, Payload, PayloadKind, Position, Publications, Recovery,
@@ -90,6 +90,7 @@ impl Commands {
     ) -> Result<bool, NoCommand> {
         let bad = CommandError::BadRequest;
         let Command { id, method } = json::decode_command(command)?;
+        context.messages.received += 1;
         let ticket = Ticket(id);
         let by = Actor::Client;
         let client = context.client;
@@ -209,6 +210,7 @@ impl Commands {
         context: &mut Context<'_>,
     ) -> Result<(), CloseReason> {
         if !self.is_connected {
+            context.fail_handshake(HANDSHAKE_TIMEOUT);
             return Err(CloseReason::HandshakeTimeout);
         }
         let interval = context.settings.keepalive_interval;
@@ -304,10 +306,12 @@ impl Said<'_, '_> {
     }
 
     fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.context.messages.sent += 1;
         write_framed(self.framing, self.context.out, write);
     }
 
     fn write_with_answers(&mut self, write: impl FnOnce(&mut Vec<u8>, &mut Answers)) {
+        self.context.messages.sent += 1;
         let Context { out, answers, .. } = &mut *self.context;
         write_framed(self.framing, out, |out| write(out, answers));
     }
@@ -348,6 +352,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::message::{ClientName, Epoch, Publication, SessionId, WorkerId};
+    use crate::transport::MessageCount;
     use crate::transport::TransportSettings;
 
     /// A client over lines, whatever its framing would be.
@@ -378,6 +383,7 @@ mod tests {
                 client: ClientName { worker: WorkerId(0), session },
                 congested: false,
                 overloaded: false,
+                messages: MessageCount::default(),
             };
             step(&mut self.commands, &mut context);
             (out, outputs)
@@ -410,6 +416,7 @@ mod tests {
                 channel: ChannelName::new("a").unwrap(),
                 position: Position { epoch: Epoch(1), offset },
                 payload: Payload::new(PayloadKind::Json, offset.to_string()),
+                accepted_us: 0,
             })
         };
         offsets.map(one).collect()

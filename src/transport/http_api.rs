@@ -5,7 +5,9 @@
 //! still listened to, so that its end is heard.
 
 use super::api_call::ApiCall;
-use super::{Context, EventStream, LOBBY, Output, WebSocketService};
+use super::{
+    BAD_REQUEST, Context, EventStream, HANDSHAKE_TIMEOUT, LOBBY, Output, WebSocketService,
+};
 use crate::message::{ChannelName, CloseReason, Position, Reply, Ticket};
 use crate::protocol::http1::{
     BodyLength, Head, HttpFault, Method, parse_head, query_pairs, write_fault,
@@ -179,10 +181,32 @@ impl HttpConversation {
         self.go_on(exchange, context)
     }
 
+    /// Takes the worker's answer to [`Output::Ready`].
+    pub fn answer_ready(&mut self, is_ready: bool, context: &mut Context<'_>) -> HttpFlow {
+        let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
+        if is_ready {
+            write_ok(exchange, "application/json", b"{\"status\":\"ready\"}\n", context);
+        } else {
+            let message = "the server shuts down, or does not accept connections for now";
+            fail(exchange, 503, "not_ready", message, &[("Retry-After", "1")], context);
+        }
+        self.go_on(exchange, context)
+    }
+
+    /// Asks the worker for what the answer needs.
+    fn ask(&mut self, output: Output, exchange: Exchange, context: &mut Context<'_>) -> Next {
+        self.pending.get_or_insert_default().awaits = Some(exchange);
+        context.outputs.push(output);
+        Next::Flow(HttpFlow::AwaitReply)
+    }
+
     /// The deadline has come: answers a poll, or says what is to be said, after which the connection ends.
     pub fn time_out(&mut self, context: &mut Context<'_>) -> HttpFlow {
         if let Some(poll) = self.poll.take() {
             return self.time_out_poll(&poll, context);
+        }
+        if !self.has_answered {
+            context.fail_handshake(HANDSHAKE_TIMEOUT);
         }
         if self.is_in_request() {
             let message = "the request was not finished in time";
@@ -274,6 +298,10 @@ impl HttpConversation {
                 Ok(Next::Flow(flow)) => return (flow, bytes.len() - rest.len()),
                 Err(fault) => {
                     context.log_refusal(fault.code(), "an HTTP request is refused");
+                    if !self.has_answered {
+                        context.fail_handshake(BAD_REQUEST);
+                    }
+                    context.messages.sent += 1;
                     write_fault(context.out, fault);
                     context.outputs.push(Output::HttpError);
                     return (close(context), bytes.len());
@@ -314,6 +342,7 @@ impl HttpConversation {
             return Ok(Next::Flow(HttpFlow::Receive));
         };
         *rest = &rest[head.head_bytes..];
+        context.messages.received += 1;
         self.route(&head, rest, context)
     }
 
@@ -347,7 +376,7 @@ impl HttpConversation {
             }
             (HttpService::Edge, "/events") => self.stream_events(head, exchange, context),
             (HttpService::Edge, "/poll") => self.poll(head, exchange, context),
-            (HttpService::Edge, "/" | "/health/live" | "/metrics") => {
+            (HttpService::Edge, "/" | "/health/live" | "/health/ready" | "/metrics") => {
                 if !matches!(head.method, Method::Get | Method::Head) {
                     return Ok(self.refuse_method(exchange, "GET, HEAD", context));
                 }
@@ -357,11 +386,8 @@ impl HttpConversation {
                 }
                 match head.path {
                     "/" => write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context),
-                    "/metrics" => {
-                        self.pending.get_or_insert_default().awaits = Some(exchange);
-                        context.outputs.push(Output::Metrics);
-                        return Ok(Next::Flow(HttpFlow::AwaitReply));
-                    }
+                    "/metrics" => return Ok(self.ask(Output::Metrics, exchange, context)),
+                    "/health/ready" => return Ok(self.ask(Output::Ready, exchange, context)),
                     _ => {
                         write_ok(exchange, "application/json", b"{\"status\":\"live\"}\n", context)
                     }
@@ -422,6 +448,7 @@ GET  /poll?channel=a      the same, one answer at a time: as soon as something i
 POST /publish?channel=a   publishes the body; event=NAME is its type of event
 POST /api/METHOD          the server API, as Centrifugo has it
 GET  /health/live         whether the server runs
+GET  /health/ready        whether it accepts connections: 503 when it does not
 GET  /metrics             what it counts, as Prometheus text
 ";
 

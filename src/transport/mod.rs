@@ -37,6 +37,35 @@ pub use sse::EventStream;
 pub use tcp::CommandConversation;
 pub use websocket_conversation::{WebSocketConversation, WebSocketService};
 
+/// Why handshakes fail, as it is counted; the last one is for causes that have no row.
+pub const HANDSHAKE_FAILURES: &[&str] = &[
+    HANDSHAKE_TIMEOUT,
+    BAD_REQUEST,
+    CHANNEL_INVALID,
+    SUBSCRIPTION_REFUSED,
+    OVERLOADED,
+    "method_not_get",
+    "http_version_too_old",
+    "body_unexpected",
+    "upgrade_missing",
+    "websocket_version_unsupported",
+    "websocket_key_missing",
+    "websocket_key_duplicate",
+    "websocket_key_invalid",
+    "other",
+];
+
+/// It was not finished in time.
+const HANDSHAKE_TIMEOUT: &str = "timeout";
+/// A connection's first bytes are no HTTP.
+const BAD_REQUEST: &str = "bad_request";
+/// The name of a channel is none, or there are too many.
+const CHANNEL_INVALID: &str = "channel_invalid";
+/// Memory is nearly used up.
+const OVERLOADED: &str = "overloaded";
+/// The hub refuses a channel.
+const SUBSCRIPTION_REFUSED: &str = "subscription_refused";
+
 /// Where a client that names no channel goes.
 pub const LOBBY: &str = "lobby";
 
@@ -57,6 +86,17 @@ pub struct Context<'a> {
     pub congested: bool,
     /// Whether memory is nearly used up, so that nobody new is served.
     pub overloaded: bool,
+    /// What was received and said, for the worker to count.
+    pub messages: MessageCount,
+}
+
+/// Messages of a step: of a WebSocket, commands and their replies, requests and their answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageCount {
+    /// From the peer.
+    pub received: u32,
+    /// To the peer; publications are counted where they are delivered.
+    pub sent: u32,
 }
 
 /// What a conversation asks of the worker.
@@ -74,10 +114,14 @@ pub enum Output {
     Refused,
     /// End the session: its subscriptions are gone, and the next request opens a new one.
     Leave,
+    /// A handshake failed: one of [`HANDSHAKE_FAILURES`].
+    HandshakeFailed(&'static str),
     /// Append the metrics page's body and finish the exchange: see [`HttpConversation::answer`].
     Metrics,
     /// Tell what runs here: see [`HttpConversation::answer_info`].
     Info,
+    /// Tell whether connections are accepted: see [`HttpConversation::answer_ready`].
+    Ready,
 }
 
 /// What a conversation wants next.
@@ -190,6 +234,10 @@ impl Context<'_> {
     fn log_refusal(&self, cause: &str, what: &str) {
         let ClientName { worker, session } = self.client;
         debug!(cause, worker = worker.0, connection = session.index, "{what}");
+    }
+
+    fn fail_handshake(&mut self, cause: &'static str) {
+        self.outputs.push(Output::HandshakeFailed(cause));
     }
 
     fn close(&mut self, reason: CloseReason) -> Flow {

@@ -124,6 +124,7 @@ mod tests {
                 channel: ChannelName::new(channel).unwrap(),
                 position: Position { epoch: Epoch(1), offset },
                 payload: Payload::new(kind, "1"),
+                accepted_us: 0,
             });
             places.to_string()
         };

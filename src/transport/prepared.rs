@@ -216,6 +216,7 @@ mod tests {
                     channel: ChannelName::new("a").unwrap(),
                     position: Position { epoch: Epoch(1), offset },
                     payload: Payload::new(PayloadKind::Text, text),
+                    accepted_us: 0,
                 })
             })
             .collect()
@@ -263,6 +264,7 @@ mod tests {
                     channel: ChannelName::new("a").unwrap(),
                     position: Position { epoch: Epoch(1), offset },
                     payload: Payload::new(PayloadKind::Text, text.to_owned()),
+                    accepted_us: 0,
                 })
             };
             (1..=count).map(one).collect()

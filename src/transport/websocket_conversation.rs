@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::commands::{CommandFraming, Commands};
 use super::{Context, Flow, Output, WireForm};
 use crate::config::limits::COMMANDS_PER_MESSAGE_MAX;
-use crate::message::{Actor, CloseReason, Payload, PayloadKind, Refusal, Reply, Request, Ticket};
+use crate::message::{
+    Actor, CloseReason, Payload, PayloadKind, Refusal, Reply, Request, Ticket, TransportKind,
+};
 use crate::protocol::json::{self, NoCommand};
 use crate::protocol::websocket::{
     Fault, Limits, Message, MessageDecoder, OpCode, write_close, write_frame,
@@ -191,6 +193,15 @@ impl WebSocketConversation {
         !matches!(self.kind, Kind::Plain { service: PlainService::Echo, .. })
     }
 
+    /// How it is counted.
+    pub fn transport(&self) -> TransportKind {
+        match self.kind {
+            Kind::Plain { service: PlainService::Publish, .. } => TransportKind::WebSocket,
+            Kind::Plain { service: PlainService::Echo, .. } => TransportKind::EchoWebSocket,
+            Kind::Commands(_) => TransportKind::CommandsWebSocket,
+        }
+    }
+
     /// How publications look to this client.
     pub fn wire_form(&self) -> WireForm {
         match self.kind {
@@ -217,10 +228,13 @@ fn take(
 ) -> Result<bool, NoCommand> {
     match kind {
         Kind::Plain { service: PlainService::Echo, .. } => {
+            context.messages.received += 1;
+            context.messages.sent += 1;
             write_frame(context.out, opcode, bytes);
             Ok(false)
         }
         Kind::Plain { service: PlainService::Publish, .. } => {
+            context.messages.received += 1;
             let kind = match opcode {
                 OpCode::Binary => PayloadKind::Binary,
                 _ => json::kind_of_bytes(bytes),

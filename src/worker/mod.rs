@@ -13,14 +13,15 @@
 //! **In and out.** In: what the driver reports, what other workers send. Out: sends, with the next wait; messages.
 //!
 //! **Always true.** Each loop is bounded by a limit of its own, so a turn is short and nothing waits for more than a
-//! few turns. The clock is read once a turn, by the driver. Nothing here blocks but `wait`.
+//! few turns. The clock is read once a turn, and once more before a sleep, by the driver. Nothing here blocks but
+//! `wait`.
 //!
 //! **Must not know.** Which driver it has, protocols, how threads are started.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -31,10 +32,10 @@ use crate::config::limits::{
 };
 use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
-use crate::hub::{ChannelHash, HubSettings};
-use crate::message::WorkerId;
-use crate::telemetry::Counters;
-use crate::transport::TransportSettings;
+use crate::hub::{ChannelHash, Drops, HubSettings};
+use crate::message::{CloseReason, TransportKind, WorkerId};
+use crate::telemetry::{Counters, Labels};
+use crate::transport::{HANDSHAKE_FAILURES, TransportSettings};
 
 mod budget;
 mod connections;
@@ -129,8 +130,20 @@ pub struct WorkerParts {
     pub open: Arc<AtomicUsize>,
     /// As many as there may be of them.
     pub open_max: usize,
+    /// When the first of them began: what they all count time from.
+    pub clock: Arc<OnceLock<Instant>>,
     /// Steps of shutting down that workers have taken, all together.
     pub steps: Arc<AtomicUsize>,
+}
+
+/// What a worker counts, all zero.
+pub fn new_counters() -> Counters {
+    Counters::new(Labels {
+        transports: TransportKind::LABELS,
+        closed: CloseReason::LABELS,
+        handshakes_failed: HANDSHAKE_FAILURES,
+        dropped: Drops::LABELS,
+    })
 }
 
 /// One driver and all of its connections.
@@ -195,6 +208,7 @@ impl<D: Driver> Worker<D> {
     /// A worker without connections.
     pub fn new(driver: D, settings: WorkerSettings, parts: WorkerParts) -> Self {
         let (stop, steps) = (parts.stop.clone(), parts.steps.clone());
+        parts.counters[usize::from(parts.mesh.worker().0)].accepting.set(1);
         Self {
             steps,
             workers: usize::from(settings.hub.workers),
@@ -224,11 +238,19 @@ impl<D: Driver> Worker<D> {
         if !timeout.is_zero() && !self.connections.mesh.prepare_sleep() {
             timeout = Duration::ZERO;
         }
+        // A wait that does not sleep tells by its end when the sends were done. Where it may, the clock is read before,
+        // unless there is much to send: then another turn sleeps.
+        if self.connections.is_batch_timed() {
+            timeout = Duration::ZERO;
+        }
+        let ended = (!timeout.is_zero()).then(|| self.driver.read_clock());
+        self.connections.counters().sleeps.add(ended.is_some().into());
         let timeout = (timeout != Duration::MAX).then_some(timeout);
         let waited = self.driver.wait(&mut self.connections.batch, timeout);
         self.connections.mesh.end_sleep();
         waited?;
         let now = self.driver.now();
+        self.connections.end_turn(ended.unwrap_or(now));
         // Asked before the inbox is emptied: what was published before the server was stopped is in there by then.
         let stops = self.stop.load(Ordering::Acquire);
         let steps_of_all = self.steps.load(Ordering::Acquire);
@@ -241,6 +263,9 @@ impl<D: Driver> Worker<D> {
         self.connections.sweep(now);
         self.connections.answer_metrics();
         self.connections.answer_info();
+        let accepts = self.accepting.paused.is_empty() && !stops;
+        self.connections.counters().accepting.set(accepts.into());
+        self.connections.answer_ready();
         self.retry_accepting(now);
         if stops {
             self.shut_down(now, steps_of_all);
@@ -415,7 +440,7 @@ impl Accepting {
         now: Instant,
         connections: &Connections,
     ) {
-        connections.count_accept_pause();
+        connections.counters().accept_pauses.add(1);
         if self.quiet_until.is_none_or(|until| until <= now) {
             warn!(
                 %error,

@@ -28,9 +28,9 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A sweep that begins now.
-    pub fn new(now: Instant) -> Self {
-        Self { started: now, cursor: 0, swept_ms: 0 }
+    /// A sweep whose clock began at `started`.
+    pub fn new(started: Instant) -> Self {
+        Self { started, cursor: 0, swept_ms: 0 }
     }
 
     /// The tick of a moment.
@@ -75,9 +75,13 @@ impl Sweep {
         }
     }
 
-    /// Milliseconds since the start.
-    pub fn milliseconds(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    /// Microseconds since the start.
+    pub fn microseconds(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        self.microseconds(now) / 1000
     }
 }
 

@@ -1,4 +1,3 @@
-//! What clients see of a running server, over real sockets, on both drivers.
 //!
 //! | module | about |
 //! |---|---|
@@ -9,10 +8,9 @@
 //! | `commands` | the command protocol over WebSocket; history, presence and recovery with it |
 //! | `sse` | event streams: resuming, several channels, slow readers, every way to end |
 //! | `poll` | long polls: what is missed, what is left behind, cookies, many at once |
-//! | `echo` | the echo services, and many clients at once |
 //! | `limits` | deadlines, slow consumers, too many of something |
 //! | `memory` | the memory budget: closing, refusing, holding back |
-//! | `hostile` | clients that do what they must not, in random orders |
+//! | `metrics` | what is counted, the pages that tell it, readiness; the dashboard |
 //! | `fan_out` | nothing lost, nothing twice, nothing out of order |
 //! | `pressure` | what a bystander notices when others do much at once, and what that costs |
 //! | `host` | what the doctor says of the host; what a service manager is told |
@@ -30,6 +28,7 @@ mod hostile;
 mod http;
 mod limits;
 mod memory;
+mod metrics;
 mod poll;
 mod pressure;
 mod settings;

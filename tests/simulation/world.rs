@@ -12,7 +12,7 @@ use fantail::driver::{DriverSettings, SimulatedDriver, SimulatedNetwork, Waker};
 use fantail::hub::ChannelHash;
 use fantail::message::CloseReason;
 use fantail::telemetry::Counters;
-use fantail::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings};
+use fantail::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings, new_counters};
 
 use crate::client::Client;
 
@@ -46,8 +46,8 @@ impl World {
         };
         config.check().expect("a sound configuration");
         let wakers: Vec<_> = (0..workers).map(|_| Waker::none()).collect();
-        let counters: Arc<[_]> =
-            (0..workers).map(|_| Arc::new(Counters::new(CloseReason::LABELS))).collect();
+        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
+        let clock = Arc::new(std::sync::OnceLock::new());
         let (stop, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let hash = ChannelHash::with_key(seed);
         let budgets = Budget::of_workers(workers, MEMORY_BYTES_MAX);
@@ -72,6 +72,7 @@ impl World {
                     open: open.clone(),
                     open_max: CONNECTIONS_MAX,
                     steps: Arc::new(AtomicUsize::new(0)),
+                    clock: clock.clone(),
                 };
                 let driver = DriverSettings {
                     sockets_max: CONNECTIONS_MAX as u32,

@@ -206,6 +206,10 @@ impl Driver for SimulatedDriver {
         self.now
     }
 
+    fn read_clock(&self) -> Instant {
+        self.network.0.borrow().now()
+    }
+
     fn attach(&mut self, id: SocketId, mut socket: SimulatedSocket) {
         let mut network = self.network.0.borrow_mut();
         let link = socket.link.take().expect("a socket is attached once");

@@ -229,6 +229,10 @@ impl Driver for UringDriver {
         self.now
     }
 
+    fn read_clock(&self) -> Instant {
+        Instant::now()
+    }
+
     fn attach(&mut self, id: SocketId, socket: OwnedFd) {
         self.readiness.attach(id, socket);
     }

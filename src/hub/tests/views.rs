@@ -214,7 +214,7 @@ impl World {
         self.now_ms += ms;
         for worker in 0..self.hubs.len() {
             let mut out = VecDeque::new();
-            self.hubs[worker].tick(self.now_ms, &mut out);
+            self.hubs[worker].tick(self.now_ms * 1000, &mut out);
             self.carry(worker, out);
         }
     }

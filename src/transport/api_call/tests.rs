@@ -9,7 +9,7 @@ use crate::message::{
     Actor, ChannelName, ClientName, CloseReason, Control, Epoch, Payload, PayloadKind, Position,
     Publication, Refusal, SessionId, WorkerId,
 };
-use crate::transport::{Answers, Output, TransportSettings};
+use crate::transport::{Answers, MessageCount, Output, TransportSettings};
 
 /// A call and what it asked.
 struct Asked {
@@ -31,6 +31,7 @@ fn ask(route: ApiRoute, body: &str) -> Asked {
         client: ClientName { worker: WorkerId(0), session },
         congested: false,
         overloaded: false,
+        messages: MessageCount::default(),
     };
     let call = ApiCall::begin(route, body.as_bytes(), &mut context);
     assert!(out.is_empty(), "a call says nothing before its answer");
@@ -319,6 +320,7 @@ fn an_answer_past_its_maximum_is_refused_in_its_place() {
             channel: ChannelName::new("a").unwrap(),
             position: position(1),
             payload: Payload::new(PayloadKind::Text, vec![b'x'; bytes]),
+            accepted_us: 0,
         })
     };
     let reply = |count, bytes| Reply::History {

@@ -125,6 +125,7 @@ pub(super) fn write_response(
     body: &[u8],
     context: &mut Context<'_>,
 ) {
+    context.messages.sent += 1;
     let Exchange { keep_alive, is_head: head_only, cors } = exchange;
     let headers = &[headers, &cors.headers(context.settings)].concat();
     let response = Response { status, headers, content_type, body, keep_alive, head_only };
@@ -180,6 +181,7 @@ pub(super) fn fail(
     let (content_type, body) = ("", &b""[..]);
     let response = Response { status, headers, content_type, body, keep_alive, head_only };
     context.log_refusal(code, "an HTTP request is refused");
+    context.messages.sent += 1;
     write_error(context.out, &response, code, message);
     context.outputs.push(Output::HttpError);
 }

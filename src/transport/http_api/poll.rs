@@ -141,6 +141,7 @@ impl HttpConversation {
 
     /// Nothing came in time.
     pub(super) fn time_out_poll(&mut self, poll: &Poll, context: &mut Context<'_>) -> HttpFlow {
+        context.messages.sent += 1;
         poll.write(&[], false, true, context.out, context.settings);
         self.end_poll(poll, context)
     }

@@ -6,7 +6,7 @@ use crate::message::{
     ClientName, Epoch, Payload, PayloadKind, Publication, Recovery, Refusal, Request, SessionId,
     WorkerId,
 };
-use crate::transport::{Answers, Prepared, TransportSettings};
+use crate::transport::{Answers, MessageCount, Prepared, TransportSettings};
 
 mod poll;
 
@@ -53,6 +53,7 @@ impl Talk {
             answers: &mut self.answers,
             congested: false,
             overloaded: self.is_overloaded,
+            messages: MessageCount::default(),
         };
         match step(&mut self.http, &mut context) {
             HttpFlow::Receive => "receive",
@@ -136,6 +137,7 @@ fn publication(channel: &str, offset: u64, text: &str) -> Arc<Publication> {
         channel: ChannelName::new(channel).unwrap(),
         position: at(offset),
         payload: Payload::new(PayloadKind::Text, text.to_owned()),
+        accepted_us: 0,
     })
 }
 

@@ -5,7 +5,9 @@ use super::{HttpConversation, HttpFlow, Next, channels_of};
 use crate::message::{Refusal, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method};
 use crate::protocol::websocket::handshake::{self, HandshakeFault};
-use crate::transport::{Context, Output, WebSocketService};
+use crate::transport::{
+    CHANNEL_INVALID, Context, OVERLOADED, Output, SUBSCRIPTION_REFUSED, WebSocketService,
+};
 
 /// A handshake whose answer waits until its subscriptions are made: who has seen the answer misses nothing that is
 /// published from then on, by whomever.
@@ -24,8 +26,9 @@ impl HttpConversation {
         let channels = match channels_of(head, context.settings.subscriptions_max)? {
             Ok(channels) => channels,
             Err(message) => {
+                context.fail_handshake(CHANNEL_INVALID);
                 let exchange = Exchange::last();
-                let code = "channel_invalid";
+                let code = CHANNEL_INVALID;
                 return Ok(self.refuse(400, code, &message, &[], exchange, context));
             }
         };
@@ -65,6 +68,7 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> HttpFlow {
         self.pending = None;
+        context.fail_handshake(SUBSCRIPTION_REFUSED);
         fail_refused(Exchange::last(), refusal, context);
         close(context)
     }
@@ -95,6 +99,7 @@ impl HttpConversation {
         head: &Head<'_>,
         context: &mut Context<'_>,
     ) -> Next {
+        context.fail_handshake(fault.code());
         let exchange = Exchange { is_head: head.method == Method::Head, ..Exchange::last() };
         match fault.status() {
             405 => self.refuse_method(exchange, "GET", context),
@@ -108,6 +113,7 @@ impl HttpConversation {
 
 /// No new subscriber while memory is nearly used up.
 fn refuse_handshake(context: &mut Context<'_>) -> Next {
+    context.fail_handshake(OVERLOADED);
     refuse_overloaded(Exchange::last(), context);
     context.outputs.push(Output::Refused);
     Next::Flow(close(context))
@@ -115,6 +121,29 @@ fn refuse_handshake(context: &mut Context<'_>) -> Next {
 
 /// Answers a handshake.
 fn accept(key: &[u8], context: &mut Context<'_>) {
+    context.messages.sent += 1;
     handshake::write_accept_response(context.out, key, None);
     context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::HANDSHAKE_FAILURES;
+
+    #[test]
+    fn every_fault_of_an_upgrade_has_a_row_to_be_counted_in() {
+        for fault in [
+            HandshakeFault::MethodNotGet,
+            HandshakeFault::HttpVersionTooOld,
+            HandshakeFault::BodyUnexpected,
+            HandshakeFault::UpgradeMissing,
+            HandshakeFault::VersionUnsupported,
+            HandshakeFault::KeyMissing,
+            HandshakeFault::KeyDuplicate,
+            HandshakeFault::KeyInvalid,
+        ] {
+            assert!(HANDSHAKE_FAILURES.contains(&fault.code()), "{}", fault.code());
+        }
+    }
 }

@@ -41,7 +41,9 @@ pub(super) struct Eviction {
 impl Connections {
     /// Tells the budget what this worker holds, and does what follows from what all of them hold.
     pub fn account(&mut self) {
-        let Some(before) = self.budget.settle(self.memory_bytes(), self.now_ms) else { return };
+        let Some(before) = self.budget.settle(self.memory_bytes(), self.began_us / 1000) else {
+            return;
+        };
         let level = self.budget.level();
         if self.budget.announces() {
             let (used, max) = (self.budget.used_bytes(), self.budget.bytes_max());

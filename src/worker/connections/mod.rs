@@ -16,7 +16,7 @@ use crate::config::limits::{
 };
 use crate::connection::{Connection, Service, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
-use crate::hub::{self, FanOutStep, Hub, HubMessage, Visit};
+use crate::hub::{self, Drops, FanOutStep, Hub, HubMessage, Visit};
 use crate::message::{CloseReason, SessionId};
 use crate::protocol::api_json::NodeInfo;
 use crate::telemetry::{Counter, Counters, render};
@@ -29,11 +29,13 @@ use super::table::{NEVER, Table};
 use super::{WorkerParts, WorkerSettings};
 
 mod closing;
+mod lags;
 mod memory;
 mod pressure;
 mod requests;
 mod sends;
 
+use lags::Lags;
 use memory::Eviction;
 use pressure::Held;
 use requests::enqueue;
@@ -61,7 +63,10 @@ pub struct Connections {
     queues: QueueArena,
     sweep: Sweep,
     tick: u32,
-    now_ms: u64,
+    /// When the turn began, in microseconds.
+    began_us: u64,
+    /// Deliveries of this turn whose bytes the kernel has not had yet.
+    lags: Lags,
     budget: Budget,
     eviction: Eviction,
     /// Heap of all conversations: what is unfinished.
@@ -90,6 +95,8 @@ pub struct Connections {
     metrics_wanted: Vec<SocketId>,
     /// Connections that asked what runs here.
     info_wanted: Vec<SocketId>,
+    /// Connections that asked whether connections are accepted.
+    ready_wanted: Vec<SocketId>,
     slow: Vec<u32>,
     /// Connections whose polls were answered by the fan-out.
     answered: Vec<u32>,
@@ -109,15 +116,18 @@ pub struct Connections {
 impl Connections {
     /// No connections yet.
     pub fn new(settings: WorkerSettings, parts: WorkerParts, now: Instant) -> Self {
+        let started = *parts.clock.get_or_init(|| now);
         let counters = parts.counters[usize::from(parts.mesh.worker().0)].clone();
+        let sweep = Sweep::new(started);
         let mut connections = Self {
             table: Table::new(settings.connections_max),
             hub: Hub::new(settings.hub.clone()),
             // Every connection may have a few segments before the arena has to move.
             queues: QueueArena::with_capacity(4 * settings.connections_max),
-            sweep: Sweep::new(now),
+            began_us: sweep.microseconds(now),
+            sweep,
             tick: 0,
-            now_ms: 0,
+            lags: Lags::default(),
             budget: parts.budget,
             eviction: Eviction::default(),
             unfinished_bytes: 0,
@@ -133,6 +143,7 @@ impl Connections {
             holds_all_publishers: false,
             metrics_wanted: Vec::new(),
             info_wanted: Vec::new(),
+            ready_wanted: Vec::new(),
             slow: Vec::new(),
             answered: Vec::new(),
             due: Vec::new(),
@@ -180,9 +191,9 @@ impl Connections {
     /// The time of this turn.
     pub fn begin_turn(&mut self, now: Instant) {
         self.tick = self.sweep.tick(now);
-        self.now_ms = self.sweep.milliseconds(now);
+        self.began_us = self.sweep.microseconds(now);
         self.account();
-        self.hub.tick(self.now_ms, &mut self.hub_outputs);
+        self.hub.tick(self.began_us, &mut self.hub_outputs);
         self.counters.turns.add(1);
         (self.requests, self.written) = (0, 0);
     }
@@ -190,6 +201,18 @@ impl Connections {
     /// Whether as much was done in this turn as may be before others have theirs.
     pub fn is_turn_full(&self) -> bool {
         self.requests >= REQUESTS_PER_TURN_MAX || self.written >= WRITTEN_BYTES_PER_TURN_MAX
+    }
+
+    /// The turn is over: the kernel has what it sends, unless more waits than one batch takes.
+    pub fn end_turn(&mut self, now: Instant) {
+        let now_us = self.sweep.microseconds(now);
+        self.counters.turn_time.observe(now_us.saturating_sub(self.began_us), 1);
+        self.lags.observe(now_us, self.dirty.is_empty(), &self.counters.delivery_lag);
+    }
+
+    /// Whether the batch has so many deliveries that what it takes to send them is worth knowing: the wait must not sleep.
+    pub fn is_batch_timed(&self) -> bool {
+        !self.lags.is_empty() && self.batch.items().len() >= TIMED_SENDS_MIN
     }
 
     /// A place for a new connection, or `None` if there is none left.
@@ -202,6 +225,7 @@ impl Connections {
             return None;
         };
         self.counters.accepted.add(1);
+        self.counters.transports[self.table.at(id.index).counted as usize].add(1);
         if service != Service::EchoTcp {
             self.set_deadline(id.index, self.settings.transport.handshake_timeout);
         }
@@ -210,6 +234,7 @@ impl Connections {
 
     /// Bytes came.
     pub fn receive(&mut self, id: SocketId, bytes: &mut [u8]) {
+        self.counters.receives.add(1);
         self.counters.received_bytes.add(bytes.len() as u64);
         let tick = self.tick;
         let connection = self.table.at(id.index);
@@ -262,6 +287,7 @@ impl Connections {
 
     /// The socket is closed: its slot is free.
     pub fn remove(&mut self, id: SocketId) {
+        self.counters.transports[self.table.at(id.index).counted as usize].subtract(1);
         self.table.remove(id.index);
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -280,7 +306,7 @@ impl Connections {
             return;
         }
         let bytes_max = self.queue_bytes_max();
-        let Self { hub, table, queues, dirty, prepared, scratch, slow, answered, .. } = self;
+        let Self { hub, table, queues, dirty, prepared, scratch, slow, answered, lags, .. } = self;
         let (turn, settings) = (&mut self.batch.turn, &self.settings.transport);
         let bytes_high = self.settings.send_queue_bytes_high;
         let mut deliveries = 0;
@@ -306,9 +332,9 @@ impl Connections {
                 prepared.resize_with(key + 1, Prepared::default);
             }
             prepared[key].begin(batch.serial);
-            let mut batch = prepared[key].of_client(batch.publications, first, scratch);
+            let mut of_client = prepared[key].of_client(batch.publications, first, scratch);
             let start = turn.len();
-            let Delivered { count, frame } = connection.deliver(&mut batch, turn, settings);
+            let Delivered { count, frame } = connection.deliver(&mut of_client, turn, settings);
             let bytes = turn.len() - start + frame.as_ref().map_or(0, |frame| frame.len() as usize);
             // One frame fits every queue that was empty, whatever its size.
             let queued = connection.queue.bytes();
@@ -319,6 +345,9 @@ impl Connections {
             }
             deliveries += count as u64;
             if bytes > 0 {
+                if !connection.is_blocked {
+                    lags.add(&batch, first);
+                }
                 enqueue(connection, queues, turn, start);
                 if let Some(frame) = frame {
                     queues.push(&mut connection.queue, frame);
@@ -331,6 +360,7 @@ impl Connections {
             Visit::Cost(1 + bytes / DELIVERY_COST_BYTES)
         });
         self.counters.deliveries.add(deliveries);
+        self.counters.sent_messages.add(deliveries);
         self.close_slow();
         self.finish_answers();
     }
@@ -406,12 +436,29 @@ impl Connections {
         self.carry();
     }
 
+    /// Answers those who asked whether connections are accepted.
+    pub fn answer_ready(&mut self) {
+        if self.ready_wanted.is_empty() {
+            return;
+        }
+        let is_ready = self.all_counters.iter().all(|counters| counters.accepting.value() == 1);
+        for id in std::mem::take(&mut self.ready_wanted) {
+            if self.is_open(id) {
+                self.converse(id.index, |connection, context| {
+                    connection.answer_ready(is_ready, context)
+                });
+            }
+        }
+        self.carry();
+    }
+
     /// Whether the next wait must return at once.
     pub fn is_urgent(&self) -> bool {
         !self.dirty.is_empty()
             || !self.unsettled.is_empty()
             || !self.metrics_wanted.is_empty()
             || !self.info_wanted.is_empty()
+            || !self.ready_wanted.is_empty()
             || self.hub.wants_fan_out()
     }
 
@@ -423,14 +470,27 @@ impl Connections {
         counters.memory_bytes.set(self.memory_bytes());
         counters.memory_level.set(self.budget.level() as u64);
         counters.memory_bytes_max.set(self.budget.share_bytes());
-        counters.fan_out_backlog.set(self.hub.backlog().0 as u64);
+        let (waiting, waiting_bytes) = self.hub.backlog();
+        counters.fan_out_backlog.set(waiting as u64);
+        counters.fan_out_bytes.set(waiting_bytes as u64);
+        counters.fan_outs.set(self.hub.fan_out_count() as u64);
+        counters.held_back_bytes.set(self.hub.held_back_bytes() as u64);
+        counters.history_bytes.set(self.hub.history_bytes());
+        counters.history_publications.set(self.hub.history_publications() as u64);
+        let Drops { rate, lag, memory } = self.hub.drops();
+        for (index, count) in [rate, lag, memory].into_iter().enumerate() {
+            counters.dropped[index].set(count);
+        }
+        counters.unfinished_bytes.set(self.unfinished_bytes as u64);
+        counters.held_bytes.set(self.held_bytes as u64);
+        counters.mesh_bytes.set(self.mesh.load() as u64);
         counters.channels.set(self.hub.channel_count() as u64);
         counters.subscriptions.set(self.hub.subscription_count() as u64);
     }
 
-    /// Counts a pause of accepting.
-    pub fn count_accept_pause(&self) {
-        self.counters.accept_pauses.add(1);
+    /// What this worker counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn set_deadline(&mut self, index: u32, after: Duration) {
@@ -455,6 +515,9 @@ fn mark(connection: &mut Connection, index: u32, dirty: &mut VecDeque<u32>) {
         dirty.push_back(index);
     }
 }
+
+/// Fewer sends are soon done, and a turn more would cost more than it tells.
+const TIMED_SENDS_MIN: usize = 64;
 
 /// A session is named like the socket that opened it.
 fn socket_id(session: SessionId) -> SocketId {

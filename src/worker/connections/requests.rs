@@ -5,7 +5,7 @@ use crate::config::limits::TURN_SEGMENT_BYTES_MAX;
 use crate::connection::{Connection, Stage};
 use crate::hub::{self, HubMessage};
 use crate::message::{ClientName, Control, Refusal, Reply, Request, SessionId, Ticket};
-use crate::transport::{Context, Flow, Output};
+use crate::transport::{Context, Flow, MessageCount, Output};
 
 use super::{Connections, mark, socket_id};
 use crate::worker::budget::Level;
@@ -28,11 +28,21 @@ impl Connections {
             client: ClientName { worker: self.settings.hub.worker, session },
             congested: self.mesh.is_congested(),
             overloaded: self.budget.level() >= Level::Critical,
+            messages: MessageCount::default(),
         };
         let before = connection.held_bytes();
         let flow = step(connection, &mut context);
+        let MessageCount { received, sent } = context.messages;
         let held = connection.held_bytes();
         self.unfinished_bytes = self.unfinished_bytes + held - before;
+        self.counters.received_messages.add(received.into());
+        self.counters.sent_messages.add(sent.into());
+        let transport = connection.transport();
+        if transport != connection.counted {
+            let before = std::mem::replace(&mut connection.counted, transport);
+            self.counters.transports[before as usize].subtract(1);
+            self.counters.transports[transport as usize].add(1);
+        }
         let written = self.batch.turn.len() - start;
         if written > 0 {
             self.written += written;
@@ -72,6 +82,10 @@ impl Connections {
                 Output::Leave => self.leave(session),
                 Output::Metrics => self.metrics_wanted.push(socket_id(session)),
                 Output::Info => self.info_wanted.push(socket_id(session)),
+                Output::Ready => self.ready_wanted.push(socket_id(session)),
+                Output::HandshakeFailed(cause) => {
+                    self.counters.handshakes_failed.labelled(cause).add(1);
+                }
             }
         }
         self.outputs = outputs;
@@ -126,6 +140,7 @@ impl Connections {
                 }
                 hub::Output::Deliver { session, publications } => {
                     self.counters.deliveries.add(publications.len() as u64);
+                    self.counters.sent_messages.add(publications.len() as u64);
                     self.converse(session.index, |connection, context| {
                         connection.deliver_alone(&publications, context)
                     });

@@ -1,0 +1,45 @@
+//! What can be measured of a hub.
+
+use super::{Drops, Hub};
+
+impl Hub {
+    /// Publications and payload bytes that wait for their fan-out.
+    pub fn backlog(&self) -> (usize, usize) {
+        self.fan_outs.backlog()
+    }
+
+    /// Channels whose fan-out is in progress.
+    pub fn fan_out_count(&self) -> usize {
+        self.fan_outs.len()
+    }
+
+    /// Publications dropped by what channels' options say.
+    pub fn drops(&self) -> Drops {
+        self.drops
+    }
+
+    /// Channels with local subscribers.
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Subscriptions of local sessions.
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Payload bytes that channels hold back: for their moment, and for laggards.
+    pub fn held_back_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    /// Bytes that the channels whose home is here keep as their history.
+    pub fn history_bytes(&self) -> u64 {
+        self.homes.history_bytes()
+    }
+
+    /// Publications that they keep.
+    pub fn history_publications(&self) -> usize {
+        self.homes.history_publications()
+    }
+}

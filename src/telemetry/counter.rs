@@ -1,0 +1,78 @@
+//! Numbers with one writer each: alone, or several under one name, told apart by a label.
+
+use std::fmt::Write;
+use std::ops::Index;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds. Only the owning worker may call this.
+    pub fn add(&self, count: u64) {
+        // One writer: no other thread can store between the load and the store.
+        self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    /// Takes from a gauge what was added to it. Only the owning worker may call this.
+    pub fn subtract(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed) - count, Ordering::Relaxed);
+    }
+
+    /// Sets a gauge. Only the owning worker may call this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value as of some recent moment.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn render(&self, name: &str, worker: usize, out: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{name}{{worker=\"{worker}\"}} {}", self.value());
+    }
+}
+
+/// Numbers of one name, in the order of their labels' values.
+#[derive(Debug)]
+pub struct Family {
+    key: &'static str,
+    labels: &'static [&'static str],
+    counters: Box<[Counter]>,
+}
+
+impl Family {
+    pub(super) fn new(key: &'static str, labels: &'static [&'static str]) -> Self {
+        Self { key, labels, counters: labels.iter().map(|_| Counter::default()).collect() }
+    }
+
+    /// The number with this label, or the last one of the family if there is none. Searches: for what is rare.
+    pub fn labelled(&self, label: &str) -> &Counter {
+        let index = self.labels.iter().position(|known| *known == label);
+        &self.counters[index.unwrap_or(self.labels.len() - 1)]
+    }
+
+    /// All of them together.
+    pub fn sum(&self) -> u64 {
+        self.counters.iter().map(Counter::value).sum()
+    }
+
+    pub(super) fn render(&self, name: &str, worker: usize, out: &mut String) {
+        for (label, counter) in self.labels.iter().zip(&self.counters) {
+            let (key, value) = (self.key, counter.value());
+            let _ = writeln!(out, "{name}{{worker=\"{worker}\",{key}=\"{label}\"}} {value}");
+        }
+    }
+}
+
+/// By the label's place in the list.
+impl Index<usize> for Family {
+    type Output = Counter;
+
+    fn index(&self, index: usize) -> &Counter {
+        &self.counters[index]
+    }
+}

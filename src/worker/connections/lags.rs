@@ -1,0 +1,101 @@
+//! How long publications take from their acceptance to the kernel.
+//!
+//! No delivery reads the clock: those of one turn leave together, so they are counted by batch of publications as they
+//! are queued, and observed all at once when the time after the sends is known.
+
+use crate::config::limits::{DELIVERY_COST_PER_TURN_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
+use crate::hub::FanOutBatch;
+use crate::telemetry::Histogram;
+
+/// Deliveries that wait for the time at which the kernel had their bytes.
+#[derive(Debug, Default)]
+pub(super) struct Lags {
+    runs: Vec<Run>,
+    /// When the publications of all runs were accepted.
+    accepted_us: Vec<u32>,
+}
+
+/// Deliveries of the same publications.
+#[derive(Debug)]
+struct Run {
+    /// Serial of the batch, and the first publication of it.
+    of: (u32, usize),
+    publications: u32,
+    deliveries: u32,
+}
+
+/// What a few turns may queue. Past it, what has waited longest to leave is not waited for any more.
+const TIMES_MAX: usize = 4 * DELIVERY_COST_PER_TURN_MAX * PUBLICATIONS_PER_FAN_OUT_MAX;
+
+impl Lags {
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// A batch was queued for a subscriber, from its publication `first` on.
+    pub(super) fn add(&mut self, batch: &FanOutBatch<'_>, first: usize) {
+        let of = (batch.serial, first);
+        match self.runs.last_mut() {
+            Some(run) if run.of == of => run.deliveries += 1,
+            _ => {
+                let publications = &batch.publications[first..];
+                self.accepted_us.extend(publications.iter().map(|item| item.accepted_us));
+                let publications = u32::try_from(publications.len()).expect("a batch is bounded");
+                self.runs.push(Run { of, publications, deliveries: 1 });
+            }
+        }
+    }
+
+    /// The turn's sends are done at `now_us`; `is_all` if nothing that was queued is left to send.
+    pub(super) fn observe(&mut self, now_us: u64, is_all: bool, histogram: &Histogram) {
+        if self.runs.is_empty() || !(is_all || self.accepted_us.len() > TIMES_MAX) {
+            return;
+        }
+        let mut times = self.accepted_us.drain(..);
+        for run in self.runs.drain(..) {
+            for accepted_us in times.by_ref().take(run.publications as usize) {
+                // Its home's turn may have begun after this one; and 32 bits come round.
+                let lag = (now_us as u32).wrapping_sub(accepted_us) as i32;
+                histogram.observe(u64::from(lag.max(0).unsigned_abs()), u64::from(run.deliveries));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::message::{ChannelName, Epoch, Payload, PayloadKind, Position, Publication};
+
+    fn publications(times: &[u32]) -> Vec<Arc<Publication>> {
+        let one = |accepted_us: &u32| {
+            Arc::new(Publication {
+                channel: ChannelName::new("a").unwrap(),
+                position: Position { epoch: Epoch(1), offset: 1 },
+                payload: Payload::new(PayloadKind::Text, "x"),
+                accepted_us: *accepted_us,
+            })
+        };
+        times.iter().map(one).collect()
+    }
+
+    #[test]
+    fn every_delivery_is_observed_once_also_where_the_clock_comes_round() {
+        let publications = publications(&[u32::MAX - 9, 20, 5000]);
+        let batch = FanOutBatch { key: 0, serial: 1, publications: &publications };
+        let (mut lags, histogram) = (Lags::default(), Histogram::default());
+        lags.add(&batch, 0);
+        lags.add(&batch, 0);
+        lags.add(&batch, 2);
+        lags.observe((1 << 32) + 30, false, &histogram);
+        assert_eq!(histogram.count(), 0, "the rest of the queues has not left yet");
+        lags.observe((1 << 32) + 30, true, &histogram);
+        lags.observe((1 << 32) + 60, true, &histogram);
+        assert_eq!(histogram.count(), 7);
+        // Twice 40 and 10, and three times what is from a turn that began later.
+        assert_eq!(histogram.sum_us(), 100);
+    }
+}
