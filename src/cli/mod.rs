@@ -5,9 +5,13 @@
 //! **Must not know.** Anything but the library's public face.
 
 mod check;
+mod client;
 mod doctor;
+mod publish;
 mod serve;
 mod settings;
+mod subscribe;
+mod top;
 
 use std::process::ExitCode;
 
@@ -39,6 +43,15 @@ enum Command {
     /// Say how many connections this host holds, what stops it, and how to raise that
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
+    /// Hand a payload to the subscribers of a channel of a running server
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(publish::Arguments),
+    /// Print what is published to channels of a running server
+    #[command(after_help = subscribe::EXAMPLES)]
+    Subscribe(subscribe::Arguments),
+    /// Watch what a running server does
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Arguments),
 }
 
 /// Why a command did not do what it was asked for.
@@ -62,6 +75,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         None => serve::run(arguments.serve)?,
         Some(Command::Serve(serve)) => serve::run(*serve)?,
         Some(Command::Check(check)) => check::run(check)?,
+        Some(Command::Publish(publish)) => publish::run(publish)?,
+        Some(Command::Subscribe(subscribe)) => subscribe::run(subscribe)?,
+        Some(Command::Top(top)) => top::run(&top)?,
         Some(Command::Doctor(doctor)) => {
             let is_fine = doctor::run(&doctor)?;
             return Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -1,16 +1,20 @@
+//! What clients see of a running server, over real sockets, on both drivers.
 //!
 //! | module | about |
 //! |---|---|
 //! | `http` | requests, answers, each refusal; the pages |
+//! | `clients` | the commands publish, subscribe and top |
 //! | `api` | the server API: each method, each error, the key |
 //! | `websocket` | plain WebSockets: chat, frames in every shape, each fault |
 //! | `tcp` | the command protocol, one JSON object a line |
 //! | `commands` | the command protocol over WebSocket; history, presence and recovery with it |
 //! | `sse` | event streams: resuming, several channels, slow readers, every way to end |
 //! | `poll` | long polls: what is missed, what is left behind, cookies, many at once |
+//! | `echo` | the echo services, and many clients at once |
 //! | `limits` | deadlines, slow consumers, too many of something |
 //! | `memory` | the memory budget: closing, refusing, holding back |
 //! | `metrics` | what is counted, the pages that tell it, readiness; the dashboard |
+//! | `hostile` | clients that do what they must not, in random orders |
 //! | `fan_out` | nothing lost, nothing twice, nothing out of order |
 //! | `pressure` | what a bystander notices when others do much at once, and what that costs |
 //! | `host` | what the doctor says of the host; what a service manager is told |
@@ -20,6 +24,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod clients;
 mod commands;
 mod echo;
 mod fan_out;

@@ -1,0 +1,158 @@
+//! One request, one answer.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Arrival, Server, Trouble, Wire};
+
+/// A request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub method: &'a str,
+    pub target: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: &'a [u8],
+}
+
+/// An answer's status and size; its body follows on the wire.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    pub status: u16,
+    /// `None`: the body ends with the connection.
+    pub body_bytes: Option<usize>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+impl<'a> Request<'a> {
+    pub fn get(target: &'a str) -> Self {
+        Self { method: "GET", target, headers: &[], body: b"" }
+    }
+
+    /// Connects, asks, and reads the answer to its end.
+    pub fn exchange(&self, server: &Server, patience: Duration) -> Result<Answer, Trouble> {
+        let mut wire = Wire::connect(server, patience)?;
+        self.send(&mut wire, "close")?;
+        let head = Head::read(&mut wire)?;
+        Ok(Answer { status: head.status, body: head.read_body(&mut wire)? })
+    }
+
+    /// Sends it; `connection` is what becomes of the connection behind the answer.
+    pub fn send(&self, wire: &mut Wire, connection: &str) -> Result<(), Trouble> {
+        let Request { method, target, headers, body } = self;
+        let mut bytes = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: {connection}\r\n",
+            wire.server()
+        );
+        for (name, value) in *headers {
+            // What would end the line comes from the command line or the server: it is left out.
+            let value: String = value.chars().filter(|c| !c.is_control()).collect();
+            // Writing to a String cannot fail.
+            let _ = write!(bytes, "{name}: {value}\r\n");
+        }
+        if *method == "POST" {
+            let _ = write!(bytes, "Content-Length: {}\r\n", body.len());
+        }
+        bytes.push_str("\r\n");
+        wire.send(&[bytes.as_bytes(), body].concat())
+    }
+}
+
+impl Head {
+    /// Reads an answer's head off the wire.
+    pub fn read(wire: &mut Wire) -> Result<Self, Trouble> {
+        loop {
+            let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+            let mut response = httparse::Response::new(&mut headers);
+            let parsed = response.parse(&wire.received);
+            let (Some(status), Ok(httparse::Status::Complete(head_bytes))) =
+                (response.code, &parsed)
+            else {
+                if parsed.is_err() || wire.received.len() > HEAD_BYTES_MAX {
+                    return Err(no_http(wire));
+                }
+                wire.receive_more()?;
+                continue;
+            };
+            let named = |name: &str| {
+                let header = response.headers.iter().find(|it| it.name.eq_ignore_ascii_case(name));
+                header.and_then(|header| std::str::from_utf8(header.value).ok())
+            };
+            if named("transfer-encoding").is_some() {
+                return Err(no_http(wire));
+            }
+            let body_bytes = named("content-length").map(str::parse::<usize>).transpose();
+            let Ok(body_bytes) = body_bytes else { return Err(no_http(wire)) };
+            let head = Self { status, body_bytes };
+            wire.received.drain(..*head_bytes);
+            return Ok(head);
+        }
+    }
+
+    /// Reads the body.
+    pub fn read_body(self, wire: &mut Wire) -> Result<Vec<u8>, Trouble> {
+        match self.body_bytes {
+            Some(count) => {
+                while wire.received.len() < count {
+                    wire.receive_more()?;
+                }
+                Ok(wire.received.drain(..count).collect())
+            }
+            None => {
+                while wire.receive()? == Arrival::Bytes {}
+                Ok(std::mem::take(&mut wire.received))
+            }
+        }
+    }
+}
+
+fn no_http(wire: &Wire) -> Trouble {
+    Trouble::Refused(format!("{} does not answer as an HTTP server of fantail does", wire.server()))
+}
+
+/// What an answer that is none says: its error's message, or its status.
+pub fn error_of(server: &Server, status: u16, body: &[u8]) -> Trouble {
+    let error = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let message = match error["error"]["message"].as_str() {
+        Some(message) => format!("{server} answers {status}: {message}"),
+        None => format!("{server} answers {status}"),
+    };
+    // The server has to recover, not the client.
+    if status >= 500 { Trouble::Lost(message) } else { Trouble::Refused(message) }
+}
+
+/// A text as it may stand in a query.
+pub fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+const HEADERS_MAX: usize = 64;
+
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_takes_every_text() {
+        assert_eq!(encoded("a:b-1.2_~"), "a:b-1.2_~");
+        assert_eq!(encoded("a b&é/%"), "a%20b%26%C3%A9%2F%25");
+    }
+}

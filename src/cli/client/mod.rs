@@ -1,0 +1,197 @@
+//! What the commands that talk to a server share: addresses, a blocking connection, HTTP and WebSocket over it.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::str::FromStr;
+use std::time::Duration;
+
+use fantail::config::limits::MESSAGE_BYTES_CEILING;
+
+mod http;
+mod websocket;
+
+pub use http::{Head, Request, encoded, error_of};
+pub use websocket::{Frame, WebSocket};
+
+/// A server's address: `http://HOST[:PORT]`, or `tcp://HOST[:PORT]` for raw TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub scheme: Scheme,
+    host: String,
+    port: u16,
+}
+
+/// What is spoken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Tcp,
+}
+
+/// Why something with a server did not work: one line.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The connection, or the server; another attempt may work.
+    Lost(String),
+    /// The server refuses, or is not what it should be.
+    Refused(String),
+}
+
+impl Trouble {
+    pub fn into_message(self) -> String {
+        match self {
+            Trouble::Lost(message) | Trouble::Refused(message) => message,
+        }
+    }
+}
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || format!("{text:?} is no address like http://127.0.0.1:8000");
+        let (scheme, rest) = text.split_once("://").ok_or_else(fault)?;
+        let (scheme, default_port) = match scheme {
+            "http" => (Scheme::Http, 80),
+            "tcp" => (Scheme::Tcp, 8001),
+            "https" | "wss" => return Err("there is no TLS here: use http://".to_owned()),
+            _ => return Err(fault()),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        // An IPv6 address has colons of its own, and brackets for that.
+        let port_at = rest.rfind(':').filter(|at| !rest[*at..].contains(']'));
+        let (host, port) = match port_at {
+            Some(at) => (&rest[..at], rest[at + 1..].parse().map_err(|_| fault())?),
+            None => (rest, default_port),
+        };
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+        if host.is_empty() || !host.bytes().all(is_host) {
+            return Err(fault());
+        }
+        Ok(Self { scheme, host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A blocking connection, and what came over it that was not looked at yet.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+    server: Server,
+    pub received: Vec<u8>,
+}
+
+/// What came of waiting for bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    Bytes,
+    End,
+    /// Nothing came in time.
+    Silence,
+}
+
+impl Wire {
+    /// Connects; `patience` is how long the server may be silent.
+    pub fn connect(server: &Server, patience: Duration) -> Result<Self, Trouble> {
+        let lost = |error: io::Error| Trouble::Lost(format!("cannot reach {server}: {error}"));
+        let host = server.host.trim_start_matches('[').trim_end_matches(']');
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in (host, server.port).to_socket_addrs().map_err(lost)? {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                Ok(stream) => {
+                    stream.set_nodelay(true).map_err(lost)?;
+                    stream.set_read_timeout(Some(patience)).map_err(lost)?;
+                    stream.set_write_timeout(Some(patience)).map_err(lost)?;
+                    return Ok(Self { stream, server: server.clone(), received: Vec::new() });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(lost(last))
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        self.stream.write_all(bytes).map_err(|error| self.lost(&error))
+    }
+
+    /// Waits for something more in `received`.
+    pub fn receive(&mut self) -> Result<Arrival, Trouble> {
+        if self.received.len() > RECEIVED_BYTES_MAX {
+            return Err(Trouble::Refused(format!("{} sends more than a message has", self.server)));
+        }
+        let start = self.received.len();
+        self.received.resize(start + RECEIVE_BYTES, 0);
+        let received = loop {
+            match self.stream.read(&mut self.received[start..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => break received,
+            }
+        };
+        self.received.truncate(start + received.as_ref().map_or(0, |count| *count));
+        match received {
+            Ok(0) => Ok(Arrival::End),
+            Ok(_) => Ok(Arrival::Bytes),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+            {
+                Ok(Arrival::Silence)
+            }
+            Err(error) => Err(self.lost(&error)),
+        }
+    }
+
+    /// Waits for something more, which must come.
+    pub fn receive_more(&mut self) -> Result<(), Trouble> {
+        match self.receive()? {
+            Arrival::Bytes => Ok(()),
+            Arrival::End => Err(self.ended()),
+            Arrival::Silence => Err(Trouble::Lost(format!("{} does not answer", self.server))),
+        }
+    }
+
+    /// The server closed where it should not have.
+    pub fn ended(&self) -> Trouble {
+        Trouble::Lost(format!("{} closed the connection", self.server))
+    }
+
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    fn lost(&self, error: &io::Error) -> Trouble {
+        Trouble::Lost(format!("the connection to {} is lost: {error}", self.server))
+    }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// A message in JSON, where a byte may take six, and what surrounds it.
+const RECEIVED_BYTES_MAX: usize = 6 * MESSAGE_BYTES_CEILING as usize + RECEIVE_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_scheme_a_host_and_perhaps_a_port() {
+        let parsed = |text: &str| text.parse::<Server>().map(|server| server.to_string());
+        assert_eq!(parsed("http://127.0.0.1:8000").as_deref(), Ok("127.0.0.1:8000"));
+        assert_eq!(parsed("http://example.com/").as_deref(), Ok("example.com:80"));
+        assert_eq!(parsed("tcp://[::1]").as_deref(), Ok("[::1]:8001"));
+        assert_eq!(parsed("http://[::1]:9").as_deref(), Ok("[::1]:9"));
+        for bad in
+            ["127.0.0.1:8000", "http://", "http://a b", "http://a:x", "ftp://a", "http://a/b"]
+        {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
+        assert!(parsed("https://a").unwrap_err().contains("TLS"));
+    }
+}

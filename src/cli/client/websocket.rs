@@ -1,0 +1,146 @@
+//! The client's end of a WebSocket.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use fantail::config::limits::MESSAGE_BYTES_CEILING;
+use fantail::protocol::websocket::{
+    Limits, Message, MessageDecoder, OpCode, Role, handshake, write_masked_frame,
+};
+
+use super::{Arrival, Head, Server, Trouble, Wire, error_of};
+
+/// A WebSocket after its handshake.
+#[derive(Debug)]
+pub struct WebSocket {
+    wire: Wire,
+    decoder: MessageDecoder,
+    frames: VecDeque<Frame>,
+    /// A ping was sent and nothing has come since.
+    awaits_pong: bool,
+}
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Frame {
+    Text(Vec<u8>),
+    Binary(Vec<u8>),
+    Close { code: Option<u16>, reason: String },
+}
+
+const LIMITS: Limits = Limits {
+    role: Role::Client,
+    message_bytes_max: {
+        // A push is a payload in JSON, where a byte may take six.
+        assert!(6 * MESSAGE_BYTES_CEILING + 65_536 <= u32::MAX as u64, "a length in 32 bits");
+        (6 * MESSAGE_BYTES_CEILING + 65_536) as u32
+    },
+};
+
+impl WebSocket {
+    /// Upgrades a connection.
+    pub fn open(mut wire: Wire, target: &str) -> Result<Self, Trouble> {
+        let key = random();
+        let mut request = Vec::new();
+        handshake::write_client_request(&mut request, &wire.server().to_string(), target, &key);
+        wire.send(&request)?;
+        loop {
+            match handshake::check_server_response(&wire.received, &key) {
+                Ok(Some(head_bytes)) => drop(wire.received.drain(..head_bytes)),
+                Ok(None) => {
+                    wire.receive_more()?;
+                    continue;
+                }
+                Err(_) => {
+                    let head = Head::read(&mut wire)?;
+                    let body = head.read_body(&mut wire)?;
+                    return Err(error_of(wire.server(), head.status, &body));
+                }
+            }
+            let decoder = MessageDecoder::default();
+            let mut socket = Self { wire, decoder, frames: VecDeque::new(), awaits_pong: false };
+            socket.decode()?;
+            return Ok(socket);
+        }
+    }
+
+    pub fn server(&self) -> &Server {
+        self.wire.server()
+    }
+
+    pub fn send_text(&mut self, text: &str) -> Result<(), Trouble> {
+        self.send(OpCode::Text, text.as_bytes())
+    }
+
+    /// The next message. Whoever says nothing for long is asked whether it is there.
+    pub fn next(&mut self) -> Result<Frame, Trouble> {
+        loop {
+            if let Some(frame) = self.frames.pop_front() {
+                return Ok(frame);
+            }
+            match self.wire.receive()? {
+                Arrival::Bytes => self.awaits_pong = false,
+                Arrival::End => return Err(self.wire.ended()),
+                Arrival::Silence if self.awaits_pong => {
+                    return Err(Trouble::Lost(format!("{} is silent", self.wire.server())));
+                }
+                Arrival::Silence => {
+                    self.awaits_pong = true;
+                    self.send(OpCode::Ping, b"")?;
+                }
+            }
+            self.decode()?;
+        }
+    }
+
+    fn send(&mut self, opcode: OpCode, payload: &[u8]) -> Result<(), Trouble> {
+        let mut frame = Vec::new();
+        let [a, b, c, d, ..] = random();
+        write_masked_frame(&mut frame, opcode, payload, [a, b, c, d]);
+        self.wire.send(&frame)
+    }
+
+    /// Takes what was received; answers pings.
+    fn decode(&mut self) -> Result<(), Trouble> {
+        let mut bytes = std::mem::take(&mut self.wire.received);
+        let mut left = bytes.as_mut_slice();
+        let mut pongs: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let message = self.decoder.next(&mut left, &LIMITS).map_err(|fault| {
+                let server = self.wire.server();
+                Trouble::Refused(format!("{server} sends a wrong frame: {}", fault.reason()))
+            })?;
+            match message {
+                None => break,
+                Some(Message::Text(text)) => self.frames.push_back(Frame::Text(text.to_vec())),
+                Some(Message::Binary(payload)) => {
+                    self.frames.push_back(Frame::Binary(payload.to_vec()));
+                }
+                Some(Message::Ping(payload)) => pongs.push(payload.to_vec()),
+                Some(Message::Pong(_)) => {}
+                Some(Message::Close { code, reason }) => {
+                    let reason = reason.to_owned();
+                    self.frames.push_back(Frame::Close { code, reason });
+                    break;
+                }
+            }
+        }
+        for payload in pongs {
+            self.send(OpCode::Pong, &payload)?;
+        }
+        Ok(())
+    }
+}
+
+/// RFC 6455 10.3: what a proxy on the way cannot foresee. The hasher's keys come from the system.
+fn random() -> [u8; 16] {
+    let half = || {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u8(0);
+        hasher.finish()
+    };
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&half().to_ne_bytes());
+    bytes[8..].copy_from_slice(&half().to_ne_bytes());
+    bytes
+}

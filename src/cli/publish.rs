@@ -1,0 +1,83 @@
+//! `fantail publish`: hands one payload to a running server.
+
+use std::env;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use clap::Args;
+
+use fantail::config::limits::MESSAGE_BYTES_CEILING;
+
+use super::client::{Request, Scheme, Server, encoded, error_of};
+
+/// What to publish, and where.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// The channel
+    channel: String,
+    /// The payload; `-`, or nothing, reads it from the standard input
+    data: Option<String>,
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
+    server: Server,
+    /// The type of event that it is
+    #[arg(long, value_name = "NAME")]
+    event: Option<String>,
+    /// The server's key, if it wants one [default: $FANTAIL_API_KEY]
+    #[arg(long, value_name = "SECRET")]
+    api_key: Option<String>,
+}
+
+/// What stands below the help of the command.
+pub const EXAMPLES: &str = "\
+It prints the publication's place in its channel once the server has accepted it.
+
+Examples:
+  fantail publish chat hello
+  fantail publish prices '{\"EUR\":1.08}' --event price
+  tar c . | fantail publish backups -                   bytes that are no text are published as binary";
+
+/// Runs the command.
+#[expect(clippy::print_stdout, reason = "the server's answer is the result")]
+pub fn run(arguments: Arguments) -> Result<(), String> {
+    let Arguments { channel, data, server, event, api_key } = arguments;
+    if server.scheme != Scheme::Http {
+        return Err("publications go to an http:// address".to_owned());
+    }
+    let payload = match data {
+        Some(text) if text != "-" => text.into_bytes(),
+        _ => read_input()?,
+    };
+    let mut target = format!("/publish?channel={}", encoded(&channel));
+    if let Some(event) = event {
+        target.push_str("&event=");
+        target.push_str(&encoded(&event));
+    }
+    let api_key = api_key.or_else(|| env::var("FANTAIL_API_KEY").ok());
+    let kind = match std::str::from_utf8(&payload) {
+        Ok(_) => "text/plain; charset=utf-8",
+        Err(_) => "application/octet-stream",
+    };
+    let mut headers = vec![("Content-Type", kind)];
+    headers.extend(api_key.as_deref().map(|key| ("X-API-Key", key)));
+    let request = Request { method: "POST", target: &target, headers: &headers, body: &payload };
+    let answer = request.exchange(&server, PATIENCE).map_err(|trouble| trouble.into_message())?;
+    if answer.status != 200 {
+        return Err(error_of(&server, answer.status, &answer.body).into_message());
+    }
+    println!("{}", String::from_utf8_lossy(&answer.body).trim_end());
+    Ok(())
+}
+
+fn read_input() -> Result<Vec<u8>, String> {
+    let mut payload = Vec::new();
+    let read = io::stdin().take(MESSAGE_BYTES_CEILING + 1).read_to_end(&mut payload);
+    read.map_err(|error| format!("the standard input cannot be read: {error}"))?;
+    if payload.len() as u64 > MESSAGE_BYTES_CEILING {
+        return Err(format!("a payload has at most {MESSAGE_BYTES_CEILING} bytes"));
+    }
+    Ok(payload)
+}
+
+/// For the server's answer.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,207 @@
+//! The command protocol, over WebSocket or raw TCP: every publication has a place, so nothing is missed or repeated.
+
+use serde_json::{Value, json};
+
+use super::{Done, Printer, SILENCE_MAX, Trouble, note, note_missed};
+use crate::cli::client::{Arrival, Frame, Scheme, Server, WebSocket, Wire};
+
+/// Where it stands in each channel.
+pub struct Listener<'a> {
+    server: &'a Server,
+    channels: Vec<Channel<'a>>,
+}
+
+struct Channel<'a> {
+    name: &'a str,
+    /// The epoch and the offset of the last publication seen, where the server will know them again.
+    position: Option<(String, u64)>,
+}
+
+/// A connection that carries one JSON object at a time.
+enum Link {
+    WebSocket(WebSocket),
+    Tcp {
+        wire: Wire,
+        /// Bytes without a line's end that were looked at.
+        searched: usize,
+        awaits_pong: bool,
+    },
+}
+
+/// Of the subscription to the first channel; the others follow.
+const FIRST_ID: usize = 2;
+
+/// Of a ping that asks whether the server is there.
+const PING_ID: u32 = 1_000_000;
+
+impl<'a> Listener<'a> {
+    pub fn new(server: &'a Server, channels: &'a [String]) -> Self {
+        let channels = channels.iter().map(|name| Channel { name, position: None }).collect();
+        Self { server, channels }
+    }
+
+    pub fn listen(&mut self, printer: &mut Printer) -> Result<Done, Trouble> {
+        let mut link = Link::open(self.server)?;
+        link.send(&json!({"id": 1, "connect": {"name": "fantail subscribe"}}))?;
+        for (index, channel) in self.channels.iter().enumerate() {
+            let mut subscribe = json!({"channel": channel.name});
+            if let Some((epoch, offset)) = &channel.position {
+                subscribe["recover"] = true.into();
+                subscribe["epoch"] = epoch.as_str().into();
+                subscribe["offset"] = (*offset).into();
+            }
+            link.send(&json!({"id": FIRST_ID + index, "subscribe": subscribe}))?;
+        }
+        let mut waiting = self.channels.len();
+        loop {
+            let object = link.next()?;
+            let id = object["id"].as_u64().and_then(|id| usize::try_from(id).ok()).unwrap_or(0);
+            let mut done = None;
+            if let Some(message) = object["error"]["message"].as_str() {
+                return Err(self.refused(id, message));
+            } else if object.as_object().is_some_and(|fields| fields.is_empty()) {
+                // A ping, and its pong.
+                link.send(&object)?;
+            } else if let Some(push) = object.get("push") {
+                done = self.take_push(push, printer)?;
+            } else if object["subscribe"].is_object() {
+                done = self.take_subscribed(id, &object["subscribe"], printer);
+                waiting -= 1;
+                if waiting == 0 {
+                    printer.welcome();
+                }
+            }
+            if let Some(done) = done {
+                return Ok(done);
+            }
+        }
+    }
+
+    fn refused(&self, id: usize, message: &str) -> Trouble {
+        let channel = id.checked_sub(FIRST_ID).and_then(|index| self.channels.get(index));
+        let what = channel.map_or("the connection", |channel| channel.name);
+        Trouble::Refused(format!("{} refuses {what}: {message}", self.server))
+    }
+
+    fn take_subscribed(
+        &mut self,
+        id: usize,
+        result: &Value,
+        printer: &mut Printer,
+    ) -> Option<Done> {
+        let channel = id.checked_sub(FIRST_ID).and_then(|index| self.channels.get_mut(index))?;
+        if result["recovered"] == false {
+            note_missed(channel.name);
+        }
+        let is_recoverable = result["recoverable"] == true;
+        let epoch = result["epoch"].as_str().filter(|_| is_recoverable);
+        channel.position =
+            epoch.map(|epoch| (epoch.to_owned(), result["offset"].as_u64().unwrap_or(0)));
+        let missed = result["publications"].as_array().map_or(&[][..], Vec::as_slice);
+        missed.iter().find_map(|publication| channel.take(publication, printer))
+    }
+
+    fn take_push(&mut self, push: &Value, printer: &mut Printer) -> Result<Option<Done>, Trouble> {
+        let name = push["channel"].as_str().unwrap_or_default();
+        if let Some(code) = push["disconnect"]["code"].as_u64() {
+            let reason = push["disconnect"]["reason"].as_str().unwrap_or_default();
+            return Err(closed(self.server, code, reason));
+        }
+        let Some(channel) = self.channels.iter_mut().find(|channel| channel.name == name) else {
+            return Ok(None);
+        };
+        if push["unsubscribe"].is_object() {
+            return Err(Trouble::Refused(format!(
+                "{} ends the subscription to {name}",
+                self.server
+            )));
+        }
+        if let Some(dropped) = push["gap"]["dropped"].as_u64() {
+            note(&format!("{dropped} publications of {name} were dropped"));
+        }
+        Ok(push.get("pub").and_then(|publication| channel.take(publication, printer)))
+    }
+}
+
+impl Channel<'_> {
+    fn take(&mut self, publication: &Value, printer: &mut Printer) -> Option<Done> {
+        if let (Some((_, offset)), Some(new)) = (&mut self.position, publication["offset"].as_u64())
+        {
+            *offset = new;
+        }
+        printer.print_json(&publication["data"])
+    }
+}
+
+impl Link {
+    fn open(server: &Server) -> Result<Self, Trouble> {
+        let wire = Wire::connect(server, SILENCE_MAX)?;
+        match server.scheme {
+            Scheme::Http => WebSocket::open(wire, "/connection/websocket").map(Link::WebSocket),
+            Scheme::Tcp => Ok(Link::Tcp { wire, searched: 0, awaits_pong: false }),
+        }
+    }
+
+    fn send(&mut self, object: &Value) -> Result<(), Trouble> {
+        match self {
+            Link::WebSocket(socket) => socket.send_text(&object.to_string()),
+            Link::Tcp { wire, .. } => wire.send(format!("{object}\n").as_bytes()),
+        }
+    }
+
+    /// The next object.
+    fn next(&mut self) -> Result<Value, Trouble> {
+        let (text, server) = match self {
+            Link::WebSocket(socket) => match socket.next()? {
+                Frame::Text(text) | Frame::Binary(text) => (text, socket.server()),
+                Frame::Close { code, reason } => {
+                    return Err(closed(socket.server(), code.unwrap_or(0).into(), &reason));
+                }
+            },
+            Link::Tcp { wire, searched, awaits_pong } => {
+                (next_line(wire, searched, awaits_pong)?, wire.server())
+            }
+        };
+        let no_object =
+            || Trouble::Refused(format!("{server} does not speak the command protocol"));
+        let object: Value = serde_json::from_slice(&text).map_err(|_| no_object())?;
+        if object.is_object() { Ok(object) } else { Err(no_object()) }
+    }
+}
+
+/// A line without its end. Whoever says nothing for long is asked whether it is there.
+fn next_line(
+    wire: &mut Wire,
+    searched: &mut usize,
+    awaits_pong: &mut bool,
+) -> Result<Vec<u8>, Trouble> {
+    loop {
+        if let Some(at) = wire.received[*searched..].iter().position(|byte| *byte == b'\n') {
+            let mut line: Vec<u8> = wire.received.drain(..=*searched + at).collect();
+            line.pop();
+            *searched = 0;
+            return Ok(line);
+        }
+        *searched = wire.received.len();
+        match wire.receive()? {
+            Arrival::Bytes => *awaits_pong = false,
+            Arrival::End => return Err(wire.ended()),
+            Arrival::Silence if *awaits_pong => {
+                return Err(Trouble::Lost(format!("{} is silent", wire.server())));
+            }
+            Arrival::Silence => {
+                *awaits_pong = true;
+                wire.send(format!("{}\n", json!({"id": PING_ID, "ping": {}})).as_bytes())?;
+            }
+        }
+    }
+}
+
+/// Codes of the command protocol: 3500 to 3999, and 4500 to 4999, are for good.
+fn closed(server: &Server, code: u64, reason: &str) -> Trouble {
+    let message = format!("{server} closed: {reason}");
+    match code {
+        3500..=3999 | 4500..=4999 => Trouble::Refused(message),
+        _ => Trouble::Lost(message),
+    }
+}

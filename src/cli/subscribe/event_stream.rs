@@ -1,0 +1,121 @@
+//! An event stream, as `EventSource` reads it (WHATWG HTML 9.2.6).
+
+use super::{Done, Printer, SILENCE_MAX, Trouble, note, note_missed, query};
+use crate::cli::client::{Arrival, Head, Request, Server, Wire, error_of};
+
+/// Where it stands in the stream.
+pub struct Listener<'a> {
+    server: &'a Server,
+    target: String,
+    last_event_id: String,
+}
+
+/// The event that is being read.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Event {
+    kind: String,
+    data: Option<String>,
+    id: Option<String>,
+}
+
+impl<'a> Listener<'a> {
+    pub fn new(server: &'a Server, channels: &[String]) -> Self {
+        let target = format!("/events?{}", query(channels));
+        Self { server, target, last_event_id: String::new() }
+    }
+
+    pub fn listen(&mut self, printer: &mut Printer) -> Result<Done, Trouble> {
+        let mut wire = Wire::connect(self.server, 2 * SILENCE_MAX)?;
+        let mut headers = vec![("Accept", "text/event-stream")];
+        if !self.last_event_id.is_empty() {
+            headers.push(("Last-Event-ID", self.last_event_id.as_str()));
+        }
+        let request = Request { headers: &headers, ..Request::get(&self.target) };
+        request.send(&mut wire, "keep-alive")?;
+        let head = Head::read(&mut wire)?;
+        if head.status != 200 {
+            let body = head.read_body(&mut wire)?;
+            return Err(error_of(self.server, head.status, &body));
+        }
+        printer.welcome();
+        let mut event = Event::default();
+        let mut searched = 0;
+        loop {
+            let end = wire.received[searched..].iter().position(|byte| *byte == b'\n');
+            let Some(at) = end else {
+                searched = wire.received.len();
+                match wire.receive()? {
+                    Arrival::Bytes => continue,
+                    Arrival::End => return Err(wire.ended()),
+                    Arrival::Silence => {
+                        return Err(Trouble::Lost(format!("{} is silent", self.server)));
+                    }
+                }
+            };
+            let line: Vec<u8> = wire.received.drain(..=searched + at).collect();
+            searched = 0;
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end_matches(['\n', '\r']);
+            if !line.is_empty() {
+                event.take_line(line);
+            } else if let Some(done) = self.dispatch(std::mem::take(&mut event), printer) {
+                return Ok(done);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, event: Event, printer: &mut Printer) -> Option<Done> {
+        if let Some(id) = event.id {
+            self.last_event_id = id;
+        }
+        let data = event.data?;
+        match event.kind.as_str() {
+            "gap" => {
+                let gap: serde_json::Value = serde_json::from_str(&data).unwrap_or_default();
+                match gap["dropped"].as_u64() {
+                    Some(count) => note(&format!("{count} publications were dropped")),
+                    None => note_missed("the channels"),
+                }
+                None
+            }
+            // News of the channel, and of the server: see `fantail::protocol::sse`.
+            "join" | "leave" | "disconnect" => None,
+            _ => printer.print_text(&data),
+        }
+    }
+}
+
+impl Event {
+    fn take_line(&mut self, line: &str) {
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match name {
+            "event" => self.kind = value.to_owned(),
+            "id" => self.id = Some(value.to_owned()),
+            "data" => match &mut self.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                None => self.data = Some(value.to_owned()),
+            },
+            // A comment, which is a heartbeat; when to come back; what is new.
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_data_are_joined_and_comments_are_none() {
+        let mut event = Event::default();
+        for line in [": heart", "event: e", "id:1:ab", "data: a", "data:b", "data", "retry: 5"] {
+            event.take_line(line);
+        }
+        let (kind, id) = ("e".to_owned(), Some("1:ab".to_owned()));
+        assert_eq!(event, Event { kind, id, data: Some("a\nb\n".to_owned()) });
+    }
+}

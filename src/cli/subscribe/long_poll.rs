@@ -1,0 +1,58 @@
+//! Long polls: each begins where the last one ended.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Done, Printer, Trouble, note_missed, query};
+use crate::cli::client::{Head, Request, Server, Wire, encoded, error_of};
+
+/// Where it stands.
+pub struct Listener<'a> {
+    server: &'a Server,
+    query: String,
+    position: Option<String>,
+}
+
+const POLL_SECONDS: u64 = 25;
+
+impl<'a> Listener<'a> {
+    pub fn new(server: &'a Server, channels: &[String]) -> Self {
+        Self { server, query: query(channels), position: None }
+    }
+
+    pub fn listen(&mut self, printer: &mut Printer) -> Result<Done, Trouble> {
+        let patience = Duration::from_secs(2 * POLL_SECONDS);
+        let mut wire = Wire::connect(self.server, patience)?;
+        loop {
+            let mut target = format!("/poll?{}&timeout={POLL_SECONDS}", self.query);
+            if let Some(position) = &self.position {
+                target.push_str("&since=");
+                target.push_str(&encoded(position));
+            }
+            Request::get(&target).send(&mut wire, "keep-alive")?;
+            let head = Head::read(&mut wire)?;
+            let body = head.read_body(&mut wire)?;
+            if head.status != 200 {
+                return Err(error_of(self.server, head.status, &body));
+            }
+            printer.welcome();
+            if let Some(done) = self.take(&body, printer)? {
+                return Ok(done);
+            }
+        }
+    }
+
+    fn take(&mut self, body: &[u8], printer: &mut Printer) -> Result<Option<Done>, Trouble> {
+        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let Some(position) = answer["position"].as_str() else {
+            return Err(Trouble::Refused(format!("{} does not answer polls", self.server)));
+        };
+        if answer["recovered"] == false {
+            note_missed("the channels");
+        }
+        self.position = Some(position.to_owned());
+        let publications = answer["publications"].as_array().map_or(&[][..], Vec::as_slice);
+        Ok(publications.iter().find_map(|publication| printer.print_json(&publication["data"])))
+    }
+}

@@ -1,0 +1,36 @@
+//! Plain WebSocket messages: payloads, without a place in their channel.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Done, Printer, SILENCE_MAX, Trouble, query};
+use crate::cli::client::{Frame, Server, WebSocket, Wire};
+
+pub fn listen(
+    server: &Server,
+    channels: &[String],
+    printer: &mut Printer,
+) -> Result<Done, Trouble> {
+    let target = format!("/ws?{}", query(channels));
+    let mut socket = WebSocket::open(Wire::connect(server, SILENCE_MAX)?, &target)?;
+    printer.welcome();
+    loop {
+        let done = match socket.next()? {
+            Frame::Text(text) => printer.print_text(&String::from_utf8_lossy(&text)),
+            Frame::Binary(payload) => printer.print_line(&STANDARD.encode(payload)),
+            Frame::Close { code, reason } => return Err(closed(server, code, &reason)),
+        };
+        if let Some(done) = done {
+            return Ok(done);
+        }
+    }
+}
+
+/// RFC 6455 7.4.1: what a client may try again with hope.
+fn closed(server: &Server, code: Option<u16>, reason: &str) -> Trouble {
+    let message = format!("{server} closed: {reason}");
+    match code {
+        Some(1002 | 1003 | 1007..=1010) => Trouble::Refused(message),
+        _ => Trouble::Lost(message),
+    }
+}
