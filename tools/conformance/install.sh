@@ -11,6 +11,9 @@ prepare() {
     shell)
       have curl curl && have nc netcat-openbsd || return
       command=(bash "$here/shell.sh") ;;
+    promtool)
+      have curl curl && install_promtool || return
+      command=(env "PROMTOOL=$promtool" bash "$here/promtool.sh") ;;
     python)
       install_python || return
       command=("$work/python/bin/python" "$here/python_websockets.py") ;;
@@ -53,6 +56,27 @@ have() {
     missing="$program could not be installed, see $work/apt-$package.log"
   else
     missing="$program is not installed (Debian: apt-get install $package)"
+  fi
+  return 1
+}
+
+# Debian has it in the package of the whole server, of which the one program is taken.
+install_promtool() {
+  promtool=$(builtin command -v promtool) && return
+  promtool=$work/prometheus/usr/bin/promtool
+  [[ -x $promtool ]] && return
+  if builtin command -v apt-get >/dev/null && builtin command -v dpkg >/dev/null; then
+    echo "getting promtool"
+    local folder=$work/prometheus
+    {
+      rm -rf "$folder" && mkdir -p "$folder" &&
+        { ((EUID != 0)) || apt-get update -qq; } &&
+        (cd "$folder" && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb)
+    } >"$work/apt-prometheus.log" 2>&1
+    [[ -x $promtool ]] && return
+    missing="promtool could not be had, see $work/apt-prometheus.log"
+  else
+    missing="promtool is not installed (Debian: apt-get install prometheus)"
   fi
   return 1
 }
