@@ -210,7 +210,8 @@ impl Connections {
         self.lags.observe(now_us, self.dirty.is_empty(), &self.counters.delivery_lag);
     }
 
-    /// Whether the batch has so many deliveries that what it takes to send them is worth knowing: the wait must not sleep.
+    /// Whether the batch has so many deliveries that what it takes to send them is worth knowing: the wait must not
+    /// sleep.
     pub fn is_batch_timed(&self) -> bool {
         !self.lags.is_empty() && self.batch.items().len() >= TIMED_SENDS_MIN
     }
