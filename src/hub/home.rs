@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::history::Histories;
-use super::name_table::{ChannelHash, NameTable};
+use super::name_table::{ChannelHash, NameTable, Named};
 use super::{HubSettings, NONE, some};
 use crate::config::limits::{IDEMPOTENCY_KEYS_MAX, OVERDUE_PER_TURN_MAX, WORKERS_MAX};
 use crate::config::{ChannelOptions, NamespaceId, Namespaces};
@@ -87,6 +87,12 @@ impl Workers {
     }
 }
 
+impl Named for HomeChannel {
+    fn name(&self) -> &ChannelName {
+        &self.name
+    }
+}
+
 impl Homes {
     /// Address space is reserved for as many channels as there may be sessions.
     pub(super) fn new(settings: &HubSettings) -> Self {
@@ -117,7 +123,7 @@ impl Homes {
     /// The last one to leave ends the channel's life, unless it keeps something: then it lives on for as long as that
     /// would, so that clients between two connections find it again.
     pub(super) fn remove_interest(&mut self, name: &ChannelName, from: WorkerId, now_ms: u64) {
-        let Some(key) = self.names.find(name) else { return };
+        let Some(key) = self.names.find(name, &self.channels) else { return };
         let channel = &mut self.channels[key as usize];
         channel.interested.remove(from);
         if channel.interested != Workers::default() {
@@ -131,12 +137,12 @@ impl Homes {
     }
 
     pub(super) fn interested(&self, name: &ChannelName) -> Workers {
-        let key = self.names.find(name);
+        let key = self.names.find(name, &self.channels);
         key.map_or_else(Workers::default, |key| self.channels[key as usize].interested)
     }
 
     pub(super) fn position(&self, name: &ChannelName) -> Option<Position> {
-        self.names.find(name).map(|key| self.channels[key as usize].position)
+        self.names.find(name, &self.channels).map(|key| self.channels[key as usize].position)
     }
 
     /// Gives a payload its number.
@@ -153,7 +159,7 @@ impl Homes {
         if let Some(position) = known {
             return Numbered::Known(position);
         }
-        let found = self.names.find(&name);
+        let found = self.names.find(&name, &self.channels);
         let namespace = namespace_of(&self.namespaces, &name);
         let keeps = self.namespaces.options(namespace).history_size > 0;
         let (position, interested) = if found.is_none() && !keeps {
@@ -169,7 +175,7 @@ impl Homes {
             self.idempotency.insert(name.clone(), key, position, now_ms);
         }
         let publication = Arc::new(Publication { channel: name, position, payload, accepted_us });
-        if keeps && let Some(key) = self.names.find(&publication.channel) {
+        if keeps && let Some(key) = self.names.find(&publication.channel, &self.channels) {
             let history = self.history(key, now_ms);
             let options = self.namespaces.options(namespace);
             self.histories.push(history, options, publication.clone(), now_ms);
@@ -225,7 +231,7 @@ impl Homes {
 
     /// Forgets what the channel keeps.
     pub(super) fn forget(&mut self, name: &ChannelName) {
-        if let Some(key) = self.names.find(name)
+        if let Some(key) = self.names.find(name, &self.channels)
             && let Some(history) = some(self.channels[key as usize].history)
         {
             self.histories.clear(history);
@@ -273,7 +279,7 @@ impl Homes {
     }
 
     fn find_or_make(&mut self, name: &ChannelName) -> u32 {
-        if let Some(key) = self.names.find(name) {
+        if let Some(key) = self.names.find(name, &self.channels) {
             return key;
         }
         let position = Position { epoch: self.new_epoch(name), offset: 0 };
@@ -284,13 +290,13 @@ impl Homes {
             history: NONE,
             namespace: namespace_of(&self.namespaces, name),
         }));
-        self.names.insert(name.clone(), key);
+        self.names.insert(key, &self.channels);
         key
     }
 
     fn remove(&mut self, key: u32) {
         let channel = self.channels.remove(key as usize);
-        self.names.remove(&channel.name);
+        self.names.remove(key, &channel.name);
     }
 
     /// The channel's history, made if there is none.

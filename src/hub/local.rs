@@ -3,6 +3,7 @@
 use slab::Slab;
 
 use super::backlog::Backlog;
+use super::name_table::Named;
 use super::{NONE, some};
 use crate::config::limits::SUBSCRIPTION_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
@@ -114,6 +115,12 @@ impl Subscription {
     /// The one that joined next.
     pub(super) fn next(&self) -> u32 {
         self.next
+    }
+}
+
+impl Named for LocalChannel {
+    fn name(&self) -> &ChannelName {
+        &self.name
     }
 }
 

@@ -524,7 +524,7 @@ impl Hub {
     }
 
     fn find(&self, session: SessionId, channel: &ChannelName) -> Option<u32> {
-        let channel = self.names.find(channel)?;
+        let channel = self.names.find(channel, &self.channels)?;
         let mut at = self.sessions.first(session);
         while let Some(subscription) = at {
             let node = &self.subscriptions[subscription as usize];

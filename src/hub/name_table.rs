@@ -2,9 +2,14 @@
 //!
 //! A hash table that doubles moves everything it holds, at a million channels for tens of milliseconds. Many small
 //! tables, chosen by the name's hash, double one at a time.
+//!
+//! A table holds the places of entries, not their names: the entry has its own, and it is looked at anyway. So a
+//! channel costs five bytes here, and the room that a table keeps free.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
+
+use hashbrown::HashTable;
+use slab::Slab;
 
 use crate::message::ChannelName;
 
@@ -15,10 +20,16 @@ pub struct ChannelHash {
     key: u64,
 }
 
+/// What has a channel's name and is found by it.
+pub(super) trait Named {
+    fn name(&self) -> &ChannelName;
+}
+
+/// Where the entries of a slab are, by their names.
 #[derive(Debug)]
 pub(super) struct NameTable {
     hash: ChannelHash,
-    shards: Vec<HashMap<ChannelName, u32, ChannelHash>>,
+    shards: Vec<HashTable<u32>>,
 }
 
 const SHARDS: usize = 256;
@@ -55,28 +66,68 @@ impl BuildHasher for ChannelHash {
 
 impl NameTable {
     pub(super) fn new(hash: &ChannelHash) -> Self {
-        let shards = (0..SHARDS).map(|_| HashMap::with_hasher(*hash)).collect();
-        Self { hash: *hash, shards }
+        Self { hash: *hash, shards: vec![HashTable::new(); SHARDS] }
     }
 
-    pub(super) fn find(&self, name: &ChannelName) -> Option<u32> {
-        self.shards[self.shard(name)].get(name).copied()
+    pub(super) fn find<T: Named>(&self, name: &ChannelName, entries: &Slab<T>) -> Option<u32> {
+        let hash = self.hash.of(name.as_str());
+        let is_it = |key: &u32| entries[*key as usize].name() == name;
+        self.shards[shard(hash)].find(hash, is_it).copied()
     }
 
-    pub(super) fn insert(&mut self, name: ChannelName, key: u32) {
-        let shard = self.shard(&name);
-        let before = self.shards[shard].insert(name, key);
-        assert!(before.is_none(), "a name has one entry");
+    /// Adds an entry, whose name no other one has.
+    pub(super) fn insert<T: Named>(&mut self, key: u32, entries: &Slab<T>) {
+        let of = self.hash;
+        let hash_of = |key: &u32| of.of(entries[*key as usize].name().as_str());
+        let hash = hash_of(&key);
+        self.shards[shard(hash)].insert_unique(hash, key, hash_of);
     }
 
-    pub(super) fn remove(&mut self, name: &ChannelName) {
-        let shard = self.shard(name);
-        let removed = self.shards[shard].remove(name);
-        assert!(removed.is_some(), "only an entry's owner removes it");
+    /// Removes the entry that was at `key`, and its name.
+    pub(super) fn remove(&mut self, key: u32, name: &ChannelName) {
+        let hash = self.hash.of(name.as_str());
+        let entry = self.shards[shard(hash)].find_entry(hash, |other| *other == key);
+        entry.expect("only an entry's owner removes it").remove();
+    }
+}
+
+fn shard(hash: u64) -> usize {
+    // Bits that choose neither the home (the high half) nor the bucket within the shard (the lowest).
+    (hash >> 20) as usize % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Named for ChannelName {
+        fn name(&self) -> &ChannelName {
+            self
+        }
     }
 
-    fn shard(&self, name: &ChannelName) -> usize {
-        // Bits that neither choose the home (the high half) nor the bucket within the shard (the lowest).
-        (self.hash.of(name.as_str()) >> 20) as usize % SHARDS
+    #[test]
+    fn every_name_is_found_while_tables_grow_and_shrink() {
+        let name = |index: usize| ChannelName::new(&format!("channel {index}")).unwrap();
+        let (mut entries, mut table) = (Slab::new(), NameTable::new(&ChannelHash::with_key(1)));
+        for index in 0..20_000 {
+            assert_eq!(table.find(&name(index), &entries), None);
+            let key = entries.insert(name(index)) as u32;
+            table.insert(key, &entries);
+        }
+        for index in (0..20_000).step_by(2) {
+            let removed = entries.remove(index);
+            table.remove(index as u32, &removed);
+        }
+        for index in 0..20_000 {
+            let expected = (index % 2 == 1).then_some(index as u32);
+            assert_eq!(table.find(&name(index), &entries), expected);
+        }
+        // The freed places have other names now.
+        for index in 20_000..30_000 {
+            let key = entries.insert(name(index)) as u32;
+            table.insert(key, &entries);
+            assert_eq!(table.find(&name(index), &entries), Some(key));
+        }
     }
 }

@@ -29,7 +29,7 @@ impl Hub {
             Ok(namespace) => namespace,
             Err(refusal) => return refuse(session, Some(ticket), refusal, out),
         };
-        let key = match self.names.find(&channel) {
+        let key = match self.names.find(&channel, &self.channels) {
             Some(key) => key,
             None => self.take_interest(channel.clone(), namespace, out),
         };
@@ -82,7 +82,7 @@ impl Hub {
         serial: u32,
         out: &mut VecDeque<Output>,
     ) {
-        let Some(key) = self.names.find(channel) else { return };
+        let Some(key) = self.names.find(channel, &self.channels) else { return };
         let local = &mut self.channels[key as usize];
         if local.position().is_some() || local.serial != serial {
             return;
@@ -180,7 +180,7 @@ impl Hub {
         let local = LocalChannel::new(channel.clone(), serial, namespace, options);
         let key = index(self.channels.insert(local));
         self.channel_slots = self.channel_slots.max(key as usize + 1);
-        self.names.insert(channel.clone(), key);
+        self.names.insert(key, &self.channels);
         let to = self.home_of(&channel);
         let message = HubMessage::Interest { from: self.settings.worker, channel, serial };
         out.push_back(Output::Send { to, message });
@@ -189,7 +189,7 @@ impl Hub {
 
     pub(super) fn deliver(&mut self, publication: Arc<Publication>) {
         // What was on its way when the last subscriber left, or before the answer to a new interest, is for nobody.
-        let Some(key) = self.names.find(&publication.channel) else { return };
+        let Some(key) = self.names.find(&publication.channel, &self.channels) else { return };
         let local = &mut self.channels[key as usize];
         if local.position().is_none() {
             return;
@@ -310,7 +310,7 @@ impl Hub {
                     self.timed.remove(&(due_ms, key));
                 }
             }
-            self.names.remove(&local.name);
+            self.names.remove(key, &local.name);
             let to = self.home_of(&local.name);
             let message =
                 HubMessage::Disinterest { from: self.settings.worker, channel: local.name };
@@ -359,7 +359,7 @@ impl Hub {
         channel: &ChannelName,
         list_max: u32,
     ) -> (Vec<ClientName>, u64) {
-        let Some(key) = self.names.find(channel) else { return (Vec::new(), 0) };
+        let Some(key) = self.names.find(channel, &self.channels) else { return (Vec::new(), 0) };
         let local = &self.channels[key as usize];
         let mut clients = Vec::new();
         for first in [local.first(), local.first_apart()] {
