@@ -41,11 +41,13 @@ impl EventStream {
     ) -> Option<Self> {
         let start = context.out.len();
         sse::write_retry(context.out, EVENT_STREAM_RETRY);
-        // Told at once, so that who loses the connection before the first event misses nothing either.
+        // Told at once, so that who loses the connection before the first event misses nothing either. A loss is told
+        // in the same block: a client that had the place alone would come back with it, and never learn of the loss.
         sse::write_id(context.out, &places);
-        sse::end_block(context.out);
         if has_gap {
             write_gap(context.out);
+        } else {
+            sse::end_block(context.out);
         }
         for publication in publications {
             if context.out.len() - start > context.settings.recovery_bytes_max {

@@ -21,6 +21,8 @@ pub struct EventStream {
     pub last_id: String,
     /// Milliseconds.
     pub retry: Option<u64>,
+    /// That of the first block, which has one only to tell of a loss.
+    first: Option<Event>,
 }
 
 impl EventStream {
@@ -49,14 +51,17 @@ impl EventStream {
         let head = client.read_response_head();
         assert_eq!(head.status, 200, "{head:?}");
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
-        let mut stream = Self { client, head, last_id: String::new(), retry: None };
-        assert_eq!(stream.block(), None, "the first block has no data");
+        let mut stream = Self { client, head, last_id: String::new(), retry: None, first: None };
+        stream.first = stream.block();
         stream
     }
 
     /// The next event.
     #[track_caller]
     pub fn read(&mut self) -> Event {
+        if let Some(event) = self.first.take() {
+            return event;
+        }
         loop {
             if let Some(event) = self.block() {
                 return event;
