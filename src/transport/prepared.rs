@@ -180,13 +180,14 @@ fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
 }
 
 fn write_shared_answer(form: PollForm, publications: &[Arc<Publication>], out: &mut Vec<u8>) {
+    let has_gap = form.has_gap(publications);
     let publications = form.of(publications.iter());
     let Some(last) = publications.last() else { return };
     let answer = Answer {
         publications: &publications,
         position: last.position,
         is_timeout: false,
-        has_gap: false,
+        has_gap,
         cookie: form.cookie([last.channel.as_str()]),
     };
     write_answer(out, &answer, true);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::answer::Exchange;
 use super::{HttpConversation, HttpFlow};
 use crate::config::limits::{POLL_PIPELINED_BYTES_MAX, POLL_TIMEOUT, POLL_TIMEOUT_SECONDS_MAX};
-use crate::message::Publication;
+use crate::message::{PayloadKind, Publication};
 use crate::protocol::long_poll::{Answer, CookieName, write_answer};
 use crate::transport::places::Places;
 use crate::transport::{Batch, Context, Delivered, Output, TransportSettings};
@@ -32,6 +32,8 @@ pub(super) struct PollOptions {
 pub(super) struct Poll {
     places: Places,
     form: PollForm,
+    /// Publications were dropped before the next one that comes.
+    has_gap: bool,
     /// The answer is written.
     is_answered: bool,
     exchange: Exchange,
@@ -48,6 +50,18 @@ impl PollForm {
             PollForm::One => 1,
         };
         publications.filter(|item| !item.payload.kind.is_news()).take(count_max).cloned().collect()
+    }
+
+    /// Whether some were dropped before the last one that [`PollForm::of`] takes, or before the next one if it takes
+    /// none. A position says nothing about those behind it.
+    pub fn has_gap(self, publications: &[Arc<Publication>]) -> bool {
+        let is_news = |item: &Arc<Publication>| item.payload.kind.is_news();
+        let last = match self {
+            PollForm::Batch => publications.iter().rposition(|item| !is_news(item)),
+            PollForm::One => publications.iter().position(|item| !is_news(item)),
+        };
+        let before = &publications[..last.unwrap_or(publications.len())];
+        before.iter().any(|item| item.payload.kind == PayloadKind::Gap)
     }
 
     /// The cookie that keeps the position.
@@ -93,18 +107,20 @@ impl HttpConversation {
             bytes_left = bytes_left.saturating_sub(publication.payload.bytes.len());
             has_room
         });
-        let publications = form.of(fitting);
+        let held = &publications[..fitting.count()];
+        let publications = form.of(held.iter());
+        let drops = form.has_gap(held);
         if publications.is_empty() && !has_gap && !exchange.is_head {
-            let is_answered = false;
-            self.poll = Some(Box::new(Poll { places, form, is_answered, exchange }));
+            let (has_gap, is_answered) = (drops, false);
+            self.poll = Some(Box::new(Poll { places, form, has_gap, is_answered, exchange }));
             context.outputs.push(Output::Deadline(timeout));
             return HttpFlow::Receive;
         }
         for publication in &publications {
             places.advance(publication);
         }
-        let poll = Poll { places, form, is_answered: true, exchange };
-        poll.write(&publications, has_gap, false, context.out, context.settings);
+        let poll = Poll { places, form, has_gap: false, is_answered: true, exchange };
+        poll.write(&publications, has_gap || drops, false, context.out, context.settings);
         self.end_poll(&poll, context)
     }
 
@@ -182,9 +198,12 @@ impl Poll {
         if self.is_answered {
             return nothing;
         }
-        if let Places::One(_) = self.places {
+        if let Places::One(_) = self.places
+            && !self.has_gap
+        {
             let frame = batch.answer(self.form);
             if frame.is_empty() {
+                self.has_gap = self.form.has_gap(batch.publications());
                 return nothing;
             }
             self.is_answered = true;
@@ -195,6 +214,7 @@ impl Poll {
             };
             return Delivered { count, frame: Some(frame) };
         }
+        self.has_gap |= self.form.has_gap(batch.publications());
         let publications = self.form.of(batch.publications().iter());
         if publications.is_empty() {
             return nothing;
@@ -203,7 +223,7 @@ impl Poll {
         for publication in &publications {
             self.places.advance(publication);
         }
-        self.write(&publications, false, false, out, settings);
+        self.write(&publications, self.has_gap, false, out, settings);
         Delivered { count: publications.len(), frame: None }
     }
 

@@ -169,3 +169,28 @@ fn a_waiting_poll_is_small() {
     assert!(size_of::<HttpConversation>() <= 24);
     assert!(size_of::<Poll>() <= 64, "{}", size_of::<Poll>());
 }
+
+#[test]
+fn a_poll_is_told_of_what_was_dropped_before_what_it_gets() {
+    let gap = |channel: &str| {
+        let mut gap = (*news(channel)).clone();
+        gap.payload = Payload::new(PayloadKind::Gap, "3");
+        Arc::new(gap)
+    };
+    let (one, other) = (publication("a", 11, "x"), publication("a", 15, "y"));
+    let told = |query: &str, batches: &[&[_]]| {
+        let mut talk = waiting(query, "");
+        batches.iter().for_each(|batch| talk.deliver(batch));
+        let (_, body) = talk.answer();
+        (body["recovered"].as_bool(), body["publications"].as_array().map_or(0, Vec::len))
+    };
+    let since = &format!("&since=7:{E}");
+    assert_eq!(told(since, &[&[gap("a"), one.clone()]]), (Some(false), 1));
+    assert_eq!(told(since, &[&[one.clone(), gap("a"), other.clone()]]), (Some(false), 2));
+    assert_eq!(told("", &[&[gap("a"), one.clone()]]), (Some(false), 1));
+    // The news comes alone, and the publication behind it.
+    assert_eq!(told(since, &[&[gap("a")], std::slice::from_ref(&one)]), (Some(false), 1));
+    // What is dropped behind the answer is the next one's to tell.
+    assert_eq!(told(since, &[&[one.clone(), gap("a")]]), (None, 1));
+    assert_eq!(told("", &[&[one, gap("a"), other]]), (None, 1));
+}
