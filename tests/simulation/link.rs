@@ -1,0 +1,61 @@
+//! A client's end of a connection.
+
+use fantail::driver::{PeerId, SimulatedNetwork};
+use fantail::message::Position;
+use fantail::protocol::websocket::MessageDecoder;
+
+/// One connection of a client.
+pub struct Link {
+    pub peer: PeerId,
+    /// What the server calls it.
+    pub name: Option<String>,
+    pub bytes: Vec<u8>,
+    pub decoder: MessageDecoder,
+    /// The handshake, or the head, is done.
+    pub is_open: bool,
+    /// Where it stood when it asked, until it is answered.
+    pub since: Option<Vec<Position>>,
+}
+
+impl Link {
+    pub fn new(peer: PeerId) -> Self {
+        let (bytes, decoder) = (Vec::new(), MessageDecoder::new());
+        Self { peer, name: None, bytes, decoder, is_open: false, since: None }
+    }
+
+    /// Takes the bytes before `end`, once they are there.
+    pub fn take_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        let at = find(&self.bytes, end)?;
+        let mut taken: Vec<u8> = self.bytes.drain(..at + end.len()).collect();
+        taken.truncate(at);
+        Some(taken)
+    }
+
+    /// Takes bytes as they come.
+    pub fn read(&mut self, network: &SimulatedNetwork) -> usize {
+        let mut bytes = network.read(self.peer);
+        let count = bytes.len();
+        self.bytes.append(&mut bytes);
+        count
+    }
+
+    /// Takes the body of an HTTP response, once it is there.
+    pub fn take_response(&mut self) -> Option<Vec<u8>> {
+        let end = find(&self.bytes, b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&self.bytes[..end]).expect("a head is text");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length: usize = length.expect("a length").parse().expect("a number");
+        if self.bytes.len() < end + 4 + length {
+            return None;
+        }
+        let mut taken: Vec<u8> = self.bytes.drain(..end + 4 + length).collect();
+        Some(taken.split_off(end + 4))
+    }
+}
+
+fn find(bytes: &[u8], end: &[u8]) -> Option<usize> {
+    let last = *end.last().expect("an end has bytes");
+    let ends = (0..bytes.len()).filter(|at| bytes[*at] == last && bytes[..=*at].ends_with(end));
+    ends.map(|at| at + 1 - end.len()).next()
+}
