@@ -1,8 +1,9 @@
 //! What the hub costs by the number of channels: a publication to a channel with one subscriber, and a subscription
 //! with its end. One worker, which is its own home.
 //!
-//! Budgets, on a 2020s server core: under 2 µs each, at a million channels no more than twice what it is at a thousand.
-//! Most of what grows is memory that is in no cache.
+//! Budgets, on a 2020s server core: a publication under 0.5 µs among a thousand channels, and under 4 µs among a million
+//! that are met in an order no cache can follow, because each is a dozen reads of memory that nobody touched lately; a
+//! subscription with its end under 1 µs, however many channels there are.
 
 #![expect(clippy::unwrap_used, reason = "a bench is a program of its own")]
 
