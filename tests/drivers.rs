@@ -453,6 +453,35 @@ fn wakes_add_up_and_none_is_lost<D: KernelDriver>() {
 }
 
 /// A table of its own, so that filling it hurts no other test; the limit itself is the process's.
+fn those_who_stay_are_heard_before_those_who_come_and_go<D: KernelDriver>() {
+    const MANY: usize = 500;
+    let settings =
+        DriverSettings { sockets_max: 4096, churn_per_turn_max: 8, ..DriverSettings::default() };
+    let mut world = World::<Kernel<D>>::with(settings);
+    let (mut staying, id) = world.pair();
+    staying.write(b"1");
+    world.until("it was heard", |world| world.received(id) == b"1");
+    let mut going: Vec<_> = (0..MANY).map(|_| world.pair().0).collect();
+    let mut coming: Vec<_> = (0..MANY).map(|_| world.pair().0).collect();
+    world.quiet();
+
+    going.iter_mut().for_each(Peer::shutdown_write);
+    coming.iter_mut().for_each(|peer| assert_eq!(peer.write(b"x"), 1));
+    staying.write(b"2");
+    let ended = |seen: &[Seen]| seen.iter().filter(|s| matches!(s, Seen::Ended(..))).count();
+    let received = |seen: &[Seen]| seen.iter().filter(|s| matches!(s, Seen::Received(..))).count();
+    let first = world.turn(Some(Duration::from_secs(20)));
+    assert!(first.contains(&Seen::Received(id, b"2".to_vec())), "behind nobody");
+    let mut left = (MANY - ended(&first), MANY + 1 - received(&first));
+    while left != (0, 0) {
+        let seen = world.turn(Some(Duration::from_secs(20)));
+        let (gone, come) = (ended(&seen), received(&seen));
+        assert!(gone <= 8 && come <= 8, "few in a turn: {gone} and {come}");
+        assert!(gone + come > 0, "no sleep while some are left");
+        left = (left.0 - gone, left.1 - come);
+    }
+}
+
 fn accepting_fails_without_descriptors_and_resumes<D: KernelDriver>() {
     let (address, addresses) = std::sync::mpsc::channel();
     let (connected, connections) = std::sync::mpsc::channel();
@@ -533,6 +562,7 @@ macro_rules! kernel_contract {
         contract!($driver: a_wait_sleeps_as_long_as_it_may
             a_waker_ends_the_longest_wait
             wakes_add_up_and_none_is_lost
+            those_who_stay_are_heard_before_those_who_come_and_go
             accepting_fails_without_descriptors_and_resumes);
     };
 }

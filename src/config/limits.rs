@@ -126,9 +126,6 @@ pub const OPENING_PUBLICATIONS_MAX: usize = 65_536;
 /// Origins in a list of them.
 pub const ORIGINS_MAX: usize = 256;
 
-/// Connections accepted on one listener in one turn.
-pub const ACCEPTS_PER_TURN_MAX: usize = 64;
-
 /// Connections told of a shutdown in one turn.
 pub const GOODBYES_PER_TURN_MAX: usize = 1024;
 
@@ -216,8 +213,9 @@ pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 /// frames of one byte.
 pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 
-/// Sockets that hung up of which one turn hears: closing each takes about 15 microseconds, and others wait for that.
-pub const HANGUPS_PER_TURN_MAX: usize = 128;
+/// Sockets that come or go in one turn: so many are accepted for each listener, so many are heard for the first time,
+/// and so many that hung up. Each takes 10 to 20 microseconds, and those who stay wait for that.
+pub const CHURN_PER_TURN_MAX: usize = 4;
 
 /// Events handled in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;

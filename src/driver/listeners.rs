@@ -3,8 +3,6 @@
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use crate::config::limits::ACCEPTS_PER_TURN_MAX;
-
 use super::{Event, ListenerId, socket};
 
 /// The listeners of one driver.
@@ -14,6 +12,8 @@ pub(super) struct Listeners {
     /// The one to accept from next in this turn.
     current: usize,
     accepts_left: usize,
+    /// Of each listener.
+    accepts_per_turn_max: usize,
 }
 
 #[derive(Debug)]
@@ -28,13 +28,13 @@ struct Listener {
 }
 
 impl Listeners {
-    pub fn new(sockets: Vec<TcpListener>) -> Self {
+    pub fn new(sockets: Vec<TcpListener>, accepts_per_turn_max: usize) -> Self {
         assert!(sockets.len() <= usize::from(u8::MAX) + 1, "listeners are named by a u8");
         let listeners = sockets
             .into_iter()
             .map(|socket| Listener { socket, ready: false, paused: false, armed: false })
             .collect();
-        Self { listeners, current: 0, accepts_left: ACCEPTS_PER_TURN_MAX }
+        Self { listeners, current: 0, accepts_left: 0, accepts_per_turn_max }
     }
 
     /// The listeners' descriptors, in the order of their ids.
@@ -65,7 +65,7 @@ impl Listeners {
 
     pub fn begin_turn(&mut self) {
         self.current = 0;
-        self.accepts_left = ACCEPTS_PER_TURN_MAX;
+        self.accepts_left = self.accepts_per_turn_max;
     }
 
     /// The next connection, or the failure to get one.
@@ -73,7 +73,7 @@ impl Listeners {
         while let Some(listener) = self.listeners.get_mut(self.current) {
             if !listener.ready || listener.paused || self.accepts_left == 0 {
                 self.current += 1;
-                self.accepts_left = ACCEPTS_PER_TURN_MAX;
+                self.accepts_left = self.accepts_per_turn_max;
                 continue;
             }
             self.accepts_left -= 1;

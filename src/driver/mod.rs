@@ -50,8 +50,10 @@ pub struct DriverSettings {
     pub sockets_max: u32,
     /// The one receive buffer; also the most that one socket receives in a turn.
     pub receive_buffer_bytes: usize,
-    /// Events of sockets in one turn. Accepts come on top, at most 64 per listener.
+    /// Events of sockets in one turn. Accepts come on top.
     pub events_per_turn_max: usize,
+    /// Sockets that come or go in one turn, of each kind: accepted for one listener, heard for the first time, hung up.
+    pub churn_per_turn_max: usize,
     /// Bytes received in one turn, by one receive buffer more at the most: what decoding them takes is how long
     /// everything else waits.
     pub received_bytes_per_turn_max: usize,
@@ -63,6 +65,7 @@ impl Default for DriverSettings {
             sockets_max: 1 << 20,
             receive_buffer_bytes: limits::RECEIVE_BUFFER_BYTES,
             events_per_turn_max: limits::EVENTS_PER_TURN_MAX,
+            churn_per_turn_max: limits::CHURN_PER_TURN_MAX,
             received_bytes_per_turn_max: limits::RECEIVED_BYTES_PER_TURN_MAX,
         }
     }

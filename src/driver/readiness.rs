@@ -2,8 +2,8 @@
 //!
 //! A socket that is ready stands in one list, once. A turn takes from its front those that were in it when the
 //! turn began: what becomes ready later, or has more than one buffer to give, waits for the next turn, so that
-//! no peer can starve another. Sockets that hung up stand in a list of their own, and a turn takes few of them: when
-//! a hundred thousand clients go at once, those who stay do not wait until the last one is gone.
+//! no peer can starve another. Sockets that come and sockets that go stand in lists of their own, and a turn takes few
+//! of them: when a hundred thousand clients go at once and come back, those who stay hardly notice.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,11 +12,10 @@ use std::os::fd::OwnedFd;
 
 use super::listeners::Listeners;
 use super::socket_table::{
-    ARM_LISTED, BLOCKED, BROKEN, CLOSING, ENDED, Entry, HANGUP, LISTED, PAUSED, READ_ARMED,
+    ARM_LISTED, BLOCKED, BROKEN, CLOSING, ENDED, Entry, HANGUP, LISTED, NEW, PAUSED, READ_ARMED,
     READABLE, SENDABLE, SocketTable, WRITE_ARMED,
 };
 use super::{Close, DriverSettings, End, Event, SocketId, socket};
-use crate::config::limits::HANGUPS_PER_TURN_MAX;
 
 /// Who is ready, and what the turn makes of it.
 #[derive(Debug)]
@@ -29,12 +28,15 @@ pub(super) struct Readiness {
     pub to_arm: Vec<SocketId>,
     ready: VecDeque<SocketId>,
     hung_up: VecDeque<SocketId>,
+    newcomers: VecDeque<SocketId>,
     closed: VecDeque<SocketId>,
     polls: Polls,
     buffer: Box<[u8]>,
     events_per_turn_max: usize,
     ready_left: usize,
     hung_up_left: usize,
+    newcomers_left: usize,
+    churn_per_turn_max: usize,
     events_left: usize,
     received_bytes_per_turn_max: usize,
     bytes_left: usize,
@@ -62,11 +64,12 @@ impl Readiness {
         assert!(settings.events_per_turn_max > 0, "a turn makes progress");
         Self {
             table: SocketTable::with_capacity(settings.sockets_max),
-            listeners: Listeners::new(listeners),
+            listeners: Listeners::new(listeners, settings.churn_per_turn_max),
             woken: false,
             to_arm: Vec::new(),
             ready: VecDeque::new(),
             hung_up: VecDeque::new(),
+            newcomers: VecDeque::new(),
             closed: VecDeque::new(),
             polls,
             buffer: vec![0; settings.receive_buffer_bytes].into_boxed_slice(),
@@ -75,6 +78,8 @@ impl Readiness {
             bytes_left: 0,
             ready_left: 0,
             hung_up_left: 0,
+            newcomers_left: 0,
+            churn_per_turn_max: settings.churn_per_turn_max,
             events_left: 0,
         }
     }
@@ -84,13 +89,15 @@ impl Readiness {
         self.woken
             || !self.ready.is_empty()
             || !self.hung_up.is_empty()
+            || !self.newcomers.is_empty()
             || !self.closed.is_empty()
             || self.listeners.has_ready()
     }
 
     pub fn begin_turn(&mut self) {
         self.ready_left = self.ready.len();
-        self.hung_up_left = self.hung_up.len().min(HANGUPS_PER_TURN_MAX);
+        self.hung_up_left = self.hung_up.len().min(self.churn_per_turn_max);
+        self.newcomers_left = self.newcomers.len().min(self.churn_per_turn_max);
         self.events_left = self.events_per_turn_max;
         self.bytes_left = self.received_bytes_per_turn_max;
         self.listeners.begin_turn();
@@ -124,12 +131,17 @@ impl Readiness {
     }
 
     fn next_ready(&mut self) -> Option<SocketId> {
-        if self.hung_up_left > 0 {
-            self.hung_up_left -= 1;
-            return self.hung_up.pop_front();
+        for (left, list) in [
+            (&mut self.ready_left, &mut self.ready),
+            (&mut self.newcomers_left, &mut self.newcomers),
+            (&mut self.hung_up_left, &mut self.hung_up),
+        ] {
+            if *left > 0 {
+                *left -= 1;
+                return list.pop_front();
+            }
         }
-        self.ready_left = self.ready_left.checked_sub(1)?;
-        self.ready.pop_front()
+        None
     }
 
     /// Reports a socket's room, or receives from it once.
@@ -161,6 +173,7 @@ impl Readiness {
                 Some(Step::Ended(if entry.has(BROKEN) { End::Reset } else { End::Eof }))
             }
             Ok(count) => {
+                entry.clear(NEW);
                 if count == self.buffer.len() || entry.has(HANGUP) {
                     entry.set(LISTED);
                     self.ready.push_back(id);
@@ -188,7 +201,11 @@ impl Readiness {
         if let Some(entry) = self.table.open(id) {
             entry.set(if hangup { READABLE | HANGUP } else { READABLE });
             if entry.wants_receive() {
-                let list = if hangup { &mut self.hung_up } else { &mut self.ready };
+                let list = match () {
+                    () if hangup => &mut self.hung_up,
+                    () if entry.has(NEW) => &mut self.newcomers,
+                    () => &mut self.ready,
+                };
                 list_ready(list, id, entry);
             }
         }

@@ -43,6 +43,8 @@ pub(super) const READ_ARMED: u16 = 1 << 9;
 pub(super) const WRITE_ARMED: u16 = 1 << 10;
 /// In the list of sockets to arm with the next submission.
 pub(super) const ARM_LISTED: u16 = 1 << 11;
+/// Nothing was received from it yet.
+pub(super) const NEW: u16 = 1 << 12;
 
 impl SocketTable {
     /// A table with address space for `sockets_max` entries; a page is touched when its first socket is attached,
@@ -60,7 +62,7 @@ impl SocketTable {
         let entry = &mut self.entries[index];
         assert!(entry.generation == FREE, "an index is used again only after Closed");
         *entry =
-            Entry { socket: Some(socket), generation: id.generation & GENERATION_MASK, state: 0 };
+            Entry { socket: Some(socket), generation: id.generation & GENERATION_MASK, state: NEW };
     }
 
     /// The entry of an id that has not been reported closed.

@@ -109,6 +109,7 @@ impl Server {
         let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let hash = ChannelHash::default();
         let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
+        let of = u16::try_from(workers).expect("at most WORKERS_MAX");
 
         let (ended_sender, ended) = channel();
         let (ready_sender, ready) = channel();
@@ -127,6 +128,7 @@ impl Server {
                 open_max: connections_max,
                 steps: steps.clone(),
                 clock: clock.clone(),
+                shares_core: workers > cores.len(),
             };
             let job = Job {
                 kind,
@@ -134,14 +136,7 @@ impl Server {
                 addresses: addresses.clone(),
                 driver: driver_settings(per_worker),
                 waker: wakers[index].clone(),
-                worker: WorkerSettings::new(
-                    config,
-                    worker,
-                    u16::try_from(workers).expect("at most WORKERS_MAX"),
-                    per_worker,
-                    services.clone(),
-                    hash,
-                ),
+                worker: WorkerSettings::new(config, worker, of, per_worker, services.clone(), hash),
                 parts,
             };
             let ended = EndedGuard { worker, ended: ended_sender.clone() };

@@ -134,6 +134,8 @@ pub struct WorkerParts {
     pub clock: Arc<OnceLock<Instant>>,
     /// Steps of shutting down that workers have taken, all together.
     pub steps: Arc<AtomicUsize>,
+    /// Other workers run on its core: they have their turns in between.
+    pub shares_core: bool,
 }
 
 /// What a worker counts, all zero.
@@ -157,6 +159,7 @@ pub struct Worker<D: Driver> {
     shutdown: Option<Shutdown>,
     steps: Arc<AtomicUsize>,
     workers: usize,
+    shares_core: bool,
     /// Whether all messages of the last turn were handed over.
     is_flushed: bool,
     /// Whether the last turn left nothing in the inbox.
@@ -208,10 +211,12 @@ impl<D: Driver> Worker<D> {
     /// A worker without connections.
     pub fn new(driver: D, settings: WorkerSettings, parts: WorkerParts) -> Self {
         let (stop, steps) = (parts.stop.clone(), parts.steps.clone());
+        let shares_core = parts.shares_core;
         parts.counters[usize::from(parts.mesh.worker().0)].accepting.set(1);
         Self {
             steps,
             workers: usize::from(settings.hub.workers),
+            shares_core,
             services: settings.services.clone(),
             connections: Connections::new(settings, parts, driver.now()),
             driver,
@@ -227,6 +232,10 @@ impl<D: Driver> Worker<D> {
     pub fn run(&mut self) -> io::Result<()> {
         while !self.is_done() {
             self.turn(Duration::MAX)?;
+            if self.shares_core {
+                // A turn is short, a scheduler's slice is not.
+                std::thread::yield_now();
+            }
         }
         self.connections.count();
         Ok(())

@@ -106,11 +106,13 @@ impl World {
                     open_max: CONNECTIONS_MAX,
                     steps: Arc::new(AtomicUsize::new(0)),
                     clock: clock.clone(),
+                    shares_core: false,
                 };
                 let driver = DriverSettings {
                     sockets_max: CONNECTIONS_MAX as u32,
                     receive_buffer_bytes: 4096,
                     events_per_turn_max: 16,
+                    churn_per_turn_max: 4,
                     received_bytes_per_turn_max: 8192,
                 };
                 let driver = SimulatedDriver::new(&driver, &network, &[EDGE, COMMANDS]);

@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 pub use network::{Faults, PeerId, SimulatedNetwork};
 
-use crate::config::limits::ACCEPTS_PER_TURN_MAX;
-
 use super::{
     Close, Driver, DriverSettings, End, Event, Late, ListenerId, SendBatch, SendItem, SendResult,
     SocketId,
@@ -39,6 +37,7 @@ pub struct SimulatedDriver {
     received_bytes_per_turn_max: usize,
     bytes_left: usize,
     accepts_left: usize,
+    accepts_per_turn_max: usize,
 }
 
 /// An accepted connection without an id; dropping it resets it.
@@ -87,6 +86,7 @@ impl SimulatedDriver {
             received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
             bytes_left: 0,
             accepts_left: 0,
+            accepts_per_turn_max: settings.churn_per_turn_max,
         }
     }
 
@@ -248,7 +248,7 @@ impl Driver for SimulatedDriver {
         self.ready_left = network.workers[self.worker].ready.len();
         self.events_left = self.events_per_turn_max;
         self.bytes_left = self.received_bytes_per_turn_max;
-        self.accepts_left = ACCEPTS_PER_TURN_MAX;
+        self.accepts_left = self.accepts_per_turn_max;
         self.now = network.now();
         Ok(())
     }

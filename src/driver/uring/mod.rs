@@ -213,12 +213,23 @@ impl UringDriver {
             && self.readiness.to_arm.is_empty()
             && !self.readiness.has_leftovers();
         if sleeps {
-            self.enter(batch, 1, timeout)
+            self.enter(batch, 1, timeout)?;
         } else if self.ring.needs_enter() {
-            self.enter(batch, 0, None)
-        } else {
-            Ok(())
+            self.enter(batch, 0, None)?;
         }
+        self.take_in(batch)
+    }
+
+    /// Takes in what else has happened. An enter brings about twenty polls, in the order they fired: were the rest
+    /// left to later turns, who has something to say would wait for all who hung up before.
+    fn take_in(&mut self, batch: &SendBatch) -> io::Result<()> {
+        for _ in 0..ENTERS_PER_TURN_MAX {
+            if !self.ring.needs_enter() {
+                break;
+            }
+            self.enter(batch, 0, None)?;
+        }
+        Ok(())
     }
 }
 
@@ -304,6 +315,8 @@ fn push_send(
 
 /// Requests of one enter; a larger batch takes several.
 const SUBMISSION_MAX: u32 = 1024;
+/// Enters of one turn beyond those that submit.
+const ENTERS_PER_TURN_MAX: usize = 256;
 /// Completions that fit before the kernel must put them aside.
 const COMPLETION_MAX: u32 = 32_768;
 /// Bytes, or the peer's FIN. HUP and ERR are always reported.
