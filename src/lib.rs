@@ -41,6 +41,7 @@
 //! | the ways to talk that connections are counted by | a row in `message/transport_kind.rs` |
 //! | a reason to close | a row in `message/close.rs` |
 //! | what a wire format looks like | its one file in `protocol/` |
+//! | the page at `/` | `transport/http_api/page.html` |
 //! | an HTTP route | `transport/http_api.rs`; what it does, a file in `transport/http_api/` |
 //! | a socket option | `driver/socket.rs` |
 //! | what a host should have, how many connections it holds | `sysctl/90-fantail.conf`, `server/host/` |

@@ -58,6 +58,7 @@ fn flag(setting: &'static Setting) -> Arg {
     };
     let choices = match setting.kind {
         Kind::Choice(words, ..) => format!(" [possible values: {}]", words.join(", ")),
+        Kind::SwitchIfGiven(_) => " [possible values: true, false]".to_owned(),
         _ => String::new(),
     };
     let parse = move |text: &str| {
@@ -76,6 +77,7 @@ fn flag(setting: &'static Setting) -> Arg {
         Kind::Switch(_) => {
             (Arg::new(setting.flag).long(setting.flag).action(ArgAction::SetTrue), "")
         }
+        Kind::SwitchIfGiven(_) => (flag.value_name("BOOL"), ""),
         Kind::Count(..) | Kind::CountIfGiven(..) => (flag.value_name("N"), ""),
         Kind::Bytes(..) | Kind::BytesIfGiven(..) => (flag.value_name("BYTES"), ""),
         Kind::Time(..) => (flag.value_name("TIME"), ""),

@@ -123,6 +123,9 @@ pub const POLL_PIPELINED_BYTES_MAX: usize = 16 * 1024;
 /// Publications held for one client while its subscriptions are made.
 pub const OPENING_PUBLICATIONS_MAX: usize = 65_536;
 
+/// Between two publications of what is counted, while someone is subscribed to it.
+pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Origins in a list of them.
 pub const ORIGINS_MAX: usize = 256;
 

@@ -29,7 +29,7 @@ mod units;
 pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use load::{FILE_VARIABLE, Given, Loaded, Origin, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};
-pub use namespaces::{ChannelOptions, Delivery, NamespaceId, Namespaces};
+pub use namespaces::{ChannelOptions, Delivery, NamespaceId, Namespaces, STATISTICS_CHANNEL};
 pub use setting::{Kind, Setting};
 pub use settings::{SETTINGS, markdown};
 pub use units::parse_seconds;
@@ -91,6 +91,10 @@ pub struct Config {
     /// Origins whose scripts may use what is served over HTTP, as browsers send them (`https://example.org`), or `*`
     /// for any; at most [`limits::ORIGINS_MAX`]. See [`Config::allows_any_origin`].
     pub origins: Vec<String>,
+    /// Whether the page is served; see [`Config::serves_page`].
+    pub page: Option<bool>,
+    /// Whether clients may subscribe to what is counted; see [`Config::serves_statistics`].
+    pub statistics: Option<bool>,
     /// What channels do.
     pub namespaces: Namespaces,
 }
@@ -178,6 +182,8 @@ impl Default for Config {
             log_levels: LogLevels::all(LogLevel::Info),
             history_bytes_max: 1024 * 1024 * 1024,
             origins: Vec::new(),
+            page: None,
+            statistics: None,
             namespaces: Namespaces::default(),
         }
     }
@@ -196,9 +202,25 @@ impl Config {
     /// this host is served.
     pub fn allows_any_origin(&self) -> bool {
         match self.origins.as_slice() {
-            [] => self.addresses().all(|address| address.ip().is_loopback()),
+            [] => self.serves_this_host_only(),
             origins => origins.iter().any(|origin| origin == setting::ANY_ORIGIN),
         }
+    }
+
+    /// Whether the page from which one can subscribe and publish is served at `/`: if its setting says so, or where
+    /// there is none and only this host is served.
+    pub fn serves_page(&self) -> bool {
+        self.page.unwrap_or_else(|| self.serves_this_host_only())
+    }
+
+    /// Whether what is counted is published to [`STATISTICS_CHANNEL`], by the same rule: how busy a server is, is
+    /// nothing for strangers.
+    pub fn serves_statistics(&self) -> bool {
+        self.statistics.unwrap_or_else(|| self.serves_this_host_only())
+    }
+
+    fn serves_this_host_only(&self) -> bool {
+        self.addresses().all(|address| address.ip().is_loopback())
     }
 
     fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
@@ -282,6 +304,20 @@ mod tests {
         assert!(open.check().unwrap_err().0.contains("--insecure"));
         open.insecure = true;
         assert_eq!(open.check(), Ok(()));
+    }
+
+    #[test]
+    fn strangers_get_neither_the_page_nor_the_statistics_unless_told_so() {
+        let of = |config: &Config| (config.serves_page(), config.serves_statistics());
+        assert_eq!(of(&config()), (true, true), "only this host is served");
+        let open = Config { listen: vec!["0.0.0.0:80".parse().unwrap()], ..config() };
+        assert_eq!(of(&open), (false, false));
+        assert_eq!(of(&Config { page: Some(true), ..open.clone() }), (true, false));
+        assert_eq!(of(&Config { statistics: Some(true), ..open }), (false, true));
+        assert_eq!(
+            of(&Config { page: Some(false), statistics: Some(false), ..config() }),
+            (false, false)
+        );
     }
 
     #[test]

@@ -15,6 +15,12 @@ pub struct Namespaces {
     names: BTreeMap<String, u16>,
 }
 
+/// Where the server publishes what it counts, if it may: see [`Namespaces::add_statistics`].
+pub const STATISTICS_CHANNEL: &str = "fantail:statistics";
+
+/// The namespace of the server's own channels.
+const OWN_NAMESPACE: &str = "fantail";
+
 /// Names a namespace among [`Namespaces`]: dense from 0, which is that of the channels without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceId(pub u16);
@@ -94,6 +100,18 @@ impl ChannelOptions {
         }
     }
 
+    /// Of the channel of statistics. A minute is kept, so that whoever comes back, or polls, misses nothing of it; who
+    /// reads too slowly gets the latest.
+    fn statistics() -> Self {
+        Self {
+            history_size: 60,
+            history_ttl: Duration::from_secs(60),
+            history_bytes: 1024 * 1024,
+            delivery: Delivery::Latest,
+            ..Self::closed()
+        }
+    }
+
     /// Judges what options say together; `namespace` is for the sentence. Each one's range is its own row's matter.
     pub fn check(&self, namespace: &str) -> Result<(), ConfigError> {
         if self.rate_max > 0 && self.delivery == Delivery::Disconnect {
@@ -143,16 +161,35 @@ impl Namespaces {
                 "[namespaces.{name}]: a name is 1 to 64 letters, digits, '_', '-' or '.'"
             )));
         }
+        if name == OWN_NAMESPACE {
+            return Err(error(&format!("[namespaces.{name}]: this name is the server's own")));
+        }
         if self.options.len() > NAMESPACES_MAX {
             return Err(error(&format!("more than {NAMESPACES_MAX} namespaces")));
         }
         options.check(&format!("[namespaces.{name}]"))?;
-        let id = u16::try_from(self.options.len()).expect("they are few");
-        if self.names.insert(name.to_owned(), id).is_some() {
+        if self.insert(name, options) {
             return Err(error(&format!("[namespaces.{name}] is given twice")));
         }
-        self.options.push(options);
         Ok(())
+    }
+
+    /// Adds the server's own namespace: clients may subscribe to [`STATISTICS_CHANNEL`].
+    pub fn add_statistics(&mut self) {
+        self.insert(OWN_NAMESPACE, ChannelOptions::statistics());
+    }
+
+    /// Whether nobody but the server itself publishes there, whatever key they have.
+    pub fn is_own(&self, id: NamespaceId) -> bool {
+        self.names.get(OWN_NAMESPACE) == Some(&id.0)
+    }
+
+    /// Returns whether there was one of this name.
+    fn insert(&mut self, name: &str, options: ChannelOptions) -> bool {
+        let id = u16::try_from(self.options.len()).expect("they are few");
+        let is_known = self.names.insert(name.to_owned(), id).is_some();
+        self.options.push(options);
+        is_known
     }
 
     /// The namespace of a channel; `None` if its name begins with an unknown one.
@@ -206,6 +243,18 @@ mod tests {
     }
 
     #[test]
+    fn the_channel_of_statistics_is_the_servers_own() {
+        let mut namespaces = Namespaces::default();
+        assert_eq!(namespaces.find(STATISTICS_CHANNEL), None);
+        namespaces.add_statistics();
+        let id = namespaces.find(STATISTICS_CHANNEL).unwrap();
+        assert!(namespaces.is_own(id) && !namespaces.is_own(NamespaceId(0)));
+        let options = namespaces.options(id);
+        assert!(options.subscribe && !options.publish);
+        assert_eq!(options.check("[namespaces.fantail]"), Ok(()));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_with_its_namespace() {
         let closed = ChannelOptions::closed;
         let mut namespaces = Namespaces::default();
@@ -217,6 +266,7 @@ mod tests {
             ("a", closed(), "twice"),
             ("", closed(), "a name is"),
             ("a:b", closed(), "a name is"),
+            ("fantail", closed(), "the server's own"),
             ("c", ChannelOptions { rate_max: 1, ..closed() }, "[namespaces.c]: rate_max"),
         ] {
             let error = namespaces.add(name, options).unwrap_err();

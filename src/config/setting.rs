@@ -34,6 +34,8 @@ pub enum Kind {
     Choice(&'static [&'static str], fn(&Config) -> usize, fn(&mut Config, usize)),
     /// Yes or no.
     Switch(fn(&mut Config) -> &mut bool),
+    /// Yes or no, which follows from other settings unless it is given.
+    SwitchIfGiven(fn(&mut Config) -> &mut Option<bool>),
     /// A whole number.
     Count(u64, u64, fn(&mut Config) -> &mut usize),
     /// A whole number that follows from the host unless it is given.
@@ -109,6 +111,10 @@ impl Setting {
             Kind::Switch(field) => {
                 *field(config) = text.parse().map_err(|_| no_value(text, "true or false"))?;
             }
+            Kind::SwitchIfGiven(field) => {
+                let given = text.parse().map_err(|_| no_value(text, "true or false"))?;
+                *field(config) = Some(given);
+            }
             Kind::Count(_, _, field) => *field(config) = parse_count(text)?,
             Kind::CountIfGiven(_, _, field) => *field(config) = Some(parse_count(text)?),
             Kind::Bytes(_, _, field) => *field(config) = parse_bytes(text)?,
@@ -124,7 +130,11 @@ impl Setting {
     pub fn check(&self, config: &Config) -> Result<(), String> {
         let mut copy = config.clone();
         let is_in_range = match self.kind {
-            Kind::Addresses(_) | Kind::Choice(..) | Kind::Switch(_) | Kind::Levels(_) => true,
+            Kind::Addresses(_)
+            | Kind::Choice(..)
+            | Kind::Switch(_)
+            | Kind::SwitchIfGiven(_)
+            | Kind::Levels(_) => true,
             Kind::Count(min, max, field) => (min..=max).contains(&(*field(&mut copy) as u64)),
             Kind::CountIfGiven(min, max, field) => {
                 field(&mut copy).is_none_or(|count| (min..=max).contains(&(count as u64)))
@@ -159,6 +169,9 @@ impl Setting {
             }
             Kind::Choice(words, index, _) => words[index(config)].to_owned(),
             Kind::Switch(field) => field(&mut copy).to_string(),
+            Kind::SwitchIfGiven(field) => {
+                field(&mut copy).map(|given| given.to_string()).unwrap_or_default()
+            }
             Kind::Count(_, _, field) => field(&mut copy).to_string(),
             Kind::CountIfGiven(_, _, field) => {
                 field(&mut copy).map(|count| count.to_string()).unwrap_or_default()
@@ -197,6 +210,7 @@ impl Setting {
             Kind::Addresses(field) => field(to).clone_from(field(&mut from)),
             Kind::Choice(_, index, set) => set(to, index(&from)),
             Kind::Switch(field) => *field(to) = *field(&mut from),
+            Kind::SwitchIfGiven(field) => *field(to) = *field(&mut from),
             Kind::Count(_, _, field) => *field(to) = *field(&mut from),
             Kind::CountIfGiven(_, _, field) => *field(to) = *field(&mut from),
             Kind::Bytes(_, _, field) => *field(to) = *field(&mut from),
@@ -213,7 +227,7 @@ impl Setting {
         match self.kind {
             Kind::Addresses(_) => "IP:PORT, any number of them".to_owned(),
             Kind::Choice(words, ..) => words.join(" or "),
-            Kind::Switch(_) => "true or false".to_owned(),
+            Kind::Switch(_) | Kind::SwitchIfGiven(_) => "true or false".to_owned(),
             Kind::Count(min, max, _) | Kind::CountIfGiven(min, max, _) => {
                 format!("from {min} to {max}")
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::channel_options::channel_options_markdown;
 use super::setting::Kind::{
     Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Origins, Secret, Switch,
-    Time,
+    SwitchIfGiven, Time,
 };
 use super::{DriverChoice, Framing, LogFormat, Setting, limits};
 
@@ -88,6 +88,21 @@ pub const SETTINGS: &[Setting] = &[
     )
     .by_default("any if only loopback is served")
     .reloadable(),
+    Setting::row(
+        "http.page",
+        "page",
+        "Whether / is the page that subscribes, publishes and shows the statistics",
+        SwitchIfGiven(|config| &mut config.page),
+    )
+    .by_default("true if only loopback is served")
+    .reloadable(),
+    Setting::row(
+        "statistics",
+        "statistics",
+        "Whether what is counted is published to fantail:statistics, once a second while someone is subscribed",
+        SwitchIfGiven(|config| &mut config.statistics),
+    )
+    .by_default("true if only loopback is served"),
     Setting::row(
         "limits.connections_max",
         "connections-max",
@@ -260,7 +275,7 @@ mod tests {
             let other = match setting.kind {
                 Addresses(_) => "127.0.0.1:1",
                 Choice(words, ..) => words[1],
-                Switch(_) => "true",
+                Switch(_) | SwitchIfGiven(_) => "true",
                 Count(..) | CountIfGiven(..) => "7",
                 Bytes(..) | BytesIfGiven(..) => "5 KiB",
                 Time(..) => "7 s",
@@ -310,7 +325,8 @@ mod tests {
                     ("x y".to_owned(), false),
                     ("x".repeat(max + 1), false),
                 ],
-                Addresses(_) | Choice(..) | Switch(_) | Origins(..) | Levels(_) => {
+                Addresses(_) | Choice(..) | Switch(_) | SwitchIfGiven(_) | Origins(..)
+                | Levels(_) => {
                     continue;
                 }
             };
@@ -338,6 +354,7 @@ mod tests {
             ("workers", "1.5"),
             ("workers", "99999999999999999999"),
             ("insecure", "yes"),
+            ("http.page", "maybe"),
             ("limits.message_bytes_max", "1 parsec"),
             ("limits.close_timeout", "soon"),
             ("log.level", "loud"),

@@ -21,10 +21,10 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::config::Namespaces;
+use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    Actor, ChannelName, ClientName, Control, HistoryQuery, Payload, Position, Publication,
-    Recovery, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
+    Actor, ChannelName, ClientName, Control, HistoryQuery, Payload, PayloadKind, Position,
+    Publication, Recovery, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
 };
 
 mod asking;
@@ -97,6 +97,8 @@ pub struct Hub {
     now_ms: u64,
     drops: Drops,
     serial: u32,
+    /// Some worker has subscribers of the statistics, whose home is this one.
+    wants_statistics: bool,
 }
 
 /// What leaves a hub.
@@ -319,6 +321,7 @@ impl Hub {
             now_ms: 0,
             drops: Drops::default(),
             serial: 0,
+            wants_statistics: false,
             settings,
         }
     }
@@ -355,13 +358,13 @@ impl Hub {
                 let Some(channel) = channel else {
                     return refuse(session, ticket, Refusal::NotSubscribed, out);
                 };
-                match self.settings.namespaces.find(channel.as_str()) {
-                    None => return refuse(session, ticket, Refusal::NamespaceUnknown, out),
-                    Some(id) => {
-                        if by == Actor::Client && !self.settings.namespaces.options(id).publish {
-                            return refuse(session, ticket, Refusal::PermissionDenied, out);
-                        }
-                    }
+                let namespaces = &self.settings.namespaces;
+                let Some(id) = namespaces.find(channel.as_str()) else {
+                    return refuse(session, ticket, Refusal::NamespaceUnknown, out);
+                };
+                let is_allowed = by == Actor::Server || namespaces.options(id).publish;
+                if !is_allowed || namespaces.is_own(id) {
+                    return refuse(session, ticket, Refusal::PermissionDenied, out);
                 }
                 let receipt = ticket.map(|ticket| self.receipt(session, ticket));
                 let to = self.home_of(&channel);
@@ -391,11 +394,13 @@ impl Hub {
         match message {
             HubMessage::Interest { from, channel, serial } => {
                 let position = self.homes.add_interest(&channel, from);
+                self.watch_statistics(&channel);
                 let message = HubMessage::Granted { channel, position, serial };
                 out.push_back(Output::Send { to: from, message });
             }
             HubMessage::Disinterest { from, channel } => {
                 self.homes.remove_interest(&channel, from, self.now_ms);
+                self.watch_statistics(&channel);
             }
             HubMessage::Granted { channel, position, serial } => {
                 self.grant(&channel, position, serial, out);
@@ -449,6 +454,18 @@ impl Hub {
         let timed = self.timed.first().map(|(due_ms, _)| *due_ms);
         let due = [timed, self.news.next_due()].into_iter().flatten().min()?;
         Some(due.saturating_sub(self.now_ms))
+    }
+
+    /// Whether this worker is to publish the statistics: it is their home, and someone is subscribed.
+    pub fn wants_statistics(&self) -> bool {
+        self.wants_statistics
+    }
+
+    /// Publishes them.
+    pub fn publish_statistics(&mut self, json: String, out: &mut VecDeque<Output>) {
+        let channel = ChannelName::new(STATISTICS_CHANNEL).expect("a name");
+        let payload = Payload::new(PayloadKind::Json, json);
+        self.number(channel, payload, None, None, out);
     }
 
     /// Whether a fan-out is in progress.
@@ -509,6 +526,13 @@ impl Hub {
                 let message = HubMessage::Deliver(publication.clone());
                 out.push_back(Output::Send { to, message });
             }
+        }
+    }
+
+    /// The interest in a channel has changed.
+    fn watch_statistics(&mut self, channel: &ChannelName) {
+        if channel.as_str() == STATISTICS_CHANNEL {
+            self.wants_statistics = self.homes.interested(channel).len() > 0;
         }
     }
 

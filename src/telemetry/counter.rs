@@ -55,13 +55,18 @@ impl Family {
         &self.counters[index.unwrap_or(self.labels.len() - 1)]
     }
 
+    /// Each with its label.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        self.labels.iter().copied().zip(&self.counters)
+    }
+
     /// All of them together.
     pub fn sum(&self) -> u64 {
         self.counters.iter().map(Counter::value).sum()
     }
 
     pub(super) fn render(&self, name: &str, worker: usize, out: &mut String) {
-        for (label, counter) in self.labels.iter().zip(&self.counters) {
+        for (label, counter) in self.iter() {
             let (key, value) = (self.key, counter.value());
             let _ = writeln!(out, "{name}{{worker=\"{worker}\",{key}=\"{label}\"}} {value}");
         }

@@ -28,7 +28,17 @@ impl Histogram {
 
     /// Times observed.
     pub fn count(&self) -> u64 {
-        self.buckets.iter().map(Counter::value).sum()
+        self.counts().sum()
+    }
+
+    /// Upper bounds of the buckets, in microseconds; the last bucket has none.
+    pub(super) fn bounds_us() -> impl Iterator<Item = u64> {
+        (0..BUCKETS).map(|bucket| 1 << (SMALLEST_BITS as usize + bucket))
+    }
+
+    /// Times in each bucket.
+    pub(super) fn counts(&self) -> impl Iterator<Item = u64> {
+        self.buckets.iter().map(Counter::value)
     }
 
     /// Microseconds of all of them.

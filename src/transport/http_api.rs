@@ -18,11 +18,13 @@ mod answer;
 mod api;
 mod body;
 mod cors;
+mod page;
 mod poll;
 mod publish;
 mod subscribe;
 mod upgrade;
 
+pub use page::Page;
 pub use poll::PollForm;
 
 use answer::{Exchange, close, fail, fail_refused, refuse_overloaded, write_ok};
@@ -385,7 +387,12 @@ impl HttpConversation {
                     return Ok(self.refuse_body(exchange, context));
                 }
                 match head.path {
-                    "/" => write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context),
+                    "/" => {
+                        if let Some(page) = &context.settings.page {
+                            return Ok(self.show_page(page, head, exchange, context));
+                        }
+                        write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context);
+                    }
                     "/metrics" => return Ok(self.ask(Output::Metrics, exchange, context)),
                     "/health/ready" => return Ok(self.ask(Output::Ready, exchange, context)),
                     _ => {

@@ -83,6 +83,10 @@ impl WorkerSettings {
     ) -> Self {
         let send_queue_bytes_max =
             u32::try_from(config.send_queue_bytes_max).expect("checked with the configuration");
+        let mut namespaces = config.namespaces.clone();
+        if config.serves_statistics() {
+            namespaces.add_statistics();
+        }
         Self {
             hub: HubSettings {
                 worker,
@@ -90,7 +94,7 @@ impl WorkerSettings {
                 sessions_max: connections_max,
                 subscriptions_max: config.subscriptions_max,
                 hash,
-                namespaces: Arc::new(config.namespaces.clone()),
+                namespaces: Arc::new(namespaces),
                 history_bytes_max: config.history_bytes_max / u64::from(workers),
                 answer_bytes_max: config.send_queue_bytes_max / 2,
             },
@@ -213,12 +217,16 @@ impl<D: Driver> Worker<D> {
         let (stop, steps) = (parts.stop.clone(), parts.steps.clone());
         let shares_core = parts.shares_core;
         parts.counters[usize::from(parts.mesh.worker().0)].accepting.set(1);
+        let (workers, services) = (usize::from(settings.hub.workers), settings.services.clone());
+        let connections = Connections::new(settings, parts, driver.now());
+        // Others tell of a worker that has yet to have its first turn.
+        connections.count();
         Self {
             steps,
-            workers: usize::from(settings.hub.workers),
+            workers,
+            services,
+            connections,
             shares_core,
-            services: settings.services.clone(),
-            connections: Connections::new(settings, parts, driver.now()),
             driver,
             accepting: Accepting::default(),
             stop,
@@ -268,6 +276,7 @@ impl<D: Driver> Worker<D> {
         self.act();
         self.handle_events(now);
         self.is_inbox_empty = self.empty_inbox();
+        self.connections.publish_statistics();
         self.connections.fan_out();
         self.connections.sweep(now);
         self.connections.answer_metrics();

@@ -30,7 +30,7 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
     let text = match setting.kind {
         Kind::Addresses(_) => format!("127.0.0.1:{}", 1000 + n),
         Kind::Choice(words, ..) => words[n % words.len()].to_owned(),
-        Kind::Switch(_) => (n % 2 == 1).to_string(),
+        Kind::Switch(_) | Kind::SwitchIfGiven(_) => (n % 2 == 1).to_string(),
         Kind::Count(..) | Kind::CountIfGiven(..) => (10 + n).to_string(),
         Kind::Bytes(..) => format!("{} KiB", 10 + n),
         Kind::BytesIfGiven(..) => format!("{} MiB", 10 + n),
@@ -40,7 +40,9 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         Kind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),
     };
     let in_file = match setting.kind {
-        Kind::Count(..) | Kind::CountIfGiven(..) | Kind::Switch(_) => text.clone(),
+        Kind::Count(..) | Kind::CountIfGiven(..) | Kind::Switch(_) | Kind::SwitchIfGiven(_) => {
+            text.clone()
+        }
         Kind::Addresses(_) | Kind::Origins(..) => format!("[\"{text}\"]"),
         _ => format!("\"{text}\""),
     };

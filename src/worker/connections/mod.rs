@@ -34,6 +34,7 @@ mod memory;
 mod pressure;
 mod requests;
 mod sends;
+mod statistics;
 
 use lags::Lags;
 use memory::Eviction;
@@ -97,6 +98,8 @@ pub struct Connections {
     info_wanted: Vec<SocketId>,
     /// Connections that asked whether connections are accepted.
     ready_wanted: Vec<SocketId>,
+    /// When the statistics are published next, if someone wants them, in microseconds.
+    statistics_due_us: u64,
     slow: Vec<u32>,
     /// Connections whose polls were answered by the fan-out.
     answered: Vec<u32>,
@@ -144,6 +147,7 @@ impl Connections {
             metrics_wanted: Vec::new(),
             info_wanted: Vec::new(),
             ready_wanted: Vec::new(),
+            statistics_due_us: 0,
             slow: Vec::new(),
             answered: Vec::new(),
             due: Vec::new(),
@@ -383,9 +387,10 @@ impl Connections {
         self.carry();
     }
 
-    /// When the hub has something to do next.
+    /// When there is something to do that no event announces.
     pub fn next_tick(&self) -> Option<Duration> {
-        self.hub.next_tick().map(Duration::from_millis)
+        let of_hub = self.hub.next_tick().map(Duration::from_millis);
+        [of_hub, self.next_statistics()].into_iter().flatten().min()
     }
 
     /// Whether a slice of the sweep is worth waking up for.
