@@ -14,6 +14,7 @@
 //! | `limits` | deadlines, slow consumers, too many of something |
 //! | `memory` | the memory budget: closing, refusing, holding back |
 //! | `metrics` | what is counted, the pages that tell it, readiness; the dashboard |
+//! | `page` | the page at `/`, and the statistics that it shows |
 //! | `hostile` | clients that do what they must not, in random orders |
 //! | `fan_out` | nothing lost, nothing twice, nothing out of order |
 //! | `pressure` | what a bystander notices when others do much at once, and what that costs |
@@ -34,6 +35,7 @@ mod http;
 mod limits;
 mod memory;
 mod metrics;
+mod page;
 mod poll;
 mod pressure;
 mod settings;

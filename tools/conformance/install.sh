@@ -38,6 +38,9 @@ prepare() {
     browser)
       install_node && have chromium chromium || return
       command=(node "$work/node/browser.mjs") ;;
+    page)
+      install_node && have chromium chromium && have curl curl || return
+      command=(node "$work/node/page.mjs") ;;
     autobahn)
       install_autobahn || return
       command=(python3 "$here/autobahn/run.py") ;;

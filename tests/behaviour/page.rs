@@ -1,0 +1,199 @@
+//! The page at `/`, and the statistics that it shows: who gets them, who cannot forge them, what they cost when nobody
+//! looks.
+
+use std::time::{Duration, Instant};
+
+use fantail::config::STATISTICS_CHANNEL;
+use serde_json::{Value, json};
+
+use crate::support::{Client, EventStream, TestServer, WebSocket, on_both_drivers, wait_until};
+
+const EVENTS: &str = "/events?channel=fantail:statistics";
+
+/// What one message tells.
+#[derive(Debug)]
+struct Told(Value);
+
+impl Told {
+    fn parse(text: &str) -> Self {
+        Self(serde_json::from_str(text).expect("statistics are JSON"))
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        self.0["uptime_ms"].as_u64().expect("a time")
+    }
+
+    /// A number of all workers together.
+    fn sum(&self, name: &str) -> u64 {
+        let workers = self.0["workers"].as_array().expect("workers");
+        workers.iter().map(|worker| worker.pointer(name).and_then(Value::as_u64).unwrap()).sum()
+    }
+}
+
+/// Lets time pass, of which nothing tells.
+fn let_pass(time: Duration) {
+    let began = Instant::now();
+    wait_until("time passes", || began.elapsed() > time);
+}
+
+on_both_drivers! {
+    fn the_page_is_sent_once_and_asked_for_again(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Client::connect(server.edge());
+        let page = client.get("/");
+        assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+        assert!(page.text().starts_with("<!doctype html>") && page.text().ends_with("</html>\n"));
+        let policy = page.header("content-security-policy").unwrap();
+        assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'sha256-"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+        assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(page.header("cache-control"), Some("no-cache"));
+        let etag = page.header("etag").unwrap();
+        for (tags, status) in [(etag, 304), (&format!("\"x\", W/{etag}"), 304), ("*", 304), ("\"x\"", 200)] {
+            client.send(format!("GET / HTTP/1.1\r\nHost: t\r\nIf-None-Match: {tags}\r\n\r\n"));
+            let response = client.read_response();
+            assert_eq!((response.status, response.header("etag")), (status, Some(etag)), "{tags}");
+            assert_eq!(response.body.is_empty(), status == 304);
+        }
+        client.send("HEAD / HTTP/1.1\r\nHost: t\r\n\r\n");
+        let head = client.read_response_head();
+        let length = page.body.len().to_string();
+        assert_eq!((head.status, head.header("content-length")), (200, Some(length.as_str())));
+        assert_eq!(client.get("/health/live").status, 200, "nothing but the head was sent");
+    }
+
+    fn other_methods_are_refused_and_an_upgrade_is_the_lobby(driver) {
+        let server = TestServer::start(driver, 2);
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+            let mut client = Client::connect(server.edge());
+            client.send(format!("{method} / HTTP/1.1\r\nHost: t\r\n\r\n"));
+            let response = client.read_response();
+            assert_eq!((response.status, response.header("allow")), (405, Some("GET, HEAD")), "{method}");
+            assert_eq!(response.json()["error"]["code"], "method_not_allowed");
+        }
+        let mut client = Client::connect(server.edge());
+        client.send("GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx");
+        assert_eq!(client.read_response().status, 400);
+        let mut lobby = WebSocket::connect(server.edge(), "/");
+        let mut client = Client::connect(server.edge());
+        client.publish("lobby", "hello");
+        lobby.expect_text("hello");
+    }
+
+    fn page_and_statistics_can_be_turned_off(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.page = Some(false);
+            config.statistics = Some(false);
+        });
+        let mut client = Client::connect(server.edge());
+        let text = client.get("/");
+        assert_eq!((text.status, text.header("content-type")), (200, Some("text/plain; charset=utf-8")));
+        client.send(format!("GET {EVENTS} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        let refused = client.read_response();
+        assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (404, Some("namespace_unknown")));
+    }
+
+    fn every_transport_gets_the_statistics_of_all_workers(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut events = EventStream::connect(server.edge(), EVENTS);
+        let mut socket = WebSocket::connect(server.edge(), "/ws?channel=fantail:statistics");
+        let mut commands = Client::connect(server.commands());
+        commands.command(&json!({"id": 1, "connect": {}}));
+        let subscribed = commands.command(&json!({"id": 2, "subscribe": {"channel": STATISTICS_CHANNEL}}));
+        assert_eq!(subscribed["id"], 2);
+        let mut others: Vec<_> = (0..8).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        let mut publisher = Client::connect(server.edge());
+        for number in 0..10 {
+            publisher.publish("a", number.to_string());
+            others.iter_mut().for_each(|other| other.expect_text(&number.to_string()));
+        }
+        let mut told = Told::parse(&events.read().data);
+        for _ in 0..3 {
+            let next = Told::parse(&events.read().data);
+            assert!((990..1500).contains(&(next.uptime_ms() - told.uptime_ms())), "{next:?} after {told:?}");
+            told = next;
+        }
+        assert!(told.sum("/deliveries") >= 80);
+        assert_eq!(told.0["workers"].as_array().map(Vec::len), Some(2));
+        assert_eq!(told.sum("/connections/websocket"), 9);
+        assert_eq!((told.sum("/connections/sse"), told.sum("/connections/commands_tcp")), (1, 1));
+        assert!(told.sum("/publications") >= 10 && told.sum("/sent_bytes") > 0);
+        assert!((0..2).all(|worker| told.0["workers"][worker]["memory_bytes_max"].as_u64() > Some(0)));
+        let lags: Vec<_> = (0..21).map(|bucket| told.sum(&format!("/delivery_lag/{bucket}"))).collect();
+        assert!(lags.iter().sum::<u64>() >= 80, "{lags:?}");
+        assert!(Told::parse(&socket.read_text()).uptime_ms() > 0);
+        let push = commands.read_json();
+        assert!(push["push"]["pub"]["data"]["uptime_ms"].is_u64(), "{push}");
+        let poll = publisher.get("/poll?channel=fantail:statistics").json();
+        assert!(poll["data"]["uptime_ms"].is_u64(), "{poll}");
+    }
+
+    fn who_comes_back_to_the_statistics_misses_none(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut stays = EventStream::connect(server.edge(), EVENTS);
+        let mut leaves = EventStream::connect(server.edge(), EVENTS);
+        leaves.read();
+        let id = leaves.last_id.clone();
+        drop(leaves);
+        for _ in 0..10 {
+            if stays.last_id != id {
+                stays.read();
+            }
+        }
+        assert_eq!(stays.last_id, id);
+        let missed = stays.read().data;
+        EventStream::resume(server.edge(), EVENTS, &id).expect(&missed);
+    }
+
+    fn nobody_else_publishes_there(driver) {
+        for key in [None, Some("secret")] {
+            let server = TestServer::start_with(driver, 2, |config| config.api_key = key.map(str::to_owned));
+            let mut events = EventStream::connect(server.edge(), EVENTS);
+            let mut socket = WebSocket::connect(server.edge(), "/ws?channel=fantail:statistics");
+            socket.send_text("forged");
+            let mut client = Client::connect(server.edge());
+            let key = key.map(|key| format!("X-API-Key: {key}\r\n")).unwrap_or_default();
+            let body = format!("{{\"channel\":\"{STATISTICS_CHANNEL}\",\"data\":\"forged\"}}");
+            let mut post = |target: &str| {
+                let length = body.len();
+                client.send(format!("POST {target} HTTP/1.1\r\nHost: t\r\n{key}Content-Length: {length}\r\n\r\n{body}"));
+                client.read_response()
+            };
+            assert_eq!(post("/publish?channel=fantail:statistics").status, 403);
+            assert_eq!(post("/publish?channel=fantail:other").status, 403, "nor anywhere else in the namespace");
+            assert_eq!(post("/api/publish").json()["error"]["code"], 103);
+            let mut commands = Client::connect(server.commands());
+            commands.command(&json!({"id": 1, "connect": {}}));
+            let publish = json!({"id": 2, "publish": {"channel": STATISTICS_CHANNEL, "data": "forged"}});
+            assert_eq!(commands.command(&publish)["error"]["code"], 103);
+            for _ in 0..2 {
+                let told = events.read().data;
+                assert!(!told.contains("forged"), "{told}");
+                Told::parse(&socket.read_text());
+            }
+        }
+    }
+
+    fn without_subscribers_nothing_is_done(driver) {
+        let server = TestServer::start(driver, 2);
+        let turns = || server.sum(|counters| &counters.turns);
+        let publications = || server.sum(|counters| &counters.publications);
+        let idle = turns();
+        let_pass(Duration::from_millis(1500));
+        assert_eq!((turns(), publications()), (idle, 0), "nobody ever came");
+        let mut events = EventStream::connect(server.edge(), EVENTS);
+        Told::parse(&events.read().data);
+        Told::parse(&events.read().data);
+        assert!(publications() >= 2);
+        drop(events);
+        wait_until("it is gone", || server.sum(|counters| &counters.subscriptions) == 0);
+        let published = publications();
+        let_pass(Duration::from_millis(2500));
+        assert!(publications() <= published + 1, "one may have been under way");
+        // Another client, of something else, changes nothing.
+        let _other = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let published = publications();
+        let_pass(Duration::from_millis(1500));
+        assert_eq!(publications(), published);
+    }
+}
