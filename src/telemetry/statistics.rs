@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use super::{Counter, Counters, Histogram};
 
+type Number = fn(&Counters) -> &Counter;
+
 /// The numbers of each worker that are told.
-const NUMBERS: &[(&str, fn(&Counters) -> &Counter)] = &[
+const NUMBERS: &[(&str, Number)] = &[
     ("accepted", |counters| &counters.accepted),
     ("publications", |counters| &counters.publications),
     ("deliveries", |counters| &counters.deliveries),
