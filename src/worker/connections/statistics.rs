@@ -1,5 +1,5 @@
-//! What is counted, as a publication for those who are subscribed to it: one worker, the home of that channel, publishes
-//! for all of them.
+//! What is counted, as a publication for those who are subscribed to it. One worker, the home of that channel,
+//! publishes for all of them.
 
 use std::time::Duration;
 
