@@ -47,6 +47,8 @@ fn the_path_or_the_protocol_is_wrong() {
     let tcp = server.edge().to_string();
     let run = c1m("idle", server.edge(), &["-n", "5", "--protocol", "tcp", "--tcp-target", &tcp]);
     run.expect_failure("no JSON");
+    let stream = ["-n", "5", "--protocol", "sse", "--path", "/nowhere"];
+    c1m("idle", server.edge(), &stream).expect_failure("refused with HTTP status 404");
     let run = c1m(
         "fanout",
         server.edge(),
@@ -126,10 +128,12 @@ fn the_server_dies_midway() {
         wait_until("all are open", || {
             let response = Client::connect(edge).get("/metrics");
             let metrics = response.text();
-            let open = metrics
-                .lines()
-                .find_map(|line| line.strip_prefix("fantail_connections_open{worker=\"0\"} "));
-            open.is_some_and(|open| open.parse::<u64>().unwrap() > 200)
+            ["websocket", "echo_websocket"].iter().any(|transport| {
+                let name =
+                    format!("fantail_connections{{worker=\"0\",transport=\"{transport}\"}} ");
+                let open = metrics.lines().find_map(|line| line.strip_prefix(&name));
+                open.is_some_and(|open| open.parse::<u64>().unwrap() >= 200)
+            })
         });
         server.signal(libc::SIGKILL);
         server.wait();

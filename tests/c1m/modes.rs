@@ -22,6 +22,15 @@ on_both_drivers! {
         assert!(run.report["server"]["cpu_seconds"].as_f64().unwrap() > 0.0);
     }
 
+    fn idle_streams_stay_and_hear_heartbeats(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.keepalive_interval = std::time::Duration::from_millis(1500);
+        });
+        let run = c1m("idle", server.edge(), &["--protocol", "sse", "-n", "1000", "--duration", "3 s"]);
+        run.expect_success(1000);
+        assert!(run.number("/connections/pings_answered") >= 1000, "{run:#?}");
+    }
+
     fn echoes_come_back_beside_idle_connections(driver) {
         let server = TestServer::start(driver, 2);
         let idle = server.edge().to_string();
@@ -58,7 +67,7 @@ on_both_drivers! {
         let server = TestServer::start(driver, 2);
         let tcp = server.commands().to_string();
         for via in ["ws", "tcp", "http"] {
-            for protocol in ["ws", "tcp"] {
+            for protocol in ["ws", "tcp", "sse"] {
                 let run = c1m("fanout", server.edge(), &[
                     "--tcp-target", &tcp, "-n", "100", "--channels", "4", "--count", "200", "--rate", "2000",
                     "--via", via, "--protocol", protocol,
@@ -94,7 +103,7 @@ on_both_drivers! {
     fn all_return_after_a_storm(driver) {
         let server = TestServer::start(driver, 2);
         let tcp = server.commands().to_string();
-        for (protocol, how) in [("ws", "--storms=1"), ("tcp", "--reset")] {
+        for (protocol, how) in [("ws", "--storms=1"), ("tcp", "--reset"), ("sse", "--storms=1")] {
             let run = c1m("storm", server.edge(), &[
                 "--tcp-target", &tcp, "--protocol", protocol, how, "-n", "9900", "--stayers", "100", "--quiet", "300 ms",
             ]);

@@ -50,9 +50,10 @@ pub struct Common {
     /// What connections speak
     #[arg(long, value_enum, default_value = "ws")]
     pub protocol: Protocol,
-    /// Path and query of WebSocket handshakes; {channel} stands for a channel's name
-    #[arg(long, default_value = "/ws?channel={channel}")]
-    pub path: String,
+    /// Path and query to ask for, {channel} being a channel's name [default: /ws?channel={channel} or
+    /// /events?channel={channel}]
+    #[arg(long)]
+    pub path: Option<String>,
     /// Channels are called so, then "-0", "-1" ...
     #[arg(long, value_name = "NAME", default_value = "c1m")]
     pub channel_prefix: String,
@@ -98,6 +99,8 @@ pub enum Protocol {
     Ws,
     /// Raw TCP: one JSON object a line; in echo mode, lines that come back
     Tcp,
+    /// Event streams (SSE); they cannot echo, and those that stay in a storm speak WebSocket
+    Sse,
 }
 
 impl Mode {

@@ -15,7 +15,7 @@ use crate::connection::Decoder;
 pub struct Door {
     pub address: SocketAddr,
     pub speech: Speech,
-    /// Path and query of the WebSocket handshake; `{channel}` stands for the channel's name.
+    /// Path and query of the request; `{channel}` stands for the channel's name.
     pub path: String,
     /// Channels are called so, with a number behind.
     pub channel_prefix: String,
@@ -30,6 +30,8 @@ pub enum Speech {
     Commands,
     /// No handshake; what is sent comes back. Messages end in a line feed.
     Lines,
+    /// An event stream; the path subscribes, and there is nothing more to say.
+    Events,
 }
 
 /// How a greeting was answered.
@@ -53,22 +55,29 @@ impl Door {
     pub fn decoder(&self) -> Decoder {
         match self.speech {
             Speech::WebSocket => Decoder::WebSocket(MessageDecoder::new()),
-            Speech::Commands | Speech::Lines => Decoder::Lines(LineDecoder::new()),
+            Speech::Commands | Speech::Lines | Speech::Events => Decoder::Lines(LineDecoder::new()),
         }
     }
 
     /// Appends what a connection says first; nothing, if it need not say anything to be served.
     pub fn write_greeting(&self, out: &mut Vec<u8>, channel: u32, key: u64) {
         let channel = self.channel(channel);
+        let path = self.path.replace("{channel}", &channel);
         match self.speech {
             Speech::WebSocket => {
-                let path = self.path.replace("{channel}", &channel);
                 write_client_request(out, &self.address.to_string(), &path, &key_bytes(key));
             }
             Speech::Commands => {
                 write_line(out, |out| out.extend_from_slice(b"{\"id\":1,\"connect\":{}}"));
                 let subscribe = format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}");
                 write_line(out, |out| out.extend_from_slice(subscribe.as_bytes()));
+            }
+            Speech::Events => {
+                let head = format!(
+                    "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n\r\n",
+                    self.address
+                );
+                out.extend_from_slice(head.as_bytes());
             }
             Speech::Lines => {}
         }
@@ -83,50 +92,70 @@ impl Door {
                 Err(fault) => Greeted::Refused(refusal(fault, bytes)),
             },
             Speech::Commands => check_replies(bytes),
+            Speech::Events => check_stream_head(bytes),
             Speech::Lines => Greeted::Served(0),
         }
     }
 
-    /// Appends a payload as a message.
+    /// Appends a payload as a message. Nobody asks that of a stream.
     pub fn write_message(&self, out: &mut Vec<u8>, payload: &[u8]) {
         match self.speech {
             Speech::WebSocket => write_masked_frame(out, OpCode::Text, payload, MASK),
             Speech::Commands | Speech::Lines => {
                 write_line(out, |out| out.extend_from_slice(payload));
             }
+            Speech::Events => {}
         }
     }
 
-    /// Appends a ping of our own.
+    /// Appends a ping of our own. Nobody asks that of a stream.
     pub fn write_ping(&self, out: &mut Vec<u8>, payload: &[u8]) {
         match self.speech {
             Speech::WebSocket => write_masked_frame(out, OpCode::Ping, payload, MASK),
             Speech::Commands | Speech::Lines => {
                 write_line(out, |out| out.extend_from_slice(b"{\"id\":3,\"ping\":{}}"));
             }
+            Speech::Events => {}
         }
     }
 
-    /// Appends the answer to the server's ping.
+    /// Appends the answer to the server's ping. A stream's heartbeat has none.
     pub fn write_pong(&self, out: &mut Vec<u8>, payload: &[u8]) {
         match self.speech {
             Speech::WebSocket => write_masked_frame(out, OpCode::Pong, payload, MASK),
             Speech::Commands | Speech::Lines => {
                 write_line(out, |out| out.extend_from_slice(b"{}"));
             }
+            Speech::Events => {}
         }
     }
 }
 
 fn refusal(fault: HandshakeFault, bytes: &[u8]) -> String {
-    let status = bytes
-        .strip_prefix(b"HTTP/1.1 ")
-        .and_then(|rest| std::str::from_utf8(rest.get(..3)?).ok()?.parse::<u16>().ok());
-    match (fault, status) {
+    match (fault, status(bytes)) {
         (HandshakeFault::ResponseRefused, Some(status)) if status != 101 => {
             format!("refused with HTTP status {status}")
         }
         _ => fault.reason().to_owned(),
+    }
+}
+
+fn status(head: &[u8]) -> Option<u16> {
+    std::str::from_utf8(head.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?.parse().ok()
+}
+
+/// Served is who has the head of a stream's answer: it is written once the subscriptions are made.
+fn check_stream_head(bytes: &[u8]) -> Greeted {
+    let Some(end) = bytes.windows(HEAD_END.len()).position(|window| window == HEAD_END) else {
+        return match bytes.len() {
+            ..=REPLY_BYTES_MAX => Greeted::NotYet,
+            _ => Greeted::Refused("the head of the answer has no end".to_owned()),
+        };
+    };
+    match status(bytes) {
+        Some(200) => Greeted::Served(end + HEAD_END.len()),
+        Some(status) => Greeted::Refused(format!("refused with HTTP status {status}")),
+        None => Greeted::Refused("the answer is no HTTP/1.1".to_owned()),
     }
 }
 
@@ -170,6 +199,8 @@ pub const LINE_BYTES_MAX: usize = 64 << 20;
 
 const REPLY_BYTES_MAX: usize = 16 * 1024;
 
+const HEAD_END: &[u8] = b"\r\n\r\n";
+
 /// Any key will do where no proxy is in between; a constant one costs nothing to make.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -192,6 +223,25 @@ mod tests {
         let refused = door.check_greeting(b"HTTP/1.1 404 Not Found\r\n\r\n", 1);
         let Greeted::Refused(cause) = refused else { panic!("{refused:?}") };
         assert_eq!(cause, "refused with HTTP status 404");
+    }
+
+    #[test]
+    fn streams_are_served_once_their_head_is_whole() {
+        let mut door = door(Speech::Events);
+        door.path = "/events?channel={channel}".to_owned();
+        let mut greeting = Vec::new();
+        door.write_greeting(&mut greeting, 7, 1);
+        assert!(greeting.starts_with(b"GET /events?channel=a-7 HTTP/1.1\r\nHost: 127.0.0.1:1\r\n"));
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: 1\n";
+        let end = answer.len() - b"retry: 1\n".len();
+        for split in 0..end {
+            assert!(matches!(door.check_greeting(&answer[..split], 0), Greeted::NotYet));
+        }
+        let served = door.check_greeting(answer, 0);
+        assert!(matches!(served, Greeted::Served(used) if used == end), "{served:?}");
+        let refused = door.check_greeting(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", 0);
+        let Greeted::Refused(cause) = refused else { panic!("{refused:?}") };
+        assert_eq!(cause, "refused with HTTP status 503");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! lags makes a server look good.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use fantail::driver::make_private;
 use fantail::protocol::websocket::{Message, MessageDecoder, OpCode, write_masked_frame};
 
 use crate::connection::Decoder;
-use crate::door::{Door, Greeted, LIMITS, Speech};
+use crate::door::{Door, Greeted, LIMITS};
 use crate::instrument::Histogram;
 use crate::payload::{self, Stamp};
 use crate::shared::Shared;
@@ -334,14 +334,6 @@ fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
         if answer.len() - head >= length {
             return Ok(response.code.unwrap_or(0));
         }
-    }
-}
-
-/// The address and protocol that a way needs.
-pub fn door_for(way: Way, edge: &Door, commands: SocketAddr) -> Door {
-    match way {
-        Way::WebSocket | Way::Http => Door { speech: Speech::WebSocket, ..edge.clone() },
-        Way::Commands => Door { speech: Speech::Commands, address: commands, ..edge.clone() },
     }
 }
 

@@ -89,6 +89,7 @@ impl Run {
         let protocol = match common.protocol {
             Protocol::Ws => "ws",
             Protocol::Tcp => "tcp",
+            Protocol::Sse => "sse",
         };
         let mut report = Report::new(mode);
         report.set("protocol", json!(protocol));
@@ -434,7 +435,7 @@ fn join(thread: JoinHandle<io::Result<()>>) -> Result<(), String> {
 
 /// What the common arguments say; modes adjust the rest.
 fn settings(common: &Common) -> Settings {
-    let door = edge_door(common);
+    let door = door_of(common, common.protocol);
     Settings {
         idle_door: door.clone(),
         door,
@@ -450,16 +451,18 @@ fn settings(common: &Common) -> Settings {
     }
 }
 
-/// The server's door for the protocol asked for.
-pub fn edge_door(common: &Common) -> Door {
-    let (speech, address): (Speech, SocketAddr) = match common.protocol {
-        Protocol::Ws => (Speech::WebSocket, common.target),
-        Protocol::Tcp => (Speech::Commands, common.tcp_target),
+/// The server's door for a protocol.
+pub fn door_of(common: &Common, protocol: Protocol) -> Door {
+    let (speech, address, path): (Speech, SocketAddr, &str) = match protocol {
+        Protocol::Ws => (Speech::WebSocket, common.target, "/ws?channel={channel}"),
+        Protocol::Tcp => (Speech::Commands, common.tcp_target, ""),
+        Protocol::Sse => (Speech::Events, common.target, "/events?channel={channel}"),
     };
+    let asked = common.path.as_deref().filter(|_| protocol == common.protocol);
     Door {
         address,
         speech,
-        path: common.path.clone(),
+        path: asked.unwrap_or(path).to_owned(),
         channel_prefix: common.channel_prefix.clone(),
     }
 }

@@ -20,6 +20,8 @@ enum Heard<'a> {
     Ping(&'a [u8]),
     Pong,
     Goodbye(String),
+    /// A line of an event that says where it stands, or ends it.
+    Aside,
 }
 
 impl Engine {
@@ -141,6 +143,7 @@ impl Engine {
                 }
             }
             Heard::Goodbye(cause) => return Err(cause),
+            Heard::Aside => {}
         }
         Ok(())
     }
@@ -280,8 +283,10 @@ fn heard_message(message: Message<'_>) -> Heard<'_> {
 
 /// A reply or push of the command protocol. Publications are the many, so they are told by their beginning.
 fn heard_line(speech: Speech, line: &[u8]) -> Heard<'_> {
-    if speech == Speech::Lines {
-        return Heard::Payload(line);
+    match speech {
+        Speech::Lines => return Heard::Payload(line),
+        Speech::Events => return heard_event_line(line),
+        Speech::Commands | Speech::WebSocket => {}
     }
     if line == b"{}" {
         return Heard::Ping(b"");
@@ -296,6 +301,15 @@ fn heard_line(speech: Speech, line: &[u8]) -> Heard<'_> {
         None if value.get("ping").is_some() => Heard::Pong,
         // A payload that is none is counted as strange.
         None => Heard::Payload(line),
+    }
+}
+
+/// A line of an event stream (WHATWG HTML, 9.2.6). Payloads of this run have one line.
+fn heard_event_line(line: &[u8]) -> Heard<'_> {
+    match line.strip_prefix(b"data: ") {
+        Some(payload) => Heard::Payload(payload),
+        None if line.starts_with(b":") => Heard::Ping(b""),
+        None => Heard::Aside,
     }
 }
 

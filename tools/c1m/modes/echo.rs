@@ -12,7 +12,7 @@ use crate::door::{Door, Speech};
 use crate::payload::BYTES_MIN;
 use crate::plan::Group;
 use crate::report::{Report, Samples};
-use crate::run::{Run, edge_door};
+use crate::run::{Run, door_of};
 use crate::shared::Step;
 
 /// Messages that come back.
@@ -43,18 +43,21 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<(Report, Samples), String> {
     let common = &arguments.common;
+    if common.protocol == Protocol::Sse {
+        return Err("an event stream cannot echo: --protocol ws or tcp".to_owned());
+    }
     let groups = [
         Group { role: Role::Echo, count: common.connections },
         Group { role: Role::Idle, count: arguments.idle.unwrap_or(0) },
     ];
     let mut run = Run::start("echo", common, &groups, 0, |settings| {
         let speech = match common.protocol {
-            Protocol::Ws => Speech::WebSocket,
             Protocol::Tcp => Speech::Lines,
+            Protocol::Ws | Protocol::Sse => Speech::WebSocket,
         };
-        settings.door = Door { speech, address: common.target, ..edge_door(common) };
+        settings.door = Door { speech, ..door_of(common, Protocol::Ws) };
         let address = arguments.idle_target.unwrap_or(common.target);
-        settings.idle_door = Door { speech: Speech::WebSocket, address, ..edge_door(common) };
+        settings.idle_door = Door { address, ..door_of(common, Protocol::Ws) };
         settings.depth = usize::from(arguments.depth);
         settings.size = arguments.size as usize;
     })?;

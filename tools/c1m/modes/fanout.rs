@@ -9,13 +9,13 @@ use clap::{Args, ValueEnum};
 use fantail::config::parse_seconds;
 use serde_json::json;
 
-use crate::arguments::{Common, parse_rate};
+use crate::arguments::{Common, Protocol, parse_rate};
 use crate::connection::Role;
 use crate::payload::BYTES_MIN;
 use crate::plan::Group;
-use crate::publisher::{Publishing, Way, door_for, publish};
+use crate::publisher::{Publishing, Way, publish};
 use crate::report::{Report, Samples};
-use crate::run::{Run, edge_door};
+use crate::run::{Run, door_of};
 use crate::shared::{Shared, Step};
 
 /// Publications to many.
@@ -145,7 +145,7 @@ impl Arguments {
         }
         Ok(Publishing {
             way,
-            door: door_for(way, &edge_door_http(common), common.tcp_target),
+            door: door_of(common, if way == Way::Commands { Protocol::Tcp } else { Protocol::Ws }),
             channels: common.channels,
             rate: self.rate,
             count,
@@ -153,11 +153,6 @@ impl Arguments {
             timeout: common.connect_timeout,
         })
     }
-}
-
-/// Where HTTP and WebSockets are, whatever the subscribers speak.
-fn edge_door_http(common: &Common) -> crate::door::Door {
-    crate::door::Door { address: common.target, ..edge_door(common) }
 }
 
 const WEBSOCKET_CHANNELS_MAX: u32 = 1000;

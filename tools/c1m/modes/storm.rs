@@ -6,12 +6,12 @@ use clap::Args;
 use fantail::config::parse_seconds;
 use serde_json::{Value, json};
 
-use crate::arguments::{Common, parse_count};
+use crate::arguments::{Common, Protocol, parse_count};
 use crate::connection::Role;
 use crate::instrument::Histogram;
 use crate::plan::Group;
 use crate::report::{Report, Samples};
-use crate::run::Run;
+use crate::run::{Run, door_of};
 use crate::shared::{Shared, Step};
 
 /// All drop and come back.
@@ -49,6 +49,9 @@ pub fn run(arguments: &Arguments) -> Result<(Report, Samples), String> {
     let mut run = Run::start("storm", common, &groups, 0, |settings| {
         settings.ping_every = arguments.ping_every;
         settings.drop_resets = arguments.reset;
+        if common.protocol == Protocol::Sse {
+            settings.door = door_of(common, Protocol::Ws);
+        }
     })?;
     let mut storms = Vec::new();
     let result = drive(&mut run, arguments, &mut storms);
