@@ -87,7 +87,8 @@ impl Hub {
         }
     }
 
-    /// Has a client's worker do something with it.
+    /// Has a client's worker do something with it. A channel of no namespace is refused here: whether there is such a
+    /// client is known to its worker alone, and what the client is told of an order does not come back.
     pub(super) fn control(
         &self,
         session: SessionId,
@@ -96,6 +97,15 @@ impl Hub {
         control: Control,
         out: &mut VecDeque<Output>,
     ) {
+        let channel = match &control {
+            Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => Some(channel),
+            Control::Disconnect(_) => None,
+        };
+        if let Some(channel) = channel
+            && let Err(refusal) = self.may(channel, Actor::Server, |_| true)
+        {
+            return refuse(session, Some(ticket), refusal, out);
+        }
         let receipt = self.receipt(session, ticket);
         if client.worker.0 < self.settings.workers {
             let message = HubMessage::Control { receipt, session: client.session, control };

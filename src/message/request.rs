@@ -79,7 +79,8 @@ pub enum Request {
     },
     /// Do something with another client.
     Control {
-        /// Answered with [`Reply::Done`], also where there is no such client.
+        /// Answered with [`Reply::Done`], also where there is no such client, or with [`Reply::Refused`] where there
+        /// is no such namespace.
         ticket: Ticket,
         /// Whom.
         client: ClientName,

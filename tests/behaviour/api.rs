@@ -509,6 +509,15 @@ on_both_drivers! {
         for method in ["publish", "history", "history_remove", "presence", "presence_stats"] {
             assert_eq!(code(&mut client, method, &parameters), 102, "{method}");
         }
+        // Wherever the client is, and whether there is one: what it would be told of its orders does not come back.
+        let orders = |name: &str, channel: &str| json!({"client": name, "channel": channel});
+        let (_here, name) = connect(&server);
+        for name in [name.as_str(), "0-3fffffff-7", "1-3fffffff-7", "ff-0-0"] {
+            for method in ["subscribe", "unsubscribe"] {
+                assert_eq!(code(&mut client, method, &orders(name, "nowhere:a")), 102, "{method}");
+                assert_eq!(client.call(method, &orders(name, "a")), json!({"result": {}}));
+            }
+        }
         let mixed = json!({"channels": ["a", "nowhere:a", "closed:a"], "data": 1});
         let responses = client.call("broadcast", &mixed)["result"]["responses"].clone();
         assert_eq!(responses[0]["result"]["offset"], 1);
