@@ -45,7 +45,7 @@ pub const SEGMENTS_PER_SEND_MAX: usize = 64;
 /// Sockets written to in one turn.
 pub const SENDS_PER_TURN_MAX: usize = 1024;
 
-/// Load taken from a worker's inbox in one turn, by one batch more at the most; see [`MESSAGE_LOAD`].
+/// Load taken from a worker's inbox in one turn, by one message more at the most; see [`MESSAGE_LOAD`].
 pub const INBOX_LOAD_PER_TURN_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes waiting for one client at which nothing more is read from it.
@@ -89,6 +89,21 @@ pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 
 /// Histories that one worker ends in one turn because of their age or their memory.
 pub const OVERDUE_PER_TURN_MAX: usize = 64;
+
+/// Requests with long answers (recoveries, histories, who is there) of one worker that are under way at once. The rest
+/// wait where they were made.
+pub const ANSWERS_AWAITED_MAX: usize = 16;
+
+/// Bytes of long answers written in one turn, by one answer more at the most: less than a millisecond of copying and
+/// sending, because everyone else waits for that.
+pub const ANSWERED_BYTES_PER_TURN_MAX: usize = 1024 * 1024;
+
+/// Requests that waited for long answers of others and are made in one turn.
+pub const DEFERRED_PER_TURN_MAX: usize = 1024;
+
+/// Requests of one connection that wait behind one with a long answer: what one receive buffer and the message that it
+/// ends may hold, and what the server API orders meanwhile.
+pub const DEFERRED_PER_CONNECTION_MAX: usize = 2 * COMMANDS_PER_MESSAGE_MAX;
 
 /// Payload bytes that a laggard is given at a time, by one publication more at the most.
 pub const CATCH_UP_BYTES_MAX: usize = 64 * 1024;

@@ -116,6 +116,8 @@ impl Connection {
     pub const PAUSED_BY_CONGESTION: u8 = 2;
     /// Nothing is received because a reply must come first.
     pub const PAUSED_BY_REPLY: u8 = 4;
+    /// Nothing is received because what was asked waits until others have their long answers.
+    pub const PAUSED_BY_ANSWERS: u8 = 8;
 
     /// A connection that was just accepted.
     pub fn new(service: Service, generation: u32, tick: u32) -> Self {
@@ -192,6 +194,11 @@ impl Connection {
             context.out.extend_from_slice(frame.as_bytes());
         }
         if self.is_answered() { self.finish_answer(context) } else { Flow::Receive }
+    }
+
+    /// Whether answers of the hub are not written as they come, but make one answer together.
+    pub fn collects_answers(&self) -> bool {
+        matches!(self.conversation, Conversation::Http(_))
     }
 
     /// Whether the server API may subscribe it to channels: it is told of them.

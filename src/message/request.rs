@@ -89,6 +89,59 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Ties the answer to it; `None` if nobody wants one.
+    pub fn ticket(&self) -> Option<Ticket> {
+        match self {
+            Request::Publish { ticket, .. } => *ticket,
+            Request::Subscribe { ticket, .. }
+            | Request::Unsubscribe { ticket, .. }
+            | Request::History { ticket, .. }
+            | Request::HistoryRemove { ticket, .. }
+            | Request::Presence { ticket, .. }
+            | Request::Channels { ticket, .. }
+            | Request::Control { ticket, .. } => Some(*ticket),
+        }
+    }
+
+    /// About what it owns on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Request::Publish { channel, payload, idempotency_key, .. } => {
+                let name = channel.as_ref().map_or(0, |channel| channel.as_str().len());
+                let key = idempotency_key.as_ref().map_or(0, |key| key.len());
+                name + payload.bytes.len() + key
+            }
+            Request::Subscribe { channel, .. }
+            | Request::Unsubscribe { channel, .. }
+            | Request::History { channel, .. }
+            | Request::HistoryRemove { channel, .. }
+            | Request::Presence { channel, .. } => channel.as_str().len(),
+            Request::Channels { pattern, .. } => pattern.len(),
+            Request::Control { control, .. } => match control {
+                Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => {
+                    channel.as_str().len()
+                }
+                Control::Disconnect(_) => 0,
+            },
+        }
+    }
+
+    /// Whether it does something that others see, and nothing that only its session would.
+    pub fn is_for_others(&self) -> bool {
+        match self {
+            Request::Publish { .. } | Request::HistoryRemove { .. } | Request::Control { .. } => {
+                true
+            }
+            Request::Subscribe { .. }
+            | Request::Unsubscribe { .. }
+            | Request::History { .. }
+            | Request::Presence { .. }
+            | Request::Channels { .. } => false,
+        }
+    }
+}
+
 /// Whose right counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {

@@ -96,6 +96,8 @@ metrics! {
         history_publications, "gauge", "fantail_history_publications", "Publications in the histories kept by it.";
         unfinished_bytes, "gauge", "fantail_unfinished_message_bytes", "Bytes of messages whose end has not come.";
         held_bytes, "gauge", "fantail_held_publisher_bytes", "Bytes that held publishers sent meanwhile.";
+        deferred_bytes, "gauge", "fantail_deferred_request_bytes",
+            "Bytes of requests that wait until others have their long answers.";
         mesh_bytes, "gauge", "fantail_mesh_inbox_bytes",
             "What waits in the worker's inbox for other workers' messages: payload bytes, and 4 KiB a message.";
         refused_overloaded, "counter", "fantail_refused_overloaded_total", "Clients refused for want of memory.";

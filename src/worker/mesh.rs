@@ -25,8 +25,9 @@ use crate::message::{Publication, Reply, WorkerId};
 pub struct Mesh {
     worker: WorkerId,
     inbox: Receiver<Batch>,
-    /// Found by the last look before sleeping.
-    carried: Option<Batch>,
+    /// The batch that is being taken: it was found in the inbox, or by the last look before sleeping. It counts as
+    /// waiting until its last message is taken.
+    opened: Opened,
     peers: Vec<Peer>,
     outboxes: Vec<Batch>,
     /// Workers whose outbox is not empty.
@@ -40,7 +41,7 @@ pub struct Mesh {
 
 /// What one turn has for one worker.
 #[derive(Debug, Default)]
-pub struct Batch {
+struct Batch {
     /// In order.
     pub messages: Vec<HubMessage>,
     /// Their payload bytes, and [`MESSAGE_LOAD`] for each.
@@ -52,6 +53,17 @@ impl Batch {
     fn bytes(&self) -> usize {
         self.load - self.messages.len() * (MESSAGE_LOAD - PUBLICATION_BYTES as usize)
     }
+}
+
+/// What is left of a batch.
+#[derive(Debug, Default)]
+struct Opened {
+    messages: std::vec::IntoIter<HubMessage>,
+    /// Of all its messages, also those that were taken.
+    load: usize,
+    /// Of one, as if they were all the same.
+    load_each: usize,
+    bytes: usize,
 }
 
 /// Another worker, or this one, as seen by those who send to it.
@@ -94,7 +106,7 @@ impl Mesh {
             .map(|(worker, inbox)| Mesh {
                 worker: WorkerId(u16::try_from(worker).expect("workers are few")),
                 inbox,
-                carried: None,
+                opened: Opened::default(),
                 outboxes: peers.iter().map(|_| Batch::default()).collect(),
                 peers: peers.clone(),
                 touched: Vec::new(),
@@ -110,13 +122,28 @@ impl Mesh {
         self.worker
     }
 
-    /// The next batch from some worker.
-    pub fn receive(&mut self) -> Option<Batch> {
-        let batch = self.carried.take().or_else(|| self.inbox.try_recv().ok())?;
-        let own = &self.peers[usize::from(self.worker.0)];
-        own.load.fetch_sub(batch.load, Ordering::Relaxed);
-        own.bytes.fetch_sub(batch.bytes(), Ordering::Relaxed);
-        Some(batch)
+    /// The next message from some worker, and about its load.
+    pub fn receive(&mut self) -> Option<(HubMessage, usize)> {
+        if self.opened.messages.len() == 0 {
+            self.open_next();
+        }
+        let message = self.opened.messages.next()?;
+        let load_each = self.opened.load_each;
+        if self.opened.messages.len() == 0 {
+            let Opened { load, bytes, .. } = std::mem::take(&mut self.opened);
+            let own = &self.peers[usize::from(self.worker.0)];
+            own.load.fetch_sub(load, Ordering::Relaxed);
+            own.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        Some((message, load_each))
+    }
+
+    fn open_next(&mut self) {
+        if let Ok(batch) = self.inbox.try_recv() {
+            let (load, bytes) = (batch.load, batch.bytes());
+            let load_each = load.div_ceil(batch.messages.len().max(1));
+            self.opened = Opened { messages: batch.messages.into_iter(), load, load_each, bytes };
+        }
     }
 
     /// What waits in this worker's inbox.
@@ -179,11 +206,14 @@ impl Mesh {
         let sleeps = &self.peers[usize::from(self.worker.0)].sleeps;
         sleeps.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        self.carried = self.carried.take().or_else(|| self.inbox.try_recv().ok());
-        if self.carried.is_some() {
-            sleeps.store(false, Ordering::SeqCst);
+        if self.opened.messages.len() == 0 {
+            self.open_next();
         }
-        self.carried.is_none()
+        let is_empty = self.opened.messages.len() == 0;
+        if !is_empty {
+            self.peers[usize::from(self.worker.0)].sleeps.store(false, Ordering::SeqCst);
+        }
+        is_empty
     }
 
     /// Says that this worker is awake.

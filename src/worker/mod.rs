@@ -5,6 +5,7 @@
 //!    wait(sends, deadline) → settle the sends
 //!                          → for each event: bytes → connection → hub
 //!                          → for each message from another worker: → hub
+//!                          → requests that waited for the long answers of others: → hub
 //!                          → the next slice of the fan-outs in progress
 //!                          → the next slice of the sweep: keepalives, timeouts
 //!                          → what the memory budget asks for
@@ -277,6 +278,7 @@ impl<D: Driver> Worker<D> {
         self.handle_events(now);
         self.is_inbox_empty = self.empty_inbox();
         self.connections.publish_statistics();
+        self.connections.ask_deferred();
         self.connections.fan_out();
         self.connections.sweep(now);
         self.connections.answer_metrics();
@@ -389,13 +391,15 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Takes what other workers sent, up to this turn's limit; returns whether that was all.
+    /// Takes what other workers sent, up to this turn's limits; returns whether that was all.
     fn empty_inbox(&mut self) -> bool {
         let mut load = 0;
-        while load < INBOX_LOAD_PER_TURN_MAX {
-            let Some(batch) = self.connections.mesh.receive() else { return true };
-            load += batch.load;
-            self.connections.handle_messages(batch.messages);
+        while load < INBOX_LOAD_PER_TURN_MAX && !self.connections.has_answered_enough() {
+            let Some((message, message_load)) = self.connections.mesh.receive() else {
+                return true;
+            };
+            load += message_load;
+            self.connections.receive_message(message);
         }
         false
     }

@@ -9,6 +9,7 @@
 //!
 //! A failure names its seed: `SEED=n cargo test --test simulation` runs that one alone. `SEEDS=n` runs as many.
 
+mod answers;
 mod client;
 mod link;
 mod stream;

@@ -10,7 +10,7 @@ use fantail::connection::Service;
 use fantail::driver::{DriverSettings, Faults, PeerId, SimulatedDriver, SimulatedNetwork, Waker};
 use fantail::hub::ChannelHash;
 use fantail::message::{CloseReason, Position};
-use fantail::telemetry::Counters;
+use fantail::telemetry::{Counter, Counters};
 use fantail::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings, new_counters};
 use serde_json::{Value, json};
 
@@ -68,15 +68,33 @@ impl Operator {
 }
 
 impl World {
+    /// Small queues and turns: limits are met often.
     pub fn new(seed: u64, workers: usize) -> Self {
-        let network = SimulatedNetwork::new(seed);
         let config = Config {
-            listen: vec![EDGE],
-            tcp: vec![COMMANDS],
             send_queue_bytes_max: SEND_QUEUE_BYTES_MAX as u64,
             namespaces: namespaces(),
             ..Config::default()
         };
+        let driver = DriverSettings {
+            sockets_max: CONNECTIONS_MAX as u32,
+            receive_buffer_bytes: 4096,
+            events_per_turn_max: 16,
+            churn_per_turn_max: 4,
+            received_bytes_per_turn_max: 8192,
+        };
+        Self::with(seed, workers, config, &driver)
+    }
+
+    /// Queues and turns as they are outside.
+    pub fn of_real_size(seed: u64, workers: usize) -> Self {
+        let sockets_max = CONNECTIONS_MAX as u32;
+        let driver = DriverSettings { sockets_max, ..DriverSettings::default() };
+        Self::with(seed, workers, Config::default(), &driver)
+    }
+
+    fn with(seed: u64, workers: usize, config: Config, driver: &DriverSettings) -> Self {
+        let network = SimulatedNetwork::new(seed);
+        let config = Config { listen: vec![EDGE], tcp: vec![COMMANDS], ..config };
         config.check().expect("a sound configuration");
         let wakers: Vec<_> = (0..workers).map(|_| Waker::none()).collect();
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
@@ -108,14 +126,7 @@ impl World {
                     clock: clock.clone(),
                     shares_core: false,
                 };
-                let driver = DriverSettings {
-                    sockets_max: CONNECTIONS_MAX as u32,
-                    receive_buffer_bytes: 4096,
-                    events_per_turn_max: 16,
-                    churn_per_turn_max: 4,
-                    received_bytes_per_turn_max: 8192,
-                };
-                let driver = SimulatedDriver::new(&driver, &network, &[EDGE, COMMANDS]);
+                let driver = SimulatedDriver::new(driver, &network, &[EDGE, COMMANDS]);
                 Worker::new(driver, settings, parts)
             })
             .collect();
@@ -195,6 +206,16 @@ impl World {
             Kind::Polls => vec![2, 3],
         };
         self.clients.push(Client::new(kind, named));
+    }
+
+    /// A connection of the command protocol that is none of the clients'.
+    pub fn connect_commands(&self) -> PeerId {
+        self.network.connect(COMMANDS).expect("a listener")
+    }
+
+    /// One that speaks HTTP.
+    pub fn connect_http(&self) -> PeerId {
+        self.network.connect(EDGE).expect("a listener")
     }
 
     /// Has a client come, or come back.
@@ -378,6 +399,13 @@ impl World {
         self.workers[worker].turn(Duration::ZERO).expect("a simulated driver does not fail");
     }
 
+    /// One turn of each worker.
+    pub fn turn_all(&mut self) {
+        for worker in &mut self.workers {
+            worker.turn(Duration::ZERO).expect("a simulated driver does not fail");
+        }
+    }
+
     /// Has everyone take what came. Returns whether anything did.
     pub fn read_all(&mut self) -> bool {
         let mut count = 0;
@@ -477,8 +505,13 @@ impl World {
         assert!(last.is_none() || places.last().copied() == last, "{last:?} is not the end");
     }
 
+    /// One counter, all workers together.
+    pub fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.counters.iter().map(|counters| counter(counters).value()).sum()
+    }
+
     fn closed(&self, reason: CloseReason) -> u64 {
-        self.counters.iter().map(|counters| counters.closed[reason as usize].value()).sum()
+        self.sum(|counters| &counters.closed[reason as usize])
     }
 
     pub fn close_all(&mut self) {

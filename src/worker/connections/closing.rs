@@ -74,6 +74,7 @@ impl Connections {
             Connection::PAUSED_BY_QUEUE,
             Connection::PAUSED_BY_CONGESTION,
             Connection::PAUSED_BY_REPLY,
+            Connection::PAUSED_BY_ANSWERS,
         ] {
             self.unpause(index, pause);
         }

@@ -6,9 +6,9 @@
 //!   channels keep only the newest publication, for laggards; new connections and handshakes are refused.
 //! * **Full**: publishers are held back; laggards are closed too.
 //!
-//! What a client keeps busy is what waits for it, the message that it has not finished, or what it sent while it was
-//! held back. The fair share is a part of the budget divided by all connections: those who hold less cannot use it up
-//! together, so closing the others always helps.
+//! What a client keeps busy is what waits for it, the message that it has not finished, what it asked that waits for
+//! others, or what it sent while it was held back. The fair share is a part of the budget divided by all connections:
+//! those who hold less cannot use it up together, so closing the others always helps.
 
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use crate::config::limits::{
 };
 use crate::connection::{Service, Stage};
 use crate::driver::{Close, SocketId};
-use crate::message::CloseReason;
+use crate::message::{CloseReason, SessionId};
 use crate::worker::budget::Level;
 
 use super::Connections;
@@ -98,6 +98,7 @@ impl Connections {
         self.queues.memory_bytes()
             + self.unfinished_bytes as u64
             + self.held_bytes as u64
+            + self.deferred.bytes() as u64
             + self.hub.history_bytes()
             + self.hub.held_back_bytes() as u64
             + waiting as u64 * PUBLICATION_BYTES
@@ -158,9 +159,11 @@ impl Connections {
             let index = u32::try_from(self.eviction.slot).expect("slots are 32 bits");
             self.eviction.slot += 1;
             let Some(connection) = self.table.get(index) else { continue };
+            let session = SessionId { index, generation: connection.generation };
+            let held = connection.held_bytes() + self.deferred.bytes_of(session);
             let cause = if u64::from(connection.queue.bytes()) > threshold {
                 &self.counters.evicted_queues
-            } else if connection.held_bytes() as u64 > threshold {
+            } else if held as u64 > threshold {
                 &self.counters.evicted_messages
             } else if takes_laggards && connection.is_lagging {
                 &self.counters.evicted_laggards

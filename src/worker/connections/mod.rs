@@ -16,7 +16,7 @@ use crate::config::limits::{
 };
 use crate::connection::{Connection, Service, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
-use crate::hub::{self, Drops, FanOutStep, Hub, HubMessage, Visit};
+use crate::hub::{self, Drops, FanOutStep, Hub, Visit};
 use crate::message::{CloseReason, SessionId};
 use crate::protocol::api_json::NodeInfo;
 use crate::telemetry::{Counter, Counters, render};
@@ -29,6 +29,7 @@ use super::table::{NEVER, Table};
 use super::{WorkerParts, WorkerSettings};
 
 mod closing;
+mod deferred;
 mod lags;
 mod memory;
 mod pressure;
@@ -36,6 +37,7 @@ mod requests;
 mod sends;
 mod statistics;
 
+use deferred::Deferred;
 use lags::Lags;
 use memory::Eviction;
 use pressure::Held;
@@ -86,6 +88,8 @@ pub struct Connections {
     held: VecDeque<Held>,
     /// Of what they sent.
     held_bytes: usize,
+    /// Requests with long answers, and what was asked behind them.
+    deferred: Deferred,
     /// Requests taken in this turn.
     requests: usize,
     /// Bytes that conversations wrote in this turn.
@@ -141,6 +145,7 @@ impl Connections {
             unsettled: Vec::new(),
             held: VecDeque::new(),
             held_bytes: 0,
+            deferred: Deferred::default(),
             requests: 0,
             written: 0,
             holds_all_publishers: false,
@@ -200,6 +205,7 @@ impl Connections {
         self.hub.tick(self.began_us, &mut self.hub_outputs);
         self.counters.turns.add(1);
         (self.requests, self.written) = (0, 0);
+        self.deferred.begin_turn();
     }
 
     /// Whether as much was done in this turn as may be before others have theirs.
@@ -295,14 +301,6 @@ impl Connections {
         self.counters.transports[self.table.at(id.index).counted as usize].subtract(1);
         self.table.remove(id.index);
         self.open.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Messages from another worker, or this one.
-    pub fn handle_messages(&mut self, messages: Vec<HubMessage>) {
-        for message in messages {
-            self.handle_message(message);
-        }
-        self.carry();
     }
 
     /// The next slice of the fan-outs in progress.
@@ -466,6 +464,12 @@ impl Connections {
             || !self.info_wanted.is_empty()
             || !self.ready_wanted.is_empty()
             || self.hub.wants_fan_out()
+            || self.deferred.is_urgent()
+    }
+
+    /// Whether as much was answered in this turn as may be.
+    pub fn has_answered_enough(&self) -> bool {
+        self.deferred.is_turn_full()
     }
 
     /// Brings the gauges up to date.
@@ -489,6 +493,7 @@ impl Connections {
         }
         counters.unfinished_bytes.set(self.unfinished_bytes as u64);
         counters.held_bytes.set(self.held_bytes as u64);
+        counters.deferred_bytes.set(self.deferred.bytes() as u64);
         counters.mesh_bytes.set(self.mesh.load() as u64);
         counters.channels.set(self.hub.channel_count() as u64);
         counters.subscriptions.set(self.hub.subscription_count() as u64);

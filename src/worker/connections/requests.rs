@@ -4,7 +4,7 @@ use crate::buffer::{QueueArena, SharedFrame};
 use crate::config::limits::TURN_SEGMENT_BYTES_MAX;
 use crate::connection::{Connection, Stage};
 use crate::hub::{self, HubMessage};
-use crate::message::{ClientName, Control, Refusal, Reply, Request, SessionId, Ticket};
+use crate::message::{ClientName, Control, Reply, Request, SessionId, Ticket};
 use crate::transport::{Context, Flow, MessageCount, Output};
 
 use super::{Connections, mark, socket_id};
@@ -93,27 +93,10 @@ impl Connections {
 
     /// Ends a connection's session, if it has one.
     pub(super) fn leave(&mut self, session: SessionId) {
+        self.forget_deferred(session);
         if std::mem::take(&mut self.table.at(session.index).has_session) {
             self.hub.close(session, &mut self.hub_outputs);
         }
-    }
-
-    fn request(&mut self, session: SessionId, request: Request) {
-        self.requests += 1;
-        let connection = self.table.at(session.index);
-        match &request {
-            Request::Subscribe { .. } if !connection.has_session => {
-                connection.has_session = true;
-                self.hub.open(session);
-            }
-            Request::Unsubscribe { ticket, .. } if !connection.has_session => {
-                let reply = Reply::Refused(Refusal::NotSubscribed);
-                self.hub_outputs.push_back(hub::Output::Reply { session, ticket: *ticket, reply });
-                return;
-            }
-            _ => {}
-        }
-        self.hub.handle(session, request, &mut self.hub_outputs);
     }
 
     /// Polls that the fan-out answered are over: their connections take the next request.
@@ -172,7 +155,13 @@ impl Connections {
         }
     }
 
-    pub(super) fn handle_message(&mut self, message: HubMessage) {
+    /// A message from another worker, or this one, and what follows from it.
+    pub fn receive_message(&mut self, message: HubMessage) {
+        self.handle_message(message);
+        self.carry();
+    }
+
+    fn handle_message(&mut self, message: HubMessage) {
         if matches!(message, HubMessage::Publish { .. }) {
             self.counters.publications.add(1);
         }
@@ -180,11 +169,13 @@ impl Connections {
     }
 
     pub(super) fn reply(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) {
+        let before = self.written;
         if self.is_open(socket_id(session)) {
             self.converse(session.index, |connection, context| {
                 connection.reply(ticket, reply, context)
             });
         }
+        self.settle_answer(session, ticket, reply, self.written - before);
     }
 }
 

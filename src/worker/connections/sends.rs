@@ -98,6 +98,8 @@ impl Connections {
         }
         if connection.queue.bytes() <= self.settings.send_queue_bytes_high / 2 {
             self.unpause(index, Connection::PAUSED_BY_QUEUE);
+            let generation = self.table.at(index).generation;
+            self.deferred.wake(SessionId { index, generation });
         }
         let connection = self.table.at(index);
         if !connection.queue.is_empty() || connection.stage == Stage::Closing {

@@ -1,0 +1,325 @@
+//! Requests with long answers: a bounded number under way at once, so that others are served between them.
+//!
+//! What follows a position, a history, who is there: an answer may have megabytes, and thousands of clients may want
+//! one at the same moment. So many requests are made at once; the others wait here, session by session in turns, and
+//! each reply lets the next one go. A session is read no further while one of its requests waits, and what it asked
+//! behind it waits too: its requests keep their order, and what waits is bounded by what was read already.
+//!
+//! A client whose answers go to its send queue has one recovery or history under way, and the next one is made when
+//! most of that has left: no queue gets more than one of them.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::config::limits::{
+    ANSWERED_BYTES_PER_TURN_MAX, ANSWERS_AWAITED_MAX, DEFERRED_PER_CONNECTION_MAX,
+    DEFERRED_PER_TURN_MAX,
+};
+use crate::connection::{Connection, Stage};
+use crate::hub;
+use crate::message::{HistoryQuery, Refusal, Reply, Request, SessionId, Ticket};
+
+use super::Connections;
+
+/// What sessions have yet to ask, and whose answers are under way.
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    sessions: HashMap<SessionId, Asker>,
+    /// Sessions whose next request may be made, in turns.
+    ready: VecDeque<SessionId>,
+    /// Long answers that are under way, of all sessions.
+    awaited: usize,
+    bytes: usize,
+    /// Bytes of long answers that were written in this turn.
+    answered_bytes: usize,
+}
+
+/// A session with something here.
+#[derive(Debug, Default)]
+struct Asker {
+    waiting: VecDeque<Request>,
+    bytes: usize,
+    /// Long answers that are under way.
+    awaited: Vec<(Ticket, Answer)>,
+    is_ready: bool,
+}
+
+/// What answering a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Little.
+    Short,
+    /// Parts of several workers.
+    Gathered,
+    /// Publications, as many as one answer may have.
+    Publications,
+}
+
+impl Answer {
+    fn to(request: &Request) -> Self {
+        match request {
+            // It asks for the position only.
+            Request::History { query: HistoryQuery { limit: Some(0), .. }, .. } => Answer::Short,
+            Request::Subscribe { since: Some(_), .. } | Request::History { .. } => {
+                Answer::Publications
+            }
+            Request::Presence { .. } | Request::Channels { .. } => Answer::Gathered,
+            Request::Subscribe { since: None, .. }
+            | Request::Unsubscribe { .. }
+            | Request::Publish { .. }
+            | Request::HistoryRemove { .. }
+            | Request::Control { .. } => Answer::Short,
+        }
+    }
+}
+
+impl Asker {
+    /// Whether a request may be made now, as far as its session goes.
+    fn may_ask(&self, answer: Answer, is_collected: bool) -> bool {
+        let is_long = |(_, other): &(Ticket, Answer)| *other == Answer::Publications;
+        answer != Answer::Publications || is_collected || !self.awaited.iter().any(is_long)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.awaited.is_empty()
+    }
+}
+
+impl Deferred {
+    /// A turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.answered_bytes = 0;
+    }
+
+    /// Whether as many bytes of long answers were written in this turn as may be.
+    pub(super) fn is_turn_full(&self) -> bool {
+        self.answered_bytes >= ANSWERED_BYTES_PER_TURN_MAX
+    }
+
+    /// Whether a request that waits may be made in the next turn.
+    pub(super) fn is_urgent(&self) -> bool {
+        !self.ready.is_empty() && self.awaited < ANSWERS_AWAITED_MAX
+    }
+
+    /// What waits here.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What a session has waiting here.
+    pub(super) fn bytes_of(&self, session: SessionId) -> usize {
+        self.sessions.get(&session).map_or(0, |asker| asker.bytes)
+    }
+
+    /// Whether a request may be made at once, by a session that has nothing waiting.
+    fn admits(&self, session: SessionId, answer: Answer, is_collected: bool) -> bool {
+        self.ready.is_empty()
+            && self.awaited < ANSWERS_AWAITED_MAX
+            && !self.is_turn_full()
+            && self.sessions.get(&session).is_none_or(|asker| asker.may_ask(answer, is_collected))
+    }
+
+    /// A request is made: its answer is under way.
+    fn await_answer(&mut self, session: SessionId, ticket: Ticket, answer: Answer) {
+        self.sessions.entry(session).or_default().awaited.push((ticket, answer));
+        self.awaited += 1;
+    }
+
+    /// Has a request wait. Gives it back if its session has as many waiting as may be.
+    fn push(&mut self, session: SessionId, request: Request) -> Result<(), Request> {
+        let asker = self.sessions.entry(session).or_default();
+        if asker.waiting.len() >= DEFERRED_PER_CONNECTION_MAX {
+            return Err(request);
+        }
+        let bytes = cost(&request);
+        asker.bytes += bytes;
+        self.bytes += bytes;
+        asker.waiting.push_back(request);
+        self.wake(session);
+        Ok(())
+    }
+
+    /// Something changed for a session: its next request may be possible now.
+    pub(super) fn wake(&mut self, session: SessionId) {
+        if let Some(asker) = self.sessions.get_mut(&session)
+            && !asker.is_ready
+            && !asker.waiting.is_empty()
+        {
+            asker.is_ready = true;
+            self.ready.push_back(session);
+        }
+    }
+
+    /// The next request that may be made, and whether it was its session's last one here. `state` tells whether a
+    /// session's queue has room, and whether its answers are collected elsewhere.
+    fn pop(
+        &mut self,
+        mut state: impl FnMut(SessionId) -> (bool, bool),
+    ) -> Option<(SessionId, Request, bool)> {
+        while let Some(session) = self.ready.pop_front() {
+            // It may have left.
+            let Some(asker) = self.sessions.get_mut(&session) else { continue };
+            let Some(request) = asker.waiting.front() else { continue };
+            let answer = Answer::to(request);
+            if answer != Answer::Short && self.awaited >= ANSWERS_AWAITED_MAX {
+                self.ready.push_front(session);
+                return None;
+            }
+            let (has_room, is_collected) = state(session);
+            asker.is_ready = false;
+            // It is woken when its queue is nearly empty, or by the reply that it waits for.
+            if answer != Answer::Short && !(has_room && asker.may_ask(answer, is_collected)) {
+                continue;
+            }
+            let request = asker.waiting.pop_front().expect("it was looked at");
+            let bytes = cost(&request);
+            asker.bytes -= bytes;
+            self.bytes -= bytes;
+            let is_last = asker.waiting.is_empty();
+            if asker.is_idle() {
+                self.sessions.remove(&session);
+            }
+            self.wake(session);
+            return Some((session, request, is_last));
+        }
+        None
+    }
+
+    /// A reply came. Returns whether it is a long answer that was under way.
+    fn settle(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) -> bool {
+        // A client may use one ticket twice. If the refusal of something else is taken for the answer, one more is
+        // under way than counted.
+        let may_be_it = match reply {
+            Reply::Subscribed { .. }
+            | Reply::History { .. }
+            | Reply::Presence { .. }
+            | Reply::Channels { .. }
+            | Reply::Refused(_) => true,
+            Reply::Unsubscribed { .. } | Reply::Published { .. } | Reply::Done => false,
+        };
+        if self.awaited == 0 || !may_be_it {
+            return false;
+        }
+        let Some(asker) = self.sessions.get_mut(&session) else { return false };
+        let Some(at) = asker.awaited.iter().position(|(other, _)| *other == ticket) else {
+            return false;
+        };
+        asker.awaited.swap_remove(at);
+        self.awaited -= 1;
+        if asker.is_idle() {
+            self.sessions.remove(&session);
+        }
+        self.wake(session);
+        true
+    }
+
+    /// A session ends. Returns what it had waiting.
+    fn forget(&mut self, session: SessionId) -> VecDeque<Request> {
+        let Some(asker) = self.sessions.remove(&session) else { return VecDeque::new() };
+        self.awaited -= asker.awaited.len();
+        self.bytes -= asker.bytes;
+        asker.waiting
+    }
+}
+
+impl Connections {
+    /// Makes a request, now or when its turn has come.
+    pub(super) fn request(&mut self, session: SessionId, request: Request) {
+        self.requests += 1;
+        let answer = Answer::to(&request);
+        let connection = self.table.at(session.index);
+        if connection.stage != Stage::Open {
+            return;
+        }
+        let is_behind = connection.pauses & Connection::PAUSED_BY_ANSWERS != 0;
+        let has_room = connection.pauses & Connection::PAUSED_BY_QUEUE == 0;
+        let may_ask = answer == Answer::Short
+            || (has_room && self.deferred.admits(session, answer, connection.collects_answers()));
+        if may_ask && !is_behind {
+            self.ask(session, request, answer);
+            return;
+        }
+        match self.deferred.push(session, request) {
+            Ok(()) => self.pause(session.index, Connection::PAUSED_BY_ANSWERS),
+            Err(request) => {
+                let reply = Reply::Refused(Refusal::Overloaded);
+                if let Some(ticket) = request.ticket() {
+                    self.hub_outputs.push_back(hub::Output::Reply { session, ticket, reply });
+                }
+            }
+        }
+    }
+
+    /// Makes the requests that waited, as many as may be in this turn.
+    pub fn ask_deferred(&mut self) {
+        for _ in 0..DEFERRED_PER_TURN_MAX {
+            if self.deferred.is_turn_full() {
+                break;
+            }
+            let table = &mut self.table;
+            let next = self.deferred.pop(|session| {
+                let connection = table.at(session.index);
+                let has_room = connection.pauses & Connection::PAUSED_BY_QUEUE == 0;
+                (has_room, connection.collects_answers())
+            });
+            let Some((session, request, is_last)) = next else { break };
+            let answer = Answer::to(&request);
+            self.ask(session, request, answer);
+            if is_last {
+                self.unpause(session.index, Connection::PAUSED_BY_ANSWERS);
+            }
+            self.carry();
+        }
+    }
+
+    fn ask(&mut self, session: SessionId, request: Request, answer: Answer) {
+        if answer != Answer::Short
+            && let Some(ticket) = request.ticket()
+        {
+            self.deferred.await_answer(session, ticket, answer);
+        }
+        let connection = self.table.at(session.index);
+        match &request {
+            Request::Subscribe { .. } if !connection.has_session => {
+                connection.has_session = true;
+                self.hub.open(session);
+            }
+            Request::Unsubscribe { ticket, .. } if !connection.has_session => {
+                let reply = Reply::Refused(Refusal::NotSubscribed);
+                self.hub_outputs.push_back(hub::Output::Reply { session, ticket: *ticket, reply });
+                return;
+            }
+            _ => {}
+        }
+        self.hub.handle(session, request, &mut self.hub_outputs);
+    }
+
+    /// A reply was written: `bytes` of it.
+    pub(super) fn settle_answer(
+        &mut self,
+        session: SessionId,
+        ticket: Ticket,
+        reply: &Reply,
+        bytes: usize,
+    ) {
+        if self.deferred.settle(session, ticket, reply) {
+            self.deferred.answered_bytes += bytes;
+        }
+    }
+
+    /// A session ends, and with it what it has yet to ask. What it told others before it left is done.
+    pub(super) fn forget_deferred(&mut self, session: SessionId) {
+        for request in self.deferred.forget(session) {
+            if request.is_for_others() {
+                self.hub.handle(session, request, &mut self.hub_outputs);
+            }
+        }
+        if self.table.at(session.index).stage == Stage::Open {
+            self.unpause(session.index, Connection::PAUSED_BY_ANSWERS);
+        }
+    }
+}
+
+/// About what a request keeps in memory.
+fn cost(request: &Request) -> usize {
+    size_of::<Request>() + request.heap_bytes()
+}

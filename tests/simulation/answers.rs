@@ -1,0 +1,263 @@
+//! Long answers: who wants them, who waits meanwhile, and what they cost.
+
+use fantail::config::limits::{ANSWERED_BYTES_PER_TURN_MAX, ANSWERS_AWAITED_MAX};
+use fantail::driver::PeerId;
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// A client of the command protocol that looks at each line.
+struct Talker {
+    peer: PeerId,
+    received: Vec<u8>,
+}
+
+const WIDE: usize = 1 << 30;
+
+impl Talker {
+    /// Connected, and its kernel takes what the server sends.
+    fn new(world: &mut World) -> Self {
+        let peer = world.connect_commands();
+        world.network.set_window(peer, WIDE);
+        let mut talker = Self { peer, received: Vec::new() };
+        let reply = talker.ask(world, &json!({"id": 1, "connect": {}}));
+        assert!(reply["connect"]["client"].is_string(), "{reply}");
+        talker
+    }
+
+    fn say(&self, world: &World, commands: &[Value]) {
+        let text: String = commands.iter().map(|command| format!("{command}\n")).collect();
+        assert_eq!(world.network.write(self.peer, text.as_bytes()), text.len());
+    }
+
+    fn ask(&mut self, world: &mut World, command: &Value) -> Value {
+        self.say(world, std::slice::from_ref(command));
+        self.replies(world, 1).remove(0)
+    }
+
+    /// What has come since, as lines.
+    fn lines(&mut self, world: &World) -> Vec<Value> {
+        self.received.extend(world.network.read(self.peer));
+        let end = self.received.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let lines: Vec<_> = self.received.drain(..end).collect();
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).expect("a line is JSON")).collect()
+    }
+
+    /// The next lines that answer something.
+    fn replies(&mut self, world: &mut World, count: usize) -> Vec<Value> {
+        let mut replies = Vec::new();
+        for _ in 0..10_000 {
+            world.turn_all();
+            replies.extend(self.lines(world).into_iter().filter(|line| line["id"].is_number()));
+            if replies.len() >= count {
+                return replies;
+            }
+        }
+        panic!("{} of {count} replies came", replies.len());
+    }
+}
+
+/// Fills a channel; returns its epoch.
+fn fill(world: &mut World, channel: &str, count: usize, bytes: usize) -> Value {
+    let mut publisher = Talker::new(world);
+    let data = "x".repeat(bytes);
+    for _ in 0..count {
+        let publish = json!({"id": 2, "publish": {"channel": channel, "data": data}});
+        publisher.ask(world, &publish);
+    }
+    let history =
+        publisher.ask(world, &json!({"id": 3, "history": {"channel": channel, "limit": 0}}));
+    assert_eq!(history["history"]["offset"], count);
+    history["history"]["epoch"].clone()
+}
+
+fn recover(id: usize, channel: &str, epoch: &Value) -> Value {
+    json!({"id": id, "subscribe": {
+        "channel": channel, "recover": true, "epoch": epoch, "offset": 0,
+    }})
+}
+
+#[test]
+fn a_crowd_that_recovers_at_once_does_not_hold_a_bystander_up() {
+    let (missed, bytes) = (200, 2000);
+    let answer_bytes = missed * (bytes + 100);
+    for workers in [1, 2, 3] {
+        let mut world = World::of_real_size(workers as u64, workers);
+        let epoch = fill(&mut world, "crowd", missed, bytes);
+        let mut bystander = Talker::new(&mut world);
+        let subscribed =
+            bystander.ask(&mut world, &json!({"id": 2, "subscribe": {"channel": "calm"}}));
+        assert_eq!(subscribed["subscribe"]["offset"], 0);
+        let mut crowd: Vec<_> = (0..200).map(|_| Talker::new(&mut world)).collect();
+        for talker in &crowd {
+            talker.say(&world, &[recover(2, "crowd", &epoch)]);
+        }
+        let publish = json!({"id": 3, "publish": {"channel": "calm", "data": "now"}});
+        bystander.say(&world, &[publish]);
+
+        let mut answers = vec![0; crowd.len()];
+        let (mut turns, mut came_in) = (0, None);
+        while answers.contains(&0) {
+            turns += 1;
+            assert!(turns < 1000, "{answers:?}");
+            let before = world.sum(|counters| &counters.sent_bytes);
+            world.turn_all();
+            let sent = world.sum(|counters| &counters.sent_bytes) - before;
+            let most = (workers * (ANSWERED_BYTES_PER_TURN_MAX + answer_bytes)) as u64;
+            assert!(sent < most, "{sent} bytes in one turn of {workers} workers");
+            if bystander.lines(&world).iter().any(|line| line["push"]["pub"]["data"] == "now") {
+                came_in.get_or_insert(turns);
+            }
+            for (talker, answer) in crowd.iter_mut().zip(&mut answers) {
+                for line in talker.lines(&world) {
+                    assert_eq!(line["subscribe"]["recovered"], true, "{line}");
+                    *answer += line["subscribe"]["publications"].as_array().map_or(0, Vec::len);
+                }
+            }
+        }
+        assert_eq!(answers, vec![missed; crowd.len()]);
+        // To its home and to the worker that has it, behind the answers that are under way.
+        let before_it = ANSWERS_AWAITED_MAX * answer_bytes / ANSWERED_BYTES_PER_TURN_MAX;
+        let most = if workers == 1 { 2 } else { 5 + before_it };
+        assert!(came_in.is_some_and(|turn| turn <= most), "{came_in:?} of {turns} turns");
+        assert!(turns > 2 * most, "a crowd takes its time: {turns}");
+    }
+}
+
+#[test]
+fn who_recovers_much_and_does_not_read_has_one_answer_waiting() {
+    let (missed, bytes, channels) = (100, 10_000, 32);
+    for workers in [1, 2] {
+        let mut world = World::of_real_size(7, workers);
+        let names: Vec<_> = (0..channels).map(|index| format!("much{index}")).collect();
+        let epochs: Vec<_> =
+            names.iter().map(|name| fill(&mut world, name, missed, bytes)).collect();
+        let mut talker = Talker::new(&mut world);
+        world.network.set_window(talker.peer, 1000);
+        let asked = names.iter().zip(&epochs).zip(2..);
+        let asked: Vec<_> = asked.map(|((name, epoch), id)| recover(id, name, epoch)).collect();
+        talker.say(&world, &asked);
+        for _ in 0..200 {
+            world.turn_all();
+            let queued = world.sum(|counters| &counters.queued_bytes);
+            assert!(queued < (missed * bytes * 3 / 2) as u64, "{queued} bytes wait for one client");
+        }
+        assert!(world.sum(|counters| &counters.deferred_bytes) > 0);
+        world.network.set_window(talker.peer, WIDE);
+        let replies = talker.replies(&mut world, channels);
+        for (reply, id) in replies.iter().zip(2..) {
+            assert_eq!(reply["id"], id, "in the order in which it asked");
+            assert_eq!(reply["subscribe"]["publications"].as_array().map(Vec::len), Some(missed));
+        }
+        assert_eq!(world.sum(|counters| &counters.deferred_bytes), 0);
+
+        // Another one does the same, and leaves.
+        let talker = Talker::new(&mut world);
+        world.network.set_window(talker.peer, 1000);
+        talker.say(&world, &asked);
+        for _ in 0..20 {
+            world.turn_all();
+        }
+        assert!(world.sum(|counters| &counters.deferred_bytes) > 0);
+        world.network.reset(talker.peer);
+        for _ in 0..20 {
+            world.turn_all();
+        }
+        assert_eq!(world.sum(|counters| &counters.deferred_bytes), 0);
+        Talker::new(&mut world);
+    }
+}
+
+#[test]
+fn what_is_asked_behind_a_long_answer_keeps_its_order() {
+    for workers in [1, 2, 3] {
+        let mut world = World::of_real_size(3, workers);
+        let epoch = fill(&mut world, "a", 10, 100);
+        let mut talker = Talker::new(&mut world);
+        let newest =
+            |id| json!({"id": id, "history": {"channel": "a", "limit": 1, "reverse": true}});
+        let mut commands: Vec<_> = (2..50).map(newest).collect();
+        commands.push(recover(50, "a", &epoch));
+        commands.push(json!({"id": 51, "publish": {"channel": "a", "data": 1}}));
+        commands.push(newest(52));
+        commands.push(json!({"id": 53, "unsubscribe": {"channel": "a"}}));
+        commands.push(recover(54, "a", &epoch));
+        commands.push(newest(55));
+        commands.push(json!({"id": 56, "unsubscribe": {"channel": "a"}}));
+        talker.say(&world, &commands);
+        let replies = talker.replies(&mut world, commands.len());
+        let reply = |id| replies.iter().find(|reply| reply["id"] == id).expect("a reply to each");
+        for reply in &replies {
+            assert!(reply.get("error").is_none(), "{reply}");
+        }
+        assert_eq!(reply(49)["history"]["offset"], 10);
+        assert_eq!(reply(50)["subscribe"]["publications"].as_array().map(Vec::len), Some(10));
+        assert_eq!(reply(52)["history"]["publications"][0]["offset"], 11);
+        assert_eq!(reply(54)["subscribe"]["publications"].as_array().map(Vec::len), Some(11));
+    }
+}
+
+#[test]
+fn what_was_published_before_the_end_is_published() {
+    let mut world = World::of_real_size(5, 2);
+    fill(&mut world, "long", 100, 10_000);
+    let talker = Talker::new(&mut world);
+    world.network.set_window(talker.peer, 1000);
+    let history = json!({"id": 2, "history": {"channel": "long", "limit": -1}});
+    let publish = json!({"id": 3, "publish": {"channel": "last", "data": "words"}});
+    talker.say(&world, &[history.clone(), history.clone(), history, publish]);
+    for _ in 0..20 {
+        world.turn_all();
+    }
+    let mut other = Talker::new(&mut world);
+    let last = json!({"id": 2, "history": {"channel": "last"}});
+    assert_eq!(other.ask(&mut world, &last)["history"]["offset"], 0);
+    world.network.reset(talker.peer);
+    for _ in 0..20 {
+        world.turn_all();
+    }
+    assert_eq!(other.ask(&mut world, &last)["history"]["offset"], 1);
+}
+
+#[test]
+fn batches_that_ask_who_is_there_are_all_answered() {
+    let command = json!({"presence_stats": {"channel": "a"}});
+    let batch = json!({"commands": vec![command; 1000]}).to_string();
+    let length = batch.len();
+    let request =
+        format!("POST /api/batch HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{batch}");
+    for workers in [1, 3] {
+        let mut world = World::of_real_size(workers as u64, workers);
+        let mut asked = Talker::new(&mut world);
+        asked.ask(&mut world, &json!({"id": 2, "subscribe": {"channel": "a"}}));
+        let peers: Vec<_> = (0..12).map(|_| world.connect_http()).collect();
+        for peer in &peers {
+            world.network.set_window(*peer, WIDE);
+            assert_eq!(world.network.write(*peer, request.as_bytes()), request.len());
+        }
+        asked.say(&world, &[json!({"id": 3, "presence_stats": {"channel": "a"}})]);
+        let (mut turns, mut answered_in) = (0, None);
+        let mut answers = vec![Vec::new(); peers.len()];
+        while answers.iter().any(|answer: &Vec<u8>| !answer.ends_with(b"]}")) {
+            turns += 1;
+            assert!(turns < 10_000);
+            world.turn_all();
+            if let Some(reply) = asked.lines(&world).first() {
+                assert_eq!(reply["presence_stats"]["num_clients"], 1, "{reply}");
+                answered_in = Some(turns);
+            }
+            for (peer, answer) in peers.iter().zip(&mut answers) {
+                answer.extend(world.network.read(*peer));
+            }
+        }
+        for answer in answers {
+            let text = String::from_utf8(answer).expect("text");
+            assert_eq!(text.matches("\"num_clients\":1").count(), 1000, "{}", &text[..200]);
+            assert!(!text.contains("error"));
+        }
+        // Those who ask take turns: before it, each of the others asks as much as may be under way at once.
+        let most = 10 + 5 * ANSWERS_AWAITED_MAX;
+        assert!(answered_in.is_some_and(|turn| turn <= most), "{answered_in:?} of {turns} turns");
+    }
+}
