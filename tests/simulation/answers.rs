@@ -80,7 +80,7 @@ fn recover(id: usize, channel: &str, epoch: &Value) -> Value {
 
 #[test]
 fn a_crowd_that_recovers_at_once_does_not_hold_a_bystander_up() {
-    let (missed, bytes) = (200, 2000);
+    let (missed, bytes) = (100, 2000);
     let answer_bytes = missed * (bytes + 100);
     for workers in [1, 2, 3] {
         let mut world = World::of_real_size(workers as u64, workers);
@@ -121,13 +121,13 @@ fn a_crowd_that_recovers_at_once_does_not_hold_a_bystander_up() {
         let before_it = ANSWERS_AWAITED_MAX * answer_bytes / ANSWERED_BYTES_PER_TURN_MAX;
         let most = if workers == 1 { 2 } else { 5 + before_it };
         assert!(came_in.is_some_and(|turn| turn <= most), "{came_in:?} of {turns} turns");
-        assert!(turns > 2 * most, "a crowd takes its time: {turns}");
+        assert!(turns > most, "a crowd takes its time: {turns}");
     }
 }
 
 #[test]
 fn who_recovers_much_and_does_not_read_has_one_answer_waiting() {
-    let (missed, bytes, channels) = (100, 10_000, 32);
+    let (missed, bytes, channels) = (50, 20_000, 12);
     for workers in [1, 2] {
         let mut world = World::of_real_size(7, workers);
         let names: Vec<_> = (0..channels).map(|index| format!("much{index}")).collect();
@@ -260,4 +260,43 @@ fn batches_that_ask_who_is_there_are_all_answered() {
         let most = 10 + 5 * ANSWERS_AWAITED_MAX;
         assert!(answered_in.is_some_and(|turn| turn <= most), "{answered_in:?} of {turns} turns");
     }
+}
+
+/// Publishes to the first of some channels in every turn, until a client of all of them has heard of it a few times.
+/// Returns what the client received.
+fn hear(seed: u64, target: &str) -> String {
+    let mut world = World::of_real_size(seed, 3);
+    let publisher = Talker::new(&mut world);
+    let peer = world.connect_http();
+    world.network.set_window(peer, WIDE);
+    let request = format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(world.network.write(peer, request.as_bytes()), request.len());
+    let mut received = Vec::new();
+    for _ in 0..1000 {
+        publisher.say(&world, &[json!({"publish": {"channel": "c0", "data": "x"}})]);
+        world.turn();
+        received.extend(world.network.read(peer));
+        let text = String::from_utf8_lossy(&received);
+        if text.matches("data: \"x\"\n").count() >= 5 {
+            return text.into_owned();
+        }
+    }
+    panic!("only this came: {}", String::from_utf8_lossy(&received));
+}
+
+#[test]
+fn what_comes_while_subscriptions_are_made_is_heard() {
+    let channels: String = (0..8).map(|index| format!("channel=c{index}&")).collect();
+    let mut held = 0;
+    for seed in 0..50 {
+        let text = hear(seed, &format!("/events?{channels}"));
+        let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+        let offsets: Vec<u64> =
+            ids.map(|id| id.split(':').next().unwrap().parse().unwrap()).collect();
+        // Where it begins, then each that follows.
+        let expected: Vec<_> = (offsets[0]..).take(offsets.len()).collect();
+        assert_eq!(offsets, expected, "seed {seed}: {text}");
+        held += usize::from(offsets.len() > 6);
+    }
+    assert!(held > 10, "chance had several publications come with the head in {held} runs");
 }

@@ -64,6 +64,18 @@ fn a_poll_is_answered_at_once_with_what_was_missed() {
 }
 
 #[test]
+fn what_comes_while_subscriptions_are_made_answers_a_poll() {
+    let mut talk = Talk::new();
+    talk.get("/poll?channel=a&channel=b", "");
+    assert_eq!(talk.reply(1, &subscribed("a", 7, None)), "await");
+    talk.deliver(&[publication("a", 8, "held")]);
+    assert_eq!(talk.said(), "");
+    assert_eq!(talk.reply(2, &subscribed("b", 0, None)), "receive");
+    let (_, body) = talk.answer();
+    expect_one(&body, "held", format!("8:{E}_0:{E}"));
+}
+
+#[test]
 fn a_poll_that_cannot_go_on_is_told_and_begins_anew() {
     let mut talk = Talk::new();
     talk.get(&format!("/poll?channel=a&since=3:{E}"), "");
