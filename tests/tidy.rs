@@ -82,6 +82,7 @@ const UNSAFE: &[&str] = &[
     "driver/socket.rs",
     "driver/waker.rs",
     "driver/fd_table.rs",
+    "driver/heap.rs",
     "protocol/websocket/mask.rs",
 ];
 

@@ -23,6 +23,7 @@ use crate::config::limits;
 
 mod epoll;
 mod fd_table;
+mod heap;
 mod listeners;
 mod probe;
 mod readiness;
@@ -36,6 +37,7 @@ mod waker;
 
 pub use epoll::EpollDriver;
 pub use fd_table::{RESERVED_DESCRIPTORS, make_private, open_files_max, raise_limit};
+pub use heap::{map_large_blocks, trim_heap};
 pub use probe::{Kind, choose};
 pub use send_batch::{Late, SendBatch, SendItem, SendResult};
 pub use simulated::{Faults, PeerId, SimulatedDriver, SimulatedNetwork, SimulatedSocket};

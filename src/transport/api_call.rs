@@ -176,6 +176,13 @@ impl ApiCall {
         self.waiting == 0
     }
 
+    /// Bytes of heap that it owns.
+    pub fn held_bytes(&self) -> usize {
+        self.commands.capacity() * size_of::<Command>()
+            + self.slots.capacity() * size_of::<Slot>()
+            + self.json.capacity()
+    }
+
     /// The answer's body.
     pub fn answer(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.json.len() + 32 * (1 + self.slots.len()));

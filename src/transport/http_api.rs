@@ -227,7 +227,9 @@ impl HttpConversation {
     pub fn held_bytes(&self) -> usize {
         self.pending.as_ref().map_or(0, |pending| {
             let body = pending.body.as_ref().map_or(0, Body::held_bytes);
-            size_of::<Pending>() + pending.remainder.capacity() + body
+            let call = pending.call.as_ref().map_or(0, ApiCall::held_bytes);
+            let opening = pending.opening.as_ref().map_or(0, Opening::held_bytes);
+            size_of::<Pending>() + pending.remainder.capacity() + body + call + opening
         })
     }
 

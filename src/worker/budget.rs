@@ -5,7 +5,7 @@
 //! and that a [`Level`]. Workers may differ in it for a moment.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::config::limits::{
     MEMORY_CRITICAL_PERCENT, MEMORY_FULL_PERCENT, MEMORY_HYSTERESIS_PERCENT, MEMORY_TIGHT_PERCENT,
@@ -34,6 +34,10 @@ pub struct Budget {
     others: u64,
     look_at_ms: u64,
     level: Level,
+    /// The most that the process held since the heap was trimmed for the last time.
+    high_bytes: u64,
+    /// When that was, as far as this worker knows.
+    trimmed_ms: u64,
 }
 
 #[derive(Debug)]
@@ -41,6 +45,10 @@ struct Shared {
     accounts: Box<[Account]>,
     /// The level that was announced last.
     announced: AtomicU8,
+    /// When a worker trimmed the heap for the last time.
+    trimmed_ms: AtomicU64,
+    /// Whether large blocks of the heap are mapped one by one.
+    maps_blocks: AtomicBool,
 }
 
 /// A line of its own, and its neighbour that processors fetch with it, so that workers do not contend.
@@ -50,6 +58,15 @@ struct Account(AtomicU64);
 
 /// Between two looks at what other workers hold.
 const LOOK_MS: u64 = 8;
+
+/// Between two times that the heap is trimmed.
+const TRIM_MS: u64 = 1000;
+
+/// Large blocks are mapped one by one while more than this fraction of the budget is used, or was, and half of that is.
+const MAPPING_SHARE_DIVISOR: u64 = 4;
+
+/// The heap is trimmed when what the process held was more than this fraction of the budget, and is half of that now.
+const TRIM_SHARE_DIVISOR: u64 = 4;
 
 impl Level {
     /// In their order.
@@ -84,7 +101,12 @@ impl Budget {
     /// The accounts of all workers, in their order. The process may hold `bytes_max`.
     pub fn of_workers(workers: usize, bytes_max: u64) -> Vec<Budget> {
         let accounts = (0..workers).map(|_| Account::default()).collect();
-        let shared = Arc::new(Shared { accounts, announced: AtomicU8::new(0) });
+        let shared = Arc::new(Shared {
+            accounts,
+            announced: AtomicU8::new(0),
+            trimmed_ms: AtomicU64::new(0),
+            maps_blocks: AtomicBool::new(false),
+        });
         (0..workers)
             .map(|own| Budget {
                 shared: shared.clone(),
@@ -93,6 +115,8 @@ impl Budget {
                 others: 0,
                 look_at_ms: 0,
                 level: Level::Calm,
+                high_bytes: 0,
+                trimmed_ms: 0,
             })
             .collect()
     }
@@ -134,6 +158,33 @@ impl Budget {
         self.bytes_max / self.shared.accounts.len() as u64
     }
 
+    /// Whether this worker is to have the heap give back what is free: so much was freed that what comes next, of other
+    /// sizes, would not fit the holes; or, with `is_urgent`, memory fills up. Once a second, and of all workers, one.
+    pub fn takes_trim(&mut self, now_ms: u64, is_urgent: bool) -> bool {
+        let used = self.used_bytes();
+        let trimmed_ms = self.shared.trimmed_ms.load(Ordering::Relaxed);
+        if trimmed_ms != self.trimmed_ms {
+            (self.trimmed_ms, self.high_bytes) = (trimmed_ms, used);
+        }
+        self.high_bytes = self.high_bytes.max(used);
+        let has_fallen =
+            self.high_bytes > self.bytes_max / TRIM_SHARE_DIVISOR && used <= self.high_bytes / 2;
+        if !(has_fallen || is_urgent) || now_ms < trimmed_ms + TRIM_MS {
+            return false;
+        }
+        let (relaxed, shared) = (Ordering::Relaxed, &self.shared.trimmed_ms);
+        shared.compare_exchange(trimmed_ms, now_ms, relaxed, relaxed).is_ok()
+    }
+
+    /// Whether large blocks of the heap are to be mapped one by one from now on, if that is new: so much of the budget is
+    /// used that holes in the heap would matter. The first worker that finds it does it for all.
+    pub fn changes_mapping(&self) -> Option<bool> {
+        let begins = self.bytes_max / MAPPING_SHARE_DIVISOR;
+        let was = self.shared.maps_blocks.load(Ordering::Relaxed);
+        let is = self.used_bytes() > if was { begins / 2 } else { begins };
+        (is != was && self.shared.maps_blocks.swap(is, Ordering::Relaxed) == was).then_some(is)
+    }
+
     /// Whether the level is news: the first worker that finds it tells of it.
     pub fn announces(&self) -> bool {
         self.shared.announced.swap(self.level as u8, Ordering::Relaxed) != self.level as u8
@@ -143,6 +194,41 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_worker_trims_the_heap_when_much_was_freed_and_once_a_second() {
+        let mut budgets = Budget::of_workers(2, 1000);
+        let mut trims = |worker: usize, bytes, now_ms| {
+            budgets[worker].settle(bytes, now_ms);
+            budgets[worker].takes_trim(now_ms, false)
+        };
+        for (bytes, now_ms) in [(200, 5000), (10, 6000), (600, 7000), (301, 8000)] {
+            assert!(!trims(0, bytes, now_ms) && !trims(1, 0, now_ms), "{bytes}");
+        }
+        assert!(trims(0, 300, 9000));
+        assert!(!trims(1, 0, 9100) && !trims(0, 300, 9100), "it was done");
+        assert!(!trims(0, 100, 9900), "not twice in a second");
+        assert!(trims(0, 100, 10_000));
+        assert!(!trims(0, 0, 12_000), "little was there");
+        let urgent = budgets.iter_mut().filter_map(|it| it.takes_trim(13_000, true).then_some(()));
+        assert_eq!(urgent.count(), 1);
+    }
+
+    #[test]
+    fn one_worker_has_blocks_be_mapped_while_much_is_used() {
+        let mut budgets = Budget::of_workers(2, 1000);
+        let steps =
+            [(250, None), (251, Some(true)), (126, None), (125, Some(false)), (251, Some(true))];
+        for (bytes, expected) in steps {
+            budgets[0].settle(bytes, 0);
+            assert_eq!(
+                (budgets[0].changes_mapping(), budgets[0].changes_mapping()),
+                (expected, None)
+            );
+        }
+        budgets[1].settle(0, LOOK_MS);
+        assert_eq!(budgets[1].changes_mapping(), None);
+    }
 
     #[test]
     fn a_level_begins_at_its_mark_and_ends_below_it() {

@@ -10,7 +10,7 @@ use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
 use crate::support::{
-    Client, PATIENCE, TestServer, WebSocket, masked, on_both_drivers, wait_until,
+    Child, Client, PATIENCE, TestServer, WebSocket, masked, on_both_drivers, wait_until,
 };
 
 /// Channels `latest:…` and `oldest:…` beside those of the default policy.
@@ -178,6 +178,43 @@ on_both_drivers! {
         wait_until_calm(&server);
         wait_until("all is given back", || memory(&server) == 0);
         WebSocket::connect(server.edge(), "/ws").round_trip();
+    }
+
+    fn half_sent_messages_leave_no_holes_in_the_heap(driver) {
+        const SENDERS: usize = 800;
+        const MESSAGE_BYTES: usize = 1_000_000;
+        const BUDGET: u64 = 48 * 1024 * 1024;
+        let server = Child::start(driver, &["--workers", "2", "--memory-bytes-max", "48 MiB"]);
+        let before = server.resident_bytes("VmHWM");
+        let whole = masked(true, OpCode::Binary, &[7; MESSAGE_BYTES]);
+        let new = || {
+            let mut client = Client::connect(server.edge());
+            client.send(WebSocket::request("/ws?channel=b"));
+            client.stream().set_nonblocking(true).expect("a socket");
+            (client, 0)
+        };
+        let mut senders: Vec<(Client, usize)> = (0..SENDERS).map(|_| new()).collect();
+        let mut dice = 1_u32;
+        // They grow together, in steps of many sizes, as messages do that come over slow lines; who is closed comes back.
+        for _ in 0..SENDERS * 150 {
+            dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (sender, sent) = &mut senders[(dice >> 8) as usize % SENDERS];
+            let step = [1000, 3000, 20_000, 60_000][(dice >> 4) as usize % 4];
+            let until = (*sent + step).min(MESSAGE_BYTES * 9 / 10);
+            match std::io::Write::write(&mut sender.stream(), &whole[*sent..until]) {
+                Ok(count) => *sent += count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => (*sender, *sent) = new(),
+            }
+        }
+        let peak = server.resident_bytes("VmHWM") - before;
+        assert!(peak > BUDGET / 2, "{peak} bytes: the budget was never used");
+        assert!(peak < BUDGET * 5 / 4, "{peak} bytes of memory with a budget of {BUDGET}");
+        drop(senders);
+        wait_until("most of it is given back", || {
+            Client::connect(server.edge()).get("/health/live");
+            server.resident_bytes("VmRSS") < before + BUDGET / 4
+        });
     }
 
     fn publishers_and_consumers_that_do_too_much_do_not_harm_others(driver) {

@@ -139,13 +139,6 @@ fn sum(metrics: &mut Client, name: &str) -> u64 {
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
-/// The most memory that a process has had so far.
-fn resident_bytes_peak(pid: libc::pid_t) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 on_both_drivers! {
     fn slow_readers_with_thousands_of_frames_waiting_do_not_hold_others_up(driver) {
         const READERS: usize = 40;
@@ -326,7 +319,7 @@ on_both_drivers! {
         let bound = 2 * (2 * (FAN_OUT_BACKLOG_HIGH + BUFFERED_MAX)) as u64;
         assert!(backlog < bound, "{backlog} waited, more than {bound}");
         assert!(sum(&mut metrics, "fantail_publishers_held_total") > 0);
-        let peak = resident_bytes_peak(child.pid());
+        let peak = child.resident_bytes("VmHWM");
         assert!(peak < 256 << 20, "{peak} bytes were resident");
         child.signal(libc::SIGTERM);
         drop((publishers, healthy, metrics));

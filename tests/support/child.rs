@@ -123,6 +123,15 @@ impl Child {
         libc::pid_t::try_from(self.child.id()).expect("process ids are small")
     }
 
+    /// Its memory: now, which is `VmRSS`, or at most so far, `VmHWM`.
+    pub fn resident_bytes(&self, which: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with(which));
+        let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)).expect("a number");
+        kibibytes.parse::<u64>().expect("a number") * 1024
+    }
+
     /// Sends it a signal.
     #[expect(unsafe_code, reason = "signals have no safe wrapper")]
     pub fn signal(&self, signal: libc::c_int) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::answer::{Exchange, close, fail_refused, refuse_overloaded};
 use super::poll::{PollForm, PollOptions};
 use super::{HttpConversation, HttpFlow, Next, channels_of};
-use crate::config::limits::OPENING_PUBLICATIONS_MAX;
+use crate::config::limits::{OPENING_PUBLICATIONS_MAX, PUBLICATION_BYTES};
 use crate::message::{
     ChannelName, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
 };
@@ -29,6 +29,8 @@ pub(super) struct Opening {
     has_gap: bool,
     /// What it missed, and what came since.
     publications: Vec<Arc<Publication>>,
+    /// Of what it missed, which its channels may have forgotten by now.
+    recovered_bytes: usize,
     wish: Wish,
     exchange: Exchange,
 }
@@ -131,6 +133,7 @@ impl HttpConversation {
             since,
             has_gap: false,
             publications: Vec::new(),
+            recovered_bytes: 0,
             wish,
             exchange,
         });
@@ -217,6 +220,11 @@ enum Step {
 }
 
 impl Opening {
+    /// Bytes that it keeps in memory. What comes while it waits is not among them: a fan-out does not wait to be told.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.places.capacity() * size_of::<Place>() + self.recovered_bytes
+    }
+
     fn take(&mut self, ticket: Ticket, reply: &Reply) -> Step {
         let index = (ticket.0 as usize).wrapping_sub(1);
         if index >= self.places.len() {
@@ -230,6 +238,9 @@ impl Opening {
                     (None, _) => *position,
                     // It is led on by the publications.
                     (Some(since), Some(Recovery { is_complete: true, publications })) => {
+                        let bytes = publications.iter().map(|item| item.payload.bytes.len());
+                        self.recovered_bytes +=
+                            bytes.sum::<usize>() + publications.len() * PUBLICATION_BYTES as usize;
                         self.publications.extend(publications.iter().cloned());
                         since
                     }

@@ -366,6 +366,28 @@ fn too_much_before_all_subscriptions_are_made_is_a_gap() {
 }
 
 #[test]
+fn answers_that_are_collected_are_counted() {
+    let mut talk = Talk::new();
+    let history = "{\"history\":{\"channel\":\"a\",\"limit\":-1}}";
+    let batch = format!("{{\"commands\":[{history},{history}]}}");
+    let head = format!("POST /api/batch HTTP/1.1\r\nHost: t\r\nContent-Length: {}", batch.len());
+    assert_eq!(talk.receive(&format!("{head}\r\n\r\n{batch}")), "await");
+    let asked = talk.http.held_bytes();
+    assert!(asked > 0);
+    let all = Reply::History { position: at(10), publications: much().into() };
+    assert_eq!(talk.reply(1, &all), "await");
+    assert!(talk.http.held_bytes() >= asked + 10 * 1000, "{}", talk.http.held_bytes());
+    assert_eq!(talk.reply(2, &all), "receive");
+    assert_eq!(talk.http.held_bytes(), 0);
+
+    talk.get("/poll?channel=a&channel=b&since=0:00000001_0:00000001", "");
+    assert_eq!(talk.reply(1, &subscribed("a", 10, recovered(&much()))), "await");
+    assert!(talk.http.held_bytes() >= 10 * 1000, "{}", talk.http.held_bytes());
+    assert_eq!(talk.reply(2, &subscribed("b", 0, recovered(&[]))), "receive");
+    assert_eq!(talk.http.held_bytes(), 0);
+}
+
+#[test]
 fn scripts_of_the_listed_origins_may_read_the_answers() {
     let listed =
         || Talk::with(|config| config.origins = vec!["https://a".into(), "https://b".into()]);

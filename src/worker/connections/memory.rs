@@ -19,7 +19,7 @@ use crate::config::limits::{
     HISTORY_SHARE_DIVISOR, PUBLICATION_BYTES, TIGHT_QUEUE_DIVISOR,
 };
 use crate::connection::{Service, Stage};
-use crate::driver::{Close, SocketId};
+use crate::driver::{Close, SocketId, map_large_blocks, trim_heap};
 use crate::message::{CloseReason, SessionId};
 use crate::worker::budget::Level;
 
@@ -41,10 +41,16 @@ pub(super) struct Eviction {
 impl Connections {
     /// Tells the budget what this worker holds, and does what follows from what all of them hold.
     pub fn account(&mut self) {
-        let Some(before) = self.budget.settle(self.memory_bytes(), self.began_us / 1000) else {
-            return;
-        };
+        let now_ms = self.began_us / 1000;
+        let before = self.budget.settle(self.memory_bytes(), now_ms);
         let level = self.budget.level();
+        if let Some(are_mapped) = self.budget.changes_mapping() {
+            map_large_blocks(are_mapped);
+        }
+        if self.budget.takes_trim(now_ms, before.is_some_and(|before| level > before)) {
+            trim_heap();
+        }
+        let Some(before) = before else { return };
         if self.budget.announces() {
             let (used, max) = (self.budget.used_bytes(), self.budget.bytes_max());
             if level > before {
