@@ -176,8 +176,8 @@ impl Budget {
         shared.compare_exchange(trimmed_ms, now_ms, relaxed, relaxed).is_ok()
     }
 
-    /// Whether large blocks of the heap are to be mapped one by one from now on, if that is new: so much of the budget is
-    /// used that holes in the heap would matter. The first worker that finds it does it for all.
+    /// Whether large blocks of the heap are to be mapped one by one from now on, if that is new: so much of the budget
+    /// is used that holes in the heap would matter. The first worker that finds it does it for all.
     pub fn changes_mapping(&self) -> Option<bool> {
         let begins = self.bytes_max / MAPPING_SHARE_DIVISOR;
         let was = self.shared.maps_blocks.load(Ordering::Relaxed);

@@ -10,8 +10,9 @@ use crate::transport::{
 };
 
 /// A handshake whose answer waits until its subscriptions are made: who has seen the answer misses nothing that is
-/// published from then on, by whomever. What comes for the first ones before it is not kept: a plain WebSocket is told no
-/// position, neither in its answer nor with a publication, so a client cannot tell it from what came before it asked.
+/// published from then on, by whomever. What comes for the first ones before it is not kept: a plain WebSocket is told
+/// no position, neither in its answer nor with a publication, so a client cannot tell it from what came before it
+/// asked.
 #[derive(Debug)]
 pub(super) struct PendingUpgrade {
     key: Vec<u8>,
