@@ -1,6 +1,6 @@
 //! Event streams: `GET /events`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fantail::message::CloseReason;
@@ -23,6 +23,9 @@ fn subscribe_tcp(server: &TestServer, channel: &str) -> Client {
     tcp.command(&json!({"id": 2, "subscribe": {"channel": channel}}));
     tcp
 }
+
+/// Publications that a channel keeps without a settings file.
+const KEPT: u64 = 1000;
 
 on_both_drivers! {
     fn publications_of_every_kind_are_events(driver) {
@@ -118,27 +121,32 @@ on_both_drivers! {
 
     fn who_comes_back_misses_nothing_and_gets_nothing_twice(driver) {
         let server = TestServer::start(driver, 2);
-        let stop = AtomicBool::new(false);
+        let (stop, seen) = (AtomicBool::new(false), AtomicU64::new(0));
         let edge = server.edge();
         for target in ["/events?channel=a", "/events?channel=b&channel=a"] {
             stop.store(false, Ordering::Relaxed);
+            seen.store(0, Ordering::Relaxed);
+            let mut stream = EventStream::connect(edge, target);
             std::thread::scope(|scope| {
-                let stop = &stop;
+                let (stop, seen) = (&stop, &seen);
                 let publisher = scope.spawn(move || {
                     let mut client = Client::connect(edge);
                     let mut number = 0;
                     while !stop.load(Ordering::Relaxed) {
-                        client.publish("a", number.to_string());
-                        number += 1;
+                        // What is missed must still be in the history.
+                        if number < seen.load(Ordering::Relaxed) + KEPT / 2 {
+                            client.publish("a", number.to_string());
+                            number += 1;
+                        }
                     }
                 });
                 let mut next: Option<u64> = None;
-                let mut stream = EventStream::connect(edge, target);
                 for visit in 0..60 {
                     for _ in 0..visit % 7 {
                         let number = stream.read().data.parse().expect("a number");
                         assert_eq!(number, *next.get_or_insert(number), "visit {visit}");
                         next = Some(number + 1);
+                        seen.store(number, Ordering::Relaxed);
                     }
                     let last_id = std::mem::take(&mut stream.last_id);
                     match visit % 2 {
