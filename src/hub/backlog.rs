@@ -8,16 +8,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
+use crate::config::limits::{
+    FAN_OUT_BLOCK_BYTES_MAX, NEWS_PER_CHANNEL_MAX, PUBLICATIONS_PER_FAN_OUT_MAX,
+};
 use crate::config::{ChannelOptions, Delivery};
 use crate::message::{Payload, PayloadKind, Publication};
 
 /// What one channel holds back on one worker.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Not given to anyone yet, with their bytes.
+    /// Not given to anyone yet, with their bytes; news is among them.
     waiting: VecDeque<Arc<Publication>>,
     waiting_bytes: usize,
+    /// News in `waiting`: it takes no publication's place.
+    waiting_news: usize,
     /// Dropped from `waiting`, and not told yet.
     dropped: u64,
     /// Dropped from `waiting`, and not counted yet.
@@ -73,6 +77,7 @@ impl Backlog {
     ) -> Pace {
         let interval = interval_ms(options);
         self.waiting_bytes += publication.payload.bytes.len();
+        self.waiting_news += usize::from(publication.payload.kind.is_news());
         self.waiting.push_back(publication);
         if interval == 0 {
             return Pace::Release;
@@ -111,16 +116,20 @@ impl Backlog {
         options: &ChannelOptions,
         now_ms: u64,
     ) -> Vec<Arc<Publication>> {
-        let count = release_max(options).min(self.waiting.len());
+        // News leaves with the publications around it: a rate counts publications.
+        let mut places = self.waiting.iter().enumerate().filter(|(_, item)| !is_news(item));
+        let first = places.clone().next().map(|(_, first)| first.clone());
+        let count = places.nth(release_max(options)).map_or(self.waiting.len(), |(at, _)| at);
         let mut released = Vec::with_capacity(count + 1);
         if self.dropped > 0
             && options.delivery == Delivery::DropOldest
-            && let Some(first) = self.waiting.front()
+            && let Some(first) = first
         {
-            released.push(gap(first, std::mem::take(&mut self.dropped)));
+            released.push(gap(&first, std::mem::take(&mut self.dropped)));
         }
         released.extend(self.waiting.drain(..count));
         self.waiting_bytes = self.waiting.iter().map(|item| item.payload.bytes.len()).sum();
+        self.waiting_news = self.waiting.iter().filter(|item| is_news(item)).count();
         self.released_ms = Some(now_ms);
         self.due_ms = self.waits().then(|| now_ms + interval_ms(options));
         released
@@ -138,7 +147,7 @@ impl Backlog {
             Delivery::Latest => 1,
             Delivery::DropOldest => options.backlog as usize,
         };
-        if publication.payload.kind.is_news() {
+        if is_news(publication) {
             return;
         }
         self.recent_bytes += publication.payload.bytes.len();
@@ -216,15 +225,29 @@ impl Backlog {
         std::mem::take(&mut self.uncounted)
     }
 
+    /// Drops the oldest publications past so many, and the oldest news past what there may be of it.
     fn shrink_waiting(&mut self, count_max: usize) {
-        while self.waiting.len() > count_max {
-            if let Some(first) = self.waiting.pop_front() {
-                self.waiting_bytes -= first.payload.bytes.len();
-                self.dropped += 1;
-                self.uncounted += 1;
-            }
+        while self.waiting.len() - self.waiting_news > count_max {
+            self.drop_first(false);
+            self.dropped += 1;
+            self.uncounted += 1;
+        }
+        while self.waiting_news > NEWS_PER_CHANNEL_MAX {
+            self.drop_first(true);
+            self.waiting_news -= 1;
         }
     }
+
+    fn drop_first(&mut self, news: bool) {
+        let at = self.waiting.iter().position(|item| is_news(item) == news);
+        if let Some(first) = at.and_then(|at| self.waiting.remove(at)) {
+            self.waiting_bytes -= first.payload.bytes.len();
+        }
+    }
+}
+
+fn is_news(publication: &Publication) -> bool {
+    publication.payload.kind.is_news()
 }
 
 /// The offset of the first publication that someone misses to whom this one could not be given.
@@ -243,7 +266,7 @@ pub(super) fn first_missed(publication: &Publication) -> u64 {
 
 /// Publications that someone misses who is given these and had everything before offset `from`.
 pub(super) fn missed_before(from: u64, given: &[Arc<Publication>]) -> u64 {
-    let given = given.iter().filter(|item| !item.payload.kind.is_news());
+    let given = given.iter().filter(|item| !is_news(item));
     let (mut next, mut missed) = (from, 0);
     for publication in given {
         missed += publication.position.offset.saturating_sub(next);
@@ -264,14 +287,21 @@ fn gap(before: &Publication, dropped: u64) -> Arc<Publication> {
     })
 }
 
-/// Between two releases; 0 releases everything at once.
+/// Between two releases; 0 releases everything at once. With a rate, long enough that what leaves in whole milliseconds
+/// and whole publications is not past it, and not far below it.
 fn interval_ms(options: &ChannelOptions) -> u64 {
     let every = u64::try_from(options.deliver_every.as_millis()).expect("at most a minute");
-    match options.rate_max {
+    match u64::from(options.rate_max) {
         0 => every,
-        rate => every.max(1000 / u64::from(rate)),
+        rate => {
+            let count = (rate * RATE_INTERVAL_MS).div_ceil(1000);
+            every.max((1000 * count).div_ceil(rate))
+        }
     }
 }
+
+/// About so long is between two releases of a rate that has room for more than one.
+const RATE_INTERVAL_MS: u64 = 20;
 
 /// Publications in one release.
 fn release_max(options: &ChannelOptions) -> usize {
@@ -304,6 +334,7 @@ mod tests {
                 PayloadKind::Gap => {
                     format!("gap {}", std::str::from_utf8(&item.payload.bytes).unwrap())
                 }
+                PayloadKind::Join => "join".to_owned(),
                 _ => item.position.offset.to_string(),
             })
             .collect()
@@ -358,6 +389,63 @@ mod tests {
         assert_eq!(backlog.due_ms(), Some(1200));
         assert_eq!(offsets(&backlog.release(&options, 1200)), ["5"]);
         assert_eq!(backlog.due_ms(), Some(1300));
+    }
+
+    #[test]
+    fn news_takes_no_publications_place() {
+        let joined = |offset| {
+            let payload = Payload::new(PayloadKind::Join, "{}");
+            Arc::new(Publication { payload, ..(*publication(offset)).clone() })
+        };
+        for (delivery, expected) in [
+            (Delivery::Latest, ["join", "7", "join"].as_slice()),
+            (Delivery::DropOldest, &["gap 3", "join", "5"]),
+        ] {
+            let options = ChannelOptions { rate_max: 10, ..options(delivery) };
+            let mut backlog = Backlog::default();
+            backlog.hold(&options, publication(1), 1000);
+            backlog.release(&options, 1000);
+            for offset in 2..=7 {
+                backlog.hold(&options, publication(offset), 1001);
+                if offset == 4 {
+                    backlog.hold(&options, joined(4), 1001);
+                }
+            }
+            backlog.hold(&options, joined(7), 1001);
+            assert_eq!(offsets(&backlog.release(&options, 1100)), expected);
+            assert_eq!(backlog.take_dropped(), if delivery == Delivery::Latest { 5 } else { 3 });
+        }
+        // It is bounded all the same.
+        let options = ChannelOptions { rate_max: 10, ..options(Delivery::Latest) };
+        let mut backlog = Backlog::default();
+        backlog.hold(&options, publication(1), 1000);
+        backlog.release(&options, 1000);
+        backlog.hold(&options, publication(2), 1001);
+        for _ in 0..2 * NEWS_PER_CHANNEL_MAX {
+            backlog.hold(&options, joined(2), 1001);
+        }
+        let released = offsets(&backlog.release(&options, 1100));
+        assert_eq!((released.len(), &*released[0]), (NEWS_PER_CHANNEL_MAX + 1, "2"));
+        assert_eq!((backlog.bytes(), backlog.waiting_news, backlog.take_dropped()), (0, 0, 0));
+    }
+
+    #[test]
+    fn no_rate_is_passed_and_none_is_missed_by_far() {
+        for rate in [1, 3, 7, 30, 49, 50, 51, 99, 150, 300, 600, 999, 1000] {
+            for every in [0, 1, 15, 1000] {
+                let deliver_every = Duration::from_millis(every);
+                let options = ChannelOptions {
+                    rate_max: rate,
+                    deliver_every,
+                    ..options(Delivery::DropOldest)
+                };
+                let (count, interval) = (release_max(&options) as u64, interval_ms(&options));
+                let (left, allowed) = (1000 * count, u64::from(rate) * interval);
+                assert!(left <= allowed, "{rate} {every}: {count} every {interval} ms");
+                let least = if every == 0 { allowed * 9 / 10 } else { allowed / 2 };
+                assert!(left >= least, "{rate} {every}: {count} every {interval} ms");
+            }
+        }
     }
 
     #[test]
