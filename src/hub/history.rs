@@ -181,13 +181,16 @@ impl Histories {
         if since == last {
             return Recovery { is_complete: true, publications: Arc::new([]) };
         }
+        if since > last {
+            return Recovery::impossible();
+        }
         if let Some((first, publications)) = &history.answer
             && *first == since + 1
         {
             return Recovery { is_complete: true, publications: publications.clone() };
         }
-        let wanted = usize::try_from(last.saturating_sub(since)).unwrap_or(usize::MAX);
-        if since > last || wanted > history.kept.len().min(ANSWER_PUBLICATIONS_MAX) {
+        let wanted = usize::try_from(last - since).unwrap_or(usize::MAX);
+        if wanted > history.kept.len().min(ANSWER_PUBLICATIONS_MAX) {
             return Recovery::impossible();
         }
         // The last one kept is the last one published: nothing leaves a ring but from its front.
