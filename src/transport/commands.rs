@@ -1,8 +1,10 @@
 //! The command protocol (Centrifuge v2, JSON), whatever carries its commands: TCP or WebSocket.
 //!
 //! A client may send commands before `connect` is answered, in any order behind it. Whatever is wrong with a command
-//! is answered with the protocol's own error, and the session goes on. A command without an `id` gets no reply but
-//! an error; if it subscribes or unsubscribes, a push tells of it, as of what the server API does.
+//! is answered with the protocol's own error, and the session goes on. A command without an `id` cannot be answered: it
+//! is refused, but for `publish`, which is then done without a word or not at all, and `send`. So the ticket 0 is free
+//! for what the server API does: pushes tell the client of it, and where nothing was done, nothing is said. Clients
+//! take whatever has neither an `id` nor a push for a ping.
 
 use bytes::Bytes;
 
@@ -94,11 +96,19 @@ impl Commands {
         let ticket = Ticket(id);
         let by = Actor::Client;
         let client = context.client;
+        let may_go_unanswered = matches!(method, Method::Publish(..));
         let mut said = Said { framing, context };
         match method {
             Method::Pong => {}
             Method::Malformed => said.refuse(id, bad, Some("wrong parameters")),
             Method::Unknown => said.refuse(id, CommandError::MethodNotFound, None),
+            Method::Send if id == 0 => {
+                let cause = CommandError::NotAvailable.message();
+                said.context.log_refusal(cause, "a message to the server is passed over");
+            }
+            _ if id == 0 && !may_go_unanswered => {
+                said.refuse(id, bad, Some("a command needs an id"));
+            }
             Method::Connect if self.is_connected => said.refuse(id, bad, Some("already connected")),
             Method::Connect => {
                 self.is_connected = true;
@@ -106,7 +116,9 @@ impl Commands {
             }
             Method::Ping => said.done(id, "ping"),
             _ if !self.is_connected => said.refuse(id, bad, Some("connect first")),
-            Method::NotAvailable => said.refuse(id, CommandError::NotAvailable, None),
+            Method::Send | Method::NotAvailable => {
+                said.refuse(id, CommandError::NotAvailable, None);
+            }
             Method::Refresh => said.write(|out| json::write_refreshed(out, id, client)),
             Method::SubRefresh => said.write(|out| json::write_sub_refreshed(out, id)),
             Method::Subscribe(name, since) => {
@@ -118,24 +130,8 @@ impl Commands {
             Method::History(name, query) => {
                 said.request(id, &name, |channel| Request::History { ticket, channel, query, by });
             }
-            Method::Presence(name) => {
-                let list_max = PRESENCE_LIST_MAX;
-                said.request(id, &name, |channel| Request::Presence {
-                    ticket,
-                    channel,
-                    list_max,
-                    by,
-                });
-            }
-            Method::PresenceStats(name) => {
-                let list_max = 0;
-                said.request(id, &name, |channel| Request::Presence {
-                    ticket,
-                    channel,
-                    list_max,
-                    by,
-                });
-            }
+            Method::Presence(name) => said.presence(ticket, &name, PRESENCE_LIST_MAX),
+            Method::PresenceStats(name) => said.presence(ticket, &name, 0),
             Method::Publish(name, data) => {
                 said.publish(ticket, &name, data);
                 return Ok(true);
@@ -167,6 +163,10 @@ impl Commands {
         let Ticket(id) = ticket;
         let mut said = Said { framing, context };
         match reply {
+            // It was the server API's wish.
+            Reply::Refused(_) if id == 0 => {}
+            // The client has what it wants: perhaps the server API ended the subscription meanwhile.
+            Reply::Refused(Refusal::NotSubscribed) => said.done(id, "unsubscribe"),
             Reply::Refused(refusal) => {
                 let (error, detail) = error_for(*refusal);
                 said.refuse(id, error, detail);
@@ -257,12 +257,17 @@ impl Said<'_, '_> {
     fn publish(&mut self, ticket: Ticket, name: &str, data: &[u8]) {
         let bytes = Bytes::copy_from_slice(data);
         self.request(ticket.0, name, |channel| Request::Publish {
-            ticket: Some(ticket),
+            ticket: (ticket.0 != 0).then_some(ticket),
             channel: Some(channel),
             payload: Payload::new(PayloadKind::Json, bytes),
             by: Actor::Client,
             idempotency_key: None,
         });
+    }
+
+    fn presence(&mut self, ticket: Ticket, name: &str, list_max: u32) {
+        let by = Actor::Client;
+        self.request(ticket.0, name, |channel| Request::Presence { ticket, channel, list_max, by });
     }
 
     fn request(&mut self, id: u32, name: &str, request: impl FnOnce(ChannelName) -> Request) {
@@ -295,9 +300,7 @@ impl Said<'_, '_> {
     }
 
     fn done(&mut self, id: u32, method: &str) {
-        if id != 0 {
-            self.write(|out| json::write_done(out, id, method));
-        }
+        self.write(|out| json::write_done(out, id, method));
     }
 
     fn refuse(&mut self, id: u32, error: CommandError, detail: Option<&str>) {
@@ -497,10 +500,12 @@ mod tests {
             client.told(5, &Reply::Published { position }),
             [json!({"id": 5, "publish": {}})]
         );
-        assert_eq!(client.told(0, &Reply::Published { position }), [] as [Value; 0]);
+        assert_eq!(
+            client.told(5, &Reply::Refused(Refusal::NotSubscribed)),
+            [json!({"id": 5, "unsubscribe": {}})]
+        );
         for (refusal, code) in [
             (Refusal::AlreadySubscribed, 105),
-            (Refusal::NotSubscribed, 107),
             (Refusal::SubscriptionsExhausted, 106),
             (Refusal::Withdrawn, 107),
             (Refusal::NamespaceUnknown, 102),
@@ -511,6 +516,8 @@ mod tests {
         ] {
             let told = client.told(5, &Reply::Refused(refusal));
             assert_eq!((&told[0]["id"], &told[0]["error"]["code"]), (&json!(5), &json!(code)));
+            // The server API wanted it: the client did not.
+            assert_eq!(client.told(0, &Reply::Refused(refusal)), [] as [Value; 0]);
         }
     }
 
@@ -553,7 +560,7 @@ mod tests {
             client.step(|commands, context| {
                 assert_eq!(commands.expire(message, context), Err(CloseReason::HandshakeTimeout));
             });
-            client.asks(&json!({"connect": {}}));
+            client.asks(&json!({"id": 1, "connect": {}}));
             let mut pings = 0;
             for deadline in deadlines {
                 let (out, outputs) = client.step(|commands, context| {
@@ -575,7 +582,7 @@ mod tests {
     #[test]
     fn over_tcp_a_ping_need_not_be_answered() {
         let mut client = Client::new();
-        client.asks(&json!({"connect": {}}));
+        client.asks(&json!({"id": 1, "connect": {}}));
         for _ in 0..3 {
             let (out, _) = client.step(|commands, context| {
                 assert_eq!(commands.expire(CommandFraming::Line, context), Ok(()));

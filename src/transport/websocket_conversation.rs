@@ -218,8 +218,8 @@ impl WebSocketConversation {
     }
 }
 
-/// Does what a message asks; returns whether it published. `Err`: it is not made of commands, and a client that does
-/// not speak the protocol is not heard further.
+/// Does what a message asks; returns whether it published. `Err`: it cannot hold commands, and a client that does not
+/// speak the protocol is not heard further.
 fn take(
     kind: &mut Kind,
     opcode: OpCode,
@@ -253,7 +253,7 @@ fn take(
     }
 }
 
-/// Empty lines are passed over.
+/// Empty lines are passed over; a line that is no command is told so, like the others.
 fn take_commands(
     commands: &mut Commands,
     message: &[u8],
@@ -265,7 +265,10 @@ fn take_commands(
         if index == COMMANDS_PER_MESSAGE_MAX {
             return Err(NoCommand);
         }
-        has_published |= commands.take(command, CommandFraming::Message, context)?;
+        match commands.take(command, CommandFraming::Message, context) {
+            Ok(publishes) => has_published |= publishes,
+            Err(NoCommand) => Commands::refuse_no_command(CommandFraming::Message, context),
+        }
     }
     Ok(has_published)
 }

@@ -485,6 +485,29 @@ on_both_drivers! {
         }
     }
 
+    fn a_client_hears_nothing_of_orders_that_change_nothing(driver) {
+        let server = TestServer::start_with(driver, 2, |config| config.subscriptions_max = 2);
+        let mut client = Client::connect(server.edge());
+        let (mut subscriber, name) = connect(&server);
+        let mut order = |method: &str, channel: &str| {
+            let orders = json!({"client": name, "channel": channel});
+            assert_eq!(client.call(method, &orders), json!({"result": {}}));
+        };
+        order("unsubscribe", "a");
+        for channel in ["a", "b"] {
+            order("subscribe", channel);
+            assert_eq!(subscriber.read_json()["push"]["channel"], channel);
+        }
+        for (method, channel) in [
+            ("subscribe", "a"), ("subscribe", "nowhere:a"), ("subscribe", "c"), ("unsubscribe", "c"),
+        ] {
+            order(method, channel);
+        }
+        order("unsubscribe", "a");
+        assert_eq!(subscriber.read_json()["push"]["unsubscribe"]["code"], 2000);
+        assert_eq!(subscriber.command(&json!({"id": 9, "ping": {}})), json!({"id": 9, "ping": {}}));
+    }
+
     fn a_connection_of_the_server_api_is_ended_through_it_too(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());

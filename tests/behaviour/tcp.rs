@@ -118,7 +118,7 @@ on_both_drivers! {
     fn what_is_no_command_gets_an_error_and_the_session_goes_on(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = connected(&server);
-        for line in ["hello", "[]", "{", "{\"id\":-1}", "{\"id\":1,\"ping\":{},\"connect\":{}}", "\"", "null", "{}}"] {
+        for line in ["hello", "[]", "{", "{\"id\":-1}", "{\"id\":1}{\"id\":2}", "\"", "null", "{}}"] {
             client.send(format!("{line}\n"));
             expect_error(&client.read_json(), None, 107);
         }
@@ -138,7 +138,6 @@ on_both_drivers! {
             (json!({"id": 5, "subscribe": {"channel": "x".repeat(256)}}), 107),
             (json!({"id": 5, "publish": {"channel": "a"}}), 107),
             (json!({"id": 5, "publish": {"channel": "", "data": 1}}), 107),
-            (json!({"id": 5, "unsubscribe": {"channel": "never"}}), 107),
         ] {
             expect_error(&client.command(&command), Some(5), code);
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -43,15 +43,17 @@ pub enum Method<'a> {
     Refresh,
     /// Hand in a newer token of a subscription.
     SubRefresh,
+    /// Data for the server itself, which is not offered. The one command that the protocol leaves without a reply.
+    Send,
     /// A method of the protocol that is not offered.
     NotAvailable,
     /// No method of the protocol.
     Unknown,
-    /// The method's parameters are not what it takes.
+    /// More than one method, or parameters that are not what the method takes.
     Malformed,
 }
 
-/// The bytes are not a command: not a JSON object, more than one method, or an `id` that is no number of 32 bits.
+/// The bytes are not a command: not a JSON object, or an `id` that is no number of 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoCommand;
 
@@ -60,9 +62,12 @@ const NOWHERE: Position = Position { epoch: Epoch(0), offset: u64::MAX };
 
 /// Decodes one command.
 pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, NoCommand> {
-    let Envelope { id, method } = serde_json::from_slice(bytes).map_err(|_| NoCommand)?;
+    let Envelope { id, method, is_ambiguous } =
+        serde_json::from_slice(bytes).map_err(|_| NoCommand)?;
     let method = match method {
-        None => Method::Pong,
+        None if id == 0 => Method::Pong,
+        None => Method::Unknown,
+        Some(_) if is_ambiguous => Method::Malformed,
         Some((name, parameters)) => {
             decode_method(&name, parameters.get()).unwrap_or(Method::Malformed)
         }
@@ -71,6 +76,10 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, NoCommand> {
 }
 
 fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Method<'a>> {
+    // An array would be taken for an object's members in their order.
+    if !parameters.starts_with('{') {
+        return Ok(Method::Malformed);
+    }
     let channel = || serde_json::from_str(parameters).map(|OfChannel { channel }| channel);
     let of_any = |method| serde_json::from_str(parameters).map(|AnyObject {}| method);
     match name {
@@ -85,7 +94,8 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
         "ping" => of_any(Method::Ping),
         "refresh" => of_any(Method::Refresh),
         "sub_refresh" => channel().map(|_| Method::SubRefresh),
-        "rpc" | "send" => Ok(Method::NotAvailable),
+        "send" => Ok(Method::Send),
+        "rpc" => Ok(Method::NotAvailable),
         _ => Ok(Method::Unknown),
     }
 }
@@ -94,6 +104,8 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
 struct Envelope<'a> {
     id: u32,
     method: Option<(Cow<'a, str>, &'a RawValue)>,
+    /// There are more.
+    is_ambiguous: bool,
 }
 
 #[derive(Deserialize)]
@@ -202,7 +214,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut envelope = Envelope { id: 0, method: None };
+        let mut envelope = Envelope { id: 0, method: None, is_ambiguous: false };
         while let Some(Text(key)) = map.next_key()? {
             if key == "id" {
                 envelope.id = map.next_value()?;
@@ -210,7 +222,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                 envelope.method = Some((key, map.next_value()?));
             } else {
                 map.next_value::<IgnoredAny>()?;
-                return Err(A::Error::custom("a command has one method"));
+                envelope.is_ambiguous = true;
             }
         }
         Ok(envelope)
@@ -232,7 +244,7 @@ mod tests {
     #[test]
     fn commands_are_told_apart() {
         assert_eq!(method("{}"), Method::Pong);
-        assert_eq!(method(r#"{"id":1}"#), Method::Pong);
+        assert_eq!(method(r#"{"id":1}"#), Method::Unknown);
         assert_eq!(method(r#"{"id":1,"connect":{"token":"x","name":"js"}}"#), Method::Connect);
         assert_eq!(
             method(
@@ -264,7 +276,7 @@ mod tests {
             Method::SubRefresh
         );
         assert_eq!(method(r#"{"id":1,"rpc":{"method":"x"}}"#), Method::NotAvailable);
-        assert_eq!(method(r#"{"send":{"data":1}}"#), Method::NotAvailable);
+        assert_eq!(method(r#"{"send":{"data":1}}"#), Method::Send);
         assert_eq!(method(r#"{"id":1,"dance":{}}"#), Method::Unknown);
         assert_eq!(decode_command(br#"{"id":4294967295}"#).unwrap().id, u32::MAX);
     }
@@ -330,14 +342,19 @@ mod tests {
             r#"{"id":-1}"#,
             r#"{"id":4294967296}"#,
             r#"{"id":"1"}"#,
-            r#"{"id":1,"ping":{},"connect":{}}"#,
             "{}x",
             "\"\\ud800\"",
         ] {
             assert_eq!(decode_command(text.as_bytes()).unwrap_err(), NoCommand, "{text}");
         }
         for text in [
+            r#"{"id":1,"ping":{},"connect":{}}"#,
+            r#"{"connect":{},"id":1,"dance":7}"#,
             r#"{"id":1,"subscribe":{}}"#,
+            r#"{"id":1,"subscribe":["a"]}"#,
+            r#"{"id":1,"publish":["a",1]}"#,
+            r#"{"id":1,"connect":[]}"#,
+            r#"{"id":1,"rpc":[]}"#,
             r#"{"id":1,"subscribe":{"channel":1}}"#,
             r#"{"id":1,"subscribe":{"channel":"a","recover":1}}"#,
             r#"{"id":1,"subscribe":{"channel":"a","offset":-1}}"#,

@@ -190,8 +190,11 @@ async function goodbyes() {
   const socket = new WebSocket(`ws://${http}/connection/websocket`);
   await once(socket, 'open');
   socket.send('no command');
+  const [refusal] = await once(socket, 'message');
+  checks.equal('what is no command', JSON.parse(refusal).error.code, 107);
+  socket.send(Buffer.from('{"id":1,"connect":{}}'));
   const [code, reason] = await once(socket, 'close');
-  checks.equal('what is no command', [code, reason.toString()], [3501, 'bad request']);
+  checks.equal('what cannot hold commands', [code, reason.toString()], [3501, 'bad request']);
   const left = await connected();
   const gone = event(left, 'disconnected');
   left.disconnect();
