@@ -1,10 +1,12 @@
 //! `fantail check`: judges settings without serving, and prints what they are.
 
+use std::fmt::Write;
+
 use clap::Args;
 
 use fantail::config::{CHANNEL_OPTIONS, Origin, SETTINGS, markdown};
 
-use super::settings;
+use super::{say, settings};
 
 /// What to check.
 #[derive(Args, Debug)]
@@ -17,10 +19,9 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "what was asked for")]
 pub fn run(arguments: Arguments) -> Result<(), String> {
     if arguments.markdown {
-        print!("{}", markdown());
+        say(&markdown());
         return Ok(());
     }
     let loaded = arguments.settings.sources.load().map_err(|error| error.to_string())?;
@@ -31,18 +32,21 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         .collect();
     let value_width = rows.iter().map(|(_, value, _)| value.len()).max().unwrap_or(0);
     let name_width = rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    // Writing to a String cannot fail.
     for (name, value, source) in rows {
-        println!("{name:name_width$}  {value:value_width$}  {source}");
+        let _ = writeln!(text, "{name:name_width$}  {value:value_width$}  {source}");
     }
     for (section, options) in loaded.config.namespaces.sections() {
-        println!("\n[{section}]");
+        let _ = writeln!(text, "\n[{section}]");
         for option in CHANNEL_OPTIONS {
-            println!("{:name_width$}  {}", option.name, option.text(options));
+            let _ = writeln!(text, "{:name_width$}  {}", option.name, option.text(options));
         }
     }
     for variable in &loaded.strangers {
-        println!("{variable} is no setting and has no effect");
+        let _ = writeln!(text, "{variable} is no setting and has no effect");
     }
+    say(&text);
     Ok(())
 }
 

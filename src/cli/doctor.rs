@@ -5,7 +5,7 @@ use clap::Args;
 use fantail::config::limits::WORKERS_MAX;
 use fantail::server::host::{Fact, Host, Judgement, Plan, Verdict, judge};
 
-use super::Failure;
+use super::{Failure, say};
 
 /// What to judge the host for.
 #[derive(Args, Debug)]
@@ -40,7 +40,6 @@ Exit codes: 0 all is well, 1 the goal is not reached or (without one) something 
 recommends, 2 the host cannot be read.";
 
 /// Judges, prints, and says whether all is well.
-#[expect(clippy::print_stdout, reason = "what a person or a program asked for")]
 pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let unreadable = |message| Failure { message, code: CODE_UNREADABLE };
     let mut host = Host::read().map_err(unreadable)?;
@@ -54,11 +53,11 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let judgement = judge(&host, &plan);
     if arguments.json {
         let json = serde_json::to_string_pretty(&judgement);
-        println!("{}", json.expect("names are strings and numbers are finite"));
+        say(&format!("{}\n", json.expect("names are strings and numbers are finite")));
     } else if arguments.fix_script {
-        print!("{}", fix_script(&judgement));
+        say(&fix_script(&judgement));
     } else {
-        print!("{}", table(&judgement));
+        say(&table(&judgement));
     }
     Ok(judgement.is_fine)
 }

@@ -13,6 +13,7 @@ mod settings;
 mod subscribe;
 mod top;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -67,6 +68,11 @@ impl From<String> for Failure {
     fn from(message: String) -> Self {
         Self { message, code: 1 }
     }
+}
+
+/// Prints for whoever reads. A pipe whose reader has seen enough is no fault.
+fn say(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 /// Runs what the command line asks for. The exit code is that of a command that ran.

@@ -9,6 +9,7 @@ use clap::Args;
 use fantail::config::limits::MESSAGE_BYTES_CEILING;
 
 use super::client::{Request, Scheme, Server, encoded, error_of};
+use super::say;
 
 /// What to publish, and where.
 #[derive(Args, Debug)]
@@ -38,7 +39,6 @@ Examples:
   tar c . | fantail publish backups -                   bytes that are no text are published as binary";
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "the server's answer is the result")]
 pub fn run(arguments: Arguments) -> Result<(), String> {
     let Arguments { channel, data, server, event, api_key } = arguments;
     if server.scheme != Scheme::Http {
@@ -65,7 +65,7 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     if answer.status != 200 {
         return Err(error_of(&server, answer.status, &answer.body).into_message());
     }
-    println!("{}", String::from_utf8_lossy(&answer.body).trim_end());
+    say(&format!("{}\n", String::from_utf8_lossy(&answer.body).trim_end()));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `fantail serve`: runs the server.
 
-use fantail::config;
+use fantail::config::{self, Loaded};
 use fantail::connection::Service;
 use fantail::server::host::{Host, Plan, judge};
 use fantail::server::{Log, Reloader, Server, StopSignals, tell_ready};
@@ -32,6 +32,17 @@ pub fn run(arguments: settings::Arguments) -> Result<(), String> {
     let loaded = arguments.sources.load().map_err(|error| error.to_string())?;
     let signals = StopSignals::new().map_err(|error| error.to_string())?;
     let log = Log::start(&loaded.config).map_err(|error| error.to_string())?;
+    let ended = serve(arguments, loaded, signals, log.clone());
+    log.flush();
+    ended
+}
+
+fn serve(
+    arguments: settings::Arguments,
+    loaded: Loaded,
+    signals: StopSignals,
+    log: Log,
+) -> Result<(), String> {
     if !loaded.strangers.is_empty() {
         warn!(variables = loaded.strangers.join(" "), "these are no settings and have no effect");
     }
@@ -44,44 +55,46 @@ pub fn run(arguments: settings::Arguments) -> Result<(), String> {
 }
 
 /// The addresses, and one line to try for each door.
-#[expect(clippy::print_stdout, reason = "what a person sees at start")]
 fn announce(server: &Server, verdict: &str) {
     let (driver, reason) = server.driver();
-    println!(
-        "fantail {} serves with {} on {driver} ({reason})",
+    let mut text = format!(
+        "fantail {} serves with {} on {driver} ({reason})\n",
         env!("CARGO_PKG_VERSION"),
         workers(server)
     );
     for (service, address) in server.addresses() {
-        match service {
-            Service::Edge => println!(
+        let door = match service {
+            Service::Edge => format!(
                 "\n  http://{address}  HTTP and WebSocket\n\
                  \x20   curl -d hello 'http://{address}/publish?channel=a'\n\
                  \x20   new WebSocket('ws://{address}/ws?channel=a').onmessage = m => console.log(m.data)"
             ),
-            Service::Commands(config::Framing::LengthPrefix) => println!(
+            Service::Commands(config::Framing::LengthPrefix) => format!(
                 "\n  tcp://{address}  raw TCP, each JSON object behind its length, 32 bits, big-endian"
             ),
-            Service::Commands(config::Framing::Line) => println!(
+            Service::Commands(config::Framing::Line) => format!(
                 "\n  tcp://{address}  raw TCP, one JSON object a line\n\
                  \x20   printf '%s\\n' '{{\"id\":1,\"connect\":{{}}}}' \
                  '{{\"id\":2,\"subscribe\":{{\"channel\":\"a\"}}}}' | nc {} {}",
                 address.ip(),
                 address.port()
             ),
-            Service::EchoWebSocket => println!(
+            Service::EchoWebSocket => format!(
                 "\n  ws://{address}  echoes WebSocket messages\n\
                  \x20   new WebSocket('ws://{address}').onopen = e => e.target.send('hello')"
             ),
-            Service::EchoTcp => println!(
+            Service::EchoTcp => format!(
                 "\n  tcp://{address}  echoes bytes\n\
                  \x20   echo hello | nc {} {}",
                 address.ip(),
                 address.port()
             ),
-        }
+        };
+        text.push_str(&door);
+        text.push('\n');
     }
-    println!("\n{verdict}");
+    text.push_str(&format!("\n{verdict}\n"));
+    super::say(&text);
 }
 
 /// What `fantail doctor` says of this host and these workers, in one line.

@@ -218,6 +218,12 @@ pub const LOG_LINES_PER_SECOND_MAX: u32 = 10;
 /// Causes of log lines that are told apart; those past it share one allowance.
 pub const LOG_CAUSES_MAX: usize = 128;
 
+/// Lines of the log that wait to be written; what is logged while nobody takes them is counted instead.
+pub const LOG_LINES_WAITING_MAX: usize = 1024;
+
+/// How long the end of the program waits for its last lines to be written.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Bytes of one connection's entry in its worker's table: the line that an idle connection rests on.
 pub const CONNECTION_BYTES_MAX: usize = 64;
 

@@ -5,7 +5,8 @@
 //! the event has one, its field `cause`; so different faults of peers have their allowance each.
 //!
 //! Nothing here locks: levels are one word that is asked for once for each place that logs, and counts are added to. A
-//! thread sleeps until something was logged, lets a second pass, and gives all causes their allowance back.
+//! thread sleeps until something was logged, lets a second pass, and gives all causes their allowance back. Another one
+//! writes: see [`lines`].
 
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,17 +21,22 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber, warn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::{Registry, fmt as lines};
+use tracing_subscriber::{Registry, fmt as format};
 
 use crate::config::limits::{LOG_CAUSES_MAX, LOG_LINES_PER_SECOND_MAX};
 use crate::config::{Config, LogFormat, LogLevel, LogLevels};
 
 use super::StartError;
 
+mod lines;
+
+use lines::Lines;
+
 /// The log of the process.
 #[derive(Clone, Debug)]
 pub struct Log {
     gate: Arc<Gate>,
+    lines: Lines,
 }
 
 /// What an event must pass to be written.
@@ -61,7 +67,8 @@ impl Log {
     /// Starts it, for the whole process; this can be done once.
     pub fn start(config: &Config) -> Result<Log, StartError> {
         let gate = Arc::new(Gate::new(config.log_levels));
-        let layer = lines::layer().with_writer(io::stderr);
+        let lines = Lines::start()?;
+        let layer = format::layer().with_writer(lines.clone());
         match config.log_format {
             LogFormat::Text => {
                 install(layer.with_ansi(io::stderr().is_terminal()), gate.clone())?;
@@ -75,7 +82,12 @@ impl Log {
         let thread =
             thread::Builder::new().name("fantail-log".into()).spawn(move || watched.watch())?;
         gate.thread.get_or_init(|| thread.thread().clone());
-        Ok(Log { gate })
+        Ok(Log { gate, lines })
+    }
+
+    /// Waits, at most a second, until what was logged is written: what a program does before it ends.
+    pub fn flush(&self) {
+        self.lines.flush();
     }
 
     /// Other levels, from now on.
@@ -175,8 +187,8 @@ impl<S: Subscriber> Layer<S> for Guard {
     }
 
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        // What this file says of others is bounded by their number.
-        if event.metadata().target() == module_path!() {
+        // What this file says of others is bounded by their number, and what its thread says by what is written.
+        if event.metadata().target().starts_with(module_path!()) {
             return true;
         }
         let mut key = Key(DefaultHasher::new());

@@ -1,6 +1,7 @@
 //! Settings from all their sources, and what `fantail check` says of them.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use std::time::{Duration, Instant};
@@ -224,6 +225,27 @@ on_both_drivers! {
         for message in ["serving", "stopping", "shutting down"] {
             assert!(lines.iter().any(|line| line["message"] == message), "{message}: {lines:?}");
         }
+    }
+
+    fn a_log_that_nobody_reads_holds_nobody_up(driver) {
+        /// What a pipe holds, but for the lines of the start.
+        const FILLED: usize = 65_536 - 2048;
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&[b' '; FILLED]).unwrap();
+        let arguments = ["--log-format", "json", "--log-level", "trace", "--workers", "1"];
+        let mut child = Child::start_logging_to(writer.into(), driver, &arguments, &[]);
+        for target in ["/nowhere", "/poll?timeout=0", "/poll?since=x", "/events?channel="] {
+            for _ in 0..10 {
+                assert_ne!(Client::connect(child.edge()).get(target).status, 200);
+            }
+        }
+        // Its last lines wait a while for a reader, and then it ends without.
+        child.signal(libc::SIGTERM);
+        assert_eq!(child.wait().code(), Some(0));
+        let mut log = String::new();
+        reader.read_to_string(&mut log).unwrap();
+        assert!(log.len() > FILLED + 1024 && log.len() <= 65_536, "{}", log.len());
+        assert!(log.trim_start().starts_with("{\"timestamp\""), "{log}");
     }
 
     fn each_end_of_a_connection_has_a_line_with_its_cause(driver) {

@@ -53,12 +53,23 @@ impl Child {
         arguments: &[&str],
         environment: &[(&str, &PathBuf)],
     ) -> Self {
+        Self::start_logging_to(Stdio::piped(), driver, arguments, environment)
+    }
+
+    /// The same with a log that goes elsewhere, unless that is [`Stdio::piped`].
+    #[track_caller]
+    pub fn start_logging_to(
+        log: Stdio,
+        driver: DriverChoice,
+        arguments: &[&str],
+        environment: &[(&str, &PathBuf)],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fantail"))
             .args(["--driver", name(driver), "--listen", "127.0.0.1:0", "--tcp", "127.0.0.1:0"])
             .args(arguments)
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("the program is built with the tests");
         let mut lines = BufReader::new(child.stdout.take().expect("piped"));
@@ -77,11 +88,13 @@ impl Child {
             }
         }
         let (sender, log) = channel();
-        let errors = BufReader::new(child.stderr.take().expect("piped"));
-        std::thread::spawn(move || {
-            // Ends with the program, or with the test.
-            errors.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
-        });
+        if let Some(errors) = child.stderr.take() {
+            std::thread::spawn(move || {
+                // Ends with the program, or with the test.
+                let mut lines = BufReader::new(errors).lines().map_while(Result::ok);
+                lines.all(|line| sender.send(line).is_ok())
+            });
+        }
         Self { child, addresses, log, seen: Vec::new() }
     }
 
