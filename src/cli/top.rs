@@ -1,7 +1,7 @@
 //! `fantail top`: what a running server does, second by second, from its metrics page.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     if server.scheme != Scheme::Http {
         return Err("metrics are at an http:// address".to_owned());
     }
+    let is_screen = !once && io::stdout().is_terminal();
     let mut before = look(server).map_err(Trouble::into_message)?;
     loop {
         thread::sleep(INTERVAL.saturating_sub(before.0.elapsed()));
@@ -56,15 +57,26 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
             }
         };
         let mut out = io::stdout().lock();
-        // Home, the frame with each line's rest erased, and what is below it.
-        let text =
-            if *once { text } else { format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")) };
+        let text = if is_screen { on_screen(&text) } else { text };
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         // Nobody looks any more.
         if *once || written.is_err() {
             return Ok(());
         }
     }
+}
+
+/// A frame in place of the last one. Each line goes to its own row and is cut at the screen's edge: a small screen shows
+/// the frame's upper left corner, and never scrolls.
+fn on_screen(frame: &str) -> String {
+    let mut out = "\x1b[?7l".to_owned();
+    for (row, line) in frame.lines().enumerate() {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\x1b[{};1H\x1b[2K{line}", row + 1);
+    }
+    // The cursor, and the shell after it, stay below.
+    let _ = write!(out, "\x1b[{};1H\x1b[J\x1b[?7h", frame.lines().count() + 1);
+    out
 }
 
 fn look(server: &Server) -> Result<(Instant, Samples), Trouble> {
@@ -200,6 +212,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_on_a_screen_wraps_and_scrolls_nothing() {
+        let screen = on_screen("one\n\ntwo\n");
+        assert_eq!(
+            screen,
+            "\x1b[?7l\x1b[1;1H\x1b[2Kone\x1b[2;1H\x1b[2K\x1b[3;1H\x1b[2Ktwo\x1b[4;1H\x1b[J\x1b[?7h"
+        );
+    }
 
     #[test]
     fn numbers_are_shown_in_units_of_their_size() {

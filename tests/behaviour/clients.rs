@@ -126,7 +126,8 @@ on_both_drivers! {
         }
         client.publish("a%20b", "{\"n\": 1}");
         client.publish("a%20b", "two\nlines");
-        client.publish("b", "é");
+        // A type of event that news has too.
+        client.publish("b&event=join", "é");
         for (subscriber, (transport, ..)) in subscribers.iter().zip(ways(&server)) {
             // Parsed and written again where it comes within JSON.
             let json = if ["websocket", "sse"].contains(&transport) { "{\"n\": 1}" } else { "{\"n\":1}" };
@@ -176,6 +177,20 @@ on_both_drivers! {
             subscriber.expect_end();
             wait_until("it is gone", || server.sum(|counters| &counters.subscriptions) == before);
         }
+    }
+
+    fn a_poll_that_is_cut_off_before_anything_came_misses_nothing(driver) {
+        let server = with_history(driver);
+        let door = Door::open(server.edge());
+        let through = http(door.address);
+        let subscriber = Subscriber::start(&["a", "--transport", "poll", "--server", &through, "--count", "1"]);
+        wait_until("it polls again", || server.sum(|counters| &counters.received_messages) == 2);
+        door.cut();
+        subscriber.expect_note("connecting again");
+        Client::connect(server.edge()).publish("a", "missed");
+        door.pass();
+        subscriber.expect("missed");
+        subscriber.expect_end();
     }
 
     fn what_is_published_arrives_with_its_type(driver) {

@@ -65,21 +65,24 @@ impl<'a> Listener<'a> {
     }
 
     fn dispatch(&mut self, event: Event, printer: &mut Printer) -> Option<Done> {
+        // News leads nowhere: see `fantail::protocol::sse`. Publications may have the same types.
+        let is_news = event.id.as_ref().is_none_or(|id| *id == self.last_event_id);
         if let Some(id) = event.id {
             self.last_event_id = id;
         }
         let data = event.data?;
+        let is_loss = data == "{\"recovered\":false}";
         match event.kind.as_str() {
-            "gap" => {
-                let gap: serde_json::Value = serde_json::from_str(&data).unwrap_or_default();
-                match gap["dropped"].as_u64() {
-                    Some(count) => note(&format!("{count} publications were dropped")),
-                    None => note_missed("the channels"),
-                }
+            "gap" if is_loss => {
+                note_missed("the channels");
                 None
             }
-            // News of the channel, and of the server: see `fantail::protocol::sse`.
-            "join" | "leave" | "disconnect" => None,
+            "gap" if is_news => {
+                let gap: serde_json::Value = serde_json::from_str(&data).unwrap_or_default();
+                note(&format!("{} publications were dropped", gap["dropped"]));
+                None
+            }
+            "join" | "leave" | "subscribe" | "unsubscribe" if is_news => None,
             _ => printer.print_text(&data),
         }
     }

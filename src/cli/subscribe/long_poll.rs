@@ -25,7 +25,9 @@ impl<'a> Listener<'a> {
         let patience = Duration::from_secs(2 * POLL_SECONDS);
         let mut wire = Wire::connect(self.server, patience)?;
         loop {
-            let mut target = format!("/poll?{}&timeout={POLL_SECONDS}", self.query);
+            // The first one only asks where the channels are, so that a connection that is cut costs nothing.
+            let seconds = if self.position.is_none() { 1 } else { POLL_SECONDS };
+            let mut target = format!("/poll?{}&timeout={seconds}", self.query);
             if let Some(position) = &self.position {
                 target.push_str("&since=");
                 target.push_str(&encoded(position));
