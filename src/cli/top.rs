@@ -66,8 +66,8 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     }
 }
 
-/// A frame in place of the last one. Each line goes to its own row and is cut at the screen's edge: a small screen shows
-/// the frame's upper left corner, and never scrolls.
+/// A frame in place of the last one. Each line goes to its own row and is cut at the screen's edge: a small screen
+/// shows the frame's upper left corner, and never scrolls.
 fn on_screen(frame: &str) -> String {
     let mut out = "\x1b[?7l".to_owned();
     for (row, line) in frame.lines().enumerate() {
