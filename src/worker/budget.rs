@@ -38,6 +38,8 @@ pub struct Budget {
     high_bytes: u64,
     /// When that was, as far as this worker knows.
     trimmed_ms: u64,
+    /// It would be trimmed now if that were not so short a time ago.
+    owes_trim: bool,
 }
 
 #[derive(Debug)]
@@ -117,6 +119,7 @@ impl Budget {
                 level: Level::Calm,
                 high_bytes: 0,
                 trimmed_ms: 0,
+                owes_trim: false,
             })
             .collect()
     }
@@ -140,6 +143,12 @@ impl Budget {
     /// How much of the budget is used.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// Whether to look again soon, also where nothing happens here: others may have freed what they held, and what was
+    /// freed may have to be given back.
+    pub fn is_unsettled(&self) -> bool {
+        self.level != Level::Calm || self.owes_trim
     }
 
     /// What the process held by the last account.
@@ -169,7 +178,9 @@ impl Budget {
         self.high_bytes = self.high_bytes.max(used);
         let has_fallen =
             self.high_bytes > self.bytes_max / TRIM_SHARE_DIVISOR && used <= self.high_bytes / 2;
-        if !(has_fallen || is_urgent) || now_ms < trimmed_ms + TRIM_MS {
+        let is_early = now_ms < trimmed_ms + TRIM_MS;
+        self.owes_trim = has_fallen && is_early;
+        if !(has_fallen || is_urgent) || is_early {
             return false;
         }
         let (relaxed, shared) = (Ordering::Relaxed, &self.shared.trimmed_ms);
@@ -208,8 +219,14 @@ mod tests {
         assert!(trims(0, 300, 9000));
         assert!(!trims(1, 0, 9100) && !trims(0, 300, 9100), "it was done");
         assert!(!trims(0, 100, 9900), "not twice in a second");
+        assert!(budgets[0].is_unsettled(), "but soon");
+        let mut trims = |worker: usize, bytes, now_ms| {
+            budgets[worker].settle(bytes, now_ms);
+            budgets[worker].takes_trim(now_ms, false)
+        };
         assert!(trims(0, 100, 10_000));
         assert!(!trims(0, 0, 12_000), "little was there");
+        assert!(!budgets[0].is_unsettled());
         let urgent = budgets.iter_mut().filter_map(|it| it.takes_trim(13_000, true).then_some(()));
         assert_eq!(urgent.count(), 1);
     }

@@ -329,6 +329,7 @@ impl<D: Driver> Worker<D> {
         }
         let is_timed = self.connections.wants_sweep()
             || self.connections.keeps_history()
+            || self.connections.watches_memory()
             || self.accepting.retry_at.is_some()
             || self.is_stopping();
         let slice = if is_timed { sweep::SLICE } else { Duration::MAX };

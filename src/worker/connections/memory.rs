@@ -117,6 +117,11 @@ impl Connections {
         self.budget.level() >= Level::Critical
     }
 
+    /// Whether the time has to be looked at because of what is held, here or by other workers.
+    pub fn watches_memory(&self) -> bool {
+        self.budget.is_unsettled()
+    }
+
     /// Whether nothing more is taken from publishers.
     pub(super) fn is_full(&self) -> bool {
         self.budget.level() == Level::Full
