@@ -135,7 +135,13 @@ impl Hub {
             }
             HubMessage::Count { gather, channel, list_max, parts } => {
                 let (clients, count) = self.subscribers(&channel, list_max);
+                let has_named = !clients.is_empty();
                 send_part(gather, parts, Some(Part::Presence(clients, count)), out);
+                if has_named && self.tells_news(&channel) {
+                    // It comes there behind the news of their coming and before that of their going.
+                    let to = self.home_of(&channel);
+                    out.push_back(Output::Send { to, message: HubMessage::Named(channel) });
+                }
             }
             HubMessage::List { gather, pattern, from, found } => {
                 self.list(gather, pattern, from, found, out);
@@ -156,8 +162,14 @@ impl Hub {
             | HubMessage::Recovered { .. }
             | HubMessage::Publish { .. }
             | HubMessage::Deliver(_)
-            | HubMessage::News { .. } => unreachable!("the caller does these"),
+            | HubMessage::News { .. }
+            | HubMessage::Named(_) => unreachable!("the caller does these"),
         }
+    }
+
+    fn tells_news(&self, channel: &ChannelName) -> bool {
+        let namespaces = &self.settings.namespaces;
+        namespaces.find(channel.as_str()).is_some_and(|id| namespaces.options(id).join_leave)
     }
 
     fn may(

@@ -237,6 +237,8 @@ pub enum HubMessage {
         /// Which of the two.
         has_joined: bool,
     },
+    /// To a channel's home: somebody is told who of a worker is subscribed to it.
+    Named(ChannelName),
     /// To a channel's home: have every worker with subscribers send its part of an answer.
     CountAll {
         /// Of which.
@@ -421,6 +423,7 @@ impl Hub {
             HubMessage::News { channel, client, has_joined } => {
                 self.news.add(channel, Item { client, has_joined }, self.now_ms);
             }
+            HubMessage::Named(channel) => self.news.name(&channel),
             HubMessage::Read { .. }
             | HubMessage::Forget { .. }
             | HubMessage::Answer { .. }

@@ -1,4 +1,5 @@
-//! Who came and went, gathered for a moment before it is told: whoever leaves again at once is not mentioned.
+//! Who came and went, gathered for a moment before it is told: whoever leaves again at once is not mentioned, unless
+//! somebody was told meanwhile that they are there.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,9 +9,17 @@ use crate::message::{ChannelName, ClientName};
 /// News of the channels whose home is this worker.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    channels: HashMap<ChannelName, Vec<Item>>,
+    channels: HashMap<ChannelName, Gathered>,
     /// Channels in `channels`, by when they are due.
     due: VecDeque<(u64, ChannelName)>,
+}
+
+/// What has yet to be told of one channel.
+#[derive(Debug, Default)]
+struct Gathered {
+    items: Vec<Item>,
+    /// The first so many were there when subscribers were named.
+    named: usize,
 }
 
 /// One client came or went.
@@ -25,17 +34,24 @@ pub(super) const NEWS_DELAY_MS: u64 = 1000;
 
 impl News {
     pub(super) fn add(&mut self, channel: ChannelName, item: Item, now_ms: u64) {
-        let items = self.channels.entry(channel.clone()).or_insert_with(|| {
+        let Gathered { items, named } = self.channels.entry(channel.clone()).or_insert_with(|| {
             self.due.push_back((now_ms + NEWS_DELAY_MS, channel));
-            Vec::new()
+            Gathered::default()
         });
         let joined = Item { has_joined: true, ..item };
         if !item.has_joined
-            && let Some(at) = items.iter().rposition(|other| *other == joined)
+            && let Some(at) = items[*named..].iter().rposition(|other| *other == joined)
         {
-            items.remove(at);
+            items.remove(*named + at);
         } else if items.len() < NEWS_PER_CHANNEL_MAX {
             items.push(item);
+        }
+    }
+
+    /// A worker named its subscribers of a channel: of those who are among them, the leaving is told too.
+    pub(super) fn name(&mut self, channel: &ChannelName) {
+        if let Some(gathered) = self.channels.get_mut(channel) {
+            gathered.named = gathered.items.len();
         }
     }
 
@@ -45,7 +61,7 @@ impl News {
             return None;
         }
         let (_, channel) = self.due.pop_front()?;
-        let items = self.channels.remove(&channel)?;
+        let Gathered { items, .. } = self.channels.remove(&channel)?;
         Some((channel, items))
     }
 
@@ -76,6 +92,21 @@ mod tests {
         let due = news.take_due(50 + NEWS_DELAY_MS);
         assert_eq!(due, Some((channel, vec![item(2, true), item(3, false)])));
         assert_eq!(news.next_due(), None);
+    }
+
+    #[test]
+    fn who_was_named_is_told_to_leave() {
+        let mut news = News::default();
+        let channel = ChannelName::new("a").unwrap();
+        // There is nothing yet.
+        news.name(&channel);
+        news.add(channel.clone(), item(1, true), 0);
+        news.name(&channel);
+        for (index, has_joined) in [(2, true), (1, false), (2, false), (1, true), (1, false)] {
+            news.add(channel.clone(), item(index, has_joined), 0);
+        }
+        let due = news.take_due(NEWS_DELAY_MS);
+        assert_eq!(due, Some((channel, vec![item(1, true), item(1, false)])));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use fantail::config::limits::COMMANDS_PER_MESSAGE_MAX;
+use fantail::config::{ChannelOptions, Delivery, Namespaces};
 use fantail::message::CloseReason;
 
 use crate::support::{Client, Received, TestServer, WebSocket, on_both_drivers, wait_until};
@@ -390,6 +391,51 @@ on_both_drivers! {
         drop(clients);
         wait_until("they are gone", || server.sum(|counters| &counters.subscriptions) == 0);
         assert_eq!(stats(&mut stranger, "a"), json!({"num_clients": 0, "num_users": 0}));
+    }
+
+    fn who_comes_and_goes_is_told_to_those_who_may_know(driver) {
+        let options = ChannelOptions { join_leave: true, ..ChannelOptions::development() };
+        // In `slow`, whatever comes leaves with what comes soon after; the newest takes the place of what waits.
+        let slow = ChannelOptions { rate_max: 1, delivery: Delivery::Latest, ..options.clone() };
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.namespaces = Namespaces::new(options.clone());
+            config.namespaces.add("slow", slow.clone()).unwrap();
+        });
+        for channel in ["a", "b", "slow:a"] {
+            let mut first = Commander::connected(&server);
+            let name = |client: &mut Commander| {
+                let reply = client.ask(&json!({"id": 9, "presence": {"channel": channel}}));
+                let present = reply["presence"]["presence"].as_object().unwrap();
+                present.keys().cloned().collect::<Vec<_>>()
+            };
+            let news = |kind: &str, name: &str| {
+                json!({"push": {"channel": channel, kind: {"info": {"client": name, "user": ""}}}})
+            };
+            first.ask(&subscribe(channel));
+            let first_name = name(&mut first)[0].clone();
+            assert_eq!(first.push(), news("join", &first_name), "its own");
+            // Who is named while nobody was told of it yet, and goes, is told to have gone.
+            let mut second = Commander::connected(&server);
+            second.ask(&subscribe(channel));
+            let names = name(&mut first);
+            let second_name = names.iter().find(|name| **name != first_name).unwrap().clone();
+            drop(second);
+            assert_eq!(first.push(), news("join", &second_name));
+            assert_eq!(first.push(), news("leave", &second_name));
+            assert_eq!(name(&mut first), [first_name]);
+            // News takes no publication's place.
+            let mut third = Commander::connected(&server);
+            third.ask(&subscribe(channel));
+            for data in 1..=3 {
+                assert!(first.ask(&json!({"id": 8, "publish": {"channel": channel, "data": data}})).get("publish").is_some());
+            }
+            let (mut joined, mut newest) = (false, 0);
+            while !joined || newest < 3 {
+                let push = first.push()["push"].clone();
+                joined |= push.get("join").is_some();
+                newest = push["pub"]["data"].as_u64().unwrap_or(newest);
+            }
+        }
     }
 
     fn who_comes_back_misses_nothing(driver) {
