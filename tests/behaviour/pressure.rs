@@ -283,7 +283,7 @@ on_both_drivers! {
         const PUBLISHERS: u8 = 100;
         const PUBLICATIONS: u16 = 4000;
         let _alone = alone();
-        let mut child = Child::start(driver, &["--workers", "2"]);
+        let mut child = Child::start(driver, &["--workers", "2", "--keepalive-interval", "10 min"]);
         let mut publishers: Vec<WebSocket> =
             (0..PUBLISHERS).map(|_| WebSocket::connect(child.edge(), "/ws?channel=a")).collect();
         let mut healthy = WebSocket::connect(child.edge(), "/ws?channel=a");
