@@ -349,8 +349,8 @@ impl Hub {
     /// Does what a session asks.
     pub fn handle(&mut self, session: SessionId, request: Request, out: &mut VecDeque<Output>) {
         match request {
-            Request::Subscribe { ticket, channel, since } => {
-                self.subscribe(session, ticket, channel, since, out);
+            Request::Subscribe { ticket, channel, since, by } => {
+                self.subscribe(session, ticket, channel, since, by, out);
             }
             Request::Unsubscribe { ticket, channel } => {
                 self.unsubscribe(session, ticket, channel, out);

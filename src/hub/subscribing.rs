@@ -12,8 +12,8 @@ use super::{Hub, HubMessage, NONE, Output, index, refuse, some};
 use crate::config::limits::CATCH_UP_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
-    ChannelName, ClientName, Payload, PayloadKind, Position, Publication, Recovery, Refusal, Reply,
-    SessionId, Ticket,
+    Actor, ChannelName, ClientName, Payload, PayloadKind, Position, Publication, Recovery, Refusal,
+    Reply, SessionId, Ticket,
 };
 
 impl Hub {
@@ -23,9 +23,10 @@ impl Hub {
         ticket: Ticket,
         channel: ChannelName,
         since: Option<Position>,
+        by: Actor,
         out: &mut VecDeque<Output>,
     ) {
-        let namespace = match self.may_subscribe(session, &channel) {
+        let namespace = match self.may_subscribe(session, &channel, by) {
             Ok(namespace) => namespace,
             Err(refusal) => return refuse(session, Some(ticket), refusal, out),
         };
@@ -152,10 +153,11 @@ impl Hub {
         &self,
         session: SessionId,
         channel: &ChannelName,
+        by: Actor,
     ) -> Result<NamespaceId, Refusal> {
         let namespaces = &self.settings.namespaces;
         let namespace = namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)?;
-        if !namespaces.options(namespace).subscribe {
+        if by == Actor::Client && !namespaces.options(namespace).subscribe {
             return Err(Refusal::PermissionDenied);
         }
         if self.find(session, channel).is_some() {

@@ -20,6 +20,8 @@ pub enum Request {
         channel: ChannelName,
         /// The last publication that the client has seen: it wants what followed. `None` begins now.
         since: Option<Position>,
+        /// Whose right it takes.
+        by: Actor,
     },
     /// Receive it no more.
     Unsubscribe {

@@ -122,7 +122,12 @@ impl Commands {
             Method::Refresh => said.write(|out| json::write_refreshed(out, id, client)),
             Method::SubRefresh => said.write(|out| json::write_sub_refreshed(out, id)),
             Method::Subscribe(name, since) => {
-                said.request(id, &name, |channel| Request::Subscribe { ticket, channel, since });
+                said.request(id, &name, |channel| Request::Subscribe {
+                    ticket,
+                    channel,
+                    since,
+                    by,
+                });
             }
             Method::Unsubscribe(name) => {
                 said.request(id, &name, |channel| Request::Unsubscribe { ticket, channel });

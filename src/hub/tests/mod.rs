@@ -179,7 +179,7 @@ fn payload(bytes: &'static [u8]) -> Payload {
 }
 
 fn subscribe(name: &str) -> Request {
-    Request::Subscribe { ticket: Ticket(9), channel: channel(name), since: None }
+    Request::Subscribe { ticket: Ticket(9), channel: channel(name), since: None, by: Actor::Client }
 }
 
 fn unsubscribe(name: &str) -> Request {
@@ -200,7 +200,9 @@ fn publish(name: &str) -> Request {
 fn with_ticket(request: Request, number: u32) -> Request {
     let ticket = Ticket(number);
     match request {
-        Request::Subscribe { channel, since, .. } => Request::Subscribe { ticket, channel, since },
+        Request::Subscribe { channel, since, by, .. } => {
+            Request::Subscribe { ticket, channel, since, by }
+        }
         Request::Unsubscribe { channel, .. } => Request::Unsubscribe { ticket, channel },
         Request::Publish { channel, payload, .. } => Request::Publish {
             ticket: Some(ticket),

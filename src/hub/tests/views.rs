@@ -256,7 +256,11 @@ fn run(seed: u64) -> World {
             0..=2 if !world.live.contains_key(&key) && !world.asked.contains_key(&key) => {
                 let since = world.left.get(&key).copied().filter(|_| dice.roll(4) > 0);
                 world.asked.insert(key, since);
-                world.request(worker, index, Request::Subscribe { ticket, channel: name, since });
+                world.request(
+                    worker,
+                    index,
+                    Request::Subscribe { ticket, channel: name, since, by: Actor::Client },
+                );
             }
             3 => {
                 world.leave(key);
@@ -302,7 +306,12 @@ fn a_laggard_costs_nothing_until_it_takes_more() {
     for index in 0..2 {
         world.asked.insert((0, index, name), None);
         let ticket = Ticket(name as u32);
-        let request = Request::Subscribe { ticket, channel: channel("drop:1"), since: None };
+        let request = Request::Subscribe {
+            ticket,
+            channel: channel("drop:1"),
+            since: None,
+            by: Actor::Client,
+        };
         world.request(0, index, request);
     }
     world.settle();

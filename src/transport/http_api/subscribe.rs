@@ -11,7 +11,7 @@ use super::poll::{PollForm, PollOptions};
 use super::{HttpConversation, HttpFlow, Next, channels_of};
 use crate::config::limits::{OPENING_PUBLICATIONS_MAX, PUBLICATION_BYTES};
 use crate::message::{
-    ChannelName, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
+    Actor, ChannelName, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
 };
 use crate::protocol::http1::{BodyLength, Head, HttpFault, Method, query_pairs};
 use crate::transport::places::{Place, Places, parse_positions};
@@ -125,6 +125,7 @@ impl HttpConversation {
                 ticket: Ticket(u32::try_from(index + 1).expect("they are few")),
                 channel: channel.clone(),
                 since: since.as_ref().map(|positions| positions[index]),
+                by: Actor::Client,
             });
         }
         self.pending.get_or_insert_default().opening = Some(Opening {

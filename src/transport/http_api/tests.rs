@@ -113,7 +113,7 @@ impl Talk {
         self.outputs
             .drain(..)
             .map(|output| match output {
-                Output::Request(Request::Subscribe { ticket, channel, since }) => {
+                Output::Request(Request::Subscribe { ticket, channel, since, .. }) => {
                     let since = since.map_or_else(|| "now".to_owned(), |since| since.to_string());
                     format!("{} {} {since}", ticket.0, channel.as_str())
                 }

@@ -2,7 +2,7 @@
 
 use super::answer::{Exchange, close, fail_refused, refuse_overloaded};
 use super::{HttpConversation, HttpFlow, Next, channels_of};
-use crate::message::{Refusal, Request, Ticket};
+use crate::message::{Actor, Refusal, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method};
 use crate::protocol::websocket::handshake::{self, HandshakeFault};
 use crate::transport::{
@@ -44,7 +44,12 @@ impl HttpConversation {
         self.pending.get_or_insert_default().upgrade =
             Some(PendingUpgrade { key: upgrade.key.to_vec(), subscriptions_left: channels.len() });
         for channel in channels {
-            context.request(Request::Subscribe { ticket: Ticket(1), channel, since: None });
+            context.request(Request::Subscribe {
+                ticket: Ticket(1),
+                channel,
+                since: None,
+                by: Actor::Client,
+            });
         }
         Ok(Next::Flow(HttpFlow::AwaitReply))
     }

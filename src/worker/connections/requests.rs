@@ -4,7 +4,7 @@ use crate::buffer::{QueueArena, SharedFrame};
 use crate::config::limits::TURN_SEGMENT_BYTES_MAX;
 use crate::connection::{Connection, Stage};
 use crate::hub::{self, HubMessage};
-use crate::message::{ClientName, Control, Reply, Request, SessionId, Ticket};
+use crate::message::{Actor, ClientName, Control, Reply, Request, SessionId, Ticket};
 use crate::transport::{Context, Flow, MessageCount, Output};
 
 use super::{Connections, mark, socket_id};
@@ -144,7 +144,8 @@ impl Connections {
             Control::Disconnect(reason) => self.close(session.index, reason),
             Control::Subscribe { channel, since } => {
                 if self.table.at(session.index).takes_orders() {
-                    self.request(session, Request::Subscribe { ticket, channel, since });
+                    let by = Actor::Server;
+                    self.request(session, Request::Subscribe { ticket, channel, since, by });
                 }
             }
             Control::Unsubscribe { channel } => {
