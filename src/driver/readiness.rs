@@ -201,10 +201,12 @@ impl Readiness {
         if let Some(entry) = self.table.open(id) {
             entry.set(if hangup { READABLE | HANGUP } else { READABLE });
             if entry.wants_receive() {
-                let list = match () {
-                    () if hangup => &mut self.hung_up,
-                    () if entry.has(NEW) => &mut self.newcomers,
-                    () => &mut self.ready,
+                let list = if hangup {
+                    &mut self.hung_up
+                } else if entry.has(NEW) {
+                    &mut self.newcomers
+                } else {
+                    &mut self.ready
                 };
                 list_ready(list, id, entry);
             }

@@ -214,15 +214,9 @@ impl UringDriver {
             && !self.readiness.has_leftovers();
         if sleeps {
             self.enter(batch, 1, timeout)?;
-        } else if self.ring.needs_enter() {
-            self.enter(batch, 0, None)?;
         }
-        self.take_in(batch)
-    }
-
-    /// Takes in what else has happened. An enter brings about twenty polls, in the order they fired: were the rest
-    /// left to later turns, who has something to say would wait for all who hung up before.
-    fn take_in(&mut self, batch: &SendBatch) -> io::Result<()> {
+        // An enter brings about twenty polls, in the order they fired: were the rest left to later turns, who has
+        // something to say would wait for all who hung up before.
         for _ in 0..ENTERS_PER_TURN_MAX {
             if !self.ring.needs_enter() {
                 break;
@@ -315,7 +309,7 @@ fn push_send(
 
 /// Requests of one enter; a larger batch takes several.
 const SUBMISSION_MAX: u32 = 1024;
-/// Enters of one turn beyond those that submit.
+/// Enters of one turn beside one that sleeps, and those that make room in the queues.
 const ENTERS_PER_TURN_MAX: usize = 256;
 /// Completions that fit before the kernel must put them aside.
 const COMPLETION_MAX: u32 = 32_768;
