@@ -13,6 +13,8 @@ pub struct Namespaces {
     options: Vec<ChannelOptions>,
     /// Where in `options`.
     names: BTreeMap<String, u16>,
+    /// The server's own.
+    own: Option<NamespaceId>,
 }
 
 /// Where the server publishes what it counts, if it may: see [`Namespaces::add_statistics`].
@@ -134,7 +136,7 @@ impl Delivery {
 impl Namespaces {
     /// The channels without a namespace have these options; there are no namespaces.
     pub fn new(default: ChannelOptions) -> Self {
-        Self { options: vec![default], names: BTreeMap::new() }
+        Self { options: vec![default], names: BTreeMap::new(), own: None }
     }
 
     /// Gives the channels without a namespace these options.
@@ -177,11 +179,12 @@ impl Namespaces {
     /// Adds the server's own namespace: clients may subscribe to [`STATISTICS_CHANNEL`].
     pub fn add_statistics(&mut self) {
         self.insert(OWN_NAMESPACE, ChannelOptions::statistics());
+        self.own = self.names.get(OWN_NAMESPACE).copied().map(NamespaceId);
     }
 
     /// Whether nobody but the server itself publishes there, whatever key they have.
     pub fn is_own(&self, id: NamespaceId) -> bool {
-        self.names.get(OWN_NAMESPACE) == Some(&id.0)
+        self.own == Some(id)
     }
 
     /// Returns whether there was one of this name.

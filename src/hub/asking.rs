@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::gather::{GatherId, Part, matches};
 use super::{Hub, HubMessage, Output, refuse, reply_to};
-use crate::config::ChannelOptions;
 use crate::config::limits::{
     CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, PRESENCE_LIST_MAX,
 };
+use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
     Actor, ChannelName, ClientName, Control, HistoryQuery, Refusal, Reply, SessionId, Ticket,
     WorkerId,
@@ -23,12 +23,6 @@ pub(super) enum Question {
     Forget,
     /// Who is subscribed? Names so many.
     Presence(u32, Actor),
-}
-
-impl ChannelOptions {
-    fn with_history(&self) -> Result<&Self, Refusal> {
-        if self.history_size == 0 { Err(Refusal::NotAvailable) } else { Ok(self) }
-    }
 }
 
 impl Hub {
@@ -46,11 +40,11 @@ impl Hub {
         let message = match question {
             Question::Read(query, by) => self
                 .may(&channel, by, |options| options.history)
-                .and_then(ChannelOptions::with_history)
+                .and_then(|namespace| self.with_history(namespace))
                 .map(|_| HubMessage::Read { receipt, channel, query }),
             Question::Forget => self
                 .may(&channel, Actor::Server, |_| true)
-                .and_then(ChannelOptions::with_history)
+                .and_then(|namespace| self.with_history(namespace))
                 .map(|_| HubMessage::Forget { receipt, channel }),
             Question::Presence(list_max, by) => {
                 let list_max = list_max.min(PRESENCE_LIST_MAX);
@@ -172,17 +166,22 @@ impl Hub {
         namespaces.find(channel.as_str()).is_some_and(|id| namespaces.options(id).join_leave)
     }
 
-    fn may(
+    /// The namespace of a channel, if there is one and whoever asks has the right there.
+    pub(super) fn may(
         &self,
         channel: &ChannelName,
         by: Actor,
         right: impl FnOnce(&ChannelOptions) -> bool,
-    ) -> Result<&ChannelOptions, Refusal> {
+    ) -> Result<NamespaceId, Refusal> {
         let namespaces = &self.settings.namespaces;
         let id = namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)?;
-        let options = namespaces.options(id);
-        let is_allowed = by == Actor::Server || right(options);
-        is_allowed.then_some(options).ok_or(Refusal::PermissionDenied)
+        let is_allowed = by == Actor::Server || right(namespaces.options(id));
+        is_allowed.then_some(id).ok_or(Refusal::PermissionDenied)
+    }
+
+    fn with_history(&self, namespace: NamespaceId) -> Result<(), Refusal> {
+        let options = self.settings.namespaces.options(namespace);
+        if options.history_size == 0 { Err(Refusal::NotAvailable) } else { Ok(()) }
     }
 
     fn gather(

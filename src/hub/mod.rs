@@ -23,8 +23,8 @@ use slab::Slab;
 
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    Actor, ChannelName, ClientName, Control, HistoryQuery, Payload, PayloadKind, Position,
-    Publication, Recovery, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
+    ChannelName, ClientName, Control, HistoryQuery, Payload, PayloadKind, Position, Publication,
+    Recovery, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
 };
 
 mod asking;
@@ -360,13 +360,12 @@ impl Hub {
                 let Some(channel) = channel else {
                     return refuse(session, ticket, Refusal::NotSubscribed, out);
                 };
-                let namespaces = &self.settings.namespaces;
-                let Some(id) = namespaces.find(channel.as_str()) else {
-                    return refuse(session, ticket, Refusal::NamespaceUnknown, out);
-                };
-                let is_allowed = by == Actor::Server || namespaces.options(id).publish;
-                if !is_allowed || namespaces.is_own(id) {
-                    return refuse(session, ticket, Refusal::PermissionDenied, out);
+                match self.may(&channel, by, |options| options.publish) {
+                    Err(refusal) => return refuse(session, ticket, refusal, out),
+                    Ok(id) if self.settings.namespaces.is_own(id) => {
+                        return refuse(session, ticket, Refusal::PermissionDenied, out);
+                    }
+                    Ok(_) => {}
                 }
                 let receipt = ticket.map(|ticket| self.receipt(session, ticket));
                 let to = self.home_of(&channel);

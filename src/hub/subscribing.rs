@@ -155,11 +155,7 @@ impl Hub {
         channel: &ChannelName,
         by: Actor,
     ) -> Result<NamespaceId, Refusal> {
-        let namespaces = &self.settings.namespaces;
-        let namespace = namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)?;
-        if by == Actor::Client && !namespaces.options(namespace).subscribe {
-            return Err(Refusal::PermissionDenied);
-        }
+        let namespace = self.may(channel, by, |options| options.subscribe)?;
         if self.find(session, channel).is_some() {
             return Err(Refusal::AlreadySubscribed);
         }
