@@ -48,12 +48,9 @@ impl Histogram {
 
     pub(super) fn render(&self, name: &str, worker: usize, out: &mut String) {
         let mut count = 0;
-        for (bucket, counter) in self.buckets.iter().enumerate() {
-            count += counter.value();
-            let bound = match bucket {
-                BUCKETS => "+Inf".to_owned(),
-                _ => seconds(1 << (SMALLEST_BITS as usize + bucket)),
-            };
+        let bounds = Self::bounds_us().map(seconds).chain(["+Inf".to_owned()]);
+        for (bound, more) in bounds.zip(self.counts()) {
+            count += more;
             // Writing to a String cannot fail.
             let _ = writeln!(out, "{name}_bucket{{worker=\"{worker}\",le=\"{bound}\"}} {count}");
         }
