@@ -24,7 +24,6 @@ mod publish;
 mod subscribe;
 mod upgrade;
 
-pub use page::Page;
 pub use poll::PollForm;
 
 use answer::{Exchange, close, fail, fail_refused, refuse_overloaded, write_ok};
@@ -378,20 +377,24 @@ impl HttpConversation {
             (HttpService::Edge, path) if path.starts_with(API_PREFIX) => {
                 self.api(&path[API_PREFIX.len()..], head, rest, exchange, context)
             }
-            (HttpService::Edge, "/events") => self.stream_events(head, exchange, context),
-            (HttpService::Edge, "/poll") => self.poll(head, exchange, context),
-            (HttpService::Edge, "/" | "/health/live" | "/health/ready" | "/metrics") => {
+            (
+                HttpService::Edge,
+                "/" | "/events" | "/poll" | "/health/live" | "/health/ready" | "/metrics",
+            ) => {
                 if !matches!(head.method, Method::Get | Method::Head) {
-                    return Ok(self.refuse_method(exchange, "GET, HEAD", context));
+                    let allow = cors::methods_of(head.path).unwrap_or("GET, HEAD");
+                    return Ok(self.refuse_method(exchange, allow, context));
                 }
                 // The answer would come before the end of a body that nobody asked for.
                 if head.body != BodyLength::None {
                     return Ok(self.refuse_body(exchange, context));
                 }
                 match head.path {
+                    "/events" => return self.stream_events(head, exchange, context),
+                    "/poll" => return self.poll(head, exchange, context),
                     "/" => {
-                        if let Some(page) = &context.settings.page {
-                            return Ok(self.show_page(page, head, exchange, context));
+                        if context.settings.serves_page {
+                            return Ok(self.show_page(head, exchange, context));
                         }
                         write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context);
                     }

@@ -31,7 +31,7 @@ mod sse;
 mod tcp;
 mod websocket_conversation;
 
-pub use http_api::{HttpConversation, HttpFlow, HttpService, Page, PollForm};
+pub use http_api::{HttpConversation, HttpFlow, HttpService, PollForm};
 pub use prepared::{Answers, Batch, Delivered, Prepared};
 pub use sse::EventStream;
 pub use tcp::CommandConversation;
@@ -192,8 +192,8 @@ pub struct TransportSettings {
     pub recovery_bytes_max: usize,
     /// Whose scripts may use it.
     pub origins: Origins,
-    /// What is at `/`, unless it is plain text.
-    pub page: Option<Page>,
+    /// Whether the page is at `/`; else there is plain text.
+    pub serves_page: bool,
 }
 
 impl TransportSettings {
@@ -223,7 +223,7 @@ impl TransportSettings {
                 true => Origins::Any,
                 false => Origins::Listed(config.origins.clone()),
             },
-            page: config.serves_page().then(Page::new),
+            serves_page: config.serves_page(),
         }
     }
 }

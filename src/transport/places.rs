@@ -40,15 +40,22 @@ impl Places {
         }
     }
 
-    /// Goes on behind a publication. News has no number, and a channel that was not named has no place.
+    /// Goes on behind a publication.
     pub fn advance(&mut self, publication: &Publication) {
-        let places = match self {
-            Places::One(place) => std::slice::from_mut(place),
-            Places::Many(places) => places,
-        };
-        if let Some(place) = places.iter_mut().find(|it| it.channel == publication.channel) {
-            place.pass(publication);
+        match self {
+            Places::One(place) => advance(std::slice::from_mut(place), publication),
+            Places::Many(places) => advance(places, publication),
         }
+    }
+}
+
+/// Goes on behind a publication. News has no number, and a channel that was not named has no place.
+pub fn advance(places: &mut [Place], publication: &Publication) {
+    if publication.payload.kind.is_news() {
+        return;
+    }
+    if let Some(place) = places.iter_mut().find(|it| it.channel == publication.channel) {
+        place.position = publication.position;
     }
 }
 
@@ -56,13 +63,6 @@ impl Place {
     /// The place in a channel of which nothing has been heard.
     pub fn unknown(channel: ChannelName) -> Self {
         Self { channel, position: Position { epoch: Epoch(0), offset: 0 } }
-    }
-
-    /// Goes on behind a publication of this channel.
-    pub fn pass(&mut self, publication: &Publication) {
-        if !publication.payload.kind.is_news() {
-            self.position = publication.position;
-        }
     }
 }
 

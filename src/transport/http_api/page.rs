@@ -1,5 +1,7 @@
 //! The page at `/`: one file, which no build step makes. It may use what stands in it, and this server; nothing else.
 
+use std::sync::LazyLock;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -10,18 +12,21 @@ use super::answer::{Exchange, write_response};
 use crate::protocol::http1::Head;
 use crate::transport::Context;
 
-/// What is said of the page where it is served.
-#[derive(Clone, Debug)]
-pub struct Page {
+/// What is said of the page.
+#[derive(Debug)]
+struct Page {
     etag: String,
     policy: String,
 }
 
 const HTML: &str = include_str!("page.html");
 
+/// Known once it is asked for the first time.
+static PAGE: LazyLock<Page> = LazyLock::new(Page::new);
+
 impl Page {
     /// Reads it, for its ETag and for the hashes of its one script and its one style sheet.
-    pub(in crate::transport) fn new() -> Self {
+    fn new() -> Self {
         let [script, style] = ["script", "style"].map(|element| hash(content_of(HTML, element)));
         Self {
             etag: format!("\"{}\"", hash(HTML)),
@@ -37,11 +42,11 @@ impl HttpConversation {
     /// `GET /`.
     pub(super) fn show_page(
         &mut self,
-        page: &Page,
         head: &Head<'_>,
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Next {
+        let page = &*PAGE;
         // Asked for each time, and answered without a body as long as it is the same.
         let headers = [("ETag", page.etag.as_str()), ("Cache-Control", "no-cache")];
         if head.header("if-none-match").any(|tags| names(tags, &page.etag)) {

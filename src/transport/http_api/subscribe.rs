@@ -13,8 +13,8 @@ use crate::config::limits::{OPENING_PUBLICATIONS_MAX, PUBLICATION_BYTES};
 use crate::message::{
     Actor, ChannelName, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
 };
-use crate::protocol::http1::{BodyLength, Head, HttpFault, Method, query_pairs};
-use crate::transport::places::{Place, Places, parse_positions};
+use crate::protocol::http1::{Head, HttpFault, query_pairs};
+use crate::transport::places::{Place, Places, advance, parse_positions};
 use crate::transport::{Batch, Context, Delivered, EventStream, Output};
 
 /// A request whose subscriptions are being made.
@@ -50,9 +50,6 @@ impl HttpConversation {
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
-        if let Err(refused) = self.check_reading(head, exchange, context) {
-            return Ok(refused);
-        }
         let header = text_of(head.header("last-event-id").next());
         // A browser that comes back sends the header; its query is as old as the page.
         let since = match header.filter(|id| !id.is_empty()) {
@@ -69,9 +66,6 @@ impl HttpConversation {
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
-        if let Err(refused) = self.check_reading(head, exchange, context) {
-            return Ok(refused);
-        }
         let timeout = match PollOptions::timeout(parameter(head, &["timeout"])?.as_deref()) {
             Ok(timeout) => timeout,
             Err(message) => {
@@ -195,22 +189,6 @@ impl HttpConversation {
         let count = opening.map_or(0, |opening| opening.hold(batch.publications()));
         Delivered { count, frame: None }
     }
-
-    fn check_reading(
-        &mut self,
-        head: &Head<'_>,
-        exchange: Exchange,
-        context: &mut Context<'_>,
-    ) -> Result<(), Next> {
-        if !matches!(head.method, Method::Get | Method::Head) {
-            return Err(self.refuse_method(exchange, "GET, HEAD, OPTIONS", context));
-        }
-        // The answer would come before the end of a body that nobody asked for.
-        if head.body != BodyLength::None {
-            return Err(self.refuse_body(exchange, context));
-        }
-        Ok(())
-    }
 }
 
 /// What follows a reply.
@@ -269,10 +247,7 @@ impl Opening {
         if self.publications.len() > OPENING_PUBLICATIONS_MAX {
             self.has_gap = true;
             for publication in std::mem::take(&mut self.publications) {
-                let mut places = self.places.iter_mut();
-                if let Some(place) = places.find(|place| place.channel == publication.channel) {
-                    place.pass(&publication);
-                }
+                advance(&mut self.places, &publication);
             }
         }
         publications.len()
