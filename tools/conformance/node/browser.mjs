@@ -1,24 +1,13 @@
 // Headless Chromium's WebSocket: a chat in two tabs, echo, close codes.
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { chromium } from 'playwright-core';
 import { Checks } from './checks.mjs';
+import { launch } from './chromium.mjs';
 
 const checks = new Checks('browser');
 const http = process.env.FANTAIL_HTTP;
 const echo = `ws://${process.env.FANTAIL_ECHO}`;
 
-const profile = mkdtempSync(join(tmpdir(), 'fantail-browser-'));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  headless: true,
-  args: [
-    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync', '--disable-default-apps', '--disable-extensions',
-  ],
-});
+const context = await launch();
 
 // A tab of the server's own origin, with what a tutorial writes, and its messages in a list.
 async function tab(url) {
@@ -89,5 +78,4 @@ async function tooBigIsTold() {
 
 for (const check of [twoTabsAreAChat, fetchPublishes, echoesAndCloses, tooBigIsTold]) await checks.run(check);
 await context.close();
-rmSync(profile, { recursive: true, force: true });
 checks.finish();

@@ -1,25 +1,14 @@
 // Headless Chromium's EventSource and fetch, written as tutorials write them.
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { chromium } from 'playwright-core';
 import { Checks } from './checks.mjs';
+import { launch } from './chromium.mjs';
 import { Cutter } from './cutter.mjs';
 
 const checks = new Checks('events_browser');
 const http = process.env.FANTAIL_HTTP;
 const network = await new Cutter(http).listen();
 
-const profile = mkdtempSync(join(tmpdir(), 'fantail-browser-'));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  headless: true,
-  args: [
-    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync', '--disable-default-apps', '--disable-extensions',
-  ],
-});
+const context = await launch();
 
 async function publish(channel, body, event = '') {
   const query = new URLSearchParams(event ? { channel, event } : { channel });
@@ -138,6 +127,5 @@ for (const check of [
   await checks.run(check);
 }
 await context.close();
-rmSync(profile, { recursive: true, force: true });
 network.close();
 checks.finish();

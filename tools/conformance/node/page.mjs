@@ -3,13 +3,10 @@
 // With PAGE_SCREENSHOT=FILE it also takes the picture that the README shows.
 
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { chromium } from 'playwright-core';
 import WebSocket from 'ws';
 import { Checks } from './checks.mjs';
+import { launch } from './chromium.mjs';
 import { Cutter } from './cutter.mjs';
 
 const checks = new Checks('page');
@@ -20,16 +17,7 @@ const run = promisify(execFile);
 const TRANSPORTS = ['commands', 'websocket', 'sse', 'poll'];
 const LABELS = { commands: 'Commands', websocket: 'WebSocket', sse: 'Event stream', poll: 'Long polling' };
 
-const profile = mkdtempSync(join(tmpdir(), 'fantail-page-'));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  headless: true,
-  viewport: { width: 1180, height: 900 },
-  args: [
-    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync', '--disable-default-apps', '--disable-extensions',
-  ],
-});
+const context = await launch({ viewport: { width: 1180, height: 900 } });
 
 async function curl(channel, body, event = '') {
   const query = new URLSearchParams(event ? { channel, event } : { channel });
@@ -275,6 +263,5 @@ for (const check of [
   await checks.run(check);
 }
 await context.close();
-rmSync(profile, { recursive: true, force: true });
 network.close();
 checks.finish();
