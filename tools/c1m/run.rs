@@ -446,6 +446,7 @@ fn settings(common: &Common) -> Settings {
         size: 0,
         depth: 1,
         ping_every: Duration::from_millis(100),
+        stayers_core: None,
         slow_receive_buffer: 4096,
         drop_resets: false,
     }

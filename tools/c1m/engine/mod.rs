@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use core_affinity::CoreId;
 use fantail::driver::make_private;
 use mio::{Events, Poll};
 use socket2::SockRef;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub depth: usize,
     /// Between two pings of one stayer.
     pub ping_every: Duration,
+    /// Core of the thread that pings; any if `None`.
+    pub stayers_core: Option<usize>,
     /// Receive buffer of those that stop reading, in bytes.
     pub slow_receive_buffer: usize,
     /// Whether a drop is a reset, or a close as when a process ends.
@@ -107,6 +110,11 @@ impl Engine {
         if !indexes.is_empty() {
             // The others' work must not make the answer look late. Without the right to do so, it may.
             let _ = preempt_others();
+            if let Some(id) = settings.stayers_core
+                && !core_affinity::set_for_current(CoreId { id })
+            {
+                return Err(io::Error::other(format!("cannot run on core {id}")));
+            }
         }
         let engine = Self {
             index,

@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Between two pings of each
     #[arg(long, value_name = "TIME", default_value = "100 ms", value_parser = parse_seconds)]
     ping_every: Duration,
+    /// Core to ping from. On the server's core, what the load does to its own is not in what they feel
+    #[arg(long, value_name = "CORE")]
+    stayers_core: Option<usize>,
     /// How long it is quiet before each storm
     #[arg(long, value_name = "TIME", default_value = "5 s", value_parser = parse_seconds)]
     quiet: Duration,
@@ -48,6 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<(Report, Samples), String> {
     ];
     let mut run = Run::start("storm", common, &groups, 0, |settings| {
         settings.ping_every = arguments.ping_every;
+        settings.stayers_core = arguments.stayers_core;
         settings.drop_resets = arguments.reset;
         if common.protocol == Protocol::Sse {
             settings.door = door_of(common, Protocol::Ws);
