@@ -358,6 +358,7 @@ fn converse(
             congested: false,
             overloaded: false,
             messages: MessageCount::default(),
+            out_bytes_high: usize::MAX,
         };
         let flow = receive(&mut piece.to_vec(), &mut context);
         if flow != Flow::Receive {

@@ -48,7 +48,7 @@ pub const SENDS_PER_TURN_MAX: usize = 1024;
 /// Load taken from a worker's inbox in one turn, by one message more at the most; see [`MESSAGE_LOAD`].
 pub const INBOX_LOAD_PER_TURN_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes waiting for one client at which nothing more is read from it.
+/// Bytes waiting for one client at which nothing more is read from it, and no request answered that is pipelined.
 pub const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
 
 /// Subscriptions of one client that any setting may allow: finding one walks them.

@@ -232,6 +232,19 @@ impl Connection {
         self.follow(flow, context)
     }
 
+    /// Whether requests wait until most of what is queued has left: then [`Connection::go_on_with_room`] is to be
+    /// called.
+    pub fn awaits_room(&self) -> bool {
+        matches!(&self.conversation, Conversation::Http(http) if http.awaits_room())
+    }
+
+    /// Takes the requests that waited until most of what was queued had left.
+    pub fn go_on_with_room(&mut self, context: &mut Context<'_>) -> Flow {
+        let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
+        let flow = http.go_on_with_room(context);
+        self.follow(flow, context)
+    }
+
     /// The way in which the client talks by now.
     pub fn transport(&self) -> TransportKind {
         self.conversation.transport()
@@ -242,7 +255,7 @@ impl Connection {
         self.has_ended = true;
         match &self.conversation {
             // What was asked for is still answered: `printf ... | nc -N` is a client.
-            Conversation::Http(http) if http.awaits_reply() => {}
+            Conversation::Http(http) if http.awaits_reply() || http.awaits_room() => {}
             // Whoever closed altogether answers this with a reset, and the next one fails.
             Conversation::Commands(commands) => {
                 if self.has_session {
@@ -398,6 +411,7 @@ impl Connection {
             }
             HttpFlow::Receive => Flow::Receive,
             HttpFlow::AwaitReply => Flow::AwaitReply,
+            HttpFlow::AwaitRoom => Flow::AwaitRoom,
             HttpFlow::Closed => Flow::Closed,
             HttpFlow::Stream(_) if self.has_ended => {
                 context.outputs.push(Output::Close(CloseReason::ClientGone));

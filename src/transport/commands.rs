@@ -392,6 +392,7 @@ mod tests {
                 congested: false,
                 overloaded: false,
                 messages: MessageCount::default(),
+                out_bytes_high: usize::MAX,
             };
             step(&mut self.commands, &mut context);
             (out, outputs)

@@ -1,8 +1,9 @@
 //! HTTP requests: the routes, and the ways into a WebSocket and an event stream.
 //!
 //! Requests of one connection are answered in order. While one waits for the hub, what is pipelined behind it waits
-//! in the remainder, and the worker receives nothing more. A poll that waits is no such request: the connection is
-//! still listened to, so that its end is heard.
+//! in the remainder, and the worker receives nothing more. So it does while much of what was answered has not left: a
+//! few bytes may ask for a page, and a receive buffer has room for thousands of such requests. A poll that waits is no
+//! such request: the connection is still listened to, so that its end is heard.
 
 use super::api_call::ApiCall;
 use super::{
@@ -60,6 +61,8 @@ pub enum HttpFlow {
     Receive,
     /// No bytes until a reply came.
     AwaitReply,
+    /// No bytes until most of what is queued has left.
+    AwaitRoom,
     /// It is over.
     Closed,
     /// It became a WebSocket: its subscriptions are made and the handshake is answered.
@@ -87,6 +90,8 @@ struct Pending {
     opening: Option<Opening>,
     /// Whether the deadline of the request that began has been asked for.
     has_deadline: bool,
+    /// The next request waits until most of what is queued has left.
+    awaits_room: bool,
 }
 
 /// What follows a step.
@@ -209,7 +214,7 @@ impl HttpConversation {
         if !self.has_answered {
             context.fail_handshake(HANDSHAKE_TIMEOUT);
         }
-        if self.is_in_request() {
+        if self.is_in_request() && !self.awaits_room() {
             let message = "the request was not finished in time";
             fail(Exchange::last(), 408, "timeout", message, &[], context);
         }
@@ -220,6 +225,16 @@ impl HttpConversation {
     /// Whether a request waits for its reply.
     pub fn awaits_reply(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.awaits_reply())
+    }
+
+    /// Whether the next request waits until most of what is queued has left.
+    pub fn awaits_room(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.awaits_room)
+    }
+
+    /// Most of what was queued has left: goes on with what is pipelined.
+    pub fn go_on_with_room(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        if self.awaits_room() { self.process_remainder(context) } else { self.wait_on() }
     }
 
     /// Bytes of heap that it owns: an unfinished request, or what waits for a reply.
@@ -273,6 +288,7 @@ impl HttpConversation {
 
     fn process_remainder(&mut self, context: &mut Context<'_>) -> HttpFlow {
         let pending = self.pending.get_or_insert_default();
+        pending.awaits_room = false;
         let all = std::mem::take(&mut pending.remainder);
         let start = std::mem::take(&mut pending.used);
         let (flow, used) = self.process(&all[start..], context);
@@ -288,6 +304,9 @@ impl HttpConversation {
     fn process(&mut self, bytes: &[u8], context: &mut Context<'_>) -> (HttpFlow, usize) {
         let mut rest = bytes;
         loop {
+            if !rest.is_empty() && !self.has_body() && context.out.len() > context.out_bytes_high {
+                return (HttpFlow::AwaitRoom, bytes.len() - rest.len());
+            }
             let next = if self.has_body() {
                 self.receive_body(&mut rest, context)
             } else {
@@ -322,7 +341,9 @@ impl HttpConversation {
             return flow;
         }
         let pending = self.pending.get_or_insert_default();
-        if !pending.has_deadline {
+        pending.awaits_room = matches!(flow, HttpFlow::AwaitRoom);
+        // It is the peer's silence that counts: it may read for as long as it reads.
+        if !pending.awaits_room && !pending.has_deadline {
             pending.has_deadline = true;
             // The first request's deadline is that of the connection's handshake, which runs already.
             if self.has_answered {

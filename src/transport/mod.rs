@@ -88,6 +88,8 @@ pub struct Context<'a> {
     pub overloaded: bool,
     /// What was received and said, for the worker to count.
     pub messages: MessageCount,
+    /// Length of `out` from which on nothing more is said that can wait: the peer has much to read already.
+    pub out_bytes_high: usize,
 }
 
 /// Messages of a step: of a WebSocket, commands and their replies, requests and their answers.
@@ -131,6 +133,8 @@ pub enum Flow {
     Receive,
     /// No bytes until a reply came.
     AwaitReply,
+    /// No bytes until most of what is queued has left; then [`HttpConversation::go_on_with_room`] is to be called.
+    AwaitRoom,
     /// It is over.
     Closed,
     /// Nothing until fan-outs have caught up: this many bytes, the last ones, were not looked at.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::support::{Client, Response, TestServer, WebSocket, on_both_drivers};
+use crate::support::{Client, Response, TestServer, WebSocket, on_both_drivers, wait_until};
 
 const GET: &str = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n";
 
@@ -322,6 +322,29 @@ on_both_drivers! {
         }
         WebSocket::connect(server.edge(), "/").round_trip();
         expect_refusal(&server, WebSocket::request("/").replace("Version: 13", "Version: 8"), 426);
+    }
+
+    fn requests_are_answered_no_faster_than_the_answers_are_read(driver) {
+        let server = TestServer::start(driver, 1);
+        let count = 2000;
+        for path in ["/", "/metrics"] {
+            let mut greedy = Client::connect(server.edge());
+            greedy.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n").repeat(count));
+            // What was asked for is still answered.
+            greedy.end();
+            let queued = || server.sum(|counters| &counters.queued_bytes);
+            wait_until("the kernel takes no more", || queued() > 0);
+            let mut other = Client::connect(server.edge());
+            for _ in 0..50 {
+                assert_eq!(other.get("/health/live").status, 200);
+                assert!(queued() < 512 * 1024, "{path}: {}", queued());
+            }
+            for at in 0..count {
+                assert_eq!(greedy.read_response().status, 200, "{path}: {at}");
+            }
+            greedy.expect_end();
+        }
+        wait_until("nothing is left", || server.sum(|counters| &counters.unfinished_bytes) == 0);
     }
 
     fn one_bad_client_does_not_disturb_another(driver) {

@@ -32,6 +32,7 @@ fn ask(route: ApiRoute, body: &str) -> Asked {
         congested: false,
         overloaded: false,
         messages: MessageCount::default(),
+        out_bytes_high: usize::MAX,
     };
     let call = ApiCall::begin(route, body.as_bytes(), &mut context);
     assert!(out.is_empty(), "a call says nothing before its answer");

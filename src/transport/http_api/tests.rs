@@ -19,6 +19,7 @@ struct Talk {
     outputs: Vec<Output>,
     answers: Answers,
     is_overloaded: bool,
+    out_bytes_high: usize,
 }
 
 impl Talk {
@@ -37,6 +38,7 @@ impl Talk {
             outputs: Vec::new(),
             answers: Answers::default(),
             is_overloaded: false,
+            out_bytes_high: usize::MAX,
         }
     }
 
@@ -54,10 +56,12 @@ impl Talk {
             congested: false,
             overloaded: self.is_overloaded,
             messages: MessageCount::default(),
+            out_bytes_high: self.out_bytes_high,
         };
         match step(&mut self.http, &mut context) {
             HttpFlow::Receive => "receive",
             HttpFlow::AwaitReply => "await",
+            HttpFlow::AwaitRoom => "await room",
             HttpFlow::Closed => "closed",
             HttpFlow::Upgrade { .. } => "upgrade",
             HttpFlow::Stream(stream) => {
@@ -168,6 +172,40 @@ fn opening(id: &str) -> String {
 
 fn body_of(said: &str) -> &str {
     said.split_once("\r\n\r\n").unwrap().1
+}
+
+#[test]
+fn requests_wait_while_much_is_to_be_read() {
+    let live = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n";
+    let mut talk = Talk::new();
+    talk.out_bytes_high = 200;
+    assert_eq!(talk.receive(&live.repeat(5)), "await room");
+    let answer_count = |said: &str| said.matches("\"live\"").count();
+    assert_eq!(answer_count(&talk.said()), 2, "one is past the mark");
+    // What still comes waits behind them.
+    talk.out_bytes_high = 0;
+    talk.out.push(b'.');
+    assert_eq!(talk.receive(&live[..9]), "await room");
+    talk.out.clear();
+    talk.out_bytes_high = 200;
+    assert_eq!(talk.step(HttpConversation::go_on_with_room), "await room");
+    assert_eq!(answer_count(&talk.said()), 2);
+    assert_eq!(talk.step(HttpConversation::go_on_with_room), "receive");
+    assert_eq!(answer_count(&talk.said()), 1);
+    assert_eq!(talk.receive(&live[9..]), "receive");
+    assert_eq!(answer_count(&talk.said()), 1);
+    assert!(talk.http.pending.is_none());
+}
+
+#[test]
+fn who_does_not_read_is_owed_no_word_about_the_next_request() {
+    let mut talk = Talk::new();
+    talk.out_bytes_high = 0;
+    let live = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n";
+    assert_eq!(talk.receive(&live.repeat(2)), "await room");
+    talk.said();
+    assert_eq!(talk.step(HttpConversation::time_out), "closed");
+    assert_eq!(talk.said(), "");
 }
 
 #[test]

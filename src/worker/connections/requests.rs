@@ -19,6 +19,7 @@ impl Connections {
     ) -> Flow {
         let start = self.batch.turn.len();
         let connection = self.table.at(index);
+        let room = self.settings.send_queue_bytes_high.saturating_sub(connection.queue.bytes());
         let session = SessionId { index, generation: connection.generation };
         let mut context = Context {
             out: &mut self.batch.turn,
@@ -29,6 +30,7 @@ impl Connections {
             congested: self.mesh.is_congested(),
             overloaded: self.budget.level() >= Level::Critical,
             messages: MessageCount::default(),
+            out_bytes_high: start + room as usize,
         };
         let before = connection.held_bytes();
         let flow = step(connection, &mut context);
@@ -54,6 +56,10 @@ impl Connections {
         }
         match flow {
             Flow::AwaitReply => self.pause(index, Connection::PAUSED_BY_REPLY),
+            Flow::AwaitRoom => {
+                self.pause(index, Connection::PAUSED_BY_QUEUE);
+                self.unpause(index, Connection::PAUSED_BY_REPLY);
+            }
             Flow::Receive => self.unpause(index, Connection::PAUSED_BY_REPLY),
             Flow::Closed | Flow::Hold(_) => {}
         }

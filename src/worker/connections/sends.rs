@@ -100,6 +100,9 @@ impl Connections {
             self.unpause(index, Connection::PAUSED_BY_QUEUE);
             let generation = self.table.at(index).generation;
             self.deferred.wake(SessionId { index, generation });
+            if self.table.at(index).awaits_room() {
+                self.converse(index, |connection, context| connection.go_on_with_room(context));
+            }
         }
         let connection = self.table.at(index);
         if !connection.queue.is_empty() || connection.stage == Stage::Closing {
