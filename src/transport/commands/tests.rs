@@ -1,0 +1,239 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::Config;
+use crate::message::{ClientName, Epoch, Publication, SessionId, WorkerId};
+use crate::transport::MessageCount;
+use crate::transport::TransportSettings;
+
+/// A client over lines, whatever its framing would be.
+struct Client {
+    commands: Commands,
+    settings: TransportSettings,
+    answers: Answers,
+}
+
+impl Client {
+    fn new() -> Self {
+        let settings = TransportSettings::new(&Config::default());
+        Self { commands: Commands::default(), settings, answers: Answers::default() }
+    }
+
+    /// What a step says, and what it asks of the worker.
+    fn step(
+        &mut self,
+        step: impl FnOnce(&mut Commands, &mut Context<'_>),
+    ) -> (Vec<u8>, Vec<Output>) {
+        let (mut out, mut outputs) = (Vec::new(), Vec::new());
+        let session = SessionId { index: 1, generation: 2 };
+        let mut context = Context {
+            out: &mut out,
+            outputs: &mut outputs,
+            settings: &self.settings,
+            answers: &mut self.answers,
+            client: ClientName { worker: WorkerId(0), session },
+            congested: false,
+            overloaded: false,
+            messages: MessageCount::default(),
+            out_bytes_high: usize::MAX,
+        };
+        step(&mut self.commands, &mut context);
+        (out, outputs)
+    }
+
+    fn told(&mut self, id: u32, reply: &Reply) -> Vec<Value> {
+        let (out, outputs) = self.step(|_, context| {
+            Commands::reply(Ticket(id), reply, CommandFraming::Line, context);
+        });
+        assert!(outputs.is_empty());
+        let lines = out.strip_suffix(b"\n").unwrap_or_default().split(|byte| *byte == b'\n');
+        lines
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+
+    fn asks(&mut self, command: &Value) -> Vec<Output> {
+        let bytes = command.to_string().into_bytes();
+        self.step(|commands, context| {
+            commands.take(&bytes, CommandFraming::Line, context).unwrap();
+        })
+        .1
+    }
+}
+
+fn publications(offsets: std::ops::RangeInclusive<u64>) -> Publications {
+    let one = |offset| {
+        Arc::new(Publication {
+            channel: ChannelName::new("a").unwrap(),
+            position: Position { epoch: Epoch(1), offset },
+            payload: Payload::new(PayloadKind::Json, offset.to_string()),
+            accepted_us: 0,
+        })
+    };
+    offsets.map(one).collect()
+}
+
+fn subscribed(recovery: Option<Recovery>) -> Reply {
+    Reply::Subscribed {
+        channel: ChannelName::new("a").unwrap(),
+        position: Position { epoch: Epoch(1), offset: 9 },
+        recoverable: true,
+        recovery,
+    }
+}
+
+fn items(offsets: std::ops::RangeInclusive<u64>) -> Vec<Value> {
+    offsets.map(|offset| json!({"data": offset, "offset": offset})).collect()
+}
+
+#[test]
+fn a_recovery_begins_where_the_client_was() {
+    let mut client = Client::new();
+    let told = client.told(7, &subscribed(None));
+    let body = json!({"recoverable": true, "positioned": true, "epoch": "00000001", "offset": 9});
+    assert_eq!(told, [json!({"id": 7, "subscribe": body})]);
+    let recover =
+        |is_complete, publications| subscribed(Some(Recovery { is_complete, publications }));
+    let told = client.told(7, &recover(true, publications(5..=9)));
+    let mut body = json!({
+        "recoverable": true, "positioned": true, "epoch": "00000001", "offset": 4,
+        "was_recovering": true, "recovered": true, "publications": items(5..=9),
+    });
+    assert_eq!(told, [json!({"id": 7, "subscribe": body})]);
+    // Nothing was missed; or what was missed is gone.
+    body["offset"] = json!(9);
+    body["publications"] = json!([]);
+    assert_eq!(
+        client.told(7, &recover(true, Publications::default())),
+        [json!({"id": 7, "subscribe": body})]
+    );
+    body["recovered"] = json!(false);
+    assert_eq!(
+        client.told(7, &recover(false, Publications::default())),
+        [json!({"id": 7, "subscribe": body})]
+    );
+}
+
+#[test]
+fn what_the_server_api_did_is_pushed() {
+    let mut client = Client::new();
+    let recovery = Recovery { is_complete: true, publications: publications(8..=9) };
+    let told = client.told(0, &subscribed(Some(recovery)));
+    let body = json!({"recoverable": true, "positioned": true, "epoch": "00000001", "offset": 7});
+    assert_eq!(told[0], json!({"push": {"channel": "a", "subscribe": body}}));
+    for (push, item) in told[1..].iter().zip(items(8..=9)) {
+        assert_eq!(*push, json!({"push": {"channel": "a", "pub": item}}));
+    }
+    assert_eq!(told.len(), 3);
+    let told = client.told(0, &Reply::Unsubscribed { channel: ChannelName::new("a").unwrap() });
+    let body = json!({"code": 2000, "reason": "server unsubscribe"});
+    assert_eq!(told, [json!({"push": {"channel": "a", "unsubscribe": body}})]);
+}
+
+#[test]
+fn every_reply_of_the_hub_is_told() {
+    let mut client = Client::new();
+    let position = Position { epoch: Epoch(1), offset: 9 };
+    let history = Reply::History { position, publications: publications(2..=4) };
+    let body = json!({"publications": items(2..=4), "epoch": "00000001", "offset": 9});
+    assert_eq!(client.told(5, &history), [json!({"id": 5, "history": body})]);
+    let presence = Reply::Presence { clients: Some(Vec::new()), client_count: 0 };
+    assert_eq!(client.told(5, &presence), [json!({"id": 5, "presence": {"presence": {}}})]);
+    let stats = Reply::Presence { clients: None, client_count: 3 };
+    let body = json!({"num_clients": 3, "num_users": 1});
+    assert_eq!(client.told(5, &stats), [json!({"id": 5, "presence_stats": body})]);
+    assert_eq!(client.told(5, &Reply::Published { position }), [json!({"id": 5, "publish": {}})]);
+    assert_eq!(
+        client.told(5, &Reply::Refused(Refusal::NotSubscribed)),
+        [json!({"id": 5, "unsubscribe": {}})]
+    );
+    for (refusal, code) in [
+        (Refusal::AlreadySubscribed, 105),
+        (Refusal::SubscriptionsExhausted, 106),
+        (Refusal::Withdrawn, 107),
+        (Refusal::NamespaceUnknown, 102),
+        (Refusal::PermissionDenied, 103),
+        (Refusal::NotAvailable, 108),
+        (Refusal::PositionUnrecoverable, 112),
+        (Refusal::Overloaded, 111),
+    ] {
+        let told = client.told(5, &Reply::Refused(refusal));
+        assert_eq!((&told[0]["id"], &told[0]["error"]["code"]), (&json!(5), &json!(code)));
+        // The server API wanted it: the client did not.
+        assert_eq!(client.told(0, &Reply::Refused(refusal)), [] as [Value; 0]);
+    }
+}
+
+#[test]
+fn commands_become_requests_of_the_client() {
+    let mut client = Client::new();
+    assert!(client.asks(&json!({"id": 1, "history": {"channel": "a"}})).is_empty());
+    let outputs = client.asks(&json!({"id": 2, "connect": {}}));
+    assert!(matches!(outputs[..], [Output::Deadline(_)]));
+    let asked = client.asks(&json!({"id": 3, "presence": {"channel": "a"}}));
+    let [Output::Request(Request::Presence { ticket, list_max, by, .. })] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert_eq!((*ticket, *list_max, *by), (Ticket(3), PRESENCE_LIST_MAX, Actor::Client));
+    let asked = client.asks(&json!({"id": 4, "presence_stats": {"channel": "a"}}));
+    assert!(matches!(asked[..], [Output::Request(Request::Presence { list_max: 0, .. })]));
+    let asked = client.asks(&json!({"id": 5, "history": {"channel": "a", "limit": 2}}));
+    let [Output::Request(Request::History { ticket, query, by, .. })] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert_eq!((*ticket, query.limit, *by), (Ticket(5), Some(2), Actor::Client));
+    let recover = json!({"channel": "a", "recover": true, "offset": 3, "epoch": "00000001"});
+    let asked = client.asks(&json!({"id": 6, "subscribe": recover}));
+    let [Output::Request(Request::Subscribe { since: Some(since), .. })] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert_eq!(*since, Position { epoch: Epoch(1), offset: 3 });
+    for method in ["rpc", "send", "refresh"] {
+        assert!(client.asks(&json!({"id": 7, method: {}})).is_empty());
+    }
+}
+
+#[test]
+fn a_pong_is_due_before_the_next_ping() {
+    let (seconds, message) = (Duration::from_secs, CommandFraming::Message);
+    for (timeout, deadlines) in [(10, &[10, 15, 10, 15][..]), (25, &[25; 4]), (60, &[25; 4])] {
+        let mut client = Client::new();
+        client.settings.keepalive_interval = seconds(25);
+        client.settings.keepalive_timeout = seconds(timeout);
+        client.step(|commands, context| {
+            assert_eq!(commands.expire(message, context), Err(CloseReason::HandshakeTimeout));
+        });
+        client.asks(&json!({"id": 1, "connect": {}}));
+        let mut pings = 0;
+        for deadline in deadlines {
+            let (out, outputs) = client.step(|commands, context| {
+                assert_eq!(commands.expire(message, context), Ok(()));
+                commands.hear();
+            });
+            pings += usize::from(out == b"\x81\x02{}");
+            let [Output::Deadline(after)] = outputs[..] else { panic!("{outputs:?}") };
+            assert_eq!(after, seconds(*deadline));
+        }
+        assert_eq!(pings, if timeout == 10 { 2 } else { 4 });
+        client.step(|commands, context| {
+            assert_eq!(commands.expire(message, context), Ok(()));
+            assert_eq!(commands.expire(message, context), Err(CloseReason::KeepaliveTimeout));
+        });
+    }
+}
+
+#[test]
+fn over_tcp_a_ping_need_not_be_answered() {
+    let mut client = Client::new();
+    client.asks(&json!({"id": 1, "connect": {}}));
+    for _ in 0..3 {
+        let (out, _) = client.step(|commands, context| {
+            assert_eq!(commands.expire(CommandFraming::Line, context), Ok(()));
+        });
+        assert_eq!(out, b"{}\n");
+    }
+}
