@@ -111,6 +111,10 @@ pub const CATCH_UP_BYTES_MAX: usize = 64 * 1024;
 /// Requests that one call of the server API makes of the hub: channels of a broadcast, commands of a batch.
 pub const API_REQUESTS_MAX: usize = 1000;
 
+/// Arrays and objects within one another in a payload that is JSON: it stands among the replies and pushes of the
+/// command protocol, where the parsers of clients give up, the strictest of those in wide use at 64.
+pub const PAYLOAD_DEPTH_MAX: usize = 50;
+
 /// Bytes of the results in one answer of the server API; what does not fit is refused.
 pub const API_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 

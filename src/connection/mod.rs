@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::buffer::SendQueue;
 use crate::config::Framing;
 use crate::config::limits::CONNECTION_BYTES_MAX;
-use crate::message::{CloseReason, Publication, Reply, Ticket, TransportKind};
+use crate::message::{CloseReason, Farewell, Publication, Reply, Ticket, TransportKind};
 use crate::protocol::api_json::NodeInfo;
 use crate::transport::{
     Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation, HttpFlow,
@@ -297,21 +297,21 @@ impl Connection {
             Conversation::EchoTcp => Ok(()),
         };
         if let Err(reason) = alive {
-            self.close(reason, context);
+            self.close(&reason.into(), context);
         }
         Flow::Receive
     }
 
     /// Says goodbye in the conversation's own terms, and asks to be closed.
-    pub fn close(&mut self, reason: CloseReason, context: &mut Context<'_>) {
+    pub fn close(&mut self, farewell: &Farewell, context: &mut Context<'_>) {
         match &mut self.conversation {
-            Conversation::WebSocket(websocket) => websocket.say_goodbye(reason, context.out),
-            Conversation::Commands(commands) => commands.say_goodbye(reason, context.out),
-            Conversation::EventStream(stream) => stream.say_goodbye(reason, context.out),
-            Conversation::Http(http) => http.say_goodbye(reason, context),
+            Conversation::WebSocket(websocket) => websocket.say_goodbye(farewell, context.out),
+            Conversation::Commands(commands) => commands.say_goodbye(farewell, context.out),
+            Conversation::EventStream(stream) => stream.say_goodbye(farewell, context.out),
+            Conversation::Http(http) => http.say_goodbye(farewell.reason, context),
             Conversation::EchoTcp => {}
         }
-        context.outputs.push(Output::Close(reason));
+        context.outputs.push(Output::Close(farewell.reason));
     }
 
     /// Bytes of heap that its conversation owns: what is unfinished.

@@ -1,5 +1,7 @@
 //! Why a connection ends: one row per reason.
 
+use std::sync::Arc;
+
 macro_rules! close_reasons {
     ($($(#[$doc:meta])* $name:ident => $websocket:literal, $command:literal, $label:literal;)*) => {
         /// Why a connection ends. Each transport says it in its protocol's own terms.
@@ -64,14 +66,64 @@ close_reasons! {
     HttpDone => 1000, 3000, "http done";
 }
 
+/// What a client is told as its connection ends. The server API may choose the words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Farewell {
+    /// Why, as it is counted.
+    pub reason: CloseReason,
+    /// The code, the same on every transport that has some: 3000..=4999. Without, the reason's.
+    pub code: Option<u16>,
+    /// A few words: see [`Farewell::is_text`]. Without, the reason's.
+    pub text: Option<Arc<str>>,
+}
+
+/// Bytes of a few words: RFC 6455 5.5 leaves as many to a close frame, behind its code.
+pub const FAREWELL_BYTES_MAX: usize = 123;
+
+impl Farewell {
+    /// Whether words fit all transports: a close frame, and a line of an event stream.
+    pub fn is_text(text: &str) -> bool {
+        text.len() <= FAREWELL_BYTES_MAX && !text.chars().any(char::is_control)
+    }
+
+    /// The close code of a plain WebSocket.
+    pub fn websocket_code(&self) -> u16 {
+        self.code.unwrap_or_else(|| self.reason.websocket_code())
+    }
+
+    /// The disconnect code of the command protocol.
+    pub fn disconnect_code(&self) -> u16 {
+        self.code.unwrap_or_else(|| self.reason.disconnect_code())
+    }
+
+    /// The words.
+    pub fn text(&self) -> &str {
+        self.text.as_deref().unwrap_or_else(|| self.reason.label())
+    }
+}
+
+impl From<CloseReason> for Farewell {
+    fn from(reason: CloseReason) -> Self {
+        Self { reason, code: None, text: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn words_fit_a_close_frame_and_a_line() {
+        assert!(Farewell::is_text("") && Farewell::is_text(&"x".repeat(123)));
+        for text in [&*"x".repeat(124), "two\nlines", "two\rlines", "nul\0"] {
+            assert!(!Farewell::is_text(text), "{text:?}");
+        }
+    }
+
+    #[test]
     fn labels_are_distinct_and_fit_a_close_frame() {
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
-            assert!(reason.label().len() <= 123, "RFC 6455 5.5: a control frame has 125 bytes");
+            assert!(Farewell::is_text(reason.label()));
             let same = CloseReason::ALL.iter().position(|other| other.label() == reason.label());
             assert_eq!(same, Some(index));
         }

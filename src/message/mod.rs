@@ -1,7 +1,8 @@
 //! The words every room speaks.
 //!
 //! **What it is.** Plain data: names of workers, sessions and channels, payloads, positions, publications, what a
-//! client asks ([`Request`]) and is answered ([`Reply`]), why a connection ends ([`CloseReason`]).
+//! client asks ([`Request`]) and is answered ([`Reply`]), why a connection ends ([`CloseReason`]) and what is said
+//! of it ([`Farewell`]).
 //!
 //! **In and out.** Nothing happens here; rooms hand these to each other.
 //!
@@ -18,7 +19,7 @@ mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
 pub use client::{ClientName, ClientNameError, SessionId, WorkerId};
-pub use close::CloseReason;
+pub use close::{CloseReason, FAREWELL_BYTES_MAX, Farewell};
 pub use publication::{
     Epoch, EventError, Payload, PayloadKind, Position, PositionError, Publication,
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ChannelName, ClientName, CloseReason, Payload, Position, Publication};
+use super::{ChannelName, ClientName, Farewell, Payload, Position, Publication};
 
 /// Ties a reply to its request. The client's number where its protocol has one; 0 is what nobody asked for: a reply
 /// with it tells what the server API did.
@@ -124,7 +124,9 @@ impl Request {
                 Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => {
                     channel.as_str().len()
                 }
-                Control::Disconnect(_) => 0,
+                Control::Disconnect(Farewell { text, .. }) => {
+                    text.as_ref().map_or(0, |text| text.len())
+                }
             },
         }
     }
@@ -169,7 +171,7 @@ pub enum Control {
         channel: ChannelName,
     },
     /// Ends its connection.
-    Disconnect(CloseReason),
+    Disconnect(Farewell),
 }
 
 /// What of a channel's history is wanted.

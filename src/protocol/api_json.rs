@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::json::{CommandError, write_item};
+use super::json::{CommandError, Object, write_item};
 use crate::message::{ChannelName, ClientName, Position, Publication};
 
 macro_rules! api_methods {
@@ -78,17 +78,15 @@ pub enum ParametersError {
 
 /// Reads an object.
 pub fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParametersError> {
-    let parameters = serde_json::from_str(text).map_err(|error| match error.classify() {
-        Category::Data => ParametersError::Unfit(error.to_string()),
-        Category::Io | Category::Syntax | Category::Eof => {
-            ParametersError::NotJson(error.to_string())
-        }
-    })?;
-    // An array would be taken for an object's members in their order.
-    if !text.trim_start().starts_with('{') {
-        return Err(ParametersError::Unfit("expected an object".to_owned()));
+    match serde_json::from_str(text) {
+        Ok(Object(parameters)) => Ok(parameters),
+        Err(error) => Err(match error.classify() {
+            Category::Data => ParametersError::Unfit(error.to_string()),
+            Category::Io | Category::Syntax | Category::Eof => {
+                ParametersError::NotJson(error.to_string())
+            }
+        }),
     }
-    Ok(parameters)
 }
 
 /// Of `publish` and `broadcast`.
@@ -128,16 +126,20 @@ pub struct OfClient<'a> {
     pub channel: Option<Text<'a>>,
     /// Of `subscribe`: from where.
     #[serde(borrow)]
-    pub recover_since: Option<Since<'a>>,
+    pub recover_since: Option<Object<Since<'a>>>,
     /// Of `disconnect`: what the client is to make of it.
-    pub disconnect: Option<Disconnect>,
+    #[serde(borrow)]
+    pub disconnect: Option<Object<Disconnect<'a>>>,
 }
 
 /// How a client is to take the end of its connection.
 #[derive(Debug, Deserialize)]
-pub struct Disconnect {
-    /// 3000..=3499: come back.
-    pub code: u32,
+pub struct Disconnect<'a> {
+    /// 3000..=3499 and 4000..=4499: come back. 0 for the server's own.
+    pub code: Option<u16>,
+    /// What it is told; empty for the server's own words.
+    #[serde(borrow)]
+    pub reason: Option<Text<'a>>,
 }
 
 /// A position in a request.
@@ -159,7 +161,7 @@ pub struct History<'a> {
     pub limit: Option<i64>,
     /// After which publication.
     #[serde(borrow)]
-    pub since: Option<Since<'a>>,
+    pub since: Option<Object<Since<'a>>>,
     /// The newest first.
     pub reverse: Option<bool>,
 }
@@ -436,7 +438,12 @@ mod tests {
         }
         let error = decode::<OfChannel<'_>>("{}").unwrap_err();
         assert!(matches!(error, ParametersError::Unfit(why) if why.contains("channel")));
-        assert!(decode::<OfChannel<'_>>(r#"["a"]"#).is_err());
+        for text in ["[]", "null", "1", r#"["a"]"#, "[7"] {
+            let error = decode::<OfChannel<'_>>(text).unwrap_err();
+            assert!(
+                matches!(error, ParametersError::Unfit(why) if why.contains("expected an object"))
+            );
+        }
     }
 
     #[test]

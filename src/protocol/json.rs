@@ -5,12 +5,14 @@
 
 use std::fmt;
 use std::io::Write;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::message::{Payload, PayloadKind, Publication};
 
@@ -83,17 +85,72 @@ impl CommandError {
     }
 }
 
-/// What text that was published is: settled once, so that no encoding has to look again.
-pub fn kind_of_text(text: &str) -> PayloadKind {
+/// What text that was published is: settled once, so that no encoding has to look again. JSON deeper than `depth_max`
+/// is text.
+pub fn kind_of_text(text: &str, depth_max: usize) -> PayloadKind {
     match serde_json::from_str::<IgnoredAny>(text) {
-        Ok(_) => PayloadKind::Json,
-        Err(_) => PayloadKind::Text,
+        Ok(_) if !is_deeper(text.as_bytes(), depth_max) => PayloadKind::Json,
+        Ok(_) | Err(_) => PayloadKind::Text,
     }
 }
 
 /// What bytes that were published are.
-pub fn kind_of_bytes(bytes: &[u8]) -> PayloadKind {
-    simdutf8::basic::from_utf8(bytes).map_or(PayloadKind::Binary, kind_of_text)
+pub fn kind_of_bytes(bytes: &[u8], depth_max: usize) -> PayloadKind {
+    let text = simdutf8::basic::from_utf8(bytes);
+    text.map_or(PayloadKind::Binary, |text| kind_of_text(text, depth_max))
+}
+
+/// Whether more than `depth_max` arrays and objects of some JSON are within one another.
+pub fn is_deeper(json: &[u8], depth_max: usize) -> bool {
+    let is_opening = |byte: &&u8| matches!(byte, b'[' | b'{');
+    // There are seldom as many at all, and that is soon known.
+    if json.iter().filter(is_opening).count() <= depth_max {
+        return false;
+    }
+    let (mut depth, mut in_string) = (0_usize, false);
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => _ = bytes.next(),
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > depth_max {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// What is read from an object only. An array would be taken for a struct's members in their order.
+#[derive(Debug, PartialEq)]
+pub struct Object<T>(
+    /// What was read.
+    pub T,
+);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
 }
 
 /// A publication of a channel: JSON is embedded as it is, other text as a string, binary as base64. News has its own
@@ -205,6 +262,28 @@ mod tests {
         assert_eq!(value["push"]["pub"]["offset"], 5);
         assert!(!text.contains('\n'), "a push is one line");
         value["push"]["pub"]["data"].to_string()
+    }
+
+    #[test]
+    fn json_is_as_deep_as_its_brackets_that_are_not_in_strings() {
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let wide = format!("[{}1]", "[{}],".repeat(100));
+        let text = format!("[\"\\\"{}\\\\\"]", "[{".repeat(100));
+        for (json, depth) in [
+            ("7", 0),
+            ("[]", 1),
+            (r#"{"a":[{}]}"#, 3),
+            (&*wide, 3),
+            (&*text, 1),
+            (&*nested(50), 50),
+            (&*nested(100_000), 100_000),
+        ] {
+            assert!(serde_json::from_str::<IgnoredAny>(json).is_ok(), "{json}");
+            assert!(!is_deeper(json.as_bytes(), depth), "{json}");
+            assert!(depth == 0 || is_deeper(json.as_bytes(), depth - 1), "{json}");
+        }
+        assert_eq!(kind_of_bytes(nested(50).as_bytes(), 50), PayloadKind::Json);
+        assert_eq!(kind_of_bytes(nested(51).as_bytes(), 50), PayloadKind::Text);
     }
 
     #[test]

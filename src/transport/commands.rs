@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::prepared::Answers;
 use super::{Context, HANDSHAKE_TIMEOUT, Output};
-use crate::config::limits::PRESENCE_LIST_MAX;
+use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX};
 use crate::message::{
     Actor, ChannelName, CloseReason, Payload, PayloadKind, Position, Publications, Recovery,
     Refusal, Reply, Request, Ticket,
@@ -260,6 +260,10 @@ impl Said<'_, '_> {
     }
 
     fn publish(&mut self, ticket: Ticket, name: &str, data: &[u8]) {
+        if json::is_deeper(data, PAYLOAD_DEPTH_MAX) {
+            let detail = format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}");
+            return self.refuse(ticket.0, CommandError::BadRequest, Some(&detail));
+        }
         let bytes = Bytes::copy_from_slice(data);
         self.request(ticket.0, name, |channel| Request::Publish {
             ticket: (ticket.0 != 0).then_some(ticket),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::places::Places;
 use super::{Batch, Context, Delivered, Output, WireForm};
 use crate::config::limits::EVENT_STREAM_RETRY;
-use crate::message::{ChannelName, CloseReason, Publication, Recovery, Reply};
+use crate::message::{ChannelName, Farewell, Publication, Recovery, Reply};
 use crate::protocol::{json, sse};
 
 /// One client's event stream after its head.
@@ -126,8 +126,8 @@ impl EventStream {
     }
 
     /// Says why the server ends it, to whoever reads comments; all others come back.
-    pub fn say_goodbye(&self, reason: CloseReason, out: &mut Vec<u8>) {
-        sse::write_comment(out, reason.label());
+    pub fn say_goodbye(&self, farewell: &Farewell, out: &mut Vec<u8>) {
+        sse::write_comment(out, farewell.text());
     }
 }
 

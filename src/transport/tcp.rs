@@ -3,7 +3,7 @@
 use super::commands::{CommandFraming, Commands, write_framed};
 use super::{Context, Flow, WireForm};
 use crate::config::Framing;
-use crate::message::{CloseReason, Reply, Ticket};
+use crate::message::{CloseReason, Farewell, Reply, Ticket};
 use crate::protocol::json;
 use crate::protocol::length_prefix::LengthPrefixDecoder;
 use crate::protocol::line::LineDecoder;
@@ -51,7 +51,7 @@ impl CommandConversation {
                     Err(_) => {
                         Commands::refuse_long(framing, context);
                         let reason = CloseReason::MessageTooBig;
-                        say_goodbye(framing, reason, context.out);
+                        say_goodbye(framing, &reason.into(), context.out);
                         return context.close(reason);
                     }
                 },
@@ -132,8 +132,8 @@ impl CommandConversation {
     }
 
     /// Says why the server ends it.
-    pub fn say_goodbye(&self, reason: CloseReason, out: &mut Vec<u8>) {
-        say_goodbye(self.framing(), reason, out);
+    pub fn say_goodbye(&self, farewell: &Farewell, out: &mut Vec<u8>) {
+        say_goodbye(self.framing(), farewell, out);
     }
 
     fn framing(&self) -> CommandFraming {
@@ -144,6 +144,6 @@ impl CommandConversation {
     }
 }
 
-fn say_goodbye(framing: CommandFraming, reason: CloseReason, out: &mut Vec<u8>) {
-    write_framed(framing, out, |out| json::write_disconnect(out, reason));
+fn say_goodbye(framing: CommandFraming, farewell: &Farewell, out: &mut Vec<u8>) {
+    write_framed(framing, out, |out| json::write_disconnect(out, farewell));
 }

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use super::commands::{CommandFraming, Commands};
 use super::{Context, Flow, Output, WireForm};
 use crate::config::limits::COMMANDS_PER_MESSAGE_MAX;
+use crate::config::limits::PAYLOAD_DEPTH_MAX;
 use crate::message::{
-    Actor, CloseReason, Payload, PayloadKind, Refusal, Reply, Request, Ticket, TransportKind,
+    Actor, CloseReason, Farewell, Payload, PayloadKind, Refusal, Reply, Request, Ticket,
+    TransportKind,
 };
 use crate::protocol::json::{self, NoCommand};
 use crate::protocol::websocket::{
@@ -100,7 +102,7 @@ impl WebSocketConversation {
                 Ok(true) if context.congested => return Flow::Hold(bytes.len()),
                 Ok(_) => {}
                 Err(NoCommand) => {
-                    self.say_goodbye(CloseReason::ProtocolError, context.out);
+                    self.say_goodbye(&CloseReason::ProtocolError.into(), context.out);
                     return context.close(CloseReason::ProtocolError);
                 }
             }
@@ -116,7 +118,7 @@ impl WebSocketConversation {
                 Flow::Receive
             }
             (Kind::Plain { .. }, Reply::Refused(Refusal::SubscriptionsExhausted)) => {
-                self.say_goodbye(CloseReason::SubscriptionsExhausted, context.out);
+                self.say_goodbye(&CloseReason::SubscriptionsExhausted.into(), context.out);
                 context.close(CloseReason::SubscriptionsExhausted)
             }
             (Kind::Plain { .. }, _) => Flow::Receive,
@@ -175,12 +177,12 @@ impl WebSocketConversation {
     }
 
     /// Says why the server ends it.
-    pub fn say_goodbye(&self, reason: CloseReason, out: &mut Vec<u8>) {
+    pub fn say_goodbye(&self, farewell: &Farewell, out: &mut Vec<u8>) {
         let code = match self.kind {
-            Kind::Plain { .. } => reason.websocket_code(),
-            Kind::Commands(_) => reason.disconnect_code(),
+            Kind::Plain { .. } => farewell.websocket_code(),
+            Kind::Commands(_) => farewell.disconnect_code(),
         };
-        write_close(out, code, reason.label());
+        write_close(out, code, farewell.text());
     }
 
     /// Whether it speaks the command protocol and has connected.
@@ -237,7 +239,7 @@ fn take(
             context.messages.received += 1;
             let kind = match opcode {
                 OpCode::Binary => PayloadKind::Binary,
-                _ => json::kind_of_bytes(bytes),
+                _ => json::kind_of_bytes(bytes, PAYLOAD_DEPTH_MAX),
             };
             context.request(Request::Publish {
                 ticket: None,

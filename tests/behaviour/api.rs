@@ -215,6 +215,7 @@ on_both_drivers! {
             ("subscribe", json!({"client": "0-0-0"})),
             ("unsubscribe", json!({"client": "0-0-0"})),
             ("disconnect", json!({"user": "u"})),
+            ("disconnect", json!({"client": "0-0-0", "disconnect": {"code": 1000}})),
             ("history", json!({"limit": 1})),
             ("history_remove", json!({})),
             ("presence", json!({"channel": null})),
@@ -453,7 +454,7 @@ on_both_drivers! {
         let count = |client: &mut Client| {
             client.call("presence_stats", &json!({"channel": "a"}))["result"]["num_clients"].clone()
         };
-        for code in [None, Some(3400), Some(4000)] {
+        for code in [None, Some(3400), Some(4100), Some(4999)] {
             let (mut subscriber, name) = connect(&server);
             let orders = json!({"client": name, "user": "", "channel": "a"});
             assert_eq!(client.call("subscribe", &orders), json!({"result": {}}));
@@ -469,8 +470,11 @@ on_both_drivers! {
             }
             assert_eq!(client.call("disconnect", &orders), json!({"result": {}}));
             let rest = String::from_utf8(subscriber.read_to_end()).unwrap();
-            let expected = if code == Some(3400) { "3011" } else { "3503" };
-            assert!(rest.contains("disconnect") && rest.contains(expected), "{rest}");
+            let expected = match code {
+                None => json!({"code": 3503, "reason": "force disconnect"}),
+                Some(code) => json!({"code": code, "reason": "because"}),
+            };
+            assert!(rest.contains(&format!("\"disconnect\":{expected}")), "{rest}");
             // Who is not there any more needs nothing done.
             for method in ["subscribe", "unsubscribe", "disconnect"] {
                 let orders = json!({"client": name, "channel": "a"});
@@ -483,6 +487,25 @@ on_both_drivers! {
                 assert_eq!(client.call(method, &orders), json!({"result": {}}), "{nobody}");
             }
         }
+    }
+
+    fn a_client_is_told_what_the_api_says_of_its_end(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let mut stream = Client::connect(server.edge());
+        stream.send("GET /events?channel=b HTTP/1.1\r\nHost: t\r\n\r\n");
+        stream.read_until(b"\n\n");
+        for channel in ["a", "b"] {
+            let presence = client.call("presence", &json!({"channel": channel}));
+            let name = presence["result"]["presence"].as_object().unwrap().keys().next().unwrap().clone();
+            let orders = json!({"client": name, "disconnect": {"code": 4001, "reason": "élan \"vital\""}});
+            assert_eq!(client.call("disconnect", &orders), json!({"result": {}}));
+        }
+        assert_eq!(socket.read(), Received::Close(Some(4001), "élan \"vital\"".to_owned()));
+        let rest = String::from_utf8(stream.read_to_end()).unwrap();
+        assert!(rest.contains(": élan \"vital\"\n"), "{rest}");
+        assert_eq!(server.closed(fantail::message::CloseReason::ForcedToReconnect), 2);
     }
 
     fn the_server_subscribes_clients_to_what_they_may_not_choose(driver) {

@@ -144,6 +144,26 @@ on_both_drivers! {
         assert_eq!(client.command(&json!({"id": 6, "ping": {}}))["id"], 6);
     }
 
+    fn what_nests_deeper_than_parsers_go_reaches_nobody_as_json(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = subscribed(&server, "a");
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let publish = |data: &str| format!("{{\"id\":3,\"publish\":{{\"channel\":\"a\",\"data\":{data}}}}}\n");
+        for deep in [51, 100_000] {
+            client.send(publish(&nested(deep)));
+            expect_error(&client.read_json(), Some(3), 107);
+        }
+        // A body and a message may be anything, so they are text.
+        let mut http = Client::connect(server.edge());
+        http.publish("a", nested(51));
+        expect_push(&mut client, "a", json!(nested(51)), 1);
+        let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a");
+        socket.send_text(&nested(51));
+        expect_push(&mut client, "a", json!(nested(51)), 2);
+        socket.send_text(&nested(50));
+        expect_push(&mut client, "a", serde_json::from_str(&nested(50)).unwrap(), 3);
+    }
+
     fn before_connect_only_connect_is_done(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.commands());

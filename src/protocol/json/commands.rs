@@ -7,6 +7,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::Object;
 use crate::message::{Epoch, HistoryQuery, Position};
 
 /// What a client says.
@@ -141,7 +142,7 @@ struct History<'a> {
     channel: Cow<'a, str>,
     limit: Option<i64>,
     #[serde(borrow)]
-    since: Option<Since<'a>>,
+    since: Option<Object<Since<'a>>>,
     reverse: Option<bool>,
 }
 
@@ -175,7 +176,7 @@ impl<'a> History<'a> {
                 && since.offset.unwrap_or(0) == 0
                 && since.epoch.as_ref().is_none_or(|Text(epoch)| epoch.is_empty())
         };
-        let since = self.since.filter(|since| !is_start(since));
+        let since = self.since.map(|Object(since)| since).filter(|since| !is_start(since));
         let query = HistoryQuery {
             since: since.map(|Since { offset, epoch }| position(offset, epoch)),
             limit: limit(self.limit),
@@ -365,6 +366,7 @@ mod tests {
             r#"{"id":1,"connect":3}"#,
             r#"{"id":1,"history":{"channel":"a","limit":"1"}}"#,
             r#"{"id":1,"history":{"channel":"a","since":7}}"#,
+            r#"{"id":1,"history":{"channel":"a","since":[0,""]}}"#,
             r#"{"id":1,"presence":{}}"#,
             r#"{"id":1,"presence_stats":null}"#,
             r#"{"id":1,"refresh":[7]}"#,

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::{CommandError, put, write_json};
-use crate::message::{ChannelName, ClientName, CloseReason, Position};
+use crate::message::{ChannelName, ClientName, Farewell, Position};
 
 /// What `connect` is answered.
 #[derive(Clone, Copy, Debug)]
@@ -153,15 +153,11 @@ pub fn write_ping(out: &mut Vec<u8>) {
 }
 
 /// Tells why the connection is about to end.
-pub fn write_disconnect(out: &mut Vec<u8>, reason: CloseReason) {
-    put(
-        out,
-        format_args!(
-            "{{\"push\":{{\"disconnect\":{{\"code\":{},\"reason\":\"{}\"}}}}}}",
-            reason.disconnect_code(),
-            reason.label()
-        ),
-    );
+pub fn write_disconnect(out: &mut Vec<u8>, farewell: &Farewell) {
+    let code = farewell.disconnect_code();
+    put(out, format_args!("{{\"push\":{{\"disconnect\":{{\"code\":{code},\"reason\":"));
+    write_json(out, farewell.text());
+    out.extend_from_slice(b"}}}");
 }
 
 /// Tells of a subscription that the client did not ask for.
@@ -261,7 +257,8 @@ mod tests {
         let push = written(|out| write_unsubscribe_push(out, &channel));
         let body = json!({"code": 2000, "reason": "server unsubscribe"});
         assert_eq!(push, json!({"push": {"channel": "a\"b", "unsubscribe": body}}));
-        let push = written(|out| write_disconnect(out, CloseReason::Shutdown));
+        let push =
+            written(|out| write_disconnect(out, &crate::message::CloseReason::Shutdown.into()));
         let body = json!({"code": 3001, "reason": "shutdown"});
         assert_eq!(push, json!({"push": {"disconnect": body}}));
     }

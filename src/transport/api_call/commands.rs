@@ -7,16 +7,18 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::{ApiCall, Command, Fault, bad_request, too_many};
-use crate::config::limits::{API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PRESENCE_LIST_MAX};
+use crate::config::limits::{
+    API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX,
+};
 use crate::message::{
-    Actor, ChannelName, ClientName, CloseReason, Control, HistoryQuery, Payload, PayloadKind,
-    Request, Ticket,
+    Actor, ChannelName, ClientName, CloseReason, Control, FAREWELL_BYTES_MAX, Farewell,
+    HistoryQuery, Payload, PayloadKind, Position, Request, Ticket,
 };
 use crate::protocol::api_json::{
-    ApiMethod, Channels, History, List, Nothing, OfChannel, OfClient, ParametersError, Publish,
-    Text, decode,
+    ApiMethod, Channels, Disconnect, History, List, Nothing, OfChannel, OfClient, ParametersError,
+    Publish, Since, Text, decode,
 };
-use crate::protocol::json::CommandError;
+use crate::protocol::json::{CommandError, Object, is_deeper};
 use crate::transport::{Context, Output};
 
 impl ApiCall {
@@ -149,20 +151,10 @@ impl ApiCall {
         let channel = || channel_of(channel.as_ref().ok_or_else(|| missing("channel"))?);
         let control = match method {
             ApiMethod::Subscribe => {
-                let since = match recover_since {
-                    None => None,
-                    Some(since) if since.is_start() => None,
-                    Some(since) => Some(since.position().ok_or(POSITION_UNKNOWN)?),
-                };
-                Control::Subscribe { channel: channel()?, since }
+                Control::Subscribe { channel: channel()?, since: position_of(recover_since)? }
             }
             ApiMethod::Unsubscribe => Control::Unsubscribe { channel: channel()? },
-            _ => Control::Disconnect(match disconnect {
-                Some(disconnect) if (3000..3500).contains(&disconnect.code) => {
-                    CloseReason::ForcedToReconnect
-                }
-                _ => CloseReason::Forced,
-            }),
+            _ => Control::Disconnect(farewell_of(disconnect)?),
         };
         self.ask(method, context, |ticket| Request::Control { ticket, client, control })
     }
@@ -170,11 +162,7 @@ impl ApiCall {
     fn history(&mut self, parameters: History<'_>, context: &mut Context<'_>) -> Result<(), Fault> {
         let History { channel, limit, since, reverse } = parameters;
         let channel = channel_of(&channel)?;
-        let since = match since {
-            None => None,
-            Some(since) if since.is_start() => None,
-            Some(since) => Some(since.position().ok_or(POSITION_UNKNOWN)?),
-        };
+        let since = position_of(since)?;
         let limit = match limit.unwrap_or(0) {
             ..0 => None,
             limit => Some(u32::try_from(limit).unwrap_or(u32::MAX)),
@@ -217,6 +205,35 @@ fn channel_of(Text(name): &Text<'_>) -> Result<ChannelName, Fault> {
     ChannelName::new(name).map_err(|error| bad_request(error.to_string()))
 }
 
+/// `None` for the start of whatever epoch.
+fn position_of(since: Option<Object<Since<'_>>>) -> Result<Option<Position>, Fault> {
+    match since {
+        None => Ok(None),
+        Some(Object(since)) if since.is_start() => Ok(None),
+        Some(Object(since)) => since.position().map(Some).ok_or(POSITION_UNKNOWN),
+    }
+}
+
+/// The code says whether clients come back, of whichever half of the codes: the protocol's, or the operator's own.
+fn farewell_of(disconnect: Option<Object<Disconnect<'_>>>) -> Result<Farewell, Fault> {
+    let Some(Object(Disconnect { code, reason: text })) = disconnect else {
+        return Ok(CloseReason::Forced.into());
+    };
+    let (reason, code) = match code.unwrap_or(0) {
+        0 => (CloseReason::Forced, None),
+        code @ (3000..3500 | 4000..4500) => (CloseReason::ForcedToReconnect, Some(code)),
+        code @ (3500..4000 | 4500..5000) => (CloseReason::Forced, Some(code)),
+        _ => return Err(bad_request("disconnect: a code is from 3000 to 4999")),
+    };
+    let text = text.map(|Text(text)| text).filter(|text| !text.is_empty());
+    if text.as_ref().is_some_and(|text| !Farewell::is_text(text)) {
+        let max = FAREWELL_BYTES_MAX;
+        let detail = format!("disconnect: a reason has at most {max} bytes, on one line");
+        return Err(bad_request(detail));
+    }
+    Ok(Farewell { reason, code, text: text.map(|text| (*text).into()) })
+}
+
 /// JSON stays as it was written. What comes in base64 is binary to every subscriber, whatever its bytes happen to be.
 fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault> {
     let Publish { data, b64data, tags, skip_history, version, .. } = publish;
@@ -231,6 +248,9 @@ fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault
             let bytes = STANDARD.decode(text.as_bytes());
             let bytes = bytes.map_err(|error| bad_request(format!("b64data: {error}")))?;
             Payload::new(PayloadKind::Binary, bytes)
+        }
+        (None, Some(data)) if is_deeper(data.get().as_bytes(), PAYLOAD_DEPTH_MAX) => {
+            return Err(bad_request(format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}")));
         }
         (None, Some(data)) => {
             Payload::new(PayloadKind::Json, Bytes::copy_from_slice(data.get().as_bytes()))

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::Config;
-use crate::config::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
-    Actor, ChannelName, ClientName, CloseReason, Control, Epoch, Payload, PayloadKind, Position,
-    Publication, Refusal, SessionId, WorkerId,
+    Actor, ChannelName, ClientName, CloseReason, Control, Epoch, Farewell, Payload, PayloadKind,
+    Position, Publication, Refusal, SessionId, WorkerId,
 };
 use crate::transport::{Answers, MessageCount, Output, TransportSettings};
 
@@ -149,11 +149,36 @@ fn what_a_method_does_not_take_is_told_by_its_code() {
     let since = r#"{"client":"0-0-0","channel":"a","recover_since":{"offset":1,"epoch":"x"}}"#;
     assert_eq!(code(ApiMethod::Subscribe, since), 112);
     assert_eq!(code(ApiMethod::Disconnect, r#"{"user":"u"}"#), 107);
+    for disconnect in [
+        "7",
+        "[3000]",
+        r#"{"code":1000}"#,
+        r#"{"code":2999}"#,
+        r#"{"code":5000}"#,
+        r#"{"code":70000}"#,
+        r#"{"code":3000,"reason":"two\nlines"}"#,
+        &format!(r#"{{"code":3000,"reason":"{}"}}"#, "x".repeat(124)),
+    ] {
+        let body = format!(r#"{{"client":"0-0-0","disconnect":{disconnect}}}"#);
+        assert_eq!(code(ApiMethod::Disconnect, &body), 107, "{body}");
+    }
     assert_eq!(code(ApiMethod::History, r#"{"channel":"a","limit":"all"}"#), 107);
     assert_eq!(
         code(ApiMethod::History, r#"{"channel":"a","since":{"offset":1,"epoch":"x"}}"#),
         112
     );
+    for since in ["[]", r#"[0,""]"#, "7"] {
+        let body = format!(r#"{{"channel":"a","since":{since}}}"#);
+        assert_eq!(code(ApiMethod::History, &body), 107, "{body}");
+        let body = format!(r#"{{"client":"0-0-0","channel":"a","recover_since":{since}}}"#);
+        assert_eq!(code(ApiMethod::Subscribe, &body), 107, "{body}");
+    }
+    let nested = |depth| {
+        let data = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        format!(r#"{{"channel":"a","data":{data}}}"#)
+    };
+    assert_eq!(publish(&nested(PAYLOAD_DEPTH_MAX + 1)), 107);
+    assert_eq!(single(ApiMethod::Publish, &nested(PAYLOAD_DEPTH_MAX)).requests.len(), 1);
     assert_eq!(code(ApiMethod::Presence, "{}"), 107);
     assert_eq!(code(ApiMethod::Channels, r#"{"pattern":1}"#), 107);
     assert_eq!(code(ApiMethod::Info, "7"), 107);
@@ -176,18 +201,32 @@ fn clients_are_controlled_by_name() {
     assert_eq!(asked(ApiMethod::Subscribe, body), ("1-2-3".to_owned(), control));
     let body = r#"{"client":"1-2-3","channel":"a"}"#;
     assert_eq!(asked(ApiMethod::Unsubscribe, body).1, Control::Unsubscribe { channel });
+    let farewell = |disconnect: &str| {
+        let body = format!(r#"{{"client":"1-2-3","disconnect":{disconnect}}}"#);
+        match asked(ApiMethod::Disconnect, &body).1 {
+            Control::Disconnect(farewell) => farewell,
+            other => panic!("{other:?}"),
+        }
+    };
     for (code, reason) in [
-        (2999, CloseReason::Forced),
         (3000, CloseReason::ForcedToReconnect),
         (3499, CloseReason::ForcedToReconnect),
         (3500, CloseReason::Forced),
+        (3999, CloseReason::Forced),
+        (4000, CloseReason::ForcedToReconnect),
+        (4499, CloseReason::ForcedToReconnect),
+        (4500, CloseReason::Forced),
+        (4999, CloseReason::Forced),
     ] {
-        let body =
-            format!(r#"{{"client":"1-2-3","disconnect":{{"code":{code},"reason":"because"}}}}"#);
-        assert_eq!(asked(ApiMethod::Disconnect, &body).1, Control::Disconnect(reason));
+        let expected = Farewell { reason, code: Some(code), text: Some("because".into()) };
+        assert_eq!(farewell(&format!(r#"{{"code":{code},"reason":"because"}}"#)), expected);
+    }
+    for plain in ["null", "{}", r#"{"code":0,"reason":""}"#] {
+        assert_eq!(farewell(plain), CloseReason::Forced.into());
     }
     let body = r#"{"client":"1-2-3"}"#;
-    assert_eq!(asked(ApiMethod::Disconnect, body).1, Control::Disconnect(CloseReason::Forced));
+    let forced = Control::Disconnect(CloseReason::Forced.into());
+    assert_eq!(asked(ApiMethod::Disconnect, body).1, forced);
 }
 
 #[test]

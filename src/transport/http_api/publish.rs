@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::answer::{Exchange, refuse_congested};
 use super::body::Target;
 use super::{HttpConversation, HttpFlow, Next, channels_of};
+use crate::config::limits::PAYLOAD_DEPTH_MAX;
 use crate::message::{Actor, ChannelName, Payload, PayloadKind, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method, query_pairs};
 use crate::protocol::json;
@@ -74,7 +75,11 @@ impl HttpConversation {
             return self.finish(exchange, context);
         }
         let PublishTo { channel, event, is_binary, by } = to;
-        let kind = if is_binary { PayloadKind::Binary } else { json::kind_of_bytes(&bytes) };
+        let kind = if is_binary {
+            PayloadKind::Binary
+        } else {
+            json::kind_of_bytes(&bytes, PAYLOAD_DEPTH_MAX)
+        };
         let bytes = match bytes {
             Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Cow::Owned(bytes) => bytes.into(),

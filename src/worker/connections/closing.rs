@@ -5,7 +5,7 @@ use tracing::{debug, info};
 use crate::buffer::Segment;
 use crate::connection::{Connection, Stage};
 use crate::driver::Close;
-use crate::message::{CloseReason, SessionId};
+use crate::message::{CloseReason, Farewell, SessionId};
 use crate::transport::Flow;
 
 use super::{Action, Connections};
@@ -53,9 +53,10 @@ impl Connections {
     }
 
     /// Says goodbye and closes.
-    pub(super) fn close(&mut self, index: u32, reason: CloseReason) {
+    pub(super) fn close(&mut self, index: u32, farewell: impl Into<Farewell>) {
+        let farewell = farewell.into();
         self.converse(index, |connection, context| {
-            connection.close(reason, context);
+            connection.close(&farewell, context);
             Flow::Closed
         });
     }

@@ -147,7 +147,7 @@ impl Connections {
         // A request that nobody made: the conversation tells the client of its answer.
         let ticket = Ticket(0);
         match control {
-            Control::Disconnect(reason) => self.close(session.index, reason),
+            Control::Disconnect(farewell) => self.close(session.index, farewell),
             Control::Subscribe { channel, since } => {
                 if self.table.at(session.index).takes_orders() {
                     let by = Actor::Server;
