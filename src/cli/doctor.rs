@@ -29,15 +29,16 @@ pub struct Arguments {
 
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
-It judges for who runs it: run it as the user, and in the control group, that will serve. It changes nothing.
+It judges for who runs it: run it as the user, and in the control group, that will serve. It changes
+nothing.
 
 Examples:
-  fantail doctor                                        what this host holds with a worker on each core
+  fantail doctor                                        what this host holds, a worker on each core
   fantail doctor --connections 1000000 --workers 56     whether it holds a million with 56 workers
   fantail doctor --fix-script | sudo bash -x            raise what is too low until the next boot
 
-Exit codes: 0 all is well, 1 the goal is not reached or (without one) something is below what sysctl/90-fantail.conf
-recommends, 2 the host cannot be read.";
+Exit codes: 0 all is well, 1 the goal is not reached or (without one) something is below what
+sysctl/90-fantail.conf recommends, 2 the host cannot be read.";
 
 /// Judges, prints, and says whether all is well.
 pub fn run(arguments: &Arguments) -> Result<bool, Failure> {

@@ -102,4 +102,15 @@ mod tests {
     fn the_command_line_has_no_contradictions() {
         Arguments::command().debug_assert();
     }
+
+    #[test]
+    fn what_stands_below_the_help_is_not_wrapped() {
+        let all = Arguments::command();
+        for command in all.get_subcommands().chain([&all]) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in text.lines() {
+                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+        }
+    }
 }

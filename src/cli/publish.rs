@@ -36,7 +36,7 @@ It prints the publication's place in its channel once the server has accepted it
 Examples:
   fantail publish chat hello
   fantail publish prices '{\"EUR\":1.08}' --event price
-  tar c . | fantail publish backups -                   bytes that are no text are published as binary";
+  tar c . | fantail publish backups -              what is no text is published as binary";
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<(), String> {

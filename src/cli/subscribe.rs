@@ -47,9 +47,9 @@ enum Transport {
 
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
-Each publication is a line on the standard output: JSON and text as they are, text of several lines as a JSON string,
-binary as base64. What else there is to say, a lost connection or a gap, goes to the standard error stream. A client
-that was cut off comes back, for a minute if it must.
+Each publication is a line on the standard output: JSON and text as they are, text of several lines
+as a JSON string, binary as base64. What else there is to say, a lost connection or a gap, goes to
+the standard error stream. A client that was cut off comes back, for a minute if it must.
 
 Examples:
   fantail subscribe chat

@@ -26,8 +26,9 @@ pub struct Arguments {
 
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
-Rates and percentiles are those of the last second. Lag is the time from a publication's acceptance to the kernel having
-its bytes; percentiles are read from buckets that double, so they are the bound of a bucket.
+Rates and percentiles are those of the last second. Lag is the time from a publication's acceptance
+to the kernel having its bytes; percentiles are read from buckets that double, so they are the bound
+of a bucket.
 
 Examples:
   fantail top

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit, rest) = next_part(text.trim());
     if !rest.is_empty() {
-        return Err(format!("'{text}' is no size: write a number and one unit, 64 KiB"));
+        return Err(format!("'{text}' is no size: write a whole number and one unit, 64 KiB"));
     }
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -16,9 +16,12 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "g" | "gib" | "gb" => 1 << 30,
         _ => return Err(format!("'{unit}' is no unit of bytes: use B, KiB, MiB or GiB")),
     };
-    let number: u64 =
-        number.parse().map_err(|_| format!("'{number}' is no whole number of {factor} bytes"))?;
-    number.checked_mul(factor).ok_or_else(|| format!("'{text}' is too large"))
+    // A decimal point would be cut off somewhere, and a sign has no meaning.
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("'{text}' is no size: write a whole number and a unit, 64 KiB"));
+    }
+    let bytes = number.parse().ok().and_then(|number: u64| number.checked_mul(factor));
+    bytes.ok_or_else(|| format!("'{text}' is too large"))
 }
 
 /// Time: a decimal number with an optional unit, `ms`, `s` (the default), `min`, `h`, `d`; or several with theirs,
@@ -35,6 +38,7 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
             "m" | "min" => 60.0,
             "h" => 3600.0,
             "d" => 86_400.0,
+            "" => return Err(format!("'{text}' lacks a unit: use ms, s, min, h or d")),
             _ => return Err(format!("'{unit}' is no unit of time: use ms, s, min, h or d")),
         };
         // What `f64` reads beside digits (inf, 1e9) is no time that anyone writes.
@@ -104,11 +108,14 @@ mod tests {
         assert_eq!(parse_bytes("512"), Ok(512));
         assert_eq!(parse_bytes("64 KiB"), Ok(65_536));
         assert_eq!(parse_bytes("16MiB"), Ok(16 << 20));
-        assert!(parse_bytes("1.5 KiB").is_err());
+        for text in ["1.5 KiB", "-1", "+1", "", "KiB"] {
+            assert!(parse_bytes(text).unwrap_err().contains("a whole number"), "{text}");
+        }
         assert!(parse_bytes("12 parsecs").unwrap_err().contains("parsecs"));
-        assert!(parse_bytes("18446744073709551615 GiB").is_err());
-        assert!(parse_bytes("1 MiB 5 KiB").is_err());
-        assert!(parse_bytes("").is_err());
+        for text in ["18446744073709551615 GiB", "18446744073709551616", "99999999999999999999 B"] {
+            assert!(parse_bytes(text).unwrap_err().contains("too large"), "{text}");
+        }
+        assert!(parse_bytes("1 MiB 5 KiB").unwrap_err().contains("one unit"));
     }
 
     #[test]
@@ -123,6 +130,7 @@ mod tests {
         for text in ["-1", "soon", "1e300", "", " ", "s", "1m30", "30 1m", "inf", "nan s", "1 s,"] {
             assert!(parse_seconds(text).is_err(), "{text}");
         }
+        assert!(parse_seconds("1m30").unwrap_err().contains("'1m30' lacks a unit"));
         assert!(parse_seconds("999999999999999999999 d").unwrap_err().contains("out of range"));
     }
 

@@ -399,20 +399,20 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
 
 /// Connections of each worker and of all of them.
 fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), StartError> {
-    let descriptors = raise_limit()?.saturating_sub(RESERVED_DESCRIPTORS);
+    let open_files = raise_limit()?;
+    let descriptors = open_files.saturating_sub(RESERVED_DESCRIPTORS);
     let per_worker = usize::try_from(descriptors).unwrap_or(usize::MAX).min(PER_WORKER_MAX);
     let possible = per_worker.saturating_mul(workers);
     match config.connections_max {
         Some(asked) if asked > possible => Err(StartError(format!(
-            "--connections-max {asked} needs more descriptors than there are: the limit of {} open files holds for \
-             each of {workers} workers, which makes {possible} connections; raise it (ulimit -n, or LimitNOFILE= in a \
-             unit) or add workers",
-            descriptors + RESERVED_DESCRIPTORS
+            "--connections-max {asked} needs more descriptors than there are: the limit of {open_files} open files \
+             holds for each of {workers} workers, which makes {possible} connections; raise it (ulimit -n, or \
+             LimitNOFILE= in a unit) or add workers"
         ))),
         Some(asked) => Ok((per_worker.min(asked), asked)),
         None if possible == 0 => Err(StartError(format!(
-            "the limit of {} open files leaves none for connections: raise it (ulimit -n)",
-            descriptors + RESERVED_DESCRIPTORS
+            "the limit of {open_files} open files leaves none for connections, because {RESERVED_DESCRIPTORS} of each \
+             worker's are its own: raise it (ulimit -n, or LimitNOFILE= in a unit)"
         ))),
         None => Ok((per_worker, possible)),
     }

@@ -459,7 +459,7 @@ fn channels_of(
             continue;
         }
         if channels.len() == channels_max {
-            return Ok(Err(format!("at most {channels_max} channels may be named here")));
+            return Ok(Err(format!("channels: at most {channels_max} may be named here")));
         }
         channels.push(channel);
     }

@@ -1,6 +1,7 @@
 //! The program: signals, goodbyes, exit codes, and what start says when it cannot.
 
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -360,6 +361,16 @@ fn values_out_of_range_name_the_setting_and_the_range() {
     ] {
         expect_start_error(&[at[0], at[1], flag, value], &words);
     }
+}
+
+#[test]
+fn a_limit_of_files_that_leaves_none_for_connections_is_told() {
+    let script =
+        format!("ulimit -n 100; exec {} --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_fantail"));
+    let ended = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert!(!ended.status.success(), "{ended:?}");
+    let line = String::from_utf8(ended.stderr).unwrap();
+    assert!(line.contains("limit of 100 open files") && line.contains("ulimit -n"), "{line}");
 }
 
 #[test]

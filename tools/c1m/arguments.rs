@@ -58,7 +58,7 @@ pub struct Common {
     #[arg(long, value_name = "NAME", default_value = "c1m")]
     pub channel_prefix: String,
     /// How many channels; connections subscribe to one each, in turn
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=CHANNELS_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_channels)]
     pub channels: u32,
     /// How many connections
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1000, value_parser = parse_count)]
@@ -124,12 +124,18 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
 
 /// A number of connections.
 pub fn parse_count(text: &str) -> Result<usize, String> {
-    let count: usize =
-        text.replace('_', "").parse().map_err(|_| "not a whole number".to_owned())?;
-    if (1..=CONNECTIONS_MAX).contains(&count) {
-        return Ok(count);
-    }
-    Err(format!("it must be from 1 to {CONNECTIONS_MAX}"))
+    whole_number(text, CONNECTIONS_MAX).map(|count| count as usize)
+}
+
+/// A number of channels.
+fn parse_channels(text: &str) -> Result<u32, String> {
+    whole_number(text, CHANNELS_MAX)
+}
+
+fn whole_number(text: &str, max: u32) -> Result<u32, String> {
+    let number: u64 = text.replace('_', "").parse().map_err(|_| "not a whole number".to_owned())?;
+    let fitting = u32::try_from(number).ok().filter(|number| (1..=max).contains(number));
+    fitting.ok_or_else(|| format!("it must be from 1 to {max}"))
 }
 
 /// A number a second.
@@ -142,8 +148,8 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-const CONNECTIONS_MAX: usize = 4_000_000;
-const CHANNELS_MAX: i64 = 1_000_000;
+const CONNECTIONS_MAX: u32 = 4_000_000;
+const CHANNELS_MAX: u32 = 1_000_000;
 const RATE_MAX: f64 = 1e7;
 
 const EXAMPLES: &str = "\
@@ -156,8 +162,8 @@ Start a server, for a million connections with as many workers as descriptors de
   c1m slow -n 10_000 --slow-fraction 0.1 --size 16384 --rate 50
   c1m storm -n 200_000 --stayers 100  all drop and return; what those that stayed felt
 
-It exits with 0 if everyone was served, nobody was lost, and everything arrived once and in order; with 1 otherwise,
-after saying why and what was counted until then.";
+It exits with 0 if everyone was served, nobody was lost, and everything arrived once and in order;
+with 1 otherwise, after saying why and what was counted until then.";
 
 #[cfg(test)]
 mod tests {
@@ -171,10 +177,23 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_below_the_help_is_not_wrapped() {
+        let all = Arguments::command();
+        for command in all.get_subcommands().chain([&all]) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in text.lines() {
+                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
     fn counts_and_rates_are_judged_at_their_limits() {
         assert_eq!(parse_count("1_000_000"), Ok(1_000_000));
         assert!(parse_count("0").is_err() && parse_count("4000001").is_err());
         assert!(parse_count("-1").is_err() && parse_count("many").is_err());
+        assert_eq!(parse_channels("1_000_000"), Ok(1_000_000));
+        assert!(parse_channels("0").is_err() && parse_channels("1_000_001").is_err());
         assert_eq!(parse_rate("0"), Ok(0.0));
         assert!(
             parse_rate("-1").is_err() && parse_rate("NaN").is_err() && parse_rate("inf").is_err()

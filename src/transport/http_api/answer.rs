@@ -62,7 +62,7 @@ impl HttpConversation {
         allow: &str,
         context: &mut Context<'_>,
     ) -> Next {
-        let message = format!("only {allow} is possible here");
+        let message = format!("what is possible here: {allow}");
         self.refuse(405, "method_not_allowed", &message, &[("Allow", allow)], exchange, context)
     }
 
