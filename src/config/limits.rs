@@ -158,6 +158,9 @@ pub const INBOX_BATCHES_MAX: usize = 256;
 /// held back.
 pub const INBOX_LOAD_HIGH: usize = FAN_OUT_BACKLOG_BYTES_HIGH;
 
+/// As much may wait for one worker however small the memory budget is: publishers would be held back by any message.
+pub const INBOX_LOAD_FLOOR: usize = 16 * MESSAGE_LOAD;
+
 /// What a message counts beside its payload: as many are allowed to wait as may wait for their fan-out.
 pub const MESSAGE_LOAD: usize = FAN_OUT_BACKLOG_BYTES_HIGH / FAN_OUT_BACKLOG_HIGH;
 
@@ -254,6 +257,7 @@ const _: () = assert!(
     2 * MESSAGE_BYTES_CEILING < SEND_QUEUE_BYTES_CEILING,
     "a queue has room for a message and the one that follows"
 );
+const _: () = assert!(INBOX_LOAD_FLOOR < INBOX_LOAD_HIGH, "a small budget lowers it");
 const _: () = assert!(SEND_QUEUE_BYTES_CEILING < u32::MAX as u64, "queue bytes are 32 bits wide");
 const _: () = assert!(
     MEMORY_TIGHT_PERCENT < MEMORY_CRITICAL_PERCENT - MEMORY_HYSTERESIS_PERCENT

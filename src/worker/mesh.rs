@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use crate::config::limits::{
-    FAN_OUT_BACKLOG_LOW_DIVISOR, INBOX_BATCHES_MAX, INBOX_LOAD_HIGH, MESSAGE_LOAD,
-    PUBLICATION_BYTES,
+    FAN_OUT_BACKLOG_LOW_DIVISOR, INBOX_BATCHES_MAX, INBOX_LOAD_FLOOR, INBOX_LOAD_HIGH,
+    MESSAGE_LOAD, PUBLICATION_BYTES,
 };
 use crate::driver::Waker;
 use crate::hub::HubMessage;
@@ -221,9 +221,9 @@ impl Mesh {
         self.peers[usize::from(self.worker.0)].sleeps.store(false, Ordering::Relaxed);
     }
 
-    /// Publishers are held back when so much waits for one worker, if that is less than [`INBOX_LOAD_HIGH`].
+    /// Publishers are held back when so much waits for one worker, within [`INBOX_LOAD_FLOOR`] and [`INBOX_LOAD_HIGH`].
     pub fn set_load_high(&mut self, load: usize) {
-        self.load_high = load.min(INBOX_LOAD_HIGH);
+        self.load_high = load.clamp(INBOX_LOAD_FLOOR, INBOX_LOAD_HIGH);
     }
 
     /// Bytes of the messages that wait for this worker, and of those that it could not hand over.

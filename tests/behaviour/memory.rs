@@ -330,6 +330,16 @@ on_both_drivers! {
         WebSocket::connect(server.edge(), "/ws").round_trip();
     }
 
+    fn many_workers_share_a_small_budget_and_publish(driver) {
+        let server = TestServer::start_with(driver, 48, |config| {
+            config.memory_bytes_max = Some(1024 * 1024);
+        });
+        let mut http = Client::connect(server.edge());
+        for channel in 0..50 {
+            http.publish(&format!("c{channel}"), "x");
+        }
+    }
+
     fn histories_give_way_first(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             config.memory_bytes_max = Some(BUDGET);
