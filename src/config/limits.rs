@@ -87,7 +87,13 @@ pub const NEWS_PER_CHANNEL_MAX: usize = 1000;
 /// Idempotency keys that one worker remembers.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 
-/// Histories that one worker ends in one turn because of their age or their memory.
+/// Of what a worker's histories may have, idempotency keys may have this fraction beside them.
+pub const IDEMPOTENCY_SHARE_DIVISOR: u64 = 4;
+
+/// Bytes of idempotency keys that any worker may have: a few hundred of them.
+pub const IDEMPOTENCY_BYTES_FLOOR: u64 = 64 * 1024;
+
+/// Histories, and idempotency keys, that one worker ends in one turn because of their age or their memory.
 pub const OVERDUE_PER_TURN_MAX: usize = 64;
 
 /// Requests with long answers (recoveries, histories, who is there) of one worker that are under way at once. The rest

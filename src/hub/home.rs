@@ -1,14 +1,16 @@
 //! Channels whose home is this worker: their numbers, what they keep, and who wants them.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use slab::Slab;
 
 use super::history::Histories;
+use super::idempotency::Idempotency;
 use super::name_table::{ChannelHash, NameTable, Named};
 use super::{HubSettings, NONE, some};
-use crate::config::limits::{IDEMPOTENCY_KEYS_MAX, OVERDUE_PER_TURN_MAX, WORKERS_MAX};
+use crate::config::limits::{
+    IDEMPOTENCY_BYTES_FLOOR, IDEMPOTENCY_SHARE_DIVISOR, OVERDUE_PER_TURN_MAX, WORKERS_MAX,
+};
 use crate::config::{ChannelOptions, NamespaceId, Namespaces};
 use crate::message::{
     ChannelName, Epoch, HistoryQuery, Payload, Position, Publication, Recovery, Refusal, Reply,
@@ -41,14 +43,6 @@ struct HomeChannel {
 pub(super) struct Workers([u64; 2]);
 
 const _: () = assert!(WORKERS_MAX <= 128, "one bit a worker");
-
-/// Publications that are not to be published again.
-#[derive(Debug, Default)]
-struct Idempotency {
-    seen: HashMap<(ChannelName, Arc<str>), Position>,
-    /// The oldest first, each with the moment until which it counts.
-    order: VecDeque<(u64, ChannelName, Arc<str>)>,
-}
 
 /// What became of a publish.
 #[derive(Debug)]
@@ -105,7 +99,7 @@ impl Homes {
                 settings.history_bytes_max,
                 settings.answer_bytes_max,
             ),
-            idempotency: Idempotency::default(),
+            idempotency: Idempotency::new(),
             namespaces,
             hash: settings.hash,
             lives: 0,
@@ -241,6 +235,7 @@ impl Homes {
     /// Ends histories whose time is up or whose memory is needed, a few in each turn. Returns whether there may be
     /// more.
     pub(super) fn expire(&mut self, now_ms: u64) -> bool {
+        self.idempotency.expire(now_ms);
         for _ in 0..OVERDUE_PER_TURN_MAX {
             let Some(key) = self.histories.overdue(self.namespaces.all(), now_ms) else {
                 return false;
@@ -259,14 +254,21 @@ impl Homes {
         self.histories.bytes()
     }
 
+    /// Bytes of the idempotency keys that are remembered.
+    pub(super) fn key_bytes(&self) -> u64 {
+        self.idempotency.bytes()
+    }
+
     /// Publications that are kept.
     pub(super) fn history_publications(&self) -> usize {
         self.histories.publications()
     }
 
-    /// Bytes that may be kept from now on.
+    /// Bytes that histories may keep from now on; idempotency keys may have a fraction of that beside them.
     pub(super) fn set_history_bytes_max(&mut self, bytes_max: u64) {
         self.histories.set_bytes_max(bytes_max);
+        let of_keys = bytes_max / IDEMPOTENCY_SHARE_DIVISOR;
+        self.idempotency.set_bytes_max(of_keys.max(IDEMPOTENCY_BYTES_FLOOR));
     }
 
     #[cfg(test)]
@@ -322,36 +324,10 @@ impl Homes {
     }
 }
 
-impl Idempotency {
-    fn find(&mut self, name: &ChannelName, key: &Arc<str>, now_ms: u64) -> Option<Position> {
-        while self.order.front().is_some_and(|(until, ..)| *until <= now_ms) {
-            self.drop_first();
-        }
-        self.seen.get(&(name.clone(), key.clone())).copied()
-    }
-
-    fn insert(&mut self, name: ChannelName, key: Arc<str>, position: Position, now_ms: u64) {
-        if self.order.len() == IDEMPOTENCY_KEYS_MAX {
-            self.drop_first();
-        }
-        self.order.push_back((now_ms + IDEMPOTENCY_MS, name.clone(), key.clone()));
-        self.seen.insert((name, key), position);
-    }
-
-    fn drop_first(&mut self) {
-        if let Some((_, name, key)) = self.order.pop_front() {
-            self.seen.remove(&(name, key));
-        }
-    }
-}
-
 fn namespace_of(namespaces: &Namespaces, name: &ChannelName) -> NamespaceId {
     // Whoever asked was told of unknown ones already.
     namespaces.find(name.as_str()).unwrap_or(NamespaceId(0))
 }
-
-/// How long an idempotency key counts: five minutes.
-const IDEMPOTENCY_MS: u64 = 5 * 60 * 1000;
 
 #[cfg(test)]
 mod tests {

@@ -38,6 +38,11 @@ impl Hub {
         self.homes.history_bytes()
     }
 
+    /// Bytes of the idempotency keys that they remember.
+    pub fn key_bytes(&self) -> u64 {
+        self.homes.key_bytes()
+    }
+
     /// Publications that they keep.
     pub fn history_publications(&self) -> usize {
         self.homes.history_publications()

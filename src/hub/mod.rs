@@ -33,6 +33,7 @@ mod fan_out;
 mod gather;
 mod history;
 mod home;
+mod idempotency;
 mod local;
 mod measures;
 mod name_table;

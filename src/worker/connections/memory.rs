@@ -106,6 +106,7 @@ impl Connections {
             + self.held_bytes as u64
             + self.deferred.bytes() as u64
             + self.hub.history_bytes()
+            + self.hub.key_bytes()
             + self.hub.held_back_bytes() as u64
             + waiting as u64 * PUBLICATION_BYTES
             + waiting_bytes as u64
@@ -129,7 +130,7 @@ impl Connections {
 
     /// Whether this worker keeps something without a connection that would have it look at the time.
     pub fn keeps_history(&self) -> bool {
-        self.hub.history_bytes() > 0
+        self.hub.history_bytes() > 0 || self.hub.key_bytes() > 0
     }
 
     /// Says goodbye to a connection that came while memory is nearly used up, if what is behind its listener begins
