@@ -18,7 +18,7 @@ enum Deed {
     Deliver,
     Drop,
     Repeat,
-    /// After the next one.
+    /// After the next one that is delivered.
     Hold,
     /// As nobody sent it.
     Garble,
@@ -33,7 +33,7 @@ struct State {
     held: Option<Vec<u8>>,
 }
 
-/// Serves until the process ends: WebSockets subscribe, POST publishes.
+/// Serves until the process ends: WebSockets subscribe, or echo at `/echo`; POST publishes.
 fn serve(mischief: Mischief) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -52,12 +52,13 @@ fn talk(stream: TcpStream, state: &Mutex<State>, mischief: Mischief) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
     loop {
-        let (mut key, mut length) = (None, 0);
+        let (mut key, mut length, mut echoes) = (None, 0, false);
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
                 return;
             }
+            echoes |= line.starts_with("GET /echo ");
             match line.trim_end().split_once(": ") {
                 Some(("Sec-WebSocket-Key", value)) => key = Some(value.to_owned()),
                 Some(("Content-Length", value)) => length = value.parse().unwrap(),
@@ -70,6 +71,10 @@ fn talk(stream: TcpStream, state: &Mutex<State>, mischief: Mischief) {
         if let Some(key) = key {
             let mut answer = Vec::new();
             write_accept_response(&mut answer, key.as_bytes(), None);
+            if echoes {
+                stream.write_all(&answer).unwrap();
+                return echo(reader, stream, mischief);
+            }
             let mut state = state.lock().unwrap();
             stream.write_all(&answer).unwrap();
             state.subscribers.push(stream);
@@ -82,12 +87,25 @@ fn talk(stream: TcpStream, state: &Mutex<State>, mischief: Mischief) {
     }
 }
 
+/// Each connection for itself; its first message has the first place.
+fn echo(mut reader: impl Read, stream: TcpStream, mischief: Mischief) {
+    let mut state = State { subscribers: vec![stream], ..State::default() };
+    // Two bytes of header, four of mask, and the smallest payload.
+    let mut frame = [0; 2 + 4 + 20];
+    while reader.read_exact(&mut frame).is_ok() {
+        assert_eq!(frame[..2], [0x81, 0x80 | 20]);
+        let (mask, payload) = frame[2..].split_at(4);
+        let payload = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+        state.publish(payload.collect(), mischief);
+    }
+}
+
 impl State {
     fn publish(&mut self, body: Vec<u8>, mischief: Mischief) {
         self.published += 1;
         let deliveries: Vec<Vec<u8>> = match mischief(self.published) {
             Deed::Deliver => vec![body],
-            Deed::Drop => vec![],
+            Deed::Drop => return,
             Deed::Repeat => vec![body.clone(), body],
             Deed::Hold => {
                 self.held = Some(body);
@@ -103,7 +121,8 @@ impl State {
             let mut frame = Vec::new();
             write_frame(&mut frame, OpCode::Text, &payload);
             for subscriber in &mut self.subscribers {
-                subscriber.write_all(&frame).unwrap();
+                // It may have ended meanwhile.
+                let _ = subscriber.write_all(&frame);
             }
         }
     }
@@ -199,4 +218,62 @@ fn subscribers_that_the_server_drops_midway_are_lost_and_so_is_what_they_missed(
     assert_eq!(run.number("/connections/lost"), 20);
     assert_eq!(run.report["connections"]["lost_by_cause"]["closed by the server"], 20);
     assert_eq!(run.number("/messages/received"), 20 * 50);
+    assert_eq!(run.number("/messages/lost"), run.number("/messages/expected") - 20 * 50);
+    assert!(run.number("/messages/lost") >= 20, "the one with which they were closed: {run:#?}");
+    assert_eq!(run.number("/work/latency/count"), 20 * 50, "what came is measured");
+}
+
+#[test]
+fn what_was_meant_for_another_channel_is_strange() {
+    // This server knows no channels: each subscriber of the one gets what is published to the other, too.
+    let run =
+        c1m("fanout", serve(|_| Deed::Deliver), &[&FANOUT[..], &["--channels", "2"]].concat());
+    run.expect_failure("lost (0), duplicated (0), reordered (0), unplaced (0) or strange (1000)");
+    assert_eq!(run.number("/messages/received"), 1000);
+}
+
+#[test]
+fn what_comes_too_late_to_be_placed_is_neither_received_nor_forgotten() {
+    // The first one waits until the 66th has been delivered; in between, nothing is.
+    let run = c1m(
+        "fanout",
+        serve(|place| match place {
+            1 => Deed::Hold,
+            2..=65 => Deed::Drop,
+            _ => Deed::Deliver,
+        }),
+        &FANOUT,
+    );
+    let lost = 20 * 65;
+    run.expect_failure(&format!("lost ({lost}), duplicated (0), reordered (0), unplaced (20)"));
+    assert_eq!(run.number("/messages/received"), 2000 - lost);
+}
+
+#[test]
+fn faults_of_an_echo_are_counted_exactly() {
+    let mischief: Mischief = |place| match place {
+        3 => Deed::Drop,
+        5 => Deed::Repeat,
+        7 => Deed::Hold,
+        _ => Deed::Deliver,
+    };
+    let arguments =
+        ["-n", "10", "--depth", "4", "--path", "/echo", "--duration", "300 ms", "--warm-up", "0 s"];
+    let run = c1m("echo", serve(mischief), &arguments);
+    run.expect_failure("lost (10), duplicated (10), reordered (10), unplaced (0) or strange (0)");
+    assert_eq!(run.number("/messages/received"), run.number("/messages/sent") - 10);
+    c1m("echo", serve(|_| Deed::Deliver), &arguments).expect_success(10);
+}
+
+#[test]
+fn faults_of_those_that_do_not_read_are_counted_apart() {
+    for (mischief, name) in [
+        ((|place| if place == 7 { Deed::Repeat } else { Deed::Deliver }) as Mischief, "duplicated"),
+        (|place| if place == 100 { Deed::Drop } else { Deed::Deliver }, "lost"),
+    ] {
+        let run = c1m("slow", serve(mischief), &[&FANOUT[..], &["--slow-fraction", "1"]].concat());
+        run.expect_failure("slow subscribers that were not closed missed messages");
+        assert_eq!(run.number(&format!("/slow/{name}")), 20);
+        assert_eq!(run.number(&format!("/messages/{name}")), 0);
+    }
 }

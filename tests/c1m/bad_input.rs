@@ -82,6 +82,8 @@ fn there_is_too_little_of_something() {
     run.expect_failure("net.ipv4.ip_local_port_range");
     let run = c1m("idle", nobody(), &["-n", "1", "--source", "192.0.2.1"]);
     run.expect_failure("no free port at the source address");
+    let run = c1m("idle", nobody(), &["-n", "1", "--source", "::1"]);
+    run.expect_failure("one is IPv4, the other IPv6");
     let run = c1m("idle", nobody(), &["-n", "1", "--server-pid", "4194305"]);
     run.expect_failure("process 4194305");
 }
@@ -92,6 +94,8 @@ fn arguments_that_mean_nothing_are_refused() {
         &["idle", "-n", "0"][..],
         &["idle", "--target", "nowhere"],
         &["idle", "--threads", "0"],
+        &["idle", "--channels", "1_000_001"],
+        &["idle", "--in-flight", "0"],
         &["idle", "--connect-rate", "-1"],
         &["echo", "--size", "19"],
         &["fanout", "--once", "--count", "2"],
@@ -112,7 +116,8 @@ fn the_server_dies_midway() {
             crate::support::Child::start(EPOLL, &["--workers", "1", "--echo", "127.0.0.1:0"]);
         let target = if mode == "echo" { server.addresses[2] } else { server.edge() };
         let pid = server.pid().to_string();
-        let duration = if mode == "storm" { "--quiet" } else { "--duration" };
+        // Those that stay are more.
+        let (duration, all) = if mode == "storm" { ("--quiet", 300) } else { ("--duration", 200) };
         let c1m = start(&[
             mode,
             "-n",
@@ -132,16 +137,43 @@ fn the_server_dies_midway() {
                 let name =
                     format!("fantail_connections{{worker=\"0\",transport=\"{transport}\"}} ");
                 let open = metrics.lines().find_map(|line| line.strip_prefix(&name));
-                open.is_some_and(|open| open.parse::<u64>().unwrap() >= 200)
+                open.is_some_and(|open| open.parse::<u64>().unwrap() >= all)
             })
         });
         server.signal(libc::SIGKILL);
         server.wait();
         let run = finish(c1m);
-        assert!(!run.success, "{run:#?}");
         run.expect_failure("");
-        let words = ["lost", "served", "server", "failed"];
+        let words = ["lost", "server's process ended"];
         assert!(words.iter().any(|word| run.stderr.contains(word)), "{run:#?}");
+        // The counts are those of the end, not of the moment in which it was noticed.
         assert!(run.number("/connections/opened") > 0, "{run:#?}");
+        assert_eq!(run.number("/connections/lost"), run.number("/connections/opened"), "{run:#?}");
+        assert_eq!(run.number("/connections/open_at_end"), 0);
     }
+}
+
+#[test]
+fn what_is_on_its_way_when_somebody_interrupts_is_not_lost() {
+    let server = TestServer::start(EPOLL, 1);
+    let target = server.echo().to_string();
+    let c1m =
+        start(&["echo", "-n", "50", "--depth", "64", "--target", &target, "--warm-up", "0 s"]);
+    // It waits half a second before it works, for ten.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(Command::new("kill").args(["-INT", &c1m.id().to_string()]).status().unwrap().success());
+    let run = finish(c1m);
+    run.expect_failure("interrupted");
+    assert_eq!(run.number("/messages/received"), run.number("/messages/sent"), "{run:#?}");
+    assert_eq!(run.number("/messages/lost"), 0);
+    assert!(run.number("/work/latency/count") > 0, "{run:#?}");
+}
+
+#[test]
+fn the_address_of_the_idle_is_named_where_there_are_two() {
+    let server = TestServer::start(EPOLL, 1);
+    let idle = nobody().to_string();
+    let run = c1m("echo", server.echo(), &["-n", "5", "--idle", "5", "--idle-target", &idle]);
+    run.expect_failure(&format!("connection refused (idle target {idle})"));
+    assert_eq!(run.number("/connections/opened"), 5);
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub struct Common {
     /// The server's HTTP and WebSocket address; the echo service's in echo mode
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8000", value_parser = parse_address)]
     pub target: SocketAddr,
-    /// The server's raw TCP address
+    /// The server's raw TCP address; not for echo mode, which has one --target
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001", value_parser = parse_address)]
     pub tcp_target: SocketAddr,
     /// What connections speak
@@ -58,7 +59,7 @@ pub struct Common {
     #[arg(long, value_name = "NAME", default_value = "c1m")]
     pub channel_prefix: String,
     /// How many channels; connections subscribe to one each, in turn
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_channels)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1..=CHANNELS_MAX))]
     pub channels: u32,
     /// How many connections
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1000, value_parser = parse_count)]
@@ -67,13 +68,13 @@ pub struct Common {
     #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = parse_rate)]
     pub connect_rate: f64,
     /// Handshakes under way at once; the server's accept queue should hold as many
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = number::<usize>(1..=CONNECTIONS_MAX))]
     pub in_flight: usize,
     /// Time for a connection to be served
     #[arg(long, value_name = "TIME", default_value = "10 s", value_parser = parse_seconds)]
     pub connect_timeout: Duration,
     /// Connections that may fail, or be lost, before c1m gives up
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = number::<u64>(0..=u64::MAX))]
     pub failures_max: u64,
     /// Threads [default: one per core, and as many as descriptors demand]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=250))]
@@ -122,20 +123,21 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     addresses.next().ok_or_else(|| "the name has no address".to_owned())
 }
 
+/// Reads whole numbers, 1_000_000 too.
+pub fn number<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number: u64 =
+            text.replace('_', "").parse().map_err(|_| "not a whole number".to_owned())?;
+        let in_range = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
+        in_range.ok_or_else(|| format!("it must be from {} to {}", range.start(), range.end()))
+    }
+}
+
 /// A number of connections.
 pub fn parse_count(text: &str) -> Result<usize, String> {
-    whole_number(text, CONNECTIONS_MAX).map(|count| count as usize)
-}
-
-/// A number of channels.
-fn parse_channels(text: &str) -> Result<u32, String> {
-    whole_number(text, CHANNELS_MAX)
-}
-
-fn whole_number(text: &str, max: u32) -> Result<u32, String> {
-    let number: u64 = text.replace('_', "").parse().map_err(|_| "not a whole number".to_owned())?;
-    let fitting = u32::try_from(number).ok().filter(|number| (1..=max).contains(number));
-    fitting.ok_or_else(|| format!("it must be from 1 to {max}"))
+    number(1..=CONNECTIONS_MAX)(text)
 }
 
 /// A number a second.
@@ -148,8 +150,8 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-const CONNECTIONS_MAX: u32 = 4_000_000;
-const CHANNELS_MAX: u32 = 1_000_000;
+const CONNECTIONS_MAX: u64 = 4_000_000;
+const CHANNELS_MAX: u64 = 1_000_000;
 const RATE_MAX: f64 = 1e7;
 
 const EXAMPLES: &str = "\
@@ -192,8 +194,8 @@ mod tests {
         assert_eq!(parse_count("1_000_000"), Ok(1_000_000));
         assert!(parse_count("0").is_err() && parse_count("4000001").is_err());
         assert!(parse_count("-1").is_err() && parse_count("many").is_err());
-        assert_eq!(parse_channels("1_000_000"), Ok(1_000_000));
-        assert!(parse_channels("0").is_err() && parse_channels("1_000_001").is_err());
+        assert_eq!(number::<u16>(0..=70_000)("1_000"), Ok(1000));
+        assert!(number::<u16>(0..=70_000)("70_000").is_err() && number::<u16>(7..=8)("6").is_err());
         assert_eq!(parse_rate("0"), Ok(0.0));
         assert!(
             parse_rate("-1").is_err() && parse_rate("NaN").is_err() && parse_rate("inf").is_err()

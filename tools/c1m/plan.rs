@@ -143,6 +143,13 @@ impl Means {
         let usable = u64::from(self.ports) * 4 / 5;
         let given = self.sources.len() as u64;
         let local = target.ip().is_loopback() && target.is_ipv4();
+        if let Some(source) =
+            self.sources.iter().find(|source| source.is_ipv4() != target.is_ipv4())
+        {
+            return Err(format!(
+                "nobody gets from {source} to {target}: one is IPv4, the other IPv6"
+            ));
+        }
         if given == 0 && local {
             return Ok(Sources::Loopback {
                 attempts_per_address: usable.clamp(1, ATTEMPTS_PER_ADDRESS_MAX),
@@ -245,6 +252,8 @@ mod tests {
         assert!(one.plan(&idle(22_585), 1, target()).is_ok());
         let error = one.plan(&idle(22_586), 1, target()).unwrap_err();
         assert!(error.contains("ip_local_port_range") && error.contains("(2 would do)"), "{error}");
+        let other = Means { sources: vec!["::1".parse().unwrap()], ..means() };
+        assert!(other.plan(&idle(1), 1, target()).unwrap_err().contains("IPv6"));
         let far = "192.0.2.1:80".parse().unwrap();
         assert!(means().plan(&idle(22_586), 1, far).unwrap_err().contains("--source"));
     }

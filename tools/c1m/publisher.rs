@@ -14,6 +14,7 @@ use fantail::protocol::websocket::{Message, MessageDecoder, OpCode, write_masked
 
 use crate::connection::Decoder;
 use crate::door::{Door, Greeted, LIMITS};
+use crate::engine::cause_of;
 use crate::instrument::Histogram;
 use crate::payload::{self, Stamp};
 use crate::shared::Shared;
@@ -58,7 +59,7 @@ pub fn publish(shared: &Shared, publishing: &Publishing, stop: &AtomicBool) -> P
     let result = make_private()
         .and_then(|()| Road::open(publishing))
         .and_then(|mut road| run(shared, publishing, stop, &mut road, &mut published));
-    published.error = result.err().map(|error| error.to_string());
+    published.error = result.err().map(|error| cause_of(&error));
     published
 }
 

@@ -241,12 +241,7 @@ impl Run {
             "operations": operations,
             "operations_per_second": operations as f64 / seconds,
         });
-        if latencies.latency.count() > 0 {
-            work["latency"] = latencies.latency.to_json();
-        }
-        if latencies.last.count() > 0 {
-            work["last_subscriber"] = latencies.last.to_json();
-        }
+        merge(&mut work, latencies_json(&latencies));
         self.report.add("work", work);
         if let (Some(from), Some(to)) = (from.server_ns, to.server_ns) {
             let spent = (to - from) as f64;
@@ -318,10 +313,13 @@ impl Run {
 
     /// Ends the threads and completes the report with all counts, whatever the run came to.
     pub fn finish(mut self, result: Result<(), String>) -> (Report, Samples) {
+        let mut cause = result.err();
+        if cause.is_some() {
+            self.let_calm_down();
+            self.report_unfinished_work();
+        }
         // A thread that failed is in the counts already.
         self.shared.order(Step::Stop);
-        let open = self.shared.sum(|tally| &tally.open);
-        let mut cause = result.err();
         for thread in self.threads.drain(..) {
             if let Err(error) = join(thread) {
                 cause.get_or_insert(error);
@@ -335,7 +333,7 @@ impl Run {
             json!({
                 "wanted": self.wanted,
                 "opened": sum(|tally| &tally.opened),
-                "open_at_end": open,
+                "open_at_end": sum(|tally| &tally.open),
                 "failed": sum(|tally| &tally.failed),
                 "failed_by_cause": causes.failed,
                 "lost": sum(|tally| &tally.lost),
@@ -357,6 +355,48 @@ impl Run {
         (self.report, self.samples)
     }
 
+    /// After a run that ended early: what is on its way arrives, and who was lost is noticed, so that the counts are
+    /// those of the whole and not of the moment in which it was given up.
+    fn let_calm_down(&mut self) {
+        self.shared.order(Step::Read);
+        // Who interrupts again does not want to wait.
+        self.interrupted.store(false, Ordering::Relaxed);
+        let counts = |shared: &Shared| {
+            let counters: [fn(&Tally) -> &Counter; 6] = [
+                |t| &t.open,
+                |t| &t.failed,
+                |t| &t.lost,
+                |t| &t.received,
+                |t| &t.received_slow,
+                |t| &t.closed_slow,
+            ];
+            counters.map(|counter| shared.sum(counter))
+        };
+        let began = Instant::now();
+        let (mut before, mut moved_at) = (counts(&self.shared), began);
+        // Of whom nobody is left, nothing more comes.
+        while before[0] > 0
+            && moved_at.elapsed() < CALM
+            && began.elapsed() < CALM_PATIENCE
+            && !self.interrupted.load(Ordering::Relaxed)
+        {
+            sleep(LOOK_EVERY);
+            let now = counts(&self.shared);
+            if now != before {
+                (before, moved_at) = (now, Instant::now());
+            }
+        }
+    }
+
+    /// What was measured of work that came to no end.
+    fn report_unfinished_work(&mut self) {
+        let Some((from, _)) = self.work_began.take() else { return };
+        let latencies = self.take_latencies();
+        let mut work = json!({ "seconds": from.at.elapsed().as_secs_f64() });
+        merge(&mut work, latencies_json(&latencies));
+        self.report.add("work", work);
+    }
+
     /// Samples, says how far it is, and finds out whether there is still somebody to work with.
     fn look_around(&mut self, what: &str) -> Result<(), String> {
         if self.interrupted.load(Ordering::Relaxed) {
@@ -375,7 +415,11 @@ impl Run {
         let (open, failed, lost) =
             (shared.sum(|t| &t.open), shared.sum(|t| &t.failed), shared.sum(|t| &t.lost));
         if failed.saturating_add(lost) > self.failures_max {
-            return Err(format!("{failed} failed, {lost} were lost: {}", self.main_cause()));
+            let cause = self.main_cause();
+            return Err(match shared.sum(|tally| &tally.opened) {
+                0 => format!("nobody was served: {cause}"),
+                _ => format!("more than {} failed or were lost: {cause}", self.failures_max),
+            });
         }
         if open == 0 && lost > 0 {
             return Err(format!("all were lost: {}", self.main_cause()));
@@ -424,6 +468,13 @@ impl Run {
             _ => format!("cannot read clocks and memory: {error}"),
         }
     }
+}
+
+/// Those of messages, as far as there were any.
+fn latencies_json(latencies: &Recorder) -> Value {
+    let all = [("latency", &latencies.latency), ("last_subscriber", &latencies.last)];
+    let some = all.into_iter().filter(|(_, histogram)| histogram.count() > 0);
+    some.map(|(name, histogram)| (name.to_owned(), histogram.to_json())).collect()
 }
 
 fn join(thread: JoinHandle<io::Result<()>>) -> Result<(), String> {
@@ -477,6 +528,9 @@ pub fn merge(into: &mut Value, more: Value) {
 
 const SETTLING: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Counts that stand still for so long are taken for the last ones, and after so long those that there are.
+const CALM: Duration = Duration::from_secs(1);
+const CALM_PATIENCE: Duration = Duration::from_secs(10);
 const ORDER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of all cores: beyond this there is nothing left to be faster with.

@@ -106,7 +106,7 @@ pub enum Step {
     Rest,
     /// Close all but the stayers at once, then come back.
     Drop,
-    /// The slow read again.
+    /// Open and send nothing new. The slow read again.
     Read,
     /// End.
     Stop,

@@ -260,7 +260,7 @@ impl Engine {
             tally.closed_slow.add(1);
         } else {
             tally.lost.add(1);
-            self.shared.add_loss(cause);
+            self.shared.add_loss(&self.located(index, cause));
         }
         self.stayers.asked_ns.remove(&index);
         self.end(index);

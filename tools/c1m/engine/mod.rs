@@ -28,6 +28,7 @@ use crate::shared::{PerThread, Recorder, Shared, Step};
 use crate::stream::Faults;
 
 use opening::Opening;
+pub use opening::cause_of;
 
 /// What all threads do alike.
 #[derive(Clone, Debug)]

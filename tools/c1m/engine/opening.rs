@@ -1,6 +1,7 @@
 //! Opening connections: as many at once as allowed, as fast as allowed, each in bounded time; and all again after a
 //! drop.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -65,7 +66,7 @@ impl Opening {
 impl Engine {
     /// Begins as many connections as rate and bound allow.
     pub(super) fn open_more(&mut self) {
-        if self.opening.is_done(self.connections.len()) {
+        if self.opening.is_done(self.connections.len()) || self.step == Step::Read {
             return;
         }
         // After a drop, everyone comes back as fast as they can.
@@ -206,9 +207,18 @@ impl Engine {
     /// It was not served. After a drop it tries again; else that was it.
     pub(super) fn fail(&mut self, index: usize, cause: &str) {
         self.opening.in_flight -= 1;
-        self.shared.add_failure(cause);
+        self.shared.add_failure(&self.located(index, cause));
         self.shared.threads[self.index].tally.failed.add(1);
         self.end(index);
+    }
+
+    /// Where connections go to two addresses, a cause names the one that was told to be for the idle.
+    pub(super) fn located<'a>(&self, index: usize, cause: &'a str) -> Cow<'a, str> {
+        let address = self.door(index).address;
+        match address == self.door.address {
+            true => Cow::Borrowed(cause),
+            false => Cow::Owned(format!("{cause} (idle target {address})")),
+        }
     }
 
     /// Frees what it holds. After a drop it tries again; else it is gone.
@@ -277,7 +287,7 @@ impl Engine {
 }
 
 /// An error of the kernel as a cause that a person can act on.
-pub(super) fn cause_of(error: &io::Error) -> String {
+pub fn cause_of(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => "connection refused".to_owned(),
         Some(libc::ECONNRESET | libc::EPIPE) => "reset by the server".to_owned(),

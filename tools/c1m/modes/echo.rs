@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use fantail::config::parse_seconds;
 
-use crate::arguments::{Common, Protocol, parse_address, parse_count};
+use crate::arguments::{Common, Protocol, number, parse_address, parse_count};
 use crate::connection::Role;
 use crate::door::{Door, Speech};
 use crate::payload::BYTES_MIN;
@@ -31,7 +31,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     depth: u16,
     /// Bytes of a message, 20 at the least
-    #[arg(long, value_name = "BYTES", default_value_t = BYTES_MIN as u32, value_parser = clap::value_parser!(u32).range(20..=65_536))]
+    #[arg(long, value_name = "BYTES", default_value_t = BYTES_MIN as u32)]
+    #[arg(value_parser = number::<u32>(BYTES_MIN as u64..=65_536))]
     size: u32,
     /// How long it is measured
     #[arg(long, value_name = "TIME", default_value = "10 s", value_parser = parse_seconds)]

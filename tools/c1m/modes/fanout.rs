@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use fantail::config::parse_seconds;
 use serde_json::json;
 
-use crate::arguments::{Common, Protocol, parse_rate};
+use crate::arguments::{Common, Protocol, number, parse_rate};
 use crate::connection::Role;
 use crate::payload::BYTES_MIN;
 use crate::plan::Group;
@@ -28,13 +28,13 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = parse_rate)]
     rate: f64,
     /// Bytes of a payload, 20 at the least
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(BYTES_MIN as i64..=1 << 20))]
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = number::<u32>(BYTES_MIN as u64..=1 << 20))]
     pub size: u32,
     /// How long it publishes
     #[arg(long, value_name = "TIME", default_value = "10 s", value_parser = parse_seconds)]
     duration: Duration,
     /// How many it publishes, instead of --duration
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1..=u64::from(u32::MAX)))]
     count: Option<u32>,
     /// Publish once, and time the last subscriber
     #[arg(long, conflicts_with = "count")]
@@ -77,9 +77,9 @@ fn drive(run: &mut Run, publishing: Publishing, arguments: &Arguments) -> Result
     run.hold(arguments.hold)?;
     run.order(Step::Work)?;
     run.begin_work()?;
-    let result = publish_all(run, publishing, arguments.settle);
+    publish_all(run, publishing, arguments.settle)?;
     run.end_work("deliveries", received(&run.shared))?;
-    result
+    Ok(())
 }
 
 /// Publishes everything and waits until everyone has it, or nobody gets anything any more.

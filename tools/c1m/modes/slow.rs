@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::fanout;
+use crate::arguments::number;
 use crate::connection::Role;
 use crate::plan::Group;
 use crate::report::{Report, Samples, faults_json};
@@ -20,7 +21,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FRACTION", default_value_t = 0.1, value_parser = parse_fraction)]
     slow_fraction: f64,
     /// Their kernels' receive buffers, in bytes; the kernel doubles it
-    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = number::<u32>(1..=1 << 30))]
     slow_receive_buffer: u32,
 }
 
