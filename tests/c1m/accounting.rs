@@ -22,6 +22,10 @@ enum Deed {
     Hold,
     /// As nobody sent it.
     Garble,
+    /// To all but one.
+    Miss,
+    /// To all, and one is closed.
+    HangOne,
     /// And everyone is closed.
     Hang,
 }
@@ -103,8 +107,9 @@ fn echo(mut reader: impl Read, stream: TcpStream, mischief: Mischief) {
 impl State {
     fn publish(&mut self, body: Vec<u8>, mischief: Mischief) {
         self.published += 1;
-        let deliveries: Vec<Vec<u8>> = match mischief(self.published) {
-            Deed::Deliver => vec![body],
+        let deed = mischief(self.published);
+        let deliveries: Vec<Vec<u8>> = match deed {
+            Deed::Deliver | Deed::HangOne | Deed::Miss => vec![body],
             Deed::Drop => return,
             Deed::Repeat => vec![body.clone(), body],
             Deed::Hold => {
@@ -120,10 +125,14 @@ impl State {
         for payload in deliveries.into_iter().chain(self.held.take()) {
             let mut frame = Vec::new();
             write_frame(&mut frame, OpCode::Text, &payload);
-            for subscriber in &mut self.subscribers {
+            let missed = usize::from(deed == Deed::Miss);
+            for subscriber in self.subscribers.iter_mut().skip(missed) {
                 // It may have ended meanwhile.
                 let _ = subscriber.write_all(&frame);
             }
+        }
+        if deed == Deed::HangOne {
+            self.subscribers.pop();
         }
     }
 }
@@ -221,6 +230,25 @@ fn subscribers_that_the_server_drops_midway_are_lost_and_so_is_what_they_missed(
     assert_eq!(run.number("/messages/lost"), run.number("/messages/expected") - 20 * 50);
     assert!(run.number("/messages/lost") >= 20, "the one with which they were closed: {run:#?}");
     assert_eq!(run.number("/work/latency/count"), 20 * 50, "what came is measured");
+}
+
+#[test]
+fn one_delivery_that_is_missing_is_noticed_and_has_no_last_subscriber() {
+    let mischief: Mischief = |place| if place == 50 { Deed::Miss } else { Deed::Deliver };
+    let run = c1m("fanout", serve(mischief), &FANOUT);
+    run.expect_failure("messages were lost (1)");
+    assert_eq!(run.number("/messages/received"), 1999);
+    assert_eq!(run.number("/work/last_subscriber/count"), 99);
+}
+
+#[test]
+fn one_connection_that_is_lost_is_the_cause_and_its_messages_are_counted() {
+    let mischief: Mischief = |place| if place == 50 { Deed::HangOne } else { Deed::Deliver };
+    let run = c1m("fanout", serve(mischief), &FANOUT);
+    run.expect_failure("1 connection was lost");
+    assert_eq!(run.number("/connections/open_at_end"), 19);
+    assert_eq!(run.number("/messages/received"), 1950);
+    assert_eq!(run.number("/messages/lost"), 50);
 }
 
 #[test]

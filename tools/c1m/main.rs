@@ -30,6 +30,10 @@ mod shared;
 mod stream;
 mod usage;
 
+use std::error::Error;
+use std::fs;
+use std::io::{Write, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -38,35 +42,39 @@ use arguments::{Arguments, Mode};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.mode {
+    match run(&arguments.mode) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("c1m: {cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Works, prints, draws. The error is the cause, which is in what is printed too if it came to that.
+fn run(mode: &Mode) -> Result<(), String> {
+    let common = mode.common();
+    let cannot_draw = |directory: &Path, error: &dyn Error| {
+        format!("cannot draw into {}: {error}", directory.display())
+    };
+    if let Some(directory) = &common.plot {
+        // Ten minutes from now would be late to find that out.
+        fs::create_dir_all(directory).map_err(|error| cannot_draw(directory, &error))?;
+    }
+    let (report, samples) = match mode {
         Mode::Idle(arguments) => modes::idle::run(arguments),
         Mode::Echo(arguments) => modes::echo::run(arguments),
         Mode::Fanout(arguments) => modes::fanout::run(arguments),
         Mode::Slow(arguments) => modes::slow::run(arguments),
         Mode::Storm(arguments) => modes::storm::run(arguments),
-    };
-    let common = arguments.mode.common();
-    let (report, samples) = match result {
-        Ok(outcome) => outcome,
-        Err(cause) => {
-            eprintln!("c1m: {cause}");
-            return ExitCode::FAILURE;
-        }
-    };
-    if common.json {
-        report.print_json()
-    } else {
-        report.print_table()
-    }
-    if let Some(directory) = &common.plot
-        && let Err(error) = plot::draw(directory, &samples)
-    {
-        eprintln!("c1m: cannot draw into {}: {error}", directory.display());
-        return ExitCode::FAILURE;
-    }
-    if let Some(cause) = &report.cause {
-        eprintln!("c1m: {cause}");
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
+    }?;
+    let text = if common.json { report.to_json() } else { report.to_table() };
+    let mut out = stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let drawn = common.plot.as_deref().map_or(Ok(()), |directory| {
+        plot::draw(directory, &samples).map_err(|error| cannot_draw(directory, &*error))
+    });
+    report.cause.map_or(Ok(()), Err)?;
+    printed.map_err(|error| format!("cannot print the report: {error}"))?;
+    drawn
 }

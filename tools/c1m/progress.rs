@@ -1,7 +1,10 @@
 //! One line that says how far it is: on a terminal it is written over, elsewhere it comes every ten seconds.
 
+use std::fmt;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
+
+use fantail::server::host::Grouped;
 
 /// Writes the line.
 pub struct Progress {
@@ -25,8 +28,9 @@ impl Progress {
         }
         self.wrote_at = Instant::now();
         self.wrote = true;
-        let end = if self.terminal { "" } else { "\n" };
-        let start = if self.terminal { "\r\x1b[K" } else { "" };
+        // Without wrapping: of a line that is too long for the terminal, no part stays behind.
+        let (start, end) =
+            if self.terminal { ("\r\x1b[K\x1b[?7l", "\x1b[?7h") } else { ("", "\n") };
         // Nobody may be reading.
         let _ = write!(stderr(), "{start}{}{end}", line());
     }
@@ -39,12 +43,39 @@ impl Progress {
     }
 }
 
-/// `done` of `all`, as a bar.
-pub fn bar(done: u64, all: u64) -> String {
-    let filled = (done.min(all) * BAR_CELLS).checked_div(all).unwrap_or(0);
-    (0..BAR_CELLS).map(|cell| if cell < filled { '#' } else { '.' }).collect()
+/// How much of a step is done.
+#[derive(Clone, Copy)]
+pub struct Share {
+    pub done: u64,
+    pub of: u64,
+    pub unit: &'static str,
+}
+
+impl fmt::Display for Share {
+    /// As a bar, and in words.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done, of, unit } = *self;
+        let filled = (done.min(of) * BAR_CELLS).checked_div(of).unwrap_or(0);
+        let cells = (0..BAR_CELLS).map(|cell| if cell < filled { '#' } else { '.' });
+        let bar: String = cells.collect();
+        write!(out, "[{bar}] {} of {} {unit}", Grouped(done), Grouped(of))
+    }
 }
 
 const BAR_CELLS: u64 = 24;
 const ON_TERMINAL: Duration = Duration::from_millis(200);
 const ELSEWHERE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_full_as_its_share() {
+        let bar = |done, of| Share { done, of, unit: "open" }.to_string();
+        assert_eq!(bar(0, 0), "[........................] 0 of 0 open");
+        assert_eq!(bar(500, 1000), "[############............] 500 of 1,000 open");
+        assert_eq!(bar(7, 7), "[########################] 7 of 7 open");
+        assert_eq!(bar(9, 7), "[########################] 9 of 7 open");
+    }
+}

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use fantail::server::host::Grouped;
 use serde_json::{Map, Value, json};
 
 use crate::instrument::Histogram;
@@ -78,8 +79,10 @@ impl Report {
     pub fn conclude(&mut self, cause: Option<String>, lost_connections: u64) {
         let faults = self.faults;
         self.cause = cause.or_else(|| {
-            if lost_connections > 0 {
-                return Some(format!("{lost_connections} connections were lost"));
+            match lost_connections {
+                0 => {}
+                1 => return Some("1 connection was lost".to_owned()),
+                _ => return Some(format!("{lost_connections} connections were lost")),
             }
             faults.any().then(|| {
                 format!(
@@ -101,26 +104,33 @@ impl Report {
         self.set("ended", json!(cause));
     }
 
-    #[expect(clippy::print_stdout, reason = "the report is what the program is for")]
-    pub fn print_json(&self) {
-        println!("{}", Value::Object(self.tree.clone()));
+    pub fn to_json(&self) -> String {
+        format!("{}\n", Value::Object(self.tree.clone()))
     }
 
-    #[expect(clippy::print_stdout, reason = "the report is what the program is for")]
-    pub fn print_table(&self) {
-        let rest = self.tree.keys().map(String::as_str).filter(|name| !SECTIONS.contains(name));
-        for name in SECTIONS.into_iter().chain(rest) {
-            match self.tree.get(name) {
-                None => {}
-                Some(Value::Object(members)) => {
-                    println!("{}", name.replace('_', " "));
-                    for (name, value) in members {
-                        println!("  {:<36}{}", name.replace('_', " "), in_words(name, value));
-                    }
-                }
-                Some(value) => println!("{name:<38}{}", in_words(name, value)),
+    pub fn to_table(&self) -> String {
+        let mut table = String::new();
+        let place = |list: &[&str], name: &str| list.iter().position(|other| *other == name);
+        let in_order = |tree: &Map<String, Value>, list: &[&str]| {
+            let mut names: Vec<String> = tree.keys().cloned().collect();
+            names.sort_by_key(|name| place(list, name).unwrap_or(list.len()));
+            names
+        };
+        for name in in_order(&self.tree, &SECTIONS) {
+            let Value::Object(members) = &self.tree[&name] else {
+                table += &format!("{name:<38}{}\n", in_words(&name, &self.tree[&name]));
+                continue;
+            };
+            // An echo has no publications, and who is idle no messages.
+            if members.values().all(|value| value.as_u64() == Some(0)) {
+                continue;
+            }
+            table += &format!("{}\n", name.replace('_', " "));
+            for name in in_order(members, &MEMBERS) {
+                table += &format!("  {:<36}{}\n", label(&name), in_words(&name, &members[&name]));
             }
         }
+        table
     }
 }
 
@@ -158,15 +168,21 @@ pub fn faults_json(faults: Faults) -> Value {
     })
 }
 
+/// A name without the unit, which its value has.
+fn label(name: &str) -> String {
+    name.trim_end_matches("_us").replace("_ns_", "_").replace('_', " ")
+}
+
 fn in_words(name: &str, value: &Value) -> String {
     match value {
         Value::Object(members) if members.is_empty() => "none".to_owned(),
+        Value::Object(members) if members.get("count") == Some(&json!(0)) => "none".to_owned(),
         Value::Object(members) if members.contains_key("p50_us") => {
             let number = |name: &str| members.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
             let words =
                 [("p50", "p50_us"), ("p99", "p99_us"), ("p99.9", "p999_us"), ("max", "max_us")]
                     .map(|(label, name)| format!("{label} {}", with_unit(name, number(name))));
-            format!("{} ({} of them)", words.join(", "), number("count"))
+            format!("{} ({} of them)", words.join(", "), whole(number("count")))
         }
         Value::Object(members) => {
             let words =
@@ -195,7 +211,7 @@ fn with_unit(name: &str, number: f64) -> String {
         return format!("{number:.2} {unit}");
     }
     if name.ends_with("bytes_per_connection") {
-        return format!("{number:.0} B");
+        return format!("{} B", whole(number));
     }
     if name.ends_with("_bytes") {
         return format!("{:.1} MB", number / 1e6);
@@ -204,18 +220,24 @@ fn with_unit(name: &str, number: f64) -> String {
         return format!("{:.0}%", number * 100.0);
     }
     if name.contains("_ns_") {
-        return format!("{number:.0} ns");
+        return format!("{} ns", whole(number));
     }
     if name.contains("seconds") {
         return format!("{number:.3} s");
     }
     if number.fract() == 0.0 || number >= 1000.0 {
-        return format!("{number:.0}");
+        return whole(number);
     }
     format!("{number:.2}")
 }
 
-/// The table's order; what is not named here comes last.
+/// Rounded, its thousands apart.
+fn whole(number: f64) -> String {
+    let sign = if number <= -0.5 { "-" } else { "" };
+    format!("{sign}{}", Grouped(number.abs().round() as u64))
+}
+
+/// The table's order, and that within its sections; what is not named here comes last.
 const SECTIONS: [&str; 14] = [
     "mode",
     "protocol",
@@ -233,6 +255,54 @@ const SECTIONS: [&str; 14] = [
     "c1m",
 ];
 
+const MEMBERS: [&str; 45] = [
+    "wanted",
+    "opened",
+    "connections",
+    "seconds_to_open",
+    "opened_per_second",
+    "opening",
+    "server_cpu_ns_per_opening",
+    "c1m_cpu_cores",
+    "published",
+    "publishing_deferred",
+    "sent",
+    "expected",
+    "received",
+    "closed_by_server",
+    "failed",
+    "failed_by_cause",
+    "lost",
+    "lost_by_cause",
+    "open_at_end",
+    "pings_answered",
+    "operation",
+    "operations",
+    "seconds",
+    "operations_per_second",
+    "latency",
+    "last_subscriber",
+    "duplicated",
+    "reordered",
+    "unplaced",
+    "strange",
+    "dropped",
+    "returned",
+    "retries",
+    "drop_seconds",
+    "seconds_until_all_served",
+    "longest_accept_stall_us",
+    "connect_to_served",
+    "stayers_quiet",
+    "stayers_during",
+    "server_bytes_per_connection",
+    "c1m_bytes_per_connection",
+    "kernel_bytes_per_connection",
+    "host_bytes_per_connection",
+    "bottleneck",
+    "threads",
+];
+
 const SAMPLES_MAX: usize = 2048;
 
 /// A publisher that leaves later than this measures itself.
@@ -247,12 +317,46 @@ mod tests {
         assert_eq!(with_unit("p99_us", 1500.0), "1.50 ms");
         assert_eq!(with_unit("server_bytes", 121e6), "121.0 MB");
         assert_eq!(with_unit("server_bytes_per_connection", 121.4), "121 B");
-        assert_eq!(with_unit("opened", 10_000.0), "10000");
+        assert_eq!(with_unit("server_bytes_per_connection", -19_620.4), "-19,620 B");
+        assert_eq!(with_unit("opened", 10_000.0), "10,000");
+        assert_eq!(label("longest_accept_stall_us"), "longest accept stall");
+        assert_eq!(label("cpu_ns_per_operation"), "cpu per operation");
         let latency =
             json!({"count": 2, "p50_us": 3.0, "p99_us": 4e3, "p999_us": 5e6, "max_us": 6e6});
         let words = "p50 3.00 us, p99 4.00 ms, p99.9 5.00 s, max 6.00 s (2 of them)";
         assert_eq!(in_words("x", &latency), words);
         assert_eq!(in_words("x", &json!({"refused": 3})), "refused: 3");
+        assert_eq!(in_words("x", &Histogram::new().to_json()), "none");
+    }
+
+    #[test]
+    fn a_table_is_in_the_order_in_which_it_is_read() {
+        let mut report = Report::new("idle");
+        report.add("storm_1", json!({ "a_new_name": 1 }));
+        report.add("messages", json!({ "lost": 0, "received": 0 }));
+        report.add("slow", json!({ "lost": 0, "received": 7 }));
+        report.add("connections", json!({ "lost_by_cause": {}, "lost": 0, "wanted": 1000 }));
+        report.conclude(None, 0);
+        let table = report.to_table();
+        let lines: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split_whitespace().collect()).collect();
+        let expected = [
+            &["mode", "idle"][..],
+            &["ok", "yes"],
+            &["ended", "as", "planned"],
+            &["connections"],
+            &["wanted", "1,000"],
+            &["lost", "0"],
+            &["lost", "by", "cause", "none"],
+            &["slow"],
+            &["received", "7"],
+            &["lost", "0"],
+            &["c1m"],
+            &["bottleneck", "none"],
+            &["storm", "1"],
+            &["a", "new", "name", "1"],
+        ];
+        assert_eq!(lines, expected, "{table}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use fantail::driver::raise_limit;
+use fantail::server::host::Grouped;
 use fantail::telemetry::Counter;
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use crate::arguments::{Common, Protocol};
 use crate::door::{Door, Speech};
 use crate::engine::{Engine, Settings};
 use crate::plan::{Group, Means, Sources};
-use crate::progress::{Progress, bar};
+use crate::progress::{Progress, Share};
 use crate::report::{Report, Sample, Samples};
 use crate::shared::{Recorder, Shared, Step, Tally};
 use crate::usage::{Clocks, Memory};
@@ -37,11 +38,12 @@ pub struct Run {
     /// Latencies since the last `take_latencies`.
     window: Recorder,
     before: Memory,
+    began: Clocks,
     work_began: Option<(Clocks, Waits)>,
 }
 
 /// CPU that the threads had, and waited for, in nanoseconds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Waits {
     cpu_ns: u64,
     waited_ns: u64,
@@ -61,6 +63,7 @@ impl Run {
             Some(pid) => format!("cannot read memory, of process {pid} or this one: {error}"),
             None => error.to_string(),
         })?;
+        let began = Clocks::read(server_pid).map_err(|error| error.to_string())?;
         let descriptors = raise_limit().map_err(|error| error.to_string())?;
         let threads = common.threads.map(usize::from);
         let means = Means::of_this_host(descriptors, threads, common.source.clone());
@@ -107,28 +110,19 @@ impl Run {
             progress: Progress::new(),
             window: Recorder::default(),
             before,
+            began,
             work_began: None,
         })
     }
 
     /// Waits until every connection was served or has failed. Those that failed end the run.
     pub fn open_all(&mut self) -> Result<(), String> {
-        let began = Instant::now();
         let wanted = self.wanted;
         let tried = |shared: &Shared| shared.sum(|t| &t.opened) + shared.sum(|t| &t.failed);
         let result = self
             .pass_while_moving("opening", self.patience, tried, |shared| tried(shared) >= wanted);
-        let seconds = began.elapsed().as_secs_f64();
         let opened = self.shared.sum(|tally| &tally.opened);
-        let latency = self.take_latencies().opening;
-        self.report.add(
-            "connections",
-            json!({
-                "seconds_to_open": seconds,
-                "opened_per_second": opened as f64 / seconds,
-                "opening": latency.to_json(),
-            }),
-        );
+        self.report_opening(opened);
         result?;
         match self.shared.sum(|tally| &tally.failed) {
             0 => {}
@@ -140,11 +134,55 @@ impl Run {
         self.read_memory("memory")
     }
 
+    fn report_opening(&mut self, opened: u64) {
+        let from = self.began;
+        // A server that has ended meanwhile says nothing.
+        let to = Clocks::read(self.server_pid).or_else(|_| Clocks::read(None));
+        let seconds = from.at.elapsed().as_secs_f64();
+        let mut opening = json!({
+            "seconds_to_open": seconds,
+            "opened_per_second": opened as f64 / seconds,
+            "opening": self.take_latencies().opening.to_json(),
+        });
+        if let Ok(to) = to {
+            if let (Some(from), Some(to), 1..) = (from.server_ns, to.server_ns, opened) {
+                opening["server_cpu_ns_per_opening"] = json!((to - from) as f64 / opened as f64);
+            }
+            let cpu_cores = (to.own_ns - from.own_ns) as f64 / 1e9 / seconds;
+            opening["c1m_cpu_cores"] = json!(cpu_cores);
+            // What is over sooner says nothing about who was the limit.
+            if seconds >= OPENING_JUDGED_SECONDS_MIN {
+                self.judge_cpu("while opening, ", cpu_cores, Waits::default());
+            }
+        }
+        self.report.add("connections", opening);
+    }
+
     /// Lets time pass until `done`; returns whether it came to that within `time`.
     pub fn pass(
         &mut self,
         what: &str,
         time: Duration,
+        done: impl FnMut(&Shared) -> bool,
+    ) -> Result<bool, String> {
+        let of = self.wanted;
+        let share = |shared: &Shared, _| Share { done: shared.sum(|t| &t.open), of, unit: "open" };
+        self.pass_showing(what, time, share, done)
+    }
+
+    /// Lets all of `time` pass.
+    pub fn stay(&mut self, what: &str, time: Duration) -> Result<(), String> {
+        let of = time.as_secs();
+        let share = |_: &Shared, passed: Duration| Share { done: passed.as_secs(), of, unit: "s" };
+        self.pass_showing(what, time, share, |_| false).map(|_| ())
+    }
+
+    /// The same as `pass`, with another measure of how far it is.
+    pub fn pass_showing(
+        &mut self,
+        what: &str,
+        time: Duration,
+        share: impl Fn(&Shared, Duration) -> Share,
         mut done: impl FnMut(&Shared) -> bool,
     ) -> Result<bool, String> {
         let began = Instant::now();
@@ -155,7 +193,7 @@ impl Run {
             if began.elapsed() >= time {
                 return Ok(false);
             }
-            self.look_around(what)?;
+            self.look_around(what, share(&self.shared, began.elapsed()))?;
             sleep(LOOK_EVERY.min(time));
         }
     }
@@ -198,7 +236,7 @@ impl Run {
         }
         let answered = self.shared.sum(|tally| &tally.pongs);
         let from = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
-        self.pass("holding", time, |_| false)?;
+        self.stay("holding", time)?;
         let to = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
         let seconds = (to.at - from.at).as_secs_f64();
         let answered = self.shared.sum(|tally| &tally.pongs) - answered;
@@ -257,21 +295,9 @@ impl Run {
     }
 
     fn report_own(&mut self, cpu_seconds: f64, seconds: f64, from: Waits, latencies: &Recorder) {
-        let cores = thread::available_parallelism().map_or(1, usize::from) as f64;
-        let to = self.waits();
-        let (had, waited) = (to.cpu_ns - from.cpu_ns, to.waited_ns - from.waited_ns);
-        let waiting_share = waited as f64 / (had + waited).max(1) as f64;
         let cpu_cores = cpu_seconds / seconds;
+        let waiting_share = self.judge_cpu("", cpu_cores, from);
         let turn_p99 = latencies.turn.quantile(0.99);
-        if cpu_cores >= CPU_SHARE_MAX * cores {
-            self.report.bottleneck(format!("c1m had {cpu_cores:.2} of {cores} cores"));
-        }
-        if waiting_share >= WAITING_SHARE_MAX && cpu_cores >= BUSY_SHARE_MIN * cores {
-            self.report.bottleneck(format!(
-                "the host's cores were full: c1m's threads waited {:.0}% of the time that they had work",
-                waiting_share * 100.0
-            ));
-        }
         let latency_p99 = latencies.latency.quantile(0.99);
         if latencies.latency.count() > 0 && turn_p99 >= TURN_NS_MAX && 2 * turn_p99 >= latency_p99 {
             self.report.bottleneck(format!(
@@ -288,6 +314,24 @@ impl Run {
                 "turn": latencies.turn.to_json(),
             }),
         );
+    }
+
+    /// Notes whether cores were what c1m lacked since `from`; gives the share of its time that it waited for one.
+    fn judge_cpu(&mut self, when: &str, cpu_cores: f64, from: Waits) -> f64 {
+        let cores = thread::available_parallelism().map_or(1, usize::from) as f64;
+        let to = self.waits();
+        let (had, waited) = (to.cpu_ns - from.cpu_ns, to.waited_ns - from.waited_ns);
+        let waiting_share = waited as f64 / (had + waited).max(1) as f64;
+        if cpu_cores >= CPU_SHARE_MAX * cores {
+            self.report.bottleneck(format!("{when}c1m had {cpu_cores:.2} of {cores} cores"));
+        }
+        if waiting_share >= WAITING_SHARE_MAX && cpu_cores >= BUSY_SHARE_MIN * cores {
+            self.report.bottleneck(format!(
+                "{when}the host's cores were full: c1m's threads waited {:.0}% of the time that they had work",
+                waiting_share * 100.0
+            ));
+        }
+        waiting_share
     }
 
     /// Reads what memory is in use now, and what of it a connection takes.
@@ -398,7 +442,7 @@ impl Run {
     }
 
     /// Samples, says how far it is, and finds out whether there is still somebody to work with.
-    fn look_around(&mut self, what: &str) -> Result<(), String> {
+    fn look_around(&mut self, what: &str, share: Share) -> Result<(), String> {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err("interrupted".to_owned());
         }
@@ -424,10 +468,15 @@ impl Run {
         if open == 0 && lost > 0 {
             return Err(format!("all were lost: {}", self.main_cause()));
         }
-        let (wanted, received) = (self.wanted, shared.sum(|t| &t.received));
+        let received = shared.sum(|t| &t.received);
         self.progress.say(|| {
-            let bar = bar(open, wanted);
-            format!("{what} [{bar}] {open} of {wanted} open, {failed} failed, {lost} lost, {received} received")
+            let mut line = format!("{what} {share}");
+            let more = [(open, "open"), (failed, "failed"), (lost, "lost"), (received, "received")];
+            for (count, what) in more.into_iter().filter(|(n, what)| *n > 0 && *what != share.unit)
+            {
+                line += &format!(", {} {what}", Grouped(count));
+            }
+            line
         });
         if self.samples.are_due() {
             let latencies = self.shared.take_latencies();
@@ -537,4 +586,5 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(60);
 const CPU_SHARE_MAX: f64 = 0.9;
 const WAITING_SHARE_MAX: f64 = 0.3;
 const BUSY_SHARE_MIN: f64 = 0.3;
+const OPENING_JUDGED_SECONDS_MIN: f64 = 1.0;
 const TURN_NS_MAX: u64 = 2_000_000;

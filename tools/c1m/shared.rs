@@ -204,6 +204,12 @@ impl Shared {
             .is_some_and(|awaited| awaited.fetch_sub(1, Ordering::AcqRel) == 1)
     }
 
+    /// Publications so far.
+    pub fn published(&self) -> u64 {
+        let of = |channel: &Channel| u64::from(channel.published.load(Ordering::Acquire));
+        self.channels.iter().map(of).sum()
+    }
+
     /// Deliveries that all publications so far make.
     pub fn expected(&self) -> u64 {
         let of = |channel: &Channel| {

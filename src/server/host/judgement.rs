@@ -139,7 +139,8 @@ impl fmt::Display for Judgement {
 }
 
 /// A number with its thousands apart: 1,000,000.
-struct Grouped(u64);
+#[derive(Clone, Copy, Debug)]
+pub struct Grouped(pub u64);
 
 impl fmt::Display for Grouped {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

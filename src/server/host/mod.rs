@@ -17,7 +17,7 @@ mod tests;
 
 pub use capacity::Bottleneck;
 pub use facts::{Fact, Fix, Verdict};
-pub use judgement::{Judgement, Plan, judge};
+pub use judgement::{Grouped, Judgement, Plan, judge};
 
 /// A machine as this process sees it: its own limits, its control group, its network namespace.
 #[derive(Clone, Debug, PartialEq)]

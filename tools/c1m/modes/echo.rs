@@ -69,10 +69,10 @@ pub fn run(arguments: &Arguments) -> Result<(Report, Samples), String> {
 fn drive(run: &mut Run, arguments: &Arguments) -> Result<(), String> {
     run.open_all()?;
     run.order(Step::Work)?;
-    run.pass("warming up", arguments.warm_up, |_| false)?;
+    run.stay("warming up", arguments.warm_up)?;
     run.begin_work()?;
     let before = run.shared.sum(|tally| &tally.received);
-    run.pass("echoing", arguments.duration, |_| false)?;
+    run.stay("echoing", arguments.duration)?;
     let echoes = run.shared.sum(|tally| &tally.received) - before;
     run.end_work("echoes", echoes)?;
     run.order(Step::Rest)?;

@@ -13,6 +13,7 @@ use crate::arguments::{Common, Protocol, number, parse_rate};
 use crate::connection::Role;
 use crate::payload::BYTES_MIN;
 use crate::plan::Group;
+use crate::progress::Share;
 use crate::publisher::{Publishing, Way, publish};
 use crate::report::{Report, Samples};
 use crate::run::{Run, door_of};
@@ -85,6 +86,7 @@ fn drive(run: &mut Run, publishing: Publishing, arguments: &Arguments) -> Result
 /// Publishes everything and waits until everyone has it, or nobody gets anything any more.
 pub fn publish_all(run: &mut Run, publishing: Publishing, settle: Duration) -> Result<(), String> {
     let stop = Arc::new(AtomicBool::new(false));
+    let of = publishing.count;
     let publisher = {
         let (shared, stop) = (Arc::clone(&run.shared), Arc::clone(&stop));
         thread::Builder::new()
@@ -93,7 +95,8 @@ pub fn publish_all(run: &mut Run, publishing: Publishing, settle: Duration) -> R
             .map_err(|error| format!("cannot start a thread: {error}"))?
     };
     // It ends by itself: it publishes a number, and no publication takes longer than its timeout.
-    let result = run.pass("publishing", Duration::MAX, |_| publisher.is_finished());
+    let share = |shared: &Shared, _| Share { done: shared.published(), of, unit: "published" };
+    let result = run.pass_showing("publishing", Duration::MAX, share, |_| publisher.is_finished());
     stop.store(true, Ordering::Relaxed);
     let published = publisher.join().map_err(|_| "the publisher panicked".to_owned())?;
     run.report.set_lag(&published.lag);

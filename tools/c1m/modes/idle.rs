@@ -33,7 +33,7 @@ fn drive(run: &mut Run, duration: Duration) -> Result<(), String> {
     run.open_all()?;
     run.begin_work()?;
     let answered = run.shared.sum(|tally| &tally.pongs);
-    run.pass("holding", duration, |_| false)?;
+    run.stay("holding", duration)?;
     run.end_work("pings answered", run.shared.sum(|tally| &tally.pongs) - answered)?;
     run.read_memory("memory_at_end")
 }
