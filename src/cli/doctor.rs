@@ -3,7 +3,7 @@
 use clap::Args;
 
 use fantail::config::limits::WORKERS_MAX;
-use fantail::server::host::{Fact, Host, Judgement, Plan, Verdict, judge};
+use fantail::server::host::{Fact, Grouped, Host, Judgement, Plan, Verdict, judge};
 
 use super::{Failure, say};
 
@@ -33,12 +33,14 @@ It judges for who runs it: run it as the user, and in the control group, that wi
 nothing.
 
 Examples:
-  fantail doctor                                        what this host holds, a worker on each core
-  fantail doctor --connections 1000000 --workers 56     whether it holds a million with 56 workers
-  fantail doctor --fix-script | sudo bash -x            raise what is too low until the next boot
+  fantail doctor                                      with a worker on each core
+  fantail doctor --connections 1000000 --workers 56   whether 56 hold a million
+  fantail doctor --fix-script >fix.sh                 raises what is low; read it,
+  . ./fix.sh                                          then, as root, run it in the shell
+                                                      that starts the server
 
-Exit codes: 0 all is well, 1 the goal is not reached or (without one) something is below what
-sysctl/90-fantail.conf recommends, 2 the host cannot be read.";
+Exit codes: 0 all is well; 1 the goal is not reached or, without one, something is below what
+sysctl/90-fantail.conf recommends; 2 the host cannot be read.";
 
 /// Judges, prints, and says whether all is well.
 pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
@@ -91,21 +93,22 @@ fn row(fact: &Fact) -> [String; COLUMNS] {
         Verdict::Blocks => "blocks",
         Verdict::Unknown => "unknown",
     };
-    let limits_to = fact.limits_to.map_or_else(String::new, |limit| limit.to_string());
+    let limits_to = fact.limits_to.map_or_else(String::new, |limit| Grouped(limit).to_string());
     [fact.name.to_owned(), fact.value.clone(), verdict.to_owned(), limits_to, fact.note.clone()]
 }
 
 fn goal(judgement: &Judgement) -> String {
     let held = if judgement.is_fine { "held" } else { "not held" };
-    judgement.goal.map_or_else(String::new, |goal| format!("The goal of {goal} is {held}.\n"))
+    judgement
+        .goal
+        .map_or_else(String::new, |goal| format!("The goal of {} is {held}.\n", Grouped(goal)))
 }
 
 /// Only what is short: a comment and a command each, until the next boot.
 fn fix_script(judgement: &Judgement) -> String {
     let mut script = String::from("#!/usr/bin/env bash\n");
     script += &format!("# {judgement}.\n");
-    script +=
-        "# Until the next boot; sysctl/90-fantail.conf and sysctl/fantail.service make it last.\n";
+    script += "# For this shell and until the next boot; what lasts: 90-fantail.conf and fantail.service in sysctl/\n";
     let short = judgement.facts.iter().filter(|fact| fact.is_short());
     for fact in short {
         let Some(fix) = &fact.fix else { continue };
@@ -115,6 +118,7 @@ fn fix_script(judgement: &Judgement) -> String {
         }
     }
     if let Some((workers, connections)) = judgement.better_workers {
+        let connections = Grouped(connections);
         script +=
             &format!("\n# As things are: fantail serve --workers {workers} holds {connections}\n");
     }

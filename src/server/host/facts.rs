@@ -80,7 +80,8 @@ fn file_max(host: &Host, plan: &Plan) -> Fact {
     let name = "fs.file-max";
     let limit = limit(host, plan, Bottleneck::FilesOfHost);
     let wanted = recommended::setting(name);
-    let note = if host.is_exempt_from_file_max {
+    let is_below = is_below(host, name, &wanted);
+    let note = if host.is_exempt_from_file_max && is_below {
         format!(
             "{} open; CAP_SYS_ADMIN is not bound by it, a service without would be",
             host.files_open
@@ -92,7 +93,7 @@ fn file_max(host: &Host, plan: &Plan) -> Fact {
         return unseen(name, note);
     }
     // What does not bind is not held against it.
-    let low = limit.is_some() && is_below(host, name, &wanted);
+    let low = limit.is_some() && is_below;
     let fix = Fix { why: note.clone(), command: assignment(name, &wanted) };
     fact(name, value(host, name), limiting(limit, low, plan), note, fix).limited(limit)
 }

@@ -88,19 +88,25 @@ fn cores_listed(list: &str) -> Option<usize> {
 struct ControlGroups {
     unified: Vec<PathBuf>,
     memory: Vec<PathBuf>,
+    cpu: Vec<PathBuf>,
 }
 
 impl ControlGroups {
     /// From `/proc/self/cgroup`: "0::/a/b", and with version 1 "4:memory:/a/b" too.
     fn of(root: &Path, text: &str) -> Self {
-        let mut groups = Self { unified: Vec::new(), memory: Vec::new() };
+        let mut groups = Self { unified: Vec::new(), memory: Vec::new(), cpu: Vec::new() };
         for line in text.lines() {
             let mut parts = line.splitn(3, ':').skip(1);
             let (Some(kinds), Some(path)) = (parts.next(), parts.next()) else { continue };
             if kinds.is_empty() {
                 groups.unified = chain(&root.join("sys/fs/cgroup"), path);
-            } else if kinds.split(',').any(|kind| kind == "memory") {
-                groups.memory = chain(&root.join("sys/fs/cgroup/memory"), path);
+            }
+            for kind in kinds.split(',') {
+                match kind {
+                    "memory" => groups.memory = chain(&root.join("sys/fs/cgroup/memory"), path),
+                    "cpu" => groups.cpu = chain(&root.join("sys/fs/cgroup/cpu"), path),
+                    _ => {}
+                }
             }
         }
         groups
@@ -119,15 +125,17 @@ impl ControlGroups {
     }
 
     fn cores_quota(&self) -> Option<f64> {
-        let quota = |group: &PathBuf| {
-            // "max 100000" is not two numbers: no quota.
-            let text = fs::read_to_string(group.join("cpu.max")).ok()?;
-            match numbers(&text)[..] {
-                [quota, period] if period > 0 => Some(quota as f64 / period as f64),
-                _ => None,
-            }
+        // "max 100000" is not two numbers, and -1 is none: no quota.
+        let quota = |text: String| match numbers(&text)[..] {
+            [quota, period] if period > 0 => Some(quota as f64 / period as f64),
+            _ => None,
         };
-        self.unified.iter().filter_map(quota).min_by(f64::total_cmp)
+        let read = |group: &Path, file: &str| fs::read_to_string(group.join(file)).ok();
+        let unified = self.unified.iter().filter_map(|group| read(group, "cpu.max"));
+        let first = self.cpu.iter().filter_map(|group| {
+            Some(read(group, "cpu.cfs_quota_us")? + &read(group, "cpu.cfs_period_us")?)
+        });
+        unified.chain(first).filter_map(quota).min_by(f64::total_cmp)
     }
 }
 

@@ -132,6 +132,14 @@ fn the_files_of_the_host_bind_whoever_is_not_exempt() {
     assert_ne!(judgement.bottleneck, Bottleneck::FilesOfHost);
     let fact = fact(&judgement, "fs.file-max");
     assert!(!fact.is_short() && fact.note.contains("CAP_SYS_ADMIN"), "{fact:?}");
+    // Of a host without a limit there is nothing to be exempt from.
+    let unlimited = host(|host| {
+        set(host, "fs.file-max", &[i64::MAX as u64]);
+        host.is_exempt_from_file_max = true;
+    });
+    let judgement = judge(&unlimited, &plan(2));
+    let fact = self::fact(&judgement, "fs.file-max");
+    assert!(!fact.note.contains("CAP_SYS_ADMIN"), "{fact:?}");
 }
 
 #[test]
@@ -324,14 +332,20 @@ fn a_host_is_read_from_its_files() {
 fn groups_of_the_first_version_are_read_too() {
     let mut files = ALWAYS.to_vec();
     files.extend([
-        ("proc/self/cgroup", "4:memory:/x\n0::/../outside\n"),
+        ("proc/self/cgroup", "5:cpuacct,cpu:/y/z\n4:memory:/x\n0::/../outside\n"),
+        ("sys/fs/cgroup/cpu/y/z/cpu.cfs_quota_us", "-1\n"),
+        ("sys/fs/cgroup/cpu/y/z/cpu.cfs_period_us", "100000\n"),
+        ("sys/fs/cgroup/cpu/y/cpu.cfs_quota_us", "250000\n"),
+        ("sys/fs/cgroup/cpu/y/cpu.cfs_period_us", "100000\n"),
         ("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "500000\n"),
         ("sys/fs/cgroup/memory/x/memory.usage_in_bytes", "200000\n"),
         ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
         ("sys/fs/cgroup/memory/memory.usage_in_bytes", "200000\n"),
     ]);
     let root = Root::new("first", &files);
-    assert_eq!(read_below(&root.0, 1, 1).unwrap().cgroup_memory_left, Some(300_000));
+    let host = read_below(&root.0, 1, 1).unwrap();
+    assert_eq!(host.cgroup_memory_left, Some(300_000));
+    assert_eq!(host.cores_quota, Some(2.5));
 }
 
 #[test]
