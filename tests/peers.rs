@@ -80,4 +80,19 @@ fn what_is_not_a_report_is_refused() {
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("strange.json: not written by peers --json"), "{said}");
+    for arguments in [
+        &["--from", "/nowhere.json"][..],
+        &["--rounds", "0"],
+        &["--seconds", "0"],
+        &["--seconds", "nan"],
+        &["--seconds=-1"],
+        &["--peer", "nobody"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+        let output = command.args(["peers", "echo"]).args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let name = arguments.last().unwrap().trim_start_matches("--seconds=");
+        assert!(!output.status.success() && said.contains(name), "{arguments:?}: {said}");
+        assert!(said.starts_with("error: ") || said.starts_with("bench: "), "{said}");
+    }
 }

@@ -8,6 +8,7 @@ mod cases;
 mod plot;
 mod report;
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,10 +33,10 @@ pub struct Arguments {
     #[arg(long = "peer", value_parser = PEERS.map(|peer| peer.name))]
     peers: Vec<String>,
     /// Rounds; each gives every server one turn
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// Length of the interval that counts in each turn
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
     seconds: f64,
     /// Fantail's driver
     #[arg(long, default_value = "auto")]
@@ -126,10 +127,10 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
 fn gather(files: &[PathBuf]) -> io::Result<Report> {
     let mut report = Report::default();
     for path in files {
-        let value: Value = serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)?;
-        report.add_json(&value).ok_or_else(|| {
-            io::Error::other(format!("{}: not written by peers --json", path.display()))
-        })?;
+        let named = |error: &dyn Display| io::Error::other(format!("{}: {error}", path.display()));
+        let bytes = fs::read(path).map_err(|error| named(&error))?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| named(&error))?;
+        report.add_json(&value).ok_or_else(|| named(&"not written by peers --json"))?;
     }
     Ok(report)
 }
@@ -153,7 +154,7 @@ fn measure(arguments: &Arguments) -> io::Result<Report> {
     let peers = installed(arguments, &folder, &mut report);
     let wanted = |group| arguments.cases.iter().any(|&case| case == group || case == CaseName::All);
     for case in cases::all(arguments.seconds).into_iter().filter(|case| wanted(case.group)) {
-        for round in 0..arguments.rounds {
+        for round in 0..usize::from(arguments.rounds) {
             let fantail = turn_of_fantail(&stage, &case, &arguments.driver)?;
             report.add(&case, FANTAIL, round, Outcome::Measured(fantail));
             for peer in &peers {
@@ -214,3 +215,15 @@ fn turn_of_peer(stage: &Stage, case: &Case, peer: &Peer, folder: &Path) -> Outco
     };
     turn().map_or_else(|error| Outcome::Failed(error.to_string()), Outcome::Measured)
 }
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let fits = seconds > 0.0 && seconds <= SECONDS_MAX;
+    if fits {
+        Ok(seconds)
+    } else {
+        Err(format!("it must be more than 0, and at most {SECONDS_MAX}"))
+    }
+}
+
+const SECONDS_MAX: f64 = 3600.0;

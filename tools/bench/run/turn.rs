@@ -79,7 +79,9 @@ impl Stage {
 
     pub fn start_fantail(&self, driver: &str) -> io::Result<Doors> {
         let (listen, tcp, echo) = (free_address()?, free_address()?, free_address()?);
-        let words = ["serve", "--workers", "1", "--driver", driver].map(str::to_owned);
+        // Of the log, what is worth an operator's look: starts and stops are our own.
+        let words = ["serve", "--workers", "1", "--driver", driver, "--log-level", "warn"];
+        let words = words.map(str::to_owned);
         let doors = [("--listen", listen), ("--tcp", tcp), ("--echo", echo)];
         let doors = doors.map(|(flag, address)| [flag.to_owned(), address.to_string()]);
         let arguments = [words.to_vec(), doors.concat()].concat();
