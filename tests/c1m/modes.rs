@@ -20,15 +20,21 @@ on_both_drivers! {
         let own = run.report["memory"]["c1m_bytes_per_connection"].as_f64().unwrap();
         assert!(own <= 200.0, "{own} bytes a connection");
         assert!(run.report["server"]["cpu_seconds"].as_f64().unwrap() > 0.0);
+        assert!(run.report["connections"]["server_cpu_ns_per_opening"].as_f64().unwrap() > 0.0);
     }
 
-    fn idle_streams_stay_and_hear_heartbeats(driver) {
+    fn idle_streams_and_lines_stay_and_hear_heartbeats(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             config.keepalive_interval = std::time::Duration::from_millis(1500);
         });
-        let run = c1m("idle", server.edge(), &["--protocol", "sse", "-n", "1000", "--duration", "3 s"]);
-        run.expect_success(1000);
-        assert!(run.number("/connections/pings_answered") >= 1000, "{run:#?}");
+        let tcp = server.commands().to_string();
+        for protocol in ["sse", "tcp"] {
+            let run = c1m("idle", server.edge(), &[
+                "--protocol", protocol, "--tcp-target", &tcp, "-n", "1_000", "--duration", "3 s",
+            ]);
+            run.expect_success(1000);
+            assert!(run.number("/connections/pings_answered") >= 1000, "{run:#?}");
+        }
     }
 
     fn echoes_come_back_beside_idle_connections(driver) {
@@ -98,6 +104,19 @@ on_both_drivers! {
         run.expect_success(CONNECTIONS);
         assert_eq!(run.number("/slow/received"), 5 * CONNECTIONS / 2);
         assert_eq!(run.number("/slow/closed_by_server"), 0);
+    }
+
+    fn slow_streams_and_lines_catch_up_too(driver) {
+        let server = TestServer::start(driver, 2);
+        let tcp = server.commands().to_string();
+        for protocol in ["sse", "tcp"] {
+            let run = c1m("slow", server.edge(), &[
+                "--protocol", protocol, "--tcp-target", &tcp, "-n", "100", "--slow-fraction", "0.5", "--count", "5",
+                "--rate", "50", "--settle", "500 ms",
+            ]);
+            run.expect_success(100);
+            assert_eq!(run.number("/messages/received") + run.number("/slow/received"), 5 * 100, "{protocol}");
+        }
     }
 
     fn all_return_after_a_storm(driver) {
