@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
+use fantail::server::host::Grouped;
 use plotters::prelude::{
     BLACK, ChartBuilder, Color, IntoDrawingArea, LineSeries, PathElement, RGBColor, SVGBackend,
     WHITE,
@@ -52,7 +53,9 @@ pub fn draw(directory: &Path, samples: &Samples) -> Result<(), Box<dyn Error>> {
 
 fn draw_lines(file: &Path, title: &str, lines: &[Line]) -> Result<(), Box<dyn Error>> {
     let points = || lines.iter().flat_map(|line| &line.points);
-    let end = points().map(|point| point.0).fold(1.0, f64::max);
+    // Messages may come after ten minutes without.
+    let start = points().map(|point| point.0).fold(f64::INFINITY, f64::min).max(0.0);
+    let end = points().map(|point| point.0).fold(start + 1.0, f64::max);
     let top = points().map(|point| point.1).fold(0.0, f64::max).max(0.001) * 1.05;
     let area = SVGBackend::new(file, PIXELS).into_drawing_area();
     area.fill(&WHITE)?;
@@ -61,8 +64,15 @@ fn draw_lines(file: &Path, title: &str, lines: &[Line]) -> Result<(), Box<dyn Er
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(80)
-        .build_cartesian_2d(0.0..end, 0.0..top)?;
-    chart.configure_mesh().x_desc("seconds").light_line_style(WHITE).draw()?;
+        .build_cartesian_2d(start..end, 0.0..top)?;
+    let (x_label, y_label) = (label(end - start), label(top));
+    chart
+        .configure_mesh()
+        .x_desc("seconds")
+        .x_label_formatter(&x_label)
+        .y_label_formatter(&y_label)
+        .light_line_style(WHITE)
+        .draw()?;
     for (line, color) in lines.iter().zip(COLORS) {
         chart
             .draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)))?
@@ -80,6 +90,27 @@ fn draw_lines(file: &Path, title: &str, lines: &[Line]) -> Result<(), Box<dyn Er
     Ok(())
 }
 
+/// Numbers along an axis of some length.
+fn label(length: f64) -> impl Fn(&f64) -> String {
+    let decimals = if length < 1.0 { 3 } else { 1 };
+    move |value| match length {
+        10.0.. => Grouped(value.round() as u64).to_string(),
+        _ => format!("{value:.decimals$}"),
+    }
+}
+
 const PIXELS: (u32, u32) = (800, 400);
 const COLORS: [RGBColor; 3] =
     [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_has_no_more_digits_than_it_needs() {
+        assert_eq!(label(1_050_000.0)(&1_000_000.0), "1,000,000");
+        assert_eq!(label(5.0)(&2.5), "2.5");
+        assert_eq!(label(0.06)(&0.025), "0.025");
+    }
+}
