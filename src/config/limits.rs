@@ -251,8 +251,9 @@ pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 
 /// Sockets that come or go in one turn: so many are accepted for each listener, so many are heard for the first time,
-/// and so many that hung up. Each takes 10 to 20 microseconds, and those who stay wait for that.
-pub const CHURN_PER_TURN_MAX: usize = 4;
+/// and so many that hung up. Each takes 10 to 20 microseconds, and those who stay wait for that, once for every worker
+/// that shares the core.
+pub const CHURN_PER_TURN_MAX: usize = 1;
 
 /// Events handled in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;
