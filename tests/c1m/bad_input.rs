@@ -86,6 +86,8 @@ fn there_is_too_little_of_something() {
     run.expect_failure("one is IPv4, the other IPv6");
     let run = c1m("idle", nobody(), &["-n", "1", "--server-pid", "4194305"]);
     run.expect_failure("process 4194305");
+    let run = c1m("storm", nobody(), &["-n", "1", "--stayers-core", "1023"]);
+    run.expect_failure("cannot run on core 1023");
 }
 
 #[test]
@@ -101,6 +103,7 @@ fn arguments_that_mean_nothing_are_refused() {
         &["fanout", "--once", "--count", "2"],
         &["slow", "--slow-fraction", "1.5"],
         &["storm", "--storms", "0"],
+        &["storm", "--stayers-core", "1024"],
         &["idle", "--protocol", "smtp"],
     ] {
         let run = finish(start(arguments));

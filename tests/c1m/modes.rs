@@ -122,7 +122,7 @@ on_both_drivers! {
     fn all_return_after_a_storm(driver) {
         let server = TestServer::start(driver, 2);
         let tcp = server.commands().to_string();
-        for (protocol, how) in [("ws", "--storms=1"), ("tcp", "--reset"), ("sse", "--storms=1")] {
+        for (protocol, how) in [("ws", "--storms=1"), ("tcp", "--reset"), ("sse", "--stayers-core=0")] {
             let run = c1m("storm", server.edge(), &[
                 "--tcp-target", &tcp, "--protocol", protocol, how, "-n", "9900", "--stayers", "100", "--quiet", "300 ms",
             ]);

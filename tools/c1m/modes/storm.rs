@@ -6,7 +6,7 @@ use clap::Args;
 use fantail::config::parse_seconds;
 use serde_json::{Value, json};
 
-use crate::arguments::{Common, Protocol, parse_count};
+use crate::arguments::{Common, Protocol, number, parse_count};
 use crate::connection::Role;
 use crate::instrument::Histogram;
 use crate::plan::Group;
@@ -27,7 +27,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "100 ms", value_parser = parse_seconds)]
     ping_every: Duration,
     /// Core to ping from. On the server's core, what the load does to its own is not in what they feel
-    #[arg(long, value_name = "CORE")]
+    #[arg(long, value_name = "CORE", value_parser = number::<usize>(0..=CORES_MAX))]
     stayers_core: Option<usize>,
     /// How long it is quiet before each storm
     #[arg(long, value_name = "TIME", default_value = "5 s", value_parser = parse_seconds)]
@@ -72,7 +72,7 @@ fn drive(run: &mut Run, arguments: &Arguments, storms: &mut Vec<Value>) -> Resul
     run.order(Step::Work)?;
     for _ in 0..arguments.storms {
         run.take_latencies();
-        run.pass("quiet", arguments.quiet, |_| false)?;
+        run.stay("quiet", arguments.quiet)?;
         let quiet = run.take_latencies().latency;
         run.begin_work()?;
         storms.push(storm(run, arguments, &quiet)?);
@@ -120,3 +120,6 @@ fn storm(run: &mut Run, arguments: &Arguments, quiet: &Histogram) -> Result<Valu
 fn ratio(during: &Histogram, quiet: &Histogram) -> f64 {
     during.quantile(0.99) as f64 / quiet.quantile(0.99).max(1) as f64
 }
+
+/// CPU_SETSIZE, less one.
+const CORES_MAX: u64 = 1023;
