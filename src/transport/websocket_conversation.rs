@@ -7,8 +7,7 @@ use bytes::Bytes;
 
 use super::commands::{CommandFraming, Commands};
 use super::{Context, Flow, Output, WireForm};
-use crate::config::limits::COMMANDS_PER_MESSAGE_MAX;
-use crate::config::limits::PAYLOAD_DEPTH_MAX;
+use crate::config::limits::{COMMANDS_PER_MESSAGE_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
     Actor, CloseReason, Farewell, Payload, PayloadKind, Refusal, Reply, Request, Ticket,
     TransportKind,

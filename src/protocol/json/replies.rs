@@ -194,7 +194,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::message::{Epoch, SessionId, WorkerId};
+    use crate::message::{CloseReason, Epoch, SessionId, WorkerId};
 
     const CLIENT: ClientName =
         ClientName { worker: WorkerId(0), session: SessionId { index: 1, generation: 2 } };
@@ -257,8 +257,7 @@ mod tests {
         let push = written(|out| write_unsubscribe_push(out, &channel));
         let body = json!({"code": 2000, "reason": "server unsubscribe"});
         assert_eq!(push, json!({"push": {"channel": "a\"b", "unsubscribe": body}}));
-        let push =
-            written(|out| write_disconnect(out, &crate::message::CloseReason::Shutdown.into()));
+        let push = written(|out| write_disconnect(out, &CloseReason::Shutdown.into()));
         let body = json!({"code": 3001, "reason": "shutdown"});
         assert_eq!(push, json!({"push": {"disconnect": body}}));
     }
