@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fantail::config::DriverChoice;
 
@@ -145,6 +145,21 @@ impl Child {
         kibibytes.parse::<u64>().expect("a number") * 1024
     }
 
+    /// CPU time of all its threads. A host that is busy with something else does not add to it.
+    #[expect(unsafe_code, reason = "the clock of another process has no safe wrapper")]
+    pub fn cpu_time(&self) -> Duration {
+        let mut clock = 0;
+        // SAFETY: the pointer is valid for the call; the child has not been waited for.
+        assert_eq!(unsafe { libc::clock_getcpuclockid(self.pid(), &raw mut clock) }, 0);
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is valid for the call.
+        assert_eq!(unsafe { libc::clock_gettime(clock, &raw mut time) }, 0);
+        Duration::new(
+            time.tv_sec.cast_unsigned(),
+            u32::try_from(time.tv_nsec).expect("below a second"),
+        )
+    }
+
     /// Sends it a signal.
     #[expect(unsafe_code, reason = "signals have no safe wrapper")]
     pub fn signal(&self, signal: libc::c_int) {
@@ -178,7 +193,7 @@ impl Child {
                 return status;
             }
             assert!(Instant::now() < until, "it does not end");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -221,7 +236,7 @@ pub fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
             let _ = child.kill();
             panic!("it does not end: {:?}", finish(child));
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     finish(child)
 }
