@@ -43,8 +43,8 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
             let _ = writeln!(text, "{:name_width$}  {}", option.name, option.text(options));
         }
     }
-    for variable in &loaded.strangers {
-        let _ = writeln!(text, "{variable} is no setting and has no effect");
+    for warning in &loaded.warnings {
+        let _ = writeln!(text, "\nwarning: {warning}");
     }
     say(&text);
     Ok(())

@@ -43,8 +43,8 @@ fn serve(
     signals: StopSignals,
     log: Log,
 ) -> Result<(), String> {
-    if !loaded.strangers.is_empty() {
-        warn!(variables = loaded.strangers.join(" "), "these are no settings and have no effect");
+    for warning in &loaded.warnings {
+        warn!("{warning}");
     }
     let server = Server::start(&loaded.config).map_err(|error| error.to_string())?;
     let verdict = verdict(&server, loaded.config.connections_max);

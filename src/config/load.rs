@@ -11,11 +11,11 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::limits::SETTINGS_FILE_BYTES_MAX;
-use super::nearest::{did_you_mean, nearest};
+use super::nearest::did_you_mean;
 use super::setting::VARIABLE_PREFIX;
 use super::{
     CHANNEL_OPTIONS, ChannelOption, ChannelOptions, Config, ConfigError, Kind, Namespaces,
-    SETTINGS, Setting,
+    SETTINGS, Setting, without_effect,
 };
 
 /// The variable that names the settings file.
@@ -66,8 +66,8 @@ pub struct Loaded {
     pub config: Config,
     /// Where each of [`SETTINGS`] was set, in their order.
     pub origins: Vec<Origin>,
-    /// Variables that look like settings and are none, nor near one: other programs may have set them.
-    pub strangers: Vec<String>,
+    /// What was set and has no effect: sentences.
+    pub warnings: Vec<String>,
 }
 
 impl Sources {
@@ -77,16 +77,11 @@ impl Sources {
             .map(|(name, value)| (name.into_string(), value.into_string()))
             .filter_map(|(name, value)| Some((name.ok()?, value)))
             .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX));
-        let (mut environment, mut faults) = (Vec::new(), Vec::new());
-        for (name, value) in variables {
-            match value {
-                Ok(value) => environment.push((name, value)),
-                Err(_) => faults.push(format!("{name}: its value is not UTF-8")),
-            }
-        }
+        let mut environment: Vec<Variable> =
+            variables.map(|(name, value)| (name, value.ok())).collect();
+        let mut faults = Vec::new();
         environment.sort_unstable();
-        let named = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
-        let named = named.filter(|(_, path)| !path.is_empty()).map(|(_, path)| PathBuf::from(path));
+        let named = env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let file =
             self.file.clone().or(named).map(|path| (path.display().to_string(), read(&path)));
         let file = match file {
@@ -102,30 +97,37 @@ impl Sources {
     }
 }
 
+/// The name of a variable and its value, if that is UTF-8.
+type Variable = (String, Option<String>);
+
 /// Joins what was read; `faults` are those of reading.
 fn assemble(
     file: Option<(&str, &str)>,
-    environment: Vec<(String, String)>,
+    environment: Vec<Variable>,
     flags: &[Given],
     mut faults: Vec<String>,
 ) -> Result<Loaded, ConfigError> {
-    let mut given = Vec::new();
+    let (mut given, mut warnings) = (Vec::new(), Vec::new());
     let mut config = Config::default();
     if let Some((path, text)) = file {
         let namespaces = std::mem::take(&mut config.namespaces);
-        let (given, faults) = (&mut given, &mut faults);
-        let mut reader = FileReader { path, text, given, faults, namespaces };
+        let (given, faults, warnings) = (&mut given, &mut faults, &mut warnings);
+        let mut reader = FileReader { path, text, given, faults, warnings, namespaces };
         reader.read();
         config.namespaces = reader.namespaces;
     }
-    let strangers = read_environment(environment, &mut given, &mut faults);
+    read_environment(environment, &mut given, &mut faults, &mut warnings);
     given.extend_from_slice(flags);
 
     let mut origins = vec![Origin::Default; SETTINGS.len()];
     for Given { setting, texts, origin } in given {
         if let Err(fault) = setting.parse(&texts, &mut config) {
-            let (name, range) = (setting.name, setting.range());
-            faults.push(format!("{origin}: {name}: {fault}; it must be {range}"));
+            let fault = match setting.kind {
+                // The fault says it.
+                Kind::Addresses(_) | Kind::Levels(_) => fault,
+                _ => with_range(&fault, &setting.range()),
+            };
+            faults.push(format!("{origin}: {}: {fault}", setting.name));
         } else if let Err(fault) = setting.check(&config) {
             faults.push(format!("{origin}: {fault}"));
             // So that what this is judged with later is in range.
@@ -140,11 +142,19 @@ fn assemble(
     }
     if faults.is_empty() {
         match config.check() {
-            Ok(()) => return Ok(Loaded { config, origins, strangers }),
+            Ok(()) => {
+                warnings.extend(without_effect::of_settings(&config, &origins));
+                return Ok(Loaded { config, origins, warnings });
+            }
             Err(ConfigError(fault)) => faults.push(fault + &where_addresses_are(&origins)),
         }
     }
     Err(ConfigError(faults.join("\n")))
+}
+
+/// A fault with what would be right, unless it says that.
+fn with_range(fault: &str, range: &str) -> String {
+    if fault.contains(range) { fault.to_owned() } else { format!("{fault}; it must be {range}") }
 }
 
 /// What is wrong with a whole configuration is wrong with its addresses.
@@ -177,6 +187,7 @@ struct FileReader<'a> {
     text: &'a str,
     given: &'a mut Vec<Given>,
     faults: &'a mut Vec<String>,
+    warnings: &'a mut Vec<String>,
     namespaces: Namespaces,
 }
 
@@ -278,6 +289,7 @@ impl FileReader<'_> {
 
     fn read_options(&mut self, section: &str, table: &DeTable<'_>) -> ChannelOptions {
         let mut options = ChannelOptions::closed();
+        let mut given = Vec::new();
         for (key, value) in table {
             let name = key.get_ref();
             let Some(option) = ChannelOption::named(name) else {
@@ -286,15 +298,21 @@ impl FileReader<'_> {
                 self.fault(key.span().start, &fault);
                 continue;
             };
+            given.push((option.name, value.span().start));
             let fault = match (value.get_ref(), texts(value.get_ref()).as_deref()) {
                 (DeValue::Array(_), _) => Some("it is one value, not a list".to_owned()),
                 (_, Ok(texts)) => option.parse(&texts.join(" "), &mut options).err(),
                 (_, Err(fault)) => Some(format!("it is {fault}")),
             };
             if let Some(fault) = fault {
-                let range = option.range();
-                let fault = format!("{section}.{name}: {fault}; it must be {range}");
-                self.fault(value.span().start, &fault);
+                let fault = with_range(&fault, &option.range());
+                self.fault(value.span().start, &format!("{section}.{name}: {fault}"));
+            }
+        }
+        for (name, at) in given {
+            if let Some(why) = without_effect::of_option(&options, name) {
+                let place = format!("{}:{}", self.path, self.line(at));
+                self.warnings.push(format!("{place}: {section}.{name} has no effect: {why}"));
             }
         }
         options
@@ -340,32 +358,24 @@ fn texts(value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
     }
 }
 
-/// Takes settings from the environment; an empty variable counts as none. Returns the variables that are none of ours.
+/// Takes settings from the environment; an empty variable counts as none.
 fn read_environment(
-    environment: Vec<(String, String)>,
+    environment: Vec<Variable>,
     given: &mut Vec<Given>,
     faults: &mut Vec<String>,
-) -> Vec<String> {
+    warnings: &mut Vec<String>,
+) {
     let known: Vec<_> = SETTINGS.iter().map(|setting| (setting.variable(), setting)).collect();
-    let mut strangers = Vec::new();
     for (name, value) in environment {
         if name == FILE_VARIABLE {
             continue;
         }
         let Some((_, setting)) = known.iter().find(|(variable, _)| *variable == name) else {
-            // Other programs leave variables with our name in them: a Kubernetes service that is called fantail sets
-            // FANTAIL_PORT. What is nearly one of ours is a slip.
-            let all = known.iter().map(|(variable, _)| variable.as_str()).chain([FILE_VARIABLE]);
-            let word = |name| str::strip_prefix(name, VARIABLE_PREFIX).unwrap_or(name);
-            let near = named_like_a_flag(word(&name)).or_else(|| {
-                nearest(word(&name), all.map(word)).map(|near| format!("{VARIABLE_PREFIX}{near}"))
-            });
-            match near {
-                Some(near) => {
-                    faults.push(format!("{name}: there is no such setting, did you mean {near}?"));
-                }
-                None => strangers.push(name),
-            }
+            warnings.extend(without_effect::of_variable(&name, value.as_deref()));
+            continue;
+        };
+        let Some(value) = value else {
+            faults.push(format!("{name}: its value is not UTF-8"));
             continue;
         };
         if value.trim().is_empty() {
@@ -379,15 +389,6 @@ fn read_environment(
         };
         given.push(Given { setting, texts, origin: Origin::Environment(name) });
     }
-    strangers
-}
-
-/// The variable of the setting whose flag is written like this. Flags of one word prove nothing: FANTAIL_ECHO may be
-/// anyone's.
-fn named_like_a_flag(word: &str) -> Option<String> {
-    let flag = word.to_ascii_lowercase().replace('_', "-");
-    let setting = SETTINGS.iter().find(|setting| setting.flag == flag && flag.contains('-'))?;
-    Some(setting.variable())
 }
 
 impl fmt::Display for Origin {

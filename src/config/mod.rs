@@ -25,6 +25,7 @@ mod nearest;
 mod setting;
 mod settings;
 mod units;
+mod without_effect;
 
 pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use load::{FILE_VARIABLE, Given, Loaded, Origin, Sources};

@@ -1,6 +1,6 @@
 //! One setting: what values it has, where [`Config`] keeps it, how it is read and written.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::log_levels::LogLevels;
@@ -91,8 +91,8 @@ impl Setting {
     /// in its range is for [`Setting::check`].
     pub fn parse(&self, texts: &[String], config: &mut Config) -> Result<(), String> {
         if let Kind::Addresses(field) = self.kind {
-            let parse = |text: &String| text.trim().parse().map_err(|_| no_value(text, "IP:PORT"));
-            *field(config) = texts.iter().map(parse).collect::<Result<_, _>>()?;
+            let addresses = texts.iter().map(|text| parse_address(text.trim()));
+            *field(config) = addresses.collect::<Result<_, _>>()?;
             return Ok(());
         }
         if let Kind::Origins(_, field) = self.kind {
@@ -271,6 +271,54 @@ const HIDDEN: &str = "hidden";
 
 /// What the variables of settings begin with.
 pub const VARIABLE_PREFIX: &str = "FANTAIL_";
+
+/// An address, or what it lacks. An IPv4-mapped IPv6 address is the IPv4 address that it stands for: sockets here take
+/// one kind each.
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(SocketAddr::V6(v6)) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            return Err(link_local(text));
+        }
+        Ok(SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_some() => {
+            return Ok(SocketAddr::new(v6.ip().to_canonical(), v6.port()));
+        }
+        Ok(address) => return Ok(address),
+        Err(_) => {}
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let has_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    Err(match host {
+        _ if has_port && port.parse::<u16>().is_err() => {
+            format!("'{port}' is no port: from 0 to 65535")
+        }
+        _ if text.contains('%') => link_local(text),
+        _ if is_ipv6(text) || is_ipv6(host) => {
+            format!("'{text}' is not IP:PORT: an IPv6 address stands in brackets, [::1]:8000")
+        }
+        _ if text.parse::<IpAddr>().is_ok() || (text.starts_with('[') && text.ends_with(']')) => {
+            format!("'{text}' lacks a port: {text}:8000")
+        }
+        "" | "*" if has_port => format!(
+            "'{text}' lacks an address: 127.0.0.1:{port} serves this host, 0.0.0.0:{port} all that reach it by IPv4, \
+             [::]:{port} by IPv6"
+        ),
+        _ if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() => {
+            format!("'{text}' is not IP:PORT: 127.0.0.1:{text} serves this host")
+        }
+        "localhost" if has_port => {
+            format!("'{text}' is not IP:PORT: write 127.0.0.1:{port}, [::1]:{port}, or both")
+        }
+        _ if has_port => format!("'{text}' is not IP:PORT: names of hosts are not looked up"),
+        _ => no_value(text, "IP:PORT"),
+    })
+}
+
+fn link_local(text: &str) -> String {
+    format!(
+        "'{text}' needs the number of its interface, as `ip link` lists it: [fe80::1%2]:8000 has the second"
+    )
+}
 
 fn parse_count(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| no_value(text, "a whole number"))

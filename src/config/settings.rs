@@ -345,6 +345,40 @@ mod tests {
     }
 
     #[test]
+    fn an_address_says_what_it_lacks() {
+        let listen = Setting::named("listen").unwrap();
+        for (text, words) in [
+            ("localhost:8000", "write 127.0.0.1:8000, [::1]:8000, or both"),
+            ("example.org:80", "names of hosts are not looked up"),
+            (":8000", "127.0.0.1:8000 serves this host, 0.0.0.0:8000 all"),
+            ("*:80", "0.0.0.0:80 all"),
+            ("8000", "127.0.0.1:8000 serves this host"),
+            ("127.0.0.1", "lacks a port: 127.0.0.1:8000"),
+            ("[::1]", "lacks a port: [::1]:8000"),
+            ("::1:8000", "an IPv6 address stands in brackets"),
+            ("::1", "an IPv6 address stands in brackets"),
+            ("127.0.0.1:65536", "'65536' is no port"),
+            ("[fe80::1]:8000", "needs the number of its interface"),
+            ("[fe80::1%eth0]:8000", "needs the number of its interface"),
+            ("http://127.0.0.1:80", "is not IP:PORT"),
+            ("", "'' is not IP:PORT"),
+        ] {
+            let fault = parse(listen, text, &mut Config::default()).unwrap_err();
+            assert!(fault.contains(words), "{text}: {fault}");
+        }
+        // RFC 4291 2.5.5.2: an IPv4-mapped address stands for a node that speaks IPv4.
+        for (text, shown) in [
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+            ("[::]:0", "[::]:0"),
+        ] {
+            let mut config = Config::default();
+            parse(listen, text, &mut config).unwrap();
+            assert_eq!(listen.text(&config), shown);
+        }
+    }
+
+    #[test]
     fn text_that_is_no_value_is_quoted() {
         for (name, text) in [
             ("listen", "localhost"),

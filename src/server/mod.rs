@@ -38,9 +38,12 @@ use crate::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings, new_count
 pub mod host;
 mod log;
 mod memory;
+mod port_user;
 mod reload;
 mod service_manager;
 mod signal;
+
+use port_user::port_in_use;
 
 pub use log::Log;
 pub use reload::Reloader;
@@ -382,11 +385,7 @@ fn resolve(config: &Config) -> Result<(Vec<Door>, Vec<HeldPort>), StartError> {
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
     StartError(match error.kind() {
-        io::ErrorKind::AddrInUse => format!(
-            "{address} is in use by another program: stop it (ss -ltnp 'sport = :{}' names it), or choose another \
-             address",
-            address.port()
-        ),
+        io::ErrorKind::AddrInUse => port_in_use(address),
         io::ErrorKind::PermissionDenied => {
             format!("{address} needs the right to bind ports below 1024: choose a higher port")
         }

@@ -99,7 +99,7 @@ metrics! {
         deferred_bytes, "gauge", "fantail_deferred_request_bytes",
             "Bytes of requests that wait until others have their long answers.";
         mesh_bytes, "gauge", "fantail_mesh_inbox_bytes",
-            "What waits in the worker's inbox for other workers' messages: payload bytes, and 4 KiB a message.";
+            "Bytes of messages between workers that wait: in its inbox, and what it could not hand over.";
         refused_overloaded, "counter", "fantail_refused_overloaded_total", "Clients refused for want of memory.";
         evicted_queues, "counter", "fantail_evicted_queues_total", "Clients closed for their send queues.";
         evicted_messages, "counter", "fantail_evicted_messages_total", "Clients closed for unfinished messages.";

@@ -146,11 +146,6 @@ impl Mesh {
         }
     }
 
-    /// What waits in this worker's inbox.
-    pub fn load(&self) -> usize {
-        self.peers[usize::from(self.worker.0)].load.load(Ordering::Relaxed)
-    }
-
     /// Adds a message to the batch that leaves at the turn's end.
     pub fn send(&mut self, to: WorkerId, message: HubMessage) {
         let outbox = &mut self.outboxes[usize::from(to.0)];

@@ -320,10 +320,36 @@ on_both_drivers! {
 }
 
 #[test]
+fn a_port_in_use_says_by_what() {
+    let running = Child::start(DriverChoice::Epoll, &["--workers", "1"]);
+    let (address, pid) = (running.edge().to_string(), running.pid().to_string());
+    expect_start_error(&["--listen", &address], &[&address, "another fantail", &pid]);
+
+    // A connection that leaves from the port, and does not share it.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+    expect_start_error(
+        &["--listen", &address],
+        &[&address, "left this host", "ip_local_port_range"],
+    );
+    // The end that closes first remembers the connection for a minute.
+    let (accepted, _) = listener.accept().unwrap();
+    drop(socket);
+    drop(accepted);
+    expect_start_error(&["--listen", &address], &[&address, "left this host", "TIME-WAIT"]);
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    expect_start_error(&["--listen", &address], &[&address, "in use", "ss -ltnp"]);
+    // The test's own process listens.
+    let pid = std::process::id().to_string();
+    expect_start_error(&["--listen", &address], &[&address, "in use", "listens there", &pid]);
     let server = TestServer::start(DriverChoice::Auto, 1);
     let address = server.edge().to_string();
     expect_start_error(&["--tcp", &address], &[&address, "in use"]);

@@ -5,8 +5,8 @@ fn flag(flag: &str, text: &str) -> Given {
     Given { setting, texts: vec![text.to_owned()], origin: Origin::Flag(setting.flag) }
 }
 
-fn variable(name: &str, value: &str) -> (String, String) {
-    (name.to_owned(), value.to_owned())
+fn variable(name: &str, value: &str) -> Variable {
+    (name.to_owned(), Some(value.to_owned()))
 }
 
 fn load(
@@ -111,23 +111,79 @@ fn addresses_are_the_usual_ones_unless_there_are_others() {
 }
 
 #[test]
-fn an_empty_variable_is_none_and_strangers_are_no_fault() {
+fn an_empty_variable_is_none_and_an_unknown_one_is_told_of_and_no_fault() {
     let environment = [
         ("FANTAIL_WORKERS", ""),
         ("FANTAIL_CONFIG", "somewhere"),
         ("FANTAIL_PORT", "tcp://10.0.0.1:80"),
         ("FANTAIL_SERVICE_HOST", "10.0.0.1"),
         ("FANTAIL_ECHO", "1"),
+        ("FANTAIL_WORKER", "1"),
     ];
     let loaded = load("", &environment, &[]).unwrap();
     assert_eq!(loaded.config.workers, None);
-    assert_eq!(loaded.strangers, ["FANTAIL_PORT", "FANTAIL_SERVICE_HOST", "FANTAIL_ECHO"]);
+    let [echo, worker] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+    assert!(echo.starts_with("FANTAIL_ECHO is no setting"), "{echo}");
+    assert!(worker.ends_with("did you mean FANTAIL_WORKERS?"), "{worker}");
+    let not_utf8 = vec![("FANTAIL_X".to_owned(), None), ("FANTAIL_WORKERS".to_owned(), None)];
+    let fault = assemble(None, not_utf8, &[], Vec::new()).unwrap_err().0;
+    assert_eq!(fault, "FANTAIL_WORKERS: its value is not UTF-8");
+}
+
+#[test]
+fn what_has_no_effect_beside_the_rest_is_told_of() {
+    let warnings = |file: &str| load(file, &[], &[]).unwrap().warnings;
+    for (file, warning) in [
+        (
+            "[channels]\nhistory_ttl = 5",
+            "f.toml:2: channels.history_ttl has no effect: history_size is 0",
+        ),
+        (
+            "[namespaces.a]\nhistory_bytes = 5000",
+            "f.toml:2: namespaces.a.history_bytes has no effect: history_size is 0",
+        ),
+        (
+            "[channels]\nrecovery = true",
+            "f.toml:2: channels.recovery has no effect: history_size is 0",
+        ),
+        (
+            "[channels]\nhistory = true",
+            "f.toml:2: channels.history has no effect: history_size is 0",
+        ),
+        (
+            "[channels]\nbacklog = 5",
+            "f.toml:2: channels.backlog has no effect: delivery is not drop_oldest",
+        ),
+        (
+            "[tcp]\nframing = 'length'\n[echo]\nlisten = '[::1]:1'",
+            "f.toml:2: tcp.framing has no effect: there is no tcp.listen",
+        ),
+        (
+            "[api]\nkey = 'a'\n[tcp]\nlisten = '[::1]:1'",
+            "f.toml:2: api.key has no effect: there is no listen",
+        ),
+        (
+            "[echo]\nmessage_bytes_max = 5",
+            "f.toml:2: echo.message_bytes_max has no effect: there is no echo.listen",
+        ),
+    ] {
+        assert_eq!(warnings(file), [warning]);
+    }
+    for file in [
+        "[channels]\nhistory_size = 1\nhistory_ttl = 5\nhistory_bytes = 5000\nrecovery = true\nhistory = true",
+        "[channels]\nrecovery = false\nhistory = false",
+        "[channels]\nbacklog = 5\ndelivery = 'drop_oldest'",
+        "[tcp]\nframing = 'length'",
+        "api.key = 'a'",
+    ] {
+        assert_eq!(warnings(file), [""; 0], "{file}");
+    }
 }
 
 #[test]
 fn a_fault_says_where_it_is_and_what_would_be_right() {
     type Pairs<'a> = &'a [(&'a str, &'a str)];
-    let faults: [(&str, Pairs<'_>, Pairs<'_>, &str); 22] = [
+    let faults: [(&str, Pairs<'_>, Pairs<'_>, &str); 21] = [
         ("\nworkers = 129", &[], &[], "f.toml:2: workers is 129; it must be from 1 to 128"),
         (
             "workers = \"many\"",
@@ -185,21 +241,9 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
         ),
         (
             "",
-            &[("FANTAIL_CLOSE_TIMEOUT", "1")],
-            &[],
-            "FANTAIL_CLOSE_TIMEOUT: there is no such setting, did you mean FANTAIL_LIMITS_CLOSE_TIMEOUT?",
-        ),
-        (
-            "",
-            &[("FANTAIL_WORKER", "1")],
-            &[],
-            "FANTAIL_WORKER: there is no such setting, did you mean FANTAIL_WORKERS?",
-        ),
-        (
-            "",
             &[("FANTAIL_LISTEN", "127.0.0.1:1,here")],
             &[],
-            "FANTAIL_LISTEN: listen: 'here' is not IP:PORT; it must be",
+            "FANTAIL_LISTEN: listen: 'here' is not IP:PORT",
         ),
         (
             "",
@@ -213,6 +257,7 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
             &[("message-bytes-max", "65 MiB")],
             "--message-bytes-max: limits.message_bytes_max is 65 MiB; it must be from 1 B to 64 MiB",
         ),
+        ("insecure = 'yes'", &[], &[], "f.toml:1: insecure: 'yes' is not true or false"),
         ("listen = [\"0.0.0.0:1\"]", &[], &[], "0.0.0.0:1 can be reached from other hosts"),
         ("listen = [\"0.0.0.0:1\"]", &[], &[], "(set: listen by f.toml:1)"),
     ];

@@ -494,7 +494,7 @@ impl Connections {
         counters.unfinished_bytes.set(self.unfinished_bytes as u64);
         counters.held_bytes.set(self.held_bytes as u64);
         counters.deferred_bytes.set(self.deferred.bytes() as u64);
-        counters.mesh_bytes.set(self.mesh.load() as u64);
+        counters.mesh_bytes.set(self.mesh.waiting_bytes() as u64);
         counters.channels.set(self.hub.channel_count() as u64);
         counters.subscriptions.set(self.hub.subscription_count() as u64);
     }

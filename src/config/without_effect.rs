@@ -1,0 +1,134 @@
+//! What was set and has no effect: told once at the start, and by `fantail check`, and never refused, because other
+//! programs have a say in what a process's environment is, and because it harms no one.
+
+use super::nearest::nearest;
+use super::setting::VARIABLE_PREFIX;
+use super::{ChannelOptions, Config, Delivery, FILE_VARIABLE, Origin, SETTINGS};
+
+/// A sentence about a variable that is no setting; `None` where an orchestrator injects it, or where it is empty.
+pub(super) fn of_variable(name: &str, value: Option<&str>) -> Option<String> {
+    if value.is_some_and(|value| value.trim().is_empty() || is_injected(name, value)) {
+        return None;
+    }
+    let word = name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name);
+    let says = format!("{name} is no setting and has no effect");
+    if ["CHANNELS_", "NAMESPACES_"].iter().any(|section| word.starts_with(section)) {
+        return Some(format!("{says}: options of channels are set in the settings file"));
+    }
+    let known: Vec<_> = SETTINGS.iter().map(super::Setting::variable).collect();
+    let words = known.iter().map(String::as_str).chain([FILE_VARIABLE]);
+    let words = words.map(|name| name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name));
+    let near = of_flag(word).or_else(|| match word {
+        "CONFIG_FILE" => Some(FILE_VARIABLE.to_owned()),
+        _ => nearest(word, words).map(|near| format!("{VARIABLE_PREFIX}{near}")),
+    });
+    Some(near.map_or(says.clone(), |near| format!("{says}; did you mean {near}?")))
+}
+
+/// The variable of the setting whose flag is written like this. Flags of one word prove nothing: `FANTAIL_ECHO` may be
+/// anyone's.
+fn of_flag(word: &str) -> Option<String> {
+    let flag = word.to_ascii_lowercase().replace('_', "-");
+    let setting = SETTINGS.iter().find(|setting| setting.flag == flag && flag.contains('-'))?;
+    Some(setting.variable())
+}
+
+/// Whether this is one of the variables that Kubernetes and Docker set in every container beside a service that is
+/// called `fantail` or `fantail-…`: `…_SERVICE_HOST`, `…_SERVICE_PORT` and one for each named port,
+/// `…_PORT=tcp://10.0.0.1:80`, `…_PORT_80_TCP` and its `_PROTO`, `_PORT` and `_ADDR` (Kubernetes, "Accessing the
+/// Service", environment variables).
+fn is_injected(name: &str, value: &str) -> bool {
+    let protocol =
+        |text: &str| ["tcp", "udp", "sctp"].contains(&text.to_ascii_lowercase().as_str());
+    let is_url = value.split_once("://").is_some_and(|(scheme, _)| protocol(scheme));
+    let of_one_port = || {
+        let (_, rest) = name.rsplit_once("_PORT_").filter(|(_, rest)| !rest.is_empty())?;
+        // Behind …_PORT_80_TCP_ the last split may have been at its own "_PORT".
+        let mut parts = rest.split('_');
+        let (number, kind) = (parts.next()?, parts.next()?);
+        let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+        (is_number && protocol(kind)).then_some(())
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && is_url)
+        || of_one_port().is_some()
+}
+
+/// Why an option of channels that was given does nothing beside the others.
+pub(super) fn of_option(options: &ChannelOptions, given: &str) -> Option<&'static str> {
+    let keeps_nothing = options.history_size == 0;
+    match given {
+        "history_ttl" | "history_bytes" if keeps_nothing => Some("history_size is 0"),
+        "recovery" if keeps_nothing && options.recovery => Some("history_size is 0"),
+        "history" if keeps_nothing && options.history => Some("history_size is 0"),
+        "backlog" if options.delivery != Delivery::DropOldest => {
+            Some("delivery is not drop_oldest")
+        }
+        _ => None,
+    }
+}
+
+/// Settings that were set somewhere and do nothing beside the others: a sentence for each.
+pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
+    let rows = SETTINGS.iter().zip(origins).filter(|(_, origin)| **origin != Origin::Default);
+    let without = rows.filter_map(|(setting, origin)| {
+        let why = match setting.name {
+            "tcp.framing" if config.tcp.is_empty() => "there is no tcp.listen",
+            "echo.message_bytes_max" if config.echo.is_empty() => "there is no echo.listen",
+            "api.key" | "http.origins" | "http.page" if config.listen.is_empty() => {
+                "there is no listen"
+            }
+            _ => return None,
+        };
+        Some(format!("{origin}: {} has no effect: {why}", setting.name))
+    });
+    without.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_orchestrators_inject_is_passed_over() {
+        for (name, value) in [
+            ("FANTAIL_PORT", "tcp://10.0.0.1:8000"),
+            ("FANTAIL_HTTP_PORT", "tcp://10.0.0.1:80"),
+            ("FANTAIL_DNS_PORT", "udp://10.0.0.1:53"),
+            ("FANTAIL_SERVICE_HOST", "10.0.0.1"),
+            ("FANTAIL_SERVICE_PORT", "80"),
+            ("FANTAIL_HTTP_SERVICE_PORT_WEB", "80"),
+            ("FANTAIL_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("FANTAIL_PORT_80_TCP_PROTO", "tcp"),
+            ("FANTAIL_PORT_80_TCP_PORT", "80"),
+            ("FANTAIL_HTTP_PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("FANTAIL_WORKER", " "),
+        ] {
+            assert_eq!(of_variable(name, Some(value)), None, "{name}={value}");
+        }
+        // None of them is the name of a setting.
+        for setting in SETTINGS {
+            assert!(!is_injected(&setting.variable(), "127.0.0.1:1"), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn what_is_no_setting_is_named_with_what_it_may_stand_for() {
+        for (name, words) in [
+            ("FANTAIL_PORT", "FANTAIL_PORT is no setting and has no effect"),
+            ("FANTAIL_HTTP_PORT", "has no effect"),
+            ("FANTAIL_CHANNELS_HISTORY_SIZE", "are set in the settings file"),
+            ("FANTAIL_NAMESPACES_CHAT_PUBLISH", "are set in the settings file"),
+            ("FANTAIL_CONFIG_FILE", "did you mean FANTAIL_CONFIG?"),
+            ("FANTAIL_CLOSE_TIMEOUT", "did you mean FANTAIL_LIMITS_CLOSE_TIMEOUT?"),
+            ("FANTAIL_WORKER", "did you mean FANTAIL_WORKERS?"),
+            ("FANTAIL_PORTER_80_TCP", "has no effect"),
+        ] {
+            let sentence = of_variable(name, Some("80")).unwrap_or_default();
+            assert!(sentence.contains(words), "{sentence}");
+        }
+        assert!(of_variable("FANTAIL_X", None).is_some(), "its value is not UTF-8");
+    }
+}
