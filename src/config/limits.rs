@@ -1,5 +1,6 @@
 //! Compile-time ceilings. Settings may lower what they bound, never raise it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Workers of one process; a channel's interest is one bit each.
@@ -133,13 +134,17 @@ pub const API_KEY_BYTES_MAX: usize = 1024;
 /// Channels named in one answer.
 pub const CHANNELS_LIST_MAX: usize = 10_000;
 
-/// How long a client of an event stream waits before it comes back.
-pub const EVENT_STREAM_RETRY: Duration = Duration::from_secs(2);
+/// Milliseconds that a client of an event stream waits before it comes back: not the same for all, so that those whose
+/// server stopped do not come at once.
+pub const EVENT_STREAM_RETRY_MS: RangeInclusive<u32> = 2000..=5000;
 
-/// How long a poll waits that does not say it.
-pub const POLL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same where the server had no room for it.
+pub const EVENT_STREAM_RETRY_OVERLOADED_MS: RangeInclusive<u32> = 5000..=10_000;
 
-/// How long a poll may wait, in seconds: from 1 up to this.
+/// How long a poll waits that does not say it: less than the 30 seconds at which proxies and hosting services give up.
+pub const POLL_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// How long a poll may wait, in seconds: from 0, which asks for the position, up to this.
 pub const POLL_TIMEOUT_SECONDS_MAX: u64 = 120;
 
 /// Bytes that a client may send behind a poll that waits; then nothing more is read from it.

@@ -18,6 +18,8 @@ pub struct Answer<'a, P> {
     pub position: P,
     /// Whether nothing came in time.
     pub is_timeout: bool,
+    /// Whether the tag that was asked with is that of such an answer.
+    pub repeats_timeout: bool,
     /// Whether publications between the position asked for and this one are lost.
     pub has_gap: bool,
     /// For a client that reads `data` and keeps no position: the cookie that keeps it.
@@ -62,12 +64,15 @@ pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_b
     let mut body = Vec::new();
     write_body(&mut body, answer);
     let Answer { position, cookie, .. } = answer;
+    // The position is the same as before, and the tag must not be: a cache that answers conditions itself would make
+    // the answer a 304 without a body.
+    let suffix = if answer.is_timeout && !answer.repeats_timeout { TIMEOUT_SUFFIX } else { "" };
     // No cache may keep an answer: the next one to the same request is another.
     put(
         out,
         format_args!(
-            "Content-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: {}\r\n\
-             ETag: \"{position}\"\r\n",
+            "Content-Type: application/json\r\nCache-Control: no-store, no-transform\r\nContent-Length: {}\r\n\
+             ETag: \"{position}{suffix}\"\r\n",
             body.len()
         ),
     );
@@ -84,6 +89,11 @@ pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_b
     if has_body {
         out.extend_from_slice(&body);
     }
+}
+
+/// Whether an entity tag is that of an answer that said that nothing came.
+pub fn is_of_timeout(tag: &[u8]) -> bool {
+    tag.windows(TIMEOUT_SUFFIX.len()).any(|part| part == TIMEOUT_SUFFIX.as_bytes())
 }
 
 fn write_body<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>) {
@@ -131,6 +141,9 @@ fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
+/// Behind the position in the tag of an answer that says that nothing came.
+const TIMEOUT_SUFFIX: &str = "-timeout";
+
 /// How long a browser keeps a position: a poll, its retries, and not much more. A page that comes back later begins
 /// anew.
 const COOKIE_SECONDS: u32 = 300;
@@ -153,6 +166,7 @@ mod tests {
         publications: &[],
         position: "7:00000001",
         is_timeout: false,
+        repeats_timeout: false,
         has_gap: false,
         cookie: None,
     };
@@ -163,7 +177,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
-        assert!(head.contains("ETag: \"7:00000001\"") && head.contains("no-store"), "{head}");
+        assert!(head.contains("ETag: \"7:00000001") && head.contains("no-store"), "{head}");
         (head.to_owned(), serde_json::from_str(body).unwrap())
     }
 
@@ -193,6 +207,19 @@ mod tests {
         assert_eq!(body, timeout);
         let (_, body) = written(&Answer { has_gap: true, ..NOTHING });
         assert_eq!(body["recovered"], false);
+    }
+
+    #[test]
+    fn a_timeout_has_another_tag_than_the_one_asked_with() {
+        let tag = |answer: &Answer<'_, &str>| {
+            let (head, _) = written(answer);
+            head.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap().to_owned()
+        };
+        let plain = tag(&NOTHING);
+        let first = tag(&Answer { is_timeout: true, ..NOTHING });
+        assert!(!is_of_timeout(plain.as_bytes()) && is_of_timeout(first.as_bytes()), "{first}");
+        let second = tag(&Answer { is_timeout: true, repeats_timeout: true, ..NOTHING });
+        assert!(plain == second && first != second, "{second}");
     }
 
     #[test]

@@ -3,34 +3,28 @@
 //! A block of lines ends in an empty one; only then a client takes it. A line ends in LF, CR or both, so no value may
 //! bring one of its own: fields have them replaced, and data becomes as many lines as it has.
 
-use std::fmt::Display;
-use std::io::Write;
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::fmt::Display;
+use std::io::Write;
 
 use super::json;
 use crate::message::{Payload, PayloadKind};
 
 /// What a client keeps as the place where it stands, and sends as `Last-Event-ID` when it comes back. Belongs into the
-/// block of the event that leads there; alone in a block it counts too, and no event is dispatched.
+/// block of the event that leads there; alone in a block it counts too, but some libraries hand over an event without
+/// data then.
 pub fn write_id(out: &mut Vec<u8>, id: &impl Display) {
     write_field(out, "id: ", id);
 }
 
-/// How long a client waits before it comes back.
-pub fn write_retry(out: &mut Vec<u8>, after: Duration) {
-    write_field(out, "retry: ", &after.as_millis());
-}
-
-/// A line that no client takes notice of.
-pub fn write_comment(out: &mut Vec<u8>, text: &str) {
-    write_field(out, if text.is_empty() { ":" } else { ": " }, &text);
+/// How long a client waits before it comes back, in milliseconds.
+pub fn write_retry(out: &mut Vec<u8>, after_ms: u32) {
+    write_field(out, "retry: ", &after_ms);
 }
 
 /// Ends a block.
-pub fn end_block(out: &mut Vec<u8>) {
+fn end_block(out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
@@ -145,11 +139,9 @@ mod tests {
     fn no_field_can_end_its_line() {
         let mut out = Vec::new();
         write_id(&mut out, &"1\r\n\n2\0");
-        write_comment(&mut out, "slow\nconsumer");
-        write_comment(&mut out, "");
-        write_retry(&mut out, Duration::from_secs(2));
+        write_retry(&mut out, 2000);
         write_event(&mut out, "ga\np", &"x\ry");
         let text = String::from_utf8(out).unwrap();
-        assert_eq!(text, "id: 1   2 \n: slow consumer\n:\nretry: 2000\nevent: ga p\ndata: x y\n\n");
+        assert_eq!(text, "id: 1   2 \nretry: 2000\nevent: ga p\ndata: x y\n\n");
     }
 }

@@ -7,7 +7,8 @@
 
 use super::api_call::ApiCall;
 use super::{
-    BAD_REQUEST, Context, EventStream, HANDSHAKE_TIMEOUT, LOBBY, Output, WebSocketService,
+    BAD_REQUEST, Context, EventStream, HANDSHAKE_TIMEOUT, LOBBY, Output, StreamFraming,
+    WebSocketService,
 };
 use crate::message::{ChannelName, CloseReason, Position, Reply, Ticket};
 use crate::protocol::http1::{
@@ -214,7 +215,9 @@ impl HttpConversation {
         if !self.has_answered {
             context.fail_handshake(HANDSHAKE_TIMEOUT);
         }
-        if self.is_in_request() && !self.awaits_room() {
+        if let Some((exchange, framing)) = self.opening_stream() {
+            exchange.refuse_stream(framing, context);
+        } else if self.is_in_request() && !self.awaits_room() {
             let message = "the request was not finished in time";
             fail(Exchange::last(), 408, "timeout", message, &[], context);
         }
@@ -259,9 +262,11 @@ impl HttpConversation {
         match self.poll.take() {
             Some(poll) if !is_overloaded => poll.say_goodbye(context),
             Some(_) => refuse_overloaded(Exchange::last(), context),
-            None if is_overloaded && self.is_in_request() => {
-                refuse_overloaded(Exchange::last(), context);
-            }
+            // A stream that has not begun needs no word at other ends: its client comes back.
+            None if is_overloaded && self.is_in_request() => match self.opening_stream() {
+                Some((exchange, framing)) => exchange.refuse_stream(framing, context),
+                None => refuse_overloaded(Exchange::last(), context),
+            },
             None => {}
         }
     }
@@ -272,6 +277,11 @@ impl HttpConversation {
                 || pending.body.is_some()
                 || pending.awaits_reply()
         })
+    }
+
+    /// The request for an event stream whose subscriptions are being made.
+    fn opening_stream(&self) -> Option<(Exchange, StreamFraming)> {
+        self.pending.as_ref()?.opening.as_ref()?.stream()
     }
 
     fn take_awaited(&mut self) -> Option<Exchange> {
@@ -477,7 +487,7 @@ const WELCOME: &[u8] = b"This is fantail.
 GET  /ws?channel=a        a WebSocket: what is published to a channel, each publication one message;
                           what you send is published to the first channel named, or to the lobby
 GET  /events?channel=a    the same as an event stream, for EventSource
-GET  /poll?channel=a      the same, one answer at a time: as soon as something is published, or after 30 seconds
+GET  /poll?channel=a      the same, one answer at a time: as soon as something is published, or after 25 seconds
 POST /publish?channel=a   publishes the body; event=NAME is its type of event
 POST /api/METHOD          the server API, as Centrifugo has it
 GET  /health/live         whether the server runs

@@ -13,12 +13,13 @@
 //!
 //! **Must not know.** Sockets, the hub, the clock, other connections.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tracing::debug;
 
 use crate::config::Config;
-use crate::message::{ClientName, CloseReason, Request};
+use crate::message::{ClientName, CloseReason, Request, SessionId};
 use crate::protocol::http1::HeadLimits;
 use crate::protocol::websocket;
 
@@ -33,7 +34,7 @@ mod websocket_conversation;
 
 pub use http_api::{HttpConversation, HttpFlow, HttpService, PollForm};
 pub use prepared::{Answers, Batch, Delivered, Prepared};
-pub use sse::EventStream;
+pub use sse::{EventStream, StreamFraming};
 pub use tcp::CommandConversation;
 pub use websocket_conversation::{WebSocketConversation, WebSocketService};
 
@@ -110,6 +111,8 @@ pub enum Output {
     Close(CloseReason),
     /// The next deadline is this far away.
     Deadline(Duration),
+    /// The next deadline is at most this far away: whoever waits for an answer by then gives up.
+    DeadlineWithin(Duration),
     /// An HTTP error was answered.
     HttpError,
     /// A new subscriber was refused because memory is nearly used up.
@@ -154,8 +157,12 @@ pub enum WireForm {
     CommandMessage,
     /// An event of an event stream.
     EventStream,
-    /// The same without its id, which stands in front of it.
+    /// The same as a chunk.
+    EventStreamChunk,
+    /// An event without its id, which stands in front of it.
     EventStreamRest,
+    /// The same as the end of a chunk.
+    EventStreamChunkRest,
 }
 
 /// Scripts of which origins may use what is served here.
@@ -245,6 +252,15 @@ impl Context<'_> {
 
     fn fail_handshake(&mut self, cause: &'static str) {
         self.outputs.push(Output::HandshakeFailed(cause));
+    }
+
+    /// A number of milliseconds that differs from client to client, so that those that come together go apart.
+    fn spread_ms(&self, range: RangeInclusive<u32>) -> u32 {
+        let (from, to) = range.into_inner();
+        // Fibonacci hashing: neighbours in the table, and lives of one place in it, land far from each other.
+        let SessionId { index, generation } = self.client.session;
+        let mixed = (index ^ generation.rotate_left(16)).wrapping_mul(0x9E37_79B1);
+        from + ((u64::from(mixed) * u64::from(to - from + 1)) >> 32) as u32
     }
 
     fn close(&mut self, reason: CloseReason) -> Flow {

@@ -8,6 +8,7 @@ use super::{PollForm, WireForm};
 use crate::buffer::SharedFrame;
 use crate::config::limits::ANSWER_BYTES_KEPT_MAX;
 use crate::message::{PayloadKind, Publication, Publications};
+use crate::protocol::http1::write_chunk;
 use crate::protocol::long_poll::{Answer, write_answer};
 use crate::protocol::websocket::{OpCode, write_frame};
 use crate::protocol::{json, sse};
@@ -21,7 +22,9 @@ pub struct Prepared {
     command_length_prefixed: Option<Encoded>,
     command_message: Option<Encoded>,
     event_stream: Option<Encoded>,
+    event_stream_chunk: Option<Encoded>,
     event_stream_rest: Option<Encoded>,
+    event_stream_chunk_rest: Option<Encoded>,
     /// Answers to polls, by form. Each is whole, so it is made for the first publication that it names: the same for
     /// all who joined before the batch, and subscribers are met in the order in which they joined.
     answers: [Option<(usize, SharedFrame)>; 2],
@@ -86,7 +89,9 @@ impl<'a> Batch<'a> {
             WireForm::CommandLengthPrefixed => &mut prepared.command_length_prefixed,
             WireForm::CommandMessage => &mut prepared.command_message,
             WireForm::EventStream => &mut prepared.event_stream,
+            WireForm::EventStreamChunk => &mut prepared.event_stream_chunk,
             WireForm::EventStreamRest => &mut prepared.event_stream_rest,
+            WireForm::EventStreamChunkRest => &mut prepared.event_stream_chunk_rest,
         };
         let encoded = slot.get_or_insert_with(|| Encoded::new(form, all, scratch));
         encoded.block.clone().skip(encoded.starts[*first])
@@ -168,15 +173,22 @@ fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
             encode_push(CommandFraming::LengthPrefix, publication, out);
         }
         WireForm::CommandMessage => encode_push(CommandFraming::Message, publication, out),
-        WireForm::EventStream => {
-            // News has no number: it leads nowhere.
-            if !publication.payload.kind.is_news() {
-                sse::write_id(out, &publication.position);
-            }
-            sse::write_payload(out, &publication.payload);
-        }
+        WireForm::EventStream => encode_event(publication, out),
+        WireForm::EventStreamChunk => write_chunk(out, |out| encode_event(publication, out)),
         WireForm::EventStreamRest => sse::write_payload(out, &publication.payload),
+        WireForm::EventStreamChunkRest => {
+            sse::write_payload(out, &publication.payload);
+            out.extend_from_slice(b"\r\n");
+        }
     }
+}
+
+fn encode_event(publication: &Publication, out: &mut Vec<u8>) {
+    // News has no number: it leads nowhere.
+    if !publication.payload.kind.is_news() {
+        sse::write_id(out, &publication.position);
+    }
+    sse::write_payload(out, &publication.payload);
 }
 
 fn write_shared_answer(form: PollForm, publications: &[Arc<Publication>], out: &mut Vec<u8>) {
@@ -187,6 +199,7 @@ fn write_shared_answer(form: PollForm, publications: &[Arc<Publication>], out: &
         publications: &publications,
         position: last.position,
         is_timeout: false,
+        repeats_timeout: false,
         has_gap,
         cookie: form.cookie([last.channel.as_str()]),
     };
@@ -314,6 +327,23 @@ mod tests {
         assert_eq!(
             batch.frame(WireForm::EventStreamRest).as_bytes(),
             b"data: one\n\nevent: gap\ndata: {\"dropped\":4}\n\ndata: two\n\n"
+        );
+    }
+
+    #[test]
+    fn an_event_is_a_chunk() {
+        let publications = publications();
+        let mut prepared = Prepared::default();
+        let mut scratch = Vec::new();
+        let mut batch = prepared.of_client(&publications[..2], 0, &mut scratch);
+        // RFC 9112 7.1: the size in hexadecimal digits, without the line ends around the data.
+        assert_eq!(
+            batch.frame(WireForm::EventStreamChunk).as_bytes(),
+            b"1a\r\nid: 1:00000001\ndata: one\n\n\r\n1a\r\nid: 2:00000001\ndata: two\n\n\r\n"
+        );
+        assert_eq!(
+            batch.frame(WireForm::EventStreamChunkRest).as_bytes(),
+            b"data: one\n\n\r\ndata: two\n\n\r\n"
         );
     }
 

@@ -4,15 +4,29 @@
 //! the publication's own position, so all clients share the whole event. For several it differs from client to client:
 //! an `id` line of the client's own comes first, and the rest of the event, which is shared, behind it.
 //!
-//! The answer has no length and is not sent in chunks: it ends with its connection, which HTTP/1.0 understands too, and
-//! the bytes of an event are the same for everyone.
+//! # How a stream begins, and how it ends
+//!
+//! The first block is an event of a type of its own, `position` or `gap`: several libraries take a block without data
+//! for a message (`fetch-event-source`, `httpx-sse`, `aiosseclient`, r3labs/sse, Jersey), and what they hand over then
+//! is no JSON. It has the position, so that a client that loses its connection before the first event misses nothing.
+//!
+//! To HTTP/1.1 the stream is sent in chunks, one for each event: proxies and clients pass chunks on as they come, and
+//! hold back what only the end of the connection delimits. The chunks are the same for everyone. A stream whose client
+//! is to come back ends without the last chunk: that is a network error, after which all libraries come back with
+//! `Last-Event-ID`, whereas r3labs/sse 2.10 takes a regular end for the end of all. The last chunk is for a client that
+//! shall not come back; if it does all the same, its last event's id says so, and it is answered with 204 (WHATWG HTML
+//! 9.2.3).
+//!
+//! No comment is written: go-sse 0.12 takes a stream that ends behind one for the end of all, and Jersey and Spring
+//! make an event of it. A heartbeat is a `retry:` line, which has no effect but its own.
 
 use std::sync::Arc;
 
 use super::places::Places;
 use super::{Batch, Context, Delivered, Output, WireForm};
-use crate::config::limits::EVENT_STREAM_RETRY;
-use crate::message::{ChannelName, Farewell, Publication, Recovery, Reply};
+use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
+use crate::message::{ChannelName, CloseReason, Farewell, Publication, Recovery, Reply};
+use crate::protocol::http1::{LAST_CHUNK, begin_chunk, write_chunk};
 use crate::protocol::{json, sse};
 
 /// One client's event stream after its head.
@@ -24,12 +38,41 @@ pub enum EventStream {
         channel: ChannelName,
         /// The server API subscribed it to others, whose positions must not become its id.
         has_others: bool,
+        /// What delimits its events.
+        framing: StreamFraming,
     },
     /// Of several.
-    Many(Box<Places>),
+    Many {
+        /// Where it stands in each.
+        places: Box<Places>,
+        /// What delimits its events.
+        framing: StreamFraming,
+    },
+}
+
+/// What delimits the bytes of a stream (RFC 9112 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamFraming {
+    /// Chunks, one for each event.
+    Chunked,
+    /// The end of the connection: for HTTP/1.0, and for clients that say `Connection: close`.
+    Close,
+}
+
+impl StreamFraming {
+    /// Appends an event, or a line, that `write` writes.
+    fn write(self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        match self {
+            StreamFraming::Chunked => write_chunk(out, write),
+            StreamFraming::Close => write(out),
+        }
+    }
 }
 
 impl EventStream {
+    /// The id of the last event of a client that shall not come back.
+    pub const ENDED: &str = "ended";
+
     /// Begins a stream whose head is written: says where it begins, that something was missed if `has_gap`, and
     /// `publications`, which follow `places`. `None` if that is too much for one answer: the client comes back for the
     /// rest.
@@ -37,78 +80,95 @@ impl EventStream {
         mut places: Places,
         has_gap: bool,
         publications: &[Arc<Publication>],
+        framing: StreamFraming,
         context: &mut Context<'_>,
     ) -> Option<Self> {
         let start = context.out.len();
-        sse::write_retry(context.out, EVENT_STREAM_RETRY);
-        // Told at once, so that who loses the connection before the first event misses nothing either. A loss is told
-        // in the same block: a client that had the place alone would come back with it, and never learn of the loss.
-        sse::write_id(context.out, &places);
-        if has_gap {
-            write_gap(context.out);
-        } else {
-            sse::end_block(context.out);
-        }
+        let retry = context.spread_ms(EVENT_STREAM_RETRY_MS);
+        framing.write(context.out, |out| {
+            sse::write_retry(out, retry);
+            sse::write_id(out, &places);
+            // A loss is told in the same block: a client that had the position alone would come back with it, and never
+            // learn of the loss.
+            match has_gap {
+                true => write_gap(out),
+                false => sse::write_event(out, "position", &"{}"),
+            }
+        });
         for publication in publications {
             if context.out.len() - start > context.settings.recovery_bytes_max {
                 return None;
             }
             places.advance(publication);
-            sse::write_id(context.out, &places);
-            sse::write_payload(context.out, &publication.payload);
+            framing.write(context.out, |out| {
+                sse::write_id(out, &places);
+                sse::write_payload(out, &publication.payload);
+            });
         }
         context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
         Some(match places {
-            Places::One(place) => Self::One { channel: place.channel, has_others: false },
-            many @ Places::Many(_) => Self::Many(Box::new(many)),
+            Places::One(place) => Self::One { channel: place.channel, has_others: false, framing },
+            many @ Places::Many(_) => Self::Many { places: Box::new(many), framing },
         })
+    }
+
+    /// Writes a stream whose head is written, and that ends at once, because the server has no room for it or could not
+    /// begin it in time. An error's status would end it for good (WHATWG HTML 9.2.3).
+    pub fn refuse(framing: StreamFraming, context: &mut Context<'_>) {
+        let retry = context.spread_ms(EVENT_STREAM_RETRY_OVERLOADED_MS);
+        framing.write(context.out, |out| {
+            sse::write_retry(out, retry);
+            write_disconnect(out, &CloseReason::Overloaded.into());
+        });
     }
 
     /// Takes publications: appends what only this client gets; the frame goes behind it.
     pub fn deliver(&mut self, batch: &mut Batch<'_>, out: &mut Vec<u8>) -> Delivered {
         let publications = batch.publications();
-        let count = publications.len();
         match self {
-            Self::One { channel, has_others } => {
-                let is_other = *has_others && publications[0].channel != *channel;
-                let form = if is_other { WireForm::EventStreamRest } else { WireForm::EventStream };
-                Delivered { count, frame: Some(batch.frame(form)) }
+            Self::One { channel, has_others: true, framing }
+                if publications[0].channel != *channel =>
+            {
+                framing.deliver_with(batch, out, |_, _| {})
             }
-            Self::Many(places) if count == 1 => {
-                places.advance(&publications[0]);
-                sse::write_id(out, &**places);
-                Delivered { count, frame: Some(batch.frame(WireForm::EventStreamRest)) }
+            Self::One { framing, .. } => {
+                let form = match framing {
+                    StreamFraming::Chunked => WireForm::EventStreamChunk,
+                    StreamFraming::Close => WireForm::EventStream,
+                };
+                Delivered { count: publications.len(), frame: Some(batch.frame(form)) }
             }
-            // Small ones, as they left together: copying them is cheaper than as many segments.
-            Self::Many(places) => {
-                for publication in publications {
+            Self::Many { places, framing } => {
+                framing.deliver_with(batch, out, |publication, out| {
                     places.advance(publication);
                     sse::write_id(out, &**places);
-                    sse::write_payload(out, &publication.payload);
-                }
-                Delivered { count, frame: None }
+                })
             }
         }
     }
 
     /// Takes what the server API did.
     pub fn reply(&mut self, reply: &Reply, context: &mut Context<'_>) {
+        let framing = self.framing();
         match reply {
             Reply::Subscribed { channel, recovery, .. } => {
                 if let Self::One { has_others, .. } = self {
                     *has_others = true;
                 }
-                write_news(context.out, "subscribe", channel);
+                framing.write(context.out, |out| write_news(out, "subscribe", channel));
                 if let Some(Recovery { is_complete, publications }) = recovery {
                     if !is_complete {
-                        write_gap(context.out);
+                        framing.write(context.out, write_gap);
                     }
                     for publication in publications.iter() {
-                        sse::write_payload(context.out, &publication.payload);
+                        let payload = &publication.payload;
+                        framing.write(context.out, |out| sse::write_payload(out, payload));
                     }
                 }
             }
-            Reply::Unsubscribed { channel } => write_news(context.out, "unsubscribe", channel),
+            Reply::Unsubscribed { channel } => {
+                framing.write(context.out, |out| write_news(out, "unsubscribe", channel));
+            }
             Reply::Published { .. }
             | Reply::History { .. }
             | Reply::Presence { .. }
@@ -121,13 +181,71 @@ impl EventStream {
     /// Proves life to whatever is between the two ends. Not a block of its own: some clients take an empty one for an
     /// event.
     pub fn keep_alive(&self, context: &mut Context<'_>) {
-        sse::write_comment(context.out, "");
+        let retry = context.spread_ms(EVENT_STREAM_RETRY_MS);
+        self.framing().write(context.out, |out| sse::write_retry(out, retry));
         context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
     }
 
-    /// Says why the server ends it, to whoever reads comments; all others come back.
+    /// Says why the server ends it, and whether it is over for good.
     pub fn say_goodbye(&self, farewell: &Farewell, out: &mut Vec<u8>) {
-        sse::write_comment(out, farewell.text());
+        // What waited gives way to this, perhaps the rest of an event whose id stands in front of it already: what
+        // follows must not become that event's data, and the id that of an event that never came.
+        let has_given_way =
+            matches!(farewell.reason, CloseReason::SlowConsumer | CloseReason::Overloaded);
+        if has_given_way && matches!(self, Self::Many { .. }) {
+            return;
+        }
+        let is_final = farewell.reason == CloseReason::Forced;
+        let framing = self.framing();
+        framing.write(out, |out| {
+            if is_final {
+                sse::write_id(out, &Self::ENDED);
+            }
+            write_disconnect(out, farewell);
+        });
+        if is_final && framing == StreamFraming::Chunked {
+            out.extend_from_slice(LAST_CHUNK);
+        }
+    }
+
+    fn framing(&self) -> StreamFraming {
+        match self {
+            Self::One { framing, .. } | Self::Many { framing, .. } => *framing,
+        }
+    }
+}
+
+impl StreamFraming {
+    /// Delivers publications, each behind what `write_own` writes for this client alone.
+    fn deliver_with(
+        self,
+        batch: &mut Batch<'_>,
+        out: &mut Vec<u8>,
+        mut write_own: impl FnMut(&Publication, &mut Vec<u8>),
+    ) -> Delivered {
+        let publications = batch.publications();
+        let count = publications.len();
+        if let [publication] = publications {
+            let start = out.len();
+            write_own(publication, out);
+            let frame = match self {
+                StreamFraming::Chunked => {
+                    let frame = batch.frame(WireForm::EventStreamChunkRest);
+                    begin_chunk(out, start, frame.len() as usize - CRLF_BYTES);
+                    frame
+                }
+                StreamFraming::Close => batch.frame(WireForm::EventStreamRest),
+            };
+            return Delivered { count, frame: Some(frame) };
+        }
+        // Small ones, as they left together: copying them is cheaper than as many segments.
+        for publication in publications {
+            self.write(out, |out| {
+                write_own(publication, out);
+                sse::write_payload(out, &publication.payload);
+            });
+        }
+        Delivered { count, frame: None }
     }
 }
 
@@ -141,3 +259,13 @@ fn write_news(out: &mut Vec<u8>, event: &str, channel: &ChannelName) {
     data.push(b'}');
     sse::write_event(out, event, &String::from_utf8_lossy(&data));
 }
+
+fn write_disconnect(out: &mut Vec<u8>, farewell: &Farewell) {
+    let mut data = format!("{{\"code\":{},\"reason\":", farewell.disconnect_code()).into_bytes();
+    json::write_text(&mut data, farewell.text());
+    data.push(b'}');
+    sse::write_event(out, "disconnect", &String::from_utf8_lossy(&data));
+}
+
+/// What ends a chunk.
+const CRLF_BYTES: usize = 2;

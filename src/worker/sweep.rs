@@ -15,6 +15,10 @@ pub const PASS_MS: u64 = 500;
 /// Between two slices while nothing else happens.
 pub const SLICE: Duration = Duration::from_millis(PASS_MS / 8);
 
+/// How late a deadline may be noticed by a worker that has time: a pass, the wait for its next slice, and what is
+/// rounded up to ticks.
+pub const LATENESS_MAX: Duration = Duration::from_millis(PASS_MS + PASS_MS / 8 + TICK_MS);
+
 /// Milliseconds of a tick: 31 bits of them last for four years.
 const TICK_MS: u64 = 64;
 

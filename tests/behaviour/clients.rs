@@ -9,7 +9,8 @@ use fantail::config::ChannelOptions;
 use fantail::message::{CloseReason, TransportKind};
 
 use crate::support::{
-    Client, Ended, PATIENCE, TestServer, WebSocket, on_both_drivers, run, run_with, wait_until,
+    Client, Ended, EventStream, PATIENCE, TestServer, WebSocket, on_both_drivers, run, run_with,
+    wait_until,
 };
 
 /// A subscriber in a process of its own, killed when it is dropped.
@@ -196,8 +197,7 @@ on_both_drivers! {
     fn what_is_published_arrives_with_its_type(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.api_key = Some("secret".into()));
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a%26b");
-        let mut events = Client::connect(server.edge());
-        events.send("GET /events?channel=a%26b HTTP/1.1\r\nHost: t\r\n\r\n");
+        let mut events = EventStream::connect(server.edge(), "/events?channel=a%26b");
         wait_until("both are subscribed", || server.sum(|counters| &counters.subscriptions) == 2);
         let edge = http(server.edge());
         let refused = run(&["publish", "a&b", "x", "--server", &edge]);

@@ -317,8 +317,8 @@ impl Client {
             assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", head.escape_ascii());
             link.is_open = true;
         }
-        while let Some(block) = self.link_mut().take_until(b"\n\n") {
-            self.hear_block(std::str::from_utf8(&block).expect("text"), streams);
+        while let Some(chunk) = self.link_mut().take_chunk() {
+            self.hear_block(std::str::from_utf8(&chunk).expect("text"), streams);
         }
     }
 
@@ -326,6 +326,10 @@ impl Client {
         let field =
             |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         let ids = field("id").map(positions_of);
+        // Heartbeats, and why it ends, lead nowhere.
+        if block.starts_with("retry: ") && ids.is_none() || field("event") == Some("disconnect") {
+            return;
+        }
         // A place counts from the end of its block on, so a loss has to be told by then.
         if field("retry").is_some() {
             let is_loss = field("data") == Some("{\"recovered\":false}");

@@ -31,6 +31,21 @@ impl Link {
         Some(taken)
     }
 
+    /// Takes what is in the next chunk (RFC 9112 7.1), once all of it is there.
+    pub fn take_chunk(&mut self) -> Option<Vec<u8>> {
+        let line_end = find(&self.bytes, b"\r\n")?;
+        let size = std::str::from_utf8(&self.bytes[..line_end]).expect("a size is text");
+        let size = usize::from_str_radix(size, 16).expect("hexadecimal digits");
+        let end = line_end + 2 + size;
+        if self.bytes.len() < end + 2 {
+            return None;
+        }
+        let mut taken: Vec<u8> = self.bytes.drain(..end + 2).collect();
+        assert_eq!(taken[end..], *b"\r\n");
+        taken.truncate(end);
+        Some(taken.split_off(line_end + 2))
+    }
+
     /// Takes bytes as they come.
     pub fn read(&mut self, network: &SimulatedNetwork) -> usize {
         let mut bytes = network.read(self.peer);

@@ -21,8 +21,21 @@ pub struct EventStream {
     pub last_id: String,
     /// Milliseconds.
     pub retry: Option<u64>,
-    /// That of the first block, which has one only to tell of a loss.
+    /// Chunks that came, decoded.
+    text: Vec<u8>,
+    /// That of the first block, unless it only says where the stream begins.
     first: Option<Event>,
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// With the last chunk.
+    LastChunk,
+    /// Where another chunk would begin.
+    NoLastChunk,
+    /// Where it has no chunks.
+    Close,
 }
 
 impl EventStream {
@@ -51,8 +64,12 @@ impl EventStream {
         let head = client.read_response_head();
         assert_eq!(head.status, 200, "{head:?}");
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
-        let mut stream = Self { client, head, last_id: String::new(), retry: None, first: None };
-        stream.first = stream.block();
+        let (last_id, text) = (String::new(), Vec::new());
+        let mut stream = Self { client, head, last_id, retry: None, text, first: None };
+        // A block without data would be a message to several libraries, and an empty one.
+        let first = stream.block().expect("the first block has data");
+        let begins = Event { kind: "position".to_owned(), data: "{}".to_owned() };
+        stream.first = (first != begins).then_some(first);
         stream
     }
 
@@ -74,11 +91,61 @@ impl EventStream {
         assert_eq!(self.read(), Event { kind: "message".to_owned(), data: data.to_owned() });
     }
 
+    /// What else comes, without its chunks, and how it ends.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> (String, StreamEnd) {
+        let mut rest = std::mem::take(&mut self.text);
+        let mut received = self.client.read_to_end();
+        let end = if !self.is_chunked() {
+            rest.append(&mut received);
+            StreamEnd::Close
+        } else {
+            loop {
+                if received.is_empty() {
+                    break StreamEnd::NoLastChunk;
+                }
+                let size_end = received.windows(2).position(|pair| pair == b"\r\n");
+                let size = size_of_chunk(&received[..size_end.expect("a size line is whole")]);
+                received.drain(..size_end.expect("just found") + 2);
+                rest.extend(received.drain(..size));
+                assert_eq!(received.drain(..2).collect::<Vec<_>>(), b"\r\n");
+                if size == 0 {
+                    assert!(received.is_empty(), "nothing comes behind the last chunk");
+                    break StreamEnd::LastChunk;
+                }
+            }
+        };
+        (String::from_utf8(rest).expect("a stream is text"), end)
+    }
+
+    /// Up to and with an end.
+    #[track_caller]
+    pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
+        if !self.is_chunked() {
+            return self.client.read_until(end);
+        }
+        loop {
+            let found = self.text.windows(end.len()).position(|piece| piece == end);
+            if let Some(at) = found {
+                return self.text.drain(..at + end.len()).collect();
+            }
+            let size_line = self.client.read_until(b"\r\n");
+            let size = size_of_chunk(&size_line[..size_line.len() - 2]);
+            assert!(size > 0, "the last chunk came");
+            self.text.extend(self.client.read_exactly(size));
+            assert_eq!(self.client.read_exactly(2), b"\r\n");
+        }
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.head.header("transfer-encoding") == Some("chunked")
+    }
+
     /// Lines up to an empty one; an event if they have data.
     fn block(&mut self) -> Option<Event> {
         let (mut kind, mut data, mut id) = ("message".to_owned(), Vec::new(), None);
         loop {
-            let line = String::from_utf8(self.client.read_until(b"\n")).expect("a stream is text");
+            let line = String::from_utf8(self.read_until(b"\n")).expect("a stream is text");
             let line = line.strip_suffix('\n').expect("a line ends");
             if line.is_empty() {
                 break;
@@ -100,4 +167,11 @@ impl EventStream {
         }
         (!data.is_empty()).then(|| Event { kind, data: data.join("\n") })
     }
+}
+
+/// RFC 9112 7.1.
+#[track_caller]
+fn size_of_chunk(line: &[u8]) -> usize {
+    let text = std::str::from_utf8(line).expect("a size is text");
+    usize::from_str_radix(text, 16).expect("hexadecimal digits")
 }

@@ -12,7 +12,7 @@ mod websocket;
 
 pub use child::{Child, Ended, run, run_with};
 pub use client::{Client, Response};
-pub use event_stream::{Event, EventStream};
+pub use event_stream::{Event, EventStream, StreamEnd};
 pub use server::{EPOLL, IO_URING, TestServer, runs_here};
 pub use websocket::{Received, WebSocket, masked, unmasked};
 

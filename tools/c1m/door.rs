@@ -144,18 +144,31 @@ fn status(head: &[u8]) -> Option<u16> {
     std::str::from_utf8(head.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?.parse().ok()
 }
 
-/// Served is who has the head of a stream's answer: it is written once the subscriptions are made.
+/// Served is who has the first block of a stream, which says where it begins.
 fn check_stream_head(bytes: &[u8]) -> Greeted {
-    let Some(end) = bytes.windows(HEAD_END.len()).position(|window| window == HEAD_END) else {
-        return match bytes.len() {
-            ..=REPLY_BYTES_MAX => Greeted::NotYet,
-            _ => Greeted::Refused("the head of the answer has no end".to_owned()),
-        };
+    let end_of = |from: usize, end: &[u8]| {
+        let found = bytes[from..].windows(end.len()).position(|window| window == end);
+        found.map(|at| from + at + end.len())
     };
-    match status(bytes) {
-        Some(200) => Greeted::Served(end + HEAD_END.len()),
-        Some(status) => Greeted::Refused(format!("refused with HTTP status {status}")),
-        None => Greeted::Refused("the answer is no HTTP/1.1".to_owned()),
+    let head = end_of(0, HEAD_END);
+    match (head, status(bytes)) {
+        (None, _) => {}
+        (Some(head), Some(200)) => {
+            if let Some(block) = end_of(head, BLOCK_END) {
+                return match end_of(head, b"event: disconnect") {
+                    Some(at) if at < block => Greeted::Refused("closed at once".to_owned()),
+                    _ => Greeted::Served(block),
+                };
+            }
+        }
+        (_, Some(status)) => {
+            return Greeted::Refused(format!("refused with HTTP status {status}"));
+        }
+        (_, None) => return Greeted::Refused("the answer is no HTTP/1.1".to_owned()),
+    }
+    match bytes.len() {
+        ..=REPLY_BYTES_MAX => Greeted::NotYet,
+        _ => Greeted::Refused("the head of the answer has no end".to_owned()),
     }
 }
 
@@ -197,6 +210,8 @@ pub const LIMITS: Limits = Limits { role: Role::Client, message_bytes_max: 64 <<
 /// The longest line.
 pub const LINE_BYTES_MAX: usize = 64 << 20;
 
+const BLOCK_END: &[u8] = b"\n\n";
+
 const REPLY_BYTES_MAX: usize = 16 * 1024;
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
@@ -226,14 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_served_once_their_head_is_whole() {
+    fn streams_are_served_once_their_first_block_is_whole() {
         let mut door = door(Speech::Events);
         door.path = "/events?channel={channel}".to_owned();
         let mut greeting = Vec::new();
         door.write_greeting(&mut greeting, 7, 1);
         assert!(greeting.starts_with(b"GET /events?channel=a-7 HTTP/1.1\r\nHost: 127.0.0.1:1\r\n"));
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: 1\n";
-        let end = answer.len() - b"retry: 1\n".len();
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n26\r\n\
+            retry: 1\nevent: position\ndata: {}\n\n\r\n";
+        let end = answer.len() - b"\r\n".len();
         for split in 0..end {
             assert!(matches!(door.check_greeting(&answer[..split], 0), Greeted::NotYet));
         }
@@ -242,6 +258,9 @@ mod tests {
         let refused = door.check_greeting(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", 0);
         let Greeted::Refused(cause) = refused else { panic!("{refused:?}") };
         assert_eq!(cause, "refused with HTTP status 503");
+        let ended = b"HTTP/1.1 200 OK\r\n\r\nretry: 1\nevent: disconnect\ndata: {}\n\n";
+        let Greeted::Refused(cause) = door.check_greeting(ended, 0) else { panic!("served") };
+        assert_eq!(cause, "closed at once");
     }
 
     #[test]

@@ -18,14 +18,15 @@ def publish(channel, body, **more):
 
 
 class Stream:
-    """An event stream that remembers where it stood. This library takes a block without data for an event too."""
+    """An event stream that remembers where it stood."""
 
     def __init__(self, client, query, last_id=None):
         headers = {"Last-Event-ID": last_id} if last_id else {}
         self.context = connect_sse(client, "GET", f"{HTTP}/events?{query}", headers=headers)
         self.events = self.context.__enter__().iter_sse()
         first = next(self.events)
-        checks.equal("the first block", (first.data, first.retry), ("", 2000))
+        checks.equal("the first block", (first.event, first.data), ("position", "{}"))
+        checks.equal("a time to come back after", 2000 <= first.retry <= 5000, True)
         self.last_id = first.id
 
     def read(self):

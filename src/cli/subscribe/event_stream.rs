@@ -1,6 +1,8 @@
 //! An event stream, as `EventSource` reads it (WHATWG HTML 9.2.6).
 
 use super::{Done, Printer, SILENCE_MAX, Trouble, note, note_missed, query};
+use fantail::transport::EventStream;
+
 use crate::cli::client::{Arrival, Head, Request, Server, Wire, error_of};
 
 /// Where it stands in the stream.
@@ -31,13 +33,13 @@ impl<'a> Listener<'a> {
             headers.push(("Last-Event-ID", self.last_event_id.as_str()));
         }
         let request = Request { headers: &headers, ..Request::get(&self.target) };
-        request.send(&mut wire, "keep-alive")?;
+        // Without chunks: the end of the connection delimits the answer.
+        request.send(&mut wire, "close")?;
         let head = Head::read(&mut wire)?;
         if head.status != 200 {
             let body = head.read_body(&mut wire)?;
             return Err(error_of(self.server, head.status, &body));
         }
-        printer.welcome();
         let mut event = Event::default();
         let mut searched = 0;
         loop {
@@ -58,21 +60,28 @@ impl<'a> Listener<'a> {
             let line = line.trim_end_matches(['\n', '\r']);
             if !line.is_empty() {
                 event.take_line(line);
-            } else if let Some(done) = self.dispatch(std::mem::take(&mut event), printer) {
+            } else if let Some(done) = self.dispatch(std::mem::take(&mut event), printer)? {
                 return Ok(done);
             }
         }
     }
 
-    fn dispatch(&mut self, event: Event, printer: &mut Printer) -> Option<Done> {
+    fn dispatch(&mut self, event: Event, printer: &mut Printer) -> Result<Option<Done>, Trouble> {
+        if event.id.as_deref() == Some(EventStream::ENDED) {
+            let data = event.data.unwrap_or_default();
+            return Err(Trouble::Refused(format!("{} ends the stream: {data}", self.server)));
+        }
         // News leads nowhere: see `fantail::protocol::sse`. Publications may have the same types.
         let is_news = event.id.as_ref().is_none_or(|id| *id == self.last_event_id);
         if let Some(id) = event.id {
             self.last_event_id = id;
         }
-        let data = event.data?;
+        let Some(data) = event.data else { return Ok(None) };
         let is_loss = data == "{\"recovered\":false}";
-        match event.kind.as_str() {
+        if event.kind != "disconnect" {
+            printer.welcome();
+        }
+        Ok(match event.kind.as_str() {
             "gap" if is_loss => {
                 note_missed("the channels");
                 None
@@ -82,9 +91,10 @@ impl<'a> Listener<'a> {
                 note(&format!("{} publications were dropped", gap["dropped"]));
                 None
             }
-            "join" | "leave" | "subscribe" | "unsubscribe" if is_news => None,
+            "position" if data == "{}" => None,
+            "join" | "leave" | "subscribe" | "unsubscribe" | "disconnect" if is_news => None,
             _ => printer.print_text(&data),
-        }
+        })
     }
 }
 

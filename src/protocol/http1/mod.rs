@@ -1,7 +1,8 @@
 //! HTTP/1.1 and 1.0 as a server speaks them: RFC 9110, RFC 9112.
 //!
 //! **What it is.** [`parse_head`]: a request's head. [`BodyDecoder`]: its body. [`query_pairs`]:
-//! its query. [`Response`]: an answer, always with its length.
+//! its query. [`Response`]: an answer, with its length; [`write_chunk`]: a piece of one that
+//! has none.
 //!
 //! **In and out.** In: received bytes and [`HeadLimits`]. Out: a [`Head`] and [`BodyPart`]s that
 //! borrow from them, or an [`HttpFault`] that names its status. Responses are appended to the
@@ -26,4 +27,7 @@ pub use fault::HttpFault;
 pub use head::{HEAD_BYTES_CEILING, HEADERS_CEILING, Head, HeadLimits, parse_head};
 pub use query::{QueryPairs, query_pairs};
 pub use request_line::{Method, Version, is_token};
-pub use response::{Response, reason_phrase, write_continue, write_error, write_fault};
+pub use response::{
+    LAST_CHUNK, Response, begin_chunk, reason_phrase, write_chunk, write_continue, write_error,
+    write_fault,
+};

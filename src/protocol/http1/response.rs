@@ -67,6 +67,27 @@ impl Response<'_> {
     }
 }
 
+/// Ends a body that is sent in chunks (RFC 9112 7.1).
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Appends what `write` appends as a chunk; nothing if that is nothing, because an empty chunk is the last one.
+pub fn write_chunk(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    if out.len() > start {
+        begin_chunk(out, start, 0);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Makes what stands from `start` on the beginning of a chunk, whose last `rest_bytes` bytes and line end follow.
+pub fn begin_chunk(out: &mut Vec<u8>, start: usize, rest_bytes: usize) {
+    let data_bytes = out.len() - start;
+    write!(out, "{:x}\r\n", data_bytes + rest_bytes)
+        .expect("a vector takes all that is written to it");
+    out[start..].rotate_left(data_bytes);
+}
+
 /// Appends the interim answer to `Expect: 100-continue` (RFC 9110 15.2.1).
 pub fn write_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -222,6 +243,28 @@ mod tests {
         assert_eq!(body["error"]["code"], "not_found");
         assert_eq!(body["error"]["message"], "no \"route\"\n\\é");
         assert!(head.contains("Connection: close"));
+    }
+
+    #[test]
+    fn chunks_are_read_as_they_are_written() {
+        use crate::protocol::http1::{BodyDecoder, BodyLength, BodyPart};
+        let mut out = Vec::new();
+        for bytes in [1, 15, 16, 0, 4096] {
+            write_chunk(&mut out, |out| out.resize(out.len() + bytes, b'x'));
+        }
+        let start = out.len();
+        out.extend_from_slice(b"yy");
+        begin_chunk(&mut out, start, 3);
+        out.extend_from_slice(b"zzz\r\n");
+        assert!(out.starts_with(b"1\r\nx\r\nf\r\nxxxxxxxxxxxxxxx\r\n10\r\n"));
+        out.extend_from_slice(LAST_CHUNK);
+        let mut decoder = BodyDecoder::new(BodyLength::Chunked, 10_000).unwrap();
+        let (mut input, mut body) = (&out[..], Vec::new());
+        while let BodyPart::Data(data) = decoder.next(&mut input).unwrap() {
+            body.extend_from_slice(data);
+        }
+        assert!(decoder.is_at_end() && input.is_empty());
+        assert_eq!(body, [&[b'x'; 1 + 15 + 16 + 4096][..], b"yyzzz"].concat());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::cors::Cors;
 use super::{HttpConversation, HttpFlow, Next};
 use crate::message::{CloseReason, Refusal};
 use crate::protocol::http1::{Head, Method, Response, write_error};
-use crate::transport::{Context, Output, TransportSettings};
+use crate::transport::{Context, EventStream, Output, StreamFraming, TransportSettings};
 
 /// What an answer needs to know of its request.
 #[derive(Clone, Copy, Debug)]
@@ -28,15 +28,27 @@ impl Exchange {
         Self { keep_alive: false, is_head: false, cors: Cors::Silent }
     }
 
-    /// The head of an event stream. It has no length: it ends with its connection. Proxies are asked neither to keep,
-    /// nor to change, nor to gather what passes.
-    pub(super) fn write_stream_head(self, context: &mut Context<'_>) {
+    /// The head of an event stream, whose connection ends with it. Proxies are asked neither to keep, nor to change,
+    /// nor to gather what passes.
+    pub(super) fn write_stream_head(self, framing: StreamFraming, context: &mut Context<'_>) {
         let out = &mut *context.out;
         Self { keep_alive: false, ..self }.write_status(out, context.settings);
+        if framing == StreamFraming::Chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
         out.extend_from_slice(b"Content-Type: text/event-stream\r\n");
         out.extend_from_slice(
             b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n\r\n",
         );
+    }
+
+    /// Answers a request for an event stream that cannot begin now: its client is to come back.
+    pub(super) fn refuse_stream(self, framing: StreamFraming, context: &mut Context<'_>) {
+        context.messages.sent += 1;
+        self.write_stream_head(framing, context);
+        if !self.is_head {
+            EventStream::refuse(framing, context);
+        }
     }
 
     /// The beginning of an answer whose other headers follow.

@@ -25,6 +25,8 @@ pub enum PollForm {
 pub(super) struct PollOptions {
     pub form: PollForm,
     pub timeout: Duration,
+    /// The tag that it asks with says that nothing came.
+    pub repeats_timeout: bool,
 }
 
 /// A poll that waits.
@@ -32,8 +34,11 @@ pub(super) struct PollOptions {
 pub(super) struct Poll {
     places: Places,
     form: PollForm,
+    /// What the client asked for is lost, and its position is another from here on.
+    begins_anew: bool,
     /// Publications were dropped before the next one that comes.
     has_gap: bool,
+    repeats_timeout: bool,
     /// The answer is written.
     is_answered: bool,
     exchange: Exchange,
@@ -79,11 +84,11 @@ impl PollOptions {
         let Some(text) = text else { return Ok(POLL_TIMEOUT) };
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse() {
-            Ok(seconds @ 1..=POLL_TIMEOUT_SECONDS_MAX) if is_number => {
+            Ok(seconds @ ..=POLL_TIMEOUT_SECONDS_MAX) if is_number => {
                 Ok(Duration::from_secs(seconds))
             }
             _ => {
-                Err(format!("timeout is a number of seconds from 1 to {POLL_TIMEOUT_SECONDS_MAX}"))
+                Err(format!("timeout is a number of seconds from 0 to {POLL_TIMEOUT_SECONDS_MAX}"))
             }
         }
     }
@@ -95,12 +100,12 @@ impl HttpConversation {
         &mut self,
         options: PollOptions,
         mut places: Places,
-        has_gap: bool,
+        begins_anew: bool,
         publications: &[Arc<Publication>],
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> HttpFlow {
-        let PollOptions { form, timeout } = options;
+        let PollOptions { form, timeout, repeats_timeout } = options;
         let mut bytes_left = context.settings.recovery_bytes_max;
         let fitting = publications.iter().take_while(|publication| {
             let has_room = bytes_left > 0;
@@ -109,18 +114,23 @@ impl HttpConversation {
         });
         let held = &publications[..fitting.count()];
         let publications = form.of(held.iter());
-        let drops = form.has_gap(held);
-        if publications.is_empty() && !has_gap && !exchange.is_head {
-            let (has_gap, is_answered) = (drops, false);
-            self.poll = Some(Box::new(Poll { places, form, has_gap, is_answered, exchange }));
-            context.outputs.push(Output::Deadline(timeout));
-            return HttpFlow::Receive;
-        }
+        let has_gap = form.has_gap(held);
+        // A poll that cannot go on where it was waits like any other: answered at once, a client whose channel keeps
+        // nothing would ask again and again, and hear nothing.
+        let waits = publications.is_empty() && !exchange.is_head && !timeout.is_zero();
         for publication in &publications {
             places.advance(publication);
         }
-        let poll = Poll { places, form, has_gap: false, is_answered: true, exchange };
-        poll.write(&publications, has_gap || drops, false, context.out, context.settings);
+        let is_answered = !waits;
+        let poll =
+            Poll { places, form, begins_anew, has_gap, repeats_timeout, is_answered, exchange };
+        if waits {
+            self.poll = Some(Box::new(poll));
+            context.outputs.push(Output::DeadlineWithin(timeout));
+            return HttpFlow::Receive;
+        }
+        let is_timeout = publications.is_empty() && !exchange.is_head;
+        poll.write(&publications, is_timeout, context.out, context.settings);
         self.end_poll(&poll, context)
     }
 
@@ -158,7 +168,7 @@ impl HttpConversation {
     /// Nothing came in time.
     pub(super) fn time_out_poll(&mut self, poll: &Poll, context: &mut Context<'_>) -> HttpFlow {
         context.messages.sent += 1;
-        poll.write(&[], false, true, context.out, context.settings);
+        poll.write(&[], true, context.out, context.settings);
         self.end_poll(poll, context)
     }
 
@@ -184,7 +194,7 @@ impl Poll {
     pub(super) fn say_goodbye(mut self, context: &mut Context<'_>) {
         if !self.is_answered {
             self.exchange.keep_alive = false;
-            self.write(&[], false, true, context.out, context.settings);
+            self.write(&[], true, context.out, context.settings);
         }
     }
 
@@ -200,6 +210,7 @@ impl Poll {
         }
         if let Places::One(_) = self.places
             && !self.has_gap
+            && !self.begins_anew
         {
             let frame = batch.answer(self.form);
             if frame.is_empty() {
@@ -223,23 +234,26 @@ impl Poll {
         for publication in &publications {
             self.places.advance(publication);
         }
-        self.write(&publications, self.has_gap, false, out, settings);
+        self.write(&publications, false, out, settings);
         Delivered { count: publications.len(), frame: None }
     }
 
     fn write(
         &self,
         publications: &[Arc<Publication>],
-        has_gap: bool,
         is_timeout: bool,
         out: &mut Vec<u8>,
         settings: &TransportSettings,
     ) {
-        let Self { places, form, exchange, .. } = self;
+        let Self { places, form, repeats_timeout, exchange, .. } = self;
         exchange.write_status(out, settings);
+        // What was dropped while nothing else came is behind the position: the next poll recovers it, or is told.
+        let has_gap = self.begins_anew || self.has_gap && !publications.is_empty();
         let channels = places.all().iter().map(|place| place.channel.as_str());
         let cookie = form.cookie(channels);
-        let answer = Answer { publications, position: places, is_timeout, has_gap, cookie };
+        let (position, repeats_timeout) = (places, *repeats_timeout);
+        let answer =
+            Answer { publications, position, is_timeout, repeats_timeout, has_gap, cookie };
         write_answer(out, &answer, !exchange.is_head);
     }
 }

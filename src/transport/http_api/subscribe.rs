@@ -6,16 +6,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::answer::{Exchange, close, fail_refused, refuse_overloaded};
+use super::answer::{Exchange, close, fail_refused, refuse_overloaded, write_response};
 use super::poll::{PollForm, PollOptions};
 use super::{HttpConversation, HttpFlow, Next, channels_of};
 use crate::config::limits::{OPENING_PUBLICATIONS_MAX, PUBLICATION_BYTES};
 use crate::message::{
-    Actor, ChannelName, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
+    Actor, ChannelName, Epoch, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
 };
-use crate::protocol::http1::{Head, HttpFault, query_pairs};
+use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
+use crate::protocol::long_poll::is_of_timeout;
 use crate::transport::places::{Place, Places, advance, parse_positions};
-use crate::transport::{Batch, Context, Delivered, EventStream, Output};
+use crate::transport::{Batch, Context, Delivered, EventStream, Output, StreamFraming};
 
 /// A request whose subscriptions are being made.
 #[derive(Debug)]
@@ -38,8 +39,44 @@ pub(super) struct Opening {
 /// What becomes of the subscriptions.
 #[derive(Clone, Copy, Debug)]
 enum Wish {
-    Stream,
+    Stream(StreamFraming),
     Poll(PollOptions),
+}
+
+/// Where a client wants to go on.
+#[derive(Debug)]
+enum Since {
+    /// Now: it has nothing yet.
+    Now,
+    /// Behind these.
+    Positions(Vec<Position>),
+    /// Behind something that is no position of these channels: another server's id, or another list of channels. What
+    /// it missed cannot be known, so it is told of a gap. An error would end an event stream for good (WHATWG HTML
+    /// 9.2.3), and a loop of polls would get no further.
+    Unknown,
+}
+
+impl Since {
+    fn of(text: &str, count: usize) -> Self {
+        match parse_positions(text, count) {
+            _ if text.is_empty() => Self::Now,
+            Ok(positions) => Self::Positions(positions),
+            Err(_) => Self::Unknown,
+        }
+    }
+
+    /// The first of some entity tags that is a position (RFC 9110 13.1.2: a condition is `*` or a list of tags, which
+    /// need not be this server's). `None` if there are no tags.
+    fn of_tags<'h>(mut tags: impl Iterator<Item = &'h [u8]>, count: usize) -> Option<Self> {
+        let mut found = None;
+        tags.find_map(|tag| {
+            found = Some(Self::Unknown);
+            let tag = std::str::from_utf8(tag).ok()?;
+            parse_positions(position_of_tag(tag), count).ok()
+        })
+        .map(Self::Positions)
+        .or(found)
+    }
 }
 
 impl HttpConversation {
@@ -50,13 +87,21 @@ impl HttpConversation {
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
-        let header = text_of(head.header("last-event-id").next());
         // A browser that comes back sends the header; its query is as old as the page.
-        let since = match header.filter(|id| !id.is_empty()) {
+        let since = match last_event_id(head) {
             Some(id) => Some(id),
             None => parameter(head, &["last_event_id", "lastEventId", "since"])?,
         };
-        self.subscribe(head, since.as_deref(), Wish::Stream, exchange, context)
+        if since.as_deref() == Some(EventStream::ENDED) {
+            write_response(exchange, 204, &[], "", b"", context);
+            return Ok(self.finish(exchange, context));
+        }
+        let framing = match head.keep_alive && head.version == Version::Http11 {
+            true => StreamFraming::Chunked,
+            false => StreamFraming::Close,
+        };
+        let since = |count| since.map_or(Since::Now, |text| Since::of(&text, count));
+        self.subscribe(head, since, Wish::Stream(framing), exchange, context)
     }
 
     /// `GET /poll`.
@@ -73,19 +118,27 @@ impl HttpConversation {
                 return Ok(self.refuse(400, code, &message, &[], exchange, context));
             }
         };
+        // Caches take conditions for themselves, and leave the others alone.
         let named = match parameter(head, &["since"])? {
             Some(since) => Some(since),
-            None => text_of(head.header("if-none-match").next()).map(tag_of),
+            None => last_event_id(head),
         };
-        let form = if named.is_some() { PollForm::Batch } else { PollForm::One };
-        let wish = Wish::Poll(PollOptions { form, timeout });
-        self.subscribe(head, named.as_deref(), wish, exchange, context)
+        let tags = || head.header_list("if-none-match");
+        let keeps_position = named.is_some() || tags().next().is_some();
+        let form = if keeps_position { PollForm::Batch } else { PollForm::One };
+        let repeats_timeout = tags().any(is_of_timeout);
+        let since = |count| match named {
+            Some(text) => Since::of(&text, count),
+            None => Since::of_tags(tags(), count).unwrap_or(Since::Now),
+        };
+        let wish = Wish::Poll(PollOptions { form, timeout, repeats_timeout });
+        self.subscribe(head, since, wish, exchange, context)
     }
 
     fn subscribe(
         &mut self,
         head: &Head<'_>,
-        since: Option<&str>,
+        since: impl FnOnce(usize) -> Since,
         wish: Wish,
         exchange: Exchange,
         context: &mut Context<'_>,
@@ -97,23 +150,27 @@ impl HttpConversation {
                 return Ok(self.refuse(400, code, &message, &[], exchange, context));
             }
         };
-        let since = match since {
-            // What an old or a strange cookie says is no fault of the page.
-            None => cookie_of(head, wish, &channels),
-            Some("") => None,
-            Some(text) => match parse_positions(text, channels.len()) {
-                Ok(positions) => Some(positions),
-                Err(_) => {
-                    let (code, message) = ("position_invalid", POSITION_INVALID);
-                    return Ok(self.refuse(400, code, message, &[], exchange, context));
-                }
-            },
-        };
         if context.overloaded {
             context.outputs.push(Output::Refused);
-            refuse_overloaded(Exchange { keep_alive: false, ..exchange }, context);
+            match wish {
+                Wish::Stream(framing) => exchange.refuse_stream(framing, context),
+                Wish::Poll(_) => {
+                    refuse_overloaded(Exchange { keep_alive: false, ..exchange }, context)
+                }
+            }
             return Ok(Next::Flow(close(context)));
         }
+        let since = match wish {
+            Wish::Poll(PollOptions { form: form @ PollForm::One, .. }) => {
+                cookie_of(head, form, &channels)
+            }
+            Wish::Poll(_) | Wish::Stream(_) => since(channels.len()),
+        };
+        let (since, has_gap) = match since {
+            Since::Now => (None, false),
+            Since::Positions(positions) => (Some(positions), false),
+            Since::Unknown => (Some(vec![NOWHERE; channels.len()]), true),
+        };
         for (index, channel) in channels.iter().enumerate() {
             context.request(Request::Subscribe {
                 ticket: Ticket(u32::try_from(index + 1).expect("they are few")),
@@ -126,7 +183,7 @@ impl HttpConversation {
             replies_left: channels.len(),
             places: channels.into_iter().map(Place::unknown).collect(),
             since,
-            has_gap: false,
+            has_gap,
             publications: Vec::new(),
             recovered_bytes: 0,
             wish,
@@ -148,8 +205,14 @@ impl HttpConversation {
             Step::Wait => HttpFlow::AwaitReply,
             Step::Refuse(refusal) => {
                 let exchange = Exchange { keep_alive: false, ..opening.exchange };
+                let stream = opening.stream();
                 self.pending = None;
-                fail_refused(exchange, refusal, context);
+                match (refusal, stream) {
+                    (Refusal::Overloaded, Some((exchange, framing))) => {
+                        exchange.refuse_stream(framing, context);
+                    }
+                    _ => fail_refused(exchange, refusal, context),
+                }
                 close(context)
             }
             Step::Finish => {
@@ -169,13 +232,13 @@ impl HttpConversation {
             Wish::Poll(options) => {
                 self.begin_poll(options, places, has_gap, &publications, exchange, context)
             }
-            Wish::Stream => {
+            Wish::Stream(framing) => {
                 self.pending = None;
-                exchange.write_stream_head(context);
+                exchange.write_stream_head(framing, context);
                 if exchange.is_head {
                     return close(context);
                 }
-                match EventStream::begin(places, has_gap, &publications, context) {
+                match EventStream::begin(places, has_gap, &publications, framing, context) {
                     Some(stream) => HttpFlow::Stream(stream),
                     None => close(context),
                 }
@@ -204,6 +267,14 @@ impl Opening {
         self.places.capacity() * size_of::<Place>() + self.recovered_bytes
     }
 
+    /// The request, and what delimits the answer, if an event stream is asked for.
+    pub(super) fn stream(&self) -> Option<(Exchange, StreamFraming)> {
+        match self.wish {
+            Wish::Stream(framing) => Some((self.exchange, framing)),
+            Wish::Poll(_) => None,
+        }
+    }
+
     fn take(&mut self, ticket: Ticket, reply: &Reply) -> Step {
         let index = (ticket.0 as usize).wrapping_sub(1);
         if index >= self.places.len() {
@@ -213,20 +284,9 @@ impl Opening {
             Reply::Refused(refusal) => Step::Refuse(*refusal),
             Reply::Subscribed { channel, position, recovery, .. } => {
                 let since = self.since.as_ref().map(|positions| positions[index]);
-                let position = match (since, recovery) {
-                    (None, _) => *position,
-                    // It is led on by the publications.
-                    (Some(since), Some(Recovery { is_complete: true, publications })) => {
-                        let bytes = publications.iter().map(|item| item.payload.bytes.len());
-                        self.recovered_bytes +=
-                            bytes.sum::<usize>() + publications.len() * PUBLICATION_BYTES as usize;
-                        self.publications.extend(publications.iter().cloned());
-                        since
-                    }
-                    (Some(_), _) => {
-                        self.has_gap = true;
-                        *position
-                    }
+                let position = match since {
+                    None => *position,
+                    Some(since) => self.go_on(since, *position, recovery.as_ref()),
                 };
                 // The hub's name may be shared with other subscribers.
                 self.places[index] = Place { channel: channel.clone(), position };
@@ -242,6 +302,24 @@ impl Opening {
         }
     }
 
+    /// Takes what a channel, which stands at `top` now, has behind a position. Returns the position from which these
+    /// publications lead on.
+    fn go_on(&mut self, since: Position, top: Position, recovery: Option<&Recovery>) -> Position {
+        let publications = recovery.map_or(&[][..], |recovery| &recovery.publications);
+        let bytes = publications.iter().map(|item| item.payload.bytes.len());
+        self.recovered_bytes +=
+            bytes.sum::<usize>() + publications.len() * PUBLICATION_BYTES as usize;
+        self.publications.extend_from_slice(publications);
+        // A channel that keeps nothing has lost nothing either as long as it stands where it stood.
+        let is_complete = since == top || recovery.is_some_and(|recovery| recovery.is_complete);
+        self.has_gap |= !is_complete;
+        match publications.first() {
+            _ if is_complete => since,
+            Some(first) => Position { offset: first.position.offset - 1, ..first.position },
+            None => top,
+        }
+    }
+
     fn hold(&mut self, publications: &[Arc<Publication>]) -> usize {
         self.publications.extend_from_slice(publications);
         if self.publications.len() > OPENING_PUBLICATIONS_MAX {
@@ -254,16 +332,18 @@ impl Opening {
     }
 }
 
-fn text_of(value: Option<&[u8]>) -> Option<Cow<'_, str>> {
-    // What is no text is no position either, and refused as such.
-    value.map(String::from_utf8_lossy)
+/// What a client that comes back says of itself; empty says nothing.
+fn last_event_id<'h>(head: &Head<'h>) -> Option<Cow<'h, str>> {
+    // What is no text is no position either.
+    head.header("last-event-id").next().map(String::from_utf8_lossy).filter(|id| !id.is_empty())
 }
 
-/// What is in an entity tag (RFC 9110 8.8.3).
-fn tag_of(value: Cow<'_, str>) -> Cow<'_, str> {
-    let tag = value.strip_prefix("W/").unwrap_or(&value);
-    let opaque = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-    Cow::Owned(opaque.unwrap_or(tag).to_owned())
+/// What is in an entity tag (RFC 9110 8.8.3), without what this server and those that compress append to it: `-gzip`,
+/// `-br`, `;gzip`.
+fn position_of_tag(tag: &str) -> &str {
+    let tag = tag.strip_prefix("W/").unwrap_or(tag);
+    let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
+    tag.split(['-', ';']).next().unwrap_or(tag)
 }
 
 /// The last one of a query's values that has one of these names.
@@ -278,12 +358,11 @@ fn parameter<'h>(head: &Head<'h>, names: &[&str]) -> Result<Option<Cow<'h, str>>
     Ok(found)
 }
 
-fn cookie_of(head: &Head<'_>, wish: Wish, channels: &[ChannelName]) -> Option<Vec<Position>> {
-    let Wish::Poll(options) = wish else { return None };
-    let name = options.form.cookie(channels.iter().map(ChannelName::as_str))?;
-    let value = head.header("cookie").find_map(|header| name.find(header))?;
-    parse_positions(value, channels.len()).ok()
+fn cookie_of(head: &Head<'_>, form: PollForm, channels: &[ChannelName]) -> Since {
+    let name = form.cookie(channels.iter().map(ChannelName::as_str));
+    let value = name.and_then(|name| head.header("cookie").find_map(|header| name.find(header)));
+    value.map_or(Since::Now, |value| Since::of(value, channels.len()))
 }
 
-const POSITION_INVALID: &str = "a position is what an answer or an event's id said: OFFSET:EPOCH for each channel, \
-                                joined by '_'";
+/// A position of no channel: epochs are drawn at random.
+const NOWHERE: Position = Position { epoch: Epoch(0), offset: 0 };

@@ -9,6 +9,7 @@ use crate::transport::{Context, Flow, MessageCount, Output};
 
 use super::{Connections, mark, socket_id};
 use crate::worker::budget::Level;
+use crate::worker::sweep::LATENESS_MAX;
 
 impl Connections {
     /// One step of a conversation, and what follows from it.
@@ -83,6 +84,9 @@ impl Connections {
                 Output::Request(request) => self.request(session, request),
                 Output::Close(reason) => self.end_conversation(session.index, reason),
                 Output::Deadline(after) => self.set_deadline(session.index, after),
+                Output::DeadlineWithin(within) => {
+                    self.set_deadline(session.index, within.saturating_sub(LATENESS_MAX));
+                }
                 Output::HttpError => self.counters.http_errors.add(1),
                 Output::Refused => self.counters.refused_overloaded.add(1),
                 Output::Leave => self.leave(session),

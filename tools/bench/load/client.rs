@@ -147,8 +147,11 @@ impl EventReader {
         self.rest.extend_from_slice(bytes);
         let mut used = 0;
         while let Some(end) = self.rest[used..].iter().position(|byte| *byte == b'\n') {
-            if let Some(data) = self.rest[used..used + end].strip_prefix(b"data: ") {
-                take(data);
+            // Chunks are delimited by lines of their own.
+            match self.rest[used..used + end].strip_prefix(b"data: ") {
+                // It says where the stream begins.
+                None | Some(b"{}") => {}
+                Some(data) => take(data),
             }
             used += end + 1;
         }

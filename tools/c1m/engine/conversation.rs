@@ -304,11 +304,11 @@ fn heard_line(speech: Speech, line: &[u8]) -> Heard<'_> {
     }
 }
 
-/// A line of an event stream (WHATWG HTML, 9.2.6). Payloads of this run have one line.
+/// A line of an event stream (WHATWG HTML, 9.2.6), or of what delimits its chunks. Payloads of this run have one line.
 fn heard_event_line(line: &[u8]) -> Heard<'_> {
     match line.strip_prefix(b"data: ") {
         Some(payload) => Heard::Payload(payload),
-        None if line.starts_with(b":") => Heard::Ping(b""),
+        None if line.starts_with(b"retry: ") => Heard::Ping(b""),
         None => Heard::Aside,
     }
 }

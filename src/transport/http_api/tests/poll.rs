@@ -1,6 +1,7 @@
 //! Polls that wait, and what they are answered.
 
 use super::*;
+use crate::protocol::long_poll::CookieName;
 
 /// A poll of channel `a` that waits at 7.
 pub(super) fn waiting(query: &str, headers: &str) -> Talk {
@@ -15,7 +16,7 @@ pub(super) fn waiting(query: &str, headers: &str) -> Talk {
 #[test]
 fn a_poll_waits_for_a_publication_and_leaves() {
     let mut talk = waiting(&format!("&since=7:{E}&timeout=1"), "");
-    assert_eq!(talk.asked(), [format!("1 a 7:{E}"), "Deadline(1s)".to_owned()]);
+    assert_eq!(talk.asked(), [format!("1 a 7:{E}"), "DeadlineWithin(1s)".to_owned()]);
     talk.deliver(&[news("a")]);
     assert_eq!(talk.said(), "", "news alone is no answer");
     talk.deliver(&[publication("a", 8, "x"), news("a"), publication("a", 9, "y")]);
@@ -40,7 +41,7 @@ fn a_poll_waits_for_a_publication_and_leaves() {
 #[test]
 fn a_poll_is_answered_at_its_timeout() {
     let mut talk = waiting("&since=", "");
-    assert_eq!(talk.asked(), ["1 a now", "Deadline(30s)"]);
+    assert_eq!(talk.asked(), ["1 a now", "DeadlineWithin(25s)"]);
     assert_eq!(talk.step(HttpConversation::time_out), "receive");
     let expected = serde_json::json!({
         "publications": [], "timeout": true, "position": format!("7:{E}"),
@@ -75,15 +76,122 @@ fn what_comes_while_subscriptions_are_made_answers_a_poll() {
     expect_one(&body, "held", format!("8:{E}_0:{E}"));
 }
 
+/// A client whose channel keeps nothing would ask again and again, and hear nothing.
 #[test]
-fn a_poll_that_cannot_go_on_is_told_and_begins_anew() {
+fn a_poll_that_cannot_go_on_waits_for_what_comes_and_says_so_with_it() {
+    let waiting = |query: &str, headers: &str| {
+        let mut talk = Talk::new();
+        talk.get(&format!("/poll?channel=a{query}"), headers);
+        assert_eq!(talk.reply(1, &subscribed("a", 9, impossible())), "receive");
+        assert!(talk.http.is_polling() && talk.said().is_empty());
+        talk
+    };
+    let query = format!("&since=3:{E}");
+    let cookie = format!("Cookie: {}=3:{E}\r\n", CookieName::of(["a"]));
+    for (query, headers) in [
+        (&*query, &*format!("Last-Event-ID: 3:{E}\r\n")),
+        ("", &*format!("Last-Event-ID: 3:{E}\r\n")),
+        ("", &*format!("If-None-Match: \"3:{E}\"\r\n")),
+        ("", &*cookie),
+    ] {
+        let mut talk = waiting(query, headers);
+        talk.deliver(&[publication("a", 10, "x")]);
+        let (_, body) = talk.answer();
+        assert_eq!(body["publications"][0]["data"], "x");
+        assert_eq!(
+            (&body["recovered"], &body["position"]),
+            (&false.into(), &format!("10:{E}").into())
+        );
+        let mut talk = waiting(query, headers);
+        talk.step(HttpConversation::time_out);
+        let (_, body) = talk.answer();
+        assert_eq!((&body["recovered"], &body["timeout"]), (&false.into(), &true.into()));
+        assert_eq!(body["position"], format!("9:{E}"));
+    }
+    // One of several channels cannot go on.
     let mut talk = Talk::new();
-    talk.get(&format!("/poll?channel=a&since=3:{E}"), "");
+    talk.get(&format!("/poll?channel=a&channel=b&since=3:{E}_4:{E}"), "");
     talk.reply(1, &subscribed("a", 9, impossible()));
-    let expected = serde_json::json!({
-        "publications": [], "recovered": false, "position": format!("9:{E}"),
-    });
-    assert_eq!(talk.answer().1, expected);
+    assert_eq!(talk.reply(2, &subscribed("b", 4, recovered(&[]))), "receive");
+    assert!(talk.http.is_polling());
+    talk.deliver(&[publication("b", 5, "x")]);
+    let (_, body) = talk.answer();
+    assert_eq!(
+        (&body["recovered"], &body["position"]),
+        (&false.into(), &format!("9:{E}_5:{E}").into())
+    );
+}
+
+#[test]
+fn what_a_channel_keeps_behind_a_gap_answers_a_poll() {
+    let mut talk = Talk::new();
+    talk.get("/poll?channel=a&since=3:ffffffff", "");
+    let kept = [publication("a", 8, "x"), publication("a", 9, "y")];
+    let recovery = Recovery { is_complete: false, publications: kept[..].into() };
+    talk.reply(1, &subscribed("a", 9, Some(recovery)));
+    let (_, body) = talk.answer();
+    assert_eq!(body["publications"].as_array().map(Vec::len), Some(2));
+    assert_eq!((&body["recovered"], &body["position"]), (&false.into(), &format!("9:{E}").into()));
+}
+
+#[test]
+fn a_poll_of_no_time_is_answered_at_once() {
+    for (target, position) in [
+        ("/poll?channel=a&timeout=0".to_owned(), 7),
+        (format!("/poll?channel=a&timeout=0&since=7:{E}"), 7),
+    ] {
+        let mut talk = Talk::new();
+        talk.get(&target, "");
+        let recovery = target.contains("since").then(|| recovered(&[]).unwrap());
+        assert_eq!(talk.reply(1, &subscribed("a", 7, recovery)), "receive");
+        let (head, body) = talk.answer();
+        assert_eq!(
+            (&body["timeout"], &body["position"]),
+            (&true.into(), &format!("{position}:{E}").into())
+        );
+        assert!(head.contains("Cache-Control: no-store, no-transform"), "{head}");
+        assert!(!talk.http.is_polling());
+    }
+}
+
+/// RFC 9110 13.1.2 and 8.8.3: the condition is `*` or a list of tags. Compressors append to them: Apache and lighttpd
+/// `-gzip`, Jetty `--gzip`, others `;gzip`; nginx makes them weak.
+#[test]
+fn a_tag_is_a_position_in_every_form_and_never_a_mistake() {
+    for (tags, since) in [
+        (format!("\"7:{E}\""), format!("7:{E}")),
+        (format!("W/\"7:{E}\""), format!("7:{E}")),
+        (format!("\"7:{E}-gzip\""), format!("7:{E}")),
+        (format!("W/\"7:{E}-timeout--gzip\""), format!("7:{E}")),
+        (format!("\"7:{E};br\""), format!("7:{E}")),
+        (format!("7:{E}"), format!("7:{E}")),
+        (format!("\"x\", \"7:{E}\""), format!("7:{E}")),
+        (format!("\"x\"\r\nIf-None-Match: \"7:{E}\""), format!("7:{E}")),
+        ("*".to_owned(), "0:00000000".to_owned()),
+        ("\"x\"".to_owned(), "0:00000000".to_owned()),
+        ("\"".to_owned(), "0:00000000".to_owned()),
+        ("W/".to_owned(), "0:00000000".to_owned()),
+        ("\"\u{e9}\"".to_owned(), "0:00000000".to_owned()),
+        (String::new(), "now".to_owned()),
+    ] {
+        let mut talk = Talk::new();
+        assert_eq!(talk.get("/poll?channel=a", &format!("If-None-Match: {tags}\r\n")), "await");
+        assert_eq!(talk.asked(), [format!("1 a {since}")], "{tags}");
+    }
+}
+
+/// A cache that answers conditions itself makes an answer with the tag that was asked with a 304 without a body.
+#[test]
+fn nothing_came_has_another_tag_than_the_one_asked_with() {
+    let mut tag = format!("\"7:{E}\"");
+    for _ in 0..4 {
+        let mut talk = waiting("", &format!("If-None-Match: {tag}\r\n"));
+        talk.step(HttpConversation::time_out);
+        let (head, _) = talk.answer();
+        let next = head.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
+        assert_ne!(next, tag);
+        tag = next.to_owned();
+    }
 }
 
 #[test]
@@ -121,13 +229,14 @@ fn a_bare_loop_gets_one_publication_at_a_time_and_a_cookie() {
     let (head, body) = talk.answer();
     expect_one(&body, "y", format!("9:{E}"));
     assert!(cookie(&head).ends_with(&format!("=9:{E}")), "{head}");
-    // The cookie of other channels, and one that makes no sense, are no position.
-    for (query, cookie) in
-        [("channel=b", cookie(&head)), ("channel=a", cookie(&head).replace(':', "x"))]
-    {
+    // The cookie of other channels is no position, and one that makes no sense one that nobody knows.
+    for (query, cookie, since) in [
+        ("channel=b", cookie(&head), " now"),
+        ("channel=a", cookie(&head).replace(':', "x"), " 0:00000000"),
+    ] {
         let mut talk = Talk::new();
         talk.get(&format!("/poll?{query}"), &format!("Cookie: {cookie}\r\n"));
-        assert!(talk.asked()[0].ends_with(" now"), "{cookie}");
+        assert!(talk.asked()[0].ends_with(since), "{cookie}");
     }
 }
 
