@@ -3,6 +3,7 @@
 use clap::Args;
 
 use fantail::config::limits::WORKERS_MAX;
+use fantail::config::parse_count;
 use fantail::server::host::{Fact, Grouped, Host, Judgement, Plan, Verdict, judge};
 
 use super::{Failure, say};
@@ -11,7 +12,7 @@ use super::{Failure, say};
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Connections that it is to hold: the exit code is 0 if it does, 1 if not
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = connections)]
     connections: Option<u64>,
     /// Workers that serve will be given [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers)]
@@ -65,8 +66,16 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     Ok(judgement.is_fine)
 }
 
+fn connections(text: &str) -> Result<u64, String> {
+    parse_count(text)
+        .ok()
+        .filter(|connections| *connections > 0)
+        .ok_or_else(|| "not a number from 1 on, such as 1000000, 1_000_000 or 1e6".to_owned())
+}
+
 fn workers(text: &str) -> Result<usize, String> {
-    let workers = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    let workers = parse_count(text).ok().and_then(|workers| usize::try_from(workers).ok());
+    let workers = workers.filter(|workers| (1..=WORKERS_MAX).contains(workers));
     workers.ok_or_else(|| format!("not a number from 1 to {WORKERS_MAX}"))
 }
 
@@ -117,8 +126,8 @@ fn fix_script(judgement: &Judgement) -> String {
             script += &format!("{}\n", fix.command);
         }
     }
-    if let Some((workers, connections)) = judgement.better_workers {
-        let connections = Grouped(connections);
+    if let Some(better) = judgement.better_workers {
+        let (workers, connections) = (better.workers, Grouped(better.connections));
         script +=
             &format!("\n# As things are: fantail serve --workers {workers} holds {connections}\n");
     }

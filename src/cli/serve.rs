@@ -100,7 +100,9 @@ fn announce(server: &Server, verdict: &str) {
 /// What `fantail doctor` says of this host and these workers, in one line.
 fn verdict(server: &Server, asked: Option<usize>) -> String {
     match Host::read() {
-        Ok(host) => {
+        Ok(mut host) => {
+            // The threads run.
+            host.threads_left = None;
             let plan = Plan {
                 workers: server.workers(),
                 goal: None,

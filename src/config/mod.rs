@@ -33,7 +33,7 @@ pub use log_levels::{LogLevel, LogLevels, ROOMS};
 pub use namespaces::{ChannelOptions, Delivery, NamespaceId, Namespaces, STATISTICS_CHANNEL};
 pub use setting::{Kind, Setting};
 pub use settings::{SETTINGS, markdown};
-pub use units::parse_seconds;
+pub use units::{parse_count, parse_seconds};
 
 /// Everything that can be chosen.
 #[derive(Clone, Debug)]

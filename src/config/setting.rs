@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::log_levels::LogLevels;
-use super::units::{Bytes, Time, parse_bytes, parse_seconds};
+use super::units::{Bytes, Time, parse_bytes, parse_count, parse_seconds};
 use super::{Config, SETTINGS};
 
 /// One thing that can be chosen.
@@ -115,8 +115,8 @@ impl Setting {
                 let given = text.parse().map_err(|_| no_value(text, "true or false"))?;
                 *field(config) = Some(given);
             }
-            Kind::Count(_, _, field) => *field(config) = parse_count(text)?,
-            Kind::CountIfGiven(_, _, field) => *field(config) = Some(parse_count(text)?),
+            Kind::Count(_, _, field) => *field(config) = count(text)?,
+            Kind::CountIfGiven(_, _, field) => *field(config) = Some(count(text)?),
             Kind::Bytes(_, _, field) => *field(config) = parse_bytes(text)?,
             Kind::BytesIfGiven(_, _, field) => *field(config) = Some(parse_bytes(text)?),
             Kind::Time(_, _, field) => *field(config) = parse_seconds(text)?,
@@ -320,8 +320,8 @@ fn link_local(text: &str) -> String {
     )
 }
 
-fn parse_count(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| no_value(text, "a whole number"))
+fn count(text: &str) -> Result<usize, String> {
+    usize::try_from(parse_count(text)?).map_err(|_| no_value(text, "a whole number"))
 }
 
 fn no_value(text: &str, wanted: &str) -> String {

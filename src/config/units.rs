@@ -3,6 +3,18 @@
 use std::fmt;
 use std::time::Duration;
 
+/// A whole number, as people write large ones: `1000000`, `1_000_000`, `1e6`.
+pub fn parse_count(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
+    let read = |text: &str| text.replace('_', "").parse::<u64>().ok();
+    let exponent = read(exponent).filter(|_| is_number(number) && is_number(exponent));
+    let factor = exponent.and_then(|exponent| 10_u64.checked_pow(u32::try_from(exponent).ok()?));
+    let count = read(number).zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    count.ok_or_else(|| format!("'{text}' is not a whole number"))
+}
+
 /// Bytes: a whole number with an optional unit, `B`, `KiB`, `MiB`, `GiB` (or `K`, `M`, `G`, the same powers of 1024).
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit, rest) = next_part(text.trim());
@@ -102,6 +114,30 @@ impl fmt::Display for Time {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_are_whole_numbers_in_the_forms_of_people() {
+        for text in ["1000000", "1_000_000", "1e6", "10E5", " 1_0e5 "] {
+            assert_eq!(parse_count(text), Ok(1_000_000), "{text}");
+        }
+        assert_eq!(parse_count("18446744073709551615"), Ok(u64::MAX));
+        for text in [
+            "",
+            "_",
+            "e6",
+            "1e",
+            "1e20",
+            "18446744073709551616",
+            "-1",
+            "+1",
+            "1.5e6",
+            "0x1",
+            "1,000",
+            "1e-1",
+        ] {
+            assert!(parse_count(text).unwrap_err().contains("whole number"), "{text}");
+        }
+    }
 
     #[test]
     fn bytes_take_units() {

@@ -26,7 +26,7 @@ use tracing_subscriber::{Registry, fmt as format};
 use crate::config::limits::{LOG_CAUSES_MAX, LOG_LINES_PER_SECOND_MAX};
 use crate::config::{Config, LogFormat, LogLevel, LogLevels};
 
-use super::StartError;
+use super::{StartError, spawn};
 
 mod lines;
 
@@ -79,8 +79,7 @@ impl Log {
             }
         }
         let watched = gate.clone();
-        let thread =
-            thread::Builder::new().name("fantail-log".into()).spawn(move || watched.watch())?;
+        let thread = spawn("fantail-log", move || watched.watch())?;
         gate.thread.get_or_init(|| thread.thread().clone());
         Ok(Log { gate, lines })
     }

@@ -33,7 +33,9 @@ use crate::driver::{
 use crate::hub::ChannelHash;
 use crate::message::WorkerId;
 use crate::telemetry::Counters;
-use crate::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings, new_counters};
+use crate::worker::{
+    Budget, Mesh, STEPS_TO_END, Worker, WorkerParts, WorkerSettings, new_counters,
+};
 
 pub mod host;
 mod log;
@@ -146,7 +148,7 @@ impl Server {
             match job.spawn(ready_sender.clone(), ended) {
                 Ok(thread) => threads.push(thread),
                 // Reported like a worker's own failure: those that run are stopped.
-                Err(error) => drop(ready_sender.send(Err(error.into()))),
+                Err(error) => drop(ready_sender.send(Err(error))),
             }
         }
         drop((ready_sender, ended_sender));
@@ -160,13 +162,17 @@ impl Server {
             driver_reason,
             connections_max,
         };
-        let server = server.when_ready(&ready)?;
+        let server = server.when_ready(&ready, &steps)?;
         drop(held_ports);
         Ok(server)
     }
 
     /// Waits until every worker listens. If one cannot, all of them have ended when this returns.
-    fn when_ready(self, ready: &Receiver<Result<(), StartError>>) -> Result<Server, StartError> {
+    fn when_ready(
+        self,
+        ready: &Receiver<Result<(), StartError>>,
+        steps: &AtomicUsize,
+    ) -> Result<Server, StartError> {
         let workers = self.workers();
         // A worker that ends before it is ready has said why, or panicked and dropped its sender.
         let ready: Vec<_> = ready.iter().take(workers).collect();
@@ -174,6 +180,9 @@ impl Server {
             info!(driver = self.driver, reason = self.driver_reason, workers, "serving");
             return Ok(self);
         }
+        // Those that run do not wait for the steps of those that do not.
+        let missing = workers - ready.iter().filter(|ready| ready.is_ok()).count();
+        steps.fetch_add(missing * STEPS_TO_END, Ordering::Release);
         self.stop();
         for thread in self.threads {
             // Its panic has been printed.
@@ -293,9 +302,9 @@ impl Job {
         self,
         ready: Sender<Result<(), StartError>>,
         ended: EndedGuard,
-    ) -> io::Result<JoinHandle<()>> {
+    ) -> Result<JoinHandle<()>, StartError> {
         let name = format!("fantail-{}", ended.worker.0);
-        thread::Builder::new().name(name).spawn(move || self.run(&ready, &ended))
+        spawn(&name, move || self.run(&ready, &ended))
     }
 
     fn run(self, ready: &Sender<Result<(), StartError>>, ended: &EndedGuard) {
@@ -339,9 +348,25 @@ impl Job {
 /// Chooses the driver, on a thread of its own: the kernel takes a ring down a moment after it was closed, which
 /// interrupts a later blocking call of the thread that had it.
 fn probe(asked: DriverChoice) -> Result<(Kind, String), StartError> {
-    let probe = thread::spawn(move || choose(asked)).join();
-    probe.expect("a probe does not panic").map_err(StartError)
+    let probe = spawn("fantail-probe", move || choose(asked))?;
+    probe.join().expect("a probe does not panic").map_err(StartError)
 }
+
+/// Starts a thread, where the host allows one more.
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
+        StartError(format!(
+            "the host refuses the thread {name} ({error}): raise the limit on threads (TasksMax= or LimitNPROC= in a \
+             unit, --pids-limit of a container, ulimit -u), or start fewer --workers; fantail doctor says how many"
+        ))
+    })
+}
+
+/// Threads of a server beside its workers: main, the signals, and two of the log.
+const OWN_THREADS: u64 = 4;
 
 fn listen((service, address): Door) -> Result<TcpListener, StartError> {
     let keepalive = match service {

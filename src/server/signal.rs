@@ -1,13 +1,11 @@
 //! SIGTERM and SIGINT: stop politely, within a stated time. SIGHUP: read the settings again.
 
-use std::thread;
-
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
 use super::service_manager::tell_stopping;
-use super::{Reloader, Server, StartError};
+use super::{Reloader, Server, StartError, spawn};
 
 /// SIGTERM, SIGINT and SIGHUP, noted from when this is made: one that comes while the server starts counts too.
 #[derive(Debug)]
@@ -26,7 +24,7 @@ impl StopSignals {
     /// SIGHUP reloads the settings.
     pub fn wait(mut self, server: Server, mut reloader: Reloader) -> Result<(), StartError> {
         let controls = server.controls().clone();
-        thread::Builder::new().name("fantail-signals".into()).spawn(move || {
+        spawn("fantail-signals", move || {
             let mut is_stopping = false;
             for signal in self.signals.forever() {
                 if signal == SIGHUP {

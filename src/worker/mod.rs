@@ -207,7 +207,7 @@ const ACCEPT_QUIET: Duration = Duration::from_secs(10);
 const STEPS_TO_GOODBYE: usize = 4;
 
 /// After the goodbyes nobody can want anything of another worker.
-const STEPS_TO_END: usize = STEPS_TO_GOODBYE + 1;
+pub const STEPS_TO_END: usize = STEPS_TO_GOODBYE + 1;
 
 /// Before a batch that found an inbox full, or a publisher that is held back, is looked at again.
 const RETRY: Duration = Duration::from_millis(1);

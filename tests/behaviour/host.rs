@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -24,7 +25,8 @@ fn doctor_prints_json_whose_exit_code_tells() {
     let facts = json["facts"].as_array().unwrap();
     let short = facts.iter().filter(|fact| fact["verdict"] == "low" || fact["verdict"] == "blocks");
     assert_eq!(code, Some(i32::from(short.count() > 0)), "{json}");
-    for name in ["open files of a worker", "fs.file-max", "memory", "io_uring", "cores"] {
+    for name in ["open files of a worker", "fs.file-max", "memory", "io_uring", "threads", "cores"]
+    {
         assert!(facts.iter().any(|fact| fact["name"] == name), "{name}: {json}");
     }
 }
@@ -44,7 +46,8 @@ fn doctor_says_whether_a_goal_is_held_at_it_and_one_past_it() {
         assert_eq!(json["is_fine"], code == 0);
     }
     let (json, _) = limited_doctor(1000, &["--workers", "3", "--json", "--connections", "10000"]);
-    let (workers, held) = (&json["better_workers"][0], &json["better_workers"][1]);
+    let better = &json["better_workers"];
+    let (workers, held) = (&better["workers"], &better["connections"]);
     assert!(workers.as_u64().unwrap() > 3 && held.as_u64().unwrap() >= 10_000, "{json}");
 }
 
@@ -96,6 +99,7 @@ fn doctor_refuses_what_makes_no_sense() {
         &["--workers", "many"],
         &["--connections", "0"],
         &["--connections", "-1"],
+        &["--connections", "1.5e6"],
         &["--json", "--fix-script"],
         &["--listen", "127.0.0.1:1"],
         &["now"],
@@ -103,6 +107,59 @@ fn doctor_refuses_what_makes_no_sense() {
         let ended = run(&[&["doctor"], arguments].concat());
         assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {ended:?}");
         assert!(ended.stdout.is_empty() && ended.stderr.contains("error"), "{ended:?}");
+    }
+}
+
+/// Runs the program where its user may have so many processes and threads; root, whom no such limit binds, as a user
+/// that has none. `None` where that cannot be done.
+fn run_with_threads(threads: u32, arguments: &[&str]) -> Option<(Ended, Duration)> {
+    // A copy, because another user may not enter the folder of the build.
+    let folder = std::env::temp_dir().join(format!("fantail-threads-{}", std::process::id()));
+    let program = folder.join(format!("fantail-{threads}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_fantail"), &program).unwrap();
+    let user = (60_000 + std::process::id() % 5000).to_string();
+    let line = format!("ulimit -u {threads} && exec \"$0\" \"$@\"");
+    let began = Instant::now();
+    let output = Command::new("setpriv")
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups", "bash", "-c", &line])
+        .arg(&program)
+        .args(arguments)
+        .output();
+    let taken = began.elapsed();
+    std::fs::remove_file(&program).unwrap();
+    let output = output.ok().filter(|output| {
+        let words = String::from_utf8_lossy(&output.stderr).to_string();
+        !words.contains("setpriv: ") && !words.contains("ulimit: ")
+    });
+    let Some(output) = output else {
+        eprintln!("skipped: no other user can be had here");
+        return None;
+    };
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    Some((Ended { status: output.status, stdout, stderr }, taken))
+}
+
+#[test]
+fn where_threads_are_too_few_the_end_comes_at_once_and_with_words() {
+    for threads in 1..=11 {
+        let arguments = ["--listen", "127.0.0.1:0", "--workers", "8", "--shutdown-timeout", "60"];
+        let Some((ended, taken)) = run_with_threads(threads, &arguments) else { return };
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let line = ended.stderr.lines().last().unwrap();
+        assert!(line.starts_with("fantail: the host refuses the thread"), "{ended:?}");
+        assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+        assert!(taken < Duration::from_secs(30), "it lingered for {taken:?}");
+    }
+    for (threads, is_enough) in [(12, true), (11, false), (1, false)] {
+        let (ended, _) =
+            run_with_threads(threads, &["doctor", "--workers", "8", "--json"]).unwrap();
+        let json: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let facts = json["facts"].as_array().unwrap();
+        let fact = facts.iter().find(|fact| fact["name"] == "threads").unwrap();
+        assert_eq!(fact["verdict"] == "ok", is_enough, "{threads}: {json}");
+        assert_eq!(json["bottleneck"] == "threads", !is_enough, "{threads}: {json}");
     }
 }
 
@@ -134,7 +191,7 @@ fn a_service_manager_is_told_of_the_start_once_it_serves_and_of_the_stop() {
     let (json, _) = doctor_json(&["--workers", "2"]);
     assert!(status.starts_with("STATUS=This host holds ") && status.contains(" 2 workers; "));
     if json["bottleneck"] == "descriptors" {
-        let better = format!("--workers {} holds", json["better_workers"][0]);
+        let better = format!("--workers {} holds", json["better_workers"]["workers"]);
         assert!(json["better_workers"].is_null() || status.contains(&better), "{status} {json}");
     }
     assert_eq!(Client::connect(child.edge()).get("/health/live").status, 200);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use fantail::config::parse_seconds;
+use fantail::config::{self, parse_seconds};
 
 use crate::modes::{echo, fanout, idle, slow, storm};
 
@@ -123,13 +123,12 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     addresses.next().ok_or_else(|| "the name has no address".to_owned())
 }
 
-/// Reads whole numbers, 1_000_000 too.
+/// Reads whole numbers, 1_000_000 and 1e6 too.
 pub fn number<T: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone {
     move |text| {
-        let number: u64 =
-            text.replace('_', "").parse().map_err(|_| "not a whole number".to_owned())?;
+        let number = config::parse_count(text)?;
         let in_range = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
         in_range.ok_or_else(|| format!("it must be from {} to {}", range.start(), range.end()))
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Host, PER_WORKER_MAX, Plan};
+use super::{Host, OWN_THREADS, PER_WORKER_MAX, Plan};
 use crate::driver::RESERVED_DESCRIPTORS;
 
 /// What stops a host first.
@@ -19,6 +19,8 @@ pub enum Bottleneck {
     Memory,
     /// `net.netfilter.nf_conntrack_max`: connections that the firewall tracks.
     Conntrack,
+    /// Threads: the control group's `pids.max`, or the user's RLIMIT_NPROC.
+    Threads,
     /// `--connections-max`.
     Asked,
 }
@@ -33,6 +35,7 @@ pub(super) fn limits(host: &Host, plan: &Plan) -> impl Iterator<Item = (Bottlene
         (Bottleneck::FilesOfHost, files_of_host(host, plan)),
         (Bottleneck::Memory, Some(memory(host, plan))),
         (Bottleneck::Conntrack, conntrack(host)),
+        (Bottleneck::Threads, threads(host, plan)),
         (Bottleneck::Asked, plan.connections_max),
     ]
     .into_iter()
@@ -97,6 +100,17 @@ pub(super) fn memory_left(host: &Host) -> u64 {
 pub(super) fn connection_bytes(both_ends: bool) -> u64 {
     let server = KERNEL_BYTES_OF_SERVER_END + USER_BYTES_OF_SERVER_END;
     if both_ends { server + BYTES_OF_CLIENT_END } else { server }
+}
+
+/// A server whose threads cannot all be started holds nothing.
+fn threads(host: &Host, plan: &Plan) -> Option<u64> {
+    let workers = workers_startable(host)?;
+    (workers < plan.workers as u64).then_some(0)
+}
+
+/// Workers for which there are threads; this process's first thread stands for the server's.
+pub(super) fn workers_startable(host: &Host) -> Option<u64> {
+    Some((host.threads_left? + 1).saturating_sub(OWN_THREADS))
 }
 
 fn conntrack(host: &Host) -> Option<u64> {

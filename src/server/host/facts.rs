@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::capacity::{self, Bottleneck};
-use super::{Host, Plan, recommended};
+use super::{Host, OWN_THREADS, Plan, recommended};
 
 /// One line of a judgement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,7 +52,7 @@ pub(super) fn facts(host: &Host, plan: &Plan) -> Vec<Fact> {
     facts.extend(SETTINGS.iter().map(|(key, note)| setting(host, key, note)));
     facts.extend([syn_backlog(host), tcp_mem(host, plan), ports(host, plan)]);
     facts.extend(BUFFERS.iter().map(|(key, note)| buffers(host, key, note)));
-    facts.extend([io_uring(host), cores(host, plan)]);
+    facts.extend([io_uring(host), threads(host, plan), cores(host, plan)]);
     facts
 }
 
@@ -196,6 +196,23 @@ fn io_uring(host: &Host) -> Fact {
     };
     let note = format!("epoll serves instead: {reason}");
     fact("io_uring", "refused".into(), Verdict::Low, note, fix)
+}
+
+fn threads(host: &Host, plan: &Plan) -> Fact {
+    let note = format!("{} workers, and {OWN_THREADS} of the server's own", plan.workers);
+    let Some(left) = host.threads_left else {
+        return Fact { value: "no limit".into(), note, ..fine("threads") };
+    };
+    let limit = limit(host, plan, Bottleneck::Threads);
+    let verdict = if limit.is_some() { Verdict::Blocks } else { Verdict::Ok };
+    let fix = Fix {
+        why: "raise pids.max (TasksMax= in a unit, --pids-limit of a container) and RLIMIT_NPROC (LimitNPROC=, ulimit \
+              -u), or start fewer --workers"
+            .into(),
+        command: String::new(),
+    };
+    let value = format!("{left} left");
+    fact("threads", value, verdict, format!("needs {note}"), fix).limited(limit)
 }
 
 fn cores(host: &Host, plan: &Plan) -> Fact {

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::capacity::{Bottleneck, better_workers, capacity, descriptors_of_worker, memory_left};
+use super::capacity::{
+    Bottleneck, better_workers, capacity, descriptors_of_worker, memory_left, workers_startable,
+};
 use super::facts::{Fact, facts};
 use super::{Host, recommended};
 use crate::config::limits::WORKERS_MAX;
@@ -44,13 +46,22 @@ pub struct Judgement {
     /// What raises it, as the end of a sentence.
     pub raise: String,
     /// Another number of workers that holds more, and how many.
-    pub better_workers: Option<(usize, u64)>,
+    pub better_workers: Option<BetterWorkers>,
     /// The goal of the plan.
     pub goal: Option<u64>,
     /// Whether the goal is held; without one, whether nothing is below what is recommended.
     pub is_fine: bool,
     /// Each fact, in the order of a table.
     pub facts: Vec<Fact>,
+}
+
+/// A number of workers that holds more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct BetterWorkers {
+    /// How many.
+    pub workers: usize,
+    /// Connections that they hold.
+    pub connections: u64,
 }
 
 /// Judges a host.
@@ -67,8 +78,9 @@ pub fn judge(host: &Host, plan: &Plan) -> Judgement {
         connections,
         bottleneck,
         bottleneck_is: described(host, bottleneck),
-        raise: how_to_raise(bottleneck),
-        better_workers: better_workers(host, plan, WORKERS_MAX),
+        raise: how_to_raise(bottleneck, plan),
+        better_workers: better_workers(host, plan, WORKERS_MAX)
+            .map(|(workers, connections)| BetterWorkers { workers, connections }),
         goal: plan.goal,
         is_fine,
         facts,
@@ -93,19 +105,33 @@ fn described(host: &Host, bottleneck: Bottleneck) -> String {
             let max = setting("net.netfilter.nf_conntrack_max");
             format!("what the firewall tracks (nf_conntrack_max {max})")
         }
+        Bottleneck::Threads => {
+            let (left, workers) = (host.threads_left, workers_startable(host));
+            let [left, workers] = [left, workers].map(|number| Grouped(number.unwrap_or(0)));
+            format!("threads ({left} more can be started, enough for {workers} workers)")
+        }
         Bottleneck::Asked => "--connections-max".into(),
     }
 }
 
-fn how_to_raise(bottleneck: Bottleneck) -> String {
+fn how_to_raise(bottleneck: Bottleneck, plan: &Plan) -> String {
+    let has_all_workers = plan.workers == WORKERS_MAX;
     match bottleneck {
         Bottleneck::Descriptors => format!(
-            "raise the hard limit (ulimit -n {0}, or LimitNOFILE={0} in a unit; {1} of them are not for connections), \
-             or start more workers",
+            "raise the hard limit (ulimit -n {0}, or LimitNOFILE={0} in a unit; {1} are not for connections){2}",
             recommended::DESCRIPTORS,
-            RESERVED_DESCRIPTORS
+            RESERVED_DESCRIPTORS,
+            if has_all_workers { "" } else { ", or start more workers" }
         ),
+        Bottleneck::WorkerTable if has_all_workers => {
+            "start another server on another address: this one has as many workers as it takes".into()
+        }
         Bottleneck::WorkerTable => "start more workers".into(),
+        Bottleneck::Threads => {
+            "raise pids.max of the control group (TasksMax= in a unit, --pids-limit of a container) and RLIMIT_NPROC \
+             (LimitNPROC= in a unit, ulimit -u), or start fewer workers"
+                .into()
+        }
         Bottleneck::FilesOfHost => "raise fs.file-max (sysctl/90-fantail.conf)".into(),
         Bottleneck::Memory => {
             "give the host more memory, or the control group (MemoryMax= in a unit)".into()
@@ -130,7 +156,7 @@ impl fmt::Display for Judgement {
             self.bottleneck_is
         )?;
         match self.better_workers {
-            Some((workers, connections)) => {
+            Some(BetterWorkers { workers, connections }) => {
                 write!(out, "; --workers {workers} holds {}", Grouped(connections))
             }
             None => Ok(()),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::PER_WORKER_MAX;
+use super::{OWN_THREADS, PER_WORKER_MAX};
 
 mod capacity;
 mod facts;
@@ -35,6 +35,9 @@ pub struct Host {
     pub memory_available: u64,
     /// Bytes left in the tightest control group around the process.
     pub cgroup_memory_left: Option<u64>,
+    /// Threads that the process may have beside those that it has, by its control groups and its user's limit; `None`
+    /// for no limit.
+    pub threads_left: Option<u64>,
     /// Cores that the process may run on.
     pub cores: usize,
     /// Cores that are online.

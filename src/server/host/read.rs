@@ -45,6 +45,7 @@ pub(super) fn read_below(root: &Path, descriptors_max: u64, cores: usize) -> Res
         is_exempt_from_file_max: capabilities(&status) & CAP_SYS_ADMIN != 0,
         memory_available,
         cgroup_memory_left: groups.memory_left(),
+        threads_left: groups.threads_left().into_iter().chain(threads_of_user(root, &status)).min(),
         cores: cores.max(1),
         cores_online: cores_listed(&cpus("online")).unwrap_or(cores).max(1),
         cores_isolated: cpus("isolated").trim().to_owned(),
@@ -84,17 +85,38 @@ fn cores_listed(list: &str) -> Option<usize> {
     })
 }
 
+/// Threads that RLIMIT_NPROC leaves the user, unless it does not bind: the kernel asks for it of whoever has neither
+/// CAP_SYS_ADMIN nor CAP_SYS_RESOURCE, and is not root (kernel/fork.c, copy_process). A limit so high that no host
+/// comes near it is not worth counting all threads for.
+fn threads_of_user(root: &Path, status: &str) -> Option<u64> {
+    let user = field(status, "Uid:")?;
+    if user == 0 || capabilities(status) & (CAP_SYS_ADMIN | CAP_SYS_RESOURCE) != 0 {
+        return None;
+    }
+    let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
+    let max = field(&limits, "Max processes").filter(|max| *max < NPROC_NEVER_MET)?;
+    let processes = fs::read_dir(root.join("proc")).ok()?.flatten();
+    let threads = processes.filter_map(|process| {
+        process.file_name().to_str()?.parse::<u32>().ok()?;
+        let status = fs::read_to_string(process.path().join("status")).ok()?;
+        (field(&status, "Uid:") == Some(user)).then(|| field(&status, "Threads:")).flatten()
+    });
+    Some(max.saturating_sub(threads.sum()))
+}
+
 /// The control groups around the process, innermost first, of the hierarchies that matter.
+#[derive(Default)]
 struct ControlGroups {
     unified: Vec<PathBuf>,
     memory: Vec<PathBuf>,
     cpu: Vec<PathBuf>,
+    pids: Vec<PathBuf>,
 }
 
 impl ControlGroups {
     /// From `/proc/self/cgroup`: "0::/a/b", and with version 1 "4:memory:/a/b" too.
     fn of(root: &Path, text: &str) -> Self {
-        let mut groups = Self { unified: Vec::new(), memory: Vec::new(), cpu: Vec::new() };
+        let mut groups = Self::default();
         for line in text.lines() {
             let mut parts = line.splitn(3, ':').skip(1);
             let (Some(kinds), Some(path)) = (parts.next(), parts.next()) else { continue };
@@ -104,6 +126,7 @@ impl ControlGroups {
             for kind in kinds.split(',') {
                 match kind {
                     "memory" => groups.memory = chain(&root.join("sys/fs/cgroup/memory"), path),
+                    "pids" => groups.pids = chain(&root.join("sys/fs/cgroup/pids"), path),
                     "cpu" => groups.cpu = chain(&root.join("sys/fs/cgroup/cpu"), path),
                     _ => {}
                 }
@@ -122,6 +145,17 @@ impl ControlGroups {
             memory_left(group, limit, "memory.usage_in_bytes", "total_inactive_file ")
         });
         unified.chain(first).min()
+    }
+
+    /// Threads left in the tightest of them.
+    fn threads_left(&self) -> Option<u64> {
+        let left = |group: &PathBuf| {
+            let number =
+                |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse().ok();
+            let (max, current): (u64, u64) = (number("pids.max")?, number("pids.current")?);
+            Some(max.saturating_sub(current))
+        };
+        self.unified.iter().chain(&self.pids).filter_map(left).min()
     }
 
     fn cores_quota(&self) -> Option<f64> {
@@ -173,4 +207,6 @@ const KEYS: &[&str] = &[
 ];
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+const NPROC_NEVER_MET: u64 = 16 * 1024;
 const NO_LIMIT: u64 = 1 << 62;

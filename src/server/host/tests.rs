@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::judgement::BetterWorkers;
 use super::read::read_below;
 use super::{Bottleneck, Fact, Host, Judgement, Plan, Verdict, judge, recommended};
 
@@ -15,6 +16,7 @@ fn good_host() -> Host {
         is_exempt_from_file_max: false,
         memory_available: 64 << 30,
         cgroup_memory_left: None,
+        threads_left: None,
         cores: 8,
         cores_online: 8,
         cores_isolated: String::new(),
@@ -90,7 +92,7 @@ fn open_files_hold_for_each_worker_and_more_workers_raise_them() {
     let two = judge(&small, &plan(2));
     assert!((38_500..2 * 19_744).contains(&two.connections), "{two}");
     let million = judge(&small, &with_goal(2, 1_000_000));
-    let (workers, held) = million.better_workers.unwrap();
+    let BetterWorkers { workers, connections: held } = million.better_workers.unwrap();
     assert!(!million.is_fine && held >= 1_000_000);
     assert!(judge(&small, &with_goal(workers, 1_000_000)).is_fine);
     assert!(!judge(&small, &with_goal(workers - 1, 1_000_000)).is_fine);
@@ -111,7 +113,8 @@ fn without_a_goal_the_advice_is_the_fewest_workers_that_hold_the_most() {
         host.descriptors_max = 20_000;
         host.memory_available = 4 << 30;
     });
-    let (workers, held) = judge(&small, &plan(1)).better_workers.unwrap();
+    let better = judge(&small, &plan(1)).better_workers.unwrap();
+    let BetterWorkers { workers, connections: held } = better;
     for other in 1..=128 {
         let connections = judge(&small, &plan(other)).connections;
         assert!(connections < held || (connections == held && other >= workers), "{other}");
@@ -311,6 +314,10 @@ fn a_host_is_read_from_its_files() {
         ("sys/fs/cgroup/a/b/memory.current", "400000\n"),
         ("sys/fs/cgroup/a/b/cpu.max", "150000 100000\n"),
         ("sys/fs/cgroup/a/cpu.max", "max 100000\n"),
+        ("sys/fs/cgroup/a/pids.max", "100\n"),
+        ("sys/fs/cgroup/a/pids.current", "60\n"),
+        ("sys/fs/cgroup/a/b/pids.max", "max\n"),
+        ("sys/fs/cgroup/a/b/pids.current", "50\n"),
         ("sys/devices/system/cpu/online", "0-2,4\n"),
         ("sys/devices/system/cpu/isolated", "4\n"),
     ]);
@@ -324,6 +331,7 @@ fn a_host_is_read_from_its_files() {
     assert_eq!(host.memory_available, 8000 * 1024);
     assert_eq!(host.cgroup_memory_left, Some(700_000));
     assert_eq!(host.cores_quota, Some(1.5));
+    assert_eq!(host.threads_left, Some(40));
     assert_eq!((host.cores, host.cores_online), (3, 4));
     assert_eq!(host.cores_isolated, "4");
 }
@@ -332,7 +340,9 @@ fn a_host_is_read_from_its_files() {
 fn groups_of_the_first_version_are_read_too() {
     let mut files = ALWAYS.to_vec();
     files.extend([
-        ("proc/self/cgroup", "5:cpuacct,cpu:/y/z\n4:memory:/x\n0::/../outside\n"),
+        ("proc/self/cgroup", "5:cpuacct,cpu:/y/z\n4:memory:/x\n3:pids:/x\n0::/../outside\n"),
+        ("sys/fs/cgroup/pids/x/pids.max", "8\n"),
+        ("sys/fs/cgroup/pids/x/pids.current", "1\n"),
         ("sys/fs/cgroup/cpu/y/z/cpu.cfs_quota_us", "-1\n"),
         ("sys/fs/cgroup/cpu/y/z/cpu.cfs_period_us", "100000\n"),
         ("sys/fs/cgroup/cpu/y/cpu.cfs_quota_us", "250000\n"),
@@ -346,6 +356,65 @@ fn groups_of_the_first_version_are_read_too() {
     let host = read_below(&root.0, 1, 1).unwrap();
     assert_eq!(host.cgroup_memory_left, Some(300_000));
     assert_eq!(host.cores_quota, Some(2.5));
+    assert_eq!(host.threads_left, Some(7));
+}
+
+#[test]
+fn the_threads_of_a_user_are_counted_where_a_limit_binds_it() {
+    let status = |user: u32, capabilities: &str, threads: u32| {
+        format!("Uid:\t{user}\t{user}\nThreads:\t{threads}\nCapEff:\t{capabilities}\n")
+    };
+    let limits =
+        |max: &str| format!("Limit  Soft  Hard  Units\nMax processes {max} {max} processes\n");
+    for (user, capabilities, max, left) in [
+        (7, "0", "20", Some(20 - 5 - 1)),
+        (7, "0", "3", Some(0)),
+        (7, "0", "unlimited", None),
+        (0, "0", "20", None),
+        (7, "1000000", "20", None),
+    ] {
+        let (own, other) = (status(user, capabilities, 5), status(8, "0", 9));
+        let (limits, second) = (limits(max), status(user, "0", 1));
+        let mut files: Vec<_> =
+            ALWAYS.into_iter().filter(|(path, _)| *path != "proc/self/status").collect();
+        files.extend([
+            ("proc/self/status", own.as_str()),
+            ("proc/self/limits", limits.as_str()),
+            ("proc/100/status", own.as_str()),
+            ("proc/101/status", second.as_str()),
+            ("proc/102/status", other.as_str()),
+        ]);
+        let root = Root::new(&format!("threads-{user}-{capabilities}-{max}"), &files);
+        assert_eq!(read_below(&root.0, 1, 1).unwrap().threads_left, left, "{user} {max}");
+    }
+}
+
+#[test]
+fn a_server_whose_threads_cannot_all_be_started_holds_nothing() {
+    // Main is there; four workers, the signals and two of the log are to come.
+    for (left, is_enough) in [(7, true), (6, false)] {
+        let judgement = judge(&host(|host| host.threads_left = Some(left)), &plan(4));
+        assert_eq!(judgement.is_fine, is_enough, "{judgement}");
+        assert_eq!(judgement.bottleneck == Bottleneck::Threads, !is_enough, "{judgement}");
+        let expected = if is_enough { Verdict::Ok } else { Verdict::Blocks };
+        assert_eq!(fact(&judgement, "threads").verdict, expected);
+    }
+    let judgement = judge(&host(|host| host.threads_left = Some(6)), &plan(4));
+    assert_eq!(judgement.connections, 0);
+    assert_eq!(judgement.better_workers.map(|better| better.workers), Some(3));
+    // What is said of 128 workers stays within what can be started.
+    let small = host(|host| {
+        host.threads_left = Some(8);
+        host.descriptors_max = 20_000;
+    });
+    assert_eq!(judge(&small, &plan(1)).better_workers.map(|better| better.workers), Some(5));
+}
+
+#[test]
+fn a_server_with_all_workers_is_not_told_to_start_more() {
+    let small = host(|host| host.descriptors_max = 2000);
+    assert!(judge(&small, &plan(127)).raise.contains("start more workers"));
+    assert!(!judge(&small, &plan(128)).raise.contains("start more workers"));
 }
 
 #[test]

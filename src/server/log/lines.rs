@@ -13,6 +13,7 @@ use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::limits::{LOG_FLUSH_TIMEOUT, LOG_LINES_WAITING_MAX};
+use crate::server::{StartError, spawn};
 
 /// The queue's end that takes lines.
 #[derive(Clone, Debug)]
@@ -31,9 +32,9 @@ struct Counts {
 
 impl Lines {
     /// Starts the thread that writes.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(super) fn start() -> Result<Self, StartError> {
         let (lines, written) = Self::new();
-        thread::Builder::new().name("fantail-lines".into()).spawn(move || {
+        spawn("fantail-lines", move || {
             written.write_to(&mut io::stderr(), |lines| {
                 warn!(lines, "left out: the standard error stream took no more");
             });
