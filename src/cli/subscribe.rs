@@ -1,11 +1,12 @@
 //! `fantail subscribe`: prints what is published to channels of a running server.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::client::{Scheme, Server, Trouble};
 
@@ -47,8 +48,9 @@ enum Transport {
 
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
-Each publication is a line on the standard output: JSON and text as they are, text of several lines
-as a JSON string, binary as base64. What else there is to say, a lost connection or a gap, goes to
+Each publication is a line on the standard output, the same whatever the transport: JSON as it was
+sent, a string of JSON like any text as it reads, text of several lines as a string of JSON, binary
+as base64. What else there is to say, a lost connection or a gap, goes to
 the standard error stream. A client that was cut off comes back, for a minute if it must.
 
 Examples:
@@ -124,21 +126,14 @@ impl Printer {
         self.is_fresh = true;
     }
 
-    /// Prints a payload that is JSON, or a JSON string of what is none.
-    fn print_json(&mut self, data: &Value) -> Option<Done> {
-        match data.as_str() {
-            Some(text) => self.print_text(text),
-            None => self.print_line(&data.to_string()),
-        }
+    /// Prints a payload, as it was sent.
+    fn print_payload(&mut self, payload: &str) -> Option<Done> {
+        self.print_line(&line_of_payload(payload))
     }
 
-    /// Prints a payload of text.
-    fn print_text(&mut self, text: &str) -> Option<Done> {
-        if text.contains(['\n', '\r']) {
-            self.print_line(&Value::from(text).to_string())
-        } else {
-            self.print_line(text)
-        }
+    /// Prints a payload that came within JSON: as it was sent, or as a string of what is no JSON.
+    fn print_data(&mut self, data: &RawValue) -> Option<Done> {
+        self.print_line(&line_of_data(data.get()))
     }
 
     fn print_line(&mut self, line: &str) -> Option<Done> {
@@ -151,6 +146,31 @@ impl Printer {
         (*left == 0).then_some(Done)
     }
 }
+
+/// A payload as one line.
+fn line_of_payload(payload: &str) -> Cow<'_, str> {
+    match serde_json::from_str::<&RawValue>(payload) {
+        Ok(json) => line_of_data(json.get()),
+        Err(_) => line_of_text(payload.into()),
+    }
+}
+
+/// JSON as one line, without a look at its numbers and members: payloads are bytes. A string is what it says, because
+/// text within JSON looks no different; half of a surrogate pair says nothing, and stays as it is (RFC 8259 8.2).
+fn line_of_data(json: &str) -> Cow<'_, str> {
+    match serde_json::from_str::<String>(json) {
+        Ok(text) => line_of_text(text.into()),
+        // Line breaks stand between tokens only. Where one line carries a payload, the server writes blanks too.
+        Err(_) if json.contains(LINE_BREAKS) => json.replace(LINE_BREAKS, " ").into(),
+        Err(_) => json.into(),
+    }
+}
+
+fn line_of_text(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.contains(LINE_BREAKS) { serde_json::Value::from(text).to_string().into() } else { text }
+}
+
+const LINE_BREAKS: [char; 2] = ['\n', '\r'];
 
 /// What concerns the person and not the program behind the pipe.
 #[expect(clippy::print_stderr, reason = "what is no publication must not look like one")]
@@ -179,3 +199,33 @@ const ATTEMPT_INTERVAL_MAX: Duration = Duration::from_secs(5);
 
 /// A server that says nothing for so long is asked whether it is there, or counts as gone.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_is_the_same_line_alone_and_within_json() {
+        for (payload, line) in [
+            ("plain", "plain"),
+            ("1e400", "1e400"),
+            ("12345678901234567890123", "12345678901234567890123"),
+            ("1.0", "1.0"),
+            (r#"{"b":1,"a":2,"b":3}"#, r#"{"b":1,"a":2,"b":3}"#),
+            ("{\"x\":\r\n 1}", "{\"x\":   1}"),
+            (r#""\ud800""#, r#""\ud800""#),
+            (r#"["\ud800"]"#, r#"["\ud800"]"#),
+            (r#""\u00e9""#, "é"),
+            (r#""two\nlines""#, r#""two\nlines""#),
+            ("two\nlines", r#""two\nlines""#),
+            ("", ""),
+            ("null", "null"),
+        ] {
+            assert_eq!(line_of_payload(payload), line);
+            let is_json = serde_json::from_str::<&RawValue>(payload).is_ok();
+            let data =
+                if is_json { payload.into() } else { serde_json::to_string(payload).unwrap() };
+            assert_eq!(line_of_data(&data), line, "{data}");
+        }
+    }
+}

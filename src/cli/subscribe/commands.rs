@@ -1,5 +1,8 @@
 //! The command protocol, over WebSocket or raw TCP: every publication has a place, so nothing is missed or repeated.
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Done, Printer, SILENCE_MAX, Trouble, note, note_missed};
@@ -15,6 +18,65 @@ struct Channel<'a> {
     name: &'a str,
     /// The epoch and the offset of the last publication seen, where the server will know them again.
     position: Option<(String, u64)>,
+}
+
+/// What is of use here in a reply or a push. Payloads are kept as they came.
+#[derive(Deserialize)]
+struct Object<'a> {
+    #[serde(default)]
+    id: usize,
+    error: Option<Failure>,
+    #[serde(borrow)]
+    push: Option<Push<'a>>,
+    #[serde(borrow)]
+    subscribe: Option<Subscribed<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Push<'a> {
+    #[serde(default)]
+    channel: String,
+    #[serde(borrow, rename = "pub")]
+    publication: Option<Publication<'a>>,
+    disconnect: Option<Disconnect>,
+    unsubscribe: Option<IgnoredAny>,
+    gap: Option<Gap>,
+}
+
+#[derive(Deserialize)]
+struct Subscribed<'a> {
+    recovered: Option<bool>,
+    #[serde(default)]
+    recoverable: bool,
+    epoch: Option<String>,
+    #[serde(default)]
+    offset: u64,
+    #[serde(borrow, default)]
+    publications: Vec<Publication<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Publication<'a> {
+    offset: Option<u64>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Disconnect {
+    code: u64,
+    #[serde(default)]
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct Gap {
+    dropped: u64,
 }
 
 /// A connection that carries one JSON object at a time.
@@ -54,18 +116,19 @@ impl<'a> Listener<'a> {
         }
         let mut waiting = self.channels.len();
         loop {
-            let object = link.next()?;
-            let id = object["id"].as_u64().and_then(|id| usize::try_from(id).ok()).unwrap_or(0);
+            let text = link.next()?;
+            let object: Object<'_> =
+                serde_json::from_slice(&text).map_err(|_| no_commands(self.server))?;
             let mut done = None;
-            if let Some(message) = object["error"]["message"].as_str() {
-                return Err(self.refused(id, message));
-            } else if object.as_object().is_some_and(|fields| fields.is_empty()) {
+            if let Some(error) = object.error {
+                return Err(self.refused(object.id, &error.message));
+            } else if text.trim_ascii() == b"{}" {
                 // A ping, and its pong.
-                link.send(&object)?;
-            } else if let Some(push) = object.get("push") {
-                done = self.take_push(push, printer)?;
-            } else if object["subscribe"].is_object() {
-                done = self.take_subscribed(id, &object["subscribe"], printer);
+                link.send(&json!({}))?;
+            } else if let Some(push) = object.push {
+                done = self.take_push(&push, printer)?;
+            } else if let Some(result) = object.subscribe {
+                done = self.take_subscribed(object.id, &result, printer);
                 waiting -= 1;
                 if waiting == 0 {
                     printer.welcome();
@@ -86,50 +149,50 @@ impl<'a> Listener<'a> {
     fn take_subscribed(
         &mut self,
         id: usize,
-        result: &Value,
+        result: &Subscribed<'_>,
         printer: &mut Printer,
     ) -> Option<Done> {
         let channel = id.checked_sub(FIRST_ID).and_then(|index| self.channels.get_mut(index))?;
-        if result["recovered"] == false {
+        if result.recovered == Some(false) {
             note_missed(channel.name);
         }
-        let is_recoverable = result["recoverable"] == true;
-        let epoch = result["epoch"].as_str().filter(|_| is_recoverable);
-        channel.position =
-            epoch.map(|epoch| (epoch.to_owned(), result["offset"].as_u64().unwrap_or(0)));
-        let missed = result["publications"].as_array().map_or(&[][..], Vec::as_slice);
-        missed.iter().find_map(|publication| channel.take(publication, printer))
+        let epoch = result.epoch.as_ref().filter(|_| result.recoverable);
+        channel.position = epoch.map(|epoch| (epoch.clone(), result.offset));
+        result.publications.iter().find_map(|publication| channel.take(publication, printer))
     }
 
-    fn take_push(&mut self, push: &Value, printer: &mut Printer) -> Result<Option<Done>, Trouble> {
-        let name = push["channel"].as_str().unwrap_or_default();
-        if let Some(code) = push["disconnect"]["code"].as_u64() {
-            let reason = push["disconnect"]["reason"].as_str().unwrap_or_default();
-            return Err(closed(self.server, code, reason));
+    fn take_push(
+        &mut self,
+        push: &Push<'_>,
+        printer: &mut Printer,
+    ) -> Result<Option<Done>, Trouble> {
+        let name = push.channel.as_str();
+        if let Some(Disconnect { code, reason }) = &push.disconnect {
+            return Err(closed(self.server, *code, reason));
         }
         let Some(channel) = self.channels.iter_mut().find(|channel| channel.name == name) else {
             return Ok(None);
         };
-        if push["unsubscribe"].is_object() {
+        if push.unsubscribe.is_some() {
             return Err(Trouble::Refused(format!(
                 "{} ends the subscription to {name}",
                 self.server
             )));
         }
-        if let Some(dropped) = push["gap"]["dropped"].as_u64() {
+        if let Some(Gap { dropped }) = push.gap {
             note(&format!("{dropped} publications of {name} were dropped"));
         }
-        Ok(push.get("pub").and_then(|publication| channel.take(publication, printer)))
+        let publication = push.publication.as_ref();
+        Ok(publication.and_then(|publication| channel.take(publication, printer)))
     }
 }
 
 impl Channel<'_> {
-    fn take(&mut self, publication: &Value, printer: &mut Printer) -> Option<Done> {
-        if let (Some((_, offset)), Some(new)) = (&mut self.position, publication["offset"].as_u64())
-        {
+    fn take(&mut self, publication: &Publication<'_>, printer: &mut Printer) -> Option<Done> {
+        if let (Some((_, offset)), Some(new)) = (&mut self.position, publication.offset) {
             *offset = new;
         }
-        printer.print_json(&publication["data"])
+        printer.print_data(publication.data)
     }
 }
 
@@ -149,23 +212,17 @@ impl Link {
         }
     }
 
-    /// The next object.
-    fn next(&mut self) -> Result<Value, Trouble> {
-        let (text, server) = match self {
+    /// The text of the next object.
+    fn next(&mut self) -> Result<Vec<u8>, Trouble> {
+        match self {
             Link::WebSocket(socket) => match socket.next()? {
-                Frame::Text(text) | Frame::Binary(text) => (text, socket.server()),
+                Frame::Text(text) | Frame::Binary(text) => Ok(text),
                 Frame::Close { code, reason } => {
-                    return Err(closed(socket.server(), code.unwrap_or(0).into(), &reason));
+                    Err(closed(socket.server(), code.unwrap_or(0).into(), &reason))
                 }
             },
-            Link::Tcp { wire, searched, awaits_pong } => {
-                (next_line(wire, searched, awaits_pong)?, wire.server())
-            }
-        };
-        let no_object =
-            || Trouble::Refused(format!("{server} does not speak the command protocol"));
-        let object: Value = serde_json::from_slice(&text).map_err(|_| no_object())?;
-        if object.is_object() { Ok(object) } else { Err(no_object()) }
+            Link::Tcp { wire, searched, awaits_pong } => next_line(wire, searched, awaits_pong),
+        }
     }
 }
 
@@ -195,6 +252,10 @@ fn next_line(
             }
         }
     }
+}
+
+fn no_commands(server: &Server) -> Trouble {
+    Trouble::Refused(format!("{server} does not speak the command protocol"))
 }
 
 /// Codes of the command protocol: 3500 to 3999, and 4500 to 4999, are for good.

@@ -93,7 +93,7 @@ impl<'a> Listener<'a> {
             }
             "position" if data == "{}" => None,
             "join" | "leave" | "subscribe" | "unsubscribe" | "disconnect" if is_news => None,
-            _ => printer.print_text(&data),
+            _ => printer.print_payload(&data),
         })
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{Done, Printer, Trouble, note_missed, query};
 use crate::cli::client::{Head, Request, Server, Wire, encoded, error_of};
@@ -12,6 +13,21 @@ pub struct Listener<'a> {
     server: &'a Server,
     query: String,
     position: Option<String>,
+}
+
+/// What is of use here in the answer to a poll.
+#[derive(Deserialize)]
+struct Answer<'a> {
+    position: String,
+    recovered: Option<bool>,
+    #[serde(borrow, default)]
+    publications: Vec<Publication<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Publication<'a> {
+    #[serde(borrow)]
+    data: &'a RawValue,
 }
 
 const POLL_SECONDS: u64 = 25;
@@ -46,15 +62,13 @@ impl<'a> Listener<'a> {
     }
 
     fn take(&mut self, body: &[u8], printer: &mut Printer) -> Result<Option<Done>, Trouble> {
-        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-        let Some(position) = answer["position"].as_str() else {
+        let Ok(answer) = serde_json::from_slice::<Answer<'_>>(body) else {
             return Err(Trouble::Refused(format!("{} does not answer polls", self.server)));
         };
-        if answer["recovered"] == false {
+        if answer.recovered == Some(false) {
             note_missed("the channels");
         }
-        self.position = Some(position.to_owned());
-        let publications = answer["publications"].as_array().map_or(&[][..], Vec::as_slice);
-        Ok(publications.iter().find_map(|publication| printer.print_json(&publication["data"])))
+        self.position = Some(answer.position);
+        Ok(answer.publications.iter().find_map(|publication| printer.print_data(publication.data)))
     }
 }

@@ -16,7 +16,7 @@ pub fn listen(
     printer.welcome();
     loop {
         let done = match socket.next()? {
-            Frame::Text(text) => printer.print_text(&String::from_utf8_lossy(&text)),
+            Frame::Text(text) => printer.print_payload(&String::from_utf8_lossy(&text)),
             Frame::Binary(payload) => printer.print_line(&STANDARD.encode(payload)),
             Frame::Close { code, reason } => return Err(closed(server, code, &reason)),
         };
