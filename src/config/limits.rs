@@ -150,6 +150,10 @@ pub const POLL_TIMEOUT_SECONDS_MAX: u64 = 120;
 /// Bytes that a client may send behind a poll that waits; then nothing more is read from it.
 pub const POLL_PIPELINED_BYTES_MAX: usize = 16 * 1024;
 
+/// How long a client that closed its sending half, and is asked whether it is still there, has to answer. One with
+/// commands and no subscriptions gets replies for as long.
+pub const HALF_CLOSED_LINGER: Duration = Duration::from_secs(1);
+
 /// Publications held for one client while its subscriptions are made.
 pub const OPENING_PUBLICATIONS_MAX: usize = 65_536;
 

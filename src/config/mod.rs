@@ -79,6 +79,8 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// Silence between two requests of one HTTP connection.
     pub http_idle_timeout: Duration,
+    /// The longest life of an event stream; each ends some time between three quarters of it and the whole.
+    pub stream_time: Duration,
     /// Time for a closing client to take what is queued for it and close its end.
     pub close_timeout: Duration,
     /// Time that shutting down may take.
@@ -176,7 +178,9 @@ impl Default for Config {
             message_timeout: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(25),
             keepalive_timeout: Duration::from_secs(10),
-            http_idle_timeout: Duration::from_secs(75),
+            // Proxies keep idle connections for up to two minutes, and must be the first to close them.
+            http_idle_timeout: Duration::from_secs(130),
+            stream_time: Duration::from_secs(60 * 60),
             close_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(10),
             log_format: LogFormat::Text,

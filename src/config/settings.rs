@@ -191,6 +191,13 @@ pub const SETTINGS: &[Setting] = &[
     )
     .reloadable(),
     Setting::row(
+        "limits.stream_time",
+        "stream-time",
+        "Longest life of an event stream, whose client then comes back: some proxies never tell that it left",
+        Time(TIME_MIN, TIME_MAX, |config| &mut config.stream_time),
+    )
+    .reloadable(),
+    Setting::row(
         "limits.close_timeout",
         "close-timeout",
         "Time for a closing client to take what is queued and close its end",

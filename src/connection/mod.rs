@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use crate::buffer::SendQueue;
 use crate::config::Framing;
-use crate::config::limits::CONNECTION_BYTES_MAX;
-use crate::message::{CloseReason, Farewell, Publication, Reply, Ticket, TransportKind};
+use crate::config::limits::{CONNECTION_BYTES_MAX, HALF_CLOSED_LINGER};
+use crate::message::{
+    ClientName, CloseReason, Farewell, Publication, Reply, Ticket, TransportKind,
+};
 use crate::protocol::api_json::NodeInfo;
 use crate::transport::{
     Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation, HttpFlow,
@@ -92,9 +94,6 @@ enum Conversation {
     Commands(CommandConversation),
     EchoTcp,
 }
-
-/// How long a client that closed its sending half and has no subscriptions still gets replies.
-const HALF_CLOSED_LINGER: Duration = Duration::from_secs(1);
 
 impl Conversation {
     fn transport(&self) -> TransportKind {
@@ -263,11 +262,10 @@ impl Connection {
                 }
                 context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
             }
-            Conversation::Http(http) if !http.is_polling() => {
-                context.outputs.push(Output::Close(CloseReason::HttpDone));
-            }
+            Conversation::Http(http) if http.is_polling() => http.probe_poll(context),
+            Conversation::Http(_) => context.outputs.push(Output::Close(CloseReason::HttpDone)),
             // Nothing is left behind by whoever does not wait any more.
-            Conversation::Http(_) | Conversation::WebSocket(_) | Conversation::EventStream(_) => {
+            Conversation::WebSocket(_) | Conversation::EventStream(_) => {
                 context.outputs.push(Output::Close(CloseReason::ClientGone));
             }
             Conversation::EchoTcp => {
@@ -279,14 +277,16 @@ impl Connection {
     /// The deadline came. `silence` is the time since bytes came last.
     pub fn expire(&mut self, silence: Duration, context: &mut Context<'_>) -> Flow {
         let alive = match &mut self.conversation {
+            Conversation::Http(http)
+                if self.has_ended && http.probe_poll_again(silence, context) =>
+            {
+                return Flow::Receive;
+            }
             Conversation::Http(http) => {
                 let flow = http.time_out(context);
                 return self.follow(flow, context);
             }
-            Conversation::EventStream(stream) => {
-                stream.keep_alive(context);
-                Ok(())
-            }
+            Conversation::EventStream(stream) => stream.keep_alive(silence, context),
             Conversation::WebSocket(websocket) => websocket.expire(silence, context),
             // A subscriber may listen on without a word to say; for others, everything has been answered by now.
             Conversation::Commands(_) if self.has_ended && !self.has_session => {
@@ -364,6 +364,17 @@ impl Connection {
         }
     }
 
+    /// Whether it is an event stream that has lived for as long as it may. `silence` is the time since bytes came last.
+    pub fn is_over_age(
+        &self,
+        silence: Duration,
+        client: ClientName,
+        settings: &TransportSettings,
+    ) -> bool {
+        matches!(self.conversation, Conversation::EventStream(_))
+            && silence >= EventStream::life(client, settings)
+    }
+
     /// Whether it may publish without waiting for an answer.
     pub fn publishes_unasked(&self) -> bool {
         match &self.conversation {
@@ -405,11 +416,17 @@ impl Connection {
 
     fn follow(&mut self, flow: HttpFlow, context: &mut Context<'_>) -> Flow {
         match flow {
-            HttpFlow::Receive if self.has_ended => {
-                context.outputs.push(Output::Close(CloseReason::HttpDone));
-                Flow::Closed
-            }
-            HttpFlow::Receive => Flow::Receive,
+            HttpFlow::Receive if !self.has_ended => Flow::Receive,
+            HttpFlow::Receive => match &self.conversation {
+                Conversation::Http(http) if http.is_polling() => {
+                    http.probe_poll(context);
+                    Flow::Receive
+                }
+                _ => {
+                    context.outputs.push(Output::Close(CloseReason::HttpDone));
+                    Flow::Closed
+                }
+            },
             HttpFlow::AwaitReply => Flow::AwaitReply,
             HttpFlow::AwaitRoom => Flow::AwaitRoom,
             HttpFlow::Closed => Flow::Closed,

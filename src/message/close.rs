@@ -62,6 +62,8 @@ close_reasons! {
     Forced => 1008, 3503, "force disconnect";
     /// Memory is nearly used up, and this client's queue was among the largest, or it came last.
     Overloaded => 1013, 3003, "overloaded";
+    /// An event stream has lived for as long as one may; the client comes back.
+    StreamTime => 1000, 3000, "stream time";
     /// An HTTP exchange that ends its connection.
     HttpDone => 1000, 3000, "http done";
 }

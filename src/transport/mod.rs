@@ -199,6 +199,8 @@ pub struct TransportSettings {
     pub keepalive_interval: Duration,
     /// Silence after the ping.
     pub keepalive_timeout: Duration,
+    /// The longest life of an event stream.
+    pub stream_time: Duration,
     /// Bytes of missed publications in one answer, by one publication more at the most.
     pub recovery_bytes_max: usize,
     /// Whose scripts may use it.
@@ -227,6 +229,7 @@ impl TransportSettings {
             http_idle_timeout: config.http_idle_timeout,
             keepalive_interval: config.keepalive_interval,
             keepalive_timeout: config.keepalive_timeout,
+            stream_time: config.stream_time,
             // What is published meanwhile has room behind it.
             recovery_bytes_max: usize::try_from(config.send_queue_bytes_max / 2)
                 .expect("checked with the configuration"),
@@ -254,17 +257,17 @@ impl Context<'_> {
         self.outputs.push(Output::HandshakeFailed(cause));
     }
 
-    /// A number of milliseconds that differs from client to client, so that those that come together go apart.
-    fn spread_ms(&self, range: RangeInclusive<u32>) -> u32 {
-        let (from, to) = range.into_inner();
-        // Fibonacci hashing: neighbours in the table, and lives of one place in it, land far from each other.
-        let SessionId { index, generation } = self.client.session;
-        let mixed = (index ^ generation.rotate_left(16)).wrapping_mul(0x9E37_79B1);
-        from + ((u64::from(mixed) * u64::from(to - from + 1)) >> 32) as u32
-    }
-
     fn close(&mut self, reason: CloseReason) -> Flow {
         self.outputs.push(Output::Close(reason));
         Flow::Closed
     }
+}
+
+/// A number of milliseconds that differs from client to client, so that those that come together go apart.
+fn spread_ms(client: ClientName, range: RangeInclusive<u32>) -> u32 {
+    let (from, to) = range.into_inner();
+    // Fibonacci hashing: neighbours in the table, and lives of one place in it, land far from each other.
+    let SessionId { index, generation } = client.session;
+    let mixed = (index ^ generation.rotate_left(16)).wrapping_mul(0x9E37_79B1);
+    from + ((u64::from(mixed) * u64::from(to - from + 1)) >> 32) as u32
 }

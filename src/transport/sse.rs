@@ -21,11 +21,14 @@
 //! make an event of it. A heartbeat is a `retry:` line, which has no effect but its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::places::Places;
-use super::{Batch, Context, Delivered, Output, WireForm};
+use super::{Batch, Context, Delivered, Output, TransportSettings, WireForm, spread_ms};
 use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
-use crate::message::{ChannelName, CloseReason, Farewell, Publication, Recovery, Reply};
+use crate::message::{
+    ChannelName, ClientName, CloseReason, Farewell, Publication, Recovery, Reply,
+};
 use crate::protocol::http1::{LAST_CHUNK, begin_chunk, write_chunk};
 use crate::protocol::{json, sse};
 
@@ -84,7 +87,7 @@ impl EventStream {
         context: &mut Context<'_>,
     ) -> Option<Self> {
         let start = context.out.len();
-        let retry = context.spread_ms(EVENT_STREAM_RETRY_MS);
+        let retry = spread_ms(context.client, EVENT_STREAM_RETRY_MS);
         framing.write(context.out, |out| {
             sse::write_retry(out, retry);
             sse::write_id(out, &places);
@@ -105,7 +108,8 @@ impl EventStream {
                 sse::write_payload(out, &publication.payload);
             });
         }
-        context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
+        let life = Self::life(context.client, context.settings);
+        context.outputs.push(Output::Deadline(context.settings.keepalive_interval.min(life)));
         Some(match places {
             Places::One(place) => Self::One { channel: place.channel, has_others: false, framing },
             many @ Places::Many(_) => Self::Many { places: Box::new(many), framing },
@@ -115,7 +119,7 @@ impl EventStream {
     /// Writes a stream whose head is written, and that ends at once, because the server has no room for it or could not
     /// begin it in time. An error's status would end it for good (WHATWG HTML 9.2.3).
     pub fn refuse(framing: StreamFraming, context: &mut Context<'_>) {
-        let retry = context.spread_ms(EVENT_STREAM_RETRY_OVERLOADED_MS);
+        let retry = spread_ms(context.client, EVENT_STREAM_RETRY_OVERLOADED_MS);
         framing.write(context.out, |out| {
             sse::write_retry(out, retry);
             write_disconnect(out, &CloseReason::Overloaded.into());
@@ -178,12 +182,25 @@ impl EventStream {
         }
     }
 
+    /// How long a stream lives, which is not the same for all, so that those that came together do not come back
+    /// together. Some proxies never tell that a client left, and a client that is there misses nothing by coming back.
+    pub fn life(client: ClientName, settings: &TransportSettings) -> Duration {
+        let longest_ms = u32::try_from(settings.stream_time.as_millis()).unwrap_or(u32::MAX);
+        let shortest_ms = longest_ms - longest_ms / 4;
+        Duration::from_millis(spread_ms(client, shortest_ms..=longest_ms).into())
+    }
+
     /// Proves life to whatever is between the two ends. Not a block of its own: some clients take an empty one for an
-    /// event.
-    pub fn keep_alive(&self, context: &mut Context<'_>) {
-        let retry = context.spread_ms(EVENT_STREAM_RETRY_MS);
+    /// event. `age` is the time since its client was heard, which says nothing behind its request.
+    pub fn keep_alive(&self, age: Duration, context: &mut Context<'_>) -> Result<(), CloseReason> {
+        let left = Self::life(context.client, context.settings).saturating_sub(age);
+        if left.is_zero() {
+            return Err(CloseReason::StreamTime);
+        }
+        let retry = spread_ms(context.client, EVENT_STREAM_RETRY_MS);
         self.framing().write(context.out, |out| sse::write_retry(out, retry));
-        context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
+        context.outputs.push(Output::Deadline(context.settings.keepalive_interval.min(left)));
+        Ok(())
     }
 
     /// Says why the server ends it, and whether it is over for good.

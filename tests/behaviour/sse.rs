@@ -36,7 +36,7 @@ on_both_drivers! {
             ("transfer-encoding", "chunked"),
             ("cache-control", "no-cache, no-transform"),
             ("x-accel-buffering", "no"),
-            ("connection", "close"),
+            ("connection", "keep-alive"),
         ] {
             assert_eq!(stream.head.header(name), Some(value));
         }
@@ -264,6 +264,29 @@ on_both_drivers! {
             fast.expect("still here");
             drop(slow);
         }
+    }
+
+    /// http-proxy 1.18 keeps the stream of a client that left, open and unread.
+    fn a_stream_ends_after_its_longest_life_and_goes_on_where_it_was(driver) {
+        let server = TestServer::start_with(driver, 2, |config| config.stream_time = Duration::from_secs(2));
+        let mut publisher = Client::connect(server.edge());
+        let mut stream = EventStream::connect(server.edge(), "/events?channel=a");
+        publisher.publish("a", "one");
+        stream.expect("one");
+        let (rest, end) = stream.read_to_end();
+        assert_eq!(rest, "event: disconnect\ndata: {\"code\":3000,\"reason\":\"stream time\"}\n\n");
+        assert_eq!((end, server.closed(CloseReason::StreamTime)), (StreamEnd::NoLastChunk, 1));
+        publisher.publish("a", "two");
+        EventStream::resume(server.edge(), "/events?channel=a", &stream.last_id).expect("two");
+        // One that does not read what is queued for it ends too.
+        let narrow = Client::connect_narrow(server.edge());
+        let mut unread = EventStream::over(narrow, "/events?channel=a", "");
+        for _ in 0..30 {
+            publisher.publish("a", "x".repeat(64 * 1024));
+        }
+        wait_until("it is closed", || server.closed(CloseReason::StreamTime) == 2);
+        wait_until("nothing is left", || server.sum(|counters| &counters.subscriptions) == 0);
+        unread.client.expect_gone();
     }
 
     /// r3labs/sse 2.10 takes a regular end for the end of all, go-sse 0.12 one behind a comment.

@@ -32,7 +32,10 @@ impl Exchange {
     /// nor to gather what passes.
     pub(super) fn write_stream_head(self, framing: StreamFraming, context: &mut Context<'_>) {
         let out = &mut *context.out;
-        Self { keep_alive: false, ..self }.write_status(out, context.settings);
+        // Not `Connection: close`: undici, which is Node's fetch, takes a chunked answer that says so for whole
+        // wherever it ends.
+        let keep_alive = framing == StreamFraming::Chunked;
+        Self { keep_alive, ..self }.write_status(out, context.settings);
         if framing == StreamFraming::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use super::answer::Exchange;
 use super::{HttpConversation, HttpFlow};
-use crate::config::limits::{POLL_PIPELINED_BYTES_MAX, POLL_TIMEOUT, POLL_TIMEOUT_SECONDS_MAX};
+use crate::config::limits::{
+    HALF_CLOSED_LINGER, POLL_PIPELINED_BYTES_MAX, POLL_TIMEOUT, POLL_TIMEOUT_SECONDS_MAX,
+};
 use crate::message::{PayloadKind, Publication};
+use crate::protocol::http1::write_continue;
 use crate::protocol::long_poll::{Answer, CookieName, write_answer};
 use crate::transport::places::Places;
 use crate::transport::{Batch, Context, Delivered, Output, TransportSettings};
@@ -27,6 +30,8 @@ pub(super) struct PollOptions {
     pub timeout: Duration,
     /// The tag that it asks with says that nothing came.
     pub repeats_timeout: bool,
+    /// It understands interim answers.
+    pub takes_interim: bool,
 }
 
 /// A poll that waits.
@@ -39,6 +44,8 @@ pub(super) struct Poll {
     /// Publications were dropped before the next one that comes.
     has_gap: bool,
     repeats_timeout: bool,
+    takes_interim: bool,
+    timeout: Duration,
     /// The answer is written.
     is_answered: bool,
     exchange: Exchange,
@@ -105,7 +112,7 @@ impl HttpConversation {
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> HttpFlow {
-        let PollOptions { form, timeout, repeats_timeout } = options;
+        let PollOptions { form, timeout, repeats_timeout, takes_interim } = options;
         let mut bytes_left = context.settings.recovery_bytes_max;
         let fitting = publications.iter().take_while(|publication| {
             let has_room = bytes_left > 0;
@@ -121,9 +128,17 @@ impl HttpConversation {
         for publication in &publications {
             places.advance(publication);
         }
-        let is_answered = !waits;
-        let poll =
-            Poll { places, form, begins_anew, has_gap, repeats_timeout, is_answered, exchange };
+        let poll = Poll {
+            places,
+            form,
+            begins_anew,
+            has_gap,
+            repeats_timeout,
+            takes_interim,
+            timeout,
+            is_answered: !waits,
+            exchange,
+        };
         if waits {
             self.poll = Some(Box::new(poll));
             context.outputs.push(Output::DeadlineWithin(timeout));
@@ -170,6 +185,29 @@ impl HttpConversation {
         context.messages.sent += 1;
         poll.write(&[], true, context.out, context.settings);
         self.end_poll(poll, context)
+    }
+
+    /// The client sends no more. It may have closed only this half, and is answered then; one that is gone answers two
+    /// interim answers (RFC 9110 15.2) with a reset. Until the second one there is little time.
+    pub fn probe_poll(&self, context: &mut Context<'_>) {
+        if let Some(poll) = &self.poll
+            && poll.takes_interim
+            && poll.timeout > HALF_CLOSED_LINGER
+        {
+            write_continue(context.out);
+            context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
+        }
+    }
+
+    /// The same for the second time, where the poll has time left. `silence` is the time since its client was heard.
+    pub fn probe_poll_again(&self, silence: Duration, context: &mut Context<'_>) -> bool {
+        let left = self.poll.as_ref().map(|poll| poll.timeout.saturating_sub(silence));
+        let left = left.filter(|left| *left > HALF_CLOSED_LINGER);
+        if let Some(left) = left {
+            write_continue(context.out);
+            context.outputs.push(Output::DeadlineWithin(left));
+        }
+        left.is_some()
     }
 
     fn end_poll(&mut self, poll: &Poll, context: &mut Context<'_>) -> HttpFlow {

@@ -131,7 +131,9 @@ impl HttpConversation {
             Some(text) => Since::of(&text, count),
             None => Since::of_tags(tags(), count).unwrap_or(Since::Now),
         };
-        let wish = Wish::Poll(PollOptions { form, timeout, repeats_timeout });
+        // RFC 9110 15.2: an HTTP/1.0 client knows no interim answers.
+        let takes_interim = head.version == Version::Http11;
+        let wish = Wish::Poll(PollOptions { form, timeout, repeats_timeout, takes_interim });
         self.subscribe(head, since, wish, exchange, context)
     }
 

@@ -5,7 +5,7 @@ use tracing::{debug, info};
 use crate::buffer::Segment;
 use crate::connection::{Connection, Stage};
 use crate::driver::Close;
-use crate::message::{CloseReason, Farewell, SessionId};
+use crate::message::{ClientName, CloseReason, Farewell, SessionId};
 use crate::transport::Flow;
 
 use super::{Action, Connections};
@@ -153,17 +153,22 @@ impl Connections {
 
     pub(super) fn expire(&mut self, index: u32) {
         let Some(connection) = self.table.get(index) else { return };
+        let silence = Sweep::duration(self.tick.saturating_sub(connection.received_at));
+        let session = SessionId { index, generation: connection.generation };
+        let client = ClientName { worker: self.settings.hub.worker, session };
         match connection.stage {
             Stage::Dead => {}
             Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),
-            Stage::Open if connection.is_busy() => {
+            Stage::Open
+                if connection.is_busy()
+                    && !connection.is_over_age(silence, client, &self.settings.transport) =>
+            {
                 // Under memory pressure the kernel may have refused without ever telling of room: try again.
                 connection.is_blocked = false;
                 self.mark_dirty(index);
                 self.set_deadline(index, self.settings.transport.keepalive_interval);
             }
             Stage::Open => {
-                let silence = Sweep::duration(self.tick.saturating_sub(connection.received_at));
                 self.converse(index, |connection, context| connection.expire(silence, context));
             }
         }

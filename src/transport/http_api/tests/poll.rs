@@ -34,7 +34,7 @@ fn a_poll_waits_for_a_publication_and_leaves() {
         "position": format!("9:{E}"),
     });
     assert_eq!(body, expected);
-    assert_eq!(talk.asked(), ["Leave", "Deadline(75s)"]);
+    assert_eq!(talk.asked(), ["Leave", "Deadline(130s)"]);
     assert!(!talk.http.is_polling());
 }
 
@@ -47,7 +47,7 @@ fn a_poll_is_answered_at_its_timeout() {
         "publications": [], "timeout": true, "position": format!("7:{E}"),
     });
     assert_eq!(talk.answer().1, expected);
-    assert_eq!(talk.asked(), ["Leave", "Deadline(75s)"]);
+    assert_eq!(talk.asked(), ["Leave", "Deadline(130s)"]);
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn what_is_pipelined_behind_a_poll_waits_for_its_answer() {
     assert!(first < second, "{said}");
     assert_eq!(
         talk.asked(),
-        ["Leave", "Deadline(75s)", "Deadline(75s)", "1 b now", "Deadline(10s)"]
+        ["Leave", "Deadline(130s)", "Deadline(130s)", "1 b now", "Deadline(10s)"]
     );
     assert_eq!(talk.reply(1, &subscribed("b", 0, None)), "receive");
     assert!(talk.http.is_polling());
