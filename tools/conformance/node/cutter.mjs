@@ -1,4 +1,4 @@
-// A network between a client and the server that can be cut.
+// A network between a client and the server that can be cut, or stand still.
 
 import net from 'node:net';
 import { once } from 'node:events';
@@ -36,6 +36,14 @@ export class Cutter {
     for (const socket of this.sockets) socket.destroy();
     await meanwhile();
     this.refuses = false;
+  }
+
+  // Nothing comes or goes while `meanwhile` runs, and every connection stays.
+  async hold(meanwhile) {
+    const held = [...this.sockets];
+    for (const socket of held) socket.pause();
+    await meanwhile();
+    for (const socket of held) socket.resume();
   }
 
   close() {

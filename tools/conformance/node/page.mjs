@@ -3,6 +3,7 @@
 // With PAGE_SCREENSHOT=FILE it also takes the picture that the README shows.
 
 import { execFile } from 'node:child_process';
+import { createServer, request as httpRequest } from 'node:http';
 import { promisify } from 'node:util';
 import WebSocket from 'ws';
 import { Checks } from './checks.mjs';
@@ -26,7 +27,7 @@ async function curl(channel, body, event = '') {
 }
 
 // The page, and what its console complains of.
-async function open() {
+async function open(address = `http://${network.address}/`) {
   const page = await context.newPage();
   page.complaints = [];
   page.on('pageerror', (error) => page.complaints.push(error.message));
@@ -35,7 +36,7 @@ async function open() {
     const isNetwork = /ERR_|WebSocket connection/.test(message.text());
     if (message.type() === 'error' && !isNetwork) page.complaints.push(message.text());
   });
-  await page.goto(`http://${network.address}/`);
+  await page.goto(address);
   return page;
 }
 
@@ -128,6 +129,142 @@ async function whatIsNotKeptIsSaid() {
   await page.close();
 }
 
+// Payloads are bytes: JSON keeps its numbers, its order and its duplicates (RFC 8259 4 and 6), a string is what it says.
+async function payloadsAreShownAsTheyWereSent() {
+  const page = await open();
+  await subscribe(page, TRANSPORTS, 'page7');
+  const payloads = ['12345678901234567890', '1.0', '1e400', '{"b": [1, {"c": "}]\\\\"}], "a":2,"b":3}', '"\\ud800"', '"a \\u00e9"', ''];
+  for (const payload of payloads) await curl('page7', payload);
+  await fetch(`http://${http}/publish?channel=page7`, {
+    method: 'POST', headers: { 'Content-Type': 'application/octet-stream' }, body: new Uint8Array([255, 0]),
+  });
+  const expected = [...payloads.slice(0, 5), 'a é', '', '/wA='];
+  for (const transport of TRANSPORTS) {
+    checks.equal(transport, await shown(page, transport, expected.length), expected);
+  }
+  // What is recovered takes another way.
+  await network.cut(() => curl('page7', '[1.0, 1e400]'));
+  await connected(page, 4);
+  for (const transport of ['commands', 'sse', 'poll']) {
+    checks.equal(`${transport}, recovered`, (await shown(page, transport, expected.length + 1)).at(-1), '[1.0, 1e400]');
+  }
+  checks.equal('nothing is complained of', page.complaints, []);
+  await page.close();
+}
+
+async function aServerThatStandsStillIsSaid() {
+  const page = await open();
+  const says = (words) => page.waitForFunction(
+    (words) => document.getElementById('server').textContent.includes(words), words, { timeout: 15_000 },
+  );
+  const isDimmed = () => page.evaluate(() => document.getElementById('tiles').classList.contains('old'));
+  await says('up for');
+  checks.equal('numbers of now are bright', await isDimmed(), false);
+  await network.hold(async () => {
+    await says('nothing has come from the server for');
+    checks.equal('old numbers are dim', await isDimmed(), true);
+  });
+  await says('up for');
+  checks.equal('and bright again', await isDimmed(), false);
+  await page.close();
+}
+
+// A proxy that serves all of it below a path.
+async function belowAPath(path) {
+  const [host, port] = http.split(':');
+  const target = (request) => ({ host, port, path: request.url.slice(path.length), method: request.method, headers: request.headers });
+  const proxy = createServer((request, response) => {
+    const forwarded = httpRequest(target(request), (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+      answer.on('error', () => response.destroy());
+    });
+    forwarded.on('error', () => response.destroy());
+    response.on('close', () => forwarded.destroy());
+    request.pipe(forwarded);
+  });
+  proxy.on('upgrade', (request, near) => {
+    const forwarded = httpRequest(target(request));
+    forwarded.on('upgrade', (answer, far) => {
+      const lines = Object.entries(answer.headers).map(([name, value]) => `${name}: ${value}\r\n`);
+      near.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join('')}\r\n`);
+      near.pipe(far).pipe(near);
+      for (const socket of [near, far]) socket.on('error', () => {});
+    });
+    forwarded.on('error', () => near.destroy());
+    forwarded.end();
+  });
+  await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  return { address: `127.0.0.1:${proxy.address().port}${path}`, close: () => proxy.closeAllConnections() ?? proxy.close() };
+}
+
+async function itWorksBelowAPath() {
+  const proxy = await belowAPath('/some/where');
+  const page = await open(`http://${proxy.address}/`);
+  await subscribe(page, TRANSPORTS, 'page8');
+  await page.locator('#publish [name=channel]').fill('page8');
+  await page.locator('#publish textarea').fill('from below');
+  await page.locator('#publish button').click();
+  for (const transport of TRANSPORTS) checks.equal(transport, await shown(page, transport, 1), ['from below']);
+  await page.waitForFunction(() => /up for/.test(document.getElementById('server').textContent), null, { timeout: 10_000 });
+  checks.equal('nothing is complained of', page.complaints, []);
+  await page.close();
+  proxy.close();
+}
+
+// WCAG 2.2, 1.4.3: text against what is behind it, 4.5 to 1.
+async function textStandsOut() {
+  for (const colorScheme of ['light', 'dark']) {
+    const page = await open();
+    await page.emulateMedia({ colorScheme });
+    await subscribe(page, TRANSPORTS, 'page9');
+    await curl('page9', 'text');
+    for (const transport of TRANSPORTS) await shown(page, transport, 1);
+    await page.waitForFunction(() => /up for/.test(document.getElementById('server').textContent), null, { timeout: 10_000 });
+    const faint = await page.evaluate(() => {
+      const parts = (color) => color.match(/[0-9.]+/g).map(Number);
+      const luminance = (color) => {
+        const [r, g, b] = parts(color).map((part) => (part /= 255) <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const behind = (element) => {
+        const color = getComputedStyle(element).backgroundColor;
+        return parts(color)[3] === 0 ? behind(element.parentElement) : color;
+      };
+      return [...document.querySelectorAll('body *')]
+        .filter((element) => element.checkVisibility() && [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+        .filter((element) => !element.closest('script, svg'))
+        .map((element) => {
+          const [dark, light] = [getComputedStyle(element).color, behind(element)].map(luminance).sort((a, b) => a - b);
+          return [((light + 0.05) / (dark + 0.05)).toFixed(2), element.textContent.trim().slice(0, 30)];
+        })
+        .filter(([contrast]) => contrast < 4.5);
+    });
+    checks.equal(`text stands out, ${colorScheme}`, faint, []);
+    await page.close();
+  }
+}
+
+async function rolesAndNamesTellThingsApart() {
+  const page = await open();
+  const found = await page.evaluate(() => ({
+    log: document.querySelector('[role=log]').tagName,
+    items: document.querySelector('#messages').getAttribute('role'),
+    names: [...document.querySelectorAll('section, [role=region], [role=log], [role=group]')].map((region) =>
+      region.getAttribute('aria-label') ?? document.getElementById(region.getAttribute('aria-labelledby')).textContent),
+  }));
+  checks.equal('a list in a log', [found.log, found.items], ['DIV', null]);
+  checks.equal('each region has a name of its own', new Set(found.names).size, found.names.length);
+  await page.close();
+}
+
+async function aLagIsANumberOfFewDigits() {
+  const page = await open();
+  const lags = await page.evaluate(() => [16, 1024, 65_536, 131_072, 262_144, 1_048_576, 8_388_608, Infinity, undefined].map(micros));
+  checks.equal('lags', lags, ['≤ 16 µs', '≤ 1.0 ms', '≤ 66 ms', '≤ 131 ms', '≤ 262 ms', '≤ 1.0 s', '≤ 8.4 s', '> 8 s', '–']);
+  await page.close();
+}
+
 async function countersMove() {
   const page = await open();
   const number = async (id) => Number((await page.locator(id).innerText()).replaceAll(/[^0-9]/g, ''));
@@ -184,9 +321,14 @@ async function everythingIsReachedByKeyboard() {
   await page.keyboard.press('Enter');
   checks.equal('Enter publishes', await shown(page, 'sse', 1), ['typed\nin two lines']);
   checks.that('and says so', /published to page5/.test(await page.locator('#publish-status').innerText()));
+  checks.equal('the field is empty', await page.locator('#publish textarea').inputValue(), '');
+  await page.keyboard.press('Enter');
+  await page.keyboard.type('again');
+  await page.keyboard.press('Enter');
+  checks.equal('another Enter publishes nothing', await shown(page, 'sse', 2), ['typed\nin two lines', 'again']);
   await reached('Clear', () => document.activeElement.textContent === 'Clear');
   await page.keyboard.press('Enter');
-  await reached('the messages', () => document.activeElement.id === 'messages');
+  await reached('the messages', () => document.activeElement.id === 'log');
   checks.equal('they are cleared', await page.locator('#messages li.empty').count(), 1);
   await page.keyboard.press('Shift+Tab');
   await page.locator('#subscriptions button').focus();
@@ -209,6 +351,8 @@ async function refusalsAreSaid() {
     await page.locator('#subscribe button').click();
   }
   await page.waitForFunction(() => document.querySelectorAll('#subscriptions .bad').length === 4, null, { timeout: 10_000 });
+  const refused = await page.locator('#subscriptions .bad').allInnerTexts();
+  checks.that('with words', refused.every((text) => /^refused: [a-z' ]*(channel|namespace)/.test(text)), refused.join('; '));
   await page.locator('#publish [name=channel]').fill('fantail:statistics');
   await page.locator('#publish textarea').fill('forged');
   await page.locator('#publish button').click();
@@ -233,6 +377,11 @@ async function itFitsAPhone() {
   });
   checks.equal('nothing is wider than the screen', wide, 375);
   checks.that('fingers find the controls', high >= 44, high);
+  const below = await page.evaluate(() => {
+    const [field, first] = ['#publish textarea', '#messages li'].map((name) => document.querySelector(name).getBoundingClientRect());
+    return Math.round(first.top - field.top);
+  });
+  checks.that('the newest message is on the screen of its field', below < 667 / 2, below);
   await page.close();
 }
 
@@ -258,7 +407,8 @@ async function takePicture(path) {
 if (process.env.PAGE_SCREENSHOT) await takePicture(process.env.PAGE_SCREENSHOT);
 for (const check of [
   everyTransportShowsWhatCurlPublishes, aCutConnectionComesBackAndMissesNothing, whatIsNotKeptIsSaid, countersMove,
-  everythingIsReachedByKeyboard, refusalsAreSaid, itFitsAPhone,
+  everythingIsReachedByKeyboard, refusalsAreSaid, itFitsAPhone, payloadsAreShownAsTheyWereSent, aServerThatStandsStillIsSaid,
+  itWorksBelowAPath, textStandsOut, rolesAndNamesTellThingsApart, aLagIsANumberOfFewDigits,
 ]) {
   await checks.run(check);
 }
