@@ -117,7 +117,11 @@ fn run_with_threads(threads: u32, arguments: &[&str]) -> Option<(Ended, Duration
     let folder = std::env::temp_dir().join(format!("fantail-threads-{}", std::process::id()));
     let program = folder.join(format!("fantail-{threads}"));
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_fantail"), &program).unwrap();
+    // By another process: a program that a thread of this one writes cannot be run while a fork has the file open.
+    let copied = Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_fantail").as_ref(), program.as_path()])
+        .status();
+    assert!(copied.unwrap().success());
     let user = (60_000 + std::process::id() % 5000).to_string();
     let line = format!("ulimit -u {threads} && exec \"$0\" \"$@\"");
     let began = Instant::now();
