@@ -219,14 +219,14 @@ impl Load {
     }
 
     pub fn publish(&mut self, count: usize) -> io::Result<()> {
-        let mut frames = Vec::new();
-        let published_at = self.began.elapsed().as_nanos() as u64;
         for _ in 0..count {
+            let published_at = self.began.elapsed().as_nanos() as u64;
             let number = self.first + self.under_way.len() as u64;
-            frames.extend(frame(TEXT, &payload(number, self.size)));
+            let frame = frame(TEXT, &payload(number, self.size));
             self.under_way.push_back(Publication { published_at, awaited: self.subscribers.len() });
+            self.subscribers[0].stream.write_all(&frame)?;
         }
-        self.subscribers[0].stream.write_all(&frames)
+        Ok(())
     }
 
     pub fn turn(&mut self) -> io::Result<()> {
