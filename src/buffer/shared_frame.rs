@@ -53,6 +53,13 @@ impl SharedFrame {
         self
     }
 
+    /// The first `count` of the same bytes, still shared. Panics if there are fewer.
+    pub fn take(mut self, count: u32) -> Self {
+        assert!(count <= self.len(), "take stays inside the frame");
+        self.end = self.start + count;
+        self
+    }
+
     /// One more entry of a queue holds it. Returns the bytes that this keeps alive: none if another one did before.
     pub(super) fn enter_queue(&self) -> u64 {
         self.block.queued.update(|queued| queued + 1);
@@ -77,6 +84,8 @@ mod tests {
         assert_eq!(frame.as_bytes(), b"hello");
         assert_eq!(rest.as_bytes(), b"llo");
         assert_eq!(rest.len(), 3);
+        assert_eq!(frame.clone().skip(1).take(3).as_bytes(), b"ell");
         assert!(rest.skip(3).is_empty());
+        assert!(frame.take(0).is_empty());
     }
 }

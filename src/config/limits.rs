@@ -10,6 +10,16 @@ pub const WORKERS_MAX: usize = 128;
 /// it. About a millisecond of sending, so that whatever arrives meanwhile waits no longer.
 pub const DELIVERY_COST_PER_TURN_MAX: usize = 256;
 
+/// Cost of one fan-out's deliveries before the next one has its slice of the turn.
+pub const FAN_OUT_SLICE_COST_MAX: usize = 64;
+
+/// Cost of a fan-out's first deliveries, which go before those of fan-outs in progress: most channels have a few
+/// subscribers only, who need not wait for the slices of large ones.
+pub const FIRST_SLICE_COST_MAX: usize = 8;
+
+/// First deliveries have at most this fraction of a turn's cost while other fan-outs are in progress.
+pub const FIRST_SLICES_COST_DIVISOR: usize = 2;
+
 /// Bytes that cost as much to deliver as a delivery itself.
 pub const DELIVERY_COST_BYTES: usize = 4 * 1024;
 
@@ -26,7 +36,7 @@ pub const TURN_SEGMENT_BYTES_MAX: usize = 256 * 1024;
 pub const SENT_BYTES_PER_TURN_MAX: u64 = 4 * 1024 * 1024;
 
 /// Publications that leave together as one block of a fan-out.
-pub const PUBLICATIONS_PER_FAN_OUT_MAX: usize = 64;
+pub const PUBLICATIONS_PER_FAN_OUT_MAX: usize = 1024;
 
 /// Payload bytes of one such block; a larger publication goes alone.
 pub const FAN_OUT_BLOCK_BYTES_MAX: usize = 64 * 1024;

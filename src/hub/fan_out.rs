@@ -1,8 +1,12 @@
 //! Handing publications to all local subscribers of a channel, one bounded slice at a time.
 //!
-//! A channel has at most one fan-out in progress. What is published meanwhile waits behind it and then leaves as
-//! one batch: the more a channel is behind, the more publications share one send. Subscribers are visited in the
-//! order in which they joined; each knows the number of the first arrival that is for it.
+//! A channel's subscribers form a ring, and one cursor goes round it for as long as publications are in flight. A visit
+//! gives a subscriber everything in flight that it does not have yet, joined into one block: however many publications
+//! are under way, a subscriber is sent to once a round. A publication is done when the cursor has been all the way
+//! round since it arrived.
+//!
+//! Invariant: from the cursor on, what subscribers were given never falls ([`Subscription::given`]), so the one at the
+//! cursor has been given the least, and what it has is done.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,18 +16,25 @@ use slab::Slab;
 use super::backlog::first_missed;
 use super::local::{LocalChannel, Subscription};
 use super::{NONE, index};
-use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
+use crate::config::limits::{
+    FAN_OUT_BLOCK_BYTES_MAX, FAN_OUT_SLICE_COST_MAX, FIRST_SLICE_COST_MAX,
+    FIRST_SLICES_COST_DIVISOR, PUBLICATIONS_PER_FAN_OUT_MAX,
+};
 use crate::message::Publication;
 
-/// Publications of one channel on their way to each of its subscribers.
+/// Publications of one channel on their way to one of its subscribers.
 #[derive(Clone, Copy, Debug)]
 pub struct FanOutBatch<'a> {
     /// Names the fan-out while it is in progress; small, dense, used again later.
     pub key: u32,
-    /// Differs between two batches of one key.
-    pub serial: u32,
+    /// Differs between two fan-outs of one key.
+    pub life: u64,
+    /// Number of the first publication within the channel: they are numbered as they arrived.
+    pub start: u64,
     /// In order; at least one.
     pub publications: &'a [Arc<Publication>],
+    /// Of their payloads.
+    pub bytes: usize,
 }
 
 /// What a fan-out's slice has its caller do.
@@ -35,14 +46,12 @@ pub enum FanOutStep<'a> {
         batch: FanOutBatch<'a>,
         /// Index of the session.
         session: u32,
-        /// Number of the first publication of the batch that is for it.
-        first: usize,
         /// Whether it may lag: see [`Visit::Lags`].
         may_lag: bool,
     },
-    /// The batch with this key went to everyone.
+    /// Everything that was in flight went to everyone.
     Done {
-        /// May name another batch from here on.
+        /// May name another fan-out from here on.
         key: u32,
     },
 }
@@ -52,6 +61,9 @@ pub enum FanOutStep<'a> {
 pub enum Visit {
     /// It cost this, in units of a small delivery.
     Cost(usize),
+    /// Nothing was delivered: as much as fits one send waits for the subscriber already. The fan-out goes on with it
+    /// in the next turn.
+    Full,
     /// The subscriber's socket takes no more: it is left out until [`super::Hub::catch_up`].
     Lags,
 }
@@ -59,9 +71,13 @@ pub enum Visit {
 #[derive(Debug, Default)]
 pub(super) struct FanOuts {
     entries: Slab<FanOut>,
-    /// Those in progress, the next one first, and perhaps some that have ended.
-    turns: VecDeque<Turn>,
-    serial: u32,
+    /// Those that have not had a slice yet: they go first, so that a publication to a few subscribers does not wait for
+    /// a slice of every large fan-out. The scheduling of RFC 8290 4.2, new and old flows.
+    new: VecDeque<Turn>,
+    /// The others in progress, the next one first. Both may name some that have ended.
+    old: VecDeque<Turn>,
+    /// Those that can go on in the next turn only.
+    full: Vec<Turn>,
     lives: u64,
     waiting: usize,
     waiting_bytes: usize,
@@ -80,16 +96,18 @@ struct FanOut {
     channel: u32,
     /// Differs between two fan-outs of one key.
     life: u64,
-    /// Empty between two batches.
-    batch: Vec<Arc<Publication>>,
-    batch_serial: u32,
-    /// Number of the batch's first publication.
-    batch_start: u64,
-    /// The subscriber to visit next.
-    cursor: u32,
-    pending: VecDeque<Arc<Publication>>,
-    /// Number of the first pending publication.
-    pending_start: u64,
+    /// Publications that some subscriber may have yet to get.
+    in_flight: VecDeque<Arc<Publication>>,
+    /// Number of the first of them.
+    start: u64,
+}
+
+/// Where a fan-out stands after a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    GoesOn,
+    Full,
+    Done,
 }
 
 impl FanOuts {
@@ -106,18 +124,6 @@ impl FanOuts {
         self.entries.is_empty()
     }
 
-    /// The fan-out whose turn it is; it goes to the end of the line.
-    pub(super) fn next(&mut self) -> Option<u32> {
-        while let Some(turn) = self.turns.pop_front() {
-            let entry = self.entries.get(turn.key as usize);
-            if entry.is_some_and(|fan_out| fan_out.life == turn.life) {
-                self.turns.push_back(turn);
-                return Some(turn.key);
-            }
-        }
-        None
-    }
-
     /// A publication that arrived as number `arrival`.
     pub(super) fn add(
         &mut self,
@@ -130,120 +136,168 @@ impl FanOuts {
         self.waiting_bytes += publication.payload.bytes.len();
         if local.fan_out == NONE {
             self.lives += 1;
-            let fan_out = FanOut {
-                channel,
-                life: self.lives,
-                batch: Vec::new(),
-                batch_serial: 0,
-                batch_start: 0,
-                cursor: NONE,
-                pending: VecDeque::new(),
-                pending_start: arrival,
-            };
+            let fan_out =
+                FanOut { channel, life: self.lives, in_flight: VecDeque::new(), start: arrival };
             local.fan_out = index(self.entries.insert(fan_out));
-            self.turns.push_back(Turn { key: local.fan_out, life: self.lives });
+            self.new.push_back(Turn { key: local.fan_out, life: self.lives });
         }
         let fan_out = &mut self.entries[local.fan_out as usize];
-        debug_assert_eq!(fan_out.pending_start + fan_out.pending.len() as u64, arrival);
-        fan_out.pending.push_back(publication);
+        debug_assert_eq!(fan_out.start + fan_out.in_flight.len() as u64, arrival);
+        fan_out.in_flight.push_back(publication);
     }
 
-    /// Visits subscribers until that has cost `cost_max`; returns what it cost. Ends the fan-out when all was
-    /// delivered.
-    pub(super) fn slice(
+    /// Visits subscribers, channel by channel in turns, until that has cost `cost_max`; returns what it cost.
+    pub(super) fn run(
+        &mut self,
+        cost_max: usize,
+        channels: &mut Slab<LocalChannel>,
+        subscriptions: &mut Slab<Subscription>,
+        step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
+    ) -> usize {
+        let (mut cost, mut cost_of_new) = (0, 0);
+        while cost < cost_max {
+            let may_be_new = cost_of_new < cost_max.div_ceil(FIRST_SLICES_COST_DIVISOR);
+            let Some((turn, is_new)) = self.next(may_be_new) else { break };
+            let slice_max = if is_new { FIRST_SLICE_COST_MAX } else { FAN_OUT_SLICE_COST_MAX };
+            let slice_max = slice_max.min(cost_max - cost);
+            let (spent, progress) = self.slice(turn.key, slice_max, channels, subscriptions, step);
+            // A slice is charged even where there was nothing to deliver, so that this loop is bounded.
+            cost += spent.max(1);
+            cost_of_new += if is_new { spent.max(1) } else { 0 };
+            match progress {
+                Progress::GoesOn => self.old.push_back(turn),
+                Progress::Full => self.full.push(turn),
+                Progress::Done => {}
+            }
+        }
+        self.old.extend(self.full.drain(..));
+        cost
+    }
+
+    /// The fan-out whose turn it is, and whether it is new.
+    fn next(&mut self, may_be_new: bool) -> Option<(Turn, bool)> {
+        let Self { entries, new, old, .. } = self;
+        let first = |line: &mut VecDeque<Turn>| {
+            std::iter::from_fn(|| line.pop_front()).find(|turn| {
+                let entry = entries.get(turn.key as usize);
+                entry.is_some_and(|fan_out| fan_out.life == turn.life)
+            })
+        };
+        if may_be_new && let Some(turn) = first(new) {
+            return Some((turn, true));
+        }
+        first(old).map(|turn| (turn, false)).or_else(|| first(new).map(|turn| (turn, true)))
+    }
+
+    /// Goes on with one fan-out until that has cost `cost_max`. Ends it when everything was delivered.
+    fn slice(
         &mut self,
         key: u32,
         cost_max: usize,
         channels: &mut Slab<LocalChannel>,
         subscriptions: &mut Slab<Subscription>,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
-    ) -> usize {
+    ) -> (usize, Progress) {
         let fan_out = &mut self.entries[key as usize];
         let channel = &mut channels[fan_out.channel as usize];
-        if fan_out.batch.is_empty() {
-            self.serial = self.serial.wrapping_add(1);
-            fan_out.begin_batch(self.serial, channel.first());
-        }
-        let batch = FanOutBatch { key, serial: fan_out.batch_serial, publications: &fan_out.batch };
         let may_lag = channel.backlog.as_ref().is_some_and(|backlog| backlog.keeps());
-        let mut cost = 0;
-        while cost < cost_max && fan_out.cursor != NONE {
-            let at = fan_out.cursor;
-            let subscriber = &subscriptions[at as usize];
-            let first = subscriber.joined_at().saturating_sub(fan_out.batch_start) as usize;
-            if first >= batch.publications.len() {
-                // It joined after the batch, and so did all behind it.
-                fan_out.cursor = NONE;
+        let (start, life) = (fan_out.start, fan_out.life);
+        let in_flight: &[_] = fan_out.in_flight.make_contiguous();
+        // Arrivals are told apart by 32 bits; from the first one in flight on, they fit.
+        let place = |arrival: u32| arrival.wrapping_sub(start as u32) as usize;
+        let mut block = Block::default();
+        let (mut cost, mut progress) = (0, Progress::GoesOn);
+        while cost < cost_max && channel.cursor() != NONE {
+            let at = channel.cursor();
+            let subscriber = &mut subscriptions[at as usize];
+            let given = place(subscriber.given());
+            if given == in_flight.len() {
                 break;
             }
-            fan_out.cursor = subscriber.next();
-            let session = subscriber.session;
-            match step(FanOutStep::Deliver { batch, session, first, may_lag }) {
-                Visit::Cost(worth) => cost += worth.max(1),
+            let first = given.max(place(subscriber.joined_at()));
+            block.begin(given, in_flight);
+            let (end, bytes) = block.from(first, in_flight);
+            let visit = if first >= end {
+                // It joined behind all of these.
+                Visit::Cost(1)
+            } else {
+                let publications = &in_flight[first..end];
+                let start = start + first as u64;
+                let batch = FanOutBatch { key, life, start, publications, bytes };
+                step(FanOutStep::Deliver { batch, session: subscriber.session, may_lag })
+            };
+            match visit {
+                Visit::Cost(worth) => {
+                    cost += worth.max(1);
+                    subscriber.give((start + block.end as u64) as u32);
+                    channel.move_cursor(subscriptions);
+                }
+                Visit::Full => {
+                    progress = Progress::Full;
+                    break;
+                }
                 Visit::Lags => {
-                    let missed = first_missed(&batch.publications[first]);
-                    channel.lag(at, missed, subscriptions);
+                    channel.lag(at, first_missed(&in_flight[first]), subscriptions);
                     cost += 1;
                 }
             }
         }
-        if fan_out.cursor == NONE {
-            self.waiting -= fan_out.batch.len();
-            self.waiting_bytes -= bytes_of(&fan_out.batch);
-            fan_out.batch.clear();
+        let done = match channel.cursor() {
+            NONE => in_flight.len(),
+            at => place(subscriptions[at as usize].given()),
+        };
+        self.waiting -= done;
+        self.waiting_bytes -= bytes_of(&in_flight[..done]);
+        fan_out.in_flight.drain(..done);
+        fan_out.start += done as u64;
+        if fan_out.in_flight.is_empty() {
+            channel.fan_out = NONE;
+            self.entries.remove(key as usize);
             step(FanOutStep::Done { key });
-            if fan_out.pending.is_empty() {
-                channel.fan_out = NONE;
-                self.entries.remove(key as usize);
-            }
+            progress = Progress::Done;
         }
-        // A visit is charged even where nobody was there, so that the caller's loop is bounded.
-        cost.max(1)
-    }
-
-    /// A subscriber is about to leave: whoever comes next is visited instead.
-    pub(super) fn skip(
-        &mut self,
-        local: &LocalChannel,
-        subscription: u32,
-        subscriptions: &Slab<Subscription>,
-    ) {
-        if local.fan_out != NONE {
-            let fan_out = &mut self.entries[local.fan_out as usize];
-            if fan_out.cursor == subscription {
-                fan_out.cursor = subscriptions[subscription as usize].next();
-            }
-        }
+        (cost, progress)
     }
 
     /// The channel lost its last subscriber.
     pub(super) fn end(&mut self, local: &LocalChannel) {
         if local.fan_out != NONE {
-            let fan_out = &self.entries[local.fan_out as usize];
-            self.waiting -= fan_out.batch.len() + fan_out.pending.len();
-            self.waiting_bytes -= bytes_of(&fan_out.batch) + bytes_of(&fan_out.pending);
-            self.entries.remove(local.fan_out as usize);
+            let fan_out = self.entries.remove(local.fan_out as usize);
+            self.waiting -= fan_out.in_flight.len();
+            self.waiting_bytes -= bytes_of(&fan_out.in_flight);
         }
     }
 }
 
-impl FanOut {
-    /// Takes what waits, as much as may leave together.
-    fn begin_batch(&mut self, serial: u32, first: u32) {
-        let mut bytes = 0;
-        while let Some(publication) = self.pending.front() {
-            bytes += publication.payload.bytes.len();
-            let full =
-                self.batch.len() == PUBLICATIONS_PER_FAN_OUT_MAX || bytes > FAN_OUT_BLOCK_BYTES_MAX;
-            if full && !self.batch.is_empty() {
+/// As much as may leave together: the same for all subscribers that were given as much.
+#[derive(Debug, Default)]
+struct Block {
+    start: usize,
+    end: usize,
+    /// Of the payloads.
+    bytes: usize,
+}
+
+impl Block {
+    /// Makes it the block that begins at `start`.
+    fn begin(&mut self, start: usize, in_flight: &[Arc<Publication>]) {
+        if self.start == start && self.end > start {
+            return;
+        }
+        *self = Self { start, end: start, bytes: 0 };
+        for publication in in_flight[start..].iter().take(PUBLICATIONS_PER_FAN_OUT_MAX) {
+            let bytes = self.bytes + publication.payload.bytes.len();
+            if self.end > start && bytes > FAN_OUT_BLOCK_BYTES_MAX {
                 break;
             }
-            self.batch.extend(self.pending.pop_front());
+            (self.end, self.bytes) = (self.end + 1, bytes);
         }
-        self.batch_serial = serial;
-        self.batch_start = self.pending_start;
-        self.pending_start += self.batch.len() as u64;
-        self.cursor = first;
+    }
+
+    /// The end of the part that begins at `first`, and its bytes.
+    fn from(&self, first: usize, in_flight: &[Arc<Publication>]) -> (usize, usize) {
+        let before = bytes_of(&in_flight[self.start..first.min(self.end)]);
+        (self.end, self.bytes - before)
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) struct LocalChannel {
     pub subscribers: u32,
     /// What its options have it hold back.
     pub backlog: Option<Box<Backlog>>,
-    joined: List,
+    joined: Ring,
     waiting: List,
     /// Those whose fan-out is not that of the others: laggards, and who waits for what it missed.
     apart: List,
@@ -44,8 +44,9 @@ pub(super) struct Subscription {
     pub next_in_session: u32,
     next: u32,
     previous: u32,
-    /// While it waits: the ticket of its request and the serial of the question. Joined: the number of the first
-    /// arrival that is for it. Lagging: the offset of the first publication that it has yet to get.
+    /// While it waits: the ticket of its request and the serial of the question. Joined: two arrivals, see
+    /// [`Subscription::given`] and [`Subscription::joined_at`]. Lagging: the offset of the first publication that it
+    /// has yet to get.
     number: u64,
     state: State,
 }
@@ -76,6 +77,12 @@ struct List {
     tail: u32,
 }
 
+/// A chain through [`Subscription::next`] that leads back to where it began, and where its visitor stands.
+#[derive(Debug)]
+struct Ring {
+    cursor: u32,
+}
+
 impl Subscription {
     /// Of a request with this ticket; `recovery` is the serial of its question to the home, if it has one of its own.
     pub(super) fn new(session: u32, channel: u32, ticket: Ticket, recovery: Option<u32>) -> Self {
@@ -101,20 +108,34 @@ impl Subscription {
         (self.state == State::Recovering).then_some((self.number >> 32) as u32)
     }
 
-    /// The first arrival that is for this subscriber. Only while joined.
-    pub(super) fn joined_at(&self) -> u64 {
+    /// The arrival before which everything was given to this subscriber, or is not for it. Only while joined. The low
+    /// 32 bits of the number: arrivals that are in flight together are far fewer.
+    pub(super) fn given(&self) -> u32 {
         debug_assert_eq!(self.state, State::Joined);
-        self.number
+        self.number as u32
+    }
+
+    /// The first arrival that is for this subscriber, if it has not been given anything yet; else the same as
+    /// [`Subscription::given`].
+    pub(super) fn joined_at(&self) -> u32 {
+        debug_assert_eq!(self.state, State::Joined);
+        (self.number >> 32) as u32
+    }
+
+    /// It was visited: everything before this arrival was given to it.
+    pub(super) fn give(&mut self, until: u32) {
+        let joined_at = self.joined_at();
+        let is_past = until.wrapping_sub(joined_at) as i32 >= 0;
+        self.set_arrivals(until, if is_past { until } else { joined_at });
+    }
+
+    fn set_arrivals(&mut self, given: u32, joined_at: u32) {
+        self.number = u64::from(given) | u64::from(joined_at) << 32;
     }
 
     /// The offset of the first publication that a laggard has yet to get.
     pub(super) fn lags_from(&self) -> Option<u64> {
         (self.state == State::Lagging).then_some(self.number)
-    }
-
-    /// The one that joined next.
-    pub(super) fn next(&self) -> u32 {
-        self.next
     }
 }
 
@@ -141,7 +162,7 @@ impl LocalChannel {
             namespace,
             subscribers: 0,
             backlog: Backlog::is_wanted(options).then(Box::default),
-            joined: List::EMPTY,
+            joined: Ring { cursor: NONE },
             waiting: List::EMPTY,
             apart: List::EMPTY,
         }
@@ -158,35 +179,69 @@ impl LocalChannel {
         self.is_granted = true;
     }
 
-    /// The subscriber that joined first, or [`NONE`].
-    pub(super) fn first(&self) -> u32 {
-        self.joined.head
+    /// The joined subscriber to visit next, or [`NONE`].
+    pub(super) fn cursor(&self) -> u32 {
+        self.joined.cursor
+    }
+
+    /// The subscriber at the cursor was visited: the next one is the one behind it.
+    pub(super) fn move_cursor(&mut self, subscriptions: &Slab<Subscription>) {
+        self.joined.cursor = subscriptions[self.joined.cursor as usize].next;
     }
 
     pub(super) fn first_waiting(&self) -> Option<u32> {
         some(self.waiting.head)
     }
 
-    /// The first one of those apart.
-    pub(super) fn first_apart(&self) -> u32 {
-        self.apart.head
+    /// Whether there are subscribers whose fan-out is not that of the others.
+    pub(super) fn has_apart(&self) -> bool {
+        self.apart.head != NONE
+    }
+
+    /// Joined subscribers, and those apart.
+    pub(super) fn members<'a>(
+        &self,
+        subscriptions: &'a Slab<Subscription>,
+    ) -> impl Iterator<Item = &'a Subscription> + use<'a> {
+        let (start, mut at, apart) = (self.joined.cursor, self.joined.cursor, self.apart.head);
+        let joined = std::iter::from_fn(move || {
+            let node = &subscriptions[some(at)? as usize];
+            at = if node.next == start { NONE } else { node.next };
+            Some(node)
+        });
+        let mut at = apart;
+        let apart = std::iter::from_fn(move || {
+            let node = &subscriptions[some(at)? as usize];
+            at = node.next;
+            Some(node)
+        });
+        joined.chain(apart)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.joined.head == NONE && self.waiting.head == NONE && self.apart.head == NONE
+        self.joined.cursor == NONE && self.waiting.head == NONE && self.apart.head == NONE
     }
 
     /// Adds a subscriber that waits for an answer of the home.
     pub(super) fn wait(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        let state = subscriptions[at as usize].state;
-        self.list(state).append(at, subscriptions);
+        let list = match subscriptions[at as usize].state {
+            State::Waiting => &mut self.waiting,
+            State::Recovering => &mut self.apart,
+            State::Joined | State::Lagging => unreachable!("its request is not answered yet"),
+        };
+        list.append(at, subscriptions);
     }
 
     /// Adds a subscriber behind all others: what arrives from now on is for it.
     pub(super) fn join(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
+        let last = some(self.joined.cursor)
+            .map(|cursor| subscriptions[cursor as usize].previous)
+            .map(|last| subscriptions[last as usize].given());
+        let arrivals = self.arrivals as u32;
         let node = &mut subscriptions[at as usize];
         node.state = State::Joined;
-        node.number = self.arrivals;
+        // As much as the one before it in the ring, so that what was given never falls from the cursor on.
+        node.set_arrivals(last.unwrap_or(arrivals), arrivals);
         self.subscribers += 1;
         self.joined.append(at, subscriptions);
     }
@@ -205,14 +260,33 @@ impl LocalChannel {
     pub(super) fn unlink(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
         let state = subscriptions[at as usize].state;
         self.subscribers -= u32::from(matches!(state, State::Joined | State::Lagging));
-        self.list(state).unlink(at, subscriptions);
+        match state {
+            State::Joined => self.joined.unlink(at, subscriptions),
+            State::Waiting => self.waiting.unlink(at, subscriptions),
+            State::Recovering | State::Lagging => self.apart.unlink(at, subscriptions),
+        }
+    }
+}
+
+impl Ring {
+    /// Adds a node that the cursor comes to last.
+    fn append(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
+        let next = some(self.cursor).unwrap_or(at);
+        let previous = some(self.cursor).map_or(at, |next| subscriptions[next as usize].previous);
+        let node = &mut subscriptions[at as usize];
+        (node.previous, node.next) = (previous, next);
+        subscriptions[previous as usize].next = at;
+        subscriptions[next as usize].previous = at;
+        self.cursor = next;
     }
 
-    fn list(&mut self, state: State) -> &mut List {
-        match state {
-            State::Joined => &mut self.joined,
-            State::Waiting => &mut self.waiting,
-            State::Recovering | State::Lagging => &mut self.apart,
+    fn unlink(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
+        let node = &subscriptions[at as usize];
+        let (previous, next) = (node.previous, node.next);
+        subscriptions[previous as usize].next = next;
+        subscriptions[next as usize].previous = previous;
+        if self.cursor == at {
+            self.cursor = if next == at { NONE } else { next };
         }
     }
 }

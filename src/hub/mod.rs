@@ -486,26 +486,14 @@ impl Hub {
         self.homes.set_history_bytes_max(bytes_max);
     }
 
-    /// The next slice of the fan-outs in progress: visits subscribers, channel by channel in
-    /// turns. Each visit costs what `step` says, at least 1; the slice ends when `cost_max` is reached. Returns the
-    /// cost, 0 if nothing was to be done.
+    /// A turn's share of the fan-outs in progress: visits subscribers, channel by channel in turns. Each visit costs
+    /// what `step` says, at least 1; it ends when `cost_max` is reached. Returns the cost, 0 if nothing was to be done.
     pub fn fan_out(
         &mut self,
         cost_max: usize,
         mut step: impl FnMut(FanOutStep<'_>) -> Visit,
     ) -> usize {
-        let mut cost = 0;
-        while cost < cost_max {
-            let Some(key) = self.fan_outs.next() else { break };
-            cost += self.fan_outs.slice(
-                key,
-                cost_max - cost,
-                &mut self.channels,
-                &mut self.subscriptions,
-                &mut step,
-            );
-        }
-        cost
+        self.fan_outs.run(cost_max, &mut self.channels, &mut self.subscriptions, &mut step)
     }
 
     fn number(

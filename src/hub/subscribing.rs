@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::backlog::{Pace, missed_before};
 use super::local::{LocalChannel, Subscription};
 use super::news::Item;
-use super::{Hub, HubMessage, NONE, Output, index, refuse, some};
+use super::{Hub, HubMessage, Output, index, refuse, some};
 use crate::config::limits::CATCH_UP_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
@@ -246,7 +246,7 @@ impl Hub {
         let until = self.channel_slots.min(from + count);
         for slot in from..until {
             let Some(local) = self.channels.get_mut(slot) else { continue };
-            let has_laggards = local.first_apart() != NONE;
+            let has_laggards = local.has_apart();
             let Some(backlog) = &mut local.backlog else { continue };
             let before = backlog.bytes();
             backlog.shed(self.settings.namespaces.options(local.namespace), has_laggards);
@@ -296,7 +296,6 @@ impl Hub {
             self.send_news(session, channel, false, out);
         }
         let local = &mut self.channels[key as usize];
-        self.fan_outs.skip(local, subscription, &self.subscriptions);
         local.unlink(subscription, &mut self.subscriptions);
         self.subscriptions.remove(subscription as usize);
         if local.is_empty() {
@@ -359,18 +358,15 @@ impl Hub {
     ) -> (Vec<ClientName>, u64) {
         let Some(key) = self.names.find(channel, &self.channels) else { return (Vec::new(), 0) };
         let local = &self.channels[key as usize];
-        let mut clients = Vec::new();
-        for first in [local.first(), local.first_apart()] {
-            let mut at = first;
-            while at != NONE && clients.len() < list_max as usize {
-                let node = &self.subscriptions[at as usize];
-                if node.waits_for().is_none() {
-                    let session = self.sessions.id(node.session);
-                    clients.push(ClientName { worker: self.settings.worker, session });
-                }
-                at = node.next();
-            }
-        }
+        let clients = local
+            .members(&self.subscriptions)
+            .filter(|node| node.waits_for().is_none())
+            .take(list_max as usize)
+            .map(|node| {
+                let session = self.sessions.id(node.session);
+                ClientName { worker: self.settings.worker, session }
+            })
+            .collect();
         (clients, u64::from(local.subscribers))
     }
 }

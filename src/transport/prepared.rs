@@ -13,10 +13,12 @@ use crate::protocol::long_poll::{Answer, write_answer};
 use crate::protocol::websocket::{OpCode, write_frame};
 use crate::protocol::{json, sse};
 
-/// The encodings of one batch, made when the first subscriber of a form is met.
+/// The encodings of what is in flight in one fan-out, made when the first subscriber of a form is met. Each publication
+/// is encoded once for each form; subscribers that are given different parts share one block.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    batch: Option<u32>,
+    /// Which fan-out.
+    life: Option<u64>,
     websocket: Option<Encoded>,
     command_line: Option<Encoded>,
     command_length_prefixed: Option<Encoded>,
@@ -25,17 +27,18 @@ pub struct Prepared {
     event_stream_chunk: Option<Encoded>,
     event_stream_rest: Option<Encoded>,
     event_stream_chunk_rest: Option<Encoded>,
-    /// Answers to polls, by form. Each is whole, so it is made for the first publication that it names: the same for
-    /// all who joined before the batch, and subscribers are met in the order in which they joined.
-    answers: [Option<(usize, SharedFrame)>; 2],
+    /// Answers to polls, by form. Each is whole, so it is made for the publications that it names: the number of the
+    /// first one, and how many there are.
+    answers: [Option<((u64, usize), SharedFrame)>; 2],
 }
 
-/// A batch on its way to one client, from its publication `first` on.
+/// A batch on its way to one client.
 #[derive(Debug)]
 pub struct Batch<'a> {
     prepared: &'a mut Prepared,
-    all: &'a [Arc<Publication>],
-    first: usize,
+    publications: &'a [Arc<Publication>],
+    /// Number of the first of them.
+    start: u64,
     scratch: &'a mut Vec<u8>,
 }
 
@@ -48,41 +51,44 @@ pub struct Delivered {
     pub frame: Option<SharedFrame>,
 }
 
-/// A batch's publications, one behind the other, and where each begins.
+/// Publications of a channel, one behind the other.
 #[derive(Debug)]
 struct Encoded {
+    /// Number of the first one.
+    start: u64,
     block: SharedFrame,
-    starts: Vec<u32>,
+    /// Where each ends.
+    ends: Vec<u32>,
 }
 
 impl Prepared {
-    /// Makes this the encodings of the batch with this serial, forgetting those of another.
-    pub fn begin(&mut self, batch: u32) {
-        if self.batch != Some(batch) {
-            *self = Self { batch: Some(batch), ..Self::default() };
+    /// Makes this the encodings of this fan-out, forgetting those of another.
+    pub fn begin(&mut self, life: u64) {
+        if self.life != Some(life) {
+            *self = Self { life: Some(life), ..Self::default() };
         }
     }
 
-    /// The batch from its publication `first` on, which must be one of it. `scratch` is room to encode in.
+    /// Publications, the first of which has the number `start` in its channel. `scratch` is room to encode in.
     pub fn of_client<'a>(
         &'a mut self,
         publications: &'a [Arc<Publication>],
-        first: usize,
+        start: u64,
         scratch: &'a mut Vec<u8>,
     ) -> Batch<'a> {
-        Batch { prepared: self, all: publications, first, scratch }
+        Batch { prepared: self, publications, start, scratch }
     }
 }
 
 impl<'a> Batch<'a> {
     /// The publications; at least one.
     pub fn publications(&self) -> &'a [Arc<Publication>] {
-        &self.all[self.first..]
+        self.publications
     }
 
     /// As they look on the wire.
     pub fn frame(&mut self, form: WireForm) -> SharedFrame {
-        let Self { prepared, all, first, scratch } = self;
+        let Self { prepared, publications, start, scratch } = self;
         let slot = match form {
             WireForm::WebSocket => &mut prepared.websocket,
             WireForm::CommandLine => &mut prepared.command_line,
@@ -93,22 +99,26 @@ impl<'a> Batch<'a> {
             WireForm::EventStreamRest => &mut prepared.event_stream_rest,
             WireForm::EventStreamChunkRest => &mut prepared.event_stream_chunk_rest,
         };
-        let encoded = slot.get_or_insert_with(|| Encoded::new(form, all, scratch));
-        encoded.block.clone().skip(encoded.starts[*first])
+        let covering = slot.as_ref().and_then(|kept| kept.part(*start, publications.len()));
+        covering.unwrap_or_else(|| {
+            let encoded = Encoded::new(form, *start, publications, slot.as_ref(), scratch);
+            slot.insert(encoded).block.clone()
+        })
     }
 
     /// As the answer to a poll of their channel, behind the lines of the client's own; empty if all are news.
     pub fn answer(&mut self, form: PollForm) -> SharedFrame {
-        let publications = self.publications();
+        let publications = self.publications;
         let slot = &mut self.prepared.answers[form as usize];
+        let key = (self.start, publications.len());
         match slot {
-            Some((first, frame)) if *first == self.first => frame.clone(),
+            Some((of, frame)) if *of == key => frame.clone(),
             _ => {
                 self.scratch.clear();
                 write_shared_answer(form, publications, self.scratch);
                 let frame = SharedFrame::copy_of(self.scratch);
                 self.scratch.shrink_to(SCRATCH_BYTES_KEPT_MAX);
-                *slot = Some((self.first, frame.clone()));
+                *slot = Some((key, frame.clone()));
                 frame
             }
         }
@@ -116,16 +126,43 @@ impl<'a> Batch<'a> {
 }
 
 impl Encoded {
-    fn new(form: WireForm, publications: &[Arc<Publication>], scratch: &mut Vec<u8>) -> Self {
+    /// Publications as they look on the wire; what `kept` has of them is copied from there.
+    fn new(
+        form: WireForm,
+        start: u64,
+        publications: &[Arc<Publication>],
+        kept: Option<&Encoded>,
+        scratch: &mut Vec<u8>,
+    ) -> Self {
         scratch.clear();
-        let mut starts = Vec::with_capacity(publications.len());
-        for publication in publications {
-            starts.push(u32::try_from(scratch.len()).expect("limits keep a batch under 4 GiB"));
+        let mut ends = Vec::with_capacity(publications.len());
+        if let Some(kept) = kept
+            && let Some(skipped) = start.checked_sub(kept.start)
+            && let Some(skipped) = usize::try_from(skipped).ok().filter(|at| *at < kept.ends.len())
+        {
+            let from = kept.offset(skipped);
+            scratch.extend_from_slice(&kept.block.as_bytes()[from as usize..]);
+            ends.extend(kept.ends[skipped..].iter().map(|end| end - from));
+        }
+        for publication in &publications[ends.len()..] {
             encode(form, publication, scratch);
+            ends.push(u32::try_from(scratch.len()).expect("limits keep a batch under 4 GiB"));
         }
         let block = SharedFrame::copy_of(scratch);
         scratch.shrink_to(SCRATCH_BYTES_KEPT_MAX);
-        Self { block, starts }
+        Self { start, block, ends }
+    }
+
+    /// Where publication `at` of these begins.
+    fn offset(&self, at: usize) -> u32 {
+        at.checked_sub(1).map_or(0, |before| self.ends[before])
+    }
+
+    /// The frame of `count` publications from number `start` on, if all of them are in it.
+    fn part(&self, start: u64, count: usize) -> Option<SharedFrame> {
+        let first = usize::try_from(start.checked_sub(self.start)?).ok()?;
+        let end = *self.ends.get(first + count - 1)?;
+        Some(self.block.clone().take(end).skip(self.offset(first)))
     }
 }
 
@@ -237,21 +274,27 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_one_block_that_may_be_entered_at_any_publication() {
+    fn what_is_in_flight_is_one_block_and_parts_of_it_are_views() {
         let publications = publications();
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
         prepared.begin(1);
-        let mut frame = |first| {
-            prepared.of_client(&publications, first, &mut scratch).frame(WireForm::WebSocket)
+        let mut frame = |range: std::ops::Range<usize>| {
+            let start = 100 + range.start as u64;
+            prepared.of_client(&publications[range], start, &mut scratch).frame(WireForm::WebSocket)
         };
-        assert_eq!(frame(0).as_bytes(), b"\x81\x03one\x81\x03two\x81\x05three");
-        assert_eq!(frame(1).as_bytes(), b"\x81\x03two\x81\x05three");
-        assert_eq!(frame(2).as_bytes(), b"\x81\x05three");
+        assert_eq!(frame(0..2).as_bytes(), b"\x81\x03one\x81\x03two");
+        assert_eq!(frame(1..2).as_bytes(), b"\x81\x03two");
+        // Another one arrived: it goes behind what is encoded already.
+        assert_eq!(frame(1..3).as_bytes(), b"\x81\x03two\x81\x05three");
+        assert_eq!(frame(2..3).as_bytes(), b"\x81\x05three");
+        assert_eq!(frame(1..2).as_bytes(), b"\x81\x03two");
+        // What the block no longer begins with is encoded again.
+        assert_eq!(frame(0..3).as_bytes(), b"\x81\x03one\x81\x03two\x81\x05three");
     }
 
     #[test]
-    fn a_new_batch_is_encoded_anew() {
+    fn the_encodings_of_another_fan_out_are_forgotten() {
         let publications = publications();
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
@@ -353,7 +396,8 @@ mod tests {
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
         let mut answer = |form, first| {
-            let frame = prepared.of_client(&publications, first, &mut scratch).answer(form);
+            let given = &publications[first..];
+            let frame = prepared.of_client(given, first as u64, &mut scratch).answer(form);
             String::from_utf8(frame.as_bytes().to_vec()).unwrap()
         };
         let all = answer(PollForm::Batch, 0);

@@ -183,6 +183,32 @@ on_both_drivers! {
         wait_until("nothing waits", || sum(&mut metrics, "fantail_send_queue_bytes") == 0);
     }
 
+    fn a_subscriber_that_reads_everything_at_once_is_not_a_slow_consumer(driver) {
+        const PUBLICATIONS: usize = 400_000;
+        let _alone = alone();
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.send_queue_bytes_max = 64 * 1024;
+        });
+        let mut sockets: Vec<WebSocket> =
+            (0..2).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        let frames: Vec<u8> =
+            (0..PUBLICATIONS).flat_map(|n| masked(true, OpCode::Binary, &tiny(n))).collect();
+        let expected: Vec<u8> =
+            (0..PUBLICATIONS).flat_map(|n| unmasked(OpCode::Binary, &tiny(n))).collect();
+        let (mut sent, mut positions) = (0, [0; 2]);
+        let until = Instant::now() + PATIENCE;
+        while positions.iter().any(|position| *position < expected.len()) {
+            assert!(Instant::now() < until, "waited {PATIENCE:?} for the rest: {positions:?}");
+            sent += sockets[0].client.send_some(&frames[sent..]);
+            for (socket, position) in sockets.iter_mut().zip(&mut positions) {
+                let bytes = socket.client.read_available();
+                assert!(expected.get(*position..*position + bytes.len()) == Some(&bytes));
+                *position += bytes.len();
+            }
+        }
+        assert_eq!(server.closed(CloseReason::SlowConsumer), 0);
+    }
+
     fn a_slow_consumer_of_tiny_frames_is_found_by_what_they_cost(driver) {
         const QUEUE_BYTES_MAX: u64 = 128 * 1024;
         let _alone = alone();

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::config::ChannelOptions;
-use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
+use crate::config::limits::FAN_OUT_BLOCK_BYTES_MAX;
 use crate::message::{Actor, PayloadKind};
 
+mod fan_out;
 mod views;
 
 /// Splitmix64: enough to choose what happens next.
@@ -45,6 +46,9 @@ struct Mesh {
     hubs: Vec<Hub>,
     queues: HashMap<(usize, usize), VecDeque<HubMessage>>,
     seen: Seen,
+    /// Each so many visits finds a queue that is full; 0 for none.
+    full_every: u64,
+    visits: u64,
 }
 
 impl Mesh {
@@ -57,7 +61,7 @@ impl Mesh {
                 Hub::new(HubSettings {
                     worker: WorkerId(worker),
                     workers,
-                    sessions_max: 16,
+                    sessions_max: 256,
                     subscriptions_max,
                     hash,
                     namespaces: namespaces.clone(),
@@ -66,7 +70,7 @@ impl Mesh {
                 })
             })
             .collect();
-        Self { hubs, queues: HashMap::new(), seen: Seen::default() }
+        Self { hubs, queues: HashMap::new(), seen: Seen::default(), full_every: 0, visits: 0 }
     }
 
     fn request(&mut self, worker: usize, session: SessionId, request: Request) {
@@ -112,12 +116,19 @@ impl Mesh {
     }
 
     fn fan_out(&mut self, worker: usize, visits_max: usize) -> usize {
-        let live = &mut self.seen.live;
+        let (live, visits, full_every) = (&mut self.seen.live, &mut self.visits, self.full_every);
         self.hubs[worker].fan_out(visits_max, |step| {
-            let FanOutStep::Deliver { batch, session, first, .. } = step else {
+            let FanOutStep::Deliver { batch, session, .. } = step else {
                 return Visit::Cost(0);
             };
-            for publication in &batch.publications[first..] {
+            *visits += 1;
+            if full_every > 0 && visits.is_multiple_of(full_every) {
+                return Visit::Full;
+            }
+            let bytes: usize = batch.publications.iter().map(|item| item.payload.bytes.len()).sum();
+            assert_eq!(batch.bytes, bytes);
+            assert!(bytes <= FAN_OUT_BLOCK_BYTES_MAX || batch.publications.len() == 1);
+            for publication in batch.publications {
                 let key = (worker, session, publication.channel.to_string());
                 let view = live.get_mut(&key).expect("only subscribers are visited");
                 assert_eq!(view.position.epoch, publication.position.epoch);
@@ -196,6 +207,15 @@ fn publish(name: &str) -> Request {
     }
 }
 
+/// Publishes so much that two of them do not leave together.
+fn publish_much(name: &str) -> Request {
+    static MUCH: [u8; FAN_OUT_BLOCK_BYTES_MAX / 2 + 1] = [0; _];
+    let Request::Publish { ticket, channel, by, idempotency_key, .. } = publish(name) else {
+        unreachable!("it publishes");
+    };
+    Request::Publish { ticket, channel, payload: payload(&MUCH), by, idempotency_key }
+}
+
 /// The same request under another ticket.
 fn with_ticket(request: Request, number: u32) -> Request {
     let ticket = Ticket(number);
@@ -221,6 +241,7 @@ fn every_view_is_the_stream_from_its_position_on() {
         let mut dice = Dice(seed);
         let workers = 1 + dice.roll(3) as usize;
         let mut mesh = Mesh::new(workers as u16, 8);
+        mesh.full_every = [0, 2, 3, 5, 7][(seed % 5) as usize];
         let names = ["a", "b", "c"];
         let mut open = vec![[0u32; 5]; workers];
         let mut generation = 0;
@@ -245,7 +266,11 @@ fn every_view_is_the_stream_from_its_position_on() {
                     mesh.end_view(worker, index, name);
                     mesh.request(worker, id, unsubscribe(name));
                 }
-                4 | 5 if current != 0 => mesh.request(worker, id, publish(name)),
+                4 | 5 if current != 0 => {
+                    let is_much = dice.roll(4) == 0;
+                    let request = if is_much { publish_much(name) } else { publish(name) };
+                    mesh.request(worker, id, request);
+                }
                 6 | 7 => drop(mesh.fan_out(worker, 1 + dice.roll(3) as usize)),
                 _ => {
                     let to = dice.roll(workers as u64) as usize;
@@ -360,74 +385,6 @@ fn a_session_has_at_most_its_maximum_and_each_channel_once() {
     assert!(matches!(&replies[1], Reply::Subscribed { .. }));
     assert_eq!(replies[2], Reply::Refused(Refusal::AlreadySubscribed));
     assert_eq!(replies[3], Reply::Refused(Refusal::SubscriptionsExhausted));
-}
-
-#[test]
-fn what_is_published_while_a_fan_out_is_in_progress_leaves_as_one_batch() {
-    let mut mesh = Mesh::new(1, 8);
-    for index in 0..10 {
-        mesh.hubs[0].open(session(index));
-        mesh.request(0, session(index), subscribe("a"));
-    }
-    mesh.settle();
-    let publish_and_hand_over = |mesh: &mut Mesh| {
-        mesh.request(0, session(0), publish("a"));
-        while mesh.step(0, 0) {}
-    };
-    publish_and_hand_over(&mut mesh);
-    assert_eq!(mesh.fan_out(0, 4), 4);
-    for _ in 0..5 {
-        publish_and_hand_over(&mut mesh);
-    }
-    assert_eq!(mesh.hubs[0].backlog(), (6, 6));
-    assert_eq!(mesh.fan_out(0, 6), 6);
-    let mut batches = Vec::new();
-    mesh.hubs[0].fan_out(100, |step| {
-        if let FanOutStep::Deliver { batch, first, .. } = step {
-            batches.push(batch.publications.len() - first);
-        }
-        Visit::Cost(1)
-    });
-    assert_eq!(batches, vec![5; 10]);
-    assert_eq!(mesh.hubs[0].backlog(), (0, 0));
-}
-
-#[test]
-fn a_batch_is_bounded_in_count_and_bytes() {
-    let mut mesh = Mesh::new(1, 8);
-    mesh.hubs[0].open(session(0));
-    mesh.request(0, session(0), subscribe("a"));
-    mesh.settle();
-    let mut sizes = |count: usize, bytes: usize| {
-        for _ in 0..count {
-            let payload = Payload::new(PayloadKind::Binary, vec![0; bytes]);
-            let channel = Some(channel("a"));
-            mesh.request(
-                0,
-                session(0),
-                Request::Publish {
-                    ticket: None,
-                    channel,
-                    payload,
-                    by: Actor::Client,
-                    idempotency_key: None,
-                },
-            );
-        }
-        while mesh.step(0, 0) {}
-        let mut sizes = Vec::new();
-        let mut step = |step: FanOutStep<'_>| {
-            if let FanOutStep::Deliver { batch, .. } = step {
-                sizes.push(batch.publications.len());
-            }
-            Visit::Cost(1)
-        };
-        while mesh.hubs[0].fan_out(1, &mut step) > 0 {}
-        sizes
-    };
-    assert_eq!(sizes(PUBLICATIONS_PER_FAN_OUT_MAX + 1, 1), [PUBLICATIONS_PER_FAN_OUT_MAX, 1]);
-    assert_eq!(sizes(3, FAN_OUT_BLOCK_BYTES_MAX / 2), [2, 1]);
-    assert_eq!(sizes(2, FAN_OUT_BLOCK_BYTES_MAX + 1), [1, 1]);
 }
 
 #[test]

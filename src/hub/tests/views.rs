@@ -51,6 +51,7 @@ struct World {
     impossible: u64,
     gaps: u64,
     now_ms: u64,
+    visits: u64,
 }
 
 const SESSIONS: usize = 4;
@@ -88,6 +89,7 @@ impl World {
             impossible: 0,
             gaps: 0,
             now_ms: 0,
+            visits: 0,
         }
     }
 
@@ -182,16 +184,21 @@ impl World {
 
     fn fan_out(&mut self, worker: usize, visits_max: usize) -> usize {
         let (blocked, lagging) = (self.blocked[worker], &mut self.lagging[worker]);
+        let visits = &mut self.visits;
         let mut given = Vec::new();
         let cost = self.hubs[worker].fan_out(visits_max, |step| {
-            let FanOutStep::Deliver { batch, session, first, may_lag } = step else {
+            let FanOutStep::Deliver { batch, session, may_lag } = step else {
                 return Visit::Cost(0);
             };
             if may_lag && blocked[session as usize] {
                 lagging[session as usize] = true;
                 return Visit::Lags;
             }
-            given.extend(batch.publications[first..].iter().map(|item| (session, item.clone())));
+            *visits += 1;
+            if visits.is_multiple_of(7) {
+                return Visit::Full;
+            }
+            given.extend(batch.publications.iter().map(|item| (session, item.clone())));
             Visit::Cost(1)
         });
         for (session, item) in given {
@@ -266,7 +273,8 @@ fn run(seed: u64) -> World {
                 world.leave(key);
                 world.request(worker, index, Request::Unsubscribe { ticket, channel: name });
             }
-            4..=6 => world.request(worker, index, publish(NAMES[at])),
+            4 | 5 => world.request(worker, index, publish(NAMES[at])),
+            6 => world.request(worker, index, publish_much(NAMES[at])),
             7 => world.blocked[worker][index as usize] = true,
             8 => world.unblock(worker, index as usize),
             9 => world.pass(dice.roll(15)),

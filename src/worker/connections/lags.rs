@@ -3,7 +3,6 @@
 //! No delivery reads the clock: those of one turn leave together, so they are counted by batch of publications as they
 //! are queued, and observed all at once when the time after the sends is known.
 
-use crate::config::limits::{DELIVERY_COST_PER_TURN_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
 use crate::hub::FanOutBatch;
 use crate::telemetry::Histogram;
 
@@ -18,14 +17,14 @@ pub(super) struct Lags {
 /// Deliveries of the same publications.
 #[derive(Debug)]
 struct Run {
-    /// Serial of the batch, and the first publication of it.
-    of: (u32, usize),
+    /// Which fan-out, the number of the first publication, and how many there are.
+    of: (u64, u64, usize),
     publications: u32,
     deliveries: u32,
 }
 
 /// What a few turns may queue. Past it, what has waited longest to leave is not waited for any more.
-const TIMES_MAX: usize = 4 * DELIVERY_COST_PER_TURN_MAX * PUBLICATIONS_PER_FAN_OUT_MAX;
+const TIMES_MAX: usize = 64 * 1024;
 
 impl Lags {
     /// Whether none waits.
@@ -33,15 +32,15 @@ impl Lags {
         self.runs.is_empty()
     }
 
-    /// A batch was queued for a subscriber, from its publication `first` on.
-    pub(super) fn add(&mut self, batch: &FanOutBatch<'_>, first: usize) {
-        let of = (batch.serial, first);
+    /// A batch was queued for a subscriber.
+    pub(super) fn add(&mut self, batch: &FanOutBatch<'_>) {
+        let of = (batch.life, batch.start, batch.publications.len());
         match self.runs.last_mut() {
             Some(run) if run.of == of => run.deliveries += 1,
             _ => {
-                let publications = &batch.publications[first..];
-                self.accepted_us.extend(publications.iter().map(|item| item.accepted_us));
-                let publications = u32::try_from(publications.len()).expect("a batch is bounded");
+                self.accepted_us.extend(batch.publications.iter().map(|item| item.accepted_us));
+                let publications =
+                    u32::try_from(batch.publications.len()).expect("a batch is bounded");
                 self.runs.push(Run { of, publications, deliveries: 1 });
             }
         }
@@ -85,11 +84,14 @@ mod tests {
     #[test]
     fn every_delivery_is_observed_once_also_where_the_clock_comes_round() {
         let publications = publications(&[u32::MAX - 9, 20, 5000]);
-        let batch = FanOutBatch { key: 0, serial: 1, publications: &publications };
+        let of = |first: usize| {
+            let publications = &publications[first..];
+            FanOutBatch { key: 0, life: 1, start: first as u64, publications, bytes: 1 }
+        };
         let (mut lags, histogram) = (Lags::default(), Histogram::default());
-        lags.add(&batch, 0);
-        lags.add(&batch, 0);
-        lags.add(&batch, 2);
+        lags.add(&of(0));
+        lags.add(&of(0));
+        lags.add(&of(2));
         lags.observe((1 << 32) + 30, false, &histogram);
         assert_eq!(histogram.count(), 0, "the rest of the queues has not left yet");
         lags.observe((1 << 32) + 30, true, &histogram);

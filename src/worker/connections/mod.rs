@@ -314,10 +314,8 @@ impl Connections {
         let bytes_high = self.settings.send_queue_bytes_high;
         let mut deliveries = 0;
         hub.fan_out(DELIVERY_COST_PER_TURN_MAX, |step| {
-            let (batch, session, first, may_lag) = match step {
-                FanOutStep::Deliver { batch, session, first, may_lag } => {
-                    (batch, session, first, may_lag)
-                }
+            let (batch, session, may_lag) = match step {
+                FanOutStep::Deliver { batch, session, may_lag } => (batch, session, may_lag),
                 FanOutStep::Done { key } => {
                     if let Some(encodings) = prepared.get_mut(key as usize) {
                         *encodings = Prepared::default();
@@ -326,22 +324,27 @@ impl Connections {
                 }
             };
             let connection = table.at(session);
-            if may_lag && (connection.is_blocked || connection.queue.bytes() > bytes_high) {
+            let (queued, is_blocked) = (connection.queue.bytes(), connection.is_blocked);
+            if may_lag && is_blocked {
                 connection.is_lagging = true;
                 return Visit::Lags;
+            }
+            // Only a socket that takes no more makes a slow consumer: what this turn queued leaves with it.
+            let is_past = queued as usize + batch.bytes > bytes_max as usize;
+            if !is_blocked && (queued > bytes_high || (queued > 0 && is_past)) {
+                return Visit::Full;
             }
             let key = batch.key as usize;
             if key >= prepared.len() {
                 prepared.resize_with(key + 1, Prepared::default);
             }
-            prepared[key].begin(batch.serial);
-            let mut of_client = prepared[key].of_client(batch.publications, first, scratch);
+            prepared[key].begin(batch.life);
+            let mut of_client = prepared[key].of_client(batch.publications, batch.start, scratch);
             let start = turn.len();
             let Delivered { count, frame } = connection.deliver(&mut of_client, turn, settings);
             let bytes = turn.len() - start + frame.as_ref().map_or(0, |frame| frame.len() as usize);
             // One frame fits every queue that was empty, whatever its size.
-            let queued = connection.queue.bytes();
-            if queued > 0 && queued as usize + bytes > bytes_max as usize {
+            if is_blocked && queued > 0 && queued as usize + bytes > bytes_max as usize {
                 turn.truncate(start);
                 slow.push(session);
                 return Visit::Cost(1);
@@ -349,7 +352,7 @@ impl Connections {
             deliveries += count as u64;
             if bytes > 0 {
                 if !connection.is_blocked {
-                    lags.add(&batch, first);
+                    lags.add(&batch);
                 }
                 enqueue(connection, queues, turn, start);
                 if let Some(frame) = frame {

@@ -1,0 +1,163 @@
+//! Who is visited when, and what each visit gives.
+
+use super::*;
+use crate::config::limits::{DELIVERY_COST_PER_TURN_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
+
+/// A hub whose first sessions are subscribed to a channel.
+fn mesh_of(subscribers: u32, name: &str) -> Mesh {
+    let mut mesh = Mesh::new(1, 8);
+    for index in 0..subscribers {
+        mesh.hubs[0].open(session(index));
+        mesh.request(0, session(index), subscribe(name));
+    }
+    mesh.settle();
+    mesh
+}
+
+/// Visits at most so many subscribers; returns whom, and the offsets that each was given.
+fn visit(mesh: &mut Mesh, visits_max: usize) -> Vec<(u32, Vec<u64>)> {
+    let mut visits = Vec::new();
+    mesh.hubs[0].fan_out(visits_max, |step| {
+        if let FanOutStep::Deliver { batch, session, .. } = step {
+            let offsets = batch.publications.iter().map(|item| item.position.offset).collect();
+            visits.push((session, offsets));
+        }
+        Visit::Cost(1)
+    });
+    visits
+}
+
+#[test]
+fn what_is_published_while_a_fan_out_is_in_progress_is_joined_with_it() {
+    let mut mesh = mesh_of(10, "a");
+    let publish_and_hand_over = |mesh: &mut Mesh| {
+        mesh.request(0, session(0), publish("a"));
+        while mesh.step(0, 0) {}
+    };
+    publish_and_hand_over(&mut mesh);
+    assert_eq!(mesh.fan_out(0, 4), 4);
+    for _ in 0..5 {
+        publish_and_hand_over(&mut mesh);
+    }
+    assert_eq!(mesh.hubs[0].backlog(), (6, 6));
+    // Those who have yet to get the first one get everything at once; it is done with the last of them.
+    let visits = visit(&mut mesh, 6);
+    assert_eq!(visits, (4..10).map(|at| (at, (1..=6).collect())).collect::<Vec<_>>());
+    assert_eq!(mesh.hubs[0].backlog(), (5, 5));
+    let visits = visit(&mut mesh, 100);
+    assert_eq!(visits, (0..4).map(|at| (at, (2..=6).collect())).collect::<Vec<_>>());
+    assert_eq!(mesh.hubs[0].backlog(), (0, 0));
+}
+
+#[test]
+fn a_subscriber_that_joins_among_blocks_is_given_only_what_follows() {
+    let mut mesh = mesh_of(3, "a");
+    for _ in 0..3 {
+        mesh.request(0, session(0), publish_much("a"));
+        while mesh.step(0, 0) {}
+    }
+    assert_eq!(visit(&mut mesh, 2), [(0, vec![1]), (1, vec![1])]);
+    // It stands behind those that were given a block, and in front of one that is given two more before it.
+    mesh.hubs[0].open(session(3));
+    mesh.request(0, session(3), subscribe("a"));
+    while mesh.step(0, 0) {}
+    mesh.request(0, session(0), publish("a"));
+    while mesh.step(0, 0) {}
+    let visits = visit(&mut mesh, 100);
+    let given = |of: u32| -> Vec<u64> {
+        visits
+            .iter()
+            .filter(|(session, _)| *session == of)
+            .flat_map(|(_, all)| all.clone())
+            .collect()
+    };
+    assert_eq!((given(0), given(1)), (vec![2, 3, 4], vec![2, 3, 4]));
+    assert_eq!((given(2), given(3)), (vec![1, 2, 3, 4], vec![4]));
+    assert_eq!(mesh.hubs[0].backlog(), (0, 0));
+}
+
+#[test]
+fn a_publication_to_a_few_does_not_wait_for_large_fan_outs() {
+    let mut mesh = mesh_of(200, "a");
+    for channel in ["b", "c", "d", "e", "f"] {
+        for index in 0..200 {
+            mesh.request(0, session(index), subscribe(channel));
+        }
+    }
+    mesh.request(0, session(0), subscribe("few"));
+    mesh.settle();
+    for channel in ["a", "b", "c", "d", "e", "f"] {
+        mesh.request(0, session(0), publish(channel));
+    }
+    while mesh.step(0, 0) {}
+    mesh.fan_out(0, DELIVERY_COST_PER_TURN_MAX);
+    mesh.request(0, session(0), publish("few"));
+    while mesh.step(0, 0) {}
+    mesh.fan_out(0, DELIVERY_COST_PER_TURN_MAX);
+    assert_eq!(mesh.seen.live[&(0, 0, "few".to_owned())].offsets, [1]);
+    // And large ones share a turn: none of them is done before the last one began.
+    let began = |name: &str| {
+        (0..200).any(|at| !mesh.seen.live[&(0, at, name.to_owned())].offsets.is_empty())
+    };
+    assert!(["a", "b", "c", "d", "e", "f"].into_iter().all(began));
+}
+
+#[test]
+fn a_full_queue_holds_its_fan_out_back_for_a_turn_and_no_other() {
+    let mut mesh = mesh_of(3, "a");
+    mesh.request(0, session(2), subscribe("b"));
+    mesh.settle();
+    mesh.request(0, session(0), publish("a"));
+    mesh.request(0, session(0), publish("b"));
+    while mesh.step(0, 0) {}
+    let mut asked = Vec::new();
+    let cost = mesh.hubs[0].fan_out(100, |step| {
+        let FanOutStep::Deliver { batch, session, .. } = step else { return Visit::Cost(0) };
+        let channel = batch.publications[0].channel.to_string();
+        asked.push((session, channel.clone()));
+        if session == 1 && channel == "a" { Visit::Full } else { Visit::Cost(1) }
+    });
+    let expected = [(0, "a"), (1, "a"), (2, "b")].map(|(of, name)| (of, name.to_owned()));
+    assert_eq!(asked, expected);
+    assert!(cost < 100, "a fan-out that is full is not asked again in the same turn");
+    assert_eq!(visit(&mut mesh, 100), [(1, vec![1]), (2, vec![1])]);
+    assert_eq!(mesh.hubs[0].backlog(), (0, 0));
+}
+
+#[test]
+fn a_batch_is_bounded_in_count_and_bytes() {
+    let mut mesh = Mesh::new(1, 8);
+    mesh.hubs[0].open(session(0));
+    mesh.request(0, session(0), subscribe("a"));
+    mesh.settle();
+    let mut sizes = |count: usize, bytes: usize| {
+        for _ in 0..count {
+            let payload = Payload::new(PayloadKind::Binary, vec![0; bytes]);
+            let channel = Some(channel("a"));
+            mesh.request(
+                0,
+                session(0),
+                Request::Publish {
+                    ticket: None,
+                    channel,
+                    payload,
+                    by: Actor::Client,
+                    idempotency_key: None,
+                },
+            );
+        }
+        while mesh.step(0, 0) {}
+        let mut sizes = Vec::new();
+        let mut step = |step: FanOutStep<'_>| {
+            if let FanOutStep::Deliver { batch, .. } = step {
+                sizes.push(batch.publications.len());
+            }
+            Visit::Cost(1)
+        };
+        while mesh.hubs[0].fan_out(1, &mut step) > 0 {}
+        sizes
+    };
+    assert_eq!(sizes(PUBLICATIONS_PER_FAN_OUT_MAX + 1, 1), [PUBLICATIONS_PER_FAN_OUT_MAX, 1]);
+    assert_eq!(sizes(3, FAN_OUT_BLOCK_BYTES_MAX / 2), [2, 1]);
+    assert_eq!(sizes(2, FAN_OUT_BLOCK_BYTES_MAX + 1), [1, 1]);
+}
