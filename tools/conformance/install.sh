@@ -41,6 +41,12 @@ prepare() {
     page)
       install_node && have chromium chromium && have curl curl || return
       command=(node "$work/node/page.mjs") ;;
+    requests | urllib3)
+      install_python || return
+      command=(python3 "$here/quiet.py" "$1" "$work/python/bin/python" "$here/quiet_client.py" "$1") ;;
+    php)
+      have php php-cli || return
+      command=(python3 "$here/quiet.py" php php "$here/quiet_client.php") ;;
     autobahn)
       install_autobahn || return
       command=(python3 "$here/autobahn/run.py") ;;
