@@ -41,9 +41,7 @@ Examples:
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<(), String> {
     let Arguments { channel, data, server, event, api_key } = arguments;
-    if server.scheme != Scheme::Http {
-        return Err("publications go to an http:// address".to_owned());
-    }
+    let server = server.speaking(Scheme::Http).ok_or("publications go to an http:// address")?;
     let payload = match data {
         Some(text) if text != "-" => text.into_bytes(),
         _ => read_input()?,

@@ -1,5 +1,7 @@
 //! `fantail serve`: runs the server.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use fantail::config::{self, Loaded};
 use fantail::connection::Service;
 use fantail::server::host::{Host, Plan, judge};
@@ -63,31 +65,36 @@ fn announce(server: &Server, verdict: &str) {
         workers(server)
     );
     for (service, address) in server.addresses() {
+        let example = reached_here(*address);
+        let everywhere = match example == *address {
+            true => String::new(),
+            false => format!(", on every address ({address})"),
+        };
         let door = match service {
             Service::Edge => format!(
-                "\n  http://{address}  HTTP and WebSocket\n\
-                 \x20   curl -d hello 'http://{address}/publish?channel=a'\n\
-                 \x20   new WebSocket('ws://{address}/ws?channel=a').onmessage = m => console.log(m.data)"
+                "\n  http://{example}  HTTP and WebSocket{everywhere}\n\
+                 \x20   curl -d hello 'http://{example}/publish?channel=a'\n\
+                 \x20   new WebSocket('ws://{example}/ws?channel=a').onmessage = m => console.log(m.data)"
             ),
             Service::Commands(config::Framing::LengthPrefix) => format!(
-                "\n  tcp://{address}  raw TCP, each JSON object behind its length, 32 bits, big-endian"
+                "\n  tcp://{example}  raw TCP, each JSON object behind its length, 32 bits, big-endian{everywhere}"
             ),
             Service::Commands(config::Framing::Line) => format!(
-                "\n  tcp://{address}  raw TCP, one JSON object a line\n\
+                "\n  tcp://{example}  raw TCP, one JSON object a line{everywhere}\n\
                  \x20   printf '%s\\n' '{{\"id\":1,\"connect\":{{}}}}' \
                  '{{\"id\":2,\"subscribe\":{{\"channel\":\"a\"}}}}' | nc {} {}",
-                address.ip(),
-                address.port()
+                example.ip(),
+                example.port()
             ),
             Service::EchoWebSocket => format!(
-                "\n  ws://{address}  echoes WebSocket messages\n\
-                 \x20   new WebSocket('ws://{address}').onopen = e => e.target.send('hello')"
+                "\n  ws://{example}  echoes WebSocket messages{everywhere}\n\
+                 \x20   new WebSocket('ws://{example}').onopen = e => e.target.send('hello')"
             ),
             Service::EchoTcp => format!(
-                "\n  tcp://{address}  echoes bytes\n\
+                "\n  tcp://{example}  echoes bytes{everywhere}\n\
                  \x20   echo hello | nc {} {}",
-                address.ip(),
-                address.port()
+                example.ip(),
+                example.port()
             ),
         };
         text.push_str(&door);
@@ -95,6 +102,16 @@ fn announce(server: &Server, verdict: &str) {
     }
     text.push_str(&format!("\n{verdict}\n"));
     super::say(&text);
+}
+
+/// Where this host reaches a server that listens here: 0.0.0.0 and [::] are no addresses to connect to.
+fn reached_here(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    address
 }
 
 /// What `fantail doctor` says of this host and these workers, in one line.

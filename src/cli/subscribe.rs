@@ -79,9 +79,9 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         _ => (Scheme::Http, "http://127.0.0.1:8000"),
     };
     let server = server.unwrap_or_else(|| default.parse().expect("an address"));
-    if server.scheme != scheme {
-        return Err(format!("this transport needs an address like {default}"));
-    }
+    let server = server
+        .speaking(scheme)
+        .ok_or_else(|| format!("this transport needs an address like {default}"))?;
     let mut step: Step<'_> = match transport {
         Transport::Websocket => Box::new(|printer| plain::listen(&server, &channels, printer)),
         Transport::Tcp | Transport::Commands => {

@@ -37,9 +37,8 @@ Examples:
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), String> {
     let Arguments { server, once } = arguments;
-    if server.scheme != Scheme::Http {
-        return Err("metrics are at an http:// address".to_owned());
-    }
+    let server = server.clone().speaking(Scheme::Http);
+    let server = &server.ok_or("metrics are at an http:// address")?;
     let is_screen = !once && io::stdout().is_terminal();
     let mut before = look(server).map_err(Trouble::into_message)?;
     loop {

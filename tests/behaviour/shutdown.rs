@@ -320,6 +320,18 @@ on_both_drivers! {
 }
 
 #[test]
+fn what_start_says_of_all_addresses_is_one_to_connect_to() {
+    let arguments = ["--workers", "1", "--insecure", "--echo", "0.0.0.0:0", "--echo-tcp", "[::]:0"];
+    let child = Child::start(DriverChoice::Epoll, &arguments);
+    let [.., echo, echo_tcp] = child.addresses[..] else { panic!("{:?}", child.addresses) };
+    assert!(echo.ip().is_loopback() && echo_tcp.ip().is_loopback(), "{echo} {echo_tcp}");
+    WebSocket::connect(echo, "/").round_trip();
+    let mut client = Client::connect(echo_tcp);
+    client.send("hello");
+    assert_eq!(client.read_exactly(5), b"hello");
+}
+
+#[test]
 fn a_port_in_use_says_by_what() {
     let running = Child::start(DriverChoice::Epoll, &["--workers", "1"]);
     let (address, pid) = (running.edge().to_string(), running.pid().to_string());

@@ -117,9 +117,12 @@ impl Mode {
     }
 }
 
-/// An address, or a name that has one.
+/// An address, or a name that has one; also as the banner of a server prints it, http://127.0.0.1:8000.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    let mut addresses = text.to_socket_addrs().map_err(|error| error.to_string())?;
+    let schemes = ["http://", "ws://", "tcp://"];
+    let plain = schemes.iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
+    let plain = plain.strip_suffix('/').unwrap_or(plain);
+    let mut addresses = plain.to_socket_addrs().map_err(|error| error.to_string())?;
     addresses.next().ok_or_else(|| "the name has no address".to_owned())
 }
 

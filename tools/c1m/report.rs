@@ -135,8 +135,8 @@ impl Report {
 }
 
 impl Samples {
-    pub fn new() -> Self {
-        Self { list: Vec::new(), every: Duration::from_secs(1), due: Instant::now() }
+    pub fn every(every: Duration) -> Self {
+        Self { list: Vec::new(), every, due: Instant::now() }
     }
 
     pub fn are_due(&self) -> bool {
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn samples_are_thinned_out_not_piled_up() {
-        let mut samples = Samples::new();
+        let mut samples = Samples::every(Duration::from_secs(1));
         for second in 0..=SAMPLES_MAX {
             let memory = Memory::default();
             let seconds = second as f64;

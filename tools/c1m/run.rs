@@ -2,7 +2,7 @@
 //! on. Every wait is bounded.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,10 +59,15 @@ impl Run {
         adjust: impl FnOnce(&mut Settings),
     ) -> Result<Self, String> {
         let server_pid = common.server_pid;
-        let before = Memory::read(server_pid).map_err(|error| match server_pid {
-            Some(pid) => format!("cannot read memory, of process {pid} or this one: {error}"),
-            None => error.to_string(),
-        })?;
+        if let Some(pid) = server_pid.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            return Err(format!("--server-pid {pid}: there is no process {pid} on this host"));
+        }
+        for source in &common.source {
+            if let Err(error) = TcpListener::bind((*source, 0)) {
+                return Err(format!("--source {source} is no address of this host: {error}"));
+            }
+        }
+        let before = Memory::read(server_pid).map_err(|error| error.to_string())?;
         let began = Clocks::read(server_pid).map_err(|error| error.to_string())?;
         let descriptors = raise_limit().map_err(|error| error.to_string())?;
         let threads = common.threads.map(usize::from);
@@ -100,7 +105,7 @@ impl Run {
         Ok(Self {
             shared,
             report,
-            samples: Samples::new(),
+            samples: Samples::every(SAMPLED_EVERY),
             threads,
             wanted: groups.iter().map(|group| group.count as u64).sum(),
             failures_max: common.failures_max,
@@ -338,7 +343,10 @@ impl Run {
     pub fn read_memory(&mut self, name: &str) -> Result<(), String> {
         let now = Memory::read(self.server_pid).map_err(|error| self.server_error(&error))?;
         let open = self.shared.sum(|tally| &tally.open).max(1) as f64;
-        let each = |before: u64, now: u64| (now as f64 - before as f64) / open;
+        // What other programs gave back meanwhile is noise, and less than nothing is no figure.
+        let each = |before: u64, now: u64| {
+            Some((now as f64 - before as f64) / open).filter(|each| *each >= 0.0)
+        };
         let mut memory = json!({
             "c1m_bytes": now.own,
             "c1m_bytes_per_connection": each(self.before.own, now.own),
@@ -576,6 +584,7 @@ pub fn merge(into: &mut Value, more: Value) {
 }
 
 const SETTLING: Duration = Duration::from_millis(500);
+const SAMPLED_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Counts that stand still for so long are taken for the last ones, and after so long those that there are.
 const CALM: Duration = Duration::from_secs(1);

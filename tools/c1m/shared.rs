@@ -58,6 +58,8 @@ pub struct Tally {
     pub received: Counter,
     /// The same, of those that stopped reading.
     pub received_slow: Counter,
+    /// Messages to those that echo that came again, or that they did not send.
+    pub not_echoed: Counter,
     /// Connections that the server closed for being slow, or while they were.
     pub closed_slow: Counter,
     /// Stayers' pings that were due while the last one was unanswered.

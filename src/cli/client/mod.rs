@@ -14,10 +14,10 @@ mod websocket;
 pub use http::{Head, Request, encoded, error_of};
 pub use websocket::{Frame, WebSocket};
 
-/// A server's address: `http://HOST[:PORT]`, or `tcp://HOST[:PORT]` for raw TCP.
+/// A server's address: `http://HOST[:PORT]`, `tcp://HOST[:PORT]` for raw TCP, or `HOST:PORT`, for what a command speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    pub scheme: Scheme,
+    scheme: Option<Scheme>,
     host: String,
     port: u16,
 }
@@ -46,15 +46,29 @@ impl Trouble {
     }
 }
 
+impl Server {
+    /// The same for a command that speaks this; `None` if the address says otherwise.
+    pub fn speaking(self, scheme: Scheme) -> Option<Self> {
+        let fits = self.scheme.is_none_or(|own| own == scheme);
+        fits.then_some(Self { scheme: Some(scheme), ..self })
+    }
+
+    /// What is spoken there; HTTP, unless it is said.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme.unwrap_or(Scheme::Http)
+    }
+}
+
 impl FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let fault = || format!("{text:?} is no address like http://127.0.0.1:8000");
-        let (scheme, rest) = text.split_once("://").ok_or_else(fault)?;
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let (scheme, default_port) = match scheme {
-            "http" => (Scheme::Http, 80),
-            "tcp" => (Scheme::Tcp, 8001),
+            "" => (None, None),
+            "http" => (Some(Scheme::Http), Some(80)),
+            "tcp" => (Some(Scheme::Tcp), Some(8001)),
             "https" | "wss" => return Err("there is no TLS here: use http://".to_owned()),
             _ => return Err(fault()),
         };
@@ -63,7 +77,7 @@ impl FromStr for Server {
         let port_at = rest.rfind(':').filter(|at| !rest[*at..].contains(']'));
         let (host, port) = match port_at {
             Some(at) => (&rest[..at], rest[at + 1..].parse().map_err(|_| fault())?),
-            None => (rest, default_port),
+            None => (rest, default_port.ok_or_else(fault)?),
         };
         let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
         if host.is_empty() || !host.bytes().all(is_host) {
@@ -187,8 +201,12 @@ mod tests {
         assert_eq!(parsed("http://example.com/").as_deref(), Ok("example.com:80"));
         assert_eq!(parsed("tcp://[::1]").as_deref(), Ok("[::1]:8001"));
         assert_eq!(parsed("http://[::1]:9").as_deref(), Ok("[::1]:9"));
-        for bad in
-            ["127.0.0.1:8000", "http://", "http://a b", "http://a:x", "ftp://a", "http://a/b"]
+        assert_eq!(parsed("127.0.0.1:8000").as_deref(), Ok("127.0.0.1:8000"));
+        assert_eq!(parsed("[::1]:8000").as_deref(), Ok("[::1]:8000"));
+        let speaking = |text: &str, scheme| text.parse::<Server>().unwrap().speaking(scheme);
+        assert_eq!(speaking("a:1", Scheme::Tcp).map(|server| server.scheme()), Some(Scheme::Tcp));
+        assert_eq!(speaking("http://a:1", Scheme::Tcp), None);
+        for bad in ["127.0.0.1", "", "http://", "http://a b", "http://a:x", "ftp://a", "http://a/b"]
         {
             assert!(parsed(bad).is_err(), "{bad}");
         }

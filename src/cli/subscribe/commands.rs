@@ -199,7 +199,7 @@ impl Channel<'_> {
 impl Link {
     fn open(server: &Server) -> Result<Self, Trouble> {
         let wire = Wire::connect(server, SILENCE_MAX)?;
-        match server.scheme {
+        match server.scheme() {
             Scheme::Http => WebSocket::open(wire, "/connection/websocket").map(Link::WebSocket),
             Scheme::Tcp => Ok(Link::Tcp { wire, searched: 0, awaits_pong: false }),
         }

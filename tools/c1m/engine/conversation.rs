@@ -161,14 +161,20 @@ impl Engine {
         };
         let stamp = payload::read(payload)
             .filter(|stamp| stamp.channel == connection.channel && stamp.sequence <= last);
-        let Some(stamp) = stamp else {
-            faults.strange += 1;
+        let tally = &self.shared.threads[self.index].tally;
+        let is_new = match &stamp {
+            Some(stamp) => connection.stream.receive(stamp.sequence, faults),
+            None => {
+                faults.strange += 1;
+                false
+            }
+        };
+        let Some(stamp) = stamp.filter(|_| is_new) else {
+            if connection.role == Role::Echo {
+                tally.not_echoed.add(1);
+            }
             return;
         };
-        if !connection.stream.receive(stamp.sequence, faults) {
-            return;
-        }
-        let tally = &self.shared.threads[self.index].tally;
         if slow {
             tally.received_slow.add(1);
             return;

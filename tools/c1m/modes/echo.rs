@@ -11,9 +11,10 @@ use crate::connection::Role;
 use crate::door::{Door, Speech};
 use crate::payload::BYTES_MIN;
 use crate::plan::Group;
+use crate::progress::Share;
 use crate::report::{Report, Samples};
 use crate::run::{Run, door_of};
-use crate::shared::Step;
+use crate::shared::{Shared, Step};
 
 /// Messages that come back.
 #[derive(Args, Debug)]
@@ -69,19 +70,35 @@ pub fn run(arguments: &Arguments) -> Result<(Report, Samples), String> {
 fn drive(run: &mut Run, arguments: &Arguments) -> Result<(), String> {
     run.open_all()?;
     run.order(Step::Work)?;
-    run.stay("warming up", arguments.warm_up)?;
+    stay(run, "warming up", arguments.warm_up)?;
     run.begin_work()?;
     let before = run.shared.sum(|tally| &tally.received);
-    run.stay("echoing", arguments.duration)?;
+    stay(run, "echoing", arguments.duration)?;
     let echoes = run.shared.sum(|tally| &tally.received) - before;
     run.end_work("echoes", echoes)?;
     run.order(Step::Rest)?;
     // What does not come back is lost, which the report says; that is not an error of its own.
-    let received = |shared: &crate::shared::Shared| shared.sum(|tally| &tally.received);
+    let received = |shared: &Shared| shared.sum(|tally| &tally.received);
     run.pass("finishing", STRAGGLERS, |shared| {
         received(shared) == shared.sum(|tally| &tally.sent)
     })?;
     if echoes == 0 { Err("nothing came back".to_owned()) } else { Ok(()) }
+}
+
+/// Lets time pass while most of what comes is what was sent: an echo may be faulty, which is counted. A server that
+/// publishes to many what it gets from one answers each message with several, and more and more would be under way.
+fn stay(run: &mut Run, what: &str, time: Duration) -> Result<(), String> {
+    let of = time.as_secs();
+    let share = |_: &Shared, passed: Duration| Share { done: passed.as_secs(), of, unit: "s" };
+    let is_no_echo = |shared: &Shared| {
+        2 * shared.sum(|tally| &tally.not_echoed) > shared.sum(|tally| &tally.received)
+    };
+    if run.pass_showing(what, time, share, is_no_echo)? {
+        return Err("the target does not echo: messages come again, or to connections that did not send them; fantail \
+                    echoes at the addresses of --echo and --echo-tcp"
+            .to_owned());
+    }
+    Ok(())
 }
 
 /// How long the last echoes may take.

@@ -57,6 +57,8 @@ pub fn run(arguments: &Arguments) -> Result<(Report, Samples), String> {
             settings.door = door_of(common, Protocol::Ws);
         }
     })?;
+    // A storm is over within seconds.
+    run.samples = Samples::every(Duration::from_millis(100));
     let mut storms = Vec::new();
     let result = drive(&mut run, arguments, &mut storms);
     run.report.set("storms", json!(storms.len()));
