@@ -14,7 +14,7 @@ mod websocket;
 pub use http::{Head, Request, encoded, error_of};
 pub use websocket::{Frame, WebSocket};
 
-/// A server's address: `http://HOST[:PORT]`, `tcp://HOST[:PORT]` for raw TCP, or `HOST:PORT`, for what a command speaks.
+/// A server's address: `http://HOST[:PORT]`, `tcp://HOST[:PORT]` for raw TCP, `HOST:PORT` for either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     scheme: Option<Scheme>,
