@@ -8,7 +8,8 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 
-use super::peer::Peers;
+use super::peer::{Peer, Peers};
+use super::round::Round;
 use super::{ACCEPTS_PER_TURN_MAX, Mode, socket};
 
 pub fn serve(listener: &TcpListener, mode: Mode) -> io::Result<()> {
@@ -16,10 +17,11 @@ pub fn serve(listener: &TcpListener, mode: Mode) -> io::Result<()> {
     let listener = listener.as_raw_fd();
     epoll.add(listener, libc::EPOLLIN)?;
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_TURN_MAX];
-    let mut state =
-        Loop { epoll, mode, peers: Peers::default(), buffer: vec![0; 65_536], broadcast: vec![] };
+    let buffer = vec![0; 65_536];
+    let mut state = Loop { epoll, mode, peers: Peers::default(), buffer, round: Round::default() };
     loop {
-        let count = state.epoll.wait(&mut events)?;
+        let timeout = if state.round.is_done() { -1 } else { 0 };
+        let count = state.epoll.wait(&mut events, timeout)?;
         for event in &events[..count] {
             let fd = event.u64 as RawFd;
             if fd == listener {
@@ -28,7 +30,7 @@ pub fn serve(listener: &TcpListener, mode: Mode) -> io::Result<()> {
                 state.handle(fd, event.events as i32);
             }
         }
-        state.broadcast();
+        state.visit();
     }
 }
 
@@ -37,7 +39,7 @@ struct Loop {
     mode: Mode,
     peers: Peers,
     buffer: Vec<u8>,
-    broadcast: Vec<u8>,
+    round: Round,
 }
 
 impl Loop {
@@ -55,7 +57,9 @@ impl Loop {
         let Some(peer) = self.peers.find(fd) else { return };
         if events & libc::EPOLLOUT != 0 && !peer.unsent.is_empty() {
             let unsent = std::mem::take(&mut peer.unsent);
-            self.send(fd, &unsent);
+            if !send(peer, fd, &unsent) {
+                return self.close(fd);
+            }
         }
         let ended = events & (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) != 0;
         if ended || events & libc::EPOLLIN != 0 {
@@ -80,13 +84,11 @@ impl Loop {
             };
             let filled = start + received;
             let consumed =
-                self.peers.consume(fd, &mut self.buffer[..filled], self.mode, &mut self.broadcast);
-            if consumed.answer_bytes > 0 {
-                let buffer = std::mem::take(&mut self.buffer);
-                self.send(fd, &buffer[..consumed.answer_bytes]);
-                self.buffer = buffer;
-            }
-            if consumed.over {
+                self.peers.consume(fd, &mut self.buffer[..filled], self.mode, &mut self.round);
+            let Some(peer) = self.peers.find(fd) else { return };
+            let answer = &self.buffer[..consumed.answer_bytes];
+            let is_broken = !answer.is_empty() && !send(peer, fd, answer);
+            if consumed.over || is_broken {
                 return self.close(fd);
             }
             // A short read emptied the socket, unless its end is waiting too.
@@ -96,36 +98,38 @@ impl Loop {
         }
     }
 
-    fn broadcast(&mut self) {
-        if self.broadcast.is_empty() {
-            return;
+    /// Sends the next connections what they lack.
+    fn visit(&mut self) {
+        for place in self.round.next(self.peers.open().len()) {
+            let Some(&fd) = self.peers.open().get(place) else { break };
+            let Some(peer) = self.peers.find(fd) else { continue };
+            let seen = std::mem::replace(&mut peer.seen, self.round.end());
+            if seen < peer.seen && !send(peer, fd, self.round.since(seen)) {
+                self.close(fd);
+            }
         }
-        let broadcast = std::mem::take(&mut self.broadcast);
-        // Backwards: sending may remove the current entry, which moves the last one into its place.
-        for index in (0..self.peers.open().len()).rev() {
-            self.send(self.peers.open()[index], &broadcast);
-        }
-        self.broadcast = broadcast;
-        self.broadcast.clear();
-    }
-
-    fn send(&mut self, fd: RawFd, bytes: &[u8]) {
-        let Some(peer) = self.peers.find(fd) else { return };
-        if !peer.unsent.is_empty() {
-            peer.unsent.extend_from_slice(bytes);
-            return;
-        }
-        match socket::send(fd, bytes) {
-            Ok(count) if count == bytes.len() => {}
-            Ok(count) => peer.unsent.extend_from_slice(&bytes[count..]),
-            Err(_) => self.close(fd),
-        }
+        self.round.settle();
     }
 
     fn close(&mut self, fd: RawFd) {
-        self.peers.remove(fd);
+        self.peers.remove(fd, &mut self.round);
         socket::close(fd);
     }
+}
+
+/// Whether the connection lives.
+fn send(peer: &mut Peer, fd: RawFd, bytes: &[u8]) -> bool {
+    if !peer.unsent.is_empty() {
+        peer.unsent.extend_from_slice(bytes);
+        return true;
+    }
+    let sent = socket::send(fd, bytes);
+    if let Ok(count) = sent
+        && count < bytes.len()
+    {
+        peer.unsent.extend_from_slice(&bytes[count..]);
+    }
+    sent.is_ok()
 }
 
 struct Epoll(RawFd);
@@ -144,10 +148,10 @@ impl Epoll {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    fn wait(&self, events: &mut [libc::epoll_event]) -> io::Result<usize> {
+    fn wait(&self, events: &mut [libc::epoll_event], timeout: i32) -> io::Result<usize> {
         // SAFETY: pointer and length are those of one exclusive slice.
         let count =
-            unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), events.len() as i32, -1) };
+            unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), events.len() as i32, timeout) };
         if count >= 0 {
             return Ok(count as usize);
         }

@@ -1,11 +1,12 @@
 //! The bare loops: what an echo or a fan-out costs when nothing but the kernel is in the way.
 //!
 //! Each answers the WebSocket handshake and either echoes frames or sends every frame to everyone, with the same
-//! system calls as the server's drivers. No timeouts, no limits, no pings: a yardstick, not a server. It is kept as
+//! system calls as the server's drivers; frames that are under way at once leave joined, one send per connection. No timeouts, no limits, no pings: a yardstick, not a server. It is kept as
 //! fast as we know how, since a slow yardstick would flatter.
 
 mod epoll;
 mod peer;
+mod round;
 mod socket;
 mod uring;
 

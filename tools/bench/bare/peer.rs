@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
 use super::Mode;
+use super::round::Round;
 
 /// One connection.
 #[derive(Default)]
@@ -17,6 +18,8 @@ pub struct Peer {
     pub rest: Vec<u8>,
     /// What the kernel had no room for.
     pub unsent: Vec<u8>,
+    /// How much of what was fanned out it has: see `Round`.
+    pub seen: u64,
     /// Where `Peers::open` lists it.
     place: usize,
 }
@@ -49,7 +52,7 @@ impl Peers {
         self.by_descriptor.get_mut(fd as usize)?.as_mut()
     }
 
-    pub fn remove(&mut self, fd: RawFd) {
+    pub fn remove(&mut self, fd: RawFd, round: &mut Round) {
         let peer = self.by_descriptor.get_mut(fd as usize).and_then(Option::take);
         if let Some(peer) = peer.filter(|peer| peer.open) {
             self.open.swap_remove(peer.place);
@@ -58,6 +61,7 @@ impl Peers {
             {
                 moved.place = peer.place;
             }
+            round.rearrange(self.open.len());
         }
     }
 
@@ -68,15 +72,16 @@ impl Peers {
 
     /// Turns the bytes of `buffer` into an answer at its front. An answer is never longer than what it answers: an
     /// echoed frame lacks the mask, and a handshake is shorter than its request. In fan-out, frames go to
-    /// `broadcast` instead. What is unfinished is kept in the peer.
+    /// `round` instead. What is unfinished is kept in the peer.
     pub fn consume(
         &mut self,
         fd: RawFd,
         buffer: &mut [u8],
         mode: Mode,
-        broadcast: &mut Vec<u8>,
+        round: &mut Round,
     ) -> Consumed {
         let place = self.open.len();
+        let fanned_out = round.end();
         let Some(peer) = self.find(fd) else {
             return Consumed { answer_bytes: 0, over: true };
         };
@@ -95,6 +100,7 @@ impl Peers {
             read = head_bytes;
             peer.open = true;
             peer.place = place;
+            peer.seen = fanned_out;
         }
         let mut over = false;
         while let Some(frame) = Frame::parse(&buffer[read..]) {
@@ -105,7 +111,7 @@ impl Peers {
             if buffer.len() - read < frame.header_bytes + frame.payload_bytes {
                 break;
             }
-            written = frame.answer(buffer, read, written, mode, broadcast);
+            written = frame.answer(buffer, read, written, mode, &mut round.frames);
             read += frame.header_bytes + frame.payload_bytes;
         }
         if read < buffer.len() && !over {
@@ -113,6 +119,10 @@ impl Peers {
         }
         if peer.open && peer.place == place {
             self.open.push(fd);
+            round.rearrange(self.open.len());
+        }
+        if round.end() > fanned_out {
+            round.extend(self.open.len());
         }
         Consumed { answer_bytes: written, over }
     }
@@ -151,23 +161,23 @@ impl Frame {
         })
     }
 
-    /// Writes the frame without its mask at `written`, or to `broadcast`; returns the new end of the answer.
+    /// Writes the frame without its mask at `written`, or to `frames`; returns the new end of the answer.
     fn answer(
         &self,
         buffer: &mut [u8],
         read: usize,
         written: usize,
         mode: Mode,
-        broadcast: &mut Vec<u8>,
+        frames: &mut Vec<u8>,
     ) -> usize {
         let payload = read + self.header_bytes..read + self.header_bytes + self.payload_bytes;
         let (header, header_bytes) = self.unmasked_header();
         let header = &header[..header_bytes];
         if mode == Mode::Fanout {
-            broadcast.extend_from_slice(header);
-            let start = broadcast.len();
-            broadcast.extend_from_slice(&buffer[payload]);
-            unmask(&mut broadcast[start..], self.mask);
+            frames.extend_from_slice(header);
+            let start = frames.len();
+            frames.extend_from_slice(&buffer[payload]);
+            unmask(&mut frames[start..], self.mask);
             return written;
         }
         buffer[written..written + header_bytes].copy_from_slice(header);
@@ -243,7 +253,7 @@ mod tests {
         let mut peers = Peers::default();
         peers.insert(3);
         let mut request = REQUEST.to_vec();
-        let consumed = peers.consume(3, &mut request, Mode::Echo, &mut Vec::new());
+        let consumed = peers.consume(3, &mut request, Mode::Echo, &mut Round::default());
         // RFC 6455 1.3 has the key and its answer.
         assert!(
             request[..consumed.answer_bytes].ends_with(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
@@ -255,7 +265,7 @@ mod tests {
     fn frames_of_one_read_are_echoed_in_one_answer() {
         let mut peers = opened();
         let mut buffer = [HELLO_MASKED, HELLO_MASKED, &HELLO_MASKED[..4]].concat();
-        let consumed = peers.consume(3, &mut buffer, Mode::Echo, &mut Vec::new());
+        let consumed = peers.consume(3, &mut buffer, Mode::Echo, &mut Round::default());
         assert_eq!(&buffer[..consumed.answer_bytes], b"\x81\x05Hello\x81\x05Hello");
         assert_eq!(peers.find(3).unwrap().rest, HELLO_MASKED[..4]);
     }
@@ -263,11 +273,12 @@ mod tests {
     #[test]
     fn a_fan_out_takes_frames_from_the_answer() {
         let mut peers = opened();
-        let mut broadcast = Vec::new();
+        let mut round = Round::default();
         let mut buffer = [HELLO_MASKED, HELLO_MASKED].concat();
-        let consumed = peers.consume(3, &mut buffer, Mode::Fanout, &mut broadcast);
+        let consumed = peers.consume(3, &mut buffer, Mode::Fanout, &mut round);
         assert_eq!(consumed.answer_bytes, 0);
-        assert_eq!(broadcast, b"\x81\x05Hello\x81\x05Hello");
+        assert_eq!(round.frames, b"\x81\x05Hello\x81\x05Hello");
+        assert_eq!(round.next(1), 0..1);
         assert_eq!(peers.open(), [3]);
     }
 
@@ -276,12 +287,12 @@ mod tests {
         let mut peers = opened();
         for fd in [4, 5] {
             peers.insert(fd);
-            peers.consume(fd, &mut REQUEST.to_vec(), Mode::Echo, &mut Vec::new());
+            peers.consume(fd, &mut REQUEST.to_vec(), Mode::Echo, &mut Round::default());
         }
-        peers.remove(3);
+        peers.remove(3, &mut Round::default());
         assert_eq!(peers.open(), [5, 4]);
-        peers.remove(5);
-        peers.remove(4);
+        peers.remove(5, &mut Round::default());
+        peers.remove(4, &mut Round::default());
         assert!(peers.open().is_empty());
     }
 }

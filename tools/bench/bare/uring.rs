@@ -9,9 +9,12 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 
-use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, opcode, squeue, types};
+use io_uring::{
+    CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, opcode, squeue, types,
+};
 
 use super::peer::Peers;
+use super::round::Round;
 use super::{ACCEPTS_PER_TURN_MAX, Mode, socket};
 
 pub fn serve(listener: &TcpListener, mode: Mode) -> io::Result<()> {
@@ -35,7 +38,7 @@ pub fn serve(listener: &TcpListener, mode: Mode) -> io::Result<()> {
         sends: Vec::new(),
         arena: vec![0; ARENA_BYTES].into_boxed_slice(),
         arena_used: 0,
-        broadcast: Vec::new(),
+        round: Round::default(),
     };
     state.serve(listener.as_raw_fd())
 }
@@ -53,7 +56,7 @@ struct Loop<'a> {
     /// Received bytes, turned into answers in place; sends read from it.
     arena: Box<[u8]>,
     arena_used: usize,
-    broadcast: Vec<u8>,
+    round: Round,
 }
 
 struct PendingSend {
@@ -76,7 +79,8 @@ impl Loop<'_> {
         let mut turn = Vec::new();
         loop {
             // A submission within the last turn may have gathered work already.
-            self.submit(usize::from(self.ready.is_empty()))?;
+            self.submit(usize::from(self.ready.is_empty() && self.round.is_done()))?;
+            self.round.settle();
             std::mem::swap(&mut turn, &mut self.ready);
             for (kind, fd) in turn.drain(..) {
                 match kind {
@@ -86,8 +90,8 @@ impl Loop<'_> {
                     Kind::Send => {}
                 }
             }
-            if !self.broadcast.is_empty() {
-                self.broadcast()?;
+            if !self.round.is_done() {
+                self.visit()?;
             }
         }
     }
@@ -122,7 +126,7 @@ impl Loop<'_> {
             };
             let filled = start + received;
             let consumed =
-                self.peers.consume(fd, &mut window[..filled], self.mode, &mut self.broadcast);
+                self.peers.consume(fd, &mut window[..filled], self.mode, &mut self.round);
             if consumed.answer_bytes > 0 {
                 let bytes = self.arena[self.arena_used..].as_ptr();
                 self.arena_used += consumed.answer_bytes;
@@ -140,23 +144,22 @@ impl Loop<'_> {
         }
     }
 
-    fn broadcast(&mut self) -> io::Result<()> {
-        // Answers of this turn leave first: at most one send per socket and submission.
-        self.submit(0)?;
-        let broadcast = std::mem::take(&mut self.broadcast);
-        // Backwards: a late send may remove its entry, and the last one, served already, takes its place.
-        let mut end = self.peers.open().len();
-        while end > 0 {
-            let start = end.saturating_sub(BROADCAST_BATCH);
-            for place in (start..end).rev() {
-                let fd = self.peers.open()[place];
-                self.send(fd, broadcast.as_ptr(), broadcast.len())?;
-            }
+    /// Sends the next connections what they lack.
+    fn visit(&mut self) -> io::Result<()> {
+        if !self.sends.is_empty() {
+            // Answers of this turn leave first: at most one send per socket and submission.
             self.submit(0)?;
-            end = start.min(self.peers.open().len());
         }
-        self.broadcast = broadcast;
-        self.broadcast.clear();
+        for place in self.round.next(self.peers.open().len()) {
+            let fd = self.peers.open()[place];
+            let Some(peer) = self.peers.find(fd) else { continue };
+            let seen = std::mem::replace(&mut peer.seen, self.round.end());
+            if seen < peer.seen {
+                let bytes = self.round.since(seen);
+                let (bytes, count) = (bytes.as_ptr(), bytes.len());
+                self.send(fd, bytes, count)?;
+            }
+        }
         Ok(())
     }
 
@@ -198,7 +201,7 @@ impl Loop<'_> {
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: polls have no buffer; the bytes of a send live until its submission has returned and its
-        // completion, if any, has been seen: the arena is rewound, and a broadcast dropped, only after that.
+        // completion, if any, has been seen: the arena is rewound, and the round changed, only after that.
         while unsafe { self.submissions.push(entry) }.is_err() {
             // The list of sends lives on: indices of this turn stay valid.
             self.submissions.sync();
@@ -208,7 +211,17 @@ impl Loop<'_> {
     }
 
     fn enter(&mut self, wait_for: usize) -> io::Result<()> {
-        match self.submitter.submit_and_wait(wait_for) {
+        let count = self.submissions.len() as u32;
+        // Polls that fired complete inside a call that asks for completions.
+        let asks = wait_for > 0 || self.submissions.taskrun() || self.submissions.cq_overflow();
+        if count == 0 && !asks {
+            return Ok(());
+        }
+        let flags = if asks { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
+        // SAFETY: without an argument; the entries submitted are valid by `push`.
+        match unsafe {
+            self.submitter.enter::<libc::sigset_t>(count, wait_for as u32, flags.bits(), None)
+        } {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -229,6 +242,8 @@ impl Loop<'_> {
                 (kind, fd) => self.ready.push((kind, fd as RawFd)),
             }
         }
+        // The kernel counts what it thinks is unread as waited for already.
+        self.completions.sync();
         for (index, result) in late {
             let PendingSend { fd, bytes, count } = self.sends[index];
             let sent = match result {
@@ -240,7 +255,7 @@ impl Loop<'_> {
                 }
             };
             let Some(peer) = self.peers.find(fd) else { continue };
-            // SAFETY: the arena has not been rewound, nor the broadcast dropped, since this was sent.
+            // SAFETY: the arena has not been rewound, nor the round changed, since this was sent.
             let bytes = unsafe { std::slice::from_raw_parts(bytes, count) };
             peer.unsent.extend_from_slice(&bytes[sent..]);
             self.arm(Kind::Writable, fd)?;
@@ -251,7 +266,7 @@ impl Loop<'_> {
     }
 
     fn close(&mut self, fd: RawFd) -> io::Result<()> {
-        self.peers.remove(fd);
+        self.peers.remove(fd, &mut self.round);
         socket::close(fd);
         Ok(())
     }
@@ -273,6 +288,5 @@ fn kind_and_value(user_data: u64) -> (Kind, u64) {
 
 const SUBMISSIONS: u32 = 4096;
 const COMPLETIONS: u32 = 32_768;
-const BROADCAST_BATCH: usize = 256;
 const RECEIVE_BYTES_MAX: usize = 65_536;
 const ARENA_BYTES: usize = 4 << 20;

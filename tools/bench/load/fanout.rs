@@ -1,7 +1,9 @@
 //! Fan-out: one publisher, many subscribers, every stream checked.
 //!
-//! A publication is complete when everyone has it; `outstanding` are kept under way. The publisher is the first
-//! subscriber: what it publishes comes back to it too.
+//! A publication is complete when everyone has it; `outstanding` are kept under way, and each leaves in a write of its
+//! own, as clients send them, the first ones while the one before is on its way: whether publications travel together
+//! is for the server to decide, not for chance. The publisher is the first subscriber: what it publishes comes back to
+//! it too.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -67,9 +69,12 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     sleep(SETTLING);
     let cpu = arguments.target.server_cpu()?;
     let mut window = Window::new(cpu, arguments.warm_up, arguments.seconds);
-    load.publish(arguments.outstanding)?;
+    load.publish(1)?;
     loop {
         load.turn()?;
+        if load.under_way.len() < arguments.outstanding {
+            load.publish(1)?;
+        }
         match window.phase(Instant::now())? {
             Phase::WarmUp | Phase::Inside => {}
             Phase::Opened => {

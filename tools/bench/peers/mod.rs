@@ -139,6 +139,7 @@ fn measure(arguments: &Arguments) -> io::Result<Report> {
     raise_limit()?;
     let stage = Stage {
         fantail: arguments.server.clone().map_or_else(|| sibling("fantail"), Ok)?,
+        before: None,
         bench: std::env::current_exe()?,
         control: false,
         server_core: arguments.server_core,
@@ -189,7 +190,7 @@ fn installed(arguments: &Arguments, folder: &Path, report: &mut Report) -> Vec<P
 }
 
 fn turn_of_fantail(stage: &Stage, case: &Case, driver: &str) -> io::Result<Value> {
-    let doors = stage.start_fantail(driver)?;
+    let doors = stage.start_fantail(&stage.fantail, driver)?;
     let address = match case.mode {
         Mode::Echo => doors.echo,
         Mode::Fanout => doors.listen,

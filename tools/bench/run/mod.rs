@@ -1,9 +1,10 @@
 //! The runner: fantail beside the bare loop, in turns, on one core; the load on another.
 //!
 //! A turn starts a server, puts one load on it, and ends it. Turns alternate, so that what drifts, drifts for both;
-//! ratios are taken within a pair of neighbours. `--control` sets the bare loop against itself: what its ratios are
+//! ratios are taken within a pair of neighbours. `--before` adds a turn of an earlier build to each. `--control` sets the bare loop against itself: what its ratios are
 //! off from 1 is the noise of the method.
 
+mod before;
 mod cases;
 pub mod report;
 pub mod turn;
@@ -36,6 +37,9 @@ pub struct Arguments {
     /// The server's program; by default `fantail` beside this one
     #[arg(long)]
     server: Option<PathBuf>,
+    /// An earlier build of the server, to set beside it in the same rounds
+    #[arg(long, conflicts_with = "control")]
+    before: Option<PathBuf>,
     /// Set the bare loop against itself, to see the noise
     #[arg(long)]
     control: bool,
@@ -87,6 +91,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let wanted = |name| arguments.cases.iter().any(|&case| case == name || case == CaseName::All);
     let stage = turn::Stage {
         fantail: arguments.server.clone().map_or_else(|| sibling("fantail"), Ok)?,
+        before: arguments.before.clone(),
         bench: std::env::current_exe()?,
         control: arguments.control,
         server_core: arguments.server_core,
@@ -94,10 +99,12 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         spin: arguments.spin,
     };
     let mut report = report::Report::new();
+    let mut before = before::Table::default();
     for driver in arguments.driver.names() {
         for comparison in cases::comparisons(arguments.seconds) {
             if wanted(comparison.case) {
                 let pairs = stage.compare(&comparison, driver, arguments.pairs)?;
+                before.add(comparison.name, driver, &pairs);
                 report.add_comparison(&comparison, driver, pairs);
             }
         }
@@ -109,7 +116,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
             }
         }
     }
-    print!("{}", report.to_markdown());
+    print!("{}{}", report.to_markdown(), before.to_markdown());
     if let Some(path) = &arguments.json {
         fs::write(path, report.to_json().to_string())?;
     }

@@ -70,10 +70,10 @@ impl Report {
         }
         figures.push(' ');
         for (number, pair) in pairs.into_iter().enumerate() {
-            let Pair { fantail, bare } = pair;
+            let Pair { fantail, bare, before, pings } = pair;
             self.turns.push(json!({
                 "case": comparison.name, "driver": driver, "pair": number,
-                "fantail": fantail, "bare": bare,
+                "fantail": fantail, "bare": bare, "before": before, "pings": pings,
             }));
         }
         self.rows.push(Row {

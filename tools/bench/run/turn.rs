@@ -2,17 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
+use super::CaseName;
 use super::cases::{Comparison, Door, PROBE_ECHO, Solo};
 use crate::process::{Server, free_address};
 
 /// What all turns share.
 pub struct Stage {
     pub fantail: PathBuf,
+    pub before: Option<PathBuf>,
     pub bench: PathBuf,
     /// The bare loop takes fantail's place.
     pub control: bool,
@@ -21,10 +23,14 @@ pub struct Stage {
     pub spin: bool,
 }
 
-/// The reports of two neighbouring turns.
+/// The reports of neighbouring turns.
 pub struct Pair {
     pub fantail: Value,
     pub bare: Value,
+    /// An earlier build's.
+    pub before: Option<Value>,
+    /// Pings beside a fan-out, of fantail and of the earlier build, in turns of their own.
+    pub pings: Option<[Value; 2]>,
 }
 
 /// A running server and its listeners.
@@ -47,27 +53,43 @@ impl Stage {
             let under_test = if self.control {
                 self.start_bare(driver, comparison.bare_mode)?
             } else {
-                self.start_fantail(driver)?
+                self.start_fantail(&self.fantail, driver)?
             };
             let fantail = self.load_door(&comparison.load, &under_test, comparison.door)?;
             drop(under_test);
             let bare = self.start_bare(driver, comparison.bare_mode)?;
             let bare = self.load_door(&comparison.load, &bare, comparison.door)?;
+            let before = self
+                .before
+                .as_ref()
+                .map(|before| self.load_program(before, driver, &comparison.load, comparison.door));
+            let before = before.transpose()?;
+            let pings = self.before.as_ref().filter(|_| comparison.case == CaseName::Fanout);
+            let pings = pings.map(|before| {
+                let load = [&comparison.load[..], &["--probe-ping".to_owned()]].concat();
+                io::Result::Ok([
+                    self.load_program(&self.fantail, driver, &load, comparison.door)?,
+                    self.load_program(before, driver, &load, comparison.door)?,
+                ])
+            });
+            let pings = pings.transpose()?;
             let cost = |report: &Value| report["server"]["cpu_ns_per_op"].as_f64().unwrap_or(0.0);
+            let said = before.as_ref().map(|before| format!(", before {:.0} ns", cost(before)));
             eprintln!(
-                "{driver} {} pair {number}: {:.0} ns, bare {:.0} ns",
+                "{driver} {} pair {number}: {:.0} ns, bare {:.0} ns{}",
                 comparison.name,
                 cost(&fantail),
-                cost(&bare)
+                cost(&bare),
+                said.unwrap_or_default(),
             );
-            done.push(Pair { fantail, bare });
+            done.push(Pair { fantail, bare, before, pings });
         }
         Ok(done)
     }
 
     pub fn repeat(&self, solo: &Solo, driver: &str, turns: usize) -> io::Result<Vec<Value>> {
         let turn = |_| {
-            let server = self.start_fantail(driver)?;
+            let server = self.start_fantail(&self.fantail, driver)?;
             let mut load = solo.load.clone();
             if load.last().is_some_and(|word| word == PROBE_ECHO) {
                 load.push(server.echo.to_string());
@@ -77,7 +99,7 @@ impl Stage {
         (0..turns).map(turn).collect()
     }
 
-    pub fn start_fantail(&self, driver: &str) -> io::Result<Doors> {
+    pub fn start_fantail(&self, program: &Path, driver: &str) -> io::Result<Doors> {
         let (listen, tcp, echo) = (free_address()?, free_address()?, free_address()?);
         // Of the log, what is worth an operator's look: starts and stops are our own.
         let words = ["serve", "--workers", "1", "--driver", driver, "--log-level", "warn"];
@@ -86,7 +108,7 @@ impl Stage {
         let doors = doors.map(|(flag, address)| [flag.to_owned(), address.to_string()]);
         let arguments = [words.to_vec(), doors.concat()].concat();
         let cores = self.server_core.to_string();
-        let server = Server::start(&self.fantail, &arguments, Some(&cores), listen)?;
+        let server = Server::start(program, &arguments, Some(&cores), listen)?;
         Ok(Doors { server, listen, tcp, echo })
     }
 
@@ -97,6 +119,16 @@ impl Stage {
         let cores = self.server_core.to_string();
         let server = Server::start(&self.bench, &words.map(str::to_owned), Some(&cores), listen)?;
         Ok(Doors { server, listen, tcp: listen, echo: listen })
+    }
+
+    fn load_program(
+        &self,
+        program: &Path,
+        driver: &str,
+        words: &[String],
+        door: Door,
+    ) -> io::Result<Value> {
+        self.load_door(words, &self.start_fantail(program, driver)?, door)
     }
 
     fn load_door(&self, words: &[String], doors: &Doors, door: Door) -> io::Result<Value> {
