@@ -415,7 +415,7 @@ fn a_wait_sleeps_as_long_as_it_may<D: KernelDriver>() {
     world.quiet();
     let begun = Instant::now();
     world.turn(Some(Duration::ZERO));
-    assert!(begun.elapsed() < Duration::from_millis(500));
+    assert!(begun.elapsed() < Duration::from_secs(5), "it sleeps");
     let begun = Instant::now();
     assert_eq!(world.turn(Some(Duration::from_millis(30))), []);
     assert!(begun.elapsed() >= Duration::from_millis(29));

@@ -131,7 +131,7 @@ impl Printer {
         self.print_line(&line_of_payload(payload))
     }
 
-    /// Prints a payload that came within JSON: as it was sent, or as a string of what is no JSON.
+    /// Prints a payload that came within JSON: as it was sent, or as a string of other text.
     fn print_data(&mut self, data: &RawValue) -> Option<Done> {
         self.print_line(&line_of_data(data.get()))
     }

@@ -290,7 +290,7 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
     Err(match host {
         _ if has_port && port.parse::<u16>().is_err() => {
-            format!("'{port}' is no port: from 0 to 65535")
+            format!("'{port}' is not a port, which is from 0 to 65535")
         }
         _ if text.contains('%') => link_local(text),
         _ if is_ipv6(text) || is_ipv6(host) => {

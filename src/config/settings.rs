@@ -364,7 +364,7 @@ mod tests {
             ("[::1]", "lacks a port: [::1]:8000"),
             ("::1:8000", "an IPv6 address stands in brackets"),
             ("::1", "an IPv6 address stands in brackets"),
-            ("127.0.0.1:65536", "'65536' is no port"),
+            ("127.0.0.1:65536", "'65536' is not a port"),
             ("[fe80::1]:8000", "needs the number of its interface"),
             ("[fe80::1%eth0]:8000", "needs the number of its interface"),
             ("http://127.0.0.1:80", "is not IP:PORT"),

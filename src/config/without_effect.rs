@@ -5,13 +5,13 @@ use super::nearest::nearest;
 use super::setting::VARIABLE_PREFIX;
 use super::{ChannelOptions, Config, Delivery, FILE_VARIABLE, Origin, SETTINGS};
 
-/// A sentence about a variable that is no setting; `None` where an orchestrator injects it, or where it is empty.
+/// A sentence about a variable that is not a setting; `None` where an orchestrator injects it, or where it is empty.
 pub(super) fn of_variable(name: &str, value: Option<&str>) -> Option<String> {
     if value.is_some_and(|value| value.trim().is_empty() || is_injected(name, value)) {
         return None;
     }
     let word = name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name);
-    let says = format!("{name} is no setting and has no effect");
+    let says = format!("{name} is not a setting and has no effect");
     if ["CHANNELS_", "NAMESPACES_"].iter().any(|section| word.starts_with(section)) {
         return Some(format!("{says}: options of channels are set in the settings file"));
     }
@@ -75,10 +75,10 @@ pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
     let rows = SETTINGS.iter().zip(origins).filter(|(_, origin)| **origin != Origin::Default);
     let without = rows.filter_map(|(setting, origin)| {
         let why = match setting.name {
-            "tcp.framing" if config.tcp.is_empty() => "there is no tcp.listen",
-            "echo.message_bytes_max" if config.echo.is_empty() => "there is no echo.listen",
+            "tcp.framing" if config.tcp.is_empty() => "tcp.listen is not set",
+            "echo.message_bytes_max" if config.echo.is_empty() => "echo.listen is not set",
             "api.key" | "http.origins" | "http.page" if config.listen.is_empty() => {
-                "there is no listen"
+                "listen is not set"
             }
             _ => return None,
         };
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn what_is_no_setting_is_named_with_what_it_may_stand_for() {
         for (name, words) in [
-            ("FANTAIL_PORT", "FANTAIL_PORT is no setting and has no effect"),
+            ("FANTAIL_PORT", "FANTAIL_PORT is not a setting and has no effect"),
             ("FANTAIL_HTTP_PORT", "has no effect"),
             ("FANTAIL_CHANNELS_HISTORY_SIZE", "are set in the settings file"),
             ("FANTAIL_NAMESPACES_CHAT_PUBLISH", "are set in the settings file"),

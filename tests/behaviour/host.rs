@@ -131,7 +131,7 @@ fn run_with_threads(threads: u32, arguments: &[&str]) -> Option<(Ended, Duration
         .args(arguments)
         .output();
     let taken = began.elapsed();
-    std::fs::remove_file(&program).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
     let output = output.ok().filter(|output| {
         let words = String::from_utf8_lossy(&output.stderr).to_string();
         !words.contains("setpriv: ") && !words.contains("ulimit: ")

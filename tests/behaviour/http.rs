@@ -39,7 +39,7 @@ on_both_drivers! {
         assert_eq!((live.status, live.text()), (200, "{\"status\":\"live\"}\n"));
         let welcome = client.get("/");
         assert_eq!(welcome.status, 200);
-        assert!(welcome.text().contains("/publish"));
+        assert!(welcome.text().contains("<title>fantail</title>"));
         let metrics = client.get("/metrics");
         assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
         for worker in 0..2 {
@@ -318,7 +318,7 @@ on_both_drivers! {
             ));
             let response = client.read_response();
             assert_eq!(response.status, 200, "{upgrade}: {response:?}");
-            assert!(response.text().contains("/publish"), "{upgrade}: {response:?}");
+            assert!(response.text().contains("<title>fantail</title>"), "{upgrade}: {response:?}");
         }
         WebSocket::connect(server.edge(), "/").round_trip();
         expect_refusal(&server, WebSocket::request("/").replace("Version: 13", "Version: 8"), 426);

@@ -110,7 +110,7 @@ on_both_drivers! {
         let mut told = Told::parse(&events.read().data);
         for _ in 0..3 {
             let next = Told::parse(&events.read().data);
-            assert!((990..1500).contains(&(next.uptime_ms() - told.uptime_ms())), "{next:?} after {told:?}");
+            assert!((990..5000).contains(&(next.uptime_ms() - told.uptime_ms())), "{next:?} after {told:?}");
             told = next;
         }
         assert!(told.sum("/deliveries") >= 80);

@@ -78,7 +78,7 @@ fn check_prints_every_setting_with_its_value_and_source() {
         ("limits.close_timeout", format!("limits.close_timeout 90 s file {}:4", file.path())),
         ("limits.keepalive_interval", "limits.keepalive_interval 25 s default".to_owned()),
         ("tcp.listen", "tcp.listen [::1]:0, 127.0.0.1:0 flag --tcp".to_owned()),
-        ("warning:", "warning: FANTAIL_PORT is no setting and has no effect".to_owned()),
+        ("warning:", "warning: FANTAIL_PORT is not a setting and has no effect".to_owned()),
     ] {
         assert_eq!(line_of(&ended.stdout, name), line);
     }

@@ -82,11 +82,11 @@ fn there_is_too_little_of_something() {
     let run = c1m("idle", nobody(), &["-n", "1000000", "--source", "127.0.0.1"]);
     run.expect_failure("net.ipv4.ip_local_port_range");
     let run = c1m("idle", nobody(), &["-n", "1", "--source", "192.0.2.1"]);
-    run.expect_failure("--source 192.0.2.1 is no address of this host");
+    run.expect_failure("--source 192.0.2.1 is not an address of this host");
     let run = c1m("idle", nobody(), &["-n", "1", "--source", "::1"]);
     run.expect_failure("one is IPv4, the other IPv6");
     let run = c1m("idle", nobody(), &["-n", "1", "--server-pid", "4194305"]);
-    run.expect_failure("there is no process 4194305");
+    run.expect_failure("process 4194305 does not run");
     let run = c1m("storm", nobody(), &["-n", "1", "--stayers-core", "1023"]);
     run.expect_failure("cannot run on core 1023");
 }

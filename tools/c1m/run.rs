@@ -60,11 +60,11 @@ impl Run {
     ) -> Result<Self, String> {
         let server_pid = common.server_pid;
         if let Some(pid) = server_pid.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            return Err(format!("--server-pid {pid}: there is no process {pid} on this host"));
+            return Err(format!("--server-pid {pid}: process {pid} does not run on this host"));
         }
         for source in &common.source {
             if let Err(error) = TcpListener::bind((*source, 0)) {
-                return Err(format!("--source {source} is no address of this host: {error}"));
+                return Err(format!("--source {source} is not an address of this host: {error}"));
             }
         }
         let before = Memory::read(server_pid).map_err(|error| error.to_string())?;
@@ -343,7 +343,7 @@ impl Run {
     pub fn read_memory(&mut self, name: &str) -> Result<(), String> {
         let now = Memory::read(self.server_pid).map_err(|error| self.server_error(&error))?;
         let open = self.shared.sum(|tally| &tally.open).max(1) as f64;
-        // What other programs gave back meanwhile is noise, and less than nothing is no figure.
+        // What other programs gave back meanwhile is noise: an increase below zero is not a figure.
         let each = |before: u64, now: u64| {
             Some((now as f64 - before as f64) / open).filter(|each| *each >= 0.0)
         };

@@ -123,7 +123,7 @@ fn an_empty_variable_is_none_and_an_unknown_one_is_told_of_and_no_fault() {
     let loaded = load("", &environment, &[]).unwrap();
     assert_eq!(loaded.config.workers, None);
     let [echo, worker] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
-    assert!(echo.starts_with("FANTAIL_ECHO is no setting"), "{echo}");
+    assert!(echo.starts_with("FANTAIL_ECHO is not a setting"), "{echo}");
     assert!(worker.ends_with("did you mean FANTAIL_WORKERS?"), "{worker}");
     let not_utf8 = vec![("FANTAIL_X".to_owned(), None), ("FANTAIL_WORKERS".to_owned(), None)];
     let fault = assemble(None, not_utf8, &[], Vec::new()).unwrap_err().0;
@@ -156,15 +156,15 @@ fn what_has_no_effect_beside_the_rest_is_told_of() {
         ),
         (
             "[tcp]\nframing = 'length'\n[echo]\nlisten = '[::1]:1'",
-            "f.toml:2: tcp.framing has no effect: there is no tcp.listen",
+            "f.toml:2: tcp.framing has no effect: tcp.listen is not set",
         ),
         (
             "[api]\nkey = 'a'\n[tcp]\nlisten = '[::1]:1'",
-            "f.toml:2: api.key has no effect: there is no listen",
+            "f.toml:2: api.key has no effect: listen is not set",
         ),
         (
             "[echo]\nmessage_bytes_max = 5",
-            "f.toml:2: echo.message_bytes_max has no effect: there is no echo.listen",
+            "f.toml:2: echo.message_bytes_max has no effect: echo.listen is not set",
         ),
     ] {
         assert_eq!(warnings(file), [warning]);

@@ -85,9 +85,9 @@ fn cores_listed(list: &str) -> Option<usize> {
     })
 }
 
-/// Threads that RLIMIT_NPROC leaves the user, unless it does not bind: the kernel asks for it of whoever has neither
-/// CAP_SYS_ADMIN nor CAP_SYS_RESOURCE, and is not root (kernel/fork.c, copy_process). A limit so high that no host
-/// comes near it is not worth counting all threads for.
+/// Threads that RLIMIT_NPROC leaves the user, unless it does not bind: the kernel exempts root and processes that have
+/// CAP_SYS_ADMIN or CAP_SYS_RESOURCE (kernel/fork.c, copy_process). A limit so high that no host comes near it is not
+/// worth counting all threads for.
 fn threads_of_user(root: &Path, status: &str) -> Option<u64> {
     let user = field(status, "Uid:")?;
     if user == 0 || capabilities(status) & (CAP_SYS_ADMIN | CAP_SYS_RESOURCE) != 0 {
