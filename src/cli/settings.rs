@@ -62,8 +62,13 @@ fn flag(setting: &'static Setting) -> Arg {
         _ => String::new(),
     };
     let parse = move |text: &str| {
-        let text = text.to_owned();
-        setting.parse(std::slice::from_ref(&text), &mut Config::default()).map(|()| text)
+        let texts = [text.to_owned()];
+        let parsed = setting.parse(&texts, &mut Config::default());
+        parsed.map(|()| text.to_owned()).map_err(|fault| {
+            // clap quotes the value itself.
+            let rest = fault.strip_prefix(&format!("'{text}' ")).map(|rest| format!("it {rest}"));
+            rest.unwrap_or(fault)
+        })
     };
     let flag = Arg::new(setting.flag).long(setting.flag).value_parser(parse);
     let (flag, more) = match setting.kind {

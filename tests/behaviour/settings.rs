@@ -88,6 +88,18 @@ fn check_prints_every_setting_with_its_value_and_source() {
 }
 
 #[test]
+fn a_flag_that_is_refused_says_so_once() {
+    for (flag, value, words) in [
+        ("--page", "yes", "invalid value 'yes' for '--page <BOOL>': it is not true or false\n"),
+        ("--listen", ":80", "invalid value ':80' for '--listen <ADDR>': it lacks an address: "),
+    ] {
+        let ended = run(&["serve", flag, value]);
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    }
+}
+
+#[test]
 fn check_and_serve_refuse_the_same_faults() {
     let file = TempFile::new("faults", "workers = 0\nlisten = ['127.0.0.1:0']\nworker = 1\n");
     for command in ["check", "serve"] {
