@@ -1,4 +1,9 @@
 //! Why a connection ends: one row per reason.
+//!
+//! The codes of plain WebSockets are those that arrive everywhere: 1000 to 1011, and 3000 to 4999. What IANA has
+//! registered since RFC 6455 (1012 to 1014) is a protocol error to clients that know the RFC's list only: faye in Node
+//! and Ruby, Qt 5, libsoup 3, libwebsockets 4.1, ws4py. Where none of the first fits, the code is the one of the command
+//! protocol.
 
 use std::sync::Arc;
 
@@ -15,7 +20,7 @@ macro_rules! close_reasons {
             /// The labels, in the same order.
             pub const LABELS: &'static [&'static str] = &[$($label),*];
 
-            /// The close code of a plain WebSocket (RFC 6455 7.4.1 and the IANA registry).
+            /// The close code of a plain WebSocket (RFC 6455 7.4).
             pub fn websocket_code(self) -> u16 {
                 match self { $(CloseReason::$name => $websocket,)* }
             }
@@ -41,7 +46,7 @@ close_reasons! {
     /// The server shuts down.
     Shutdown => 1001, 3001, "shutdown";
     /// The client read too slowly and its queue passed its maximum.
-    SlowConsumer => 1013, 3008, "slow consumer";
+    SlowConsumer => 3008, 3008, "slow consumer";
     /// The client's bytes broke its protocol.
     ProtocolError => 1002, 3501, "bad request";
     /// Text that is not UTF-8.
@@ -57,11 +62,11 @@ close_reasons! {
     /// More subscriptions than allowed.
     SubscriptionsExhausted => 1008, 3505, "channel limit";
     /// The server API ended it; the client may come back.
-    ForcedToReconnect => 1012, 3011, "force reconnect";
+    ForcedToReconnect => 3011, 3011, "force reconnect";
     /// The server API ended it for good.
     Forced => 1008, 3503, "force disconnect";
     /// Memory is nearly used up, and this client's queue was among the largest, or it came last.
-    Overloaded => 1013, 3003, "overloaded";
+    Overloaded => 3003, 3003, "overloaded";
     /// An event stream has lived for as long as one may; the client comes back.
     StreamTime => 1000, 3000, "stream time";
     /// An HTTP exchange that ends its connection.
@@ -128,6 +133,16 @@ mod tests {
             assert!(Farewell::is_text(reason.label()));
             let same = CloseReason::ALL.iter().position(|other| other.label() == reason.label());
             assert_eq!(same, Some(index));
+        }
+    }
+
+    #[test]
+    fn the_codes_of_plain_websockets_arrive_everywhere() {
+        for reason in CloseReason::ALL {
+            // RFC 6455 7.4.1: 1004 to 1006 are reserved; 1006 is what a client reports by itself.
+            let is_sent = *reason != CloseReason::ClientGone;
+            let code = reason.websocket_code();
+            assert_eq!(matches!(code, 1000..=1003 | 1007..=1011 | 3000..=4999), is_sent, "{code}");
         }
     }
 }

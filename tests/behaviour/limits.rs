@@ -236,7 +236,7 @@ on_both_drivers! {
                     next += 1;
                 }
                 Received::Close(code, reason) => {
-                    assert_eq!((code, reason.as_str()), (Some(1013), "slow consumer"));
+                    assert_eq!((code, reason.as_str()), (Some(3008), "slow consumer"));
                     break;
                 }
                 other => panic!("{other:?}"),
