@@ -81,7 +81,13 @@ impl Channels {
 
     fn subscribe(&mut self, index: usize, name: usize) {
         let (ticket, channel) = (Ticket(1), self.names[name].clone());
-        let request = Request::Subscribe { ticket, channel, since: None, by: Actor::Client };
+        let request = Request::Subscribe {
+            ticket,
+            channel,
+            since: None,
+            needs_all: false,
+            by: Actor::Client,
+        };
         self.hub.handle(session(index), request, &mut self.out);
         self.carry();
     }

@@ -70,6 +70,11 @@ pub enum Delivery {
 }
 
 impl ChannelOptions {
+    /// Whether a position in such a channel is of use later.
+    pub fn is_recoverable(&self) -> bool {
+        self.recovery && self.history_size > 0
+    }
+
     /// Nothing but to subscribe is allowed, and nothing is kept: what a configured namespace begins with.
     pub fn closed() -> Self {
         Self {

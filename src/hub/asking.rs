@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::gather::{GatherId, Part, matches};
-use super::{Hub, HubMessage, Output, refuse, reply_to};
+use super::{Hub, HubMessage, Output, Receipt};
 use crate::config::limits::{
     CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, PRESENCE_LIST_MAX,
 };
@@ -146,8 +146,7 @@ impl Hub {
                 }
             }
             HubMessage::Control { receipt, session, control } => {
-                out.push_back(Output::Control { session, control });
-                reply_to(receipt, Reply::Done, out);
+                out.push_back(Output::Control { receipt, session, control });
             }
             HubMessage::Interest { .. }
             | HubMessage::Disinterest { .. }
@@ -249,4 +248,22 @@ impl Hub {
 fn send_part(gather: GatherId, parts: u16, part: Option<Part>, out: &mut VecDeque<Output>) {
     let message = HubMessage::Part { gather, parts, part };
     out.push_back(Output::Send { to: gather.worker, message });
+}
+
+/// Answers a request, if anyone wants to know, that it is not done.
+pub(super) fn refuse(
+    session: SessionId,
+    ticket: Option<Ticket>,
+    refusal: Refusal,
+    out: &mut VecDeque<Output>,
+) {
+    if let Some(ticket) = ticket {
+        out.push_back(Output::Reply { session, ticket, reply: Reply::Refused(refusal) });
+    }
+}
+
+/// Answers the request that a receipt is of, whichever worker it came from.
+pub fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<Output>) {
+    let message = HubMessage::Answer { receipt, reply };
+    out.push_back(Output::Send { to: receipt.worker, message });
 }

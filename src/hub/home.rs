@@ -187,7 +187,7 @@ impl Homes {
         let key = self.find_or_make(name);
         let HomeChannel { position, history, namespace, .. } = self.channels[key as usize];
         let options = self.namespaces.options(namespace);
-        let is_possible = options.recovery && since.epoch == position.epoch;
+        let is_possible = options.recovery && since.epoch.fits(position.epoch);
         let recovery = match some(history) {
             Some(history) if is_possible => {
                 self.histories.recover(history, options, since.offset, position.offset, now_ms)
@@ -201,6 +201,11 @@ impl Homes {
         (position, recovery)
     }
 
+    /// Whether a position in the channel is of use later.
+    pub(super) fn is_recoverable(&self, name: &ChannelName) -> bool {
+        self.namespaces.options(namespace_of(&self.namespaces, name)).is_recoverable()
+    }
+
     /// What the channel keeps.
     pub(super) fn read(&mut self, name: &ChannelName, query: HistoryQuery, now_ms: u64) -> Reply {
         let key = self.find_or_make(name);
@@ -209,16 +214,17 @@ impl Homes {
             self.keep(key, now_ms);
         }
         let HomeChannel { position, history, namespace, .. } = self.channels[key as usize];
-        let is_foreign = query.since.is_some_and(|since| since.epoch != position.epoch);
-        // Backwards, a position only says where to begin.
-        let is_future = query.since.is_some_and(|since| since.offset > position.offset);
-        if is_foreign || (is_future && !query.reverse) {
+        // A position beyond the last publication is one that nothing follows, as in Centrifugo's memory broker.
+        if query.since.is_some_and(|since| !since.epoch.fits(position.epoch)) {
             return Reply::Refused(Refusal::PositionUnrecoverable);
         }
+        // So is one more than a publication beyond it, with nothing before it.
+        let is_beyond = query.reverse
+            && query.since.is_some_and(|since| since.offset > position.offset.saturating_add(1));
         let options = self.namespaces.options(namespace);
         let publications = match some(history) {
-            Some(history) => self.histories.read(history, options, query, now_ms),
-            None => Arc::new([]),
+            Some(history) if !is_beyond => self.histories.read(history, options, query, now_ms),
+            _ => Arc::new([]),
         };
         Reply::History { position, publications }
     }
@@ -320,7 +326,9 @@ impl Homes {
     fn new_epoch(&mut self, name: &ChannelName) -> Epoch {
         self.lives += 1;
         let mixed = self.hash.of(name.as_str()) ^ self.lives.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        Epoch((mixed >> 32) as u32)
+        let epoch = Epoch((mixed >> 32) as u32);
+        // Two of them are not any life's.
+        if [Epoch::NONE, Epoch::ANY].contains(&epoch) { Epoch(1) } else { epoch }
     }
 }
 

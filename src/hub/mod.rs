@@ -41,12 +41,13 @@ mod news;
 mod session;
 mod subscribing;
 
+pub use asking::reply_to;
 pub use backlog::Drops;
 pub use fan_out::{FanOutBatch, FanOutStep, Visit};
 pub use gather::{GatherId, Part};
 pub use name_table::ChannelHash;
 
-use asking::Question;
+use asking::{Question, refuse};
 use fan_out::FanOuts;
 use gather::Gathers;
 use home::{Homes, Numbered};
@@ -132,6 +133,8 @@ pub enum Output {
     },
     /// The server API does something with a client, if there is one of that name.
     Control {
+        /// Who is told what became of it, by [`reply_to`].
+        receipt: Receipt,
         /// Whom.
         session: SessionId,
         /// What.
@@ -177,6 +180,8 @@ pub enum HubMessage {
         channel: ChannelName,
         /// The last publication seen.
         since: Position,
+        /// Whether it wants nothing if that cannot be had.
+        needs_all: bool,
         /// Comes back in `Recovered`.
         serial: u32,
     },
@@ -188,8 +193,8 @@ pub enum HubMessage {
         channel: ChannelName,
         /// Where its stream stood.
         position: Position,
-        /// What was missed.
-        recovery: Recovery,
+        /// What was missed; `None` if that cannot be had and is needed.
+        recovery: Option<Recovery>,
         /// Of the question.
         serial: u32,
     },
@@ -350,7 +355,8 @@ impl Hub {
     /// Does what a session asks.
     pub fn handle(&mut self, session: SessionId, request: Request, out: &mut VecDeque<Output>) {
         match request {
-            Request::Subscribe { ticket, channel, since, by } => {
+            Request::Subscribe { ticket, channel, since, needs_all, by } => {
+                let since = since.map(|since| (since, needs_all));
                 self.subscribe(session, ticket, channel, since, by, out);
             }
             Request::Unsubscribe { ticket, channel } => {
@@ -407,8 +413,11 @@ impl Hub {
             HubMessage::Granted { channel, position, serial } => {
                 self.grant(&channel, position, serial, out);
             }
-            HubMessage::Recover { from, session, channel, since, serial } => {
+            HubMessage::Recover { from, session, channel, since, needs_all, serial } => {
                 let (position, recovery) = self.homes.recover(&channel, since, self.now_ms);
+                let is_refused =
+                    needs_all && !recovery.is_complete && self.homes.is_recoverable(&channel);
+                let recovery = (!is_refused).then_some(recovery);
                 let message =
                     HubMessage::Recovered { session, channel, position, recovery, serial };
                 out.push_back(Output::Send { to: from, message });
@@ -556,22 +565,6 @@ impl Hub {
         let channel = self.subscriptions[subscription as usize].channel;
         Some(self.channels[channel as usize].name.clone())
     }
-}
-
-fn refuse(
-    session: SessionId,
-    ticket: Option<Ticket>,
-    refusal: Refusal,
-    out: &mut VecDeque<Output>,
-) {
-    if let Some(ticket) = ticket {
-        out.push_back(Output::Reply { session, ticket, reply: Reply::Refused(refusal) });
-    }
-}
-
-fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<Output>) {
-    let message = HubMessage::Answer { receipt, reply };
-    out.push_back(Output::Send { to: receipt.worker, message });
 }
 
 fn some(index: u32) -> Option<u32> {

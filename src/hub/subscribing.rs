@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::asking::refuse;
 use super::backlog::{Pace, missed_before};
 use super::local::{LocalChannel, Subscription};
 use super::news::Item;
-use super::{Hub, HubMessage, Output, index, refuse, some};
+use super::{Hub, HubMessage, Output, index, some};
 use crate::config::limits::CATCH_UP_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
@@ -22,7 +23,7 @@ impl Hub {
         session: SessionId,
         ticket: Ticket,
         channel: ChannelName,
-        since: Option<Position>,
+        since: Option<(Position, bool)>,
         by: Actor,
         out: &mut VecDeque<Output>,
     ) {
@@ -45,10 +46,10 @@ impl Hub {
         let subscription = index(self.subscriptions.insert(node));
         self.sessions.append(session, subscription, &mut self.subscriptions);
         local.wait(subscription, &mut self.subscriptions);
-        if let (Some(since), Some(serial)) = (since, serial) {
+        if let (Some((since, needs_all)), Some(serial)) = (since, serial) {
             let to = self.home_of(&channel);
             let from = self.settings.worker;
-            let message = HubMessage::Recover { from, session, channel, since, serial };
+            let message = HubMessage::Recover { from, session, channel, since, needs_all, serial };
             out.push_back(Output::Send { to, message });
         } else if let Some(position) = granted {
             self.join(subscription, ticket, position, None, out);
@@ -103,7 +104,7 @@ impl Hub {
         session: SessionId,
         channel: ChannelName,
         position: Position,
-        recovery: Recovery,
+        recovery: Option<Recovery>,
         serial: u32,
         out: &mut VecDeque<Output>,
     ) {
@@ -115,6 +116,10 @@ impl Hub {
         // It may have left and come again meanwhile.
         let Some(ticket) = node.waits_for().filter(|_| node.recovery() == Some(serial)) else {
             return;
+        };
+        let Some(recovery) = recovery else {
+            refuse(session, Some(ticket), Refusal::PositionUnrecoverable, out);
+            return self.remove(subscription, out);
         };
         // What waits here for its moment is part of what was recovered.
         let key = node.channel;
@@ -139,7 +144,7 @@ impl Hub {
         local.unlink(subscription, &mut self.subscriptions);
         local.join(subscription, &mut self.subscriptions);
         let options = self.settings.namespaces.options(local.namespace);
-        let recoverable = options.recovery && options.history_size > 0;
+        let recoverable = options.is_recoverable();
         let tells = options.join_leave;
         let channel = local.name.clone();
         let reply = Reply::Subscribed { channel: channel.clone(), position, recoverable, recovery };

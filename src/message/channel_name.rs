@@ -7,7 +7,8 @@ use std::sync::Arc;
 /// Longest name, in bytes.
 pub const CHANNEL_NAME_BYTES_MAX: usize = 255;
 
-/// 1..=255 bytes of UTF-8. Shared: cloning costs an atomic increment, on paths that cross workers anyway.
+/// 1..=255 bytes of UTF-8 without control characters. Shared: cloning costs an atomic increment, on paths that cross
+/// workers anyway.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
@@ -18,6 +19,8 @@ pub enum ChannelNameError {
     Empty,
     /// More than [`CHANNEL_NAME_BYTES_MAX`].
     TooLong,
+    /// A control character (Unicode category Cc), such as NUL or a line feed.
+    Control,
 }
 
 impl ChannelName {
@@ -25,6 +28,9 @@ impl ChannelName {
     pub fn new(name: &str) -> Result<Self, ChannelNameError> {
         match name.len() {
             0 => Err(ChannelNameError::Empty),
+            1..=CHANNEL_NAME_BYTES_MAX if name.chars().any(char::is_control) => {
+                Err(ChannelNameError::Control)
+            }
             1..=CHANNEL_NAME_BYTES_MAX => Ok(Self(Arc::from(name))),
             _ => Err(ChannelNameError::TooLong),
         }
@@ -53,6 +59,7 @@ impl fmt::Display for ChannelNameError {
         out.write_str(match self {
             ChannelNameError::Empty => "a channel needs a name",
             ChannelNameError::TooLong => "a channel's name has at most 255 bytes",
+            ChannelNameError::Control => "a channel's name has no control characters",
         })
     }
 }
@@ -67,5 +74,13 @@ mod tests {
         assert_eq!(ChannelName::new("a").unwrap().as_str(), "a");
         assert!(ChannelName::new(&"x".repeat(255)).is_ok());
         assert_eq!(ChannelName::new(&"x".repeat(256)), Err(ChannelNameError::TooLong));
+    }
+
+    #[test]
+    fn a_name_has_no_control_characters() {
+        for name in ["\0", "a\0b", "a\n", "\r\na", "a\tb", "a\u{1b}[0m", "a\u{7f}", "a\u{85}"] {
+            assert_eq!(ChannelName::new(name), Err(ChannelNameError::Control), "{name:?}");
+        }
+        assert!(ChannelName::new("a b\u{a0}\u{200d}é").is_ok());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The codes of plain WebSockets are those that arrive everywhere: 1000 to 1011, and 3000 to 4999. What IANA has
 //! registered since RFC 6455 (1012 to 1014) is a protocol error to clients that know the RFC's list only: faye in Node
-//! and Ruby, Qt 5, libsoup 3, libwebsockets 4.1, ws4py. Where none of the first fits, the code is the one of the command
-//! protocol.
+//! and Ruby, Qt 5, libsoup 3, libwebsockets 4.1, ws4py. Where none of the first fits, the code is the one of the
+//! command protocol.
 
 use std::sync::Arc;
 

@@ -6,7 +6,8 @@
 //!
 //! **In and out.** Nothing happens here; rooms hand these to each other.
 //!
-//! **Always true.** A [`ChannelName`] is 1..=255 bytes of UTF-8. A [`Publication`] never changes once numbered.
+//! **Always true.** A [`ChannelName`] is 1..=255 bytes of UTF-8 without control characters. A [`Publication`] never
+//! changes once numbered.
 //!
 //! **Must not know.** Any other room.
 

@@ -76,10 +76,16 @@ impl Payload {
     /// Bytes of the longest type of event.
     pub const EVENT_BYTES_MAX: usize = 255;
 
+    /// Types of event that are the server's own: a publication cannot pass for one.
+    pub const OWN_EVENTS: [&str; 5] = ["gap", "join", "leave", "position", "disconnect"];
+
     /// Checks a type of event.
     pub fn event_of(text: &str) -> Result<Arc<str>, EventError> {
         let ends_line = |byte: u8| matches!(byte, b'\r' | b'\n' | 0);
-        if !(1..=Self::EVENT_BYTES_MAX).contains(&text.len()) || text.bytes().any(ends_line) {
+        if !(1..=Self::EVENT_BYTES_MAX).contains(&text.len())
+            || text.bytes().any(ends_line)
+            || Self::OWN_EVENTS.contains(&text)
+        {
             return Err(EventError);
         }
         Ok(Arc::from(text))
@@ -100,7 +106,11 @@ impl PayloadKind {
 
 impl fmt::Display for EventError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a type of event has 1 to 255 bytes, without CR, LF and NUL")
+        let own = Payload::OWN_EVENTS.join(", ");
+        write!(
+            out,
+            "a type of event has 1 to 255 bytes, without CR, LF and NUL; {own} are the server's own"
+        )
     }
 }
 
@@ -110,13 +120,40 @@ impl fmt::Display for Epoch {
     }
 }
 
+impl Epoch {
+    /// Of no life of any channel.
+    pub const NONE: Epoch = Epoch(0);
+
+    /// Of whichever life: what a client says that keeps offsets only. It cannot be written.
+    pub const ANY: Epoch = Epoch(u32::MAX);
+
+    /// Whether a position of this epoch is one of a life's.
+    pub fn fits(self, life: Epoch) -> bool {
+        self == Epoch::ANY || self == life
+    }
+}
+
+impl Position {
+    /// A position in no stream: what a client has that names another server's. What follows it cannot be had.
+    pub const NOWHERE: Position = Position { epoch: Epoch::NONE, offset: 0 };
+
+    /// Where a client says that it is; an empty epoch is whichever.
+    pub fn since(offset: u64, epoch: &str) -> Position {
+        match epoch.parse() {
+            _ if epoch.is_empty() => Position { epoch: Epoch::ANY, offset },
+            Ok(epoch) => Position { epoch, offset },
+            Err(PositionError) => Position::NOWHERE,
+        }
+    }
+}
+
 impl FromStr for Epoch {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
         let is_hex = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let epoch = u32::from_str_radix(text, 16).ok().filter(|_| is_hex);
-        epoch.map(Epoch).ok_or(PositionError)
+        epoch.map(Epoch).filter(|epoch| *epoch != Epoch::ANY).ok_or(PositionError)
     }
 }
 
@@ -147,7 +184,18 @@ mod tests {
     fn a_type_of_event_has_1_to_255_bytes_and_ends_no_line() {
         assert_eq!(Payload::event_of("é b").as_deref(), Ok("é b"));
         assert!(Payload::event_of(&"x".repeat(255)).is_ok());
-        for bad in ["", "a\nb", "a\r", "\0", &"x".repeat(256)] {
+        for bad in [
+            "",
+            "a\nb",
+            "a\r",
+            "\0",
+            "gap",
+            "join",
+            "leave",
+            "position",
+            "disconnect",
+            &"x".repeat(256),
+        ] {
             assert_eq!(Payload::event_of(bad), Err(EventError), "{bad:?}");
         }
     }

@@ -20,6 +20,9 @@ pub enum Request {
         channel: ChannelName,
         /// The last publication that the client has seen: it wants what followed. `None` begins now.
         since: Option<Position>,
+        /// Whether it is refused where what followed that cannot be had. A channel that recovers nothing has none of
+        /// it to begin with, and refuses nothing.
+        needs_all: bool,
         /// Whose right it takes.
         by: Actor,
     },
@@ -82,7 +85,7 @@ pub enum Request {
     /// Do something with another client.
     Control {
         /// Answered with [`Reply::Done`], also where there is no such client, or with [`Reply::Refused`] where there
-        /// is no such namespace.
+        /// is no such namespace or the client's transport cannot be told.
         ticket: Ticket,
         /// Whom.
         client: ClientName,
@@ -183,6 +186,13 @@ pub struct HistoryQuery {
     pub limit: Option<u32>,
     /// The newest first.
     pub reverse: bool,
+}
+
+impl HistoryQuery {
+    /// Whether it wants what came before anything could.
+    pub fn is_before_all(self) -> bool {
+        self.reverse && self.since.is_some_and(|since| since.offset == 0)
+    }
 }
 
 /// What a client is answered.

@@ -40,6 +40,15 @@ pub(super) struct Commands {
     ping: Ping,
 }
 
+/// Why a command is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CommandFault {
+    /// The bytes are none: that can be said, and the session goes on.
+    NoCommand,
+    /// The protocol ends the connection.
+    Fatal,
+}
+
 /// Where pings are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Ping {
@@ -89,9 +98,10 @@ impl Commands {
         command: &[u8],
         framing: CommandFraming,
         context: &mut Context<'_>,
-    ) -> Result<bool, NoCommand> {
+    ) -> Result<bool, CommandFault> {
         let bad = CommandError::BadRequest;
-        let Command { id, method } = json::decode_command(command)?;
+        let Command { id, method } =
+            json::decode_command(command).map_err(|NoCommand| CommandFault::NoCommand)?;
         context.messages.received += 1;
         let ticket = Ticket(id);
         let by = Actor::Client;
@@ -101,6 +111,7 @@ impl Commands {
         match method {
             Method::Pong => {}
             Method::Malformed => said.refuse(id, bad, Some("wrong parameters")),
+            Method::Refused(error, detail) => said.refuse(id, error, Some(detail)),
             Method::Unknown => said.refuse(id, CommandError::MethodNotFound, None),
             Method::Send if id == 0 => {
                 let cause = CommandError::NotAvailable.message();
@@ -121,11 +132,13 @@ impl Commands {
             }
             Method::Refresh => said.write(|out| json::write_refreshed(out, id, client)),
             Method::SubRefresh => said.write(|out| json::write_sub_refreshed(out, id)),
-            Method::Subscribe(name, since) => {
+            Method::Fatal => return Err(CommandFault::Fatal),
+            Method::Subscribe(name, since, needs_all) => {
                 said.request(id, &name, |channel| Request::Subscribe {
                     ticket,
                     channel,
                     since,
+                    needs_all,
                     by,
                 });
             }

@@ -1,6 +1,6 @@
 //! The command protocol over raw TCP: one JSON object a line, so that `nc` is a client; or each behind its length.
 
-use super::commands::{CommandFraming, Commands, write_framed};
+use super::commands::{CommandFault, CommandFraming, Commands, write_framed};
 use super::{Context, Flow, WireForm};
 use crate::config::Framing;
 use crate::message::{CloseReason, Farewell, Reply, Ticket};
@@ -63,7 +63,12 @@ impl CommandConversation {
                 Some(command) => match commands.take(command, framing, context) {
                     Ok(true) if context.congested => return Flow::Hold(bytes.len()),
                     Ok(_) => {}
-                    Err(_) => Commands::refuse_no_command(framing, context),
+                    Err(CommandFault::NoCommand) => Commands::refuse_no_command(framing, context),
+                    Err(CommandFault::Fatal) => {
+                        let reason = CloseReason::ProtocolError;
+                        say_goodbye(framing, &reason.into(), context.out);
+                        return context.close(reason);
+                    }
                 },
             }
         }

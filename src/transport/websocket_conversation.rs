@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::commands::{CommandFraming, Commands};
+use super::commands::{CommandFault, CommandFraming, Commands};
 use super::{Context, Flow, Output, WireForm};
 use crate::config::limits::{COMMANDS_PER_MESSAGE_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
     Actor, CloseReason, Farewell, Payload, PayloadKind, Refusal, Reply, Request, Ticket,
     TransportKind,
 };
-use crate::protocol::json::{self, NoCommand};
+use crate::protocol::json::{self, Method};
 use crate::protocol::websocket::{
     Fault, Limits, Message, MessageDecoder, OpCode, write_close, write_frame,
 };
@@ -41,6 +41,8 @@ enum Kind {
         service: PlainService,
         /// A ping was sent and nothing has come since.
         awaits_pong: bool,
+        /// A message has come.
+        has_spoken: bool,
     },
     Commands(Commands),
 }
@@ -54,7 +56,7 @@ enum PlainService {
 impl WebSocketConversation {
     /// A conversation whose handshake has been answered.
     pub fn new(service: WebSocketService) -> Self {
-        let plain = |service| Kind::Plain { service, awaits_pong: false };
+        let plain = |service| Kind::Plain { service, awaits_pong: false, has_spoken: false };
         let kind = match service {
             WebSocketService::Publish => plain(PlainService::Publish),
             WebSocketService::Echo => plain(PlainService::Echo),
@@ -100,8 +102,8 @@ impl WebSocketConversation {
             match take(&mut self.kind, opcode, payload, context) {
                 Ok(true) if context.congested => return Flow::Hold(bytes.len()),
                 Ok(_) => {}
-                Err(NoCommand) => {
-                    self.say_goodbye(&CloseReason::ProtocolError.into(), context.out);
+                Err(_) => {
+                    self.say_goodbye(&self.refusal(), context.out);
                     return context.close(CloseReason::ProtocolError);
                 }
             }
@@ -211,6 +213,19 @@ impl WebSocketConversation {
         }
     }
 
+    /// What a client is told whose messages are not what this address takes. The code is one after which clients of the
+    /// command protocol do not come back.
+    fn refusal(&self) -> Farewell {
+        match self.kind {
+            Kind::Commands(_) => CloseReason::ProtocolError.into(),
+            Kind::Plain { .. } => Farewell {
+                reason: CloseReason::ProtocolError,
+                code: Some(CloseReason::ProtocolError.disconnect_code()),
+                text: Some("that is a command; commands are taken at /connection/websocket".into()),
+            },
+        }
+    }
+
     fn limits(&self, context: &Context<'_>) -> Limits {
         match self.kind {
             Kind::Plain { service: PlainService::Echo, .. } => context.settings.echo_messages,
@@ -226,7 +241,7 @@ fn take(
     opcode: OpCode,
     bytes: &[u8],
     context: &mut Context<'_>,
-) -> Result<bool, NoCommand> {
+) -> Result<bool, CommandFault> {
     match kind {
         Kind::Plain { service: PlainService::Echo, .. } => {
             context.messages.received += 1;
@@ -234,8 +249,13 @@ fn take(
             write_frame(context.out, opcode, bytes);
             Ok(false)
         }
-        Kind::Plain { service: PlainService::Publish, .. } => {
+        Kind::Plain { service: PlainService::Publish, has_spoken, .. } => {
             context.messages.received += 1;
+            let is_first = !std::mem::replace(has_spoken, true);
+            if is_first && opcode == OpCode::Text && is_connect(bytes) {
+                context.log_refusal("bad request", "a command is no message of a plain WebSocket");
+                return Err(CommandFault::Fatal);
+            }
             let kind = match opcode {
                 OpCode::Binary => PayloadKind::Binary,
                 _ => json::kind_of_bytes(bytes, PAYLOAD_DEPTH_MAX),
@@ -249,9 +269,18 @@ fn take(
             });
             Ok(true)
         }
-        Kind::Commands(_) if opcode == OpCode::Binary => Err(NoCommand),
+        Kind::Commands(_) if opcode == OpCode::Binary => Err(CommandFault::Fatal),
         Kind::Commands(commands) => take_commands(commands, bytes, context),
     }
+}
+
+/// Whether a message begins with the command that opens a session of the command protocol. Its clients would take what
+/// they publish here for answers, and publish their tokens.
+fn is_connect(message: &[u8]) -> bool {
+    let line = message.split(|byte| *byte == b'\n').next().unwrap_or(message);
+    line.starts_with(b"{")
+        && json::decode_command(line)
+            .is_ok_and(|command| command.id != 0 && command.method == Method::Connect)
 }
 
 /// Empty lines are passed over; a line that is no command is told so, like the others.
@@ -259,16 +288,19 @@ fn take_commands(
     commands: &mut Commands,
     message: &[u8],
     context: &mut Context<'_>,
-) -> Result<bool, NoCommand> {
+) -> Result<bool, CommandFault> {
     let mut has_published = false;
     let lines = message.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     for (index, command) in lines.enumerate() {
         if index == COMMANDS_PER_MESSAGE_MAX {
-            return Err(NoCommand);
+            return Err(CommandFault::Fatal);
         }
         match commands.take(command, CommandFraming::Message, context) {
             Ok(publishes) => has_published |= publishes,
-            Err(NoCommand) => Commands::refuse_no_command(CommandFraming::Message, context),
+            Err(CommandFault::NoCommand) => {
+                Commands::refuse_no_command(CommandFraming::Message, context);
+            }
+            Err(CommandFault::Fatal) => return Err(CommandFault::Fatal),
         }
     }
     Ok(has_published)

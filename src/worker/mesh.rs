@@ -263,7 +263,9 @@ fn load_of(message: &HubMessage) -> usize {
         + match message {
             HubMessage::Publish { payload, .. } => payload.bytes.len(),
             HubMessage::Deliver(publication) => publication.payload.bytes.len(),
-            HubMessage::Recovered { recovery, .. } => bytes_of(&recovery.publications),
+            HubMessage::Recovered { recovery: Some(recovery), .. } => {
+                bytes_of(&recovery.publications)
+            }
             HubMessage::Answer { reply: Reply::History { publications, .. }, .. } => {
                 bytes_of(publications)
             }

@@ -85,7 +85,12 @@ on_both_drivers! {
         assert_eq!(subscriber.read_json()["push"]["pub"]["tags"], json!({"event": "n é"}));
         client.publish("a", "3");
         assert!(subscriber.read_json()["push"]["pub"]["tags"].is_null());
-        for event in ["", "a%0Ab", "a%0D", "%00", "a&event=b", &"x".repeat(256)] {
+        let own = ["gap", "join", "leave", "position", "disconnect"];
+        for event in own {
+            let publish = json!({"channel": "a", "data": 1, "tags": {"event": event}});
+            assert_eq!(code(&mut client, "publish", &publish), 107, "{event} is the server's own");
+        }
+        for event in ["", "gap", "join", "leave", "disconnect", "a%0Ab", "a%0D", "%00", "a&event=b", &"x".repeat(256)] {
             let mut client = Client::connect(server.edge());
             client.send(format!(
                 "POST /publish?channel=a&event={event} HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx"
@@ -188,7 +193,7 @@ on_both_drivers! {
             client.call("info", &json!({}))["result"]["nodes"][0]["num_subs"] == 6
         });
         let node = client.call("info", &json!({}))["result"]["nodes"][0].clone();
-        assert_eq!(node["num_clients"], 4);
+        assert_eq!(node["num_clients"], 3, "the call is no client");
         assert!((2..=4).contains(&node["num_channels"].as_u64().unwrap()), "{node}");
         assert_eq!(node["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(node["uid"].as_str().map(str::len), Some(16));
@@ -390,7 +395,7 @@ on_both_drivers! {
         assert_eq!(replies[1]["history"]["publications"].as_array().unwrap().len(), 1, "{replies}");
         assert_eq!(replies[3]["history"]["publications"], json!([]));
         for method in ["history", "history_remove"] {
-            assert_eq!(code(&mut client, method, &json!({"channel": "closed:a", "limit": 1})), 108);
+            assert_eq!(code(&mut client, method, &json!({"channel": "closed:a"})), 108);
         }
     }
 
@@ -478,16 +483,18 @@ on_both_drivers! {
             };
             assert!(rest.contains(&format!("\"disconnect\":{expected}")), "{rest}");
             // Who is not there any more needs nothing done.
-            for method in ["subscribe", "unsubscribe", "disconnect"] {
+            for method in ["subscribe", "unsubscribe"] {
                 let orders = json!({"client": name, "channel": "a"});
                 assert_eq!(client.call(method, &orders), json!({"result": {}}));
             }
+            assert_eq!(client.call("disconnect", &json!({"client": name})), json!({"result": {}}));
         }
         for nobody in ["ff-0-0", "ffff-ffffffff-ffffffff", "0-ffffffff-0", "1-3fffffff-7"] {
-            for method in ["subscribe", "unsubscribe", "disconnect"] {
+            for method in ["subscribe", "unsubscribe"] {
                 let orders = json!({"client": nobody, "channel": "a"});
                 assert_eq!(client.call(method, &orders), json!({"result": {}}), "{nobody}");
             }
+            assert_eq!(client.call("disconnect", &json!({"client": nobody})), json!({"result": {}}));
         }
     }
 
@@ -507,6 +514,69 @@ on_both_drivers! {
         assert_eq!(rest, "event: disconnect\ndata: {\"code\":4001,\"reason\":\"élan \\\"vital\\\"\"}\n\n");
         assert_eq!(end, StreamEnd::NoLastChunk, "it may come back");
         assert_eq!(server.closed(fantail::message::CloseReason::ForcedToReconnect), 2);
+    }
+
+    fn a_client_without_words_for_it_is_not_said_to_be_subscribed(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let mut poll = Client::connect(server.edge());
+        poll.send("GET /poll?channel=b&timeout=60 HTTP/1.1\r\nHost: t\r\n\r\n");
+        for channel in ["a", "b"] {
+            let mut name = Value::Null;
+            wait_until("the client is there", || {
+                let clients = client.call("presence", &json!({"channel": channel}))["result"]["presence"].clone();
+                name = clients.as_object().unwrap().keys().next().map_or(Value::Null, |name| json!(name));
+                name.is_string()
+            });
+            for (method, channel) in [("subscribe", "c"), ("unsubscribe", channel)] {
+                assert_eq!(code(&mut client, method, &json!({"client": name, "channel": channel})), 108, "{method}");
+            }
+        }
+        client.publish("a", "1");
+        socket.expect_text("1");
+        client.publish("b", "2");
+        assert!(poll.read_response().text().contains("2"));
+    }
+
+    fn a_member_that_no_method_has_is_refused(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut client = Client::connect(server.edge());
+        let (_subscriber, name) = connect(&server);
+        for (method, parameters, expected) in [
+            ("publish", json!({"channel": "a", "data": 1, "chanel": "b"}), 107),
+            ("publish", json!({"channel": "a", "data": 1, "channels": ["b"]}), 107),
+            ("publish", json!({"channel": "a", "data": 1, "version_epoch": "x"}), 108),
+            ("broadcast", json!({"channels": ["a"], "channel": "b", "data": 1}), 107),
+            ("disconnect", json!({"client": name, "code": 4000}), 107),
+            ("disconnect", json!({"client": name, "disconnect": {"kode": 4000}}), 107),
+            ("disconnect", json!({"client": name, "channel": "a"}), 107),
+            ("disconnect", json!({"client": name, "user": "42"}), 108),
+            ("disconnect", json!({"client": name, "whitelist": ["x"]}), 108),
+            ("unsubscribe", json!({"client": name, "channel": "a", "recover_since": {}}), 107),
+            ("unsubscribe", json!({"client": name, "channel": "a", "session": "s"}), 108),
+            ("subscribe", json!({"client": name, "channel": "a", "expire_at": 1}), 108),
+            ("subscribe", json!({"client": name, "channel": "a", "data": {"x": 1}}), 108),
+            ("subscribe", json!({"client": name, "channel": "a", "override": {"presence": {"value": true}}}), 108),
+            ("history", json!({"channel": "a", "size": 1}), 107),
+            ("history", json!({"channel": "a", "limit": 1, "since": {"offest": 1}}), 107),
+            ("history", json!({"channel": "a", "limit": 1, "since": {}, "reverse": true}), 107),
+            ("history_remove", json!({"channel": "a", "limit": 1}), 107),
+            ("presence", json!({"channel": "a", "limit": 1}), 107),
+            ("channels", json!({"patern": "*"}), 107),
+            ("info", json!({"verbose": true}), 107),
+        ] {
+            assert_eq!(code(&mut client, method, &parameters), expected, "{method} {parameters}");
+        }
+        // What says nothing is what server libraries send for members that are not set.
+        let set = json!({"channel": "a", "data": 1, "b64data": "", "tags": {}, "skip_history": false,
+            "idempotency_key": "", "delta": true, "version": 0, "version_epoch": ""});
+        assert_eq!(client.call("publish", &set)["result"]["offset"], 1);
+        let set = json!({"client": name, "channel": "a", "user": "", "session": "", "expire_at": 0, "info": null,
+            "b64info": "", "data": null, "b64data": "", "override": null, "label_filter": null, "all_users": false});
+        assert_eq!(client.call("subscribe", &set), json!({"result": {}}));
+        let commands = json!({"commands": [{"presence": {"channel": "a"}}], "parallel": false});
+        assert!(client.call("batch", &commands)["replies"].is_array());
     }
 
     fn the_server_subscribes_clients_to_what_they_may_not_choose(driver) {
@@ -550,13 +620,15 @@ on_both_drivers! {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
         let _ = client.get("/health/live");
-        // Indices begin at 0: the first connection of the only worker.
-        for generation in 0..4 {
-            let name = format!("0-0-{generation}");
-            for method in ["subscribe", "unsubscribe"] {
-                let orders = json!({"client": name, "channel": "a"});
-                assert_eq!(client.call(method, &orders), json!({"result": {}}));
+        // Indices begin at 0: the first connection of the only worker. It cannot be told of channels.
+        for method in ["subscribe", "unsubscribe"] {
+            let mut codes = Vec::new();
+            for generation in 0..4 {
+                let orders = json!({"client": format!("0-0-{generation}"), "channel": "a"});
+                codes.push(client.call(method, &orders)["error"]["code"].clone());
             }
+            assert_eq!(codes.iter().filter(|code| **code == 108).count(), 1, "{codes:?}");
+            assert_eq!(codes.iter().filter(|code| code.is_null()).count(), 3, "{codes:?}");
         }
         let answer = client.call("publish", &json!({"channel": "a", "data": 1}));
         assert_eq!(answer["result"]["offset"], 1);
@@ -566,8 +638,11 @@ on_both_drivers! {
     fn what_the_hub_refuses_is_told_by_its_code(driver) {
         let server = with_namespace(driver);
         let mut client = Client::connect(server.edge());
-        let parameters = json!({"channel": "nowhere:a", "data": 1, "limit": 1});
         for method in ["publish", "history", "history_remove", "presence", "presence_stats"] {
+            let mut parameters = json!({"channel": "nowhere:a"});
+            if method == "publish" {
+                parameters["data"] = json!(1);
+            }
             assert_eq!(code(&mut client, method, &parameters), 102, "{method}");
         }
         // Wherever the client is, and whether there is one: what it would be told of its orders does not come back.

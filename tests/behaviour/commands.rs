@@ -468,12 +468,112 @@ on_both_drivers! {
             // Another life, the future, and no position at all: all begin anew, at the position they are told.
             // Before them, an answer that is kept for others.
             assert_eq!(Commander::connected(&server).ask(&recover(300, &epoch))["subscribe"]["recovered"], true);
-            for (offset, epoch) in [(100, "00000000"), (100, "_"), (302, epoch.as_str()), (u64::MAX, epoch.as_str()), (0, "")] {
+            for (offset, epoch) in [(100, "00000000"), (100, "_"), (302, epoch.as_str()), (u64::MAX, epoch.as_str()), (302, "")] {
                 let mut client = Commander::connected(&server);
                 let reply = client.ask(&recover(offset, epoch))["subscribe"].clone();
                 assert_eq!((&reply["recovered"], &reply["was_recovering"]), (&json!(false), &json!(true)), "{offset} {epoch}");
                 assert_eq!((&reply["offset"], &reply["publications"]), (&json!(301), &json!([])));
             }
+        }
+    }
+
+    // centrifuge 0.38, client.go, isStreamRecovered: an empty epoch fits any; clients that keep offsets only send it,
+    // and those that want everything from the beginning.
+    fn an_empty_epoch_fits_any(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut http = Client::connect(server.edge());
+        for channel in ["a", "b", "c"] {
+            let ask = |rest: Value| {
+                let mut parameters = json!({"channel": channel, "recover": true});
+                parameters.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+                let mut client = Commander::connected(&server);
+                let reply = client.ask(&json!({"id": 5, "subscribe": parameters}))["subscribe"].clone();
+                let count = reply["publications"].as_array().unwrap().len();
+                (reply["recovered"].as_bool().unwrap(), reply["offset"].as_u64().unwrap(), count)
+            };
+            assert_eq!(ask(json!({})), (true, 0, 0), "nothing was ever published");
+            (0..3).for_each(|n| drop(http.publish(channel, n.to_string())));
+            assert_eq!(ask(json!({})), (true, 0, 3));
+            assert_eq!(ask(json!({"offset": 0, "epoch": "", "flag": 2})), (true, 0, 3));
+            assert_eq!(ask(json!({"offset": 2, "epoch": ""})), (true, 2, 1));
+            assert_eq!(ask(json!({"offset": 3})), (true, 3, 0));
+            assert_eq!(ask(json!({"offset": 4})), (false, 3, 0));
+            let mut client = Commander::connected(&server);
+            for (since, count) in [(json!({"offset": 1}), 2), (json!({}), 3), (json!({"offset": 9, "epoch": ""}), 0)] {
+                let history = client.ask(&json!({"id": 6, "history": {"channel": channel, "limit": -1, "since": since}}))["history"].clone();
+                assert_eq!((&history["offset"], history["publications"].as_array().unwrap().len()), (&json!(3), count), "{since}");
+            }
+        }
+    }
+
+    // centrifuge 0.38, client.go, subscriptionFlagRejectUnrecovered: the client loads its state anew, and is not told
+    // that it is subscribed while it has lost something.
+    fn a_subscribe_that_needs_everything_is_refused_where_something_is_lost(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            let small = ChannelOptions { history_size: 2, ..ChannelOptions::development() };
+            let without = ChannelOptions { recovery: false, ..ChannelOptions::development() };
+            config.namespaces.add("small", small).unwrap();
+            config.namespaces.add("without", without).unwrap();
+        });
+        let mut http = Client::connect(server.edge());
+        for channel in ["small:a", "small:b", "small:c"] {
+            let mut client = Commander::subscribed(&server, channel);
+            (0..5).for_each(|n| drop(http.publish(channel, n.to_string())));
+            let epoch = client.ask(&json!({"id": 4, "history": {"channel": channel}}))["history"]["epoch"].clone();
+            let recover = |offset: u64, epoch: &Value| json!({"id": 6, "subscribe": {"channel": channel, "recover": true, "offset": offset, "epoch": epoch, "flag": 3}});
+            let mut back = Commander::connected(&server);
+            for (offset, epoch) in [(1, &epoch), (6, &epoch), (5, &json!("abcd")), (3, &json!("00000001"))] {
+                back.expect_error(&recover(offset, epoch), 112);
+            }
+            // It is not subscribed, so it may ask again, with what it has loaded.
+            assert_eq!(back.ask(&json!({"id": 7, "unsubscribe": {"channel": channel}})), json!({"id": 7, "unsubscribe": {}}));
+            let reply = back.ask(&recover(3, &epoch))["subscribe"].clone();
+            assert_eq!((&reply["recovered"], reply["publications"].as_array().unwrap().len()), (&json!(true), 2), "{reply}");
+            http.publish(channel, "6");
+            assert_eq!(back.push()["push"]["pub"]["offset"], 6);
+        }
+        // Where nothing is recovered at all, the option has nothing to say (the same place: within EnableRecovery).
+        let mut client = Commander::connected(&server);
+        let reply = client.ask(&json!({"id": 6, "subscribe": {"channel": "without:a", "recover": true, "offset": 1, "epoch": "abcd", "flag": 2}}));
+        assert_eq!((&reply["subscribe"]["recoverable"], &reply["subscribe"]["recovered"]), (&json!(false), &json!(false)), "{reply}");
+    }
+
+    fn options_that_are_not_offered_are_refused(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Commander::connected(&server);
+        for (rest, code) in [
+            (json!({"type": 1}), 108),
+            (json!({"type": 4}), 108),
+            (json!({"tf": {"key": "k", "cmp": "eq", "val": "v"}}), 107),
+        ] {
+            let mut parameters = json!({"channel": "a"});
+            parameters.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            client.expect_error(&json!({"id": 5, "subscribe": parameters}), code);
+        }
+        let reply = client.ask(&json!({"id": 5, "subscribe": {"channel": "a", "delta": "fossil"}}));
+        assert_eq!(reply["subscribe"].get("delta"), None, "{reply}");
+        client.send(&json!({"id": 6, "subscribe": {"channel": "b", "delta": "xor"}}));
+        client.socket.expect_close(3501);
+        let mut line = Client::connect(server.commands());
+        line.command(&json!({"id": 1, "connect": {}}));
+        let push = line.command(&json!({"id": 2, "subscribe": {"channel": "b", "delta": "xor"}}));
+        assert_eq!(push["push"]["disconnect"]["code"], 3501, "{push}");
+        line.expect_end();
+    }
+
+    // centrifuge-js 2 and its contemporaries: `method` is a number, absent for connect.
+    fn a_client_of_version_one_of_the_protocol_is_told_so(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Commander::open(&server);
+        for command in [
+            json!({"id": 1, "params": {"token": "t"}}),
+            json!({"id": 2, "method": 1, "params": {"channel": "a"}}),
+            json!({"method": 9, "params": {"data": 1}}),
+        ] {
+            client.send(&command);
+            let reply = client.read();
+            assert_eq!((&reply["error"]["code"], &reply["id"]), (&json!(107), &command["id"]), "{reply}");
+            assert!(reply["error"]["message"].as_str().unwrap().contains("version 2"), "{reply}");
         }
     }
 

@@ -36,6 +36,31 @@ fn expect_fault(server: &TestServer, bytes: &[u8], code: u16) {
 }
 
 on_both_drivers! {
+    // centrifuge-js 5.8 sends connect and its subscribes in one message, and takes what comes back for answers.
+    fn a_client_of_the_command_protocol_is_sent_to_its_address(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut listener = WebSocket::connect(server.edge(), "/ws?channel=a");
+        for command in [
+            "{\"connect\":{\"token\":\"secret\"},\"id\":1}",
+            "{\"connect\":{},\"id\":1}\n{\"subscribe\":{\"channel\":\"a\",\"flag\":1},\"id\":2}",
+            "{\"id\": 1, \"connect\": {\"name\": \"python\"}}",
+        ] {
+            let mut client = WebSocket::connect(server.edge(), "/ws?channel=a");
+            client.send_text(command);
+            let reason = "that is a command; commands are taken at /connection/websocket".to_owned();
+            assert_eq!(client.read(), Received::Close(Some(3501), reason));
+        }
+        // What is no such command is a message, and so is one that comes later.
+        for text in ["{\"connect\":{}}", "{\"id\":1,\"connect\":[]}", "{\"id\":1,\"ping\":{}}", "{\"id\":1,\"connect\":{}} x"] {
+            let mut client = WebSocket::connect(server.edge(), "/ws?channel=a");
+            for text in [text, "{\"id\":1,\"connect\":{}}"] {
+                client.send_text(text);
+                client.expect_text(text);
+                listener.expect_text(text);
+            }
+        }
+    }
+
     fn the_lobby_is_a_chat(driver) {
         let server = TestServer::start(driver, 2);
         let mut clients: Vec<WebSocket> =

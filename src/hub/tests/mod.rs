@@ -190,7 +190,13 @@ fn payload(bytes: &'static [u8]) -> Payload {
 }
 
 fn subscribe(name: &str) -> Request {
-    Request::Subscribe { ticket: Ticket(9), channel: channel(name), since: None, by: Actor::Client }
+    Request::Subscribe {
+        ticket: Ticket(9),
+        channel: channel(name),
+        since: None,
+        needs_all: false,
+        by: Actor::Client,
+    }
 }
 
 fn unsubscribe(name: &str) -> Request {
@@ -220,8 +226,8 @@ fn publish_much(name: &str) -> Request {
 fn with_ticket(request: Request, number: u32) -> Request {
     let ticket = Ticket(number);
     match request {
-        Request::Subscribe { channel, since, by, .. } => {
-            Request::Subscribe { ticket, channel, since, by }
+        Request::Subscribe { channel, since, needs_all, by, .. } => {
+            Request::Subscribe { ticket, channel, since, needs_all, by }
         }
         Request::Unsubscribe { channel, .. } => Request::Unsubscribe { ticket, channel },
         Request::Publish { channel, payload, .. } => Request::Publish {

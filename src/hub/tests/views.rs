@@ -266,7 +266,13 @@ fn run(seed: u64) -> World {
                 world.request(
                     worker,
                     index,
-                    Request::Subscribe { ticket, channel: name, since, by: Actor::Client },
+                    Request::Subscribe {
+                        ticket,
+                        channel: name,
+                        since,
+                        needs_all: false,
+                        by: Actor::Client,
+                    },
                 );
             }
             3 => {
@@ -318,6 +324,7 @@ fn a_laggard_costs_nothing_until_it_takes_more() {
             ticket,
             channel: channel("drop:1"),
             since: None,
+            needs_all: false,
             by: Actor::Client,
         };
         world.request(0, index, request);

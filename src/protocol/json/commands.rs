@@ -7,8 +7,8 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::Object;
-use crate::message::{Epoch, HistoryQuery, Position};
+use super::{CommandError, Object};
+use crate::message::{HistoryQuery, Position};
 
 /// What a client says.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ pub enum Method<'a> {
     Pong,
     /// Opens the session.
     Connect,
-    /// Receive a channel; with a position, what followed it first.
-    Subscribe(Cow<'a, str>, Option<Position>),
+    /// Receive a channel; with a position, what followed it first, and perhaps nothing if that cannot be had.
+    Subscribe(Cow<'a, str>, Option<Position>, NeedsAll),
     /// Receive it no more.
     Unsubscribe(Cow<'a, str>),
     /// Hand data, any JSON value, to a channel's subscribers.
@@ -52,14 +52,21 @@ pub enum Method<'a> {
     Unknown,
     /// More than one method, or parameters that are not what the method takes.
     Malformed,
+    /// Something that is not offered and must not be passed over, and what it is.
+    Refused(CommandError, &'static str),
+    /// What the protocol answers with the end of the connection, for good.
+    Fatal,
 }
+
+/// Whether a subscription is wanted only if nothing was missed that cannot be had.
+pub type NeedsAll = bool;
 
 /// The bytes are not a command: not a JSON object, or an `id` that is no number of 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoCommand;
 
-/// A position in no stream: what a client has that names the epoch of another server. What follows it cannot be had.
-const NOWHERE: Position = Position { epoch: Epoch(0), offset: u64::MAX };
+/// Of `flag` in a subscribe: refuse it if what was missed cannot be had (centrifuge 0.38, client.go).
+const FLAG_REJECT_UNRECOVERED: i64 = 2;
 
 /// Decodes one command.
 pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, NoCommand> {
@@ -68,6 +75,9 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, NoCommand> {
     let method = match method {
         None if id == 0 => Method::Pong,
         None => Method::Unknown,
+        Some((name, _)) if name == "method" || name == "params" => {
+            Method::Refused(CommandError::BadRequest, VERSION_ONE)
+        }
         Some(_) if is_ambiguous => Method::Malformed,
         Some((name, parameters)) => {
             decode_method(&name, parameters.get()).unwrap_or(Method::Malformed)
@@ -134,6 +144,12 @@ struct Subscribe<'a> {
     offset: Option<u64>,
     #[serde(borrow)]
     epoch: Option<Text<'a>>,
+    flag: Option<i64>,
+    #[serde(rename = "type")]
+    kind: Option<i64>,
+    tf: Option<IgnoredAny>,
+    #[serde(borrow)]
+    delta: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -158,30 +174,34 @@ struct Since<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Subscribe<'a> {
+    /// What would change what the client is sent is done or refused, never passed over.
     fn method(self) -> Method<'a> {
+        if self.delta.is_some_and(|Text(delta)| !delta.is_empty() && delta != "fossil") {
+            return Method::Fatal;
+        }
+        if self.kind.unwrap_or(0) != 0 {
+            return Method::Refused(CommandError::NotAvailable, "type: channels are streams here");
+        }
+        if self.tf.is_some() {
+            return Method::Refused(CommandError::BadRequest, "tf: filters are not offered");
+        }
         let since = match self.recover {
             Some(true) => Some(position(self.offset, self.epoch)),
             Some(false) | None => None,
         };
-        Method::Subscribe(self.channel, since)
+        let needs_all = self.flag.unwrap_or(0) & FLAG_REJECT_UNRECOVERED != 0;
+        Method::Subscribe(self.channel, since, needs_all)
     }
 }
 
 impl<'a> History<'a> {
     fn method(self) -> Method<'a> {
-        let reverse = self.reverse == Some(true);
-        // The protocol's way to say: from the beginning, whichever that is.
-        let is_start = |since: &Since<'_>| {
-            !reverse
-                && since.offset.unwrap_or(0) == 0
-                && since.epoch.as_ref().is_none_or(|Text(epoch)| epoch.is_empty())
-        };
-        let since = self.since.map(|Object(since)| since).filter(|since| !is_start(since));
-        let query = HistoryQuery {
-            since: since.map(|Since { offset, epoch }| position(offset, epoch)),
-            limit: limit(self.limit),
-            reverse,
-        };
+        let since = self.since.map(|Object(Since { offset, epoch })| position(offset, epoch));
+        let query =
+            HistoryQuery { since, limit: limit(self.limit), reverse: self.reverse == Some(true) };
+        if query.is_before_all() {
+            return Method::Refused(CommandError::BadRequest, "since: nothing comes before 0");
+        }
         Method::History(self.channel, query)
     }
 }
@@ -194,10 +214,15 @@ fn limit(limit: Option<i64>) -> Option<u32> {
     }
 }
 
+/// Without an epoch, a place in whichever life of the channel.
 fn position(offset: Option<u64>, epoch: Option<Text<'_>>) -> Position {
-    let epoch = epoch.and_then(|Text(epoch)| epoch.parse().ok());
-    epoch.map_or(NOWHERE, |epoch| Position { epoch, offset: offset.unwrap_or(0) })
+    let text = epoch.as_ref().map_or("", |Text(epoch)| epoch);
+    Position::since(offset.unwrap_or(0), text)
 }
+
+/// The commands of version 1 are `{"id":1,"method":1,"params":{}}`, `method` being absent where it is 0.
+const VERSION_ONE: &str =
+    "this is version 1 of the protocol; version 2 is spoken here, as by centrifuge-js 3 and later";
 
 impl<'de> Deserialize<'de> for Envelope<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -233,6 +258,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Epoch;
 
     fn method(text: &str) -> Method<'_> {
         decode_command(text.as_bytes()).unwrap().method
@@ -255,7 +281,7 @@ mod tests {
         );
         assert_eq!(
             method(r#"{"subscribe":{"channel":"a"},"id":7}"#),
-            Method::Subscribe("a".into(), None)
+            Method::Subscribe("a".into(), None, false)
         );
         assert_eq!(
             method(r#"{"id":1,"unsubscribe":{"channel":"\u00e9"}}"#),
@@ -287,7 +313,7 @@ mod tests {
         let since = |rest: &str| {
             let text = format!(r#"{{"id":1,"subscribe":{{"channel":"a",{rest}}}}}"#);
             match method(&text) {
-                Method::Subscribe(_, since) => since,
+                Method::Subscribe(_, since, _) => since,
                 other => panic!("{other:?}"),
             }
         };
@@ -302,11 +328,14 @@ mod tests {
             None
         );
         // Another server's, a client's own way to say so, none.
-        for epoch in ["_", "", "xyz", "0000000g", "000000fff"] {
+        for epoch in ["_", "xyz", "0000000g", "000000fff", "ffffffff"] {
             let since = since(&format!(r#""recover":true,"epoch":"{epoch}","offset":9"#));
-            assert_eq!(since, Some(NOWHERE), "{epoch}");
+            assert_eq!(since, Some(Position::NOWHERE), "{epoch}");
         }
-        assert_eq!(since(r#""recover":true"#), Some(NOWHERE));
+        // One that keeps offsets only, and one that begins at the beginning.
+        let any = |offset| Some(Position { epoch: Epoch::ANY, offset });
+        assert_eq!(since(r#""recover":true,"epoch":"","offset":9"#), any(9));
+        assert_eq!(since(r#""recover":true"#), any(0));
     }
 
     #[test]
@@ -327,10 +356,54 @@ mod tests {
             query(r#","limit":7,"since":{"offset":3,"epoch":"00000001"},"reverse":true"#),
             HistoryQuery { since: at(1, 3), limit: Some(7), reverse: true }
         );
-        assert_eq!(query(r#","since":{"offset":0,"epoch":""}"#).since, None);
-        assert_eq!(query(r#","since":{}"#).since, None);
-        assert_eq!(query(r#","since":{},"reverse":true"#).since, Some(NOWHERE));
-        assert_eq!(query(r#","since":{"offset":1,"epoch":""}"#).since, Some(NOWHERE));
+        let any = |offset| Some(Position { epoch: Epoch::ANY, offset });
+        assert_eq!(query(r#","since":{"offset":0,"epoch":""}"#).since, any(0));
+        assert_eq!(query(r#","since":{}"#).since, any(0));
+        assert_eq!(query(r#","since":{"offset":1,"epoch":""}"#).since, any(1));
+        assert_eq!(query(r#","since":{"offset":1},"reverse":true"#).since, any(1));
+        let before_all = method(r#"{"id":1,"history":{"channel":"a","since":{},"reverse":true}}"#);
+        assert!(matches!(before_all, Method::Refused(CommandError::BadRequest, _)));
+    }
+
+    /// client.proto 0.19: what these ask for would change what the client is sent.
+    #[test]
+    fn an_option_of_a_subscribe_is_obeyed_or_refused() {
+        let subscribe = |rest: &str| match method(&format!(
+            r#"{{"id":1,"subscribe":{{"channel":"a",{rest}}}}}"#
+        )) {
+            Method::Subscribe(_, _, needs_all) => Ok(needs_all),
+            Method::Refused(error, _) => Err(error.code()),
+            Method::Fatal => Err(3501),
+            other => panic!("{other:?}"),
+        };
+        for (rest, expected) in [
+            (r#""flag":0"#, Ok(false)),
+            (r#""flag":1"#, Ok(false)),
+            (r#""flag":2"#, Ok(true)),
+            (r#""flag":3,"type":0,"tf":null,"delta":null"#, Ok(true)),
+            (r#""delta":"""#, Ok(false)),
+            (r#""delta":"fossil""#, Ok(false)),
+            (r#""delta":"xor""#, Err(3501)),
+            (r#""type":1"#, Err(108)),
+            (r#""type":4"#, Err(108)),
+            (r#""type":-1"#, Err(108)),
+            (r#""tf":{}"#, Err(107)),
+            (r#""tf":{"key":"k","cmp":"eq","val":"v"}"#, Err(107)),
+        ] {
+            assert_eq!(subscribe(rest), expected, "{rest}");
+        }
+    }
+
+    #[test]
+    fn version_one_of_the_protocol_is_recognised() {
+        for text in [
+            r#"{"id":1,"method":1,"params":{"channel":"a"}}"#,
+            r#"{"params":{"token":"t"},"id":1}"#,
+            r#"{"id":1,"method":"connect","params":{}}"#,
+            r#"{"id":9,"method":7}"#,
+        ] {
+            assert_eq!(method(text), Method::Refused(CommandError::BadRequest, VERSION_ONE));
+        }
     }
 
     #[test]
@@ -362,6 +435,9 @@ mod tests {
             r#"{"id":1,"subscribe":{"channel":"a","offset":1.5}}"#,
             r#"{"id":1,"subscribe":{"channel":"a","offset":18446744073709551616}}"#,
             r#"{"id":1,"subscribe":{"channel":"a","epoch":7}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","flag":"2"}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","type":"map"}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","delta":1}}"#,
             r#"{"id":1,"publish":{"channel":"a"}}"#,
             r#"{"id":1,"connect":3}"#,
             r#"{"id":1,"history":{"channel":"a","limit":"1"}}"#,

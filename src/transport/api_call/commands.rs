@@ -16,7 +16,7 @@ use crate::message::{
 };
 use crate::protocol::api_json::{
     ApiMethod, Channels, Disconnect, History, List, Nothing, OfChannel, OfClient, ParametersError,
-    Publish, Since, Text, decode,
+    Publish, Since, Text, decode, is_asked,
 };
 use crate::protocol::json::{CommandError, Object, is_deeper};
 use crate::transport::{Context, Output};
@@ -81,6 +81,9 @@ impl ApiCall {
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let Some(channel) = &publish.channel else { return Err(missing("channel")) };
+        if publish.channels.is_some() {
+            return Err(bad_request("channels: publish has one channel, broadcast has several"));
+        }
         let channel = channel_of(channel)?;
         let payload = payload_of(&publish)?;
         let key = key_of(&publish)?;
@@ -101,6 +104,9 @@ impl ApiCall {
         let Some(List { items: channels, is_too_long }) = &publish.channels else {
             return Err(missing("channels"));
         };
+        if publish.channel.is_some() {
+            return Err(bad_request("channel: broadcast has channels"));
+        }
         if channels.is_empty() {
             return Err(bad_request("channels: there is none"));
         }
@@ -141,13 +147,27 @@ impl ApiCall {
         parameters: OfClient<'_>,
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
-        let OfClient { client, channel, recover_since, disconnect } = parameters;
+        let not_offered_member = parameters.not_offered();
+        let OfClient { client, channel, recover_since, disconnect, .. } = parameters;
         // Users have no names here yet, so a connection is named itself.
         let Some(Text(client)) = client.filter(|client| !client.0.is_empty()) else {
             return Err(missing("client"));
         };
         let client: ClientName =
             client.parse().map_err(|_| bad_request("client: that is no client's name"))?;
+        let others = match method {
+            ApiMethod::Subscribe => [("disconnect", disconnect.is_some()), ("", false)],
+            ApiMethod::Unsubscribe => {
+                [("disconnect", disconnect.is_some()), ("recover_since", recover_since.is_some())]
+            }
+            _ => [("channel", channel.is_some()), ("recover_since", recover_since.is_some())],
+        };
+        if let Some((member, _)) = others.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(bad_request(format!("{member}: it is a member of another method")));
+        }
+        if let Some(member) = not_offered_member {
+            return Err(not_offered(member));
+        }
         let channel = || channel_of(channel.as_ref().ok_or_else(|| missing("channel"))?);
         let control = match method {
             ApiMethod::Subscribe => {
@@ -168,6 +188,9 @@ impl ApiCall {
             limit => Some(u32::try_from(limit).unwrap_or(u32::MAX)),
         };
         let query = HistoryQuery { since, limit, reverse: reverse.unwrap_or(false) };
+        if query.is_before_all() {
+            return Err(bad_request("since: nothing comes before 0"));
+        }
         self.ask(ApiMethod::History, context, |ticket| {
             let by = Actor::Server;
             Request::History { ticket, channel, query, by }
@@ -205,12 +228,11 @@ fn channel_of(Text(name): &Text<'_>) -> Result<ChannelName, Fault> {
     ChannelName::new(name).map_err(|error| bad_request(error.to_string()))
 }
 
-/// `None` for the start of whatever epoch.
+/// An epoch of another server is refused at once.
 fn position_of(since: Option<Object<Since<'_>>>) -> Result<Option<Position>, Fault> {
-    match since {
-        None => Ok(None),
-        Some(Object(since)) if since.is_start() => Ok(None),
-        Some(Object(since)) => since.position().map(Some).ok_or(POSITION_UNKNOWN),
+    match since.map(|Object(since)| since.position()) {
+        Some(Position::NOWHERE) => Err(CommandError::UnrecoverablePosition.into()),
+        since => Ok(since),
     }
 }
 
@@ -236,11 +258,11 @@ fn farewell_of(disconnect: Option<Object<Disconnect<'_>>>) -> Result<Farewell, F
 
 /// JSON stays as it was written. What comes in base64 is binary to every subscriber, whatever its bytes happen to be.
 fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault> {
-    let Publish { data, b64data, tags, skip_history, version, .. } = publish;
+    let Publish { data, b64data, tags, skip_history, version, version_epoch, .. } = publish;
     if skip_history == &Some(true) {
         return Err(not_offered("skip_history"));
     }
-    if version.is_some_and(|version| version > 0) {
+    if version.is_some_and(|version| version > 0) || is_asked(*version_epoch) {
         return Err(not_offered("version"));
     }
     let mut payload = match (b64data.as_ref().filter(|text| !text.0.is_empty()), data) {
@@ -285,5 +307,3 @@ fn missing(field: &str) -> Fault {
 fn not_offered(what: &'static str) -> Fault {
     Fault { error: CommandError::NotAvailable, detail: Some(what.into()) }
 }
-
-const POSITION_UNKNOWN: Fault = Fault { error: CommandError::UnrecoverablePosition, detail: None };

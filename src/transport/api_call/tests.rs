@@ -196,7 +196,7 @@ fn clients_are_controlled_by_name() {
         other => panic!("{other:?}"),
     };
     let channel = ChannelName::new("a").unwrap();
-    let body = r#"{"client":"1-2-3","user":"u","channel":"a","recover_since":{"offset":7,"epoch":"000000ab"}}"#;
+    let body = r#"{"client":"1-2-3","user":"","channel":"a","recover_since":{"offset":7,"epoch":"000000ab"}}"#;
     let control = Control::Subscribe { channel: channel.clone(), since: Some(position(7)) };
     assert_eq!(asked(ApiMethod::Subscribe, body), ("1-2-3".to_owned(), control));
     let body = r#"{"client":"1-2-3","channel":"a"}"#;
@@ -244,7 +244,8 @@ fn a_history_has_centrifugos_limits() {
     assert!(query(r#","reverse":true"#).reverse);
     assert_eq!(query(r#","limit":-1"#).limit, None);
     assert_eq!(query(r#","limit":99999999999"#).limit, Some(u32::MAX));
-    assert_eq!(query(r#","since":{"offset":0,"epoch":""}"#).since, None);
+    let start = Position { epoch: Epoch::ANY, offset: 0 };
+    assert_eq!(query(r#","since":{"offset":0,"epoch":""}"#).since, Some(start));
     let since = query(r#","since":{"offset":7,"epoch":"000000ab"}"#).since;
     assert_eq!(since, Some(position(7)));
 }
@@ -294,7 +295,7 @@ fn a_batch_answers_for_each_command_in_order() {
     }
     assert!(!call.is_answered());
     let uptime = std::time::Duration::ZERO;
-    call.take_info(&NodeInfo { uid: 0, connections: 0, channels: 0, subscriptions: 0, uptime });
+    call.take_info(&NodeInfo { uid: 0, clients: 0, channels: 0, subscriptions: 0, uptime });
     let answer = answer(&call);
     let replies = answer["replies"].as_array().unwrap();
     assert_eq!(replies.len(), 11);

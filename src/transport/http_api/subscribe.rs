@@ -11,7 +11,7 @@ use super::poll::{PollForm, PollOptions};
 use super::{HttpConversation, HttpFlow, Next, channels_of};
 use crate::config::limits::{OPENING_PUBLICATIONS_MAX, PUBLICATION_BYTES};
 use crate::message::{
-    Actor, ChannelName, Epoch, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
+    Actor, ChannelName, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
 };
 use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
 use crate::protocol::long_poll::is_of_timeout;
@@ -171,13 +171,14 @@ impl HttpConversation {
         let (since, has_gap) = match since {
             Since::Now => (None, false),
             Since::Positions(positions) => (Some(positions), false),
-            Since::Unknown => (Some(vec![NOWHERE; channels.len()]), true),
+            Since::Unknown => (Some(vec![Position::NOWHERE; channels.len()]), true),
         };
         for (index, channel) in channels.iter().enumerate() {
             context.request(Request::Subscribe {
                 ticket: Ticket(u32::try_from(index + 1).expect("they are few")),
                 channel: channel.clone(),
                 since: since.as_ref().map(|positions| positions[index]),
+                needs_all: false,
                 by: Actor::Client,
             });
         }
@@ -365,6 +366,3 @@ fn cookie_of(head: &Head<'_>, form: PollForm, channels: &[ChannelName]) -> Since
     let value = name.and_then(|name| head.header("cookie").find_map(|header| name.find(header)));
     value.map_or(Since::Now, |value| Since::of(value, channels.len()))
 }
-
-/// A position of no channel: epochs are drawn at random.
-const NOWHERE: Position = Position { epoch: Epoch(0), offset: 0 };

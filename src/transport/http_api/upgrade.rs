@@ -48,6 +48,7 @@ impl HttpConversation {
                 ticket: Ticket(1),
                 channel,
                 since: None,
+                needs_all: false,
                 by: Actor::Client,
             });
         }

@@ -17,7 +17,7 @@ use crate::config::limits::{
 use crate::connection::{Connection, Service, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
 use crate::hub::{self, Drops, FanOutStep, Hub, Visit};
-use crate::message::{CloseReason, SessionId};
+use crate::message::{CloseReason, SessionId, TransportKind};
 use crate::protocol::api_json::NodeInfo;
 use crate::telemetry::{Counter, Counters, render};
 use crate::transport::{Answers, Delivered, Flow, Output, Prepared};
@@ -428,7 +428,12 @@ impl Connections {
         };
         let info = NodeInfo {
             uid: self.settings.hub.hash.of("node"),
-            connections: self.open.load(Ordering::Relaxed) as u64,
+            // Requests, such as the one that asks, are not clients.
+            clients: (0..TransportKind::LABELS.len())
+                .filter(|kind| *kind != TransportKind::Http as usize)
+                .flat_map(|kind| self.all_counters.iter().map(move |all| &all.transports[kind]))
+                .map(Counter::value)
+                .sum(),
             channels: sum(|counters| &counters.channels),
             subscriptions: sum(|counters| &counters.subscriptions),
             uptime: Sweep::duration(self.tick),

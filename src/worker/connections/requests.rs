@@ -4,7 +4,7 @@ use crate::buffer::{QueueArena, SharedFrame};
 use crate::config::limits::TURN_SEGMENT_BYTES_MAX;
 use crate::connection::{Connection, Stage};
 use crate::hub::{self, HubMessage};
-use crate::message::{Actor, ClientName, Control, Reply, Request, SessionId, Ticket};
+use crate::message::{Actor, ClientName, Control, Refusal, Reply, Request, SessionId, Ticket};
 use crate::transport::{Context, Flow, MessageCount, Output};
 
 use super::{Connections, mark, socket_id};
@@ -138,32 +138,38 @@ impl Connections {
                         connection.deliver_alone(&publications, context)
                     });
                 }
-                hub::Output::Control { session, control } => self.control(session, control),
+                hub::Output::Control { receipt, session, control } => {
+                    let reply = self.control(session, control);
+                    hub::reply_to(receipt, reply, &mut self.hub_outputs);
+                }
             }
         }
     }
 
-    /// Does what the server API wants done with a client, if it is one that may be told.
-    fn control(&mut self, session: SessionId, control: Control) {
+    /// Does what the server API wants done with a client, if it is there still. A plain WebSocket or a poll has its
+    /// channels from its address, and no words to be told of others.
+    fn control(&mut self, session: SessionId, control: Control) -> Reply {
         if !self.is_open(socket_id(session)) {
-            return;
+            return Reply::Done;
+        }
+        let takes_orders = self.table.at(session.index).takes_orders();
+        if !takes_orders && !matches!(control, Control::Disconnect(_)) {
+            return Reply::Refused(Refusal::NotAvailable);
         }
         // A request that nobody made: the conversation tells the client of its answer.
         let ticket = Ticket(0);
         match control {
             Control::Disconnect(farewell) => self.close(session.index, farewell),
             Control::Subscribe { channel, since } => {
-                if self.table.at(session.index).takes_orders() {
-                    let by = Actor::Server;
-                    self.request(session, Request::Subscribe { ticket, channel, since, by });
-                }
+                let (by, needs_all) = (Actor::Server, false);
+                let subscribe = Request::Subscribe { ticket, channel, since, needs_all, by };
+                self.request(session, subscribe);
             }
             Control::Unsubscribe { channel } => {
-                if self.table.at(session.index).takes_orders() {
-                    self.request(session, Request::Unsubscribe { ticket, channel });
-                }
+                self.request(session, Request::Unsubscribe { ticket, channel });
             }
         }
+        Reply::Done
     }
 
     /// A message from another worker, or this one, and what follows from it.
