@@ -188,6 +188,7 @@ impl ApiCall {
         let mut out = Vec::with_capacity(self.json.len() + 32 * (1 + self.slots.len()));
         if !self.is_batch {
             self.write_command(&self.commands[0], "result", &mut out);
+            out.push(b'\n');
             return out;
         }
         out.extend_from_slice(b"{\"replies\":[");
@@ -197,7 +198,7 @@ impl ApiCall {
             }
             self.write_command(command, command.method.map_or("", ApiMethod::name), &mut out);
         }
-        out.extend_from_slice(b"]}");
+        out.extend_from_slice(b"]}\n");
         out
     }
 

@@ -11,9 +11,7 @@ use super::{
     WebSocketService,
 };
 use crate::message::{ChannelName, CloseReason, Position, Reply, Ticket};
-use crate::protocol::http1::{
-    BodyLength, Head, HttpFault, Method, parse_head, query_pairs, write_fault,
-};
+use crate::protocol::http1::{BodyLength, Head, HttpFault, Method, parse_head, query_pairs};
 use crate::protocol::websocket::handshake;
 
 mod answer;
@@ -28,7 +26,7 @@ mod upgrade;
 
 pub use poll::PollForm;
 
-use answer::{Exchange, close, fail, fail_refused, refuse_overloaded, write_ok};
+use answer::{Exchange, fail, fail_refused, refuse_overloaded, write_ok};
 use body::Body;
 use poll::Poll;
 use subscribe::Opening;
@@ -85,6 +83,8 @@ struct Pending {
     remainder: Vec<u8>,
     used: usize,
     body: Option<Body>,
+    /// The body that the client holds back until it is asked for it (RFC 9110 10.1.1).
+    expected: Option<BodyLength>,
     awaits: Option<Exchange>,
     call: Option<ApiCall>,
     upgrade: Option<PendingUpgrade>,
@@ -329,14 +329,10 @@ impl HttpConversation {
                 }
                 Ok(Next::Flow(flow)) => return (flow, bytes.len() - rest.len()),
                 Err(fault) => {
-                    context.log_refusal(fault.code(), "an HTTP request is refused");
                     if !self.has_answered {
                         context.fail_handshake(BAD_REQUEST);
                     }
-                    context.messages.sent += 1;
-                    write_fault(context.out, fault);
-                    context.outputs.push(Output::HttpError);
-                    return (close(context), bytes.len());
+                    return (self.refuse_fault(fault, rest, context), bytes.len());
                 }
             }
         }
@@ -387,6 +383,9 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
         let exchange = Exchange::of(head, context.settings);
+        if head.expect_continue && head.body != BodyLength::None && rest.is_empty() {
+            self.pending.get_or_insert_default().expected = Some(head.body);
+        }
         if self.service == HttpService::Edge
             && head.method == Method::Options
             && let Some(methods) = cors::methods_of(head.path)
@@ -416,7 +415,7 @@ impl HttpConversation {
                     let allow = cors::methods_of(head.path).unwrap_or("GET, HEAD");
                     return Ok(self.refuse_method(exchange, allow, context));
                 }
-                // The answer would come before the end of a body that nobody asked for.
+                // The answer would come before the end of a body that was not asked for.
                 if head.body != BodyLength::None {
                     return Ok(self.refuse_body(exchange, context));
                 }

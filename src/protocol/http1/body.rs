@@ -94,14 +94,22 @@ impl BodyDecoder {
             (Framing::Size { value, digits: 1.. }, b'\r') => {
                 Framing::SizeLineFeed { size: self.admit_chunk(value)? }
             }
-            (Framing::Size { value, digits: 1.. }, b';' | b' ' | b'\t') => {
-                Framing::Extension { size: self.admit_chunk(value)? }
+            // RFC 9112 7.1.1: white space around the semicolon is bad, but allowed.
+            (Framing::Size { value, digits: 1.. }, b';') => {
+                Framing::Extension { size: self.admit_chunk(value)?, part: ExtensionPart::Start }
+            }
+            (Framing::Size { value, digits: 1.. }, b' ' | b'\t') => {
+                self.spend_overhead(true, HttpFault::ChunkExtensionInvalid)?;
+                Framing::Extension { size: self.admit_chunk(value)?, part: ExtensionPart::End }
             }
             (Framing::Size { value, digits }, _) => size_with_digit(value, digits, byte)?,
-            (Framing::Extension { size }, b'\r') => Framing::SizeLineFeed { size },
-            (Framing::Extension { .. }, _) => {
-                self.spend_overhead(is_text(byte), HttpFault::ChunkExtensionInvalid)?;
-                framing
+            (Framing::Extension { size, part }, b'\r') if part.may_end_line() => {
+                Framing::SizeLineFeed { size }
+            }
+            (Framing::Extension { size, part }, _) => {
+                let part = part.after(byte);
+                self.spend_overhead(part.is_some(), HttpFault::ChunkExtensionInvalid)?;
+                Framing::Extension { size, part: part.ok_or(HttpFault::ChunkExtensionInvalid)? }
             }
             (Framing::SizeLineFeed { size: 0 }, b'\n') => Framing::TrailerStart,
             (Framing::SizeLineFeed { size }, b'\n') => return Ok(State::Chunk(size)),
@@ -157,13 +165,61 @@ enum State {
     End,
 }
 
+/// Places in the extensions of a chunk: `;` name, then perhaps `=` and a token or a quoted string (RFC 9112 7.1.1).
+/// Readers that disagree about such a line are how requests are smuggled, so nothing else passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ExtensionPart {
+    /// After the semicolon, in front of the name.
+    Start,
+    Name,
+    /// Behind the name, in white space.
+    NameEnd,
+    /// After the equals sign, in front of the value.
+    Equals,
+    Value,
+    Quoted,
+    /// After a backslash in a quoted string.
+    Escaped,
+    /// Behind a part, in white space: another extension follows.
+    End,
+    /// Behind a quoted string: the line may end.
+    Unquoted,
+}
+
+impl ExtensionPart {
+    fn may_end_line(self) -> bool {
+        matches!(self, Self::Name | Self::Value | Self::Unquoted)
+    }
+
+    /// `None` if the byte may not stand here.
+    fn after(self, byte: u8) -> Option<Self> {
+        let is_space = matches!(byte, b' ' | b'\t');
+        match (self, byte) {
+            (Self::Start | Self::NameEnd | Self::Equals | Self::End, _) if is_space => Some(self),
+            (Self::Start | Self::Name, _) if is_token_byte(byte) => Some(Self::Name),
+            (Self::Name | Self::NameEnd, b'=') => Some(Self::Equals),
+            (Self::Equals, b'"') => Some(Self::Quoted),
+            (Self::Equals | Self::Value, _) if is_token_byte(byte) => Some(Self::Value),
+            (Self::Quoted, b'"') => Some(Self::Unquoted),
+            (Self::Quoted, b'\\') => Some(Self::Escaped),
+            (Self::Quoted, _) if is_text(byte) => Some(Self::Quoted),
+            (Self::Escaped, _) if is_text(byte) => Some(Self::Quoted),
+            (Self::Name, _) if is_space => Some(Self::NameEnd),
+            (Self::Value | Self::Unquoted, _) if is_space => Some(Self::End),
+            (Self::Start | Self::Equals | Self::Quoted | Self::Escaped, _) => None,
+            (_, b';') => Some(Self::Start),
+            _ => None,
+        }
+    }
+}
+
 /// Places in what surrounds the chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     /// In the size of a chunk.
     Size { value: u64, digits: u8 },
     /// In what follows the size (RFC 9112 7.1.1).
-    Extension { size: u64 },
+    Extension { size: u64, part: ExtensionPart },
     /// After the CR of a size line.
     SizeLineFeed { size: u64 },
     /// After a chunk.
@@ -245,10 +301,39 @@ mod tests {
 
     #[test]
     fn chunks_are_joined_and_extensions_and_trailers_ignored() {
-        let text = "5;a=\"b\"\r\nhello\r\n0A \r\n, 10 bytes\r\n0\r\nA: b\r\nC:\r\n\r\n";
+        let text = "5;a=\"b\"\r\nhello\r\n0A ; b = c;d\r\n, 10 bytes\r\n0\r\nA: b\r\nC:\r\n\r\n";
         assert_eq!(chunked(text), Ok((b"hello, 10 bytes".to_vec(), true)));
         for end in 0..text.len() {
             assert!(chunked(&text[..end]).is_ok_and(|(_, ended)| !ended), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_followed_by_its_line_end_or_by_extensions_as_they_are_defined() {
+        for line in ["1;a", "1;a=b", "1 ;\ta", "1;a=\"\\\" ;\"", "1; a =\tb ;c", "1;a=\"\""] {
+            assert_eq!(chunked(&format!("{line}\r\nx")), Ok((b"x".to_vec(), false)), "{line:?}");
+        }
+        for line in [
+            "1 ",
+            "1 1",
+            "1 a",
+            "1;",
+            "1;;a",
+            "1; ",
+            "1;a ",
+            "1;a=",
+            "1;a=b c",
+            "1;a b",
+            "1;=b",
+            "1;a=\"b",
+            "1;a=\"b\"c",
+            "1;(a)",
+            "1;a=\"b\\",
+            "1\t",
+            "1;a=b ",
+        ] {
+            let refused = chunked(&format!("{line}\r\nx"));
+            assert_eq!(refused, Err(HttpFault::ChunkExtensionInvalid), "{line:?}");
         }
     }
 

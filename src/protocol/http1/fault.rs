@@ -39,7 +39,9 @@ pub enum HttpFault {
     LengthAmbiguous,
     /// `Transfer-Encoding` in an HTTP/1.0 request.
     TransferEncodingUnexpected,
-    /// A `Transfer-Encoding` other than `chunked`.
+    /// A `Transfer-Encoding` of which `chunked` is not the last: the body has no end.
+    TransferEncodingInvalid,
+    /// A `Transfer-Encoding` other than `chunked` alone.
     TransferEncodingUnsupported,
     /// The body is past its limit.
     BodyTooLarge,
@@ -110,6 +112,9 @@ impl HttpFault {
             }
             HttpFault::TransferEncodingUnexpected => {
                 (400, "transfer_encoding_unexpected", "HTTP/1.0 has no Transfer-Encoding")
+            }
+            HttpFault::TransferEncodingInvalid => {
+                (400, "transfer_encoding_invalid", "chunked must be the last transfer coding")
             }
             HttpFault::TransferEncodingUnsupported => {
                 (501, "transfer_encoding_unsupported", "the only Transfer-Encoding is chunked")

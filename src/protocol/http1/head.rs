@@ -1,7 +1,5 @@
 //! A request's head: the request line, then headers up to an empty line.
 
-use std::mem::MaybeUninit;
-
 use super::request_line::{RequestLine, is_host, parse_request_line};
 use super::{BodyLength, HttpFault, Method, Version};
 
@@ -109,7 +107,7 @@ fn parse_within<'b>(bytes: &'b [u8], limits: &HeadLimits) -> Result<Option<Head<
         return Ok(None);
     };
     let headers_max = (limits.headers_max as usize).min(HEADERS_CEILING);
-    let Some((headers, parsed_bytes)) = parse_headers(bytes, headers_max)? else {
+    let Some((headers, parsed_bytes)) = parse_headers(bytes, line.line_bytes, headers_max)? else {
         return Ok(None);
     };
     check_line_ends(&bytes[..parsed_bytes])?;
@@ -128,17 +126,13 @@ fn empty_lines_bytes(bytes: &[u8]) -> usize {
 
 fn parse_headers(
     bytes: &[u8],
+    line_bytes: usize,
     headers_max: usize,
 ) -> Result<Option<(Headers<'_>, usize)>, HttpFault> {
-    let mut storage = [const { MaybeUninit::uninit() }; HEADERS_CEILING];
-    let mut request = httparse::Request::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(
-        &mut request,
-        bytes,
-        &mut storage[..headers_max],
-    );
-    let parsed_bytes = match parsed {
-        Ok(httparse::Status::Complete(parsed_bytes)) => parsed_bytes,
+    let mut storage = [httparse::EMPTY_HEADER; HEADERS_CEILING];
+    let parsed = httparse::parse_headers(&bytes[line_bytes..], &mut storage[..headers_max]);
+    let (parsed_bytes, parsed) = match parsed {
+        Ok(httparse::Status::Complete((parsed_bytes, parsed))) => (parsed_bytes, parsed),
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::HeaderName) => return Err(HttpFault::HeaderNameInvalid),
         Err(httparse::Error::HeaderValue) => return Err(HttpFault::HeaderValueInvalid),
@@ -149,14 +143,14 @@ fn parse_headers(
         }
     };
     let mut headers = Headers { bytes, spans: [Span::EMPTY; HEADERS_CEILING], count: 0 };
-    for (span, header) in headers.spans.iter_mut().zip(request.headers.iter()) {
+    for (span, header) in headers.spans.iter_mut().zip(parsed) {
         *span = Span {
             name: Range::within(bytes, header.name.as_bytes()),
             value: Range::within(bytes, header.value.trim_ascii()),
         };
         headers.count += 1;
     }
-    Ok(Some((headers, parsed_bytes)))
+    Ok(Some((headers, line_bytes + parsed_bytes)))
 }
 
 /// RFC 9112 2.2 lets a recipient take a bare LF for a line end, as the parser does; a proxy in
@@ -243,7 +237,7 @@ impl<'b> Facts<'b> {
         headers: Headers<'b>,
         head_bytes: usize,
     ) -> Result<Head<'b>, HttpFault> {
-        let RequestLine { method, path, query, version } = line;
+        let RequestLine { method, path, query, version, .. } = line;
         // RFC 9112 3.2.
         if version == Version::Http11 && self.host.is_none() {
             return Err(HttpFault::HostMissing);
@@ -275,9 +269,14 @@ impl<'b> Facts<'b> {
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => {
                 Ok(BodyLength::Chunked)
             }
+            // RFC 9112 6.3: where chunked is not the last coding, the end of the body cannot be told.
+            (Some(coding), None) if !ends_in_chunked(coding) => {
+                Err(HttpFault::TransferEncodingInvalid)
+            }
             (Some(_), None) => Err(HttpFault::TransferEncodingUnsupported),
+            // RFC 9110 8.6: a length of 0 says that there is no content, as leaving it out does (RFC 9112 6.3).
+            (None, Some(0) | None) => Ok(BodyLength::None),
             (None, Some(length)) => Ok(BodyLength::Length(length)),
-            (None, None) => Ok(BodyLength::None),
         }
     }
 }
@@ -324,6 +323,11 @@ impl Range {
             .and_then(|rest| rest.get(..self.len as usize))
             .unwrap_or(b"")
     }
+}
+
+fn ends_in_chunked(codings: &[u8]) -> bool {
+    let last = codings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    last.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 fn is_named(name: &[u8], expected: &str) -> bool {

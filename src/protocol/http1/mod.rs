@@ -29,5 +29,4 @@ pub use query::{QueryPairs, query_pairs};
 pub use request_line::{Method, Version, is_token};
 pub use response::{
     LAST_CHUNK, Response, begin_chunk, reason_phrase, write_chunk, write_continue, write_error,
-    write_fault,
 };

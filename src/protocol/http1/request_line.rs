@@ -58,21 +58,31 @@ pub(super) struct RequestLine<'b> {
     pub path: &'b str,
     pub query: Option<&'b str>,
     pub version: Version,
+    /// Its bytes, with the line end.
+    pub line_bytes: usize,
 }
 
 /// Reads the request line; `None` if its end has not arrived.
 pub(super) fn parse_request_line(
-    bytes: &[u8],
+    all: &[u8],
     uri_bytes_max: usize,
 ) -> Result<Option<RequestLine<'_>>, HttpFault> {
+    let bytes = all;
     let Some((token, bytes)) = split_method(bytes)? else { return Ok(None) };
     let method = Method::of_token(token).ok_or(HttpFault::MethodUnknown)?;
     let Some((target, bytes)) = split_target(bytes, uri_bytes_max)? else { return Ok(None) };
     let (path, query) = split_path(target, method)?;
-    let Some((version, bytes)) = bytes.split_first_chunk::<8>() else { return Ok(None) };
+    let Some((version, bytes)) = bytes.split_first_chunk::<8>() else {
+        let fits = bytes.iter().zip(b"HTTP/1.1").all(|(byte, expected)| match expected {
+            b'1' => byte.is_ascii_digit(),
+            _ => byte == expected,
+        });
+        return if fits { Ok(None) } else { Err(HttpFault::RequestLineInvalid) };
+    };
     let version = match version {
-        b"HTTP/1.1" => Version::Http11,
         b"HTTP/1.0" => Version::Http10,
+        // RFC 9110 2.5: a higher minor version is processed as the highest that is known.
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Version::Http11,
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
             return Err(HttpFault::VersionUnsupported);
         }
@@ -80,7 +90,10 @@ pub(super) fn parse_request_line(
     };
     match bytes {
         [] | [b'\r'] => Ok(None),
-        [b'\r', b'\n', ..] => Ok(Some(RequestLine { method, path, query, version })),
+        [b'\r', b'\n', rest @ ..] => {
+            let line_bytes = all.len() - rest.len();
+            Ok(Some(RequestLine { method, path, query, version, line_bytes }))
+        }
         [b'\n', ..] | [b'\r', ..] => Err(HttpFault::LineEndInvalid),
         _ => Err(HttpFault::RequestLineInvalid),
     }
@@ -151,7 +164,25 @@ fn after_authority(target: &str) -> Result<&str, HttpFault> {
 /// Whether `bytes` could be a host and port (RFC 3986 3.2.2, 3.2.3); empty is a host too (RFC 9110
 /// 7.2).
 pub(super) fn is_host(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte))
+    let (host, rest) = match bytes.strip_prefix(b"[") {
+        Some(literal) => {
+            let Some(end) = literal.iter().position(|&byte| byte == b']') else { return false };
+            let (address, rest) = literal.split_at(end);
+            if !address.iter().all(|&byte| is_host_byte(byte) || byte == b':') {
+                return false;
+            }
+            (&b""[..], &rest[1..])
+        }
+        None => bytes.split_at(bytes.iter().position(|&byte| byte == b':').unwrap_or(bytes.len())),
+    };
+    let port = rest.strip_prefix(b":");
+    let is_port = rest.is_empty() || port.is_some_and(|port| port.iter().all(u8::is_ascii_digit));
+    host.iter().all(|&byte| is_host_byte(byte)) && is_port
+}
+
+/// In a name or an IPv4 address (RFC 3986 3.2.2).
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
 }
 
 /// Whether `bytes` are a token, such as a header's name or a subprotocol (RFC 9110 5.6.2).
@@ -245,14 +276,24 @@ mod tests {
     }
 
     #[test]
-    fn versions_other_than_1_0_and_1_1_are_faults() {
-        for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/0.9"] {
+    fn versions_are_1_0_and_what_is_compatible_with_1_1() {
+        for version in ["HTTP/1.1", "HTTP/1.2", "HTTP/1.9"] {
+            let text = format!("GET / {version}\r\n");
+            assert_eq!(line(&text).unwrap().unwrap().version, Version::Http11, "{version}");
+        }
+        for version in ["HTTP/2.0", "HTTP/3.1", "HTTP/0.9"] {
             let text = format!("GET / {version}\r\n");
             assert_eq!(line(&text), Err(HttpFault::VersionUnsupported), "{version}");
         }
         for version in ["http/1.1", "HTTP/1.x", "HTTP 1.1", "HTTP/11."] {
             let text = format!("GET / {version}\r\n");
             assert_eq!(line(&text), Err(HttpFault::RequestLineInvalid), "{version}");
+        }
+        // Each prefix that may become a version waits; a line that ends before it does not.
+        assert!((0..8).all(|end| line(&format!("GET / {}", &"HTTP/1.1"[..end])) == Ok(None)));
+        for early in ["\r\n", "\n", "HTTP\r\n", "HTTP/1\r\n", "HTTP/1.\r", "http", "X"] {
+            let text = format!("GET / {early}");
+            assert_eq!(line(&text), Err(HttpFault::RequestLineInvalid), "{early:?}");
         }
         assert_eq!(line("GET / HTTP/1.1 \r\n"), Err(HttpFault::RequestLineInvalid));
         assert_eq!(line("GET / HTTP/1.1\n"), Err(HttpFault::LineEndInvalid));

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{HttpFault, is_token};
+use super::is_token;
 
 /// A response that is known whole.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,10 @@ impl Response<'_> {
         for (name, value) in self.headers {
             write_header(out, name, value);
         }
+        // No answer is the same for long, an error least of all; what a cache may keep says so itself.
+        if !self.headers.iter().any(|(name, _)| *name == "Cache-Control") {
+            write_header(out, "Cache-Control", "no-store");
+        }
         // Said also where it is the default: an HTTP/1.0 client needs it, and this is simpler than
         // asking.
         write_header(out, "Connection", if self.keep_alive { "keep-alive" } else { "close" });
@@ -103,14 +107,9 @@ pub fn write_error(out: &mut Vec<u8>, response: &Response<'_>, code: &str, messa
     write_json_text(&mut body, code);
     body.extend_from_slice(b"\",\"message\":\"");
     write_json_text(&mut body, message);
-    body.extend_from_slice(b"\"}}");
+    // A shell's prompt begins a line of its own.
+    body.extend_from_slice(b"\"}}\n");
     Response { content_type: "application/json", body: &body, ..*response }.write_to(out);
-}
-
-/// Appends the answer to a request that could not be read, after which the connection closes.
-pub fn write_fault(out: &mut Vec<u8>, fault: HttpFault) {
-    let response = Response { keep_alive: false, ..Response::of_status(fault.status()) };
-    write_error(out, &response, fault.code(), fault.reason());
 }
 
 /// The phrase beside a status (RFC 9110 15, RFC 6585); empty if it is none of ours.
@@ -207,7 +206,7 @@ mod tests {
         assert_eq!(
             text(&OK),
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nETag: \"1\"\r\n\
-             Connection: keep-alive\r\n\r\nhello"
+             Cache-Control: no-store\r\nConnection: keep-alive\r\n\r\nhello"
         );
     }
 
@@ -269,11 +268,9 @@ mod tests {
 
     #[test]
     fn every_status_of_a_fault_has_a_phrase() {
+        use crate::protocol::http1::HttpFault;
         for fault in [HttpFault::BodyTooLarge, HttpFault::UriTooLong, HttpFault::HeadTooLarge] {
-            let mut out = Vec::new();
-            write_fault(&mut out, fault);
             assert!(!reason_phrase(fault.status()).is_empty());
-            assert!(out.starts_with(format!("HTTP/1.1 {} ", fault.status()).as_bytes()));
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Extensions that a client offers are ignored, which RFC 6455 9.1 allows: none is negotiated.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::{Engine, alphabet};
 use sha1::{Digest, Sha1};
 
 use crate::protocol::http1::{BodyLength, Head, Method, Version, is_token};
@@ -221,7 +221,7 @@ pub fn check_server_response(
 /// RFC 6455 4.2.1 item 5: base64 of 16 bytes, which is 22 digits and two signs of padding.
 fn is_key(key: &[u8]) -> bool {
     let mut decoded = [0; 18];
-    key.len() == KEY_BYTES && STANDARD.decode_slice(key, &mut decoded) == Ok(16)
+    key.len() == KEY_BYTES && LENIENT.decode_slice(key, &mut decoded) == Ok(16)
 }
 
 fn encoded_key(key: &[u8; 16]) -> [u8; KEY_BYTES] {
@@ -233,6 +233,12 @@ fn encoded_key(key: &[u8; 16]) -> [u8; KEY_BYTES] {
 
 /// RFC 6455 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Keys are read as their senders' peers read them: bits of the last character that stand for nothing may be set.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// A key on the wire.
 const KEY_BYTES: usize = 24;

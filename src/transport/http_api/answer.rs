@@ -1,9 +1,13 @@
 //! What requests are answered.
 
+use super::body::Body;
 use super::cors::Cors;
 use super::{HttpConversation, HttpFlow, Next};
 use crate::message::{CloseReason, Refusal};
-use crate::protocol::http1::{Head, Method, Response, write_error};
+use crate::protocol::http1::{
+    BodyDecoder, BodyLength, Head, HeadLimits, HttpFault, Method, Response, write_continue,
+    write_error,
+};
 use crate::transport::{Context, EventStream, Output, StreamFraming, TransportSettings};
 
 /// What an answer needs to know of its request.
@@ -12,6 +16,8 @@ pub(super) struct Exchange {
     pub keep_alive: bool,
     pub is_head: bool,
     pub cors: Cors,
+    /// Whether all of the request is received with its head.
+    pub is_whole: bool,
 }
 
 impl Exchange {
@@ -20,12 +26,14 @@ impl Exchange {
             keep_alive: head.keep_alive,
             is_head: head.method == Method::Head,
             cors: Cors::of(head, settings),
+            is_whole: head.body == BodyLength::None,
         }
     }
 
     /// An answer that ends its connection, to a request that may not be known.
     pub(super) fn last() -> Self {
-        Self { keep_alive: false, is_head: false, cors: Cors::Silent }
+        let cors = Cors::Silent;
+        Self { keep_alive: false, is_head: false, cors, is_whole: false }
     }
 
     /// The head of an event stream, whose connection ends with it. Proxies are asked neither to keep, nor to change,
@@ -86,7 +94,8 @@ impl HttpConversation {
         self.refuse(400, "body_unexpected", message, &[], exchange, context)
     }
 
-    /// Answers with an error and closes: where a request is not understood, neither is what follows it.
+    /// Answers with an error. A request without a body leaves the connection as it is; behind another one it closes,
+    /// because what follows would have to be received to be passed over.
     pub(super) fn refuse(
         &mut self,
         status: u16,
@@ -96,8 +105,63 @@ impl HttpConversation {
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Next {
-        fail(Exchange { keep_alive: false, ..exchange }, status, code, message, headers, context);
-        Next::Flow(close(context))
+        self.refuse_with(exchange, context, |exchange, context| {
+            fail(exchange, status, code, message, headers, context);
+        })
+    }
+
+    /// The same with an answer that the caller writes.
+    pub(super) fn refuse_with(
+        &mut self,
+        exchange: Exchange,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Exchange, &mut Context<'_>),
+    ) -> Next {
+        if let Some(body) = self.pending.as_mut().and_then(|pending| pending.expected.take())
+            && let Ok(decoder) = BodyDecoder::new(body, context.settings.body_bytes_max)
+        {
+            // Java's HttpClient and Jetty's show no other answer than 100 to a request that expects it: the body is
+            // asked for and passed over.
+            write_continue(context.out);
+            let start = context.out.len();
+            write(exchange, context);
+            let answer = context.out.split_off(start);
+            let body = Body::passed_over(decoder, answer, exchange);
+            self.pending.get_or_insert_default().body = Some(body);
+            return Next::Request;
+        }
+        let keep_alive = exchange.keep_alive && exchange.is_whole;
+        let exchange = Exchange { keep_alive, ..exchange };
+        write(exchange, context);
+        self.finish(exchange, context)
+    }
+
+    /// Answers a request that breaks the protocol, whether or not its head was understood; the connection ends.
+    pub(super) fn refuse_fault(
+        &mut self,
+        fault: HttpFault,
+        received: &[u8],
+        context: &mut Context<'_>,
+    ) -> HttpFlow {
+        let body = self.pending.as_ref().and_then(|pending| pending.body.as_ref());
+        let cors = match body {
+            Some(body) => body.cors(),
+            None => Cors::of_unparsed(received, context.settings),
+        };
+        let HeadLimits { head_bytes_max, uri_bytes_max, headers_max } = context.settings.head;
+        let message = match fault {
+            HttpFault::BodyTooLarge => format!(
+                "a body has at most {} bytes (limits.message_bytes_max)",
+                context.settings.body_bytes_max
+            ),
+            HttpFault::UriTooLong => format!("a request target has at most {uri_bytes_max} bytes"),
+            HttpFault::HeadTooLarge => format!("a request head has at most {head_bytes_max} bytes"),
+            HttpFault::TooManyHeaders => format!("a request has at most {headers_max} headers"),
+            _ => fault.reason().to_owned(),
+        };
+        let exchange = Exchange { cors, ..Exchange::last() };
+        fail(exchange, fault.status(), fault.code(), &message, &[], context);
+        close(context)
     }
 
     /// After an answer: the next request, or the end.
@@ -141,7 +205,7 @@ pub(super) fn write_response(
     context: &mut Context<'_>,
 ) {
     context.messages.sent += 1;
-    let Exchange { keep_alive, is_head: head_only, cors } = exchange;
+    let Exchange { keep_alive, is_head: head_only, cors, .. } = exchange;
     let headers = &[headers, &cors.headers(context.settings)].concat();
     let response = Response { status, headers, content_type, body, keep_alive, head_only };
     response.write_to(context.out);
@@ -191,7 +255,7 @@ pub(super) fn fail(
     headers: &[(&str, &str)],
     context: &mut Context<'_>,
 ) {
-    let Exchange { keep_alive, is_head: head_only, cors } = exchange;
+    let Exchange { keep_alive, is_head: head_only, cors, .. } = exchange;
     let headers = &[headers, &cors.headers(context.settings)].concat();
     let (content_type, body) = ("", &b""[..]);
     let response = Response { status, headers, content_type, body, keep_alive, head_only };

@@ -1,6 +1,6 @@
 //! `POST /api/METHOD`: calls of the server API.
 
-use super::answer::{Exchange, close, fail, refuse_congested, write_json};
+use super::answer::{Exchange, fail, refuse_congested, write_json};
 use super::body::Target;
 use super::{HttpConversation, HttpFlow, Next};
 use crate::protocol::api_json::{self, ApiMethod, NodeInfo};
@@ -31,10 +31,11 @@ impl HttpConversation {
             None => {
                 let mut body = b"{\"error\":".to_vec();
                 api_json::write_error(&mut body, CommandError::MethodNotFound, None);
-                body.push(b'}');
-                write_json(Exchange { keep_alive: false, ..exchange }, 404, &body, context);
-                context.outputs.push(Output::HttpError);
-                return Ok(Next::Flow(close(context)));
+                body.extend_from_slice(b"}\n");
+                return Ok(self.refuse_with(exchange, context, |exchange, context| {
+                    write_json(exchange, 404, &body, context);
+                    context.outputs.push(Output::HttpError);
+                }));
             }
         };
         self.begin_body(head, rest, Target::Api(route), exchange, context)

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::answer::Exchange;
+use super::cors::Cors;
 use super::publish::PublishTo;
 use super::{HttpConversation, HttpFlow, Next};
 use crate::protocol::http1::{BodyDecoder, BodyLength, BodyPart, Head, HttpFault, write_continue};
@@ -19,9 +20,23 @@ pub(super) struct Body {
 }
 
 impl Body {
+    /// One that is received for nothing but the end of its request, which is answered then.
+    pub(super) fn passed_over(decoder: BodyDecoder, answer: Vec<u8>, exchange: Exchange) -> Self {
+        Self { decoder, bytes: Vec::new(), target: Target::Refused(answer), exchange }
+    }
+
+    /// What an answer says about the origin of its request.
+    pub(super) fn cors(&self) -> Cors {
+        self.exchange.cors
+    }
+
     /// Bytes of heap that it owns.
     pub(super) fn held_bytes(&self) -> usize {
-        self.bytes.capacity()
+        let answer = match &self.target {
+            Target::Refused(answer) => answer.capacity(),
+            Target::Publish(_) | Target::Api(_) => 0,
+        };
+        self.bytes.capacity() + answer
     }
 }
 
@@ -30,6 +45,8 @@ impl Body {
 pub(super) enum Target {
     Publish(PublishTo),
     Api(ApiRoute),
+    /// Nothing: the request was refused, and this is its answer.
+    Refused(Vec<u8>),
 }
 
 impl HttpConversation {
@@ -43,8 +60,8 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
         if head.body == BodyLength::None {
-            let message = "a body has a Content-Length or is sent in chunks";
-            return Ok(self.refuse(411, "length_required", message, &[], exchange, context));
+            // RFC 9112 6.3: a request without a length has a body of no bytes.
+            return Ok(self.take_body(target, Cow::Borrowed(b""), exchange, context));
         }
         let decoder = BodyDecoder::new(head.body, context.settings.body_bytes_max)?;
         // As a rule all of it is here already.
@@ -55,11 +72,12 @@ impl HttpConversation {
             *rest = behind;
             return Ok(self.take_body(target, Cow::Borrowed(body), exchange, context));
         }
-        if head.expect_continue && rest.is_empty() {
+        let pending = self.pending.get_or_insert_default();
+        if pending.expected.take().is_some() {
             write_continue(context.out);
         }
         let body = Body { decoder, bytes: Vec::new(), target, exchange };
-        self.pending.get_or_insert_default().body = Some(body);
+        pending.body = Some(body);
         Ok(Next::Request)
     }
 
@@ -72,6 +90,7 @@ impl HttpConversation {
         let body = pending.body.as_mut().expect("the caller looked");
         loop {
             match body.decoder.next(rest)? {
+                BodyPart::Data(_) if matches!(body.target, Target::Refused(_)) => {}
                 BodyPart::Data(data) => body.bytes.extend_from_slice(data),
                 BodyPart::NeedMore => return Ok(Next::Flow(HttpFlow::Receive)),
                 BodyPart::End => break,
@@ -92,6 +111,10 @@ impl HttpConversation {
         match target {
             Target::Publish(to) => self.take_publication(to, bytes, exchange, context),
             Target::Api(route) => self.take_call(route, &bytes, exchange, context),
+            Target::Refused(answer) => {
+                context.out.extend_from_slice(&answer);
+                self.finish(exchange, context)
+            }
         }
     }
 }

@@ -20,6 +20,23 @@ pub(super) enum Cors {
 impl Cors {
     pub(super) fn of(head: &Head<'_>, settings: &TransportSettings) -> Self {
         let Some(origin) = head.header("origin").next() else { return Self::Silent };
+        Self::of_origin(origin, settings)
+    }
+
+    /// The same for a request whose head is not understood, or not received to its end: a script that is not told of
+    /// the refusal sees a network error.
+    pub(super) fn of_unparsed(received: &[u8], settings: &TransportSettings) -> Self {
+        if matches!(settings.origins, Origins::Any) {
+            return Self::Any;
+        }
+        let origin = received.split(|byte| *byte == b'\n').find_map(|line| {
+            let (name, value) = line.split_at_checked(ORIGIN_FIELD.len())?;
+            name.eq_ignore_ascii_case(ORIGIN_FIELD).then(|| value.trim_ascii())
+        });
+        origin.map_or(Self::Silent, |origin| Self::of_origin(origin, settings))
+    }
+
+    fn of_origin(origin: &[u8], settings: &TransportSettings) -> Self {
         match &settings.origins {
             Origins::Any => Self::Any,
             Origins::Listed(list) => {
@@ -36,7 +53,9 @@ impl Cors {
         let listed = match (self, &settings.origins) {
             // A cookie is nobody's who may come from anywhere.
             (Cors::Any, _) => return vec![("Access-Control-Allow-Origin", "*"), expose],
-            (Cors::Silent, _) | (Cors::Listed(_), Origins::Any) => None,
+            (Cors::Silent, Origins::Any) | (Cors::Listed(_), Origins::Any) => None,
+            // Fetch, "CORS protocol and HTTP caches": an answer that depends on the origin says so to every origin.
+            (Cors::Silent, Origins::Listed(_)) => return vec![("Vary", "Origin")],
             // The list may have changed while a poll waited.
             (Cors::Listed(at), Origins::Listed(list)) => list.get(usize::from(at)),
         };
@@ -54,7 +73,9 @@ impl Cors {
 /// The methods that scripts may use on a path; `None` where there is nothing for them.
 pub(super) fn methods_of(path: &str) -> Option<&'static str> {
     match path {
-        "/events" | "/poll" => Some("GET, HEAD, OPTIONS"),
+        "/" | "/events" | "/poll" | "/health/live" | "/health/ready" | "/metrics" => {
+            Some("GET, HEAD, OPTIONS")
+        }
         "/publish" => Some("POST, OPTIONS"),
         _ => path.starts_with(API_PREFIX).then_some("POST, OPTIONS"),
     }
@@ -72,6 +93,7 @@ impl HttpConversation {
         if head.body != BodyLength::None {
             return Ok(self.refuse_body(exchange, context));
         }
+        // RFC 9110 9.3.7: also for health checks that ask for options, as HAProxy's do by default.
         let mut headers = vec![("Allow", methods)];
         if exchange.cors != Cors::Silent {
             headers.extend([
@@ -84,6 +106,8 @@ impl HttpConversation {
         Ok(self.finish(exchange, context))
     }
 }
+
+const ORIGIN_FIELD: &[u8] = b"origin:";
 
 const REQUEST_HEADERS: &str = "Authorization, Cache-Control, Content-Type, If-None-Match, Idempotency-Key, \
     Last-Event-ID, X-API-Key";

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::answer::{Exchange, refuse_congested};
+use super::answer::{Exchange, fail, refuse_congested};
 use super::body::Target;
 use super::{HttpConversation, HttpFlow, Next, channels_of};
-use crate::config::limits::PAYLOAD_DEPTH_MAX;
+use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{Actor, ChannelName, Payload, PayloadKind, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method, query_pairs};
 use crate::protocol::json;
@@ -19,8 +19,48 @@ use crate::transport::Context;
 pub(super) struct PublishTo {
     channel: ChannelName,
     event: Option<Arc<str>>,
-    is_binary: bool,
+    media_type: MediaType,
     by: Actor,
+    idempotency_key: Option<Arc<str>>,
+}
+
+/// What the request says of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MediaType {
+    /// `application/octet-stream`: bytes.
+    Binary,
+    /// `text/plain`: text, whatever it looks like.
+    Text,
+    /// `application/json`: an error if it is not.
+    Json,
+    /// Anything else, which senders say by themselves: the body shows what it is.
+    Other,
+}
+
+impl MediaType {
+    fn of(head: &Head<'_>) -> Self {
+        let value = head.header("content-type").next().unwrap_or_default();
+        // RFC 9110 8.3.1: parameters follow a semicolon.
+        let named = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let rows = [
+            ("application/octet-stream", Self::Binary),
+            ("text/plain", Self::Text),
+            ("application/json", Self::Json),
+        ];
+        let row = rows.iter().find(|(name, _)| named.eq_ignore_ascii_case(name.as_bytes()));
+        row.map_or(Self::Other, |(_, media_type)| *media_type)
+    }
+
+    /// What a body of this type is; `None` if it is not what the type says.
+    fn kind_of(self, bytes: &[u8]) -> Option<PayloadKind> {
+        let kind = json::kind_of_bytes(bytes, PAYLOAD_DEPTH_MAX);
+        match (self, kind) {
+            (Self::Binary, _) => Some(PayloadKind::Binary),
+            (Self::Text, PayloadKind::Json) => Some(PayloadKind::Text),
+            (Self::Json, kind) => (kind == PayloadKind::Json).then_some(kind),
+            (Self::Text | Self::Other, kind) => Some(kind),
+        }
+    }
 }
 
 impl HttpConversation {
@@ -50,15 +90,30 @@ impl HttpConversation {
                 return Ok(self.refuse(400, "event_invalid", &message, &[], exchange, context));
             }
         };
-        let is_binary = head
-            .header("content-type")
-            .any(|value| value.eq_ignore_ascii_case(b"application/octet-stream"));
+        if head
+            .header_list("content-encoding")
+            .any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+        {
+            // RFC 9110 15.5.16: what would be understood.
+            let headers = [("Accept-Encoding", "identity")];
+            let message = "a body is taken as it is, without a Content-Encoding";
+            let code = "content_encoding_unsupported";
+            return Ok(self.refuse(415, code, message, &headers, exchange, context));
+        }
+        let idempotency_key = match idempotency_key_of(head) {
+            Ok(key) => key,
+            Err(message) => {
+                let code = "idempotency_key_invalid";
+                return Ok(self.refuse(400, code, &message, &[], exchange, context));
+            }
+        };
         // Whoever showed the key may do what the server API may.
         let by = match context.settings.api_key {
             Some(_) => Actor::Server,
             None => Actor::Client,
         };
-        let to = PublishTo { channel, event, is_binary, by };
+        let media_type = MediaType::of(head);
+        let to = PublishTo { channel, event, media_type, by, idempotency_key };
         self.begin_body(head, rest, Target::Publish(to), exchange, context)
     }
 
@@ -74,11 +129,13 @@ impl HttpConversation {
             refuse_congested(exchange, context);
             return self.finish(exchange, context);
         }
-        let PublishTo { channel, event, is_binary, by } = to;
-        let kind = if is_binary {
-            PayloadKind::Binary
-        } else {
-            json::kind_of_bytes(&bytes, PAYLOAD_DEPTH_MAX)
+        let PublishTo { channel, event, media_type, by, idempotency_key } = to;
+        let Some(kind) = media_type.kind_of(&bytes) else {
+            let message = format!(
+                "the body is not JSON that nests {PAYLOAD_DEPTH_MAX} deep at most, as its type says"
+            );
+            fail(exchange, 400, "json_invalid", &message, &[], context);
+            return self.finish(exchange, context);
         };
         let bytes = match bytes {
             Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
@@ -90,7 +147,7 @@ impl HttpConversation {
             channel: Some(channel),
             payload: Payload { kind, bytes, event },
             by,
-            idempotency_key: None,
+            idempotency_key,
         });
         Next::Flow(HttpFlow::AwaitReply)
     }
@@ -113,4 +170,20 @@ fn event_of(head: &Head<'_>) -> Result<Result<Option<Arc<str>>, String>, HttpFau
         }
     }
     Ok(Ok(event))
+}
+
+/// The `Idempotency-Key` header: a repeated request with the same key is answered with the position of the first one.
+/// An error is a sentence.
+fn idempotency_key_of(head: &Head<'_>) -> Result<Option<Arc<str>>, String> {
+    let mut keys = head.header("idempotency-key");
+    let Some(key) = keys.next() else { return Ok(None) };
+    let text = std::str::from_utf8(key).ok().filter(|text| !text.is_empty());
+    match text {
+        Some(text) if keys.next().is_none() && text.len() <= IDEMPOTENCY_KEY_BYTES_MAX => {
+            Ok(Some(text.into()))
+        }
+        _ => Err(format!(
+            "one Idempotency-Key of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes of UTF-8 is taken"
+        )),
+    }
 }
