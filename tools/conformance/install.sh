@@ -47,10 +47,32 @@ prepare() {
     php)
       have php php-cli || return
       command=(python3 "$here/quiet.py" php php "$here/quiet_client.php") ;;
+    # The name that the page gives its rules, the program, and Debian's package.
+    proxy_nginx) behind_proxy nginx nginx nginx-light ;;
+    proxy_haproxy) behind_proxy haproxy haproxy haproxy ;;
+    proxy_varnish) behind_proxy vcl varnishd varnish ;;
+    proxy_apache) behind_proxy apache apache2 apache2-bin ;;
+    proxy_caddy) behind_proxy caddyfile caddy caddy ;;
+    proxy_lighttpd) behind_proxy lighttpd lighttpd lighttpd ;;
+    proxy_nghttpx) behind_proxy nghttpx nghttpx nghttp2-proxy ;;
+    proxy_squid) behind_proxy squid squid squid ;;
     autobahn)
       install_autobahn || return
       command=(python3 "$here/autobahn/run.py") ;;
   esac
+}
+
+# The case of the proxy whose rules the page keeps under RULES. Packages start their daemons as they are installed, on
+# the ports of the system: a policy keeps them from it meanwhile (see /usr/share/doc/init-system-helpers).
+behind_proxy() {
+  local rules=$1 program=$2 package=$3 policy=/usr/sbin/policy-rc.d
+  if ! builtin command -v "$program" >/dev/null && ((EUID == 0)) && [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+    have "$program" "$package"
+    rm -f "$policy"
+  fi
+  have "$program" "$package" || return
+  command=(python3 "$here/proxies.py" "$rules")
 }
 
 # A program, from the system's packages if it is absent and we may install.
