@@ -267,15 +267,13 @@ async function aLagIsANumberOfFewDigits() {
 
 async function countersMove() {
   const page = await open();
-  const number = async (id) => Number((await page.locator(id).innerText()).replaceAll(/[^0-9]/g, ''));
-  await page.waitForFunction(() => /[0-9]/.test(document.getElementById('connections').textContent), null, { timeout: 10_000 });
-  const before = await number('#connections');
   await subscribe(page, ['commands', 'websocket'], 'page4');
-  await page.waitForFunction(
-    (before) => Number(document.getElementById('connections').textContent.replaceAll(',', '')) >= before + 2,
-    before, { timeout: 10_000 },
-  );
-  checks.that('kinds are told apart', /commands websocket 1/.test(await page.locator('#kinds').innerText()));
+  // Connections of the page before may still be counted.
+  await page.waitForFunction(() => {
+    const kinds = document.getElementById('kinds').textContent;
+    const all = Number(document.getElementById('connections').textContent.replaceAll(',', ''));
+    return all >= 3 && /commands websocket 1/.test(kinds) && /^(?:(?!commands).)*websocket 1/.test(kinds);
+  }, null, { timeout: 10_000 });
   const busy = setInterval(() => fetch(`http://${http}/publish?channel=page4`, { method: 'POST', body: 'x' }), 20);
   await page.waitForFunction(
     () => Number(document.getElementById('deliveries').textContent.replaceAll(',', '')) >= 40, null, { timeout: 10_000 },
