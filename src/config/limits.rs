@@ -170,6 +170,9 @@ pub const OPENING_PUBLICATIONS_MAX: usize = 65_536;
 /// Between two publications of what is counted, while someone is subscribed to it.
 pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Between two warnings of one worker about a proxy that is not set up for this server.
+pub const PROXY_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Origins in a list of them.
 pub const ORIGINS_MAX: usize = 256;
 

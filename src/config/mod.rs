@@ -347,6 +347,10 @@ mod tests {
             "https://A",
             "http://a b",
             "http://a,b",
+            "https://a:443",
+            "http://a:80",
+            "https://*.a",
+            "*://a",
         ] {
             let fault = with(&[bad]).check().unwrap_err();
             assert!(fault.0.contains("http.origins"), "{bad}: {fault}");

@@ -239,7 +239,7 @@ impl Setting {
                 format!("from {min} to {max} visible characters of ASCII")
             }
             Kind::Origins(max, _) => format!(
-                "*, or scheme, host and perhaps a port in lower case, such as https://example.org; up to {max} of them"
+                "*, or up to {max} as browsers send them: lower case, no default port, no patterns"
             ),
             Kind::Levels(_) => "levels, of all and of rooms".to_owned(),
         }
@@ -263,7 +263,19 @@ fn is_origin(text: &str) -> bool {
         !text.is_empty() && text.bytes().all(is_fine)
     };
     let parts = text.split_once("://");
-    text == ANY_ORIGIN || parts.is_some_and(|(scheme, host)| is_plain(scheme) && is_plain(host))
+    let is_sent = |scheme: &str, host: &str| {
+        // A default port is left out (RFC 6454 6.2), and there are no patterns.
+        let default_port = match scheme {
+            "http" => ":80",
+            "https" => ":443",
+            _ => "/",
+        };
+        !host.ends_with(default_port) && !text.contains('*')
+    };
+    text == ANY_ORIGIN
+        || parts.is_some_and(|(scheme, host)| {
+            is_plain(scheme) && is_plain(host) && is_sent(scheme, host)
+        })
 }
 
 /// What is shown of a secret.

@@ -18,6 +18,7 @@ mod answer;
 mod api;
 mod body;
 mod cors;
+mod origin;
 mod page;
 mod poll;
 mod publish;
@@ -403,6 +404,13 @@ impl HttpConversation {
             (HttpService::Edge, "/") if handshake::wants_upgrade(head) => {
                 self.upgrade_to_channels(head, context)
             }
+            (HttpService::Edge, path)
+                if head.method == Method::Post
+                    && (path == "/publish" || path.starts_with(API_PREFIX))
+                    && !origin::is_allowed(head, context.settings) =>
+            {
+                Ok(self.refuse_origin(exchange, context))
+            }
             (HttpService::Edge, "/publish") => self.publish(head, rest, exchange, context),
             (HttpService::Edge, path) if path.starts_with(API_PREFIX) => {
                 self.api(&path[API_PREFIX.len()..], head, rest, exchange, context)
@@ -410,36 +418,49 @@ impl HttpConversation {
             (
                 HttpService::Edge,
                 "/" | "/events" | "/poll" | "/health/live" | "/health/ready" | "/metrics",
-            ) => {
-                if !matches!(head.method, Method::Get | Method::Head) {
-                    let allow = cors::methods_of(head.path).unwrap_or("GET, HEAD");
-                    return Ok(self.refuse_method(exchange, allow, context));
-                }
-                // The answer would come before the end of a body that was not asked for.
-                if head.body != BodyLength::None {
-                    return Ok(self.refuse_body(exchange, context));
-                }
-                match head.path {
-                    "/events" => return self.stream_events(head, exchange, context),
-                    "/poll" => return self.poll(head, exchange, context),
-                    "/" => {
-                        if context.settings.serves_page {
-                            return Ok(self.show_page(head, exchange, context));
-                        }
-                        write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context);
-                    }
-                    "/metrics" => return Ok(self.ask(Output::Metrics, exchange, context)),
-                    "/health/ready" => return Ok(self.ask(Output::Ready, exchange, context)),
-                    _ => {
-                        write_ok(exchange, "application/json", b"{\"status\":\"live\"}\n", context)
-                    }
-                }
-                Ok(self.finish(exchange, context))
-            }
+            ) => self.get(head, exchange, context),
             (HttpService::Edge, _) => {
                 Ok(self.refuse(404, "not_found", "there is nothing here", &[], exchange, context))
             }
         }
+    }
+
+    /// A request for something that only GET and HEAD are for.
+    fn get(
+        &mut self,
+        head: &Head<'_>,
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Result<Next, HttpFault> {
+        if !matches!(head.method, Method::Get | Method::Head) {
+            let allow = cors::methods_of(head.path).unwrap_or("GET, HEAD");
+            return Ok(self.refuse_method(exchange, allow, context));
+        }
+        // RFC 9110 7.8: an upgrade may be passed over, as one to h2c is, which Java's HttpClient asks for with
+        // each request. One to a WebSocket would wait for a stream or a poll that its client cannot read.
+        if handshake::wants_upgrade(head) {
+            let message = "WebSockets are at /ws and /connection/websocket, not at this address";
+            let code = "websocket_elsewhere";
+            return Ok(self.refuse(400, code, message, &[], exchange, context));
+        }
+        // The answer would come before the end of a body that was not asked for.
+        if head.body != BodyLength::None {
+            return Ok(self.refuse_body(exchange, context));
+        }
+        match head.path {
+            "/events" => return self.stream_events(head, exchange, context),
+            "/poll" => return self.poll(head, exchange, context),
+            "/" => {
+                if context.settings.serves_page {
+                    return Ok(self.show_page(head, exchange, context));
+                }
+                write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context);
+            }
+            "/metrics" => return Ok(self.ask(Output::Metrics, exchange, context)),
+            "/health/ready" => return Ok(self.ask(Output::Ready, exchange, context)),
+            _ => write_ok(exchange, "application/json", b"{\"status\":\"live\"}\n", context),
+        }
+        Ok(self.finish(exchange, context))
     }
 }
 

@@ -49,6 +49,9 @@ pub const HANDSHAKE_FAILURES: &[&str] = &[
     "http_version_too_old",
     "body_unexpected",
     "upgrade_missing",
+    "upgrade_removed",
+    ORIGIN_REFUSED,
+    SUBPROTOCOL_UNSUPPORTED,
     "websocket_version_unsupported",
     "websocket_key_missing",
     "websocket_key_duplicate",
@@ -66,6 +69,11 @@ const CHANNEL_INVALID: &str = "channel_invalid";
 const OVERLOADED: &str = "overloaded";
 /// The hub refuses a channel.
 const SUBSCRIPTION_REFUSED: &str = "subscription_refused";
+
+/// The page that asks is of an origin that is not listed.
+const ORIGIN_REFUSED: &str = "origin_refused";
+/// The client speaks only subprotocols that the server does not.
+const SUBPROTOCOL_UNSUPPORTED: &str = "subprotocol_unsupported";
 
 /// Where a client that names no channel goes.
 pub const LOBBY: &str = "lobby";
@@ -121,6 +129,8 @@ pub enum Output {
     Leave,
     /// A handshake failed: one of [`HANDSHAKE_FAILURES`].
     HandshakeFailed(&'static str),
+    /// A proxy in front of the server is not set up for it: what an operator should read.
+    ProxyFault(&'static str),
     /// Append the metrics page's body and finish the exchange: see [`HttpConversation::answer`].
     Metrics,
     /// Tell what runs here: see [`HttpConversation::answer_info`].

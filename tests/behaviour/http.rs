@@ -263,6 +263,127 @@ on_both_drivers! {
         expect_refusal(&server, head, 401);
     }
 
+    fn a_proxy_that_is_in_the_way_is_named(driver) {
+        let server = TestServer::start(driver, 1);
+        // nginx, Apache, Varnish, Squid, lighttpd and h2o drop Upgrade where they are not told to pass it, and leave the
+        // rest in; nginx 1.22 speaks HTTP/1.0.
+        for target in ["/ws", "/connection/websocket"] {
+            let request = WebSocket::request(target);
+            let dropped = request.replace("Upgrade: websocket\r\n", "").replace("Connection: Upgrade\r\n", "");
+            let old = dropped.replace("HTTP/1.1", "HTTP/1.0");
+            for request in [&dropped, &old] {
+                let refused = expect_refusal(&server, request, 426).json();
+                assert_eq!(refused["error"]["code"], "upgrade_removed", "{request}");
+                assert!(refused["error"]["message"].as_str().unwrap().contains("proxy"));
+            }
+            let plain = format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n");
+            assert_eq!(expect_refusal(&server, plain, 426).json()["error"]["code"], "upgrade_missing");
+        }
+        let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\x1f\x90\x1f\x90GET / HTTP/1.1\r\n\r\n";
+        let v1 = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\nGET / HTTP/1.1\r\nHost: t\r\n\r\n";
+        for bytes in [&v1[..], b"PROXY UNKNOWN\r\n", v2] {
+            let refused = expect_refusal(&server, bytes, 400).json();
+            assert_eq!(refused["error"]["code"], "proxy_protocol_unexpected");
+        }
+        let mut client = Client::connect(server.edge());
+        client.send_bytewise(&v2[..5]);
+        assert_eq!(client.read_response().json()["error"]["code"], "proxy_protocol_unexpected");
+    }
+
+    fn an_upgrade_where_there_is_no_websocket_is_refused_at_once(driver) {
+        let server = TestServer::start(driver, 1);
+        for target in ["/poll", "/events", "/health/live", "/metrics"] {
+            let mut client = Client::connect(server.edge());
+            client.send(WebSocket::request(target));
+            let refused = client.read_response();
+            assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &"websocket_elsewhere".into()));
+            assert!(refused.text().contains("/ws"));
+            // Java's HttpClient asks with each request.
+            client.send(format!(
+                "GET {target}?timeout=0 HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 0\r\n\
+                 Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n"
+            ));
+            assert_eq!(client.read_response_head().status, 200, "{target}");
+        }
+    }
+
+    fn origins_hold_for_websockets_and_posts(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.origins = vec!["https://good.example".into(), "http://app.example:3000".into()];
+        });
+        // RFC 6455 10.2: browsers let any page open a WebSocket.
+        let try_with = |host: &str, origin: Option<&str>| {
+            let origin = origin.map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
+            let mut statuses = Vec::new();
+            for target in ["/ws", "/connection/websocket", "/"] {
+                let mut client = Client::connect(server.edge());
+                client.send(format!(
+                    "GET {target} HTTP/1.1\r\nHost: {host}\r\n{origin}Connection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                ));
+                statuses.push(client.read_response_head().status);
+            }
+            for target in ["/publish", "/api/info"] {
+                let mut client = Client::connect(server.edge());
+                client.send(format!("POST {target} HTTP/1.1\r\nHost: {host}\r\n{origin}Content-Length: 2\r\n\r\n{{}}"));
+                statuses.push(client.read_response().status);
+            }
+            statuses
+        };
+        for (host, origin) in [
+            ("s.example", None),
+            ("s.example", Some("https://good.example")),
+            ("s.example", Some("http://app.example:3000")),
+            // The server's own address, as Netty, Vert.x, Spring, Tyrus and Go's x/net/websocket send it.
+            ("s.example:8000", Some("http://s.example:8000")),
+            ("s.example", Some("https://S.Example:443")),
+            ("localhost:80", Some("http://localhost/")),
+        ] {
+            assert_eq!(try_with(host, origin), [101, 101, 101, 200, 200], "{host} {origin:?}");
+        }
+        for origin in ["https://evil.example", "null", "http://good.example", "https://good.example:8443",
+            "https://good.example.evil", "", "http://s.example:1"] {
+            assert_eq!(try_with("s.example", Some(origin)), [403; 5], "{origin}");
+        }
+        // Reading is what CORS guards: the answer names no origin.
+        let mut client = Client::connect(server.edge());
+        client.send("GET /poll?timeout=0 HTTP/1.1\r\nHost: t\r\nOrigin: https://evil.example\r\n\r\n");
+        let response = client.read_response();
+        assert_eq!((response.status, response.header("access-control-allow-origin")), (200, None));
+        assert_eq!(response.header("vary"), Some("Origin"));
+    }
+
+    fn a_subprotocol_that_is_offered_is_answered(driver) {
+        // undici, ws and browsers refuse a connection in which none of those that they offered is chosen (RFC 6455 4.1).
+        let server = TestServer::start(driver, 1);
+        let offer = |address, target: &str, offered: &str| {
+            let mut client = Client::connect(address);
+            let request = WebSocket::request(target);
+            let with = format!("{offered}Host:");
+            client.send(request.replacen("Host:", &with, 1));
+            client.read_response_head()
+        };
+        let header = |names: &str| format!("Sec-WebSocket-Protocol: {names}\r\n");
+        for (target, names, chosen) in [
+            ("/ws?channel=a", "chat, superchat", Some("chat")),
+            ("/", "mqtt", Some("mqtt")),
+            ("/ws", "a b, \"c\", d", Some("d")),
+            ("/connection/websocket", "centrifuge-json", Some("centrifuge-json")),
+            ("/connection/websocket", "centrifuge-protobuf, centrifuge-json", Some("centrifuge-json")),
+            ("/connection/websocket", "chat", None),
+        ] {
+            let response = offer(server.edge(), target, &header(names));
+            assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, chosen), "{target} {names}");
+        }
+        let echo = offer(server.echo(), "/", &(header("x") + &header("y")));
+        assert_eq!((echo.status, echo.header("sec-websocket-protocol")), (101, Some("x")));
+        let none = offer(server.edge(), "/ws", "");
+        assert_eq!((none.status, none.header("sec-websocket-protocol")), (101, None));
+        let request = WebSocket::request("/connection/websocket").replacen("Host:", &(header("centrifuge-protobuf") + "Host:"), 1);
+        let refused = expect_refusal(&server, request, 400).json();
+        assert_eq!(refused["error"]["code"], "subprotocol_unsupported");
+    }
+
     fn no_answer_but_the_page_may_be_kept(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
@@ -444,7 +565,7 @@ on_both_drivers! {
             ("GET ", "POST ", 405),
             ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
             ("dGhlIHNhbXBsZSBub25jZQ==", "short", 400),
-            ("HTTP/1.1", "HTTP/1.0", 400),
+            ("HTTP/1.1", "HTTP/1.0", 426),
             ("channel=a", "channel=", 400),
             ("channel=a", "channel=%ff", 400),
         ] {

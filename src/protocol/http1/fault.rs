@@ -5,6 +5,8 @@
 pub enum HttpFault {
     /// The request line is not `method SP target SP version`.
     RequestLineInvalid,
+    /// A PROXY protocol header, which a proxy sends in front of what it passes on if it is told to.
+    ProxyProtocol,
     /// A method that no RFC registers, or CONNECT: this is no proxy.
     MethodUnknown,
     /// The target has a byte or a form that RFC 9112 3.2 does not allow.
@@ -78,6 +80,11 @@ impl HttpFault {
             HttpFault::RequestLineInvalid => {
                 (400, "request_line_invalid", "the request line is malformed")
             }
+            HttpFault::ProxyProtocol => (
+                400,
+                "proxy_protocol_unexpected",
+                "a proxy in front of this server sends the PROXY protocol, which is not expected at this address",
+            ),
             HttpFault::MethodUnknown => (501, "method_unknown", "the method is not known here"),
             HttpFault::TargetInvalid => (400, "target_invalid", "the request target is malformed"),
             HttpFault::TargetUnsupported => {

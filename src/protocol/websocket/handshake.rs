@@ -8,11 +8,21 @@ use sha1::{Digest, Sha1};
 
 use crate::protocol::http1::{BodyLength, Head, Method, Version, is_token};
 
-/// A request that may be upgraded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Upgrade<'b> {
+/// A request that the protocol allows to be upgraded. Whether its origin may have a WebSocket here (RFC 6455 10.2) is
+/// not decided yet.
+#[derive(Clone, Debug)]
+pub struct Upgrade<'h, 'b> {
     /// The value of `Sec-WebSocket-Key`, for [`write_accept_response`].
     pub key: &'b [u8],
+    head: &'h Head<'b>,
+}
+
+impl<'b> Upgrade<'_, 'b> {
+    /// The subprotocols that the client offers, the one it prefers first (RFC 6455 4.1 item 10).
+    pub fn subprotocols(&self) -> impl Iterator<Item = &'b str> {
+        let offered = self.head.header_list("sec-websocket-protocol");
+        offered.filter(|name| is_token(name)).filter_map(|name| std::str::from_utf8(name).ok())
+    }
 }
 
 /// Why a request cannot be upgraded.
@@ -26,6 +36,8 @@ pub enum HandshakeFault {
     BodyUnexpected,
     /// `Connection` does not list `upgrade`, or `Upgrade` does not list `websocket`.
     UpgradeMissing,
+    /// The same, or HTTP/1.0, with a `Sec-WebSocket-Key`: something on the way took the upgrade out.
+    UpgradeRemoved,
     /// `Sec-WebSocket-Version` is not 13, or is missing.
     VersionUnsupported,
     /// `Sec-WebSocket-Key` is missing.
@@ -45,7 +57,9 @@ impl HandshakeFault {
     pub const fn status(self) -> u16 {
         match self {
             HandshakeFault::MethodNotGet => 405,
-            HandshakeFault::UpgradeMissing | HandshakeFault::VersionUnsupported => 426,
+            HandshakeFault::UpgradeMissing
+            | HandshakeFault::UpgradeRemoved
+            | HandshakeFault::VersionUnsupported => 426,
             HandshakeFault::HttpVersionTooOld
             | HandshakeFault::BodyUnexpected
             | HandshakeFault::KeyMissing
@@ -63,6 +77,7 @@ impl HandshakeFault {
             HandshakeFault::HttpVersionTooOld => "http_version_too_old",
             HandshakeFault::BodyUnexpected => "body_unexpected",
             HandshakeFault::UpgradeMissing => "upgrade_missing",
+            HandshakeFault::UpgradeRemoved => "upgrade_removed",
             HandshakeFault::VersionUnsupported => "websocket_version_unsupported",
             HandshakeFault::KeyMissing => "websocket_key_missing",
             HandshakeFault::KeyDuplicate => "websocket_key_duplicate",
@@ -79,6 +94,10 @@ impl HandshakeFault {
             HandshakeFault::HttpVersionTooOld => "a WebSocket handshake needs HTTP/1.1",
             HandshakeFault::BodyUnexpected => "a WebSocket handshake has no body",
             HandshakeFault::UpgradeMissing => "this is a WebSocket address; ask for an upgrade",
+            HandshakeFault::UpgradeRemoved => {
+                "a proxy in front of this server removed the WebSocket upgrade: it must speak HTTP/1.1 and pass the \
+                 headers Upgrade and Connection on"
+            }
             HandshakeFault::VersionUnsupported => "the only Sec-WebSocket-Version is 13",
             HandshakeFault::KeyMissing => "Sec-WebSocket-Key is missing",
             HandshakeFault::KeyDuplicate => "there are several Sec-WebSocket-Key headers",
@@ -93,7 +112,9 @@ impl HandshakeFault {
         match self {
             HandshakeFault::MethodNotGet => &[("Allow", "GET")],
             // RFC 6455 4.2.2 item 4 for the version, RFC 9110 15.5.22 and 7.8 for the upgrade.
-            HandshakeFault::UpgradeMissing | HandshakeFault::VersionUnsupported => &[
+            HandshakeFault::UpgradeMissing
+            | HandshakeFault::UpgradeRemoved
+            | HandshakeFault::VersionUnsupported => &[
                 ("Connection", "Upgrade"),
                 ("Upgrade", "websocket"),
                 ("Sec-WebSocket-Version", "13"),
@@ -115,10 +136,14 @@ pub fn wants_upgrade(head: &Head<'_>) -> bool {
 }
 
 /// Checks what RFC 6455 4.2.1 asks of a client. Host is required by
-/// [`parse_head`](crate::protocol::http1::parse_head); origins are for the caller.
-pub fn check_upgrade<'b>(head: &Head<'b>) -> Result<Upgrade<'b>, HandshakeFault> {
+/// [`parse_head`](crate::protocol::http1::parse_head).
+pub fn check_upgrade<'h, 'b>(head: &'h Head<'b>) -> Result<Upgrade<'h, 'b>, HandshakeFault> {
     if head.method != Method::Get {
         return Err(HandshakeFault::MethodNotGet);
+    }
+    let has_key = head.header("sec-websocket-key").next().is_some();
+    if has_key && (head.version != Version::Http11 || !wants_upgrade(head)) {
+        return Err(HandshakeFault::UpgradeRemoved);
     }
     if head.version != Version::Http11 {
         return Err(HandshakeFault::HttpVersionTooOld);
@@ -141,7 +166,7 @@ pub fn check_upgrade<'b>(head: &Head<'b>) -> Result<Upgrade<'b>, HandshakeFault>
     if !is_key(key) {
         return Err(HandshakeFault::KeyInvalid);
     }
-    Ok(Upgrade { key })
+    Ok(Upgrade { key, head })
 }
 
 /// The `Sec-WebSocket-Accept` that proves the key was read (RFC 6455 4.2.2 item 5.4).
@@ -290,11 +315,11 @@ mod tests {
     fn each_way_a_request_can_miss_is_its_fault() {
         let cases = [
             ("GET", "POST", HandshakeFault::MethodNotGet),
-            ("HTTP/1.1", "HTTP/1.0", HandshakeFault::HttpVersionTooOld),
-            ("upGrade", "close", HandshakeFault::UpgradeMissing),
-            ("Connection: keep-alive, upGrade\r\n", "", HandshakeFault::UpgradeMissing),
-            ("WebSocket\r\n", "h2c\r\n", HandshakeFault::UpgradeMissing),
-            ("Upgrade: WebSocket\r\n", "", HandshakeFault::UpgradeMissing),
+            ("HTTP/1.1", "HTTP/1.0", HandshakeFault::UpgradeRemoved),
+            ("upGrade", "close", HandshakeFault::UpgradeRemoved),
+            ("Connection: keep-alive, upGrade\r\n", "", HandshakeFault::UpgradeRemoved),
+            ("WebSocket\r\n", "h2c\r\n", HandshakeFault::UpgradeRemoved),
+            ("Upgrade: WebSocket\r\n", "", HandshakeFault::UpgradeRemoved),
             (": 13", ": 8", HandshakeFault::VersionUnsupported),
             (": 13", ": 13, 8", HandshakeFault::VersionUnsupported),
             ("Sec-WebSocket-Version: 13\r\n", "", HandshakeFault::VersionUnsupported),
@@ -310,6 +335,12 @@ mod tests {
         for (from, to, fault) in cases {
             assert_eq!(check_with(from, to), Some(fault), "{from:?} to {to:?}");
         }
+        // Without a key it was not a WebSocket client that asked.
+        let plain = REQUEST.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "");
+        let old = plain.replace("HTTP/1.1", "HTTP/1.0");
+        assert_eq!(check(&old), Err(HandshakeFault::HttpVersionTooOld));
+        let plain = plain.replace("Upgrade: WebSocket\r\n", "");
+        assert_eq!(check(&plain), Err(HandshakeFault::UpgradeMissing));
     }
 
     #[test]

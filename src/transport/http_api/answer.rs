@@ -8,7 +8,9 @@ use crate::protocol::http1::{
     BodyDecoder, BodyLength, Head, HeadLimits, HttpFault, Method, Response, write_continue,
     write_error,
 };
-use crate::transport::{Context, EventStream, Output, StreamFraming, TransportSettings};
+use crate::transport::{
+    Context, EventStream, ORIGIN_REFUSED, Output, StreamFraming, TransportSettings,
+};
 
 /// What an answer needs to know of its request.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +91,12 @@ impl HttpConversation {
         self.refuse(405, "method_not_allowed", &message, &[("Allow", allow)], exchange, context)
     }
 
+    /// The page that asks is of an origin that is not listed.
+    pub(super) fn refuse_origin(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
+        let message = "pages of this origin may not use this server (http.origins)";
+        self.refuse(403, ORIGIN_REFUSED, message, &[], exchange, context)
+    }
+
     pub(super) fn refuse_body(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
         let message = "this request takes no body";
         self.refuse(400, "body_unexpected", message, &[], exchange, context)
@@ -159,6 +167,9 @@ impl HttpConversation {
             HttpFault::TooManyHeaders => format!("a request has at most {headers_max} headers"),
             _ => fault.reason().to_owned(),
         };
+        if fault == HttpFault::ProxyProtocol {
+            context.outputs.push(Output::ProxyFault(fault.reason()));
+        }
         let exchange = Exchange { cors, ..Exchange::last() };
         fail(exchange, fault.status(), fault.code(), &message, &[], context);
         close(context)

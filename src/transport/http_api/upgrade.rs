@@ -1,12 +1,13 @@
 //! Requests that become WebSockets.
 
 use super::answer::{Exchange, close, fail_refused, refuse_overloaded};
-use super::{HttpConversation, HttpFlow, Next, channels_of};
+use super::{HttpConversation, HttpFlow, Next, channels_of, origin};
 use crate::message::{Actor, Refusal, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method};
-use crate::protocol::websocket::handshake::{self, HandshakeFault};
+use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
 use crate::transport::{
-    CHANNEL_INVALID, Context, OVERLOADED, Output, SUBSCRIPTION_REFUSED, WebSocketService,
+    CHANNEL_INVALID, Context, ORIGIN_REFUSED, OVERLOADED, Output, SUBPROTOCOL_UNSUPPORTED,
+    SUBSCRIPTION_REFUSED, WebSocketService,
 };
 
 /// A handshake whose answer waits until its subscriptions are made: who has seen the answer misses nothing that is
@@ -15,9 +16,53 @@ use crate::transport::{
 /// asked.
 #[derive(Debug)]
 pub(super) struct PendingUpgrade {
-    key: Vec<u8>,
+    upgrade: AllowedUpgrade,
     subscriptions_left: usize,
 }
+
+/// An upgrade whose origin may have a WebSocket here: [`accept`] takes no other.
+#[derive(Debug)]
+struct AllowedUpgrade {
+    key: Vec<u8>,
+    /// Of those that the client offers: it refuses a connection in which none of them is chosen.
+    subprotocol: Option<String>,
+}
+
+impl AllowedUpgrade {
+    /// Why it is refused, if it is: status, cause, and a sentence.
+    fn of(
+        upgrade: &Upgrade<'_, '_>,
+        service: WebSocketService,
+        is_origin_allowed: bool,
+    ) -> Result<Self, (u16, &'static str, &'static str)> {
+        if !is_origin_allowed {
+            let message = "pages of this origin may not use this server (http.origins)";
+            return Err((403, ORIGIN_REFUSED, message));
+        }
+        let mut offered = upgrade.subprotocols();
+        let subprotocol = match service {
+            // What passes is the application's, and so is the name that it has for it.
+            WebSocketService::Publish | WebSocketService::Echo => offered.next(),
+            WebSocketService::Commands => {
+                let names: Vec<_> = offered.collect();
+                let json = names.iter().copied().find(|name| *name == JSON_COMMANDS);
+                if json.is_none() && names.contains(&PROTOBUF_COMMANDS) {
+                    let message =
+                        "commands are JSON here: offer the subprotocol centrifuge-json, or none";
+                    return Err((400, SUBPROTOCOL_UNSUPPORTED, message));
+                }
+                json
+            }
+        };
+        Ok(Self { key: upgrade.key.to_vec(), subprotocol: subprotocol.map(str::to_owned) })
+    }
+}
+
+/// The subprotocol of commands in JSON, as the SDKs of Centrifuge name it.
+const JSON_COMMANDS: &str = "centrifuge-json";
+
+/// The subprotocol of commands in Protobuf.
+const PROTOBUF_COMMANDS: &str = "centrifuge-protobuf";
 
 impl HttpConversation {
     pub(super) fn upgrade_to_channels(
@@ -34,15 +79,15 @@ impl HttpConversation {
                 return Ok(self.refuse(400, code, &message, &[], exchange, context));
             }
         };
-        let upgrade = match handshake::check_upgrade(head) {
+        let upgrade = match self.check_upgrade(WebSocketService::Publish, head, context) {
             Ok(upgrade) => upgrade,
-            Err(fault) => return Ok(self.refuse_upgrade(fault, head, context)),
+            Err(next) => return Ok(next),
         };
         if context.overloaded {
             return Ok(refuse_handshake(context));
         }
         self.pending.get_or_insert_default().upgrade =
-            Some(PendingUpgrade { key: upgrade.key.to_vec(), subscriptions_left: channels.len() });
+            Some(PendingUpgrade { upgrade, subscriptions_left: channels.len() });
         for channel in channels {
             context.request(Request::Subscribe {
                 ticket: Ticket(1),
@@ -58,12 +103,12 @@ impl HttpConversation {
     /// A subscription of the handshake is made: answers it after the last one.
     pub(super) fn count_subscription(&mut self, context: &mut Context<'_>) -> HttpFlow {
         let Some(pending) = &mut self.pending else { return HttpFlow::Receive };
-        let Some(upgrade) = &mut pending.upgrade else { return HttpFlow::Receive };
-        upgrade.subscriptions_left -= 1;
-        if upgrade.subscriptions_left > 0 {
+        let Some(waiting) = &mut pending.upgrade else { return HttpFlow::Receive };
+        waiting.subscriptions_left -= 1;
+        if waiting.subscriptions_left > 0 {
             return HttpFlow::AwaitReply;
         }
-        accept(&upgrade.key, context);
+        accept(&waiting.upgrade, context);
         let rest = pending.remainder.split_off(pending.used);
         self.pending = None;
         HttpFlow::Upgrade { service: WebSocketService::Publish, rest }
@@ -87,18 +132,37 @@ impl HttpConversation {
         head: &Head<'_>,
         context: &mut Context<'_>,
     ) -> Next {
-        match handshake::check_upgrade(head) {
+        match self.check_upgrade(service, head, context) {
             Ok(_) if context.overloaded => refuse_handshake(context),
             Ok(upgrade) => {
-                accept(upgrade.key, context);
+                accept(&upgrade, context);
                 if service == WebSocketService::Commands {
                     // The upgrade opens no session yet: that is for the first command to do.
                     context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
                 }
                 Next::Flow(HttpFlow::Upgrade { service, rest: Vec::new() })
             }
-            Err(fault) => self.refuse_upgrade(fault, head, context),
+            Err(next) => next,
         }
+    }
+
+    /// What the protocol and the settings ask of an upgrade; what is answered where it is not so.
+    fn check_upgrade(
+        &mut self,
+        service: WebSocketService,
+        head: &Head<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<AllowedUpgrade, Next> {
+        let upgrade = match handshake::check_upgrade(head) {
+            Ok(upgrade) => upgrade,
+            Err(fault) => return Err(self.refuse_upgrade(fault, head, context)),
+        };
+        let is_origin_allowed = origin::is_allowed(head, context.settings);
+        AllowedUpgrade::of(&upgrade, service, is_origin_allowed).map_err(|refusal| {
+            let (status, code, message) = refusal;
+            context.fail_handshake(code);
+            self.refuse(status, code, message, &[], Exchange::last(), context)
+        })
     }
 
     pub(super) fn refuse_upgrade(
@@ -108,6 +172,9 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> Next {
         context.fail_handshake(fault.code());
+        if fault == HandshakeFault::UpgradeRemoved {
+            context.outputs.push(Output::ProxyFault(fault.reason()));
+        }
         let exchange = Exchange { is_head: head.method == Method::Head, ..Exchange::last() };
         match fault.status() {
             405 => self.refuse_method(exchange, "GET", context),
@@ -128,9 +195,10 @@ fn refuse_handshake(context: &mut Context<'_>) -> Next {
 }
 
 /// Answers a handshake.
-fn accept(key: &[u8], context: &mut Context<'_>) {
+fn accept(upgrade: &AllowedUpgrade, context: &mut Context<'_>) {
     context.messages.sent += 1;
-    handshake::write_accept_response(context.out, key, None);
+    let AllowedUpgrade { key, subprotocol } = upgrade;
+    handshake::write_accept_response(context.out, key, subprotocol.as_deref());
     context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
 }
 
@@ -146,6 +214,7 @@ mod tests {
             HandshakeFault::HttpVersionTooOld,
             HandshakeFault::BodyUnexpected,
             HandshakeFault::UpgradeMissing,
+            HandshakeFault::UpgradeRemoved,
             HandshakeFault::VersionUnsupported,
             HandshakeFault::KeyMissing,
             HandshakeFault::KeyDuplicate,

@@ -104,6 +104,8 @@ pub struct Connections {
     ready_wanted: Vec<SocketId>,
     /// When the statistics are published next, if someone wants them, in microseconds.
     statistics_due_us: u64,
+    /// An operator has been told of a proxy that is not set up for this server, and is not told again before.
+    proxy_warned_until: u32,
     slow: Vec<u32>,
     /// Connections whose polls were answered by the fan-out.
     answered: Vec<u32>,
@@ -153,6 +155,7 @@ impl Connections {
             info_wanted: Vec::new(),
             ready_wanted: Vec::new(),
             statistics_due_us: 0,
+            proxy_warned_until: 0,
             slow: Vec::new(),
             answered: Vec::new(),
             due: Vec::new(),

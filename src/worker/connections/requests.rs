@@ -1,7 +1,9 @@
 //! What conversations ask for and are answered: between connections and the hub.
 
+use tracing::warn;
+
 use crate::buffer::{QueueArena, SharedFrame};
-use crate::config::limits::TURN_SEGMENT_BYTES_MAX;
+use crate::config::limits::{PROXY_WARNING_INTERVAL, TURN_SEGMENT_BYTES_MAX};
 use crate::connection::{Connection, Stage};
 use crate::hub::{self, HubMessage};
 use crate::message::{Actor, ClientName, Control, Refusal, Reply, Request, SessionId, Ticket};
@@ -9,7 +11,7 @@ use crate::transport::{Context, Flow, MessageCount, Output};
 
 use super::{Connections, mark, socket_id};
 use crate::worker::budget::Level;
-use crate::worker::sweep::LATENESS_MAX;
+use crate::worker::sweep::{LATENESS_MAX, Sweep};
 
 impl Connections {
     /// One step of a conversation, and what follows from it.
@@ -93,12 +95,22 @@ impl Connections {
                 Output::Metrics => self.metrics_wanted.push(socket_id(session)),
                 Output::Info => self.info_wanted.push(socket_id(session)),
                 Output::Ready => self.ready_wanted.push(socket_id(session)),
+                Output::ProxyFault(message) => self.warn_of_proxy(message),
                 Output::HandshakeFailed(cause) => {
                     self.counters.handshakes_failed.labelled(cause).add(1);
                 }
             }
         }
         self.outputs = outputs;
+    }
+
+    /// Each request through a proxy that is not set up for this server fails alike: once a minute is enough.
+    fn warn_of_proxy(&mut self, message: &str) {
+        if self.tick >= self.proxy_warned_until {
+            self.proxy_warned_until =
+                self.tick.saturating_add(Sweep::ticks(PROXY_WARNING_INTERVAL));
+            warn!("{message}");
+        }
     }
 
     /// Ends a connection's session, if it has one.
