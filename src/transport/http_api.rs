@@ -477,11 +477,16 @@ fn channels_of(
 ) -> Result<Result<Vec<ChannelName>, String>, HttpFault> {
     let mut channels: Vec<ChannelName> = Vec::new();
     for pair in query_pairs(head.query) {
-        let (name, value) = pair?;
-        if name != "channel" {
+        if pair.name != "channel" {
+            if let Some(meant) = misspelt(&pair.name) {
+                return Ok(Err(format!(
+                    "unknown parameter {:?}, did you mean {meant}?",
+                    pair.name
+                )));
+            }
             continue;
         }
-        let channel = match ChannelName::new(&value) {
+        let channel = match ChannelName::new(&pair.value()?) {
             Ok(channel) => channel,
             Err(error) => return Ok(Err(error.to_string())),
         };
@@ -498,6 +503,24 @@ fn channels_of(
     }
     Ok(Ok(channels))
 }
+
+/// The parameter that someone meant who wrote this name: a request with `chanel=a` is not one for the lobby. Names that
+/// are near to none, such as `utm_source`, are those of others.
+fn misspelt(name: &str) -> Option<&'static str> {
+    let plain = name.split('[').next().unwrap_or(name).to_ascii_lowercase();
+    let is_near = |known: &str| {
+        let is_same_word = plain.starts_with(&known[..2]) || known.starts_with(&plain);
+        plain.len() > 2 && is_same_word && strsim::damerau_levenshtein(&plain, known) <= 2
+    };
+    let is_known = PARAMETERS.contains(&name) || name == LAST_EVENT_ID;
+    if is_known { None } else { PARAMETERS.iter().copied().find(|known| is_near(known)) }
+}
+
+/// Parameters of the addresses that have channels.
+const PARAMETERS: [&str; 4] = ["channel", "since", "timeout", "event"];
+
+/// What polyfills of EventSource send in place of the header.
+const LAST_EVENT_ID: &str = "lastEventId";
 
 /// What calls of the server API begin with.
 const API_PREFIX: &str = "/api/";

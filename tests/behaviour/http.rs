@@ -384,6 +384,31 @@ on_both_drivers! {
         assert_eq!(refused["error"]["code"], "subprotocol_unsupported");
     }
 
+    fn a_misspelt_parameter_is_named_and_those_of_others_are_passed_over(driver) {
+        let server = TestServer::start(driver, 1);
+        for name in ["chanel", "channels", "channel[]", "channel%5B%5D", "Channel", "chnnel", "channle"] {
+            let post = format!("POST /publish?{name}=a HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx");
+            let poll = format!("GET /poll?{name}=a&timeout=0 HTTP/1.1\r\nHost: t\r\n\r\n");
+            let events = format!("GET /events?{name}=a HTTP/1.1\r\nHost: t\r\n\r\n");
+            for request in [post, poll, events, WebSocket::request(&format!("/ws?{name}=a"))] {
+                let mut client = Client::connect(server.edge());
+                client.send(&request);
+                let refused = client.read_response();
+                assert_eq!(refused.status, 400, "{request}");
+                let message = refused.json()["error"]["message"].to_string();
+                assert!(message.contains("unknown parameter") && message.contains("mean channel?"), "{message}");
+            }
+        }
+        for query in ["utm_source=x&utm_campaign=%zz", "_=1", "t=%", "fbclid=a", "%zz=1", "token=a", "v=2&cb=3",
+            "lastEventId=1:00000001", "format=json", "ch=%ff"] {
+            let mut client = Client::connect(server.edge());
+            assert_eq!(client.get(&format!("/poll?channel=a&timeout=0&{query}")).status, 200, "{query}");
+            assert_eq!(WebSocket::connect(server.edge(), &format!("/ws?{query}&channel=a")).round_trip(), ());
+        }
+        // One that is ours is ours.
+        expect_refusal(&server, "GET /poll?timeout=%zz HTTP/1.1\r\nHost: t\r\n\r\n", 400);
+    }
+
     fn no_answer_but_the_page_may_be_kept(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());

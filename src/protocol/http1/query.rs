@@ -4,10 +4,24 @@ use std::borrow::Cow;
 
 use super::HttpFault;
 
-/// The pairs of a query, decoded: `a=1&b=2`. A name without `=` has an empty value; empty pairs are
-/// left out.
+/// The pairs of a query: `a=1&b=2`. A name without `=` has an empty value; empty pairs are left out.
 pub fn query_pairs(query: Option<&str>) -> QueryPairs<'_> {
     QueryPairs { rest: query }
+}
+
+/// One pair of a query. A value is decoded where it is used: one that is malformed and not used is no error.
+#[derive(Clone, Debug)]
+pub struct QueryPair<'q> {
+    /// Decoded; as it stands if it is malformed, which no known name is.
+    pub name: Cow<'q, str>,
+    value: &'q str,
+}
+
+impl<'q> QueryPair<'q> {
+    /// The decoded value.
+    pub fn value(&self) -> Result<Cow<'q, str>, HttpFault> {
+        decode(self.value)
+    }
 }
 
 /// See [`query_pairs`].
@@ -17,7 +31,7 @@ pub struct QueryPairs<'q> {
 }
 
 impl<'q> Iterator for QueryPairs<'q> {
-    type Item = Result<(Cow<'q, str>, Cow<'q, str>), HttpFault>;
+    type Item = QueryPair<'q>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -36,8 +50,8 @@ impl<'q> Iterator for QueryPairs<'q> {
                 continue;
             }
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decode(name);
-            return Some(name.and_then(|name| Ok((name, decode(value)?))));
+            let name = decode(name).unwrap_or(Cow::Borrowed(name));
+            return Some(QueryPair { name, value });
         }
     }
 }
@@ -81,7 +95,7 @@ mod tests {
 
     fn pairs(query: &str) -> Result<Vec<(String, String)>, HttpFault> {
         let pairs = query_pairs(Some(query));
-        pairs.map(|pair| pair.map(|(a, b)| (a.into_owned(), b.into_owned()))).collect()
+        pairs.map(|pair| Ok((pair.name.to_string(), pair.value()?.into_owned()))).collect()
     }
 
     #[test]
@@ -95,15 +109,16 @@ mod tests {
 
     #[test]
     fn plain_values_are_borrowed() {
-        let pair = query_pairs(Some("channel=news")).next();
-        assert!(matches!(pair, Some(Ok((Cow::Borrowed("channel"), Cow::Borrowed("news"))))));
+        let pair = query_pairs(Some("channel=news")).next().unwrap();
+        assert!(matches!(pair.name, Cow::Borrowed("channel")));
+        assert!(matches!(pair.value(), Ok(Cow::Borrowed("news"))));
     }
 
     #[test]
-    fn invalid_percent_sequences_are_faults_in_names_and_values() {
+    fn invalid_percent_sequences_are_faults_in_values_that_are_asked_for() {
         for bad in ["%", "%a", "%g0", "%0g", "%-1", "%FF", "%E2%82", "%ED%A0%80"] {
             assert_eq!(pairs(&format!("a={bad}")), Err(HttpFault::QueryInvalid), "{bad}");
-            assert_eq!(pairs(&format!("{bad}=a")), Err(HttpFault::QueryInvalid), "{bad}");
+            assert_eq!(pairs(&format!("{bad}=a")), Ok(vec![(bad.into(), "a".into())]), "{bad}");
         }
     }
 }

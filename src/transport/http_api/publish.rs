@@ -157,11 +157,10 @@ impl HttpConversation {
 fn event_of(head: &Head<'_>) -> Result<Result<Option<Arc<str>>, String>, HttpFault> {
     let mut event = None;
     for pair in query_pairs(head.query) {
-        let (name, value) = pair?;
-        if name != "event" {
+        if pair.name != "event" {
             continue;
         }
-        match Payload::event_of(&value) {
+        match Payload::event_of(&pair.value()?) {
             Ok(_) if event.is_some() => {
                 return Ok(Err("a payload is one type of event".to_owned()));
             }

@@ -353,9 +353,8 @@ fn position_of_tag(tag: &str) -> &str {
 fn parameter<'h>(head: &Head<'h>, names: &[&str]) -> Result<Option<Cow<'h, str>>, HttpFault> {
     let mut found = None;
     for pair in query_pairs(head.query) {
-        let (name, value) = pair?;
-        if names.contains(&name.as_ref()) {
-            found = Some(value);
+        if names.contains(&pair.name.as_ref()) {
+            found = Some(pair.value()?);
         }
     }
     Ok(found)
