@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fantail::config::{ChannelOptions, Namespaces};
-use fantail::hub::{ChannelHash, FanOutStep, Hub, HubSettings, Output, Visit};
+use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubSettings, Output, Visit};
 use fantail::message::{
     Actor, ChannelName, Payload, PayloadKind, Request, SessionId, Ticket, WorkerId,
 };
@@ -33,11 +33,14 @@ impl Channels {
             worker: WorkerId(0),
             workers: 1,
             sessions_max: count + 1,
-            subscriptions_max: 8,
+            limits: HubLimits {
+                subscriptions_max: 8,
+                history_bytes_max: 0,
+                answer_bytes_max: 1 << 20,
+                backlog_bytes_max: 1 << 20,
+            },
             hash: ChannelHash::with_key(1),
             namespaces: Arc::new(Namespaces::new(options)),
-            history_bytes_max: 0,
-            answer_bytes_max: 1 << 20,
         });
         let names = (0..=count).map(|index| ChannelName::new(&format!("bench-{index}")).unwrap());
         let mut channels = Self { hub, names: names.collect(), out: VecDeque::new(), next: 0 };

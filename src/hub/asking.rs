@@ -113,7 +113,7 @@ impl Hub {
     pub(super) fn answer(&mut self, message: HubMessage, out: &mut VecDeque<Output>) {
         match message {
             HubMessage::Read { receipt, channel, query } => {
-                let reply = self.homes.read(&channel, query, self.now_ms);
+                let reply = self.homes.read(&channel, query, &self.settings.limits, self.now_ms);
                 reply_to(receipt, reply, out);
             }
             HubMessage::Forget { receipt, channel } => {

@@ -23,8 +23,6 @@ pub(super) struct Histories {
     ages: Vec<Age>,
     bytes: u64,
     publications: usize,
-    bytes_max: u64,
-    answer_bytes_max: u64,
 }
 
 /// What one channel keeps.
@@ -38,8 +36,18 @@ struct History {
     touched_ms: u64,
     newer: u32,
     older: u32,
-    /// The last answer and the offset it begins with: clients that come back together ask the same.
-    answer: Option<(u64, Publications)>,
+    /// The last answer: clients that come back together ask the same.
+    answer: Option<Answer>,
+}
+
+/// What a recovery was answered, as long as the ring still has all of it.
+#[derive(Debug)]
+struct Answer {
+    /// The offset that it begins with.
+    first: u64,
+    /// What its publications cost.
+    bytes: u64,
+    publications: Publications,
 }
 
 #[derive(Debug)]
@@ -56,14 +64,12 @@ struct Age {
 }
 
 impl Histories {
-    pub(super) fn new(namespaces: usize, bytes_max: u64, answer_bytes_max: u64) -> Self {
+    pub(super) fn new(namespaces: usize) -> Self {
         Self {
             entries: Slab::new(),
             ages: vec![Age { oldest: NONE, newest: NONE }; namespaces],
             bytes: 0,
             publications: 0,
-            bytes_max,
-            answer_bytes_max,
         }
     }
 
@@ -75,11 +81,6 @@ impl Histories {
     /// Publications kept.
     pub(super) fn publications(&self) -> usize {
         self.publications
-    }
-
-    /// Publications kept for all channels may have so many bytes from now on.
-    pub(super) fn set_bytes_max(&mut self, bytes_max: u64) {
-        self.bytes_max = bytes_max;
     }
 
     /// A history for a channel that has none.
@@ -120,18 +121,18 @@ impl Histories {
         history.answer = None;
         history.bytes += cost(&publication);
         history.kept.push_back(Kept { publication, at_ms: now_ms });
-        let expired = now_ms.saturating_sub(ttl_ms(options));
-        while let Some(first) = history.kept.front() {
-            let is_over = history.kept.len() > options.history_size as usize
-                || history.bytes > options.history_bytes
-                || first.at_ms < expired;
-            if !is_over {
-                break;
-            }
-            history.drop_first();
-        }
+        history.trim(options, now_ms);
         self.bytes = self.bytes + history.bytes - before.0;
         self.publications = self.publications + history.kept.len() - before.1;
+    }
+
+    /// Drops what is too old: where a channel is only read, nothing else does.
+    fn trim(&mut self, key: u32, options: &ChannelOptions, now_ms: u64) {
+        let history = &mut self.entries[key as usize];
+        let before = (history.bytes, history.kept.len());
+        history.trim(options, now_ms);
+        self.bytes -= before.0 - history.bytes;
+        self.publications -= before.1 - history.kept.len();
     }
 
     /// Forgets what a channel keeps, but not that it has a history.
@@ -154,10 +155,15 @@ impl Histories {
 
     /// The channel whose history has to end now, because nothing happened for its time to live or because all of them
     /// are too large; the caller closes it.
-    pub(super) fn overdue(&self, all: &[ChannelOptions], now_ms: u64) -> Option<u32> {
+    pub(super) fn overdue(
+        &self,
+        all: &[ChannelOptions],
+        bytes_max: u64,
+        now_ms: u64,
+    ) -> Option<u32> {
         let oldest = self.ages.iter().filter_map(|age| some(age.oldest));
         let mut histories = oldest.map(|key| &self.entries[key as usize]);
-        if self.bytes > self.bytes_max {
+        if self.bytes > bytes_max {
             return histories.min_by_key(|history| history.touched_ms).map(|first| first.home);
         }
         histories
@@ -168,15 +174,18 @@ impl Histories {
             .map(|history| history.home)
     }
 
-    /// What followed offset `since` up to the channel's last publication, whose number is `last`.
+    /// What followed offset `since` up to the channel's last publication, whose number is `last`, if it has at most
+    /// `bytes_max`.
     pub(super) fn recover(
         &mut self,
         key: u32,
         options: &ChannelOptions,
         since: u64,
         last: u64,
+        bytes_max: u64,
         now_ms: u64,
     ) -> Recovery {
+        self.trim(key, options, now_ms);
         let history = &mut self.entries[key as usize];
         if since == last {
             return Recovery { is_complete: true, publications: Arc::new([]) };
@@ -184,8 +193,9 @@ impl Histories {
         if since > last {
             return Recovery::impossible();
         }
-        if let Some((first, publications)) = &history.answer
+        if let Some(Answer { first, bytes, publications }) = &history.answer
             && *first == since + 1
+            && *bytes <= bytes_max
         {
             return Recovery { is_complete: true, publications: publications.clone() };
         }
@@ -195,40 +205,38 @@ impl Histories {
         }
         // The last one kept is the last one published: nothing leaves a ring but from its front.
         let from = history.kept.len() - wanted;
-        if history.kept[from].at_ms < now_ms.saturating_sub(ttl_ms(options)) {
-            return Recovery::impossible();
-        }
         let missed = history.kept.range(from..);
-        if missed.clone().map(|kept| cost(&kept.publication)).sum::<u64>() > self.answer_bytes_max {
+        let bytes = missed.clone().map(|kept| cost(&kept.publication)).sum();
+        if bytes > bytes_max {
             return Recovery::impossible();
         }
         let publications: Publications = missed.map(|kept| kept.publication.clone()).collect();
-        history.answer = Some((since + 1, publications.clone()));
+        history.answer =
+            Some(Answer { first: since + 1, bytes, publications: publications.clone() });
         Recovery { is_complete: true, publications }
     }
 
     /// Publications that a query asks for, as many as fit one answer.
     pub(super) fn read(
-        &self,
+        &mut self,
         key: u32,
         options: &ChannelOptions,
         query: HistoryQuery,
+        bytes_max: u64,
         now_ms: u64,
     ) -> Publications {
+        self.trim(key, options, now_ms);
         let history = &self.entries[key as usize];
-        let expired = now_ms.saturating_sub(ttl_ms(options));
-        let first_valid = history.kept.partition_point(|kept| kept.at_ms < expired);
-        let valid = history.kept.range(first_valid..);
         let limit = query.limit.map_or(ANSWER_PUBLICATIONS_MAX, |limit| limit as usize);
         let mut bytes = 0;
         let mut fits = |publication: &Arc<Publication>| {
             bytes += cost(publication);
             // One always does: a reader gets on.
-            bytes <= self.answer_bytes_max || bytes == cost(publication)
+            bytes <= bytes_max || bytes == cost(publication)
         };
         let limit = limit.min(ANSWER_PUBLICATIONS_MAX);
         let since = query.since.map(|position| position.offset);
-        let publications = valid.map(|kept| &kept.publication);
+        let publications = history.kept.iter().map(|kept| &kept.publication);
         if query.reverse {
             publications
                 .rev()
@@ -274,9 +282,22 @@ impl Histories {
 }
 
 impl History {
-    fn drop_first(&mut self) {
-        if let Some(Kept { publication, .. }) = self.kept.pop_front() {
-            self.bytes -= cost(&publication);
+    /// Drops what is too old, too many or too large, and the answer that had it.
+    fn trim(&mut self, options: &ChannelOptions, now_ms: u64) {
+        let expired = now_ms.saturating_sub(ttl_ms(options));
+        while let Some(first) = self.kept.front() {
+            let is_over = self.kept.len() > options.history_size as usize
+                || self.bytes > options.history_bytes
+                || first.at_ms < expired;
+            if !is_over {
+                break;
+            }
+            let offset = first.publication.position.offset;
+            self.bytes -= cost(&first.publication);
+            self.kept.pop_front();
+            if self.answer.as_ref().is_some_and(|answer| answer.first <= offset) {
+                self.answer = None;
+            }
         }
     }
 }
@@ -326,7 +347,7 @@ mod tests {
     }
 
     fn filled(count: u64) -> (Histories, u32) {
-        let mut histories = Histories::new(1, 1_000_000, 1_000_000);
+        let mut histories = Histories::new(1);
         let key = histories.open(7, NamespaceId(0), 0);
         for offset in 1..=count {
             histories.push(key, &options(), publication(offset, 10), offset * 1000);
@@ -341,7 +362,17 @@ mod tests {
         last: u64,
         now: u64,
     ) -> Option<Vec<u64>> {
-        let recovery = histories.recover(key, &options(), since, last, now);
+        recovered_within(histories, key, (since, last), 1_000_000, now)
+    }
+
+    fn recovered_within(
+        histories: &mut Histories,
+        key: u32,
+        (since, last): (u64, u64),
+        bytes_max: u64,
+        now: u64,
+    ) -> Option<Vec<u64>> {
+        let recovery = histories.recover(key, &options(), since, last, bytes_max, now);
         recovery.is_complete.then(|| offsets(&recovery.publications))
     }
 
@@ -362,20 +393,22 @@ mod tests {
     fn what_is_too_old_is_gone_before_it_is_dropped() {
         let (mut histories, key) = filled(8);
         assert_eq!(recovered(&mut histories, key, 5, 8, 16_000), Some(vec![6, 7, 8]));
-        let (mut histories, key) = filled(8);
+        // The answer is not given again once the first in it is too old.
         assert_eq!(recovered(&mut histories, key, 5, 8, 16_001), None);
         assert_eq!(recovered(&mut histories, key, 6, 8, 16_001), Some(vec![7, 8]));
-        let all = histories.read(key, &options(), HistoryQuery::default(), 16_001);
+        let all = histories.read(key, &options(), HistoryQuery::default(), 1_000_000, 16_001);
         assert_eq!(offsets(&all), [7, 8]);
+        assert_eq!(histories.publications(), 2, "reading has what is too old dropped");
+        assert_eq!(histories.bytes(), HISTORY_BYTES + 2 * (10 + KEPT_BYTES));
     }
 
     #[test]
     fn a_read_has_a_limit_a_start_and_a_direction() {
-        let (histories, key) = filled(8);
-        let read = |since: Option<u64>, limit, reverse| {
+        let (mut histories, key) = filled(8);
+        let mut read = |since: Option<u64>, limit, reverse| {
             let since = since.map(|offset| Position { epoch: Epoch(1), offset });
             let query = HistoryQuery { since, limit, reverse };
-            offsets(&histories.read(key, &options(), query, 8000))
+            offsets(&histories.read(key, &options(), query, 1_000_000, 8000))
         };
         assert_eq!(read(None, None, false), [4, 5, 6, 7, 8]);
         assert_eq!(read(None, Some(2), false), [4, 5]);
@@ -389,41 +422,46 @@ mod tests {
 
     #[test]
     fn an_answer_has_its_bytes() {
-        let mut histories = Histories::new(1, 1_000_000, 3 * KEPT_BYTES);
+        let mut histories = Histories::new(1);
         let key = histories.open(7, NamespaceId(0), 0);
         for offset in 1..=4 {
             histories.push(key, &options(), publication(offset, 0), 0);
         }
-        assert_eq!(recovered(&mut histories, key, 1, 4, 0), Some(vec![2, 3, 4]));
+        let bytes_max = 3 * KEPT_BYTES;
+        let all = recovered_within(&mut histories, key, (1, 4), bytes_max, 0);
+        assert_eq!(all, Some(vec![2, 3, 4]));
+        // One byte less, as after a reload: not even the answer that is still known.
+        assert_eq!(recovered_within(&mut histories, key, (1, 4), bytes_max - 1, 0), None);
         histories.push(key, &options(), publication(5, 1000), 0);
-        assert_eq!(recovered(&mut histories, key, 3, 5, 0), None);
-        let read = |query| offsets(&histories.read(key, &options(), query, 0));
+        assert_eq!(recovered_within(&mut histories, key, (3, 5), bytes_max, 0), None);
+        let mut read = |query| offsets(&histories.read(key, &options(), query, bytes_max, 0));
         assert_eq!(read(HistoryQuery::default()), [1, 2, 3]);
         assert_eq!(read(HistoryQuery { reverse: true, ..HistoryQuery::default() }), [5]);
     }
 
     #[test]
     fn each_channel_and_all_of_them_have_their_bytes() {
-        let mut histories = Histories::new(2, 5000, 1_000_000);
+        let mut histories = Histories::new(2);
         let a = histories.open(1, NamespaceId(0), 0);
         let b = histories.open(2, NamespaceId(1), 1);
         for offset in 1..=5 {
             histories.push(a, &options(), publication(offset, 1000), 10);
         }
         let all = [options(), options()];
-        let kept = histories.read(a, &options(), HistoryQuery::default(), 10).len() as u64;
+        let read = histories.read(a, &options(), HistoryQuery::default(), 1_000_000, 10);
+        let kept = read.len() as u64;
         assert_eq!(kept, (5000 - HISTORY_BYTES) / (1000 + KEPT_BYTES));
-        assert_eq!(histories.overdue(&all, 10), None);
+        assert_eq!(histories.overdue(&all, 5000, 10), None);
         histories.push(b, &options(), publication(1, 1000), 20);
-        assert_eq!(histories.overdue(&all, 20), Some(1));
+        assert_eq!(histories.overdue(&all, 5000, 20), Some(1));
         histories.close(a);
-        assert_eq!(histories.overdue(&all, 20), None);
-        assert_eq!(histories.overdue(&all, 10_020), None);
-        assert_eq!(histories.overdue(&all, 10_021), Some(2));
+        assert_eq!(histories.overdue(&all, 5000, 20), None);
+        assert_eq!(histories.overdue(&all, 5000, 10_020), None);
+        assert_eq!(histories.overdue(&all, 5000, 10_021), Some(2));
         histories.clear(b);
         assert_eq!(histories.bytes(), HISTORY_BYTES);
         histories.touch(b, 10_021);
-        assert_eq!(histories.overdue(&all, 10_021), None);
+        assert_eq!(histories.overdue(&all, 5000, 10_021), None);
         histories.close(b);
         assert_eq!(histories.bytes(), 0);
     }

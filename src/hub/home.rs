@@ -7,7 +7,7 @@ use slab::Slab;
 use super::history::Histories;
 use super::idempotency::Idempotency;
 use super::name_table::{ChannelHash, NameTable, Named};
-use super::{HubSettings, NONE, some};
+use super::{HubLimits, HubSettings, NONE, some};
 use crate::config::limits::{
     IDEMPOTENCY_BYTES_FLOOR, IDEMPOTENCY_SHARE_DIVISOR, OVERDUE_PER_TURN_MAX, WORKERS_MAX,
 };
@@ -94,11 +94,7 @@ impl Homes {
         Self {
             channels: Slab::with_capacity(settings.sessions_max),
             names: NameTable::new(&settings.hash),
-            histories: Histories::new(
-                namespaces.all().len(),
-                settings.history_bytes_max,
-                settings.answer_bytes_max,
-            ),
+            histories: Histories::new(namespaces.all().len()),
             idempotency: Idempotency::new(),
             namespaces,
             hash: settings.hash,
@@ -182,15 +178,18 @@ impl Homes {
         &mut self,
         name: &ChannelName,
         since: Position,
+        limits: &HubLimits,
         now_ms: u64,
     ) -> (Position, Recovery) {
+        let bytes_max = limits.answer_bytes_max;
         let key = self.find_or_make(name);
         let HomeChannel { position, history, namespace, .. } = self.channels[key as usize];
         let options = self.namespaces.options(namespace);
         let is_possible = options.recovery && since.epoch.fits(position.epoch);
         let recovery = match some(history) {
             Some(history) if is_possible => {
-                self.histories.recover(history, options, since.offset, position.offset, now_ms)
+                let (since, last) = (since.offset, position.offset);
+                self.histories.recover(history, options, since, last, bytes_max, now_ms)
             }
             // Nothing is kept, but perhaps nothing was missed.
             None if is_possible && since.offset == position.offset && options.history_size > 0 => {
@@ -207,7 +206,13 @@ impl Homes {
     }
 
     /// What the channel keeps.
-    pub(super) fn read(&mut self, name: &ChannelName, query: HistoryQuery, now_ms: u64) -> Reply {
+    pub(super) fn read(
+        &mut self,
+        name: &ChannelName,
+        query: HistoryQuery,
+        limits: &HubLimits,
+        now_ms: u64,
+    ) -> Reply {
         let key = self.find_or_make(name);
         // Who asks for a position will come back with it.
         if self.channels[key as usize].interested == Workers::default() {
@@ -223,7 +228,9 @@ impl Homes {
             && query.since.is_some_and(|since| since.offset > position.offset.saturating_add(1));
         let options = self.namespaces.options(namespace);
         let publications = match some(history) {
-            Some(history) if !is_beyond => self.histories.read(history, options, query, now_ms),
+            Some(history) if !is_beyond => {
+                self.histories.read(history, options, query, limits.answer_bytes_max, now_ms)
+            }
             _ => Arc::new([]),
         };
         Reply::History { position, publications }
@@ -238,21 +245,18 @@ impl Homes {
         }
     }
 
-    /// Ends histories whose time is up or whose memory is needed, a few in each turn. Returns whether there may be
-    /// more.
-    pub(super) fn expire(&mut self, now_ms: u64) -> bool {
+    /// Ends histories whose time is up or whose memory is needed, a few in each turn.
+    pub(super) fn expire(&mut self, limits: &HubLimits, now_ms: u64) {
         self.idempotency.expire(now_ms);
         for _ in 0..OVERDUE_PER_TURN_MAX {
-            let Some(key) = self.histories.overdue(self.namespaces.all(), now_ms) else {
-                return false;
-            };
+            let (all, bytes_max) = (self.namespaces.all(), limits.history_bytes_max);
+            let Some(key) = self.histories.overdue(all, bytes_max, now_ms) else { return };
             let channel = &mut self.channels[key as usize];
             self.histories.close(std::mem::replace(&mut channel.history, NONE));
             if channel.interested == Workers::default() {
                 self.remove(key);
             }
         }
-        true
     }
 
     /// Bytes that are kept.
@@ -270,10 +274,9 @@ impl Homes {
         self.histories.publications()
     }
 
-    /// Bytes that histories may keep from now on; idempotency keys may have a fraction of that beside them.
-    pub(super) fn set_history_bytes_max(&mut self, bytes_max: u64) {
-        self.histories.set_bytes_max(bytes_max);
-        let of_keys = bytes_max / IDEMPOTENCY_SHARE_DIVISOR;
+    /// Idempotency keys may have a fraction of what histories may keep, beside them.
+    pub(super) fn set_limits(&mut self, limits: &HubLimits) {
+        let of_keys = limits.history_bytes_max / IDEMPOTENCY_SHARE_DIVISOR;
         self.idempotency.set_bytes_max(of_keys.max(IDEMPOTENCY_BYTES_FLOOR));
     }
 

@@ -65,16 +65,25 @@ pub struct HubSettings {
     pub workers: u16,
     /// Sessions this worker may have; address space for them is reserved.
     pub sessions_max: usize,
-    /// Subscriptions of one session.
-    pub subscriptions_max: usize,
+    /// What it may keep and answer.
+    pub limits: HubLimits,
     /// Chooses a channel's home; the same for all workers.
     pub hash: ChannelHash,
     /// What channels do; the same for all workers.
     pub namespaces: Arc<Namespaces>,
-    /// Bytes of all histories of this worker.
-    pub history_bytes_max: u64,
-    /// Bytes of publications in one answer, or kept for the laggards of one channel.
+}
+
+/// Limits that may change while it runs; handed in whole, so that none keeps an older value.
+#[derive(Clone, Copy, Debug)]
+pub struct HubLimits {
+    /// Subscriptions of one session. Those that have more keep them.
+    pub subscriptions_max: usize,
+    /// Bytes of publications in one answer.
     pub answer_bytes_max: u64,
+    /// Payload bytes kept for the laggards of one channel, by one publication more at the most.
+    pub backlog_bytes_max: u64,
+    /// Bytes of all histories of this worker; what is too much is forgotten in the turns that follow.
+    pub history_bytes_max: u64,
 }
 
 /// One worker's share of the hub.
@@ -334,9 +343,10 @@ impl Hub {
         }
     }
 
-    /// Sessions may have this many subscriptions from now on; those that have more keep them.
-    pub fn set_subscriptions_max(&mut self, count: usize) {
-        self.settings.subscriptions_max = count;
+    /// Has other limits from now on.
+    pub fn set_limits(&mut self, limits: HubLimits) {
+        self.settings.limits = limits;
+        self.homes.set_limits(&limits);
     }
 
     /// Opens a session under a name that the caller chose; its index must be free.
@@ -414,7 +424,8 @@ impl Hub {
                 self.grant(&channel, position, serial, out);
             }
             HubMessage::Recover { from, session, channel, since, needs_all, serial } => {
-                let (position, recovery) = self.homes.recover(&channel, since, self.now_ms);
+                let limits = &self.settings.limits;
+                let (position, recovery) = self.homes.recover(&channel, since, limits, self.now_ms);
                 let is_refused =
                     needs_all && !recovery.is_complete && self.homes.is_recoverable(&channel);
                 let recovery = (!is_refused).then_some(recovery);
@@ -458,7 +469,7 @@ impl Hub {
         while let Some((channel, items)) = self.news.take_due(now_ms) {
             self.tell_news(&channel, &items, out);
         }
-        self.homes.expire(now_ms);
+        self.homes.expire(&self.settings.limits, now_ms);
     }
 
     /// When [`Hub::tick`] has something to do next, in milliseconds from now.
@@ -483,16 +494,6 @@ impl Hub {
     /// Whether a fan-out is in progress.
     pub fn wants_fan_out(&self) -> bool {
         !self.fan_outs.is_idle()
-    }
-
-    /// Payload bytes that one channel may keep for laggards from now on, by one publication more at the most.
-    pub fn set_backlog_bytes_max(&mut self, bytes_max: u64) {
-        self.settings.answer_bytes_max = bytes_max;
-    }
-
-    /// Bytes that they may keep from now on; what is too much is forgotten in the turns that follow.
-    pub fn set_history_bytes_max(&mut self, bytes_max: u64) {
-        self.homes.set_history_bytes_max(bytes_max);
     }
 
     /// A turn's share of the fan-outs in progress: visits subscribers, channel by channel in turns. Each visit costs

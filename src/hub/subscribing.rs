@@ -164,7 +164,7 @@ impl Hub {
         if self.find(session, channel).is_some() {
             return Err(Refusal::AlreadySubscribed);
         }
-        if self.sessions.count(session) >= self.settings.subscriptions_max {
+        if self.sessions.count(session) >= self.settings.limits.subscriptions_max {
             return Err(Refusal::SubscriptionsExhausted);
         }
         Ok(namespace)
@@ -237,7 +237,8 @@ impl Hub {
         local.arrivals += 1;
         if let Some(backlog) = &mut local.backlog {
             let options = self.settings.namespaces.options(local.namespace);
-            let bytes_max = usize::try_from(self.settings.answer_bytes_max).unwrap_or(usize::MAX);
+            let bytes_max = self.settings.limits.backlog_bytes_max;
+            let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
             let before = backlog.bytes();
             backlog.keep(options, &publication, bytes_max);
             self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;

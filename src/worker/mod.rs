@@ -33,7 +33,7 @@ use crate::config::limits::{
 };
 use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
-use crate::hub::{ChannelHash, Drops, HubSettings};
+use crate::hub::{ChannelHash, Drops, HubLimits, HubSettings};
 use crate::message::{CloseReason, TransportKind, WorkerId};
 use crate::telemetry::{Counters, Labels};
 use crate::transport::{HANDSHAKE_FAILURES, TransportSettings};
@@ -93,11 +93,14 @@ impl WorkerSettings {
                 worker,
                 workers,
                 sessions_max: connections_max,
-                subscriptions_max: config.subscriptions_max,
+                limits: HubLimits {
+                    subscriptions_max: config.subscriptions_max,
+                    answer_bytes_max: config.send_queue_bytes_max / 2,
+                    backlog_bytes_max: config.send_queue_bytes_max / 2,
+                    history_bytes_max: config.history_bytes_max / u64::from(workers),
+                },
                 hash,
                 namespaces: Arc::new(namespaces),
-                history_bytes_max: config.history_bytes_max / u64::from(workers),
-                answer_bytes_max: config.send_queue_bytes_max / 2,
             },
             transport: TransportSettings::new(config),
             services,

@@ -62,11 +62,14 @@ impl Mesh {
                     worker: WorkerId(worker),
                     workers,
                     sessions_max: 256,
-                    subscriptions_max,
+                    limits: HubLimits {
+                        subscriptions_max,
+                        history_bytes_max: 1 << 20,
+                        answer_bytes_max: 1 << 20,
+                        backlog_bytes_max: 1 << 20,
+                    },
                     hash,
                     namespaces: namespaces.clone(),
-                    history_bytes_max: 1 << 20,
-                    answer_bytes_max: 1 << 20,
                 })
             })
             .collect();

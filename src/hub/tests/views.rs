@@ -66,11 +66,14 @@ impl World {
                 worker: WorkerId(worker),
                 workers,
                 sessions_max: SESSIONS,
-                subscriptions_max: NAMES.len(),
+                limits: HubLimits {
+                    subscriptions_max: NAMES.len(),
+                    history_bytes_max: 1 << 20,
+                    answer_bytes_max: 1 << 20,
+                    backlog_bytes_max: 1 << 20,
+                },
                 hash,
                 namespaces: namespaces.clone(),
-                history_bytes_max: 1 << 20,
-                answer_bytes_max: 1 << 20,
             });
             (0..SESSIONS as u32).for_each(|index| hub.open(session(index)));
             hubs.push(hub);

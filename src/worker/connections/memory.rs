@@ -20,6 +20,7 @@ use crate::config::limits::{
 };
 use crate::connection::{Service, Stage};
 use crate::driver::{Close, SocketId, map_large_blocks, trim_heap};
+use crate::hub::HubLimits;
 use crate::message::{CloseReason, SessionId};
 use crate::worker::budget::Level;
 
@@ -76,13 +77,16 @@ impl Connections {
     pub(super) fn set_hub_limits(&mut self) {
         let level = self.budget.level();
         let of_budget = self.budget.share_bytes() / HISTORY_SHARE_DIVISOR;
-        let history = self.settings.hub.history_bytes_max.min(of_budget);
-        self.hub.set_history_bytes_max(if level == Level::Calm { history } else { history / 2 });
-        let backlog = self.settings.hub.answer_bytes_max;
-        self.hub.set_backlog_bytes_max(match level {
-            Level::Calm => backlog,
-            Level::Tight => backlog / u64::from(TIGHT_QUEUE_DIVISOR),
-            Level::Critical | Level::Full => 0,
+        let set = self.settings.hub.limits;
+        let history = set.history_bytes_max.min(of_budget);
+        self.hub.set_limits(HubLimits {
+            history_bytes_max: if level == Level::Calm { history } else { history / 2 },
+            backlog_bytes_max: match level {
+                Level::Calm => set.backlog_bytes_max,
+                Level::Tight => set.backlog_bytes_max / u64::from(TIGHT_QUEUE_DIVISOR),
+                Level::Critical | Level::Full => 0,
+            },
+            ..set
         });
     }
 

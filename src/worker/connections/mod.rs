@@ -180,7 +180,6 @@ impl Connections {
     pub fn reconfigure(&mut self) {
         if let Some(config) = self.configs.try_iter().last() {
             self.settings.reconfigure(&config);
-            self.hub.set_subscriptions_max(self.settings.hub.subscriptions_max);
             self.set_hub_limits();
         }
     }
