@@ -36,11 +36,19 @@ pub fn accept(listener: RawFd) -> Option<RawFd> {
     (fd >= 0).then_some(fd)
 }
 
-/// Ends a connection: `shutdown` first, because an armed poll would keep a merely closed socket alive.
+/// Closes a connection that nothing is armed on.
 pub fn close(fd: RawFd) {
     // SAFETY: no pointers. The loops own every descriptor that they accepted and close it once.
     unsafe {
-        libc::shutdown(fd, libc::SHUT_RDWR);
         libc::close(fd);
     }
+}
+
+/// Ends a connection that a poll may be armed on, which would keep a merely closed socket alive.
+pub fn end(fd: RawFd) {
+    // SAFETY: no pointers.
+    unsafe {
+        libc::shutdown(fd, libc::SHUT_RDWR);
+    }
+    close(fd);
 }

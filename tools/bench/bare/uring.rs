@@ -100,7 +100,8 @@ impl Loop<'_> {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             let Some(fd) = socket::accept(listener) else { break };
             self.peers.insert(fd);
-            self.arm(Kind::Readable, fd)?;
+            // Who connects speaks at once: trying to receive costs less than a poll.
+            self.ready.push((Kind::Readable, fd));
         }
         self.arm(Kind::Accept, listener)
     }
@@ -250,7 +251,8 @@ impl Loop<'_> {
                 sent @ 0.. => sent as usize,
                 error if error == -libc::EAGAIN => 0,
                 _ => {
-                    self.close(fd)?;
+                    self.peers.remove(fd, &mut self.round);
+                    socket::end(fd);
                     continue;
                 }
             };
@@ -266,8 +268,13 @@ impl Loop<'_> {
     }
 
     fn close(&mut self, fd: RawFd) -> io::Result<()> {
+        let is_armed = self.peers.find(fd).is_some_and(|peer| !peer.unsent.is_empty());
         self.peers.remove(fd, &mut self.round);
-        socket::close(fd);
+        if is_armed {
+            socket::end(fd)
+        } else {
+            socket::close(fd)
+        }
         Ok(())
     }
 }

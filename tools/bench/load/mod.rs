@@ -7,6 +7,7 @@ mod accept;
 mod api;
 mod bystander;
 mod client;
+mod cycle;
 mod echo;
 pub mod fanout;
 mod idle;
@@ -47,6 +48,8 @@ enum Kind {
     Fanout(fanout::Arguments),
     /// Handshakes at full speed
     Accept(accept::Arguments),
+    /// Connections that are opened and closed again
+    Cycle(cycle::Arguments),
     /// Publications through the server API
     Api(api::Arguments),
     /// Connections that stay and say nothing
@@ -88,6 +91,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Echo(echo) => &echo.target,
         Kind::Fanout(fanout) => &fanout.target,
         Kind::Accept(accept) => &accept.target,
+        Kind::Cycle(cycle) => &cycle.target,
         Kind::Api(api) => &api.target,
         Kind::Idle(idle) => &idle.target,
         Kind::Poll(poll) => &poll.target,
@@ -101,6 +105,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Echo(arguments) => echo::run(arguments)?,
         Kind::Fanout(arguments) => fanout::run(arguments)?,
         Kind::Accept(arguments) => accept::run(arguments)?,
+        Kind::Cycle(arguments) => cycle::run(arguments)?,
         Kind::Api(arguments) => api::run(arguments)?,
         Kind::Idle(arguments) => idle::run(arguments)?,
         Kind::Poll(arguments) => poll::run(arguments)?,

@@ -114,6 +114,23 @@ pub fn comparisons(seconds: f64) -> Vec<Comparison> {
             ratio_max: Some(1.25),
             over_earlier: None,
         },
+        Comparison {
+            case: CaseName::Accept,
+            name: "connect, subscribe, close, 64 in flight",
+            door: Door::Listen,
+            bare_mode: "accept",
+            load: words(&[
+                "cycle",
+                "--in-flight",
+                "64",
+                "--path",
+                "/ws?channel=bench",
+                "--seconds",
+                &seconds.to_string(),
+            ]),
+            ratio_max: Some(1.06),
+            over_earlier: None,
+        },
     ]
 }
 
