@@ -306,8 +306,12 @@ impl Readiness {
                 socket::end(socket, how);
             }
         } else {
-            if let Some(socket) = entry.socket.take() {
-                socket::close(socket, how);
+            let has_ended = entry.has(ENDED);
+            match entry.socket.take() {
+                // Behind the end there is nothing unread that would have to be thrown away.
+                Some(socket) if has_ended && how == Close::Orderly => drop(socket),
+                Some(socket) => socket::close(socket, how),
+                None => {}
             }
             self.closed.push_back(id);
         }
