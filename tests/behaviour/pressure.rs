@@ -228,7 +228,7 @@ on_both_drivers! {
         }
         // What it still gets are the first ones, and the reason.
         let received = slow.client.read_to_end();
-        let goodbye = unmasked(OpCode::Close, &[&1013_u16.to_be_bytes()[..], b"slow consumer"].concat());
+        let goodbye = unmasked(OpCode::Close, &[&3008_u16.to_be_bytes()[..], b"slow consumer"].concat());
         let publications = received.strip_suffix(&goodbye[..]).expect("a goodbye");
         assert!(expected.starts_with(publications));
     }

@@ -239,7 +239,7 @@ fn batches_that_ask_who_is_there_are_all_answered() {
         asked.say(&world, &[json!({"id": 3, "presence_stats": {"channel": "a"}})]);
         let (mut turns, mut answered_in) = (0, None);
         let mut answers = vec![Vec::new(); peers.len()];
-        while answers.iter().any(|answer: &Vec<u8>| !answer.ends_with(b"]}")) {
+        while answers.iter().any(|answer: &Vec<u8>| !answer.ends_with(b"]}\n")) {
             turns += 1;
             assert!(turns < 10_000);
             world.turn_all();
