@@ -43,8 +43,8 @@ struct History {
 /// What a recovery was answered, as long as the ring still has all of it.
 #[derive(Debug)]
 struct Answer {
-    /// The offset that it begins with.
-    first: u64,
+    /// The offset that was asked for; `None` is for the newest.
+    since: Option<u64>,
     /// What its publications cost.
     bytes: u64,
     publications: Publications,
@@ -174,46 +174,29 @@ impl Histories {
             .map(|history| history.home)
     }
 
-    /// What followed offset `since` up to the channel's last publication, whose number is `last`, if it has at most
-    /// `bytes_max`.
+    /// What followed offset `since`, as much of it as has `bytes_max`, up to the channel's last publication, whose
+    /// number is `last`. Without `since`, or where some of that is not kept, the newest of what is kept.
     pub(super) fn recover(
         &mut self,
         key: u32,
         options: &ChannelOptions,
-        since: u64,
+        since: Option<u64>,
         last: u64,
         bytes_max: u64,
         now_ms: u64,
     ) -> Recovery {
         self.trim(key, options, now_ms);
+        if since == Some(last) {
+            return Recovery::of_nothing();
+        }
         let history = &mut self.entries[key as usize];
-        if since == last {
-            return Recovery { is_complete: true, publications: Arc::new([]) };
-        }
-        if since > last {
-            return Recovery::impossible();
-        }
-        if let Some(Answer { first, bytes, publications }) = &history.answer
-            && *first == since + 1
-            && *bytes <= bytes_max
-        {
-            return Recovery { is_complete: true, publications: publications.clone() };
-        }
-        let wanted = usize::try_from(last - since).unwrap_or(usize::MAX);
-        if wanted > history.kept.len().min(ANSWER_PUBLICATIONS_MAX) {
-            return Recovery::impossible();
-        }
+        let Some(first) = history.kept.front() else { return Recovery::impossible() };
+        let first = first.publication.position.offset;
+        let since = since.filter(|since| *since < last && since + 1 >= first);
+        let publications = history.answer(since, first, bytes_max);
         // The last one kept is the last one published: nothing leaves a ring but from its front.
-        let from = history.kept.len() - wanted;
-        let missed = history.kept.range(from..);
-        let bytes = missed.clone().map(|kept| cost(&kept.publication)).sum();
-        if bytes > bytes_max {
-            return Recovery::impossible();
-        }
-        let publications: Publications = missed.map(|kept| kept.publication.clone()).collect();
-        history.answer =
-            Some(Answer { first: since + 1, bytes, publications: publications.clone() });
-        Recovery { is_complete: true, publications }
+        let has_more = publications.last().is_some_and(|end| end.position.offset < last);
+        Recovery { is_complete: since.is_some(), publications, has_more }
     }
 
     /// Publications that a query asks for, as many as fit one answer.
@@ -295,10 +278,53 @@ impl History {
             let offset = first.publication.position.offset;
             self.bytes -= cost(&first.publication);
             self.kept.pop_front();
-            if self.answer.as_ref().is_some_and(|answer| answer.first <= offset) {
+            if self.answer.as_ref().is_some_and(|answer| answer.first() <= offset) {
                 self.answer = None;
             }
         }
+    }
+
+    /// Publications behind offset `since`, which are kept, or the newest from offset `first` on; as many as fit an
+    /// answer, but always one, so that a reader gets on.
+    fn answer(&mut self, since: Option<u64>, first: u64, bytes_max: u64) -> Publications {
+        let is_valid = |answer: &&Answer| {
+            let fits = answer.bytes <= bytes_max || answer.publications.len() == 1;
+            answer.since == since && fits
+        };
+        if let Some(answer) = self.answer.as_ref().filter(is_valid) {
+            return answer.publications.clone();
+        }
+        let from = since.map_or(0, |since| since + 1 - first);
+        let from = usize::try_from(from).expect("as many are kept");
+        let wanted = self.kept.range(from..).map(|kept| &kept.publication);
+        let mut bytes = 0;
+        let mut fits = |publication: &&Arc<Publication>| {
+            bytes += cost(publication);
+            bytes <= bytes_max || bytes == cost(publication)
+        };
+        let publications: Publications = match since {
+            Some(_) => wanted
+                .take(ANSWER_PUBLICATIONS_MAX)
+                .take_while(|item| fits(item))
+                .cloned()
+                .collect(),
+            None => {
+                let newest = wanted.rev().take(ANSWER_PUBLICATIONS_MAX);
+                let count = newest.take_while(|item| fits(item)).count();
+                let newest = self.kept.range(self.kept.len() - count..);
+                newest.map(|kept| kept.publication.clone()).collect()
+            }
+        };
+        let bytes = publications.iter().map(|item| cost(item)).sum();
+        self.answer = Some(Answer { since, bytes, publications: publications.clone() });
+        publications
+    }
+}
+
+impl Answer {
+    /// The offset of its first publication: it has one.
+    fn first(&self) -> u64 {
+        self.publications[0].position.offset
     }
 }
 
@@ -372,8 +398,24 @@ mod tests {
         bytes_max: u64,
         now: u64,
     ) -> Option<Vec<u64>> {
-        let recovery = histories.recover(key, &options(), since, last, bytes_max, now);
+        let recovery = histories.recover(key, &options(), Some(since), last, bytes_max, now);
         recovery.is_complete.then(|| offsets(&recovery.publications))
+    }
+
+    fn kept(histories: &mut Histories, key: u32, since: Option<u64>, now: u64) -> Vec<u64> {
+        kept_within(histories, key, since, 1_000_000, now)
+    }
+
+    fn kept_within(
+        histories: &mut Histories,
+        key: u32,
+        since: Option<u64>,
+        bytes_max: u64,
+        now: u64,
+    ) -> Vec<u64> {
+        let recovery = histories.recover(key, &options(), since, 8, bytes_max, now);
+        assert!(!recovery.is_complete && !recovery.has_more);
+        offsets(&recovery.publications)
     }
 
     #[test]
@@ -387,6 +429,27 @@ mod tests {
         assert_eq!(recovered(&mut histories, key, 8, 8, 99_000), Some(vec![]));
         assert_eq!(recovered(&mut histories, key, 9, 8, 8000), None);
         assert_eq!(recovered(&mut histories, key, u64::MAX - 1, 8, 8000), None);
+    }
+
+    #[test]
+    fn behind_a_gap_what_is_kept_follows() {
+        let (mut histories, key) = filled(8);
+        for _ in 0..2 {
+            assert_eq!(kept(&mut histories, key, Some(2), 8000), [4, 5, 6, 7, 8]);
+            assert_eq!(kept(&mut histories, key, Some(9), 8000), [4, 5, 6, 7, 8]);
+            assert_eq!(kept(&mut histories, key, None, 8000), [4, 5, 6, 7, 8]);
+        }
+        // What was answered does not outlive its time.
+        assert_eq!(kept(&mut histories, key, None, 16_001), [7, 8]);
+        assert_eq!(kept(&mut histories, key, None, 99_000), [0; 0]);
+        // The newest, if not all of them fit.
+        let mut histories = Histories::new(1);
+        let key = histories.open(7, NamespaceId(0), 0);
+        for offset in 1..=8 {
+            histories.push(key, &options(), publication(offset, 10), 0);
+        }
+        let bytes_max = 2 * (KEPT_BYTES + 10);
+        assert_eq!(kept_within(&mut histories, key, None, bytes_max, 0), [7, 8]);
     }
 
     #[test]
@@ -430,10 +493,21 @@ mod tests {
         let bytes_max = 3 * KEPT_BYTES;
         let all = recovered_within(&mut histories, key, (1, 4), bytes_max, 0);
         assert_eq!(all, Some(vec![2, 3, 4]));
-        // One byte less, as after a reload: not even the answer that is still known.
-        assert_eq!(recovered_within(&mut histories, key, (1, 4), bytes_max - 1, 0), None);
+        // One byte less, as after a reload: not the answer that is still known, but a part.
+        let part = recovered_within(&mut histories, key, (1, 4), bytes_max - 1, 0);
+        assert_eq!(part, Some(vec![2, 3]));
+        // In parts, each at least one publication.
         histories.push(key, &options(), publication(5, 1000), 0);
-        assert_eq!(recovered_within(&mut histories, key, (3, 5), bytes_max, 0), None);
+        let mut part = |since| {
+            let recovery = histories.recover(key, &options(), Some(since), 5, bytes_max, 0);
+            assert!(recovery.is_complete);
+            (offsets(&recovery.publications), recovery.has_more)
+        };
+        for _ in 0..2 {
+            assert_eq!(part(0), (vec![1, 2, 3], true));
+            assert_eq!(part(3), (vec![4], true));
+            assert_eq!(part(4), (vec![5], false));
+        }
         let mut read = |query| offsets(&histories.read(key, &options(), query, bytes_max, 0));
         assert_eq!(read(HistoryQuery::default()), [1, 2, 3]);
         assert_eq!(read(HistoryQuery { reverse: true, ..HistoryQuery::default() }), [5]);

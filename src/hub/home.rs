@@ -185,15 +185,20 @@ impl Homes {
         let key = self.find_or_make(name);
         let HomeChannel { position, history, namespace, .. } = self.channels[key as usize];
         let options = self.namespaces.options(namespace);
-        let is_possible = options.recovery && since.epoch.fits(position.epoch);
+        let is_possible = since.epoch.fits(position.epoch);
         let recovery = match some(history) {
-            Some(history) if is_possible => {
-                let (since, last) = (since.offset, position.offset);
+            Some(history) if options.recovery => {
+                let since = is_possible.then_some(since.offset);
+                let last = position.offset;
                 self.histories.recover(history, options, since, last, bytes_max, now_ms)
             }
             // Nothing is kept, but perhaps nothing was missed.
-            None if is_possible && since.offset == position.offset && options.history_size > 0 => {
-                Recovery { is_complete: true, publications: Arc::new([]) }
+            None if is_possible
+                && since.offset == position.offset
+                && options.recovery
+                && options.history_size > 0 =>
+            {
+                Recovery::of_nothing()
             }
             _ => Recovery::impossible(),
         };

@@ -121,8 +121,17 @@ impl Hub {
             refuse(session, Some(ticket), Refusal::PositionUnrecoverable, out);
             return self.remove(subscription, out);
         };
-        // What waits here for its moment is part of what was recovered.
         let key = node.channel;
+        if recovery.has_more && ticket != Ticket(0) {
+            let channel = self.channels[key as usize].name.clone();
+            let recovery = Some(recovery);
+            let reply = Reply::Subscribed { channel, position, recoverable: true, recovery };
+            out.push_back(Output::Reply { session, ticket, reply });
+            return self.remove(subscription, out);
+        }
+        // What the server API did is told in one piece.
+        let recovery = if recovery.has_more { Recovery::impossible() } else { recovery };
+        // What waits here for its moment is part of what was recovered.
         while self.channels[key as usize].backlog.as_ref().is_some_and(|backlog| backlog.waits()) {
             self.release(key);
         }

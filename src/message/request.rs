@@ -250,17 +250,25 @@ pub type Publications = Arc<[Arc<Publication>]>;
 /// What a subscriber that named a position missed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {
-    /// Whether this is everything since that position. If not, `publications` is empty and the client starts anew
-    /// at the position it is told.
+    /// Whether nothing is missing behind that position. If something is, `publications` is what the channel keeps, as
+    /// far as it fits an answer, and the client starts anew.
     pub is_complete: bool,
     /// In order.
     pub publications: Publications,
+    /// Whether these are the first part only. Then nothing else will be delivered: there is no subscription, and who
+    /// wants the rest subscribes from the last of them.
+    pub has_more: bool,
 }
 
 impl Recovery {
-    /// The client has to start anew.
+    /// Nothing was missed.
+    pub fn of_nothing() -> Self {
+        Self { is_complete: true, publications: Arc::new([]), has_more: false }
+    }
+
+    /// The client has to start anew, and nothing is kept for it.
     pub fn impossible() -> Self {
-        Self { is_complete: false, publications: Arc::new([]) }
+        Self { is_complete: false, ..Self::of_nothing() }
     }
 }
 

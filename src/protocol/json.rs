@@ -23,7 +23,8 @@ pub use commands::{Command, Method, NoCommand, decode_command};
 pub use replies::{
     Connected, Subscribed, write_connected, write_disconnect, write_done, write_error,
     write_history, write_ping, write_presence, write_presence_stats, write_refreshed,
-    write_sub_refreshed, write_subscribe_push, write_subscribed, write_unsubscribe_push,
+    write_resubscribe_push, write_sub_refreshed, write_subscribe_push, write_subscribed,
+    write_unsubscribe_push,
 };
 
 /// The error codes of the protocol that are used here.

@@ -190,12 +190,17 @@ impl Commands {
                 said.refuse(id, error, detail);
             }
             Reply::Subscribed { channel, position, recoverable, recovery } => {
+                // A client that starts anew reads its state elsewhere, and goes on from the position.
+                let missed = recovery.as_ref().filter(|recovery| recovery.is_complete);
                 let subscribed = Subscribed {
-                    position: recovered_from(*position, recovery.as_ref()),
+                    position: recovered_from(*position, missed),
                     is_recoverable: *recoverable,
                     recovered: recovery.as_ref().map(|recovery| recovery.is_complete),
                 };
-                said.subscribed(id, channel, &subscribed, recovery.as_ref());
+                said.subscribed(id, channel, &subscribed, missed);
+                if missed.is_some_and(|missed| missed.has_more) {
+                    said.write(|out| json::write_resubscribe_push(out, channel));
+                }
             }
             Reply::Unsubscribed { channel } if id == 0 => {
                 said.write(|out| json::write_unsubscribe_push(out, channel));

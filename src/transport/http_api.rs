@@ -7,8 +7,7 @@
 
 use super::api_call::ApiCall;
 use super::{
-    BAD_REQUEST, Context, EventStream, HANDSHAKE_TIMEOUT, LOBBY, Output, StreamFraming,
-    WebSocketService,
+    BAD_REQUEST, Context, EventStream, HANDSHAKE_TIMEOUT, LOBBY, Output, WebSocketService,
 };
 use crate::message::{ChannelName, CloseReason, Position, Reply, Ticket};
 use crate::protocol::http1::{BodyLength, Head, HttpFault, Method, parse_head, query_pairs};
@@ -216,9 +215,8 @@ impl HttpConversation {
         if !self.has_answered {
             context.fail_handshake(HANDSHAKE_TIMEOUT);
         }
-        if let Some((exchange, framing)) = self.opening_stream() {
-            exchange.refuse_stream(framing, context);
-        } else if self.is_in_request() && !self.awaits_room() {
+        let is_stream = self.opening().is_some_and(|opening| opening.end_stream(true, context));
+        if !is_stream && self.is_in_request() && !self.awaits_room() {
             let message = "the request was not finished in time";
             fail(Exchange::last(), 408, "timeout", message, &[], context);
         }
@@ -238,7 +236,11 @@ impl HttpConversation {
 
     /// Most of what was queued has left: goes on with what is pipelined.
     pub fn go_on_with_room(&mut self, context: &mut Context<'_>) -> HttpFlow {
-        if self.awaits_room() { self.process_remainder(context) } else { self.wait_on() }
+        match self.awaits_room() {
+            true if self.opening().is_some() => self.go_on_opening(context),
+            true => self.process_remainder(context),
+            false => self.wait_on(),
+        }
     }
 
     /// Bytes of heap that it owns: an unfinished request, or what waits for a reply.
@@ -264,10 +266,12 @@ impl HttpConversation {
             Some(poll) if !is_overloaded => poll.say_goodbye(context),
             Some(_) => refuse_overloaded(Exchange::last(), context),
             // A stream that has not begun needs no word at other ends: its client comes back.
-            None if is_overloaded && self.is_in_request() => match self.opening_stream() {
-                Some((exchange, framing)) => exchange.refuse_stream(framing, context),
-                None => refuse_overloaded(Exchange::last(), context),
-            },
+            None if is_overloaded
+                && self.is_in_request()
+                && self.opening().is_none_or(|opening| !opening.end_stream(true, context)) =>
+            {
+                refuse_overloaded(Exchange::last(), context);
+            }
             None => {}
         }
     }
@@ -280,9 +284,9 @@ impl HttpConversation {
         })
     }
 
-    /// The request for an event stream whose subscriptions are being made.
-    fn opening_stream(&self) -> Option<(Exchange, StreamFraming)> {
-        self.pending.as_ref()?.opening.as_ref()?.stream()
+    /// The request whose subscriptions are being made.
+    fn opening(&self) -> Option<&Opening> {
+        self.pending.as_ref()?.opening.as_ref()
     }
 
     fn take_awaited(&mut self) -> Option<Exchange> {

@@ -76,21 +76,17 @@ impl EventStream {
     /// The id of the last event of a client that shall not come back.
     pub const ENDED: &str = "ended";
 
-    /// Begins a stream whose head is written: says where it begins, that something was missed if `has_gap`, and
-    /// `publications`, which follow `places`. `None` if that is too much for one answer: the client comes back for the
-    /// rest.
-    pub fn begin(
-        mut places: Places,
+    /// Appends the first block: where it begins, and that something was missed if `has_gap`.
+    pub fn write_first(
+        places: &Places,
         has_gap: bool,
-        publications: &[Arc<Publication>],
         framing: StreamFraming,
         context: &mut Context<'_>,
-    ) -> Option<Self> {
-        let start = context.out.len();
+    ) {
         let retry = spread_ms(context.client, EVENT_STREAM_RETRY_MS);
         framing.write(context.out, |out| {
             sse::write_retry(out, retry);
-            sse::write_id(out, &places);
+            sse::write_id(out, places);
             // A loss is told in the same block: a client that had the position alone would come back with it, and never
             // learn of the loss.
             match has_gap {
@@ -98,22 +94,46 @@ impl EventStream {
                 false => sse::write_event(out, "position", &"{}"),
             }
         });
+    }
+
+    /// Appends that something was missed before the publications that follow.
+    pub fn write_gap_at(places: &Places, framing: StreamFraming, context: &mut Context<'_>) {
+        framing.write(context.out, |out| {
+            sse::write_id(out, places);
+            write_gap(out);
+        });
+    }
+
+    /// Appends publications, which follow `places` and lead them on, as many as fit an answer. Returns whether these
+    /// are all.
+    pub fn write_missed(
+        places: &mut Places,
+        publications: &[Arc<Publication>],
+        framing: StreamFraming,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let start = context.out.len();
         for publication in publications {
             if context.out.len() - start > context.settings.recovery_bytes_max {
-                return None;
+                return false;
             }
             places.advance(publication);
             framing.write(context.out, |out| {
-                sse::write_id(out, &places);
+                sse::write_id(out, places);
                 sse::write_payload(out, &publication.payload);
             });
         }
+        true
+    }
+
+    /// A stream that has written all that came before.
+    pub fn new(places: Places, framing: StreamFraming, context: &mut Context<'_>) -> Self {
         let life = Self::life(context.client, context.settings);
         context.outputs.push(Output::Deadline(context.settings.keepalive_interval.min(life)));
-        Some(match places {
+        match places {
             Places::One(place) => Self::One { channel: place.channel, has_others: false, framing },
             many @ Places::Many(_) => Self::Many { places: Box::new(many), framing },
-        })
+        }
     }
 
     /// Writes a stream whose head is written, and that ends at once, because the server has no room for it or could not
@@ -160,7 +180,7 @@ impl EventStream {
                     *has_others = true;
                 }
                 framing.write(context.out, |out| write_news(out, "subscribe", channel));
-                if let Some(Recovery { is_complete, publications }) = recovery {
+                if let Some(Recovery { is_complete, publications, .. }) = recovery {
                     if !is_complete {
                         framing.write(context.out, write_gap);
                     }

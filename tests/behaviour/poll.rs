@@ -200,21 +200,30 @@ on_both_drivers! {
         }
     }
 
-    fn what_cannot_be_recovered_is_told_with_what_comes_next(driver) {
+    fn what_cannot_be_recovered_is_told_with_what_is_kept_or_comes_next(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
         let mut publisher = Client::connect(server.edge());
         let epoch = publisher.publish("a", "one")["epoch"].as_str().unwrap().to_owned();
-        for (since, number) in [("1:ffffffff".to_owned(), 2), (format!("99:{epoch}"), 3), ("x".to_owned(), 4)] {
+        let foreign = ["1:ffffffff".to_owned(), format!("99:{epoch}"), "x".to_owned()];
+        for since in &foreign {
+            let answer = client.get(&format!("/poll?channel=a&since={since}")).json();
+            assert_eq!((&answer["recovered"], texts(&answer)), (&json!(false), vec!["one".to_owned()]));
+            assert_eq!(answer["position"], format!("1:{epoch}"));
+        }
+        assert_eq!(publisher.call("history_remove", &json!({"channel": "a"})), json!({"result": {}}));
+        for (since, number) in foreign.iter().zip(2..) {
             send_poll(&mut client, &format!("channel=a&since={since}"));
             wait_until("it waits", || answerable_polls(&server) == 1);
             publisher.publish("a", "next");
             let answer = client.read_response().json();
             assert_eq!((&answer["recovered"], &answer["publications"][0]["data"]), (&json!(false), &json!("next")));
             assert_eq!(answer["position"], format!("{number}:{epoch}"));
+            publisher.call("history_remove", &json!({"channel": "a"}));
         }
-        let answer = client.get(&format!("/poll?channel=a&since=0:{epoch}")).json();
-        assert_eq!(texts(&answer)[0], "one");
+        publisher.publish("a", "last");
+        let answer = client.get(&format!("/poll?channel=a&since=4:{epoch}")).json();
+        assert_eq!(texts(&answer), ["last"]);
     }
 
     /// A channel that keeps nothing, or may not be recovered, cannot say what followed a position. A loop of polls hears

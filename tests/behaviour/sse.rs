@@ -180,6 +180,61 @@ on_both_drivers! {
         }
     }
 
+    /// A channel keeps more than may wait for one client: it comes in parts, as fast as it is read.
+    fn all_that_a_channel_keeps_can_be_recovered(driver) {
+        const COUNT: usize = 300;
+        let server = TestServer::start(driver, 2);
+        let mut publisher = Client::connect(server.edge());
+        let padding = "x".repeat(30_000);
+        let epoch = publisher.publish("a", "0 x")["epoch"].as_str().unwrap().to_owned();
+        for number in 1..COUNT {
+            publisher.publish("a", format!("{number} {padding}"));
+        }
+        let number_of = |data: &str| data.split(' ').next().unwrap().parse::<usize>().unwrap();
+        for (target, since) in [
+            ("/events?channel=a", format!("0:{epoch}")),
+            ("/events?channel=a", "17:fffffffe".to_owned()),
+            ("/events?channel=b&channel=a", format!("0:fffffffe_0:{epoch}")),
+        ] {
+            let mut stream = EventStream::resume(server.edge(), target, &since);
+            let mut first = None;
+            if since.contains("fffffffe") {
+                assert_eq!(stream.read().kind, "gap");
+                first = (!target.contains('b')).then(|| number_of(&stream.read().data));
+                // Behind a gap, the newest that fit.
+                assert!(first.is_none_or(|first| first > 0), "{first:?}");
+            }
+            for number in first.map_or(0, |first| first + 1)..COUNT {
+                assert_eq!(number_of(&stream.read().data), number, "{target}");
+            }
+            let live = "live".to_owned();
+            publisher.publish("a", &live);
+            while stream.read().data != live {}
+        }
+        // By polls.
+        let got = super::poll::poll_all(server.edge(), "a", format!("0:{epoch}"), COUNT);
+        assert!(got.iter().take(COUNT).enumerate().all(|(at, text)| number_of(text) == at));
+        // By commands: a client subscribes again where it is told to.
+        let mut tcp = Client::connect(server.commands());
+        tcp.command(&json!({"id": 1, "connect": {}}));
+        let mut at = 0;
+        loop {
+            let recover = json!({"channel": "a", "recover": true, "epoch": epoch, "offset": at});
+            let reply = tcp.command(&json!({"id": 2, "subscribe": recover}));
+            assert_eq!(reply["subscribe"]["recovered"], true);
+            for item in reply["subscribe"]["publications"].as_array().expect("publications") {
+                at += 1;
+                assert_eq!(item["offset"], at);
+            }
+            if at >= COUNT {
+                break;
+            }
+            assert_eq!(tcp.read_json()["push"]["unsubscribe"]["code"], 2500);
+        }
+        publisher.publish("a", "last");
+        assert_eq!(tcp.read_json()["push"]["pub"]["data"], "last");
+    }
+
     fn http_1_0_and_head_are_answered(driver) {
         let server = TestServer::start(driver, 1);
         let mut old = Client::connect(server.edge());

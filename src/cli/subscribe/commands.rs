@@ -1,7 +1,6 @@
 //! The command protocol, over WebSocket or raw TCP: every publication has a place, so nothing is missed or repeated.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -44,8 +43,13 @@ struct Push<'a> {
     #[serde(borrow, rename = "pub")]
     publication: Option<Publication<'a>>,
     disconnect: Option<Disconnect>,
-    unsubscribe: Option<IgnoredAny>,
+    unsubscribe: Option<Unsubscribed>,
     gap: Option<Gap>,
+}
+
+#[derive(Deserialize)]
+struct Unsubscribed {
+    code: u16,
 }
 
 #[derive(Deserialize)]
@@ -173,6 +177,9 @@ impl<'a> Listener<'a> {
         let Some(channel) = self.channels.iter_mut().find(|channel| channel.name == name) else {
             return Ok(None);
         };
+        if push.unsubscribe.as_ref().is_some_and(|it| it.code >= RESUBSCRIBE_CODE_MIN) {
+            return Err(Trouble::Lost(format!("{} has more of {name}", self.server)));
+        }
         if push.unsubscribe.is_some() {
             return Err(Trouble::Refused(format!(
                 "{} ends the subscription to {name}",
@@ -266,3 +273,6 @@ fn closed(server: &Server, code: u64, reason: &str) -> Trouble {
         _ => Trouble::Lost(message),
     }
 }
+
+/// From this code on, a client that is unsubscribed subscribes again, from where it stands by then.
+const RESUBSCRIBE_CODE_MIN: u16 = 2500;

@@ -173,6 +173,13 @@ pub fn write_unsubscribe_push(out: &mut Vec<u8>, channel: &ChannelName) {
     out.extend_from_slice(b"{\"code\":2000,\"reason\":\"server unsubscribe\"}}}");
 }
 
+/// Appends the push that has a client subscribe again, from where it stands by now.
+pub fn write_resubscribe_push(out: &mut Vec<u8>, channel: &ChannelName) {
+    begin_push(out, channel, "unsubscribe");
+    // From 2500 on, centrifuge's clients come back by themselves.
+    out.extend_from_slice(b"{\"code\":2500,\"reason\":\"insufficient state\"}}}");
+}
+
 /// The front of a reply, up to the value of its method's member.
 fn begin(out: &mut Vec<u8>, id: u32, method: &str) {
     match id {
@@ -256,6 +263,9 @@ mod tests {
         assert_eq!(push, json!({"push": {"channel": "a\"b", "subscribe": body}}));
         let push = written(|out| write_unsubscribe_push(out, &channel));
         let body = json!({"code": 2000, "reason": "server unsubscribe"});
+        assert_eq!(push, json!({"push": {"channel": "a\"b", "unsubscribe": body}}));
+        let push = written(|out| write_resubscribe_push(out, &channel));
+        let body = json!({"code": 2500, "reason": "insufficient state"});
         assert_eq!(push, json!({"push": {"channel": "a\"b", "unsubscribe": body}}));
         let push = written(|out| write_disconnect(out, &CloseReason::Shutdown.into()));
         let body = json!({"code": 3001, "reason": "shutdown"});

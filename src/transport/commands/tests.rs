@@ -96,8 +96,9 @@ fn a_recovery_begins_where_the_client_was() {
     let told = client.told(7, &subscribed(None));
     let body = json!({"recoverable": true, "positioned": true, "epoch": "00000001", "offset": 9});
     assert_eq!(told, [json!({"id": 7, "subscribe": body})]);
-    let recover =
-        |is_complete, publications| subscribed(Some(Recovery { is_complete, publications }));
+    let recover = |is_complete, publications| {
+        subscribed(Some(Recovery { is_complete, publications, has_more: false }))
+    };
     let told = client.told(7, &recover(true, publications(5..=9)));
     let mut body = json!({
         "recoverable": true, "positioned": true, "epoch": "00000001", "offset": 4,
@@ -112,16 +113,31 @@ fn a_recovery_begins_where_the_client_was() {
         [json!({"id": 7, "subscribe": body})]
     );
     body["recovered"] = json!(false);
-    assert_eq!(
-        client.told(7, &recover(false, Publications::default())),
-        [json!({"id": 7, "subscribe": body})]
-    );
+    for kept in [Publications::default(), publications(8..=9)] {
+        let told = client.told(7, &recover(false, kept));
+        assert_eq!(told, [json!({"id": 7, "subscribe": body})], "it starts anew");
+    }
+}
+
+/// Centrifuge's clients subscribe again by themselves, from the last publication that they were given.
+#[test]
+fn a_long_recovery_comes_in_parts() {
+    let mut client = Client::new();
+    let publications = publications(5..=7);
+    let part = Recovery { is_complete: true, publications, has_more: true };
+    let told = client.told(7, &subscribed(Some(part)));
+    assert_eq!(told[0]["subscribe"]["publications"], json!(items(5..=7)));
+    assert_eq!(told[0]["subscribe"]["recovered"], true);
+    let push =
+        json!({"channel": "a", "unsubscribe": {"code": 2500, "reason": "insufficient state"}});
+    assert_eq!(told[1..], [json!({"push": push})]);
 }
 
 #[test]
 fn what_the_server_api_did_is_pushed() {
     let mut client = Client::new();
-    let recovery = Recovery { is_complete: true, publications: publications(8..=9) };
+    let recovery =
+        Recovery { is_complete: true, publications: publications(8..=9), has_more: false };
     let told = client.told(0, &subscribed(Some(recovery)));
     let body = json!({"recoverable": true, "positioned": true, "epoch": "00000001", "offset": 7});
     assert_eq!(told[0], json!({"push": {"channel": "a", "subscribe": body}}));

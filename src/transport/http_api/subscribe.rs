@@ -32,6 +32,10 @@ pub(super) struct Opening {
     publications: Vec<Arc<Publication>>,
     /// Of what it missed, which its channels may have forgotten by now.
     recovered_bytes: usize,
+    /// There is more of it: it comes in parts.
+    has_more: bool,
+    /// The event stream has begun, with a first part.
+    has_begun: bool,
     wish: Wish,
     exchange: Exchange,
 }
@@ -173,25 +177,20 @@ impl HttpConversation {
             Since::Positions(positions) => (Some(positions), false),
             Since::Unknown => (Some(vec![Position::NOWHERE; channels.len()]), true),
         };
-        for (index, channel) in channels.iter().enumerate() {
-            context.request(Request::Subscribe {
-                ticket: Ticket(u32::try_from(index + 1).expect("they are few")),
-                channel: channel.clone(),
-                since: since.as_ref().map(|positions| positions[index]),
-                needs_all: false,
-                by: Actor::Client,
-            });
-        }
-        self.pending.get_or_insert_default().opening = Some(Opening {
+        let opening = Opening {
             replies_left: channels.len(),
             places: channels.into_iter().map(Place::unknown).collect(),
             since,
             has_gap,
             publications: Vec::new(),
             recovered_bytes: 0,
+            has_more: false,
+            has_begun: false,
             wish,
             exchange,
-        });
+        };
+        opening.ask(context);
+        self.pending.get_or_insert_default().opening = Some(opening);
         Ok(Next::Flow(HttpFlow::AwaitReply))
     }
 
@@ -208,14 +207,10 @@ impl HttpConversation {
             Step::Wait => HttpFlow::AwaitReply,
             Step::Refuse(refusal) => {
                 let exchange = Exchange { keep_alive: false, ..opening.exchange };
-                let stream = opening.stream();
-                self.pending = None;
-                match (refusal, stream) {
-                    (Refusal::Overloaded, Some((exchange, framing))) => {
-                        exchange.refuse_stream(framing, context);
-                    }
-                    _ => fail_refused(exchange, refusal, context),
+                if !opening.end_stream(refusal == Refusal::Overloaded, context) {
+                    fail_refused(exchange, refusal, context);
                 }
+                self.pending = None;
                 close(context)
             }
             Step::Finish => {
@@ -229,24 +224,60 @@ impl HttpConversation {
     }
 
     fn finish_opening(&mut self, opening: Opening, context: &mut Context<'_>) -> HttpFlow {
-        let Opening { places, has_gap, publications, wish, exchange, .. } = opening;
-        let places = Places::new(places);
-        match wish {
+        match opening.wish {
             Wish::Poll(options) => {
+                let Opening { places, has_gap, publications, exchange, .. } = opening;
+                let places = Places::new(places);
                 self.begin_poll(options, places, has_gap, &publications, exchange, context)
             }
-            Wish::Stream(framing) => {
-                self.pending = None;
-                exchange.write_stream_head(framing, context);
-                if exchange.is_head {
-                    return close(context);
-                }
-                match EventStream::begin(places, has_gap, &publications, framing, context) {
-                    Some(stream) => HttpFlow::Stream(stream),
-                    None => close(context),
-                }
-            }
+            Wish::Stream(framing) => self.begin_stream(opening, framing, context),
         }
+    }
+
+    /// Begins an event stream, or goes on with what its client missed, which comes in parts. Between two of them the
+    /// client has no subscriptions, and is given time to read.
+    fn begin_stream(
+        &mut self,
+        mut opening: Opening,
+        framing: StreamFraming,
+        context: &mut Context<'_>,
+    ) -> HttpFlow {
+        let mut places = Places::new(std::mem::take(&mut opening.places));
+        self.has_answered = true;
+        if !opening.has_begun {
+            opening.exchange.write_stream_head(framing, context);
+            if opening.exchange.is_head {
+                self.pending = None;
+                return close(context);
+            }
+            EventStream::write_first(&places, opening.has_gap, framing, context);
+        } else if opening.has_gap {
+            EventStream::write_gap_at(&places, framing, context);
+        }
+        let missed = std::mem::take(&mut opening.publications);
+        let is_all = EventStream::write_missed(&mut places, &missed, framing, context);
+        if is_all && !opening.has_more {
+            self.pending = None;
+            return HttpFlow::Stream(EventStream::new(places, framing, context));
+        }
+        context.outputs.push(Output::Leave);
+        context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
+        opening.restart(places);
+        let pending = self.pending.get_or_insert_default();
+        pending.opening = Some(opening);
+        pending.awaits_room = true;
+        HttpFlow::AwaitRoom
+    }
+
+    /// Most of what was written has left: asks for the next part.
+    pub(super) fn go_on_opening(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        if let Some(pending) = &mut self.pending
+            && let Some(opening) = &pending.opening
+        {
+            pending.awaits_room = false;
+            opening.ask(context);
+        }
+        HttpFlow::AwaitReply
     }
 
     /// Keeps what comes before all subscriptions are made.
@@ -270,11 +301,43 @@ impl Opening {
         self.places.capacity() * size_of::<Place>() + self.recovered_bytes
     }
 
-    /// The request, and what delimits the answer, if an event stream is asked for.
-    pub(super) fn stream(&self) -> Option<(Exchange, StreamFraming)> {
+    /// Subscribes to its channels.
+    fn ask(&self, context: &mut Context<'_>) {
+        for (index, place) in self.places.iter().enumerate() {
+            context.request(Request::Subscribe {
+                ticket: Ticket(u32::try_from(index + 1).expect("they are few")),
+                channel: place.channel.clone(),
+                since: self.since.as_ref().map(|positions| positions[index]),
+                needs_all: false,
+                by: Actor::Client,
+            });
+        }
+    }
+
+    /// Will go on from these places.
+    fn restart(&mut self, places: Places) {
+        let places = match places {
+            Places::One(place) => vec![place],
+            Places::Many(places) => places.into_vec(),
+        };
+        self.since = Some(places.iter().map(|place| place.position).collect());
+        self.replies_left = places.len();
+        self.places = places;
+        (self.has_gap, self.has_more, self.recovered_bytes) = (false, false, 0);
+        self.has_begun = true;
+    }
+
+    /// Ends an event stream that has begun, or one that is refused, so that its client comes back. Returns whether it
+    /// is such a one.
+    pub(super) fn end_stream(&self, is_refused: bool, context: &mut Context<'_>) -> bool {
         match self.wish {
-            Wish::Stream(framing) => Some((self.exchange, framing)),
-            Wish::Poll(_) => None,
+            Wish::Stream(framing) if is_refused && !self.has_begun => {
+                self.exchange.refuse_stream(framing, context);
+                true
+            }
+            // It is cut.
+            Wish::Stream(_) => self.has_begun,
+            Wish::Poll(_) => false,
         }
     }
 
@@ -313,6 +376,7 @@ impl Opening {
         self.recovered_bytes +=
             bytes.sum::<usize>() + publications.len() * PUBLICATION_BYTES as usize;
         self.publications.extend_from_slice(publications);
+        self.has_more |= recovery.is_some_and(|recovery| recovery.has_more);
         // A channel that keeps nothing has lost nothing either as long as it stands where it stood.
         let is_complete = since == top || recovery.is_some_and(|recovery| recovery.is_complete);
         self.has_gap |= !is_complete;

@@ -168,11 +168,11 @@ fn subscribed(channel: &str, offset: u64, recovery: Option<Recovery>) -> Reply {
 }
 
 fn recovered(publications: &[Arc<Publication>]) -> Option<Recovery> {
-    Some(Recovery { is_complete: true, publications: publications.into() })
+    Some(Recovery { is_complete: true, publications: publications.into(), has_more: false })
 }
 
 fn impossible() -> Option<Recovery> {
-    Some(Recovery { is_complete: false, publications: Arc::new([]) })
+    Some(Recovery::impossible())
 }
 
 const E: &str = "00000001";

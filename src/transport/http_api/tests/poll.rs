@@ -127,7 +127,7 @@ fn what_a_channel_keeps_behind_a_gap_answers_a_poll() {
     let mut talk = Talk::new();
     talk.get("/poll?channel=a&since=3:ffffffff", "");
     let kept = [publication("a", 8, "x"), publication("a", 9, "y")];
-    let recovery = Recovery { is_complete: false, publications: kept[..].into() };
+    let recovery = Recovery { is_complete: false, publications: kept[..].into(), has_more: false };
     talk.reply(1, &subscribed("a", 9, Some(recovery)));
     let (_, body) = talk.answer();
     assert_eq!(body["publications"].as_array().map(Vec::len), Some(2));
@@ -203,6 +203,11 @@ fn a_long_recovery_is_answered_piece_by_piece() {
     let (_, body) = talk.answer();
     assert_eq!(body["publications"].as_array().unwrap().len(), 3);
     assert_eq!(body["position"], format!("3:{E}"), "the next poll goes on from there");
+    let mut talk = Talk::new();
+    talk.get(&format!("/poll?channel=a&since=0:{E}"), "");
+    let part = Recovery { is_complete: true, publications: missed[..2].into(), has_more: true };
+    assert_eq!(talk.reply(1, &subscribed("a", 10, Some(part))), "receive");
+    assert_eq!(talk.answer().1["position"], format!("2:{E}"));
 }
 
 fn expect_one(body: &serde_json::Value, data: &str, position: String) {

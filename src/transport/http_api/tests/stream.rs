@@ -139,7 +139,8 @@ fn an_id_that_means_nothing_here_is_a_gap_and_what_is_kept_follows() {
         assert_eq!(talk.get("/events?channel=a", &format!("Last-Event-ID: {id}\r\n")), "await");
         assert_eq!(talk.asked(), ["1 a 0:00000000"]);
         let kept = [publication("a", 8, "x"), publication("a", 9, "y")];
-        let recovery = Recovery { is_complete: false, publications: kept[..].into() };
+        let recovery =
+            Recovery { is_complete: false, publications: kept[..].into(), has_more: false };
         assert_eq!(talk.reply(1, &subscribed("a", 9, Some(recovery))), "stream");
         let said = talk.said();
         let begun = chunks(body_of(&said));
@@ -381,18 +382,74 @@ fn clients_that_were_told_together_come_back_apart() {
 }
 
 #[test]
-fn a_long_recovery_ends_the_stream_and_the_client_comes_back_for_the_rest() {
+fn a_long_recovery_comes_in_parts_as_fast_as_the_client_reads() {
     let mut talk = Talk::with(|config| config.send_queue_bytes_max = 4096);
-    talk.get("/events?channel=a", &format!("Last-Event-ID: 0:{E}\r\n"));
+    talk.get("/events?channel=a&channel=b", &format!("Last-Event-ID: 0:{E}_4:{E}\r\n"));
     let missed = much();
-    assert_eq!(talk.reply(1, &subscribed("a", 10, recovered(&missed))), "closed");
+    let part = |range: std::ops::Range<usize>, has_more| {
+        let publications = missed[range].into();
+        Some(Recovery { is_complete: true, publications, has_more })
+    };
+    talk.asked();
+    talk.reply(2, &subscribed("b", 4, recovered(&[])));
+    // A part that is more than fits an answer beside the others'.
+    assert_eq!(talk.reply(1, &subscribed("a", 10, part(0..4, true))), "await room");
     let said = talk.said();
-    assert!(
-        said.contains(&format!("id: 2:{E}\n")) && !said.contains(&format!("id: 3:{E}\n")),
-        "{said}"
-    );
-    assert!(!chunks(body_of(&said)).contains(&""), "it is to come back: no last chunk");
-    assert!(talk.asked().contains(&"Close(HttpDone)".to_owned()));
+    let begun = chunks(body_of(&said));
+    assert_eq!(opening(begun[0]), begins_at(&format!("0:{E}_4:{E}")));
+    assert!(begun[2].starts_with(&format!("id: 2:{E}_4:{E}\n")) && begun.len() == 3, "{begun:?}");
+    assert_eq!(talk.asked(), ["Leave", "Deadline(25s)"]);
+    // Meanwhile something was published to the other channel.
+    assert_eq!(talk.step(HttpConversation::go_on_with_room), "await");
+    assert_eq!(talk.asked(), [format!("1 a 2:{E}"), format!("2 b 4:{E}")]);
+    talk.reply(1, &subscribed("a", 10, part(2..3, true)));
+    let more = recovered(&[publication("b", 5, "y")]);
+    assert_eq!(talk.reply(2, &subscribed("b", 5, more)), "await room");
+    let said = talk.said();
+    assert!(chunks(&said)[1].starts_with(&format!("id: 3:{E}_5:{E}\n")), "{said}");
+    // What followed is lost by now.
+    talk.step(HttpConversation::go_on_with_room);
+    talk.asked();
+    talk.reply(1, &subscribed("a", 10, impossible()));
+    assert_eq!(talk.reply(2, &subscribed("b", 5, recovered(&[]))), "stream");
+    assert_eq!(chunks(&talk.said()), [begins_with_a_gap(&format!("10:{E}_5:{E}"))]);
+    assert_eq!(talk.asked(), ["Deadline(25s)"]);
+    talk.deliver(&[publication("a", 11, "z")]);
+    assert_eq!(chunks(&talk.said()), [event(&format!("11:{E}_5:{E}"), "z")]);
+}
+
+/// Its status is written: whatever happens, it is cut, and its client comes back for the rest.
+#[test]
+fn a_stream_whose_rest_cannot_come_is_cut() {
+    let begun = || {
+        let mut talk = Talk::new();
+        talk.get("/events?channel=a", &format!("Last-Event-ID: 0:{E}\r\n"));
+        let publications = much()[..2].into();
+        let part = Recovery { is_complete: true, publications, has_more: true };
+        assert_eq!(talk.reply(1, &subscribed("a", 10, Some(part))), "await room");
+        talk.said();
+        talk
+    };
+    let end = |reason| {
+        move |http: &mut HttpConversation, context: &mut Context<'_>| {
+            http.say_goodbye(reason, context);
+            HttpFlow::Closed
+        }
+    };
+    let mut talk = begun();
+    assert_eq!(talk.step(HttpConversation::time_out), "closed");
+    assert_eq!(talk.said(), "");
+    for reason in [CloseReason::Overloaded, CloseReason::Shutdown] {
+        let mut talk = begun();
+        talk.step(end(reason));
+        assert_eq!(talk.said(), "");
+    }
+    for refusal in [Refusal::Overloaded, Refusal::PermissionDenied] {
+        let mut talk = begun();
+        talk.step(HttpConversation::go_on_with_room);
+        assert_eq!(talk.reply(1, &Reply::Refused(refusal)), "closed");
+        assert_eq!(talk.said(), "");
+    }
 }
 
 #[test]
