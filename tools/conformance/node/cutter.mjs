@@ -4,12 +4,14 @@ import net from 'node:net';
 import { once } from 'node:events';
 
 export class Cutter {
+  // `target` may become another.
   constructor(target) {
-    const [host, port] = target.split(':');
+    this.target = target;
     this.sockets = new Set();
     this.refuses = false;
     this.server = net.createServer((near) => {
       if (this.refuses) return near.destroy();
+      const [host, port] = this.target.split(':');
       const far = net.connect(Number(port), host);
       for (const [socket, other] of [[near, far], [far, near]]) {
         this.sockets.add(socket);

@@ -1,5 +1,7 @@
 // Headless Chromium's EventSource and fetch, written as tutorials write them.
 
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import { Checks } from './checks.mjs';
 import { launch } from './chromium.mjs';
 import { Cutter } from './cutter.mjs';
@@ -12,7 +14,8 @@ const context = await launch();
 
 async function publish(channel, body, event = '') {
   const query = new URLSearchParams(event ? { channel, event } : { channel });
-  const response = await fetch(`http://${http}/publish?${query}`, { method: 'POST', body });
+  // Bytes have no type of their own; a string would be sent as text/plain, and stay text.
+  const response = await fetch(`http://${http}/publish?${query}`, { method: 'POST', body: Buffer.from(body) });
   checks.equal('publish', response.status, 200);
 }
 
@@ -121,8 +124,39 @@ async function anotherOriginMayListenAndPoll() {
   await page.close();
 }
 
+// It comes with the id of another server's event, is told of a gap, and hears what is published then.
+async function anIdOfAnotherServerIsNotTheEnd() {
+  const other = createServer((request, response) => {
+    const isStream = request.url.startsWith('/events');
+    response.writeHead(200, { 'Content-Type': isStream ? 'text/event-stream' : 'text/plain' });
+    if (isStream) response.write('retry: 100\nid: 5\ndata: of another\n\n');
+    else response.end('page');
+  });
+  other.listen(0, '127.0.0.1');
+  await once(other, 'listening');
+  const network = await new Cutter(`127.0.0.1:${other.address().port}`).listen();
+  const page = await tab(
+    () => {
+      const events = new EventSource('/events?channel=eb4');
+      events.onmessage = ({ data }) => heard.push(data);
+      events.addEventListener('gap', () => heard.push('gap'));
+    },
+    null,
+    network.address,
+  );
+  checks.equal('of another', await heard(page, 1), ['of another']);
+  await network.cut(() => (network.target = http));
+  checks.equal('a gap', await heard(page, 2), ['of another', 'gap']);
+  await publish('eb4', 'of this one');
+  checks.equal('and on', (await heard(page, 3)).at(-1), 'of this one');
+  await page.close();
+  network.close();
+  other.close();
+}
+
 for (const check of [
   theTutorialsRunUnchanged, aCutBeforeTheFirstEventMissesNothing, anotherOriginMayListenAndPoll,
+  anIdOfAnotherServerIsNotTheEnd,
 ]) {
   await checks.run(check);
 }
