@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Go client takes an event that the connection cut in half for a whole one, and its id with it.
 #
-# github.com/r3labs/sse/v2 2.10.0; beside it github.com/tmaxmax/go-sse 0.12.0. WHATWG HTML, 9.2.6: what stands at the end
+# github.com/r3labs/sse/v2 2.10.0; beside it github.com/tmaxmax/go-sse 0.12.0. WHATWG HTML, 9.2.6: what is at the end
 # of the file without an empty line behind it is discarded. The server here sends the chunk of an event up to the middle
 # of its data and closes; when a client comes back it notes the Last-Event-ID.
 #

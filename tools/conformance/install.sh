@@ -47,6 +47,21 @@ prepare() {
     php)
       have php php-cli || return
       command=(python3 "$here/quiet.py" php php "$here/quiet_client.php") ;;
+    http_clients)
+      install_node || return
+      command=(node "$work/node/http_clients.mjs") ;;
+    libraries_node)
+      install_node || return
+      command=(python3 "$here/libraries.py" node node "$work/node/clients.mjs") ;;
+    libraries_go)
+      install_go || return
+      command=(python3 "$here/libraries.py" go "$work/go/clients") ;;
+    libraries_java)
+      install_java || return
+      command=(python3 "$here/libraries.py" java "${java[@]}" Clients) ;;
+    java_http)
+      install_java || return
+      command=("${java[@]}" JavaHttp) ;;
     # The name that the page gives its rules, the program, and Debian's package.
     proxy_nginx) behind_proxy nginx nginx nginx-light ;;
     proxy_haproxy) behind_proxy haproxy haproxy haproxy ;;
@@ -144,6 +159,38 @@ install_node() {
       (cd "$work/node" && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --no-audit --no-fund) && cp "$lock" "$work/node/installed"
   } >"$work/install-node.log" 2>&1 && return
   missing="the packages could not be had, see $work/install-node.log"
+  return 1
+}
+
+install_go() {
+  builtin command -v go >/dev/null || {
+    missing="go is not installed"
+    return 1
+  }
+  echo "building Go clients"
+  (cd "$here/go" && go build -o "$work/go/clients" .) >"$work/install-go.log" 2>&1 && return
+  missing="the clients could not be built, see $work/install-go.log"
+  return 1
+}
+
+# Sets `java` to the words that run a class.
+install_java() {
+  builtin command -v javac >/dev/null && builtin command -v mvn >/dev/null || {
+    missing="a JDK and Maven are not installed"
+    return 1
+  }
+  # They start sooner so, and none runs for long.
+  java=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$work/java/target/classes:$work/java/target/lib/*")
+  local sources
+  sources=$(cat "$here"/java/pom.xml "$here"/java/src/main/java/*.java | cksum)
+  [[ $(cat "$work/java/installed" 2>/dev/null) == "$sources" ]] && return
+  echo "building Java clients"
+  {
+    rm -rf "$work/java" && cp -r "$here/java" "$work/java" &&
+      (cd "$work/java" && mvn -B -q compile dependency:copy-dependencies -DoutputDirectory=target/lib) &&
+      echo "$sources" >"$work/java/installed"
+  } >"$work/install-java.log" 2>&1 && return
+  missing="the clients could not be built, see $work/install-java.log"
   return 1
 }
 

@@ -1,6 +1,7 @@
 """A server of a case's own, to be starved or ended."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -19,42 +20,62 @@ def server_environment():
 class OwnServer:
     """Runs while the `with` block does; FANTAIL_HTTP, FANTAIL_TCP and FANTAIL_ECHO then name its addresses."""
 
-    def __init__(self, case):
+    def __init__(self, case, options=("--workers", "1")):
         name = f"{os.environ['CONFORMANCE_DRIVER']}-{case}-server.log"
         self.log_path = os.path.join(os.environ["CONFORMANCE_WORK"], "logs", name)
+        self.options = options
         self.addresses = {name: f"127.0.0.1:{free_port()}" for name in ("FANTAIL_HTTP", "FANTAIL_TCP", "FANTAIL_ECHO")}
 
     def command(self):
         return [
-            os.environ["FANTAIL_SERVER"], "serve", "--workers", "1", "--driver", os.environ["CONFORMANCE_DRIVER"],
+            os.environ["FANTAIL_SERVER"], "serve", "--driver", os.environ["CONFORMANCE_DRIVER"],
             "--listen", self.addresses["FANTAIL_HTTP"], "--tcp", self.addresses["FANTAIL_TCP"],
-            "--echo", self.addresses["FANTAIL_ECHO"],
+            "--echo", self.addresses["FANTAIL_ECHO"], *self.options,
         ]
 
     def __enter__(self):
         os.environ.update(self.addresses)
-        with open(self.log_path, "w") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=server_environment())
-        host, port = self.addresses["FANTAIL_HTTP"].split(":")
-        for _ in range(100):
-            try:
-                socket.create_connection((host, int(port))).close()
-                return self
-            except OSError:
-                if self.process.poll() is not None:
-                    break
-                time.sleep(0.05)
-        self.process.kill()
-        raise RuntimeError(f"the server did not start: {self.log()[-500:]}")
+        open(self.log_path, "w").close()
+        self.start()
+        return self
 
     def __exit__(self, *_):
         if self.process.poll() is None:
-            self.process.terminate()
+            self.stop(signal.SIGTERM)
+
+    def start(self):
+        """Again, after `stop`, where it was."""
+        with open(self.log_path, "a") as log:
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=server_environment())
+        host, port = self.addresses["FANTAIL_HTTP"].split(":")
+        for _ in range(1000):
+            try:
+                socket.create_connection((host, int(port))).close()
+                return
+            except OSError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.005)
+        self.process.kill()
+        raise RuntimeError(f"the server did not start: {self.log()[-500:]}")
+
+    def stop(self, signal_number):
+        self.process.send_signal(signal_number)
         try:
             self.process.wait(15)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        # Where a process that used io_uring is killed, its listeners go on accepting for a moment after it has ended.
+        host, port = self.addresses["FANTAIL_HTTP"].split(":")
+        while True:
+            try:
+                socket.create_connection((host, int(port))).close()
+            except ConnectionRefusedError:
+                return
+            except OSError:
+                pass
+            time.sleep(0.005)
 
     def log(self):
         with open(self.log_path) as file:

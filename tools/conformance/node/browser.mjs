@@ -49,6 +49,28 @@ async function twoTabsAreAChat() {
   await ben.close();
 }
 
+// A browser fails the connection where it offered some and none is chosen.
+async function subprotocols() {
+  const page = await tab(`ws://${http}`);
+  const chosen = (url, offered) =>
+    page.evaluate(
+      ([url, offered]) =>
+        new Promise((resolve) => {
+          const socket = new WebSocket(url, offered);
+          socket.onopen = () => resolve(socket.protocol);
+          socket.onerror = () => resolve('refused');
+        }),
+      [url, offered],
+    );
+  checks.equal('none', await chosen(`ws://${http}/ws`, []), '');
+  checks.equal('the first', await chosen(`ws://${http}/ws`, ['chat', 'superchat']), 'chat');
+  checks.equal('on echo', await chosen(echo, ['chat']), 'chat');
+  const commands = `ws://${http}/connection/websocket`;
+  checks.equal('commands', await chosen(commands, ['centrifuge-protobuf', 'centrifuge-json']), 'centrifuge-json');
+  checks.equal('what is not spoken', await chosen(commands, ['centrifuge-protobuf']), 'refused');
+  await page.close();
+}
+
 async function fetchPublishes() {
   const page = await tab(`ws://${http}/ws?channel=browser`);
   const status = await page.evaluate(async () => {
@@ -76,6 +98,8 @@ async function tooBigIsTold() {
   await page.close();
 }
 
-for (const check of [twoTabsAreAChat, fetchPublishes, echoesAndCloses, tooBigIsTold]) await checks.run(check);
+for (const check of [twoTabsAreAChat, subprotocols, fetchPublishes, echoesAndCloses, tooBigIsTold]) {
+  await checks.run(check);
+}
 await context.close();
 checks.finish();

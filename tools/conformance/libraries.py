@@ -1,0 +1,162 @@
+"""Libraries of other languages: event streams that come back, and WebSockets where origins are listed.
+
+    libraries.py LANGUAGE COMMAND...
+
+COMMAND LIBRARY URL is a client of that library; it prints each event or message that it hears as a line: its type, a
+blank, its data; or `close` and a code, or `error` and what is wrong.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+
+from checks import Checks, RawWebSocket
+from own_server import OwnServer
+
+STREAMS = {"go": ["r3labs", "go-sse"], "java": ["jersey", "spring"], "node": ["eventsource", "fetch-event-source"]}
+SOCKETS = {"go": ["x-net"], "java": ["netty", "vertx", "spring-socket"], "node": []}
+# Clients wait as long as `retry:` says, some a while longer, and a virtual machine has to start.
+WAITS_SECONDS = 20
+
+language, command = sys.argv[1], sys.argv[2:]
+checks = Checks(f"libraries of {language}")
+
+
+class Client:
+    """A running client, and what it has heard."""
+
+    def __init__(self, library, url):
+        self.library = library
+        self.lines = []
+        self.process = subprocess.Popen([*command, library, url], stdout=subprocess.PIPE, text=True)
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n").split(" ", 1))
+
+    def messages(self):
+        return [rest[0] if rest else "" for kind, *rest in list(self.lines) if kind == "message"]
+
+    def errors(self):
+        return [rest for kind, *rest in list(self.lines) if kind == "error"]
+
+    def wait(self, what, holds):
+        """Until it holds; a client that has failed is waited for no more."""
+        until = time.monotonic() + WAITS_SECONDS
+        while not holds() and self.is_alive() and time.monotonic() < until:
+            time.sleep(0.02)
+        checks.that(f"{self.library}: {what}", holds(), f"last heard {self.lines[-5:]}")
+        return holds()
+
+    def is_alive(self):
+        return not self.errors() and self.process.poll() is None
+
+    def end(self):
+        checks.equal(f"{self.library}: errors", self.errors(), [])
+        self.process.kill()
+        self.process.wait()
+
+
+def post(path, body):
+    request = urllib.request.Request(f"http://{os.environ['FANTAIL_HTTP']}{path}", data=body, method="POST")
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def publish(data):
+    post("/publish?channel=news", data.encode())
+
+
+def api(method, **parameters):
+    return post(f"/api/{method}", json.dumps(parameters).encode())["result"]
+
+
+def subscribers():
+    """Those whose subscription is at the server now running."""
+    return list(api("presence", channel="news")["presence"])
+
+
+def streams_come_back():
+    """What is published from the server's start on arrives once and in order, however the stream before it ended."""
+    with OwnServer(f"streams-{language}", ("--keepalive-interval", "1s")) as server:
+        url = f"http://{os.environ['FANTAIL_HTTP']}/events?channel=news"
+        clients = [Client(library, url) for library in STREAMS[language]]
+        expected = []
+
+        def all_present():
+            until = time.monotonic() + WAITS_SECONDS
+            while len(subscribers()) < sum(client.is_alive() for client in clients) and time.monotonic() < until:
+                time.sleep(0.05)
+
+        def say(when):
+            expected.append(json.dumps({"said": when}))
+            publish(expected[-1])
+
+        def all_hear(what):
+            for client in list(clients):
+                if not client.wait(what, lambda: client.messages() == expected):
+                    clients.remove(client)
+                    client.end()
+
+        all_present()
+        say("at first")
+        all_hear("the first event")
+        for client in subscribers():
+            api("disconnect", client=client, disconnect={"code": 3011, "reason": "come back"})
+        say("after the disconnect")
+        all_hear("what came while it was disconnected")
+        time.sleep(1.5)  # the last bytes of the stream are a keepalive's
+        say("behind a keepalive")
+        all_hear("a keepalive does no harm")
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            name = signal.Signals(number).name
+            time.sleep(1.5)
+            server.stop(number)
+            server.start()
+            all_present()
+            say(f"after {name}")
+            all_hear(f"what was published after {name}")
+        for client in clients:
+            client.end()
+
+
+def sockets_of_the_servers_own_origin_pass():
+    """RFC 6454, 3.2.1 has who names the server itself be of its origin; these name it without being told to."""
+    with OwnServer(f"origins-{language}", ("--origin", "https://good.example")) as server:
+        host = os.environ["FANTAIL_HTTP"]
+        clients = [Client(library, f"ws://{host}/ws?channel={library}") for library in SOCKETS[language]]
+        for client in clients:
+            client.wait("hears itself", lambda: client.messages() == ["hello"])
+        for origin in ("https://evil.example", "null"):
+            checks.equal(f"from {origin}", status_of_upgrade(f"Origin: {origin}\r\n"), "403")
+        for origin in ("https://good.example", f"http://{host}"):
+            checks.equal(f"from {origin}", status_of_upgrade(f"Origin: {origin}\r\n"), "101")
+        server.stop(signal.SIGTERM)
+        for client in clients:
+            if client.library == "x-net":  # shows its caller no close code
+                client.lines = [line for line in client.lines if line[0] != "error"]
+            else:
+                client.wait("is told of the shutdown", lambda: ["close", "1001"] in client.lines)
+            client.end()
+
+
+def status_of_upgrade(headers):
+    try:
+        socket = RawWebSocket("FANTAIL_HTTP", "/ws", headers)
+        socket.close()
+        return "101"
+    except ConnectionError as error:
+        return str(error).split(" ")[1]
+
+
+checks.run("streams come back", streams_come_back)
+if SOCKETS[language]:
+    checks.run("sockets of the server's own origin pass", sockets_of_the_servers_own_origin_pass)
+checks.finish()
