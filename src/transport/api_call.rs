@@ -6,11 +6,12 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::Context;
 use super::commands::error_for;
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
-use crate::message::{Reply, Request, Ticket};
+use crate::message::{Publication, Reply, Request, Ticket};
 use crate::protocol::api_json::{self, ApiMethod, BatchCommand, NodeInfo, ParametersError};
 use crate::protocol::json::CommandError;
 
@@ -28,6 +29,8 @@ pub struct ApiCall {
     asks_info: bool,
     /// Of filled slots.
     json: Vec<u8>,
+    /// A history did not fit though it seemed to: no other is put together.
+    is_full: bool,
 }
 
 /// What is called.
@@ -154,9 +157,19 @@ impl ApiCall {
         if let Reply::Refused(refusal) = reply {
             let (error, detail) = error_for(*refusal);
             self.fill_error(index, &Fault { error, detail: detail.map(Cow::Borrowed) });
+        } else if let Reply::History { publications, .. } = reply
+            && (self.is_full || self.cannot_hold(publications))
+        {
+            self.fill_error(index, &too_long());
         } else {
             self.fill(index, |json, bytes_max| write_result(json, method, reply, bytes_max));
         }
+    }
+
+    /// Whether publications are certainly too long for what is left of the answer.
+    fn cannot_hold(&self, publications: &[Arc<Publication>]) -> bool {
+        let bytes: usize = publications.iter().map(|item| item.payload.bytes.len()).sum();
+        bytes > API_ANSWER_BYTES_MAX.saturating_sub(self.json.len())
     }
 
     /// Takes the worker's answer to [`Output::Info`](super::Output::Info).
@@ -271,6 +284,7 @@ impl ApiCall {
         let bytes_max = API_ANSWER_BYTES_MAX.saturating_sub(start);
         let written = write(&mut self.json, bytes_max);
         if let Err(fault) = &written {
+            self.is_full |= self.slots[index].method == ApiMethod::History;
             self.json.truncate(start);
             api_json::write_error(&mut self.json, fault.error, fault.detail.as_deref());
         }
@@ -314,8 +328,7 @@ fn write_result(
         _ => return Err(CommandError::Internal.into()),
     }
     if json.len() - start > bytes_max {
-        let detail = format!("the answer has more than {API_ANSWER_BYTES_MAX} bytes: ask for less");
-        return Err(Fault { error: CommandError::LimitExceeded, detail: Some(detail.into()) });
+        return Err(too_long());
     }
     Ok(())
 }
@@ -326,6 +339,11 @@ fn text_of(body: &[u8]) -> Result<&str, ApiFault> {
 
 fn bad_request(detail: impl Into<Cow<'static, str>>) -> Fault {
     Fault { error: CommandError::BadRequest, detail: Some(detail.into()) }
+}
+
+fn too_long() -> Fault {
+    let detail = format!("the answer has more than {API_ANSWER_BYTES_MAX} bytes: ask for less");
+    Fault { error: CommandError::LimitExceeded, detail: Some(detail.into()) }
 }
 
 fn too_many() -> Fault {

@@ -16,7 +16,7 @@ use crate::config::limits::{
 };
 use crate::connection::{Connection, Stage};
 use crate::hub;
-use crate::message::{HistoryQuery, Refusal, Reply, Request, SessionId, Ticket};
+use crate::message::{HistoryQuery, Publication, Refusal, Reply, Request, SessionId, Ticket};
 
 use super::Connections;
 
@@ -293,7 +293,7 @@ impl Connections {
         self.hub.handle(session, request, &mut self.hub_outputs);
     }
 
-    /// A reply was written: `bytes` of it.
+    /// A reply was written: `bytes` of it, or it was taken into an answer that is put together from several.
     pub(super) fn settle_answer(
         &mut self,
         session: SessionId,
@@ -302,7 +302,7 @@ impl Connections {
         bytes: usize,
     ) {
         if self.deferred.settle(session, ticket, reply) {
-            self.deferred.answered_bytes += bytes;
+            self.deferred.answered_bytes += bytes.max(work_of(reply));
         }
     }
 
@@ -316,6 +316,17 @@ impl Connections {
         if self.table.at(session.index).stage == Stage::Open {
             self.unpause(session.index, Connection::PAUSED_BY_ANSWERS);
         }
+    }
+}
+
+/// About what it is to read and write a reply.
+fn work_of(reply: &Reply) -> usize {
+    match reply {
+        Reply::History { publications, .. } => publications
+            .iter()
+            .map(|publication| size_of::<Publication>() + publication.payload.bytes.len())
+            .sum(),
+        _ => 0,
     }
 }
 
