@@ -250,13 +250,16 @@ impl Connection {
     }
 
     /// The peer sends no more.
-    pub fn end(&mut self, context: &mut Context<'_>) {
+    pub fn end(&mut self, context: &mut Context<'_>) -> Flow {
         self.has_ended = true;
-        match &self.conversation {
+        match &mut self.conversation {
             // What was asked for is still answered: `printf ... | nc -N` is a client.
             Conversation::Http(http) if http.awaits_reply() || http.awaits_room() => {}
             // Whoever closed altogether answers this with a reset, and the next one fails.
             Conversation::Commands(commands) => {
+                if matches!(commands.end(context), Flow::Closed) {
+                    return Flow::Closed;
+                }
                 if self.has_session {
                     commands.probe(context.out);
                 }
@@ -272,6 +275,7 @@ impl Connection {
                 context.outputs.push(Output::Close(CloseReason::ClientClosed));
             }
         }
+        Flow::Receive
     }
 
     /// The deadline came. `silence` is the time since bytes came last.

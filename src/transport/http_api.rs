@@ -265,6 +265,11 @@ impl HttpConversation {
         match self.poll.take() {
             Some(poll) if !is_overloaded => poll.say_goodbye(context),
             Some(_) => refuse_overloaded(Exchange::last(), context),
+            // A request of which nothing was done can be made again (RFC 9110 15.6.4).
+            None if reason == CloseReason::Shutdown && self.is_unfinished() => {
+                let message = "the server shuts down";
+                fail(Exchange::last(), 503, "shutdown", message, &[("Retry-After", "1")], context);
+            }
             // A stream that has not begun needs no word at other ends: its client comes back.
             None if is_overloaded
                 && self.is_in_request()
@@ -274,6 +279,11 @@ impl HttpConversation {
             }
             None => {}
         }
+    }
+
+    /// Whether a request has begun to come and is not there yet.
+    fn is_unfinished(&self) -> bool {
+        self.is_in_request() && !self.awaits_reply() && !self.awaits_room()
     }
 
     fn is_in_request(&self) -> bool {

@@ -74,6 +74,14 @@ impl CommandConversation {
         }
     }
 
+    /// The peer sends no more: what it sent last is a command, with a line feed or without, as `printf` leaves it.
+    pub fn end(&mut self, context: &mut Context<'_>) -> Flow {
+        match self.decoder {
+            Decoder::Line(_) if self.held_bytes() > 0 => self.receive(&mut [b'\n'], context),
+            Decoder::Line(_) | Decoder::LengthPrefix(_) => Flow::Receive,
+        }
+    }
+
     /// Takes the hub's answer to a command, or with ticket 0, what the server API did.
     pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> Flow {
         Commands::reply(ticket, reply, self.framing(), context);

@@ -272,6 +272,32 @@ on_both_drivers! {
         assert_eq!(server.sum(|counters| &counters.queued_bytes), 0);
     }
 
+    // RFC 6455 7.1.1: the server closes first. Netty answers a Close with the end of its stream alone, gobwas with
+    // garbage to some codes, OkHttp without `close()` in onClosing with nothing.
+    fn who_does_not_answer_a_close_is_freed_all_the_same(driver) {
+        const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+        let server = TestServer::start_with(driver, 1, |config| config.close_timeout = CLOSE_TIMEOUT);
+        let mut clients: Vec<WebSocket> =
+            (0..60).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        let open = || server.sum(|counters| &counters.open);
+        assert_eq!(open(), 60);
+        let began = Instant::now();
+        for (index, client) in clients.iter_mut().enumerate() {
+            // A frame without a mask: 5.1.
+            client.client.send(crate::support::unmasked(OpCode::Text, b"x"));
+            client.expect_close(1002);
+            match index % 3 {
+                0 => client.client.end(),
+                1 => client.client.send([0x5a; 100]),
+                _ => {}
+            }
+        }
+        wait_until("those who ended are freed at once", || open() <= 40);
+        assert!(began.elapsed() < CLOSE_TIMEOUT, "{:?}", began.elapsed());
+        wait_until("the others are freed", || open() == 0);
+        assert!(began.elapsed() < 2 * CLOSE_TIMEOUT, "in parallel: {:?}", began.elapsed());
+    }
+
     fn a_stalled_client_that_resets_disturbs_nobody(driver) {
         let server = TestServer::start(driver, 1);
         let mut publisher = WebSocket::connect(server.edge(), "/ws?channel=other");
