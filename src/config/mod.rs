@@ -85,6 +85,8 @@ pub struct Config {
     pub close_timeout: Duration,
     /// Time that shutting down may take.
     pub shutdown_timeout: Duration,
+    /// Before that, the time for which a server that is to stop is not ready but accepts.
+    pub drain_time: Duration,
     /// How lines of the log look.
     pub log_format: LogFormat,
     /// What is logged.
@@ -183,6 +185,8 @@ impl Default for Config {
             stream_time: Duration::from_secs(60 * 60),
             close_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(10),
+            // Whoever stops a server in a terminal does not want to wait; whoever has a balancer sets it.
+            drain_time: Duration::ZERO,
             log_format: LogFormat::Text,
             log_levels: LogLevels::all(LogLevel::Info),
             history_bytes_max: 1024 * 1024 * 1024,

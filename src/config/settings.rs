@@ -212,6 +212,13 @@ pub const SETTINGS: &[Setting] = &[
     )
     .reloadable(),
     Setting::row(
+        "limits.drain_time",
+        "drain-time",
+        "Time before that in which it accepts while /health/ready says 503; clients are then closed a few at a time",
+        Time(Duration::ZERO, TIME_MAX, |config| &mut config.drain_time),
+    )
+    .reloadable(),
+    Setting::row(
         "log.format",
         "log-format",
         "Lines of the log: for people, or a JSON object each",
@@ -323,7 +330,8 @@ mod tests {
                 Time(min, max, _) => [
                     (units::Time(min).to_string(), true),
                     (units::Time(max).to_string(), true),
-                    (format!("{} ms", min.as_millis() - 1), false),
+                    // Below nothing there is nothing.
+                    (format!("{} ms", min.as_millis().saturating_sub(1)), min.is_zero()),
                     (format!("{} ms", max.as_millis() + 1), false),
                 ],
                 Secret(min, max, _) => [

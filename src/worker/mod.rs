@@ -70,6 +70,8 @@ pub struct WorkerSettings {
     pub close_timeout: Duration,
     /// For all of them when the server shuts down.
     pub shutdown_timeout: Duration,
+    /// Before that, for balancers to see that the server is not ready.
+    pub drain_time: Duration,
 }
 
 impl WorkerSettings {
@@ -110,6 +112,7 @@ impl WorkerSettings {
             message_timeout: config.message_timeout,
             close_timeout: config.close_timeout,
             shutdown_timeout: config.shutdown_timeout,
+            drain_time: config.drain_time,
         }
     }
 
@@ -164,6 +167,7 @@ pub struct Worker<D: Driver> {
     services: Vec<Service>,
     accepting: Accepting,
     stop: Arc<AtomicBool>,
+    drain: Option<Drain>,
     shutdown: Option<Shutdown>,
     steps: Arc<AtomicUsize>,
     workers: usize,
@@ -181,6 +185,17 @@ struct Accepting {
     retry_at: Option<Instant>,
     /// A failure before this moment belongs to an episode that has been logged.
     quiet_until: Option<Instant>,
+}
+
+/// A stop that has yet to become a shutdown. First balancers see that the server is not ready, while it serves whoever
+/// they send. Then it stops listening, and clients are closed a few at a time, so that they do not all come to another
+/// server at once; those that are left are served as ever.
+#[derive(Debug)]
+struct Drain {
+    listens_until: Instant,
+    is_listening: bool,
+    /// Slots whose connections have been closed.
+    told: usize,
 }
 
 /// A shutdown in progress: steps that all workers take together. A worker takes the next one when nothing waits for it
@@ -234,6 +249,7 @@ impl<D: Driver> Worker<D> {
             driver,
             accepting: Accepting::default(),
             stop,
+            drain: None,
             shutdown: None,
             is_flushed: true,
             is_inbox_empty: true,
@@ -290,7 +306,7 @@ impl<D: Driver> Worker<D> {
         self.connections.counters().accepting.set(accepts.into());
         self.connections.answer_ready();
         self.retry_accepting(now);
-        if stops {
+        if stops && (self.is_shutting_down() || self.drain(now)) {
             self.shut_down(now, steps_of_all);
         }
         self.connections.evict();
@@ -340,6 +356,10 @@ impl<D: Driver> Worker<D> {
     }
 
     fn is_stopping(&self) -> bool {
+        self.drain.is_some() || self.is_shutting_down()
+    }
+
+    fn is_shutting_down(&self) -> bool {
         self.shutdown.is_some()
     }
 
@@ -408,15 +428,44 @@ impl<D: Driver> Worker<D> {
         false
     }
 
+    /// Goes on with the drain; returns whether it is over. Half of the shutdown timeout is for clients to leave.
+    fn drain(&mut self, now: Instant) -> bool {
+        let time = self.connections.drain_time();
+        if time.is_zero() {
+            return true;
+        }
+        let drain = self.drain.get_or_insert_with(|| {
+            info!(connections = self.connections.len(), "draining: not ready, but accepting");
+            Drain { listens_until: now + time, is_listening: true, told: 0 }
+        });
+        if now < drain.listens_until {
+            return false;
+        }
+        if std::mem::replace(&mut drain.is_listening, false) {
+            self.driver.stop_listening();
+            info!(connections = self.connections.len(), "closing connections, a few at a time");
+        }
+        let spread = self.connections.shutdown_timeout() / 2;
+        let share = (now - drain.listens_until).as_secs_f64() / spread.as_secs_f64();
+        let slots = self.connections.slots();
+        let due = (slots as f64 * share.min(1.0)).ceil() as usize;
+        let count = due.saturating_sub(drain.told).min(GOODBYES_PER_TURN_MAX);
+        self.connections.say_goodbye(drain.told, count);
+        drain.told += count;
+        share >= 1.0 || self.connections.is_empty()
+    }
+
     fn shut_down(&mut self, now: Instant, steps_of_all: usize) {
         let timeout = self.connections.shutdown_timeout();
         let shutdown = self.shutdown.get_or_insert_with(|| {
+            // What is left of the time where clients have been leaving already.
+            let until = self.drain.as_ref().map_or(now, |drain| drain.listens_until) + timeout;
             self.driver.stop_listening();
             self.connections.hold_publishers();
             info!(connections = self.connections.len(), "shutting down");
             Shutdown {
-                goodbye_at: now + timeout / 2,
-                until: now + timeout,
+                goodbye_at: now + until.saturating_duration_since(now) / 2,
+                until,
                 steps: 0,
                 told: 0,
                 is_over: false,

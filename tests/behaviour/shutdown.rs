@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use fantail::config::DriverChoice;
 use fantail::driver::hold_free_port;
+use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
 use crate::support::{
@@ -95,6 +96,98 @@ on_both_drivers! {
             assert_eq!(child.wait().code(), Some(0));
             assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         }
+    }
+
+    fn before_it_closes_anything_it_is_not_ready_for_a_while(driver) {
+        let drain = ["--workers", "2", "--drain-time", "1 s", "--shutdown-timeout", "2 s"];
+        let mut child = Child::start(driver, &drain);
+        let mut early = WebSocket::connect(child.edge(), "/ws?channel=a");
+        let mut kept = Client::connect(child.edge());
+        assert_eq!(kept.get("/health/ready").status, 200);
+        let began = Instant::now();
+        child.signal(libc::SIGTERM);
+        wait_until("it is not ready", || kept.get("/health/ready").status == 503);
+        // Whoever a balancer still sends is served.
+        let mut late = WebSocket::connect(child.edge(), "/ws?channel=a");
+        assert_eq!(Client::connect(child.edge()).get("/health/live").status, 200);
+        kept.publish("a", "still");
+        for socket in [&mut early, &mut late] {
+            socket.expect_text("still");
+        }
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        for socket in [&mut early, &mut late] {
+            socket.expect_close(1001);
+        }
+        assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+        kept.expect_end();
+        drop((early, late, kept));
+        assert_eq!(child.wait().code(), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    fn with_a_drain_time_clients_are_closed_a_few_at_a_time(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.drain_time = Duration::from_millis(100);
+            config.shutdown_timeout = Duration::from_secs(4);
+        });
+        let mut sockets: Vec<WebSocket> =
+            (0..200).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        server.stop();
+        wait_until("some are closed", || server.closed(CloseReason::Shutdown) > 0);
+        let began = Instant::now();
+        // Half of the shutdown timeout is for them.
+        wait_until("half are closed", || server.closed(CloseReason::Shutdown) >= 100);
+        assert!(began.elapsed() > Duration::from_millis(400), "{:?}", began.elapsed());
+        for socket in &mut sockets {
+            assert_eq!(socket.read(), Received::Close(Some(1001), "shutdown".into()));
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    fn a_second_signal_ends_a_drain_at_once(driver) {
+        for drain in [&["--drain-time", "1 min"][..], &[]] {
+            let mut child = Child::start(driver, &[&["--workers", "2"], drain].concat());
+            let began = Instant::now();
+            child.signal(libc::SIGTERM);
+            if !drain.is_empty() {
+                let mut health = Client::connect(child.edge());
+                wait_until("it drains", || health.get("/health/ready").status == 503);
+                child.signal(libc::SIGINT);
+                assert_eq!(child.wait().code(), Some(128 + libc::SIGINT));
+            } else {
+                assert_eq!(child.wait().code(), Some(0), "without a drain time it stops at once");
+            }
+            assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        }
+    }
+
+    // RFC 9110 15.6.4: nothing was done, and the client may try again.
+    fn an_unfinished_upload_is_told_of_the_shutdown(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut uploads = Vec::new();
+        for begun in [
+            "POST /publish?channel=a HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf",
+            "POST /publish?channel=a HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf",
+            "POST /api/publish HTTP/1.1\r\nHost: t\r\nContent-Length: 99\r\n\r\n{",
+            "POST /publish?channel=a HTTP/1.1\r\nHost",
+        ] {
+            let before = server.sum(|counters| &counters.received_bytes);
+            let mut client = Client::connect(server.edge());
+            client.send(begun);
+            let came = before + begun.len() as u64;
+            wait_until("it came", || server.sum(|counters| &counters.received_bytes) >= came);
+            uploads.push(client);
+        }
+        let mut idle = Client::connect(server.edge());
+        assert_eq!(idle.get("/health/live").status, 200);
+        server.stop();
+        for client in &mut uploads {
+            let response = client.read_response();
+            assert_eq!((response.status, response.json()["error"]["code"].clone()), (503, json!("shutdown")));
+            assert!(response.header("retry-after").is_some());
+            client.expect_end();
+        }
+        idle.expect_end();
     }
 
     fn a_stalled_client_does_not_hold_the_exit(driver) {

@@ -184,6 +184,16 @@ impl Connections {
         }
     }
 
+    /// Time before that in which it is not ready but accepts.
+    pub fn drain_time(&self) -> Duration {
+        self.settings.drain_time
+    }
+
+    /// Slots of the table that were ever in use.
+    pub fn slots(&self) -> usize {
+        self.table.slots()
+    }
+
     /// Time that shutting down may take.
     pub fn shutdown_timeout(&self) -> Duration {
         self.settings.shutdown_timeout
@@ -279,10 +289,7 @@ impl Connections {
             (_, Stage::Dead) => {}
             (End::Reset, _) => self.kill(id.index, CloseReason::ClientGone, Close::Orderly),
             (End::Eof, Stage::Open) => {
-                self.converse(id.index, |connection, context| {
-                    connection.end(context);
-                    Flow::Receive
-                });
+                self.converse(id.index, |connection, context| connection.end(context));
             }
             (End::Eof, Stage::Closing) => {
                 connection.has_ended = true;
