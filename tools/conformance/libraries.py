@@ -120,6 +120,7 @@ def streams_come_back():
             time.sleep(1.5)
             server.stop(number)
             server.start()
+            say(f"at once after {name}")
             all_present()
             say(f"after {name}")
             all_hear(f"what was published after {name}")
