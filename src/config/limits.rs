@@ -24,7 +24,7 @@ pub const FIRST_SLICES_COST_DIVISOR: usize = 2;
 pub const DELIVERY_COST_BYTES: usize = 4 * 1024;
 
 /// Requests taken from clients in one turn, by what one receive buffer holds more at the most.
-pub const REQUESTS_PER_TURN_MAX: usize = 4 * 1024;
+pub const REQUESTS_PER_TURN_MAX: usize = 1024;
 
 /// Bytes that conversations write in one turn, by what one step writes more at the most.
 pub const WRITTEN_BYTES_PER_TURN_MAX: usize = 4 * 1024 * 1024;
@@ -267,6 +267,9 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 32;
 
 /// Bytes received in one call; a peer with more to say is heard again in the next turn.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes received in one call while other sockets wait: some two thousand of the smallest frames.
+pub const RECEIVE_SHARE_BYTES: usize = 16 * 1024;
 
 /// Bytes received in one turn, one receive buffer more at the most: a few milliseconds of decoding, if they are all
 /// frames of one byte.

@@ -59,6 +59,8 @@ pub struct DriverSettings {
     /// Bytes received in one turn, by one receive buffer more at the most: what decoding them takes is how long
     /// everything else waits.
     pub received_bytes_per_turn_max: usize,
+    /// Bytes received in one call while other sockets wait.
+    pub receive_share_bytes: usize,
 }
 
 impl Default for DriverSettings {
@@ -69,6 +71,7 @@ impl Default for DriverSettings {
             events_per_turn_max: limits::EVENTS_PER_TURN_MAX,
             churn_per_turn_max: limits::CHURN_PER_TURN_MAX,
             received_bytes_per_turn_max: limits::RECEIVED_BYTES_PER_TURN_MAX,
+            receive_share_bytes: limits::RECEIVE_SHARE_BYTES,
         }
     }
 }

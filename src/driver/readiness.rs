@@ -3,7 +3,8 @@
 //! A socket that is ready stands in one list, once. A turn takes from its front those that were in it when the
 //! turn began: what becomes ready later, or has more than one buffer to give, waits for the next turn, so that
 //! no peer can starve another. Sockets that come and sockets that go stand in lists of their own, and a turn takes few
-//! of them: when a hundred thousand clients go at once and come back, those who stay hardly notice.
+//! of them: when a hundred thousand clients go at once and come back, those who stay hardly notice. It takes those few
+//! first: a turn that ends early, because peers send as much as they can, has served them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,6 +40,7 @@ pub(super) struct Readiness {
     churn_per_turn_max: usize,
     events_left: usize,
     received_bytes_per_turn_max: usize,
+    receive_share_bytes: usize,
     bytes_left: usize,
 }
 
@@ -75,6 +77,7 @@ impl Readiness {
             buffer: vec![0; settings.receive_buffer_bytes].into_boxed_slice(),
             events_per_turn_max: settings.events_per_turn_max,
             received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
+            receive_share_bytes: settings.receive_share_bytes,
             bytes_left: 0,
             ready_left: 0,
             hung_up_left: 0,
@@ -114,6 +117,9 @@ impl Readiness {
                 self.finish_close(id);
                 return Some(Event::Closed { id });
             }
+            if let Some(event) = self.listeners.next_event() {
+                return Some(event);
+            }
             let Some(id) = self.next_ready() else { break };
             if let Some(step) = self.step(id) {
                 self.events_left -= 1;
@@ -132,9 +138,9 @@ impl Readiness {
 
     fn next_ready(&mut self) -> Option<SocketId> {
         for (left, list) in [
-            (&mut self.ready_left, &mut self.ready),
             (&mut self.newcomers_left, &mut self.newcomers),
             (&mut self.hung_up_left, &mut self.hung_up),
+            (&mut self.ready_left, &mut self.ready),
         ] {
             if *left > 0 {
                 *left -= 1;
@@ -161,8 +167,15 @@ impl Readiness {
             return None;
         }
         let socket = entry.socket.as_ref()?;
+        // A buffer of the smallest frames is milliseconds of work: while others wait, each socket has a part of it.
+        let others_wait = self.ready_left + self.newcomers_left + self.hung_up_left > 0;
+        let window = if others_wait || self.listeners.has_ready() {
+            self.buffer.len().min(self.receive_share_bytes)
+        } else {
+            self.buffer.len()
+        };
         let received = loop {
-            match socket::receive(socket, &mut self.buffer) {
+            match socket::receive(socket, &mut self.buffer[..window]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 received => break received,
             }
@@ -174,7 +187,7 @@ impl Readiness {
             }
             Ok(count) => {
                 entry.clear(NEW);
-                if count == self.buffer.len() || entry.has(HANGUP) {
+                if count == window || entry.has(HANGUP) {
                     entry.set(LISTED);
                     self.ready.push_back(id);
                 } else {

@@ -80,6 +80,8 @@ metrics! {
         receives, "counter", "fantail_receives_total", "Receives of the driver that brought bytes.";
         sends, "counter", "fantail_sends_total", "Sends of the driver.";
         sends_late, "counter", "fantail_sends_late_total", "Sends that the kernel did not take whole.";
+        turns_full, "counter", "fantail_turns_full_total",
+            "Turns that took as many requests, or wrote as many bytes, as one may: some sockets waited for the next.";
         turns, "counter", "fantail_turns_total", "Turns of the worker's loop, each with one wait of the driver.";
         sleeps, "counter", "fantail_sleeps_total", "Waits of the driver that had leave to sleep.";
         publications, "counter", "fantail_publications_total", "Publications that came to this worker for a number.";

@@ -183,6 +183,39 @@ on_both_drivers! {
         wait_until("nothing waits", || sum(&mut metrics, "fantail_send_queue_bytes") == 0);
     }
 
+    fn newcomers_are_served_while_others_send_as_much_as_they_can(driver) {
+        const FLOODERS: usize = 8;
+        const NEWCOMERS: usize = 100;
+        let _alone = alone();
+        let server = TestServer::start(driver, 1);
+        let mut idle = WebSocket::connect(server.edge(), "/ws?channel=idle");
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _done = SetWhenDropped(&is_done);
+            let published = || server.sum(|counters| &counters.publications);
+            for n in 0..FLOODERS {
+                let mut flooder = WebSocket::connect(server.edge(), &format!("/ws?channel=f{n}"));
+                let is_done = &is_done;
+                scope.spawn(move || {
+                    let frames = masked(true, OpCode::Binary, b"x").repeat(RECEIVE_BUFFER_BYTES / 7);
+                    let mut sent = 0;
+                    while !is_done.load(Ordering::Relaxed) {
+                        sent = (sent + flooder.client.send_some(&frames[sent..])) % frames.len();
+                        flooder.client.read_available();
+                    }
+                });
+            }
+            wait_until("all of them flood", || published() > 100_000);
+            let before = published();
+            for _ in 0..NEWCOMERS {
+                WebSocket::connect(server.edge(), "/ws?channel=new").round_trip();
+                idle.round_trip();
+            }
+            assert!(published() > before, "the flood went on");
+            assert!(server.sum(|counters| &counters.turns_full) > 0);
+        });
+    }
+
     fn a_subscriber_that_reads_everything_at_once_is_not_a_slow_consumer(driver) {
         const PUBLICATIONS: usize = 400_000;
         let _alone = alone();

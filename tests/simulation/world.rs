@@ -81,6 +81,7 @@ impl World {
             events_per_turn_max: 16,
             churn_per_turn_max: 4,
             received_bytes_per_turn_max: 8192,
+            receive_share_bytes: 1024,
         };
         Self::with(seed, workers, config, &driver)
     }

@@ -227,6 +227,7 @@ impl Connections {
 
     /// The turn is over: the kernel has what it sends, unless more waits than one batch takes.
     pub fn end_turn(&mut self, now: Instant) {
+        self.counters.turns_full.add(self.is_turn_full().into());
         let now_us = self.sweep.microseconds(now);
         self.counters.turn_time.observe(now_us.saturating_sub(self.began_us), 1);
         self.lags.observe(now_us, self.dirty.is_empty(), &self.counters.delivery_lag);
