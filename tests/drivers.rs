@@ -9,7 +9,7 @@ mod support;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use fantail::config::DriverChoice;
+use fantail::config::{DriverChoice, limits::RECEIVE_SHARE_BYTES};
 use fantail::driver::{
     Close, Driver, DriverSettings, End, EpollDriver, SendResult, SocketId, UringDriver, choose,
     make_private,
@@ -482,6 +482,15 @@ fn those_who_stay_are_heard_before_those_who_come_and_go<D: KernelDriver>() {
     }
 }
 
+fn the_last_of_a_turn_has_no_more_than_the_first<D: KernelDriver>() {
+    let mut world = World::<Kernel<D>>::new();
+    let (mut peers, ids): (Vec<_>, Vec<_>) = (0..2).map(|_| world.pair()).unzip();
+    for (bytes, heard) in [(1, 1), (64 << 10, 1 + RECEIVE_SHARE_BYTES)] {
+        peers.iter_mut().for_each(|peer| assert_eq!(peer.write(&vec![b'x'; bytes]), bytes));
+        world.until("as much", |world| ids.iter().all(|id| world.received(*id).len() == heard));
+    }
+}
+
 fn accepting_fails_without_descriptors_and_resumes<D: KernelDriver>() {
     let (address, addresses) = std::sync::mpsc::channel();
     let (connected, connections) = std::sync::mpsc::channel();
@@ -563,6 +572,7 @@ macro_rules! kernel_contract {
             a_waker_ends_the_longest_wait
             wakes_add_up_and_none_is_lost
             those_who_stay_are_heard_before_those_who_come_and_go
+            the_last_of_a_turn_has_no_more_than_the_first
             accepting_fails_without_descriptors_and_resumes);
     };
 }

@@ -168,8 +168,10 @@ impl Readiness {
         }
         let socket = entry.socket.as_ref()?;
         // A buffer of the smallest frames is milliseconds of work: while others wait, each socket has a part of it.
-        let others_wait = self.ready_left + self.newcomers_left + self.hung_up_left > 0;
-        let window = if others_wait || self.listeners.has_ready() {
+        // Those that were served in this turn and have more wait too: the last has no more than the first.
+        let is_alone =
+            self.ready.is_empty() && self.newcomers.is_empty() && self.hung_up.is_empty();
+        let window = if !is_alone || self.listeners.has_ready() {
             self.buffer.len().min(self.receive_share_bytes)
         } else {
             self.buffer.len()
