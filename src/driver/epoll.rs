@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::readiness::{Polls, Readiness};
+use super::readiness::{Polls, Readiness, since_epoch};
 use super::{
     Close, Driver, DriverSettings, Event, Late, ListenerId, SendBatch, SendItem, SendResult,
     SocketId, Waker, socket, user_data,
@@ -110,6 +110,10 @@ impl Driver for EpollDriver {
 
     fn read_clock(&self) -> Instant {
         Instant::now()
+    }
+
+    fn wall_clock(&self) -> Duration {
+        since_epoch()
     }
 
     fn attach(&mut self, id: SocketId, socket: OwnedFd) {

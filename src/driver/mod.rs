@@ -87,6 +87,9 @@ pub trait Driver {
     /// Reads the clock: for whoever is about to sleep, at most once a turn.
     fn read_clock(&self) -> Instant;
 
+    /// Reads the calendar's clock: the time since the beginning of 1970.
+    fn wall_clock(&self) -> Duration;
+
     /// Gives a socket its id and begins to watch it. The id's index must be free: never used, or reported
     /// [`Event::Closed`] since.
     fn attach(&mut self, id: SocketId, socket: Self::Socket);

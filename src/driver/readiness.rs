@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::listeners::Listeners;
 use super::socket_table::{
@@ -58,6 +59,11 @@ enum Step {
     Received(usize),
     Ended(End),
     Sendable,
+}
+
+/// The time since the beginning of 1970; nothing where the clock stands before that.
+pub fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Readiness {

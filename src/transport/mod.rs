@@ -217,6 +217,8 @@ pub struct TransportSettings {
     pub origins: Origins,
     /// Whether the page is at `/`; else there is plain text.
     pub serves_page: bool,
+    /// The time, as answers say it: the worker keeps it up to date. Empty where it is not known.
+    pub date: String,
 }
 
 impl TransportSettings {
@@ -248,6 +250,7 @@ impl TransportSettings {
                 false => Origins::Listed(config.origins.clone()),
             },
             serves_page: config.serves_page(),
+            date: String::new(),
         }
     }
 }

@@ -120,7 +120,9 @@ impl WorkerSettings {
     fn reconfigure(&mut self, config: &Config) {
         let WorkerSettings { hub, services, connections_max, .. } = self.clone();
         let (worker, workers, hash) = (hub.worker, hub.workers, hub.hash);
+        let date = std::mem::take(&mut self.transport.date);
         *self = Self::new(config, worker, workers, connections_max, services, hash);
+        self.transport.date = date;
     }
 }
 
@@ -291,7 +293,7 @@ impl<D: Driver> Worker<D> {
         // Asked before the inbox is emptied: what was published before the server was stopped is in there by then.
         let stops = self.stop.load(Ordering::Acquire);
         let steps_of_all = self.steps.load(Ordering::Acquire);
-        self.connections.begin_turn(now);
+        self.connections.begin_turn(now, || self.driver.wall_clock());
         self.connections.settle();
         self.act();
         self.handle_events(now);

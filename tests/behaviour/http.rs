@@ -1,6 +1,7 @@
 //! HTTP: the routes, and what malformed requests get.
 
 use std::io::Write;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -43,6 +44,16 @@ fn expect_kept(server: &TestServer, request: &str, status: u16) -> Response {
     assert!(response.text().ends_with('\n'), "{request:?}: a prompt begins its own line");
     assert_eq!(client.get("/health/live").status, 200, "{request:?}");
     response
+}
+
+/// A response has one `Date`, between a moment and now, in whole seconds.
+#[track_caller]
+fn assert_tells_time(response: &Response, before: SystemTime) {
+    let dates: Vec<_> = response.headers.iter().filter(|(name, _)| name == "date").collect();
+    let [(_, date)] = dates[..] else { panic!("{response:?}") };
+    let at = httpdate::parse_http_date(date).unwrap();
+    let now = SystemTime::now();
+    assert!(at <= now && at + Duration::from_secs(1) > before, "{date}: {before:?} to {now:?}");
 }
 
 on_both_drivers! {
@@ -655,5 +666,54 @@ on_both_drivers! {
             assert_eq!(good.get("/health/live").status, 200);
         }
         assert!(server.sum(|counters| &counters.http_errors) > 0);
+    }
+
+    /// RFC 9110 6.6.1: on every answer but interim ones, and the time of that answer, also from a server that slept.
+    fn every_answer_says_the_time(driver) {
+        let server = TestServer::start(driver, 1);
+        let post = publish_with("Content-Length: 1\r\n");
+        let asks = publish_with("Content-Length: 1\r\nExpect: 100-continue\r\n");
+        let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n");
+        for (request, status) in [
+            (GET.to_owned(), 200),
+            (get("/"), 200),
+            (get("/metrics"), 200),
+            (get("/health/ready"), 200),
+            (get("/events"), 200),
+            (get("/poll?timeout=0"), 200),
+            (get("/poll?timeout=1"), 200),
+            (get("/nowhere"), 404),
+            (get("/ws"), 426),
+            (get("/health/live").replace("GET", "DELETE"), 405),
+            (get("/health/live").replace("GET", "OPTIONS"), 204),
+            (get("/health/live").replace("GET", "HEAD"), 200),
+            (get("/health/live").replace("HTTP/1.1", "HTTP/2.0"), 505),
+            (post.replace("Length: 1", "Length: 99999999"), 413),
+            (asks.strip_suffix('x').expect("a body").to_owned(), 100),
+            (post, 200),
+            ("no HTTP\r\n\r\n".to_owned(), 501),
+        ] {
+            let before = SystemTime::now();
+            let mut client = Client::connect(server.edge());
+            client.send(&request);
+            let mut response = client.read_response_head();
+            assert_eq!(response.status, status, "{request}");
+            if response.status == 100 {
+                assert_eq!(response.header("date"), None, "{request}");
+                client.send("x");
+                response = client.read_response_head();
+            }
+            assert_tells_time(&response, before);
+        }
+        let socket = WebSocket::over(Client::connect(server.edge()));
+        let mut client = socket.client;
+        client.send(WebSocket::request("/ws"));
+        let upgrade = client.read_response_head();
+        assert_eq!((upgrade.status, upgrade.header("date")), (101, None));
+        client.reset();
+        wait_until("nobody is left", || server.sum(|counters| &counters.open) == 0);
+        std::thread::sleep(Duration::from_millis(2500));
+        let before = SystemTime::now();
+        assert_tells_time(&Client::connect(server.edge()).get("/health/live"), before);
     }
 }

@@ -40,6 +40,9 @@ pub struct SimulatedDriver {
     accepts_per_turn_max: usize,
 }
 
+/// The date of every simulated day.
+const WALL_CLOCK: Duration = Duration::from_secs(784_111_777);
+
 /// An accepted connection without an id; dropping it resets it.
 #[derive(Debug)]
 pub struct SimulatedSocket {
@@ -208,6 +211,10 @@ impl Driver for SimulatedDriver {
 
     fn read_clock(&self) -> Instant {
         self.network.0.borrow().now()
+    }
+
+    fn wall_clock(&self) -> Duration {
+        WALL_CLOCK
     }
 
     fn attach(&mut self, id: SocketId, mut socket: SimulatedSocket) {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub(super) use probe::is_usable;
 use ring::{Full, Ring};
 
-use super::readiness::{Polls, Readiness};
+use super::readiness::{Polls, Readiness, since_epoch};
 use super::socket_table::{ARM_LISTED, BLOCKED, ENDED, PAUSED, READ_ARMED, READABLE, WRITE_ARMED};
 use super::{
     Close, Driver, DriverSettings, Event, Late, ListenerId, SendBatch, SendItem, SendResult,
@@ -236,6 +236,10 @@ impl Driver for UringDriver {
 
     fn read_clock(&self) -> Instant {
         Instant::now()
+    }
+
+    fn wall_clock(&self) -> Duration {
+        since_epoch()
     }
 
     fn attach(&mut self, id: SocketId, socket: OwnedFd) {

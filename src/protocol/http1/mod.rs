@@ -28,5 +28,6 @@ pub use head::{HEAD_BYTES_CEILING, HEADERS_CEILING, Head, HeadLimits, parse_head
 pub use query::{QueryPair, QueryPairs, query_pairs};
 pub use request_line::{Method, Version, is_token};
 pub use response::{
-    LAST_CHUNK, Response, begin_chunk, reason_phrase, write_chunk, write_continue, write_error,
+    LAST_CHUNK, Response, begin_chunk, date_text, reason_phrase, write_chunk, write_continue,
+    write_error,
 };

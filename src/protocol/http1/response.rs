@@ -1,6 +1,9 @@
 //! Responses, always with their length, so that the connection can be kept.
 
 use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use httpdate::HttpDate;
 
 use super::is_token;
 
@@ -9,6 +12,8 @@ use super::is_token;
 pub struct Response<'r> {
     /// The status code.
     pub status: u16,
+    /// When it is made, as [`date_text`] writes it; left out if empty.
+    pub date: &'r str,
     /// Headers beside the ones written from the fields below.
     pub headers: &'r [(&'r str, &'r str)],
     /// What `body` is; left out if empty.
@@ -28,6 +33,7 @@ impl Response<'_> {
     pub const fn of_status(status: u16) -> Self {
         Self {
             status,
+            date: "",
             headers: &[],
             content_type: "",
             body: b"",
@@ -45,6 +51,9 @@ impl Response<'_> {
         out.push(b' ');
         out.extend_from_slice(reason_phrase(self.status).as_bytes());
         out.extend_from_slice(b"\r\n");
+        if !self.date.is_empty() {
+            write_header(out, "Date", self.date);
+        }
         if !self.content_type.is_empty() {
             write_header(out, "Content-Type", self.content_type);
         }
@@ -69,6 +78,11 @@ impl Response<'_> {
             out.extend_from_slice(self.body);
         }
     }
+}
+
+/// A moment as `Date` says it (RFC 9110 5.6.7, 6.6.1).
+pub fn date_text(since_epoch: Duration) -> String {
+    HttpDate::from(UNIX_EPOCH + since_epoch.min(LAST_DATE)).to_string()
 }
 
 /// Ends a body that is sent in chunks (RFC 9112 7.1).
@@ -176,6 +190,9 @@ fn write_json_text(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// The last second whose year has four digits, as the format demands.
+const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
+
 /// The usual head; more headers only make the vector grow once more.
 const HEAD_BYTES_ESTIMATE: usize = 256;
 
@@ -188,6 +205,7 @@ mod tests {
 
     const OK: Response<'_> = Response {
         status: 200,
+        date: "Sun, 06 Nov 1994 08:49:37 GMT",
         headers: &[("ETag", "\"1\"")],
         content_type: "text/plain",
         body: b"hello",
@@ -205,9 +223,20 @@ mod tests {
     fn a_response_has_its_length_and_its_headers() {
         assert_eq!(
             text(&OK),
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nETag: \"1\"\r\n\
-             Cache-Control: no-store\r\nConnection: keep-alive\r\n\r\nhello"
+            "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\n\
+             Content-Length: 5\r\nETag: \"1\"\r\nCache-Control: no-store\r\nConnection: keep-alive\r\n\r\nhello"
         );
+    }
+
+    /// The example of RFC 9110 5.6.7, and what a clock that is wrong may say.
+    #[test]
+    fn a_date_has_the_fixed_form_whatever_the_clock_says() {
+        let text = |seconds| date_text(Duration::from_secs(seconds));
+        assert_eq!(text(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(text(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        for last in [LAST_DATE.as_secs(), LAST_DATE.as_secs() + 1, u64::MAX] {
+            assert_eq!(text(last), "Fri, 31 Dec 9999 23:59:59 GMT");
+        }
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl Exchange {
     /// The beginning of an answer whose other headers follow.
     pub(super) fn write_status(self, out: &mut Vec<u8>, settings: &TransportSettings) {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        if !settings.date.is_empty() {
+            out.extend_from_slice(b"Date: ");
+            out.extend_from_slice(settings.date.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
         out.extend_from_slice(match self.keep_alive {
             true => b"Connection: keep-alive\r\n",
             false => b"Connection: close\r\n",
@@ -218,7 +223,8 @@ pub(super) fn write_response(
     context.messages.sent += 1;
     let Exchange { keep_alive, is_head: head_only, cors, .. } = exchange;
     let headers = &[headers, &cors.headers(context.settings)].concat();
-    let response = Response { status, headers, content_type, body, keep_alive, head_only };
+    let date = &context.settings.date;
+    let response = Response { status, date, headers, content_type, body, keep_alive, head_only };
     response.write_to(context.out);
 }
 
@@ -269,7 +275,8 @@ pub(super) fn fail(
     let Exchange { keep_alive, is_head: head_only, cors, .. } = exchange;
     let headers = &[headers, &cors.headers(context.settings)].concat();
     let (content_type, body) = ("", &b""[..]);
-    let response = Response { status, headers, content_type, body, keep_alive, head_only };
+    let date = &context.settings.date;
+    let response = Response { status, date, headers, content_type, body, keep_alive, head_only };
     context.log_refusal(code, "an HTTP request is refused");
     context.messages.sent += 1;
     write_error(context.out, &response, code, message);

@@ -19,6 +19,7 @@ use crate::driver::{Close, End, SendBatch, SocketId};
 use crate::hub::{self, Drops, FanOutStep, Hub, Visit};
 use crate::message::{CloseReason, SessionId, TransportKind};
 use crate::protocol::api_json::NodeInfo;
+use crate::protocol::http1::date_text;
 use crate::telemetry::{Counter, Counters, render};
 use crate::transport::{Answers, Delivered, Flow, Output, Prepared};
 
@@ -68,6 +69,8 @@ pub struct Connections {
     tick: u32,
     /// When the turn began, in microseconds.
     began_us: u64,
+    /// When the next second of the calendar begins, on the same scale.
+    date_until_us: u64,
     /// Deliveries of this turn whose bytes the kernel has not had yet.
     lags: Lags,
     budget: Budget,
@@ -134,6 +137,7 @@ impl Connections {
             // Every connection may have a few segments before the arena has to move.
             queues: QueueArena::with_capacity(4 * settings.connections_max),
             began_us: sweep.microseconds(now),
+            date_until_us: 0,
             sweep,
             tick: 0,
             lags: Lags::default(),
@@ -210,9 +214,15 @@ impl Connections {
     }
 
     /// The time of this turn.
-    pub fn begin_turn(&mut self, now: Instant) {
+    pub fn begin_turn(&mut self, now: Instant, wall_clock: impl FnOnce() -> Duration) {
         self.tick = self.sweep.tick(now);
         self.began_us = self.sweep.microseconds(now);
+        if self.began_us >= self.date_until_us {
+            let since_epoch = wall_clock();
+            self.settings.transport.date = date_text(since_epoch);
+            let rest_us = 1_000_000 - since_epoch.subsec_micros();
+            self.date_until_us = self.began_us + u64::from(rest_us);
+        }
         self.account();
         self.hub.tick(self.began_us, &mut self.hub_outputs);
         self.counters.turns.add(1);
