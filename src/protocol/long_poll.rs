@@ -77,11 +77,12 @@ pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_b
         ),
     );
     if let Some(cookie) = cookie {
+        // RFC 6265 5.1.4: without a path it is for what is beside the address that was asked, so also below a path
+        // that a proxy takes off.
         put(
             out,
             format_args!(
-                "Set-Cookie: {cookie}={position}; Path=/poll; Max-Age={COOKIE_SECONDS}; SameSite=Lax; \
-                 HttpOnly\r\n"
+                "Set-Cookie: {cookie}={position}; Max-Age={COOKIE_SECONDS}; SameSite=Lax; HttpOnly\r\n"
             ),
         );
     }
@@ -230,7 +231,7 @@ mod tests {
         assert_eq!(body["data"], "hi");
         let cookie = head.lines().find_map(|line| line.strip_prefix("Set-Cookie: ")).unwrap();
         let (pair, attributes) = cookie.split_once("; ").unwrap();
-        assert_eq!(attributes, "Path=/poll; Max-Age=300; SameSite=Lax; HttpOnly");
+        assert_eq!(attributes, "Max-Age=300; SameSite=Lax; HttpOnly");
         let sent = format!("other=1; {pair};x");
         assert_eq!(name.find(sent.as_bytes()), Some("7:00000001"));
         assert_eq!(CookieName::of(["b", "a"]).find(sent.as_bytes()), None);
