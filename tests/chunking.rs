@@ -357,6 +357,7 @@ fn converse(
             client: ClientName { worker: WorkerId(0), session },
             congested: false,
             overloaded: false,
+            is_spare: false,
             messages: MessageCount::default(),
             out_bytes_high: usize::MAX,
         };

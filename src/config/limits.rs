@@ -195,6 +195,13 @@ pub const MESSAGE_LOAD: usize = FAN_OUT_BACKLOG_BYTES_HIGH / FAN_OUT_BACKLOG_HIG
 /// Table entries that the sweep looks at in one turn.
 pub const SWEEP_ENTRIES_PER_TURN_MAX: usize = 64 * 1024;
 
+/// Connections of one worker beyond the maximum: they are answered health checks and metrics, are refused everything
+/// else in words, and are closed. Their descriptors are among those that are reserved.
+pub const SPARE_CONNECTIONS: usize = 64;
+
+/// How long such a connection has to ask, and how long to take its answer and close its end.
+pub const SPARE_CONNECTION_TIME: Duration = Duration::from_secs(2);
+
 /// Percent of the memory budget at which histories shrink and slow consumers are given up earlier.
 pub const MEMORY_TIGHT_PERCENT: u64 = 70;
 

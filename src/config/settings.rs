@@ -106,7 +106,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::row(
         "limits.connections_max",
         "connections-max",
-        "Connections of the whole process",
+        "Connections of the whole process; beyond them, only health checks and metrics are answered",
         CountIfGiven(1, u32::MAX as u64 / 2, |config| &mut config.connections_max),
     )
     .by_default("as many as descriptors allow"),

@@ -56,6 +56,8 @@ pub struct Connection {
     pub has_session: bool,
     /// Publications were kept back because the kernel has no room; once all is sent, the hub is asked for them.
     pub is_lagging: bool,
+    /// It is beyond the maximum: see [`Context::is_spare`].
+    pub is_spare: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
@@ -142,6 +144,7 @@ impl Connection {
             has_finished: false,
             has_session: false,
             is_lagging: false,
+            is_spare: false,
         }
     }
 

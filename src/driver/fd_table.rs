@@ -11,6 +11,8 @@
 
 use std::io;
 
+use crate::config::limits::{SPARE_CONNECTIONS, WORKERS_MAX};
+
 /// Gives the calling thread a copy of the process's descriptor table for its own. Call it before the thread
 /// opens anything of its own.
 pub fn make_private() -> io::Result<()> {
@@ -34,8 +36,13 @@ pub fn raise_limit() -> io::Result<u64> {
 }
 
 /// Descriptors of a worker's table that are not its connections: those copied from the process, listeners, the
-/// ring or epoll, the waker, a backplane's, and files opened for a moment.
+/// ring or epoll, the waker, a backplane's, files opened for a moment, and connections beyond the maximum.
 pub const RESERVED_DESCRIPTORS: u64 = 256;
+
+const _: () = assert!(
+    SPARE_CONNECTIONS + WORKERS_MAX < RESERVED_DESCRIPTORS as usize,
+    "every waker, and what is left of the others, has its descriptor beside them"
+);
 
 /// What [`raise_limit`] can raise it to: the hard limit.
 pub fn open_files_max() -> io::Result<u64> {

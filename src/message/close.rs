@@ -65,7 +65,8 @@ close_reasons! {
     ForcedToReconnect => 3011, 3011, "force reconnect";
     /// The server API ended it for good.
     Forced => 1008, 3503, "force disconnect";
-    /// Memory is nearly used up, and this client's queue was among the largest, or it came last.
+    /// Memory is nearly used up, and this client's queue was among the largest, or it came last; or it came when there
+    /// were as many connections as may be.
     Overloaded => 3003, 3003, "overloaded";
     /// An event stream has lived for as long as one may; the client comes back.
     StreamTime => 1000, 3000, "stream time";

@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 
 use tracing::{error, info};
 
-use crate::config::limits::WORKERS_MAX;
+use crate::config::limits::{SPARE_CONNECTIONS, WORKERS_MAX};
 use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
 use crate::driver::{
@@ -446,7 +446,8 @@ fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), St
 const PER_WORKER_MAX: usize = 4 << 20;
 
 fn driver_settings(connections_max: usize) -> DriverSettings {
-    let sockets_max = u32::try_from(connections_max).expect("at most PER_WORKER_MAX");
+    let sockets_max =
+        u32::try_from(connections_max + SPARE_CONNECTIONS).expect("at most PER_WORKER_MAX");
     DriverSettings { sockets_max, ..DriverSettings::default() }
 }
 

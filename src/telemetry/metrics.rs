@@ -67,7 +67,7 @@ macro_rules! metrics {
 metrics! {
     numbers {
         accepted, "counter", "fantail_connections_accepted_total", "Connections accepted.";
-        refused, "counter", "fantail_connections_refused_total", "Connections refused: there were as many as may be.";
+        refused, "counter", "fantail_connections_refused_total", "Connections beyond the maximum.";
         open, "gauge", "fantail_connections_open", "Connections open, the closing ones included.";
         accepting, "gauge", "fantail_accepting", "Whether the worker's listeners accept: 1 or 0.";
         accept_pauses, "counter", "fantail_accept_pauses_total", "Pauses of accepting for want of descriptors.";

@@ -26,7 +26,7 @@ mod upgrade;
 
 pub use poll::PollForm;
 
-use answer::{Exchange, fail, fail_refused, refuse_overloaded, write_ok};
+use answer::{Exchange, fail, fail_refused, refuse_beyond_max, refuse_overloaded, write_ok};
 use body::Body;
 use poll::Poll;
 use subscribe::Opening;
@@ -397,7 +397,8 @@ impl HttpConversation {
         rest: &mut &[u8],
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
-        let exchange = Exchange::of(head, context.settings);
+        let mut exchange = Exchange::of(head, context.settings);
+        exchange.keep_alive &= !context.is_spare;
         if head.expect_continue && head.body != BodyLength::None && rest.is_empty() {
             self.pending.get_or_insert_default().expected = Some(head.body);
         }
@@ -406,6 +407,9 @@ impl HttpConversation {
             && let Some(methods) = cors::methods_of(head.path)
         {
             return self.preflight(head, methods, exchange, context);
+        }
+        if context.is_spare && !(self.service == HttpService::Edge && is_for_all(head.path)) {
+            return Ok(self.refuse_with(exchange, context, refuse_beyond_max));
         }
         match (self.service, head.path) {
             (HttpService::Echo, _) => {
@@ -482,6 +486,12 @@ impl Pending {
     fn awaits_reply(&self) -> bool {
         self.awaits.is_some() || self.upgrade.is_some() || self.opening.is_some()
     }
+}
+
+/// Whether connections beyond the maximum are served this address too. Event streams are refused in their own way:
+/// an error would end them for good.
+fn is_for_all(path: &str) -> bool {
+    matches!(path, "/health/live" | "/health/ready" | "/metrics" | "/events")
 }
 
 /// The channels that the query names, each once; the lobby if it names none. The inner error is a sentence.

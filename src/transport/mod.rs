@@ -95,6 +95,8 @@ pub struct Context<'a> {
     pub congested: bool,
     /// Whether memory is nearly used up, so that nobody new is served.
     pub overloaded: bool,
+    /// Whether the connection is beyond the maximum, so that only health checks and metrics are answered.
+    pub is_spare: bool,
     /// What was received and said, for the worker to count.
     pub messages: MessageCount,
     /// Length of `out` from which on nothing more is said that can wait: the peer has much to read already.

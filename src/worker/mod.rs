@@ -29,7 +29,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::config::limits::{
-    GOODBYES_PER_TURN_MAX, INBOX_LOAD_PER_TURN_MAX, SEND_QUEUE_BYTES_HIGH,
+    GOODBYES_PER_TURN_MAX, INBOX_LOAD_PER_TURN_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS,
 };
 use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
@@ -47,7 +47,7 @@ mod table;
 pub use budget::{Budget, Level};
 pub use mesh::Mesh;
 
-use connections::{Action, Connections};
+use connections::{Action, Admission, Connections};
 
 /// What a worker is told at start.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub struct WorkerSettings {
     pub transport: TransportSettings,
     /// What is behind each listener.
     pub services: Vec<Service>,
-    /// Connections it may hold.
+    /// Connections it may hold, without spare ones.
     pub connections_max: usize,
     /// Bytes waiting for one client at which it is a slow consumer.
     pub send_queue_bytes_max: u32,
@@ -94,7 +94,7 @@ impl WorkerSettings {
             hub: HubSettings {
                 worker,
                 workers,
-                sessions_max: connections_max,
+                sessions_max: connections_max + SPARE_CONNECTIONS,
                 limits: HubLimits {
                     subscriptions_max: config.subscriptions_max,
                     answer_bytes_max: config.send_queue_bytes_max / 2,
@@ -379,13 +379,18 @@ impl<D: Driver> Worker<D> {
                     let service = self.services[usize::from(listener.0)];
                     // A socket without a place is closed by being dropped.
                     match self.connections.admit(service) {
-                        Some(id) => {
+                        Admission::Place(id) => {
                             self.driver.attach(id, socket);
                             if self.connections.is_overloaded() {
                                 self.connections.turn_away(id, service);
                             }
                         }
-                        None => self.accepting.refuse(now, &self.connections),
+                        Admission::Spare(id) => {
+                            self.driver.attach(id, socket);
+                            self.connections.turn_away(id, service);
+                            self.accepting.refuse(now, &self.connections);
+                        }
+                        Admission::Refused => self.accepting.refuse(now, &self.connections),
                     }
                 }
                 Event::AcceptFailed { listener, error } => {

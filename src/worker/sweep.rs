@@ -100,7 +100,7 @@ mod tests {
         let mut table = Table::new(1000);
         let mut sweep = Sweep::new(start);
         for _ in 0..1000 {
-            let id = table.insert(Service::EchoTcp, 0).unwrap();
+            let id = table.insert(Service::EchoTcp, 0);
             table.set_deadline(
                 id.index,
                 Sweep::ticks(Duration::from_secs(1 + u64::from(id.index % 3))),

@@ -13,7 +13,6 @@ use crate::driver::SocketId;
 pub struct Table {
     connections: Slab<Connection>,
     deadlines: Vec<u32>,
-    connections_max: usize,
     generation: u32,
 }
 
@@ -24,12 +23,11 @@ pub const NEVER: u32 = WATCHED - 1;
 const WATCHED: u32 = 1 << 31;
 
 impl Table {
-    /// A table for at most `connections_max` connections.
-    pub fn new(connections_max: usize) -> Self {
+    /// A table for as many connections as it has `places`.
+    pub fn new(places: usize) -> Self {
         Self {
-            connections: Slab::with_capacity(connections_max),
-            deadlines: Vec::with_capacity(connections_max),
-            connections_max,
+            connections: Slab::with_capacity(places),
+            deadlines: Vec::with_capacity(places),
             generation: 0,
         }
     }
@@ -49,11 +47,8 @@ impl Table {
         self.deadlines.len()
     }
 
-    /// A new connection's place; `None` if the table is full.
-    pub fn insert(&mut self, service: Service, tick: u32) -> Option<SocketId> {
-        if self.connections.len() >= self.connections_max {
-            return None;
-        }
+    /// A new connection's place. The caller knows that there is one.
+    pub fn insert(&mut self, service: Service, tick: u32) -> SocketId {
         self.generation = (self.generation + 1) & 0x00FF_FFFF;
         let generation = self.generation;
         let slot = self.connections.insert(Connection::new(service, generation, tick));
@@ -62,7 +57,7 @@ impl Table {
         }
         self.deadlines[slot] = NEVER;
         let index = u32::try_from(slot).expect("fewer than 2^32 connections");
-        Some(SocketId { index, generation })
+        SocketId { index, generation }
     }
 
     /// Frees a slot.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use fantail::config::limits::{SPARE_CONNECTION_TIME, SPARE_CONNECTIONS};
 use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
@@ -367,6 +368,96 @@ on_both_drivers! {
         let mut next = Client::connect(server.echo_tcp());
         next.send("hello");
         assert_eq!(next.read_exactly(5), b"hello");
+    }
+
+    /// Balancers and orchestrators would take a server that is full for a dead one.
+    fn a_full_server_answers_its_health_checks(driver) {
+        let server = TestServer::start_with(driver, 2, |config| config.connections_max = Some(3));
+        // As many as may be are served.
+        let mut sockets: Vec<WebSocket> =
+            (0..3).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+        for target in ["/health/live", "/health/ready", "/metrics"] {
+            let mut probe = Client::connect(server.edge());
+            probe.send_bytewise(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+            let answer = probe.read_response();
+            assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{target}");
+            probe.expect_end();
+        }
+        let upgrade = |target: &str| WebSocket::request(target);
+        let refused = [
+            (server.edge(), upgrade("/ws?channel=a")),
+            (server.edge(), upgrade("/connection/websocket")),
+            (server.edge(), upgrade("/")),
+            (server.echo(), upgrade("/")),
+            (server.echo(), "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n".into()),
+            (server.edge(), "GET /poll?channel=a HTTP/1.1\r\nHost: t\r\n\r\n".into()),
+            (server.edge(), "GET /nothing HTTP/1.1\r\nHost: t\r\n\r\n".into()),
+            (server.edge(), "POST /publish?channel=a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nhi".into()),
+            (server.edge(), "POST /api/info HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{}".into()),
+        ];
+        for (address, request) in &refused {
+            let mut client = Client::connect(*address);
+            client.send(request);
+            let answer = client.read_response();
+            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{request}");
+            assert_eq!(answer.json()["error"]["code"], "connections_exhausted", "{request}");
+            client.expect_end();
+        }
+        let mut stream = Client::connect(server.edge());
+        stream.send("GET /events?channel=a HTTP/1.1\r\nHost: t\r\n\r\n");
+        let said = String::from_utf8(stream.read_to_end()).unwrap();
+        assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("retry: "), "{said}");
+        let mut commands = Client::connect(server.commands());
+        assert_eq!(commands.read_json()["push"]["disconnect"]["code"], 3003);
+        commands.expect_end();
+        Client::connect(server.echo_tcp()).expect_gone();
+        assert_eq!(server.sum(|counters| &counters.refused), 3 + 9 + 3);
+        assert_eq!(server.sum(|counters| &counters.refused_overloaded), 0);
+        assert_eq!(server.sum(|counters| &counters.subscriptions), 3);
+        sockets[0].send_text("undisturbed");
+        for socket in &mut sockets {
+            socket.expect_text("undisturbed");
+        }
+        // Those that were refused took nobody's place.
+        drop((commands, stream, sockets.pop()));
+        wait_until("they have left", || server.sum(|counters| &counters.open) == 2);
+        let mut next = WebSocket::connect(server.edge(), "/ws?channel=b");
+        next.send_text("in");
+        next.expect_text("in");
+        assert_eq!(server.sum(|counters| &counters.refused), 3 + 9 + 3);
+    }
+
+    fn connections_beyond_the_maximum_are_few_and_have_little_time(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.connections_max = Some(1));
+        let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a");
+        let began = Instant::now();
+        let mut silent: Vec<Client> =
+            (1..SPARE_CONNECTIONS).map(|_| Client::connect(server.edge())).collect();
+        let refused = |count| {
+            wait_until("they were counted", || {
+                server.sum(|counters| &counters.refused) == count as u64
+            });
+        };
+        refused(SPARE_CONNECTIONS - 1);
+        assert_eq!(Client::connect(server.edge()).get("/health/live").status, 200);
+        wait_until("it has left", || {
+            server.sum(|counters| &counters.open) == SPARE_CONNECTIONS as u64
+        });
+        silent.push(Client::connect(server.edge()));
+        refused(SPARE_CONNECTIONS + 1);
+        let mut probe = Client::connect(server.edge());
+        probe.expect_gone();
+        refused(SPARE_CONNECTIONS + 2);
+        for client in &mut silent {
+            client.expect_end();
+        }
+        // The handshake timeout is ten seconds.
+        assert!(began.elapsed() >= SPARE_CONNECTION_TIME);
+        assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+        drop(silent);
+        wait_until("they have left", || server.sum(|counters| &counters.open) == 1);
+        assert_eq!(Client::connect(server.edge()).get("/health/live").status, 200);
+        socket.round_trip();
     }
 
     fn a_websocket_may_name_as_many_channels_as_allowed(driver) {

@@ -31,6 +31,7 @@ fn ask(route: ApiRoute, body: &str) -> Asked {
         client: ClientName { worker: WorkerId(0), session },
         congested: false,
         overloaded: false,
+        is_spare: false,
         messages: MessageCount::default(),
         out_bytes_high: usize::MAX,
     };

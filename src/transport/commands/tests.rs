@@ -37,6 +37,7 @@ impl Client {
             client: ClientName { worker: WorkerId(0), session },
             congested: false,
             overloaded: false,
+            is_spare: false,
             messages: MessageCount::default(),
             out_bytes_high: usize::MAX,
         };

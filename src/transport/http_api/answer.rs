@@ -264,6 +264,12 @@ pub(super) fn refuse_overloaded(exchange: Exchange, context: &mut Context<'_>) {
     fail(exchange, 503, "overloaded", "memory is nearly used up", &retry, context);
 }
 
+/// To a connection beyond the maximum.
+pub(super) fn refuse_beyond_max(exchange: Exchange, context: &mut Context<'_>) {
+    let message = "there are as many connections as may be (limits.connections_max)";
+    fail(exchange, 503, "connections_exhausted", message, &[("Retry-After", "5")], context);
+}
+
 pub(super) fn fail(
     exchange: Exchange,
     status: u16,

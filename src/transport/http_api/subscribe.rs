@@ -156,8 +156,10 @@ impl HttpConversation {
                 return Ok(self.refuse(400, code, &message, &[], exchange, context));
             }
         };
-        if context.overloaded {
-            context.outputs.push(Output::Refused);
+        if context.overloaded || context.is_spare {
+            if !context.is_spare {
+                context.outputs.push(Output::Refused);
+            }
             match wish {
                 Wish::Stream(framing) => exchange.refuse_stream(framing, context),
                 Wish::Poll(_) => {

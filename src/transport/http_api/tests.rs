@@ -21,6 +21,7 @@ struct Talk {
     outputs: Vec<Output>,
     answers: Answers,
     is_overloaded: bool,
+    is_spare: bool,
     out_bytes_high: usize,
 }
 
@@ -41,6 +42,7 @@ impl Talk {
             outputs: Vec::new(),
             answers: Answers::default(),
             is_overloaded: false,
+            is_spare: false,
             out_bytes_high: usize::MAX,
         }
     }
@@ -77,6 +79,7 @@ impl Talk {
             answers: &mut self.answers,
             congested: false,
             overloaded: self.is_overloaded,
+            is_spare: self.is_spare,
             messages: MessageCount::default(),
             out_bytes_high: self.out_bytes_high,
         };
@@ -280,6 +283,44 @@ fn nobody_new_is_taken_while_memory_is_nearly_used_up() {
         HttpFlow::Closed
     });
     assert_eq!(talk.answer().1["error"]["code"], "overloaded");
+}
+
+/// Balancers and orchestrators would take a server that is full for a dead one.
+#[test]
+fn beyond_the_maximum_only_health_checks_and_metrics_are_answered() {
+    let spare = || {
+        let mut talk = Talk::new();
+        talk.is_spare = true;
+        talk
+    };
+    let mut talk = spare();
+    assert_eq!(talk.get("/health/live", ""), "closed");
+    let (head, body) = talk.answer();
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Connection: close"), "{head}");
+    assert_eq!(body["status"], "live");
+    for (target, asked) in [("/health/ready", "Ready"), ("/metrics", "Metrics")] {
+        let mut talk = spare();
+        assert_eq!(talk.get(target, ""), "await");
+        assert_eq!(talk.asked(), [asked]);
+        assert_eq!(talk.step(|http, context| http.answer("text/plain", b"x", context)), "closed");
+    }
+    for target in ["/", "/poll", "/ws", "/connection/websocket", "/nothing", "/health/other"] {
+        let mut talk = spare();
+        assert_eq!(talk.get(target, ""), "closed", "{target}");
+        let (head, body) = talk.answer();
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: 5"), "{head}");
+        assert_eq!(body["error"]["code"], "connections_exhausted", "{target}");
+        assert_eq!(talk.asked(), ["HttpError", "Close(HttpDone)"], "{target}");
+    }
+    // WHATWG HTML 9.2.3: a status other than 200 would end a stream for good; 204 ends one that is over.
+    let mut talk = spare();
+    assert_eq!(talk.get("/events", ""), "closed");
+    let said = talk.said();
+    assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("retry: "), "{said}");
+    assert_eq!(talk.asked(), ["Close(HttpDone)"]);
+    let mut talk = spare();
+    assert_eq!(talk.get("/events", "Last-Event-ID: ended\r\n"), "closed");
+    assert!(talk.said().starts_with("HTTP/1.1 204 "));
 }
 
 #[test]

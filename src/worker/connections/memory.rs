@@ -18,8 +18,8 @@ use crate::config::limits::{
     EVICTION_ENTRIES_PER_TURN_MAX, FAIR_SHARE_BYTES_MIN, FAIR_SHARE_DIVISOR, FAN_OUT_SHARE_DIVISOR,
     HISTORY_SHARE_DIVISOR, PUBLICATION_BYTES, TIGHT_QUEUE_DIVISOR,
 };
-use crate::connection::{Service, Stage};
-use crate::driver::{Close, SocketId, map_large_blocks, trim_heap};
+use crate::connection::Stage;
+use crate::driver::{Close, map_large_blocks, trim_heap};
 use crate::hub::HubLimits;
 use crate::message::{CloseReason, SessionId};
 use crate::worker::budget::Level;
@@ -135,19 +135,6 @@ impl Connections {
     /// Whether this worker keeps something without a connection that would have it look at the time.
     pub fn keeps_history(&self) -> bool {
         self.hub.history_bytes() > 0 || self.hub.key_bytes() > 0
-    }
-
-    /// Says goodbye to a connection that came while memory is nearly used up, if what is behind its listener begins
-    /// without a request: requests are refused one by one, and those that need no memory are not.
-    pub fn turn_away(&mut self, id: SocketId, service: Service) {
-        match service {
-            Service::Edge | Service::EchoWebSocket => {}
-            Service::Commands(_) | Service::EchoTcp => {
-                self.counters.refused_overloaded.add(1);
-                self.close(id.index, CloseReason::Overloaded);
-                self.carry();
-            }
-        }
     }
 
     /// While memory is nearly used up: the next slice of the search for those who hold most.

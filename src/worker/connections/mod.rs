@@ -4,17 +4,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::buffer::QueueArena;
 use crate::config::Config;
 use crate::config::limits::{
-    DELIVERY_COST_BYTES, DELIVERY_COST_PER_TURN_MAX, REQUESTS_PER_TURN_MAX,
-    WRITTEN_BYTES_PER_TURN_MAX,
+    DELIVERY_COST_BYTES, DELIVERY_COST_PER_TURN_MAX, REQUESTS_PER_TURN_MAX, SPARE_CONNECTION_TIME,
+    SPARE_CONNECTIONS, WRITTEN_BYTES_PER_TURN_MAX,
 };
-use crate::connection::{Connection, Service, Stage};
+use crate::connection::{Connection, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
 use crate::hub::{self, Drops, FanOutStep, Hub, Visit};
 use crate::message::{CloseReason, SessionId, TransportKind};
@@ -29,6 +29,7 @@ use super::sweep::Sweep;
 use super::table::{NEVER, Table};
 use super::{WorkerParts, WorkerSettings};
 
+mod admission;
 mod closing;
 mod deferred;
 mod lags;
@@ -38,6 +39,7 @@ mod requests;
 mod sends;
 mod statistics;
 
+pub use admission::Admission;
 use deferred::Deferred;
 use lags::Lags;
 use memory::Eviction;
@@ -63,6 +65,8 @@ pub struct Connections {
     settings: WorkerSettings,
     configs: Receiver<Arc<Config>>,
     table: Table,
+    /// Connections in it that are beyond the maximum.
+    spares: usize,
     hub: Hub,
     queues: QueueArena,
     sweep: Sweep,
@@ -120,7 +124,8 @@ pub struct Connections {
     scratch: Vec<u8>,
     counters: Arc<Counters>,
     all_counters: Arc<[Arc<Counters>]>,
-    /// Connections of all workers, and as many as there may be: touched once as a connection comes and goes.
+    /// Connections of all workers, without spare ones, and as many as there may be: touched once as a connection comes
+    /// and goes.
     open: Arc<AtomicUsize>,
     open_max: usize,
 }
@@ -131,11 +136,13 @@ impl Connections {
         let started = *parts.clock.get_or_init(|| now);
         let counters = parts.counters[usize::from(parts.mesh.worker().0)].clone();
         let sweep = Sweep::new(started);
+        let places = settings.connections_max + SPARE_CONNECTIONS;
         let mut connections = Self {
-            table: Table::new(settings.connections_max),
+            table: Table::new(places),
+            spares: 0,
             hub: Hub::new(settings.hub.clone()),
             // Every connection may have a few segments before the arena has to move.
-            queues: QueueArena::with_capacity(4 * settings.connections_max),
+            queues: QueueArena::with_capacity(4 * places),
             began_us: sweep.microseconds(now),
             date_until_us: 0,
             sweep,
@@ -249,23 +256,6 @@ impl Connections {
         !self.lags.is_empty() && self.batch.items().len() >= TIMED_SENDS_MIN
     }
 
-    /// A place for a new connection, or `None` if there is none left.
-    pub fn admit(&mut self, service: Service) -> Option<SocketId> {
-        let open = self.open.fetch_add(1, Ordering::Relaxed);
-        let place = (open < self.open_max).then(|| self.table.insert(service, self.tick)).flatten();
-        let Some(id) = place else {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            self.counters.refused.add(1);
-            return None;
-        };
-        self.counters.accepted.add(1);
-        self.counters.transports[self.table.at(id.index).counted as usize].add(1);
-        if service != Service::EchoTcp {
-            self.set_deadline(id.index, self.settings.transport.handshake_timeout);
-        }
-        Some(id)
-    }
-
     /// Bytes came.
     pub fn receive(&mut self, id: SocketId, bytes: &mut [u8]) {
         self.counters.receives.add(1);
@@ -314,13 +304,6 @@ impl Connections {
     pub fn unblock(&mut self, id: SocketId) {
         self.table.at(id.index).is_blocked = false;
         self.mark_dirty(id.index);
-    }
-
-    /// The socket is closed: its slot is free.
-    pub fn remove(&mut self, id: SocketId) {
-        self.counters.transports[self.table.at(id.index).counted as usize].subtract(1);
-        self.table.remove(id.index);
-        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The next slice of the fan-outs in progress.
@@ -533,6 +516,8 @@ impl Connections {
     }
 
     fn set_deadline(&mut self, index: u32, after: Duration) {
+        let is_spare = self.table.at(index).is_spare;
+        let after = if is_spare { after.min(SPARE_CONNECTION_TIME) } else { after };
         self.table.set_deadline(index, self.tick.saturating_add(Sweep::ticks(after)));
     }
 

@@ -32,6 +32,7 @@ impl Connections {
             client: ClientName { worker: self.settings.hub.worker, session },
             congested: self.mesh.is_congested(),
             overloaded: self.budget.level() >= Level::Critical,
+            is_spare: connection.is_spare,
             messages: MessageCount::default(),
             out_bytes_high: start + room as usize,
         };
