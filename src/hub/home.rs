@@ -250,18 +250,22 @@ impl Homes {
         }
     }
 
-    /// Ends histories whose time is up or whose memory is needed, a few in each turn.
-    pub(super) fn expire(&mut self, limits: &HubLimits, now_ms: u64) {
-        self.idempotency.expire(now_ms);
+    /// Ends histories whose time is up or whose memory is needed, and forgets such keys, a few in each turn. Returns
+    /// whether there may be more.
+    pub(super) fn expire(&mut self, limits: &HubLimits, now_ms: u64) -> bool {
+        let has_more_keys = self.idempotency.expire(now_ms);
         for _ in 0..OVERDUE_PER_TURN_MAX {
             let (all, bytes_max) = (self.namespaces.all(), limits.history_bytes_max);
-            let Some(key) = self.histories.overdue(all, bytes_max, now_ms) else { return };
+            let Some(key) = self.histories.overdue(all, bytes_max, now_ms) else {
+                return has_more_keys;
+            };
             let channel = &mut self.channels[key as usize];
             self.histories.close(std::mem::replace(&mut channel.history, NONE));
             if channel.interested == Workers::default() {
                 self.remove(key);
             }
         }
+        true
     }
 
     /// Bytes that are kept.

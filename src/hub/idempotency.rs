@@ -49,14 +49,16 @@ impl Idempotency {
         self.seen.insert((name, key), (position, until));
     }
 
-    /// Forgets keys that count no more, or whose memory is needed, a few in each turn.
-    pub(super) fn expire(&mut self, now_ms: u64) {
+    /// Forgets keys that count no more, or whose memory is needed, a few in each turn. Returns whether there may be
+    /// more.
+    pub(super) fn expire(&mut self, now_ms: u64) -> bool {
         for _ in 0..OVERDUE_PER_TURN_MAX {
             let is_overdue = self.order.front().is_some_and(|(until, ..)| *until <= now_ms);
             if !(is_overdue || self.bytes > self.bytes_max) || !self.drop_first() {
-                break;
+                return false;
             }
         }
+        true
     }
 
     /// What they keep in memory.
@@ -132,9 +134,9 @@ mod tests {
         for n in 0..OVERDUE_PER_TURN_MAX + 1 {
             insert(&mut keys, &n.to_string(), 1, 0);
         }
-        keys.expire(IDEMPOTENCY_MS);
+        assert!(keys.expire(IDEMPOTENCY_MS), "there is more");
         assert_eq!(keys.order.len(), 1);
-        keys.expire(IDEMPOTENCY_MS);
+        assert!(!keys.expire(IDEMPOTENCY_MS));
         assert_eq!(keys.order.len(), 0);
     }
 

@@ -43,6 +43,12 @@ impl Hub {
         self.homes.key_bytes()
     }
 
+    /// Whether the next [`Hub::tick`] has histories to end or keys to forget: their memory is wanted back soon, not
+    /// when the worker wakes up next.
+    pub fn has_overdue(&self) -> bool {
+        self.has_overdue
+    }
+
     /// Publications that they keep.
     pub fn history_publications(&self) -> usize {
         self.homes.history_publications()

@@ -110,6 +110,8 @@ pub struct Hub {
     serial: u32,
     /// Some worker has subscribers of the statistics, whose home is this one.
     wants_statistics: bool,
+    /// The last tick left histories or keys that are overdue.
+    has_overdue: bool,
 }
 
 /// What leaves a hub.
@@ -339,6 +341,7 @@ impl Hub {
             drops: Drops::default(),
             serial: 0,
             wants_statistics: false,
+            has_overdue: false,
             settings,
         }
     }
@@ -469,7 +472,7 @@ impl Hub {
         while let Some((channel, items)) = self.news.take_due(now_ms) {
             self.tell_news(&channel, &items, out);
         }
-        self.homes.expire(&self.settings.limits, now_ms);
+        self.has_overdue = self.homes.expire(&self.settings.limits, now_ms);
     }
 
     /// When [`Hub::tick`] has something to do next, in milliseconds from now.

@@ -340,6 +340,29 @@ on_both_drivers! {
         }
     }
 
+    /// An idle worker turns 17 times a second: with a slice of them in each, this would take 37 s.
+    fn expired_histories_give_their_memory_back_at_once(driver) {
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.namespaces = Namespaces::new(ChannelOptions {
+                history_ttl: Duration::from_secs(3),
+                ..ChannelOptions::development()
+            });
+        });
+        let mut http = Client::connect(server.edge());
+        for call in 0..40 {
+            let channels: Vec<String> = (0..1000).map(|n| format!("{call}-{n}")).collect();
+            http.call("broadcast", &json!({"channels": channels, "data": 1}));
+        }
+        let history = || server.sum(|counters| &counters.history_bytes);
+        assert!(history() > 0);
+        wait_until("all are gone", || history() == 0);
+        // Then it sleeps again.
+        let turns = || server.sum(|counters| &counters.turns);
+        let before = turns();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(turns() - before < 100, "{}", turns() - before);
+    }
+
     fn histories_give_way_first(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             config.memory_bytes_max = Some(BUDGET);

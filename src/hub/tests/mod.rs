@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::config::ChannelOptions;
-use crate::config::limits::FAN_OUT_BLOCK_BYTES_MAX;
+use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX};
 use crate::message::{Actor, PayloadKind};
 
 mod fan_out;
@@ -54,7 +54,11 @@ struct Mesh {
 impl Mesh {
     fn new(workers: u16, subscriptions_max: usize) -> Self {
         let open = ChannelOptions { publish: true, ..ChannelOptions::closed() };
-        let namespaces = Arc::new(Namespaces::new(open));
+        Self::with(workers, subscriptions_max, open)
+    }
+
+    fn with(workers: u16, subscriptions_max: usize, options: ChannelOptions) -> Self {
+        let namespaces = Arc::new(Namespaces::new(options));
         let hash = ChannelHash::default();
         let hubs = (0..workers)
             .map(|worker| {
@@ -416,4 +420,31 @@ fn a_publish_without_a_channel_goes_to_the_first_one_or_is_refused() {
     mesh.settle();
     assert_eq!(mesh.seen.live[&(0, 0, "first".to_owned())].offsets, [1]);
     assert!(mesh.seen.live[&(0, 0, "second".to_owned())].offsets.is_empty());
+}
+
+/// A tick takes a few, so that nothing waits for them; the hub says that there is more.
+#[test]
+fn what_is_overdue_is_work_until_it_is_gone() {
+    let kept = ChannelOptions {
+        publish: true,
+        history_size: 1,
+        history_ttl: std::time::Duration::from_secs(1),
+        ..ChannelOptions::closed()
+    };
+    let mut mesh = Mesh::with(1, 10, kept);
+    let session = SessionId { index: 0, generation: 1 };
+    mesh.hubs[0].tick(0, &mut VecDeque::new());
+    for n in 0..2 * OVERDUE_PER_TURN_MAX + 1 {
+        mesh.request(0, session, publish(&n.to_string()));
+    }
+    mesh.settle();
+    let mut tick = |now_us| {
+        let hub = &mut mesh.hubs[0];
+        hub.tick(now_us, &mut VecDeque::new());
+        (hub.history_publications(), hub.has_overdue())
+    };
+    assert_eq!(tick(1_000_000), (2 * OVERDUE_PER_TURN_MAX + 1, false));
+    assert_eq!(tick(1_001_000), (OVERDUE_PER_TURN_MAX + 1, true));
+    assert_eq!(tick(1_001_000), (1, true));
+    assert_eq!(tick(1_001_000), (0, false));
 }

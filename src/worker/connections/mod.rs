@@ -475,6 +475,7 @@ impl Connections {
             || !self.info_wanted.is_empty()
             || !self.ready_wanted.is_empty()
             || self.hub.wants_fan_out()
+            || self.hub.has_overdue()
             || self.deferred.is_urgent()
     }
 
