@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -67,7 +68,10 @@ class Behind(OwnServer):
         self.language, self.change = language, change
 
     def command(self):
-        return [*super().command(), "--api-key", KEY["X-API-Key"], "--page", "true", "--origin", "http://app.example"]
+        return [
+            *super().command(), "--api-key", KEY["X-API-Key"], "--page", "true", "--origin", "http://app.example",
+            "--drain-time", "2s",
+        ]
 
     def __enter__(self):
         super().__enter__()
@@ -266,6 +270,21 @@ def ambiguous():
     checks.equal("as many were carried out as were answered", int(position.split(":")[0]), answered)
 
 
+def shutdown(behind):
+    """Readiness says 503 before anything is refused."""
+    checks.equal("ready", ask("GET", "/health/ready")[0], 200)
+    behind.process.send_signal(signal.SIGTERM)
+    seen = []
+
+    def is_told():
+        status, _, body = ask("GET", "/health/ready")
+        seen.append((status, body[:80]))
+        return status == 503 and ask("GET", "/health/ready", server="FANTAIL_DIRECT")[0] == 503
+
+    checks.that("after SIGTERM it is seen as 503 while it still answers", until(is_told, 3), seen[-3:])
+    checks.equal("and ends with", behind.process.wait(15), 0)
+
+
 def plain_check(language):
     """HAProxy's check as it is without words: OPTIONS / over HTTP/1.0."""
     with Behind(language, lambda block: block.replace("option httpchk GET /health/ready", "option httpchk")):
@@ -278,6 +297,7 @@ def main(language):
     with Behind(language) as behind:
         for probe in (page, preflight_and_post, events, polls, websocket, health, ambiguous):
             checks.run(probe.__name__, probe)
+        checks.run("shutdown", shutdown, behind)
         checks.that("nothing panicked", "panicked" not in behind.log())
     if language == "haproxy":
         checks.run("plain check", plain_check, language)
