@@ -529,12 +529,11 @@ fn channels_of(
 }
 
 /// The parameter that someone meant who wrote this name: a request with `chanel=a` is not one for the lobby. Names that
-/// are near to none, such as `utm_source`, are those of others.
+/// differ from all of these by more than one letter, such as `utm_source` or `size`, are those of others.
 fn misspelt(name: &str) -> Option<&'static str> {
     let plain = name.split('[').next().unwrap_or(name).to_ascii_lowercase();
     let is_near = |known: &str| {
-        let is_same_word = plain.starts_with(&known[..2]) || known.starts_with(&plain);
-        plain.len() > 2 && is_same_word && strsim::damerau_levenshtein(&plain, known) <= 2
+        plain.starts_with(&known[..2]) && strsim::damerau_levenshtein(&plain, known) <= 1
     };
     let is_known = PARAMETERS.contains(&name) || name == LAST_EVENT_ID;
     if is_known { None } else { PARAMETERS.iter().copied().find(|known| is_near(known)) }

@@ -411,7 +411,7 @@ on_both_drivers! {
             }
         }
         for query in ["utm_source=x&utm_campaign=%zz", "_=1", "t=%", "fbclid=a", "%zz=1", "token=a", "v=2&cb=3",
-            "lastEventId=1:00000001", "format=json", "ch=%ff"] {
+            "lastEventId=1:00000001", "format=json", "ch=%ff", "size=1", "site=a", "change=1"] {
             let mut client = Client::connect(server.edge());
             assert_eq!(client.get(&format!("/poll?channel=a&timeout=0&{query}")).status, 200, "{query}");
             assert_eq!(WebSocket::connect(server.edge(), &format!("/ws?{query}&channel=a")).round_trip(), ());
