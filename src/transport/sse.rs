@@ -225,11 +225,13 @@ impl EventStream {
 
     /// Says why the server ends it, and whether it is over for good.
     pub fn say_goodbye(&self, farewell: &Farewell, out: &mut Vec<u8>) {
-        // What waited gives way to this, perhaps the rest of an event whose id stands in front of it already: what
-        // follows must not become that event's data, and the id that of an event that never came.
+        // What waited gives way to this, perhaps the rest of an event whose id, or the size of whose chunk, stands in
+        // front of it already: what follows must not become that event's data or a part of that chunk, and the id that
+        // of an event that never came.
         let has_given_way =
             matches!(farewell.reason, CloseReason::SlowConsumer | CloseReason::Overloaded);
-        if has_given_way && matches!(self, Self::Many { .. }) {
+        let may_be_cut = matches!(self, Self::Many { .. } | Self::One { has_others: true, .. });
+        if has_given_way && may_be_cut {
             return;
         }
         let is_final = farewell.reason == CloseReason::Forced;
