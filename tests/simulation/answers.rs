@@ -105,6 +105,7 @@ fn a_crowd_that_recovers_at_once_does_not_hold_a_bystander_up() {
             world.turn_all();
             let sent = world.sum(|counters| &counters.sent_bytes) - before;
             let most = (workers * (ANSWERED_BYTES_PER_TURN_MAX + answer_bytes)) as u64;
+            eprintln!("DBG {workers} {sent}");
             assert!(sent < most, "{sent} bytes in one turn of {workers} workers");
             if bystander.lines(&world).iter().any(|line| line["push"]["pub"]["data"] == "now") {
                 came_in.get_or_insert(turns);
@@ -122,6 +123,49 @@ fn a_crowd_that_recovers_at_once_does_not_hold_a_bystander_up() {
         let most = if workers == 1 { 2 } else { 5 + before_it };
         assert!(came_in.is_some_and(|turn| turn <= most), "{came_in:?} of {turns} turns");
         assert!(turns > most, "a crowd takes its time: {turns}");
+    }
+}
+
+#[test]
+fn polls_of_a_crowd_are_answered_as_much_in_a_turn_as_may_be() {
+    let (missed, bytes) = (50, 20_000);
+    let answer_bytes = missed * (bytes + 100);
+    for workers in [1, 2] {
+        let mut world = World::of_real_size(workers as u64, workers);
+        let epoch = fill(&mut world, "crowd", missed, bytes);
+        let position = format!("0:{}", epoch.as_str().expect("text"));
+        let request =
+            format!("GET /poll?channel=crowd&since={position} HTTP/1.1\r\nHost: t\r\n\r\n");
+        let crowd: Vec<_> = (0..60).map(|_| world.connect_http()).collect();
+        for _ in 0..200 {
+            world.turn_all();
+        }
+        for peer in &crowd {
+            world.network.set_window(*peer, WIDE);
+            assert_eq!(world.network.write(*peer, request.as_bytes()), request.len());
+        }
+        let written = |world: &World| {
+            world.sum(|counters| &counters.sent_bytes)
+                + world.sum(|counters| &counters.queued_bytes)
+        };
+        let mut answers = vec![Vec::new(); crowd.len()];
+        let mut turns = 0;
+        while answers.iter().any(|answer: &Vec<u8>| !answer.ends_with(b"\"}")) {
+            turns += 1;
+            assert!(turns < 1000);
+            let before = written(&world);
+            world.turn_all();
+            let sent = written(&world) - before;
+            let most = (workers * (ANSWERED_BYTES_PER_TURN_MAX + answer_bytes)) as u64;
+            assert!(sent < most, "{sent} bytes in one turn of {workers} workers");
+            for (peer, answer) in crowd.iter().zip(&mut answers) {
+                answer.extend(world.network.read(*peer));
+            }
+        }
+        for answer in answers {
+            let text = String::from_utf8(answer).expect("text");
+            assert_eq!(text.matches("\"data\":").count(), missed, "{}", &text[..300]);
+        }
     }
 }
 

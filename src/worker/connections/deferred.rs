@@ -185,7 +185,7 @@ impl Deferred {
     }
 
     /// A reply came. Returns whether it is a long answer that was under way.
-    fn settle(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) -> bool {
+    pub(super) fn settle(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) -> bool {
         // A client may use one ticket twice. If the refusal of something else is taken for the answer, one more is
         // under way than counted.
         let may_be_it = match reply {
@@ -210,6 +210,11 @@ impl Deferred {
         }
         self.wake(session);
         true
+    }
+
+    /// A long answer was written: `bytes` of it, or it was taken into an answer that is put together from several.
+    pub(super) fn count_answer(&mut self, reply: &Reply, bytes: usize) {
+        self.answered_bytes += bytes.max(work_of(reply));
     }
 
     /// A session ends. Returns what it had waiting.
@@ -291,19 +296,6 @@ impl Connections {
             _ => {}
         }
         self.hub.handle(session, request, &mut self.hub_outputs);
-    }
-
-    /// A reply was written: `bytes` of it, or it was taken into an answer that is put together from several.
-    pub(super) fn settle_answer(
-        &mut self,
-        session: SessionId,
-        ticket: Ticket,
-        reply: &Reply,
-        bytes: usize,
-    ) {
-        if self.deferred.settle(session, ticket, reply) {
-            self.deferred.answered_bytes += bytes.max(work_of(reply));
-        }
     }
 
     /// A session ends, and with it what it has yet to ask. What it told others before it left is done.

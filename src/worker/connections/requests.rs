@@ -199,13 +199,17 @@ impl Connections {
     }
 
     pub(super) fn reply(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) {
+        // Before it is written: a poll's session ends with its answer, and what it awaited is forgotten then.
+        let is_long = self.deferred.settle(session, ticket, reply);
         let before = self.written;
         if self.is_open(socket_id(session)) {
             self.converse(session.index, |connection, context| {
                 connection.reply(ticket, reply, context)
             });
         }
-        self.settle_answer(session, ticket, reply, self.written - before);
+        if is_long {
+            self.deferred.count_answer(reply, self.written - before);
+        }
     }
 }
 
