@@ -465,8 +465,9 @@ impl<D: Driver> Worker<D> {
     fn shut_down(&mut self, now: Instant, steps_of_all: usize) {
         let timeout = self.connections.shutdown_timeout();
         let shutdown = self.shutdown.get_or_insert_with(|| {
-            // What is left of the time where clients have been leaving already.
-            let until = self.drain.as_ref().map_or(now, |drain| drain.listens_until) + timeout;
+            // What is left of the time where clients have been leaving already. A reload may have ended the drain.
+            let began = self.drain.as_ref().map_or(now, |drain| drain.listens_until.min(now));
+            let until = began + timeout;
             self.driver.stop_listening();
             self.connections.hold_publishers();
             info!(connections = self.connections.len(), "shutting down");

@@ -194,6 +194,28 @@ on_both_drivers! {
         assert!(!log.iter().any(|line| line.contains("close_timeout")), "the flag stands: {log:?}");
     }
 
+    fn a_reload_that_ends_a_drain_leaves_the_time_to_shut_down_as_it_is(driver) {
+        let name = format!("drain-{driver:?}");
+        let file = TempFile::new(&name, "limits.drain_time = '1 h'\nlimits.shutdown_timeout = '1 s'\n");
+        let mut child = Child::start(driver, &["--workers", "2", "--config", file.path()]);
+        let mut stalled = WebSocket::over(Client::connect_narrow(child.edge()));
+        stalled.client.send(WebSocket::request("/ws?channel=a"));
+        stalled.read_upgrade();
+        let mut publisher = Client::connect(child.edge());
+        for _ in 0..20 {
+            publisher.publish("a", "x".repeat(100_000));
+        }
+        child.signal(libc::SIGTERM);
+        wait_until("it drains", || publisher.get("/health/ready").status == 503);
+        file.write("limits.drain_time = 0\nlimits.shutdown_timeout = '1 s'\n");
+        child.signal(libc::SIGHUP);
+        child.log_line(&["a setting changed", "drain_time"]);
+        let began = Instant::now();
+        assert_eq!(child.wait().code(), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        drop(stalled);
+    }
+
     fn levels_of_rooms_change_with_a_reload(driver) {
         let file = TempFile::new(&format!("levels-{driver:?}"), "log.level = 'info'\n");
         let mut child = Child::start(driver, &["--config", file.path()]);
