@@ -157,6 +157,13 @@ pub const POLL_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long a poll may wait, in seconds: from 0, which asks for the position, up to this.
 pub const POLL_TIMEOUT_SECONDS_MAX: u64 = 120;
 
+/// Bytes of a cookie, its name and its value, that every browser keeps (RFC 6265 6.1).
+pub const COOKIE_BYTES_MAX: usize = 4096;
+
+/// Bytes of a header that brings a position back, beside the position: `If-None-Match: W/"..."` and what those that
+/// compress append to a tag.
+pub const POSITION_HEADER_BYTES: usize = 64;
+
 /// Bytes that a client may send behind a poll that waits; then nothing more is read from it.
 pub const POLL_PIPELINED_BYTES_MAX: usize = 16 * 1024;
 

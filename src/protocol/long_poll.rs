@@ -31,6 +31,9 @@ pub struct Answer<'a, P> {
 pub struct CookieName(u64);
 
 impl CookieName {
+    /// Of every name.
+    pub const BYTES: usize = "fantail_poll_0123456789abcdef".len();
+
     /// The same list in the same order has the same cookie.
     pub fn of<'a>(channels: impl IntoIterator<Item = &'a str>) -> Self {
         // FNV-1a: the name must stay the same from one server to the next. No channel's name can be chosen to harm
@@ -229,6 +232,7 @@ mod tests {
         let one = [publication(PayloadKind::Text, None, b"hi")];
         let (head, body) = written(&Answer { publications: &one, cookie: Some(name), ..NOTHING });
         assert_eq!(body["data"], "hi");
+        assert_eq!(name.to_string().len(), CookieName::BYTES);
         let cookie = head.lines().find_map(|line| line.strip_prefix("Set-Cookie: ")).unwrap();
         let (pair, attributes) = cookie.split_once("; ").unwrap();
         assert_eq!(attributes, "Max-Age=300; SameSite=Lax; HttpOnly");

@@ -32,6 +32,11 @@ impl Places {
         }
     }
 
+    /// Bytes that the places in so many channels are written in, however far their channels have come.
+    pub fn bytes_max(count: usize) -> usize {
+        count * (POSITION_BYTES_MAX + SEPARATOR.len())
+    }
+
     /// All of them.
     pub fn all(&self) -> &[Place] {
         match self {
@@ -87,6 +92,9 @@ pub fn parse_positions(text: &str, count: usize) -> Result<Vec<Position>, Positi
 
 const SEPARATOR: &str = "_";
 
+/// An offset of 64 bits and an epoch of 32.
+const POSITION_BYTES_MAX: usize = "18446744073709551615:ffffffff".len();
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +109,8 @@ mod tests {
     fn places_are_read_as_they_are_written() {
         let places = Places::new(vec![place("a", 7), place("b", 0)]);
         assert_eq!(places.to_string(), "7:00000001_0:00000001");
+        let farthest = Position { epoch: Epoch(u32::MAX), offset: u64::MAX };
+        assert_eq!(farthest.to_string().len(), POSITION_BYTES_MAX);
         let read = parse_positions(&places.to_string(), 2).unwrap();
         assert_eq!(read, [places.all()[0].position, places.all()[1].position]);
         for (bad, count) in [

@@ -28,6 +28,48 @@ fn subscribe_tcp(server: &TestServer, channel: &str) -> Client {
 const KEPT: u64 = 1000;
 
 on_both_drivers! {
+    /// An id that did not fit would end the stream for good when its client comes back: 431 is no 200 (WHATWG HTML
+    /// 9.2.3).
+    fn an_id_fits_the_head_that_brings_it_back(driver) {
+        const HEAD_BYTES_MAX: usize = 16 * 1024;
+        let server = TestServer::start_with(driver, 1, |config| config.subscriptions_max = 1000);
+        let farthest = "18446744073709551615:ffffffff";
+        let ask = |door: &str, count: usize, padding: usize, id: &str| {
+            let channels: Vec<_> = (0..count).map(|index| format!("channel={index}")).collect();
+            let padding = "x".repeat(padding);
+            let target = format!("{door}{}", channels.join("&"));
+            let id = if id.is_empty() { String::new() } else { format!("{id}\r\n") };
+            format!("GET {target} HTTP/1.1\r\nHost: t\r\n{id}X: {padding}\r\n\r\n")
+        };
+        let status = |request: &str| {
+            let mut client = Client::connect(server.edge());
+            client.send(request);
+            client.read_response_head().status
+        };
+        for (door, header) in [("/events?", "Last-Event-ID: "), ("/poll?timeout=0&since=0:00000001&", "If-None-Match: \"")] {
+            let end = if header.ends_with('"') { "\"" } else { "" };
+            for count in [1, 128, 300] {
+                // What the server counts with: each position at its longest, and what stands around them.
+                let room = HEAD_BYTES_MAX - 64 - count * (farthest.len() + 1);
+                let padding = room - ask(door, count, 0, "").len();
+                assert_eq!(status(&ask(door, count, padding, "")), 200, "{door} {count}");
+                let mut client = Client::connect(server.edge());
+                client.send(ask(door, count, padding + 1, ""));
+                let refused = client.read_response();
+                assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &"channel_invalid".into()));
+                // So the farthest of all positions comes back.
+                let id = format!("{header}{}{end}", vec![farthest; count].join("_"));
+                let back = ask(door, count, padding, &id);
+                assert!(back.len() <= HEAD_BYTES_MAX);
+                assert_eq!(status(&back), 200, "{door} {count}");
+            }
+        }
+        // RFC 6265 6.1: browsers keep cookies of 4096 bytes, name and value.
+        assert_eq!(status(&ask("/poll?timeout=0&", 135, 0, "")), 200);
+        assert_eq!(status(&ask("/poll?timeout=0&", 136, 0, "")), 400);
+        assert_eq!(status(&ask("/poll?timeout=0&since=x&", 136, 0, "")), 200);
+    }
+
     fn publications_of_every_kind_are_events(driver) {
         let server = TestServer::start(driver, 2);
         let mut stream = EventStream::connect(server.edge(), "/events?channel=a");

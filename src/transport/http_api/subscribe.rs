@@ -9,14 +9,18 @@ use std::sync::Arc;
 use super::answer::{Exchange, close, fail_refused, refuse_overloaded, write_response};
 use super::poll::{PollForm, PollOptions};
 use super::{HttpConversation, HttpFlow, Next, channels_of};
-use crate::config::limits::{OPENING_PUBLICATIONS_MAX, PUBLICATION_BYTES};
+use crate::config::limits::{
+    COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
+};
 use crate::message::{
     Actor, ChannelName, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
 };
 use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
-use crate::protocol::long_poll::is_of_timeout;
+use crate::protocol::long_poll::{CookieName, is_of_timeout};
 use crate::transport::places::{Place, Places, advance, parse_positions};
-use crate::transport::{Batch, Context, Delivered, EventStream, Output, StreamFraming};
+use crate::transport::{
+    Batch, Context, Delivered, EventStream, Output, StreamFraming, TransportSettings,
+};
 
 /// A request whose subscriptions are being made.
 #[derive(Debug)]
@@ -156,6 +160,9 @@ impl HttpConversation {
                 return Ok(self.refuse(400, code, &message, &[], exchange, context));
             }
         };
+        if let Err(message) = check_way_back(head, channels.len(), wish, context.settings) {
+            return Ok(self.refuse(400, "channel_invalid", &message, &[], exchange, context));
+        }
         if context.overloaded || context.is_spare {
             if !context.is_spare {
                 context.outputs.push(Output::Refused);
@@ -399,6 +406,39 @@ impl Opening {
         }
         publications.len()
     }
+}
+
+/// Whether the position in so many channels fits where the client brings it back: into the head of a request that is
+/// the same otherwise, or into a cookie. Otherwise one that comes back would be refused when its positions have grown.
+fn check_way_back(
+    head: &Head<'_>,
+    count: usize,
+    wish: Wish,
+    settings: &TransportSettings,
+) -> Result<(), String> {
+    let position_bytes = Places::bytes_max(count);
+    if let Wish::Poll(PollOptions { form: PollForm::One, .. }) = wish
+        && CookieName::BYTES + "=".len() + position_bytes > COOKIE_BYTES_MAX
+    {
+        return Err(format!(
+            "channels: the position in {count} of them may not fit a cookie, which has at most {COOKIE_BYTES_MAX} \
+             bytes: ask with since=, or name fewer"
+        ));
+    }
+    // What brings a position now brings the next one then.
+    let brought = ["last-event-id", "if-none-match"].iter().flat_map(|name| {
+        head.header(name).map(|value| name.len() + ": ".len() + value.len() + "\r\n".len())
+    });
+    let rest_bytes = head.head_bytes.saturating_sub(brought.sum());
+    let next_bytes = rest_bytes + POSITION_HEADER_BYTES + position_bytes;
+    let head_bytes_max = settings.head.head_bytes_max;
+    if next_bytes > head_bytes_max as usize {
+        return Err(format!(
+            "channels: the next request brings the position in {count} of them, and its head has at most \
+             {head_bytes_max} bytes: name fewer"
+        ));
+    }
+    Ok(())
 }
 
 /// What a client that comes back says of itself; empty says nothing.
