@@ -1,12 +1,14 @@
 //! One frame after each 32-bit big-endian length.
 
-use super::take_front;
+use super::{proxy_protocol, take_front};
 
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LengthPrefixFault {
     /// The declared length is past the limit. Framing is lost: the caller closes.
     TooLong,
+    /// The same, and the length is how the PROXY protocol begins.
+    ProxyProtocol,
 }
 
 /// Takes frames out of a stream.
@@ -144,7 +146,10 @@ pub fn write_length_prefixed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)
 fn checked_len(prefix: [u8; 4], payload_bytes_max: u32) -> Result<usize, LengthPrefixFault> {
     let payload_len = u32::from_be_bytes(prefix);
     if payload_len > payload_bytes_max {
-        return Err(LengthPrefixFault::TooLong);
+        return Err(match proxy_protocol::is_length(prefix) {
+            true => LengthPrefixFault::ProxyProtocol,
+            false => LengthPrefixFault::TooLong,
+        });
     }
     Ok(payload_len as usize)
 }

@@ -2,7 +2,7 @@
 //!
 //! **What it is.** One module a format: [`http1`] (request heads, bodies, responses), [`websocket`] (RFC 6455),
 //! [`json`] (the command protocol), [`mod@line`] (one frame a line), [`length_prefix`] (a 32-bit length before each
-//! frame), [`sse`] (event streams) and [`long_poll`] (answers to polls).
+//! frame), [`sse`] (event streams) and [`long_poll`] (answers to polls); [`proxy_protocol`] is only told apart.
 //!
 //! **In and out.** In: the received bytes, mutable, so that they can be unmasked where they lie.
 //! Out: frames that borrow from them, or a fault. Encoders append to a vector that the caller owns
@@ -22,6 +22,7 @@ pub mod json;
 pub mod length_prefix;
 pub mod line;
 pub mod long_poll;
+pub mod proxy_protocol;
 pub mod sse;
 pub mod websocket;
 

@@ -20,6 +20,7 @@ use crate::protocol::json::{
 };
 use crate::protocol::length_prefix::write_length_prefixed;
 use crate::protocol::line::write_line;
+use crate::protocol::proxy_protocol;
 use crate::protocol::websocket::{OpCode, write_frame_of};
 
 /// How a client's replies and pushes are told apart.
@@ -162,6 +163,12 @@ impl Commands {
     pub fn refuse_no_command(framing: CommandFraming, context: &mut Context<'_>) {
         let detail = Some("a command is one JSON object");
         Said { framing, context }.refuse(0, CommandError::BadRequest, detail);
+    }
+
+    /// Tells the client what a proxy sent in place of a command.
+    pub fn refuse_proxy_protocol(framing: CommandFraming, context: &mut Context<'_>) {
+        let detail = format!("{}: {}", proxy_protocol::CODE, proxy_protocol::REASON);
+        Said { framing, context }.refuse(0, CommandError::BadRequest, Some(&detail));
     }
 
     /// Tells the client that one of its commands is too long.

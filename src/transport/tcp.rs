@@ -1,12 +1,13 @@
 //! The command protocol over raw TCP: one JSON object a line, so that `nc` is a client; or each behind its length.
 
 use super::commands::{CommandFault, CommandFraming, Commands, write_framed};
-use super::{Context, Flow, WireForm};
+use super::{Context, Flow, Output, WireForm};
 use crate::config::Framing;
 use crate::message::{CloseReason, Farewell, Reply, Ticket};
 use crate::protocol::json;
-use crate::protocol::length_prefix::LengthPrefixDecoder;
+use crate::protocol::length_prefix::{LengthPrefixDecoder, LengthPrefixFault};
 use crate::protocol::line::LineDecoder;
+use crate::protocol::proxy_protocol::{self, Header};
 
 /// One client's commands.
 #[derive(Debug)]
@@ -48,11 +49,13 @@ impl CommandConversation {
                 },
                 Decoder::LengthPrefix(decoder) => match decoder.next(&mut bytes, bytes_max) {
                     Ok(frame) => frame,
-                    Err(_) => {
+                    Err(LengthPrefixFault::TooLong) => {
                         Commands::refuse_long(framing, context);
-                        let reason = CloseReason::MessageTooBig;
-                        say_goodbye(framing, &reason.into(), context.out);
-                        return context.close(reason);
+                        return close(framing, CloseReason::MessageTooBig, context);
+                    }
+                    Err(LengthPrefixFault::ProxyProtocol) => {
+                        refuse_proxy_protocol(framing, context);
+                        return close(framing, CloseReason::ProtocolError, context);
                     }
                 },
             };
@@ -63,11 +66,17 @@ impl CommandConversation {
                 Some(command) => match commands.take(command, framing, context) {
                     Ok(true) if context.congested => return Flow::Hold(bytes.len()),
                     Ok(_) => {}
-                    Err(CommandFault::NoCommand) => Commands::refuse_no_command(framing, context),
+                    Err(CommandFault::NoCommand) => match proxy_protocol::of_line(command) {
+                        None => Commands::refuse_no_command(framing, context),
+                        Some(Header::Text) => refuse_proxy_protocol(framing, context),
+                        // It has no line feed at its end: where the first command begins is not known.
+                        Some(Header::Binary) => {
+                            refuse_proxy_protocol(framing, context);
+                            return close(framing, CloseReason::ProtocolError, context);
+                        }
+                    },
                     Err(CommandFault::Fatal) => {
-                        let reason = CloseReason::ProtocolError;
-                        say_goodbye(framing, &reason.into(), context.out);
-                        return context.close(reason);
+                        return close(framing, CloseReason::ProtocolError, context);
                     }
                 },
             }
@@ -155,6 +164,17 @@ impl CommandConversation {
             Decoder::LengthPrefix(_) => CommandFraming::LengthPrefix,
         }
     }
+}
+
+/// Names what a proxy sends; the operator is told as well.
+fn refuse_proxy_protocol(framing: CommandFraming, context: &mut Context<'_>) {
+    Commands::refuse_proxy_protocol(framing, context);
+    context.outputs.push(Output::ProxyFault(proxy_protocol::REASON));
+}
+
+fn close(framing: CommandFraming, reason: CloseReason, context: &mut Context<'_>) -> Flow {
+    say_goodbye(framing, &reason.into(), context.out);
+    context.close(reason)
 }
 
 fn say_goodbye(framing: CommandFraming, farewell: &Farewell, out: &mut Vec<u8>) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestServer, WebSocket, on_both_drivers, wait_until};
+use crate::support::{Child, Client, TestServer, WebSocket, on_both_drivers, wait_until};
 
 /// A client that has connected.
 #[track_caller]
@@ -41,7 +41,50 @@ fn expect_error(reply: &Value, id: Option<u32>, code: u32) {
     assert!(reply["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{reply}");
 }
 
+/// What HAProxy, hitch and stunnel send ahead of what their client says (proxy-protocol.txt 2.1, 2.2).
+const PROXY_V1: &[u8] = b"PROXY TCP4 127.0.0.1 127.0.0.1 5000 8001\r\n";
+const PROXY_V2: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\x13\x88\x1f\x41";
+
 on_both_drivers! {
+    fn the_proxy_protocol_is_named(driver) {
+        let server = TestServer::start(driver, 1);
+        let connect = b"{\"id\":1,\"connect\":{}}\n";
+        for bytewise in [false, true] {
+            let talk = |header: &[u8]| {
+                let mut client = Client::connect(server.commands());
+                match bytewise {
+                    true => client.send_bytewise([header, connect].concat()),
+                    false => client.send([header, connect].concat()),
+                }
+                let refused = client.read_json();
+                expect_error(&refused, None, 107);
+                let message = refused["error"]["message"].as_str().unwrap();
+                assert!(message.contains("proxy_protocol_unexpected: a proxy in front"), "{message}");
+                client
+            };
+            // A line as any other: what follows is understood.
+            let mut client = talk(PROXY_V1);
+            assert_eq!(client.read_json()["id"], 1);
+            assert_eq!(client.command(&json!({"id": 2, "ping": {}}))["id"], 2);
+            // No line feed ends it: where the first command begins is not known.
+            let mut client = talk(&PROXY_V2[..10]);
+            assert_eq!(client.read_json()["push"]["disconnect"]["code"], 3501);
+            client.expect_end();
+        }
+        let mut child = Child::start(driver, &["--tcp-framing", "length"]);
+        for header in [PROXY_V1, PROXY_V2] {
+            let mut client = Client::connect(child.commands());
+            client.send(header);
+            let said = String::from_utf8_lossy(&client.read_to_end()).into_owned();
+            assert!(said.contains("proxy_protocol_unexpected"), "{said}");
+        }
+        child.log_line(&["WARN", "sends the PROXY protocol"]);
+        child.signal(libc::SIGTERM);
+        let told = child.whole_log().iter().filter(|line| line.contains("PROXY protocol")).count();
+        assert_eq!(told, 1, "once a minute");
+    }
+
     fn a_session_from_connect_to_unsubscribe(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.commands());

@@ -1,5 +1,7 @@
 //! What is wrong with a request.
 
+use crate::protocol::proxy_protocol;
+
 /// A request that is refused; each names its status. The connection closes after the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpFault {
@@ -80,11 +82,7 @@ impl HttpFault {
             HttpFault::RequestLineInvalid => {
                 (400, "request_line_invalid", "the request line is malformed")
             }
-            HttpFault::ProxyProtocol => (
-                400,
-                "proxy_protocol_unexpected",
-                "a proxy in front of this server sends the PROXY protocol, which is not expected at this address",
-            ),
+            HttpFault::ProxyProtocol => (400, proxy_protocol::CODE, proxy_protocol::REASON),
             HttpFault::MethodUnknown => (501, "method_unknown", "the method is not known here"),
             HttpFault::TargetInvalid => (400, "target_invalid", "the request target is malformed"),
             HttpFault::TargetUnsupported => {

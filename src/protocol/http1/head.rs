@@ -2,6 +2,7 @@
 
 use super::request_line::{RequestLine, is_host, parse_request_line};
 use super::{BodyLength, HttpFault, Method, Version};
+use crate::protocol::proxy_protocol;
 
 /// No configuration allows larger heads: offsets into one are kept in 16 bits.
 pub const HEAD_BYTES_CEILING: usize = u16::MAX as usize;
@@ -99,7 +100,7 @@ pub fn parse_head<'b>(bytes: &'b [u8], limits: &HeadLimits) -> Result<Option<Hea
 
 fn parse_within<'b>(bytes: &'b [u8], limits: &HeadLimits) -> Result<Option<Head<'b>>, HttpFault> {
     // Version 2 begins with what would be skipped as empty lines.
-    if PROXY_SIGNATURES.iter().any(|signature| bytes.starts_with(signature)) {
+    if proxy_protocol::begins(bytes) {
         return Err(HttpFault::ProxyProtocol);
     }
     let empty_bytes = empty_lines_bytes(bytes);
@@ -333,9 +334,6 @@ fn ends_in_chunked(codings: &[u8]) -> bool {
     let last = codings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
     last.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
-
-/// How the PROXY protocol begins, in version 1 and in version 2.
-const PROXY_SIGNATURES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0"];
 
 fn is_named(name: &[u8], expected: &str) -> bool {
     name.eq_ignore_ascii_case(expected.as_bytes())
