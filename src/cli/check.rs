@@ -46,9 +46,15 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     for warning in &loaded.warnings {
         let _ = writeln!(text, "\nwarning: {warning}");
     }
+    if loaded.config.trusts_this_host() {
+        let _ = writeln!(text, "\nnote: {TRUSTS_THIS_HOST}");
+    }
     say(&text);
     Ok(())
 }
+
+const TRUSTS_THIS_HOST: &str = "api.key is not set, so what reaches this server from this host may \
+    publish and call the server API; a proxy on this host brings everyone";
 
 fn source(origin: &Origin) -> String {
     match origin {

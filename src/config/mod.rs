@@ -94,9 +94,10 @@ pub struct Config {
     /// Bytes of all histories together; each worker has its share of them.
     pub history_bytes_max: u64,
     /// Origins whose scripts may use what is served over HTTP, as browsers send them (`https://example.org`), or `*`
-    /// for any; at most [`limits::ORIGINS_MAX`]. See [`Config::allows_any_origin`].
+    /// for any; at most [`limits::ORIGINS_MAX`]. Without one, any where only this host is served.
     pub origins: Vec<String>,
-    /// Whether the page is served; see [`Config::serves_page`].
+    /// Whether the page from which one can subscribe and publish is served at `/`. Where that is not given: if only
+    /// this host is served.
     pub page: Option<bool>,
     /// Whether clients may subscribe to what is counted; see [`Config::serves_statistics`].
     pub statistics: Option<bool>,
@@ -207,29 +208,27 @@ impl Config {
         self.check_relations()
     }
 
-    /// Whether scripts of every origin may use what is served: if the list says so, or where there is none and only
-    /// this host is served.
-    pub fn allows_any_origin(&self) -> bool {
-        match self.origins.as_slice() {
-            [] => self.serves_this_host_only(),
-            origins => origins.iter().any(|origin| origin == setting::ANY_ORIGIN),
-        }
+    /// Whether scripts of every origin may use what is served, if there is a list.
+    pub fn allows_any_origin(&self) -> Option<bool> {
+        let is_any = |origin: &String| origin == setting::ANY_ORIGIN;
+        (!self.origins.is_empty()).then(|| self.origins.iter().any(is_any))
     }
 
-    /// Whether the page from which one can subscribe and publish is served at `/`: if its setting says so, or where
-    /// there is none and only this host is served.
-    pub fn serves_page(&self) -> bool {
-        self.page.unwrap_or_else(|| self.serves_this_host_only())
-    }
-
-    /// Whether what is counted is published to [`STATISTICS_CHANNEL`], by the same rule: how busy a server is, is
-    /// nothing for strangers.
+    /// Whether what is counted is published to [`STATISTICS_CHANNEL`]. Where that is not given: if only this host is
+    /// served; how busy a server is, is nothing for strangers.
     pub fn serves_statistics(&self) -> bool {
-        self.statistics.unwrap_or_else(|| self.serves_this_host_only())
+        self.statistics.unwrap_or_else(|| self.is_loopback())
     }
 
-    fn serves_this_host_only(&self) -> bool {
+    /// Whether nothing but loopback addresses is listened on: only this host is served, unless a proxy on it brings the
+    /// requests of others.
+    pub fn is_loopback(&self) -> bool {
         self.addresses().all(|address| address.ip().is_loopback())
+    }
+
+    /// Whether everyone may publish over HTTP and call the server API as long as they reach a loopback address.
+    pub fn trusts_this_host(&self) -> bool {
+        self.is_loopback() && self.api_key.is_none() && !self.listen.is_empty()
     }
 
     fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
@@ -316,17 +315,22 @@ mod tests {
     }
 
     #[test]
-    fn strangers_get_neither_the_page_nor_the_statistics_unless_told_so() {
-        let of = |config: &Config| (config.serves_page(), config.serves_statistics());
-        assert_eq!(of(&config()), (true, true), "only this host is served");
+    fn strangers_do_not_get_the_statistics_unless_told_so() {
+        assert!(config().serves_statistics(), "only this host is served");
         let open = Config { listen: vec!["0.0.0.0:80".parse().unwrap()], ..config() };
-        assert_eq!(of(&open), (false, false));
-        assert_eq!(of(&Config { page: Some(true), ..open.clone() }), (true, false));
-        assert_eq!(of(&Config { statistics: Some(true), ..open }), (false, true));
-        assert_eq!(
-            of(&Config { page: Some(false), statistics: Some(false), ..config() }),
-            (false, false)
-        );
+        assert!(!open.serves_statistics());
+        assert!(Config { statistics: Some(true), ..open }.serves_statistics());
+        assert!(!Config { statistics: Some(false), ..config() }.serves_statistics());
+    }
+
+    #[test]
+    fn this_host_is_trusted_on_loopback_and_without_a_key() {
+        assert!(config().trusts_this_host());
+        let open = Config { listen: vec!["0.0.0.0:80".parse().unwrap()], ..config() };
+        assert!(!open.trusts_this_host(), "it needs --insecure");
+        assert!(!Config { api_key: Some("k".into()), ..config() }.trusts_this_host());
+        let tcp = Config { tcp: config().listen, listen: Vec::new(), ..config() };
+        assert!(!tcp.trusts_this_host(), "there is no HTTP");
     }
 
     #[test]
@@ -335,13 +339,11 @@ mod tests {
             let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
             Config { origins, ..config() }
         };
-        assert!(config().allows_any_origin(), "only this host is served");
-        let open = Config { listen: vec!["0.0.0.0:80".parse().unwrap()], ..config() };
-        assert!(!open.allows_any_origin());
-        assert!(with(&["http://a", "*"]).allows_any_origin());
+        assert_eq!(config().allows_any_origin(), None);
+        assert_eq!(with(&["http://a", "*"]).allows_any_origin(), Some(true));
         let listed = with(&["https://example.org", "http://[::1]:8080", "capacitor://localhost"]);
         assert_eq!(listed.check(), Ok(()));
-        assert!(!listed.allows_any_origin());
+        assert_eq!(listed.allows_any_origin(), Some(false));
         for bad in [
             "",
             "example.org",

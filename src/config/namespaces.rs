@@ -187,6 +187,16 @@ impl Namespaces {
         self.own = self.names.get(OWN_NAMESPACE).copied().map(NamespaceId);
     }
 
+    /// Takes the names of the server's own channels away; who is subscribed keeps the options.
+    pub fn remove_statistics(&mut self) {
+        self.names.remove(OWN_NAMESPACE);
+    }
+
+    /// Whether there are channels of the server's own.
+    pub fn has_statistics(&self) -> bool {
+        self.names.contains_key(OWN_NAMESPACE)
+    }
+
     /// Whether nobody but the server itself publishes there, whatever key they have.
     pub fn is_own(&self, id: NamespaceId) -> bool {
         self.own == Some(id)
@@ -260,6 +270,13 @@ mod tests {
         let options = namespaces.options(id);
         assert!(options.subscribe && !options.publish);
         assert_eq!(options.check("[namespaces.fantail]"), Ok(()));
+        assert!(namespaces.has_statistics());
+        namespaces.remove_statistics();
+        assert_eq!(
+            (namespaces.has_statistics(), namespaces.find(STATISTICS_CHANNEL)),
+            (false, None)
+        );
+        assert!(!namespaces.options(id).publish);
     }
 
     #[test]

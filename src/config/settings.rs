@@ -86,7 +86,7 @@ pub const SETTINGS: &[Setting] = &[
         "Origins whose scripts may use what is served over HTTP, such as https://example.org, or * for any",
         Origins(limits::ORIGINS_MAX, |config| &mut config.origins),
     )
-    .by_default("any if only loopback is served")
+    .by_default("any if only loopback is served, and no proxy is seen")
     .reloadable(),
     Setting::row(
         "http.page",
@@ -94,7 +94,7 @@ pub const SETTINGS: &[Setting] = &[
         "Whether / is the page that subscribes, publishes and shows the statistics",
         SwitchIfGiven(|config| &mut config.page),
     )
-    .by_default("true if only loopback is served")
+    .by_default("true if only loopback is served, and no proxy is seen")
     .reloadable(),
     Setting::row(
         "statistics",
@@ -102,7 +102,7 @@ pub const SETTINGS: &[Setting] = &[
         "Whether what is counted is published to fantail:statistics, once a second while someone is subscribed",
         SwitchIfGiven(|config| &mut config.statistics),
     )
-    .by_default("true if only loopback is served"),
+    .by_default("true if only loopback is served, and no proxy is seen"),
     Setting::row(
         "limits.connections_max",
         "connections-max",

@@ -484,7 +484,12 @@ impl Hub {
 
     /// Whether this worker is to publish the statistics: it is their home, and someone is subscribed.
     pub fn wants_statistics(&self) -> bool {
-        self.wants_statistics
+        self.wants_statistics && self.settings.namespaces.has_statistics()
+    }
+
+    /// Lets nobody subscribe to the statistics any more; those who are subscribed hear nothing more.
+    pub fn withdraw_statistics(&mut self) {
+        Arc::make_mut(&mut self.settings.namespaces).remove_statistics();
     }
 
     /// Publishes them.

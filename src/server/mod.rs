@@ -111,6 +111,7 @@ impl Server {
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
         let (stop, clock) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::new()));
+        let is_behind_proxy = Arc::new(AtomicBool::new(false));
         let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let hash = ChannelHash::default();
         let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
@@ -133,6 +134,7 @@ impl Server {
                 open_max: connections_max,
                 steps: steps.clone(),
                 clock: clock.clone(),
+                is_behind_proxy: is_behind_proxy.clone(),
                 shares_core: workers > cores.len(),
             };
             let job = Job {

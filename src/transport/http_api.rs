@@ -397,6 +397,9 @@ impl HttpConversation {
         rest: &mut &[u8],
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
+        if head.is_forwarded && self.service == HttpService::Edge {
+            context.hear_of_proxy();
+        }
         let mut exchange = Exchange::of(head, context.settings);
         exchange.keep_alive &= !context.is_spare;
         if head.expect_continue && head.body != BodyLength::None && rest.is_empty() {
@@ -469,7 +472,7 @@ impl HttpConversation {
             "/events" => return self.stream_events(head, exchange, context),
             "/poll" => return self.poll(head, exchange, context),
             "/" => {
-                if context.settings.serves_page {
+                if context.settings.serves_page() {
                     return Ok(self.show_page(head, exchange, context));
                 }
                 write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context);

@@ -14,6 +14,8 @@
 //! **Must not know.** Sockets, the hub, the clock, other connections.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::debug;
@@ -133,6 +135,8 @@ pub enum Output {
     HandshakeFailed(&'static str),
     /// A proxy in front of the server is not set up for it: what an operator should read.
     ProxyFault(&'static str),
+    /// The first request came through a proxy to a server that took this host to be alone with it.
+    BehindProxy,
     /// Append the metrics page's body and finish the exchange: see [`HttpConversation::answer`].
     Metrics,
     /// Tell what runs here: see [`HttpConversation::answer_info`].
@@ -215,12 +219,23 @@ pub struct TransportSettings {
     pub stream_time: Duration,
     /// Bytes of missed publications in one answer, by one publication more at the most.
     pub recovery_bytes_max: usize,
-    /// Whose scripts may use it.
-    pub origins: Origins,
-    /// Whether the page is at `/`; else there is plain text.
-    pub serves_page: bool,
-    /// The time, as answers say it: the worker keeps it up to date. Empty where it is not known.
+    /// Whose scripts may use it, if that is set: see [`TransportSettings::origins`].
+    pub origins: Option<Origins>,
+    /// Whether the page is at `/`, if that is set: see [`TransportSettings::serves_page`].
+    pub page: Option<bool>,
+    /// Whether nothing but loopback addresses is listened on.
+    pub is_loopback: bool,
+    /// What the worker keeps up to date.
+    pub now: Now,
+}
+
+/// What changes while a worker runs, and no configuration says.
+#[derive(Clone, Debug, Default)]
+pub struct Now {
+    /// The time, as answers say it. Empty where it is not known.
     pub date: String,
+    /// A proxy on this host brings requests of others. The same for all workers.
+    pub is_behind_proxy: Arc<AtomicBool>,
 }
 
 impl TransportSettings {
@@ -247,15 +262,37 @@ impl TransportSettings {
             // What is published meanwhile has room behind it.
             recovery_bytes_max: usize::try_from(config.send_queue_bytes_max / 2)
                 .expect("checked with the configuration"),
-            origins: match config.allows_any_origin() {
+            origins: config.allows_any_origin().map(|any| match any {
                 true => Origins::Any,
                 false => Origins::Listed(config.origins.clone()),
-            },
-            serves_page: config.serves_page(),
-            date: String::new(),
+            }),
+            page: config.page,
+            is_loopback: config.is_loopback(),
+            now: Now::default(),
         }
     }
+
+    /// Whose scripts may use what is served: those that are listed; without a list, any where only this host is served.
+    pub fn origins(&self) -> &Origins {
+        match &self.origins {
+            Some(origins) => origins,
+            None if self.serves_this_host_only() => &Origins::Any,
+            None => &NO_ORIGINS,
+        }
+    }
+
+    /// Whether the page is at `/`; else there is plain text. Where it is not set: if only this host is served.
+    pub fn serves_page(&self) -> bool {
+        self.page.unwrap_or_else(|| self.serves_this_host_only())
+    }
+
+    /// A proxy makes a loopback address one for everybody.
+    fn serves_this_host_only(&self) -> bool {
+        self.is_loopback && !self.now.is_behind_proxy.load(Ordering::Relaxed)
+    }
 }
+
+static NO_ORIGINS: Origins = Origins::Listed(Vec::new());
 
 impl Context<'_> {
     fn request(&mut self, request: Request) {
@@ -266,6 +303,18 @@ impl Context<'_> {
     fn log_refusal(&self, cause: &str, what: &str) {
         let ClientName { worker, session } = self.client;
         debug!(cause, worker = worker.0, connection = session.index, "{what}");
+    }
+
+    /// A request came through a proxy. Without a key, what is open because only this host is served is closed from now
+    /// on; with one, an operator has thought of strangers.
+    fn hear_of_proxy(&mut self) {
+        let settings = self.settings;
+        if settings.api_key.is_none()
+            && settings.serves_this_host_only()
+            && !settings.now.is_behind_proxy.swap(true, Ordering::Relaxed)
+        {
+            self.outputs.push(Output::BehindProxy);
+        }
     }
 
     fn fail_handshake(&mut self, cause: &'static str) {

@@ -56,6 +56,8 @@ pub struct WorkerSettings {
     pub hub: HubSettings,
     /// Of all its conversations.
     pub transport: TransportSettings,
+    /// Whether strangers may have the statistics as well.
+    pub statistics_for_strangers: bool,
     /// What is behind each listener.
     pub services: Vec<Service>,
     /// Connections it may hold, without spare ones.
@@ -105,6 +107,7 @@ impl WorkerSettings {
                 namespaces: Arc::new(namespaces),
             },
             transport: TransportSettings::new(config),
+            statistics_for_strangers: config.statistics.is_some(),
             services,
             connections_max,
             send_queue_bytes_max,
@@ -120,9 +123,9 @@ impl WorkerSettings {
     fn reconfigure(&mut self, config: &Config) {
         let WorkerSettings { hub, services, connections_max, .. } = self.clone();
         let (worker, workers, hash) = (hub.worker, hub.workers, hub.hash);
-        let date = std::mem::take(&mut self.transport.date);
+        let now = std::mem::take(&mut self.transport.now);
         *self = Self::new(config, worker, workers, connections_max, services, hash);
-        self.transport.date = date;
+        self.transport.now = now;
     }
 }
 
@@ -147,6 +150,8 @@ pub struct WorkerParts {
     pub clock: Arc<OnceLock<Instant>>,
     /// Steps of shutting down that workers have taken, all together.
     pub steps: Arc<AtomicUsize>,
+    /// A proxy brings requests of others to this host.
+    pub is_behind_proxy: Arc<AtomicBool>,
     /// Other workers run on its core: they have their turns in between.
     pub shares_core: bool,
 }

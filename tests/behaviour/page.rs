@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use fantail::config::STATISTICS_CHANNEL;
+use fantail::config::{Config, STATISTICS_CHANNEL};
 use serde_json::{Value, json};
 
-use crate::support::{Client, EventStream, TestServer, WebSocket, on_both_drivers, wait_until};
+use crate::support::{
+    Child, Client, EventStream, TestServer, WebSocket, on_both_drivers, wait_until,
+};
 
 const EVENTS: &str = "/events?channel=fantail:statistics";
 
@@ -91,6 +93,80 @@ on_both_drivers! {
         client.send(format!("GET {EVENTS} HTTP/1.1\r\nHost: t\r\n\r\n"));
         let refused = client.read_response();
         assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (404, Some("namespace_unknown")));
+    }
+
+    fn behind_a_proxy_what_is_for_this_host_is_for_nobody(driver) {
+        for header in ["X-Forwarded-For: 1.2.3.4", "forwarded: for=1.2.3.4", "Via: 1.1 varnish", "X-Real-IP: 1.2.3.4", "X-Forwarded-Proto: https"] {
+            let server = TestServer::start(driver, 2);
+            let mut mine = EventStream::connect(server.edge(), EVENTS);
+            Told::parse(&mine.read().data);
+            let direct = Client::connect(server.edge()).get("/");
+            assert_eq!(direct.header("content-type"), Some("text/html; charset=utf-8"));
+            // The first request of them is a stranger's already.
+            let mut stranger = Client::connect(server.edge());
+            stranger.send(format!("GET / HTTP/1.1\r\nHost: t\r\nOrigin: http://a\r\n{header}\r\n\r\n"));
+            let text = stranger.read_response();
+            assert_eq!((text.status, text.header("content-type")), (200, Some("text/plain; charset=utf-8")), "{header}");
+            assert_eq!((text.header("access-control-allow-origin"), text.header("vary")), (None, Some("Origin")));
+            // Whatever worker is asked, and whether or not the proxy adds its headers to every request.
+            for _ in 0..8 {
+                let mut client = Client::connect(server.edge());
+                assert_eq!(client.get("/").header("content-type"), Some("text/plain; charset=utf-8"));
+                client.send(format!("GET {EVENTS} HTTP/1.1\r\nHost: t\r\n\r\n"));
+                assert_eq!(client.read_response().json()["error"]["code"], "namespace_unknown");
+                let mut client = Client::connect(server.edge());
+                client.send(WebSocket::request("/ws").replace("Host: ", "Origin: http://a\r\nHost: "));
+                assert_eq!(client.read_response().json()["error"]["code"], "origin_refused");
+            }
+            let publications = || server.sum(|counters| &counters.publications);
+            let published = publications();
+            let_pass(Duration::from_millis(1500));
+            assert_eq!(publications(), published, "those who were subscribed hear no more");
+            let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a");
+            Client::connect(server.edge()).publish("a", "hello");
+            socket.expect_text("hello");
+        }
+        let server = TestServer::start(driver, 2);
+        let mut stranger = Client::connect(server.edge());
+        stranger.send(format!("GET {EVENTS} HTTP/1.1\r\nHost: t\r\nVia: 1.1 a\r\n\r\n"));
+        assert_eq!(stranger.read_response().json()["error"]["code"], "namespace_unknown", "nor by the first request");
+    }
+
+    fn behind_a_proxy_what_is_set_holds(driver) {
+        type Change = fn(&mut Config);
+        let changes: [Change; 2] = [
+            |config| config.api_key = Some("secret".to_owned()),
+            |config| {
+                config.page = Some(true);
+                config.statistics = Some(true);
+                config.origins = vec!["*".to_owned()];
+            },
+        ];
+        for change in changes {
+            let server = TestServer::start_with(driver, 2, change);
+            for _ in 0..4 {
+                let mut stranger = Client::connect(server.edge());
+                stranger.send("GET / HTTP/1.1\r\nHost: t\r\nOrigin: http://a\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n");
+                let page = stranger.read_response();
+                assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+                assert_eq!(page.header("access-control-allow-origin"), Some("*"));
+            }
+            let mut events = EventStream::connect(server.edge(), EVENTS);
+            Told::parse(&events.read().data);
+        }
+    }
+
+    fn of_a_proxy_an_operator_is_told_once(driver) {
+        let mut child = Child::start(driver, &["--workers", "2"]);
+        for _ in 0..20 {
+            let mut client = Client::connect(child.edge());
+            client.send("GET /health/live HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n");
+            assert_eq!(client.read_response().status, 200);
+        }
+        child.log_line(&["WARN", "came through a proxy", "api.key is not set", "http.page"]);
+        child.signal(libc::SIGTERM);
+        let told = child.whole_log().iter().filter(|line| line.contains("came through a proxy")).count();
+        assert_eq!(told, 1);
     }
 
     fn every_transport_gets_the_statistics_of_all_workers(driver) {

@@ -60,6 +60,14 @@ fn the_readme_lists_the_settings_as_they_are() {
 }
 
 #[test]
+fn check_says_who_is_trusted_without_a_key() {
+    let note = |arguments: &[&str]| run(arguments).stdout.contains("note: api.key is not set");
+    assert!(note(&["check"]));
+    assert!(!note(&["check", "--api-key", "secret"]));
+    assert!(!note(&["check", "--listen", "0.0.0.0:80", "--insecure"]));
+}
+
+#[test]
 fn check_prints_every_setting_with_its_value_and_source() {
     let file = TempFile::new(
         "check",

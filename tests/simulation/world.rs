@@ -125,6 +125,7 @@ impl World {
                     open_max: CONNECTIONS_MAX,
                     steps: Arc::new(AtomicUsize::new(0)),
                     clock: clock.clone(),
+                    is_behind_proxy: Arc::default(),
                     shares_core: false,
                 };
                 let driver = SimulatedDriver::new(driver, &network, &[EDGE, COMMANDS]);

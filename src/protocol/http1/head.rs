@@ -46,6 +46,8 @@ pub struct Head<'b> {
     pub body: BodyLength,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
+    /// Whether a header says that it came through a proxy.
+    pub is_forwarded: bool,
     /// Bytes of the head; the body starts there.
     pub head_bytes: usize,
     headers: Headers<'b>,
@@ -178,6 +180,7 @@ struct Facts<'b> {
     connection_close: bool,
     connection_keep_alive: bool,
     expect_continue: bool,
+    is_forwarded: bool,
 }
 
 impl<'b> Facts<'b> {
@@ -193,7 +196,7 @@ impl<'b> Facts<'b> {
                 10 if is_named(name, "connection") => facts.add_connection(value),
                 14 if is_named(name, "content-length") => facts.add_content_length(value)?,
                 17 if is_named(name, "transfer-encoding") => facts.add_transfer_encoding(value),
-                _ => {}
+                _ => facts.is_forwarded |= is_of_proxy(name),
             }
         }
         Ok(facts)
@@ -259,6 +262,7 @@ impl<'b> Facts<'b> {
             body: self.body_length(version)?,
             // RFC 9110 10.1.1: an HTTP/1.0 client does not know the interim answer.
             expect_continue: self.expect_continue && version == Version::Http11,
+            is_forwarded: self.is_forwarded,
             head_bytes,
             headers,
         })
@@ -333,6 +337,14 @@ impl Range {
 fn ends_in_chunked(codings: &[u8]) -> bool {
     let last = codings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
     last.trim_ascii().eq_ignore_ascii_case(b"chunked")
+}
+
+/// Whether a header of this name is written by proxies: `Via` (RFC 9110 7.6.3), `Forwarded` (RFC 7239), and what they
+/// wrote before it, `X-Real-IP` and `X-Forwarded-For`, `-Host`, `-Proto` and so on.
+fn is_of_proxy(name: &[u8]) -> bool {
+    const FAMILY: &str = "x-forwarded-";
+    ["via", "forwarded", "x-real-ip"].iter().any(|known| is_named(name, known))
+        || name.split_at_checked(FAMILY.len()).is_some_and(|(front, _)| is_named(front, FAMILY))
 }
 
 fn is_named(name: &[u8], expected: &str) -> bool {

@@ -67,9 +67,9 @@ impl Exchange {
     /// The beginning of an answer whose other headers follow.
     pub(super) fn write_status(self, out: &mut Vec<u8>, settings: &TransportSettings) {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-        if !settings.date.is_empty() {
+        if !settings.now.date.is_empty() {
             out.extend_from_slice(b"Date: ");
-            out.extend_from_slice(settings.date.as_bytes());
+            out.extend_from_slice(settings.now.date.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(match self.keep_alive {
@@ -223,7 +223,7 @@ pub(super) fn write_response(
     context.messages.sent += 1;
     let Exchange { keep_alive, is_head: head_only, cors, .. } = exchange;
     let headers = &[headers, &cors.headers(context.settings)].concat();
-    let date = &context.settings.date;
+    let date = &context.settings.now.date;
     let response = Response { status, date, headers, content_type, body, keep_alive, head_only };
     response.write_to(context.out);
 }
@@ -281,7 +281,7 @@ pub(super) fn fail(
     let Exchange { keep_alive, is_head: head_only, cors, .. } = exchange;
     let headers = &[headers, &cors.headers(context.settings)].concat();
     let (content_type, body) = ("", &b""[..]);
-    let date = &context.settings.date;
+    let date = &context.settings.now.date;
     let response = Response { status, date, headers, content_type, body, keep_alive, head_only };
     context.log_refusal(code, "an HTTP request is refused");
     context.messages.sent += 1;

@@ -26,7 +26,7 @@ impl Cors {
     /// The same for a request whose head is not understood, or not received to its end: a script that is not told of
     /// the refusal sees a network error.
     pub(super) fn of_unparsed(received: &[u8], settings: &TransportSettings) -> Self {
-        if matches!(settings.origins, Origins::Any) {
+        if matches!(settings.origins(), Origins::Any) {
             return Self::Any;
         }
         let origin = received.split(|byte| *byte == b'\n').find_map(|line| {
@@ -37,7 +37,7 @@ impl Cors {
     }
 
     fn of_origin(origin: &[u8], settings: &TransportSettings) -> Self {
-        match &settings.origins {
+        match settings.origins() {
             Origins::Any => Self::Any,
             Origins::Listed(list) => {
                 let at = list.iter().position(|listed| listed.as_bytes() == origin);
@@ -50,7 +50,7 @@ impl Cors {
     /// The headers of an answer.
     pub(super) fn headers(self, settings: &TransportSettings) -> Vec<(&'static str, &str)> {
         let expose = ("Access-Control-Expose-Headers", "ETag");
-        let listed = match (self, &settings.origins) {
+        let listed = match (self, settings.origins()) {
             // A cookie is nobody's who may come from anywhere.
             (Cors::Any, _) => return vec![("Access-Control-Allow-Origin", "*"), expose],
             (Cors::Silent, Origins::Any) | (Cors::Listed(_), Origins::Any) => None,

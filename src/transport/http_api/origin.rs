@@ -9,7 +9,7 @@ use crate::transport::{Origins, TransportSettings};
 /// Whether the origin of a request may have a WebSocket, or post: one that is listed, or the server's own, which
 /// clients that are no browsers send (Netty, Vert.x, Spring, Tyrus, Go's x/net/websocket).
 pub(super) fn is_allowed(head: &Head<'_>, settings: &TransportSettings) -> bool {
-    let Origins::Listed(list) = &settings.origins else { return true };
+    let Origins::Listed(list) = settings.origins() else { return true };
     head.header("origin").all(|origin| {
         let is_listed = list.iter().any(|listed| listed.as_bytes() == origin);
         is_listed || head.header("host").any(|host| is_of_host(origin, host))

@@ -371,7 +371,7 @@ fn scripts_of_the_listed_origins_may_read_the_answers() {
         (listed(), "Origin: null\r\n", None),
     ] {
         let mut talk = talk;
-        let is_listed = matches!(talk.settings.origins, Origins::Listed(_));
+        let is_listed = matches!(talk.settings.origins(), Origins::Listed(_));
         let check = |head: &str| {
             let got =
                 head.lines().find_map(|line| line.strip_prefix("Access-Control-Allow-Origin: "));

@@ -132,7 +132,8 @@ pub struct Connections {
 
 impl Connections {
     /// No connections yet.
-    pub fn new(settings: WorkerSettings, parts: WorkerParts, now: Instant) -> Self {
+    pub fn new(mut settings: WorkerSettings, parts: WorkerParts, now: Instant) -> Self {
+        settings.transport.now.is_behind_proxy = parts.is_behind_proxy;
         let started = *parts.clock.get_or_init(|| now);
         let counters = parts.counters[usize::from(parts.mesh.worker().0)].clone();
         let sweep = Sweep::new(started);
@@ -226,10 +227,11 @@ impl Connections {
         self.began_us = self.sweep.microseconds(now);
         if self.began_us >= self.date_until_us {
             let since_epoch = wall_clock();
-            self.settings.transport.date = date_text(since_epoch);
+            self.settings.transport.now.date = date_text(since_epoch);
             let rest_us = 1_000_000 - since_epoch.subsec_micros();
             self.date_until_us = self.began_us + u64::from(rest_us);
         }
+        self.withdraw_statistics();
         self.account();
         self.hub.tick(self.began_us, &mut self.hub_outputs);
         self.counters.turns.add(1);

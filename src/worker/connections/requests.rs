@@ -97,6 +97,10 @@ impl Connections {
                 Output::Info => self.info_wanted.push(socket_id(session)),
                 Output::Ready => self.ready_wanted.push(socket_id(session)),
                 Output::ProxyFault(message) => self.warn_of_proxy(message),
+                Output::BehindProxy => {
+                    warn!("{BEHIND_PROXY}");
+                    self.withdraw_statistics();
+                }
                 Output::HandshakeFailed(cause) => {
                     self.counters.handshakes_failed.labelled(cause).add(1);
                 }
@@ -212,6 +216,10 @@ impl Connections {
         }
     }
 }
+
+const BEHIND_PROXY: &str = "a request came through a proxy, and api.key is not set: everyone whom the \
+    proxy lets through may publish and call the server API. What was open because only this host was served is closed \
+    now: the page, the statistics, and other origins, unless http.page, statistics and http.origins say otherwise";
 
 /// Queues what was written to the turn's bytes from `start` on.
 pub(super) fn enqueue(

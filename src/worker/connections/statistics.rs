@@ -1,6 +1,7 @@
 //! What is counted, as a publication for those who are subscribed to it. One worker, the home of that channel,
 //! publishes for all of them.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::limits::STATISTICS_INTERVAL;
@@ -21,6 +22,15 @@ impl Connections {
         self.hub.publish_statistics(json, &mut self.hub_outputs);
         self.counters.publications.add(1);
         self.carry();
+    }
+
+    /// Keeps the statistics for this host once a proxy brings others, unless they may have them.
+    pub(super) fn withdraw_statistics(&mut self) {
+        let is_behind_proxy = &self.settings.transport.now.is_behind_proxy;
+        if !self.settings.statistics_for_strangers && is_behind_proxy.load(Ordering::Relaxed) {
+            self.settings.statistics_for_strangers = true;
+            self.hub.withdraw_statistics();
+        }
     }
 
     /// How long that is from now; not while the server shuts down, when nothing is published any more.
