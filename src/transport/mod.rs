@@ -234,6 +234,8 @@ pub struct TransportSettings {
 pub struct Now {
     /// The time, as answers say it. Empty where it is not known.
     pub date: String,
+    /// The server is to stop: no connection is kept for another request.
+    pub is_stopping: bool,
     /// A proxy on this host brings requests of others. The same for all workers.
     pub is_behind_proxy: Arc<AtomicBool>,
 }

@@ -298,7 +298,7 @@ impl<D: Driver> Worker<D> {
         // Asked before the inbox is emptied: what was published before the server was stopped is in there by then.
         let stops = self.stop.load(Ordering::Acquire);
         let steps_of_all = self.steps.load(Ordering::Acquire);
-        self.connections.begin_turn(now, || self.driver.wall_clock());
+        self.connections.begin_turn(now, stops, || self.driver.wall_clock());
         self.connections.settle();
         self.act();
         self.handle_events(now);

@@ -104,9 +104,14 @@ on_both_drivers! {
         let mut early = WebSocket::connect(child.edge(), "/ws?channel=a");
         let mut kept = Client::connect(child.edge());
         assert_eq!(kept.get("/health/ready").status, 200);
+        let mut idle = Client::connect(child.edge());
+        assert_eq!(idle.get("/health/live").header("connection"), Some("keep-alive"));
+        let mut waiting = Client::connect(child.edge());
+        waiting.send("GET /poll?channel=a HTTP/1.1\r\nHost: t\r\n\r\n");
         let began = Instant::now();
         child.signal(libc::SIGTERM);
-        wait_until("it is not ready", || kept.get("/health/ready").status == 503);
+        let is_ready = || Client::connect(child.edge()).get("/health/ready").status;
+        wait_until("it is not ready", || is_ready() == 503);
         // Whoever a balancer still sends is served.
         let mut late = WebSocket::connect(child.edge(), "/ws?channel=a");
         assert_eq!(Client::connect(child.edge()).get("/health/live").status, 200);
@@ -114,12 +119,34 @@ on_both_drivers! {
         for socket in [&mut early, &mut late] {
             socket.expect_text("still");
         }
+        // RFC 9112 9.6: those that keep connections, proxies as well as clients, are told to go elsewhere.
+        kept.expect_end();
+        let expect_last = |client: &mut Client, status| {
+            let answer = client.read_response();
+            assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{answer:?}");
+            client.expect_end();
+        };
+        expect_last(&mut waiting, 200);
+        for (request, status) in [
+            ("GET /health/ready HTTP/1.1\r\nHost: t\r\n\r\n", 503),
+            ("GET / HTTP/1.1\r\nHost: t\r\n\r\n", 200),
+            ("GET /metrics HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 200),
+            ("GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n", 404),
+            ("POST /api/info HTTP/1.1\r\nHost: t\r\n\r\n", 400),
+            ("OPTIONS / HTTP/1.1\r\nHost: t\r\n\r\n", 204),
+            ("GET /poll?timeout=0 HTTP/1.1\r\nHost: t\r\n\r\n", 200),
+        ] {
+            let mut client = Client::connect(child.edge());
+            client.send(request);
+            expect_last(&mut client, status);
+        }
+        idle.send("GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n");
+        expect_last(&mut idle, 200);
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         for socket in [&mut early, &mut late] {
             socket.expect_close(1001);
         }
         assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
-        kept.expect_end();
         drop((early, late, kept));
         assert_eq!(child.wait().code(), Some(0));
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
@@ -150,8 +177,8 @@ on_both_drivers! {
             let began = Instant::now();
             child.signal(libc::SIGTERM);
             if !drain.is_empty() {
-                let mut health = Client::connect(child.edge());
-                wait_until("it drains", || health.get("/health/ready").status == 503);
+                let status = || Client::connect(child.edge()).get("/health/ready").status;
+                wait_until("it drains", || status() == 503);
                 child.signal(libc::SIGINT);
                 assert_eq!(child.wait().code(), Some(128 + libc::SIGINT));
             } else {

@@ -44,8 +44,7 @@ impl Exchange {
         let out = &mut *context.out;
         // Not `Connection: close`: undici, which is Node's fetch, takes a chunked answer that says so for whole
         // wherever it ends.
-        let keep_alive = framing == StreamFraming::Chunked;
-        Self { keep_alive, ..self }.write_status(out, context.settings);
+        self.write_begin(framing == StreamFraming::Chunked, out, context.settings);
         if framing == StreamFraming::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
@@ -64,15 +63,26 @@ impl Exchange {
         }
     }
 
+    /// Whether the connection is kept behind the answer. A server that is to stop says that it is not (RFC 9112 9.6),
+    /// so that clients and proxies that keep connections ask elsewhere next.
+    pub(super) fn keeps_alive(self, settings: &TransportSettings) -> bool {
+        self.keep_alive && !settings.now.is_stopping
+    }
+
     /// The beginning of an answer whose other headers follow.
     pub(super) fn write_status(self, out: &mut Vec<u8>, settings: &TransportSettings) {
+        self.write_begin(self.keeps_alive(settings), out, settings);
+    }
+
+    fn write_begin(self, keep_alive: bool, out: &mut Vec<u8>, settings: &TransportSettings) {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-        if !settings.now.date.is_empty() {
-            out.extend_from_slice(b"Date: ");
-            out.extend_from_slice(settings.now.date.as_bytes());
-            out.extend_from_slice(b"\r\n");
+        let date = &settings.now.date;
+        if !date.is_empty() {
+            for part in ["Date: ", date, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
         }
-        out.extend_from_slice(match self.keep_alive {
+        out.extend_from_slice(match keep_alive {
             true => b"Connection: keep-alive\r\n",
             false => b"Connection: close\r\n",
         });
@@ -186,7 +196,7 @@ impl HttpConversation {
         if let Some(pending) = &mut self.pending {
             pending.has_deadline = false;
         }
-        if !exchange.keep_alive {
+        if !exchange.keeps_alive(context.settings) {
             return Next::Flow(close(context));
         }
         context.outputs.push(Output::Deadline(context.settings.http_idle_timeout));
@@ -221,7 +231,8 @@ pub(super) fn write_response(
     context: &mut Context<'_>,
 ) {
     context.messages.sent += 1;
-    let Exchange { keep_alive, is_head: head_only, cors, .. } = exchange;
+    let Exchange { is_head: head_only, cors, .. } = exchange;
+    let keep_alive = exchange.keeps_alive(context.settings);
     let headers = &[headers, &cors.headers(context.settings)].concat();
     let date = &context.settings.now.date;
     let response = Response { status, date, headers, content_type, body, keep_alive, head_only };
@@ -278,7 +289,8 @@ pub(super) fn fail(
     headers: &[(&str, &str)],
     context: &mut Context<'_>,
 ) {
-    let Exchange { keep_alive, is_head: head_only, cors, .. } = exchange;
+    let Exchange { is_head: head_only, cors, .. } = exchange;
+    let keep_alive = exchange.keeps_alive(context.settings);
     let headers = &[headers, &cors.headers(context.settings)].concat();
     let (content_type, body) = ("", &b""[..]);
     let date = &context.settings.now.date;

@@ -222,7 +222,12 @@ impl Connections {
     }
 
     /// The time of this turn.
-    pub fn begin_turn(&mut self, now: Instant, wall_clock: impl FnOnce() -> Duration) {
+    pub fn begin_turn(
+        &mut self,
+        now: Instant,
+        is_stopping: bool,
+        wall_clock: impl FnOnce() -> Duration,
+    ) {
         self.tick = self.sweep.tick(now);
         self.began_us = self.sweep.microseconds(now);
         if self.began_us >= self.date_until_us {
@@ -231,6 +236,7 @@ impl Connections {
             let rest_us = 1_000_000 - since_epoch.subsec_micros();
             self.date_until_us = self.began_us + u64::from(rest_us);
         }
+        self.settings.transport.now.is_stopping = is_stopping;
         self.withdraw_statistics();
         self.account();
         self.hub.tick(self.began_us, &mut self.hub_outputs);
