@@ -209,6 +209,12 @@ pub const SPARE_CONNECTIONS: usize = 64;
 /// How long such a connection has to ask, and how long to take its answer and close its end.
 pub const SPARE_CONNECTION_TIME: Duration = Duration::from_secs(2);
 
+/// What the process held and has freed may stay with its heap up to this; more is given back once a worker idles.
+pub const HEAP_KEPT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Entries of a table beyond which it is made smaller once most of them are gone.
+pub const SPARSE_ENTRIES_MIN: usize = 4096;
+
 /// Percent of the memory budget at which histories shrink and slow consumers are given up earlier.
 pub const MEMORY_TIGHT_PERCENT: u64 = 70;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::{NONE, index, some};
+use super::{NONE, index, is_sparse, some};
 use crate::config::limits::ANSWER_PUBLICATIONS_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{HistoryQuery, Publication, Publications, Recovery};
@@ -151,6 +151,15 @@ impl Histories {
         let history = self.entries.remove(key as usize);
         self.bytes -= history.bytes;
         self.publications -= history.kept.len();
+    }
+
+    /// Gives back what stands behind the last entry, if most of them are gone. Returns whether they are.
+    pub(super) fn shrink(&mut self) -> bool {
+        let is_sparse = is_sparse(self.entries.len(), self.entries.capacity());
+        if is_sparse {
+            self.entries.shrink_to_fit();
+        }
+        is_sparse
     }
 
     /// The channel whose history has to end now, because nothing happened for its time to live or because all of them
@@ -379,6 +388,22 @@ mod tests {
             histories.push(key, &options(), publication(offset, 10), offset * 1000);
         }
         (histories, key)
+    }
+
+    #[test]
+    fn places_are_given_back_once_most_are_gone_and_no_other_moves() {
+        let (mut histories, first) = filled(3);
+        let others: Vec<u32> =
+            (0..10_000).map(|home| histories.open(home, NamespaceId(0), 0)).collect();
+        let before = histories.entries.capacity();
+        assert!(!histories.shrink());
+        others.iter().for_each(|key| histories.close(*key));
+        assert!(histories.shrink());
+        assert!(histories.entries.capacity() < 10, "{} of {before}", histories.entries.capacity());
+        assert!(!histories.shrink());
+        assert_eq!(histories.entries[first as usize].kept.len(), 3);
+        assert_eq!(histories.open(8, NamespaceId(0), 4000), others[0], "their places are free");
+        assert_eq!(histories.overdue(&[options()], u64::MAX, 20_000), Some(7));
     }
 
     fn recovered(

@@ -20,6 +20,8 @@ use crate::message::{
 #[derive(Debug)]
 pub(super) struct Homes {
     channels: Slab<HomeChannel>,
+    /// Channels that address space is reserved for.
+    channels_min: usize,
     names: NameTable,
     histories: Histories,
     idempotency: Idempotency,
@@ -93,6 +95,7 @@ impl Homes {
         let namespaces = settings.namespaces.clone();
         Self {
             channels: Slab::with_capacity(settings.sessions_max),
+            channels_min: settings.sessions_max,
             names: NameTable::new(&settings.hash),
             histories: Histories::new(namespaces.all().len()),
             idempotency: Idempotency::new(),
@@ -266,6 +269,17 @@ impl Homes {
             }
         }
         true
+    }
+
+    /// Gives back the places of channels and keys that are gone, where most are: all of a name table's, and what stands
+    /// behind the last entry of the others. No entry moves.
+    pub(super) fn shrink(&mut self) {
+        self.idempotency.shrink();
+        if self.histories.shrink() {
+            self.names.shrink(&self.channels);
+            self.channels.shrink_to_fit();
+            self.channels.reserve_exact(self.channels_min.saturating_sub(self.channels.len()));
+        }
     }
 
     /// Bytes that are kept.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::is_sparse;
 use crate::config::limits::{IDEMPOTENCY_KEYS_MAX, OVERDUE_PER_TURN_MAX};
 use crate::message::{ChannelName, Position};
 
@@ -59,6 +60,14 @@ impl Idempotency {
             }
         }
         true
+    }
+
+    /// Gives back the room for keys that are forgotten, if most are.
+    pub(super) fn shrink(&mut self) {
+        if is_sparse(self.order.len(), self.order.capacity()) {
+            self.order.shrink_to_fit();
+            self.seen.shrink_to_fit();
+        }
     }
 
     /// What they keep in memory.
@@ -138,6 +147,21 @@ mod tests {
         assert_eq!(keys.order.len(), 1);
         assert!(!keys.expire(IDEMPOTENCY_MS));
         assert_eq!(keys.order.len(), 0);
+    }
+
+    #[test]
+    fn the_room_for_keys_is_given_back_once_most_are_forgotten() {
+        let mut keys = Idempotency::new();
+        for n in 0..10_000 {
+            insert(&mut keys, &n.to_string(), n, 0);
+        }
+        keys.shrink();
+        assert!(keys.order.capacity() >= 10_000);
+        insert(&mut keys, "late", 7, 1);
+        while keys.expire(IDEMPOTENCY_MS) {}
+        keys.shrink();
+        assert!(keys.order.capacity() < 10 && keys.seen.capacity() < 10);
+        assert_eq!(find(&keys, "late", 1), Some(7));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::config::limits::SPARSE_ENTRIES_MIN;
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
     ChannelName, ClientName, Control, HistoryQuery, Payload, PayloadKind, Position, Publication,
@@ -472,7 +473,11 @@ impl Hub {
         while let Some((channel, items)) = self.news.take_due(now_ms) {
             self.tell_news(&channel, &items, out);
         }
+        let had_overdue = self.has_overdue;
         self.has_overdue = self.homes.expire(&self.settings.limits, now_ms);
+        if had_overdue && !self.has_overdue {
+            self.homes.shrink();
+        }
     }
 
     /// When [`Hub::tick`] has something to do next, in milliseconds from now.
@@ -578,6 +583,11 @@ impl Hub {
 
 fn some(index: u32) -> Option<u32> {
     (index != NONE).then_some(index)
+}
+
+/// Whether most of a table's entries are gone, and its memory is worth having back.
+fn is_sparse(len: usize, capacity: usize) -> bool {
+    capacity > SPARSE_ENTRIES_MIN && len <= capacity / 4
 }
 
 fn index(key: usize) -> u32 {

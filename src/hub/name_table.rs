@@ -89,6 +89,14 @@ impl NameTable {
         let entry = self.shards[shard(hash)].find_entry(hash, |other| *other == key);
         entry.expect("only an entry's owner removes it").remove();
     }
+
+    /// Gives back the room for entries that are gone.
+    pub(super) fn shrink<T: Named>(&mut self, entries: &Slab<T>) {
+        let of = self.hash;
+        for shard in &mut self.shards {
+            shard.shrink_to_fit(|key| of.of(entries[*key as usize].name().as_str()));
+        }
+    }
 }
 
 fn shard(hash: u64) -> usize {
@@ -119,6 +127,11 @@ mod tests {
             let removed = entries.remove(index);
             table.remove(index as u32, &removed);
         }
+        for index in 0..20_000 {
+            let expected = (index % 2 == 1).then_some(index as u32);
+            assert_eq!(table.find(&name(index), &entries), expected);
+        }
+        table.shrink(&entries);
         for index in 0..20_000 {
             let expected = (index % 2 == 1).then_some(index as u32);
             assert_eq!(table.find(&name(index), &entries), expected);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::config::limits::{
-    MEMORY_CRITICAL_PERCENT, MEMORY_FULL_PERCENT, MEMORY_HYSTERESIS_PERCENT, MEMORY_TIGHT_PERCENT,
+    HEAP_KEPT_BYTES, MEMORY_CRITICAL_PERCENT, MEMORY_FULL_PERCENT, MEMORY_HYSTERESIS_PERCENT,
+    MEMORY_TIGHT_PERCENT,
 };
 
 /// How much of the budget is used.
@@ -38,7 +39,7 @@ pub struct Budget {
     high_bytes: u64,
     /// When that was, as far as this worker knows.
     trimmed_ms: u64,
-    /// It would be trimmed now if that were not so short a time ago.
+    /// It would be trimmed now if that were not so short a time ago, or this worker had nothing else to do.
     owes_trim: bool,
 }
 
@@ -67,7 +68,8 @@ const TRIM_MS: u64 = 1000;
 /// Large blocks are mapped one by one while more than this fraction of the budget is used, or was, and half of that is.
 const MAPPING_SHARE_DIVISOR: u64 = 4;
 
-/// The heap is trimmed when what the process held was more than this fraction of the budget, and is half of that now.
+/// The heap is trimmed at once when what the process held was more than this fraction of the budget, and is half of
+/// that now.
 const TRIM_SHARE_DIVISOR: u64 = 4;
 
 impl Level {
@@ -168,21 +170,24 @@ impl Budget {
     }
 
     /// Whether this worker is to have the heap give back what is free: so much was freed that what comes next, of other
-    /// sizes, would not fit the holes; or, with `is_urgent`, memory fills up. Once a second, and of all workers, one.
-    pub fn takes_trim(&mut self, now_ms: u64, is_urgent: bool) -> bool {
+    /// sizes, would not fit the holes; or a worker that idles has the time to, and others on the host may want it; or,
+    /// with `is_urgent`, memory fills up. Once a second, and of all workers, one.
+    pub fn takes_trim(&mut self, now_ms: u64, is_urgent: bool, is_idle: bool) -> bool {
         let used = self.used_bytes();
         let trimmed_ms = self.shared.trimmed_ms.load(Ordering::Relaxed);
         if trimmed_ms != self.trimmed_ms {
             (self.trimmed_ms, self.high_bytes) = (trimmed_ms, used);
         }
         self.high_bytes = self.high_bytes.max(used);
-        let has_fallen =
-            self.high_bytes > self.bytes_max / TRIM_SHARE_DIVISOR && used <= self.high_bytes / 2;
+        let has_fallen = used <= self.high_bytes / 2;
+        let is_much = has_fallen && self.high_bytes > self.bytes_max / TRIM_SHARE_DIVISOR;
+        let is_worth_it = has_fallen && self.high_bytes > HEAP_KEPT_BYTES;
+        self.owes_trim = is_much || is_worth_it;
         let is_early = now_ms < trimmed_ms + TRIM_MS;
-        self.owes_trim = has_fallen && is_early;
-        if !(has_fallen || is_urgent) || is_early {
+        if is_early || !(is_much || is_urgent || (is_worth_it && is_idle)) {
             return false;
         }
+        self.owes_trim = false;
         let (relaxed, shared) = (Ordering::Relaxed, &self.shared.trimmed_ms);
         shared.compare_exchange(trimmed_ms, now_ms, relaxed, relaxed).is_ok()
     }
@@ -211,7 +216,7 @@ mod tests {
         let mut budgets = Budget::of_workers(2, 1000);
         let mut trims = |worker: usize, bytes, now_ms| {
             budgets[worker].settle(bytes, now_ms);
-            budgets[worker].takes_trim(now_ms, false)
+            budgets[worker].takes_trim(now_ms, false, false)
         };
         for (bytes, now_ms) in [(200, 5000), (10, 6000), (600, 7000), (301, 8000)] {
             assert!(!trims(0, bytes, now_ms) && !trims(1, 0, now_ms), "{bytes}");
@@ -222,13 +227,30 @@ mod tests {
         assert!(budgets[0].is_unsettled(), "but soon");
         let mut trims = |worker: usize, bytes, now_ms| {
             budgets[worker].settle(bytes, now_ms);
-            budgets[worker].takes_trim(now_ms, false)
+            budgets[worker].takes_trim(now_ms, false, false)
         };
         assert!(trims(0, 100, 10_000));
         assert!(!trims(0, 0, 12_000), "little was there");
         assert!(!budgets[0].is_unsettled());
-        let urgent = budgets.iter_mut().filter_map(|it| it.takes_trim(13_000, true).then_some(()));
+        let urgent =
+            budgets.iter_mut().filter_map(|it| it.takes_trim(13_000, true, false).then_some(()));
         assert_eq!(urgent.count(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_idles_trims_the_heap_where_it_is_worth_it() {
+        let mut budgets = Budget::of_workers(2, 1 << 40);
+        let mut trims = |worker: usize, bytes, now_ms, is_idle| {
+            budgets[worker].settle(bytes, now_ms);
+            (budgets[worker].takes_trim(now_ms, false, is_idle), budgets[worker].is_unsettled())
+        };
+        assert_eq!(trims(0, HEAP_KEPT_BYTES, 5000, true), (false, false));
+        assert_eq!(trims(0, 0, 6000, true), (false, false), "little was there");
+        assert_eq!(trims(0, HEAP_KEPT_BYTES + 1, 7000, true), (false, false));
+        assert_eq!(trims(0, HEAP_KEPT_BYTES / 2 + 1, 8000, true), (false, false));
+        assert_eq!(trims(0, HEAP_KEPT_BYTES / 2, 9000, false), (false, true), "later");
+        assert_eq!(trims(0, HEAP_KEPT_BYTES / 2, 9001, true), (true, false));
+        assert_eq!(trims(0, 0, 12_000, true), (false, false), "it was done");
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use fantail::config::limits::HEAP_KEPT_BYTES;
 use fantail::config::{ChannelOptions, Config, Delivery, Namespaces};
 use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
 use crate::support::{
-    Child, Client, PATIENCE, TestServer, WebSocket, masked, on_both_drivers, wait_until,
+    Child, Client, PATIENCE, TempFile, TestServer, WebSocket, masked, on_both_drivers, wait_until,
 };
 
 /// Channels `latest:…` and `oldest:…` beside those of the default policy.
@@ -338,6 +339,24 @@ on_both_drivers! {
         for channel in 0..50 {
             http.publish(&format!("c{channel}"), "x");
         }
+    }
+
+    fn an_idle_server_gives_back_the_heap_of_what_is_gone(driver) {
+        let settings = "[channels]\npublish = true\nhistory_size = 1\nhistory_ttl = '5 s'\n";
+        let file = TempFile::new(&format!("heap-{driver:?}"), settings);
+        let server = Child::start(driver, &["--workers", "1", "--config", file.path()]);
+        let before = server.resident_bytes("VmRSS");
+        let mut http = Client::connect(server.edge());
+        for call in 0..200 {
+            let channels: Vec<String> = (0..1000).map(|n| format!("{call}-{n}")).collect();
+            http.call("broadcast", &json!({"channels": channels, "data": 1}));
+        }
+        drop(http);
+        let burst = server.resident_bytes("VmRSS") - before;
+        assert!(burst > 2 * HEAP_KEPT_BYTES, "{burst}");
+        wait_until("most of it is given back", || {
+            server.resident_bytes("VmRSS") <= before + HEAP_KEPT_BYTES
+        });
     }
 
     /// An idle worker turns 17 times a second: with a slice of them in each, this would take 37 s.

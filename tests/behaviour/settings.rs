@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 
 use std::time::{Duration, Instant};
 
@@ -11,35 +10,8 @@ use fantail::config::{CHANNEL_OPTIONS, SETTINGS, markdown};
 use serde_json::Value;
 
 use crate::support::{
-    Child, Client, Received, WebSocket, on_both_drivers, run, run_with, wait_until,
+    Child, Client, Received, TempFile, WebSocket, on_both_drivers, run, run_with, wait_until,
 };
-
-/// A file that is removed when this is dropped.
-struct TempFile(PathBuf);
-
-impl TempFile {
-    fn new(name: &str, text: &str) -> Self {
-        let name = format!("fantail-{}-{name}.toml", std::process::id());
-        let file = Self(std::env::temp_dir().join(name));
-        file.write(text);
-        file
-    }
-
-    fn write(&self, text: &str) {
-        fs::write(&self.0, text).unwrap();
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 /// The line of a setting among those that were printed, its columns apart by one blank.
 fn line_of(stdout: &str, name: &str) -> String {
@@ -177,7 +149,7 @@ on_both_drivers! {
             assert!(line.contains(&format!("{}{fault}", file.path())), "{line}");
             assert_eq!(publish(&child), 200);
         }
-        fs::remove_file(&file.0).unwrap();
+        fs::remove_file(file.path()).unwrap();
         child.signal(libc::SIGHUP);
         child.log_line(&["ERROR", "everything stays as it is", "cannot be read"]);
         file.write("limits.message_bytes_max = 100\n");

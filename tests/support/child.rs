@@ -1,5 +1,6 @@
 //! The program in a process of its own, for what concerns the whole process: signals, limits, exit codes.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,12 +23,40 @@ pub struct Child {
     seen: Vec<String>,
 }
 
+/// A file of settings that is removed when this is dropped.
+#[derive(Debug)]
+pub struct TempFile(PathBuf);
+
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl TempFile {
+    pub fn new(name: &str, text: &str) -> Self {
+        let name = format!("fantail-{}-{name}.toml", std::process::id());
+        let file = Self(std::env::temp_dir().join(name));
+        file.write(text);
+        file
+    }
+
+    pub fn write(&self, text: &str) {
+        fs::write(&self.0, text).unwrap();
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// The name of a driver on the command line.
@@ -139,7 +168,7 @@ impl Child {
     /// Its memory: now, which is `VmRSS`, or at most so far, `VmHWM`.
     pub fn resident_bytes(&self, which: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
-        let status = std::fs::read_to_string(path).expect("it runs");
+        let status = fs::read_to_string(path).expect("it runs");
         let line = status.lines().find(|line| line.starts_with(which));
         let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)).expect("a number");
         kibibytes.parse::<u64>().expect("a number") * 1024

@@ -10,7 +10,7 @@ mod event_stream;
 mod server;
 mod websocket;
 
-pub use child::{Child, Ended, run, run_with};
+pub use child::{Child, Ended, TempFile, run, run_with};
 pub use client::{Client, Response};
 pub use event_stream::{Event, EventStream, StreamEnd};
 pub use server::{EPOLL, IO_URING, TestServer, runs_here};

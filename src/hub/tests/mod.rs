@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::config::ChannelOptions;
-use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX};
+use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARSE_ENTRIES_MIN};
 use crate::message::{Actor, PayloadKind};
 
 mod fan_out;
@@ -447,4 +447,11 @@ fn what_is_overdue_is_work_until_it_is_gone() {
     assert_eq!(tick(1_001_000), (OVERDUE_PER_TURN_MAX + 1, true));
     assert_eq!(tick(1_001_000), (1, true));
     assert_eq!(tick(1_001_000), (0, false));
+}
+
+#[test]
+fn a_table_is_sparse_when_it_is_large_and_most_of_it_is_gone() {
+    assert!(!is_sparse(0, SPARSE_ENTRIES_MIN) && is_sparse(0, SPARSE_ENTRIES_MIN + 1));
+    let capacity = 2 * SPARSE_ENTRIES_MIN;
+    assert!(is_sparse(capacity / 4, capacity) && !is_sparse(capacity / 4 + 1, capacity));
 }

@@ -48,7 +48,9 @@ impl Connections {
         if let Some(are_mapped) = self.budget.changes_mapping() {
             map_large_blocks(are_mapped);
         }
-        if self.budget.takes_trim(now_ms, before.is_some_and(|before| level > before)) {
+        let is_urgent = before.is_some_and(|before| level > before);
+        let is_idle = self.requests == 0 && self.written == 0 && !self.is_urgent();
+        if self.budget.takes_trim(now_ms, is_urgent, is_idle) {
             trim_heap();
         }
         let Some(before) = before else { return };
