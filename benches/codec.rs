@@ -200,7 +200,8 @@ struct Reader {
 }
 
 impl Reader {
-    const LIMITS: Limits = Limits { role: Role::Server, message_bytes_max: 1 << 20 };
+    const LIMITS: Limits =
+        Limits { role: Role::Server, message_bytes_max: 1 << 20, fragments_max: u32::MAX };
 
     fn new(stream: EndlessStream) -> Self {
         Self { stream, buffer: vec![0; 65_536], unread: 0..0, decoder: MessageDecoder::new() }

@@ -53,7 +53,7 @@ fn a_frame_with_a_64_bit_length_does_not_depend_on_the_cuts() {
     let payload: Vec<u8> = (0..70_000_u32).map(|index| b'a' + (index % 26) as u8).collect();
     let mut stream = masked(OpCode::Text, true, &payload);
     stream.extend(masked(OpCode::Ping, true, b"after"));
-    let limits = Limits { role: Role::Server, message_bytes_max: 70_000 };
+    let limits = Limits { role: Role::Server, message_bytes_max: 70_000, fragments_max: 1 };
     let decode = |pieces: &[&[u8]]| decode_websocket_within(pieces, &limits);
     let whole = decode(&[&stream]);
     assert_eq!(whole.len(), 2);
@@ -202,7 +202,8 @@ fn check_mutations(corpus: &[Vec<u8>], count: usize, decode: impl Fn(&[&[u8]]) -
 }
 
 fn decode_websocket(pieces: &[&[u8]], role: Role) -> Said {
-    decode_websocket_within(pieces, &Limits { role, message_bytes_max: MESSAGE_BYTES_MAX })
+    let message_bytes_max = MESSAGE_BYTES_MAX;
+    decode_websocket_within(pieces, &Limits { role, message_bytes_max, fragments_max: 4 })
 }
 
 fn decode_websocket_within(pieces: &[&[u8]], limits: &Limits) -> Said {
@@ -427,7 +428,8 @@ fn websocket_corpus() -> Vec<Vec<u8>> {
         masked(OpCode::Text, true, b"unfinished \xF0\x9F\x98"),
         [start.clone(), masked(OpCode::Continuation, false, b"\xF4\x90 is past the end")].concat(),
         [start.clone(), masked(OpCode::Continuation, true, b"\xE2\x82")].concat(),
-        [start, masked(OpCode::Continuation, true, &long)].concat(),
+        [start.clone(), masked(OpCode::Continuation, true, &long)].concat(),
+        [start, masked(OpCode::Continuation, false, b"").repeat(4)].concat(),
         masked(OpCode::Binary, true, &[b'x'; MESSAGE_BYTES_MAX as usize + 1]),
     ] {
         corpus.push(after_text(&frame));

@@ -65,6 +65,10 @@ pub const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
 /// Subscriptions of one client that any setting may allow: finding one walks them.
 pub const SUBSCRIPTIONS_CEILING: u64 = 4096;
 
+/// Fragments of one WebSocket message: 4 MiB come in pieces of 64 bytes (Autobahn 9.3.1), and twice as many may. They
+/// may be empty, so that the bytes of a message do not bound them.
+pub const FRAGMENTS_PER_MESSAGE_MAX: u32 = 2 * 64 * 1024;
+
 /// Commands in one WebSocket message: a client may subscribe to all it may have, and as much again.
 pub const COMMANDS_PER_MESSAGE_MAX: usize = 2 * SUBSCRIPTIONS_CEILING as usize;
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::config::Config;
+use crate::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
 use crate::message::{ClientName, CloseReason, Request, SessionId};
 use crate::protocol::http1::HeadLimits;
 use crate::protocol::websocket;
@@ -245,6 +246,7 @@ impl TransportSettings {
     pub fn new(config: &Config) -> Self {
         let messages = |bytes_max| websocket::Limits {
             message_bytes_max: u32::try_from(bytes_max).expect("checked with the configuration"),
+            fragments_max: FRAGMENTS_PER_MESSAGE_MAX,
             role: websocket::Role::Server,
         };
         Self {

@@ -1,5 +1,6 @@
 //! Plain WebSockets: what a client sends is published, what is published it gets.
 
+use fantail::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
 use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
@@ -258,6 +259,30 @@ on_both_drivers! {
         // Refused by what it announces, before it comes.
         expect_fault(&server, &[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x71, 1, 2, 3, 4], 1009);
         assert_eq!(server.closed(CloseReason::MessageTooBig), 6);
+    }
+
+    // RFC 6455 5.4: a fragment may be empty. Autobahn 9.3.1 sends 4 MiB in fragments of 64 bytes.
+    fn a_message_in_as_many_fragments_as_there_may_be_passes_and_one_more_is_1009(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.message_bytes_max = 4 << 20);
+        let of = |first: &[u8], more: usize, piece: &[u8], last: &[u8]| {
+            let mut bytes = masked(false, OpCode::Binary, first);
+            bytes.extend(masked(false, OpCode::Continuation, piece).repeat(more));
+            bytes.extend(masked(true, OpCode::Continuation, last));
+            bytes
+        };
+        let most = FRAGMENTS_PER_MESSAGE_MAX as usize;
+        let mut client = WebSocket::connect(server.edge(), "/ws?channel=a");
+        client.client.send(of(b"", most - 2, b"", b"x"));
+        assert_eq!(client.read(), Received::Binary(b"x".to_vec()));
+        client.client.send(of(&[7; 64], 65_535, &[7; 64], b""));
+        assert!(client.read() == Received::Binary(vec![7; 4 << 20]));
+
+        let mut client = WebSocket::connect(server.edge(), "/ws?channel=a");
+        client.client.send(of(b"", most - 1, b"", b"x"));
+        let reason = "message in too many fragments".to_owned();
+        assert_eq!(client.read(), Received::Close(Some(1009), reason));
+        client.client.expect_end();
+        assert_eq!(server.closed(CloseReason::MessageTooBig), 1);
     }
 
     fn each_breach_of_the_protocol_is_1002(driver) {

@@ -27,7 +27,8 @@ pub struct WebSocket {
     received: VecDeque<Received>,
 }
 
-const LIMITS: Limits = Limits { role: Role::Client, message_bytes_max: 64 << 20 };
+const LIMITS: Limits =
+    Limits { role: Role::Client, message_bytes_max: 64 << 20, fragments_max: u32::MAX };
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 

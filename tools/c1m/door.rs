@@ -205,7 +205,8 @@ fn key_bytes(key: u64) -> [u8; 16] {
 }
 
 /// What a client accepts.
-pub const LIMITS: Limits = Limits { role: Role::Client, message_bytes_max: 64 << 20 };
+pub const LIMITS: Limits =
+    Limits { role: Role::Client, message_bytes_max: 64 << 20, fragments_max: u32::MAX };
 
 /// The longest line.
 pub const LINE_BYTES_MAX: usize = 64 << 20;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use fantail::config::limits::MESSAGE_BYTES_CEILING;
+use fantail::config::limits::{FRAGMENTS_PER_MESSAGE_MAX, MESSAGE_BYTES_CEILING};
 use fantail::protocol::websocket::{
     Limits, Message, MessageDecoder, OpCode, Role, handshake, write_masked_frame,
 };
@@ -35,6 +35,7 @@ const LIMITS: Limits = Limits {
         assert!(6 * MESSAGE_BYTES_CEILING + 65_536 <= u32::MAX as u64, "a length in 32 bits");
         (6 * MESSAGE_BYTES_CEILING + 65_536) as u32
     },
+    fragments_max: FRAGMENTS_PER_MESSAGE_MAX,
 };
 
 impl WebSocket {

@@ -32,11 +32,13 @@ pub enum Fault {
     Utf8Invalid,
     /// A message past the limit.
     MessageTooLarge,
+    /// A message in more fragments than the limit.
+    FragmentsTooMany,
 }
 
 impl Fault {
     /// Every fault, for tables and tests.
-    pub const ALL: [Fault; 14] = [
+    pub const ALL: [Fault; 15] = [
         Fault::ReservedBits,
         Fault::OpCodeReserved,
         Fault::ControlFragmented,
@@ -51,6 +53,7 @@ impl Fault {
         Fault::CloseCodeInvalid,
         Fault::Utf8Invalid,
         Fault::MessageTooLarge,
+        Fault::FragmentsTooMany,
     ];
 
     /// The close code that tells the peer (RFC 6455 7.4.1): 1002 protocol error, 1007 not UTF-8,
@@ -70,7 +73,7 @@ impl Fault {
             | Fault::CloseTruncated
             | Fault::CloseCodeInvalid => 1002,
             Fault::Utf8Invalid => 1007,
-            Fault::MessageTooLarge => 1009,
+            Fault::MessageTooLarge | Fault::FragmentsTooMany => 1009,
         }
     }
 
@@ -91,6 +94,7 @@ impl Fault {
             Fault::CloseCodeInvalid => "invalid close code",
             Fault::Utf8Invalid => "invalid UTF-8",
             Fault::MessageTooLarge => "message too large",
+            Fault::FragmentsTooMany => "message in too many fragments",
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Limits {
     pub role: Role,
     /// Bytes in a message, all fragments together. Control frames have their own limit, 125 bytes.
     pub message_bytes_max: u32,
+    /// Fragments of a message.
+    pub fragments_max: u32,
 }
 
 /// A whole message or control frame; it borrows from the input or, if it was assembled, from the
@@ -205,9 +207,9 @@ impl MessageDecoder {
         }
         // RFC 6455 5.4: a message is one frame with an opcode, then continuations; messages do not
         // interleave.
-        let (in_progress, assembled) = match &self.partial {
-            Some(partial) => (partial.message.is_some(), partial.bytes.len()),
-            None => (false, 0),
+        let (in_progress, assembled, fragments) = match &self.partial {
+            Some(partial) => (partial.message.is_some(), partial.bytes.len(), partial.fragments),
+            None => (false, 0, 0),
         };
         match (header.opcode == OpCode::Continuation, in_progress) {
             (true, false) => return Err(Fault::ContinuationUnexpected),
@@ -217,6 +219,10 @@ impl MessageDecoder {
         // On the declared length: no byte of a message that we would refuse is waited for.
         if assembled as u64 + header.payload_len > u64::from(limits.message_bytes_max) {
             return Err(Fault::MessageTooLarge);
+        }
+        // RFC 6455 5.4 lets a fragment be empty, so that bytes alone do not bound them.
+        if fragments >= limits.fragments_max {
+            return Err(Fault::FragmentsTooMany);
         }
         Ok(())
     }
@@ -229,6 +235,7 @@ impl MessageDecoder {
             Some(Assembled::Text | Assembled::Binary) => {
                 partial.message = None;
                 partial.bytes = Vec::new();
+                partial.fragments = 0;
                 partial.utf8 = Utf8Check::new();
             }
             Some(Assembled::Close | Assembled::Ping | Assembled::Pong) => {
@@ -259,6 +266,8 @@ struct Partial {
     /// The message in progress; its frames so far, joined.
     message: Option<Kind>,
     bytes: Vec<u8>,
+    /// Frames of it that have come whole.
+    fragments: u32,
     utf8: Utf8Check,
     /// The payload of a control frame that the input cut. Apart from the message, which it may
     /// interrupt.
@@ -359,7 +368,7 @@ impl Partial {
             OpCode::Close => return Ok(Some(Assembled::Close)),
             OpCode::Ping => return Ok(Some(Assembled::Ping)),
             OpCode::Pong => return Ok(Some(Assembled::Pong)),
-            OpCode::Continuation | OpCode::Text | OpCode::Binary => {}
+            OpCode::Continuation | OpCode::Text | OpCode::Binary => self.fragments += 1,
         }
         match self.message {
             Some(_) if !header.fin => Ok(None),

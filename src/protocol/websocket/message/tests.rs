@@ -1,8 +1,8 @@
 use super::super::{write_frame, write_header, write_masked_frame};
 use super::*;
 
-const SERVER: Limits = Limits { role: Role::Server, message_bytes_max: 1000 };
-const CLIENT: Limits = Limits { role: Role::Client, message_bytes_max: 1000 };
+const SERVER: Limits = Limits { role: Role::Server, message_bytes_max: 1000, fragments_max: 1000 };
+const CLIENT: Limits = Limits { role: Role::Client, message_bytes_max: 1000, fragments_max: 1000 };
 const MASK: [u8; 4] = [0xA1, 0xB2, 0xC3, 0xD4];
 
 fn fragment(opcode: OpCode, fin: bool, payload: &[u8]) -> Vec<u8> {
@@ -64,7 +64,7 @@ fn fragments_are_joined_around_a_ping() {
 
 #[test]
 fn memory_grows_with_what_arrived_not_with_what_was_declared() {
-    let limits = Limits { role: Role::Server, message_bytes_max: u32::MAX };
+    let limits = Limits { message_bytes_max: u32::MAX, ..SERVER };
     let mut bytes = vec![0x82, 0xFF, 0, 0, 0, 0, 0x7F, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4];
     bytes.extend([0; 1000]);
     let mut decoder = MessageDecoder::new();
@@ -102,8 +102,37 @@ fn a_message_at_the_limit_passes_and_one_past_is_refused_on_its_header() {
 }
 
 #[test]
+fn fragments_at_the_limit_pass_and_one_past_is_refused() {
+    let message = |fragments: u32| {
+        let mut bytes = fragment(OpCode::Text, false, b"");
+        bytes.extend(fragment(OpCode::Continuation, false, b"").repeat(fragments as usize - 2));
+        // Frames of their own, which RFC 6455 5.4 allows between fragments.
+        bytes.extend(fragment(OpCode::Ping, true, b"").repeat(3));
+        bytes.extend(fragment(OpCode::Continuation, true, b""));
+        bytes
+    };
+    // Each message has as many.
+    assert_eq!(fault_of(&message(1000).repeat(3), &SERVER), None);
+    assert_eq!(fault_of(&message(1001), &SERVER), Some(Fault::FragmentsTooMany));
+    assert_eq!(
+        fault_of(&[message(1000), message(1001)].concat(), &SERVER),
+        Some(Fault::FragmentsTooMany)
+    );
+    let endless = fragment(OpCode::Continuation, false, b"").repeat(1000);
+    let begun = |opcode| [fragment(opcode, false, b"x"), endless.clone()].concat();
+    assert_eq!(fault_of(&begun(OpCode::Text), &SERVER), Some(Fault::FragmentsTooMany));
+    assert_eq!(fault_of(&begun(OpCode::Binary), &SERVER), Some(Fault::FragmentsTooMany));
+    // It is refused before its last frame has come.
+    assert_eq!(
+        fault_of(&begun(OpCode::Text)[..1000 * 6 + 7], &SERVER),
+        Some(Fault::FragmentsTooMany)
+    );
+    assert_eq!(fault_of(&begun(OpCode::Text)[..999 * 6 + 7], &SERVER), None);
+}
+
+#[test]
 fn a_limit_under_a_control_payload_does_not_refuse_control_frames() {
-    let limits = Limits { role: Role::Server, message_bytes_max: 0 };
+    let limits = Limits { message_bytes_max: 0, ..SERVER };
     assert_eq!(fault_of(&fragment(OpCode::Ping, true, &[0; 125]), &limits), None);
     assert_eq!(fault_of(&fragment(OpCode::Text, true, b""), &limits), None);
     let fault = fault_of(&fragment(OpCode::Text, true, b"a"), &limits);
