@@ -295,6 +295,10 @@ pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes received in one call while other sockets wait: some two thousand of the smallest frames.
 pub const RECEIVE_SHARE_BYTES: usize = 16 * 1024;
 
+/// Bytes that are read from a client that is being closed, and one message more. What was on its way may be as much as
+/// the buffers of both kernels hold: 6 and 4 MiB by default (`net.ipv4.tcp_rmem`, `tcp_wmem`).
+pub const CLOSING_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// Bytes received in one turn, one receive buffer more at the most: a few milliseconds of decoding, if they are all
 /// frames of one byte.
 pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;

@@ -33,8 +33,8 @@ pub struct Connection {
     pub queue: SendQueue,
     /// Of its socket id and its session.
     pub generation: u32,
-    /// The tick in which bytes came last.
-    pub received_at: u32,
+    /// While it is open, the tick in which bytes came last; then, how many came that are not listened to.
+    pub received: u32,
     conversation: Conversation,
     /// Where it is in its life.
     pub stage: Stage,
@@ -133,7 +133,7 @@ impl Connection {
             queue: SendQueue::new(),
             counted,
             generation,
-            received_at: tick,
+            received: tick,
             conversation,
             stage: Stage::Open,
             pauses: 0,

@@ -29,7 +29,8 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::config::limits::{
-    GOODBYES_PER_TURN_MAX, INBOX_LOAD_PER_TURN_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS,
+    CLOSING_BYTES_MAX, GOODBYES_PER_TURN_MAX, INBOX_LOAD_PER_TURN_MAX, SEND_QUEUE_BYTES_HIGH,
+    SPARE_CONNECTIONS,
 };
 use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
@@ -70,6 +71,8 @@ pub struct WorkerSettings {
     pub message_timeout: Duration,
     /// For a closing client to take what is queued and close its end.
     pub close_timeout: Duration,
+    /// Bytes that are read from a closing client.
+    pub closing_bytes_max: u32,
     /// For all of them when the server shuts down.
     pub shutdown_timeout: Duration,
     /// Before that, for balancers to see that the server is not ready.
@@ -88,6 +91,10 @@ impl WorkerSettings {
     ) -> Self {
         let send_queue_bytes_max =
             u32::try_from(config.send_queue_bytes_max).expect("checked with the configuration");
+        // RFC 6455 5.5.1: a peer may end its message before it answers a close.
+        let message_bytes_max = config.message_bytes_max.max(config.echo_message_bytes_max);
+        let closing_bytes_max = u32::try_from(CLOSING_BYTES_MAX + message_bytes_max)
+            .expect("checked with the configuration");
         let mut namespaces = config.namespaces.clone();
         if config.serves_statistics() {
             namespaces.add_statistics();
@@ -114,6 +121,7 @@ impl WorkerSettings {
             send_queue_bytes_high: send_queue_bytes_max.min(SEND_QUEUE_BYTES_HIGH),
             message_timeout: config.message_timeout,
             close_timeout: config.close_timeout,
+            closing_bytes_max,
             shutdown_timeout: config.shutdown_timeout,
             drain_time: config.drain_time,
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use fantail::config::limits::{SPARE_CONNECTION_TIME, SPARE_CONNECTIONS};
+use fantail::config::limits::{CLOSING_BYTES_MAX, SPARE_CONNECTION_TIME, SPARE_CONNECTIONS};
 use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
@@ -200,6 +200,59 @@ on_both_drivers! {
         assert_eq!(client.read(), Received::Close(Some(1000), String::new()));
         wait_until("it is cut", || server.sum(|counters| &counters.open) == 0);
         client.client.expect_gone();
+    }
+
+    // RFC 6455 1.4 and RFC 9112 9.6: what a peer sent before it knew is read, so that no reset destroys the answer.
+    fn a_closing_client_that_sends_on_is_read_up_to_a_limit_and_then_cut(driver) {
+        const MESSAGE_BYTES_MAX: u64 = 5000;
+        let server = TestServer::start_with(driver, 1, |config| {
+            config.close_timeout = Duration::from_secs(60);
+            config.message_bytes_max = MESSAGE_BYTES_MAX;
+            config.echo_message_bytes_max = MESSAGE_BYTES_MAX;
+        });
+        let open = || server.sum(|counters| &counters.open);
+        let received = || server.sum(|counters| &counters.received_bytes);
+        for door in ["websocket", "commands", "http"] {
+            for more in [0, 1] {
+                let mut client = match door {
+                    "websocket" => {
+                        let mut socket = WebSocket::connect(server.edge(), "/ws");
+                        socket.send_close(1000);
+                        socket.expect_close(1000);
+                        socket.client
+                    }
+                    "commands" => {
+                        let mut client = Client::connect(server.commands());
+                        client.command(&json!({"id": 1, "connect": {}}));
+                        let subscribe = json!({"channel": "a", "delta": "xor"});
+                        let push = client.command(&json!({"id": 2, "subscribe": subscribe}));
+                        assert_eq!(push["push"]["disconnect"]["code"], 3501, "{push}");
+                        client.expect_end();
+                        client
+                    }
+                    _ => {
+                        let mut client = Client::connect(server.edge());
+                        client.send("GET / HTTP/1.1\r\n\r\n");
+                        assert_eq!(client.read_response().status, 400);
+                        client.expect_end();
+                        client
+                    }
+                };
+                let before = received();
+                let most = CLOSING_BYTES_MAX + MESSAGE_BYTES_MAX;
+                client.send(vec![b'x'; most as usize]);
+                wait_until("it is read", || received() - before == most);
+                std::thread::sleep(Duration::from_millis(50));
+                assert_eq!(open(), 1, "{door}");
+                if more > 0 {
+                    client.send("x");
+                } else {
+                    client.end();
+                }
+                wait_until("it is gone", || open() == 0);
+                client.expect_gone();
+            }
+        }
     }
 
     fn a_slow_consumer_is_closed_and_others_get_everything(driver) {

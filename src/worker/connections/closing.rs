@@ -68,6 +68,7 @@ impl Connections {
             return;
         }
         connection.stage = Stage::Closing;
+        connection.received = 0;
         self.release(index);
         self.leave_hub(index, reason);
         self.set_deadline(index, self.settings.close_timeout);
@@ -153,7 +154,7 @@ impl Connections {
 
     pub(super) fn expire(&mut self, index: u32) {
         let Some(connection) = self.table.get(index) else { return };
-        let silence = Sweep::duration(self.tick.saturating_sub(connection.received_at));
+        let silence = Sweep::duration(self.tick.saturating_sub(connection.received));
         let session = SessionId { index, generation: connection.generation };
         let client = ClientName { worker: self.settings.hub.worker, session };
         match connection.stage {

@@ -270,14 +270,24 @@ impl Connections {
         self.counters.received_bytes.add(bytes.len() as u64);
         let tick = self.tick;
         let connection = self.table.at(id.index);
-        connection.received_at = tick;
-        // What a closing peer still says is not listened to; it is read so that its end is found.
-        if connection.stage == Stage::Open {
-            if self.holds_all_publishers && connection.publishes_unasked() {
-                self.hold(id, bytes);
-            } else {
-                self.listen(id, bytes);
+        match connection.stage {
+            Stage::Open => {
+                connection.received = tick;
+                if self.holds_all_publishers && connection.publishes_unasked() {
+                    self.hold(id, bytes);
+                } else {
+                    self.listen(id, bytes);
+                }
             }
+            // RFC 6455 1.4, RFC 9112 9.6: it is read on, so that a reset does not overtake what was sent to it. What it
+            // says is not listened to, and has an end.
+            Stage::Closing => {
+                connection.received = connection.received.saturating_add(bytes.len() as u32);
+                if connection.received > self.settings.closing_bytes_max {
+                    self.kill(id.index, CloseReason::ClientGone, Close::Abort);
+                }
+            }
+            Stage::Dead => {}
         }
     }
 
