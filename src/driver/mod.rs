@@ -131,7 +131,7 @@ pub trait Driver {
 pub struct SocketId {
     /// Slot, dense from 0.
     pub index: u32,
-    /// Only the low 24 bits are kept.
+    /// Any but `u32::MAX`.
     pub generation: u32,
 }
 

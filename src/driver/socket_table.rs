@@ -61,15 +61,14 @@ impl SocketTable {
         }
         let entry = &mut self.entries[index];
         assert!(entry.generation == FREE, "an index is used again only after Closed");
-        *entry =
-            Entry { socket: Some(socket), generation: id.generation & GENERATION_MASK, state: NEW };
+        *entry = Entry { socket: Some(socket), generation: id.generation, state: NEW };
     }
 
     /// The entry of an id that has not been reported closed.
     #[inline]
     pub fn entry(&mut self, id: SocketId) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(id.index as usize)?;
-        (entry.generation == id.generation & GENERATION_MASK).then_some(entry)
+        (entry.generation == id.generation).then_some(entry)
     }
 
     /// The entry of an id that the worker has not closed.
@@ -116,8 +115,6 @@ impl Entry {
     }
 }
 
-/// The bits of a generation that are kept.
-pub(super) const GENERATION_MASK: u32 = 0x00ff_ffff;
 /// The generation of a free slot: no id has it.
 const FREE: u32 = u32::MAX;
 

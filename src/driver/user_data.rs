@@ -1,7 +1,6 @@
-//! What a completion or an epoll event is about, in 64 bits: kind (8), generation (24), index (32).
+//! What a completion or an epoll event is about, in 64 bits: kind (3), generation (32), index (29).
 
 use super::SocketId;
-use super::socket_table::GENERATION_MASK;
 
 /// What the kernel speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub(super) fn listener(index: u32) -> u64 {
 /// What it is about.
 #[inline]
 pub(super) fn kind(data: u64) -> Kind {
-    match data >> 56 {
+    match data >> KIND_SHIFT {
         0 => Kind::Poll,
         1 => Kind::Room,
         2 => Kind::Send,
@@ -66,34 +65,41 @@ pub(super) fn socket_id(data: u64) -> SocketId {
 /// The index of a socket, an item or a listener.
 #[inline]
 pub(super) fn index(data: u64) -> u32 {
-    data as u32
+    data as u32 & INDEX_MASK
 }
 
 /// The generation of a socket, or the turn of an item.
 #[inline]
 pub(super) fn generation(data: u64) -> u32 {
-    (data >> 32) as u32 & GENERATION_MASK
+    (data >> INDEX_BITS) as u32
 }
 
 #[inline]
 const fn pack(kind: Kind, generation: u32, index: u32) -> u64 {
-    (kind as u64) << 56 | ((generation & GENERATION_MASK) as u64) << 32 | index as u64
+    debug_assert!(index <= INDEX_MASK);
+    (kind as u64) << KIND_SHIFT | (generation as u64) << INDEX_BITS | index as u64
 }
+
+/// An index is below the connections that a worker reserves address space for, four million.
+const INDEX_BITS: u32 = 29;
+const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
+const KIND_SHIFT: u32 = INDEX_BITS + u32::BITS;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn ids_come_back_with_24_bits_of_generation() {
-        let id = SocketId { index: u32::MAX, generation: 0xfe12_3456 };
-        let kept = SocketId { index: u32::MAX, generation: 0x12_3456 };
-        assert_eq!((kind(poll(id)), socket_id(poll(id))), (Kind::Poll, kept));
-        assert_eq!((kind(room(id)), socket_id(room(id))), (Kind::Room, kept));
-        assert_eq!(
-            (kind(send(7, 9)), generation(send(7, 9)), index(send(7, 9))),
-            (Kind::Send, 7, 9)
-        );
+    fn ids_come_back_with_all_of_their_generation() {
+        for (index, generation) in [(0, 0), (INDEX_MASK, u32::MAX), (1, 1 << 24), (7, u32::MAX - 1)]
+        {
+            let id = SocketId { index, generation };
+            assert_eq!((kind(poll(id)), socket_id(poll(id))), (Kind::Poll, id));
+            assert_eq!((kind(room(id)), socket_id(room(id))), (Kind::Room, id));
+            let item = send(generation, index);
+            assert_eq!((kind(item), self::generation(item)), (Kind::Send, generation));
+            assert_eq!(self::index(item), index);
+        }
         assert_eq!((kind(listener(255)), index(listener(255))), (Kind::Listener, 255));
         assert_eq!(kind(WAKER), Kind::Waker);
     }

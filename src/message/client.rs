@@ -16,8 +16,8 @@ pub struct SessionId {
     pub generation: u32,
 }
 
-/// A client's name on the wire: unique among those that are connected, and for long after. Written as three hexadecimal
-/// numbers with hyphens between them.
+/// A client's name on the wire: unique among those that are connected, and not another's before four thousand million
+/// more have come to its worker. Written as three hexadecimal numbers with hyphens between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientName {
     /// Its worker.

@@ -13,6 +13,8 @@ use crate::driver::SocketId;
 pub struct Table {
     connections: Slab<Connection>,
     deadlines: Vec<u32>,
+    /// Of the connection that came last: a connection's place and generation, which name it, come together again after
+    /// four thousand million others at the earliest.
     generation: u32,
 }
 
@@ -49,7 +51,8 @@ impl Table {
 
     /// A new connection's place. The caller knows that there is one.
     pub fn insert(&mut self, service: Service, tick: u32) -> SocketId {
-        self.generation = (self.generation + 1) & 0x00FF_FFFF;
+        // The driver has a use of its own for `u32::MAX`.
+        self.generation = (self.generation + 1) % u32::MAX;
         let generation = self.generation;
         let slot = self.connections.insert(Connection::new(service, generation, tick));
         if slot == self.deadlines.len() {
@@ -101,5 +104,31 @@ impl Table {
     /// The deadline of a slot.
     pub fn deadline(&self, slot: usize) -> u32 {
         self.deadlines[slot] & !WATCHED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_does_not_come_back_with_its_slot() {
+        // At 24 bits, where it came back once; at 32, where a life in one slot may come back after all of them.
+        for (before, after) in [((1 << 24) - 2, (1 << 24) + 1), (u32::MAX - 3, 0)] {
+            let mut table = Table::new(2);
+            table.generation = before;
+            let names: Vec<SocketId> = (0..3)
+                .map(|_| {
+                    let id = table.insert(Service::EchoTcp, 0);
+                    assert_eq!(table.id(id.index), id);
+                    table.remove(id.index);
+                    id
+                })
+                .collect();
+            assert!(names.iter().all(|id| id.index == 0 && id.generation != u32::MAX), "{names:?}");
+            let generations: Vec<u32> = names.iter().map(|id| id.generation).collect();
+            assert_eq!(table.generation, after, "{generations:?}");
+            assert!(generations[0] != generations[1] && generations[1] != generations[2]);
+        }
     }
 }

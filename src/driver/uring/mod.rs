@@ -250,7 +250,7 @@ impl Driver for UringDriver {
         if self.failed {
             return Err(io::Error::other("the ring failed before"));
         }
-        self.turn = (self.turn + 1) & super::socket_table::GENERATION_MASK;
+        self.turn = self.turn.wrapping_add(1);
         self.late = std::mem::take(&mut batch.late);
         self.late.clear();
         let result = self.submit_and_sleep(batch, timeout);
