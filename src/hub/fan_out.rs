@@ -146,14 +146,14 @@ impl FanOuts {
         fan_out.in_flight.push_back(publication);
     }
 
-    /// Visits subscribers, channel by channel in turns, until that has cost `cost_max`; returns what it cost.
+    /// Visits subscribers, channel by channel in turns, until that has cost `cost_max`.
     pub(super) fn run(
         &mut self,
         cost_max: usize,
         channels: &mut Slab<LocalChannel>,
         subscriptions: &mut Slab<Subscription>,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
-    ) -> usize {
+    ) {
         let (mut cost, mut cost_of_new) = (0, 0);
         while cost < cost_max {
             let may_be_new = cost_of_new < cost_max.div_ceil(FIRST_SLICES_COST_DIVISOR);
@@ -171,7 +171,6 @@ impl FanOuts {
             }
         }
         self.old.extend(self.full.drain(..));
-        cost
     }
 
     /// The fan-out whose turn it is, and whether it is new.
@@ -257,6 +256,25 @@ impl FanOuts {
             progress = Progress::Done;
         }
         (cost, progress)
+    }
+
+    /// What a subscriber has yet to get, as far as it makes one block.
+    pub(super) fn rest(
+        &mut self,
+        local: &LocalChannel,
+        subscriber: &Subscription,
+    ) -> Vec<Arc<Publication>> {
+        if local.fan_out == NONE || !subscriber.is_joined() {
+            return Vec::new();
+        }
+        let fan_out = &mut self.entries[local.fan_out as usize];
+        let start = fan_out.start as u32;
+        let place = |arrival: u32| arrival.wrapping_sub(start) as usize;
+        let first = place(subscriber.given()).max(place(subscriber.joined_at()));
+        let in_flight = fan_out.in_flight.make_contiguous();
+        let mut block = Block::default();
+        block.begin(first, in_flight);
+        in_flight[first..block.end].to_vec()
     }
 
     /// The channel lost its last subscriber.

@@ -108,6 +108,11 @@ impl Subscription {
         (self.state == State::Recovering).then_some((self.number >> 32) as u32)
     }
 
+    /// Whether fan-outs visit it.
+    pub(super) fn is_joined(&self) -> bool {
+        self.state == State::Joined
+    }
+
     /// The arrival before which everything was given to this subscriber, or is not for it. Only while joined. The low
     /// 32 bits of the number: arrivals that are in flight together are far fewer.
     pub(super) fn given(&self) -> u32 {

@@ -510,13 +510,9 @@ impl Hub {
     }
 
     /// A turn's share of the fan-outs in progress: visits subscribers, channel by channel in turns. Each visit costs
-    /// what `step` says, at least 1; it ends when `cost_max` is reached. Returns the cost, 0 if nothing was to be done.
-    pub fn fan_out(
-        &mut self,
-        cost_max: usize,
-        mut step: impl FnMut(FanOutStep<'_>) -> Visit,
-    ) -> usize {
-        self.fan_outs.run(cost_max, &mut self.channels, &mut self.subscriptions, &mut step)
+    /// what `step` says, at least 1; it ends when `cost_max` is reached.
+    pub fn fan_out(&mut self, cost_max: usize, mut step: impl FnMut(FanOutStep<'_>) -> Visit) {
+        self.fan_outs.run(cost_max, &mut self.channels, &mut self.subscriptions, &mut step);
     }
 
     fn number(
@@ -528,18 +524,19 @@ impl Hub {
         out: &mut VecDeque<Output>,
     ) {
         let numbered = self.homes.number(channel, payload, idempotency_key, self.now_us);
-        let position = match &numbered {
-            Numbered::New(publication, _) => publication.position,
-            Numbered::Known(position) => *position,
+        let position = match numbered {
+            Numbered::New(publication, interested) => {
+                for to in interested.iter() {
+                    let message = HubMessage::Deliver(publication.clone());
+                    out.push_back(Output::Send { to, message });
+                }
+                publication.position
+            }
+            Numbered::Known(position) => position,
         };
+        // Behind the publication, so that a publisher that has its answer finds it delivered, or under way.
         if let Some(receipt) = receipt {
             reply_to(receipt, Reply::Published { position }, out);
-        }
-        if let Numbered::New(publication, interested) = numbered {
-            for to in interested.iter() {
-                let message = HubMessage::Deliver(publication.clone());
-                out.push_back(Output::Send { to, message });
-            }
         }
     }
 

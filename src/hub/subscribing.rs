@@ -68,6 +68,7 @@ impl Hub {
                 // Its own request is answered too, and first.
                 let waits_for = self.subscriptions[subscription as usize].waits_for();
                 refuse(session, waits_for, Refusal::Withdrawn, out);
+                self.deliver_rest(subscription, out);
                 self.remove(subscription, out);
                 Reply::Unsubscribed { channel }
             }
@@ -298,6 +299,17 @@ impl Hub {
             }
         }
         lags
+    }
+
+    /// Gives a subscriber that leaves what is under way to it: its publisher may have an answer already, and may be the
+    /// subscriber itself.
+    fn deliver_rest(&mut self, subscription: u32, out: &mut VecDeque<Output>) {
+        let node = &self.subscriptions[subscription as usize];
+        let publications = self.fan_outs.rest(&self.channels[node.channel as usize], node);
+        if !publications.is_empty() {
+            let session = self.sessions.id(node.session);
+            out.push_back(Output::Deliver { session, publications });
+        }
     }
 
     pub(super) fn remove(&mut self, subscription: u32, out: &mut VecDeque<Output>) {

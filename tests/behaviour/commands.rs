@@ -477,6 +477,41 @@ on_both_drivers! {
         }
     }
 
+    // What the README promises: what a client published and was answered for comes before the answer to its
+    // unsubscribe, and nothing comes behind that. So many others and so large publications keep fan-outs busy for some
+    // turns.
+    fn an_unsubscribe_is_answered_behind_what_was_acknowledged_before_it(driver) {
+        for workers in [1, 2] {
+            let server = TestServer::start(driver, workers);
+            let mut others: Vec<Commander> = (0..100).map(|_| Commander::connected(&server)).collect();
+            for other in &mut others {
+                other.ask(&subscribe("a"));
+            }
+            let mut client = Commander::connected(&server);
+            let data = "x".repeat(20_000);
+            for round in 0..10 {
+                let first = client.ask(&subscribe("a"))["subscribe"]["offset"].as_u64().unwrap();
+                let publish = json!({"id": 6, "publish": {"channel": "a", "data": data}});
+                client.socket.send_text(&format!("{publish}\n{publish}\n{publish}"));
+                let mut offsets = Vec::new();
+                let mut answers = 0;
+                while answers < 3 {
+                    let said = client.read();
+                    match said.get("push") {
+                        Some(push) => offsets.push(push["pub"]["offset"].as_u64().unwrap()),
+                        None => answers += 1,
+                    }
+                }
+                client.ask(&json!({"id": 7, "unsubscribe": {"channel": "a"}}));
+                let rest = client.pushes.drain(..);
+                offsets.extend(rest.map(|push| push["push"]["pub"]["offset"].as_u64().unwrap()));
+                assert_eq!(offsets, [first + 1, first + 2, first + 3], "round {round}");
+                client.ask(&json!({"id": 8, "ping": {}}));
+                assert!(client.pushes.is_empty(), "{:?}", client.pushes);
+            }
+        }
+    }
+
     // centrifuge 0.38, client.go, isStreamRecovered: an empty epoch fits any; clients that keep offsets only send it,
     // and those that want everything from the beginning.
     fn an_empty_epoch_fits_any(driver) {

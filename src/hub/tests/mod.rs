@@ -42,6 +42,15 @@ struct Seen {
     answers: HashMap<(usize, SessionId, u32), u32>,
 }
 
+impl Seen {
+    fn deliver(&mut self, worker: usize, session: u32, publication: &Publication) {
+        let key = (worker, session, publication.channel.to_string());
+        let view = self.live.get_mut(&key).expect("only subscribers are given anything");
+        assert_eq!(view.position.epoch, publication.position.epoch);
+        view.offsets.push(publication.position.offset);
+    }
+}
+
 struct Mesh {
     hubs: Vec<Hub>,
     queues: HashMap<(usize, usize), VecDeque<HubMessage>>,
@@ -102,6 +111,11 @@ impl Mesh {
                     *self.seen.answers.entry((worker, session, ticket.0)).or_default() += 1;
                     self.seen.replies.push((worker, session, ticket, reply));
                 }
+                Output::Deliver { session, publications } => {
+                    for publication in publications {
+                        self.seen.deliver(worker, session.index, &publication);
+                    }
+                }
                 other => panic!("not in these tests: {other:?}"),
             }
         }
@@ -122,8 +136,8 @@ impl Mesh {
         true
     }
 
-    fn fan_out(&mut self, worker: usize, visits_max: usize) -> usize {
-        let (live, visits, full_every) = (&mut self.seen.live, &mut self.visits, self.full_every);
+    fn fan_out(&mut self, worker: usize, visits_max: usize) {
+        let (seen, visits, full_every) = (&mut self.seen, &mut self.visits, self.full_every);
         self.hubs[worker].fan_out(visits_max, |step| {
             let FanOutStep::Deliver { batch, session, .. } = step else {
                 return Visit::Cost(0);
@@ -136,13 +150,10 @@ impl Mesh {
             assert_eq!(batch.bytes, bytes);
             assert!(bytes <= FAN_OUT_BLOCK_BYTES_MAX || batch.publications.len() == 1);
             for publication in batch.publications {
-                let key = (worker, session, publication.channel.to_string());
-                let view = live.get_mut(&key).expect("only subscribers are visited");
-                assert_eq!(view.position.epoch, publication.position.epoch);
-                view.offsets.push(publication.position.offset);
+                seen.deliver(worker, session, publication);
             }
             Visit::Cost(1)
-        })
+        });
     }
 
     fn end_view(&mut self, worker: usize, session: u32, channel: &str) {
@@ -175,7 +186,8 @@ impl Mesh {
                 for to in 0..count {
                     moved |= self.step(from, to);
                 }
-                moved |= self.fan_out(from, 7) > 0;
+                moved |= self.hubs[from].wants_fan_out();
+                self.fan_out(from, 7);
             }
             if !moved {
                 return;
@@ -276,15 +288,15 @@ fn every_view_is_the_stream_from_its_position_on() {
                 }
                 1 | 2 if current != 0 => mesh.request(worker, id, subscribe(name)),
                 3 if current != 0 => {
-                    mesh.end_view(worker, index, name);
                     mesh.request(worker, id, unsubscribe(name));
+                    mesh.end_view(worker, index, name);
                 }
                 4 | 5 if current != 0 => {
                     let is_much = dice.roll(4) == 0;
                     let request = if is_much { publish_much(name) } else { publish(name) };
                     mesh.request(worker, id, request);
                 }
-                6 | 7 => drop(mesh.fan_out(worker, 1 + dice.roll(3) as usize)),
+                6 | 7 => mesh.fan_out(worker, 1 + dice.roll(3) as usize),
                 _ => {
                     let to = dice.roll(workers as u64) as usize;
                     mesh.step(worker, to);
@@ -365,11 +377,12 @@ fn every_ticket_is_answered_once_and_only_once() {
                     continue;
                 }
             };
-            if matches!(request, Request::Unsubscribe { .. }) {
-                mesh.end_view(worker, index, name);
-            }
+            let is_over = matches!(request, Request::Unsubscribe { .. });
             asked.push((worker, id, number));
             mesh.request(worker, id, with_ticket(request, number));
+            if is_over {
+                mesh.end_view(worker, index, name);
+            }
         }
         mesh.settle();
         for (worker, id, number) in asked {

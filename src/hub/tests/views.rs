@@ -185,19 +185,19 @@ impl World {
         true
     }
 
-    fn fan_out(&mut self, worker: usize, visits_max: usize) -> usize {
+    fn fan_out(&mut self, worker: usize, visits_max: usize) {
         let (blocked, lagging) = (self.blocked[worker], &mut self.lagging[worker]);
         let visits = &mut self.visits;
         let mut given = Vec::new();
-        let cost = self.hubs[worker].fan_out(visits_max, |step| {
+        self.hubs[worker].fan_out(visits_max, |step| {
             let FanOutStep::Deliver { batch, session, may_lag } = step else {
                 return Visit::Cost(0);
             };
+            *visits += 1;
             if may_lag && blocked[session as usize] {
                 lagging[session as usize] = true;
                 return Visit::Lags;
             }
-            *visits += 1;
             if visits.is_multiple_of(7) {
                 return Visit::Full;
             }
@@ -207,7 +207,6 @@ impl World {
         for (session, item) in given {
             self.see(worker, session, &item);
         }
-        cost
     }
 
     fn unblock(&mut self, worker: usize, index: usize) {
@@ -242,7 +241,9 @@ impl World {
             self.pass(100);
             while (0..workers).any(|from| {
                 let moved = (0..workers).filter(|to| self.step(from, *to)).count();
-                moved > 0 || self.fan_out(from, 9) > 0
+                let wants_fan_out = self.hubs[from].wants_fan_out();
+                self.fan_out(from, 9);
+                moved > 0 || wants_fan_out
             }) {}
             for worker in 0..workers {
                 (0..SESSIONS).for_each(|index| self.unblock(worker, index));
@@ -279,15 +280,15 @@ fn run(seed: u64) -> World {
                 );
             }
             3 => {
-                world.leave(key);
                 world.request(worker, index, Request::Unsubscribe { ticket, channel: name });
+                world.leave(key);
             }
             4 | 5 => world.request(worker, index, publish(NAMES[at])),
             6 => world.request(worker, index, publish_much(NAMES[at])),
             7 => world.blocked[worker][index as usize] = true,
             8 => world.unblock(worker, index as usize),
             9 => world.pass(dice.roll(15)),
-            10 => drop(world.fan_out(worker, 1 + dice.roll(3) as usize)),
+            10 => world.fan_out(worker, 1 + dice.roll(3) as usize),
             _ => (0..3).for_each(|_| {
                 world.step(worker, dice.roll(workers as u64) as usize);
             }),
@@ -336,10 +337,12 @@ fn a_laggard_costs_nothing_until_it_takes_more() {
     world.blocked[0][0] = true;
     for _ in 0..100 {
         world.request(0, 1, publish("drop:1"));
-        world.step(0, 0);
+        while world.step(0, 0) {}
+        let before = world.visits;
         world.fan_out(0, 100);
-        world.step(0, 0);
-        assert!(world.fan_out(0, 100) <= 3);
+        world.fan_out(0, 100);
+        // The other, and again where its queue was full; the laggard once.
+        assert!(world.visits - before <= 3);
     }
     world.settle();
     let offsets: Vec<_> = world.live.values().map(|seen| seen.offset).collect();

@@ -148,6 +148,7 @@ impl Connections {
                 hub::Output::Reply { session, ticket, reply } => {
                     self.reply(session, ticket, &reply);
                 }
+                hub::Output::Deliver { session, .. } if !self.is_open(socket_id(session)) => {}
                 hub::Output::Deliver { session, publications } => {
                     self.counters.deliveries.add(publications.len() as u64);
                     self.counters.sent_messages.add(publications.len() as u64);
