@@ -72,7 +72,7 @@ on_both_drivers! {
             assert_eq!(client.read_json()["push"]["disconnect"]["code"], 3501);
             client.expect_end();
         }
-        let mut child = Child::start(driver, &["--tcp-framing", "length"]);
+        let mut child = Child::start(driver, &["--tcp-framing", "length", "--workers", "1"]);
         for header in [PROXY_V1, PROXY_V2] {
             let mut client = Client::connect(child.commands());
             client.send(header);
