@@ -234,6 +234,15 @@ on_both_drivers! {
         }
         let refused = expect_refusal(&server, publish_with("Content-Length: 1\r\nContent-Encoding: gzip\r\n"), 415);
         assert_eq!(refused.header("accept-encoding"), Some("identity"));
+        // Not only where a payload is taken as it is: what an API call is encoded with is not undone either.
+        for method in ["info", "publish", "batch"] {
+            let mut client = Client::connect(server.edge());
+            let refused = client.call_with(method, "Content-Encoding: gzip\r\n", "{}");
+            assert_eq!((refused.status, refused.header("accept-encoding")), (415, Some("identity")), "{method}");
+            assert_eq!(refused.json()["error"]["code"], "content_encoding_unsupported");
+            let mut client = Client::connect(server.edge());
+            assert_ne!(client.call_with(method, "Content-Encoding: identity\r\n", "{}").status, 415);
+        }
     }
 
     fn a_repeated_idempotency_key_publishes_once(driver) {

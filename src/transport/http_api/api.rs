@@ -1,7 +1,7 @@
 //! `POST /api/METHOD`: calls of the server API.
 
 use super::answer::{Exchange, fail, refuse_congested, write_json};
-use super::body::Target;
+use super::body::{Target, is_encoded};
 use super::{HttpConversation, HttpFlow, Next};
 use crate::protocol::api_json::{self, ApiMethod, NodeInfo};
 use crate::protocol::http1::{Head, HttpFault, Method};
@@ -38,6 +38,9 @@ impl HttpConversation {
                 }));
             }
         };
+        if is_encoded(head) {
+            return Ok(self.refuse_encoding(exchange, context));
+        }
         self.begin_body(head, rest, Target::Api(route), exchange, context)
     }
 

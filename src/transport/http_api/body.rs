@@ -49,7 +49,23 @@ pub(super) enum Target {
     Refused(Vec<u8>),
 }
 
+/// Whether a body is encoded, which nothing here undoes.
+pub(super) fn is_encoded(head: &Head<'_>) -> bool {
+    head.header_list("content-encoding").any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+}
+
 impl HttpConversation {
+    pub(super) fn refuse_encoding(
+        &mut self,
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Next {
+        // RFC 9110 15.5.16: what would be understood.
+        let headers = [("Accept-Encoding", "identity")];
+        let message = "a body is taken as it is, without a Content-Encoding";
+        self.refuse(415, "content_encoding_unsupported", message, &headers, exchange, context)
+    }
+
     /// Takes the body of a request whose head was understood.
     pub(super) fn begin_body(
         &mut self,

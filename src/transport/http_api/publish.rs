@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::answer::{Exchange, fail, refuse_congested};
-use super::body::Target;
+use super::body::{Target, is_encoded};
 use super::{HttpConversation, HttpFlow, Next, channels_of};
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{Actor, ChannelName, Payload, PayloadKind, Request, Ticket};
@@ -90,15 +90,8 @@ impl HttpConversation {
                 return Ok(self.refuse(400, "event_invalid", &message, &[], exchange, context));
             }
         };
-        if head
-            .header_list("content-encoding")
-            .any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
-        {
-            // RFC 9110 15.5.16: what would be understood.
-            let headers = [("Accept-Encoding", "identity")];
-            let message = "a body is taken as it is, without a Content-Encoding";
-            let code = "content_encoding_unsupported";
-            return Ok(self.refuse(415, code, message, &headers, exchange, context));
+        if is_encoded(head) {
+            return Ok(self.refuse_encoding(exchange, context));
         }
         let idempotency_key = match idempotency_key_of(head) {
             Ok(key) => key,
