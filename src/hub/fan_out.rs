@@ -124,6 +124,11 @@ impl FanOuts {
         self.entries.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn line_len(&self) -> usize {
+        self.new.len() + self.old.len() + self.full.len()
+    }
+
     /// A publication that arrived as number `arrival`.
     pub(super) fn add(
         &mut self,
@@ -283,6 +288,11 @@ impl FanOuts {
             let fan_out = self.entries.remove(local.fan_out as usize);
             self.waiting -= fan_out.in_flight.len();
             self.waiting_bytes -= bytes_of(&fan_out.in_flight);
+        }
+        // Without a fan-out in progress no slice looks at them.
+        if self.entries.is_empty() {
+            self.new.clear();
+            self.old.clear();
         }
     }
 }

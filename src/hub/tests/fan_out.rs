@@ -189,6 +189,24 @@ fn a_full_queue_holds_its_fan_out_back_for_a_turn_and_no_other() {
 }
 
 #[test]
+fn fan_outs_that_end_before_their_turn_leave_nothing_behind() {
+    let mut mesh = mesh_of(0, "a");
+    mesh.hubs[0].open(session(0));
+    for _ in 0..100 {
+        mesh.request(0, session(0), subscribe("a"));
+        while mesh.step(0, 0) {}
+        mesh.request(0, session(0), publish("a"));
+        while mesh.step(0, 0) {}
+        assert!(mesh.hubs[0].wants_fan_out());
+        mesh.request(0, session(0), unsubscribe("a"));
+        mesh.end_view(0, 0, "a");
+        while mesh.step(0, 0) {}
+        assert!(!mesh.hubs[0].wants_fan_out());
+        assert_eq!(mesh.hubs[0].fan_outs.line_len(), 0);
+    }
+}
+
+#[test]
 fn a_batch_is_bounded_in_count_and_bytes() {
     let mut mesh = Mesh::new(1, 8);
     mesh.hubs[0].open(session(0));
