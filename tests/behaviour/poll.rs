@@ -386,6 +386,25 @@ on_both_drivers! {
         }
     }
 
+    /// RFC 9112 9.3.2: pipelined requests are all answered, and 9.6: also those of a client that has ended its half.
+    fn a_poll_behind_one_that_two_channels_answer_at_once_is_answered_too(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut api = Client::connect(server.edge());
+        for _ in 0..5 {
+            let mut client = Client::connect(server.edge());
+            let polls = ["channel=a&channel=b&since=", "channel=a&since="];
+            client.send(polls.map(|query| format!("GET /poll?{query} HTTP/1.0\r\nHost: t\r\nConnection: keep-alive\r\n\r\n")).concat());
+            wait_until("it waits", || answerable_polls(&server) == 1);
+            client.end();
+            api.call("broadcast", &json!({"channels": ["a", "b"], "data": "first"}));
+            assert_eq!(texts(&client.read_response().json()), ["first"]);
+            wait_until("the next one waits", || answerable_polls(&server) == 1);
+            api.call("publish", &json!({"channel": "a", "data": "second"}));
+            assert_eq!(texts(&client.read_response().json()), ["second"]);
+            client.expect_end();
+        }
+    }
+
     fn a_stopping_server_answers_those_who_wait(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());

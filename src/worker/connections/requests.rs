@@ -129,7 +129,9 @@ impl Connections {
     /// Polls that the fan-out answered are over: their connections take the next request.
     pub(super) fn finish_answers(&mut self) {
         for index in std::mem::take(&mut self.answered) {
-            if self.table.at(index).stage == Stage::Open {
+            // One that was visited again behind its answer is named twice, and goes on once.
+            let connection = self.table.at(index);
+            if connection.stage == Stage::Open && connection.is_answered() {
                 self.converse(index, |connection, context| connection.finish_answer(context));
             }
         }
