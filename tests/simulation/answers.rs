@@ -1,62 +1,10 @@
 //! Long answers: who wants them, who waits meanwhile, and what they cost.
 
 use fantail::config::limits::{ANSWERED_BYTES_PER_TURN_MAX, ANSWERS_AWAITED_MAX};
-use fantail::driver::PeerId;
 use serde_json::{Value, json};
 
+use crate::talker::{Talker, WIDE};
 use crate::world::World;
-
-/// A client of the command protocol that looks at each line.
-struct Talker {
-    peer: PeerId,
-    received: Vec<u8>,
-}
-
-const WIDE: usize = 1 << 30;
-
-impl Talker {
-    /// Connected, and its kernel takes what the server sends.
-    fn new(world: &mut World) -> Self {
-        let peer = world.connect_commands();
-        world.network.set_window(peer, WIDE);
-        let mut talker = Self { peer, received: Vec::new() };
-        let reply = talker.ask(world, &json!({"id": 1, "connect": {}}));
-        assert!(reply["connect"]["client"].is_string(), "{reply}");
-        talker
-    }
-
-    fn say(&self, world: &World, commands: &[Value]) {
-        let text: String = commands.iter().map(|command| format!("{command}\n")).collect();
-        assert_eq!(world.network.write(self.peer, text.as_bytes()), text.len());
-    }
-
-    fn ask(&mut self, world: &mut World, command: &Value) -> Value {
-        self.say(world, std::slice::from_ref(command));
-        self.replies(world, 1).remove(0)
-    }
-
-    /// What has come since, as lines.
-    fn lines(&mut self, world: &World) -> Vec<Value> {
-        self.received.extend(world.network.read(self.peer));
-        let end = self.received.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let lines: Vec<_> = self.received.drain(..end).collect();
-        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines.map(|line| serde_json::from_slice(line).expect("a line is JSON")).collect()
-    }
-
-    /// The next lines that answer something.
-    fn replies(&mut self, world: &mut World, count: usize) -> Vec<Value> {
-        let mut replies = Vec::new();
-        for _ in 0..10_000 {
-            world.turn_all();
-            replies.extend(self.lines(world).into_iter().filter(|line| line["id"].is_number()));
-            if replies.len() >= count {
-                return replies;
-            }
-        }
-        panic!("{} of {count} replies came", replies.len());
-    }
-}
 
 /// Fills a channel; returns its epoch.
 fn fill(world: &mut World, channel: &str, count: usize, bytes: usize) -> Value {

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use fantail::config::Delivery;
 use fantail::driver::{PeerId, SimulatedNetwork};
-use fantail::message::Position;
+use fantail::message::{Position, TransportKind};
 use fantail::protocol::websocket::{Limits, Message, OpCode, Role, write_masked_frame};
 use serde_json::{Value, json};
 
 use crate::link::Link;
+use crate::options::SEND_QUEUE_BYTES_LEAST;
 use crate::stream::{CHANNELS, Payload, State, Streams, View};
-use crate::world::SEND_QUEUE_BYTES_MAX;
 
 /// How a client talks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,19 @@ pub enum Kind {
     Events,
     /// Long polls, one after the other.
     Polls,
+}
+
+impl Kind {
+    /// What it is counted as.
+    pub fn transport(self) -> TransportKind {
+        match self {
+            Self::Lines => TransportKind::CommandsTcp,
+            Self::Messages => TransportKind::CommandsWebSocket,
+            Self::Plain => TransportKind::WebSocket,
+            Self::Events => TransportKind::Sse,
+            Self::Polls => TransportKind::LongPoll,
+        }
+    }
 }
 
 /// One client.
@@ -42,7 +55,8 @@ pub struct Client {
     pub is_stalled: bool,
     /// It is never disturbed.
     pub is_observer: bool,
-    published: u32,
+    pub published: u32,
+    pub acknowledged: u32,
     asks: HashMap<u32, Ask>,
     next_ask: u32,
 }
@@ -67,8 +81,23 @@ impl Client {
             is_stalled: false,
             is_observer: false,
             published: 0,
+            acknowledged: 0,
             asks: HashMap::new(),
             next_ask: 1,
+        }
+    }
+
+    /// Whether nothing that it asked waits for its answer. A poll that waits is no such thing.
+    pub fn is_answered(&self) -> bool {
+        self.asks.is_empty()
+    }
+
+    /// Channels that it is subscribed to, as it knows.
+    pub fn subscribed(&self) -> Vec<usize> {
+        let is_live = |at: &usize| self.views[*at].state == State::Live;
+        match self.has_commands() {
+            true => (0..CHANNELS.len()).filter(is_live).collect(),
+            false => self.named.clone(),
         }
     }
 
@@ -171,7 +200,7 @@ impl Client {
         self.views.iter_mut().for_each(View::cut);
     }
 
-    /// Takes what the server sent. Returns how many bytes came.
+    /// Takes what the server sent. Returns how many bytes came; the end counts as one.
     pub fn read(&mut self, network: &SimulatedNetwork, streams: &mut Streams) -> usize {
         let Some(link) = &mut self.link else { return 0 };
         if self.is_stalled {
@@ -181,7 +210,7 @@ impl Client {
         let mut bytes = network.read(peer);
         let count = bytes.len();
         // So much at once may have filled its queue.
-        self.may_skip |= count > SEND_QUEUE_BYTES_MAX / 2;
+        self.may_skip |= count > SEND_QUEUE_BYTES_LEAST / 2;
         link.bytes.append(&mut bytes);
         match self.kind {
             Kind::Lines => self.read_lines(network, streams),
@@ -192,6 +221,7 @@ impl Client {
         if network.ended(peer).is_some() {
             network.close(peer);
             self.cut();
+            return count + 1;
         }
         count
     }
@@ -273,6 +303,13 @@ impl Client {
         } else if push["unsubscribe"].is_object() {
             if view.state == State::Live {
                 view.state = State::Away;
+                let since = view.position;
+                // It has a part of what it missed, and asks for the next one.
+                if push["unsubscribe"]["code"].as_u64() >= Some(2500)
+                    && !self.subscribe(network, channel, since)
+                {
+                    network.reset(self.link_mut().peer);
+                }
             }
         } else {
             panic!("unexpected: {value}");
@@ -286,10 +323,19 @@ impl Client {
                 let name = value["connect"]["client"].as_str().expect("it has a name");
                 self.link_mut().name = Some(name.to_owned());
             }
-            Ask::Publish => assert!(value["publish"].is_object(), "{value}"),
+            Ask::Publish => {
+                assert!(value["publish"].is_object(), "{value}");
+                self.acknowledged += 1;
+            }
             Ask::Unsubscribe(channel) => {
                 assert!(value["unsubscribe"].is_object() || error == Some(107), "{value}");
                 self.views[*channel].cut();
+            }
+            // It has as many as it may, perhaps by the server API and not told of all yet.
+            Ask::Subscribe(channel, _) if error == Some(106) => {
+                if self.views[*channel].state == State::Asked {
+                    self.views[*channel].cut();
+                }
             }
             Ask::Subscribe(channel, since) => {
                 let view = &mut self.views[*channel];
@@ -336,6 +382,11 @@ impl Client {
             let is_loss = field("data") == Some("{\"recovered\":false}");
             let since = self.link_mut().since.take();
             return self.begin_all(since.as_deref(), &ids.expect("a place"), is_loss, streams);
+        }
+        if let (Some("gap"), Some(ids)) = (field("event"), &ids) {
+            // A later part of what it missed: some of that has been forgotten meanwhile.
+            let since: Vec<_> = self.positions().expect("it stands somewhere");
+            return self.begin_all(Some(&since), ids, true, streams);
         }
         if field("event") == Some("gap") {
             let gap: Value = serde_json::from_str(field("data").expect("data")).expect("JSON");

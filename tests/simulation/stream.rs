@@ -6,6 +6,8 @@ use std::time::Duration;
 use fantail::config::{ChannelOptions, Delivery, Namespaces};
 use fantail::message::{Epoch, Position};
 
+use crate::world::Dice;
+
 /// A channel of the world, and what is known of its options.
 pub struct Channel {
     pub name: &'static str,
@@ -48,20 +50,23 @@ pub const CHANNELS: [Channel; 9] = [
     Channel { name: "rated:1", delivery: Delivery::DropOldest, is_rated: true, ..KEPT },
 ];
 
-/// The options that these channels have.
-pub fn namespaces() -> Namespaces {
+/// The options that these channels have, as far as [`CHANNELS`] leaves it to chance.
+pub fn namespaces(dice: &mut Dice) -> Namespaces {
     let open = || ChannelOptions { publish: true, ..ChannelOptions::closed() };
     let kept = || ChannelOptions { history_size: 1000, ..open() };
     let mut namespaces = Namespaces::new(open());
     let mut add = |name, options| namespaces.add(name, options).expect("sound options");
     add("kept", kept());
-    add("few", ChannelOptions { history_size: 3, ..kept() });
-    add("short", ChannelOptions { history_ttl: Duration::from_secs(1), ..kept() });
-    add("paced", ChannelOptions { deliver_every: Duration::from_millis(20), ..kept() });
+    add("few", ChannelOptions { history_size: dice.pick(&[1, 3, 8]), ..kept() });
+    let history_ttl = Duration::from_millis(dice.pick(&[1000, 1000, 2300]));
+    add("short", ChannelOptions { history_ttl, ..kept() });
+    let deliver_every = Duration::from_millis(dice.pick(&[1, 20, 20, 50]));
+    add("paced", ChannelOptions { deliver_every, ..kept() });
     add("latest", ChannelOptions { delivery: Delivery::Latest, ..kept() });
     let delivery = Delivery::DropOldest;
-    add("drop", ChannelOptions { delivery, backlog: 3, ..kept() });
-    add("rated", ChannelOptions { delivery, backlog: 4, rate_max: 50, ..kept() });
+    add("drop", ChannelOptions { delivery, backlog: dice.pick(&[1, 3, 16]), ..kept() });
+    let (backlog, rate_max) = (dice.pick(&[1, 4]), dice.pick(&[20, 50, 50, 200]));
+    add("rated", ChannelOptions { delivery, backlog, rate_max, ..kept() });
     namespaces
 }
 

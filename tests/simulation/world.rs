@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use fantail::config::{Config, Framing};
@@ -16,42 +17,46 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Kind, position_of};
 use crate::link::Link;
-use crate::stream::{CHANNELS, Counts, Payload, State, Streams, namespaces};
+use crate::options;
+use crate::stream::{CHANNELS, Payload, State, Streams};
 
 pub struct World {
     pub network: SimulatedNetwork,
-    workers: Vec<Worker<SimulatedDriver>>,
-    counters: Arc<[Arc<Counters>]>,
-    clients: Vec<Client>,
-    streams: Streams,
-    operator: Operator,
+    pub workers: Vec<Worker<SimulatedDriver>>,
+    /// What the workers were told last.
+    pub config: Config,
+    pub configs: Vec<Sender<Arc<Config>>>,
+    pub stop: Arc<AtomicBool>,
+    pub open: Arc<AtomicUsize>,
+    pub counters: Arc<[Arc<Counters>]>,
+    pub clients: Vec<Client>,
+    pub streams: Streams,
+    pub operator: Operator,
     /// Connections that their clients have forgotten, and nobody told the server.
-    silent: Vec<PeerId>,
-    dice: u64,
+    pub silent: Vec<PeerId>,
+    dice: Dice,
     /// Channels where most happens: who meets there meets often.
     busy: [usize; 3],
     has_short_sends: bool,
 }
 
 /// Calls the server API, one call after the other.
-struct Operator {
-    link: Link,
-    call: Option<Call>,
+pub struct Operator {
+    pub link: Link,
+    pub call: Option<Call>,
     published: u32,
+    acknowledged: u32,
 }
 
 /// What waits for its answer.
-enum Call {
+pub enum Call {
     Publish(Vec<Payload>),
     Other,
 }
 
-/// Of one client.
-pub const SEND_QUEUE_BYTES_MAX: usize = 8 * 1024;
-
-const EDGE: SocketAddr = address(8000);
-const COMMANDS: SocketAddr = address(8001);
-const CONNECTIONS_MAX: usize = 256;
+pub const EDGE: SocketAddr = address(8000);
+pub const COMMANDS: SocketAddr = address(8001);
+pub const CONNECTIONS_MAX: usize = 256;
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 const WINDOW: usize = 64 * 1024;
 
@@ -59,41 +64,50 @@ const fn address(port: u16) -> SocketAddr {
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port))
 }
 
+/// Chance: splitmix64.
+pub struct Dice(u64);
+
+impl Dice {
+    /// A number below `sides`.
+    pub fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % sides as u64) as usize
+    }
+
+    /// One of these.
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.roll(of.len())]
+    }
+}
+
 impl Operator {
     /// Something to publish.
-    fn word(&mut self, channel: usize) -> Payload {
+    pub fn word(&mut self, channel: usize) -> Payload {
         self.published += 1;
         Payload { channel, publisher: self.link.peer.0, number: self.published }
     }
 }
 
 impl World {
-    /// Small queues and turns: limits are met often.
-    pub fn new(seed: u64, workers: usize) -> Self {
-        let config = Config {
-            send_queue_bytes_max: SEND_QUEUE_BYTES_MAX as u64,
-            namespaces: namespaces(),
-            ..Config::default()
-        };
-        let driver = DriverSettings {
-            sockets_max: CONNECTIONS_MAX as u32,
-            receive_buffer_bytes: 4096,
-            events_per_turn_max: 16,
-            churn_per_turn_max: 4,
-            received_bytes_per_turn_max: 8192,
-            receive_share_bytes: 1024,
-        };
-        Self::with(seed, workers, config, &driver)
+    /// Small queues and turns, drawn from the seed: limits are met often.
+    pub fn new(seed: u64) -> Self {
+        let mut dice = Dice(!seed);
+        let workers = 1 + dice.roll(4);
+        let config = options::draw(&mut dice);
+        Self::with(seed, workers, config, options::draw_driver(&mut dice))
     }
 
     /// Queues and turns as they are outside.
     pub fn of_real_size(seed: u64, workers: usize) -> Self {
         let sockets_max = CONNECTIONS_MAX as u32;
         let driver = DriverSettings { sockets_max, ..DriverSettings::default() };
-        Self::with(seed, workers, Config::default(), &driver)
+        Self::with(seed, workers, Config::default(), driver)
     }
 
-    fn with(seed: u64, workers: usize, config: Config, driver: &DriverSettings) -> Self {
+    fn with(seed: u64, workers: usize, config: Config, driver: DriverSettings) -> Self {
         let network = SimulatedNetwork::new(seed);
         let config = Config { listen: vec![EDGE], tcp: vec![COMMANDS], ..config };
         config.check().expect("a sound configuration");
@@ -101,12 +115,16 @@ impl World {
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
         let clock = Arc::new(std::sync::OnceLock::new());
         let (stop, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let steps = Arc::new(AtomicUsize::new(0));
         let hash = ChannelHash::with_key(seed);
         let budgets = Budget::of_workers(workers, MEMORY_BYTES_MAX);
+        let (configs, mut receivers): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| std::sync::mpsc::channel()).unzip();
         let workers = Mesh::new(&wakers)
             .into_iter()
             .zip(budgets)
-            .map(|(mesh, budget)| {
+            .zip(receivers.drain(..))
+            .map(|((mesh, budget), configs)| {
                 let settings = WorkerSettings::new(
                     &config,
                     mesh.worker(),
@@ -119,21 +137,22 @@ impl World {
                     mesh,
                     counters: counters.clone(),
                     stop: stop.clone(),
-                    configs: std::sync::mpsc::channel().1,
+                    configs,
                     budget,
                     open: open.clone(),
                     open_max: CONNECTIONS_MAX,
-                    steps: Arc::new(AtomicUsize::new(0)),
+                    steps: steps.clone(),
                     clock: clock.clone(),
                     is_behind_proxy: Arc::default(),
                     shares_core: false,
                 };
-                let driver = SimulatedDriver::new(driver, &network, &[EDGE, COMMANDS]);
+                let driver = SimulatedDriver::new(&driver, &network, &[EDGE, COMMANDS]);
                 Worker::new(driver, settings, parts)
             })
             .collect();
         let peer = network.connect(EDGE).expect("a listener");
-        let operator = Operator { link: Link::new(peer), call: None, published: 0 };
+        let operator =
+            Operator { link: Link::new(peer), call: None, published: 0, acknowledged: 0 };
         let (clients, streams, silent) = (Vec::new(), Streams::default(), Vec::new());
         let busy = std::array::from_fn(|at| {
             (seed as usize * 7 + at * (1 + seed as usize % 4)) % CHANNELS.len()
@@ -141,12 +160,16 @@ impl World {
         Self {
             network,
             workers,
+            config,
+            configs,
+            stop,
+            open,
             counters,
             clients,
             streams,
             operator,
             silent,
-            dice: seed,
+            dice: Dice(seed),
             busy,
             has_short_sends: false,
         }
@@ -157,13 +180,9 @@ impl World {
         self.network.set_faults(faults);
     }
 
-    /// A number below `sides`: splitmix64.
+    /// A number below `sides`.
     pub fn roll(&mut self, sides: usize) -> usize {
-        self.dice = self.dice.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.dice;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % sides as u64) as usize
+        self.dice.roll(sides)
     }
 
     /// A channel, likely a busy one.
@@ -218,6 +237,17 @@ impl World {
     /// One that speaks HTTP.
     pub fn connect_http(&self) -> PeerId {
         self.network.connect(EDGE).expect("a listener")
+    }
+
+    /// Has all workers take another configuration, each in its next turn.
+    pub fn reload(&mut self) {
+        self.config = options::redraw(&self.config, &mut self.dice);
+        self.config.check().expect("a sound configuration");
+        let config = Arc::new(self.config.clone());
+        for (worker, configs) in self.workers.iter_mut().zip(&self.configs) {
+            configs.send(config.clone()).expect("the worker is there");
+            worker.driver().wake();
+        }
     }
 
     /// Has a client come, or come back.
@@ -379,7 +409,7 @@ impl World {
         self.call(method, &body, Call::Other);
     }
 
-    fn call(&mut self, method: &str, body: &Value, call: Call) {
+    pub fn call(&mut self, method: &str, body: &Value, call: Call) {
         let body = body.to_string();
         let length = body.len();
         let request = format!(
@@ -415,12 +445,16 @@ impl World {
             count += client.read(&self.network, &mut self.streams);
         }
         count += self.operator.link.read(&self.network);
+        if self.network.ended(self.operator.link.peer).is_some() {
+            self.network.close(self.operator.link.peer);
+        }
         if let Some(answer) = self.operator.link.take_response() {
             let answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
             let result = &answer["result"];
             match self.operator.call.take().expect("only calls are answered") {
                 Call::Publish(words) => {
                     for (index, word) in words.into_iter().enumerate() {
+                        self.operator.acknowledged += 1;
                         let batched = &answer["replies"][index]["publish"];
                         let result = if result.is_object() { result } else { batched };
                         self.streams.note(word.channel, position_of(result), word);
@@ -432,79 +466,15 @@ impl World {
         count > 0
     }
 
-    /// Lets everything come to rest.
-    pub fn settle(&mut self) {
-        self.set_faults(Faults::default());
-        for client in &mut self.clients {
-            client.is_stalled = false;
-            if let Some(link) = &client.link {
-                self.network.set_window(link.peer, 1 << 30);
-            }
-        }
-        let mut quiet = 0;
-        for _ in 0..10_000 {
-            for worker in &mut self.workers {
-                worker.turn(Duration::ZERO).expect("a simulated driver does not fail");
-            }
-            self.network.advance(Duration::from_millis(10));
-            quiet = if self.read_all() { 0 } else { quiet + 1 };
-            if quiet == QUIET_ROUNDS {
-                return;
-            }
-        }
-        panic!("no rest");
-    }
-
-    /// Publishes a last word to each channel, and compares what everyone has with where that is.
-    pub fn judge(&mut self) -> Counts {
-        assert!(self.operator.call.is_none(), "everything is answered");
-        let words: Vec<_> =
-            (0..CHANNELS.len()).map(|channel| self.operator.word(channel)).collect();
-        let command = |word: &Payload| json!({"publish": {"channel": CHANNELS[word.channel].name, "data": word.write(20)}});
-        let commands: Vec<_> = words.iter().map(command).collect();
-        self.call("batch", &json!({"commands": commands}), Call::Publish(words.clone()));
-        self.settle();
-        let place = |word: &Payload| self.streams.place(*word).expect("it is answered");
-        let last: Vec<_> = words.iter().map(place).collect();
-        self.streams.judge_order();
-        let slow = self.closed(CloseReason::SlowConsumer);
-        self.streams.counts.slow = slow;
-        for (index, client) in self.clients.iter().enumerate() {
-            let is_lost = client.is_observer && client.link.is_none();
-            assert!(!is_lost || slow > 0, "an observer was cut off");
-            for (channel, view) in client.views.iter().enumerate() {
-                // Between two polls, nobody is subscribed: the next one goes on.
-                if client.kind == Kind::Polls {
-                    let at = view.position.filter(|_| client.link.is_some());
-                    assert!(at.is_none_or(|at| at == last[channel]), "{index}: {view:?}");
-                } else {
-                    view.judge(channel, last[channel]);
-                }
-            }
-            if let [channel] = client.named[..]
-                && client.kind == Kind::Plain
-            {
-                let is_there = client.link.is_some();
-                self.judge_plain(&client.seen, is_there.then_some(last[channel]));
-            }
-        }
-        self.streams.counts
-    }
-
-    /// What a plain WebSocket saw is a piece of the stream, up to its end if it is still there.
-    fn judge_plain(&self, seen: &[Payload], last: Option<Position>) {
-        let place = |payload: &Payload| self.streams.place(*payload);
-        let places: Vec<_> = seen.iter().map_while(place).collect();
-        if places.len() < seen.len() {
-            // Nobody else was there.
-            let observer = self.clients.iter().find(|client| client.is_observer);
-            return assert!(observer.is_some_and(|it| it.link.is_none()), "an observer missed it");
-        }
-        for pair in places.windows(2) {
-            let next = Position { offset: pair[0].offset + 1, ..pair[0] };
-            assert_eq!(pair[1], next, "a plain WebSocket sees a gap, a swap or a duplicate");
-        }
-        assert!(last.is_none() || places.last().copied() == last, "{last:?} is not the end");
+    /// Publications that were written, and those that were acknowledged.
+    pub fn published(&self) -> (u64, u64) {
+        let Operator { published, acknowledged, .. } = &self.operator;
+        let clients = || self.clients.iter();
+        (
+            clients().map(|client| client.published).sum::<u32>() as u64 + u64::from(*published),
+            clients().map(|client| client.acknowledged).sum::<u32>() as u64
+                + u64::from(*acknowledged),
+        )
     }
 
     /// One counter, all workers together.
@@ -512,43 +482,8 @@ impl World {
         self.counters.iter().map(|counters| counter(counters).value()).sum()
     }
 
-    fn closed(&self, reason: CloseReason) -> u64 {
+    pub fn closed(&self, reason: CloseReason) -> u64 {
         self.sum(|counters| &counters.closed[reason as usize])
-    }
-
-    pub fn close_all(&mut self) {
-        for client in &mut self.clients {
-            if let Some(link) = &client.link {
-                self.network.close(link.peer);
-            }
-            client.cut();
-        }
-        for peer in self.silent.drain(..).chain([self.operator.link.peer]) {
-            self.network.reset(peer);
-        }
-    }
-
-    /// Lets the server's patience with those who are gone end.
-    pub fn forget(&mut self) {
-        for _ in 0..PATIENCE_ROUNDS {
-            for worker in &mut self.workers {
-                worker.turn(Duration::ZERO).expect("a simulated driver does not fail");
-            }
-            self.network.advance(Duration::from_millis(500));
-        }
-    }
-
-    /// Nobody is left, and nothing of them.
-    pub fn expect_empty(&self) {
-        for counters in self.counters.iter() {
-            assert_eq!(counters.open.value(), 0, "connections");
-            assert_eq!(counters.channels.value(), 0, "channels");
-            assert_eq!(counters.subscriptions.value(), 0, "subscriptions");
-            assert_eq!(counters.queued_bytes.value(), 0, "queued bytes");
-            assert_eq!(counters.held_back_bytes.value(), 0, "held back");
-            assert_eq!(counters.unfinished_bytes.value(), 0, "unfinished");
-            assert_eq!(counters.fan_out_backlog.value(), 0, "backlog");
-        }
     }
 
     /// Everything that anyone saw, in a form that two runs can be compared by.
@@ -567,9 +502,3 @@ impl World {
         Some(candidates[self.roll(candidates.len())])
     }
 }
-
-/// Rounds without a byte after which nothing is on its way: longer than anything waits for its moment.
-const QUIET_ROUNDS: usize = 15;
-
-/// Half seconds of that patience, and one more for every worker to notice.
-const PATIENCE_ROUNDS: usize = 20;

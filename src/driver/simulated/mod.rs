@@ -32,12 +32,18 @@ pub struct SimulatedDriver {
     now: Instant,
     closed: VecDeque<SocketId>,
     closed_late: Vec<SocketId>,
+    is_woken: bool,
     ready_left: usize,
+    hung_up_left: usize,
+    newcomers_left: usize,
     events_left: usize,
     received_bytes_per_turn_max: usize,
+    receive_share_bytes: usize,
     bytes_left: usize,
+    /// The listener to accept from next in this turn.
+    accepting: usize,
     accepts_left: usize,
-    accepts_per_turn_max: usize,
+    churn_per_turn_max: usize,
 }
 
 /// The date of every simulated day.
@@ -84,13 +90,23 @@ impl SimulatedDriver {
             now: inner.now(),
             closed: VecDeque::new(),
             closed_late: Vec::new(),
+            is_woken: false,
             ready_left: 0,
+            hung_up_left: 0,
+            newcomers_left: 0,
             events_left: 0,
             received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
+            receive_share_bytes: settings.receive_share_bytes,
             bytes_left: 0,
+            accepting: 0,
             accepts_left: 0,
-            accepts_per_turn_max: settings.churn_per_turn_max,
+            churn_per_turn_max: settings.churn_per_turn_max,
         }
+    }
+
+    /// What a [`Waker`](super::Waker) does to a driver of real sockets: the next turn has [`Event::Woken`].
+    pub fn wake(&mut self) {
+        self.is_woken = true;
     }
 
     /// Sends one item. `None` if it was taken whole.
@@ -141,7 +157,7 @@ impl SimulatedDriver {
         let link = &network.links[index];
         if blocked && (link.reset || link.room() > 0) {
             network.open(self.worker, id)?.blocked = false;
-            network.list(self.worker, id);
+            network.touch(index);
             return Some(Step::Sendable);
         }
         if paused || ended {
@@ -153,7 +169,14 @@ impl SimulatedDriver {
         }
         let split = network.chance(|faults| faults.split_receives);
         let link = &network.links[index];
-        let mut count = link.to_server.len().min(self.buffer.len());
+        // A socket has its part of the buffer while others wait.
+        let others_wait = self.ready_left + self.newcomers_left + self.hung_up_left > 0;
+        let window = if others_wait || network.workers[self.worker].has_backlog() {
+            self.buffer.len().min(self.receive_share_bytes)
+        } else {
+            self.buffer.len()
+        };
+        let mut count = link.to_server.len().min(window);
         if count == 0 {
             let end = match (link.reset, link.peer_fin) {
                 (true, _) => End::Reset,
@@ -170,9 +193,8 @@ impl SimulatedDriver {
         for (place, byte) in self.buffer.iter_mut().zip(link.to_server.drain(..count)) {
             *place = byte;
         }
-        if !link.to_server.is_empty() || link.peer_fin || link.reset {
-            network.list(self.worker, id);
-        }
+        network.open(self.worker, id)?.is_new = false;
+        network.touch(index);
         Some(Step::Received(count))
     }
 
@@ -180,14 +202,16 @@ impl SimulatedDriver {
         let mut network = self.network.0.borrow_mut();
         let network = &mut *network;
         let listeners = &mut network.workers[self.worker].listeners;
-        let waiting = |l: &Listening| !l.paused && !l.backlog.is_empty();
-        let index = listeners.iter().position(waiting)?;
-        if self.accepts_left == 0 {
-            return None;
-        }
+        let listening = loop {
+            let listening = listeners.get_mut(self.accepting)?;
+            if listening.is_ready() && self.accepts_left > 0 {
+                break listening;
+            }
+            self.accepting += 1;
+            self.accepts_left = self.churn_per_turn_max;
+        };
         self.accepts_left -= 1;
-        let listening = &mut listeners[index];
-        let listener = ListenerId(u8::try_from(index).expect("few listeners"));
+        let listener = ListenerId(u8::try_from(self.accepting).expect("few listeners"));
         if network.random.chance(network.faults.accept_failures) {
             listening.paused = true;
             let error = io::Error::from_raw_os_error(libc::EMFILE);
@@ -199,6 +223,22 @@ impl SimulatedDriver {
             socket: SimulatedSocket { network: self.network.clone(), link: Some(link) },
             peer: address_of(link),
         })
+    }
+
+    /// The next socket to look at: newcomers, then those that hung up, then the rest.
+    fn next_ready(&mut self) -> Option<SocketId> {
+        let state = &mut self.network.0.borrow_mut().workers[self.worker];
+        for (left, list) in [
+            (&mut self.newcomers_left, &mut state.newcomers),
+            (&mut self.hung_up_left, &mut state.hung_up),
+            (&mut self.ready_left, &mut state.ready),
+        ] {
+            if *left > 0 {
+                *left -= 1;
+                return list.pop_front();
+            }
+        }
+        None
     }
 }
 
@@ -233,6 +273,7 @@ impl Driver for SimulatedDriver {
             ended: false,
             blocked: false,
             listed: false,
+            is_new: true,
             closing: false,
         });
         network.links[link].owner = Some((self.worker, id));
@@ -252,27 +293,33 @@ impl Driver for SimulatedDriver {
         self.closed.extend(self.closed_late.drain(..));
         let mut network = self.network.0.borrow_mut();
         network.end_stalls(self.worker);
-        self.ready_left = network.workers[self.worker].ready.len();
+        let state = &network.workers[self.worker];
+        self.ready_left = state.ready.len();
+        self.hung_up_left = state.hung_up.len().min(self.churn_per_turn_max);
+        self.newcomers_left = state.newcomers.len().min(self.churn_per_turn_max);
         self.events_left = self.events_per_turn_max;
         self.bytes_left = self.received_bytes_per_turn_max;
-        self.accepts_left = self.accepts_per_turn_max;
+        self.accepting = 0;
+        self.accepts_left = self.churn_per_turn_max;
         self.now = network.now();
         Ok(())
     }
 
+    /// In the order of the drivers of real sockets.
     fn next_event(&mut self) -> Option<Event<'_, SimulatedSocket>> {
+        if std::mem::take(&mut self.is_woken) {
+            return Some(Event::Woken);
+        }
         while self.events_left > 0 && self.bytes_left > 0 {
             if let Some(id) = self.closed.pop_front() {
                 self.events_left -= 1;
                 self.network.0.borrow_mut().workers[self.worker].slots[id.index as usize] = None;
                 return Some(Event::Closed { id });
             }
-            if self.ready_left == 0 {
-                break;
+            if let Some(event) = self.next_accept() {
+                return Some(event);
             }
-            self.ready_left -= 1;
-            let next = self.network.0.borrow_mut().workers[self.worker].ready.pop_front();
-            let Some(id) = next else { break };
+            let Some(id) = self.next_ready() else { break };
             if let Some(step) = self.step(id) {
                 self.events_left -= 1;
                 return Some(match step {
@@ -298,7 +345,8 @@ impl Driver for SimulatedDriver {
         let mut network = self.network.0.borrow_mut();
         if let Some(slot) = network.open(self.worker, id) {
             slot.paused = false;
-            network.list(self.worker, id);
+            let link = slot.link;
+            network.touch(link);
         }
     }
 

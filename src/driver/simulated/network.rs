@@ -96,6 +96,16 @@ impl SimulatedNetwork {
         address_of(peer.0 as usize)
     }
 
+    /// How many connections peers have made.
+    pub fn connections(&self) -> usize {
+        self.0.borrow().links.len()
+    }
+
+    /// The driver that the peer's connection is attached to, by its place among the network's drivers.
+    pub fn worker_of(&self, peer: PeerId) -> Option<usize> {
+        self.0.borrow().links[peer.0 as usize].owner.map(|(worker, _)| worker)
+    }
+
     /// Sends from the peer. The count taken is short of all when the server does not read, and 0 when the
     /// connection is over.
     pub fn write(&self, peer: PeerId, bytes: &[u8]) -> usize {
@@ -201,6 +211,10 @@ pub(super) struct WorkerState {
     pub listeners: Vec<Listening>,
     pub slots: Vec<Option<Slot>>,
     pub ready: VecDeque<SocketId>,
+    /// Ready because their peers sent FIN or RST.
+    pub hung_up: VecDeque<SocketId>,
+    /// Ready for the first time.
+    pub newcomers: VecDeque<SocketId>,
     /// Ready, but it will show only at its time. The second number keeps equal times apart.
     pub stalled: BTreeMap<(Duration, u64), SocketId>,
     pub stalls: u64,
@@ -213,6 +227,20 @@ pub(super) struct Listening {
     pub paused: bool,
 }
 
+impl WorkerState {
+    /// Whether a connection waits to be accepted.
+    pub fn has_backlog(&self) -> bool {
+        self.listeners.iter().any(Listening::is_ready)
+    }
+}
+
+impl Listening {
+    /// Whether a connection may be accepted.
+    pub fn is_ready(&self) -> bool {
+        !self.paused && !self.backlog.is_empty()
+    }
+}
+
 /// One attached socket.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -222,6 +250,8 @@ pub(super) struct Slot {
     pub ended: bool,
     pub blocked: bool,
     pub listed: bool,
+    /// Nothing was received from it yet.
+    pub is_new: bool,
     pub closing: bool,
 }
 
@@ -270,9 +300,14 @@ impl Network {
         (slot.id == id && !slot.closing).then_some(slot)
     }
 
-    /// Something happened to a link: its socket, if attached, will be looked at.
+    /// Something happened to a link: its socket is looked at, if it is attached and there is something to see.
     pub fn touch(&mut self, link: usize) {
-        if let Some((worker, id)) = self.links[link].owner {
+        let Link { owner, to_server, peer_fin, reset, .. } = &self.links[link];
+        let (Some((worker, id)), is_over) = (*owner, *peer_fin || *reset) else { return };
+        let (is_readable, has_room) =
+            (is_over || !to_server.is_empty(), self.links[link].room() > 0);
+        let Some(slot) = self.open(worker, id) else { return };
+        if is_readable || slot.blocked && has_room {
             self.list(worker, id);
         }
     }
@@ -292,18 +327,36 @@ impl Network {
             state.stalls += 1;
             state.stalled.insert((at, state.stalls), id);
         } else {
-            self.workers[worker].ready.push_back(id);
+            self.line_up(worker, id);
         }
+    }
+
+    /// Puts a socket at the end of its list, as the drivers of real sockets do.
+    fn line_up(&mut self, worker: usize, id: SocketId) {
+        let Some(slot) = self.open(worker, id) else { return };
+        let (is_new, is_blocked, link) = (slot.is_new, slot.blocked, slot.link);
+        let link = &self.links[link];
+        let is_sendable = is_blocked && link.room() > 0;
+        let state = &mut self.workers[worker];
+        let list = if is_sendable {
+            &mut state.ready
+        } else if link.peer_fin || link.reset {
+            &mut state.hung_up
+        } else if is_new {
+            &mut state.newcomers
+        } else {
+            &mut state.ready
+        };
+        list.push_back(id);
     }
 
     /// Lists the sockets whose stalls are over.
     pub fn end_stalls(&mut self, worker: usize) {
-        let elapsed = self.elapsed;
-        let state = &mut self.workers[worker];
-        while let Some(first) = state.stalled.first_entry()
-            && first.key().0 <= elapsed
+        while let Some(first) = self.workers[worker].stalled.first_entry()
+            && first.key().0 <= self.elapsed
         {
-            state.ready.push_back(first.remove());
+            let id = first.remove();
+            self.line_up(worker, id);
         }
     }
 }
