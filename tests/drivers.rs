@@ -9,7 +9,8 @@ mod support;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use fantail::config::{DriverChoice, limits::RECEIVE_SHARE_BYTES};
+use fantail::config::DriverChoice;
+use fantail::config::limits::{RECEIVE_SHARE_BYTES, SPARSE_RECEIVE_BYTES_MAX};
 use fantail::driver::{
     Close, Driver, DriverSettings, End, EpollDriver, SendResult, SocketId, UringDriver, choose,
     make_private,
@@ -491,6 +492,31 @@ fn the_last_of_a_turn_has_no_more_than_the_first<D: KernelDriver>() {
     }
 }
 
+/// Sparse flows go first, as in FQ-CoDel (RFC 8290 section 4.2), but not for ever.
+fn those_who_say_little_are_heard_first_and_every_other_turn<D: KernelDriver>() {
+    const SPARSE: usize = 4;
+    // A turn ends with the first bytes.
+    let settings = DriverSettings { received_bytes_per_turn_max: 1, ..DriverSettings::default() };
+    let mut world = World::<Kernel<D>>::with(settings);
+    let (mut peers, ids): (Vec<_>, Vec<_>) = (0..2 + SPARSE).map(|_| world.pair()).unzip();
+    let bulky = ids.split_at(2).0;
+    for (peer, &id) in peers.iter_mut().zip(&ids) {
+        let bytes = SPARSE_RECEIVE_BYTES_MAX + usize::from(bulky.contains(&id));
+        assert_eq!(peer.write(&vec![b'x'; bytes]), bytes);
+        world.until("it was heard", |world| world.received(id).len() == bytes);
+    }
+    // Some two of the largest pieces of each.
+    for (peer, &id) in peers.iter_mut().zip(&ids) {
+        let bytes = if bulky.contains(&id) { 2 * RECEIVE_SHARE_BYTES } else { 1 };
+        assert_eq!(peer.write(&vec![b'x'; bytes]), bytes);
+    }
+    for turn in 0..2 * SPARSE {
+        let seen = world.turn(Some(Duration::from_secs(20)));
+        let [Seen::Received(id, _)] = &seen[..] else { panic!("one has its share: {seen:?}") };
+        assert_eq!(bulky.contains(id), turn % 2 == 1, "in turn {turn}");
+    }
+}
+
 fn accepting_fails_without_descriptors_and_resumes<D: KernelDriver>() {
     let (address, addresses) = std::sync::mpsc::channel();
     let (connected, connections) = std::sync::mpsc::channel();
@@ -573,6 +599,7 @@ macro_rules! kernel_contract {
             wakes_add_up_and_none_is_lost
             those_who_stay_are_heard_before_those_who_come_and_go
             the_last_of_a_turn_has_no_more_than_the_first
+            those_who_say_little_are_heard_first_and_every_other_turn
             accepting_fails_without_descriptors_and_resumes);
     };
 }

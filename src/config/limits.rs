@@ -299,6 +299,9 @@ pub const RECEIVE_SHARE_BYTES: usize = 16 * 1024;
 /// the buffers of both kernels hold: 6 and 4 MiB by default (`net.ipv4.tcp_rmem`, `tcp_wmem`).
 pub const CLOSING_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// Bytes of one receive up to which its socket is heard before those that sent more: a few requests.
+pub const SPARSE_RECEIVE_BYTES_MAX: usize = 1024;
+
 /// Bytes received in one turn, one receive buffer more at the most: a few milliseconds of decoding, if they are all
 /// frames of one byte.
 pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;

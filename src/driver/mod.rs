@@ -61,6 +61,8 @@ pub struct DriverSettings {
     pub received_bytes_per_turn_max: usize,
     /// Bytes received in one call while other sockets wait.
     pub receive_share_bytes: usize,
+    /// Bytes of one receive up to which its socket is heard before those that sent more.
+    pub sparse_receive_bytes_max: usize,
 }
 
 impl Default for DriverSettings {
@@ -72,6 +74,7 @@ impl Default for DriverSettings {
             churn_per_turn_max: limits::CHURN_PER_TURN_MAX,
             received_bytes_per_turn_max: limits::RECEIVED_BYTES_PER_TURN_MAX,
             receive_share_bytes: limits::RECEIVE_SHARE_BYTES,
+            sparse_receive_bytes_max: limits::SPARSE_RECEIVE_BYTES_MAX,
         }
     }
 }

@@ -5,6 +5,11 @@
 //! no peer can starve another. Sockets that come and sockets that go stand in lists of their own, and a turn takes few
 //! of them: when a hundred thousand clients go at once and come back, those who stay hardly notice. It takes those few
 //! first: a turn that ends early, because peers send as much as they can, has served them.
+//!
+//! Behind them come the sockets whose last receive brought little, then those that had more to give, as flows that are
+//! sparse go before those that build queues in FQ-CoDel (RFC 8290 section 4.2): who says little waits for a turn, and
+//! not for a turn of each peer that floods. A turn in which the latter had nothing is followed by one that begins with
+//! one of them, so that many who say little do not starve them either.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,8 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::listeners::Listeners;
 use super::socket_table::{
-    ARM_LISTED, BLOCKED, BROKEN, CLOSING, ENDED, Entry, HANGUP, LISTED, NEW, PAUSED, READ_ARMED,
-    READABLE, SENDABLE, SocketTable, WRITE_ARMED,
+    ARM_LISTED, BLOCKED, BROKEN, BULKY, CLOSING, ENDED, Entry, HANGUP, LISTED, NEW, PAUSED,
+    READ_ARMED, READABLE, SENDABLE, SocketTable, WRITE_ARMED,
 };
 use super::{Close, DriverSettings, End, Event, SocketId, socket};
 
@@ -28,7 +33,10 @@ pub(super) struct Readiness {
     pub woken: bool,
     /// Sockets that need a poll; drained by the driver that polls once.
     pub to_arm: Vec<SocketId>,
+    /// Those whose last receive brought little.
     ready: VecDeque<SocketId>,
+    /// Those that had more to give.
+    bulky: VecDeque<SocketId>,
     hung_up: VecDeque<SocketId>,
     newcomers: VecDeque<SocketId>,
     closed: VecDeque<SocketId>,
@@ -36,12 +44,16 @@ pub(super) struct Readiness {
     buffer: Box<[u8]>,
     events_per_turn_max: usize,
     ready_left: usize,
+    bulky_left: usize,
+    /// Turns that began with some of them since one of them had its share.
+    bulky_waited: u32,
     hung_up_left: usize,
     newcomers_left: usize,
     churn_per_turn_max: usize,
     events_left: usize,
     received_bytes_per_turn_max: usize,
     receive_share_bytes: usize,
+    sparse_receive_bytes_max: usize,
     bytes_left: usize,
 }
 
@@ -76,6 +88,7 @@ impl Readiness {
             woken: false,
             to_arm: Vec::new(),
             ready: VecDeque::new(),
+            bulky: VecDeque::new(),
             hung_up: VecDeque::new(),
             newcomers: VecDeque::new(),
             closed: VecDeque::new(),
@@ -84,8 +97,11 @@ impl Readiness {
             events_per_turn_max: settings.events_per_turn_max,
             received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
             receive_share_bytes: settings.receive_share_bytes,
+            sparse_receive_bytes_max: settings.sparse_receive_bytes_max,
             bytes_left: 0,
             ready_left: 0,
+            bulky_left: 0,
+            bulky_waited: 0,
             hung_up_left: 0,
             newcomers_left: 0,
             churn_per_turn_max: settings.churn_per_turn_max,
@@ -97,6 +113,7 @@ impl Readiness {
     pub fn has_leftovers(&self) -> bool {
         self.woken
             || !self.ready.is_empty()
+            || !self.bulky.is_empty()
             || !self.hung_up.is_empty()
             || !self.newcomers.is_empty()
             || !self.closed.is_empty()
@@ -105,6 +122,8 @@ impl Readiness {
 
     pub fn begin_turn(&mut self) {
         self.ready_left = self.ready.len();
+        self.bulky_left = self.bulky.len();
+        self.bulky_waited = if self.bulky_left > 0 { self.bulky_waited + 1 } else { 0 };
         self.hung_up_left = self.hung_up.len().min(self.churn_per_turn_max);
         self.newcomers_left = self.newcomers.len().min(self.churn_per_turn_max);
         self.events_left = self.events_per_turn_max;
@@ -146,14 +165,19 @@ impl Readiness {
         for (left, list) in [
             (&mut self.newcomers_left, &mut self.newcomers),
             (&mut self.hung_up_left, &mut self.hung_up),
-            (&mut self.ready_left, &mut self.ready),
         ] {
             if *left > 0 {
                 *left -= 1;
                 return list.pop_front();
             }
         }
-        None
+        if self.ready_left > 0 && self.bulky_waited < 2 {
+            self.ready_left -= 1;
+            return self.ready.pop_front();
+        }
+        self.bulky_waited = 0;
+        self.bulky_left = self.bulky_left.checked_sub(1)?;
+        self.bulky.pop_front()
     }
 
     /// Reports a socket's room, or receives from it once.
@@ -164,8 +188,13 @@ impl Readiness {
             entry.clear(SENDABLE);
             if entry.wants_receive() {
                 entry.set(LISTED);
-                self.ready.push_front(id);
-                self.ready_left += 1;
+                if entry.has(BULKY) {
+                    self.bulky.push_front(id);
+                    self.bulky_left += 1;
+                } else {
+                    self.ready.push_front(id);
+                    self.ready_left += 1;
+                }
             }
             return Some(Step::Sendable);
         }
@@ -175,8 +204,9 @@ impl Readiness {
         let socket = entry.socket.as_ref()?;
         // A buffer of the smallest frames is milliseconds of work: while others wait, each socket has a part of it.
         // Those that were served in this turn and have more wait too: the last has no more than the first.
-        let is_alone =
-            self.ready.is_empty() && self.newcomers.is_empty() && self.hung_up.is_empty();
+        let is_alone = [&self.newcomers, &self.hung_up, &self.ready, &self.bulky]
+            .iter()
+            .all(|list| list.is_empty());
         let window = if !is_alone || self.listeners.has_ready() {
             self.buffer.len().min(self.receive_share_bytes)
         } else {
@@ -194,10 +224,12 @@ impl Readiness {
                 Some(Step::Ended(if entry.has(BROKEN) { End::Reset } else { End::Eof }))
             }
             Ok(count) => {
-                entry.clear(NEW);
+                entry.clear(NEW | BULKY);
+                if count > self.sparse_receive_bytes_max {
+                    entry.set(BULKY);
+                }
                 if count == window || entry.has(HANGUP) {
-                    entry.set(LISTED);
-                    self.ready.push_back(id);
+                    list_ready(&mut self.ready, &mut self.bulky, id, entry);
                 } else {
                     entry.clear(READABLE);
                     list_to_arm(self.polls, &mut self.to_arm, id, entry);
@@ -222,14 +254,13 @@ impl Readiness {
         if let Some(entry) = self.table.open(id) {
             entry.set(if hangup { READABLE | HANGUP } else { READABLE });
             if entry.wants_receive() {
-                let list = if hangup {
-                    &mut self.hung_up
+                if hangup {
+                    list(&mut self.hung_up, id, entry);
                 } else if entry.has(NEW) {
-                    &mut self.newcomers
+                    list(&mut self.newcomers, id, entry);
                 } else {
-                    &mut self.ready
-                };
-                list_ready(list, id, entry);
+                    list_ready(&mut self.ready, &mut self.bulky, id, entry);
+                }
             }
         }
     }
@@ -242,7 +273,7 @@ impl Readiness {
         {
             entry.clear(BLOCKED);
             entry.set(SENDABLE);
-            list_ready(&mut self.ready, id, entry);
+            list_ready(&mut self.ready, &mut self.bulky, id, entry);
         }
     }
 
@@ -305,7 +336,7 @@ impl Readiness {
         if let Some(entry) = self.table.open(id) {
             entry.clear(PAUSED);
             if entry.wants_receive() {
-                list_ready(&mut self.ready, id, entry);
+                list_ready(&mut self.ready, &mut self.bulky, id, entry);
             } else {
                 list_to_arm(self.polls, &mut self.to_arm, id, entry);
             }
@@ -351,10 +382,20 @@ impl Readiness {
 }
 
 #[inline]
-fn list_ready(ready: &mut VecDeque<SocketId>, id: SocketId, entry: &mut Entry) {
+fn list_ready(
+    ready: &mut VecDeque<SocketId>,
+    bulky: &mut VecDeque<SocketId>,
+    id: SocketId,
+    entry: &mut Entry,
+) {
+    list(if entry.has(BULKY) { bulky } else { ready }, id, entry);
+}
+
+#[inline]
+fn list(list: &mut VecDeque<SocketId>, id: SocketId, entry: &mut Entry) {
     if !entry.has(LISTED) {
         entry.set(LISTED);
-        ready.push_back(id);
+        list.push_back(id);
     }
 }
 

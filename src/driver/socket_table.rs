@@ -45,6 +45,8 @@ pub(super) const WRITE_ARMED: u16 = 1 << 10;
 pub(super) const ARM_LISTED: u16 = 1 << 11;
 /// Nothing was received from it yet.
 pub(super) const NEW: u16 = 1 << 12;
+/// What was received from it last was much.
+pub(super) const BULKY: u16 = 1 << 13;
 
 impl SocketTable {
     /// A table with address space for `sockets_max` entries; a page is touched when its first socket is attached,

@@ -48,5 +48,6 @@ pub fn draw_driver(dice: &mut Dice) -> DriverSettings {
         churn_per_turn_max: dice.pick(&[1, 4]),
         received_bytes_per_turn_max: 2 * receive_buffer_bytes,
         receive_share_bytes: receive_buffer_bytes / 4,
+        sparse_receive_bytes_max: receive_buffer_bytes / 16,
     }
 }
