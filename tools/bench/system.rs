@@ -14,6 +14,13 @@ pub fn pin_to_core(core: usize) -> io::Result<()> {
     }
 }
 
+/// Has the calling thread run only while nothing else wants its core: not even a kernel thread waits for it.
+pub fn run_when_idle() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `parameters` is valid for the call.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) })
+}
+
 /// Asks a process that we started to end.
 pub fn terminate(pid: u32) {
     // SAFETY: no pointers; the pid is of a child that has not been waited for, so it cannot be another's.

@@ -109,9 +109,9 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
 fn start_probe(arguments: &Arguments) -> io::Result<Option<Probe>> {
     let address = arguments.target.address;
     if arguments.probe_ping {
-        return Probe::start(address, "/ws?channel=probe", ProbeKind::Ping).map(Some);
+        return Probe::start(address, "/ws?channel=probe", ProbeKind::Ping, 1).map(Some);
     }
-    arguments.probe_echo.map(|address| Probe::start(address, "/", ProbeKind::Echo)).transpose()
+    arguments.probe_echo.map(|address| Probe::start(address, "/", ProbeKind::Echo, 1)).transpose()
 }
 
 /// The subscribers, and what is under way to them.

@@ -10,6 +10,7 @@ mod client;
 mod cycle;
 mod echo;
 pub mod fanout;
+mod flood;
 mod idle;
 mod lines;
 mod poll;
@@ -52,6 +53,8 @@ enum Kind {
     Cycle(cycle::Arguments),
     /// Publications through the server API
     Api(api::Arguments),
+    /// A few sockets that send as much as they can, beside newcomers and idle connections
+    Flood(flood::Arguments),
     /// Connections that stay and say nothing
     Idle(idle::Arguments),
     /// Long polls: all answered by one publication, again and again
@@ -93,6 +96,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Accept(accept) => &accept.target,
         Kind::Cycle(cycle) => &cycle.target,
         Kind::Api(api) => &api.target,
+        Kind::Flood(flood) => &flood.target,
         Kind::Idle(idle) => &idle.target,
         Kind::Poll(poll) => &poll.target,
         Kind::Recover(recover) => &recover.target,
@@ -107,6 +111,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Accept(arguments) => accept::run(arguments)?,
         Kind::Cycle(arguments) => cycle::run(arguments)?,
         Kind::Api(arguments) => api::run(arguments)?,
+        Kind::Flood(arguments) => flood::run(arguments)?,
         Kind::Idle(arguments) => idle::run(arguments)?,
         Kind::Poll(arguments) => poll::run(arguments)?,
         Kind::Recover(arguments) => recover::run(arguments)?,

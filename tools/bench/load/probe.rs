@@ -11,7 +11,7 @@ use super::{Connector, FrameReader, frame};
 use crate::instrument::Histogram;
 use crate::instrument::preempt_others;
 
-/// A thread that asks, waits for the answer, and asks again.
+/// A thread that asks, waits for the answer, and asks again, on each of its connections in turn.
 pub struct Probe {
     phase: Arc<AtomicU8>,
     thread: JoinHandle<io::Result<Histogram>>,
@@ -24,11 +24,18 @@ pub enum ProbeKind {
 }
 
 impl Probe {
-    pub fn start(address: SocketAddr, path: &str, kind: ProbeKind) -> io::Result<Self> {
-        let (stream, _) = Connector::new(address, path.to_owned()).open(1)?.remove(0);
+    pub fn start(
+        address: SocketAddr,
+        path: &str,
+        kind: ProbeKind,
+        connections: usize,
+    ) -> io::Result<Self> {
+        let opened = Connector::new(address, path.to_owned()).open(connections)?;
+        let connections =
+            opened.into_iter().map(|(stream, _)| (stream, FrameReader::default())).collect();
         let phase = Arc::new(AtomicU8::new(WARM_UP));
         let shared = Arc::clone(&phase);
-        let thread = thread::spawn(move || ask(stream, kind, &shared));
+        let thread = thread::spawn(move || ask(connections, kind, &shared));
         Ok(Self { phase, thread })
     }
 
@@ -43,20 +50,24 @@ impl Probe {
     }
 }
 
-fn ask(mut stream: TcpStream, kind: ProbeKind, phase: &AtomicU8) -> io::Result<Histogram> {
+fn ask(
+    mut connections: Vec<(TcpStream, FrameReader)>,
+    kind: ProbeKind,
+    phase: &AtomicU8,
+) -> io::Result<Histogram> {
     // The load beside us must not make the answer look late.
     preempt_others()?;
     let question = match kind {
         ProbeKind::Ping => frame(PING, b"probe"),
         ProbeKind::Echo => frame(TEXT, b"probe"),
     };
-    let mut reader = FrameReader::default();
     let mut buffer = [0; 4096];
     let mut latency = Histogram::new();
-    loop {
+    for index in (0..connections.len()).cycle() {
+        let (stream, reader) = &mut connections[index];
         let asked_in = phase.load(Ordering::Relaxed);
         if asked_in == CLOSED {
-            return Ok(latency);
+            break;
         }
         let asked = Instant::now();
         stream.write_all(&question)?;
@@ -73,6 +84,7 @@ fn ask(mut stream: TcpStream, kind: ProbeKind, phase: &AtomicU8) -> io::Result<H
         }
         sleep(PAUSE);
     }
+    Ok(latency)
 }
 
 const PING: u8 = 9;

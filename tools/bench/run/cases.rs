@@ -30,7 +30,16 @@ pub struct Figure {
     /// Where the report has it: a path of keys.
     pub path: &'static [&'static str],
     pub unit: &'static str,
-    pub max: Option<f64>,
+    pub bound: Option<Bound>,
+}
+
+/// What a figure must be.
+#[derive(Clone, Copy)]
+pub enum Bound {
+    /// By the median of the turns.
+    AtMost(f64),
+    /// In every turn.
+    AtLeast(f64),
 }
 
 /// Which of the server's listeners the load goes to.
@@ -171,11 +180,14 @@ pub fn solos(seconds: f64) -> Vec<Solo> {
         ]),
         figures,
     };
-    let rss = |name| figure(name, &["server", "rss_bytes_per_connection"], "bytes", Some(160.0));
+    let rss = |name| {
+        let bound = Some(Bound::AtMost(160.0));
+        figure(name, &["server", "rss_bytes_per_connection"], "bytes", bound)
+    };
     // Of both ends: client and server share this kernel.
     let slab = |name| figure(name, &["kernel_slab_bytes_per_pair"], "bytes", None);
     let p50 = |name| figure(name, &["probe", "p50_us"], "us", None);
-    let p99 = |name| figure(name, &["probe", "p99_us"], "us", Some(5000.0));
+    let p99 = |name| figure(name, &["probe", "p99_us"], "us", Some(Bound::AtMost(5000.0)));
     let max = |name| figure(name, &["probe", "max_us"], "us", None);
     vec![
         memory(
@@ -190,16 +202,57 @@ pub fn solos(seconds: f64) -> Vec<Solo> {
         ),
         yielding("--probe-ping", vec![p50("ping, p50"), p99("ping, p99"), max("ping, max")]),
         yielding(PROBE_ECHO, vec![p50("echo, p50"), p99("echo, p99"), max("echo, max")]),
+        flood(seconds),
     ]
+}
+
+/// Ten times as long as other loads: newcomers come one after another, and 99 % of them are not few.
+fn flood(seconds: f64) -> Solo {
+    const NEWCOMERS: f64 = 1000.0;
+    let figures = vec![
+        figure(
+            "flood: newcomers served",
+            &["newcomers", "served"],
+            "connections",
+            Some(Bound::AtLeast(NEWCOMERS)),
+        ),
+        figure("flood: accept, p50", &["accept", "p50_us"], "us", None),
+        figure("flood: accept, p99", &["accept", "p99_us"], "us", Some(Bound::AtMost(20_000.0))),
+        figure("flood: accept, max", &["accept", "max_us"], "us", None),
+        figure("flood: ping, p50", &["ping", "p50_us"], "us", None),
+        figure("flood: ping, p99", &["ping", "p99_us"], "us", Some(Bound::AtMost(10_000.0))),
+        figure("flood: ping, max", &["ping", "max_us"], "us", None),
+        figure("flood: publications", &["ops_per_second"], "/s", None),
+        figure(
+            "flood: turns that took all they may",
+            &["turns_full", "more"],
+            "turns",
+            Some(Bound::AtLeast(1.0)),
+        ),
+    ];
+    Solo {
+        case: CaseName::Flood,
+        door: Door::Listen,
+        load: words(&[
+            "flood",
+            "--newcomers",
+            &NEWCOMERS.to_string(),
+            "--path",
+            "/ws?channel=bench",
+            "--seconds",
+            &(10.0 * seconds).to_string(),
+        ]),
+        figures,
+    }
 }
 
 fn figure(
     name: &'static str,
     path: &'static [&'static str],
     unit: &'static str,
-    max: Option<f64>,
+    bound: Option<Bound>,
 ) -> Figure {
-    Figure { name, path, unit, max }
+    Figure { name, path, unit, bound }
 }
 
 /// Stands for `--probe-echo ADDRESS`: the address is known when the server runs.

@@ -65,6 +65,7 @@ pub enum CaseName {
     Accept,
     Memory,
     Yield,
+    Flood,
     All,
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::cases::{Comparison, Figure, Solo};
+use super::cases::{Bound, Comparison, Figure, Solo};
 use super::turn::Pair;
 
 /// Rows in the order of measuring.
@@ -87,7 +87,7 @@ impl Report {
     }
 
     pub fn add_solo(&mut self, solo: &Solo, driver: &str, turns: Vec<Value>) {
-        for Figure { name, path, unit, max } in &solo.figures {
+        for Figure { name, path, unit, bound } in &solo.figures {
             let figure = |report: &Value| {
                 path.iter().fold(report, |value, key| &value[key]).as_f64().unwrap_or(f64::NAN)
             };
@@ -99,8 +99,15 @@ impl Report {
                     "{:.0} {unit} | | [{:.0}..{:.0}] | | | ",
                     spread.median, spread.min, spread.max
                 ),
-                bound: max.map(|max| format!("{max:.0} {unit}")).unwrap_or_default(),
-                holds: max.map(|max| spread.median <= max),
+                bound: match bound {
+                    Some(Bound::AtMost(max)) => format!("{max:.0} {unit}"),
+                    Some(Bound::AtLeast(min)) => format!("at least {min:.0} {unit}"),
+                    None => String::new(),
+                },
+                holds: bound.map(|bound| match bound {
+                    Bound::AtMost(max) => spread.median <= max,
+                    Bound::AtLeast(min) => spread.min >= min,
+                }),
                 median: spread.median,
             });
         }

@@ -1,0 +1,269 @@
+//! A flood: a few sockets send one-byte publications as fast as the server takes them, while others come and go, and
+//! connections that say nothing else are pinged.
+//!
+//! The flooders' writes are large and made beforehand, and wait where the server's socket is full. They run only where
+//! nothing else wants the core, kernel threads included, and newcomers and pings preempt everything: what is measured
+//! is the server, not who has the load's core.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use serde_json::{Value, json};
+
+use super::probe::{Probe, ProbeKind};
+use super::{Connector, Target, add_cost, frame};
+use crate::instrument::{Histogram, preempt_others};
+use crate::system::run_when_idle;
+
+/// Sockets that flood the server with publications of one byte, beside newcomers and idle connections.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub target: Target,
+    /// Sockets that flood; each publishes to a channel of its own, which is the path with its number behind it
+    #[arg(long, default_value_t = 8)]
+    flooders: usize,
+    /// Connections that come one after another in the time that counts, and go once their handshake is answered
+    #[arg(long, default_value_t = 1000)]
+    newcomers: u32,
+    /// Idle connections, which are pinged one after another
+    #[arg(long, default_value_t = 20)]
+    idle: usize,
+    /// Length of the interval that counts
+    #[arg(long, default_value_t = 30.0)]
+    seconds: f64,
+    /// Time before it, in which the flood begins
+    #[arg(long, default_value_t = 1.0)]
+    warm_up: f64,
+}
+
+pub fn run(arguments: &Arguments) -> io::Result<Value> {
+    let target = &arguments.target;
+    let turns_full_before = turns_full(target.address);
+    let probe = Probe::start(target.address, &target.path, ProbeKind::Ping, arguments.idle)?;
+    let flood = Flood::start(target, arguments.flooders)?;
+    sleep(Duration::from_secs_f64(arguments.warm_up));
+    let cpu = target.server_cpu()?;
+    let from = cpu.as_ref().map(|cpu| cpu.read()).transpose()?;
+    let (began, echoed) = (Instant::now(), flood.echoed());
+    probe.open();
+    let mut newcomers = Newcomers::new(target.connector(), arguments);
+    newcomers.come(began)?;
+    let length = began.elapsed();
+    let to = cpu.as_ref().map(|cpu| cpu.read()).transpose()?;
+    let published: Vec<u64> =
+        flood.echoed().iter().zip(&echoed).map(|(after, before)| after - before).collect();
+    let ping = probe.finish();
+    let disconnected = flood.finish()?;
+    let ping = ping?;
+    let turns_full_after = turns_full(target.address);
+    let operations = published.iter().sum();
+    let per_second = |count: u64| count as f64 / length.as_secs_f64();
+    let mut report = json!({
+        "kind": "flood",
+        "seconds": length.as_secs_f64(),
+        "newcomers": {
+            "wanted": arguments.newcomers,
+            "served": newcomers.accept.count(),
+            "unserved": u64::from(arguments.newcomers) - newcomers.accept.count(),
+            "fault": newcomers.fault,
+        },
+        "accept": newcomers.accept.to_json(),
+        "ping": ping.to_json(),
+        "flooders": {
+            "count": arguments.flooders,
+            "disconnected": disconnected,
+            "slowest_per_second": published.iter().min().map(|&count| per_second(count)),
+            "fastest_per_second": published.iter().max().map(|&count| per_second(count)),
+        },
+        "turns_full": {
+            "before": turns_full_before,
+            "after": turns_full_after,
+            "more": turns_full_after.zip(turns_full_before).map(|(after, before)| after - before),
+        },
+        "ops": operations,
+        "ops_per_second": per_second(operations),
+    });
+    let spent = match (&cpu, &from, &to) {
+        (Some(cpu), Some(from), Some(to)) => Some(cpu.spent(from, to)),
+        _ => None,
+    };
+    add_cost(&mut report, spent.as_ref(), operations);
+    Ok(report)
+}
+
+/// Connections that come and go, one after another.
+struct Newcomers {
+    connector: Connector,
+    count: u32,
+    length: Duration,
+    /// From the call of `connect` until the head of the answer to the handshake has come whole.
+    accept: Histogram,
+    /// Why the last of those that were not served was not.
+    fault: Option<String>,
+}
+
+impl Newcomers {
+    fn new(connector: Connector, arguments: &Arguments) -> Self {
+        Self {
+            connector,
+            count: arguments.newcomers,
+            length: Duration::from_secs_f64(arguments.seconds),
+            accept: Histogram::new(),
+            fault: None,
+        }
+    }
+
+    /// Evenly through the time. One that is late makes the next ones late too; those that are not tried within the time
+    /// are not served.
+    fn come(&mut self, began: Instant) -> io::Result<()> {
+        preempt_others()?;
+        for number in 0..self.count {
+            let due = self.length.mul_f64(f64::from(number) / f64::from(self.count));
+            sleep(due.saturating_sub(began.elapsed()));
+            if began.elapsed() > self.length {
+                break;
+            }
+            let connects = Instant::now();
+            match self.connector.open(1) {
+                Ok(_) => self.accept.record(connects.elapsed().as_nanos() as u64),
+                Err(error) => self.fault = Some(error.to_string()),
+            }
+        }
+        sleep(self.length.saturating_sub(began.elapsed()));
+        Ok(())
+    }
+}
+
+/// A thread with all flooders.
+struct Flood {
+    /// Publications of each flooder that came back to it.
+    echoed: Arc<[AtomicU64]>,
+    is_done: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<usize>>,
+}
+
+impl Flood {
+    fn start(target: &Target, count: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut flooders = Vec::with_capacity(count);
+        for number in 0..count {
+            let path = format!("{}{number}", target.path);
+            let (stream, _) = Connector::new(target.address, path).open(1)?.remove(0);
+            stream.set_nonblocking(true)?;
+            let both = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), Token(number), both)?;
+            flooders.push(Flooder { stream: Some(stream), position: 0, received: 0 });
+        }
+        let echoed: Arc<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
+        let is_done = Arc::new(AtomicBool::new(false));
+        let shared = (Arc::clone(&echoed), Arc::clone(&is_done));
+        let thread = thread::spawn(move || {
+            run_when_idle()?;
+            flood(poll, &mut flooders, &shared.0, &shared.1)
+        });
+        Ok(Self { echoed, is_done, thread })
+    }
+
+    fn echoed(&self) -> Vec<u64> {
+        self.echoed.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    /// How many the server disconnected.
+    fn finish(self) -> io::Result<usize> {
+        self.is_done.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| io::Error::other("the flooders panicked"))?
+    }
+}
+
+/// Each flooder writes what its socket takes and reads what is there, in turns.
+fn flood(
+    mut poll: Poll,
+    flooders: &mut [Flooder],
+    echoed: &[AtomicU64],
+    is_done: &AtomicBool,
+) -> io::Result<usize> {
+    let block = frame(TEXT, b"x").repeat(BLOCK_FRAMES);
+    let mut buffer = vec![0; 1 << 18];
+    let mut events = Events::with_capacity(flooders.len().max(1));
+    while !is_done.load(Ordering::Relaxed) {
+        let mut is_moving = false;
+        for (flooder, echoed) in flooders.iter_mut().zip(echoed) {
+            is_moving |= flooder.turn(&block, &mut buffer);
+            echoed.store(flooder.received / ECHO_BYTES, Ordering::Relaxed);
+        }
+        // Every socket has said that it would block, so whatever changes makes an event.
+        if !is_moving
+            && let Err(error) = poll.poll(&mut events, Some(LOOK_EVERY))
+            && error.kind() != ErrorKind::Interrupted
+        {
+            return Err(error);
+        }
+    }
+    Ok(flooders.iter().filter(|flooder| flooder.stream.is_none()).count())
+}
+
+struct Flooder {
+    /// `None` once the server has closed it.
+    stream: Option<TcpStream>,
+    /// In the block that is being written.
+    position: usize,
+    received: u64,
+}
+
+impl Flooder {
+    /// Writes once and reads once; false if neither moved anything.
+    fn turn(&mut self, block: &[u8], buffer: &mut [u8]) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        let read = match stream.read(buffer) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            read => read,
+        };
+        let written = stream.write(&block[self.position..]);
+        let mut is_moving = false;
+        match (&read, &written) {
+            (Err(error), _) | (_, Err(error)) if error.kind() != ErrorKind::WouldBlock => {
+                self.stream = None;
+            }
+            _ => {}
+        }
+        if let Ok(count) = read {
+            self.received += count as u64;
+            is_moving = true;
+        }
+        if let Ok(count) = written {
+            self.position = (self.position + count) % block.len();
+            is_moving = true;
+        }
+        is_moving
+    }
+}
+
+/// The server's count of turns that took all they may; `None` if it tells no such thing.
+fn turns_full(address: SocketAddr) -> Option<u64> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(METRICS_TIMEOUT)).ok()?;
+    let head = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let answer = String::from_utf8_lossy(&answer);
+    let samples = answer.lines().filter(|line| line.starts_with("fantail_turns_full_total{"));
+    samples.map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).reduce(|a, b| Some(a? + b?))?
+}
+
+const TEXT: u8 = 1;
+/// Frames of one write: 7 bytes each.
+const BLOCK_FRAMES: usize = 9362;
+/// What one publication is when it comes back: a head of two bytes, and one.
+const ECHO_BYTES: u64 = 3;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
