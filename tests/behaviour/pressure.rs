@@ -2,7 +2,8 @@
 //!
 //! The host may be busy with something else, so what a bystander waits is measured in the server's own CPU time, and
 //! compared with what the server spends until all is done: what is excluded is a turn that does everything there is to
-//! do, on a host of any speed.
+//! do, on a host of any speed. What one turn may take is found by a server that stands still until all there is to do
+//! has come: its answer to a request that came along says how far it was by then.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -18,8 +19,8 @@ use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
 use crate::support::{
-    Child, Client, PATIENCE, Received, TestServer, WebSocket, masked, on_both_drivers, unmasked,
-    wait_until,
+    Child, Client, PATIENCE, Received, Response, TestServer, WebSocket, masked, on_both_drivers,
+    unmasked, wait_until,
 };
 
 /// What a bystander waits is at most one part in so many of all that the server does meanwhile.
@@ -157,12 +158,123 @@ fn stall(mut sends_late: impl FnMut() -> u64, publisher: &mut WebSocket, readers
 
 /// A gauge or counter of a running program, all workers together.
 fn sum(metrics: &mut Client, name: &str) -> u64 {
-    let page = metrics.get("/metrics");
+    counted(&metrics.get("/metrics"), name)
+}
+
+/// The same, of a page.
+fn counted(page: &Response, name: &str) -> u64 {
     let samples = page.text().lines().filter(|line| line.starts_with(&format!("{name}{{")));
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
+/// How much of what is begun while the server stands still it has counted when it answers a request that came with it.
+#[track_caller]
+fn counted_at_once(server: &Child, metrics: &mut Client, name: &str, begin: impl FnOnce()) -> u64 {
+    let before = sum(metrics, name);
+    server.stop();
+    begin();
+    metrics.send("GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n");
+    server.signal(libc::SIGCONT);
+    counted(&metrics.read_response(), name) - before
+}
+
+/// A literal, as are other bounds of single turns here: a limit that was lifted does not lift it too. A turn ends with
+/// 1,024 requests, and the last 16 KiB that it received may hold 2,730 of the smallest.
+const REQUESTS_AT_ONCE_MAX: u64 = 1024 + 2730;
+
+/// One comes, one goes; and a turn more, should something else have ended the first.
+const CHURN_AT_ONCE_MAX: u64 = 2;
+
+/// Deliveries of one turn, as far as their bytes do not count.
+const DELIVERIES_AT_ONCE_MAX: u64 = 256;
+
+/// Bytes delivered in one turn, by one delivery more.
+const DELIVERED_BYTES_AT_ONCE_MAX: u64 = 1 << 20;
+
 on_both_drivers! {
+    fn a_flood_is_taken_in_parts(driver) {
+        const FRAMES: usize = 7000;
+        let _alone = alone();
+        let server = Child::start(driver, &["--workers", "1"]);
+        let mut metrics = Client::connect(server.edge());
+        let mut publishers: Vec<WebSocket> = (0..8)
+            .map(|n| WebSocket::connect(server.edge(), &format!("/ws?channel=c{n}")))
+            .collect();
+        for payload in [&b""[..], b"x"] {
+            let frames = masked(true, OpCode::Binary, payload).repeat(FRAMES);
+            let expected = unmasked(OpCode::Binary, payload).repeat(FRAMES);
+            for round in 0..3 {
+                let flood = || publishers.iter_mut().for_each(|publisher| publisher.client.send(&frames));
+                let count = counted_at_once(&server, &mut metrics, "fantail_publications_total", flood);
+                // Before the first one, nothing tells a flooder from others.
+                assert!(count <= REQUESTS_AT_ONCE_MAX || round == 0, "{count} before the answer");
+                read_all(&mut publishers, &expected);
+            }
+        }
+    }
+
+    fn those_who_come_and_go_together_are_taken_one_by_one(driver) {
+        const MANY: usize = 200;
+        let _alone = alone();
+        let server = Child::start(driver, &["--workers", "1"]);
+        let mut metrics = Client::connect(server.edge());
+        let mut crowd = Vec::new();
+        let come = || {
+            crowd.extend((0..MANY).map(|_| {
+                let mut socket = WebSocket::over(Client::connect(server.edge()));
+                socket.client.send(WebSocket::request("/ws?channel=a"));
+                socket
+            }));
+        };
+        let accepted = counted_at_once(&server, &mut metrics, "fantail_connections_accepted_total", come);
+        assert!(accepted <= CHURN_AT_ONCE_MAX, "{accepted} came before the answer");
+        for socket in &mut crowd {
+            socket.read_upgrade();
+        }
+        let go = || crowd.clear();
+        let closed = counted_at_once(&server, &mut metrics, "fantail_connections_closed_total", go);
+        assert!(closed <= CHURN_AT_ONCE_MAX, "{closed} went before the answer");
+        wait_until("all are gone", || sum(&mut metrics, "fantail_connections_open") == 1);
+    }
+
+    fn a_fan_out_is_delivered_in_parts(driver) {
+        const READERS: usize = 2000;
+        const LARGE: usize = 1 << 20;
+        const DELIVERIES: &str = "fantail_deliveries_total";
+        let _alone = alone();
+        let server = Child::start(driver, &["--workers", "1"]);
+        let mut metrics = Client::connect(server.edge());
+        let mut readers: Vec<WebSocket> =
+            (0..READERS).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
+
+        // One small publication.
+        let small = || readers[0].send_binary(b"x");
+        let count = counted_at_once(&server, &mut metrics, DELIVERIES, small);
+        assert!((1..=DELIVERIES_AT_ONCE_MAX).contains(&count), "{count} before the answer");
+        read_all(&mut readers, &unmasked(OpCode::Binary, b"x"));
+
+        // Many of a kibibyte.
+        let frames = masked(true, OpCode::Binary, &[b'x'; 1024]).repeat(40);
+        let backlog = || readers[0].client.send(&frames);
+        let bytes = 1024 * counted_at_once(&server, &mut metrics, DELIVERIES, backlog);
+        assert!(bytes <= DELIVERED_BYTES_AT_ONCE_MAX + (64 << 10), "{bytes} before the answer");
+        read_all(&mut readers, &unmasked(OpCode::Binary, &[b'x'; 1024]).repeat(40));
+
+        // A large one, whose last byte comes.
+        readers.truncate(100);
+        let frame = masked(true, OpCode::Binary, &[b'x'; LARGE]);
+        let (last, begun) = frame.split_last().expect("a frame");
+        readers[0].client.send(begun);
+        wait_until("all but the last byte came", || {
+            sum(&mut metrics, "fantail_unfinished_message_bytes") >= LARGE as u64 - 1
+        });
+        let large = || readers[0].client.send([*last]);
+        let count = counted_at_once(&server, &mut metrics, DELIVERIES, large);
+        let bytes = count * LARGE as u64;
+        assert!(bytes <= DELIVERED_BYTES_AT_ONCE_MAX + LARGE as u64, "{bytes} before the answer");
+        read_all(&mut readers, &unmasked(OpCode::Binary, &[b'x'; LARGE]));
+    }
+
     fn slow_readers_with_thousands_of_frames_waiting_do_not_hold_others_up(driver) {
         const READERS: usize = 40;
         const PUBLICATIONS: usize = 25_000;

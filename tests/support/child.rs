@@ -196,6 +196,17 @@ impl Child {
         assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
     }
 
+    /// Has it stand still until it is sent `SIGCONT`.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        let path = format!("/proc/{}/stat", self.pid());
+        super::wait_until("it stands still", || {
+            let stat = fs::read_to_string(&path).expect("it runs");
+            stat.rsplit(") ").next().is_some_and(|fields| fields.starts_with('T'))
+        });
+    }
+
     /// Sets how many files it may open from now on.
     #[expect(unsafe_code, reason = "limits of another process have no safe wrapper")]
     pub fn limit_files(&self, files: libc::rlim_t) {
