@@ -306,10 +306,13 @@ pub const SPARSE_RECEIVE_BYTES_MAX: usize = 1024;
 /// frames of one byte.
 pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 
-/// Sockets that come or go in one turn: so many are accepted for each listener, so many are heard for the first time,
-/// and so many that hung up. Each takes 10 to 20 microseconds, and those who stay wait for that, once for every worker
-/// that shares the core.
-pub const CHURN_PER_TURN_MAX: usize = 1;
+/// Sockets that come or go in one turn while none of those that stay has something to say: so many are accepted for
+/// each listener, so many are heard for the first time, and so many that hung up. Each takes 5 to 20 microseconds.
+pub const CHURN_PER_TURN_MAX: usize = 4;
+
+/// The same where others wait: in a turn that has something of those that stay, and in every turn of a worker that
+/// shares its core with other workers.
+pub const CHURN_PER_SHARED_TURN_MAX: usize = 1;
 
 /// Events handled in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;

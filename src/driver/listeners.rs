@@ -12,7 +12,7 @@ pub(super) struct Listeners {
     /// The one to accept from next in this turn.
     current: usize,
     accepts_left: usize,
-    /// Of each listener.
+    /// Of each listener, in this turn.
     accepts_per_turn_max: usize,
 }
 
@@ -28,13 +28,13 @@ struct Listener {
 }
 
 impl Listeners {
-    pub fn new(sockets: Vec<TcpListener>, accepts_per_turn_max: usize) -> Self {
+    pub fn new(sockets: Vec<TcpListener>) -> Self {
         assert!(sockets.len() <= usize::from(u8::MAX) + 1, "listeners are named by a u8");
         let listeners = sockets
             .into_iter()
             .map(|socket| Listener { socket, ready: false, paused: false, armed: false })
             .collect();
-        Self { listeners, current: 0, accepts_left: 0, accepts_per_turn_max }
+        Self { listeners, current: 0, accepts_left: 0, accepts_per_turn_max: 0 }
     }
 
     /// The listeners' descriptors, in the order of their ids.
@@ -63,9 +63,10 @@ impl Listeners {
         self.listeners.iter().any(|listener| listener.ready && !listener.paused)
     }
 
-    pub fn begin_turn(&mut self) {
+    pub fn begin_turn(&mut self, accepts_per_turn_max: usize) {
+        self.accepts_per_turn_max = accepts_per_turn_max;
         self.current = 0;
-        self.accepts_left = self.accepts_per_turn_max;
+        self.accepts_left = accepts_per_turn_max;
     }
 
     /// The next connection, or the failure to get one.

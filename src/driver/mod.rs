@@ -56,6 +56,8 @@ pub struct DriverSettings {
     pub events_per_turn_max: usize,
     /// Sockets that come or go in one turn, of each kind: accepted for one listener, heard for the first time, hung up.
     pub churn_per_turn_max: usize,
+    /// The same in a turn that has something of the sockets that stay.
+    pub churn_per_shared_turn_max: usize,
     /// Bytes received in one turn, by one receive buffer more at the most: what decoding them takes is how long
     /// everything else waits.
     pub received_bytes_per_turn_max: usize,
@@ -72,6 +74,7 @@ impl Default for DriverSettings {
             receive_buffer_bytes: limits::RECEIVE_BUFFER_BYTES,
             events_per_turn_max: limits::EVENTS_PER_TURN_MAX,
             churn_per_turn_max: limits::CHURN_PER_TURN_MAX,
+            churn_per_shared_turn_max: limits::CHURN_PER_SHARED_TURN_MAX,
             received_bytes_per_turn_max: limits::RECEIVED_BYTES_PER_TURN_MAX,
             receive_share_bytes: limits::RECEIVE_SHARE_BYTES,
             sparse_receive_bytes_max: limits::SPARSE_RECEIVE_BYTES_MAX,

@@ -50,6 +50,7 @@ pub(super) struct Readiness {
     hung_up_left: usize,
     newcomers_left: usize,
     churn_per_turn_max: usize,
+    churn_per_shared_turn_max: usize,
     events_left: usize,
     received_bytes_per_turn_max: usize,
     receive_share_bytes: usize,
@@ -84,7 +85,7 @@ impl Readiness {
         assert!(settings.events_per_turn_max > 0, "a turn makes progress");
         Self {
             table: SocketTable::with_capacity(settings.sockets_max),
-            listeners: Listeners::new(listeners, settings.churn_per_turn_max),
+            listeners: Listeners::new(listeners),
             woken: false,
             to_arm: Vec::new(),
             ready: VecDeque::new(),
@@ -105,6 +106,7 @@ impl Readiness {
             hung_up_left: 0,
             newcomers_left: 0,
             churn_per_turn_max: settings.churn_per_turn_max,
+            churn_per_shared_turn_max: settings.churn_per_shared_turn_max,
             events_left: 0,
         }
     }
@@ -124,11 +126,15 @@ impl Readiness {
         self.ready_left = self.ready.len();
         self.bulky_left = self.bulky.len();
         self.bulky_waited = if self.bulky_left > 0 { self.bulky_waited + 1 } else { 0 };
-        self.hung_up_left = self.hung_up.len().min(self.churn_per_turn_max);
-        self.newcomers_left = self.newcomers.len().min(self.churn_per_turn_max);
+        let others_wait = self.ready_left + self.bulky_left > 0;
+        let churn =
+            if others_wait { self.churn_per_shared_turn_max } else { self.churn_per_turn_max };
+        self.hung_up_left = self.hung_up.len().min(churn);
+        // Also of those that are accepted in this turn.
+        self.newcomers_left = churn;
         self.events_left = self.events_per_turn_max;
         self.bytes_left = self.received_bytes_per_turn_max;
-        self.listeners.begin_turn();
+        self.listeners.begin_turn(churn);
     }
 
     pub fn next_event(&mut self) -> Option<Event<'_, OwnedFd>> {
@@ -166,9 +172,11 @@ impl Readiness {
             (&mut self.newcomers_left, &mut self.newcomers),
             (&mut self.hung_up_left, &mut self.hung_up),
         ] {
-            if *left > 0 {
+            if *left > 0
+                && let Some(id) = list.pop_front()
+            {
                 *left -= 1;
-                return list.pop_front();
+                return Some(id);
             }
         }
         if self.ready_left > 0 && self.bulky_waited < 2 {
@@ -307,11 +315,12 @@ impl Readiness {
         }
     }
 
-    /// Takes a socket in. It is watched once the driver has asked the kernel to.
+    /// Takes a socket in. With polls that are asked for, it is received from before the first one.
     pub fn attach(&mut self, id: SocketId, socket: OwnedFd) {
         self.table.attach(id, socket);
-        if let Some(entry) = self.table.open(id) {
-            list_to_arm(self.polls, &mut self.to_arm, id, entry);
+        if self.polls == Polls::Once {
+            // Most that connect speak at once: trying to receive costs less than a poll.
+            self.handle_readable(id, false);
         }
     }
 

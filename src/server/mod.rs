@@ -22,7 +22,9 @@ use std::thread::{self, JoinHandle};
 
 use tracing::{error, info};
 
-use crate::config::limits::{SPARE_CONNECTIONS, WORKERS_MAX};
+use crate::config::limits::{
+    CHURN_PER_SHARED_TURN_MAX, CHURN_PER_TURN_MAX, SPARE_CONNECTIONS, WORKERS_MAX,
+};
 use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
 use crate::driver::{
@@ -107,6 +109,7 @@ impl Server {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let workers = config.workers.unwrap_or(cores.len()).clamp(1, WORKERS_MAX);
         let (per_worker, connections_max) = connections_max(config, workers)?;
+        let shares_core = workers > cores.len();
         let (addresses, held_ports) = resolve(config)?;
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
@@ -135,13 +138,13 @@ impl Server {
                 steps: steps.clone(),
                 clock: clock.clone(),
                 is_behind_proxy: is_behind_proxy.clone(),
-                shares_core: workers > cores.len(),
+                shares_core,
             };
             let job = Job {
                 kind,
                 core: cores.get(index % cores.len().max(1)).copied(),
                 addresses: addresses.clone(),
-                driver: driver_settings(per_worker),
+                driver: driver_settings(per_worker, shares_core),
                 waker: wakers[index].clone(),
                 worker: WorkerSettings::new(config, worker, of, per_worker, services.clone(), hash),
                 parts,
@@ -447,10 +450,12 @@ fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), St
 /// Address space is reserved for this many connections of a worker at the most.
 const PER_WORKER_MAX: usize = 4 << 20;
 
-fn driver_settings(connections_max: usize) -> DriverSettings {
+fn driver_settings(connections_max: usize, shares_core: bool) -> DriverSettings {
     let sockets_max =
         u32::try_from(connections_max + SPARE_CONNECTIONS).expect("at most PER_WORKER_MAX");
-    DriverSettings { sockets_max, ..DriverSettings::default() }
+    let churn_per_turn_max =
+        if shares_core { CHURN_PER_SHARED_TURN_MAX } else { CHURN_PER_TURN_MAX };
+    DriverSettings { sockets_max, churn_per_turn_max, ..DriverSettings::default() }
 }
 
 impl From<ConfigError> for StartError {

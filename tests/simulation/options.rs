@@ -46,6 +46,7 @@ pub fn draw_driver(dice: &mut Dice) -> DriverSettings {
         receive_buffer_bytes,
         events_per_turn_max: dice.pick(&[8, 16, 64]),
         churn_per_turn_max: dice.pick(&[1, 4]),
+        churn_per_shared_turn_max: 1,
         received_bytes_per_turn_max: 2 * receive_buffer_bytes,
         receive_share_bytes: receive_buffer_bytes / 4,
         sparse_receive_bytes_max: receive_buffer_bytes / 16,

@@ -43,7 +43,9 @@ pub struct SimulatedDriver {
     /// The listener to accept from next in this turn.
     accepting: usize,
     accepts_left: usize,
+    accepts_per_turn_max: usize,
     churn_per_turn_max: usize,
+    churn_per_shared_turn_max: usize,
 }
 
 /// The date of every simulated day.
@@ -100,7 +102,9 @@ impl SimulatedDriver {
             bytes_left: 0,
             accepting: 0,
             accepts_left: 0,
+            accepts_per_turn_max: 0,
             churn_per_turn_max: settings.churn_per_turn_max,
+            churn_per_shared_turn_max: settings.churn_per_shared_turn_max,
         }
     }
 
@@ -208,7 +212,7 @@ impl SimulatedDriver {
                 break listening;
             }
             self.accepting += 1;
-            self.accepts_left = self.churn_per_turn_max;
+            self.accepts_left = self.accepts_per_turn_max;
         };
         self.accepts_left -= 1;
         let listener = ListenerId(u8::try_from(self.accepting).expect("few listeners"));
@@ -233,9 +237,11 @@ impl SimulatedDriver {
             (&mut self.hung_up_left, &mut state.hung_up),
             (&mut self.ready_left, &mut state.ready),
         ] {
-            if *left > 0 {
+            if *left > 0
+                && let Some(id) = list.pop_front()
+            {
                 *left -= 1;
-                return list.pop_front();
+                return Some(id);
             }
         }
         None
@@ -295,12 +301,18 @@ impl Driver for SimulatedDriver {
         network.end_stalls(self.worker);
         let state = &network.workers[self.worker];
         self.ready_left = state.ready.len();
-        self.hung_up_left = state.hung_up.len().min(self.churn_per_turn_max);
-        self.newcomers_left = state.newcomers.len().min(self.churn_per_turn_max);
+        let churn = if state.ready.is_empty() {
+            self.churn_per_turn_max
+        } else {
+            self.churn_per_shared_turn_max
+        };
+        self.hung_up_left = state.hung_up.len().min(churn);
+        self.newcomers_left = churn;
         self.events_left = self.events_per_turn_max;
         self.bytes_left = self.received_bytes_per_turn_max;
         self.accepting = 0;
-        self.accepts_left = self.churn_per_turn_max;
+        self.accepts_per_turn_max = churn;
+        self.accepts_left = churn;
         self.now = network.now();
         Ok(())
     }
