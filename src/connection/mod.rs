@@ -304,17 +304,23 @@ impl Connection {
             Conversation::EchoTcp => Ok(()),
         };
         if let Err(reason) = alive {
-            self.close(&reason.into(), context);
+            self.close(&reason.into(), false, context);
         }
         Flow::Receive
     }
 
-    /// Says goodbye in the conversation's own terms, and asks to be closed.
-    pub fn close(&mut self, farewell: &Farewell, context: &mut Context<'_>) {
+    /// Says goodbye in the conversation's own terms, and asks to be closed. `is_incomplete` if something that was
+    /// queued before was dropped: segments, which are whole frames and replies of a WebSocket and of commands.
+    pub fn close(&mut self, farewell: &Farewell, is_incomplete: bool, context: &mut Context<'_>) {
         match &mut self.conversation {
             Conversation::WebSocket(websocket) => websocket.say_goodbye(farewell, context.out),
             Conversation::Commands(commands) => commands.say_goodbye(farewell, context.out),
-            Conversation::EventStream(stream) => stream.say_goodbye(farewell, context.out),
+            Conversation::EventStream(stream) => {
+                stream.say_goodbye(farewell, is_incomplete, context.out);
+            }
+            // RFC 9112 9.3.2: answers come in the order of their requests. What came behind one that is missing would
+            // be taken for it, or for the rest of its body.
+            Conversation::Http(_) if is_incomplete => {}
             Conversation::Http(http) => http.say_goodbye(farewell.reason, context),
             Conversation::EchoTcp => {}
         }

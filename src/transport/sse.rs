@@ -223,15 +223,14 @@ impl EventStream {
         Ok(())
     }
 
-    /// Says why the server ends it, and whether it is over for good.
-    pub fn say_goodbye(&self, farewell: &Farewell, out: &mut Vec<u8>) {
-        // What waited gives way to this, perhaps the rest of an event whose id, or the size of whose chunk, stands in
-        // front of it already: what follows must not become that event's data or a part of that chunk, and the id that
-        // of an event that never came.
-        let has_given_way =
-            matches!(farewell.reason, CloseReason::SlowConsumer | CloseReason::Overloaded);
+    /// Says why the server ends it, and whether it is over for good. `is_incomplete` if something that was queued
+    /// before was dropped.
+    pub fn say_goodbye(&self, farewell: &Farewell, is_incomplete: bool, out: &mut Vec<u8>) {
+        // What was dropped may be the rest of an event whose id, or the size of whose chunk, stands in front of it
+        // already: what follows must not become that event's data or a part of that chunk, and the id that of an event
+        // that never came.
         let may_be_cut = matches!(self, Self::Many { .. } | Self::One { has_others: true, .. });
-        if has_given_way && may_be_cut {
+        if is_incomplete && may_be_cut {
             return;
         }
         let is_final = farewell.reason == CloseReason::Forced;

@@ -150,6 +150,33 @@ on_both_drivers! {
         assert_eq!(count + told, PUBLICATIONS, "whatever is missing was told");
     }
 
+    /// RFC 9112 9.3.2: answers come in the order of their requests. One that is dropped is the last.
+    fn no_answer_follows_those_that_were_dropped_for_memory(driver) {
+        const CLIENTS: usize = 50;
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.memory_bytes_max = Some(BUDGET);
+            config.close_timeout = Duration::from_secs(60);
+        });
+        let mut clients: Vec<Client> =
+            (0..CLIENTS).map(|_| Client::connect_narrow(server.edge())).collect();
+        let requests = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n".repeat(100);
+        // Answers of many turns, of which their kernels take few.
+        for _ in 0..20 {
+            for client in &mut clients {
+                client.send(&requests);
+            }
+        }
+        wait_until("some are closed", || server.closed(CloseReason::Overloaded) > 0);
+        for client in &mut clients {
+            client.stream().shutdown(std::net::Shutdown::Write).expect("it is open");
+            let mut answers = Vec::new();
+            // Its own end may come first.
+            let _ = std::io::Read::read_to_end(&mut client.stream(), &mut answers);
+            let answers = String::from_utf8(answers).unwrap();
+            assert!(!answers.contains("HTTP/1.1 503"), "in place of one that was dropped");
+        }
+    }
+
     fn messages_that_are_never_finished_do_not_use_up_memory(driver) {
         const SENDERS: usize = 250;
         const MESSAGE_BYTES: usize = 256 * 1024;

@@ -33,30 +33,41 @@ impl Connections {
             if connection.stage != Stage::Open {
                 continue;
             }
-            self.make_way(index);
-            self.close(index, CloseReason::SlowConsumer);
+            self.close_at_once(index, CloseReason::SlowConsumer);
         }
         self.carry();
     }
 
-    /// What is on its way must be finished; what waits behind it gives way to the goodbye.
-    pub(super) fn make_way(&mut self, index: u32) {
+    /// Closes without sending what waits. Where that leaves something incomplete, the client may be told nothing more.
+    pub(super) fn close_at_once(&mut self, index: u32, reason: CloseReason) {
+        let is_incomplete = self.make_way(index);
+        self.close_behind(index, &reason.into(), is_incomplete);
+    }
+
+    /// What is on its way must be finished; what waits behind it gives way to the goodbye. Returns whether something
+    /// was dropped.
+    fn make_way(&mut self, index: u32) -> bool {
         let connection = self.table.at(index);
         let begun = match connection.is_split {
             true => self.queues.pop(&mut connection.queue),
             false => None,
         };
+        let has_dropped = !connection.queue.is_empty();
         self.queues.clear(&mut connection.queue);
         if let Some(Segment::Shared(frame)) = begun {
             self.queues.push(&mut connection.queue, frame);
         }
+        has_dropped
     }
 
     /// Says goodbye and closes.
     pub(super) fn close(&mut self, index: u32, farewell: impl Into<Farewell>) {
-        let farewell = farewell.into();
+        self.close_behind(index, &farewell.into(), false);
+    }
+
+    fn close_behind(&mut self, index: u32, farewell: &Farewell, is_incomplete: bool) {
         self.converse(index, |connection, context| {
-            connection.close(&farewell, context);
+            connection.close(farewell, is_incomplete, context);
             Flow::Closed
         });
     }

@@ -210,8 +210,7 @@ impl Connections {
     /// Closes a connection for want of memory; one that is closing already has had its time.
     fn give_up(&mut self, index: u32) {
         if self.table.at(index).stage == Stage::Open {
-            self.make_way(index);
-            self.close(index, CloseReason::Overloaded);
+            self.close_at_once(index, CloseReason::Overloaded);
         } else {
             self.kill(index, CloseReason::Overloaded, Close::Abort);
         }
