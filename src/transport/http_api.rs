@@ -10,7 +10,9 @@ use super::{
     BAD_REQUEST, Context, EventStream, HANDSHAKE_TIMEOUT, LOBBY, Output, WebSocketService,
 };
 use crate::message::{ChannelName, CloseReason, Position, Reply, Ticket};
-use crate::protocol::http1::{BodyLength, Head, HttpFault, Method, parse_head, query_pairs};
+use crate::protocol::http1::{
+    BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, query_pairs,
+};
 use crate::protocol::websocket::handshake;
 
 mod answer;
@@ -383,10 +385,23 @@ impl HttpConversation {
         rest: &mut &[u8],
         context: &mut Context<'_>,
     ) -> Result<Next, HttpFault> {
-        let Some(head) = parse_head(rest, &context.settings.head)? else {
+        let Some(mut head) = parse_head(rest, &context.settings.head)? else {
             return Ok(Next::Flow(HttpFlow::Receive));
         };
-        *rest = &rest[head.head_bytes..];
+        let mut behind = &rest[head.head_bytes..];
+        if head.body == BodyLength::Chunked {
+            // RFC 9112 7.1: a last chunk alone is a body of no bytes, which is the same as none. Where a body is not
+            // asked for, the head waits for enough of it to tell.
+            let mut body = behind;
+            match BodyDecoder::new(head.body, 0)?.next(&mut body) {
+                Ok(BodyPart::End) => (head.body, behind) = (BodyLength::None, body),
+                Ok(_) if head.method != Method::Post && !head.expect_continue => {
+                    return Ok(Next::Flow(HttpFlow::Receive));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        *rest = behind;
         context.messages.received += 1;
         self.route(&head, rest, context)
     }
@@ -503,8 +518,12 @@ fn channels_of(
     channels_max: usize,
 ) -> Result<Result<Vec<ChannelName>, String>, HttpFault> {
     let mut channels: Vec<ChannelName> = Vec::new();
+    let mut short = None;
     for pair in query_pairs(head.query) {
         if pair.name != "channel" {
+            if SHORT_FOR_CHANNEL.contains(&&*pair.name) {
+                short = Some(pair.name.clone());
+            }
             if let Some(meant) = misspelt(&pair.name) {
                 return Ok(Err(format!(
                     "unknown parameter {:?}, did you mean {meant}?",
@@ -526,6 +545,9 @@ fn channels_of(
         channels.push(channel);
     }
     if channels.is_empty() {
+        if let Some(name) = short {
+            return Ok(Err(format!("unknown parameter {name:?}, did you mean channel?")));
+        }
         channels.push(ChannelName::new(LOBBY).expect("a name"));
     }
     Ok(Ok(channels))
@@ -544,6 +566,10 @@ fn misspelt(name: &str) -> Option<&'static str> {
 
 /// Parameters of the addresses that have channels.
 const PARAMETERS: [&str; 4] = ["channel", "since", "timeout", "event"];
+
+/// What may be short for `channel`, or mean it elsewhere (Mercure's `topic`). Others may have such parameters too, so
+/// they are refused only where no channel is named.
+const SHORT_FOR_CHANNEL: [&str; 7] = ["chan", "chans", "chn", "chnl", "chnls", "topic", "topics"];
 
 /// What polyfills of EventSource send in place of the header.
 const LAST_EVENT_ID: &str = "lastEventId";

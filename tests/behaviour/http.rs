@@ -162,39 +162,59 @@ on_both_drivers! {
         // RFC 9110 8.6 and 9.3.1. Java's HttpClient (11 to 18) sends it with GET, Safari with a preflight, http-proxy
         // adds it to OPTIONS, Envoy and lighttpd do.
         let server = TestServer::start(driver, 2);
-        for length in ["", "Content-Length: 0\r\n", "Content-Length: 00\r\n"] {
+        // RFC 9112 7.1: nor does a last chunk alone say anything, whatever stands behind it.
+        let (chunked, last_chunk) = ("Transfer-Encoding: chunked\r\n", "0\r\n\r\n");
+        for (length, body) in [
+            ("", ""), ("Content-Length: 0\r\n", ""), ("Content-Length: 00\r\n", ""), (chunked, last_chunk),
+            (chunked, "000;a=b\r\nTrailer: x\r\n\r\n"),
+        ] {
             for target in ["/", "/health/live", "/health/ready", "/metrics", "/poll?timeout=0", "/poll?channel=a&timeout=0"] {
                 for method in ["GET", "HEAD"] {
                     let mut client = Client::connect(server.edge());
-                    client.send(format!("{method} {target} HTTP/1.1\r\nHost: t\r\n{length}\r\n"));
+                    let head = format!("{method} {target} HTTP/1.1\r\nHost: t\r\n{length}\r\n");
+                    client.send(format!("{head}{body}"));
+                    assert_eq!(client.read_response_head().status, 200, "{method} {target} {length}");
+                    if body.is_empty() {
+                        continue;
+                    }
+                    // Its last chunk comes behind the head, a byte at a time.
+                    let mut client = Client::connect(server.edge());
+                    client.send_bytewise(format!("{head}{body}"));
                     assert_eq!(client.read_response_head().status, 200, "{method} {target} {length}");
                 }
             }
             for target in ["/", "/health/live", "/health/ready", "/metrics", "/events", "/poll", "/publish", "/api/info"] {
                 let mut client = Client::connect(server.edge());
-                client.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: t\r\nOrigin: https://a\r\n{length}\r\n"));
+                client.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: t\r\nOrigin: https://a\r\n{length}\r\n{body}"));
                 let response = client.read_response();
                 assert_eq!(response.status, 204, "OPTIONS {target} {length}");
                 assert!(response.header("allow").is_some_and(|allow| allow.ends_with("OPTIONS")));
                 assert!(response.header("access-control-allow-methods").is_some());
                 // HAProxy's health check by default.
-                client.send(format!("OPTIONS {target} HTTP/1.0\r\n{length}\r\n"));
-                assert_eq!(client.read_response().status, 204, "OPTIONS {target} {length}");
+                // RFC 9112 6.1: which has no chunks.
+                if body.is_empty() {
+                    client.send(format!("OPTIONS {target} HTTP/1.0\r\n{length}\r\n"));
+                    assert_eq!(client.read_response().status, 204, "OPTIONS {target} {length}");
+                }
             }
             let mut stream = Client::connect(server.edge());
-            stream.send(format!("GET /events HTTP/1.1\r\nHost: t\r\n{length}\r\n"));
+            stream.send(format!("GET /events HTTP/1.1\r\nHost: t\r\n{length}\r\n{body}"));
             assert_eq!(stream.read_response_head().status, 200, "{length}");
             // RFC 9112 6.3: a POST without a length has a body of no bytes.
             let mut client = Client::connect(server.edge());
-            client.send(format!("POST /publish HTTP/1.1\r\nHost: t\r\n{length}\r\n"));
+            client.send(format!("POST /publish HTTP/1.1\r\nHost: t\r\n{length}\r\n{body}"));
             assert_eq!(client.read_response().status, 200, "{length}");
-            client.send(format!("POST /api/info HTTP/1.1\r\nHost: t\r\n{length}\r\n"));
+            client.send(format!("POST /api/info HTTP/1.1\r\nHost: t\r\n{length}\r\n{body}"));
             assert_eq!(client.read_response().json()["error"]["code"], "json_invalid", "{length}");
             let upgrade = WebSocket::request("/ws").replace("Host:", &format!("{length}Host:"));
             let mut socket = WebSocket::over(Client::connect(server.edge()));
-            socket.client.send(upgrade);
+            socket.client.send(upgrade + body);
             socket.read_upgrade();
             socket.round_trip();
+        }
+        // A body that is one is refused as soon as it shows.
+        for chunk in ["1\r\nx\r\n0\r\n\r\n", "1\r\n", "x"] {
+            expect_refusal(&server, format!("GET /health/live HTTP/1.1\r\nHost: t\r\n{chunked}\r\n{chunk}"), 400);
         }
     }
 
@@ -224,9 +244,12 @@ on_both_drivers! {
             assert_eq!(pushed, data, "{media_type}");
         }
         let deep = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        for body in ["{", "", "hello", &deep(51)] {
-            let refused = publish("Content-Type: application/json\r\n", body);
-            assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &"json_invalid".into()));
+        // RFC 6839 3.1: a type that ends in +json is JSON; so is text/json (WHATWG MIME Sniffing 4.6).
+        for media_type in ["application/json", "application/problem+json", "Application/CloudEvents+JSON; a=b", "text/json"] {
+            for body in ["{", "", "hello", &deep(51)] {
+                let refused = publish(&format!("Content-Type: {media_type}\r\n"), body);
+                assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &"json_invalid".into()));
+            }
         }
         assert_eq!(publish("Content-Type: application/json\r\n", &deep(50)).status, 200);
         for (coding, status) in [("identity", 200), ("Identity", 200), ("", 200)] {
@@ -406,7 +429,7 @@ on_both_drivers! {
 
     fn a_misspelt_parameter_is_named_and_those_of_others_are_passed_over(driver) {
         let server = TestServer::start(driver, 1);
-        for name in ["chanel", "channels", "channel[]", "channel%5B%5D", "Channel", "chnnel", "channle"] {
+        for name in ["chanel", "channels", "channel[]", "channel%5B%5D", "Channel", "chnnel", "channle", "chan", "topic"] {
             let post = format!("POST /publish?{name}=a HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx");
             let poll = format!("GET /poll?{name}=a&timeout=0 HTTP/1.1\r\nHost: t\r\n\r\n");
             let events = format!("GET /events?{name}=a HTTP/1.1\r\nHost: t\r\n\r\n");
@@ -420,7 +443,7 @@ on_both_drivers! {
             }
         }
         for query in ["utm_source=x&utm_campaign=%zz", "_=1", "t=%", "fbclid=a", "%zz=1", "token=a", "v=2&cb=3",
-            "lastEventId=1:00000001", "format=json", "ch=%ff", "size=1", "site=a", "change=1"] {
+            "lastEventId=1:00000001", "format=json", "ch=%ff", "size=1", "site=a", "change=1", "topic=b", "chan=b"] {
             let mut client = Client::connect(server.edge());
             assert_eq!(client.get(&format!("/poll?channel=a&timeout=0&{query}")).status, 200, "{query}");
             assert_eq!(WebSocket::connect(server.edge(), &format!("/ws?{query}&channel=a")).round_trip(), ());

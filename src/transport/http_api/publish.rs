@@ -31,7 +31,7 @@ enum MediaType {
     Binary,
     /// `text/plain`: text, whatever it looks like.
     Text,
-    /// `application/json`: an error if it is not.
+    /// A JSON MIME type (WHATWG MIME Sniffing 4.6): an error if it is not.
     Json,
     /// Anything else, which senders say by themselves: the body shows what it is.
     Other,
@@ -46,7 +46,13 @@ impl MediaType {
             ("application/octet-stream", Self::Binary),
             ("text/plain", Self::Text),
             ("application/json", Self::Json),
+            ("text/json", Self::Json),
         ];
+        // RFC 6839 3.1: `application/problem+json` and its like are JSON.
+        let suffix = named.len().checked_sub("+json".len()).map(|start| &named[start..]);
+        if suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json")) {
+            return Self::Json;
+        }
         let row = rows.iter().find(|(name, _)| named.eq_ignore_ascii_case(name.as_bytes()));
         row.map_or(Self::Other, |(_, media_type)| *media_type)
     }

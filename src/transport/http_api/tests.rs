@@ -246,7 +246,7 @@ fn what_is_wrong_with_a_request_is_said_with_a_status() {
             ("POST", "", "", 405, "receive"),
             ("POST", "", "Content-Length: 2\r\n", 405, "closed"),
             ("GET", "", "Content-Length: 2\r\n", 400, "closed"),
-            ("GET", "", "Transfer-Encoding: chunked\r\n", 400, "closed"),
+            ("GET", "", "Transfer-Encoding: chunked\r\n\r\n1\r\n", 400, "closed"),
             ("GET", "?channel=", "", 400, "receive"),
             ("GET", "?channel=%zz", "", 400, "closed"),
         ] {
