@@ -53,7 +53,6 @@ fn a_crowd_that_recovers_at_once_does_not_hold_a_bystander_up() {
             world.turn_all();
             let sent = world.sum(|counters| &counters.sent_bytes) - before;
             let most = (workers * (ANSWERED_BYTES_PER_TURN_MAX + answer_bytes)) as u64;
-            eprintln!("DBG {workers} {sent}");
             assert!(sent < most, "{sent} bytes in one turn of {workers} workers");
             if bystander.lines(&world).iter().any(|line| line["push"]["pub"]["data"] == "now") {
                 came_in.get_or_insert(turns);

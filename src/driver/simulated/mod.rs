@@ -34,11 +34,15 @@ pub struct SimulatedDriver {
     closed_late: Vec<SocketId>,
     is_woken: bool,
     ready_left: usize,
+    bulky_left: usize,
+    /// Turns that began with some of them since one of them had its share.
+    bulky_waited: u32,
     hung_up_left: usize,
     newcomers_left: usize,
     events_left: usize,
     received_bytes_per_turn_max: usize,
     receive_share_bytes: usize,
+    sparse_receive_bytes_max: usize,
     bytes_left: usize,
     /// The listener to accept from next in this turn.
     accepting: usize,
@@ -94,11 +98,14 @@ impl SimulatedDriver {
             closed_late: Vec::new(),
             is_woken: false,
             ready_left: 0,
+            bulky_left: 0,
+            bulky_waited: 0,
             hung_up_left: 0,
             newcomers_left: 0,
             events_left: 0,
             received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
             receive_share_bytes: settings.receive_share_bytes,
+            sparse_receive_bytes_max: settings.sparse_receive_bytes_max,
             bytes_left: 0,
             accepting: 0,
             accepts_left: 0,
@@ -160,8 +167,21 @@ impl SimulatedDriver {
         let (index, paused, ended, blocked) = (slot.link, slot.paused, slot.ended, slot.blocked);
         let link = &network.links[index];
         if blocked && (link.reset || link.room() > 0) {
-            network.open(self.worker, id)?.blocked = false;
-            network.touch(index);
+            let is_readable = link.is_readable();
+            let slot = network.open(self.worker, id)?;
+            slot.blocked = false;
+            if is_readable && !paused && !ended {
+                slot.listed = true;
+                let is_bulky = slot.is_bulky;
+                let state = &mut network.workers[self.worker];
+                if is_bulky {
+                    state.bulky.push_front(id);
+                    self.bulky_left += 1;
+                } else {
+                    state.ready.push_front(id);
+                    self.ready_left += 1;
+                }
+            }
             return Some(Step::Sendable);
         }
         if paused || ended {
@@ -174,11 +194,10 @@ impl SimulatedDriver {
         let split = network.chance(|faults| faults.split_receives);
         let link = &network.links[index];
         // A socket has its part of the buffer while others wait.
-        let others_wait = self.ready_left + self.newcomers_left + self.hung_up_left > 0;
-        let window = if others_wait || network.workers[self.worker].has_backlog() {
-            self.buffer.len().min(self.receive_share_bytes)
-        } else {
+        let window = if network.workers[self.worker].is_quiet() {
             self.buffer.len()
+        } else {
+            self.buffer.len().min(self.receive_share_bytes)
         };
         let mut count = link.to_server.len().min(window);
         if count == 0 {
@@ -197,8 +216,10 @@ impl SimulatedDriver {
         for (place, byte) in self.buffer.iter_mut().zip(link.to_server.drain(..count)) {
             *place = byte;
         }
-        network.open(self.worker, id)?.is_new = false;
-        network.touch(index);
+        let slot = network.open(self.worker, id)?;
+        slot.is_new = false;
+        slot.is_bulky = count > self.sparse_receive_bytes_max;
+        network.list_again(index);
         Some(Step::Received(count))
     }
 
@@ -229,13 +250,12 @@ impl SimulatedDriver {
         })
     }
 
-    /// The next socket to look at: newcomers, then those that hung up, then the rest.
+    /// The next socket to look at: newcomers, those that hung up, those that say little, those that had more to give.
     fn next_ready(&mut self) -> Option<SocketId> {
         let state = &mut self.network.0.borrow_mut().workers[self.worker];
         for (left, list) in [
             (&mut self.newcomers_left, &mut state.newcomers),
             (&mut self.hung_up_left, &mut state.hung_up),
-            (&mut self.ready_left, &mut state.ready),
         ] {
             if *left > 0
                 && let Some(id) = list.pop_front()
@@ -244,7 +264,13 @@ impl SimulatedDriver {
                 return Some(id);
             }
         }
-        None
+        if self.ready_left > 0 && self.bulky_waited < 2 {
+            self.ready_left -= 1;
+            return state.ready.pop_front();
+        }
+        self.bulky_waited = 0;
+        self.bulky_left = self.bulky_left.checked_sub(1)?;
+        state.bulky.pop_front()
     }
 }
 
@@ -280,6 +306,7 @@ impl Driver for SimulatedDriver {
             blocked: false,
             listed: false,
             is_new: true,
+            is_bulky: false,
             closing: false,
         });
         network.links[link].owner = Some((self.worker, id));
@@ -301,11 +328,11 @@ impl Driver for SimulatedDriver {
         network.end_stalls(self.worker);
         let state = &network.workers[self.worker];
         self.ready_left = state.ready.len();
-        let churn = if state.ready.is_empty() {
-            self.churn_per_turn_max
-        } else {
-            self.churn_per_shared_turn_max
-        };
+        self.bulky_left = state.bulky.len();
+        self.bulky_waited = if self.bulky_left > 0 { self.bulky_waited + 1 } else { 0 };
+        let others_wait = self.ready_left + self.bulky_left > 0;
+        let churn =
+            if others_wait { self.churn_per_shared_turn_max } else { self.churn_per_turn_max };
         self.hung_up_left = state.hung_up.len().min(churn);
         self.newcomers_left = churn;
         self.events_left = self.events_per_turn_max;
@@ -358,7 +385,7 @@ impl Driver for SimulatedDriver {
         if let Some(slot) = network.open(self.worker, id) {
             slot.paused = false;
             let link = slot.link;
-            network.touch(link);
+            network.list_again(link);
         }
     }
 

@@ -210,7 +210,10 @@ pub(super) struct Link {
 pub(super) struct WorkerState {
     pub listeners: Vec<Listening>,
     pub slots: Vec<Option<Slot>>,
+    /// Ready; the last receive brought little.
     pub ready: VecDeque<SocketId>,
+    /// Ready; the last receive brought much.
+    pub bulky: VecDeque<SocketId>,
     /// Ready because their peers sent FIN or RST.
     pub hung_up: VecDeque<SocketId>,
     /// Ready for the first time.
@@ -228,9 +231,12 @@ pub(super) struct Listening {
 }
 
 impl WorkerState {
-    /// Whether a connection waits to be accepted.
-    pub fn has_backlog(&self) -> bool {
-        self.listeners.iter().any(Listening::is_ready)
+    /// Whether no socket is ready, and no connection waits to be accepted.
+    pub fn is_quiet(&self) -> bool {
+        [&self.newcomers, &self.hung_up, &self.ready, &self.bulky]
+            .iter()
+            .all(|list| list.is_empty())
+            && !self.listeners.iter().any(Listening::is_ready)
     }
 }
 
@@ -252,6 +258,8 @@ pub(super) struct Slot {
     pub listed: bool,
     /// Nothing was received from it yet.
     pub is_new: bool,
+    /// What was received from it last was much.
+    pub is_bulky: bool,
     pub closing: bool,
 }
 
@@ -278,6 +286,11 @@ impl Link {
         self.to_peer.clear();
     }
 
+    /// Whether a receive would tell something.
+    pub fn is_readable(&self) -> bool {
+        self.peer_fin || self.reset || !self.to_server.is_empty()
+    }
+
     /// Bytes that a send would take.
     pub fn room(&self) -> usize {
         self.window.saturating_sub(self.to_peer.len())
@@ -302,20 +315,20 @@ impl Network {
 
     /// Something happened to a link: its socket is looked at, if it is attached and there is something to see.
     pub fn touch(&mut self, link: usize) {
-        let Link { owner, to_server, peer_fin, reset, .. } = &self.links[link];
-        let (Some((worker, id)), is_over) = (*owner, *peer_fin || *reset) else { return };
-        let (is_readable, has_room) =
-            (is_over || !to_server.is_empty(), self.links[link].room() > 0);
-        let Some(slot) = self.open(worker, id) else { return };
-        if is_readable || slot.blocked && has_room {
-            self.list(worker, id);
-        }
+        self.list(link, true);
+    }
+
+    /// A socket that was received from, or paused, is looked at again if there is more.
+    pub fn list_again(&mut self, link: usize) {
+        self.list(link, false);
     }
 
     /// Lists a socket as ready, now or after a stall.
-    pub fn list(&mut self, worker: usize, id: SocketId) {
+    fn list(&mut self, link: usize, is_news: bool) {
+        let Some((worker, id)) = self.links[link].owner else { return };
+        let (is_readable, has_room) = (self.links[link].is_readable(), self.links[link].room() > 0);
         let Some(slot) = self.open(worker, id) else { return };
-        if slot.listed {
+        if slot.listed || !(is_readable || slot.blocked && has_room) {
             return;
         }
         slot.listed = true;
@@ -327,25 +340,23 @@ impl Network {
             state.stalls += 1;
             state.stalled.insert((at, state.stalls), id);
         } else {
-            self.line_up(worker, id);
+            self.line_up(worker, id, is_news);
         }
     }
 
     /// Puts a socket at the end of its list, as the drivers of real sockets do.
-    fn line_up(&mut self, worker: usize, id: SocketId) {
+    fn line_up(&mut self, worker: usize, id: SocketId, is_news: bool) {
         let Some(slot) = self.open(worker, id) else { return };
-        let (is_new, is_blocked, link) = (slot.is_new, slot.blocked, slot.link);
+        let &mut Slot { is_new, is_bulky, blocked, link, .. } = slot;
         let link = &self.links[link];
-        let is_sendable = is_blocked && link.room() > 0;
+        let is_sendable = blocked && link.room() > 0;
+        let is_over = link.peer_fin || link.reset;
         let state = &mut self.workers[worker];
-        let list = if is_sendable {
-            &mut state.ready
-        } else if link.peer_fin || link.reset {
-            &mut state.hung_up
-        } else if is_new {
-            &mut state.newcomers
-        } else {
-            &mut state.ready
+        let list = match (is_news && !is_sendable, is_over, is_new, is_bulky) {
+            (true, true, _, _) => &mut state.hung_up,
+            (true, false, true, _) => &mut state.newcomers,
+            (_, _, _, true) => &mut state.bulky,
+            (_, _, _, false) => &mut state.ready,
         };
         list.push_back(id);
     }
@@ -356,7 +367,7 @@ impl Network {
             && first.key().0 <= self.elapsed
         {
             let id = first.remove();
-            self.line_up(worker, id);
+            self.line_up(worker, id, true);
         }
     }
 }
