@@ -43,8 +43,9 @@ impl Exchange {
     pub(super) fn write_stream_head(self, framing: StreamFraming, context: &mut Context<'_>) {
         let out = &mut *context.out;
         // Not `Connection: close`: undici, which is Node's fetch, takes a chunked answer that says so for whole
-        // wherever it ends.
-        self.write_begin(framing == StreamFraming::Chunked, out, context.settings);
+        // wherever it ends. HEAD is answered without a stream, and then the connection ends.
+        let is_chunked = framing == StreamFraming::Chunked;
+        self.write_begin(is_chunked && !self.is_head, out, context.settings);
         if framing == StreamFraming::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }

@@ -330,6 +330,7 @@ fn a_head_request_has_the_head_of_the_answer() {
     assert_eq!(talk.reply(1, &subscribed("lobby", 7, None)), "closed");
     let said = talk.said();
     assert!(said.contains("text/event-stream") && said.ends_with("\r\n\r\n"), "{said}");
+    assert!(said.contains("Connection: close\r\n"), "{said}");
     let mut talk = Talk::new();
     talk.receive("HEAD /poll HTTP/1.1\r\nHost: t\r\n\r\n");
     assert_eq!(talk.reply(1, &subscribed("lobby", 7, None)), "receive");
