@@ -50,6 +50,11 @@ pub const FAN_OUT_BACKLOG_BYTES_HIGH: usize = 64 * 1024 * 1024;
 /// Publishers go on at this fraction of either mark.
 pub const FAN_OUT_BACKLOG_LOW_DIVISOR: usize = 2;
 
+/// Turns for which a fan-out waits for a subscriber with as much in its queue as may be, although its socket takes all
+/// of that in each of them. Fan-outs that wait for the same client take turns, so that a client with as many channels
+/// is not closed for them.
+pub const FAN_OUT_WAITS_MAX: u16 = 1024;
+
 /// Segments in one send.
 pub const SEGMENTS_PER_SEND_MAX: usize = 64;
 

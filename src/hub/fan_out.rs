@@ -48,6 +48,8 @@ pub enum FanOutStep<'a> {
         session: u32,
         /// Whether it may lag: see [`Visit::Lags`].
         may_lag: bool,
+        /// Turns for which the fan-out has waited: see [`Visit::Full`].
+        turns_waited: u16,
     },
     /// Everything that was in flight went to everyone.
     Done {
@@ -62,9 +64,11 @@ pub enum Visit {
     /// It cost this, in units of a small delivery.
     Cost(usize),
     /// Nothing was delivered: as much as fits one send waits for the subscriber already. The fan-out goes on with it
-    /// in the next turn.
+    /// in the next turn. Those behind it wait with it, so one for which the fan-out has waited is to be given more than
+    /// that, as far as may be.
     Full,
-    /// The subscriber's socket takes no more: it is left out until [`super::Hub::catch_up`].
+    /// The subscriber's socket takes no more, or others have waited for it in vain: it is left out until
+    /// [`super::Hub::catch_up`].
     Lags,
 }
 
@@ -78,6 +82,8 @@ pub(super) struct FanOuts {
     old: VecDeque<Turn>,
     /// Those that can go on in the next turn only.
     full: Vec<Turn>,
+    /// Keys of those that had a slice and ended without their last one: of which [`FanOutStep::Done`] is owed.
+    ended: Vec<u32>,
     lives: u64,
     waiting: usize,
     waiting_bytes: usize,
@@ -100,6 +106,10 @@ struct FanOut {
     in_flight: VecDeque<Arc<Publication>>,
     /// Number of the first of them.
     start: u64,
+    /// Turns for which it has waited for the subscriber at the cursor.
+    turns_waited: u16,
+    /// Whether it had a slice.
+    has_begun: bool,
 }
 
 /// Where a fan-out stands after a slice.
@@ -121,7 +131,7 @@ impl FanOuts {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.ended.is_empty()
     }
 
     #[cfg(test)]
@@ -141,8 +151,14 @@ impl FanOuts {
         self.waiting_bytes += publication.payload.bytes.len();
         if local.fan_out == NONE {
             self.lives += 1;
-            let fan_out =
-                FanOut { channel, life: self.lives, in_flight: VecDeque::new(), start: arrival };
+            let fan_out = FanOut {
+                channel,
+                life: self.lives,
+                in_flight: VecDeque::new(),
+                start: arrival,
+                turns_waited: 0,
+                has_begun: false,
+            };
             local.fan_out = index(self.entries.insert(fan_out));
             self.new.push_back(Turn { key: local.fan_out, life: self.lives });
         }
@@ -159,10 +175,14 @@ impl FanOuts {
         subscriptions: &mut Slab<Subscription>,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) {
-        let (mut cost, mut cost_of_new) = (0, 0);
+        for key in self.ended.drain(..) {
+            step(FanOutStep::Done { key });
+        }
+        let (mut cost, mut cost_of_new, mut without_progress) = (0, 0, 0);
         while cost < cost_max {
             let may_be_new = cost_of_new < cost_max.div_ceil(FIRST_SLICES_COST_DIVISOR);
             let Some((turn, is_new)) = self.next(may_be_new) else { break };
+            self.entries[turn.key as usize].has_begun = true;
             let slice_max = if is_new { FIRST_SLICE_COST_MAX } else { FAN_OUT_SLICE_COST_MAX };
             let slice_max = slice_max.min(cost_max - cost);
             let (spent, progress) = self.slice(turn.key, slice_max, channels, subscriptions, step);
@@ -171,7 +191,15 @@ impl FanOuts {
             cost_of_new += if is_new { spent.max(1) } else { 0 };
             match progress {
                 Progress::GoesOn => self.old.push_back(turn),
-                Progress::Full => self.full.push(turn),
+                // Those that wait for the same subscriber take turns.
+                Progress::Full if spent == 0 => {
+                    self.full.insert(without_progress, turn);
+                    without_progress += 1;
+                }
+                Progress::Full => {
+                    self.entries[turn.key as usize].turns_waited = 1;
+                    self.full.push(turn);
+                }
                 Progress::Done => {}
             }
         }
@@ -206,11 +234,11 @@ impl FanOuts {
         let channel = &mut channels[fan_out.channel as usize];
         let may_lag = channel.backlog.as_ref().is_some_and(|backlog| backlog.keeps());
         let (start, life) = (fan_out.start, fan_out.life);
+        let turns_waited = std::mem::take(&mut fan_out.turns_waited);
         let in_flight: &[_] = fan_out.in_flight.make_contiguous();
         // Arrivals are told apart by 32 bits; from the first one in flight on, they fit.
         let place = |arrival: u32| arrival.wrapping_sub(start as u32) as usize;
-        let mut block = Block::default();
-        let (mut cost, mut progress) = (0, Progress::GoesOn);
+        let (mut cost, mut progress, mut block) = (0, Progress::GoesOn, Block::default());
         while cost < cost_max && channel.cursor() != NONE {
             let at = channel.cursor();
             let subscriber = &mut subscriptions[at as usize];
@@ -228,7 +256,8 @@ impl FanOuts {
                 let publications = &in_flight[first..end];
                 let start = start + first as u64;
                 let batch = FanOutBatch { key, life, start, publications, bytes };
-                step(FanOutStep::Deliver { batch, session: subscriber.session, may_lag })
+                let session = subscriber.session;
+                step(FanOutStep::Deliver { batch, session, may_lag, turns_waited })
             };
             match visit {
                 Visit::Cost(worth) => {
@@ -237,6 +266,7 @@ impl FanOuts {
                     channel.move_cursor(subscriptions);
                 }
                 Visit::Full => {
+                    fan_out.turns_waited = turns_waited.saturating_add(1);
                     progress = Progress::Full;
                     break;
                 }
@@ -288,6 +318,9 @@ impl FanOuts {
             let fan_out = self.entries.remove(local.fan_out as usize);
             self.waiting -= fan_out.in_flight.len();
             self.waiting_bytes -= bytes_of(&fan_out.in_flight);
+            if fan_out.has_begun {
+                self.ended.push(local.fan_out);
+            }
         }
         // Without a fan-out in progress no slice looks at them.
         if self.entries.is_empty() {

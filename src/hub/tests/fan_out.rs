@@ -1,7 +1,9 @@
 //! Who is visited when, and what each visit gives.
 
 use super::*;
-use crate::config::limits::{DELIVERY_COST_PER_TURN_MAX, PUBLICATIONS_PER_FAN_OUT_MAX};
+use crate::config::limits::{
+    DELIVERY_COST_PER_TURN_MAX, FAN_OUT_SLICE_COST_MAX, PUBLICATIONS_PER_FAN_OUT_MAX,
+};
 
 /// A hub whose first sessions are subscribed to a channel.
 fn mesh_of(subscribers: u32, name: &str) -> Mesh {
@@ -186,6 +188,79 @@ fn a_full_queue_holds_its_fan_out_back_for_a_turn_and_no_other() {
     assert_eq!(asked, expected, "what is full is not asked again in the same turn");
     assert_eq!(visit(&mut mesh, 100), [(1, vec![1]), (2, vec![1])]);
     assert_eq!(mesh.hubs[0].backlog(), (0, 0));
+}
+
+#[test]
+fn full_queues_hold_those_behind_them_back_for_a_turn_at_a_time() {
+    let mut mesh = mesh_of(200, "a");
+    mesh.request(0, session(0), publish("a"));
+    while mesh.step(0, 0) {}
+    let (mut given, mut turns) = (Vec::new(), 0);
+    while mesh.hubs[0].wants_fan_out() {
+        turns += 1;
+        mesh.hubs[0].fan_out(DELIVERY_COST_PER_TURN_MAX, |step| {
+            let FanOutStep::Deliver { session, turns_waited, .. } = step else {
+                return Visit::Cost(0);
+            };
+            if turns_waited == 0 {
+                return Visit::Full;
+            }
+            given.push(session);
+            Visit::Cost(1)
+        });
+    }
+    assert_eq!(given, (0..200).collect::<Vec<_>>());
+    assert_eq!(turns, 1 + 200_usize.div_ceil(FAN_OUT_SLICE_COST_MAX));
+}
+
+#[test]
+fn fan_outs_that_wait_for_the_same_subscriber_take_turns() {
+    let mut mesh = mesh_of(1, "a");
+    mesh.request(0, session(0), subscribe("b"));
+    mesh.settle();
+    for name in ["a", "b", "a", "b", "a", "b"] {
+        mesh.request(0, session(0), publish_much(name));
+        while mesh.step(0, 0) {}
+    }
+    let mut given = Vec::new();
+    for turn in 0..6 {
+        mesh.hubs[0].fan_out(100, |step| {
+            let FanOutStep::Deliver { batch, turns_waited, .. } = step else {
+                return Visit::Cost(0);
+            };
+            if given.len() > turn {
+                return Visit::Full;
+            }
+            given.push((batch.publications[0].channel.to_string(), turns_waited));
+            Visit::Cost(1)
+        });
+    }
+    let expected = [("a", 0), ("b", 1), ("a", 2), ("b", 2), ("a", 2), ("b", 2)];
+    assert_eq!(given, expected.map(|(name, waited)| (name.to_owned(), waited)));
+}
+
+/// What was encoded for them is kept until then.
+#[test]
+fn a_fan_out_that_loses_its_last_subscriber_is_told_to_be_done() {
+    let mut mesh = mesh_of(1, "a");
+    let done = |mesh: &mut Mesh| {
+        let mut done = 0;
+        mesh.hubs[0].fan_out(100, |step| match step {
+            FanOutStep::Deliver { .. } => Visit::Full,
+            FanOutStep::Done { .. } => {
+                done += 1;
+                Visit::Cost(0)
+            }
+        });
+        done
+    };
+    mesh.request(0, session(0), publish("a"));
+    while mesh.step(0, 0) {}
+    assert_eq!(done(&mut mesh), 0);
+    mesh.request(0, session(0), unsubscribe("a"));
+    assert!(mesh.hubs[0].wants_fan_out());
+    assert_eq!(done(&mut mesh), 1);
+    assert!(!mesh.hubs[0].wants_fan_out());
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl World {
         let visits = &mut self.visits;
         let mut given = Vec::new();
         self.hubs[worker].fan_out(visits_max, |step| {
-            let FanOutStep::Deliver { batch, session, may_lag } = step else {
+            let FanOutStep::Deliver { batch, session, may_lag, .. } = step else {
                 return Visit::Cost(0);
             };
             *visits += 1;

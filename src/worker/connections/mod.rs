@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use crate::buffer::QueueArena;
 use crate::config::Config;
 use crate::config::limits::{
-    DELIVERY_COST_BYTES, DELIVERY_COST_PER_TURN_MAX, REQUESTS_PER_TURN_MAX, SPARE_CONNECTION_TIME,
-    SPARE_CONNECTIONS, WRITTEN_BYTES_PER_TURN_MAX,
+    DELIVERY_COST_BYTES, DELIVERY_COST_PER_TURN_MAX, FAN_OUT_WAITS_MAX, REQUESTS_PER_TURN_MAX,
+    SPARE_CONNECTION_TIME, SPARE_CONNECTIONS, WRITTEN_BYTES_PER_TURN_MAX,
 };
 use crate::connection::{Connection, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
@@ -335,24 +335,25 @@ impl Connections {
         let bytes_high = self.settings.send_queue_bytes_high;
         let mut deliveries = 0;
         hub.fan_out(DELIVERY_COST_PER_TURN_MAX, |step| {
-            let (batch, session, may_lag) = match step {
-                FanOutStep::Deliver { batch, session, may_lag } => (batch, session, may_lag),
-                FanOutStep::Done { key } => {
-                    if let Some(encodings) = prepared.get_mut(key as usize) {
-                        *encodings = Prepared::default();
-                    }
-                    return Visit::Cost(0);
+            let FanOutStep::Deliver { batch, session, may_lag, turns_waited } = step else {
+                if let FanOutStep::Done { key } = step
+                    && let Some(encodings) = prepared.get_mut(key as usize)
+                {
+                    *encodings = Prepared::default();
                 }
+                return Visit::Cost(0);
             };
             let connection = table.at(session);
             let (queued, is_blocked) = (connection.queue.bytes(), connection.is_blocked);
-            if may_lag && is_blocked {
+            // A socket that takes all is no slow consumer, unless that is too much in each of many turns: what this
+            // turn queued leaves with it. Once others have waited for it, it is given more.
+            let is_past = queued > 0 && queued as usize + batch.bytes > bytes_max as usize;
+            let is_full = !is_blocked && (is_past || (turns_waited == 0 && queued > bytes_high));
+            if may_lag && (is_blocked || (is_full && turns_waited > 0)) {
                 connection.is_lagging = true;
                 return Visit::Lags;
             }
-            // Only a socket that takes no more makes a slow consumer: what this turn queued leaves with it.
-            let is_past = queued as usize + batch.bytes > bytes_max as usize;
-            if !is_blocked && (queued > bytes_high || (queued > 0 && is_past)) {
+            if is_full && turns_waited < FAN_OUT_WAITS_MAX {
                 return Visit::Full;
             }
             let key = batch.key as usize;
@@ -365,7 +366,8 @@ impl Connections {
             let Delivered { count, frame } = connection.deliver(&mut of_client, turn, settings);
             let bytes = turn.len() - start + frame.as_ref().map_or(0, |frame| frame.len() as usize);
             // One frame fits every queue that was empty, whatever its size.
-            if is_blocked && queued > 0 && queued as usize + bytes > bytes_max as usize {
+            let is_past = is_blocked && queued > 0 && queued as usize + bytes > bytes_max as usize;
+            if is_full || is_past {
                 turn.truncate(start);
                 slow.push(session);
                 return Visit::Cost(1);
