@@ -311,13 +311,18 @@ pub const SPARSE_RECEIVE_BYTES_MAX: usize = 1024;
 /// frames of one byte.
 pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 
-/// Sockets that come or go in one turn while none of those that stay has something to say: so many are accepted for
-/// each listener, so many are heard for the first time, and so many that hung up. Each takes 5 to 20 microseconds.
-pub const CHURN_PER_TURN_MAX: usize = 4;
+/// Sockets that come or go in one turn while few do, and none of those that stay has something to say: so many are
+/// accepted for each listener, so many are heard for the first time, and so many that hung up. Each takes 5 to 20
+/// microseconds.
+pub const CHURN_PER_TURN_MAX: usize = 8;
 
-/// The same where others wait: in a turn that has something of those that stay, and in every turn of a worker that
-/// shares its core with other workers.
+/// The same where others wait: in a turn that has something of those that stay, while a crowd comes or goes, and in
+/// every turn of a worker that shares its core with other workers.
 pub const CHURN_PER_SHARED_TURN_MAX: usize = 1;
+
+/// Sockets that wait to be heard for the first time or hung up, beyond which they are a crowd: a storm that takes a
+/// second, in which those that stay have something to say again and again.
+pub const CROWD_MIN: usize = 16;
 
 /// Events handled in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;

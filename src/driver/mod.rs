@@ -56,7 +56,7 @@ pub struct DriverSettings {
     pub events_per_turn_max: usize,
     /// Sockets that come or go in one turn, of each kind: accepted for one listener, heard for the first time, hung up.
     pub churn_per_turn_max: usize,
-    /// The same in a turn that has something of the sockets that stay.
+    /// The same in a turn that has something of the sockets that stay, and while a crowd comes or goes.
     pub churn_per_shared_turn_max: usize,
     /// Bytes received in one turn, by one receive buffer more at the most: what decoding them takes is how long
     /// everything else waits.

@@ -17,6 +17,8 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::config::limits::CROWD_MIN;
+
 use super::listeners::Listeners;
 use super::socket_table::{
     ARM_LISTED, BLOCKED, BROKEN, BULKY, CLOSING, ENDED, Entry, HANGUP, LISTED, NEW, PAUSED,
@@ -126,7 +128,8 @@ impl Readiness {
         self.ready_left = self.ready.len();
         self.bulky_left = self.bulky.len();
         self.bulky_waited = if self.bulky_left > 0 { self.bulky_waited + 1 } else { 0 };
-        let others_wait = self.ready_left + self.bulky_left > 0;
+        let others_wait = self.ready_left + self.bulky_left > 0
+            || self.hung_up.len() + self.newcomers.len() > CROWD_MIN;
         let churn =
             if others_wait { self.churn_per_shared_turn_max } else { self.churn_per_turn_max };
         self.hung_up_left = self.hung_up.len().min(churn);

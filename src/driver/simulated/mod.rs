@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 pub use network::{Faults, PeerId, SimulatedNetwork};
 
+use crate::config::limits::CROWD_MIN;
+
 use super::{
     Close, Driver, DriverSettings, End, Event, Late, ListenerId, SendBatch, SendItem, SendResult,
     SocketId,
@@ -330,7 +332,8 @@ impl Driver for SimulatedDriver {
         self.ready_left = state.ready.len();
         self.bulky_left = state.bulky.len();
         self.bulky_waited = if self.bulky_left > 0 { self.bulky_waited + 1 } else { 0 };
-        let others_wait = self.ready_left + self.bulky_left > 0;
+        let others_wait = self.ready_left + self.bulky_left > 0
+            || state.hung_up.len() + state.newcomers.len() > CROWD_MIN;
         let churn =
             if others_wait { self.churn_per_shared_turn_max } else { self.churn_per_turn_max };
         self.hung_up_left = state.hung_up.len().min(churn);
