@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fantail::config::Delivery;
 use fantail::driver::{PeerId, SimulatedNetwork};
-use fantail::message::{Position, TransportKind};
+use fantail::message::{CloseReason, Position, TransportKind};
 use fantail::protocol::websocket::{Limits, Message, OpCode, Role, write_masked_frame};
 use serde_json::{Value, json};
 
@@ -57,6 +57,8 @@ pub struct Client {
     pub is_observer: bool,
     pub published: u32,
     pub acknowledged: u32,
+    /// What it had when it was told that the server shuts down.
+    pub farewell: Option<[View; CHANNELS.len()]>,
     asks: HashMap<u32, Ask>,
     next_ask: u32,
 }
@@ -66,7 +68,7 @@ enum Ask {
     Connect,
     Subscribe(usize, Option<Position>),
     Unsubscribe(usize),
-    Publish,
+    Publish(Payload),
 }
 
 impl Client {
@@ -82,6 +84,7 @@ impl Client {
             is_observer: false,
             published: 0,
             acknowledged: 0,
+            farewell: None,
             asks: HashMap::new(),
             next_ask: 1,
         }
@@ -186,7 +189,7 @@ impl Client {
         let data = payload.write(padding);
         if self.has_commands() {
             let command = json!({"publish": {"channel": CHANNELS[channel].name, "data": data}});
-            return self.command(network, Ask::Publish, &command);
+            return self.command(network, Ask::Publish(payload), &command);
         }
         let mut frame = Vec::new();
         write_masked_frame(&mut frame, OpCode::Text, data.as_bytes(), [1, 2, 3, 4]);
@@ -236,6 +239,9 @@ impl Client {
         let link = self.link_mut();
         if !link.is_open {
             let Some(head) = link.take_until(b"\r\n\r\n") else { return };
+            if is_refused(&head) {
+                return;
+            }
             assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", head.escape_ascii());
             link.is_open = true;
         }
@@ -258,7 +264,7 @@ impl Client {
                     write_masked_frame(&mut pong, OpCode::Pong, payload, [9, 9, 9, 9]);
                     network.write(peer, &pong);
                 }
-                (Message::Close { .. }, _) => {}
+                (Message::Close { code, .. }, _) => self.hear_end(code.map(u64::from)),
                 (other, _) => panic!("unexpected: {other:?}"),
             }
         }
@@ -282,10 +288,8 @@ impl Client {
         let push = &value["push"];
         // An error without a number: the server API asked in vain.
         let Some(name) = push["channel"].as_str() else {
-            return assert!(
-                push["disconnect"].is_object() || value["error"].is_object(),
-                "{value}"
-            );
+            assert!(push["disconnect"].is_object() || value["error"].is_object(), "{value}");
+            return self.hear_end(push["disconnect"]["code"].as_u64());
         };
         let channel = channel_of(name);
         let view = &mut self.views[channel];
@@ -316,6 +320,15 @@ impl Client {
         }
     }
 
+    /// Its conversation ends, with this code.
+    fn hear_end(&mut self, code: Option<u64>) {
+        let shutdown = CloseReason::Shutdown;
+        let codes = [shutdown.disconnect_code(), shutdown.websocket_code()];
+        if code.is_some_and(|code| codes.map(u64::from).contains(&code)) {
+            self.farewell = Some(self.views);
+        }
+    }
+
     fn hear_reply(&mut self, ask: &Ask, value: &Value, streams: &mut Streams) {
         let error = value["error"]["code"].as_u64();
         match ask {
@@ -323,9 +336,10 @@ impl Client {
                 let name = value["connect"]["client"].as_str().expect("it has a name");
                 self.link_mut().name = Some(name.to_owned());
             }
-            Ask::Publish => {
+            Ask::Publish(payload) => {
                 assert!(value["publish"].is_object(), "{value}");
                 self.acknowledged += 1;
+                streams.acknowledge(*payload);
             }
             Ask::Unsubscribe(channel) => {
                 assert!(value["unsubscribe"].is_object() || error == Some(107), "{value}");
@@ -361,6 +375,9 @@ impl Client {
         let link = self.link_mut();
         if !link.is_open {
             let Some(head) = link.take_until(b"\r\n\r\n") else { return };
+            if is_refused(&head) {
+                return;
+            }
             assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", head.escape_ascii());
             link.is_open = true;
         }
@@ -374,7 +391,11 @@ impl Client {
             |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         let ids = field("id").map(positions_of);
         // Heartbeats, and why it ends, lead nowhere.
-        if block.starts_with("retry: ") && ids.is_none() || field("event") == Some("disconnect") {
+        if field("event") == Some("disconnect") {
+            let why: Value = serde_json::from_str(field("data").expect("data")).expect("JSON");
+            return self.hear_end(why["code"].as_u64());
+        }
+        if block.starts_with("retry: ") && ids.is_none() {
             return;
         }
         // A place counts from the end of its block on, so a loss has to be told by then.
@@ -437,7 +458,11 @@ impl Client {
     }
 
     fn read_answers(&mut self, network: &SimulatedNetwork, streams: &mut Streams) {
-        while let Some(body) = self.link_mut().take_response() {
+        while let Some(response) = self.link_mut().take_response() {
+            let Ok(body) = response else {
+                network.close(self.link_mut().peer);
+                return self.cut();
+            };
             let answer: Value = serde_json::from_slice(&body).expect("an answer is JSON");
             self.hear_answer(&answer, streams);
             self.poll(network, true);
@@ -526,6 +551,11 @@ fn hear_subscribed(
     if leaves {
         view.state = State::Leaving;
     }
+}
+
+/// There is no place left: the connection ends behind the answer.
+fn is_refused(head: &[u8]) -> bool {
+    head.starts_with(b"HTTP/1.1 503 ")
 }
 
 fn write_message(network: &SimulatedNetwork, peer: PeerId, text: &[u8]) -> bool {

@@ -54,18 +54,20 @@ impl Link {
         count
     }
 
-    /// Takes the body of an HTTP response, once it is there.
-    pub fn take_response(&mut self) -> Option<Vec<u8>> {
+    /// Takes the body of an HTTP response, once it is there. `Err`: the server asks for patience.
+    pub fn take_response(&mut self) -> Option<Result<Vec<u8>, Vec<u8>>> {
         let end = find(&self.bytes, b"\r\n\r\n")?;
         let head = std::str::from_utf8(&self.bytes[..end]).expect("a head is text");
-        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let is_refused = head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: ");
+        assert!(is_refused || head.starts_with("HTTP/1.1 200 "), "{head}");
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
         let length: usize = length.expect("a length").parse().expect("a number");
         if self.bytes.len() < end + 4 + length {
             return None;
         }
         let mut taken: Vec<u8> = self.bytes.drain(..end + 4 + length).collect();
-        Some(taken.split_off(end + 4))
+        let body = taken.split_off(end + 4);
+        Some(if is_refused { Err(body) } else { Ok(body) })
     }
 }
 

@@ -10,7 +10,8 @@
 //! The configuration is drawn from the seed too, and again by every reload: workers, limits, times, what channels keep,
 //! what a turn takes in. At the end of a run what the workers count is compared with a recount of who is there; then the
 //! world must serve: newcomers beside publishers that send as much as they can, a client that missed much and reads
-//! slowly; and then it must stop in time.
+//! slowly; and then it must stop in time. Some worlds are stopped in the middle of their load, where what was acknowledged
+//! must have reached those who were there; some have too few places.
 //!
 //! A failure names its seed: `SEED=n cargo test --test simulation` runs that one alone. `SEEDS=n` runs as many.
 
@@ -29,7 +30,7 @@ use std::time::Duration;
 use client::Kind;
 use fantail::driver::Faults;
 use stream::Counts;
-use world::World;
+use world::{Size, World};
 
 const SEEDS: u64 = 2000;
 const STEPS: usize = 150;
@@ -37,12 +38,27 @@ const STEPS: usize = 150;
 /// One world in so many has publishers at its end that send as much as they can.
 const FLOODED: u64 = 25;
 
+/// One in so many has fewer places than clients.
+const FULL: u64 = 20;
+
+/// One in so many has connections that say nothing more.
+const IDLE: u64 = 10;
+
+/// One in so many is stopped in the middle of its load.
+const STOPPED: u64 = 10;
+
 /// One in so many has a client that missed much and reads slowly.
 const SLOW: u64 = 5;
 
 /// One world: steps of chance, then quiet, then the judgement.
 fn run(seed: u64) -> (Counts, String) {
-    let mut world = World::new(seed);
+    let is_full = seed % FULL == 7;
+    let mut size = Size::LARGE;
+    if is_full {
+        // The operator, the observer, and most of the others.
+        size.open_max = 8;
+    }
+    let mut world = World::new(seed, size);
     world.set_faults(Faults {
         split_receives: 300,
         // Without them, who reads is never behind.
@@ -60,29 +76,21 @@ fn run(seed: u64) -> (Counts, String) {
     for kind in [Kind::Plain, Kind::Events, Kind::Events, Kind::Polls] {
         world.add(kind);
     }
-    for _ in 0..STEPS {
-        match world.roll(100) {
-            0..8 => world.come(),
-            8..18 => world.join(),
-            18..21 => world.leave(),
-            21..25 => world.cut(),
-            25..28 => world.stall(),
-            28..29 => world.stop_stalling(),
-            29..45 => world.publish(1, 20),
-            45..47 => world.publish(6, 20),
-            47..49 => world.publish(16, 300),
-            49..52 => world.control(),
-            52..58 => world.advance(60),
-            58..59 => world.advance(2500),
-            59..60 => world.reload(),
-            _ => world.turn(),
-        }
-        world.read_all();
+    (0..STEPS).for_each(|_| step(&mut world));
+    if seed % STOPPED == 3 {
+        world.stop_under_load();
+        return (world.streams.counts, world.trace());
     }
     world.settle();
     let counts = world.judge();
     let trace = world.trace();
     world.recount();
+    if is_full {
+        world.expect_refusals();
+    }
+    if seed % IDLE == 4 {
+        world.expect_patience();
+    }
     world.expect_service(seed.is_multiple_of(FLOODED));
     if seed % SLOW == 1 {
         world.expect_recovery();
@@ -96,6 +104,27 @@ fn run(seed: u64) -> (Counts, String) {
     world.stop();
     world.expect_empty();
     (counts, trace)
+}
+
+/// Something happens.
+fn step(world: &mut World) {
+    match world.roll(100) {
+        0..8 => world.come(),
+        8..18 => world.join(),
+        18..21 => world.leave(),
+        21..25 => world.cut(),
+        25..28 => world.stall(),
+        28..29 => world.stop_stalling(),
+        29..45 => world.publish(1, 20),
+        45..47 => world.publish(6, 20),
+        47..49 => world.publish(16, 300),
+        49..52 => world.control(),
+        52..58 => world.advance(60),
+        58..59 => world.advance(2500),
+        59..60 => world.reload(),
+        _ => world.turn(),
+    }
+    world.read_all();
 }
 
 #[test]
@@ -127,8 +156,8 @@ fn every_view_is_the_stream_or_was_told_of_a_gap() {
     });
     println!("{all:?}");
     // The dice do reach what this is about.
-    let Counts { complete, recovered, impossible, gaps, skipped, slow } = all;
-    for count in [complete, recovered, impossible, gaps, skipped, slow] {
+    let Counts { complete, recovered, impossible, gaps, skipped, slow, farewells } = all;
+    for count in [complete, recovered, impossible, gaps, skipped, slow, farewells] {
         assert!(count > seeds / 100, "{all:?}");
     }
 }

@@ -4,12 +4,15 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fantail::config::Delivery;
 use fantail::driver::PeerId;
 use fantail::message::CloseReason;
 use fantail::protocol::websocket::{OpCode, write_masked_frame};
 use serde_json::{Value, json};
 
+use crate::client::Client;
 use crate::options::SEND_QUEUE_BYTES_LEAST;
+use crate::stream::{CHANNELS, Payload, State, View};
 use crate::talker::Talker;
 use crate::world::World;
 
@@ -142,6 +145,140 @@ impl World {
         self.network.reset(publisher.peer);
     }
 
+    /// A server that is full refuses in words, and answers health checks; when the others have left, it serves again.
+    pub fn expect_refusals(&mut self) {
+        let free = self.open_max - self.open.load(Ordering::Relaxed);
+        let talkers: Vec<_> = (0..free).map(|_| Talker::new(self)).collect();
+        let mut late = Talker::come(self, &[json!({"id": 1, "connect": {}})]);
+        let asks = ["GET /health/live", "GET /events?channel=hall", "GET /poll?channel=hall"];
+        let peers = asks.map(|ask| {
+            let peer = self.connect_http();
+            self.network.write(peer, format!("{ask} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+            peer
+        });
+        for _ in 0..TURNS_TO_SERVE {
+            self.turn_all();
+            self.read_all();
+        }
+        let lines = late.lines(self);
+        assert_eq!(lines[0]["push"]["disconnect"]["code"], 3003, "{lines:?}");
+        assert!(self.network.ended(late.peer).is_some());
+        let answers = peers.map(|peer| self.network.read(peer));
+        let begin = |answer: &Vec<u8>| String::from_utf8_lossy(&answer[..12]).into_owned();
+        assert_eq!(begin(&answers[0]), "HTTP/1.1 200");
+        assert_eq!(begin(&answers[2]), "HTTP/1.1 503");
+        let others = talkers.iter().map(|talker| talker.peer).chain(peers);
+        for peer in others.chain([late.peer]) {
+            self.network.reset(peer);
+        }
+        self.close_all();
+        self.forget();
+        self.expect_empty();
+    }
+
+    /// Connections that say nothing, or nothing whole, or nothing more, have their time.
+    pub fn expect_patience(&mut self) {
+        let (first, next) = (Duration::from_secs(2), Duration::from_secs(4));
+        self.reload_with(|config| {
+            (config.handshake_timeout, config.http_idle_timeout) = (first, next);
+        });
+        self.turn_all();
+        let whole = "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut left: Vec<_> = [("", first), (&whole[..9], first), (whole, next)]
+            .map(|(text, time)| {
+                let peer = self.connect_http();
+                self.network.write(peer, text.as_bytes());
+                (peer, time)
+            })
+            .to_vec();
+        left.push((self.connect_commands(), first));
+        let begun = self.network.now();
+        while !left.is_empty() {
+            self.turn_all();
+            self.read_all();
+            let passed = self.network.now() - begun;
+            left.retain(|&(peer, time)| {
+                self.network.read(peer);
+                let is_over = self.network.ended(peer).is_some();
+                assert!(!is_over || passed >= time, "{passed:?} of {time:?}");
+                assert!(is_over || passed < time + LATENESS_MAX, "{passed:?} of {time:?}");
+                if is_over {
+                    self.network.close(peer);
+                }
+                !is_over
+            });
+            self.network.advance(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops the server while clients publish, some of them do not read, and some have silently left. What it
+    /// acknowledged before its drain ended has reached those who were there, and who were told of the shutdown and of no
+    /// gap before it.
+    pub fn stop_under_load(&mut self) {
+        let here: Vec<_> = self.clients.iter().map(|client| client.views).collect();
+        self.streams.acknowledged = Some(Vec::new());
+        for _ in 0..STEPS_UNDER_LOAD {
+            self.step_under_load();
+        }
+        self.stop.store(true, Ordering::Release);
+        let drain = self.config.drain_time;
+        let begun = self.network.now();
+        let longest = drain + self.config.shutdown_timeout + Duration::from_millis(100);
+        let mut acknowledged = None;
+        while self.workers.iter().any(|worker| !worker.is_done()) {
+            let passed = self.network.now() - begun;
+            assert!(passed <= longest, "it does not end");
+            if drain.is_zero() || passed < drain / 3 {
+                self.step_under_load();
+            } else {
+                // The goodbyes of a drain come while others publish.
+                acknowledged = acknowledged.or_else(|| self.streams.acknowledged.take());
+            }
+            for worker in self.workers.iter_mut().filter(|worker| !worker.is_done()) {
+                worker.turn(Duration::ZERO).expect("a simulated driver does not fail");
+            }
+            self.network.advance(Duration::from_millis(3));
+            self.read_all();
+        }
+        let acknowledged = acknowledged.or_else(|| self.streams.acknowledged.take());
+        self.judge_farewells(&here, &acknowledged.expect("it was looked at"));
+        let is_told = |client: &Client| client.link.is_none() || client.is_stalled;
+        assert!(self.clients.iter().all(is_told), "its clients are told");
+    }
+
+    fn step_under_load(&mut self) {
+        match self.roll(4) {
+            0 => self.publish(3, 20),
+            1 => self.publish(1, 300),
+            _ => self.turn(),
+        }
+        self.read_all();
+    }
+
+    fn judge_farewells(&mut self, here: &[[View; CHANNELS.len()]], acknowledged: &[Payload]) {
+        for (client, before) in self.clients.iter().zip(here) {
+            let Some(after) = client.farewell else { continue };
+            for payload in acknowledged {
+                let channel = payload.channel;
+                let is_live = |views: &[View]| views[channel].state == State::Live;
+                let is_whole = CHANNELS[channel].delivery == Delivery::Disconnect
+                    && !CHANNELS[channel].name.starts_with("paced:");
+                if !is_whole || !is_live(before) || !is_live(&after) {
+                    continue;
+                }
+                self.streams.counts.farewells += 1;
+                let view = &after[channel];
+                let reached = view.position.map_or(0, |at| at.offset + view.gap);
+                let place = self.streams.place(*payload);
+                assert!(
+                    place.is_some_and(|place| place.offset <= reached),
+                    "{:?} has {view:?}, and {payload:?} at {place:?} was acknowledged",
+                    client.kind
+                );
+            }
+        }
+    }
+
     /// Stops the server: every worker ends in time, and every client hears of it.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::Release);
@@ -195,6 +332,12 @@ impl Reader {
         }
     }
 }
+
+/// After its time, a connection is closed within this.
+const LATENESS_MAX: Duration = Duration::from_millis(1500);
+
+/// Steps of load before a stop.
+const STEPS_UNDER_LOAD: usize = 30;
 
 /// What it reads at a time.
 const READER_WINDOW: usize = 512;

@@ -102,6 +102,8 @@ pub struct Streams {
     /// Histories that were removed.
     pub is_removed: [bool; CHANNELS.len()],
     pub counts: Counts,
+    /// What was acknowledged, while that is looked at.
+    pub acknowledged: Option<Vec<Payload>>,
 }
 
 /// What the dice reached.
@@ -113,17 +115,19 @@ pub struct Counts {
     pub gaps: u64,
     pub skipped: u64,
     pub slow: u64,
+    pub farewells: u64,
 }
 
 impl Counts {
     pub fn add(&mut self, other: &Self) {
-        let Self { complete, recovered, impossible, gaps, skipped, slow } = other;
+        let Self { complete, recovered, impossible, gaps, skipped, slow, farewells } = other;
         self.complete += complete;
         self.recovered += recovered;
         self.impossible += impossible;
         self.gaps += gaps;
         self.skipped += skipped;
         self.slow += slow;
+        self.farewells += farewells;
     }
 }
 
@@ -154,6 +158,13 @@ impl Streams {
             if let Some(before) = last.insert(key, payload.number) {
                 assert!(before < payload.number, "{payload:?} at {offset} comes after {before}");
             }
+        }
+    }
+
+    /// The server says that it has a publication.
+    pub fn acknowledge(&mut self, payload: Payload) {
+        if let Some(acknowledged) = &mut self.acknowledged {
+            acknowledged.push(payload);
         }
     }
 

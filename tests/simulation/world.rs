@@ -28,6 +28,7 @@ pub struct World {
     pub configs: Vec<Sender<Arc<Config>>>,
     pub stop: Arc<AtomicBool>,
     pub open: Arc<AtomicUsize>,
+    pub open_max: usize,
     pub counters: Arc<[Arc<Counters>]>,
     pub clients: Vec<Client>,
     pub streams: Streams,
@@ -57,11 +58,25 @@ pub enum Call {
 pub const EDGE: SocketAddr = address(8000);
 pub const COMMANDS: SocketAddr = address(8001);
 pub const CONNECTIONS_MAX: usize = 256;
-const MEMORY_BYTES_MAX: u64 = 1 << 30;
 const WINDOW: usize = 64 * 1024;
 
 const fn address(port: u16) -> SocketAddr {
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port))
+}
+
+/// What a server has.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub workers: usize,
+    /// Connections of all workers.
+    pub open_max: usize,
+    pub memory_bytes_max: u64,
+}
+
+impl Size {
+    /// Whose bounds are not met.
+    pub const LARGE: Self =
+        Self { workers: 1, open_max: CONNECTIONS_MAX, memory_bytes_max: 1 << 30 };
 }
 
 /// Chance: splitmix64.
@@ -93,21 +108,26 @@ impl Operator {
 
 impl World {
     /// Small queues and turns, drawn from the seed: limits are met often.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, size: Size) -> Self {
         let mut dice = Dice(!seed);
         let workers = 1 + dice.roll(4);
         let config = options::draw(&mut dice);
-        Self::with(seed, workers, config, options::draw_driver(&mut dice))
+        Self::with(seed, Size { workers, ..size }, config, options::draw_driver(&mut dice))
     }
 
     /// Queues and turns as they are outside.
     pub fn of_real_size(seed: u64, workers: usize) -> Self {
         let sockets_max = CONNECTIONS_MAX as u32;
         let driver = DriverSettings { sockets_max, ..DriverSettings::default() };
-        Self::with(seed, workers, Config::default(), driver)
+        Self::with(seed, Size { workers, ..Size::LARGE }, Config::default(), driver)
     }
 
-    fn with(seed: u64, workers: usize, config: Config, driver: DriverSettings) -> Self {
+    fn with(
+        seed: u64,
+        Size { workers, open_max, memory_bytes_max }: Size,
+        config: Config,
+        driver: DriverSettings,
+    ) -> Self {
         let network = SimulatedNetwork::new(seed);
         let config = Config { listen: vec![EDGE], tcp: vec![COMMANDS], ..config };
         config.check().expect("a sound configuration");
@@ -117,7 +137,7 @@ impl World {
         let (stop, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let steps = Arc::new(AtomicUsize::new(0));
         let hash = ChannelHash::with_key(seed);
-        let budgets = Budget::of_workers(workers, MEMORY_BYTES_MAX);
+        let budgets = Budget::of_workers(workers, memory_bytes_max);
         let (configs, mut receivers): (Vec<_>, Vec<_>) =
             (0..workers).map(|_| std::sync::mpsc::channel()).unzip();
         let workers = Mesh::new(&wakers)
@@ -140,7 +160,7 @@ impl World {
                     configs,
                     budget,
                     open: open.clone(),
-                    open_max: CONNECTIONS_MAX,
+                    open_max,
                     steps: steps.clone(),
                     clock: clock.clone(),
                     is_behind_proxy: Arc::default(),
@@ -164,6 +184,7 @@ impl World {
             configs,
             stop,
             open,
+            open_max,
             counters,
             clients,
             streams,
@@ -241,7 +262,13 @@ impl World {
 
     /// Has all workers take another configuration, each in its next turn.
     pub fn reload(&mut self) {
-        self.config = options::redraw(&self.config, &mut self.dice);
+        let config = options::redraw(&self.config, &mut self.dice);
+        self.reload_with(|drawn| *drawn = config);
+    }
+
+    /// Has them take the same but for a change.
+    pub fn reload_with(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
         self.config.check().expect("a sound configuration");
         let config = Arc::new(self.config.clone());
         for (worker, configs) in self.workers.iter_mut().zip(&self.configs) {
@@ -376,7 +403,8 @@ impl World {
     }
 
     fn publish_by_api(&mut self, channel: usize) {
-        if self.operator.call.is_some() {
+        let is_over = self.network.ended(self.operator.link.peer).is_some();
+        if is_over || self.operator.call.is_some() {
             return;
         }
         let word = self.operator.word(channel);
@@ -428,6 +456,9 @@ impl World {
 
     pub fn turn(&mut self) {
         let worker = self.roll(self.workers.len());
+        if self.workers[worker].is_done() {
+            return;
+        }
         self.workers[worker].turn(Duration::ZERO).expect("a simulated driver does not fail");
     }
 
@@ -448,13 +479,22 @@ impl World {
         if self.network.ended(self.operator.link.peer).is_some() {
             self.network.close(self.operator.link.peer);
         }
-        if let Some(answer) = self.operator.link.take_response() {
-            let answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
+        if let Some(response) = self.operator.link.take_response() {
+            let call = self.operator.call.take().expect("only calls are answered");
+            let is_refused = response.is_err();
+            let (Ok(body) | Err(body)) = response;
+            let answer: Value = serde_json::from_slice(&body).expect("an answer is JSON");
             let result = &answer["result"];
-            match self.operator.call.take().expect("only calls are answered") {
+            match call {
+                // The server has stopped, and takes no more publications.
+                Call::Publish(_) if is_refused => {
+                    let code = &answer["error"]["code"];
+                    assert!(code == "congested" || code == "shutdown", "{answer}");
+                }
                 Call::Publish(words) => {
                     for (index, word) in words.into_iter().enumerate() {
                         self.operator.acknowledged += 1;
+                        self.streams.acknowledge(word);
                         let batched = &answer["replies"][index]["publish"];
                         let result = if result.is_object() { result } else { batched };
                         self.streams.note(word.channel, position_of(result), word);
