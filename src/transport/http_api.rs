@@ -6,12 +6,10 @@
 //! such request: the connection is still listened to, so that its end is heard.
 
 use super::api_call::ApiCall;
-use super::{
-    BAD_REQUEST, Context, EventStream, HANDSHAKE_TIMEOUT, LOBBY, Output, WebSocketService,
-};
-use crate::message::{ChannelName, CloseReason, Position, Reply, Ticket};
+use super::{BAD_REQUEST, Context, EventStream, HANDSHAKE_TIMEOUT, Output, WebSocketService};
+use crate::message::{CloseReason, Position, Reply, Ticket};
 use crate::protocol::http1::{
-    BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, query_pairs,
+    BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head,
 };
 use crate::protocol::websocket::handshake;
 
@@ -21,6 +19,7 @@ mod body;
 mod cors;
 mod origin;
 mod page;
+mod parameters;
 mod poll;
 mod publish;
 mod subscribe;
@@ -30,6 +29,7 @@ pub use poll::PollForm;
 
 use answer::{Exchange, fail, fail_refused, refuse_beyond_max, refuse_overloaded, write_ok};
 use body::Body;
+use parameters::channels_of;
 use poll::Poll;
 use subscribe::Opening;
 use upgrade::PendingUpgrade;
@@ -403,7 +403,17 @@ impl HttpConversation {
         }
         *rest = behind;
         context.messages.received += 1;
-        self.route(&head, rest, context)
+        let body = *rest;
+        let next = self.route(&head, rest, context)?;
+        // RFC 9112 9.3: a request that was refused without a look at its body, all of which has come, leaves the
+        // connection usable. The body is passed over: what is behind it is the next request.
+        if let (Next::Request, BodyLength::Length(length)) = (&next, head.body)
+            && rest.len() == body.len()
+            && length <= body.len() as u64
+        {
+            *rest = &body[length as usize..];
+        }
+        Ok(next)
     }
 
     fn route(
@@ -415,7 +425,7 @@ impl HttpConversation {
         if head.is_forwarded && self.service == HttpService::Edge {
             context.hear_of_proxy();
         }
-        let mut exchange = Exchange::of(head, context.settings);
+        let mut exchange = Exchange::of(head, rest.len(), context.settings);
         exchange.keep_alive &= !context.is_spare;
         if head.expect_continue && head.body != BodyLength::None && rest.is_empty() {
             self.pending.get_or_insert_default().expected = Some(head.body);
@@ -511,68 +521,6 @@ impl Pending {
 fn is_for_all(path: &str) -> bool {
     matches!(path, "/health/live" | "/health/ready" | "/metrics" | "/events")
 }
-
-/// The channels that the query names, each once; the lobby if it names none. The inner error is a sentence.
-fn channels_of(
-    head: &Head<'_>,
-    channels_max: usize,
-) -> Result<Result<Vec<ChannelName>, String>, HttpFault> {
-    let mut channels: Vec<ChannelName> = Vec::new();
-    let mut short = None;
-    for pair in query_pairs(head.query) {
-        if pair.name != "channel" {
-            if SHORT_FOR_CHANNEL.contains(&&*pair.name) {
-                short = Some(pair.name.clone());
-            }
-            if let Some(meant) = misspelt(&pair.name) {
-                return Ok(Err(format!(
-                    "unknown parameter {:?}, did you mean {meant}?",
-                    pair.name
-                )));
-            }
-            continue;
-        }
-        let channel = match ChannelName::new(&pair.value()?) {
-            Ok(channel) => channel,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        if channels.contains(&channel) {
-            continue;
-        }
-        if channels.len() == channels_max {
-            return Ok(Err(format!("channels: at most {channels_max} may be named here")));
-        }
-        channels.push(channel);
-    }
-    if channels.is_empty() {
-        if let Some(name) = short {
-            return Ok(Err(format!("unknown parameter {name:?}, did you mean channel?")));
-        }
-        channels.push(ChannelName::new(LOBBY).expect("a name"));
-    }
-    Ok(Ok(channels))
-}
-
-/// The parameter that someone meant who wrote this name: a request with `chanel=a` is not one for the lobby. Names that
-/// differ from all of these by more than one letter, such as `utm_source` or `size`, are those of others.
-fn misspelt(name: &str) -> Option<&'static str> {
-    let plain = name.split('[').next().unwrap_or(name).to_ascii_lowercase();
-    let is_near = |known: &str| {
-        plain.starts_with(&known[..2]) && strsim::damerau_levenshtein(&plain, known) <= 1
-    };
-    let is_known = PARAMETERS.contains(&name) || name == LAST_EVENT_ID;
-    if is_known { None } else { PARAMETERS.iter().copied().find(|known| is_near(known)) }
-}
-
-/// Parameters of the addresses that have channels.
-const PARAMETERS: [&str; 4] = ["channel", "since", "timeout", "event"];
-
-/// What may be short for `channel`, or mean it elsewhere (Mercure's `topic`). Others may have such parameters too, so
-/// they are refused only where no channel is named.
-const SHORT_FOR_CHANNEL: [&str; 7] = ["chan", "chans", "chn", "chnl", "chnls", "topic", "topics"];
-
-/// What polyfills of EventSource send in place of the header.
-const LAST_EVENT_ID: &str = "lastEventId";
 
 /// What calls of the server API begin with.
 const API_PREFIX: &str = "/api/";

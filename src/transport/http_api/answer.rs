@@ -18,17 +18,22 @@ pub(super) struct Exchange {
     pub keep_alive: bool,
     pub is_head: bool,
     pub cors: Cors,
-    /// Whether all of the request is received with its head.
+    /// Whether all of the request has come with its head.
     pub is_whole: bool,
 }
 
 impl Exchange {
-    pub(super) fn of(head: &Head<'_>, settings: &TransportSettings) -> Self {
+    /// Of a request behind whose head so many bytes have come.
+    pub(super) fn of(head: &Head<'_>, bytes_behind: usize, settings: &TransportSettings) -> Self {
         Self {
             keep_alive: head.keep_alive,
             is_head: head.method == Method::Head,
             cors: Cors::of(head, settings),
-            is_whole: head.body == BodyLength::None,
+            is_whole: match head.body {
+                BodyLength::None => true,
+                BodyLength::Length(length) => length <= bytes_behind as u64,
+                BodyLength::Chunked => false,
+            },
         }
     }
 
@@ -118,8 +123,8 @@ impl HttpConversation {
         self.refuse(400, "body_unexpected", message, &[], exchange, context)
     }
 
-    /// Answers with an error. A request without a body leaves the connection as it is; behind another one it closes,
-    /// because what follows would have to be received to be passed over.
+    /// Answers with an error. A request that has come whole leaves the connection as it is; else it closes, because
+    /// what follows would have to be received to be passed over.
     pub(super) fn refuse(
         &mut self,
         status: u16,

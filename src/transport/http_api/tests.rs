@@ -3,8 +3,8 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Config;
 use crate::message::{
-    ClientName, Epoch, Payload, PayloadKind, Publication, Recovery, Refusal, Request, SessionId,
-    WorkerId,
+    ChannelName, ClientName, Epoch, Payload, PayloadKind, Publication, Recovery, Refusal, Request,
+    SessionId, WorkerId,
 };
 use crate::transport::{Answers, MessageCount, Origins, Prepared, TransportSettings};
 
