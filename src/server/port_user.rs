@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 /// A sentence about the port, which is in use: what has it, and what to do.
 pub fn port_in_use(address: SocketAddr) -> String {
     let port = address.port();
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let tables = tables.map(|table| fs::read_to_string(table).unwrap_or_default());
-    let sockets = || tables.iter().flat_map(|table| sockets(table)).filter(|it| it.port == port);
-    if let Some(listener) = sockets().find(|it| it.state == LISTEN) {
+    // The kernel lists its table piece by piece: what comes and goes between two of them may hide a row.
+    let users = (0..LOOKS_MAX).map(|_| users_of(port)).find(|users| !users.is_empty());
+    let users = users.unwrap_or_default();
+    if let Some(listener) = users.iter().find(|it| it.state == LISTEN) {
         return match process_of(listener.inode) {
             Some((pid, name)) if name == "fantail" => format!(
                 "{address} is in use: another fantail serves it, process {pid}; stop that one, or choose another \
@@ -24,7 +24,7 @@ pub fn port_in_use(address: SocketAddr) -> String {
             ),
         };
     }
-    if sockets().next().is_some() {
+    if !users.is_empty() {
         return format!(
             "{address} is in use by a connection that left this host from port {port}: it is free once that has \
              ended, up to a minute later (TIME-WAIT); ports of net.ipv4.ip_local_port_range are given to such \
@@ -41,6 +41,16 @@ struct TcpSocket {
     port: u16,
     state: u8,
     inode: u64,
+}
+
+/// Looks at the kernel's table that finds nothing, before the port's user is one that cannot be seen.
+const LOOKS_MAX: usize = 3;
+
+/// The sockets that are bound to a port.
+fn users_of(port: u16) -> Vec<TcpSocket> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let tables = tables.map(|table| fs::read_to_string(table).unwrap_or_default());
+    tables.iter().flat_map(|table| sockets(table)).filter(|it| it.port == port).collect()
 }
 
 /// What the kernel calls TCP_LISTEN.
