@@ -64,7 +64,11 @@ impl CommandConversation {
                 // A person at `nc` presses enter.
                 Some([]) => {}
                 Some(command) => match commands.take(command, framing, context) {
-                    Ok(true) if context.congested => return Flow::Hold(bytes.len()),
+                    Ok(true) if context.congested => {
+                        // The next bytes may be long in coming: it owns nothing meanwhile.
+                        self.release();
+                        return Flow::Hold(bytes.len());
+                    }
                     Ok(_) => {}
                     Err(CommandFault::NoCommand) => match proxy_protocol::of_line(command) {
                         None => Commands::refuse_no_command(framing, context),

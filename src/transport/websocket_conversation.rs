@@ -100,7 +100,11 @@ impl WebSocketConversation {
                 }
             };
             match take(&mut self.kind, opcode, payload, context) {
-                Ok(true) if context.congested => return Flow::Hold(bytes.len()),
+                Ok(true) if context.congested => {
+                    // The next bytes may be long in coming: it owns nothing meanwhile.
+                    self.release();
+                    return Flow::Hold(bytes.len());
+                }
                 Ok(_) => {}
                 Err(_) => {
                     self.say_goodbye(&self.refusal(), context.out);

@@ -4,10 +4,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Framing};
 use crate::message::{ClientName, Epoch, Publication, SessionId, WorkerId};
-use crate::transport::MessageCount;
-use crate::transport::TransportSettings;
+use crate::protocol::websocket::write_masked_frame;
+use crate::transport::{
+    CommandConversation, Flow, MessageCount, TransportSettings, WebSocketConversation,
+    WebSocketService,
+};
 
 /// A client over lines, whatever its framing would be.
 struct Client {
@@ -253,4 +256,48 @@ fn over_tcp_a_ping_need_not_be_answered() {
         });
         assert_eq!(out, b"{}\n");
     }
+}
+
+/// Sends commands in pieces to a conversation whose client is held back.
+fn expect_nothing_owned(
+    write: impl Fn(&mut Vec<u8>, &[u8]),
+    mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -> (Flow, usize),
+) {
+    let (mut connect, mut publish) = (Vec::new(), Vec::new());
+    write(&mut connect, br#"{"id": 1, "connect": {}}"#);
+    write(&mut publish, br#"{"id": 2, "publish": {"channel": "a", "data": 1}}"#);
+    let (start, end) = publish.split_at(publish.len() - 1);
+    let mut flows = Vec::new();
+    for piece in [&connect, start, end, start, &[end, start].concat()] {
+        Client::new().step(|_, context| {
+            context.congested = true;
+            let (flow, held_bytes) = receive(&mut piece.to_vec(), context);
+            flows.push((flow, held_bytes > 0));
+        });
+    }
+    let unfinished = (Flow::Receive, true);
+    let held = |rest| (Flow::Hold(rest), false);
+    let expected = [(Flow::Receive, false), unfinished, held(0), unfinished, held(start.len())];
+    assert_eq!(flows, expected);
+}
+
+/// What a client sent in pieces is gone once it was taken, also if the client is held back then, perhaps for long.
+#[test]
+fn who_is_held_back_owns_nothing_of_what_was_taken() {
+    for framing in [Framing::Line, Framing::LengthPrefix] {
+        let mut conversation = CommandConversation::new(framing);
+        let written = match framing {
+            Framing::Line => CommandFraming::Line,
+            Framing::LengthPrefix => CommandFraming::LengthPrefix,
+        };
+        expect_nothing_owned(
+            |out, text| write_framed(written, out, |out| out.extend(text)),
+            |bytes, context| (conversation.receive(bytes, context), conversation.held_bytes()),
+        );
+    }
+    let mut conversation = WebSocketConversation::new(WebSocketService::Commands);
+    expect_nothing_owned(
+        |out, text| write_masked_frame(out, OpCode::Text, text, [1, 2, 3, 4]),
+        |bytes, context| (conversation.receive(bytes, context), conversation.held_bytes()),
+    );
 }
