@@ -11,7 +11,7 @@
 //! what a turn takes in. At the end of a run what the workers count is compared with a recount of who is there; then the
 //! world must serve: newcomers beside publishers that send as much as they can, a client that missed much and reads
 //! slowly; and then it must stop in time. Some worlds are stopped in the middle of their load, where what was acknowledged
-//! must have reached those who were there; some have too few places.
+//! must have reached those who were there; some have too little memory, or too few places.
 //!
 //! A failure names its seed: `SEED=n cargo test --test simulation` runs that one alone. `SEEDS=n` runs as many.
 
@@ -38,6 +38,9 @@ const STEPS: usize = 150;
 /// One world in so many has publishers at its end that send as much as they can.
 const FLOODED: u64 = 25;
 
+/// One in so many has its memory budget filled.
+const PRESSED: u64 = 20;
+
 /// One in so many has fewer places than clients.
 const FULL: u64 = 20;
 
@@ -52,8 +55,11 @@ const SLOW: u64 = 5;
 
 /// One world: steps of chance, then quiet, then the judgement.
 fn run(seed: u64) -> (Counts, String) {
-    let is_full = seed % FULL == 7;
+    let (is_pressed, is_full) = (seed % PRESSED == 2, seed % FULL == 7);
     let mut size = Size::LARGE;
+    if is_pressed {
+        size.memory_bytes_max = 1 << 20;
+    }
     if is_full {
         // The operator, the observer, and most of the others.
         size.open_max = 8;
@@ -85,6 +91,9 @@ fn run(seed: u64) -> (Counts, String) {
     let counts = world.judge();
     let trace = world.trace();
     world.recount();
+    if is_pressed {
+        world.press();
+    }
     if is_full {
         world.expect_refusals();
     }

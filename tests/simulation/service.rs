@@ -10,7 +10,7 @@ use fantail::message::CloseReason;
 use fantail::protocol::websocket::{OpCode, write_masked_frame};
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, Kind};
 use crate::options::SEND_QUEUE_BYTES_LEAST;
 use crate::stream::{CHANNELS, Payload, State, View};
 use crate::talker::Talker;
@@ -143,6 +143,47 @@ impl World {
         assert_eq!(reader.offset, last, "everything is recovered");
         self.network.reset(reader.talker.peer);
         self.network.reset(publisher.peer);
+    }
+
+    /// Uploads that never end fill the memory budget: those who send them are closed, everyone else stays, and once they
+    /// are gone the workers serve as before.
+    pub fn press(&mut self) {
+        // Uploads may be as large as that.
+        self.reload_with(|config| config.message_bytes_max = PRESSING_BYTES_MAX);
+        self.turn_all();
+        let bytes = PRESSING_BYTES_MAX;
+        let stays = |client: &&Client| client.link.is_some() && client.kind != Kind::Polls;
+        let here = self.clients.iter().filter(stays).count();
+        let head = format!("POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\n\r\n");
+        let body = vec![b'x'; bytes as usize - 1];
+        let level = |world: &Self| {
+            let levels = world.counters.iter().map(|counters| counters.memory_level.value());
+            levels.max().expect("there are workers")
+        };
+        let (mut peers, mut highest) = (Vec::new(), 0);
+        for turn in 0..TURNS_OF_PRESSURE {
+            if turn % 4 == 0 && peers.len() < PRESSING {
+                let peer = self.connect_http();
+                self.network.write(peer, &[head.as_bytes(), &body].concat());
+                peers.push(peer);
+            }
+            self.turn_all();
+            self.network.advance(Duration::from_millis(1));
+            highest = highest.max(level(self));
+        }
+        assert!(highest >= CRITICAL, "the budget is met");
+        for peer in peers {
+            self.network.reset(peer);
+        }
+        for _ in 0..TURNS_TO_SERVE {
+            self.turn_all();
+            self.network.advance(Duration::from_millis(1));
+        }
+        assert_eq!(level(self), 0, "memory is free again");
+        assert!(self.sum(|counters| &counters.evicted_messages) > 0);
+        self.read_all();
+        let left = self.clients.iter().filter(stays).count();
+        assert_eq!(left, here, "those who hold little stay");
     }
 
     /// A server that is full refuses in words, and answers health checks; when the others have left, it serves again.
@@ -332,6 +373,14 @@ impl Reader {
         }
     }
 }
+
+/// Clients that send an upload without its end, what each sends of it, and turns in which they come.
+const PRESSING: usize = 24;
+const PRESSING_BYTES_MAX: u64 = 64 * 1024;
+const TURNS_OF_PRESSURE: usize = 1200;
+
+/// The level of memory use at which clients are closed.
+const CRITICAL: u64 = 2;
 
 /// After its time, a connection is closed within this.
 const LATENESS_MAX: Duration = Duration::from_millis(1500);
