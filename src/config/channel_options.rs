@@ -94,8 +94,8 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
     },
     ChannelOption {
         name: "rate_max",
-        doc: "Publications a second to one subscriber, beside what it recovers; 0 for any number; needs latest or \
-              drop_oldest",
+        doc: "Publications a second to one subscriber, beside what it recovers and what waits when the server stops; \
+              0 for any number; needs latest or drop_oldest",
         value: Value::Count(0, RATE_CEILING, |options| &mut options.rate_max),
     },
 ];

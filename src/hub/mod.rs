@@ -113,6 +113,8 @@ pub struct Hub {
     wants_statistics: bool,
     /// The last tick left histories or keys that are overdue.
     has_overdue: bool,
+    /// Whether publications wait for their moment.
+    is_pacing: bool,
 }
 
 /// What leaves a hub.
@@ -343,6 +345,7 @@ impl Hub {
             serial: 0,
             wants_statistics: false,
             has_overdue: false,
+            is_pacing: true,
             settings,
         }
     }

@@ -214,6 +214,7 @@ impl Hub {
         self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
         self.drops.rate += backlog.take_dropped();
         match pace {
+            _ if !self.is_pacing => self.release(key),
             Pace::Wait => {}
             Pace::WaitUntil(due_ms) => drop(self.timed.insert((due_ms, key))),
             Pace::Release => self.release(key),
@@ -236,6 +237,16 @@ impl Hub {
         }
         for publication in released {
             self.arrive(key, publication);
+        }
+    }
+
+    /// Lets go what waits for its moment, and has nothing wait for one from now on: the server stops, and what it
+    /// acknowledged is to reach subscribers before their connections are closed. What rates left out stays left out.
+    pub fn stop_pacing(&mut self) {
+        self.is_pacing = false;
+        // A rate lets go a part, and sets a moment for the rest.
+        while let Some((_, key)) = self.timed.pop_first() {
+            self.release(key);
         }
     }
 

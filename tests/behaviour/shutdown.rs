@@ -12,7 +12,8 @@ use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
 use crate::support::{
-    Child, Client, Received, TestServer, WebSocket, masked, on_both_drivers, run, wait_until,
+    Child, Client, Received, TempFile, TestServer, WebSocket, masked, on_both_drivers, run,
+    wait_until,
 };
 
 /// A start that fails says one line that has all of these words, and the exit code is not 0.
@@ -269,6 +270,27 @@ on_both_drivers! {
                 assert_eq!(socket.read(), Received::Close(Some(1001), "shutdown".into()));
             }
         }
+    }
+
+    fn what_waits_for_deliver_every_is_delivered_before_the_end(driver) {
+        let settings = "[channels]\npublish = true\ndeliver_every = '30 s'\n";
+        let file = TempFile::new(&format!("paced-{driver:?}"), settings);
+        let mut child = Child::start(driver, &["--workers", "2", "--config", file.path()]);
+        let mut sockets: Vec<_> =
+            (0..8).map(|_| WebSocket::connect(child.edge(), "/ws?channel=a")).collect();
+        let mut publisher = Client::connect(child.edge());
+        publisher.publish("a", "1");
+        publisher.publish("a", "2");
+        let began = Instant::now();
+        child.signal(libc::SIGTERM);
+        for socket in &mut sockets {
+            socket.expect_text("1");
+            socket.expect_text("2");
+            socket.expect_close(1001);
+        }
+        drop((sockets, publisher));
+        assert_eq!(child.wait().code(), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
 
     fn publishers_that_go_on_do_not_hold_the_shutdown(driver) {

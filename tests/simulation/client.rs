@@ -95,6 +95,14 @@ impl Client {
         self.asks.is_empty()
     }
 
+    /// What it published and does not know to be accepted.
+    pub fn unanswered(&self) -> impl Iterator<Item = Payload> {
+        self.asks.values().filter_map(|ask| match ask {
+            Ask::Publish(payload) => Some(*payload),
+            _ => None,
+        })
+    }
+
     /// Channels that it is subscribed to, as it knows.
     pub fn subscribed(&self) -> Vec<usize> {
         let is_live = |at: &usize| self.views[*at].state == State::Live;

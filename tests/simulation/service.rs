@@ -1,6 +1,7 @@
 //! Once nothing disturbs a world any more, it serves those who are there and those who come, in a bounded time; and it
 //! stops when it is told to.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -257,6 +258,8 @@ impl World {
     /// gap before it.
     pub fn stop_under_load(&mut self) {
         let here: Vec<_> = self.clients.iter().map(|client| client.views).collect();
+        // Those who are there may have come behind these.
+        let earlier: HashSet<_> = self.clients.iter().flat_map(Client::unanswered).collect();
         self.streams.acknowledged = Some(Vec::new());
         for _ in 0..STEPS_UNDER_LOAD {
             self.step_under_load();
@@ -282,7 +285,9 @@ impl World {
             self.read_all();
         }
         let acknowledged = acknowledged.or_else(|| self.streams.acknowledged.take());
-        self.judge_farewells(&here, &acknowledged.expect("it was looked at"));
+        let mut acknowledged = acknowledged.expect("it was looked at");
+        acknowledged.retain(|payload| !earlier.contains(payload));
+        self.judge_farewells(&here, &acknowledged);
         let is_told = |client: &Client| client.link.is_none() || client.is_stalled;
         assert!(self.clients.iter().all(is_told), "its clients are told");
     }
@@ -302,8 +307,7 @@ impl World {
             for payload in acknowledged {
                 let channel = payload.channel;
                 let is_live = |views: &[View]| views[channel].state == State::Live;
-                let is_whole = CHANNELS[channel].delivery == Delivery::Disconnect
-                    && !CHANNELS[channel].name.starts_with("paced:");
+                let is_whole = CHANNELS[channel].delivery == Delivery::Disconnect;
                 if !is_whole || !is_live(before) || !is_live(&after) {
                     continue;
                 }

@@ -56,6 +56,10 @@ struct World {
 
 const SESSIONS: usize = 4;
 
+fn place(name: &str) -> usize {
+    NAMES.iter().position(|other| *other == name).unwrap()
+}
+
 impl World {
     fn new(workers: u16, key: u64) -> Self {
         let namespaces = namespaces();
@@ -100,6 +104,15 @@ impl World {
         let mut out = VecDeque::new();
         self.hubs[worker].handle(session(index), request, &mut out);
         self.carry(worker, out);
+    }
+
+    fn subscribe(&mut self, key: Key, since: Option<Position>) {
+        self.asked.insert(key, since);
+        let (worker, index, at) = key;
+        let (ticket, channel) = (Ticket(at as u32), channel(NAMES[at]));
+        let by = Actor::Client;
+        let request = Request::Subscribe { ticket, channel, since, needs_all: false, by };
+        self.request(worker, index, request);
     }
 
     fn carry(&mut self, worker: usize, out: VecDeque<Output>) {
@@ -150,7 +163,7 @@ impl World {
     }
 
     fn see(&mut self, worker: usize, index: u32, item: &Publication) {
-        let name = NAMES.iter().position(|name| *name == item.channel.as_str()).unwrap();
+        let name = place(item.channel.as_str());
         let key = (worker, index, name);
         let seen = self.live.get_mut(&key).expect("only subscribers are given anything");
         assert_eq!(seen.epoch, item.position.epoch);
@@ -176,7 +189,7 @@ impl World {
             return false;
         };
         if let HubMessage::Deliver(item) = &message {
-            let name = NAMES.iter().position(|name| *name == item.channel.as_str()).unwrap();
+            let name = place(item.channel.as_str());
             self.published.insert((name, item.position.epoch.0), item.position.offset);
         }
         let mut out = VecDeque::new();
@@ -266,18 +279,7 @@ fn run(seed: u64) -> World {
         match dice.roll(12) {
             0..=2 if !world.live.contains_key(&key) && !world.asked.contains_key(&key) => {
                 let since = world.left.get(&key).copied().filter(|_| dice.roll(4) > 0);
-                world.asked.insert(key, since);
-                world.request(
-                    worker,
-                    index,
-                    Request::Subscribe {
-                        ticket,
-                        channel: name,
-                        since,
-                        needs_all: false,
-                        by: Actor::Client,
-                    },
-                );
+                world.subscribe(key, since);
             }
             3 => {
                 world.request(worker, index, Request::Unsubscribe { ticket, channel: name });
@@ -320,18 +322,8 @@ fn every_view_is_the_stream_or_was_told_of_a_gap() {
 #[test]
 fn a_laggard_costs_nothing_until_it_takes_more() {
     let mut world = World::new(1, 1);
-    let name = NAMES.iter().position(|name| *name == "drop:1").unwrap();
     for index in 0..2 {
-        world.asked.insert((0, index, name), None);
-        let ticket = Ticket(name as u32);
-        let request = Request::Subscribe {
-            ticket,
-            channel: channel("drop:1"),
-            since: None,
-            needs_all: false,
-            by: Actor::Client,
-        };
-        world.request(0, index, request);
+        world.subscribe((0, index, place("drop:1")), None);
     }
     world.settle();
     world.blocked[0][0] = true;
@@ -349,4 +341,30 @@ fn a_laggard_costs_nothing_until_it_takes_more() {
     assert_eq!(offsets, [100, 100]);
     assert_eq!(world.gaps, 1);
     assert!(world.hubs[0].held_back_bytes() <= 3);
+}
+
+#[test]
+fn a_hub_that_stops_pacing_lets_go_what_waits_and_what_comes_later() {
+    // A rate keeps the last four, and tells of the gap in front of them.
+    for (name, gaps) in [("paced:1", 0), ("rated:1", 1)] {
+        let mut world = World::new(1, 0);
+        let key = (0, 0, place(name));
+        world.subscribe(key, None);
+        world.settle();
+        let publish_and_deliver = |world: &mut World, count| {
+            (0..count).for_each(|_| world.request(0, 1, publish(name)));
+            while world.step(0, 0) {}
+            while world.hubs[0].wants_fan_out() {
+                world.fan_out(0, 100);
+            }
+            (world.live[&key].offset, world.gaps)
+        };
+        assert!(publish_and_deliver(&mut world, 10).0 <= 1, "{name}");
+        assert!(world.hubs[0].held_back_bytes() > 0, "{name}");
+        world.hubs[0].stop_pacing();
+        assert_eq!(publish_and_deliver(&mut world, 0), (10, gaps), "{name}");
+        // What other workers sent before they stopped too.
+        assert_eq!(publish_and_deliver(&mut world, 6), (16, gaps), "{name}");
+        assert_eq!(world.hubs[0].next_tick(), None, "{name}");
+    }
 }

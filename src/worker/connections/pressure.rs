@@ -49,9 +49,10 @@ impl Connections {
         }
     }
 
-    /// Takes no more publications: fan-outs come to an end.
+    /// Takes no more publications, and lets go those that channels' options have wait: fan-outs come to an end.
     pub fn hold_publishers(&mut self) {
         self.holds_all_publishers = true;
+        self.hub.stop_pacing();
     }
 
     /// Whether a fan-out is in progress.
