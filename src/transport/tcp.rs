@@ -70,7 +70,11 @@ impl CommandConversation {
                         return Flow::Hold(bytes.len());
                     }
                     Ok(_) => {}
+                    // A proxy sends it ahead of everything else.
                     Err(CommandFault::NoCommand) => match proxy_protocol::of_line(command) {
+                        _ if commands.is_connected() => {
+                            Commands::refuse_no_command(framing, context);
+                        }
                         None => Commands::refuse_no_command(framing, context),
                         Some(Header::Text) => refuse_proxy_protocol(framing, context),
                         // It has no line feed at its end: where the first command begins is not known.

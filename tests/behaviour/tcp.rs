@@ -67,6 +67,14 @@ on_both_drivers! {
             let mut client = talk(PROXY_V1);
             assert_eq!(client.read_json()["id"], 1);
             assert_eq!(client.command(&json!({"id": 2, "ping": {}}))["id"], 2);
+            // Behind `connect` these are bad lines as any other.
+            for line in [&b"\0\n"[..], PROXY_V1] {
+                client.send(line);
+                let refused = client.read_json();
+                expect_error(&refused, None, 107);
+                assert!(!refused.to_string().contains("proxy_protocol"), "{refused}");
+            }
+            assert_eq!(client.command(&json!({"id": 3, "ping": {}}))["id"], 3);
             // No line feed ends it: where the first command begins is not known.
             let mut client = talk(&PROXY_V2[..10]);
             assert_eq!(client.read_json()["push"]["disconnect"]["code"], 3501);
