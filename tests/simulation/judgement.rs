@@ -164,6 +164,8 @@ impl World {
         }
         if self.open_max == CONNECTIONS_MAX {
             assert_eq!(self.closed(CloseReason::Overloaded), 0, "there is memory");
+            // Without a place, they have little.
+            assert_eq!(self.closed(CloseReason::HandshakeTimeout), 0, "requests have their time");
         }
         let numbered = self.sum(|counters| &counters.publications);
         let (published, acknowledged) = self.published();

@@ -54,11 +54,13 @@ impl Link {
         count
     }
 
-    /// Takes the body of an HTTP response, once it is there. `Err`: the server asks for patience.
+    /// Takes the body of an HTTP response, once it is there. `Err`: the server asks for patience, or has none.
     pub fn take_response(&mut self) -> Option<Result<Vec<u8>, Vec<u8>>> {
         let end = find(&self.bytes, b"\r\n\r\n")?;
         let head = std::str::from_utf8(&self.bytes[..end]).expect("a head is text");
-        let is_refused = head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: ");
+        let is_late = head.starts_with("HTTP/1.1 408 ");
+        let is_busy = head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: ");
+        let is_refused = is_late || is_busy;
         assert!(is_refused || head.starts_with("HTTP/1.1 200 "), "{head}");
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
         let length: usize = length.expect("a length").parse().expect("a number");
