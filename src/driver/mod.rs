@@ -31,6 +31,7 @@ mod send_batch;
 mod simulated;
 mod socket;
 mod socket_table;
+mod turn;
 mod uring;
 mod user_data;
 mod waker;

@@ -1,15 +1,6 @@
 //! The part of a turn that both kernel drivers share: from "the kernel says it is ready" to events.
 //!
-//! A socket that is ready stands in one list, once. A turn takes from its front those that were in it when the
-//! turn began: what becomes ready later, or has more than one buffer to give, waits for the next turn, so that
-//! no peer can starve another. Sockets that come and sockets that go stand in lists of their own, and a turn takes few
-//! of them: when a hundred thousand clients go at once and come back, those who stay hardly notice. It takes those few
-//! first: a turn that ends early, because peers send as much as they can, has served them.
-//!
-//! Behind them come the sockets whose last receive brought little, then those that had more to give, as flows that are
-//! sparse go before those that build queues in FQ-CoDel (RFC 8290 section 4.2): who says little waits for a turn, and
-//! not for a turn of each peer that floods. A turn in which the latter had nothing is followed by one that begins with
-//! one of them, so that many who say little do not starve them either.
+//! Which sockets a turn takes, and in which order, is [`Turn`]'s.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,13 +8,12 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::limits::CROWD_MIN;
-
 use super::listeners::Listeners;
 use super::socket_table::{
     ARM_LISTED, BLOCKED, BROKEN, BULKY, CLOSING, ENDED, Entry, HANGUP, LISTED, NEW, PAUSED,
     READ_ARMED, READABLE, SENDABLE, SocketTable, WRITE_ARMED,
 };
+use super::turn::{Turn, Waiting};
 use super::{Close, DriverSettings, End, Event, SocketId, socket};
 
 /// Who is ready, and what the turn makes of it.
@@ -35,29 +25,11 @@ pub(super) struct Readiness {
     pub woken: bool,
     /// Sockets that need a poll; drained by the driver that polls once.
     pub to_arm: Vec<SocketId>,
-    /// Those whose last receive brought little.
-    ready: VecDeque<SocketId>,
-    /// Those that had more to give.
-    bulky: VecDeque<SocketId>,
-    hung_up: VecDeque<SocketId>,
-    newcomers: VecDeque<SocketId>,
+    waiting: Waiting,
+    turn: Turn,
     closed: VecDeque<SocketId>,
     polls: Polls,
     buffer: Box<[u8]>,
-    events_per_turn_max: usize,
-    ready_left: usize,
-    bulky_left: usize,
-    /// Turns that began with some of them since one of them had its share.
-    bulky_waited: u32,
-    hung_up_left: usize,
-    newcomers_left: usize,
-    churn_per_turn_max: usize,
-    churn_per_shared_turn_max: usize,
-    events_left: usize,
-    received_bytes_per_turn_max: usize,
-    receive_share_bytes: usize,
-    sparse_receive_bytes_max: usize,
-    bytes_left: usize,
 }
 
 /// How the kernel tells that a socket is ready.
@@ -83,61 +55,30 @@ pub fn since_epoch() -> Duration {
 
 impl Readiness {
     pub fn new(settings: &DriverSettings, listeners: Vec<TcpListener>, polls: Polls) -> Self {
-        assert!(settings.receive_buffer_bytes > 0, "a receive of nothing looks like the end");
-        assert!(settings.events_per_turn_max > 0, "a turn makes progress");
         Self {
             table: SocketTable::with_capacity(settings.sockets_max),
             listeners: Listeners::new(listeners),
             woken: false,
             to_arm: Vec::new(),
-            ready: VecDeque::new(),
-            bulky: VecDeque::new(),
-            hung_up: VecDeque::new(),
-            newcomers: VecDeque::new(),
+            waiting: Waiting::default(),
+            turn: Turn::new(settings),
             closed: VecDeque::new(),
             polls,
             buffer: vec![0; settings.receive_buffer_bytes].into_boxed_slice(),
-            events_per_turn_max: settings.events_per_turn_max,
-            received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
-            receive_share_bytes: settings.receive_share_bytes,
-            sparse_receive_bytes_max: settings.sparse_receive_bytes_max,
-            bytes_left: 0,
-            ready_left: 0,
-            bulky_left: 0,
-            bulky_waited: 0,
-            hung_up_left: 0,
-            newcomers_left: 0,
-            churn_per_turn_max: settings.churn_per_turn_max,
-            churn_per_shared_turn_max: settings.churn_per_shared_turn_max,
-            events_left: 0,
         }
     }
 
     /// Whether there are events to report without asking the kernel for more.
     pub fn has_leftovers(&self) -> bool {
         self.woken
-            || !self.ready.is_empty()
-            || !self.bulky.is_empty()
-            || !self.hung_up.is_empty()
-            || !self.newcomers.is_empty()
+            || !self.waiting.is_empty()
             || !self.closed.is_empty()
             || self.listeners.has_ready()
     }
 
     pub fn begin_turn(&mut self) {
-        self.ready_left = self.ready.len();
-        self.bulky_left = self.bulky.len();
-        self.bulky_waited = if self.bulky_left > 0 { self.bulky_waited + 1 } else { 0 };
-        let others_wait = self.ready_left + self.bulky_left > 0
-            || self.hung_up.len() + self.newcomers.len() > CROWD_MIN;
-        let churn =
-            if others_wait { self.churn_per_shared_turn_max } else { self.churn_per_turn_max };
-        self.hung_up_left = self.hung_up.len().min(churn);
-        // Also of those that are accepted in this turn.
-        self.newcomers_left = churn;
-        self.events_left = self.events_per_turn_max;
-        self.bytes_left = self.received_bytes_per_turn_max;
-        self.listeners.begin_turn(churn);
+        let accepts_per_turn_max = self.turn.begin(&self.waiting);
+        self.listeners.begin_turn(accepts_per_turn_max);
     }
 
     pub fn next_event(&mut self) -> Option<Event<'_, OwnedFd>> {
@@ -145,21 +86,21 @@ impl Readiness {
             self.woken = false;
             return Some(Event::Woken);
         }
-        while self.events_left > 0 && self.bytes_left > 0 {
+        while self.turn.has_room() {
             if let Some(id) = self.closed.pop_front() {
-                self.events_left -= 1;
+                self.turn.count_event();
                 self.finish_close(id);
                 return Some(Event::Closed { id });
             }
             if let Some(event) = self.listeners.next_event() {
                 return Some(event);
             }
-            let Some(id) = self.next_ready() else { break };
+            let Some(id) = self.turn.next(&mut self.waiting) else { break };
             if let Some(step) = self.step(id) {
-                self.events_left -= 1;
+                self.turn.count_event();
                 return Some(match step {
                     Step::Received(count) => {
-                        self.bytes_left = self.bytes_left.saturating_sub(count);
+                        self.turn.count_received(count);
                         Event::Received { id, bytes: &mut self.buffer[..count] }
                     }
                     Step::Ended(end) => Event::Ended { id, end },
@@ -170,27 +111,6 @@ impl Readiness {
         self.listeners.next_event()
     }
 
-    fn next_ready(&mut self) -> Option<SocketId> {
-        for (left, list) in [
-            (&mut self.newcomers_left, &mut self.newcomers),
-            (&mut self.hung_up_left, &mut self.hung_up),
-        ] {
-            if *left > 0
-                && let Some(id) = list.pop_front()
-            {
-                *left -= 1;
-                return Some(id);
-            }
-        }
-        if self.ready_left > 0 && self.bulky_waited < 2 {
-            self.ready_left -= 1;
-            return self.ready.pop_front();
-        }
-        self.bulky_waited = 0;
-        self.bulky_left = self.bulky_left.checked_sub(1)?;
-        self.bulky.pop_front()
-    }
-
     /// Reports a socket's room, or receives from it once.
     fn step(&mut self, id: SocketId) -> Option<Step> {
         let entry = self.table.open(id)?;
@@ -199,13 +119,7 @@ impl Readiness {
             entry.clear(SENDABLE);
             if entry.wants_receive() {
                 entry.set(LISTED);
-                if entry.has(BULKY) {
-                    self.bulky.push_front(id);
-                    self.bulky_left += 1;
-                } else {
-                    self.ready.push_front(id);
-                    self.ready_left += 1;
-                }
+                self.turn.put_back(&mut self.waiting, id, entry.has(BULKY));
             }
             return Some(Step::Sendable);
         }
@@ -213,16 +127,8 @@ impl Readiness {
             return None;
         }
         let socket = entry.socket.as_ref()?;
-        // A buffer of the smallest frames is milliseconds of work: while others wait, each socket has a part of it.
-        // Those that were served in this turn and have more wait too: the last has no more than the first.
-        let is_alone = [&self.newcomers, &self.hung_up, &self.ready, &self.bulky]
-            .iter()
-            .all(|list| list.is_empty());
-        let window = if !is_alone || self.listeners.has_ready() {
-            self.buffer.len().min(self.receive_share_bytes)
-        } else {
-            self.buffer.len()
-        };
+        let is_alone = self.waiting.is_empty() && !self.listeners.has_ready();
+        let window = self.turn.receive_bytes_max(is_alone);
         let received = loop {
             match socket::receive(socket, &mut self.buffer[..window]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -236,11 +142,11 @@ impl Readiness {
             }
             Ok(count) => {
                 entry.clear(NEW | BULKY);
-                if count > self.sparse_receive_bytes_max {
+                if self.turn.is_bulky(count) {
                     entry.set(BULKY);
                 }
                 if count == window || entry.has(HANGUP) {
-                    list_ready(&mut self.ready, &mut self.bulky, id, entry);
+                    list(self.waiting.staying(entry.has(BULKY)), id, entry);
                 } else {
                     entry.clear(READABLE);
                     list_to_arm(self.polls, &mut self.to_arm, id, entry);
@@ -266,11 +172,11 @@ impl Readiness {
             entry.set(if hangup { READABLE | HANGUP } else { READABLE });
             if entry.wants_receive() {
                 if hangup {
-                    list(&mut self.hung_up, id, entry);
+                    list(&mut self.waiting.hung_up, id, entry);
                 } else if entry.has(NEW) {
-                    list(&mut self.newcomers, id, entry);
+                    list(&mut self.waiting.newcomers, id, entry);
                 } else {
-                    list_ready(&mut self.ready, &mut self.bulky, id, entry);
+                    list(self.waiting.staying(entry.has(BULKY)), id, entry);
                 }
             }
         }
@@ -284,7 +190,7 @@ impl Readiness {
         {
             entry.clear(BLOCKED);
             entry.set(SENDABLE);
-            list_ready(&mut self.ready, &mut self.bulky, id, entry);
+            list(self.waiting.staying(entry.has(BULKY)), id, entry);
         }
     }
 
@@ -348,7 +254,7 @@ impl Readiness {
         if let Some(entry) = self.table.open(id) {
             entry.clear(PAUSED);
             if entry.wants_receive() {
-                list_ready(&mut self.ready, &mut self.bulky, id, entry);
+                list(self.waiting.staying(entry.has(BULKY)), id, entry);
             } else {
                 list_to_arm(self.polls, &mut self.to_arm, id, entry);
             }
@@ -391,16 +297,6 @@ impl Readiness {
         }
         self.table.free(id);
     }
-}
-
-#[inline]
-fn list_ready(
-    ready: &mut VecDeque<SocketId>,
-    bulky: &mut VecDeque<SocketId>,
-    id: SocketId,
-    entry: &mut Entry,
-) {
-    list(if entry.has(BULKY) { bulky } else { ready }, id, entry);
 }
 
 #[inline]

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use network::{Faults, PeerId, SimulatedNetwork};
 
-use crate::config::limits::CROWD_MIN;
-
+use super::turn::Turn;
 use super::{
     Close, Driver, DriverSettings, End, Event, Late, ListenerId, SendBatch, SendItem, SendResult,
     SocketId,
@@ -30,28 +29,15 @@ pub struct SimulatedDriver {
     /// Its place among the network's drivers.
     worker: usize,
     buffer: Vec<u8>,
-    events_per_turn_max: usize,
+    turn: Turn,
     now: Instant,
     closed: VecDeque<SocketId>,
     closed_late: Vec<SocketId>,
     is_woken: bool,
-    ready_left: usize,
-    bulky_left: usize,
-    /// Turns that began with some of them since one of them had its share.
-    bulky_waited: u32,
-    hung_up_left: usize,
-    newcomers_left: usize,
-    events_left: usize,
-    received_bytes_per_turn_max: usize,
-    receive_share_bytes: usize,
-    sparse_receive_bytes_max: usize,
-    bytes_left: usize,
     /// The listener to accept from next in this turn.
     accepting: usize,
     accepts_left: usize,
     accepts_per_turn_max: usize,
-    churn_per_turn_max: usize,
-    churn_per_shared_turn_max: usize,
 }
 
 /// The date of every simulated day.
@@ -94,26 +80,14 @@ impl SimulatedDriver {
             network: network.clone(),
             worker,
             buffer: vec![0; settings.receive_buffer_bytes],
-            events_per_turn_max: settings.events_per_turn_max,
+            turn: Turn::new(settings),
             now: inner.now(),
             closed: VecDeque::new(),
             closed_late: Vec::new(),
             is_woken: false,
-            ready_left: 0,
-            bulky_left: 0,
-            bulky_waited: 0,
-            hung_up_left: 0,
-            newcomers_left: 0,
-            events_left: 0,
-            received_bytes_per_turn_max: settings.received_bytes_per_turn_max,
-            receive_share_bytes: settings.receive_share_bytes,
-            sparse_receive_bytes_max: settings.sparse_receive_bytes_max,
-            bytes_left: 0,
             accepting: 0,
             accepts_left: 0,
             accepts_per_turn_max: 0,
-            churn_per_turn_max: settings.churn_per_turn_max,
-            churn_per_shared_turn_max: settings.churn_per_shared_turn_max,
         }
     }
 
@@ -175,14 +149,7 @@ impl SimulatedDriver {
             if is_readable && !paused && !ended {
                 slot.listed = true;
                 let is_bulky = slot.is_bulky;
-                let state = &mut network.workers[self.worker];
-                if is_bulky {
-                    state.bulky.push_front(id);
-                    self.bulky_left += 1;
-                } else {
-                    state.ready.push_front(id);
-                    self.ready_left += 1;
-                }
+                self.turn.put_back(&mut network.workers[self.worker].waiting, id, is_bulky);
             }
             return Some(Step::Sendable);
         }
@@ -195,12 +162,7 @@ impl SimulatedDriver {
         }
         let split = network.chance(|faults| faults.split_receives);
         let link = &network.links[index];
-        // A socket has its part of the buffer while others wait.
-        let window = if network.workers[self.worker].is_quiet() {
-            self.buffer.len()
-        } else {
-            self.buffer.len().min(self.receive_share_bytes)
-        };
+        let window = self.turn.receive_bytes_max(network.workers[self.worker].is_quiet());
         let mut count = link.to_server.len().min(window);
         if count == 0 {
             let end = match (link.reset, link.peer_fin) {
@@ -220,7 +182,7 @@ impl SimulatedDriver {
         }
         let slot = network.open(self.worker, id)?;
         slot.is_new = false;
-        slot.is_bulky = count > self.sparse_receive_bytes_max;
+        slot.is_bulky = self.turn.is_bulky(count);
         network.list_again(index);
         Some(Step::Received(count))
     }
@@ -250,29 +212,6 @@ impl SimulatedDriver {
             socket: SimulatedSocket { network: self.network.clone(), link: Some(link) },
             peer: address_of(link),
         })
-    }
-
-    /// The next socket to look at: newcomers, those that hung up, those that say little, those that had more to give.
-    fn next_ready(&mut self) -> Option<SocketId> {
-        let state = &mut self.network.0.borrow_mut().workers[self.worker];
-        for (left, list) in [
-            (&mut self.newcomers_left, &mut state.newcomers),
-            (&mut self.hung_up_left, &mut state.hung_up),
-        ] {
-            if *left > 0
-                && let Some(id) = list.pop_front()
-            {
-                *left -= 1;
-                return Some(id);
-            }
-        }
-        if self.ready_left > 0 && self.bulky_waited < 2 {
-            self.ready_left -= 1;
-            return state.ready.pop_front();
-        }
-        self.bulky_waited = 0;
-        self.bulky_left = self.bulky_left.checked_sub(1)?;
-        state.bulky.pop_front()
     }
 }
 
@@ -328,21 +267,10 @@ impl Driver for SimulatedDriver {
         self.closed.extend(self.closed_late.drain(..));
         let mut network = self.network.0.borrow_mut();
         network.end_stalls(self.worker);
-        let state = &network.workers[self.worker];
-        self.ready_left = state.ready.len();
-        self.bulky_left = state.bulky.len();
-        self.bulky_waited = if self.bulky_left > 0 { self.bulky_waited + 1 } else { 0 };
-        let others_wait = self.ready_left + self.bulky_left > 0
-            || state.hung_up.len() + state.newcomers.len() > CROWD_MIN;
-        let churn =
-            if others_wait { self.churn_per_shared_turn_max } else { self.churn_per_turn_max };
-        self.hung_up_left = state.hung_up.len().min(churn);
-        self.newcomers_left = churn;
-        self.events_left = self.events_per_turn_max;
-        self.bytes_left = self.received_bytes_per_turn_max;
+        let accepts_per_turn_max = self.turn.begin(&network.workers[self.worker].waiting);
         self.accepting = 0;
-        self.accepts_per_turn_max = churn;
-        self.accepts_left = churn;
+        self.accepts_per_turn_max = accepts_per_turn_max;
+        self.accepts_left = accepts_per_turn_max;
         self.now = network.now();
         Ok(())
     }
@@ -352,21 +280,23 @@ impl Driver for SimulatedDriver {
         if std::mem::take(&mut self.is_woken) {
             return Some(Event::Woken);
         }
-        while self.events_left > 0 && self.bytes_left > 0 {
+        while self.turn.has_room() {
             if let Some(id) = self.closed.pop_front() {
-                self.events_left -= 1;
+                self.turn.count_event();
                 self.network.0.borrow_mut().workers[self.worker].slots[id.index as usize] = None;
                 return Some(Event::Closed { id });
             }
             if let Some(event) = self.next_accept() {
                 return Some(event);
             }
-            let Some(id) = self.next_ready() else { break };
+            let next =
+                self.turn.next(&mut self.network.0.borrow_mut().workers[self.worker].waiting);
+            let Some(id) = next else { break };
             if let Some(step) = self.step(id) {
-                self.events_left -= 1;
+                self.turn.count_event();
                 return Some(match step {
                     Step::Received(count) => {
-                        self.bytes_left = self.bytes_left.saturating_sub(count);
+                        self.turn.count_received(count);
                         Event::Received { id, bytes: &mut self.buffer[..count] }
                     }
                     Step::Ended(end) => Event::Ended { id, end },

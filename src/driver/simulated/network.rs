@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::random::Random;
+use crate::driver::turn::Waiting;
 use crate::driver::{End, SocketId};
 
 /// A network that simulated drivers and a test's peers share. One thread; the clock is the test's to move.
@@ -210,14 +211,8 @@ pub(super) struct Link {
 pub(super) struct WorkerState {
     pub listeners: Vec<Listening>,
     pub slots: Vec<Option<Slot>>,
-    /// Ready; the last receive brought little.
-    pub ready: VecDeque<SocketId>,
-    /// Ready; the last receive brought much.
-    pub bulky: VecDeque<SocketId>,
-    /// Ready because their peers sent FIN or RST.
-    pub hung_up: VecDeque<SocketId>,
-    /// Ready for the first time.
-    pub newcomers: VecDeque<SocketId>,
+    /// Ready.
+    pub waiting: Waiting,
     /// Ready, but it will show only at its time. The second number keeps equal times apart.
     pub stalled: BTreeMap<(Duration, u64), SocketId>,
     pub stalls: u64,
@@ -233,10 +228,7 @@ pub(super) struct Listening {
 impl WorkerState {
     /// Whether no socket is ready, and no connection waits to be accepted.
     pub fn is_quiet(&self) -> bool {
-        [&self.newcomers, &self.hung_up, &self.ready, &self.bulky]
-            .iter()
-            .all(|list| list.is_empty())
-            && !self.listeners.iter().any(Listening::is_ready)
+        self.waiting.is_empty() && !self.listeners.iter().any(Listening::is_ready)
     }
 }
 
@@ -351,12 +343,11 @@ impl Network {
         let link = &self.links[link];
         let is_sendable = blocked && link.room() > 0;
         let is_over = link.peer_fin || link.reset;
-        let state = &mut self.workers[worker];
-        let list = match (is_news && !is_sendable, is_over, is_new, is_bulky) {
-            (true, true, _, _) => &mut state.hung_up,
-            (true, false, true, _) => &mut state.newcomers,
-            (_, _, _, true) => &mut state.bulky,
-            (_, _, _, false) => &mut state.ready,
+        let waiting = &mut self.workers[worker].waiting;
+        let list = match (is_news && !is_sendable, is_over, is_new) {
+            (true, true, _) => &mut waiting.hung_up,
+            (true, false, true) => &mut waiting.newcomers,
+            _ => waiting.staying(is_bulky),
         };
         list.push_back(id);
     }
