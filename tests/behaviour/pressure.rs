@@ -191,15 +191,19 @@ const DELIVERIES_AT_ONCE_MAX: u64 = 256;
 /// Bytes delivered in one turn, by one delivery more.
 const DELIVERED_BYTES_AT_ONCE_MAX: u64 = 1 << 20;
 
+/// Eight that publish, each to a channel of its own.
+fn publishers(server: &Child) -> Vec<WebSocket> {
+    let connect = |n| WebSocket::connect(server.edge(), &format!("/ws?channel=c{n}"));
+    (0..8).map(connect).collect()
+}
+
 on_both_drivers! {
     fn a_flood_is_taken_in_parts(driver) {
         const FRAMES: usize = 7000;
         let _alone = alone();
         let server = Child::start(driver, &["--workers", "1"]);
         let mut metrics = Client::connect(server.edge());
-        let mut publishers: Vec<WebSocket> = (0..8)
-            .map(|n| WebSocket::connect(server.edge(), &format!("/ws?channel=c{n}")))
-            .collect();
+        let mut publishers = publishers(&server);
         for payload in [&b""[..], b"x"] {
             let frames = masked(true, OpCode::Binary, payload).repeat(FRAMES);
             let expected = unmasked(OpCode::Binary, payload).repeat(FRAMES);
@@ -438,9 +442,7 @@ on_both_drivers! {
         let _alone = alone();
         let server = Child::start(driver, &["--workers", "1"]);
         let mut bystander = WebSocket::connect(server.edge(), "/ws?channel=other");
-        let mut publishers: Vec<WebSocket> = (0..8)
-            .map(|n| WebSocket::connect(server.edge(), &format!("/ws?channel=c{n}")))
-            .collect();
+        let mut publishers = publishers(&server);
         for payload in [&b""[..], b"x"] {
             let frames = masked(true, OpCode::Binary, payload).repeat(FRAMES);
             let expected = unmasked(OpCode::Binary, payload).repeat(FRAMES);
