@@ -11,7 +11,7 @@ use super::{say, settings};
 /// What to check.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Print the list of settings, as it stands in the README
+    /// Print the list of settings, as it stands in src/config/README.md
     #[arg(long)]
     markdown: bool,
     #[command(flatten)]

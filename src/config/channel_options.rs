@@ -162,7 +162,7 @@ impl ChannelOption {
     }
 }
 
-/// The list of channel options, as it stands in the README.
+/// The list of channel options, as it stands in `README.md`.
 pub(super) fn channel_options_markdown() -> String {
     let mut table =
         "| option | `[namespaces.NAME]` | without configuration | range | what it is |\n"

@@ -1,7 +1,7 @@
 //! The table of settings: one row each.
 //!
 //! Whatever has to do with one setting follows from its row: its key in the file, its environment variable, its flag
-//! and help, the check of its range, what `fantail check` prints, the list in the README, what a reload may change.
+//! and help, the check of its range, what `fantail check` prints, the tables in `README.md`, what a reload may change.
 
 use std::time::Duration;
 
@@ -240,7 +240,7 @@ pub const SETTINGS: &[Setting] = &[
 const TIME_MIN: Duration = Duration::from_millis(100);
 const TIME_MAX: Duration = Duration::from_secs(86_400);
 
-/// The list in the README.
+/// The tables of `README.md` beside this file.
 pub fn markdown() -> String {
     let mut table = "| setting | flag | default | range | reload | what it is |\n".to_owned()
         + "|---|---|---|---|---|---|\n";

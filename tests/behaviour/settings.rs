@@ -21,13 +21,17 @@ fn line_of(stdout: &str, name: &str) -> String {
 }
 
 #[test]
-fn the_readme_lists_the_settings_as_they_are() {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+fn the_reference_lists_the_settings_as_they_are() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/README.md");
     let readme = fs::read_to_string(readme).unwrap();
     let (begin, end) =
         ("<!-- settings: printed by `fantail check --markdown` -->\n", "<!-- settings: end -->");
     let list = readme.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).unwrap().0;
-    assert_eq!(list, markdown(), "put what `fantail check --markdown` prints into README.md");
+    assert_eq!(
+        list,
+        markdown(),
+        "put what `fantail check --markdown` prints into src/config/README.md"
+    );
     assert_eq!(run(&["check", "--markdown"]).stdout, markdown());
 }
 
