@@ -1,43 +1,13 @@
-//! The command line.
+//! The options that every mode has, and how the values of options are read.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use fantail::config::{self, parse_seconds};
-
-use crate::modes::{echo, fanout, idle, slow, storm};
-
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(
-    name = "c1m",
-    version,
-    about = "Holds a server to a million connections: opens them, works them, and counts what got lost",
-    after_help = EXAMPLES
-)]
-pub struct Arguments {
-    #[command(subcommand)]
-    pub mode: Mode,
-}
-
-/// What is done with the connections.
-#[derive(Debug, Subcommand)]
-pub enum Mode {
-    /// Open connections at a rate, hold them, watch: who is lost, what it costs
-    Idle(idle::Arguments),
-    /// Messages that come back, beside any number of idle connections
-    Echo(echo::Arguments),
-    /// Publications to many subscribers, every delivery checked; --once is one broadcast to all
-    Fanout(fanout::Arguments),
-    /// The same while some subscribers do not read: what the others notice
-    Slow(slow::Arguments),
-    /// All connections drop at once and come back: how long until all are served, what those that stayed felt
-    Storm(storm::Arguments),
-}
 
 /// What every mode wants to know.
 #[derive(Args, Clone, Debug)]
@@ -104,19 +74,6 @@ pub enum Protocol {
     Sse,
 }
 
-impl Mode {
-    /// What it shares with the other modes.
-    pub fn common(&self) -> &Common {
-        match self {
-            Mode::Idle(arguments) => &arguments.common,
-            Mode::Echo(arguments) => &arguments.common,
-            Mode::Fanout(arguments) => &arguments.common,
-            Mode::Slow(arguments) => &arguments.fanout.common,
-            Mode::Storm(arguments) => &arguments.common,
-        }
-    }
-}
-
 /// An address, or a name that has one; also as the banner of a server prints it, http://127.0.0.1:8000.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let schemes = ["http://", "ws://", "tcp://"];
@@ -156,40 +113,9 @@ const CONNECTIONS_MAX: u64 = 4_000_000;
 const CHANNELS_MAX: u64 = 1_000_000;
 const RATE_MAX: f64 = 1e7;
 
-const EXAMPLES: &str = "\
-Start a server, for a million connections with as many workers as descriptors demand, then:
-  c1m idle -n 1_000_000 --duration '10 min' --server-pid $(pidof fantail)
-                                      a million WebSockets, subscribed, held for ten minutes
-  c1m fanout -n 1_000_000 --once      one broadcast to a million, and the time to the last of them
-  c1m fanout -n 10_000 --rate 100 --via http --duration '30 s'
-  c1m echo -n 100 --target 127.0.0.1:9001 --idle 900_000 --idle-target 127.0.0.1:8000
-  c1m slow -n 10_000 --slow-fraction 0.1 --size 16384 --rate 50
-  c1m storm -n 200_000 --stayers 100  all drop and return; what those that stayed felt
-
-It exits with 0 if everyone was served, nobody was lost, and everything arrived once and in order;
-with 1 otherwise, after saying why and what was counted until then.";
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-
-    #[test]
-    fn the_command_line_has_no_contradictions() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn what_stands_below_the_help_is_not_wrapped() {
-        let all = Arguments::command();
-        for command in all.get_subcommands().chain([&all]) {
-            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            for line in text.lines() {
-                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
-            }
-        }
-    }
 
     #[test]
     fn counts_and_rates_are_judged_at_their_limits() {

@@ -14,10 +14,9 @@ use fantail::protocol::websocket::{Message, MessageDecoder, OpCode, write_masked
 
 use crate::connection::Decoder;
 use crate::door::{Door, Greeted, LIMITS};
-use crate::engine::cause_of;
 use crate::instrument::Histogram;
 use crate::payload::{self, Stamp};
-use crate::shared::Shared;
+use crate::shared::{Shared, cause_of};
 
 /// What to publish, and how.
 #[derive(Clone, Debug)]

@@ -8,7 +8,6 @@ use fantail::server::host::Grouped;
 use serde_json::{Map, Value, json};
 
 use crate::instrument::Histogram;
-use crate::run::merge;
 use crate::stream::Faults;
 use crate::usage::Memory;
 
@@ -154,6 +153,13 @@ impl Samples {
         }
         self.list.push(sample);
         self.due = Instant::now() + self.every;
+    }
+}
+
+/// Numbers of one object into another.
+pub fn merge(into: &mut Value, more: Value) {
+    if let (Some(into), Value::Object(more)) = (into.as_object_mut(), more) {
+        into.extend(more);
     }
 }
 

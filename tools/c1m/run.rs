@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 
 use crate::arguments::{Common, Protocol};
 use crate::door::{Door, Speech};
-use crate::engine::{Engine, Settings};
+use crate::engine;
+use crate::engine::state::Settings;
 use crate::plan::{Group, Means, Sources};
 use crate::progress::{Progress, Share};
-use crate::report::{Report, Sample, Samples};
+use crate::report::{Report, Sample, Samples, merge};
 use crate::shared::{Recorder, Shared, Step, Tally};
 use crate::usage::{Clocks, Memory};
 
@@ -86,7 +87,7 @@ impl Run {
             let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));
             let thread = thread::Builder::new()
                 .name(format!("c1m-{index}"))
-                .spawn(move || Engine::run(index, &parts, shared, settings));
+                .spawn(move || engine::run(index, &parts, shared, settings));
             threads.push(thread.map_err(|error| format!("cannot start a thread: {error}"))?);
         }
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -573,13 +574,6 @@ pub fn door_of(common: &Common, protocol: Protocol) -> Door {
         speech,
         path: asked.unwrap_or(path).to_owned(),
         channel_prefix: common.channel_prefix.clone(),
-    }
-}
-
-/// Numbers of one object into another.
-pub fn merge(into: &mut Value, more: Value) {
-    if let (Some(into), Value::Object(more)) = (into.as_object_mut(), more) {
-        into.extend(more);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each thread writes its own tally and its own recorder; the coordinator reads them. Nobody waits for anybody.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -287,6 +288,19 @@ impl Step {
 
     fn of_bits(bits: u32) -> Self {
         Self::ALL[(bits & ((1 << STEP_BITS) - 1)) as usize]
+    }
+}
+
+/// An error of the kernel as a cause that a person can act on.
+pub fn cause_of(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => "connection refused".to_owned(),
+        Some(libc::ECONNRESET | libc::EPIPE) => "reset by the server".to_owned(),
+        Some(libc::ETIMEDOUT) => "connecting took too long".to_owned(),
+        Some(libc::EADDRNOTAVAIL) => "no free port at the source address".to_owned(),
+        Some(libc::EMFILE | libc::ENFILE) => "no file descriptor left".to_owned(),
+        Some(libc::ENOBUFS | libc::ENOMEM) => "no kernel memory left".to_owned(),
+        _ => error.to_string(),
     }
 }
 

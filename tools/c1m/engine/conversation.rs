@@ -7,12 +7,11 @@ use fantail::protocol::websocket::Message;
 use mio::event::Event;
 use socket2::SockRef;
 
-use super::Engine;
-use super::opening::cause_of;
+use super::state::Engine;
 use crate::connection::{Decoder, Role, State};
 use crate::door::{LIMITS, LINE_BYTES_MAX, Speech};
 use crate::payload::{self, Stamp};
-use crate::shared::{Recorder, Step};
+use crate::shared::{Recorder, Step, cause_of};
 
 /// One message of the server.
 enum Heard<'a> {

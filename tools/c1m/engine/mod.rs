@@ -4,8 +4,10 @@
 //! registered once for each connection, so an idle one costs nothing until its server speaks. Threads sleep; nothing
 //! wakes them but events and the time for a look at the step.
 
+mod attempts;
 mod conversation;
 mod opening;
+pub mod state;
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,123 +25,60 @@ use socket2::SockRef;
 use crate::connection::{Connection, Role, State};
 use crate::door::Door;
 use crate::instrument::preempt_others;
-use crate::plan::{Part, Sources};
+use crate::plan::Part;
 use crate::shared::{PerThread, Recorder, Shared, Step};
 use crate::stream::Faults;
 
-use opening::Opening;
-pub use opening::cause_of;
+use attempts::Attempts;
+use state::{Engine, Settings, Stayers};
 
-/// What all threads do alike.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where connections go.
-    pub door: Door,
-    /// Where those go that only stay.
-    pub idle_door: Door,
-    pub sources: Sources,
-    /// Connections a second and thread; 0 is as fast as possible.
-    pub rate: f64,
-    /// Handshakes under way at once on a thread.
-    pub in_flight_max: usize,
-    /// For connecting, and again for the handshake's answer.
-    pub opening_timeout: Duration,
-    /// Bytes of a payload.
-    pub size: usize,
-    /// Messages under way on each echo connection.
-    pub depth: usize,
-    /// Between two pings of one stayer.
-    pub ping_every: Duration,
-    /// Core of the thread that pings; any if `None`.
-    pub stayers_core: Option<usize>,
-    /// Receive buffer of those that stop reading, in bytes.
-    pub slow_receive_buffer: usize,
-    /// Whether a drop is a reset, or a close as when a process ends.
-    pub drop_resets: bool,
-}
-
-/// One thread's state.
-pub struct Engine {
+/// The thread's work from its beginning to [`Step::Stop`].
+pub fn run(
+    index: usize,
+    parts: &[Part],
     shared: Arc<Shared>,
     settings: Arc<Settings>,
-    /// Copies of this thread's own: a count that threads share would cost more than what it counts.
-    door: Rc<Door>,
-    idle_door: Rc<Door>,
-    index: usize,
-    poll: Poll,
-    connections: Vec<Connection>,
-    opening: Opening,
-    /// Answers to greetings that came in part.
-    unread: HashMap<usize, Vec<u8>>,
-    /// What the kernel did not take yet.
-    unsent: HashMap<usize, Vec<u8>>,
-    buffer: Vec<u8>,
-    /// What is said in this turn on the connection at hand.
-    out: Vec<u8>,
-    payload: Vec<u8>,
-    stayers: Stayers,
-    step: Step,
-    step_number: u32,
-    faults: [Faults; 2],
-    accounted_ns: u64,
-}
-
-#[derive(Default)]
-struct Stayers {
-    indexes: Vec<usize>,
-    next: usize,
-    due_ns: u64,
-    /// When those that wait for an answer asked.
-    asked_ns: HashMap<usize, u64>,
+) -> io::Result<()> {
+    make_private()?;
+    let connections: Vec<Connection> = parts
+        .iter()
+        .flat_map(|part| part.channels().map(|channel| Connection::new(part.role, channel)))
+        .collect();
+    let indexes: Vec<usize> =
+        (0..connections.len()).filter(|&i| connections[i].role == Role::Stayer).collect();
+    if !indexes.is_empty() {
+        // The others' work must not make the answer look late. Without the right to do so, it may.
+        let _ = preempt_others();
+        if let Some(id) = settings.stayers_core
+            && !core_affinity::set_for_current(CoreId { id })
+        {
+            return Err(io::Error::other(format!("cannot run on core {id}")));
+        }
+    }
+    let engine = Engine {
+        index,
+        poll: Poll::new()?,
+        attempts: Attempts::new(index),
+        connections,
+        unread: HashMap::new(),
+        unsent: HashMap::new(),
+        buffer: vec![0; RECEIVE_BUFFER_BYTES],
+        out: Vec::new(),
+        payload: Vec::new(),
+        stayers: Stayers { indexes, ..Stayers::default() },
+        step: Step::Open,
+        step_number: 0,
+        faults: [Faults::default(); 2],
+        accounted_ns: 0,
+        door: Rc::new(settings.door.clone()),
+        idle_door: Rc::new(settings.idle_door.clone()),
+        shared,
+        settings,
+    };
+    engine.turns()
 }
 
 impl Engine {
-    /// The thread's work from its beginning to [`Step::Stop`].
-    pub fn run(
-        index: usize,
-        parts: &[Part],
-        shared: Arc<Shared>,
-        settings: Arc<Settings>,
-    ) -> io::Result<()> {
-        make_private()?;
-        let connections: Vec<Connection> = parts
-            .iter()
-            .flat_map(|part| part.channels().map(|channel| Connection::new(part.role, channel)))
-            .collect();
-        let indexes: Vec<usize> =
-            (0..connections.len()).filter(|&i| connections[i].role == Role::Stayer).collect();
-        if !indexes.is_empty() {
-            // The others' work must not make the answer look late. Without the right to do so, it may.
-            let _ = preempt_others();
-            if let Some(id) = settings.stayers_core
-                && !core_affinity::set_for_current(CoreId { id })
-            {
-                return Err(io::Error::other(format!("cannot run on core {id}")));
-            }
-        }
-        let engine = Self {
-            index,
-            poll: Poll::new()?,
-            opening: Opening::new(index),
-            connections,
-            unread: HashMap::new(),
-            unsent: HashMap::new(),
-            buffer: vec![0; RECEIVE_BUFFER_BYTES],
-            out: Vec::new(),
-            payload: Vec::new(),
-            stayers: Stayers { indexes, ..Stayers::default() },
-            step: Step::Open,
-            step_number: 0,
-            faults: [Faults::default(); 2],
-            accounted_ns: 0,
-            door: Rc::new(settings.door.clone()),
-            idle_door: Rc::new(settings.idle_door.clone()),
-            shared,
-            settings,
-        };
-        engine.turns()
-    }
-
     fn turns(mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let own = &shared.threads[self.index];

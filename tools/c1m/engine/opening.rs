@@ -2,7 +2,6 @@
 //! drop.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -12,85 +11,40 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::Engine;
+use super::state::Engine;
 use crate::connection::{Connection, Role, State};
 use crate::door::{Greeted, Speech};
 use crate::instrument::bind_address_no_port;
-use crate::shared::{Recorder, Step};
-
-/// What is to be opened, and what is under way.
-pub struct Opening {
-    thread: usize,
-    /// Connections below this have had their first try.
-    tried: usize,
-    /// To be tried again, and when, in milliseconds since the start.
-    again: VecDeque<(u32, u32)>,
-    /// Begun, in order; those that were served since are still in it.
-    begun: VecDeque<(u32, u32)>,
-    in_flight: usize,
-    attempts: u64,
-    allowance: f64,
-    allowed_at: Instant,
-}
-
-impl Opening {
-    pub fn new(thread: usize) -> Self {
-        Self {
-            thread,
-            tried: 0,
-            again: VecDeque::new(),
-            begun: VecDeque::new(),
-            in_flight: 0,
-            attempts: 0,
-            allowance: 0.0,
-            allowed_at: Instant::now(),
-        }
-    }
-
-    fn next(&mut self, connections: usize, now_ms: u32) -> Option<usize> {
-        if self.tried < connections {
-            self.tried += 1;
-            return Some(self.tried - 1);
-        }
-        if self.again.front()?.1 > now_ms {
-            return None;
-        }
-        self.again.pop_front().map(|(index, _)| index as usize)
-    }
-
-    fn is_done(&self, connections: usize) -> bool {
-        self.tried == connections && self.again.is_empty()
-    }
-}
+use crate::shared::{Recorder, Step, cause_of};
 
 impl Engine {
     /// Begins as many connections as rate and bound allow.
     pub(super) fn open_more(&mut self) {
-        if self.opening.is_done(self.connections.len()) || self.step == Step::Read {
+        if self.attempts.is_done(self.connections.len()) || self.step == Step::Read {
             return;
         }
         // After a drop, everyone comes back as fast as they can.
         let rate = if self.step == Step::Drop { 0.0 } else { self.settings.rate };
         let now = Instant::now();
-        let earned = (now - self.opening.allowed_at).as_secs_f64() * rate;
-        self.opening.allowed_at = now;
+        let earned = (now - self.attempts.allowed_at).as_secs_f64() * rate;
+        self.attempts.allowed_at = now;
         // What was not used, for want of room or time, is not made up for by more than a moment's worth.
         let burst = (rate * ALLOWANCE_SECONDS_MAX).max(1.0);
-        self.opening.allowance = (self.opening.allowance + earned).min(burst);
-        while self.opening.in_flight < self.settings.in_flight_max
-            && (rate == 0.0 || self.opening.allowance >= 1.0)
+        self.attempts.allowance = (self.attempts.allowance + earned).min(burst);
+        while self.attempts.in_flight < self.settings.in_flight_max
+            && (rate == 0.0 || self.attempts.allowance >= 1.0)
         {
             let now_ms = self.now_ms();
-            let Some(index) = self.opening.next(self.connections.len(), now_ms) else { return };
-            self.opening.allowance -= 1.0;
+            let Some(index) = self.attempts.next(self.connections.len(), now_ms) else { return };
+            self.attempts.allowance -= 1.0;
             self.begin(index, now_ms);
         }
     }
 
     /// How long until there may be something to open, or to give up.
     pub(super) fn until_opening(&self) -> Duration {
-        if self.opening.is_done(self.connections.len())
-            || self.opening.in_flight >= self.settings.in_flight_max
+        if self.attempts.is_done(self.connections.len())
+            || self.attempts.in_flight >= self.settings.in_flight_max
         {
             Duration::MAX
         } else {
@@ -99,15 +53,15 @@ impl Engine {
     }
 
     fn begin(&mut self, index: usize, now_ms: u32) {
-        self.opening.attempts += 1;
+        self.attempts.attempts += 1;
         let connection = &mut self.connections[index];
         connection.began_ms = now_ms;
         connection.state = State::Connecting;
-        self.opening.in_flight += 1;
+        self.attempts.in_flight += 1;
         match self.connect(index) {
             Ok(socket) => {
                 self.connections[index].socket = Some(socket);
-                self.opening.begun.push_back((index as u32, now_ms));
+                self.attempts.begun.push_back((index as u32, now_ms));
             }
             Err(error) => self.fail(index, &cause_of(&error)),
         }
@@ -125,7 +79,7 @@ impl Engine {
             Role::Slow => socket.set_recv_buffer_size(self.settings.slow_receive_buffer)?,
             Role::Idle | Role::Subscriber => {}
         }
-        let source = self.settings.sources.address(self.opening.thread, self.opening.attempts);
+        let source = self.settings.sources.address(self.attempts.thread, self.attempts.attempts);
         if let Some(source) = source {
             bind_address_no_port(&socket)?;
             socket.bind(&source.into())?;
@@ -191,7 +145,7 @@ impl Engine {
         let connection = &mut self.connections[index];
         connection.state = State::Open;
         connection.was_served = true;
-        self.opening.in_flight -= 1;
+        self.attempts.in_flight -= 1;
         let began_ns = u64::from(connection.began_ms) * NANOSECONDS_PER_MS;
         recorder.opening.record(now_ns.saturating_sub(began_ns));
         if connection.role == Role::Subscriber {
@@ -206,7 +160,7 @@ impl Engine {
 
     /// It was not served. After a drop it tries again; else that was it.
     pub(super) fn fail(&mut self, index: usize, cause: &str) {
-        self.opening.in_flight -= 1;
+        self.attempts.in_flight -= 1;
         self.shared.add_failure(&self.located(index, cause));
         self.shared.threads[self.index].tally.failed.add(1);
         self.end(index);
@@ -230,7 +184,7 @@ impl Engine {
         connection.socket = None;
         if self.step == Step::Drop && connection.role != Role::Stayer {
             connection.state = State::New;
-            self.opening.again.push_back((index as u32, now_ms + RETRY_AFTER_MS));
+            self.attempts.again.push_back((index as u32, now_ms + RETRY_AFTER_MS));
         } else {
             connection.state = State::Gone;
         }
@@ -240,7 +194,7 @@ impl Engine {
     pub(super) fn give_up_late_ones(&mut self) {
         let timeout_ms = self.settings.opening_timeout.as_millis() as u32;
         let now_ms = self.now_ms();
-        while let Some(&(index, began_ms)) = self.opening.begun.front() {
+        while let Some(&(index, began_ms)) = self.attempts.begun.front() {
             let connection = &self.connections[index as usize];
             if connection.is_opening() && connection.began_ms == began_ms {
                 if now_ms - began_ms < timeout_ms {
@@ -252,7 +206,7 @@ impl Engine {
                 };
                 self.fail(index as usize, cause);
             }
-            self.opening.begun.pop_front();
+            self.attempts.begun.pop_front();
         }
     }
 
@@ -270,7 +224,7 @@ impl Engine {
             }
             let Connection { role, channel, .. } = *connection;
             *connection = Connection::new(role, channel);
-            self.opening.again.push_back((index as u32, 0));
+            self.attempts.again.push_back((index as u32, 0));
             tally.open.set(tally.open.value() - 1);
         }
         self.unread.clear();
@@ -283,19 +237,6 @@ impl Engine {
 
     fn now_ms(&self) -> u32 {
         (self.shared.now_ns() / NANOSECONDS_PER_MS) as u32
-    }
-}
-
-/// An error of the kernel as a cause that a person can act on.
-pub fn cause_of(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => "connection refused".to_owned(),
-        Some(libc::ECONNRESET | libc::EPIPE) => "reset by the server".to_owned(),
-        Some(libc::ETIMEDOUT) => "connecting took too long".to_owned(),
-        Some(libc::EADDRNOTAVAIL) => "no free port at the source address".to_owned(),
-        Some(libc::EMFILE | libc::ENFILE) => "no file descriptor left".to_owned(),
-        Some(libc::ENOBUFS | libc::ENOMEM) => "no kernel memory left".to_owned(),
-        _ => error.to_string(),
     }
 }
 
