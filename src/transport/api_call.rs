@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Context;
 use super::commands::error_for;
+use super::context::Context;
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
 use crate::message::{Publication, Reply, Request, Ticket};
 use crate::protocol::api_json::{self, ApiMethod, BatchCommand, NodeInfo, ParametersError};
@@ -172,7 +172,7 @@ impl ApiCall {
         bytes > API_ANSWER_BYTES_MAX.saturating_sub(self.json.len())
     }
 
-    /// Takes the worker's answer to [`Output::Info`](super::Output::Info).
+    /// Takes the worker's answer to [`Output::Info`](super::context::Output::Info).
     pub fn take_info(&mut self, info: &NodeInfo) {
         for index in 0..self.slots.len() {
             if matches!(self.slots[index], Slot { method: ApiMethod::Info, filled: None }) {

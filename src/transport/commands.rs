@@ -8,8 +8,10 @@
 
 use bytes::Bytes;
 
-use super::prepared::Answers;
-use super::{Context, HANDSHAKE_TIMEOUT, Output};
+use super::answers::Answers;
+use super::context::{Context, Output};
+use super::framing::{CommandFraming, write_framed};
+use super::handshake_failure::HandshakeFailure;
 use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX};
 use crate::message::{
     Actor, ChannelName, CloseReason, Payload, PayloadKind, Position, Publications, Recovery,
@@ -18,21 +20,7 @@ use crate::message::{
 use crate::protocol::json::{
     self, Command, CommandError, Connected, Method, NoCommand, Subscribed,
 };
-use crate::protocol::length_prefix::write_length_prefixed;
-use crate::protocol::line::write_line;
 use crate::protocol::proxy_protocol;
-use crate::protocol::websocket::{OpCode, write_frame_of};
-
-/// How a client's replies and pushes are told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CommandFraming {
-    /// One a line.
-    Line,
-    /// Each behind its length.
-    LengthPrefix,
-    /// Each in a text message of a WebSocket.
-    Message,
-}
 
 /// Where a client of the command protocol is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,19 +48,6 @@ enum Ping {
     Sent,
     /// Something has.
     Answered,
-}
-
-/// Appends what `write` appends, delimited.
-pub(super) fn write_framed(
-    framing: CommandFraming,
-    out: &mut Vec<u8>,
-    write: impl FnOnce(&mut Vec<u8>),
-) {
-    match framing {
-        CommandFraming::Line => write_line(out, write),
-        CommandFraming::LengthPrefix => write_length_prefixed(out, write),
-        CommandFraming::Message => write_frame_of(out, OpCode::Text, write),
-    }
 }
 
 impl Commands {
@@ -240,7 +215,7 @@ impl Commands {
         context: &mut Context<'_>,
     ) -> Result<(), CloseReason> {
         if !self.is_connected {
-            context.fail_handshake(HANDSHAKE_TIMEOUT);
+            context.fail_handshake(HandshakeFailure::Timeout);
             return Err(CloseReason::HandshakeTimeout);
         }
         let interval = context.settings.keepalive_interval;

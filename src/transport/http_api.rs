@@ -6,7 +6,10 @@
 //! such request: the connection is still listened to, so that its end is heard.
 
 use super::api_call::ApiCall;
-use super::{BAD_REQUEST, Context, EventStream, HANDSHAKE_TIMEOUT, Output, WebSocketService};
+use super::context::{Context, Output};
+use super::handshake_failure::HandshakeFailure;
+use super::sse::EventStream;
+use super::websocket::WebSocketService;
 use crate::message::{CloseReason, Position, Reply, Ticket};
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head,
@@ -24,8 +27,6 @@ mod poll;
 mod publish;
 mod subscribe;
 mod upgrade;
-
-pub use poll::PollForm;
 
 use answer::{Exchange, fail, fail_refused, refuse_beyond_max, refuse_overloaded, write_ok};
 use body::Body;
@@ -215,7 +216,7 @@ impl HttpConversation {
             return self.time_out_poll(&poll, context);
         }
         if !self.has_answered {
-            context.fail_handshake(HANDSHAKE_TIMEOUT);
+            context.fail_handshake(HandshakeFailure::Timeout);
         }
         let is_stream = self.opening().is_some_and(|opening| opening.end_stream(true, context));
         if !is_stream && self.is_in_request() && !self.awaits_room() {
@@ -347,7 +348,7 @@ impl HttpConversation {
                 Ok(Next::Flow(flow)) => return (flow, bytes.len() - rest.len()),
                 Err(fault) => {
                     if !self.has_answered {
-                        context.fail_handshake(BAD_REQUEST);
+                        context.fail_handshake(HandshakeFailure::BadRequest);
                     }
                     return (self.refuse_fault(fault, rest, context), bytes.len());
                 }

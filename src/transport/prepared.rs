@@ -1,13 +1,11 @@
 //! One encoding per wire form: a batch of publications is encoded once per worker and form, and shared from there.
-//! What is answered again and again is kept likewise.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use super::commands::{CommandFraming, write_framed};
-use super::{PollForm, WireForm};
+use super::framing::{CommandFraming, write_framed};
+use super::poll_form::PollForm;
 use crate::buffer::SharedFrame;
-use crate::config::limits::ANSWER_BYTES_KEPT_MAX;
-use crate::message::{PayloadKind, Publication, Publications};
+use crate::message::{PayloadKind, Publication};
 use crate::protocol::http1::write_chunk;
 use crate::protocol::long_poll::{Answer, write_answer};
 use crate::protocol::websocket::{OpCode, write_frame};
@@ -30,6 +28,27 @@ pub struct Prepared {
     /// Answers to polls, by form. Each is whole, so it is made for the publications that it names: the number of the
     /// first one, and how many there are.
     answers: [Option<((u64, usize), SharedFrame)>; 2],
+}
+
+/// How a publication looks on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireForm {
+    /// Its payload, one WebSocket message.
+    WebSocket,
+    /// A push of the command protocol, one line.
+    CommandLine,
+    /// The same behind its length.
+    CommandLengthPrefixed,
+    /// The same, one WebSocket message.
+    CommandMessage,
+    /// An event of an event stream.
+    EventStream,
+    /// The same as a chunk.
+    EventStreamChunk,
+    /// An event without its id, which stands in front of it.
+    EventStreamRest,
+    /// The same as the end of a chunk.
+    EventStreamChunkRest,
 }
 
 /// A batch on its way to one client.
@@ -166,34 +185,6 @@ impl Encoded {
     }
 }
 
-/// The publications of the last answer as a JSON array: clients that come back by the thousand missed the same.
-#[derive(Debug, Default)]
-pub struct Answers {
-    /// What is kept. It keeps the place in memory from being another's, not the publications.
-    of: Option<Weak<[Arc<Publication>]>>,
-    json: Vec<u8>,
-}
-
-impl Answers {
-    /// Appends publications as a JSON array.
-    pub fn write(&mut self, out: &mut Vec<u8>, publications: &Publications) {
-        let kept = self.of.as_ref().map(Weak::as_ptr);
-        if kept.is_some_and(|kept| std::ptr::eq(kept, Arc::as_ptr(publications))) {
-            out.extend_from_slice(&self.json);
-            return;
-        }
-        let start = out.len();
-        json::write_items(out, publications);
-        let written = &out[start..];
-        // A few are encoded as fast as copied, and would take the place of many.
-        if (ANSWER_BYTES_WORTH_KEEPING..=ANSWER_BYTES_KEPT_MAX).contains(&written.len()) {
-            self.of = Some(Arc::downgrade(publications));
-            self.json.clear();
-            self.json.extend_from_slice(written);
-        }
-    }
-}
-
 fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
     match form {
         WireForm::WebSocket => {
@@ -249,9 +240,6 @@ fn encode_push(framing: CommandFraming, publication: &Publication, out: &mut Vec
 
 /// Room to encode in that survives a large publication.
 const SCRATCH_BYTES_KEPT_MAX: usize = 256 * 1024;
-
-/// Answers smaller than this are not kept.
-const ANSWER_BYTES_WORTH_KEEPING: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -311,44 +299,6 @@ mod tests {
         write_frame(&mut message, OpCode::Text, push);
         let framed = batch.frame(WireForm::CommandMessage);
         assert_eq!(framed.as_bytes(), message);
-    }
-
-    #[test]
-    fn an_answer_is_the_same_whether_it_was_kept_or_not() {
-        let many = |count: u64, text: &str| -> Publications {
-            let one = |offset| {
-                Arc::new(Publication {
-                    channel: ChannelName::new("a").unwrap(),
-                    position: Position { epoch: Epoch(1), offset },
-                    payload: Payload::new(PayloadKind::Text, text.to_owned()),
-                    accepted_us: 0,
-                })
-            };
-            (1..=count).map(one).collect()
-        };
-        let mut answers = Answers::default();
-        let (small, first) = (many(3, "small"), many(1000, "first"));
-        let huge = many(3, &"x".repeat(ANSWER_BYTES_KEPT_MAX / 2));
-        let again = first.clone();
-        for publications in [&first, &small, &again, &huge, &first] {
-            let mut expected = Vec::new();
-            json::write_items(&mut expected, publications);
-            let mut out = b"before".to_vec();
-            answers.write(&mut out, publications);
-            assert!(out[6..] == expected);
-            assert!(answers.json.len() <= ANSWER_BYTES_KEPT_MAX);
-            let kept = answers.of.as_ref().map(Weak::as_ptr);
-            assert!(
-                std::ptr::eq(kept.unwrap(), Arc::as_ptr(&first)),
-                "others did not take its place"
-            );
-        }
-        // Another list is told apart even where the first one is gone.
-        drop((first, again));
-        let second = many(1000, "other");
-        let mut out = Vec::new();
-        answers.write(&mut out, &second);
-        assert!(out.starts_with(b"[{\"data\":\"other\""));
     }
 
     #[test]

@@ -20,14 +20,17 @@
 //! No comment is written: go-sse 0.12 takes a stream that ends behind one for the end of all, and Jersey and Spring
 //! make an event of it. A heartbeat is a `retry:` line, which has no effect but its own.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::context::{Context, Output};
 use super::places::Places;
-use super::{Batch, Context, Delivered, Output, TransportSettings, WireForm, spread_ms};
+use super::prepared::{Batch, Delivered, WireForm};
+use super::settings::TransportSettings;
 use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
 use crate::message::{
-    ChannelName, ClientName, CloseReason, Farewell, Publication, Recovery, Reply,
+    ChannelName, ClientName, CloseReason, Farewell, Publication, Recovery, Reply, SessionId,
 };
 use crate::protocol::http1::{LAST_CHUNK, begin_chunk, write_chunk};
 use crate::protocol::{json, sse};
@@ -303,6 +306,15 @@ fn write_disconnect(out: &mut Vec<u8>, farewell: &Farewell) {
     json::write_text(&mut data, farewell.text());
     data.push(b'}');
     sse::write_event(out, "disconnect", &String::from_utf8_lossy(&data));
+}
+
+/// A number of milliseconds that differs from client to client, so that those that come together go apart.
+fn spread_ms(client: ClientName, range: RangeInclusive<u32>) -> u32 {
+    let (from, to) = range.into_inner();
+    // Fibonacci hashing: neighbours in the table, and lives of one place in it, land far from each other.
+    let SessionId { index, generation } = client.session;
+    let mixed = (index ^ generation.rotate_left(16)).wrapping_mul(0x9E37_79B1);
+    from + ((u64::from(mixed) * u64::from(to - from + 1)) >> 32) as u32
 }
 
 /// What ends a chunk.

@@ -37,7 +37,7 @@ use crate::driver::{Driver, Event, ListenerId};
 use crate::hub::{ChannelHash, Drops, HubLimits, HubSettings};
 use crate::message::{CloseReason, TransportKind, WorkerId};
 use crate::telemetry::{Counters, Labels};
-use crate::transport::{HANDSHAKE_FAILURES, TransportSettings};
+use crate::transport::{HandshakeFailure, TransportSettings};
 
 mod budget;
 mod connections;
@@ -169,7 +169,7 @@ pub fn new_counters() -> Counters {
     Counters::new(Labels {
         transports: TransportKind::LABELS,
         closed: CloseReason::LABELS,
-        handshakes_failed: HANDSHAKE_FAILURES,
+        handshakes_failed: HandshakeFailure::LABELS,
         dropped: Drops::LABELS,
     })
 }

@@ -19,7 +19,7 @@ use crate::protocol::api_json::{
     Publish, Since, Text, decode, is_asked,
 };
 use crate::protocol::json::{CommandError, Object, is_deeper};
-use crate::transport::{Context, Output};
+use crate::transport::context::{Context, Output};
 
 impl ApiCall {
     /// Adds a command. `Err`: it is not added, because its parameters are none.

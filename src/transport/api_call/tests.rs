@@ -9,7 +9,9 @@ use crate::message::{
     Actor, ChannelName, ClientName, CloseReason, Control, Epoch, Farewell, Payload, PayloadKind,
     Position, Publication, Refusal, SessionId, WorkerId,
 };
-use crate::transport::{Answers, MessageCount, Output, TransportSettings};
+use crate::transport::answers::Answers;
+use crate::transport::context::{MessageCount, Output};
+use crate::transport::settings::TransportSettings;
 
 /// A call and what it asked.
 struct Asked {

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::{Config, Framing};
 use crate::message::{ClientName, Epoch, Publication, SessionId, WorkerId};
-use crate::protocol::websocket::write_masked_frame;
-use crate::transport::{
-    CommandConversation, Flow, MessageCount, TransportSettings, WebSocketConversation,
-    WebSocketService,
-};
+use crate::protocol::websocket::{OpCode, write_masked_frame};
+use crate::transport::commands_tcp::CommandConversation;
+use crate::transport::context::{Flow, MessageCount};
+use crate::transport::settings::TransportSettings;
+use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 
 /// A client over lines, whatever its framing would be.
 struct Client {

@@ -8,9 +8,10 @@ use crate::protocol::http1::{
     BodyDecoder, BodyLength, Head, HeadLimits, HttpFault, Method, Response, write_continue,
     write_error,
 };
-use crate::transport::{
-    Context, EventStream, ORIGIN_REFUSED, Output, StreamFraming, TransportSettings,
-};
+use crate::transport::context::{Context, Output};
+use crate::transport::handshake_failure::HandshakeFailure;
+use crate::transport::settings::TransportSettings;
+use crate::transport::sse::{EventStream, StreamFraming};
 
 /// What an answer needs to know of its request.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +116,7 @@ impl HttpConversation {
     /// The page that asks is of an origin that is not listed.
     pub(super) fn refuse_origin(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
         let message = "pages of this origin may not use this server (http.origins)";
-        self.refuse(403, ORIGIN_REFUSED, message, &[], exchange, context)
+        self.refuse(403, HandshakeFailure::OriginRefused.label(), message, &[], exchange, context)
     }
 
     pub(super) fn refuse_body(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {

@@ -7,7 +7,8 @@ use crate::protocol::api_json::{self, ApiMethod, NodeInfo};
 use crate::protocol::http1::{Head, HttpFault, Method};
 use crate::protocol::json::CommandError;
 use crate::transport::api_call::{ApiCall, ApiFault, ApiRoute};
-use crate::transport::{Context, Output, TransportSettings};
+use crate::transport::context::{Context, Output};
+use crate::transport::settings::TransportSettings;
 
 impl HttpConversation {
     /// A request below `/api/`; `name` is what follows.

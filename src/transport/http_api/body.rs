@@ -7,8 +7,8 @@ use super::cors::Cors;
 use super::publish::PublishTo;
 use super::{HttpConversation, HttpFlow, Next};
 use crate::protocol::http1::{BodyDecoder, BodyLength, BodyPart, Head, HttpFault, write_continue};
-use crate::transport::Context;
 use crate::transport::api_call::ApiRoute;
+use crate::transport::context::Context;
 
 /// A body on its way in.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Scripts of other origins: the CORS protocol (WHATWG Fetch, 3.3).
 
 use crate::protocol::http1::{BodyLength, Head, HttpFault};
-use crate::transport::{Context, Origins, TransportSettings};
+use crate::transport::context::Context;
+use crate::transport::settings::{Origins, TransportSettings};
 
 use super::answer::{Exchange, write_response};
 use super::{API_PREFIX, HttpConversation, Next};

@@ -4,7 +4,7 @@
 //! at `Origin` itself (RFC 6455 10.2). A request without one comes from no page.
 
 use crate::protocol::http1::Head;
-use crate::transport::{Origins, TransportSettings};
+use crate::transport::settings::{Origins, TransportSettings};
 
 /// Whether the origin of a request may have a WebSocket, or post: one that is listed, or the server's own, which
 /// clients that are no browsers send (Netty, Vert.x, Spring, Tyrus, Go's x/net/websocket).

@@ -10,7 +10,7 @@ use super::HttpConversation;
 use super::Next;
 use super::answer::{Exchange, write_response};
 use crate::protocol::http1::Head;
-use crate::transport::Context;
+use crate::transport::context::Context;
 
 /// What is said of the page.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 
 use crate::message::ChannelName;
 use crate::protocol::http1::{Head, HttpFault, query_pairs};
-use crate::transport::LOBBY;
 
 /// The channels that the query names, each once; the lobby if it names none. The inner error is a sentence.
 pub(super) fn channels_of(
@@ -65,3 +64,6 @@ const SHORT_FOR_CHANNEL: [&str; 7] = ["chan", "chans", "chn", "chnl", "chnls", "
 
 /// What polyfills of EventSource send in place of the header.
 const LAST_EVENT_ID: &str = "lastEventId";
+
+/// Where a client that names no channel goes.
+const LOBBY: &str = "lobby";

@@ -8,20 +8,14 @@ use super::{HttpConversation, HttpFlow};
 use crate::config::limits::{
     HALF_CLOSED_LINGER, POLL_PIPELINED_BYTES_MAX, POLL_TIMEOUT, POLL_TIMEOUT_SECONDS_MAX,
 };
-use crate::message::{PayloadKind, Publication};
+use crate::message::Publication;
 use crate::protocol::http1::write_continue;
-use crate::protocol::long_poll::{Answer, CookieName, write_answer};
+use crate::protocol::long_poll::{Answer, write_answer};
+use crate::transport::context::{Context, Output};
 use crate::transport::places::Places;
-use crate::transport::{Batch, Context, Delivered, Output, TransportSettings};
-
-/// How a poll is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PollForm {
-    /// With all there is, to a client that keeps its position.
-    Batch,
-    /// With one publication, its payload as `data`, and the position in a cookie: for `fetch('/poll')` in a loop.
-    One,
-}
+use crate::transport::poll_form::PollForm;
+use crate::transport::prepared::{Batch, Delivered};
+use crate::transport::settings::TransportSettings;
 
 /// What a client asks for beside its channels.
 #[derive(Clone, Copy, Debug)]
@@ -49,40 +43,6 @@ pub(super) struct Poll {
     /// The answer is written.
     is_answered: bool,
     exchange: Exchange,
-}
-
-impl PollForm {
-    /// Those of some publications that an answer has. News is not among them.
-    pub fn of<'p>(
-        self,
-        publications: impl Iterator<Item = &'p Arc<Publication>>,
-    ) -> Vec<Arc<Publication>> {
-        let count_max = match self {
-            PollForm::Batch => usize::MAX,
-            PollForm::One => 1,
-        };
-        publications.filter(|item| !item.payload.kind.is_news()).take(count_max).cloned().collect()
-    }
-
-    /// Whether some were dropped before the last one that [`PollForm::of`] takes, or before the next one if it takes
-    /// none. A position says nothing about those behind it.
-    pub fn has_gap(self, publications: &[Arc<Publication>]) -> bool {
-        let is_news = |item: &Arc<Publication>| item.payload.kind.is_news();
-        let last = match self {
-            PollForm::Batch => publications.iter().rposition(|item| !is_news(item)),
-            PollForm::One => publications.iter().position(|item| !is_news(item)),
-        };
-        let before = &publications[..last.unwrap_or(publications.len())];
-        before.iter().any(|item| item.payload.kind == PayloadKind::Gap)
-    }
-
-    /// The cookie that keeps the position.
-    pub fn cookie<'a>(self, channels: impl IntoIterator<Item = &'a str>) -> Option<CookieName> {
-        match self {
-            PollForm::Batch => None,
-            PollForm::One => Some(CookieName::of(channels)),
-        }
-    }
 }
 
 impl PollOptions {

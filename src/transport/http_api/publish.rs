@@ -12,7 +12,7 @@ use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{Actor, ChannelName, Payload, PayloadKind, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method, query_pairs};
 use crate::protocol::json;
-use crate::transport::Context;
+use crate::transport::context::Context;
 
 /// Where a payload goes, and as what.
 #[derive(Debug)]

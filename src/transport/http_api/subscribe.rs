@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::answer::{Exchange, close, fail_refused, refuse_overloaded, write_response};
-use super::poll::{PollForm, PollOptions};
+use super::poll::PollOptions;
 use super::{HttpConversation, HttpFlow, Next, channels_of};
 use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
@@ -17,10 +17,12 @@ use crate::message::{
 };
 use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
 use crate::protocol::long_poll::{CookieName, is_of_timeout};
+use crate::transport::context::{Context, Output};
 use crate::transport::places::{Place, Places, advance, parse_positions};
-use crate::transport::{
-    Batch, Context, Delivered, EventStream, Output, StreamFraming, TransportSettings,
-};
+use crate::transport::poll_form::PollForm;
+use crate::transport::prepared::{Batch, Delivered};
+use crate::transport::settings::TransportSettings;
+use crate::transport::sse::{EventStream, StreamFraming};
 
 /// A request whose subscriptions are being made.
 #[derive(Debug)]

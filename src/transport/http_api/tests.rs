@@ -6,7 +6,10 @@ use crate::message::{
     ChannelName, ClientName, Epoch, Payload, PayloadKind, Publication, Recovery, Refusal, Request,
     SessionId, WorkerId,
 };
-use crate::transport::{Answers, MessageCount, Origins, Prepared, TransportSettings};
+use crate::transport::answers::Answers;
+use crate::transport::context::MessageCount;
+use crate::transport::prepared::Prepared;
+use crate::transport::settings::{Origins, TransportSettings};
 
 mod poll;
 mod stream;

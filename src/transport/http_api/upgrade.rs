@@ -5,10 +5,9 @@ use super::{HttpConversation, HttpFlow, Next, channels_of, origin};
 use crate::message::{Actor, Refusal, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method};
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
-use crate::transport::{
-    CHANNEL_INVALID, Context, ORIGIN_REFUSED, OVERLOADED, Output, SUBPROTOCOL_UNSUPPORTED,
-    SUBSCRIPTION_REFUSED, WebSocketService,
-};
+use crate::transport::context::{Context, Output};
+use crate::transport::handshake_failure::HandshakeFailure;
+use crate::transport::websocket::WebSocketService;
 
 /// A handshake whose answer waits until its subscriptions are made: who has seen the answer misses nothing that is
 /// published from then on, by whomever. What comes for the first ones before it is not kept: a plain WebSocket is told
@@ -34,10 +33,10 @@ impl AllowedUpgrade {
         upgrade: &Upgrade<'_, '_>,
         service: WebSocketService,
         is_origin_allowed: bool,
-    ) -> Result<Self, (u16, &'static str, &'static str)> {
+    ) -> Result<Self, (u16, HandshakeFailure, &'static str)> {
         if !is_origin_allowed {
             let message = "pages of this origin may not use this server (http.origins)";
-            return Err((403, ORIGIN_REFUSED, message));
+            return Err((403, HandshakeFailure::OriginRefused, message));
         }
         let mut offered = upgrade.subprotocols();
         let subprotocol = match service {
@@ -49,7 +48,7 @@ impl AllowedUpgrade {
                 if json.is_none() && names.contains(&PROTOBUF_COMMANDS) {
                     let message =
                         "commands are JSON here: offer the subprotocol centrifuge-json, or none";
-                    return Err((400, SUBPROTOCOL_UNSUPPORTED, message));
+                    return Err((400, HandshakeFailure::SubprotocolUnsupported, message));
                 }
                 json
             }
@@ -73,9 +72,9 @@ impl HttpConversation {
         let channels = match channels_of(head, context.settings.subscriptions_max)? {
             Ok(channels) => channels,
             Err(message) => {
-                context.fail_handshake(CHANNEL_INVALID);
+                context.fail_handshake(HandshakeFailure::ChannelInvalid);
                 let exchange = Exchange::last();
-                let code = CHANNEL_INVALID;
+                let code = HandshakeFailure::ChannelInvalid.label();
                 return Ok(self.refuse(400, code, &message, &[], exchange, context));
             }
         };
@@ -121,7 +120,7 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> HttpFlow {
         self.pending = None;
-        context.fail_handshake(SUBSCRIPTION_REFUSED);
+        context.fail_handshake(HandshakeFailure::SubscriptionRefused);
         fail_refused(Exchange::last(), refusal, context);
         close(context)
     }
@@ -159,9 +158,9 @@ impl HttpConversation {
         };
         let is_origin_allowed = origin::is_allowed(head, context.settings);
         AllowedUpgrade::of(&upgrade, service, is_origin_allowed).map_err(|refusal| {
-            let (status, code, message) = refusal;
-            context.fail_handshake(code);
-            self.refuse(status, code, message, &[], Exchange::last(), context)
+            let (status, cause, message) = refusal;
+            context.fail_handshake(cause);
+            self.refuse(status, cause.label(), message, &[], Exchange::last(), context)
         })
     }
 
@@ -171,7 +170,7 @@ impl HttpConversation {
         head: &Head<'_>,
         context: &mut Context<'_>,
     ) -> Next {
-        context.fail_handshake(fault.code());
+        context.fail_handshake(fault.into());
         if fault == HandshakeFault::UpgradeRemoved {
             context.outputs.push(Output::ProxyFault(fault.reason()));
         }
@@ -188,7 +187,7 @@ impl HttpConversation {
 
 /// No new subscriber while memory is nearly used up.
 fn refuse_handshake(context: &mut Context<'_>) -> Next {
-    context.fail_handshake(OVERLOADED);
+    context.fail_handshake(HandshakeFailure::Overloaded);
     refuse_overloaded(Exchange::last(), context);
     context.outputs.push(Output::Refused);
     Next::Flow(close(context))
@@ -200,27 +199,4 @@ fn accept(upgrade: &AllowedUpgrade, context: &mut Context<'_>) {
     let AllowedUpgrade { key, subprotocol } = upgrade;
     handshake::write_accept_response(context.out, key, subprotocol.as_deref());
     context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::transport::HANDSHAKE_FAILURES;
-
-    #[test]
-    fn every_fault_of_an_upgrade_has_a_row_to_be_counted_in() {
-        for fault in [
-            HandshakeFault::MethodNotGet,
-            HandshakeFault::HttpVersionTooOld,
-            HandshakeFault::BodyUnexpected,
-            HandshakeFault::UpgradeMissing,
-            HandshakeFault::UpgradeRemoved,
-            HandshakeFault::VersionUnsupported,
-            HandshakeFault::KeyMissing,
-            HandshakeFault::KeyDuplicate,
-            HandshakeFault::KeyInvalid,
-        ] {
-            assert!(HANDSHAKE_FAILURES.contains(&fault.code()), "{}", fault.code());
-        }
-    }
 }

@@ -102,7 +102,7 @@ impl Connections {
                     self.withdraw_statistics();
                 }
                 Output::HandshakeFailed(cause) => {
-                    self.counters.handshakes_failed.labelled(cause).add(1);
+                    self.counters.handshakes_failed[cause as usize].add(1);
                 }
             }
         }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::commands::{CommandFault, CommandFraming, Commands};
-use super::{Context, Flow, Output, WireForm};
+use super::commands::{CommandFault, Commands};
+use super::context::{Context, Flow, Output};
+use super::framing::CommandFraming;
+use super::prepared::WireForm;
 use crate::config::limits::{COMMANDS_PER_MESSAGE_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
     Actor, CloseReason, Farewell, Payload, PayloadKind, Refusal, Reply, Request, Ticket,

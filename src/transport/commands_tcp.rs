@@ -1,7 +1,9 @@
 //! The command protocol over raw TCP: one JSON object a line, so that `nc` is a client; or each behind its length.
 
-use super::commands::{CommandFault, CommandFraming, Commands, write_framed};
-use super::{Context, Flow, Output, WireForm};
+use super::commands::{CommandFault, Commands};
+use super::context::{Context, Flow, Output};
+use super::framing::{CommandFraming, write_framed};
+use super::prepared::WireForm;
 use crate::config::Framing;
 use crate::message::{CloseReason, Farewell, Reply, Ticket};
 use crate::protocol::json;

@@ -1,0 +1,124 @@
+//! What a conversation may touch, what it asks of the worker, and what it wants next.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::answers::Answers;
+use super::handshake_failure::HandshakeFailure;
+use super::settings::TransportSettings;
+use crate::message::{ClientName, CloseReason, Request};
+
+/// What a conversation may touch.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Bytes for the peer are appended here.
+    pub out: &'a mut Vec<u8>,
+    /// What the worker has to do.
+    pub outputs: &'a mut Vec<Output>,
+    /// The same for all connections.
+    pub settings: &'a TransportSettings,
+    /// What others were answered.
+    pub answers: &'a mut Answers,
+    /// Whose conversation it is.
+    pub client: ClientName,
+    /// Whether publications wait in such numbers that no more are taken.
+    pub congested: bool,
+    /// Whether memory is nearly used up, so that nobody new is served.
+    pub overloaded: bool,
+    /// Whether the connection is beyond the maximum, so that only health checks and metrics are answered.
+    pub is_spare: bool,
+    /// What was received and said, for the worker to count.
+    pub messages: MessageCount,
+    /// Length of `out` from which on nothing more is said that can wait: the peer has much to read already.
+    pub out_bytes_high: usize,
+}
+
+/// Messages of a step: of a WebSocket, commands and their replies, requests and their answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageCount {
+    /// From the peer.
+    pub received: u32,
+    /// To the peer; publications are counted where they are delivered.
+    pub sent: u32,
+}
+
+/// What a conversation asks of the worker.
+#[derive(Debug)]
+pub enum Output {
+    /// Ask the hub; the session is opened by the first request.
+    Request(Request),
+    /// Nothing more will be read: send what is written, then close.
+    Close(CloseReason),
+    /// The next deadline is this far away.
+    Deadline(Duration),
+    /// The next deadline is at most this far away: whoever waits for an answer by then gives up.
+    DeadlineWithin(Duration),
+    /// An HTTP error was answered.
+    HttpError,
+    /// A new subscriber was refused because memory is nearly used up.
+    Refused,
+    /// End the session: its subscriptions are gone, and the next request opens a new one.
+    Leave,
+    /// A handshake failed for this cause.
+    HandshakeFailed(HandshakeFailure),
+    /// A proxy in front of the server is not set up for it: what an operator should read.
+    ProxyFault(&'static str),
+    /// The first request came through a proxy to a server that took this host to be alone with it.
+    BehindProxy,
+    /// Append the metrics page's body and finish the exchange: see [`HttpConversation::answer`].
+    Metrics,
+    /// Tell what runs here: see [`HttpConversation::answer_info`].
+    Info,
+    /// Tell whether connections are accepted: see [`HttpConversation::answer_ready`].
+    Ready,
+}
+
+/// What a conversation wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// More bytes.
+    Receive,
+    /// No bytes until a reply came.
+    AwaitReply,
+    /// No bytes until most of what is queued has left; then [`HttpConversation::go_on_with_room`] is to be called.
+    AwaitRoom,
+    /// It is over.
+    Closed,
+    /// Nothing until fan-outs have caught up: this many bytes, the last ones, were not looked at.
+    Hold(usize),
+}
+
+impl Context<'_> {
+    pub(super) fn request(&mut self, request: Request) {
+        self.outputs.push(Output::Request(request));
+    }
+
+    /// What a peer does wrong is its own affair, until someone looks for it.
+    pub(super) fn log_refusal(&self, cause: &str, what: &str) {
+        let ClientName { worker, session } = self.client;
+        debug!(cause, worker = worker.0, connection = session.index, "{what}");
+    }
+
+    /// A request came through a proxy. Without a key, what is open because only this host is served is closed from now
+    /// on; with one, an operator has thought of strangers.
+    pub(super) fn hear_of_proxy(&mut self) {
+        let settings = self.settings;
+        if settings.api_key.is_none()
+            && settings.serves_this_host_only()
+            && !settings.now.is_behind_proxy.swap(true, Ordering::Relaxed)
+        {
+            self.outputs.push(Output::BehindProxy);
+        }
+    }
+
+    pub(super) fn fail_handshake(&mut self, cause: HandshakeFailure) {
+        self.outputs.push(Output::HandshakeFailed(cause));
+    }
+
+    pub(super) fn close(&mut self, reason: CloseReason) -> Flow {
+        self.outputs.push(Output::Close(reason));
+        Flow::Closed
+    }
+}

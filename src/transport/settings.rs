@@ -1,0 +1,126 @@
+//! What all conversations of a worker share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
+use crate::protocol::http1::HeadLimits;
+use crate::protocol::websocket;
+
+/// Scripts of which origins may use what is served here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Any, without cookies.
+    Any,
+    /// These.
+    Listed(Vec<String>),
+}
+
+/// What all conversations of a worker share.
+#[derive(Clone, Debug)]
+pub struct TransportSettings {
+    /// Of HTTP requests.
+    pub head: HeadLimits,
+    /// What calls of the server API must show, if anything.
+    pub api_key: Option<String>,
+    /// Of one HTTP body.
+    pub body_bytes_max: u64,
+    /// Of a WebSocket that publishes and subscribes.
+    pub messages: websocket::Limits,
+    /// Of a WebSocket that is echoed.
+    pub echo_messages: websocket::Limits,
+    /// Of one command.
+    pub command_bytes_max: u32,
+    /// Of one session.
+    pub subscriptions_max: usize,
+    /// From the first byte of a request to its last; from the connection's start to the end of its handshake.
+    pub handshake_timeout: Duration,
+    /// Between two requests of a connection.
+    pub http_idle_timeout: Duration,
+    /// Silence after which a peer is pinged.
+    pub keepalive_interval: Duration,
+    /// Silence after the ping.
+    pub keepalive_timeout: Duration,
+    /// The longest life of an event stream.
+    pub stream_time: Duration,
+    /// Bytes of missed publications in one answer, by one publication more at the most.
+    pub recovery_bytes_max: usize,
+    /// Whose scripts may use it, if that is set: see [`TransportSettings::origins`].
+    pub origins: Option<Origins>,
+    /// Whether the page is at `/`, if that is set: see [`TransportSettings::serves_page`].
+    pub page: Option<bool>,
+    /// Whether nothing but loopback addresses is listened on.
+    pub is_loopback: bool,
+    /// What the worker keeps up to date.
+    pub now: Now,
+}
+
+/// What changes while a worker runs, and no configuration says.
+#[derive(Clone, Debug, Default)]
+pub struct Now {
+    /// The time, as answers say it. Empty where it is not known.
+    pub date: String,
+    /// The server is to stop: no connection is kept for another request.
+    pub is_stopping: bool,
+    /// A proxy on this host brings requests of others. The same for all workers.
+    pub is_behind_proxy: Arc<AtomicBool>,
+}
+
+impl TransportSettings {
+    /// The part of a configuration that conversations need.
+    pub fn new(config: &Config) -> Self {
+        let messages = |bytes_max| websocket::Limits {
+            message_bytes_max: u32::try_from(bytes_max).expect("checked with the configuration"),
+            fragments_max: FRAGMENTS_PER_MESSAGE_MAX,
+            role: websocket::Role::Server,
+        };
+        Self {
+            head: HeadLimits::default(),
+            api_key: config.api_key.clone(),
+            body_bytes_max: config.message_bytes_max,
+            messages: messages(config.message_bytes_max),
+            echo_messages: messages(config.echo_message_bytes_max),
+            command_bytes_max: u32::try_from(config.message_bytes_max)
+                .expect("checked with the configuration"),
+            subscriptions_max: config.subscriptions_max,
+            handshake_timeout: config.handshake_timeout,
+            http_idle_timeout: config.http_idle_timeout,
+            keepalive_interval: config.keepalive_interval,
+            keepalive_timeout: config.keepalive_timeout,
+            stream_time: config.stream_time,
+            // What is published meanwhile has room behind it.
+            recovery_bytes_max: usize::try_from(config.send_queue_bytes_max / 2)
+                .expect("checked with the configuration"),
+            origins: config.allows_any_origin().map(|any| match any {
+                true => Origins::Any,
+                false => Origins::Listed(config.origins.clone()),
+            }),
+            page: config.page,
+            is_loopback: config.is_loopback(),
+            now: Now::default(),
+        }
+    }
+
+    /// Whose scripts may use what is served: those that are listed; without a list, any where only this host is served.
+    pub fn origins(&self) -> &Origins {
+        match &self.origins {
+            Some(origins) => origins,
+            None if self.serves_this_host_only() => &Origins::Any,
+            None => &NO_ORIGINS,
+        }
+    }
+
+    /// Whether the page is at `/`; else there is plain text. Where it is not set: if only this host is served.
+    pub fn serves_page(&self) -> bool {
+        self.page.unwrap_or_else(|| self.serves_this_host_only())
+    }
+
+    /// A proxy makes a loopback address one for everybody.
+    pub(super) fn serves_this_host_only(&self) -> bool {
+        self.is_loopback && !self.now.is_behind_proxy.load(Ordering::Relaxed)
+    }
+}
+
+static NO_ORIGINS: Origins = Origins::Listed(Vec::new());
