@@ -26,6 +26,10 @@ use crate::transport::{
     HttpService, Output, Prepared, TransportSettings, WebSocketConversation,
 };
 
+mod flags;
+
+pub use flags::{Flags, Pause, Stage};
+
 /// One client's socket.
 #[derive(Debug)]
 pub struct Connection {
@@ -36,44 +40,18 @@ pub struct Connection {
     /// While it is open, the tick in which bytes came last; then, how many came that are not listened to.
     pub received: u32,
     conversation: Conversation,
-    /// Where it is in its life.
-    pub stage: Stage,
-    /// The way to talk as which it is counted.
-    pub counted: TransportKind,
-    /// Why nothing is received: [`Connection::PAUSED_BY_QUEUE`] and its siblings.
-    pub pauses: u8,
-    /// It is in the list of those to flush.
-    pub is_dirty: bool,
-    /// The kernel has no room; it will tell.
-    pub is_blocked: bool,
-    /// The kernel took only a part of what is in front of the queue.
-    pub is_split: bool,
-    /// The peer sends no more.
-    pub has_ended: bool,
-    /// Our end was closed.
-    pub has_finished: bool,
-    /// The hub knows it.
-    pub has_session: bool,
-    /// Publications were kept back because the kernel has no room; once all is sent, the hub is asked for them.
-    pub is_lagging: bool,
-    /// It is beyond the maximum: see [`Context::is_spare`].
-    pub is_spare: bool,
+    /// Where it is in its life, why it is not read, and what else is known of it.
+    pub flags: Flags,
 }
 
-const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
-// What a slab's entry adds.
-const _: () = assert!(size_of::<Option<Connection>>() <= CONNECTION_BYTES_MAX);
+// A slab's entry, which needs no more than a connection itself.
+const _: () = assert!(
+    size_of::<Option<Connection>>() + CONNECTION_BYTES_LEFT <= CONNECTION_BYTES_MAX,
+    "an entry is one cache line, and has room for two indexes of 32 bits"
+);
 
-/// Where a connection is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// It is listened to.
-    Open,
-    /// What is queued is sent, then our end is closed, then the peer's end is waited for.
-    Closing,
-    /// The socket is being closed; its slot is not free yet.
-    Dead,
-}
+/// Bytes of the cache line that are not used yet.
+const CONNECTION_BYTES_LEFT: usize = 8;
 
 /// What is behind a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,15 +89,6 @@ impl Conversation {
 }
 
 impl Connection {
-    /// Nothing is received because too much waits to be sent.
-    pub const PAUSED_BY_QUEUE: u8 = 1;
-    /// Nothing is received because fan-outs are behind and this peer publishes.
-    pub const PAUSED_BY_CONGESTION: u8 = 2;
-    /// Nothing is received because a reply must come first.
-    pub const PAUSED_BY_REPLY: u8 = 4;
-    /// Nothing is received because what was asked waits until others have their long answers.
-    pub const PAUSED_BY_ANSWERS: u8 = 8;
-
     /// A connection that was just accepted.
     pub fn new(service: Service, generation: u32, tick: u32) -> Self {
         let conversation = match service {
@@ -128,23 +97,12 @@ impl Connection {
             Service::Commands(framing) => Conversation::Commands(CommandConversation::new(framing)),
             Service::EchoTcp => Conversation::EchoTcp,
         };
-        let counted = conversation.transport();
         Self {
             queue: SendQueue::new(),
-            counted,
             generation,
             received: tick,
+            flags: Flags::new(conversation.transport()),
             conversation,
-            stage: Stage::Open,
-            pauses: 0,
-            is_dirty: false,
-            is_blocked: false,
-            is_split: false,
-            has_ended: false,
-            has_finished: false,
-            has_session: false,
-            is_lagging: false,
-            is_spare: false,
         }
     }
 
@@ -254,7 +212,7 @@ impl Connection {
 
     /// The peer sends no more.
     pub fn end(&mut self, context: &mut Context<'_>) -> Flow {
-        self.has_ended = true;
+        self.flags.set_ended();
         match &mut self.conversation {
             // What was asked for is still answered: `printf ... | nc -N` is a client.
             Conversation::Http(http) if http.awaits_reply() || http.awaits_room() => {}
@@ -263,7 +221,7 @@ impl Connection {
                 if matches!(commands.end(context), Flow::Closed) {
                     return Flow::Closed;
                 }
-                if self.has_session {
+                if self.flags.has_session() {
                     commands.probe(context.out);
                 }
                 context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
@@ -285,7 +243,7 @@ impl Connection {
     pub fn expire(&mut self, silence: Duration, context: &mut Context<'_>) -> Flow {
         let alive = match &mut self.conversation {
             Conversation::Http(http)
-                if self.has_ended && http.probe_poll_again(silence, context) =>
+                if self.flags.has_ended() && http.probe_poll_again(silence, context) =>
             {
                 return Flow::Receive;
             }
@@ -296,7 +254,7 @@ impl Connection {
             Conversation::EventStream(stream) => stream.keep_alive(silence, context),
             Conversation::WebSocket(websocket) => websocket.expire(silence, context),
             // A subscriber may listen on without a word to say; for others, everything has been answered by now.
-            Conversation::Commands(_) if self.has_ended && !self.has_session => {
+            Conversation::Commands(_) if self.flags.has_ended() && !self.flags.has_session() => {
                 context.outputs.push(Output::Close(CloseReason::ClientGone));
                 Ok(())
             }
@@ -369,7 +327,7 @@ impl Connection {
     /// Whether its silence says nothing about it: a pong would wait behind what is queued, or is not read. TCP finds
     /// out meanwhile whether the peer still takes anything.
     pub fn is_busy(&self) -> bool {
-        let waits = !self.queue.is_empty() || self.pauses != 0;
+        let waits = !self.queue.is_empty() || self.flags.is_paused();
         match &self.conversation {
             Conversation::WebSocket(websocket) => waits && !websocket.owes_ping(),
             Conversation::EventStream(_) => waits,
@@ -429,7 +387,7 @@ impl Connection {
 
     fn follow(&mut self, flow: HttpFlow, context: &mut Context<'_>) -> Flow {
         match flow {
-            HttpFlow::Receive if !self.has_ended => Flow::Receive,
+            HttpFlow::Receive if !self.flags.has_ended() => Flow::Receive,
             HttpFlow::Receive => match &self.conversation {
                 Conversation::Http(http) if http.is_polling() => {
                     http.probe_poll(context);
@@ -443,7 +401,7 @@ impl Connection {
             HttpFlow::AwaitReply => Flow::AwaitReply,
             HttpFlow::AwaitRoom => Flow::AwaitRoom,
             HttpFlow::Closed => Flow::Closed,
-            HttpFlow::Stream(_) if self.has_ended => {
+            HttpFlow::Stream(_) if self.flags.has_ended() => {
                 context.outputs.push(Output::Close(CloseReason::ClientGone));
                 Flow::Closed
             }

@@ -45,9 +45,9 @@ impl Connections {
     fn place(&mut self, service: Service, is_spare: bool) -> SocketId {
         let id = self.table.insert(service, self.tick);
         let connection = self.table.at(id.index);
-        connection.is_spare = is_spare;
+        connection.flags.set_spare(is_spare);
         self.counters.accepted.add(1);
-        self.counters.transports[connection.counted as usize].add(1);
+        self.counters.transports[connection.flags.counted()].add(1);
         if service != Service::EchoTcp {
             self.set_deadline(id.index, self.settings.transport.handshake_timeout);
         }
@@ -61,7 +61,7 @@ impl Connections {
         match service {
             Service::Edge | Service::EchoWebSocket => {}
             Service::Commands(_) | Service::EchoTcp => {
-                if !self.table.at(id.index).is_spare {
+                if !self.table.at(id.index).flags.is_spare() {
                     self.counters.refused_overloaded.add(1);
                 }
                 self.close(id.index, CloseReason::Overloaded);
@@ -73,8 +73,8 @@ impl Connections {
     /// The socket is closed: its slot is free.
     pub fn remove(&mut self, id: SocketId) {
         let connection = self.table.at(id.index);
-        self.counters.transports[connection.counted as usize].subtract(1);
-        if connection.is_spare {
+        self.counters.transports[connection.flags.counted()].subtract(1);
+        if connection.flags.is_spare() {
             self.spares -= 1;
         } else {
             self.open.fetch_sub(1, Ordering::Relaxed);

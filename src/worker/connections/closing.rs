@@ -3,7 +3,7 @@
 use tracing::{debug, info};
 
 use crate::buffer::Segment;
-use crate::connection::{Connection, Stage};
+use crate::connection::{Pause, Stage};
 use crate::driver::Close;
 use crate::message::{ClientName, CloseReason, Farewell, SessionId};
 use crate::transport::Flow;
@@ -19,7 +19,7 @@ impl Connections {
         let slots = self.table.slots();
         for index in from..slots.min(from + count) {
             let index = u32::try_from(index).expect("slots are 32 bits");
-            if self.table.get(index).is_some_and(|connection| connection.stage == Stage::Open) {
+            if self.table.get(index).is_some_and(|connection| connection.flags.is_open()) {
                 self.close(index, CloseReason::Shutdown);
             }
         }
@@ -30,7 +30,7 @@ impl Connections {
     pub(super) fn close_slow(&mut self) {
         for index in std::mem::take(&mut self.slow) {
             let connection = self.table.at(index);
-            if connection.stage != Stage::Open {
+            if !connection.flags.is_open() {
                 continue;
             }
             self.close_at_once(index, CloseReason::SlowConsumer);
@@ -48,7 +48,7 @@ impl Connections {
     /// was dropped.
     fn make_way(&mut self, index: u32) -> bool {
         let connection = self.table.at(index);
-        let begun = match connection.is_split {
+        let begun = match connection.flags.is_split() {
             true => self.queues.pop(&mut connection.queue),
             false => None,
         };
@@ -75,20 +75,15 @@ impl Connections {
     /// Open → Closing: what is queued is sent, nothing more is listened to.
     pub(super) fn end_conversation(&mut self, index: u32, reason: CloseReason) {
         let connection = self.table.at(index);
-        if connection.stage != Stage::Open {
+        if !connection.flags.is_open() {
             return;
         }
-        connection.stage = Stage::Closing;
+        connection.flags.set_stage(Stage::Closing);
         connection.received = 0;
         self.release(index);
         self.leave_hub(index, reason);
         self.set_deadline(index, self.settings.close_timeout);
-        for pause in [
-            Connection::PAUSED_BY_QUEUE,
-            Connection::PAUSED_BY_CONGESTION,
-            Connection::PAUSED_BY_REPLY,
-            Connection::PAUSED_BY_ANSWERS,
-        ] {
+        for pause in Pause::ALL {
             self.unpause(index, pause);
         }
         self.mark_dirty(index);
@@ -98,12 +93,12 @@ impl Connections {
     pub(super) fn finish(&mut self, index: u32) {
         let id = self.table.id(index);
         let connection = self.table.at(index);
-        if connection.has_ended {
-            connection.stage = Stage::Dead;
+        if connection.flags.has_ended() {
+            connection.flags.set_stage(Stage::Dead);
             self.table.set_deadline(index, NEVER);
             self.actions.push(Action::Close(id, Close::Orderly));
-        } else if !connection.has_finished {
-            connection.has_finished = true;
+        } else if !connection.flags.has_finished() {
+            connection.flags.set_finished();
             self.actions.push(Action::ShutdownWrite(id));
         }
     }
@@ -112,7 +107,7 @@ impl Connections {
     pub(super) fn kill(&mut self, index: u32, reason: CloseReason, how: Close) {
         let id = self.table.id(index);
         let connection = self.table.at(index);
-        let before = std::mem::replace(&mut connection.stage, Stage::Dead);
+        let before = connection.flags.set_stage(Stage::Dead);
         self.queues.clear(&mut connection.queue);
         self.release(index);
         self.table.set_deadline(index, NEVER);
@@ -147,9 +142,9 @@ impl Connections {
     pub(super) fn check_message(&mut self, index: u32) {
         let Some(connection) = self.table.get(index) else { return };
         // A client that is not read cannot finish anything.
-        let since = match (connection.stage, connection.pauses) {
-            (Stage::Open, 0) => connection.unfinished_since(self.tick),
-            (Stage::Open, _) => return,
+        let since = match (connection.flags.stage(), connection.flags.is_paused()) {
+            (Stage::Open, false) => connection.unfinished_since(self.tick),
+            (Stage::Open, true) => return,
             (Stage::Closing | Stage::Dead, _) => None,
         };
         match since {
@@ -168,7 +163,7 @@ impl Connections {
         let silence = Sweep::duration(self.tick.saturating_sub(connection.received));
         let session = SessionId { index, generation: connection.generation };
         let client = ClientName { worker: self.settings.hub.worker, session };
-        match connection.stage {
+        match connection.flags.stage() {
             Stage::Dead => {}
             Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),
             Stage::Open
@@ -176,7 +171,7 @@ impl Connections {
                     && !connection.is_over_age(silence, client, &self.settings.transport) =>
             {
                 // Under memory pressure the kernel may have refused without ever telling of room: try again.
-                connection.is_blocked = false;
+                connection.flags.set_blocked(false);
                 self.mark_dirty(index);
                 self.set_deadline(index, self.settings.transport.keepalive_interval);
             }

@@ -14,7 +14,7 @@ use crate::config::limits::{
     ANSWERED_BYTES_PER_TURN_MAX, ANSWERS_AWAITED_MAX, DEFERRED_PER_CONNECTION_MAX,
     DEFERRED_PER_TURN_MAX,
 };
-use crate::connection::{Connection, Stage};
+use crate::connection::Pause;
 use crate::hub;
 use crate::message::{HistoryQuery, Publication, Refusal, Reply, Request, SessionId, Ticket};
 
@@ -232,11 +232,11 @@ impl Connections {
         self.requests += 1;
         let answer = Answer::to(&request);
         let connection = self.table.at(session.index);
-        if connection.stage != Stage::Open {
+        if !connection.flags.is_open() {
             return;
         }
-        let is_behind = connection.pauses & Connection::PAUSED_BY_ANSWERS != 0;
-        let has_room = connection.pauses & Connection::PAUSED_BY_QUEUE == 0;
+        let is_behind = connection.flags.is_paused_by(Pause::Answers);
+        let has_room = !connection.flags.is_paused_by(Pause::Queue);
         let may_ask = answer == Answer::Short
             || (has_room && self.deferred.admits(session, answer, connection.collects_answers()));
         if may_ask && !is_behind {
@@ -244,7 +244,7 @@ impl Connections {
             return;
         }
         match self.deferred.push(session, request) {
-            Ok(()) => self.pause(session.index, Connection::PAUSED_BY_ANSWERS),
+            Ok(()) => self.pause(session.index, Pause::Answers),
             Err(request) => {
                 let reply = Reply::Refused(Refusal::Overloaded);
                 if let Some(ticket) = request.ticket() {
@@ -263,14 +263,14 @@ impl Connections {
             let table = &mut self.table;
             let next = self.deferred.pop(|session| {
                 let connection = table.at(session.index);
-                let has_room = connection.pauses & Connection::PAUSED_BY_QUEUE == 0;
+                let has_room = !connection.flags.is_paused_by(Pause::Queue);
                 (has_room, connection.collects_answers())
             });
             let Some((session, request, is_last)) = next else { break };
             let answer = Answer::to(&request);
             self.ask(session, request, answer);
             if is_last {
-                self.unpause(session.index, Connection::PAUSED_BY_ANSWERS);
+                self.unpause(session.index, Pause::Answers);
             }
             self.carry();
         }
@@ -284,11 +284,11 @@ impl Connections {
         }
         let connection = self.table.at(session.index);
         match &request {
-            Request::Subscribe { .. } if !connection.has_session => {
-                connection.has_session = true;
+            Request::Subscribe { .. } if !connection.flags.has_session() => {
+                connection.flags.set_session(true);
                 self.hub.open(session);
             }
-            Request::Unsubscribe { ticket, .. } if !connection.has_session => {
+            Request::Unsubscribe { ticket, .. } if !connection.flags.has_session() => {
                 let reply = Reply::Refused(Refusal::NotSubscribed);
                 self.hub_outputs.push_back(hub::Output::Reply { session, ticket: *ticket, reply });
                 return;
@@ -305,8 +305,8 @@ impl Connections {
                 self.hub.handle(session, request, &mut self.hub_outputs);
             }
         }
-        if self.table.at(session.index).stage == Stage::Open {
-            self.unpause(session.index, Connection::PAUSED_BY_ANSWERS);
+        if self.table.at(session.index).flags.is_open() {
+            self.unpause(session.index, Pause::Answers);
         }
     }
 }

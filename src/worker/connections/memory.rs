@@ -18,7 +18,6 @@ use crate::config::limits::{
     EVICTION_ENTRIES_PER_TURN_MAX, FAIR_SHARE_BYTES_MIN, FAIR_SHARE_DIVISOR, FAN_OUT_SHARE_DIVISOR,
     HISTORY_SHARE_DIVISOR, PUBLICATION_BYTES, TIGHT_QUEUE_DIVISOR,
 };
-use crate::connection::Stage;
 use crate::driver::{Close, map_large_blocks, trim_heap};
 use crate::hub::HubLimits;
 use crate::message::{CloseReason, SessionId};
@@ -170,7 +169,7 @@ impl Connections {
                 &self.counters.evicted_queues
             } else if held as u64 > threshold {
                 &self.counters.evicted_messages
-            } else if takes_laggards && connection.is_lagging {
+            } else if takes_laggards && connection.flags.is_behind() {
                 &self.counters.evicted_laggards
             } else {
                 continue;
@@ -209,7 +208,7 @@ impl Connections {
 
     /// Closes a connection for want of memory; one that is closing already has had its time.
     fn give_up(&mut self, index: u32) {
-        if self.table.at(index).stage == Stage::Open {
+        if self.table.at(index).flags.is_open() {
             self.close_at_once(index, CloseReason::Overloaded);
         } else {
             self.kill(index, CloseReason::Overloaded, Close::Abort);

@@ -270,7 +270,7 @@ impl Connections {
         self.counters.received_bytes.add(bytes.len() as u64);
         let tick = self.tick;
         let connection = self.table.at(id.index);
-        match connection.stage {
+        match connection.flags.stage() {
             Stage::Open => {
                 connection.received = tick;
                 if self.holds_all_publishers && connection.publishes_unasked() {
@@ -304,14 +304,14 @@ impl Connections {
     /// The peer's bytes ended.
     pub fn end(&mut self, id: SocketId, end: End) {
         let connection = self.table.at(id.index);
-        match (end, connection.stage) {
+        match (end, connection.flags.stage()) {
             (_, Stage::Dead) => {}
             (End::Reset, _) => self.kill(id.index, CloseReason::ClientGone, Close::Orderly),
             (End::Eof, Stage::Open) => {
                 self.converse(id.index, |connection, context| connection.end(context));
             }
             (End::Eof, Stage::Closing) => {
-                connection.has_ended = true;
+                connection.flags.set_ended();
                 self.mark_dirty(id.index);
             }
         }
@@ -320,7 +320,7 @@ impl Connections {
 
     /// The kernel has room again.
     pub fn unblock(&mut self, id: SocketId) {
-        self.table.at(id.index).is_blocked = false;
+        self.table.at(id.index).flags.set_blocked(false);
         self.mark_dirty(id.index);
     }
 
@@ -344,13 +344,13 @@ impl Connections {
                 return Visit::Cost(0);
             };
             let connection = table.at(session);
-            let (queued, is_blocked) = (connection.queue.bytes(), connection.is_blocked);
+            let (queued, is_blocked) = (connection.queue.bytes(), connection.flags.is_blocked());
             // A socket that takes all is no slow consumer, unless that is too much in each of many turns: what this
             // turn queued leaves with it. Once others have waited for it, it is given more.
             let is_past = queued > 0 && queued as usize + batch.bytes > bytes_max as usize;
             let is_full = !is_blocked && (is_past || (turns_waited == 0 && queued > bytes_high));
             if may_lag && (is_blocked || (is_full && turns_waited > 0)) {
-                connection.is_lagging = true;
+                connection.flags.set_behind(true);
                 return Visit::Lags;
             }
             if is_full && turns_waited < FAN_OUT_WAITS_MAX {
@@ -374,7 +374,7 @@ impl Connections {
             }
             deliveries += count as u64;
             if bytes > 0 {
-                if !connection.is_blocked {
+                if !connection.flags.is_blocked() {
                     lags.add(&batch);
                 }
                 enqueue(connection, queues, turn, start);
@@ -537,7 +537,7 @@ impl Connections {
     }
 
     fn set_deadline(&mut self, index: u32, after: Duration) {
-        let is_spare = self.table.at(index).is_spare;
+        let is_spare = self.table.at(index).flags.is_spare();
         let after = if is_spare { after.min(SPARE_CONNECTION_TIME) } else { after };
         self.table.set_deadline(index, self.tick.saturating_add(Sweep::ticks(after)));
     }
@@ -549,14 +549,14 @@ impl Connections {
     /// Whether this is an open connection, and still the one it was.
     fn is_open(&mut self, id: SocketId) -> bool {
         self.table.get(id.index).is_some_and(|connection| {
-            connection.generation == id.generation && connection.stage == Stage::Open
+            connection.generation == id.generation && connection.flags.is_open()
         })
     }
 }
 
 fn mark(connection: &mut Connection, index: u32, dirty: &mut VecDeque<u32>) {
-    if !connection.is_dirty {
-        connection.is_dirty = true;
+    if !connection.flags.is_dirty() {
+        connection.flags.set_dirty(true);
         dirty.push_back(index);
     }
 }

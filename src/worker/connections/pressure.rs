@@ -3,7 +3,7 @@
 use crate::config::limits::{
     FAN_OUT_BACKLOG_BYTES_HIGH, FAN_OUT_BACKLOG_HIGH, FAN_OUT_BACKLOG_LOW_DIVISOR,
 };
-use crate::connection::{Connection, Stage};
+use crate::connection::{Pause, Stage};
 use crate::driver::SocketId;
 
 use super::{Action, Connections};
@@ -21,7 +21,7 @@ impl Connections {
     pub(super) fn hold(&mut self, id: SocketId, rest: &[u8]) {
         if self.is_open(id) {
             self.counters.publishers_held.add(1);
-            self.pause(id.index, Connection::PAUSED_BY_CONGESTION);
+            self.pause(id.index, Pause::Congestion);
             self.held_bytes += rest.len();
             self.held.push_back(Held { id, rest: rest.to_vec() });
         }
@@ -41,7 +41,7 @@ impl Connections {
         {
             self.held_bytes -= rest.len();
             if self.is_open(id) {
-                self.unpause(id.index, Connection::PAUSED_BY_CONGESTION);
+                self.unpause(id.index, Pause::Congestion);
                 if !rest.is_empty() {
                     self.listen(id, &mut rest);
                 }
@@ -65,22 +65,22 @@ impl Connections {
         !self.held.is_empty()
     }
 
-    pub(super) fn pause(&mut self, index: u32, why: u8) {
+    pub(super) fn pause(&mut self, index: u32, pause: Pause) {
         let id = self.table.id(index);
         let connection = self.table.at(index);
-        if connection.pauses == 0 && connection.stage == Stage::Open {
+        if !connection.flags.is_paused() && connection.flags.is_open() {
             self.actions.push(Action::Pause(id));
         }
-        connection.pauses |= why;
+        connection.flags.set_paused_by(pause, true);
     }
 
-    pub(super) fn unpause(&mut self, index: u32, why: u8) {
+    pub(super) fn unpause(&mut self, index: u32, pause: Pause) {
         let connection = self.table.at(index);
-        if connection.pauses & why == 0 {
+        if !connection.flags.is_paused_by(pause) {
             return;
         }
-        connection.pauses &= !why;
-        if connection.pauses == 0 && connection.stage != Stage::Dead {
+        connection.flags.set_paused_by(pause, false);
+        if !connection.flags.is_paused() && connection.flags.stage() != Stage::Dead {
             connection.restart_unfinished();
             let id = self.table.id(index);
             self.actions.push(Action::Resume(id));

@@ -4,7 +4,7 @@ use tracing::warn;
 
 use crate::buffer::{QueueArena, SharedFrame};
 use crate::config::limits::{PROXY_WARNING_INTERVAL, TURN_SEGMENT_BYTES_MAX};
-use crate::connection::{Connection, Stage};
+use crate::connection::{Connection, Pause};
 use crate::hub::{self, HubMessage};
 use crate::message::{Actor, ClientName, Control, Refusal, Reply, Request, SessionId, Ticket};
 use crate::transport::{Context, Flow, MessageCount, Output};
@@ -32,7 +32,7 @@ impl Connections {
             client: ClientName { worker: self.settings.hub.worker, session },
             congested: self.mesh.is_congested(),
             overloaded: self.budget.level() >= Level::Critical,
-            is_spare: connection.is_spare,
+            is_spare: connection.flags.is_spare(),
             messages: MessageCount::default(),
             out_bytes_high: start + room as usize,
         };
@@ -44,9 +44,9 @@ impl Connections {
         self.counters.received_messages.add(received.into());
         self.counters.sent_messages.add(sent.into());
         let transport = connection.transport();
-        if transport != connection.counted {
-            let before = std::mem::replace(&mut connection.counted, transport);
-            self.counters.transports[before as usize].subtract(1);
+        if transport as usize != connection.flags.counted() {
+            self.counters.transports[connection.flags.counted()].subtract(1);
+            connection.flags.set_counted(transport);
             self.counters.transports[transport as usize].add(1);
         }
         let written = self.batch.turn.len() - start;
@@ -55,16 +55,16 @@ impl Connections {
             enqueue(connection, &mut self.queues, &mut self.batch.turn, start);
             mark(connection, index, &mut self.dirty);
             if connection.queue.bytes() > self.settings.send_queue_bytes_high {
-                self.pause(index, Connection::PAUSED_BY_QUEUE);
+                self.pause(index, Pause::Queue);
             }
         }
         match flow {
-            Flow::AwaitReply => self.pause(index, Connection::PAUSED_BY_REPLY),
+            Flow::AwaitReply => self.pause(index, Pause::Reply),
             Flow::AwaitRoom => {
-                self.pause(index, Connection::PAUSED_BY_QUEUE);
-                self.unpause(index, Connection::PAUSED_BY_REPLY);
+                self.pause(index, Pause::Queue);
+                self.unpause(index, Pause::Reply);
             }
-            Flow::Receive => self.unpause(index, Connection::PAUSED_BY_REPLY),
+            Flow::Receive => self.unpause(index, Pause::Reply),
             Flow::Closed | Flow::Hold(_) => {}
         }
         if !self.outputs.is_empty() {
@@ -121,7 +121,9 @@ impl Connections {
     /// Ends a connection's session, if it has one.
     pub(super) fn leave(&mut self, session: SessionId) {
         self.forget_deferred(session);
-        if std::mem::take(&mut self.table.at(session.index).has_session) {
+        let flags = &mut self.table.at(session.index).flags;
+        if flags.has_session() {
+            flags.set_session(false);
             self.hub.close(session, &mut self.hub_outputs);
         }
     }
@@ -131,7 +133,7 @@ impl Connections {
         for index in std::mem::take(&mut self.answered) {
             // One that was visited again behind its answer is named twice, and goes on once.
             let connection = self.table.at(index);
-            if connection.stage == Stage::Open && connection.is_answered() {
+            if connection.flags.is_open() && connection.is_answered() {
                 self.converse(index, |connection, context| connection.finish_answer(context));
             }
         }
@@ -231,7 +233,7 @@ pub(super) fn enqueue(
     turn: &mut Vec<u8>,
     start: usize,
 ) {
-    if connection.is_blocked || turn.len() - start > TURN_SEGMENT_BYTES_MAX {
+    if connection.flags.is_blocked() || turn.len() - start > TURN_SEGMENT_BYTES_MAX {
         // It leaves in a later turn, or is too large to stand among the turn's bytes.
         let frame = SharedFrame::copy_of(&turn[start..]);
         turn.truncate(start);

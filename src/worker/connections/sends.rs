@@ -1,7 +1,7 @@
 //! The turn's sends: filling the batch, and settling it.
 
 use crate::config::limits::{SEGMENTS_PER_SEND_MAX, SENDS_PER_TURN_MAX, SENT_BYTES_PER_TURN_MAX};
-use crate::connection::{Connection, Stage};
+use crate::connection::{Pause, Stage};
 use crate::driver::{Close, SendResult};
 use crate::message::{CloseReason, SessionId};
 
@@ -15,31 +15,32 @@ impl Connections {
             let Some(index) = self.dirty.pop_front() else { break };
             // It may have left since, and its slot may be another's by now.
             let Some(connection) = self.table.get(index) else { continue };
-            if !std::mem::take(&mut connection.is_dirty) {
+            if !connection.flags.is_dirty() {
                 continue;
             }
+            connection.flags.set_dirty(false);
             let id = self.table.id(index);
             let connection = self.table.at(index);
-            if connection.is_blocked || connection.stage == Stage::Dead {
+            if connection.flags.is_blocked() || connection.flags.stage() == Stage::Dead {
                 continue;
             }
             let Some(first) = self.queues.pop(&mut connection.queue) else {
-                if connection.stage == Stage::Closing {
+                if connection.flags.stage() == Stage::Closing {
                     self.finish(index);
                 }
                 continue;
             };
             self.batch.begin(id, first);
-            connection.is_split = false;
+            connection.flags.set_split(false);
             for _ in 1..SEGMENTS_PER_SEND_MAX {
                 let Some(segment) = self.queues.pop(&mut connection.queue) else { break };
                 self.batch.extend(segment);
             }
             bytes += self.batch.items().last().map_or(0, |item| u64::from(item.bytes));
             let is_plain = connection.queue.is_empty()
-                && !connection.is_lagging
-                && connection.stage == Stage::Open
-                && connection.pauses & Connection::PAUSED_BY_QUEUE == 0;
+                && !connection.flags.is_behind()
+                && connection.flags.is_open()
+                && !connection.flags.is_paused_by(Pause::Queue);
             if !is_plain {
                 self.unsettled.push(index);
             }
@@ -72,9 +73,9 @@ impl Connections {
                     for frame in self.batch.unsent(&item, sent) {
                         self.queues.push_front(&mut connection.queue, frame);
                     }
-                    connection.is_blocked = true;
+                    connection.flags.set_blocked(true);
                     // Something of the first frame may be on the wire already; it must be finished.
-                    connection.is_split = true;
+                    connection.flags.set_split(true);
                 }
                 SendResult::Failed => {
                     bytes -= u64::from(item.bytes);
@@ -93,11 +94,11 @@ impl Connections {
     /// A connection whose sends are settled and which was not plain when they were made.
     pub(super) fn look_after(&mut self, index: u32) {
         let connection = self.table.at(index);
-        if connection.is_blocked || connection.stage == Stage::Dead {
+        if connection.flags.is_blocked() || connection.flags.stage() == Stage::Dead {
             return;
         }
         if connection.queue.bytes() <= self.settings.send_queue_bytes_high / 2 {
-            self.unpause(index, Connection::PAUSED_BY_QUEUE);
+            self.unpause(index, Pause::Queue);
             let generation = self.table.at(index).generation;
             self.deferred.wake(SessionId { index, generation });
             if self.table.at(index).awaits_room() {
@@ -105,12 +106,12 @@ impl Connections {
             }
         }
         let connection = self.table.at(index);
-        if !connection.queue.is_empty() || connection.stage == Stage::Closing {
+        if !connection.queue.is_empty() || connection.flags.stage() == Stage::Closing {
             self.mark_dirty(index);
-        } else if connection.is_lagging {
+        } else if connection.flags.is_behind() {
             let session = SessionId { index, generation: connection.generation };
             let lags = self.hub.catch_up(session, &mut self.hub_outputs);
-            self.table.at(index).is_lagging = lags;
+            self.table.at(index).flags.set_behind(lags);
         }
     }
 }
