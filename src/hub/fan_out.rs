@@ -14,7 +14,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::backlog::first_missed;
-use super::local::{LocalChannel, Subscription};
+use super::subscribers::{LocalChannel, Subscription};
 use super::{NONE, index};
 use crate::config::limits::{
     FAN_OUT_BLOCK_BYTES_MAX, FAN_OUT_SLICE_COST_MAX, FIRST_SLICE_COST_MAX,

@@ -28,7 +28,7 @@ pub(super) struct Histories {
 /// What one channel keeps.
 #[derive(Debug)]
 struct History {
-    /// The channel, among the homes.
+    /// The channel, among the streams.
     home: u32,
     namespace: NamespaceId,
     kept: VecDeque<Kept>,

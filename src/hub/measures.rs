@@ -35,12 +35,12 @@ impl Hub {
 
     /// Bytes that the channels whose home is here keep as their history.
     pub fn history_bytes(&self) -> u64 {
-        self.homes.history_bytes()
+        self.streams.history_bytes()
     }
 
     /// Bytes of the idempotency keys that they remember.
     pub fn key_bytes(&self) -> u64 {
-        self.homes.key_bytes()
+        self.streams.key_bytes()
     }
 
     /// Whether the next [`Hub::tick`] has histories to end or keys to forget: their memory is wanted back soon, not
@@ -51,6 +51,6 @@ impl Hub {
 
     /// Publications that they keep.
     pub fn history_publications(&self) -> usize {
-        self.homes.history_publications()
+        self.streams.history_publications()
     }
 }

@@ -28,34 +28,34 @@ use crate::message::{
     Recovery, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
 };
 
-mod asking;
 mod backlog;
 mod fan_out;
 mod gather;
 mod history;
-mod home;
 mod idempotency;
-mod local;
+mod join_leave;
 mod measures;
 mod name_table;
-mod news;
+mod queries;
 mod session;
+mod streams;
+mod subscribers;
 mod subscribing;
 
-pub use asking::reply_to;
 pub use backlog::Drops;
 pub use fan_out::{FanOutBatch, FanOutStep, Visit};
 pub use gather::{GatherId, Part};
 pub use name_table::ChannelHash;
+pub use queries::reply_to;
 
-use asking::{Question, refuse};
 use fan_out::FanOuts;
 use gather::Gathers;
-use home::{Homes, Numbered};
-use local::{LocalChannel, Subscription};
+use join_leave::{Item, News};
 use name_table::NameTable;
-use news::{Item, News};
+use queries::{Question, refuse};
 use session::Sessions;
+use streams::{Numbered, Streams};
+use subscribers::{LocalChannel, Subscription};
 
 /// What a hub is told at start.
 #[derive(Clone, Debug)]
@@ -95,7 +95,7 @@ pub struct Hub {
     subscriptions: Slab<Subscription>,
     channels: Slab<LocalChannel>,
     names: NameTable,
-    homes: Homes,
+    streams: Streams,
     fan_outs: FanOuts,
     news: News,
     gathers: Gathers,
@@ -332,7 +332,7 @@ impl Hub {
             subscriptions: Slab::with_capacity(4 * settings.sessions_max),
             channels: Slab::with_capacity(settings.sessions_max),
             names: NameTable::new(&settings.hash),
-            homes: Homes::new(&settings),
+            streams: Streams::new(&settings),
             fan_outs: FanOuts::default(),
             news: News::default(),
             gathers: Gathers::default(),
@@ -353,7 +353,7 @@ impl Hub {
     /// Has other limits from now on.
     pub fn set_limits(&mut self, limits: HubLimits) {
         self.settings.limits = limits;
-        self.homes.set_limits(&limits);
+        self.streams.set_limits(&limits);
     }
 
     /// Opens a session under a name that the caller chose; its index must be free.
@@ -418,13 +418,13 @@ impl Hub {
     pub fn handle_message(&mut self, message: HubMessage, out: &mut VecDeque<Output>) {
         match message {
             HubMessage::Interest { from, channel, serial } => {
-                let position = self.homes.add_interest(&channel, from);
+                let position = self.streams.add_interest(&channel, from);
                 self.watch_statistics(&channel);
                 let message = HubMessage::Granted { channel, position, serial };
                 out.push_back(Output::Send { to: from, message });
             }
             HubMessage::Disinterest { from, channel } => {
-                self.homes.remove_interest(&channel, from, self.now_ms);
+                self.streams.remove_interest(&channel, from, self.now_ms);
                 self.watch_statistics(&channel);
             }
             HubMessage::Granted { channel, position, serial } => {
@@ -432,9 +432,10 @@ impl Hub {
             }
             HubMessage::Recover { from, session, channel, since, needs_all, serial } => {
                 let limits = &self.settings.limits;
-                let (position, recovery) = self.homes.recover(&channel, since, limits, self.now_ms);
+                let (position, recovery) =
+                    self.streams.recover(&channel, since, limits, self.now_ms);
                 let is_refused =
-                    needs_all && !recovery.is_complete && self.homes.is_recoverable(&channel);
+                    needs_all && !recovery.is_complete && self.streams.is_recoverable(&channel);
                 let recovery = (!is_refused).then_some(recovery);
                 let message =
                     HubMessage::Recovered { session, channel, position, recovery, serial };
@@ -477,9 +478,9 @@ impl Hub {
             self.tell_news(&channel, &items, out);
         }
         let had_overdue = self.has_overdue;
-        self.has_overdue = self.homes.expire(&self.settings.limits, now_ms);
+        self.has_overdue = self.streams.expire(&self.settings.limits, now_ms);
         if had_overdue && !self.has_overdue {
-            self.homes.shrink();
+            self.streams.shrink();
         }
     }
 
@@ -526,7 +527,7 @@ impl Hub {
         idempotency_key: Option<Arc<str>>,
         out: &mut VecDeque<Output>,
     ) {
-        let numbered = self.homes.number(channel, payload, idempotency_key, self.now_us);
+        let numbered = self.streams.number(channel, payload, idempotency_key, self.now_us);
         let position = match numbered {
             Numbered::New(publication, interested) => {
                 for to in interested.iter() {
@@ -546,7 +547,7 @@ impl Hub {
     /// The interest in a channel has changed.
     fn watch_statistics(&mut self, channel: &ChannelName) {
         if channel.as_str() == STATISTICS_CHANNEL {
-            self.wants_statistics = self.homes.interested(channel).len() > 0;
+            self.wants_statistics = self.streams.interested(channel).len() > 0;
         }
     }
 

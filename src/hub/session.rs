@@ -2,7 +2,7 @@
 
 use slab::Slab;
 
-use super::local::Subscription;
+use super::subscribers::Subscription;
 use super::{NONE, some};
 use crate::message::SessionId;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::asking::refuse;
 use super::backlog::{Pace, missed_before};
-use super::local::{LocalChannel, Subscription};
-use super::news::Item;
+use super::join_leave::Item;
+use super::queries::refuse;
+use super::subscribers::{LocalChannel, Subscription};
 use super::{Hub, HubMessage, Output, index, some};
 use crate::config::limits::CATCH_UP_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
@@ -373,8 +373,8 @@ impl Hub {
         items: &[Item],
         out: &mut VecDeque<Output>,
     ) {
-        let Some(position) = self.homes.position(channel) else { return };
-        let interested = self.homes.interested(channel);
+        let Some(position) = self.streams.position(channel) else { return };
+        let interested = self.streams.interested(channel);
         for Item { client, has_joined } in items {
             let kind = if *has_joined { PayloadKind::Join } else { PayloadKind::Leave };
             let info = format!("{{\"client\":\"{client}\",\"user\":\"\"}}");

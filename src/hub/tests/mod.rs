@@ -333,7 +333,7 @@ fn every_view_is_the_stream_from_its_position_on() {
             assert_eq!(hub.backlog(), (0, 0), "seed {seed}");
             assert!(!hub.wants_fan_out());
             assert!(
-                hub.homes.is_empty(),
+                hub.streams.is_empty(),
                 "seed {seed}: a channel without subscribers owns nothing"
             );
         }

@@ -113,11 +113,11 @@ impl Hub {
     pub(super) fn answer(&mut self, message: HubMessage, out: &mut VecDeque<Output>) {
         match message {
             HubMessage::Read { receipt, channel, query } => {
-                let reply = self.homes.read(&channel, query, &self.settings.limits, self.now_ms);
+                let reply = self.streams.read(&channel, query, &self.settings.limits, self.now_ms);
                 reply_to(receipt, reply, out);
             }
             HubMessage::Forget { receipt, channel } => {
-                self.homes.forget(&channel);
+                self.streams.forget(&channel);
                 reply_to(receipt, Reply::Done, out);
             }
             HubMessage::Answer { receipt, reply } => {
@@ -201,7 +201,7 @@ impl Hub {
         list_max: u32,
         out: &mut VecDeque<Output>,
     ) {
-        let interested = self.homes.interested(channel);
+        let interested = self.streams.interested(channel);
         let parts = interested.len();
         if parts == 0 {
             return send_part(gather, 0, None, out);

@@ -18,8 +18,8 @@ use crate::message::{
 };
 
 #[derive(Debug)]
-pub(super) struct Homes {
-    channels: Slab<HomeChannel>,
+pub(super) struct Streams {
+    channels: Slab<Stream>,
     /// Channels that address space is reserved for.
     channels_min: usize,
     names: NameTable,
@@ -31,7 +31,7 @@ pub(super) struct Homes {
 }
 
 #[derive(Debug)]
-struct HomeChannel {
+struct Stream {
     name: ChannelName,
     position: Position,
     interested: Workers,
@@ -83,13 +83,13 @@ impl Workers {
     }
 }
 
-impl Named for HomeChannel {
+impl Named for Stream {
     fn name(&self) -> &ChannelName {
         &self.name
     }
 }
 
-impl Homes {
+impl Streams {
     /// Address space is reserved for as many channels as there may be sessions.
     pub(super) fn new(settings: &HubSettings) -> Self {
         let namespaces = settings.namespaces.clone();
@@ -186,7 +186,7 @@ impl Homes {
     ) -> (Position, Recovery) {
         let bytes_max = limits.answer_bytes_max;
         let key = self.find_or_make(name);
-        let HomeChannel { position, history, namespace, .. } = self.channels[key as usize];
+        let Stream { position, history, namespace, .. } = self.channels[key as usize];
         let options = self.namespaces.options(namespace);
         let is_possible = since.epoch.fits(position.epoch);
         let recovery = match some(history) {
@@ -226,7 +226,7 @@ impl Homes {
         if self.channels[key as usize].interested == Workers::default() {
             self.keep(key, now_ms);
         }
-        let HomeChannel { position, history, namespace, .. } = self.channels[key as usize];
+        let Stream { position, history, namespace, .. } = self.channels[key as usize];
         // A position beyond the last publication is one that nothing follows, as in Centrifugo's memory broker.
         if query.since.is_some_and(|since| !since.epoch.fits(position.epoch)) {
             return Reply::Refused(Refusal::PositionUnrecoverable);
@@ -317,7 +317,7 @@ impl Homes {
             return key;
         }
         let position = Position { epoch: self.new_epoch(name), offset: 0 };
-        let key = super::index(self.channels.insert(HomeChannel {
+        let key = super::index(self.channels.insert(Stream {
             name: name.clone(),
             position,
             interested: Workers::default(),
@@ -380,6 +380,6 @@ mod tests {
     #[test]
     fn a_channel_is_small_at_its_home() {
         // A million channels are what this is about.
-        assert!(size_of::<Option<HomeChannel>>() <= 56, "{}", size_of::<Option<HomeChannel>>());
+        assert!(size_of::<Option<Stream>>() <= 56, "{}", size_of::<Option<Stream>>());
     }
 }
