@@ -18,9 +18,8 @@ use crate::buffer::SendQueue;
 use crate::config::Framing;
 use crate::config::limits::{CONNECTION_BYTES_MAX, HALF_CLOSED_LINGER};
 use crate::message::{
-    ClientName, CloseReason, Farewell, Publication, Reply, Ticket, TransportKind,
+    ClientName, CloseReason, Farewell, NodeInfo, Publication, Reply, Ticket, TransportKind,
 };
-use crate::protocol::api_json::NodeInfo;
 use crate::transport::{
     Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation, HttpFlow,
     HttpService, Output, Prepared, TransportSettings, WebSocketConversation,

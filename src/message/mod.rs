@@ -14,6 +14,7 @@
 mod channel_name;
 mod client;
 mod close;
+mod node;
 mod publication;
 mod request;
 mod transport_kind;
@@ -21,6 +22,7 @@ mod transport_kind;
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
 pub use client::{ClientName, ClientNameError, SessionId, WorkerId};
 pub use close::{CloseReason, FAREWELL_BYTES_MAX, Farewell};
+pub use node::NodeInfo;
 pub use publication::{
     Epoch, EventError, Payload, PayloadKind, Position, PositionError, Publication,
 };

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -17,7 +16,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::json::{CommandError, Object, write_item};
-use crate::message::{ChannelName, ClientName, Position, Publication};
+use crate::message::{ChannelName, ClientName, NodeInfo, Position, Publication};
 
 macro_rules! api_methods {
     ($($(#[$doc:meta])* $name:ident => $text:literal;)*) => {
@@ -356,21 +355,6 @@ impl<'de> Visitor<'de> for BatchCommandVisitor {
         }
         Ok(BatchCommand(found))
     }
-}
-
-/// What `info` tells of this process.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeInfo {
-    /// Tells it from other processes.
-    pub uid: u64,
-    /// Open connections that are not HTTP requests.
-    pub clients: u64,
-    /// Channels with subscribers, counted once for each worker that has some.
-    pub channels: u64,
-    /// Subscriptions.
-    pub subscriptions: u64,
-    /// Since it began to serve.
-    pub uptime: Duration,
 }
 
 /// `{"code":107,"message":"bad request: ..."}`

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::commands::error_for;
 use super::context::Context;
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
-use crate::message::{Publication, Reply, Request, Ticket};
-use crate::protocol::api_json::{self, ApiMethod, BatchCommand, NodeInfo, ParametersError};
+use crate::message::{NodeInfo, Publication, Reply, Request, Ticket};
+use crate::protocol::api_json::{self, ApiMethod, BatchCommand, ParametersError};
 use crate::protocol::json::CommandError;
 
 mod commands;

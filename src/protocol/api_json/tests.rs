@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::message::{Epoch, Payload, PayloadKind, SessionId, WorkerId};
 use serde_json::{Value, json};

@@ -3,7 +3,8 @@
 use super::answer::{Exchange, fail, refuse_congested, write_json};
 use super::body::{Target, is_encoded};
 use super::{HttpConversation, HttpFlow, Next};
-use crate::protocol::api_json::{self, ApiMethod, NodeInfo};
+use crate::message::NodeInfo;
+use crate::protocol::api_json::{self, ApiMethod};
 use crate::protocol::http1::{Head, HttpFault, Method};
 use crate::protocol::json::CommandError;
 use crate::transport::api_call::{ApiCall, ApiFault, ApiRoute};

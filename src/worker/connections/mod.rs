@@ -17,8 +17,7 @@ use crate::config::limits::{
 use crate::connection::{Connection, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
 use crate::hub::{self, Drops, FanOutStep, Hub, Visit};
-use crate::message::{CloseReason, SessionId, TransportKind};
-use crate::protocol::api_json::NodeInfo;
+use crate::message::{CloseReason, NodeInfo, SessionId, TransportKind};
 use crate::protocol::http1::date_text;
 use crate::telemetry::{Counter, Counters, render};
 use crate::transport::{Answers, Delivered, Flow, Output, Prepared};

@@ -1,0 +1,18 @@
+//! This server as one node: what `info` of the server API reports.
+
+use std::time::Duration;
+
+/// A summary of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeInfo {
+    /// Distinguishes this process from others; random at start.
+    pub uid: u64,
+    /// Open connections, without those that speak plain HTTP.
+    pub clients: u64,
+    /// Channels with subscribers, counted once for each worker that has some.
+    pub channels: u64,
+    /// Subscriptions of all sessions.
+    pub subscriptions: u64,
+    /// Time since the process began to serve.
+    pub uptime: Duration,
+}
