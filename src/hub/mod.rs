@@ -24,8 +24,7 @@ use slab::Slab;
 use crate::config::limits::SPARSE_ENTRIES_MIN;
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    ChannelName, ClientName, Control, HistoryQuery, Payload, PayloadKind, Position, Publication,
-    Recovery, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
+    ChannelName, Payload, PayloadKind, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
 };
 
 mod backlog;
@@ -35,6 +34,7 @@ mod history;
 mod idempotency;
 mod join_leave;
 mod measures;
+mod message;
 mod name_table;
 mod queries;
 mod session;
@@ -45,6 +45,7 @@ mod subscribing;
 pub use backlog::Drops;
 pub use fan_out::{FanOutBatch, FanOutStep, Visit};
 pub use gather::{GatherId, Part};
+pub use message::{HubMessage, Output, QueryMessage, Receipt, StreamMessage};
 pub use name_table::ChannelHash;
 pub use queries::reply_to;
 
@@ -115,210 +116,6 @@ pub struct Hub {
     has_overdue: bool,
     /// Whether publications wait for their moment.
     is_pacing: bool,
-}
-
-/// What leaves a hub.
-#[derive(Debug)]
-pub enum Output {
-    /// The answer to a request.
-    Reply {
-        /// Whose.
-        session: SessionId,
-        /// Which request.
-        ticket: Ticket,
-        /// The answer.
-        reply: Reply,
-    },
-    /// A message for a worker, perhaps this one.
-    Send {
-        /// Which.
-        to: WorkerId,
-        /// What.
-        message: HubMessage,
-    },
-    /// A message for this worker itself, behind whatever waits: work that goes on after others had their turn.
-    Later(HubMessage),
-    /// Publications of one channel for a laggard that takes more again.
-    Deliver {
-        /// Whose.
-        session: SessionId,
-        /// In order, at least one.
-        publications: Vec<Arc<Publication>>,
-    },
-    /// The server API does something with a client, if there is one of that name.
-    Control {
-        /// Who is told what became of it, by [`reply_to`].
-        receipt: Receipt,
-        /// Whom.
-        session: SessionId,
-        /// What.
-        control: Control,
-    },
-}
-
-/// What hubs tell each other. Messages between two workers arrive in the order they were sent.
-#[derive(Clone, Debug)]
-pub enum HubMessage {
-    /// To a channel's home: `from` wants its publications from now on.
-    Interest {
-        /// Who.
-        from: WorkerId,
-        /// Which.
-        channel: ChannelName,
-        /// Comes back in `Granted`, so that an answer is not taken for that of a later question.
-        serial: u32,
-    },
-    /// To a channel's home: `from` wants its publications no more.
-    Disinterest {
-        /// Who.
-        from: WorkerId,
-        /// Which.
-        channel: ChannelName,
-    },
-    /// From a channel's home: every publication after this position will be delivered.
-    Granted {
-        /// Which.
-        channel: ChannelName,
-        /// Where its stream stood.
-        position: Position,
-        /// Of the question.
-        serial: u32,
-    },
-    /// To a channel's home, whose publications `from` wants already: what followed a position?
-    Recover {
-        /// Who.
-        from: WorkerId,
-        /// For whom.
-        session: SessionId,
-        /// Which.
-        channel: ChannelName,
-        /// The last publication seen.
-        since: Position,
-        /// Whether it wants nothing if that cannot be had.
-        needs_all: bool,
-        /// Comes back in `Recovered`.
-        serial: u32,
-    },
-    /// From a channel's home.
-    Recovered {
-        /// For whom.
-        session: SessionId,
-        /// Which.
-        channel: ChannelName,
-        /// Where its stream stood.
-        position: Position,
-        /// What was missed; `None` if that cannot be had and is needed.
-        recovery: Option<Recovery>,
-        /// Of the question.
-        serial: u32,
-    },
-    /// To a channel's home: number this and deliver it.
-    Publish {
-        /// Where it was published.
-        channel: ChannelName,
-        /// What.
-        payload: Payload,
-        /// Who wants to know its position.
-        receipt: Option<Receipt>,
-        /// If this key was seen lately, it was published already.
-        idempotency_key: Option<Arc<str>>,
-    },
-    /// To a channel's home: what does it keep?
-    Read {
-        /// Who asks.
-        receipt: Receipt,
-        /// Which.
-        channel: ChannelName,
-        /// What of it.
-        query: HistoryQuery,
-    },
-    /// To a channel's home: forget what it keeps.
-    Forget {
-        /// Who asks.
-        receipt: Receipt,
-        /// Which.
-        channel: ChannelName,
-    },
-    /// The answer to a session's request.
-    Answer {
-        /// For whom.
-        receipt: Receipt,
-        /// What.
-        reply: Reply,
-    },
-    /// From a channel's home: deliver this to every local subscriber.
-    Deliver(Arc<Publication>),
-    /// To a channel's home: a client came or went.
-    News {
-        /// Where.
-        channel: ChannelName,
-        /// Who.
-        client: ClientName,
-        /// Which of the two.
-        has_joined: bool,
-    },
-    /// To a channel's home: somebody is told who of a worker is subscribed to it.
-    Named(ChannelName),
-    /// To a channel's home: have every worker with subscribers send its part of an answer.
-    CountAll {
-        /// Of which.
-        gather: GatherId,
-        /// Which channel.
-        channel: ChannelName,
-        /// Clients to name.
-        list_max: u32,
-    },
-    /// Send your part: your subscribers of a channel.
-    Count {
-        /// Of which answer.
-        gather: GatherId,
-        /// Which channel.
-        channel: ChannelName,
-        /// Clients to name.
-        list_max: u32,
-        /// Workers that were asked.
-        parts: u16,
-    },
-    /// Send your part: your channels, from a slot on.
-    List {
-        /// Of which answer.
-        gather: GatherId,
-        /// What their names fit.
-        pattern: Arc<str>,
-        /// Slots before this one have been looked at.
-        from: usize,
-        /// Found there.
-        found: Vec<(ChannelName, u64)>,
-    },
-    /// A part of an answer.
-    Part {
-        /// Of which.
-        gather: GatherId,
-        /// Workers that were asked.
-        parts: u16,
-        /// None of them has any if there is none.
-        part: Option<Part>,
-    },
-    /// To a client's worker: the server API does something with it.
-    Control {
-        /// Who asks.
-        receipt: Receipt,
-        /// Whom.
-        session: SessionId,
-        /// What.
-        control: Control,
-    },
-}
-
-/// Where the answer to a request goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Receipt {
-    /// The asker's worker.
-    pub worker: WorkerId,
-    /// The asker.
-    pub session: SessionId,
-    /// Its request.
-    pub ticket: Ticket,
 }
 
 /// No node, no channel, no fan-out.
@@ -393,8 +190,8 @@ impl Hub {
                 }
                 let receipt = ticket.map(|ticket| self.receipt(session, ticket));
                 let to = self.home_of(&channel);
-                let message = HubMessage::Publish { channel, payload, receipt, idempotency_key };
-                out.push_back(Output::Send { to, message });
+                let message = StreamMessage::Publish { channel, payload, receipt, idempotency_key };
+                out.push_back(Output::send(to, message));
             }
             Request::History { ticket, channel, query, by } => {
                 self.ask(session, ticket, channel, Question::Read(query, by), out);
@@ -417,20 +214,27 @@ impl Hub {
     /// Does what another worker's hub, or this one, asks or tells.
     pub fn handle_message(&mut self, message: HubMessage, out: &mut VecDeque<Output>) {
         match message {
-            HubMessage::Interest { from, channel, serial } => {
+            HubMessage::Stream(message) => self.handle_stream_message(message, out),
+            HubMessage::Query(message) => self.handle_query(message, out),
+        }
+    }
+
+    fn handle_stream_message(&mut self, message: StreamMessage, out: &mut VecDeque<Output>) {
+        match message {
+            StreamMessage::Interest { from, channel, serial } => {
                 let position = self.streams.add_interest(&channel, from);
                 self.watch_statistics(&channel);
-                let message = HubMessage::Granted { channel, position, serial };
-                out.push_back(Output::Send { to: from, message });
+                let message = StreamMessage::Granted { channel, position, serial };
+                out.push_back(Output::send(from, message));
             }
-            HubMessage::Disinterest { from, channel } => {
+            StreamMessage::Disinterest { from, channel } => {
                 self.streams.remove_interest(&channel, from, self.now_ms);
                 self.watch_statistics(&channel);
             }
-            HubMessage::Granted { channel, position, serial } => {
+            StreamMessage::Granted { channel, position, serial } => {
                 self.grant(&channel, position, serial, out);
             }
-            HubMessage::Recover { from, session, channel, since, needs_all, serial } => {
+            StreamMessage::Recover { from, session, channel, since, needs_all, serial } => {
                 let limits = &self.settings.limits;
                 let (position, recovery) =
                     self.streams.recover(&channel, since, limits, self.now_ms);
@@ -438,28 +242,20 @@ impl Hub {
                     needs_all && !recovery.is_complete && self.streams.is_recoverable(&channel);
                 let recovery = (!is_refused).then_some(recovery);
                 let message =
-                    HubMessage::Recovered { session, channel, position, recovery, serial };
-                out.push_back(Output::Send { to: from, message });
+                    StreamMessage::Recovered { session, channel, position, recovery, serial };
+                out.push_back(Output::send(from, message));
             }
-            HubMessage::Recovered { session, channel, position, recovery, serial } => {
+            StreamMessage::Recovered { session, channel, position, recovery, serial } => {
                 self.recovered(session, channel, position, recovery, serial, out);
             }
-            HubMessage::Publish { channel, payload, receipt, idempotency_key } => {
+            StreamMessage::Publish { channel, payload, receipt, idempotency_key } => {
                 self.number(channel, payload, receipt, idempotency_key, out);
             }
-            HubMessage::Deliver(publication) => self.deliver(publication),
-            HubMessage::News { channel, client, has_joined } => {
+            StreamMessage::Deliver(publication) => self.deliver(publication),
+            StreamMessage::JoinLeave { channel, client, has_joined } => {
                 self.news.add(channel, Item { client, has_joined }, self.now_ms);
             }
-            HubMessage::Named(channel) => self.news.name(&channel),
-            HubMessage::Read { .. }
-            | HubMessage::Forget { .. }
-            | HubMessage::Answer { .. }
-            | HubMessage::CountAll { .. }
-            | HubMessage::Count { .. }
-            | HubMessage::List { .. }
-            | HubMessage::Part { .. }
-            | HubMessage::Control { .. } => self.answer(message, out),
+            StreamMessage::Listed(channel) => self.news.name(&channel),
         }
     }
 
@@ -531,8 +327,8 @@ impl Hub {
         let position = match numbered {
             Numbered::New(publication, interested) => {
                 for to in interested.iter() {
-                    let message = HubMessage::Deliver(publication.clone());
-                    out.push_back(Output::Send { to, message });
+                    let message = StreamMessage::Deliver(publication.clone());
+                    out.push_back(Output::send(to, message));
                 }
                 publication.position
             }

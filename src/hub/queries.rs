@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::Hub;
 use super::gather::{GatherId, Part, matches};
-use super::{Hub, HubMessage, Output, Receipt};
+use super::message::{Output, QueryMessage, Receipt, StreamMessage};
 use crate::config::limits::{
     CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, PRESENCE_LIST_MAX,
 };
@@ -41,22 +42,22 @@ impl Hub {
             Question::Read(query, by) => self
                 .may(&channel, by, |options| options.history)
                 .and_then(|namespace| self.with_history(namespace))
-                .map(|_| HubMessage::Read { receipt, channel, query }),
+                .map(|_| QueryMessage::Read { receipt, channel, query }),
             Question::Forget => self
                 .may(&channel, Actor::Server, |_| true)
                 .and_then(|namespace| self.with_history(namespace))
-                .map(|_| HubMessage::Forget { receipt, channel }),
+                .map(|_| QueryMessage::Forget { receipt, channel }),
             Question::Presence(list_max, by) => {
                 let list_max = list_max.min(PRESENCE_LIST_MAX);
                 let allowed = self.may(&channel, by, |options| options.presence).map(|_| ());
                 let whole = Part::Presence(Vec::new(), 0);
                 allowed
                     .and_then(|()| self.gather(session, ticket, list_max as usize, whole))
-                    .map(|gather| HubMessage::CountAll { gather, channel, list_max })
+                    .map(|gather| QueryMessage::CountAll { gather, channel, list_max })
             }
         };
         match message {
-            Ok(message) => out.push_back(Output::Send { to, message }),
+            Ok(message) => out.push_back(Output::send(to, message)),
             Err(refusal) => refuse(session, Some(ticket), refusal, out),
         }
     }
@@ -73,8 +74,8 @@ impl Hub {
             Ok(gather) => {
                 for worker in 0..self.settings.workers {
                     let (pattern, found) = (pattern.clone(), Vec::new());
-                    let message = HubMessage::List { gather, pattern, from: 0, found };
-                    out.push_back(Output::Send { to: WorkerId(worker), message });
+                    let message = QueryMessage::List { gather, pattern, from: 0, found };
+                    out.push_back(Output::send(WorkerId(worker), message));
                 }
             }
             Err(refusal) => refuse(session, Some(ticket), refusal, out),
@@ -102,61 +103,52 @@ impl Hub {
         }
         let receipt = self.receipt(session, ticket);
         if client.worker.0 < self.settings.workers {
-            let message = HubMessage::Control { receipt, session: client.session, control };
-            out.push_back(Output::Send { to: client.worker, message });
+            let message = QueryMessage::Control { receipt, session: client.session, control };
+            out.push_back(Output::send(client.worker, message));
         } else {
             reply_to(receipt, Reply::Done, out);
         }
     }
 
     /// Answers another worker's question, or takes its answer.
-    pub(super) fn answer(&mut self, message: HubMessage, out: &mut VecDeque<Output>) {
+    pub(super) fn handle_query(&mut self, message: QueryMessage, out: &mut VecDeque<Output>) {
         match message {
-            HubMessage::Read { receipt, channel, query } => {
+            QueryMessage::Read { receipt, channel, query } => {
                 let reply = self.streams.read(&channel, query, &self.settings.limits, self.now_ms);
                 reply_to(receipt, reply, out);
             }
-            HubMessage::Forget { receipt, channel } => {
+            QueryMessage::Forget { receipt, channel } => {
                 self.streams.forget(&channel);
                 reply_to(receipt, Reply::Done, out);
             }
-            HubMessage::Answer { receipt, reply } => {
+            QueryMessage::Answer { receipt, reply } => {
                 let (session, ticket) = (receipt.session, receipt.ticket);
                 out.push_back(Output::Reply { session, ticket, reply });
             }
-            HubMessage::CountAll { gather, channel, list_max } => {
+            QueryMessage::CountAll { gather, channel, list_max } => {
                 self.count_all(gather, &channel, list_max, out);
             }
-            HubMessage::Count { gather, channel, list_max, parts } => {
+            QueryMessage::Count { gather, channel, list_max, parts } => {
                 let (clients, count) = self.subscribers(&channel, list_max);
                 let has_named = !clients.is_empty();
                 send_part(gather, parts, Some(Part::Presence(clients, count)), out);
                 if has_named && self.tells_news(&channel) {
                     // It comes there behind the news of their coming and before that of their going.
                     let to = self.home_of(&channel);
-                    out.push_back(Output::Send { to, message: HubMessage::Named(channel) });
+                    out.push_back(Output::send(to, StreamMessage::Listed(channel)));
                 }
             }
-            HubMessage::List { gather, pattern, from, found } => {
+            QueryMessage::List { gather, pattern, from, found } => {
                 self.list(gather, pattern, from, found, out);
             }
-            HubMessage::Part { gather, parts, part } => {
+            QueryMessage::Part { gather, parts, part } => {
                 if let Some((session, ticket, reply)) = self.gathers.add(gather, parts, part) {
                     out.push_back(Output::Reply { session, ticket, reply });
                 }
             }
-            HubMessage::Control { receipt, session, control } => {
+            QueryMessage::Control { receipt, session, control } => {
                 out.push_back(Output::Control { receipt, session, control });
             }
-            HubMessage::Interest { .. }
-            | HubMessage::Disinterest { .. }
-            | HubMessage::Granted { .. }
-            | HubMessage::Recover { .. }
-            | HubMessage::Recovered { .. }
-            | HubMessage::Publish { .. }
-            | HubMessage::Deliver(_)
-            | HubMessage::News { .. }
-            | HubMessage::Named(_) => unreachable!("the caller does these"),
         }
     }
 
@@ -208,8 +200,8 @@ impl Hub {
         }
         for to in interested.iter() {
             let channel = channel.clone();
-            let message = HubMessage::Count { gather, channel, list_max, parts };
-            out.push_back(Output::Send { to, message });
+            let message = QueryMessage::Count { gather, channel, list_max, parts };
+            out.push_back(Output::send(to, message));
         }
     }
 
@@ -236,8 +228,8 @@ impl Hub {
             }
         }
         if until < slots && found.len() < CHANNELS_LIST_MAX {
-            let message = HubMessage::List { gather, pattern, from: until, found };
-            out.push_back(Output::Later(message));
+            let message = QueryMessage::List { gather, pattern, from: until, found };
+            out.push_back(Output::Later(message.into()));
         } else {
             let parts = self.settings.workers;
             send_part(gather, parts, Some(Part::Channels(found)), out);
@@ -246,8 +238,8 @@ impl Hub {
 }
 
 fn send_part(gather: GatherId, parts: u16, part: Option<Part>, out: &mut VecDeque<Output>) {
-    let message = HubMessage::Part { gather, parts, part };
-    out.push_back(Output::Send { to: gather.worker, message });
+    let message = QueryMessage::Part { gather, parts, part };
+    out.push_back(Output::send(gather.worker, message));
 }
 
 /// Answers a request, if anyone wants to know, that it is not done.
@@ -264,6 +256,6 @@ pub(super) fn refuse(
 
 /// Answers the request that a receipt is of, whichever worker it came from.
 pub fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<Output>) {
-    let message = HubMessage::Answer { receipt, reply };
-    out.push_back(Output::Send { to: receipt.worker, message });
+    let message = QueryMessage::Answer { receipt, reply };
+    out.push_back(Output::send(receipt.worker, message));
 }

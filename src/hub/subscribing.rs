@@ -9,7 +9,7 @@ use super::backlog::{Pace, missed_before};
 use super::join_leave::Item;
 use super::queries::refuse;
 use super::subscribers::{LocalChannel, Subscription};
-use super::{Hub, HubMessage, Output, index, some};
+use super::{Hub, Output, StreamMessage, index, some};
 use crate::config::limits::CATCH_UP_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
@@ -49,8 +49,9 @@ impl Hub {
         if let (Some((since, needs_all)), Some(serial)) = (since, serial) {
             let to = self.home_of(&channel);
             let from = self.settings.worker;
-            let message = HubMessage::Recover { from, session, channel, since, needs_all, serial };
-            out.push_back(Output::Send { to, message });
+            let message =
+                StreamMessage::Recover { from, session, channel, since, needs_all, serial };
+            out.push_back(Output::send(to, message));
         } else if let Some(position) = granted {
             self.join(subscription, ticket, position, None, out);
         }
@@ -195,8 +196,8 @@ impl Hub {
         self.channel_slots = self.channel_slots.max(key as usize + 1);
         self.names.insert(key, &self.channels);
         let to = self.home_of(&channel);
-        let message = HubMessage::Interest { from: self.settings.worker, channel, serial };
-        out.push_back(Output::Send { to, message });
+        let message = StreamMessage::Interest { from: self.settings.worker, channel, serial };
+        out.push_back(Output::send(to, message));
         key
     }
 
@@ -348,8 +349,8 @@ impl Hub {
             self.names.remove(key, &local.name);
             let to = self.home_of(&local.name);
             let message =
-                HubMessage::Disinterest { from: self.settings.worker, channel: local.name };
-            out.push_back(Output::Send { to, message });
+                StreamMessage::Disinterest { from: self.settings.worker, channel: local.name };
+            out.push_back(Output::send(to, message));
         }
     }
 
@@ -362,8 +363,8 @@ impl Hub {
     ) {
         let client = ClientName { worker: self.settings.worker, session };
         let to = self.home_of(&channel);
-        let message = HubMessage::News { channel, client, has_joined };
-        out.push_back(Output::Send { to, message });
+        let message = StreamMessage::JoinLeave { channel, client, has_joined };
+        out.push_back(Output::send(to, message));
     }
 
     /// Tells a channel's subscribers who came and went.
@@ -382,8 +383,8 @@ impl Hub {
             let (channel, accepted_us) = (channel.clone(), self.now_us as u32);
             let news = Arc::new(Publication { channel, position, payload, accepted_us });
             for to in interested.iter() {
-                let message = HubMessage::Deliver(news.clone());
-                out.push_back(Output::Send { to, message });
+                let message = StreamMessage::Deliver(news.clone());
+                out.push_back(Output::send(to, message));
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::config::limits::{
     MESSAGE_LOAD, PUBLICATION_BYTES,
 };
 use crate::driver::Waker;
-use crate::hub::HubMessage;
+use crate::hub::{HubMessage, QueryMessage, StreamMessage};
 use crate::message::{Publication, Reply, WorkerId};
 
 /// One worker's end of the mesh.
@@ -259,18 +259,19 @@ impl Mesh {
 
 /// What a message costs the worker that gets it.
 fn load_of(message: &HubMessage) -> usize {
-    MESSAGE_LOAD
-        + match message {
-            HubMessage::Publish { payload, .. } => payload.bytes.len(),
-            HubMessage::Deliver(publication) => publication.payload.bytes.len(),
-            HubMessage::Recovered { recovery: Some(recovery), .. } => {
-                bytes_of(&recovery.publications)
-            }
-            HubMessage::Answer { reply: Reply::History { publications, .. }, .. } => {
-                bytes_of(publications)
-            }
-            _ => 0,
+    let bytes = match message {
+        HubMessage::Stream(StreamMessage::Publish { payload, .. }) => payload.bytes.len(),
+        HubMessage::Stream(StreamMessage::Deliver(publication)) => publication.payload.bytes.len(),
+        HubMessage::Stream(StreamMessage::Recovered { recovery: Some(recovery), .. }) => {
+            bytes_of(&recovery.publications)
         }
+        HubMessage::Query(QueryMessage::Answer {
+            reply: Reply::History { publications, .. },
+            ..
+        }) => bytes_of(publications),
+        HubMessage::Stream(_) | HubMessage::Query(_) => 0,
+    };
+    MESSAGE_LOAD + bytes
 }
 
 /// Shared with others, but each receiver encodes them.

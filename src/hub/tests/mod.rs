@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::config::ChannelOptions;
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARSE_ENTRIES_MIN};
-use crate::message::{Actor, PayloadKind};
+use crate::message::{Actor, PayloadKind, Position, Publication};
 
 mod fan_out;
 mod views;
@@ -125,7 +125,7 @@ impl Mesh {
     fn step(&mut self, from: usize, to: usize) -> bool {
         let queue = self.queues.entry((from, to)).or_default();
         let Some(message) = queue.pop_front() else { return false };
-        if let HubMessage::Deliver(publication) = &message {
+        if let HubMessage::Stream(StreamMessage::Deliver(publication)) = &message {
             let life = (publication.channel.to_string(), publication.position.epoch.0);
             let last = self.seen.published.entry(life).or_default();
             *last = (*last).max(publication.position.offset);

@@ -188,7 +188,7 @@ impl World {
         let Some(message) = self.queues.entry((from, to)).or_default().pop_front() else {
             return false;
         };
-        if let HubMessage::Deliver(item) = &message {
+        if let HubMessage::Stream(StreamMessage::Deliver(item)) = &message {
             let name = place(item.channel.as_str());
             self.published.insert((name, item.position.epoch.0), item.position.offset);
         }

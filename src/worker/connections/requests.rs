@@ -5,7 +5,7 @@ use tracing::warn;
 use crate::buffer::{QueueArena, SharedFrame};
 use crate::config::limits::{PROXY_WARNING_INTERVAL, TURN_SEGMENT_BYTES_MAX};
 use crate::connection::{Connection, Pause};
-use crate::hub::{self, HubMessage};
+use crate::hub::{self, HubMessage, StreamMessage};
 use crate::message::{Actor, ClientName, Control, Refusal, Reply, Request, SessionId, Ticket};
 use crate::transport::{Context, Flow, MessageCount, Output};
 
@@ -201,7 +201,7 @@ impl Connections {
     }
 
     fn handle_message(&mut self, message: HubMessage) {
-        if matches!(message, HubMessage::Publish { .. }) {
+        if matches!(message, HubMessage::Stream(StreamMessage::Publish { .. })) {
             self.counters.publications.add(1);
         }
         self.hub.handle_message(message, &mut self.hub_outputs);
