@@ -18,11 +18,11 @@ use crate::buffer::SendQueue;
 use crate::config::Framing;
 use crate::config::limits::{CONNECTION_BYTES_MAX, HALF_CLOSED_LINGER};
 use crate::message::{
-    ClientName, CloseReason, Farewell, NodeInfo, Publication, Reply, Ticket, TransportKind,
+    ClientName, CloseReason, Farewell, Publication, Reply, Ticket, TransportKind,
 };
 use crate::transport::{
-    Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation, HttpFlow,
-    HttpService, Output, Prepared, TransportSettings, WebSocketConversation,
+    Answer, Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation,
+    HttpFlow, HttpService, Output, Prepared, TransportSettings, WebSocketConversation,
 };
 
 mod flags;
@@ -170,24 +170,10 @@ impl Connection {
         }
     }
 
-    /// Takes the worker's answer to [`Output::Metrics`].
-    pub fn answer_metrics(&mut self, text: &str, context: &mut Context<'_>) -> Flow {
+    /// Takes the worker's answer to [`Output::Ask`].
+    pub fn answer(&mut self, answer: &Answer<'_>, context: &mut Context<'_>) -> Flow {
         let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
-        let flow = http.answer("text/plain; version=0.0.4", text.as_bytes(), context);
-        self.follow(flow, context)
-    }
-
-    /// Takes the worker's answer to [`Output::Info`].
-    pub fn answer_info(&mut self, info: &NodeInfo, context: &mut Context<'_>) -> Flow {
-        let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
-        let flow = http.answer_info(info, context);
-        self.follow(flow, context)
-    }
-
-    /// Takes the worker's answer to [`Output::Ready`].
-    pub fn answer_ready(&mut self, is_ready: bool, context: &mut Context<'_>) -> Flow {
-        let Conversation::Http(http) = &mut self.conversation else { return Flow::Receive };
-        let flow = http.answer_ready(is_ready, context);
+        let flow = http.take_answer(answer, context);
         self.follow(flow, context)
     }
 

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::commands::error_for;
 use super::context::Context;
+use super::refusal::row_of;
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
 use crate::message::{NodeInfo, Publication, Reply, Request, Ticket};
 use crate::protocol::api_json::{self, ApiMethod, BatchCommand, ParametersError};
@@ -155,8 +155,9 @@ impl ApiCall {
         let Some(Slot { method, filled: None }) = self.slots.get(index) else { return };
         let method = *method;
         if let Reply::Refused(refusal) = reply {
-            let (error, detail) = error_for(*refusal);
-            self.fill_error(index, &Fault { error, detail: detail.map(Cow::Borrowed) });
+            let row = row_of(*refusal);
+            let detail = row.detail().map(Cow::Borrowed);
+            self.fill_error(index, &Fault { error: row.error, detail });
         } else if let Reply::History { publications, .. } = reply
             && (self.is_full || self.cannot_hold(publications))
         {
@@ -172,7 +173,7 @@ impl ApiCall {
         bytes > API_ANSWER_BYTES_MAX.saturating_sub(self.json.len())
     }
 
-    /// Takes the worker's answer to [`Output::Info`](super::context::Output::Info).
+    /// Takes the worker's answer to [`Question::NodeInfo`](super::context::Question::NodeInfo).
     pub fn take_info(&mut self, info: &NodeInfo) {
         for index in 0..self.slots.len() {
             if matches!(self.slots[index], Slot { method: ApiMethod::Info, filled: None }) {

@@ -12,6 +12,7 @@ use super::answers::Answers;
 use super::context::{Context, Output};
 use super::framing::{CommandFraming, write_framed};
 use super::handshake_failure::HandshakeFailure;
+use super::refusal::row_of;
 use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX};
 use crate::message::{
     Actor, ChannelName, CloseReason, Payload, PayloadKind, Position, Publications, Recovery,
@@ -168,8 +169,8 @@ impl Commands {
             // The client has what it wants: perhaps the server API ended the subscription meanwhile.
             Reply::Refused(Refusal::NotSubscribed) => said.done(id, "unsubscribe"),
             Reply::Refused(refusal) => {
-                let (error, detail) = error_for(*refusal);
-                said.refuse(id, error, detail);
+                let row = row_of(*refusal);
+                said.refuse(id, row.error, row.detail());
             }
             Reply::Subscribed { channel, position, recoverable, recovery } => {
                 // A client that starts anew reads its state elsewhere, and goes on from the position.
@@ -337,21 +338,6 @@ fn recovered_from(position: Position, recovery: Option<&Recovery>) -> Position {
         offset: first.position.offset.saturating_sub(1),
         ..position
     })
-}
-
-/// A refusal in the words of the command protocol, which the server API shares.
-pub(super) fn error_for(refusal: Refusal) -> (CommandError, Option<&'static str>) {
-    match refusal {
-        Refusal::AlreadySubscribed => (CommandError::AlreadySubscribed, None),
-        Refusal::NotSubscribed => (CommandError::BadRequest, Some("not subscribed")),
-        Refusal::SubscriptionsExhausted => (CommandError::LimitExceeded, None),
-        Refusal::NamespaceUnknown => (CommandError::UnknownChannel, None),
-        Refusal::PermissionDenied => (CommandError::PermissionDenied, None),
-        Refusal::NotAvailable => (CommandError::NotAvailable, None),
-        Refusal::PositionUnrecoverable => (CommandError::UnrecoverablePosition, None),
-        Refusal::Overloaded => (CommandError::TooManyRequests, Some("memory is nearly used up")),
-        Refusal::Withdrawn => (CommandError::BadRequest, Some("unsubscribed meanwhile")),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tracing::debug;
 use super::answers::Answers;
 use super::handshake_failure::HandshakeFailure;
 use super::settings::TransportSettings;
-use crate::message::{ClientName, CloseReason, Request};
+use crate::message::{ClientName, CloseReason, NodeInfo, Request};
 
 /// What a conversation may touch.
 #[derive(Debug)]
@@ -67,12 +67,30 @@ pub enum Output {
     ProxyFault(&'static str),
     /// The first request came through a proxy to a server that took this host to be alone with it.
     BehindProxy,
-    /// Append the metrics page's body and finish the exchange: see [`HttpConversation::answer`].
+    /// A question to the worker: the [`Answer`] comes before the end of the turn or in the next one.
+    Ask(Question),
+}
+
+/// A question that the worker answers, and no hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The metrics of all workers.
     Metrics,
-    /// Tell what runs here: see [`HttpConversation::answer_info`].
-    Info,
-    /// Tell whether connections are accepted: see [`HttpConversation::answer_ready`].
-    Ready,
+    /// What a node reports about itself.
+    NodeInfo,
+    /// Whether all workers accept connections.
+    Readiness,
+}
+
+/// The worker's answer to a [`Question`].
+#[derive(Clone, Copy, Debug)]
+pub enum Answer<'a> {
+    /// The metrics, in Prometheus' text format.
+    Metrics(&'a str),
+    /// What the node reports about itself.
+    NodeInfo(&'a NodeInfo),
+    /// Whether all workers accept connections.
+    Readiness(bool),
 }
 
 /// What a conversation wants next.

@@ -6,7 +6,7 @@
 //! such request: the connection is still listened to, so that its end is heard.
 
 use super::api_call::ApiCall;
-use super::context::{Context, Output};
+use super::context::{Answer, Context, Output, Question};
 use super::handshake_failure::HandshakeFailure;
 use super::sse::EventStream;
 use super::websocket::WebSocketService;
@@ -191,22 +191,29 @@ impl HttpConversation {
         self.go_on(exchange, context)
     }
 
-    /// Takes the worker's answer to [`Output::Ready`].
-    pub fn answer_ready(&mut self, is_ready: bool, context: &mut Context<'_>) -> HttpFlow {
-        let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
-        if is_ready {
-            write_ok(exchange, "application/json", b"{\"status\":\"ready\"}\n", context);
-        } else {
-            let message = "the server shuts down, or does not accept connections for now";
-            fail(exchange, 503, "not_ready", message, &[("Retry-After", "1")], context);
+    /// Takes the worker's answer to a question.
+    pub fn take_answer(&mut self, answer: &Answer<'_>, context: &mut Context<'_>) -> HttpFlow {
+        match *answer {
+            Answer::Metrics(text) => {
+                self.answer("text/plain; version=0.0.4", text.as_bytes(), context)
+            }
+            Answer::NodeInfo(info) => self.advance_call(|call| call.take_info(info), context),
+            Answer::Readiness(true) => {
+                self.answer("application/json", b"{\"status\":\"ready\"}\n", context)
+            }
+            Answer::Readiness(false) => {
+                let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
+                let message = "the server shuts down, or does not accept connections for now";
+                fail(exchange, 503, "not_ready", message, &[("Retry-After", "1")], context);
+                self.go_on(exchange, context)
+            }
         }
-        self.go_on(exchange, context)
     }
 
     /// Asks the worker for what the answer needs.
-    fn ask(&mut self, output: Output, exchange: Exchange, context: &mut Context<'_>) -> Next {
+    fn ask(&mut self, question: Question, exchange: Exchange, context: &mut Context<'_>) -> Next {
         self.pending.get_or_insert_default().awaits = Some(exchange);
-        context.outputs.push(output);
+        context.outputs.push(Output::Ask(question));
         Next::Flow(HttpFlow::AwaitReply)
     }
 
@@ -467,7 +474,7 @@ impl HttpConversation {
                 "/" | "/events" | "/poll" | "/health/live" | "/health/ready" | "/metrics",
             ) => self.get(head, exchange, context),
             (HttpService::Edge, _) => {
-                Ok(self.refuse(404, "not_found", "there is nothing here", &[], exchange, context))
+                Ok(self.refuse(404, "not_found", "no such endpoint", &[], exchange, context))
             }
         }
     }
@@ -503,8 +510,8 @@ impl HttpConversation {
                 }
                 write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context);
             }
-            "/metrics" => return Ok(self.ask(Output::Metrics, exchange, context)),
-            "/health/ready" => return Ok(self.ask(Output::Ready, exchange, context)),
+            "/metrics" => return Ok(self.ask(Question::Metrics, exchange, context)),
+            "/health/ready" => return Ok(self.ask(Question::Readiness, exchange, context)),
             _ => write_ok(exchange, "application/json", b"{\"status\":\"live\"}\n", context),
         }
         Ok(self.finish(exchange, context))

@@ -24,13 +24,14 @@ mod http_api;
 mod places;
 mod poll_form;
 mod prepared;
+mod refusal;
 mod settings;
 mod sse;
 mod websocket;
 
 pub use answers::Answers;
 pub use commands_tcp::CommandConversation;
-pub use context::{Context, Flow, MessageCount, Output};
+pub use context::{Answer, Context, Flow, MessageCount, Output, Question};
 pub use handshake_failure::HandshakeFailure;
 pub use http_api::{HttpConversation, HttpFlow, HttpService};
 pub use prepared::{Batch, Delivered, Prepared};

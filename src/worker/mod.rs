@@ -315,11 +315,9 @@ impl<D: Driver> Worker<D> {
         self.connections.ask_deferred();
         self.connections.fan_out();
         self.connections.sweep(now);
-        self.connections.answer_metrics();
-        self.connections.answer_info();
         let accepts = self.accepting.paused.is_empty() && !stops;
         self.connections.counters().accepting.set(accepts.into());
-        self.connections.answer_ready();
+        self.connections.answer_questions();
         self.retry_accepting(now);
         if stops && (self.is_shutting_down() || self.drain(now)) {
             self.shut_down(now, steps_of_all);

@@ -19,7 +19,7 @@ use crate::protocol::api_json::{
     Publish, Since, Text, decode, is_asked,
 };
 use crate::protocol::json::{CommandError, Object, is_deeper};
-use crate::transport::context::{Context, Output};
+use crate::transport::context::{Context, Output, Question};
 
 impl ApiCall {
     /// Adds a command. `Err`: it is not added, because its parameters are none.
@@ -55,7 +55,7 @@ impl ApiCall {
                 let Nothing {} = decode(parameters)?;
                 self.slot(method);
                 if !std::mem::replace(&mut self.asks_info, true) {
-                    context.outputs.push(Output::Info);
+                    context.outputs.push(Output::Ask(Question::NodeInfo));
                 }
                 Ok(())
             }

@@ -10,7 +10,7 @@ use crate::message::{
     Position, Publication, Refusal, SessionId, WorkerId,
 };
 use crate::transport::answers::Answers;
-use crate::transport::context::{MessageCount, Output};
+use crate::transport::context::{MessageCount, Output, Question};
 use crate::transport::settings::TransportSettings;
 
 /// A call and what it asked.
@@ -43,7 +43,7 @@ fn ask(route: ApiRoute, body: &str) -> Asked {
     for output in outputs {
         match output {
             Output::Request(request) => requests.push(request),
-            Output::Info => asks_info += 1,
+            Output::Ask(Question::NodeInfo) => asks_info += 1,
             other => panic!("{other:?}"),
         }
     }

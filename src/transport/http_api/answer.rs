@@ -10,6 +10,7 @@ use crate::protocol::http1::{
 };
 use crate::transport::context::{Context, Output};
 use crate::transport::handshake_failure::HandshakeFailure;
+use crate::transport::refusal::{LOW_ON_MEMORY, RefusalRow, row_of};
 use crate::transport::settings::TransportSettings;
 use crate::transport::sse::{EventStream, StreamFraming};
 
@@ -109,7 +110,7 @@ impl HttpConversation {
         allow: &str,
         context: &mut Context<'_>,
     ) -> Next {
-        let message = format!("what is possible here: {allow}");
+        let message = format!("allowed methods: {allow}");
         self.refuse(405, "method_not_allowed", &message, &[("Allow", allow)], exchange, context)
     }
 
@@ -246,45 +247,27 @@ pub(super) fn write_response(
     response.write_to(context.out);
 }
 
-/// What the hub refuses.
+/// Answers a request that the hub refuses.
 pub(super) fn fail_refused(exchange: Exchange, refusal: Refusal, context: &mut Context<'_>) {
-    let (status, code, message) = match refusal {
-        Refusal::NamespaceUnknown => {
-            (404, "namespace_unknown", "the server has no namespace of this name")
-        }
-        Refusal::PermissionDenied => {
-            (403, "permission_denied", "the channel's options do not allow it")
-        }
-        Refusal::NotAvailable => (403, "not_available", "the channel's options do not offer it"),
-        Refusal::Overloaded => (503, "overloaded", "memory is nearly used up"),
-        Refusal::PositionUnrecoverable => {
-            (410, "position_unrecoverable", "what followed this position is not kept any more")
-        }
-        Refusal::SubscriptionsExhausted => {
-            (400, "subscriptions_exhausted", "there are as many subscriptions as may be")
-        }
-        Refusal::AlreadySubscribed => (400, "already_subscribed", "the channel is named twice"),
-        Refusal::NotSubscribed => (400, "not_subscribed", "there is no such subscription"),
-        Refusal::Withdrawn => (400, "withdrawn", "the subscription was ended meanwhile"),
-    };
+    let RefusalRow { status, code, sentence, .. } = row_of(refusal);
     let headers: &[_] = if status == 503 { &[("Retry-After", "1")] } else { &[] };
-    fail(exchange, status, code, message, headers, context);
+    fail(exchange, status, code, sentence, headers, context);
 }
 
 pub(super) fn refuse_congested(exchange: Exchange, context: &mut Context<'_>) {
-    let message = "publications wait that are not delivered yet";
+    let message = "publications arrive faster than they are delivered, try again later";
     fail(exchange, 503, "congested", message, &[("Retry-After", "1")], context);
 }
 
 pub(super) fn refuse_overloaded(exchange: Exchange, context: &mut Context<'_>) {
     // Most causes are over within that time.
     let retry = [("Retry-After", "5")];
-    fail(exchange, 503, "overloaded", "memory is nearly used up", &retry, context);
+    fail(exchange, 503, "overloaded", LOW_ON_MEMORY, &retry, context);
 }
 
 /// To a connection beyond the maximum.
 pub(super) fn refuse_beyond_max(exchange: Exchange, context: &mut Context<'_>) {
-    let message = "there are as many connections as may be (limits.connections_max)";
+    let message = "connection limit reached (limits.connections_max)";
     fail(exchange, 503, "connections_exhausted", message, &[("Retry-After", "5")], context);
 }
 

@@ -3,7 +3,6 @@
 use super::answer::{Exchange, fail, refuse_congested, write_json};
 use super::body::{Target, is_encoded};
 use super::{HttpConversation, HttpFlow, Next};
-use crate::message::NodeInfo;
 use crate::protocol::api_json::{self, ApiMethod};
 use crate::protocol::http1::{Head, HttpFault, Method};
 use crate::protocol::json::CommandError;
@@ -79,11 +78,6 @@ impl HttpConversation {
                 self.finish(exchange, context)
             }
         }
-    }
-
-    /// Takes the worker's answer to [`Output::Info`].
-    pub fn answer_info(&mut self, info: &NodeInfo, context: &mut Context<'_>) -> HttpFlow {
-        self.advance_call(|call| call.take_info(info), context)
     }
 
     /// A part of the answer to a call came: answers it after the last one.

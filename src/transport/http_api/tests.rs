@@ -301,11 +301,14 @@ fn beyond_the_maximum_only_health_checks_and_metrics_are_answered() {
     let (head, body) = talk.answer();
     assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Connection: close"), "{head}");
     assert_eq!(body["status"], "live");
-    for (target, asked) in [("/health/ready", "Ready"), ("/metrics", "Metrics")] {
+    for (target, asked) in [("/health/ready", "Ask(Readiness)"), ("/metrics", "Ask(Metrics)")] {
         let mut talk = spare();
         assert_eq!(talk.get(target, ""), "await");
         assert_eq!(talk.asked(), [asked]);
-        assert_eq!(talk.step(|http, context| http.answer("text/plain", b"x", context)), "closed");
+        assert_eq!(
+            talk.step(|http, context| http.take_answer(&Answer::Metrics("x"), context)),
+            "closed"
+        );
     }
     for target in ["/", "/poll", "/ws", "/connection/websocket", "/nothing", "/health/other"] {
         let mut talk = spare();

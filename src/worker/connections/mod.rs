@@ -17,10 +17,10 @@ use crate::config::limits::{
 use crate::connection::{Connection, Stage};
 use crate::driver::{Close, End, SendBatch, SocketId};
 use crate::hub::{self, Drops, FanOutStep, Hub, Visit};
-use crate::message::{CloseReason, NodeInfo, SessionId, TransportKind};
+use crate::message::{CloseReason, SessionId};
 use crate::protocol::http1::date_text;
-use crate::telemetry::{Counter, Counters, render};
-use crate::transport::{Answers, Delivered, Flow, Output, Prepared};
+use crate::telemetry::Counters;
+use crate::transport::{Answers, Delivered, Flow, Output, Prepared, Question};
 
 use super::budget::Budget;
 use super::mesh::Mesh;
@@ -34,6 +34,7 @@ mod deferred;
 mod lags;
 mod memory;
 mod pressure;
+mod questions;
 mod requests;
 mod sends;
 mod statistics;
@@ -102,12 +103,8 @@ pub struct Connections {
     written: usize,
     /// They are held back for good: the server shuts down.
     holds_all_publishers: bool,
-    /// Connections that asked for the metrics page.
-    metrics_wanted: Vec<SocketId>,
-    /// Connections that asked what runs here.
-    info_wanted: Vec<SocketId>,
-    /// Connections that asked whether connections are accepted.
-    ready_wanted: Vec<SocketId>,
+    /// Questions of conversations that have not been answered yet.
+    questions: Vec<(SocketId, Question)>,
     /// When the statistics are published next, if someone wants them, in microseconds.
     statistics_due_us: u64,
     /// An operator has been told of a proxy that is not set up for this server, and is not told again before.
@@ -162,9 +159,7 @@ impl Connections {
             requests: 0,
             written: 0,
             holds_all_publishers: false,
-            metrics_wanted: Vec::new(),
-            info_wanted: Vec::new(),
-            ready_wanted: Vec::new(),
+            questions: Vec::new(),
             statistics_due_us: 0,
             proxy_warned_until: 0,
             slow: Vec::new(),
@@ -421,78 +416,11 @@ impl Connections {
         !self.table.is_empty()
     }
 
-    /// Answers those who asked for the metrics page.
-    pub fn answer_metrics(&mut self) {
-        if self.metrics_wanted.is_empty() {
-            return;
-        }
-        self.count();
-        let mut text = String::new();
-        render(&self.all_counters, &mut text);
-        for id in std::mem::take(&mut self.metrics_wanted) {
-            if self.is_open(id) {
-                self.converse(id.index, |connection, context| {
-                    connection.answer_metrics(&text, context)
-                });
-            }
-        }
-        self.carry();
-    }
-
-    /// Answers those who asked what runs here.
-    pub fn answer_info(&mut self) {
-        if self.info_wanted.is_empty() {
-            return;
-        }
-        self.count();
-        let sum = |gauge: fn(&Counters) -> &Counter| {
-            self.all_counters.iter().map(|counters| gauge(counters).value()).sum()
-        };
-        let info = NodeInfo {
-            uid: self.settings.hub.hash.of("node"),
-            // Requests, such as the one that asks, are not clients.
-            clients: (0..TransportKind::LABELS.len())
-                .filter(|kind| *kind != TransportKind::Http as usize)
-                .flat_map(|kind| self.all_counters.iter().map(move |all| &all.transports[kind]))
-                .map(Counter::value)
-                .sum(),
-            channels: sum(|counters| &counters.channels),
-            subscriptions: sum(|counters| &counters.subscriptions),
-            uptime: Sweep::duration(self.tick),
-        };
-        for id in std::mem::take(&mut self.info_wanted) {
-            if self.is_open(id) {
-                self.converse(id.index, |connection, context| {
-                    connection.answer_info(&info, context)
-                });
-            }
-        }
-        self.carry();
-    }
-
-    /// Answers those who asked whether connections are accepted.
-    pub fn answer_ready(&mut self) {
-        if self.ready_wanted.is_empty() {
-            return;
-        }
-        let is_ready = self.all_counters.iter().all(|counters| counters.accepting.value() == 1);
-        for id in std::mem::take(&mut self.ready_wanted) {
-            if self.is_open(id) {
-                self.converse(id.index, |connection, context| {
-                    connection.answer_ready(is_ready, context)
-                });
-            }
-        }
-        self.carry();
-    }
-
     /// Whether the next wait must return at once.
     pub fn is_urgent(&self) -> bool {
         !self.dirty.is_empty()
             || !self.unsettled.is_empty()
-            || !self.metrics_wanted.is_empty()
-            || !self.info_wanted.is_empty()
-            || !self.ready_wanted.is_empty()
+            || !self.questions.is_empty()
             || self.hub.wants_fan_out()
             || self.hub.has_overdue()
             || self.deferred.is_urgent()

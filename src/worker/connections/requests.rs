@@ -93,9 +93,7 @@ impl Connections {
                 Output::HttpError => self.counters.http_errors.add(1),
                 Output::Refused => self.counters.refused_overloaded.add(1),
                 Output::Leave => self.leave(session),
-                Output::Metrics => self.metrics_wanted.push(socket_id(session)),
-                Output::Info => self.info_wanted.push(socket_id(session)),
-                Output::Ready => self.ready_wanted.push(socket_id(session)),
+                Output::Ask(question) => self.questions.push((socket_id(session), question)),
                 Output::ProxyFault(message) => self.warn_of_proxy(message),
                 Output::BehindProxy => {
                     warn!("{BEHIND_PROXY}");
