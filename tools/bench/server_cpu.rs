@@ -82,6 +82,30 @@ impl ServerCpu {
     }
 }
 
+/// Measures a server's CPU time over an interval; nothing without a server to measure.
+pub struct Meter(Option<(ServerCpu, Reading)>);
+
+impl Meter {
+    pub fn start(cpu: Option<ServerCpu>) -> io::Result<Self> {
+        let with_reading = |cpu: ServerCpu| cpu.read().map(|reading| (cpu, reading));
+        Ok(Self(cpu.map(with_reading).transpose()?))
+    }
+
+    /// Begins the interval anew.
+    pub fn restart(&mut self) -> io::Result<()> {
+        if let Some((cpu, from)) = &mut self.0 {
+            *from = cpu.read()?;
+        }
+        Ok(())
+    }
+
+    /// The CPU time since the start of the interval.
+    pub fn spent(&self) -> io::Result<Option<Spent>> {
+        let Some((cpu, from)) = &self.0 else { return Ok(None) };
+        Ok(Some(cpu.spent(from, &cpu.read()?)))
+    }
+}
+
 impl Spent {
     /// Share of the core's time that went to the server.
     pub fn core_share(&self) -> f64 {

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
+use crate::load::client::{Connector, FrameReader};
 use crate::load::fanout::Load;
 use crate::load::streams::{Faults, Stream};
-use crate::load::{Connector, FrameReader};
+
 use crate::process::{Server, free_address, sibling};
 use fantail::driver::{make_private, raise_limit};
 

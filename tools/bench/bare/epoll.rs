@@ -8,9 +8,9 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 
-use super::peer::{Peer, Peers};
+use super::peer::{Mode, Peer, Peers};
 use super::round::Round;
-use super::{ACCEPTS_PER_TURN_MAX, Mode, socket};
+use super::socket::{self, ACCEPTS_PER_TURN_MAX};
 
 pub fn serve(listener: &TcpListener, mode: Mode) -> io::Result<()> {
     let epoll = Epoll::new()?;

@@ -19,6 +19,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use fantail::driver::raise_limit;
 
+use peer::Mode;
+
 /// Serve as a bare loop: the yardstick.
 #[derive(Args)]
 pub struct Arguments {
@@ -43,17 +45,6 @@ pub enum DriverKind {
     Epoll,
 }
 
-/// What becomes of a frame.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
-    /// Back to whom it came from
-    Echo,
-    /// To every open connection
-    Fanout,
-    /// As echo: the cost of opening is what is asked for
-    Accept,
-}
-
 pub fn serve(arguments: &Arguments) -> io::Result<ExitCode> {
     raise_limit()?;
     let listener = listen(arguments.listen)?;
@@ -76,6 +67,3 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 const BACKLOG: i32 = 65_535;
-
-/// Connections taken per turn from the backlog.
-const ACCEPTS_PER_TURN_MAX: usize = 64;

@@ -4,10 +4,21 @@ use std::os::fd::RawFd;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use clap::ValueEnum;
 use sha1::{Digest, Sha1};
 
-use super::Mode;
 use super::round::Round;
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Back to whom it came from
+    Echo,
+    /// To every open connection
+    Fanout,
+    /// As echo: the cost of opening is what is asked for
+    Accept,
+}
 
 /// One connection.
 #[derive(Default)]

@@ -52,3 +52,6 @@ pub fn end(fd: RawFd) {
     }
     close(fd);
 }
+
+/// Connections taken per turn from the backlog.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;

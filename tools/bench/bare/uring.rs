@@ -13,9 +13,9 @@ use io_uring::{
     CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, opcode, squeue, types,
 };
 
-use super::peer::Peers;
+use super::peer::{Mode, Peers};
 use super::round::Round;
-use super::{ACCEPTS_PER_TURN_MAX, Mode, socket};
+use super::socket::{self, ACCEPTS_PER_TURN_MAX};
 
 pub fn serve(listener: &TcpListener, mode: Mode) -> io::Result<()> {
     let mut ring = IoUring::builder()

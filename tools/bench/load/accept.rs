@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Target;
+use super::target::Target;
 use crate::server_cpu::{ServerCpu, Spent};
 
 /// Handshakes at full speed.

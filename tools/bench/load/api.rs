@@ -1,16 +1,15 @@
 //! The server API: each connection keeps `depth` calls under way.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
-use super::{Phase, Target, Window, add_cost, wait};
+use super::sockets::{Sockets, read_available};
+use super::target::Target;
+use super::window::{Phase, Window};
 
 /// Calls of the server API.
 #[derive(Args)]
@@ -55,8 +54,7 @@ enum Shape {
 
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let mut load = Load::open(arguments)?;
-    let cpu = arguments.target.server_cpu()?;
-    let mut window = Window::new(cpu, arguments.warm_up, arguments.seconds);
+    let mut window = Window::new(&arguments.target, arguments.warm_up, arguments.seconds)?;
     load.start(arguments.depth)?;
     loop {
         load.turn()?;
@@ -65,7 +63,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
             Phase::Opened => load.answers = 0,
             Phase::Closed(length, spent) => {
                 let publications = load.answers * load.publications_per_call;
-                let mut report = json!({
+                return Ok(json!({
                     "kind": "api",
                     "shape": format!("{:?}", arguments.shape).to_lowercase(),
                     "connections": arguments.connections,
@@ -76,18 +74,16 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
                     "calls": load.answers,
                     "publications": publications,
                     "publications_per_second": publications as f64 / length.as_secs_f64(),
-                });
-                add_cost(&mut report, spent.as_ref(), publications);
-                return Ok(report);
+                    "server": spent.map(|spent| spent.to_json(publications)),
+                }));
             }
         }
     }
 }
 
 struct Load {
-    poll: Poll,
+    sockets: Sockets,
     spin: bool,
-    events: Events,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
     /// Each another set of channels.
@@ -98,37 +94,37 @@ struct Load {
 
 struct Connection {
     stream: TcpStream,
-    /// Received and not counted yet.
+    /// Received bytes of answers that are not complete.
     rest: Vec<u8>,
-    /// Of `requests`.
+    calls: Calls,
+}
+
+/// What one connection sends.
+struct Calls {
+    /// Index of the next one in `Load::requests`.
     next: usize,
     outgoing: Vec<u8>,
 }
 
 impl Load {
     fn open(arguments: &Arguments) -> io::Result<Self> {
-        let poll = Poll::new()?;
+        let sockets = Sockets::new()?;
         let mut connector = arguments.target.connector();
         let mut connections = Vec::with_capacity(arguments.connections);
         let requests = requests(arguments);
         for index in 0..arguments.connections {
             let stream = connector.connect()?;
-            stream.set_nonblocking(true)?;
-            poll.registry().register(
-                &mut SourceFd(&stream.as_raw_fd()),
-                Token(index),
-                Interest::READABLE,
-            )?;
+            sockets.add(&stream, index)?;
             // So that they do not all publish to one channel at a time.
             let next = index * requests.len() / arguments.connections;
-            connections.push(Connection { stream, rest: Vec::new(), next, outgoing: Vec::new() });
+            let calls = Calls { next, outgoing: Vec::new() };
+            connections.push(Connection { stream, rest: Vec::new(), calls });
         }
         let publications_per_call =
             if arguments.shape == Shape::Publish { 1 } else { arguments.many as u64 };
         Ok(Self {
-            poll,
+            sockets,
             spin: arguments.target.spin,
-            events: Events::with_capacity(1024),
             connections,
             buffer: vec![0; 1 << 18],
             requests,
@@ -138,67 +134,63 @@ impl Load {
     }
 
     fn start(&mut self, depth: usize) -> io::Result<()> {
-        for connection in &mut self.connections {
-            connection.send(&self.requests, depth)?;
+        for Connection { stream, calls, .. } in &mut self.connections {
+            calls.send(stream, &self.requests, depth)?;
         }
         Ok(())
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        if !wait(&mut self.poll, &mut self.events, self.spin)? {
+        if !self.sockets.wait(self.spin)? {
             return Err(io::Error::other("the server stopped answering"));
         }
-        let Self { events, connections, buffer, requests, answers, .. } = self;
-        for event in events.iter() {
-            let connection = &mut connections[event.token().0];
-            loop {
-                let count = match connection.stream.read(buffer) {
-                    Ok(0) => return Err(io::Error::other("the server closed a connection")),
-                    Ok(count) => count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                };
-                connection.rest.extend_from_slice(&buffer[..count]);
-                let answered = connection.count_answers()?;
+        let Self { sockets, connections, buffer, requests, answers, .. } = self;
+        for index in sockets.ready() {
+            let Connection { stream, rest, calls } = &mut connections[index];
+            read_available(stream, buffer, |bytes| {
+                rest.extend_from_slice(bytes);
+                let answered = count_answers(rest)?;
                 *answers += answered as u64;
-                connection.send(requests, answered)?;
-                if count < buffer.len() {
-                    break;
-                }
-            }
+                calls.send(stream, requests, answered)
+            })?;
         }
         Ok(())
     }
 }
 
-impl Connection {
-    fn send(&mut self, requests: &[Vec<u8>], count: usize) -> io::Result<()> {
+impl Calls {
+    fn send(
+        &mut self,
+        mut stream: &TcpStream,
+        requests: &[Vec<u8>],
+        count: usize,
+    ) -> io::Result<()> {
         self.outgoing.clear();
         for _ in 0..count {
             self.outgoing.extend_from_slice(&requests[self.next]);
             self.next = (self.next + 1) % requests.len();
         }
         // What is under way is meant to fit the socket's buffers: this measures servers, not backpressure.
-        if count > 0 && self.stream.write(&self.outgoing)? < self.outgoing.len() {
+        if count > 0 && stream.write(&self.outgoing)? < self.outgoing.len() {
             return Err(io::Error::other("calls under way exceed the send buffer"));
         }
         Ok(())
     }
+}
 
-    /// Takes the whole answers; each must be a success.
-    fn count_answers(&mut self) -> io::Result<usize> {
-        let (mut used, mut count) = (0, 0);
-        while let Some((length, is_fine)) = answer(&self.rest[used..]) {
-            if !is_fine {
-                let answer = String::from_utf8_lossy(&self.rest[used..used + length]).into_owned();
-                return Err(io::Error::other(format!("a call failed: {answer}")));
-            }
-            used += length;
-            count += 1;
+/// Removes the complete answers and counts them. One that reports a failure is an error.
+fn count_answers(received: &mut Vec<u8>) -> io::Result<usize> {
+    let (mut used, mut count) = (0, 0);
+    while let Some((length, is_success)) = answer(&received[used..]) {
+        if !is_success {
+            let answer = String::from_utf8_lossy(&received[used..used + length]).into_owned();
+            return Err(io::Error::other(format!("a call failed: {answer}")));
         }
-        self.rest.drain(..used);
-        Ok(count)
+        used += length;
+        count += 1;
     }
+    received.drain(..used);
+    Ok(count)
 }
 
 /// The length of the answer in front, if it is there, and whether it is a success.

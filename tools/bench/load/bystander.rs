@@ -4,18 +4,16 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
-use super::Connector;
+use super::client::Connector;
 use super::lines::{LineClient, Said, publish_line, said};
+use super::sockets::Sockets;
 use super::streams::{Arrival, Faults, Stream, payload};
 use crate::instrument::{Histogram, preempt_others};
 
@@ -30,13 +28,11 @@ impl Bystander {
     pub fn start(address: SocketAddr, count: usize) -> io::Result<Self> {
         let mut connector = Connector::new(address, String::new());
         let publisher = LineClient::connect(&mut connector)?;
-        let poll = Poll::new()?;
+        let sockets = Sockets::new()?;
         let mut subscribers = Vec::with_capacity(count);
         for index in 0..count {
             let client = LineClient::subscribe(&mut connector, CHANNEL)?;
-            client.stream.set_nonblocking(true)?;
-            let source = &mut SourceFd(&client.stream.as_raw_fd());
-            poll.registry().register(source, Token(index), Interest::READABLE)?;
+            sockets.add(&client.stream, index)?;
             subscribers.push((client, Stream::default()));
         }
         let phase = Arc::new(AtomicU8::new(BEFORE));
@@ -48,7 +44,7 @@ impl Bystander {
             let crowd = Crowd {
                 publisher,
                 subscribers,
-                poll,
+                sockets,
                 began,
                 published: VecDeque::new(),
                 faults: Faults::default(),
@@ -75,7 +71,7 @@ impl Bystander {
 struct Crowd {
     publisher: LineClient,
     subscribers: Vec<(LineClient, Stream)>,
-    poll: Poll,
+    sockets: Sockets,
     began: Instant,
     /// When each left, and whether it counts.
     published: VecDeque<(Duration, bool)>,
@@ -86,7 +82,6 @@ struct Crowd {
 
 impl Crowd {
     fn run(mut self, phase: &AtomicU8) -> io::Result<Value> {
-        let mut events = Events::with_capacity(self.subscribers.len());
         let mut due = Duration::ZERO;
         let mut closed_at = None;
         let left = loop {
@@ -107,13 +102,8 @@ impl Crowd {
             }
             // The clock of `poll` counts in milliseconds, upwards.
             let timeout = if phase == CLOSED { EVERY } else { due.saturating_sub(now) };
-            match self.poll.poll(&mut events, Some(timeout)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            }
-            for event in events.iter() {
-                self.receive(event.token().0)?;
-            }
+            self.sockets.poll(timeout)?;
+            self.receive()?;
         };
         self.faults.lost = left;
         Ok(json!({
@@ -124,18 +114,23 @@ impl Crowd {
         }))
     }
 
-    fn receive(&mut self, index: usize) -> io::Result<()> {
-        let Self { subscribers, began, published, faults, latency, buffer, .. } = self;
-        let (client, stream) = &mut subscribers[index];
-        let is_open = client.receive(buffer, |line| {
-            if let Said::Publication { data, .. } = said(line)
-                && let Arrival::New(number) = stream.receive(data.as_bytes(), faults)
-                && let Some(&(published_at, true)) = published.get(number as usize)
-            {
-                latency.record((began.elapsed() - published_at).as_nanos() as u64);
+    fn receive(&mut self) -> io::Result<()> {
+        let Self { sockets, subscribers, began, published, faults, latency, buffer, .. } = self;
+        for index in sockets.ready() {
+            let (client, stream) = &mut subscribers[index];
+            let is_open = client.receive(buffer, |line| {
+                if let Said::Publication { data, .. } = said(line)
+                    && let Arrival::New(number) = stream.receive(data.as_bytes(), faults)
+                    && let Some(&(published_at, true)) = published.get(number as usize)
+                {
+                    latency.record((began.elapsed() - published_at).as_nanos() as u64);
+                }
+            })?;
+            if !is_open {
+                return Err(io::Error::other("the server closed a bystander"));
             }
-        })?;
-        if is_open { Ok(()) } else { Err(io::Error::other("the server closed a bystander")) }
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Phase, Target, Window, add_cost};
+use super::target::Target;
+use super::window::{Phase, Window};
 
 /// Connections that are opened, and reset once their handshake is answered.
 #[derive(Args)]
@@ -26,8 +27,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let mut connector = arguments.target.connector();
-    let cpu = arguments.target.server_cpu()?;
-    let mut window = Window::new(cpu, arguments.warm_up, arguments.seconds);
+    let mut window = Window::new(&arguments.target, arguments.warm_up, arguments.seconds)?;
     let mut cycles = 0;
     loop {
         drop(connector.open(arguments.in_flight)?);
@@ -36,15 +36,14 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
             Phase::WarmUp | Phase::Inside => {}
             Phase::Opened => cycles = 0,
             Phase::Closed(length, spent) => {
-                let mut report = json!({
+                return Ok(json!({
                     "kind": "cycle",
                     "in_flight": arguments.in_flight,
                     "seconds": length.as_secs_f64(),
                     "ops": cycles,
                     "ops_per_second": cycles as f64 / length.as_secs_f64(),
-                });
-                add_cost(&mut report, spent.as_ref(), cycles);
-                return Ok(report);
+                    "server": spent.map(|spent| spent.to_json(cycles)),
+                }));
             }
         }
     }

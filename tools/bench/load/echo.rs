@@ -1,19 +1,19 @@
 //! Echo: each connection keeps `depth` frames under way.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
 use clap::Args;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
-use super::{Connector, FrameReader, Phase, Target, Window, add_cost, frame, wait};
+use super::client::{Connector, FrameReader, frame};
+use super::sockets::{Sockets, read_available};
+use super::target::Target;
+use super::window::{Phase, Window};
 use crate::instrument::Histogram;
 use fantail::driver::make_private;
 
@@ -45,8 +45,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let _idle = IdleCrowd::open(arguments.target.connector(), arguments.idle)?;
     let mut load = Load::open(arguments)?;
-    let cpu = arguments.target.server_cpu()?;
-    let mut window = Window::new(cpu, arguments.warm_up, arguments.seconds);
+    let mut window = Window::new(&arguments.target, arguments.warm_up, arguments.seconds)?;
     load.start()?;
     loop {
         load.turn()?;
@@ -58,7 +57,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
                 load.latency.clear();
             }
             Phase::Closed(length, spent) => {
-                let mut report = json!({
+                return Ok(json!({
                     "kind": "echo",
                     "connections": arguments.connections,
                     "idle": arguments.idle,
@@ -70,18 +69,16 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
                     // How far the server gathers answers: its system calls are spread over so many echoes.
                     "echoes_per_read": load.echoes as f64 / load.reads as f64,
                     "latency": load.latency.to_json(),
-                });
-                add_cost(&mut report, spent.as_ref(), load.echoes);
-                return Ok(report);
+                    "server": spent.map(|spent| spent.to_json(load.echoes)),
+                }));
             }
         }
     }
 }
 
 struct Load {
-    poll: Poll,
+    sockets: Sockets,
     spin: bool,
-    events: Events,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
     /// `depth` frames in a row.
@@ -103,29 +100,22 @@ struct Connection {
 
 impl Load {
     fn open(arguments: &Arguments) -> io::Result<Self> {
-        let poll = Poll::new()?;
+        let sockets = Sockets::new()?;
         let mut connections = Vec::with_capacity(arguments.connections);
         let opened = arguments.target.connector().open(arguments.connections)?;
         for (index, (stream, rest)) in opened.into_iter().enumerate() {
             if !rest.is_empty() {
                 return Err(io::Error::other("an echo server spoke first"));
             }
-            stream.set_nonblocking(true)?;
-
-            poll.registry().register(
-                &mut SourceFd(&stream.as_raw_fd()),
-                Token(index),
-                Interest::READABLE,
-            )?;
+            sockets.add(&stream, index)?;
             let sent_at = VecDeque::with_capacity(arguments.depth);
             connections.push(Connection { stream, reader: FrameReader::default(), sent_at });
         }
         let payload: Vec<u8> = (b'a'..=b'z').cycle().take(arguments.size).collect();
         let one = frame(TEXT, &payload);
         Ok(Self {
-            poll,
+            sockets,
             spin: arguments.target.spin,
-            events: Events::with_capacity(1024),
             connections,
             buffer: vec![0; 1 << 18],
             frames: one.repeat(arguments.depth),
@@ -141,63 +131,50 @@ impl Load {
     fn start(&mut self) -> io::Result<()> {
         let depth = self.frames.len() / self.frame_bytes;
         let now = self.began.elapsed().as_nanos() as u64;
-        for connection in &mut self.connections {
-            connection.send(&self.frames, depth, now)?;
+        for Connection { stream, sent_at, .. } in &mut self.connections {
+            send(stream, &self.frames)?;
+            sent_at.extend(std::iter::repeat_n(now, depth));
         }
         Ok(())
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        if !wait(&mut self.poll, &mut self.events, self.spin)? {
+        if !self.sockets.wait(self.spin)? {
             return Err(io::Error::other("the server stopped echoing"));
         }
-        let Self { events, connections, buffer, latency, .. } = self;
-        for event in events.iter() {
-            let connection = &mut connections[event.token().0];
+        let Self { sockets, connections, buffer, latency, .. } = self;
+        for index in sockets.ready() {
+            let Connection { stream, reader, sent_at } = &mut connections[index];
             let now = self.began.elapsed().as_nanos() as u64;
-            loop {
-                let count = match connection.stream.read(buffer) {
-                    Ok(0) => return Err(io::Error::other("the server closed a connection")),
-                    Ok(count) => count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                };
-                let Connection { reader, sent_at, .. } = connection;
+            read_available(stream, buffer, |bytes| {
                 let mut echoed = 0;
-                let mut wrong = false;
-                reader.read(&buffer[..count], |_, payload| {
-                    wrong |= payload != self.payload;
+                let mut differs = false;
+                reader.read(bytes, |_, payload| {
+                    differs |= payload != self.payload;
                     echoed += 1;
                     let sent_at = sent_at.pop_front().unwrap_or(now);
                     latency.record(now.saturating_sub(sent_at));
                 });
-                if wrong {
+                if differs {
                     return Err(io::Error::other("an echo differs from what was sent"));
                 }
                 self.echoes += echoed as u64;
                 self.reads += 1;
-                connection.send(&self.frames[..echoed * self.frame_bytes], echoed, now)?;
-                if count < buffer.len() {
-                    break;
-                }
-            }
+                send(stream, &self.frames[..echoed * self.frame_bytes])?;
+                sent_at.extend(std::iter::repeat_n(now, echoed));
+                Ok(())
+            })?;
         }
         Ok(())
     }
 }
 
-impl Connection {
-    fn send(&mut self, frames: &[u8], count: usize, now: u64) -> io::Result<()> {
-        if count == 0 {
-            return Ok(());
-        }
-        // What is under way is meant to fit the socket's buffers: this measures servers, not backpressure.
-        if self.stream.write(frames)? < frames.len() {
-            return Err(io::Error::other("frames under way exceed the send buffer"));
-        }
-        self.sent_at.extend(std::iter::repeat_n(now, count));
-        Ok(())
+fn send(mut stream: &TcpStream, frames: &[u8]) -> io::Result<()> {
+    // Outstanding frames must fit the socket's buffers: this measures servers, not backpressure.
+    if !frames.is_empty() && stream.write(frames)? < frames.len() {
+        return Err(io::Error::other("outstanding frames exceed the send buffer"));
     }
+    Ok(())
 }
 
 /// Connections that only exist, in a thread whose descriptors count for themselves.

@@ -6,22 +6,20 @@
 //! it too.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
+use super::client::{Connector, EventReader, FrameReader, Protocol, frame};
 use super::probe::{Probe, ProbeKind};
+use super::sockets::{Sockets, read_available};
 use super::streams::{Arrival, Faults, Stream, payload};
-use super::{
-    Connector, EventReader, FrameReader, Phase, Protocol, Target, Window, add_cost, frame, wait,
-};
+use super::target::Target;
+use super::window::{Phase, Window};
 use crate::instrument::Histogram;
 
 /// One publisher, many subscribers, every stream checked.
@@ -67,8 +65,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     load.spin = arguments.target.spin;
     // The last subscription may still be on its way between workers.
     sleep(SETTLING);
-    let cpu = arguments.target.server_cpu()?;
-    let mut window = Window::new(cpu, arguments.warm_up, arguments.seconds);
+    let mut window = Window::new(&arguments.target, arguments.warm_up, arguments.seconds)?;
     load.publish(1)?;
     loop {
         load.turn()?;
@@ -87,7 +84,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
             Phase::Closed(length, spent) => {
                 let deliveries = load.deliveries;
                 let probed = probe.map(Probe::finish).transpose()?;
-                let mut report = json!({
+                return Ok(json!({
                     "kind": "fanout",
                     "subscribers": arguments.subscribers,
                     "outstanding": arguments.outstanding,
@@ -98,9 +95,8 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
                     "latency": load.latency.to_json(),
                     "faults": load.faults.to_json(),
                     "probe": probed.map(|histogram| histogram.to_json()),
-                });
-                add_cost(&mut report, spent.as_ref(), deliveries);
-                return Ok(report);
+                    "server": spent.map(|spent| spent.to_json(deliveries)),
+                }));
             }
         }
     }
@@ -116,9 +112,8 @@ fn start_probe(arguments: &Arguments) -> io::Result<Option<Probe>> {
 
 /// The subscribers, and what is under way to them.
 pub struct Load {
-    poll: Poll,
+    sockets: Sockets,
     spin: bool,
-    events: Events,
     subscribers: Vec<Subscriber>,
     buffer: Vec<u8>,
     size: usize,
@@ -189,16 +184,10 @@ impl Load {
         protocol: Protocol,
         size: usize,
     ) -> io::Result<Self> {
-        let poll = Poll::new()?;
+        let sockets = Sockets::new()?;
         let mut subscribers = Vec::with_capacity(opened.len());
         for (index, (stream, rest)) in opened.into_iter().enumerate() {
-            stream.set_nonblocking(true)?;
-
-            poll.registry().register(
-                &mut SourceFd(&stream.as_raw_fd()),
-                Token(index),
-                Interest::READABLE,
-            )?;
+            sockets.add(&stream, index)?;
             let mut reader = match protocol {
                 Protocol::Sse if index > 0 => Reader::Events(EventReader::default()),
                 Protocol::Sse | Protocol::Websocket => Reader::Frames(FrameReader::default()),
@@ -207,9 +196,8 @@ impl Load {
             subscribers.push(Subscriber { stream, reader, check: Stream::default() });
         }
         Ok(Self {
-            poll,
+            sockets,
             spin: false,
-            events: Events::with_capacity(1024),
             subscribers,
             buffer: vec![0; 1 << 18],
             size,
@@ -235,7 +223,7 @@ impl Load {
     }
 
     pub fn turn(&mut self) -> io::Result<()> {
-        if !wait(&mut self.poll, &mut self.events, self.spin)? {
+        if !self.sockets.wait(self.spin)? {
             let mut missing = self.under_way.iter().map(|publication| publication.awaited);
             let missing = missing.next().unwrap_or(0);
             return Err(io::Error::other(format!(
@@ -243,11 +231,7 @@ impl Load {
                 self.first
             )));
         }
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in events.iter() {
-            self.receive(event.token().0)?;
-        }
-        self.events = events;
+        self.receive()?;
         let mut completed = 0;
         let now = self.began.elapsed().as_nanos() as u64;
         while self.under_way.front().is_some_and(|publication| publication.awaited == 0) {
@@ -270,29 +254,24 @@ impl Load {
         }
     }
 
-    fn receive(&mut self, index: usize) -> io::Result<()> {
-        let Self { subscribers, buffer, under_way, faults, deliveries, first, .. } = self;
-        let Subscriber { stream, reader, check } = &mut subscribers[index];
-        loop {
-            let count = match stream.read(buffer) {
-                Ok(0) => return Err(io::Error::other("the server closed a subscriber")),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            reader.read(&buffer[..count], |payload| {
-                *deliveries += 1;
-                if let Arrival::New(number) = check.receive(payload, faults)
-                    && let Some(place) = number.checked_sub(*first)
-                    && let Some(publication) = under_way.get_mut(place as usize)
-                {
-                    publication.awaited -= 1;
-                }
-            });
-            if count < buffer.len() {
-                return Ok(());
-            }
+    fn receive(&mut self) -> io::Result<()> {
+        let Self { sockets, subscribers, buffer, under_way, faults, deliveries, first, .. } = self;
+        for index in sockets.ready() {
+            let Subscriber { stream, reader, check } = &mut subscribers[index];
+            read_available(stream, buffer, |bytes| {
+                reader.read(bytes, |payload| {
+                    *deliveries += 1;
+                    if let Arrival::New(number) = check.receive(payload, faults)
+                        && let Some(place) = number.checked_sub(*first)
+                        && let Some(publication) = under_way.get_mut(place as usize)
+                    {
+                        publication.awaited -= 1;
+                    }
+                });
+                Ok(())
+            })?;
         }
+        Ok(())
     }
 }
 

@@ -18,8 +18,9 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
+use super::client::{Connector, frame};
 use super::probe::{Probe, ProbeKind};
-use super::{Connector, Target, add_cost, frame};
+use super::target::Target;
 use crate::instrument::{Histogram, preempt_others};
 use crate::system::run_when_idle;
 
@@ -51,23 +52,22 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let probe = Probe::start(target.address, &target.path, ProbeKind::Ping, arguments.idle)?;
     let flood = Flood::start(target, arguments.flooders)?;
     sleep(Duration::from_secs_f64(arguments.warm_up));
-    let cpu = target.server_cpu()?;
-    let from = cpu.as_ref().map(|cpu| cpu.read()).transpose()?;
+    let meter = target.meter()?;
     let (began, echoed) = (Instant::now(), flood.echoed());
     probe.open();
     let mut newcomers = Newcomers::new(target.connector(), arguments);
     newcomers.come(began)?;
     let length = began.elapsed();
-    let to = cpu.as_ref().map(|cpu| cpu.read()).transpose()?;
+    let spent = meter.spent()?;
     let published: Vec<u64> =
         flood.echoed().iter().zip(&echoed).map(|(after, before)| after - before).collect();
     let ping = probe.finish();
     let disconnected = flood.finish()?;
     let ping = ping?;
     let turns_full_after = turns_full(target.address);
-    let operations = published.iter().sum();
+    let operations: u64 = published.iter().sum();
     let per_second = |count: u64| count as f64 / length.as_secs_f64();
-    let mut report = json!({
+    Ok(json!({
         "kind": "flood",
         "seconds": length.as_secs_f64(),
         "newcomers": {
@@ -91,13 +91,8 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
         },
         "ops": operations,
         "ops_per_second": per_second(operations),
-    });
-    let spent = match (&cpu, &from, &to) {
-        (Some(cpu), Some(from), Some(to)) => Some(cpu.spent(from, to)),
-        _ => None,
-    };
-    add_cost(&mut report, spent.as_ref(), operations);
-    Ok(report)
+        "server": spent.map(|spent| spent.to_json(operations)),
+    }))
 }
 
 /// Connections that come and go, one after another.

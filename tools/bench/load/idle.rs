@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Connector, Target};
+use super::client::{self, Connector};
+use super::target::Target;
 use crate::instrument::{Resident, kernel_slab_bytes};
 
 /// Connections that stay and say nothing.
@@ -75,7 +76,7 @@ fn open(connector: &mut Connector, protocol: Protocol, count: usize) -> io::Resu
     match protocol {
         Protocol::Sse => {
             let path = connector.path().to_owned();
-            connector.speak(super::Protocol::Sse, &path);
+            connector.speak(client::Protocol::Sse, &path);
             Ok(connector.open(count)?.into_iter().map(|(stream, _)| stream).collect())
         }
         Protocol::Websocket => {

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use super::Connector;
+use super::client::Connector;
 
 /// One client.
 pub struct LineClient {

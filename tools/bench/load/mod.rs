@@ -6,7 +6,7 @@
 mod accept;
 mod api;
 mod bystander;
-mod client;
+pub mod client;
 mod cycle;
 mod echo;
 pub mod fanout;
@@ -17,19 +17,15 @@ mod poll;
 mod probe;
 mod recover;
 mod slow_reader;
+mod sockets;
 pub mod streams;
+mod target;
+mod window;
 
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use mio::{Events, Poll};
-
-pub use client::{Connector, EventReader, FrameReader, Protocol, frame};
-
-use crate::server_cpu::{Reading, ServerCpu, Spent};
 use fantail::driver::raise_limit;
 
 use crate::system::pin_to_core;
@@ -65,29 +61,6 @@ enum Kind {
     SlowReader(slow_reader::Arguments),
 }
 
-/// What every kind of load wants to know.
-#[derive(Args)]
-pub struct Target {
-    /// The server's address
-    #[arg(long)]
-    address: SocketAddr,
-    /// Path and query of the WebSocket handshake
-    #[arg(long, default_value = "/")]
-    path: String,
-    /// The server's process, to report its cost
-    #[arg(long)]
-    server_pid: Option<u32>,
-    /// The core that the server is pinned to
-    #[arg(long, default_value_t = 0)]
-    server_core: usize,
-    /// The core to run on
-    #[arg(long)]
-    core: Option<usize>,
-    /// Look for events without sleeping
-    #[arg(long)]
-    spin: bool,
-}
-
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     raise_limit()?;
     let target = match &arguments.kind {
@@ -119,91 +92,4 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     };
     println!("{report}");
     Ok(ExitCode::SUCCESS)
-}
-
-impl Target {
-    fn connector(&self) -> Connector {
-        Connector::new(self.address, self.path.clone())
-    }
-
-    fn server_cpu(&self) -> io::Result<Option<ServerCpu>> {
-        self.server_pid.map(|pid| ServerCpu::new(pid, self.server_core)).transpose()
-    }
-}
-
-/// Warm-up, then the interval that counts.
-struct Window {
-    cpu: Option<ServerCpu>,
-    opens: Instant,
-    length: Duration,
-    opened: Option<(Instant, Option<Reading>)>,
-}
-
-enum Phase {
-    WarmUp,
-    /// The interval begins with this turn: forget what was counted.
-    Opened,
-    Inside,
-    /// Its length, and what the server spent.
-    Closed(Duration, Option<Spent>),
-}
-
-impl Window {
-    fn new(cpu: Option<ServerCpu>, warm_up: f64, seconds: f64) -> Self {
-        Self {
-            cpu,
-            opens: Instant::now() + Duration::from_secs_f64(warm_up),
-            length: Duration::from_secs_f64(seconds),
-            opened: None,
-        }
-    }
-
-    fn read_cpu(&self) -> io::Result<Option<Reading>> {
-        self.cpu.as_ref().map(ServerCpu::read).transpose()
-    }
-
-    fn phase(&mut self, now: Instant) -> io::Result<Phase> {
-        let Some((opened, from)) = &self.opened else {
-            if now < self.opens {
-                return Ok(Phase::WarmUp);
-            }
-            self.opened = Some((now, self.read_cpu()?));
-            return Ok(Phase::Opened);
-        };
-        if now < *opened + self.length {
-            return Ok(Phase::Inside);
-        }
-        let to = self.read_cpu()?;
-        let spent = match (&self.cpu, from, &to) {
-            (Some(cpu), Some(from), Some(to)) => Some(cpu.spent(from, to)),
-            _ => None,
-        };
-        Ok(Phase::Closed(now - *opened, spent))
-    }
-}
-
-/// Waits for events; false when none came for long. Spinning takes wake-ups out of the picture: waking a load that
-/// sleeps is work of the server's core, and how often it sleeps depends on both sides' timing.
-fn wait(poll: &mut Poll, events: &mut Events, spin: bool) -> io::Result<bool> {
-    let timeout = if spin { Duration::ZERO } else { STALL_TIMEOUT };
-    let mut began = None;
-    loop {
-        match poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => other?,
-        }
-        if !events.is_empty() {
-            return Ok(true);
-        }
-        if !spin || began.get_or_insert_with(Instant::now).elapsed() > STALL_TIMEOUT {
-            return Ok(false);
-        }
-    }
-}
-
-const STALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Puts the cost per operation into a report.
-fn add_cost(report: &mut serde_json::Value, spent: Option<&Spent>, operations: u64) {
-    report["server"] = spent.map_or(serde_json::Value::Null, |spent| spent.to_json(operations));
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::client::Connector;
 use super::streams::{Faults, Stream, payload};
-use super::{Connector, Target};
+use super::target::Target;
 use crate::instrument::Resident;
 
 /// Long polls: all answered by one publication, again and again.
@@ -43,13 +44,9 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let mut pollers = open(&mut connector, arguments.polls)?;
     sleep(SETTLING);
     let after = resident()?;
-    let cpu = arguments.target.server_cpu()?;
-    let idle_from = cpu.as_ref().map(|cpu| cpu.read()).transpose()?;
+    let meter = arguments.target.meter()?;
     sleep(Duration::from_secs_f64(arguments.seconds));
-    let idle = match (&cpu, idle_from) {
-        (Some(cpu), Some(from)) => Some(cpu.spent(&from, &cpu.read()?)),
-        _ => None,
-    };
+    let idle = meter.spent()?;
 
     let mut publisher = connector.connect()?;
     let mut faults = Faults::default();
@@ -69,16 +66,15 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let per_poll =
         |before: u64, after: u64| (after as f64 - before as f64) / arguments.polls as f64;
     let rss = before.zip(after).map(|(before, after)| per_poll(before.all, after.all));
-    let mut report = json!({
+    Ok(json!({
         "kind": "poll",
         "polls": arguments.polls,
         "rounds": arguments.rounds,
         "seconds": took.as_secs_f64(),
         "faults": faults.to_json(),
         "rss_bytes_per_poll": rss,
-    });
-    super::add_cost(&mut report, idle.as_ref(), arguments.polls as u64);
-    Ok(report)
+        "server": idle.map(|spent| spent.to_json(arguments.polls as u64)),
+    }))
 }
 
 fn open(connector: &mut Connector, count: usize) -> io::Result<Vec<Poller>> {

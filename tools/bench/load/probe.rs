@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use super::{Connector, FrameReader, frame};
+use super::client::{Connector, FrameReader, frame};
 use crate::instrument::Histogram;
 use crate::instrument::preempt_others;
 

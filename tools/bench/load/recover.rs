@@ -5,18 +5,17 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
 use super::bystander::Bystander;
+use super::client::Connector;
 use super::lines::{LineClient, publish_line};
+use super::sockets::Sockets;
 use super::streams::payload;
-use super::{Connector, Target, add_cost, wait};
+use super::target::Target;
 use crate::instrument::{Histogram, Resident};
 
 /// Clients of the command protocol over raw TCP that all come back at once.
@@ -49,17 +48,16 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let mut crowd = Crowd::open(&mut connector, arguments.clients, answer)?;
     let bystander = Bystander::start(arguments.target.address, arguments.bystanders)?;
     std::thread::sleep(SETTLING);
-    let cpu = arguments.target.server_cpu()?;
     let pid = arguments.target.server_pid;
     let resident_before = pid.map(Resident::of).transpose()?;
-    let from = cpu.as_ref().map(|cpu| cpu.read()).transpose()?;
+    let meter = arguments.target.meter()?;
     bystander.open();
     let commands = format!("{{\"id\":1,\"connect\":{{}}}}\n{subscribe}\n");
     let outcome = crowd.recover(commands.as_bytes(), pid, arguments.target.spin);
     let took = crowd.began.elapsed();
-    let to = cpu.as_ref().map(|cpu| cpu.read()).transpose()?;
+    let spent = meter.spent()?;
     let bystander = bystander.finish()?;
-    let mut report = json!({
+    Ok(json!({
         "kind": "recover",
         "clients": arguments.clients,
         "publications": arguments.publications,
@@ -73,13 +71,8 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
         "bystanders": bystander,
         "rss_bytes_before": resident_before.map(|resident| resident.all),
         "rss_bytes_max": pid.map(|_| crowd.resident_max),
-    });
-    let spent = match (&cpu, &from, &to) {
-        (Some(cpu), Some(from), Some(to)) => Some(cpu.spent(from, to)),
-        _ => None,
-    };
-    add_cost(&mut report, spent.as_ref(), crowd.complete as u64);
-    Ok(report)
+        "server": spent.map(|spent| spent.to_json(crowd.complete as u64)),
+    }))
 }
 
 /// Publishes all of them; returns the channel's epoch.
@@ -146,7 +139,7 @@ fn quiet_bystander(arguments: &Arguments) -> io::Result<Value> {
 }
 
 struct Crowd {
-    poll: Poll,
+    sockets: Sockets,
     clients: Vec<Client>,
     /// What each of them is to get behind the answer to `connect`.
     answer: Vec<u8>,
@@ -164,17 +157,15 @@ struct Client {
 
 impl Crowd {
     fn open(connector: &mut Connector, count: usize, answer: Vec<u8>) -> io::Result<Self> {
-        let poll = Poll::new()?;
+        let sockets = Sockets::new()?;
         let mut clients = Vec::with_capacity(count);
         for index in 0..count {
             let stream = connector.connect()?;
-            stream.set_nonblocking(true)?;
-            let source = &mut SourceFd(&stream.as_raw_fd());
-            poll.registry().register(source, Token(index), Interest::READABLE)?;
+            sockets.add(&stream, index)?;
             clients.push(Client { stream, received: None });
         }
         Ok(Self {
-            poll,
+            sockets,
             clients,
             answer,
             began: Instant::now(),
@@ -190,15 +181,17 @@ impl Crowd {
         for client in &mut self.clients {
             client.stream.write_all(commands)?;
         }
-        let mut events = Events::with_capacity(1024);
         let mut buffer = vec![0; 1 << 18];
         let mut look_at = Instant::now();
         while self.complete < self.clients.len() {
-            if !wait(&mut self.poll, &mut events, spin)? {
+            if !self.sockets.wait(spin)? {
                 return Err(io::Error::other("the server stopped answering"));
             }
-            for event in events.iter() {
-                self.receive(event.token().0, &mut buffer)?;
+            for index in self.sockets.ready() {
+                if self.clients[index].receive(&self.answer, &mut buffer)? {
+                    self.complete += 1;
+                    self.latency.record(self.began.elapsed().as_nanos() as u64);
+                }
             }
             if let Some(pid) = pid
                 && Instant::now() >= look_at
@@ -209,33 +202,32 @@ impl Crowd {
         }
         Ok(())
     }
+}
 
-    fn receive(&mut self, index: usize, buffer: &mut [u8]) -> io::Result<()> {
-        let Self { clients, answer, began, complete, latency, .. } = self;
-        let Client { stream, received } = &mut clients[index];
+impl Client {
+    /// Compares what has come with the expected answer; returns whether that completes it.
+    fn receive(&mut self, answer: &[u8], buffer: &mut [u8]) -> io::Result<bool> {
+        let mut is_completed = false;
         loop {
-            let mut bytes = match stream.read(buffer) {
+            let mut bytes = match self.stream.read(buffer) {
                 Ok(0) => return Err(io::Error::other("the server closed a client")),
                 Ok(count) => &buffer[..count],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(is_completed),
                 Err(error) => return Err(error),
             };
-            if received.is_none() {
+            if self.received.is_none() {
                 let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else { continue };
-                *received = Some(0);
+                self.received = Some(0);
                 bytes = &bytes[end + 1..];
             }
-            let Some(received) = received else { continue };
+            let Some(received) = &mut self.received else { continue };
             let is_ping = *received == answer.len() && bytes == b"{}\n";
             if !is_ping && !answer[*received..].starts_with(bytes) {
-                return Err(io::Error::other(format!("client {index} was answered otherwise")));
+                return Err(io::Error::other("a client got another answer than the first one"));
             }
             if !is_ping && !bytes.is_empty() {
                 *received += bytes.len();
-                if *received == answer.len() {
-                    *complete += 1;
-                    latency.record(began.elapsed().as_nanos() as u64);
-                }
+                is_completed |= *received == answer.len();
             }
         }
     }

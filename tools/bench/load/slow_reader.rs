@@ -1,17 +1,15 @@
 //! A subscriber that stops reading for a while, beside others that do not, and what it sees when it reads again.
 
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
-use super::Target;
 use super::lines::{LineClient, Said, publish_line, said};
+use super::sockets::Sockets;
 use super::streams::{Arrival, Faults, Stream, payload};
+use super::target::Target;
 use crate::instrument::{Histogram, Resident};
 
 /// One subscriber of the command protocol over raw TCP that stops reading, beside healthy ones.
@@ -63,8 +61,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
 }
 
 struct Load {
-    poll: Poll,
-    events: Events,
+    sockets: Sockets,
     publisher: LineClient,
     channel: String,
     size: usize,
@@ -146,12 +143,10 @@ impl Slow {
 impl Load {
     fn open(arguments: &Arguments) -> io::Result<Self> {
         let mut connector = arguments.target.connector();
-        let poll = Poll::new()?;
+        let sockets = Sockets::new()?;
         let mut subscribe = |index: usize| -> io::Result<LineClient> {
             let client = LineClient::subscribe(&mut connector, &arguments.channel)?;
-            client.stream.set_nonblocking(true)?;
-            let source = &mut SourceFd(&client.stream.as_raw_fd());
-            poll.registry().register(source, Token(index), Interest::READABLE)?;
+            sockets.add(&client.stream, index)?;
             Ok(client)
         };
         let healthy = (0..arguments.healthy)
@@ -159,11 +154,10 @@ impl Load {
             .collect::<io::Result<_>>()?;
         let client = subscribe(arguments.healthy)?;
         // Pushes are many; those for the slow one are not looked at while it reads nothing.
-        poll.registry().deregister(&mut SourceFd(&client.stream.as_raw_fd()))?;
+        sockets.remove(&client.stream)?;
         let publisher = LineClient::connect(&mut connector)?;
         Ok(Self {
-            poll,
-            events: Events::with_capacity(1024),
+            sockets,
             publisher,
             channel: arguments.channel.clone(),
             size: arguments.size,
@@ -192,13 +186,10 @@ impl Load {
                 self.published.push(now);
             }
         }
-        match self.poll.poll(&mut self.events, Some(Duration::from_millis(1))) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => other?,
-        }
-        let Self { events, healthy, faults, latency, buffer, began, published, .. } = self;
-        for event in events.iter() {
-            let (client, stream) = &mut healthy[event.token().0];
+        self.sockets.poll(Duration::from_millis(1))?;
+        let Self { sockets, healthy, faults, latency, buffer, began, published, .. } = self;
+        for index in sockets.ready() {
+            let (client, stream) = &mut healthy[index];
             let is_open = client.receive(buffer, |line| {
                 if let Said::Publication { data, .. } = said(line)
                     && let Arrival::New(number) = stream.receive(data.as_bytes(), faults)

@@ -1,8 +1,20 @@
 //! What every server is asked to do.
 
+use clap::ValueEnum;
 use serde_json::Value;
 
-use super::CaseName;
+/// A group of measurements.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CaseName {
+    Echo,
+    /// To 1,000 subscribers
+    Fanout,
+    /// To 10,000 subscribers
+    WideFanout,
+    Memory,
+    Accept,
+    All,
+}
 
 /// One load, the same for all.
 pub struct Case {

@@ -14,11 +14,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::Value;
 
-use self::cases::{Case, Mode};
-use self::report::{Outcome, Report};
+use self::cases::{Case, CaseName, Mode};
+use self::report::{FANTAIL, Outcome, Report};
 use crate::process::{Server, free_address, sibling};
 use crate::run::turn::Stage;
 use fantail::driver::raise_limit;
@@ -67,19 +67,6 @@ pub struct Arguments {
     json: Option<PathBuf>,
 }
 
-/// A group of measurements.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum CaseName {
-    Echo,
-    /// To 1,000 subscribers
-    Fanout,
-    /// To 10,000 subscribers
-    WideFanout,
-    Memory,
-    Accept,
-    All,
-}
-
 /// A server that is not ours.
 #[derive(Clone, Copy)]
 struct Peer {
@@ -104,8 +91,6 @@ impl Peer {
         Self { name, echoes: true, serves_in_child: false }
     }
 }
-
-const FANTAIL: &str = "fantail";
 
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let report =

@@ -11,8 +11,7 @@ use plotters::prelude::{
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{BLACK, Color, RGBColor, TextStyle, WHITE};
 
-use super::FANTAIL;
-use super::report::{Report, Row, three_digits};
+use super::report::{FANTAIL, Report, Row, three_digits};
 
 /// An SVG.
 pub fn draw(report: &Report) -> io::Result<String> {

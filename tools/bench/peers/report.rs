@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::FANTAIL;
 use super::cases::{self, Case, Cost};
 use crate::run::report::{Spread, circumstances};
 
@@ -235,6 +234,9 @@ pub fn three_digits(value: f64) -> String {
     }
     text
 }
+
+/// The name of fantail among the servers.
+pub const FANTAIL: &str = "fantail";
 
 #[cfg(test)]
 mod tests {

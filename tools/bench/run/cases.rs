@@ -1,6 +1,18 @@
 //! What is measured, and what it must show.
 
-use super::CaseName;
+use clap::ValueEnum;
+
+/// A group of measurements.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CaseName {
+    Echo,
+    Fanout,
+    Accept,
+    Memory,
+    Yield,
+    Flood,
+    All,
+}
 
 /// The same load on fantail and on the bare loop.
 pub struct Comparison {

@@ -15,9 +15,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-
-use crate::process::sibling;
 use fantail::driver::raise_limit;
+
+use self::cases::CaseName;
+use crate::process::sibling;
 
 /// Compare fantail with the bare loop, in alternating turns.
 #[derive(Args)]
@@ -55,18 +56,6 @@ pub struct Arguments {
     /// Where to write every turn's figures
     #[arg(long)]
     json: Option<PathBuf>,
-}
-
-/// A group of measurements.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CaseName {
-    Echo,
-    Fanout,
-    Accept,
-    Memory,
-    Yield,
-    Flood,
-    All,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

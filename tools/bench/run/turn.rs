@@ -7,8 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::CaseName;
-use super::cases::{Comparison, Door, PROBE_ECHO, Solo};
+use super::cases::{CaseName, Comparison, Door, PROBE_ECHO, Solo};
 use crate::process::{Server, free_address};
 
 /// What all turns share.

@@ -1,0 +1,48 @@
+//! The options of every kind of load: which server, and which cores.
+
+use std::io;
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::client::Connector;
+use crate::server_cpu::{Meter, ServerCpu};
+
+/// The server under load, and how the load runs.
+#[derive(Args)]
+pub struct Target {
+    /// Address of the server
+    #[arg(long)]
+    pub address: SocketAddr,
+    /// Path and query of the WebSocket handshake
+    #[arg(long, default_value = "/")]
+    pub path: String,
+    /// Process id of the server, to report its CPU time and memory
+    #[arg(long)]
+    pub server_pid: Option<u32>,
+    /// Core that the server is pinned to
+    #[arg(long, default_value_t = 0)]
+    pub server_core: usize,
+    /// Core to run on
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Poll for events without sleeping
+    #[arg(long)]
+    pub spin: bool,
+}
+
+impl Target {
+    pub fn connector(&self) -> Connector {
+        Connector::new(self.address, self.path.clone())
+    }
+
+    /// `None` without the server's process id.
+    pub fn server_cpu(&self) -> io::Result<Option<ServerCpu>> {
+        self.server_pid.map(|pid| ServerCpu::new(pid, self.server_core)).transpose()
+    }
+
+    /// Measures the server's CPU time from now on.
+    pub fn meter(&self) -> io::Result<Meter> {
+        Meter::start(self.server_cpu()?)
+    }
+}
