@@ -38,19 +38,24 @@ pub struct Connection {
     pub generation: u32,
     /// While it is open, the tick in which bytes came last; then, how many came that are not listened to.
     pub received: u32,
+    /// The tick in which the unfinished message began: see [`Connection::unfinished_since`].
+    message_began: u32,
     conversation: Conversation,
     /// Where it is in its life, why it is not read, and what else is known of it.
     pub flags: Flags,
 }
 
 // A slab's entry, which needs no more than a connection itself.
-const _: () = assert!(
-    size_of::<Option<Connection>>() + CONNECTION_BYTES_LEFT <= CONNECTION_BYTES_MAX,
-    "an entry is one cache line, and has room for two indexes of 32 bits"
-);
+const _: () = assert!(size_of::<Option<Connection>>() <= CONNECTION_BYTES_MAX);
 
-/// Bytes of the cache line that are not used yet.
-const CONNECTION_BYTES_LEFT: usize = 8;
+/// Bytes of its cache line that no field uses.
+const CONNECTION_BYTES_LEFT: usize = CONNECTION_BYTES_MAX
+    - size_of::<SendQueue>()
+    - 3 * size_of::<u32>()
+    - size_of::<Flags>()
+    - size_of::<Conversation>();
+
+const _: () = assert!(CONNECTION_BYTES_LEFT == 4, "there is room for one more index");
 
 /// What is behind a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +105,7 @@ impl Connection {
             queue: SendQueue::new(),
             generation,
             received: tick,
+            message_began: tick,
             flags: Flags::new(conversation.transport()),
             conversation,
         }
@@ -280,23 +286,20 @@ impl Connection {
         }
     }
 
-    /// The tick in which the message that is unfinished began, `tick` if that is new. `None` if there is none, or if
-    /// its end has a deadline already, as that of an HTTP request.
-    pub fn unfinished_since(&mut self, tick: u32) -> Option<u32> {
-        match &mut self.conversation {
-            Conversation::WebSocket(websocket) => websocket.unfinished_since(tick),
-            Conversation::Commands(commands) => commands.unfinished_since(tick),
-            Conversation::Http(_) | Conversation::EventStream(_) | Conversation::EchoTcp => None,
-        }
+    /// The tick in which the message began whose end has not come. `None` if there is none, or if its end has a
+    /// deadline already, as that of an HTTP request.
+    pub fn unfinished_since(&self) -> Option<u32> {
+        let is_unfinished = match &self.conversation {
+            Conversation::WebSocket(_) | Conversation::Commands(_) => self.held_bytes() > 0,
+            Conversation::Http(_) | Conversation::EventStream(_) | Conversation::EchoTcp => false,
+        };
+        is_unfinished.then_some(self.message_began)
     }
 
-    /// Has the message that is unfinished begin anew: its sender was kept waiting.
-    pub fn restart_unfinished(&mut self) {
-        match &mut self.conversation {
-            Conversation::WebSocket(websocket) => websocket.restart(),
-            Conversation::Commands(commands) => commands.restart(),
-            Conversation::Http(_) | Conversation::EventStream(_) | Conversation::EchoTcp => {}
-        }
+    /// Has the unfinished message, if there is one, begin in this tick: the one before it ended, or its sender was kept
+    /// waiting.
+    pub fn restart_message(&mut self, tick: u32) {
+        self.message_began = tick;
     }
 
     /// Frees what is unfinished: nothing more is listened to.
@@ -395,6 +398,7 @@ impl Connection {
                 Flow::Receive
             }
             HttpFlow::Upgrade { service, mut rest } => {
+                context.messages.any_ended = true;
                 let mut websocket = WebSocketConversation::new(service);
                 let mut left = rest.as_mut_slice();
                 let flow = loop {

@@ -59,20 +59,6 @@ impl LengthPrefixDecoder {
         self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.bytes.capacity())
     }
 
-    /// When what is unfinished began, in whatever the caller counts time: `now` if it did not ask since. `None` if
-    /// nothing is unfinished.
-    pub fn unfinished_since(&mut self, now: u32) -> Option<u32> {
-        let partial = self.partial.as_mut().filter(|partial| !partial.delivered)?;
-        Some(*partial.since.get_or_insert(now))
-    }
-
-    /// Has what is unfinished begin anew: its sender was kept waiting.
-    pub fn restart(&mut self) {
-        if let Some(partial) = &mut self.partial {
-            partial.since = None;
-        }
-    }
-
     fn next_unfinished<'m, 'i: 'm>(
         &'m mut self,
         input: &mut &'i mut [u8],
@@ -115,8 +101,6 @@ struct Partial {
     bytes: Vec<u8>,
     /// `bytes` were a whole payload, which the next call frees.
     delivered: bool,
-    /// When it began, as far as the caller asked.
-    since: Option<u32>,
 }
 
 impl Partial {

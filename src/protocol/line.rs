@@ -69,20 +69,6 @@ impl LineDecoder {
         self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.bytes.capacity())
     }
 
-    /// When what is unfinished began, in whatever the caller counts time: `now` if it did not ask since. `None` if
-    /// nothing is unfinished.
-    pub fn unfinished_since(&mut self, now: u32) -> Option<u32> {
-        let partial = self.partial.as_mut().filter(|partial| partial.state != State::Delivered)?;
-        Some(*partial.since.get_or_insert(now))
-    }
-
-    /// Has what is unfinished begin anew: its sender was kept waiting.
-    pub fn restart(&mut self) {
-        if let Some(partial) = &mut self.partial {
-            partial.since = None;
-        }
-    }
-
     fn state(&self) -> Option<State> {
         self.partial.as_ref().map(|partial| partial.state)
     }
@@ -115,8 +101,6 @@ impl LineDecoder {
 struct Partial {
     bytes: Vec<u8>,
     state: State,
-    /// When it began, as far as the caller asked.
-    since: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -45,6 +45,7 @@ impl CommandConversation {
                     Ok(line) => line,
                     // The end of the line is found all the same: framing is not lost.
                     Err(_) => {
+                        context.messages.any_ended = true;
                         Commands::refuse_long(framing, context);
                         continue;
                     }
@@ -61,11 +62,12 @@ impl CommandConversation {
                     }
                 },
             };
+            let Some(command) = command else { return Flow::Receive };
+            context.messages.any_ended = true;
             match command {
-                None => return Flow::Receive,
                 // A person at `nc` presses enter.
-                Some([]) => {}
-                Some(command) => match commands.take(command, framing, context) {
+                [] => {}
+                command => match commands.take(command, framing, context) {
                     Ok(true) if context.congested => {
                         // The next bytes may be long in coming: it owns nothing meanwhile.
                         self.release();
@@ -130,22 +132,6 @@ impl CommandConversation {
         match &self.decoder {
             Decoder::Line(decoder) => decoder.buffered_bytes(),
             Decoder::LengthPrefix(decoder) => decoder.buffered_bytes(),
-        }
-    }
-
-    /// When the message that is unfinished began: see [`LineDecoder::unfinished_since`].
-    pub fn unfinished_since(&mut self, tick: u32) -> Option<u32> {
-        match &mut self.decoder {
-            Decoder::Line(decoder) => decoder.unfinished_since(tick),
-            Decoder::LengthPrefix(decoder) => decoder.unfinished_since(tick),
-        }
-    }
-
-    /// Has what is unfinished begin anew: its sender was kept waiting.
-    pub fn restart(&mut self) {
-        match &mut self.decoder {
-            Decoder::Line(decoder) => decoder.restart(),
-            Decoder::LengthPrefix(decoder) => decoder.restart(),
         }
     }
 

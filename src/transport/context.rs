@@ -42,6 +42,9 @@ pub struct MessageCount {
     pub received: u32,
     /// To the peer; publications are counted where they are delivered.
     pub sent: u32,
+    /// Whether a message or a command came to its end, one that is invalid or empty included. What is unfinished after
+    /// such a step began in it.
+    pub any_ended: bool,
 }
 
 /// What a conversation asks of the worker.

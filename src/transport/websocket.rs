@@ -89,9 +89,14 @@ impl WebSocketConversation {
                 Message::Binary(payload) => (OpCode::Binary, payload),
                 Message::Ping(payload) => {
                     write_frame(context.out, OpCode::Pong, payload);
+                    // RFC 6455 5.4: it may stand between the fragments of a message, which then goes on.
+                    context.messages.any_ended |= self.decoder.is_between_messages();
                     continue;
                 }
-                Message::Pong(_) => continue,
+                Message::Pong(_) => {
+                    context.messages.any_ended |= self.decoder.is_between_messages();
+                    continue;
+                }
                 Message::Close { code, .. } => {
                     // RFC 6455 5.5.1: the answer typically echoes the code; without one it has no body.
                     match code {
@@ -101,6 +106,7 @@ impl WebSocketConversation {
                     return context.close(CloseReason::ClientClosed);
                 }
             };
+            context.messages.any_ended = true;
             match take(&mut self.kind, opcode, payload, context) {
                 Ok(true) if context.congested => {
                     // The next bytes may be long in coming: it owns nothing meanwhile.
@@ -166,16 +172,6 @@ impl WebSocketConversation {
     /// Bytes of heap that it owns: what is unfinished.
     pub fn held_bytes(&self) -> usize {
         self.decoder.buffered_bytes()
-    }
-
-    /// When the message that is unfinished began: see [`MessageDecoder::unfinished_since`].
-    pub fn unfinished_since(&mut self, tick: u32) -> Option<u32> {
-        self.decoder.unfinished_since(tick)
-    }
-
-    /// Has what is unfinished begin anew: its sender was kept waiting.
-    pub fn restart(&mut self) {
-        self.decoder.restart();
     }
 
     /// Frees what is unfinished: nothing more is listened to.

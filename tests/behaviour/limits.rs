@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use fantail::config::Framing;
 use fantail::config::limits::{CLOSING_BYTES_MAX, SPARE_CONNECTION_TIME, SPARE_CONNECTIONS};
 use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
@@ -79,6 +80,62 @@ on_both_drivers! {
             commands.send("\"id\": 3, \"ping\": {}}\n{");
             let pong = commands.read_json();
             assert_eq!(pong["id"], 3, "{pong}");
+        }
+        assert_eq!(server.closed(CloseReason::MessageTimeout), 0);
+    }
+
+    fn a_message_that_arrives_byte_by_byte_has_one_deadline(driver) {
+        for framing in [Framing::Line, Framing::LengthPrefix] {
+            let server = TestServer::start_with(driver, 1, |config| {
+                config.message_timeout = SHORT;
+                config.tcp_framing = framing;
+            });
+            let socket = WebSocket::connect(server.edge(), "/ws");
+            let mut commands = Client::connect(server.commands());
+            let connect = r#"{"id": 1, "connect": {}}"#;
+            let frame = masked(true, OpCode::Text, &[b'x'; 1000]);
+            let command = match framing {
+                Framing::Line => [connect.as_bytes(), b"\n", &[b' '; 1000]].concat(),
+                Framing::LengthPrefix => {
+                    let prefix = |len: usize| u32::try_from(len).unwrap().to_be_bytes();
+                    let begun = [&prefix(1000)[..], &[b' '; 999]].concat();
+                    [&prefix(connect.len())[..], connect.as_bytes(), &begun].concat()
+                }
+            };
+            let (connect, drops) = command.split_at(command.len() - 990);
+            let began = Instant::now();
+            commands.send(connect);
+            for (frame, drop) in frame.chunks(1).zip(drops.chunks(1)) {
+                if server.closed(CloseReason::MessageTimeout) == 2 {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+                let _ = std::io::Write::write_all(&mut socket.client.stream(), frame);
+                let _ = std::io::Write::write_all(&mut commands.stream(), drop);
+            }
+            assert!(began.elapsed() >= SHORT);
+            assert_eq!(server.closed(CloseReason::MessageTimeout), 2, "{framing:?}");
+        }
+    }
+
+    fn what_is_empty_or_refused_ends_a_message_as_well(driver) {
+        let server = TestServer::start_with(driver, 1, |config| config.message_timeout = SHORT);
+        let mut socket = WebSocket::connect(server.edge(), "/ws");
+        let mut commands = Client::connect(server.commands());
+        commands.command(&json!({"id": 1, "connect": {}}));
+        let ping = masked(true, OpCode::Ping, b"whole");
+        let (first, rest) = ping.split_at(9);
+        socket.client.send(first);
+        commands.send("{");
+        let began = Instant::now();
+        while began.elapsed() < 5 * SHORT {
+            std::thread::sleep(SHORT / 10);
+            socket.client.send([rest, first].concat());
+            let pong = socket.read();
+            assert!(matches!(pong, Received::Pong(_)), "{pong:?}");
+            commands.send("\n\n{");
+            let refused = commands.read_json();
+            assert_eq!(refused["error"]["code"], 107, "{refused}");
         }
         assert_eq!(server.closed(CloseReason::MessageTimeout), 0);
     }

@@ -83,9 +83,11 @@ impl TestServer {
         self.address(Service::Edge)
     }
 
-    /// The command protocol.
+    /// The command protocol, in the framing of the configuration.
     pub fn commands(&self) -> SocketAddr {
-        self.address(Service::Commands(Framing::Line))
+        let framings = [Framing::Line, Framing::LengthPrefix];
+        let address = |framing| self.server().address(Service::Commands(framing));
+        framings.into_iter().find_map(address).expect("every service is served")
     }
 
     /// WebSockets, echoed.

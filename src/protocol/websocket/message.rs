@@ -95,20 +95,6 @@ impl MessageDecoder {
         })
     }
 
-    /// When what is unfinished began, in whatever the caller counts time: `now` if it did not ask since. `None` if
-    /// nothing is unfinished.
-    pub fn unfinished_since(&mut self, now: u32) -> Option<u32> {
-        let partial = self.partial.as_mut().filter(|partial| partial.is_unfinished())?;
-        Some(*partial.since.get_or_insert(now))
-    }
-
-    /// Has what is unfinished begin anew: its sender was kept waiting.
-    pub fn restart(&mut self) {
-        if let Some(partial) = &mut self.partial {
-            partial.since = None;
-        }
-    }
-
     fn next_unfinished<'m, 'i: 'm>(
         &'m mut self,
         input: &mut &'i mut [u8],
@@ -242,9 +228,6 @@ impl MessageDecoder {
                 partial.control = Vec::new();
             }
         }
-        if partial.message.is_none() {
-            partial.since = None;
-        }
         self.release_if_idle();
     }
 
@@ -274,8 +257,6 @@ struct Partial {
     control: Vec<u8>,
     /// What the last call gave out; the next one frees it.
     delivered: Option<Assembled>,
-    /// When it began, as far as the caller asked.
-    since: Option<u32>,
 }
 
 #[derive(Debug)]

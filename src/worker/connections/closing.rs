@@ -143,7 +143,7 @@ impl Connections {
         let Some(connection) = self.table.get(index) else { return };
         // A client that is not read cannot finish anything.
         let since = match (connection.flags.stage(), connection.flags.is_paused()) {
-            (Stage::Open, false) => connection.unfinished_since(self.tick),
+            (Stage::Open, false) => connection.unfinished_since(),
             (Stage::Open, true) => return,
             (Stage::Closing | Stage::Dead, _) => None,
         };

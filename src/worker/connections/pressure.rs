@@ -75,13 +75,14 @@ impl Connections {
     }
 
     pub(super) fn unpause(&mut self, index: u32, pause: Pause) {
+        let tick = self.tick;
         let connection = self.table.at(index);
         if !connection.flags.is_paused_by(pause) {
             return;
         }
         connection.flags.set_paused_by(pause, false);
         if !connection.flags.is_paused() && connection.flags.stage() != Stage::Dead {
-            connection.restart_unfinished();
+            connection.restart_message(tick);
             let id = self.table.id(index);
             self.actions.push(Action::Resume(id));
         }

@@ -38,7 +38,7 @@ impl Connections {
         };
         let before = connection.held_bytes();
         let flow = step(connection, &mut context);
-        let MessageCount { received, sent } = context.messages;
+        let MessageCount { received, sent, any_ended } = context.messages;
         let held = connection.held_bytes();
         self.unfinished_bytes = self.unfinished_bytes + held - before;
         self.counters.received_messages.add(received.into());
@@ -71,9 +71,11 @@ impl Connections {
             self.take_outputs(session);
         }
         if held > 0 {
-            // The message that is unfinished now began now, unless it had begun before.
-            let is_unfinished = self.table.at(index).unfinished_since(self.tick).is_some();
-            if is_unfinished && !self.table.is_watched(index as usize) {
+            let connection = self.table.at(index);
+            if before == 0 || any_ended {
+                connection.restart_message(self.tick);
+            }
+            if connection.unfinished_since().is_some() && !self.table.is_watched(index as usize) {
                 self.table.watch(index, true);
             }
         }
