@@ -15,7 +15,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use fantail::config::{ChannelOptions, Namespaces};
 use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubSettings, Output, Visit};
 use fantail::message::{
-    Actor, ChannelName, Payload, PayloadKind, Request, SessionId, Ticket, WorkerId,
+    Actor, ChannelName, NodeId, Payload, PayloadKind, Request, SessionId, Ticket, WorkerId,
 };
 
 /// A hub, and a session in each of its channels.
@@ -30,6 +30,7 @@ impl Channels {
     fn new(count: usize) -> Self {
         let options = ChannelOptions { publish: true, ..ChannelOptions::closed() };
         let hub = Hub::new(HubSettings {
+            node: NodeId::new(1),
             worker: WorkerId(0),
             workers: 1,
             sessions_max: count + 1,

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use fantail::config::{Config, Framing};
-use fantail::message::{ClientName, SessionId, WorkerId};
+use fantail::message::{ClientId, NodeId, SessionId, WorkerId};
 use fantail::protocol::http1::{BodyDecoder, BodyPart, HeadLimits, parse_head};
 use fantail::protocol::length_prefix::LengthPrefixDecoder;
 use fantail::protocol::line::LineDecoder;
@@ -355,7 +355,7 @@ fn converse(
             outputs: &mut outputs,
             settings: &settings,
             answers: &mut answers,
-            client: ClientName { worker: WorkerId(0), session },
+            client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session },
             congested: false,
             overloaded: false,
             is_spare: false,

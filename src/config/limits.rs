@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Workers of one process; a channel's interest is one bit each.
 pub const WORKERS_MAX: usize = 128;
 
+/// Connections of one worker, which reserves address space for them.
+pub const CONNECTIONS_PER_WORKER_MAX: usize = 4 << 20;
+
 /// Cost of the deliveries in one turn, all fan-outs together: one for each, and one for each [`DELIVERY_COST_BYTES`] in
 /// it. About a millisecond of sending, so that whatever arrives meanwhile waits no longer.
 pub const DELIVERY_COST_PER_TURN_MAX: usize = 256;

@@ -17,9 +17,7 @@ use std::time::Duration;
 use crate::buffer::SendQueue;
 use crate::config::Framing;
 use crate::config::limits::{CONNECTION_BYTES_MAX, HALF_CLOSED_LINGER};
-use crate::message::{
-    ClientName, CloseReason, Farewell, Publication, Reply, Ticket, TransportKind,
-};
+use crate::message::{ClientId, CloseReason, Farewell, Publication, Reply, Ticket, TransportKind};
 use crate::transport::{
     Answer, Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation,
     HttpFlow, HttpService, Output, Prepared, TransportSettings, WebSocketConversation,
@@ -327,7 +325,7 @@ impl Connection {
     pub fn is_over_age(
         &self,
         silence: Duration,
-        client: ClientName,
+        client: ClientId,
         settings: &TransportSettings,
     ) -> bool {
         matches!(self.conversation, Conversation::EventStream(_))

@@ -4,7 +4,7 @@ use slab::Slab;
 
 use super::index;
 use crate::config::limits::{CHANNELS_LIST_MAX, GATHERS_MAX};
-use crate::message::{ChannelName, ClientName, Reply, SessionId, Ticket, WorkerId};
+use crate::message::{ChannelName, ClientInfo, Reply, SessionId, Ticket, WorkerId};
 
 /// Answers that wait for parts.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub struct GatherId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Subscribers of a channel there: some, and how many they are.
-    Presence(Vec<ClientName>, u64),
+    Presence(Vec<ClientInfo>, u64),
     /// Channels with subscribers there.
     Channels(Vec<(ChannelName, u64)>),
 }
@@ -138,6 +138,7 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{ClientId, NodeId};
 
     #[test]
     fn a_star_stands_for_any_bytes() {
@@ -164,8 +165,10 @@ mod tests {
     fn parts_make_a_whole_and_late_ones_are_nobodys() {
         let mut gathers = Gathers::default();
         let session = SessionId { index: 3, generation: 1 };
-        let client =
-            |index| ClientName { worker: WorkerId(0), session: SessionId { index, generation: 0 } };
+        let client = |index| {
+            let (node, session) = (NodeId::new(1), SessionId { index, generation: 0 });
+            ClientInfo::anonymous(ClientId { node, worker: WorkerId(0), session })
+        };
         let nothing = Part::Presence(Vec::new(), 0);
         let id = gathers.begin(WorkerId(0), session, Ticket(7), 3, nothing.clone()).unwrap();
         let part = |from: u32| Some(Part::Presence(vec![client(from), client(from + 1)], 10));

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::config::limits::NEWS_PER_CHANNEL_MAX;
-use crate::message::{ChannelName, ClientName};
+use crate::message::{ChannelName, ClientId};
 
 /// News of the channels whose home is this worker.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ struct Gathered {
 /// One client came or went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Item {
-    pub client: ClientName,
+    pub client: ClientId,
     pub has_joined: bool,
 }
 
@@ -73,11 +73,12 @@ impl News {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{SessionId, WorkerId};
+    use crate::message::{NodeId, SessionId, WorkerId};
 
     fn item(index: u32, has_joined: bool) -> Item {
         let session = SessionId { index, generation: 1 };
-        Item { client: ClientName { worker: WorkerId(0), session }, has_joined }
+        let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
+        Item { client, has_joined }
     }
 
     #[test]

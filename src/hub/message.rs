@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::gather::{GatherId, Part};
 use crate::message::{
-    ChannelName, ClientName, Control, HistoryQuery, Payload, Position, Publication, Recovery,
-    Reply, SessionId, Ticket, WorkerId,
+    ChannelName, ClientId, Control, HistoryQuery, Payload, Position, Publication, Recovery, Reply,
+    SessionId, Ticket, WorkerId,
 };
 
 /// What leaves a hub.
@@ -76,7 +76,7 @@ pub enum StreamMessage {
     /// From the home: deliver this to every local subscriber.
     Deliver(Arc<Publication>),
     /// To the home: a client subscribed or unsubscribed.
-    JoinLeave { channel: ChannelName, client: ClientName, has_joined: bool },
+    JoinLeave { channel: ChannelName, client: ClientId, has_joined: bool },
     /// To the home: a presence reply lists subscribers of a worker. Their leave events are not suppressed from now on.
     Listed(ChannelName),
 }

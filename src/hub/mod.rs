@@ -24,7 +24,7 @@ use slab::Slab;
 use crate::config::limits::SPARSE_ENTRIES_MIN;
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    ChannelName, Payload, PayloadKind, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
+    ChannelName, NodeId, Payload, PayloadKind, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
 };
 
 mod backlog;
@@ -61,6 +61,8 @@ use subscribers::{LocalChannel, Subscription};
 /// What a hub is told at start.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
+    /// This node.
+    pub node: NodeId,
     /// This worker.
     pub worker: WorkerId,
     /// How many workers there are.

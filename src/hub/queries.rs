@@ -11,7 +11,7 @@ use crate::config::limits::{
 };
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
-    Actor, ChannelName, ClientName, Control, HistoryQuery, Refusal, Reply, SessionId, Ticket,
+    Actor, ChannelName, ClientId, Control, HistoryQuery, Refusal, Reply, SessionId, Ticket,
     WorkerId,
 };
 
@@ -88,7 +88,7 @@ impl Hub {
         &self,
         session: SessionId,
         ticket: Ticket,
-        client: ClientName,
+        client: ClientId,
         control: Control,
         out: &mut VecDeque<Output>,
     ) {
@@ -102,7 +102,8 @@ impl Hub {
             return refuse(session, Some(ticket), refusal, out);
         }
         let receipt = self.receipt(session, ticket);
-        if client.worker.0 < self.settings.workers {
+        // Clients of other nodes, and of earlier runs of this one, are not here.
+        if client.node == self.settings.node && client.worker.0 < self.settings.workers {
             let message = QueryMessage::Control { receipt, session: client.session, control };
             out.push_back(Output::send(client.worker, message));
         } else {

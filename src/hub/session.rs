@@ -3,8 +3,9 @@
 use slab::Slab;
 
 use super::subscribers::Subscription;
-use super::{NONE, some};
-use crate::message::SessionId;
+use super::{HubSettings, NONE, some};
+use crate::config::limits::{CONNECTIONS_PER_WORKER_MAX, SPARE_CONNECTIONS, WORKERS_MAX};
+use crate::message::{ClientId, SessionId};
 
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -18,6 +19,17 @@ struct Session {
     last: u32,
     count: u32,
 }
+
+impl HubSettings {
+    /// The id of the client that has a session of this worker.
+    pub fn client_id(&self, session: SessionId) -> ClientId {
+        ClientId { node: self.node, worker: self.worker, session }
+    }
+}
+
+// A client's id has room for every worker and session.
+const _: () = assert!(WORKERS_MAX <= 1 << ClientId::WORKER_BITS);
+const _: () = assert!(CONNECTIONS_PER_WORKER_MAX + SPARE_CONNECTIONS <= 1 << ClientId::INDEX_BITS);
 
 impl Sessions {
     pub(super) fn with_capacity(sessions_max: usize) -> Self {

@@ -13,7 +13,7 @@ use super::{Hub, Output, StreamMessage, index, some};
 use crate::config::limits::CATCH_UP_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
-    Actor, ChannelName, ClientName, Payload, PayloadKind, Position, Publication, Recovery, Refusal,
+    Actor, ChannelName, ClientInfo, Payload, PayloadKind, Position, Publication, Recovery, Refusal,
     Reply, SessionId, Ticket,
 };
 
@@ -361,7 +361,7 @@ impl Hub {
         has_joined: bool,
         out: &mut VecDeque<Output>,
     ) {
-        let client = ClientName { worker: self.settings.worker, session };
+        let client = self.settings.client_id(session);
         let to = self.home_of(&channel);
         let message = StreamMessage::JoinLeave { channel, client, has_joined };
         out.push_back(Output::send(to, message));
@@ -394,7 +394,7 @@ impl Hub {
         &self,
         channel: &ChannelName,
         list_max: u32,
-    ) -> (Vec<ClientName>, u64) {
+    ) -> (Vec<ClientInfo>, u64) {
         let Some(key) = self.names.find(channel, &self.channels) else { return (Vec::new(), 0) };
         let local = &self.channels[key as usize];
         let clients = local
@@ -403,7 +403,7 @@ impl Hub {
             .take(list_max as usize)
             .map(|node| {
                 let session = self.sessions.id(node.session);
-                ClientName { worker: self.settings.worker, session }
+                ClientInfo::anonymous(self.settings.client_id(session))
             })
             .collect();
         (clients, u64::from(local.subscribers))

@@ -12,16 +12,16 @@
 //! **Must not know.** Any other room.
 
 mod channel_name;
-mod client;
 mod close;
+mod identity;
 mod node;
 mod publication;
 mod request;
 mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
-pub use client::{ClientName, ClientNameError, SessionId, WorkerId};
 pub use close::{CloseReason, FAREWELL_BYTES_MAX, Farewell};
+pub use identity::{ClientId, ClientIdError, ClientInfo, NodeId, SessionId, WorkerId};
 pub use node::NodeInfo;
 pub use publication::{
     Epoch, EventError, Payload, PayloadKind, Position, PositionError, Publication,

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::NodeId;
+
 /// A summary of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeInfo {
     /// Distinguishes this process from others; random at start.
-    pub uid: u64,
+    pub node: NodeId,
     /// Open connections, without those that speak plain HTTP.
     pub clients: u64,
     /// Channels with subscribers, counted once for each worker that has some.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ChannelName, ClientName, Farewell, Payload, Position, Publication};
+use super::{ChannelName, ClientId, ClientInfo, Farewell, Payload, Position, Publication};
 
 /// Ties a reply to its request. The client's number where its protocol has one; 0 is what nobody asked for: a reply
 /// with it tells what the server API did.
@@ -88,7 +88,7 @@ pub enum Request {
         /// is no such namespace or the client's transport cannot be told.
         ticket: Ticket,
         /// Whom.
-        client: ClientName,
+        client: ClientId,
         /// What.
         control: Control,
     },
@@ -229,7 +229,7 @@ pub enum Reply {
     /// Who is subscribed.
     Presence {
         /// Some of them, as many as were asked for; `None` if only their number was.
-        clients: Option<Vec<ClientName>>,
+        clients: Option<Vec<ClientInfo>>,
         /// All of them.
         client_count: u64,
     },

@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::json::{CommandError, Object, write_item};
-use crate::message::{ChannelName, ClientName, NodeInfo, Position, Publication};
+use super::json::{CommandError, Object, write_client_info, write_item};
+use crate::message::{ChannelName, ClientInfo, NodeInfo, Position, Publication};
 
 macro_rules! api_methods {
     ($($(#[$doc:meta])* $name:ident => $text:literal;)*) => {
@@ -394,11 +394,12 @@ pub fn write_history<'p>(
 }
 
 /// The result of `presence`: `num_clients` is Centrifugo's no more, and tells whether all of them are named.
-pub fn write_presence(out: &mut Vec<u8>, clients: &[ClientName], client_count: u64) {
+pub fn write_presence(out: &mut Vec<u8>, clients: &[ClientInfo], client_count: u64) {
     out.extend_from_slice(b"{\"presence\":{");
-    for (index, client) in clients.iter().enumerate() {
+    for (index, info) in clients.iter().enumerate() {
         let comma = if index > 0 { "," } else { "" };
-        put(out, format_args!("{comma}\"{client}\":{{\"client\":\"{client}\",\"user\":\"\"}}"));
+        put(out, format_args!("{comma}\"{}\":", info.client));
+        write_client_info(out, info);
     }
     put(out, format_args!("}},\"num_clients\":{client_count}}}"));
 }
@@ -424,12 +425,12 @@ pub fn write_channels(out: &mut Vec<u8>, channels: &[(ChannelName, u64)]) {
 
 /// The result of `info`.
 pub fn write_info(out: &mut Vec<u8>, info: &NodeInfo) {
-    let NodeInfo { uid, clients, channels, subscriptions, uptime } = info;
+    let NodeInfo { node, clients, channels, subscriptions, uptime } = info;
     let (version, user_count) = (env!("CARGO_PKG_VERSION"), (*clients).min(1));
     put(
         out,
         format_args!(
-            "{{\"nodes\":[{{\"uid\":\"{uid:016x}\",\"name\":\"fantail\",\"version\":\"{version}\",\
+            "{{\"nodes\":[{{\"uid\":\"{node}\",\"name\":\"fantail\",\"version\":\"{version}\",\
              \"num_clients\":{clients},\"num_users\":{user_count},\"num_channels\":{channels},\
              \"num_subs\":{subscriptions},\"uptime\":{}}}]}}",
             uptime.as_secs()

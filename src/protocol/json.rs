@@ -14,7 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::message::{Payload, PayloadKind, Publication};
+use crate::message::{ClientInfo, Payload, PayloadKind, Publication};
 
 mod commands;
 mod replies;
@@ -209,6 +209,17 @@ pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
     out.push(b'}');
 }
 
+/// A client as an object.
+pub fn write_client_info(out: &mut Vec<u8>, info: &ClientInfo) {
+    put(out, format_args!("{{\"client\":\"{}\",\"user\":", info.client));
+    write_json(out, info.user.as_deref().unwrap_or_default());
+    if let Some(info) = &info.info {
+        out.extend_from_slice(b",\"conn_info\":");
+        out.extend_from_slice(info);
+    }
+    out.push(b'}');
+}
+
 /// A payload as a JSON value on one line.
 pub fn write_data(out: &mut Vec<u8>, payload: &Payload) {
     let bytes = &payload.bytes;
@@ -303,8 +314,8 @@ mod tests {
             let push: serde_json::Value = serde_json::from_slice(&out).expect("a push is JSON");
             push["push"].clone()
         };
-        let client = br#"{"client":"0-1-2","user":""}"#;
-        let info = serde_json::json!({"info": {"client": "0-1-2", "user": ""}});
+        let client = br#"{"client":"00000000-0003-8000-8000-000100000002","user":""}"#;
+        let info = serde_json::json!({"info": {"client": "00000000-0003-8000-8000-000100000002", "user": ""}});
         assert_eq!(
             push(PayloadKind::Join, client),
             serde_json::json!({"channel": "a\"b", "join": info})

@@ -118,8 +118,12 @@ mod tests {
     #[test]
     fn news_has_types_of_its_own() {
         assert_eq!(
-            event(PayloadKind::Join, None, b"{\"client\":\"0-1-2\"}"),
-            "event: join\ndata: {\"client\":\"0-1-2\"}\n\n"
+            event(
+                PayloadKind::Join,
+                None,
+                b"{\"client\":\"00000000-0003-8000-8000-000100000002\"}"
+            ),
+            "event: join\ndata: {\"client\":\"00000000-0003-8000-8000-000100000002\"}\n\n"
         );
         assert_eq!(event(PayloadKind::Leave, None, b"{}"), "event: leave\ndata: {}\n\n");
         assert_eq!(event(PayloadKind::Gap, None, b"17"), "event: gap\ndata: {\"dropped\":17}\n\n");

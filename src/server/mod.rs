@@ -13,6 +13,7 @@
 //! **Must not know.** Command lines, protocols, what workers do in a turn.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,7 +24,8 @@ use std::thread::{self, JoinHandle};
 use tracing::{error, info};
 
 use crate::config::limits::{
-    CHURN_PER_SHARED_TURN_MAX, CHURN_PER_TURN_MAX, SPARE_CONNECTIONS, WORKERS_MAX,
+    CHURN_PER_SHARED_TURN_MAX, CHURN_PER_TURN_MAX, CONNECTIONS_PER_WORKER_MAX, SPARE_CONNECTIONS,
+    WORKERS_MAX,
 };
 use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
@@ -33,10 +35,10 @@ use crate::driver::{
     raise_limit,
 };
 use crate::hub::ChannelHash;
-use crate::message::WorkerId;
+use crate::message::{NodeId, WorkerId};
 use crate::telemetry::Counters;
 use crate::worker::{
-    Budget, Mesh, STEPS_TO_END, Worker, WorkerParts, WorkerSettings, new_counters,
+    Budget, Mesh, STEPS_TO_END, Worker, WorkerParts, WorkerPlace, WorkerSettings, new_counters,
 };
 
 pub mod host;
@@ -116,7 +118,7 @@ impl Server {
         let (stop, clock) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::new()));
         let is_behind_proxy = Arc::new(AtomicBool::new(false));
         let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
-        let hash = ChannelHash::default();
+        let (hash, node) = (ChannelHash::default(), draw_node());
         let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
         let of = u16::try_from(workers).expect("at most WORKERS_MAX");
 
@@ -140,13 +142,14 @@ impl Server {
                 is_behind_proxy: is_behind_proxy.clone(),
                 shares_core,
             };
+            let place = WorkerPlace { node, worker, workers: of };
             let job = Job {
                 kind,
                 core: cores.get(index % cores.len().max(1)).copied(),
                 addresses: addresses.clone(),
                 driver: driver_settings(per_worker, shares_core),
                 waker: wakers[index].clone(),
-                worker: WorkerSettings::new(config, worker, of, per_worker, services.clone(), hash),
+                worker: WorkerSettings::new(config, place, per_worker, services.clone(), hash),
                 parts,
             };
             let ended = EndedGuard { worker, ended: ended_sender.clone() };
@@ -430,7 +433,8 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
 fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), StartError> {
     let open_files = raise_limit()?;
     let descriptors = open_files.saturating_sub(RESERVED_DESCRIPTORS);
-    let per_worker = usize::try_from(descriptors).unwrap_or(usize::MAX).min(PER_WORKER_MAX);
+    let per_worker =
+        usize::try_from(descriptors).unwrap_or(usize::MAX).min(CONNECTIONS_PER_WORKER_MAX);
     let possible = per_worker.saturating_mul(workers);
     match config.connections_max {
         Some(asked) if asked > possible => Err(StartError(format!(
@@ -447,12 +451,14 @@ fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), St
     }
 }
 
-/// Address space is reserved for this many connections of a worker at the most.
-const PER_WORKER_MAX: usize = 4 << 20;
+/// An id for this run of the server: the standard library draws the keys of a hash from the host's randomness.
+fn draw_node() -> NodeId {
+    NodeId::new(RandomState::new().hash_one("node"))
+}
 
 fn driver_settings(connections_max: usize, shares_core: bool) -> DriverSettings {
-    let sockets_max =
-        u32::try_from(connections_max + SPARE_CONNECTIONS).expect("at most PER_WORKER_MAX");
+    let sockets_max = u32::try_from(connections_max + SPARE_CONNECTIONS)
+        .expect("at most CONNECTIONS_PER_WORKER_MAX");
     let churn_per_turn_max =
         if shares_core { CHURN_PER_SHARED_TURN_MAX } else { CHURN_PER_TURN_MAX };
     DriverSettings { sockets_max, churn_per_turn_max, ..DriverSettings::default() }

@@ -8,7 +8,7 @@ use tracing::debug;
 use super::answers::Answers;
 use super::handshake_failure::HandshakeFailure;
 use super::settings::TransportSettings;
-use crate::message::{ClientName, CloseReason, NodeInfo, Request};
+use crate::message::{ClientId, CloseReason, NodeInfo, Request};
 
 /// What a conversation may touch.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Context<'a> {
     /// What others were answered.
     pub answers: &'a mut Answers,
     /// Whose conversation it is.
-    pub client: ClientName,
+    pub client: ClientId,
     /// Whether publications wait in such numbers that no more are taken.
     pub congested: bool,
     /// Whether memory is nearly used up, so that nobody new is served.
@@ -118,7 +118,7 @@ impl Context<'_> {
 
     /// What a peer does wrong is its own affair, until someone looks for it.
     pub(super) fn log_refusal(&self, cause: &str, what: &str) {
-        let ClientName { worker, session } = self.client;
+        let ClientId { worker, session, .. } = self.client;
         debug!(cause, worker = worker.0, connection = session.index, "{what}");
     }
 

@@ -30,7 +30,7 @@ use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
 use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
 use crate::message::{
-    ChannelName, ClientName, CloseReason, Farewell, Publication, Recovery, Reply, SessionId,
+    ChannelName, ClientId, CloseReason, Farewell, Publication, Recovery, Reply, SessionId,
 };
 use crate::protocol::http1::{LAST_CHUNK, begin_chunk, write_chunk};
 use crate::protocol::{json, sse};
@@ -207,7 +207,7 @@ impl EventStream {
 
     /// How long a stream lives, which is not the same for all, so that those that came together do not come back
     /// together. Some proxies never tell that a client left, and a client that is there misses nothing by coming back.
-    pub fn life(client: ClientName, settings: &TransportSettings) -> Duration {
+    pub fn life(client: ClientId, settings: &TransportSettings) -> Duration {
         let longest_ms = u32::try_from(settings.stream_time.as_millis()).unwrap_or(u32::MAX);
         let shortest_ms = longest_ms - longest_ms / 4;
         Duration::from_millis(spread_ms(client, shortest_ms..=longest_ms).into())
@@ -309,7 +309,7 @@ fn write_disconnect(out: &mut Vec<u8>, farewell: &Farewell) {
 }
 
 /// A number of milliseconds that differs from client to client, so that those that come together go apart.
-fn spread_ms(client: ClientName, range: RangeInclusive<u32>) -> u32 {
+fn spread_ms(client: ClientId, range: RangeInclusive<u32>) -> u32 {
     let (from, to) = range.into_inner();
     // Fibonacci hashing: neighbours in the table, and lives of one place in it, land far from each other.
     let SessionId { index, generation } = client.session;

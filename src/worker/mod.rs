@@ -35,7 +35,7 @@ use crate::config::limits::{
 use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
 use crate::hub::{ChannelHash, Drops, HubLimits, HubSettings};
-use crate::message::{CloseReason, TransportKind, WorkerId};
+use crate::message::{CloseReason, NodeId, TransportKind, WorkerId};
 use crate::telemetry::{Counters, Labels};
 use crate::transport::{HandshakeFailure, TransportSettings};
 
@@ -79,16 +79,27 @@ pub struct WorkerSettings {
     pub drain_time: Duration,
 }
 
+/// Which worker it is.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerPlace {
+    /// Its node.
+    pub node: NodeId,
+    /// Its number there.
+    pub worker: WorkerId,
+    /// How many workers the node has.
+    pub workers: u16,
+}
+
 impl WorkerSettings {
     /// The part of a configuration that a worker needs.
     pub fn new(
         config: &Config,
-        worker: WorkerId,
-        workers: u16,
+        place: WorkerPlace,
         connections_max: usize,
         services: Vec<Service>,
         hash: ChannelHash,
     ) -> Self {
+        let WorkerPlace { node, worker, workers } = place;
         let send_queue_bytes_max =
             u32::try_from(config.send_queue_bytes_max).expect("checked with the configuration");
         // RFC 6455 5.5.1: a peer may end its message before it answers a close.
@@ -101,6 +112,7 @@ impl WorkerSettings {
         }
         Self {
             hub: HubSettings {
+                node,
                 worker,
                 workers,
                 sessions_max: connections_max + SPARE_CONNECTIONS,
@@ -130,9 +142,10 @@ impl WorkerSettings {
     /// Takes from another configuration what may change while a worker runs.
     fn reconfigure(&mut self, config: &Config) {
         let WorkerSettings { hub, services, connections_max, .. } = self.clone();
-        let (worker, workers, hash) = (hub.worker, hub.workers, hub.hash);
+        let HubSettings { node, worker, workers, hash, .. } = hub;
         let now = std::mem::take(&mut self.transport.now);
-        *self = Self::new(config, worker, workers, connections_max, services, hash);
+        let place = WorkerPlace { node, worker, workers };
+        *self = Self::new(config, place, connections_max, services, hash);
         self.transport.now = now;
     }
 }

@@ -1,6 +1,7 @@
 //! The server API: each method, each error, the key.
 
 use fantail::config::{ChannelOptions, DriverChoice};
+use fantail::message::{ClientId, NodeId, SessionId, WorkerId};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -35,6 +36,21 @@ fn connect(server: &TestServer) -> (Client, String) {
     let reply = client.command(&json!({"id": 1, "connect": {}}));
     let name = reply["connect"]["client"].as_str().unwrap().to_owned();
     (client, name)
+}
+
+/// Ids of clients that the server of `client` does not have: on other workers, in other places, of another life of its
+/// place, and of another node.
+fn ids_of_no_client(client: &str) -> [String; 5] {
+    let client: ClientId = client.parse().unwrap();
+    let session = client.session;
+    [
+        ClientId { worker: WorkerId(0xfff), ..client },
+        ClientId { worker: WorkerId(2), ..client },
+        ClientId { session: SessionId { index: 0x3fff_ffff, ..session }, ..client },
+        ClientId { session: SessionId { generation: u32::MAX, ..session }, ..client },
+        ClientId { node: NodeId::new(0), ..client },
+    ]
+    .map(|id| id.to_string())
 }
 
 /// The code of a call's error.
@@ -196,10 +212,18 @@ on_both_drivers! {
         assert_eq!(node["num_clients"], 3, "the call is no client");
         assert!((2..=4).contains(&node["num_channels"].as_u64().unwrap()), "{node}");
         assert_eq!(node["version"], env!("CARGO_PKG_VERSION"));
-        assert_eq!(node["uid"].as_str().map(str::len), Some(16));
+        assert_eq!(node["uid"].as_str().map(str::len), Some(13));
         assert!(node["uptime"].is_u64());
         let uid = || Client::connect(server.edge()).call("info", &json!({}))["result"]["nodes"][0]["uid"].clone();
         assert_eq!(uid(), node["uid"], "all workers are one node");
+        let node = node["uid"].as_str().unwrap();
+        for _ in 0..4 {
+            let (_client, id) = connect(&server);
+            assert!(id.starts_with(&format!("{node}-800")), "{id} of {node}");
+        }
+        let other = TestServer::start(driver, 1);
+        let (_client, id) = connect(&other);
+        assert!(!id.starts_with(node), "another run is another node: {id}");
     }
 
     fn what_cannot_be_done_is_told_by_its_code_and_the_connection_stays(driver) {
@@ -219,10 +243,10 @@ on_both_drivers! {
             ("broadcast", json!({"channels": "a", "data": 1})),
             ("subscribe", json!({"user": "u", "channel": "a"})),
             ("subscribe", json!({"client": "nobody", "channel": "a"})),
-            ("subscribe", json!({"client": "0-0-0"})),
-            ("unsubscribe", json!({"client": "0-0-0"})),
+            ("subscribe", json!({"client": "00000000-0000-8000-8000-000000000000"})),
+            ("unsubscribe", json!({"client": "00000000-0000-8000-8000-000000000000"})),
             ("disconnect", json!({"user": "u"})),
-            ("disconnect", json!({"client": "0-0-0", "disconnect": {"code": 1000}})),
+            ("disconnect", json!({"client": "00000000-0000-8000-8000-000000000000", "disconnect": {"code": 1000}})),
             ("history", json!({"limit": 1})),
             ("history_remove", json!({})),
             ("presence", json!({"channel": null})),
@@ -491,13 +515,16 @@ on_both_drivers! {
             }
             assert_eq!(client.call("disconnect", &json!({"client": name})), json!({"result": {}}));
         }
-        for nobody in ["ff-0-0", "ffff-ffffffff-ffffffff", "0-ffffffff-0", "1-3fffffff-7"] {
+        let (mut other, name) = connect(&server);
+        for id in ids_of_no_client(&name) {
             for method in ["subscribe", "unsubscribe"] {
-                let orders = json!({"client": nobody, "channel": "a"});
-                assert_eq!(client.call(method, &orders), json!({"result": {}}), "{nobody}");
+                let orders = json!({"client": id, "channel": "a"});
+                assert_eq!(client.call(method, &orders), json!({"result": {}}), "{id}");
             }
-            assert_eq!(client.call("disconnect", &json!({"client": nobody})), json!({"result": {}}));
+            assert_eq!(client.call("disconnect", &json!({"client": id})), json!({"result": {}}));
         }
+        let reply = other.command(&json!({"id": 2, "ping": {}}));
+        assert_eq!(reply, json!({"id": 2, "ping": {}}), "they are none of it");
     }
 
     fn a_client_is_told_what_the_api_says_of_its_end(driver) {
@@ -622,11 +649,14 @@ on_both_drivers! {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
         let _ = client.get("/health/live");
+        let info = client.call("info", &json!({}));
+        let node = info["result"]["nodes"][0]["uid"].as_str().unwrap();
         // Indices begin at 0: the first connection of the only worker. It cannot be told of channels.
         for method in ["subscribe", "unsubscribe"] {
             let mut codes = Vec::new();
             for generation in 0..4 {
-                let orders = json!({"client": format!("0-0-{generation}"), "channel": "a"});
+                let id = format!("{node}-8000-8000-0000{generation:08x}");
+                let orders = json!({"client": id, "channel": "a"});
                 codes.push(client.call(method, &orders)["error"]["code"].clone());
             }
             assert_eq!(codes.iter().filter(|code| **code == 108).count(), 1, "{codes:?}");
@@ -650,7 +680,7 @@ on_both_drivers! {
         // Wherever the client is, and whether there is one: what it would be told of its orders does not come back.
         let orders = |name: &str, channel: &str| json!({"client": name, "channel": channel});
         let (_here, name) = connect(&server);
-        for name in [name.as_str(), "0-3fffffff-7", "1-3fffffff-7", "ff-0-0"] {
+        for name in ids_of_no_client(&name).iter().chain([&name]) {
             for method in ["subscribe", "unsubscribe"] {
                 assert_eq!(code(&mut client, method, &orders(name, "nowhere:a")), 102, "{method}");
                 assert_eq!(client.call(method, &orders(name, "a")), json!({"result": {}}));

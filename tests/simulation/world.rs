@@ -10,9 +10,11 @@ use fantail::config::{Config, Framing};
 use fantail::connection::Service;
 use fantail::driver::{DriverSettings, Faults, PeerId, SimulatedDriver, SimulatedNetwork, Waker};
 use fantail::hub::ChannelHash;
-use fantail::message::{CloseReason, Position};
+use fantail::message::{CloseReason, NodeId, Position};
 use fantail::telemetry::{Counter, Counters};
-use fantail::worker::{Budget, Mesh, Worker, WorkerParts, WorkerSettings, new_counters};
+use fantail::worker::{
+    Budget, Mesh, Worker, WorkerParts, WorkerPlace, WorkerSettings, new_counters,
+};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Kind, position_of};
@@ -147,8 +149,11 @@ impl World {
             .map(|((mesh, budget), configs)| {
                 let settings = WorkerSettings::new(
                     &config,
-                    mesh.worker(),
-                    workers as u16,
+                    WorkerPlace {
+                        node: NodeId::new(seed),
+                        worker: mesh.worker(),
+                        workers: workers as u16,
+                    },
                     CONNECTIONS_MAX,
                     vec![Service::Edge, Service::Commands(Framing::Line)],
                     hash,

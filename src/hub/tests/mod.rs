@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::config::ChannelOptions;
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARSE_ENTRIES_MIN};
-use crate::message::{Actor, PayloadKind, Position, Publication};
+use crate::message::{Actor, NodeId, PayloadKind, Position, Publication};
 
 mod fan_out;
 mod views;
@@ -72,6 +72,7 @@ impl Mesh {
         let hubs = (0..workers)
             .map(|worker| {
                 Hub::new(HubSettings {
+                    node: NodeId::new(1),
                     worker: WorkerId(worker),
                     workers,
                     sessions_max: 256,

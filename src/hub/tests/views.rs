@@ -67,6 +67,7 @@ impl World {
         let mut hubs = Vec::new();
         for worker in 0..workers {
             let mut hub = Hub::new(HubSettings {
+                node: NodeId::new(1),
                 worker: WorkerId(worker),
                 workers,
                 sessions_max: SESSIONS,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::message::{Epoch, Payload, PayloadKind, SessionId, WorkerId};
+use crate::message::{ClientId, Epoch, NodeId, Payload, PayloadKind, SessionId, WorkerId};
 use serde_json::{Value, json};
 
 type PublishOfTwo<'a> = Publish<'a, 2>;
@@ -116,11 +116,16 @@ fn results_have_centrifugos_shapes() {
     let cut = written(|out| write_history(out, position, publications.iter(), 20));
     assert_eq!(cut["publications"].as_array().unwrap().len(), 1);
     let session = SessionId { index: 1, generation: 2 };
-    let clients = [0, 1].map(|worker| ClientName { worker: WorkerId(worker), session });
+    let clients = [0, 1].map(|worker| {
+        let (node, worker) = (NodeId::new(3), WorkerId(worker));
+        ClientInfo::anonymous(ClientId { node, worker, session })
+    });
+    let (one, two) =
+        ("00000000-0003-8000-8000-000100000002", "00000000-0003-8001-8000-000100000002");
     assert_eq!(
         written(|out| write_presence(out, &clients, 5)),
         json!({"num_clients": 5, "presence": {
-            "0-1-2": {"client": "0-1-2", "user": ""}, "1-1-2": {"client": "1-1-2", "user": ""}
+            one: {"client": one, "user": ""}, two: {"client": two, "user": ""}
         }})
     );
     assert_eq!(
@@ -133,9 +138,9 @@ fn results_have_centrifugos_shapes() {
         json!({"channels": {"a": {"num_clients": 3}, "b\"c": {"num_clients": 3}}})
     );
     let uptime = Duration::from_secs(7);
-    let info = NodeInfo { uid: 1, clients: 2, channels: 3, subscriptions: 4, uptime };
+    let info = NodeInfo { node: NodeId::new(1), clients: 2, channels: 3, subscriptions: 4, uptime };
     let node = written(|out| write_info(out, &info))["nodes"][0].clone();
-    assert_eq!(node["uid"], "0000000000000001");
+    assert_eq!(node["uid"], "00000000-0001");
     assert_eq!((&node["num_clients"], &node["uptime"]), (&json!(2), &json!(7)));
     assert_eq!((&node["num_channels"], &node["num_subs"]), (&json!(3), &json!(4)));
     assert_eq!(

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{CommandError, put, write_json};
-use crate::message::{ChannelName, ClientName, Farewell, Position};
+use super::{CommandError, put, write_client_info, write_json};
+use crate::message::{ChannelName, ClientId, ClientInfo, Farewell, Position};
 
 /// What `connect` is answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Connected {
-    /// Its name.
-    pub client: ClientName,
+    /// Its id.
+    pub client: ClientId,
     /// How often the server pings.
     pub ping_seconds: u64,
     /// Whether pings have to be answered.
@@ -64,7 +64,7 @@ pub fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected) {
 }
 
 /// Answers `refresh`: nothing expires.
-pub fn write_refreshed(out: &mut Vec<u8>, id: u32, client: ClientName) {
+pub fn write_refreshed(out: &mut Vec<u8>, id: u32, client: ClientId) {
     begin(out, id, "refresh");
     put(
         out,
@@ -123,13 +123,14 @@ pub fn write_history(
     put(out, format_args!(",\"epoch\":\"{epoch}\",\"offset\":{offset}}}}}"));
 }
 
-/// Answers `presence`. Clients have no user's name.
-pub fn write_presence(out: &mut Vec<u8>, id: u32, clients: &[ClientName]) {
+/// Answers `presence`.
+pub fn write_presence(out: &mut Vec<u8>, id: u32, clients: &[ClientInfo]) {
     begin(out, id, "presence");
     out.extend_from_slice(b"{\"presence\":{");
-    for (index, client) in clients.iter().enumerate() {
+    for (index, info) in clients.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        put(out, format_args!("{comma}\"{client}\":{{\"client\":\"{client}\",\"user\":\"\"}}"));
+        put(out, format_args!("{comma}\"{}\":", info.client));
+        write_client_info(out, info);
     }
     out.extend_from_slice(b"}}}");
 }
@@ -201,10 +202,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::message::{CloseReason, Epoch, SessionId, WorkerId};
+    use crate::message::{CloseReason, Epoch, NodeId, SessionId, WorkerId};
 
-    const CLIENT: ClientName =
-        ClientName { worker: WorkerId(0), session: SessionId { index: 1, generation: 2 } };
+    const CLIENT: ClientId = ClientId {
+        node: NodeId::new(3),
+        worker: WorkerId(0),
+        session: SessionId { index: 1, generation: 2 },
+    };
 
     fn written(write: impl FnOnce(&mut Vec<u8>)) -> Value {
         let mut out = Vec::new();
@@ -218,19 +222,21 @@ mod tests {
     }
 
     #[test]
-    fn connect_is_answered_with_a_name_and_what_pings_are_like() {
+    fn connect_is_answered_with_a_client_id_and_what_pings_are_like() {
         let mut connected = Connected { client: CLIENT, ping_seconds: 25, wants_pong: true };
         let reply = written(|out| write_connected(out, 1, &connected));
         let version = reply["connect"]["version"].clone();
         assert!(version.as_str().is_some_and(|text| text.starts_with("fantail ")));
-        let body = json!({"client": "0-1-2", "session": "0-1-2", "version": version, "ping": 25, "pong": true});
+        let id = "00000000-0003-8000-8000-000100000002";
+        let body =
+            json!({"client": id, "session": id, "version": version, "ping": 25, "pong": true});
         assert_eq!(reply, json!({"id": 1, "connect": body}));
         connected.wants_pong = false;
         let reply = written(|out| write_connected(out, 0, &connected));
         assert_eq!(reply["connect"].get("pong"), None);
         assert_eq!(reply.get("id"), None);
         let reply = written(|out| write_refreshed(out, 3, CLIENT));
-        let body = json!({"client": "0-1-2", "version": version, "expires": false});
+        let body = json!({"client": id, "version": version, "expires": false});
         assert_eq!(reply, json!({"id": 3, "refresh": body}));
     }
 
@@ -274,14 +280,23 @@ mod tests {
 
     #[test]
     fn presence_names_clients_or_counts_them() {
-        let presence = |clients: &[ClientName]| written(|out| write_presence(out, 5, clients));
+        let presence = |clients: &[ClientInfo]| written(|out| write_presence(out, 5, clients));
         assert_eq!(presence(&[]), json!({"id": 5, "presence": {"presence": {}}}));
-        let other = ClientName { worker: WorkerId(1), ..CLIENT };
+        let other = ClientInfo {
+            client: ClientId { worker: WorkerId(1), ..CLIENT },
+            user: Some("a\"b".into()),
+            info: Some(bytes::Bytes::from_static(b"{\"name\":\"A\"}")),
+        };
+        let (one, two) =
+            ("00000000-0003-8000-8000-000100000002", "00000000-0003-8001-8000-000100000002");
         let clients = json!({
-            "0-1-2": {"client": "0-1-2", "user": ""},
-            "1-1-2": {"client": "1-1-2", "user": ""},
+            one: {"client": one, "user": ""},
+            two: {"client": two, "user": "a\"b", "conn_info": {"name": "A"}},
         });
-        assert_eq!(presence(&[CLIENT, other]), json!({"id": 5, "presence": {"presence": clients}}));
+        assert_eq!(
+            presence(&[ClientInfo::anonymous(CLIENT), other]),
+            json!({"id": 5, "presence": {"presence": clients}})
+        );
         for (client_count, user_count) in [(0, 0), (1, 1), (7, 1)] {
             let stats = written(|out| write_presence_stats(out, 5, client_count));
             let body = json!({"num_clients": client_count, "num_users": user_count});

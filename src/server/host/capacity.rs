@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Host, OWN_THREADS, PER_WORKER_MAX, Plan};
+use super::{Host, OWN_THREADS, Plan};
+use crate::config::limits::CONNECTIONS_PER_WORKER_MAX;
 use crate::driver::RESERVED_DESCRIPTORS;
 
 /// What stops a host first.
@@ -28,7 +29,7 @@ pub enum Bottleneck {
 /// Connections that `plan.workers` workers hold, by what limits them; only what does.
 pub(super) fn limits(host: &Host, plan: &Plan) -> impl Iterator<Item = (Bottleneck, u64)> {
     let descriptors = even_share(descriptors_of_worker(host), plan.workers);
-    let table = even_share(PER_WORKER_MAX as u64, plan.workers);
+    let table = even_share(CONNECTIONS_PER_WORKER_MAX as u64, plan.workers);
     [
         (Bottleneck::Descriptors, Some(descriptors)),
         (Bottleneck::WorkerTable, Some(table)),

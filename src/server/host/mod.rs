@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{OWN_THREADS, PER_WORKER_MAX};
+use super::OWN_THREADS;
 
 mod capacity;
 mod facts;

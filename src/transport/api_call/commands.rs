@@ -11,8 +11,8 @@ use crate::config::limits::{
     API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX,
 };
 use crate::message::{
-    Actor, ChannelName, ClientName, CloseReason, Control, FAREWELL_BYTES_MAX, Farewell,
-    HistoryQuery, Payload, PayloadKind, Position, Request, Ticket,
+    Actor, ChannelName, ClientId, CloseReason, Control, FAREWELL_BYTES_MAX, Farewell, HistoryQuery,
+    Payload, PayloadKind, Position, Request, Ticket,
 };
 use crate::protocol::api_json::{
     ApiMethod, Channels, Disconnect, History, List, Nothing, OfChannel, OfClient, ParametersError,
@@ -153,8 +153,8 @@ impl ApiCall {
         let Some(Text(client)) = client.filter(|client| !client.0.is_empty()) else {
             return Err(missing("client"));
         };
-        let client: ClientName =
-            client.parse().map_err(|_| bad_request("client: that is no client's name"))?;
+        let client: ClientId =
+            client.parse().map_err(|_| bad_request("client: not the id of a client"))?;
         let others = match method {
             ApiMethod::Subscribe => [("disconnect", disconnect.is_some()), ("", false)],
             ApiMethod::Unsubscribe => {

@@ -6,8 +6,8 @@ use super::*;
 use crate::config::Config;
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
-    Actor, ChannelName, ClientName, CloseReason, Control, Epoch, Farewell, Payload, PayloadKind,
-    Position, Publication, Refusal, SessionId, WorkerId,
+    Actor, ChannelName, ClientId, CloseReason, Control, Epoch, Farewell, NodeId, Payload,
+    PayloadKind, Position, Publication, Refusal, SessionId, WorkerId,
 };
 use crate::transport::answers::Answers;
 use crate::transport::context::{MessageCount, Output, Question};
@@ -30,7 +30,7 @@ fn ask(route: ApiRoute, body: &str) -> Asked {
         answers: &mut answers,
         outputs: &mut outputs,
         settings: &settings,
-        client: ClientName { worker: WorkerId(0), session },
+        client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session },
         congested: false,
         overloaded: false,
         is_spare: false,
@@ -148,8 +148,12 @@ fn what_a_method_does_not_take_is_told_by_its_code() {
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channels":["a"]}"#), 107);
     assert_eq!(code(ApiMethod::Subscribe, r#"{"user":"u","channel":"a"}"#), 107);
     assert_eq!(code(ApiMethod::Subscribe, r#"{"client":"x","channel":"a"}"#), 107);
-    assert_eq!(code(ApiMethod::Subscribe, r#"{"client":"0-0-0"}"#), 107);
-    let since = r#"{"client":"0-0-0","channel":"a","recover_since":{"offset":1,"epoch":"x"}}"#;
+    assert_eq!(
+        code(ApiMethod::Subscribe, r#"{"client":"00000000-0001-8000-8000-000000000000"}"#),
+        107
+    );
+    let since = r#"{"client":"00000000-0001-8000-8000-000000000000","channel":"a",
+        "recover_since":{"offset":1,"epoch":"x"}}"#;
     assert_eq!(code(ApiMethod::Subscribe, since), 112);
     assert_eq!(code(ApiMethod::Disconnect, r#"{"user":"u"}"#), 107);
     for disconnect in [
@@ -162,7 +166,9 @@ fn what_a_method_does_not_take_is_told_by_its_code() {
         r#"{"code":3000,"reason":"two\nlines"}"#,
         &format!(r#"{{"code":3000,"reason":"{}"}}"#, "x".repeat(124)),
     ] {
-        let body = format!(r#"{{"client":"0-0-0","disconnect":{disconnect}}}"#);
+        let body = format!(
+            r#"{{"client":"00000000-0001-8000-8000-000000000000","disconnect":{disconnect}}}"#
+        );
         assert_eq!(code(ApiMethod::Disconnect, &body), 107, "{body}");
     }
     assert_eq!(code(ApiMethod::History, r#"{"channel":"a","limit":"all"}"#), 107);
@@ -173,7 +179,9 @@ fn what_a_method_does_not_take_is_told_by_its_code() {
     for since in ["[]", r#"[0,""]"#, "7"] {
         let body = format!(r#"{{"channel":"a","since":{since}}}"#);
         assert_eq!(code(ApiMethod::History, &body), 107, "{body}");
-        let body = format!(r#"{{"client":"0-0-0","channel":"a","recover_since":{since}}}"#);
+        let body = format!(
+            r#"{{"client":"00000000-0001-8000-8000-000000000000","channel":"a","recover_since":{since}}}"#
+        );
         assert_eq!(code(ApiMethod::Subscribe, &body), 107, "{body}");
     }
     let nested = |depth| {
@@ -199,13 +207,19 @@ fn clients_are_controlled_by_name() {
         other => panic!("{other:?}"),
     };
     let channel = ChannelName::new("a").unwrap();
-    let body = r#"{"client":"1-2-3","user":"","channel":"a","recover_since":{"offset":7,"epoch":"000000ab"}}"#;
+    let body = r#"{"client":"00000000-0001-8001-8000-000200000003","user":"","channel":"a",
+        "recover_since":{"offset":7,"epoch":"000000ab"}}"#;
     let control = Control::Subscribe { channel: channel.clone(), since: Some(position(7)) };
-    assert_eq!(asked(ApiMethod::Subscribe, body), ("1-2-3".to_owned(), control));
-    let body = r#"{"client":"1-2-3","channel":"a"}"#;
+    assert_eq!(
+        asked(ApiMethod::Subscribe, body),
+        ("00000000-0001-8001-8000-000200000003".to_owned(), control)
+    );
+    let body = r#"{"client":"00000000-0001-8001-8000-000200000003","channel":"a"}"#;
     assert_eq!(asked(ApiMethod::Unsubscribe, body).1, Control::Unsubscribe { channel });
     let farewell = |disconnect: &str| {
-        let body = format!(r#"{{"client":"1-2-3","disconnect":{disconnect}}}"#);
+        let body = format!(
+            r#"{{"client":"00000000-0001-8001-8000-000200000003","disconnect":{disconnect}}}"#
+        );
         match asked(ApiMethod::Disconnect, &body).1 {
             Control::Disconnect(farewell) => farewell,
             other => panic!("{other:?}"),
@@ -227,7 +241,7 @@ fn clients_are_controlled_by_name() {
     for plain in ["null", "{}", r#"{"code":0,"reason":""}"#] {
         assert_eq!(farewell(plain), CloseReason::Forced.into());
     }
-    let body = r#"{"client":"1-2-3"}"#;
+    let body = r#"{"client":"00000000-0001-8001-8000-000200000003"}"#;
     let forced = Control::Disconnect(CloseReason::Forced.into());
     assert_eq!(asked(ApiMethod::Disconnect, body).1, forced);
 }
@@ -298,7 +312,13 @@ fn a_batch_answers_for_each_command_in_order() {
     }
     assert!(!call.is_answered());
     let uptime = std::time::Duration::ZERO;
-    call.take_info(&NodeInfo { uid: 0, clients: 0, channels: 0, subscriptions: 0, uptime });
+    call.take_info(&NodeInfo {
+        node: NodeId::new(1),
+        clients: 0,
+        channels: 0,
+        subscriptions: 0,
+        uptime,
+    });
     let answer = answer(&call);
     let replies = answer["replies"].as_array().unwrap();
     assert_eq!(replies.len(), 11);

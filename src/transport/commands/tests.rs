@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Config, Framing};
-use crate::message::{ClientName, Epoch, Publication, SessionId, WorkerId};
+use crate::message::{ClientId, Epoch, NodeId, Publication, SessionId, WorkerId};
 use crate::protocol::websocket::{OpCode, write_masked_frame};
 use crate::transport::commands_tcp::CommandConversation;
 use crate::transport::context::{Flow, MessageCount};
@@ -37,7 +37,7 @@ impl Client {
             outputs: &mut outputs,
             settings: &self.settings,
             answers: &mut self.answers,
-            client: ClientName { worker: WorkerId(0), session },
+            client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session },
             congested: false,
             overloaded: false,
             is_spare: false,

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Config;
 use crate::message::{
-    ChannelName, ClientName, Epoch, Payload, PayloadKind, Publication, Recovery, Refusal, Request,
-    SessionId, WorkerId,
+    ChannelName, ClientId, Epoch, NodeId, Payload, PayloadKind, Publication, Recovery, Refusal,
+    Request, SessionId, WorkerId,
 };
 use crate::transport::answers::Answers;
 use crate::transport::context::MessageCount;
@@ -78,7 +78,7 @@ impl Talk {
             out: &mut self.out,
             outputs: &mut self.outputs,
             settings: &self.settings,
-            client: ClientName { worker: WorkerId(0), session: self.session },
+            client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session: self.session },
             answers: &mut self.answers,
             congested: false,
             overloaded: self.is_overloaded,

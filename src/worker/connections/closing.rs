@@ -5,7 +5,7 @@ use tracing::{debug, info};
 use crate::buffer::Segment;
 use crate::connection::{Pause, Stage};
 use crate::driver::Close;
-use crate::message::{ClientName, CloseReason, Farewell, SessionId};
+use crate::message::{CloseReason, Farewell, SessionId};
 use crate::transport::Flow;
 
 use super::{Action, Connections};
@@ -162,7 +162,7 @@ impl Connections {
         let Some(connection) = self.table.get(index) else { return };
         let silence = Sweep::duration(self.tick.saturating_sub(connection.received));
         let session = SessionId { index, generation: connection.generation };
-        let client = ClientName { worker: self.settings.hub.worker, session };
+        let client = self.settings.hub.client_id(session);
         match connection.flags.stage() {
             Stage::Dead => {}
             Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),

@@ -47,7 +47,7 @@ impl Connections {
             self.all_counters.iter().map(|counters| gauge(counters).value()).sum()
         };
         NodeInfo {
-            uid: self.settings.hub.hash.of("node"),
+            node: self.settings.hub.node,
             // Requests, such as the one that asks, are not clients.
             clients: (0..TransportKind::LABELS.len())
                 .filter(|kind| *kind != TransportKind::Http as usize)

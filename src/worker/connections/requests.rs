@@ -6,7 +6,7 @@ use crate::buffer::{QueueArena, SharedFrame};
 use crate::config::limits::{PROXY_WARNING_INTERVAL, TURN_SEGMENT_BYTES_MAX};
 use crate::connection::{Connection, Pause};
 use crate::hub::{self, HubMessage, StreamMessage};
-use crate::message::{Actor, ClientName, Control, Refusal, Reply, Request, SessionId, Ticket};
+use crate::message::{Actor, Control, Refusal, Reply, Request, SessionId, Ticket};
 use crate::transport::{Context, Flow, MessageCount, Output};
 
 use super::{Connections, mark, socket_id};
@@ -29,7 +29,7 @@ impl Connections {
             outputs: &mut self.outputs,
             settings: &self.settings.transport,
             answers: &mut self.answers,
-            client: ClientName { worker: self.settings.hub.worker, session },
+            client: self.settings.hub.client_id(session),
             congested: self.mesh.is_congested(),
             overloaded: self.budget.level() >= Level::Critical,
             is_spare: connection.flags.is_spare(),

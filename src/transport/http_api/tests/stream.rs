@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
-use crate::message::Farewell;
+use crate::message::{Farewell, NodeId};
 
 /// The chunks of a stream; the last one is empty if it is the last chunk.
 fn chunks(mut body: &str) -> Vec<&str> {
@@ -226,7 +226,7 @@ fn a_stream_has_a_longest_life_that_differs_from_client_to_client() {
     let mut talk = Talk::with(|config| config.stream_time = longest);
     let client = |index| {
         let session = SessionId { index, generation: 3 };
-        ClientName { worker: WorkerId(0), session }
+        ClientId { node: NodeId::new(1), worker: WorkerId(0), session }
     };
     let mut lives: Vec<_> =
         (0..1000).map(|index| EventStream::life(client(index), &talk.settings)).collect();
