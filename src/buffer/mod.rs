@@ -1,16 +1,16 @@
 //! Bytes that wait to be sent.
 //!
-//! **What it is.** [`SharedFrame`]: immutable bytes encoded once and held by many send queues of one worker.
-//! [`SendQueue`]: the bytes bound for one socket, twelve bytes while empty; its entries live in the worker's
-//! [`QueueArena`]. [`Segment`]: one entry, either a shared frame or a range of the bytes written in this turn.
+//! **What it is.** [`SharedFrame`]: immutable bytes, encoded once and held by many send queues of one worker.
+//! [`SendQueue`]: the bytes to be sent to one socket, twelve bytes while empty; its segments live in the worker's
+//! [`QueueArena`]. [`Segment`]: either a shared frame or a range of the bytes written in this turn.
 //!
-//! **In and out.** Deliveries and replies go in; whole segments come out, in order, for the driver's next batch,
-//! and what the kernel did not take is put back in front.
+//! **In and out.** Deliveries and replies go in; whole segments come out, in order, for the driver's next batch. Bytes
+//! that the kernel did not take are put back at the front.
 //!
-//! **Always true.** An empty queue owns nothing. `bytes` is the cost of its segments, so a mark on it bounds memory.
-//! A range of the turn's bytes is only ever the first segment, and never outlives its turn.
+//! **Always true.** An empty queue owns no memory. `bytes` is the cost of its segments, so a watermark on it bounds
+//! memory. A range of the turn's bytes is always the first segment, and never outlives its turn.
 //!
-//! **Must not know.** Sockets, protocols, who the bytes are for, what to do when there are too many of them.
+//! **Must not know.** Sockets, protocols, recipients, and what happens when a queue grows too long.
 
 mod send_queue;
 mod shared_frame;

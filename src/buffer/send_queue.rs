@@ -1,23 +1,23 @@
-//! The bytes bound for one socket.
+//! The bytes to be sent to one socket.
 //!
-//! Publications are shared, so a queue holds references, not copies; replies are written into the bytes of the
-//! turn and a queue holds their range. A queue itself is three numbers in the connection's entry; its segments
-//! are nodes of one arena per worker, so that an idle connection owns nothing.
+//! Publications are shared, so a queue holds references, not copies; replies are written into the bytes of the turn,
+//! and a queue holds their range. A queue itself is three numbers in the connection's table entry; its segments are
+//! nodes of one arena per worker, so that an idle connection owns no memory.
 
 use slab::Slab;
 
 use super::SharedFrame;
 
-/// One entry of a queue.
+/// A piece of a queue: consecutive bytes in one place.
 #[derive(Debug)]
 pub enum Segment {
     /// A frame that other queues may hold as well.
     Shared(SharedFrame),
     /// `start..start + len` of the bytes that this turn wrote; valid until the turn's sends are settled.
     Turn {
-        /// First byte.
+        /// Index of the first byte.
         start: u32,
-        /// Bytes.
+        /// Number of bytes.
         len: u32,
     },
 }
@@ -51,12 +51,12 @@ impl SendQueue {
         Self { head: NONE, tail: NONE, bytes: 0 }
     }
 
-    /// What keeping the queue costs: the bytes that wait, and [`SEGMENT_BYTES`] for each segment.
+    /// The memory cost of the queue: its bytes, and [`SEGMENT_BYTES`] for each segment.
     pub fn bytes(&self) -> u32 {
         self.bytes
     }
 
-    /// Whether nothing waits.
+    /// Whether the queue has no segments.
     pub fn is_empty(&self) -> bool {
         self.head == NONE
     }
@@ -73,7 +73,7 @@ impl Default for SendQueue {
 pub struct QueueArena {
     nodes: Slab<Node>,
     bytes: u64,
-    /// Of the frames that queues hold, each counted once.
+    /// Bytes of the frames that queues hold, each frame counted once.
     frame_bytes: u64,
 }
 
@@ -85,8 +85,8 @@ struct Node {
 
 const NONE: u32 = u32::MAX;
 
-/// What a segment costs beside its bytes: its node, and its share of what a frame's allocation costs. Counted, so
-/// that a mark bounds memory whatever the size of what is published.
+/// The cost of a segment in addition to its bytes: its node, and its share of a frame's allocation. It is counted so
+/// that a watermark bounds memory whatever the size of publications.
 pub const SEGMENT_BYTES: u32 = 64;
 
 fn cost(segment: &Segment) -> u32 {
@@ -94,33 +94,33 @@ fn cost(segment: &Segment) -> u32 {
 }
 
 impl QueueArena {
-    /// An arena with address space for `segments` nodes; pages are touched only as they are used, so growth up
-    /// to there copies nothing.
+    /// An arena with address space for `segments` nodes. Pages are touched only when they are used, so growing up to
+    /// that number copies nothing.
     pub fn with_capacity(segments: usize) -> Self {
         Self { nodes: Slab::with_capacity(segments), bytes: 0, frame_bytes: 0 }
     }
 
-    /// What keeping all queues costs. A frame counts once for each queue that holds it.
+    /// The cost of all queues. A frame counts once for each queue that holds it.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The memory that all queues keep: like [`QueueArena::bytes`], but a frame counts once.
+    /// The memory of all queues: like [`QueueArena::bytes`], but each frame counts once.
     pub fn memory_bytes(&self) -> u64 {
         self.nodes.len() as u64 * u64::from(SEGMENT_BYTES) + self.frame_bytes
     }
 
-    /// Appends a frame. Empty ones are dropped. Panics when the queue would cost `u32::MAX` bytes, which its mark
-    /// forbids.
+    /// Appends a frame, unless it is empty. Panics if the queue's cost would exceed `u32::MAX` bytes, which its
+    /// watermark prevents.
     pub fn push(&mut self, queue: &mut SendQueue, frame: SharedFrame) {
         if !frame.is_empty() {
             self.append(queue, Segment::Shared(frame));
         }
     }
 
-    /// Appends what was written to the turn's bytes from `start` to their end. Where nothing else waits it becomes a
-    /// range of them, extended by what is written next: replies written back to back leave as one run of bytes.
-    /// Behind a frame it is copied, so that a range is only ever the first segment.
+    /// Appends the turn's bytes from `start` to their end. In an empty queue they become a range, which the next
+    /// replies extend: replies written one after another leave as one segment. After a frame they are copied, so that a
+    /// range is always the first segment.
     pub fn push_turn(&mut self, queue: &mut SendQueue, turn: &[u8], start: usize) {
         if start == turn.len() {
             return;
@@ -143,8 +143,8 @@ impl QueueArena {
         self.push(queue, SharedFrame::copy_of(&turn[start..]));
     }
 
-    /// Puts a segment back in front, after the kernel took only what came before it. Turn ranges must have been
-    /// copied by then.
+    /// Puts a frame back at the front, after the kernel took only the bytes before it. Ranges of the turn must have
+    /// been copied before.
     pub fn push_front(&mut self, queue: &mut SendQueue, frame: SharedFrame) {
         if frame.is_empty() {
             return;
@@ -158,7 +158,7 @@ impl QueueArena {
         queue.head = node;
     }
 
-    /// Copies the range of the turn's bytes that a queue may begin with: it outlives the turn.
+    /// Copies the range of the turn's bytes with which a queue may begin, so that it outlives the turn.
     pub fn keep_turn(&mut self, queue: &SendQueue, turn: &[u8]) {
         if queue.head != NONE
             && let node = &mut self.nodes[queue.head as usize]
@@ -207,7 +207,8 @@ impl QueueArena {
 
     fn grow(&mut self, queue: &mut SendQueue, segment: &Segment) {
         let cost = cost(segment);
-        queue.bytes = queue.bytes.checked_add(cost).expect("the mark keeps a queue under 4 GiB");
+        queue.bytes =
+            queue.bytes.checked_add(cost).expect("the watermark keeps a queue under 4 GiB");
         self.bytes += u64::from(cost);
         if let Segment::Shared(frame) = segment {
             self.frame_bytes += frame.enter_queue();
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_back_to_back_is_one_segment() {
+    fn replies_written_one_after_another_are_one_segment() {
         let mut arena = QueueArena::with_capacity(8);
         let mut queue = SendQueue::new();
         arena.push_turn(&mut queue, b"..one", 2);
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_back_comes_first() {
+    fn frames_that_are_put_back_come_first() {
         let mut arena = QueueArena::with_capacity(8);
         let mut queue = SendQueue::new();
         arena.push_front(&mut queue, frame(b"b"));
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_in_many_queues_is_memory_once() {
+    fn a_frame_in_many_queues_counts_once_as_memory() {
         let segment = u64::from(SEGMENT_BYTES);
         let mut arena = QueueArena::with_capacity(8);
         let (mut a, mut b) = (SendQueue::new(), SendQueue::new());

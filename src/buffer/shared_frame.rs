@@ -1,10 +1,10 @@
-//! Immutable bytes, encoded once, sent to many sockets of one worker by reference.
+//! Immutable bytes that are encoded once and sent to many sockets of one worker by reference.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// A view of reference-counted bytes. Cloning one costs a non-atomic increment: frames never leave their worker;
-/// what crosses workers is the publication, which each worker encodes for itself.
+/// A view of reference-counted bytes. Cloning one costs a non-atomic increment, because frames never leave their
+/// worker: publications cross workers, and each worker encodes them for itself.
 #[derive(Clone, Debug)]
 pub struct SharedFrame {
     block: Rc<Block>,
@@ -12,16 +12,16 @@ pub struct SharedFrame {
     end: u32,
 }
 
-/// What views share.
+/// The bytes that views share.
 #[derive(Debug)]
 struct Block {
     bytes: Box<[u8]>,
-    /// Entries of queues that hold it: memory is counted once for all of them.
+    /// Number of queue segments that hold it; its memory is counted once for all of them.
     queued: Cell<u32>,
 }
 
 impl SharedFrame {
-    /// Copies `bytes` into a frame. Panics past 4 GiB, which no limit allows.
+    /// Copies `bytes` into a frame. Panics if they exceed 4 GiB, which no limit allows.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let end = u32::try_from(bytes.len()).expect("limits keep a frame under 4 GiB");
         Self {
@@ -36,7 +36,7 @@ impl SharedFrame {
         &self.block.bytes[self.start as usize..self.end as usize]
     }
 
-    /// Bytes in this view.
+    /// Number of bytes in this view.
     pub fn len(&self) -> u32 {
         self.end - self.start
     }
@@ -46,27 +46,28 @@ impl SharedFrame {
         self.start == self.end
     }
 
-    /// The same bytes without the first `count`, still shared. Panics if there are fewer.
+    /// The view without its first `count` bytes, still shared. Panics if there are fewer.
     pub fn skip(mut self, count: u32) -> Self {
         assert!(count <= self.len(), "skip stays inside the frame");
         self.start += count;
         self
     }
 
-    /// The first `count` of the same bytes, still shared. Panics if there are fewer.
+    /// The first `count` bytes of the view, still shared. Panics if there are fewer.
     pub fn take(mut self, count: u32) -> Self {
         assert!(count <= self.len(), "take stays inside the frame");
         self.end = self.start + count;
         self
     }
 
-    /// One more entry of a queue holds it. Returns the bytes that this keeps alive: none if another one did before.
+    /// Counts one more queue segment that holds the block. Returns the bytes that it newly keeps alive: 0 if another
+    /// segment does already.
     pub(super) fn enter_queue(&self) -> u64 {
         self.block.queued.update(|queued| queued + 1);
         if self.block.queued.get() == 1 { self.block.bytes.len() as u64 } else { 0 }
     }
 
-    /// One entry fewer. Returns the bytes that queues keep alive no more: none if another entry does.
+    /// Counts one queue segment fewer. Returns the bytes that queues no longer keep alive: 0 if another segment does.
     pub(super) fn leave_queue(&self) -> u64 {
         self.block.queued.update(|queued| queued - 1);
         if self.block.queued.get() == 0 { self.block.bytes.len() as u64 } else { 0 }
