@@ -1,7 +1,7 @@
-//! The driver for kernels and containers without io_uring; most containers, that is.
+//! The driver for kernels without io_uring and for containers that forbid it, as most do.
 //!
-//! Sockets are registered once, edge-triggered, for both directions: no further call until they are closed,
-//! which ends the registration as well. Sends are settled one by one before the wait.
+//! Sockets are registered once, edge-triggered, for both directions, and need no further call: closing a socket ends
+//! its registration as well. Sends are made one by one before the wait.
 
 use std::io::{self, IoSlice};
 use std::net::TcpListener;
@@ -23,13 +23,13 @@ pub struct EpollDriver {
     poll: Poll,
     events: Events,
     readiness: Readiness,
-    /// Keeps the eventfd that is registered open.
+    /// Keeps the registered eventfd open.
     _waker: Waker,
     now: Instant,
 }
 
 impl EpollDriver {
-    /// A driver for the calling thread. Its descriptor table must be its own by now, if it is to have one.
+    /// A driver for the calling thread. A thread that gets a private descriptor table must have it before this call.
     pub fn new(
         settings: &DriverSettings,
         listeners: Vec<TcpListener>,
@@ -37,11 +37,11 @@ impl EpollDriver {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let readiness = Readiness::new(settings, listeners, Polls::Edge);
-        for (index, number) in (0..).zip(readiness.listeners.numbers()) {
-            register(&poll, number, user_data::listener(index), Interest::READABLE)?;
+        for (index, fd) in (0..).zip(readiness.listeners.fds()) {
+            register(&poll, fd, user_data::listener(index), Interest::READABLE)?;
         }
-        if let Some(number) = waker.number() {
-            register(&poll, number, user_data::WAKER, Interest::READABLE)?;
+        if let Some(fd) = waker.fd() {
+            register(&poll, fd, user_data::WAKER, Interest::READABLE)?;
         }
         Ok(Self {
             poll,
@@ -80,7 +80,7 @@ impl EpollDriver {
                 user_data::Kind::Poll => {
                     let id = user_data::socket_id(token);
                     let hangup = event.is_read_closed() || event.is_error();
-                    // Room, or an error that a blocked sender would otherwise never learn of.
+                    // There is room, or an error that a blocked sender would otherwise never see.
                     if event.is_writable() || event.is_write_closed() || event.is_error() {
                         self.readiness.handle_sendable(id);
                     }
@@ -91,7 +91,7 @@ impl EpollDriver {
                 user_data::Kind::Listener => {
                     self.readiness.listeners.handle_ready(user_data::index(token));
                 }
-                // Edge-triggered: each wake shows, so the count need not be read back to zero.
+                // Edge-triggered: every wake is reported, so the count need not be read back to zero.
                 user_data::Kind::Waker => self.readiness.woken = true,
                 user_data::Kind::Room | user_data::Kind::Send => {
                     unreachable!("only the ring has requests of this kind")
@@ -117,10 +117,10 @@ impl Driver for EpollDriver {
     }
 
     fn attach(&mut self, id: SocketId, socket: OwnedFd) {
-        let number = socket.as_raw_fd();
+        let fd = socket.as_raw_fd();
         self.readiness.attach(id, socket);
         let both = Interest::READABLE | Interest::WRITABLE;
-        if register(&self.poll, number, user_data::poll(id), both).is_err() {
+        if register(&self.poll, fd, user_data::poll(id), both).is_err() {
             self.readiness.handle_unwatched(id);
         }
     }
@@ -202,9 +202,9 @@ fn send_item(socket: &OwnedFd, batch: &SendBatch, item: &SendItem) -> Option<Sen
     None
 }
 
-fn register(poll: &Poll, number: RawFd, token: u64, interest: Interest) -> io::Result<()> {
+fn register(poll: &Poll, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
     let token = usize::try_from(token).expect("a 64-bit host");
-    poll.registry().register(&mut SourceFd(&number), Token(token), interest)
+    poll.registry().register(&mut SourceFd(&fd), Token(token), interest)
 }
 
 /// Slices gathered on the stack for one call; a longer item takes several.

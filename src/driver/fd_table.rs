@@ -1,11 +1,11 @@
-//! A worker's own table of descriptors.
+//! A private descriptor table for each worker.
 //!
-//! Threads share one table, and every accept and close takes its lock. A worker that leaves the shared table
-//! contends with nobody, and the limit on open files then holds per worker, not per process: a host whose hard
-//! limit is 20,000 can still hold a million connections.
+//! Threads share one table, and every accept and close takes its lock. A worker with a private table does not contend
+//! for that lock, and the limit on open files then applies per worker rather than per process: a host whose hard limit
+//! is 20,000 can still hold a million connections.
 //!
-//! The price: a descriptor means something only in the table where it was opened, or in a copy made later.
-//! Whatever workers use together (a [`super::Waker`]) is opened before the first of them leaves.
+//! In return, a descriptor is valid only in the table in which it was opened, and in copies made later. Descriptors
+//! that workers share (a [`super::Waker`]) are therefore opened before the first worker leaves the shared table.
 
 #![expect(unsafe_code, reason = "unshare and the limits have no safe wrapper")]
 
@@ -13,8 +13,8 @@ use std::io;
 
 use crate::config::limits::{SPARE_CONNECTIONS, WORKERS_MAX};
 
-/// Gives the calling thread a copy of the process's descriptor table for its own. Call it before the thread
-/// opens anything of its own.
+/// Gives the calling thread a private copy of the process's descriptor table. Call it before the thread opens any
+/// descriptor.
 pub fn make_private() -> io::Result<()> {
     // SAFETY: the call takes no pointers; it changes only which table this thread's descriptors are looked up
     // in, and the copy holds every descriptor that is open now under the same number.
@@ -22,7 +22,7 @@ pub fn make_private() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Raises the limit on open files as far as the process may, and returns it: descriptors per table.
+/// Raises the limit on open files to the hard limit and returns it. It is the number of descriptors per table.
 pub fn raise_limit() -> io::Result<u64> {
     let mut limit = open_files_limit()?;
     if limit.rlim_cur < limit.rlim_max {
@@ -35,16 +35,16 @@ pub fn raise_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Descriptors of a worker's table that are not its connections: those copied from the process, listeners, the
-/// ring or epoll, the waker, a backplane's, files opened for a moment, and connections beyond the maximum.
+/// Descriptors of a worker's table that are not connections: those copied from the process, listeners, the ring or
+/// epoll, the waker, a backplane's, files that are open briefly, and connections beyond the maximum.
 pub const RESERVED_DESCRIPTORS: u64 = 256;
 
 const _: () = assert!(
     SPARE_CONNECTIONS + WORKERS_MAX < RESERVED_DESCRIPTORS as usize,
-    "every waker, and what is left of the others, has its descriptor beside them"
+    "the spare connections and every waker have a descriptor"
 );
 
-/// What [`raise_limit`] can raise it to: the hard limit.
+/// The hard limit on open files, to which [`raise_limit`] raises the soft one.
 pub fn open_files_max() -> io::Result<u64> {
     Ok(open_files_limit()?.rlim_max)
 }
@@ -74,14 +74,14 @@ mod tests {
     #[test]
     fn a_private_table_keeps_what_is_closed_elsewhere() {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let number = file.as_raw_fd();
+        let fd = file.as_raw_fd();
         let (unshared, is_unshared) = std::sync::mpsc::channel();
         let (closed, is_closed) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
             make_private().unwrap();
             unshared.send(()).unwrap();
             is_closed.recv().unwrap();
-            std::fs::read_link(format!("/proc/thread-self/fd/{number}")).unwrap()
+            std::fs::read_link(format!("/proc/thread-self/fd/{fd}")).unwrap()
         });
         is_unshared.recv().unwrap();
         drop(file);

@@ -9,10 +9,10 @@ use super::{Event, ListenerId, socket};
 #[derive(Debug)]
 pub(super) struct Listeners {
     listeners: Vec<Listener>,
-    /// The one to accept from next in this turn.
+    /// Index of the listener to accept from next in this turn.
     current: usize,
     accepts_left: usize,
-    /// Of each listener, in this turn.
+    /// Most connections accepted on each listener in this turn.
     accepts_per_turn_max: usize,
 }
 
@@ -21,9 +21,9 @@ struct Listener {
     socket: TcpListener,
     /// Connections may be waiting.
     ready: bool,
-    /// Accepting failed, and the worker has not said to go on.
+    /// Accepting failed, and the worker has not resumed it since.
     paused: bool,
-    /// The ring holds a poll. (io_uring only.)
+    /// The ring holds a poll for it (io_uring only).
     armed: bool,
 }
 
@@ -38,7 +38,7 @@ impl Listeners {
     }
 
     /// The listeners' descriptors, in the order of their ids.
-    pub fn numbers(&self) -> impl Iterator<Item = RawFd> {
+    pub fn fds(&self) -> impl Iterator<Item = RawFd> {
         self.listeners.iter().map(|listener| listener.socket.as_raw_fd())
     }
 
@@ -50,7 +50,7 @@ impl Listeners {
         }
     }
 
-    /// A listener that needs a poll, because nothing waits and none is armed; the caller arms it.
+    /// A listener that needs a poll, because no connection waits and no poll is armed. The caller arms one.
     pub fn next_to_arm(&mut self) -> Option<(u32, RawFd)> {
         let mut indexed = (0..).zip(&mut self.listeners);
         let (index, listener) = indexed.find(|(_, l)| !l.armed && !l.ready)?;
@@ -85,8 +85,8 @@ impl Listeners {
             };
             match error.raw_os_error() {
                 Some(libc::EAGAIN) => listener.ready = false,
-                // The queue is not empty, so without the pause the same error would come back every turn. The
-                // last four say that this is no listener, which waiting does not mend either.
+                // The queue is not empty, so without the pause the same error would return every turn. The last four
+                // mean that the descriptor is not a listening socket; retrying will not help.
                 Some(
                     libc::EMFILE
                     | libc::ENFILE
@@ -100,8 +100,8 @@ impl Listeners {
                     listener.paused = true;
                     return Some(Event::AcceptFailed { listener: id, error });
                 }
-                // ECONNABORTED and the network errors that accept(2) passes on are about one connection, which
-                // is gone. They count against the turn's bound, so a flood of them does not hold it up.
+                // ECONNABORTED and the network errors that accept(2) passes on concern one connection, which is gone.
+                // They count against the turn's limit, so a flood of them does not delay it.
                 _ => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Which driver to run.
+//! The choice of a driver at start.
 
 use super::uring;
 use crate::config::DriverChoice;
@@ -6,14 +6,14 @@ use crate::config::DriverChoice;
 /// A kernel driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// [`super::UringDriver`]
+    /// The driver [`super::UringDriver`].
     IoUring,
-    /// [`super::EpollDriver`]
+    /// The driver [`super::EpollDriver`].
     Epoll,
 }
 
 impl Kind {
-    /// Its name on the command line and in the log.
+    /// The driver's name on the command line and in the log.
     pub fn name(self) -> &'static str {
         match self {
             Kind::IoUring => "io_uring",
@@ -22,8 +22,8 @@ impl Kind {
     }
 }
 
-/// Chooses a driver, with the reason for the log. Fails with what to tell the operator when io_uring is asked for
-/// and does not work here. Call it once, before workers start: it sets a ring up and tries it on a loopback
+/// Chooses a driver and gives the reason for the log. Fails with a message for the operator if io_uring is configured
+/// and does not work on this host. Call it once, before workers start: it sets up a ring and tests it on a loopback
 /// connection.
 pub fn choose(choice: DriverChoice) -> Result<(Kind, String), String> {
     if choice == DriverChoice::Epoll {
@@ -32,7 +32,9 @@ pub fn choose(choice: DriverChoice) -> Result<(Kind, String), String> {
     match (uring::is_usable(), choice) {
         (Ok(()), DriverChoice::IoUring) => Ok((Kind::IoUring, "io_uring, as configured".into())),
         (Ok(()), _) => Ok((Kind::IoUring, "io_uring passed its self-test".into())),
-        (Err(reason), DriverChoice::IoUring) => Err(format!("io_uring is asked for, but {reason}")),
+        (Err(reason), DriverChoice::IoUring) => {
+            Err(format!("io_uring is configured, but {reason}"))
+        }
         (Err(reason), _) => Ok((Kind::Epoll, format!("epoll, because {reason}"))),
     }
 }
@@ -42,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn epoll_is_had_for_the_asking_and_auto_never_fails() {
+    fn epoll_is_always_available_and_auto_never_fails() {
         assert_eq!(choose(DriverChoice::Epoll).unwrap().0, Kind::Epoll);
         let (kind, reason) = choose(DriverChoice::Auto).unwrap();
         match choose(DriverChoice::IoUring) {

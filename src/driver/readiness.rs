@@ -1,6 +1,6 @@
-//! The part of a turn that both kernel drivers share: from "the kernel says it is ready" to events.
+//! The part of a turn that both kernel drivers share: from the kernel's report that a socket is ready to an event.
 //!
-//! Which sockets a turn takes, and in which order, is [`Turn`]'s.
+//! [`Turn`] decides which sockets a turn serves, and in which order.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,14 +16,14 @@ use super::socket_table::{
 use super::turn::{Turn, Waiting};
 use super::{Close, DriverSettings, End, Event, SocketId, socket};
 
-/// Who is ready, and what the turn makes of it.
+/// The ready sockets and listeners of one driver, and the events that a turn makes of them.
 #[derive(Debug)]
 pub(super) struct Readiness {
     pub table: SocketTable,
     pub listeners: Listeners,
     /// The waker was called.
     pub woken: bool,
-    /// Sockets that need a poll; drained by the driver that polls once.
+    /// Sockets that need a poll; drained by the driver whose polls fire once.
     pub to_arm: Vec<SocketId>,
     waiting: Waiting,
     turn: Turn,
@@ -32,12 +32,12 @@ pub(super) struct Readiness {
     buffer: Box<[u8]>,
 }
 
-/// How the kernel tells that a socket is ready.
+/// How the kernel reports that a socket is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Polls {
-    /// Whenever that changes, without being asked again.
+    /// On every change, after one registration.
     Edge,
-    /// Once for each time it is asked.
+    /// Once for each poll that is armed.
     Once,
 }
 
@@ -48,7 +48,7 @@ enum Step {
     Sendable,
 }
 
-/// The time since the beginning of 1970; nothing where the clock stands before that.
+/// The time since the Unix epoch; zero if the clock is set to an earlier time.
 pub fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -111,7 +111,7 @@ impl Readiness {
         self.listeners.next_event()
     }
 
-    /// Reports a socket's room, or receives from it once.
+    /// Reports that a socket has room to send, or receives from it once.
     fn step(&mut self, id: SocketId) -> Option<Step> {
         let entry = self.table.open(id)?;
         entry.clear(LISTED);
@@ -165,7 +165,7 @@ impl Readiness {
         }
     }
 
-    /// The kernel says that a socket can be received from; `hangup`: that its end is near.
+    /// Handles the kernel's report that a socket is readable; `hangup`: its peer has sent FIN or RST.
     #[inline]
     pub fn handle_readable(&mut self, id: SocketId, hangup: bool) {
         if let Some(entry) = self.table.open(id) {
@@ -182,7 +182,8 @@ impl Readiness {
         }
     }
 
-    /// The kernel says that a socket has room. That is news only after a send that came late.
+    /// Handles the kernel's report that a socket has room to send. It matters only after a send that was not taken
+    /// whole.
     #[inline]
     pub fn handle_sendable(&mut self, id: SocketId) {
         if let Some(entry) = self.table.open(id)
@@ -194,8 +195,8 @@ impl Readiness {
         }
     }
 
-    /// A poll that was armed once has ended. Whether that means anything: not for a socket that was closed, which
-    /// only waited for its polls to end.
+    /// Handles the end of a poll that fires once. Returns whether its result matters: not for a socket that was closed
+    /// and only waited for its polls to end.
     #[inline]
     pub fn handle_disarmed(&mut self, id: SocketId, armed: u16) -> bool {
         let Some(entry) = self.table.entry(id) else { return false };
@@ -209,7 +210,7 @@ impl Readiness {
         false
     }
 
-    /// A send came late: tell when there is room.
+    /// Handles a send that was not taken whole: the socket is reported once it has room.
     pub fn handle_blocked(&mut self, id: SocketId) {
         if let Some(entry) = self.table.open(id) {
             entry.set(BLOCKED);
@@ -217,23 +218,23 @@ impl Readiness {
         }
     }
 
-    /// A send failed for good.
+    /// Handles a send that failed for good.
     pub fn handle_broken(&mut self, id: SocketId) {
         if let Some(entry) = self.table.open(id) {
             entry.set(BROKEN);
         }
     }
 
-    /// Takes a socket in. With polls that are asked for, it is received from before the first one.
+    /// Adds a socket. Where polls fire once, the first receive is attempted before one is armed.
     pub fn attach(&mut self, id: SocketId, socket: OwnedFd) {
         self.table.attach(id, socket);
         if self.polls == Polls::Once {
-            // Most that connect speak at once: trying to receive costs less than a poll.
+            // Most clients send as soon as they connect: an attempt to receive costs less than a poll.
             self.handle_readable(id, false);
         }
     }
 
-    /// The kernel refused to watch a socket: to the worker it is one that broke at once.
+    /// Handles the kernel's refusal to watch a socket: the worker sees a connection that was reset at once.
     pub fn handle_unwatched(&mut self, id: SocketId) {
         if let Some(entry) = self.table.open(id) {
             if let Some(socket) = &entry.socket {
@@ -271,14 +272,14 @@ impl Readiness {
         let Some(entry) = self.table.open(id) else { return };
         entry.set(CLOSING);
         if entry.has(READ_ARMED | WRITE_ARMED) {
-            // The polls end by themselves; `handle_disarmed` sees the last of them.
+            // Ending the connection ends its polls; `handle_disarmed` sees the last of them.
             if let Some(socket) = &entry.socket {
                 socket::end(socket, how);
             }
         } else {
             let has_ended = entry.has(ENDED);
             match entry.socket.take() {
-                // Behind the end there is nothing unread that would have to be thrown away.
+                // After the end of the stream there are no unread bytes to discard.
                 Some(socket) if has_ended && how == Close::Orderly => drop(socket),
                 Some(socket) => socket::close(socket, how),
                 None => {}
@@ -287,12 +288,12 @@ impl Readiness {
         }
     }
 
-    /// Closes what had to wait for its polls, and frees the slot.
+    /// Closes a socket that waited for its polls to end, and frees its slot.
     fn finish_close(&mut self, id: SocketId) {
         if let Some(entry) = self.table.entry(id)
             && let Some(socket) = entry.socket.take()
         {
-            // It was ended before, orderly or not; what is left is what orderly adds.
+            // The connection was ended before, orderly or not; only unread bytes may remain to be discarded.
             socket::close(socket, Close::Orderly);
         }
         self.table.free(id);

@@ -1,8 +1,7 @@
-//! What one turn sends: at most one item per socket.
+//! The sends of one turn: at most one item per socket.
 //!
-//! The batch owns its segments for as long as the kernel may read them, so that a broadcast borrows its frame and
-//! nothing is pinned per subscriber. Replies of the turn are written into one buffer here and queues hold ranges
-//! of it.
+//! The batch owns its segments for as long as the kernel may read them, so that a broadcast borrows its frame and no
+//! memory is pinned per subscriber. The turn's replies are written into one buffer here, and queues hold ranges of it.
 
 use std::io;
 use std::ops::Range;
@@ -13,9 +12,9 @@ use crate::buffer::{Segment, SharedFrame};
 /// The sends of one turn.
 #[derive(Debug, Default)]
 pub struct SendBatch {
-    /// Bytes written during the turn; [`Segment::Turn`] is a range of them.
+    /// The bytes written during the turn; [`Segment::Turn`] is a range of them.
     pub turn: Vec<u8>,
-    /// What the kernel did not take whole, in no particular order. Filled by `Driver::wait`.
+    /// Items that the kernel did not take whole, in no particular order. Filled by `Driver::wait`.
     pub late: Vec<Late>,
     items: Vec<SendItem>,
     segments: Vec<Segment>,
@@ -24,9 +23,9 @@ pub struct SendBatch {
 /// One socket's share of a batch.
 #[derive(Clone, Debug)]
 pub struct SendItem {
-    /// To whom.
+    /// The socket to send to.
     pub id: SocketId,
-    /// Bytes in all its segments.
+    /// The bytes of all segments together.
     pub bytes: u32,
     segments: Range<u32>,
 }
@@ -34,27 +33,27 @@ pub struct SendItem {
 /// An item that the kernel did not take whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Late {
-    /// Index into the items.
+    /// Index of the item in the batch.
     pub item: u32,
-    /// What became of it.
+    /// How much of it was sent, or that it failed.
     pub result: SendResult,
 }
 
-/// What became of a late item.
+/// The result of an item that the kernel did not take whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendResult {
-    /// The kernel took this many bytes, fewer than all, perhaps none; [`super::Event::Sendable`] follows when
-    /// there is room.
+    /// The kernel took this many bytes, fewer than all and possibly 0; [`super::Event::Sendable`] follows when there is
+    /// room.
     Short(u32),
     /// The connection is broken. No `Sendable` follows.
     Failed,
 }
 
 impl SendResult {
-    /// What an error of a send means after `sent` bytes.
+    /// The result of a send that failed with an error after `sent` bytes.
     pub(super) fn of_error(error: &io::Error, sent: u32) -> Self {
         match error.raw_os_error() {
-            // Full; or, rarer, interrupted or out of memory for the moment.
+            // The send buffer is full; or, more rarely, the call was interrupted or memory is short for the moment.
             Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => Self::Short(sent),
             _ => Self::Failed,
         }
@@ -99,8 +98,8 @@ impl SendBatch {
             .map(|segment| self.bytes_of(segment))
     }
 
-    /// The frames that remain of an item of which the kernel took `sent` bytes, last one first: ready to be put
-    /// back in front of its queue. Turn ranges are copied, frames stay shared.
+    /// The frames that remain of an item of which the kernel took `sent` bytes, the last one first, ready to be put
+    /// back at the front of its queue. Ranges of the turn's bytes are copied; frames stay shared.
     pub fn unsent(&self, item: &SendItem, sent: u32) -> impl Iterator<Item = SharedFrame> {
         let range = item.segments.start as usize..item.segments.end as usize;
         let mut left = item.bytes - sent;
@@ -120,7 +119,7 @@ impl SendBatch {
         })
     }
 
-    /// Forgets all items, their frames and the turn's bytes. The memory is kept for the next turn, within reason.
+    /// Drops all items, their frames and the turn's bytes. Up to a limit, the memory is kept for the next turn.
     pub fn clear(&mut self) {
         self.items.clear();
         self.segments.clear();
@@ -141,7 +140,7 @@ impl SendBatch {
     }
 }
 
-/// Room for the turn's bytes that survives a burst.
+/// Capacity for the turn's bytes that is kept after a burst.
 const TURN_BYTES_KEPT_MAX: usize = 1 << 20;
 
 #[cfg(test)]
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn unsent_is_the_tail_for_every_count_sent() {
+    fn unsent_returns_the_tail_for_every_number_of_bytes_sent() {
         let batch = batch();
         let item = &batch.items()[0];
         for sent in 0..=9 {

@@ -1,6 +1,6 @@
-//! Every socket option and every socket call of the server, each with its reason.
+//! Every socket option and socket call of the server, each with its reason.
 //!
-//! Options are set on the listener: accepted sockets inherit them, which saves a system call per option and
+//! Options are set on the listener, from which accepted sockets inherit them: that saves a system call per option and
 //! connection.
 
 #![expect(unsafe_code, reason = "three calls that socket2 does not wrap")]
@@ -14,26 +14,26 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::Close;
 
-/// Whether the kernel probes silent peers of a listener's connections.
+/// Whether the kernel sends TCP keepalive probes on a listener's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keepalive {
-    /// The protocol has its own keepalive; a second one would only cost packets.
+    /// Off: the protocol has its own keepalive, and a second one would only cost packets.
     Off,
-    /// For raw TCP, which has none: dead after 120 s of silence and 3 probes, 20 s apart.
+    /// On, for raw TCP: a peer is dead after 120 s of silence and 3 unanswered probes, 20 s apart.
     Kernel,
 }
 
-/// Binds one worker's own listener to `address`. Other workers bind the same address beside it.
+/// Binds one worker's listener to `address`, which other workers bind as well.
 pub fn bind_listener(address: SocketAddr, keepalive: Keepalive) -> io::Result<TcpListener> {
     let socket = new_socket(address)?;
     // One accept queue per worker: no thundering herd, no lock shared between cores.
     socket.set_reuse_port(true)?;
     // Frames are gathered in user space, one send per turn; Nagle could only delay them.
     socket.set_tcp_nodelay(true)?;
-    // "Full" is reported once this much is unsent. Without it a stalled reader holds 4 MB of kernel memory, with
-    // it about 120 KB, and a queue's mark in user space sees the stall early.
+    // The kernel reports a full send buffer once this much is unsent. A stalled reader then holds about 120 KB of
+    // kernel memory instead of 4 MB, and the watermarks of its send queue see the stall early.
     socket.set_tcp_notsent_lowat(NOTSENT_BYTES_MAX)?;
-    // A peer that vanished with data unacknowledged is dead after this, not after 15 minutes of retransmits.
+    // A peer that vanished with data unacknowledged is dead after this time, not after 15 minutes of retransmissions.
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
     if keepalive == Keepalive::Kernel {
         socket.set_tcp_keepalive(
@@ -43,33 +43,33 @@ pub fn bind_listener(address: SocketAddr, keepalive: Keepalive) -> io::Result<Tc
                 .with_retries(KEEPALIVE_RETRIES),
         )?;
     }
-    // TCP_DEFER_ACCEPT stays off, also where the client speaks first: the handshake deadline counts from accept,
-    // and a deferred connection would hide from admission limits and from that deadline in the kernel.
+    // TCP_DEFER_ACCEPT stays off, even where the client sends first: the handshake deadline counts from accept, and a
+    // deferred connection would escape admission limits and that deadline.
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Finds out whether `address` is free, by binding it exclusively for a moment. `SO_REUSEPORT` would share a
-/// port with a stranger, or with a server that was forgotten, without a word.
+/// Checks that `address` is free, by binding it exclusively for a moment. `SO_REUSEPORT` would silently share the port
+/// with another program of the same user, or with a server that is still running.
 pub fn bind_probe(address: SocketAddr) -> io::Result<()> {
     let socket = new_socket(address)?;
     socket.bind(&address.into())?;
     socket.listen(1)
 }
 
-/// A port that the kernel gives to nobody else while this lives.
+/// A port that the kernel gives to no other program while this value lives.
 #[derive(Debug)]
 pub struct HeldPort {
     _socket: Socket,
 }
 
-/// Has the kernel choose a free port, and holds it until the listeners are bound: between a probe and them, any
-/// connection that leaves this host could get it.
+/// Has the kernel choose a free port, and holds it until the listeners are bound: without that, any outgoing connection
+/// of this host could take it meanwhile.
 pub fn hold_free_port(address: SocketAddr) -> io::Result<(SocketAddr, HeldPort)> {
     let socket = new_socket(address)?;
-    // It never listens, so it takes no share of the connections, and a copy of it that lives on for a moment in a
-    // worker's table keeps nobody from binding the port again.
+    // It never listens, so it takes no share of the connections, and a copy that lives on for a moment in a worker's
+    // table does not prevent the port from being bound again.
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     let address = socket.local_addr()?.as_socket();
@@ -77,24 +77,24 @@ pub fn hold_free_port(address: SocketAddr) -> io::Result<(SocketAddr, HeldPort)>
     Ok((address, HeldPort { _socket: socket }))
 }
 
-/// A socket with what both ways of binding need.
+/// A socket with the options that both ways of binding need.
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
-    // Connections of a former run in TIME_WAIT must not block a restart.
+    // Connections of a previous run in TIME_WAIT must not prevent a restart.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // An address means what it says: "[::]" beside "0.0.0.0" can both be bound, and no peer shows up as an
-        // IPv4-mapped address that per-address limits would count apart.
+        // "[::]" and "0.0.0.0" can both be bound, and no peer appears with an IPv4-mapped address, which per-address
+        // limits would count separately.
         socket.set_only_v6(true)?;
     }
     Ok(socket)
 }
 
-/// Accepts one connection, nonblocking and not inherited by programs we start.
+/// Accepts one connection, nonblocking and close-on-exec.
 pub(super) fn accept(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
     let (socket, peer) =
         SockRef::from(listener).accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)?;
@@ -102,36 +102,35 @@ pub(super) fn accept(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)
     Ok((socket.into(), peer))
 }
 
-/// Stops listening for all holders of the socket. Closing alone would leave it alive, and connections queued on
-/// it, for as long as an armed poll or another worker's copy of the descriptor table holds it.
+/// Stops listening, for all holders of the socket. Closing alone would leave the socket and the connections queued on
+/// it alive for as long as an armed poll or another worker's descriptor table holds it.
 pub(super) fn stop_listening(listener: TcpListener) {
     // It fails only for a socket that no longer listens.
     let _ = SockRef::from(&listener).shutdown(Shutdown::Read);
 }
 
-/// Receives once.
+/// Receives with one call.
 pub(super) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(socket)).read(buffer)
 }
 
-/// Sends once: what fits now. A dead peer is an error, not a signal.
+/// Sends what fits with one call. A dead peer is an error, not a signal.
 pub(super) fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
     SockRef::from(socket).send_with_flags(bytes, SEND_FLAGS)
 }
 
-/// Sends several slices as one.
+/// Sends several slices with one call.
 pub(super) fn send_vectored(socket: &OwnedFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     SockRef::from(socket).send_vectored_with_flags(slices, SEND_FLAGS)
 }
 
-/// Sends FIN after what was sent; receiving goes on.
+/// Sends FIN after everything that was sent; receiving continues.
 pub(super) fn shutdown_write(socket: &OwnedFd) {
     // It fails only when the connection is already gone, which receiving reports.
     let _ = SockRef::from(socket).shutdown(Shutdown::Write);
 }
 
-/// Ends a connection while a request may still hold its file: whatever is armed on it completes. The descriptor
-/// stays open until it has.
+/// Ends a connection on which polls may still be armed: they complete. The descriptor stays open until they have.
 pub(super) fn end(socket: &OwnedFd, how: Close) {
     match how {
         Close::Orderly => {
@@ -141,10 +140,10 @@ pub(super) fn end(socket: &OwnedFd, how: Close) {
     }
 }
 
-/// Closes a connection that nothing is armed on.
+/// Closes a connection on which no poll is armed.
 pub(super) fn close(socket: OwnedFd, how: Close) {
     match how {
-        // A kernel that holds unread bytes at close sends RST, and the peer may lose what we sent before it.
+        // With unread bytes at close the kernel sends RST, and the peer may lose bytes that were sent before it.
         Close::Orderly => discard_received(&socket),
         Close::Abort => abort(&socket),
     }
@@ -165,14 +164,14 @@ fn abort(socket: &OwnedFd) {
         )
     };
     if result != 0 {
-        // Refused by a filter, say: the same by other means. Both fail only on a connection that is gone.
+        // A filter may refuse it: then the same by other means. Both fail only on a connection that is gone.
         let socket = SockRef::from(socket);
         let _ = socket.set_linger(Some(Duration::ZERO));
         let _ = socket.shutdown(Shutdown::Both);
     }
 }
 
-/// Throws away what was received and not read. With MSG_TRUNC, TCP drops bytes without copying them.
+/// Discards bytes that were received and not read. With MSG_TRUNC, TCP drops bytes without copying them.
 fn discard_received(socket: &OwnedFd) {
     // SAFETY: with MSG_TRUNC a TCP socket writes nothing to the buffer, so none is given; the descriptor is open,
     // because it is borrowed from its owner.
@@ -186,14 +185,15 @@ fn discard_received(socket: &OwnedFd) {
     };
 }
 
-/// Both drivers send with these; io_uring adds MSG_WAITALL, see there.
+/// The flags with which both drivers send; the io_uring driver adds MSG_WAITALL.
 pub(super) const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
-/// Cut down to `net.core.somaxconn` by the kernel; a mass reconnect fills a short queue within milliseconds.
+/// Length of the accept queue, which the kernel caps at `net.core.somaxconn`. A mass reconnect fills a short queue
+/// within milliseconds.
 const BACKLOG: i32 = 65_535;
 const NOTSENT_BYTES_MAX: u32 = 16_384;
-/// A peer that takes nothing for so long is gone. Its window may have been shut by a reader that pauses: what then
-/// becomes of what waits for it is its channels' affair, so this is longer than a pause that a client may make.
+/// A peer that acknowledges no data for this long is gone. It may also be a client that pauses reading: how its backlog
+/// is handled is the channel's delivery policy, so this is longer than a pause that a client may make.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -222,9 +222,9 @@ mod tests {
     }
 
     #[test]
-    fn a_held_port_waits_for_our_listeners_and_outlives_them_without_harm() {
+    fn a_held_port_can_be_bound_by_listeners_and_does_not_block_it_afterwards() {
         let (address, held) = hold_free_port(any("127.0.0.1:0")).unwrap();
-        // It does not listen: nobody can connect to it.
+        // It does not listen, so connecting fails.
         assert!(std::net::TcpStream::connect(address).is_err());
         let listener = bind_listener(address, Keepalive::Off).unwrap();
         assert_eq!(listener.local_addr().unwrap(), address);
@@ -257,12 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn orderly_close_with_unread_bytes_still_delivers() {
+    fn an_orderly_close_delivers_sent_bytes_despite_unread_ones() {
         use std::io::Write;
         let listener = bind_listener(any("127.0.0.1:0"), Keepalive::Off).unwrap();
         let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = accept(&listener).unwrap();
-        peer.write_all(b"nobody reads this").unwrap();
+        peer.write_all(b"never read").unwrap();
         send(&socket, b"bye").unwrap();
         close(socket, Close::Orderly);
         let mut read = Vec::new();

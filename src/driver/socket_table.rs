@@ -1,4 +1,4 @@
-//! What a kernel driver keeps for each socket: twelve bytes, in one dense table.
+//! The state that a kernel driver keeps for each socket: twelve bytes, in one dense table.
 
 use std::os::fd::OwnedFd;
 
@@ -13,39 +13,39 @@ pub(super) struct SocketTable {
 /// One socket, or a free slot.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Empty in a free slot, and between the closing of a socket and the report of it.
+    /// `None` in a free slot, and between the closing of a socket and the report of it.
     pub socket: Option<OwnedFd>,
     generation: u32,
     state: u16,
 }
 
-/// The kernel said that there is something to receive, and nothing since said otherwise.
+/// The kernel reported bytes to receive, and no receive since found the socket empty.
 pub(super) const READABLE: u16 = 1;
-/// The worker wants nothing received.
+/// The worker has paused receiving.
 pub(super) const PAUSED: u16 = 1 << 1;
-/// The end of what the peer sends was reported.
+/// The end of the peer's bytes was reported.
 pub(super) const ENDED: u16 = 1 << 2;
-/// FIN or RST is behind what can be received: receiving goes on until it shows, also after a short read.
+/// FIN or RST follows the bytes that can be received: receiving continues until it shows, even after a short read.
 pub(super) const HANGUP: u16 = 1 << 3;
-/// A send failed: the peer's end is a reset, however receiving puts it.
+/// A send failed: the end is reported as a reset, whatever receiving returns.
 pub(super) const BROKEN: u16 = 1 << 4;
-/// A send came late and room has not been reported since.
+/// A send was not taken whole, and room has not been reported since.
 pub(super) const BLOCKED: u16 = 1 << 5;
-/// There is room again and the worker has not heard of it.
+/// There is room again, and it has not been reported to the worker yet.
 pub(super) const SENDABLE: u16 = 1 << 6;
-/// In the list of sockets that are ready.
+/// The socket is in a list of ready sockets.
 pub(super) const LISTED: u16 = 1 << 7;
-/// The worker closed it; only the report of it is left.
+/// The worker closed it, and only the report of that is left.
 pub(super) const CLOSING: u16 = 1 << 8;
-/// The ring holds a poll for bytes. (io_uring only, as are the next two.)
+/// The ring holds a poll for bytes (io_uring only, as are the next two).
 pub(super) const READ_ARMED: u16 = 1 << 9;
 /// The ring holds a poll for room.
 pub(super) const WRITE_ARMED: u16 = 1 << 10;
-/// In the list of sockets to arm with the next submission.
+/// The socket is in the list of sockets to arm with the next submission.
 pub(super) const ARM_LISTED: u16 = 1 << 11;
-/// Nothing was received from it yet.
+/// Nothing was received from the socket yet.
 pub(super) const NEW: u16 = 1 << 12;
-/// What was received from it last was much.
+/// The last receive was a long one.
 pub(super) const BULKY: u16 = 1 << 13;
 
 impl SocketTable {
@@ -55,7 +55,7 @@ impl SocketTable {
         Self { entries: Vec::with_capacity(sockets_max as usize) }
     }
 
-    /// Puts a socket into the slot of its id. Panics if the slot is taken: ids are the worker's to keep apart.
+    /// Puts a socket into the slot of its id. Panics if the slot is taken: the worker must not reuse an id in use.
     pub fn attach(&mut self, id: SocketId, socket: OwnedFd) {
         let index = id.index as usize;
         if index >= self.entries.len() {
@@ -98,26 +98,26 @@ impl Entry {
         self.state & bits != 0
     }
 
-    /// Sets bits.
+    /// Sets these state bits.
     #[inline]
     pub fn set(&mut self, bits: u16) {
         self.state |= bits;
     }
 
-    /// Clears bits.
+    /// Clears these state bits.
     #[inline]
     pub fn clear(&mut self, bits: u16) {
         self.state &= !bits;
     }
 
-    /// Whether a receive would be of use now.
+    /// Whether the socket is readable and the worker wants its bytes.
     #[inline]
     pub fn wants_receive(&self) -> bool {
         self.state & (READABLE | PAUSED | ENDED) == READABLE
     }
 }
 
-/// The generation of a free slot: no id has it.
+/// The generation of a free slot, which no id has.
 const FREE: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<Entry>() == 12, "a million sockets are 12 MB of table");

@@ -1,15 +1,15 @@
-//! What one turn takes, and in which order: the same for real sockets and for simulated ones.
+//! The sockets that one turn serves, and their order: the same for real and simulated sockets.
 //!
-//! A socket that is ready stands in one list, once. A turn takes from its front those that were in it when the
-//! turn began: what becomes ready later, or has more than one buffer to give, waits for the next turn, so that
-//! no peer can starve another. Sockets that come and sockets that go stand in lists of their own, and a turn takes few
-//! of them: when a hundred thousand clients go at once and come back, those who stay hardly notice. It takes those few
-//! first: a turn that ends early, because peers send as much as they can, has served them.
+//! A ready socket is in exactly one list. A turn serves the sockets that were in a list when the turn began; sockets
+//! that become ready later, or have more than one buffer to read, wait for the next turn, so that no peer can starve
+//! another. New sockets and sockets that were closed by their peers have lists of their own, and a turn serves few of
+//! each: when a hundred thousand clients disconnect at once and reconnect, the established ones hardly notice. Those
+//! few come first, so that a turn which ends early because peers send as much as they can has still served them.
 //!
-//! Behind them come the sockets whose last receive brought little, then those that had more to give, as flows that are
-//! sparse go before those that build queues in FQ-CoDel (RFC 8290 section 4.2): who says little waits for a turn, and
-//! not for a turn of each peer that floods. A turn in which the latter had nothing is followed by one that begins with
-//! one of them, so that many who say little do not starve them either.
+//! They are followed by the sockets whose last receive was short (sparse), then by those that had more to read (bulky),
+//! as FQ-CoDel schedules sparse flows before flows that build queues (RFC 8290 section 4.2): a sparse sender waits for
+//! one turn, not for a turn of every peer that floods. After a turn that served no bulky socket, the next begins with
+//! one, so that many sparse senders do not starve them.
 
 use std::collections::VecDeque;
 
@@ -17,16 +17,16 @@ use crate::config::limits::CROWD_MIN;
 
 use super::{DriverSettings, SocketId};
 
-/// The sockets that are ready.
+/// The sockets that are ready, by the order in which they are served.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// Nothing was received from them yet.
+    /// Sockets from which nothing was received yet.
     pub newcomers: VecDeque<SocketId>,
-    /// Their peers sent FIN or RST.
+    /// Sockets whose peers sent FIN or RST.
     pub hung_up: VecDeque<SocketId>,
-    /// Those whose last receive brought little.
+    /// Sparse sockets, whose last receive was short.
     pub ready: VecDeque<SocketId>,
-    /// Those that had more to give.
+    /// Bulky sockets, which had more to read.
     pub bulky: VecDeque<SocketId>,
 }
 
@@ -37,14 +37,14 @@ impl Waiting {
             .all(|list| list.is_empty())
     }
 
-    /// The list of a socket that stays.
+    /// The list of an established socket.
     #[inline]
     pub fn staying(&mut self, is_bulky: bool) -> &mut VecDeque<SocketId> {
         if is_bulky { &mut self.bulky } else { &mut self.ready }
     }
 }
 
-/// What is left of a turn.
+/// The remaining allowance of a turn.
 #[derive(Debug)]
 pub(super) struct Turn {
     settings: DriverSettings,
@@ -52,16 +52,16 @@ pub(super) struct Turn {
     hung_up_left: usize,
     ready_left: usize,
     bulky_left: usize,
-    /// Turns that began with some of them since one of them had its share.
+    /// Turns that began with bulky sockets waiting, since one of them was last served.
     bulky_waited: u32,
     events_left: usize,
     bytes_left: usize,
 }
 
 impl Turn {
-    /// One that is over.
+    /// A turn that has ended.
     pub fn new(settings: &DriverSettings) -> Self {
-        assert!(settings.receive_buffer_bytes > 0, "a receive of nothing looks like the end");
+        assert!(settings.receive_buffer_bytes > 0, "an empty receive looks like end of stream");
         assert!(settings.events_per_turn_max > 0, "a turn makes progress");
         Self {
             settings: settings.clone(),
@@ -75,7 +75,7 @@ impl Turn {
         }
     }
 
-    /// Begins the next one. Returns how many connections it accepts, of each listener.
+    /// Begins the next turn. Returns how many connections it accepts on each listener.
     pub fn begin(&mut self, waiting: &Waiting) -> usize {
         self.ready_left = waiting.ready.len();
         self.bulky_left = waiting.bulky.len();
@@ -88,29 +88,29 @@ impl Turn {
             self.settings.churn_per_turn_max
         };
         self.hung_up_left = waiting.hung_up.len().min(churn);
-        // Also of those that are accepted in this turn.
+        // Sockets that are accepted in this turn count as well.
         self.newcomers_left = churn;
         self.events_left = self.settings.events_per_turn_max;
         self.bytes_left = self.settings.received_bytes_per_turn_max;
         churn
     }
 
-    /// Whether it takes more, beside what is accepted.
+    /// Whether the turn takes more events, apart from accepted connections.
     pub fn has_room(&self) -> bool {
         self.events_left > 0 && self.bytes_left > 0
     }
 
-    /// An event of a socket is reported.
+    /// Counts an event of a socket.
     pub fn count_event(&mut self) {
         self.events_left -= 1;
     }
 
-    /// So much was received with it.
+    /// Counts bytes that were received.
     pub fn count_received(&mut self, bytes: usize) {
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
     }
 
-    /// The socket to look at next.
+    /// The socket to serve next.
     pub fn next(&mut self, waiting: &mut Waiting) -> Option<SocketId> {
         for (left, list) in [
             (&mut self.newcomers_left, &mut waiting.newcomers),
@@ -132,21 +132,21 @@ impl Turn {
         waiting.bulky.pop_front()
     }
 
-    /// Has a socket looked at once more, before all others of its list.
+    /// Puts a socket back at the front of its list, to be served once more in this turn.
     pub fn put_back(&mut self, waiting: &mut Waiting, id: SocketId, is_bulky: bool) {
         waiting.staying(is_bulky).push_front(id);
         *(if is_bulky { &mut self.bulky_left } else { &mut self.ready_left }) += 1;
     }
 
-    /// Bytes of one receive. A buffer of the smallest frames is milliseconds of work: while others wait, each socket
-    /// has a part of it. Those that were served in this turn and have more wait too: the last has no more than the
-    /// first.
+    /// Most bytes of one receive. A buffer full of the smallest frames takes milliseconds to decode, so while other
+    /// sockets wait each gets a part of it. Sockets that were served in this turn and have more to read count as
+    /// waiting, so that the last one gets no more than the first.
     pub fn receive_bytes_max(&self, is_alone: bool) -> usize {
         let all = self.settings.receive_buffer_bytes;
         if is_alone { all } else { all.min(self.settings.receive_share_bytes) }
     }
 
-    /// Whether a receive of so much makes its socket one that has more to give.
+    /// Whether a receive of this many bytes makes its socket a bulky one.
     pub fn is_bulky(&self, bytes: usize) -> bool {
         bytes > self.settings.sparse_receive_bytes_max
     }

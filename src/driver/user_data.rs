@@ -1,49 +1,49 @@
-//! What a completion or an epoll event is about, in 64 bits: kind (3), generation (32), index (29).
+//! The subject of a completion or an epoll event, in 64 bits: kind (3), generation (32), index (29).
 
 use super::SocketId;
 
-/// What the kernel speaks of.
+/// The kind of object that an event concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A socket: the poll for bytes, or its registration.
+    /// A socket: its poll for bytes, or its registration with epoll.
     Poll,
-    /// A socket: the poll for room. (io_uring only.)
+    /// A socket: its poll for room in the send buffer (io_uring only).
     Room,
-    /// An item of the batch. (io_uring only.)
+    /// An item of the send batch (io_uring only).
     Send,
-    /// A listener.
+    /// A listening socket.
     Listener,
-    /// The eventfd.
+    /// The eventfd of the waker.
     Waker,
 }
 
-/// The waker.
+/// The data of the waker's poll.
 pub(super) const WAKER: u64 = pack(Kind::Waker, 0, 0);
 
-/// A socket.
+/// The data of a socket's poll for bytes.
 #[inline]
 pub(super) fn poll(id: SocketId) -> u64 {
     pack(Kind::Poll, id.generation, id.index)
 }
 
-/// A socket that waits for room.
+/// The data of a socket's poll for room.
 #[inline]
 pub(super) fn room(id: SocketId) -> u64 {
     pack(Kind::Room, id.generation, id.index)
 }
 
-/// An item, by its index in the batch of a turn.
+/// The data of a send, by the item's index in the batch of a turn.
 #[inline]
 pub(super) fn send(turn: u32, item: u32) -> u64 {
     pack(Kind::Send, turn, item)
 }
 
-/// A listener.
+/// The data of a listener's poll.
 pub(super) fn listener(index: u32) -> u64 {
     pack(Kind::Listener, 0, index)
 }
 
-/// What it is about.
+/// The kind of object that the data names.
 #[inline]
 pub(super) fn kind(data: u64) -> Kind {
     match data >> KIND_SHIFT {
@@ -80,7 +80,7 @@ const fn pack(kind: Kind, generation: u32, index: u32) -> u64 {
     (kind as u64) << KIND_SHIFT | (generation as u64) << INDEX_BITS | index as u64
 }
 
-/// An index is below the connections that a worker reserves address space for, four million.
+/// Bits of an index. They hold the four million connections for which a worker reserves address space.
 const INDEX_BITS: u32 = 29;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 const KIND_SHIFT: u32 = INDEX_BITS + u32::BITS;
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_come_back_with_all_of_their_generation() {
+    fn ids_are_returned_with_all_bits_of_their_generation() {
         for (index, generation) in [(0, 0), (INDEX_MASK, u32::MAX), (1, 1 << 24), (7, u32::MAX - 1)]
         {
             let id = SocketId { index, generation };

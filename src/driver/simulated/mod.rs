@@ -1,7 +1,7 @@
-//! A driver without a kernel: the same contract in memory, in virtual time, with faults on demand.
+//! A driver without a kernel: the same contract in memory and in virtual time, with injected faults.
 //!
-//! Tests of the rooms above run whole servers on it: thousands of connections in a thread, days in a second, and
-//! the same run again for the same seed. `wait` never sleeps; the test moves the clock and the peers.
+//! Tests of the rooms above run whole servers on it: thousands of connections in one thread, days in a second, and the
+//! same run for the same seed. `wait` never sleeps; the test moves the clock and controls the peers.
 
 mod network;
 mod random;
@@ -26,7 +26,7 @@ use network::{Listening, Slot, WorkerState, address_of};
 #[derive(Debug)]
 pub struct SimulatedDriver {
     network: SimulatedNetwork,
-    /// Its place among the network's drivers.
+    /// The driver's index among those of the network.
     worker: usize,
     buffer: Vec<u8>,
     turn: Turn,
@@ -40,7 +40,7 @@ pub struct SimulatedDriver {
     accepts_per_turn_max: usize,
 }
 
-/// The date of every simulated day.
+/// The wall clock of every simulation, which never moves.
 const WALL_CLOCK: Duration = Duration::from_secs(784_111_777);
 
 /// An accepted connection without an id; dropping it resets it.
@@ -58,8 +58,8 @@ enum Step {
 }
 
 impl SimulatedDriver {
-    /// A driver that listens on `addresses`, alone or beside others of the same network. A listener's place is
-    /// its [`ListenerId`].
+    /// A driver that listens on `addresses`, which other drivers of the same network may share. The index of an address
+    /// is its [`ListenerId`].
     pub fn new(
         settings: &DriverSettings,
         network: &SimulatedNetwork,
@@ -91,12 +91,12 @@ impl SimulatedDriver {
         }
     }
 
-    /// What a [`Waker`](super::Waker) does to a driver of real sockets: the next turn has [`Event::Woken`].
+    /// Wakes the driver, as a [`Waker`](super::Waker) does with real sockets: the next turn has [`Event::Woken`].
     pub fn wake(&mut self) {
         self.is_woken = true;
     }
 
-    /// Sends one item. `None` if it was taken whole.
+    /// Sends one item. Returns `None` if it was taken whole.
     fn send(&self, batch: &SendBatch, item: &SendItem) -> Option<SendResult> {
         let mut network = self.network.0.borrow_mut();
         let Some(slot) = network.open(self.worker, item.id) else {
@@ -108,7 +108,7 @@ impl SimulatedDriver {
             return Some(SendResult::Failed);
         }
         if link.peer_closed {
-            // The peer's kernel answers by RST; the send itself was fine.
+            // The peer's kernel answers with RST; the send itself succeeds.
             network.links[index].reset();
             network.touch(index);
             return None;
@@ -135,7 +135,7 @@ impl SimulatedDriver {
         Some(SendResult::Short(u32::try_from(taken).expect("less than the item's bytes")))
     }
 
-    /// Reports a socket's room, or receives from it once.
+    /// Reports that a socket has room to send, or receives from it once.
     fn step(&mut self, id: SocketId) -> Option<Step> {
         let mut network = self.network.0.borrow_mut();
         let slot = network.open(self.worker, id)?;
@@ -254,7 +254,7 @@ impl Driver for SimulatedDriver {
         network.touch(link);
     }
 
-    /// Returns at once, whatever `timeout` says: time is the test's.
+    /// Returns at once and ignores `timeout`: the test moves the clock.
     fn wait(&mut self, batch: &mut SendBatch, _timeout: Option<Duration>) -> io::Result<()> {
         let mut late = std::mem::take(&mut batch.late);
         late.clear();
@@ -275,7 +275,7 @@ impl Driver for SimulatedDriver {
         Ok(())
     }
 
-    /// In the order of the drivers of real sockets.
+    /// Events come in the order of the drivers of real sockets.
     fn next_event(&mut self) -> Option<Event<'_, SimulatedSocket>> {
         if std::mem::take(&mut self.is_woken) {
             return Some(Event::Woken);

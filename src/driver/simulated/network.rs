@@ -10,35 +10,35 @@ use super::random::Random;
 use crate::driver::turn::Waiting;
 use crate::driver::{End, SocketId};
 
-/// A network that simulated drivers and a test's peers share. One thread; the clock is the test's to move.
+/// A network that simulated drivers and a test's peers share, in one thread. The test moves its clock.
 #[derive(Clone, Debug)]
 pub struct SimulatedNetwork(pub(super) Rc<RefCell<Network>>);
 
-/// The far end of a connection, in a test's hands. Never used twice.
+/// The remote end of a connection, controlled by a test. Ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u32);
 
-/// How often the network misbehaves, in thousandths. All zero by default.
+/// Faults of the network, each as its probability in thousandths. All are 0 by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// A receive gets only a part of what there is.
+    /// A receive returns only a part of the bytes available.
     pub split_receives: u16,
-    /// A send is taken only in part, though there is room.
+    /// A send is taken only in part although there is room.
     pub short_sends: u16,
-    /// What happens to a socket shows only later, up to `stall_max`.
+    /// A socket's readiness is reported later, by up to `stall_max`.
     pub stalls: u16,
     /// The longest stall.
     pub stall_max: Duration,
-    /// The connection is reset where something would have been received.
+    /// The connection is reset instead of being received from.
     pub resets: u16,
-    /// `Closed` comes a turn later.
+    /// [`Event::Closed`](crate::driver::Event::Closed) comes a turn later.
     pub late_closes: u16,
-    /// Accepting fails for want of descriptors.
+    /// Accepting fails because no descriptor is free.
     pub accept_failures: u16,
 }
 
 impl SimulatedNetwork {
-    /// A network whose chance follows from `seed`. Print the seed when a test fails.
+    /// A network whose random choices follow from `seed`. Print the seed when a test fails.
     pub fn new(seed: u64) -> Self {
         Self(Rc::new(RefCell::new(Network {
             seed,
@@ -56,7 +56,7 @@ impl SimulatedNetwork {
         self.0.borrow().seed
     }
 
-    /// Sets how often it misbehaves from here on.
+    /// Sets the probability of faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.0.borrow_mut().faults = faults;
     }
@@ -71,7 +71,7 @@ impl SimulatedNetwork {
         self.0.borrow_mut().elapsed += by;
     }
 
-    /// Connects a peer. If several workers listen, chance decides who gets it. `None`: refused.
+    /// Connects a peer, to a random one of the workers that listen on the address. `None`: refused.
     pub fn connect(&self, address: SocketAddr) -> Option<PeerId> {
         let mut network = self.0.borrow_mut();
         let mut places = Vec::new();
@@ -102,13 +102,13 @@ impl SimulatedNetwork {
         self.0.borrow().links.len()
     }
 
-    /// The driver that the peer's connection is attached to, by its place among the network's drivers.
+    /// The index of the driver to which the peer's connection is attached.
     pub fn worker_of(&self, peer: PeerId) -> Option<usize> {
         self.0.borrow().links[peer.0 as usize].owner.map(|(worker, _)| worker)
     }
 
-    /// Sends from the peer. The count taken is short of all when the server does not read, and 0 when the
-    /// connection is over.
+    /// Sends from the peer. Returns the number of bytes taken: fewer than all if the server does not read, and 0 if the
+    /// connection has ended.
     pub fn write(&self, peer: PeerId, bytes: &[u8]) -> usize {
         let mut network = self.0.borrow_mut();
         let link = &mut network.links[peer.0 as usize];
@@ -125,7 +125,7 @@ impl SimulatedNetwork {
         count
     }
 
-    /// Takes all that arrived at the peer.
+    /// Takes all bytes that arrived at the peer.
     pub fn read(&self, peer: PeerId) -> Vec<u8> {
         let mut network = self.0.borrow_mut();
         let bytes = network.links[peer.0 as usize].to_peer.drain(..).collect();
@@ -133,7 +133,7 @@ impl SimulatedNetwork {
         bytes
     }
 
-    /// How the connection ended for the peer, once it has read all that came before.
+    /// How the connection ended for the peer, once it has read all bytes before the end.
     pub fn ended(&self, peer: PeerId) -> Option<End> {
         let network = self.0.borrow();
         let link = &network.links[peer.0 as usize];
@@ -144,22 +144,22 @@ impl SimulatedNetwork {
         }
     }
 
-    /// Unread bytes that the peer and the kernels between hold for it before sends come late. A small one makes a
-    /// stalled reader.
+    /// Sets the number of unread bytes that the peer and both kernels hold before sends are no longer taken whole. A
+    /// small one makes a stalled reader.
     pub fn set_window(&self, peer: PeerId, bytes: usize) {
         let mut network = self.0.borrow_mut();
         network.links[peer.0 as usize].window = bytes;
         network.touch(peer.0 as usize);
     }
 
-    /// The peer sends FIN and goes on reading.
+    /// The peer sends FIN and continues reading.
     pub fn shutdown_write(&self, peer: PeerId) {
         let mut network = self.0.borrow_mut();
         network.links[peer.0 as usize].peer_fin = true;
         network.touch(peer.0 as usize);
     }
 
-    /// The peer closes: FIN, or RST if it leaves bytes unread. What is sent to it later is answered by RST.
+    /// The peer closes: FIN, or RST if it leaves bytes unread. Later sends to it are answered with RST.
     pub fn close(&self, peer: PeerId) {
         let mut network = self.0.borrow_mut();
         let link = &mut network.links[peer.0 as usize];
@@ -190,7 +190,7 @@ pub(super) struct Network {
     pub workers: Vec<WorkerState>,
 }
 
-/// One connection.
+/// The state of one connection.
 #[derive(Debug)]
 pub(super) struct Link {
     pub to_server: VecDeque<u8>,
@@ -200,20 +200,20 @@ pub(super) struct Link {
     pub peer_closed: bool,
     pub server_fin: bool,
     pub server_closed: bool,
-    /// RST, from either side or from between.
+    /// The connection was reset, by either side or by the network.
     pub reset: bool,
-    /// The driver it is attached to, and its name there.
+    /// The driver to which it is attached, and its id there.
     pub owner: Option<(usize, SocketId)>,
 }
 
-/// What the network keeps for one driver.
+/// The network's state for one driver.
 #[derive(Debug, Default)]
 pub(super) struct WorkerState {
     pub listeners: Vec<Listening>,
     pub slots: Vec<Option<Slot>>,
-    /// Ready.
+    /// The sockets that are ready.
     pub waiting: Waiting,
-    /// Ready, but it will show only at its time. The second number keeps equal times apart.
+    /// Sockets that are ready and will be reported at a later time. The second number makes equal times distinct.
     pub stalled: BTreeMap<(Duration, u64), SocketId>,
     pub stalls: u64,
 }
@@ -248,9 +248,9 @@ pub(super) struct Slot {
     pub ended: bool,
     pub blocked: bool,
     pub listed: bool,
-    /// Nothing was received from it yet.
+    /// Nothing was received from the socket yet.
     pub is_new: bool,
-    /// What was received from it last was much.
+    /// The last receive was a long one.
     pub is_bulky: bool,
     pub closing: bool,
 }
@@ -272,13 +272,13 @@ impl Default for Link {
 }
 
 impl Link {
-    /// RST: what is under way to the peer is lost. What the server's kernel has, it still gives.
+    /// Resets the connection: bytes on their way to the peer are lost, those received by the server can still be read.
     pub fn reset(&mut self) {
         self.reset = true;
         self.to_peer.clear();
     }
 
-    /// Whether a receive would tell something.
+    /// Whether a receive would return bytes or the end.
     pub fn is_readable(&self) -> bool {
         self.peer_fin || self.reset || !self.to_server.is_empty()
     }
@@ -294,7 +294,7 @@ impl Network {
         self.base + self.elapsed
     }
 
-    /// Whether a fault strikes now.
+    /// Draws whether a fault happens now.
     pub fn chance(&mut self, fault: impl FnOnce(&Faults) -> u16) -> bool {
         self.random.chance(fault(&self.faults))
     }
@@ -305,18 +305,18 @@ impl Network {
         (slot.id == id && !slot.closing).then_some(slot)
     }
 
-    /// Something happened to a link: its socket is looked at, if it is attached and there is something to see.
+    /// Handles a change of a link: its socket is listed as ready if it is attached and has something to report.
     pub fn touch(&mut self, link: usize) {
         self.list(link, true);
     }
 
-    /// A socket that was received from, or paused, is looked at again if there is more.
+    /// Lists a socket again that was received from or paused, if there is more to report.
     pub fn list_again(&mut self, link: usize) {
         self.list(link, false);
     }
 
     /// Lists a socket as ready, now or after a stall.
-    fn list(&mut self, link: usize, is_news: bool) {
+    fn list(&mut self, link: usize, is_change: bool) {
         let Some((worker, id)) = self.links[link].owner else { return };
         let (is_readable, has_room) = (self.links[link].is_readable(), self.links[link].room() > 0);
         let Some(slot) = self.open(worker, id) else { return };
@@ -332,19 +332,19 @@ impl Network {
             state.stalls += 1;
             state.stalled.insert((at, state.stalls), id);
         } else {
-            self.line_up(worker, id, is_news);
+            self.line_up(worker, id, is_change);
         }
     }
 
     /// Puts a socket at the end of its list, as the drivers of real sockets do.
-    fn line_up(&mut self, worker: usize, id: SocketId, is_news: bool) {
+    fn line_up(&mut self, worker: usize, id: SocketId, is_change: bool) {
         let Some(slot) = self.open(worker, id) else { return };
         let &mut Slot { is_new, is_bulky, blocked, link, .. } = slot;
         let link = &self.links[link];
         let is_sendable = blocked && link.room() > 0;
         let is_over = link.peer_fin || link.reset;
         let waiting = &mut self.workers[worker].waiting;
-        let list = match (is_news && !is_sendable, is_over, is_new) {
+        let list = match (is_change && !is_sendable, is_over, is_new) {
             (true, true, _) => &mut waiting.hung_up,
             (true, false, true) => &mut waiting.newcomers,
             _ => waiting.staying(is_bulky),
@@ -352,7 +352,7 @@ impl Network {
         list.push_back(id);
     }
 
-    /// Lists the sockets whose stalls are over.
+    /// Lists the sockets whose stalls have ended.
     pub fn end_stalls(&mut self, worker: usize) {
         while let Some(first) = self.workers[worker].stalled.first_entry()
             && first.key().0 <= self.elapsed
@@ -363,13 +363,13 @@ impl Network {
     }
 }
 
-/// Every peer has an address of its own: 10.x.y.z and a port.
+/// The address of a peer, which no other peer has: 10.x.y.z and a port.
 pub(super) fn address_of(link: usize) -> SocketAddr {
     let [_, b, c, d] = (link as u32).to_be_bytes();
     SocketAddr::from((Ipv4Addr::new(10, b, c, d), 40_000))
 }
 
-/// Unread bytes that the server's side takes from a peer.
+/// Unread bytes that the server's kernel takes from a peer.
 const SERVER_WINDOW_BYTES: usize = 256 << 10;
-/// Unread bytes that a peer's side takes, unless the test says otherwise.
+/// Unread bytes that a peer's kernel takes, unless the test sets another number.
 const PEER_WINDOW_BYTES: usize = 128 << 10;

@@ -1,4 +1,4 @@
-//! The simulation's chance: the same seed, the same run.
+//! The simulation's random numbers: the same seed gives the same run.
 
 /// A splitmix64 generator: eight bytes of state, good enough to vary a schedule.
 #[derive(Clone, Debug)]
@@ -17,13 +17,13 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is not zero. The bias of the remainder does not matter here.
+    /// A number below `bound`, which must not be 0. The bias of the remainder does not matter here.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    /// True `per_mille` times in a thousand. Does not touch the generator for 0, so that turning one fault on
-    /// leaves the schedule of the others as it was.
+    /// Whether an event of this probability in thousandths happens. It does not draw for 0, so that enabling one fault
+    /// does not change the schedule of the others.
     pub fn chance(&mut self, per_mille: u16) -> bool {
         per_mille > 0 && self.below(1000) < usize::from(per_mille)
     }

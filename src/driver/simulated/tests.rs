@@ -1,5 +1,5 @@
-//! What only the simulation has: workers that share an address, faults, and runs that repeat. The contract itself
-//! is tested in `tests/drivers.rs`.
+//! Tests of what only the simulation has: workers that share an address, faults, and runs that repeat. The contract
+//! itself is tested in `tests/drivers.rs`.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn id(index: u32) -> SocketId {
     SocketId { index, generation: 0 }
 }
 
-/// One turn that attaches whoever comes; what happened, in words.
+/// Runs one turn that attaches every accepted socket, and describes its events in words.
 fn turn(driver: &mut SimulatedDriver, attached: &mut u32) -> Vec<String> {
     let mut seen = Vec::new();
     driver.wait(&mut SendBatch::default(), None).unwrap();
@@ -34,7 +34,7 @@ fn turn(driver: &mut SimulatedDriver, attached: &mut u32) -> Vec<String> {
 }
 
 #[test]
-fn the_same_seed_is_the_same_run() {
+fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let network = SimulatedNetwork::new(seed);
         network.set_faults(Faults {
@@ -61,7 +61,7 @@ fn the_same_seed_is_the_same_run() {
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
     let all = run(7).concat().join("\n");
-    assert!(all.contains("AcceptFailed") && all.contains("Reset"), "faults strike");
+    assert!(all.contains("AcceptFailed") && all.contains("Reset"), "faults happen");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn workers_share_an_address() {
         for _ in 0..90 / settings.churn_per_turn_max {
             turn(driver, attached);
         }
-        assert!(*attached > 10, "chance is fair enough");
+        assert!(*attached > 10, "connections are spread over the workers");
         driver.stop_listening();
     }
     assert_eq!(workers.iter().map(|(_, attached)| attached).sum::<u32>(), 90);

@@ -1,9 +1,10 @@
 //! The driver for kernels from 6.1 on: one system call a turn.
 //!
-//! `wait` submits the turn's sends and the polls that ended, and sleeps, in the same enter. Sends settle inside
-//! it and are silent unless they came late. A poll ends when it fires, so pausing a socket is not asking again,
-//! and nothing is ever cancelled: a search through the kernel's table of requests, which at a million of them
-//! takes a millisecond each. To close a socket is to shut it down, which ends its polls, and to close it then.
+//! `wait` submits the turn's sends, rearms the polls that fired, and sleeps, in one `io_uring_enter`. Sends complete
+//! inside it and post a completion only if they were not taken whole. A poll ends when it fires, so a socket is paused
+//! by not rearming it. Requests are never cancelled: a cancellation searches the kernel's table of requests, which
+//! takes a millisecond for a million of them. A socket is closed by shutting it down, which ends its polls, and closing
+//! it then.
 
 #![expect(unsafe_code, reason = "sends lend the batch's bytes to the kernel")]
 
@@ -25,23 +26,23 @@ use super::{
     SocketId, Waker, user_data,
 };
 
-/// Sockets through io_uring. Stays on the thread that made it.
+/// Sockets through io_uring. It must stay on the thread that made it.
 #[derive(Debug)]
 pub struct UringDriver {
     ring: Ring,
     readiness: Readiness,
     waker: Waker,
     waker_armed: bool,
-    /// Names the turn in the sends' completions, so that none is ever taken for another batch's.
+    /// Number of the turn, in the completions of its sends, so that none is attributed to another batch.
     turn: u32,
     late: Vec<Late>,
-    /// The loop failed. What is in the queue may point at bytes that are gone, so it is never entered again.
+    /// The loop failed. Requests in the queue may point at freed bytes, so the ring is never entered again.
     failed: bool,
     now: Instant,
 }
 
 impl UringDriver {
-    /// A driver for the calling thread. Its descriptor table must be its own by now, if it is to have one.
+    /// A driver for the calling thread. A thread that gets a private descriptor table must have it before this call.
     pub fn new(
         settings: &DriverSettings,
         listeners: Vec<TcpListener>,
@@ -59,34 +60,34 @@ impl UringDriver {
         })
     }
 
-    /// Pushes the batch. Queues that fill are emptied into the kernel in between.
+    /// Pushes the sends of the batch. A queue that fills up is submitted in between.
     fn push_sends(&mut self, batch: &SendBatch) -> io::Result<()> {
         for (index, item) in (0..).zip(batch.items()) {
             let socket = self.readiness.table.open(item.id).and_then(|entry| entry.socket.as_ref());
-            let Some(number) = socket.map(|socket| socket.as_raw_fd()) else {
+            let Some(fd) = socket.map(|socket| socket.as_raw_fd()) else {
                 self.late.push(Late { item: index, result: SendResult::Failed });
                 continue;
             };
             let data = user_data::send(self.turn, index);
-            while push_send(&mut self.ring, number, batch, item, data).is_err() {
+            while push_send(&mut self.ring, fd, batch, item, data).is_err() {
                 self.enter(batch, 0, None)?;
             }
         }
         Ok(())
     }
 
-    /// Pushes a poll for each socket, listener and waker that has none and needs one.
+    /// Pushes a poll for each socket, listener and waker that needs one and has none armed.
     fn push_polls(&mut self, batch: &SendBatch) -> io::Result<()> {
         let mut to_arm = std::mem::take(&mut self.readiness.to_arm);
         for id in to_arm.drain(..) {
             let Some(entry) = self.readiness.table.open(id) else { continue };
-            let Some(number) = entry.socket.as_ref().map(|socket| socket.as_raw_fd()) else {
+            let Some(fd) = entry.socket.as_ref().map(|socket| socket.as_raw_fd()) else {
                 continue;
             };
             entry.clear(ARM_LISTED);
             let reads = !entry.has(READ_ARMED | READABLE | PAUSED | ENDED);
             let writes = entry.has(BLOCKED) && !entry.has(WRITE_ARMED);
-            // The bits are set first: an enter in between may already bring completions.
+            // The bits are set first, because an enter in between may already return completions.
             if reads {
                 entry.set(READ_ARMED);
             }
@@ -94,44 +95,38 @@ impl UringDriver {
                 entry.set(WRITE_ARMED);
             }
             if reads {
-                self.poll_once(batch, number, READ_EVENTS, user_data::poll(id))?;
+                self.poll_once(batch, fd, READ_EVENTS, user_data::poll(id))?;
             }
             if writes {
-                self.poll_once(batch, number, libc::POLLOUT.into(), user_data::room(id))?;
+                self.poll_once(batch, fd, libc::POLLOUT.into(), user_data::room(id))?;
             }
         }
-        // An enter above may have listed more; they wait for the next turn, whose wait does not sleep.
+        // An enter above may have listed more sockets; they wait for the next turn, whose wait does not sleep.
         to_arm.append(&mut self.readiness.to_arm);
         self.readiness.to_arm = to_arm;
 
-        while let Some((index, number)) = self.readiness.listeners.next_to_arm() {
-            self.poll_once(batch, number, libc::POLLIN.into(), user_data::listener(index))?;
+        while let Some((index, fd)) = self.readiness.listeners.next_to_arm() {
+            self.poll_once(batch, fd, libc::POLLIN.into(), user_data::listener(index))?;
         }
         if !self.waker_armed
-            && let Some(number) = self.waker.number()
+            && let Some(fd) = self.waker.fd()
         {
             self.waker_armed = true;
-            while self.ring.poll_forever(number, libc::POLLIN.into(), user_data::WAKER).is_err() {
+            while self.ring.poll_forever(fd, libc::POLLIN.into(), user_data::WAKER).is_err() {
                 self.enter(batch, 0, None)?;
             }
         }
         Ok(())
     }
 
-    fn poll_once(
-        &mut self,
-        batch: &SendBatch,
-        number: i32,
-        events: i32,
-        data: u64,
-    ) -> io::Result<()> {
-        while self.ring.poll_once(number, events, data).is_err() {
+    fn poll_once(&mut self, batch: &SendBatch, fd: i32, events: i32, data: u64) -> io::Result<()> {
+        while self.ring.poll_once(fd, events, data).is_err() {
             self.enter(batch, 0, None)?;
         }
         Ok(())
     }
 
-    /// Submits all that was pushed, sleeping for `want` completions, and takes in what completed.
+    /// Submits everything that was pushed, waits for `want` completions, and handles those that arrived.
     fn enter(&mut self, batch: &SendBatch, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.ring.enter(want, timeout)?;
         self.handle_completions(batch)?;
@@ -139,8 +134,8 @@ impl UringDriver {
             if self.ring.is_submitted() {
                 return Ok(());
             }
-            // The kernel took a part: it was short of memory, or of room for completions. The batch's bytes are
-            // lent to it until it has taken the rest.
+            // The kernel took only a part, because it lacks memory or room for completions. The batch's bytes are lent
+            // to it until it has taken the rest.
             std::thread::yield_now();
             self.ring.enter(0, None)?;
             self.handle_completions(batch)?;
@@ -156,7 +151,7 @@ impl UringDriver {
                     user_data::Kind::Poll => {
                         let id = user_data::socket_id(data);
                         if self.readiness.handle_disarmed(id, READ_ARMED) {
-                            // A poll that failed says as much as one that fired: receiving tells why.
+                            // A poll that failed is handled like one that fired: receiving returns the reason.
                             let hangup =
                                 completion.result > 0 && completion.result & HANGUP_EVENTS != 0;
                             self.readiness.handle_readable(id, hangup);
@@ -181,7 +176,7 @@ impl UringDriver {
             if !self.ring.is_overflowed() {
                 return Ok(());
             }
-            // What overflowed may hold this batch's late sends.
+            // The completions that overflowed may include this batch's late sends.
             self.ring.enter(0, None)?;
         }
     }
@@ -215,8 +210,8 @@ impl UringDriver {
         if sleeps {
             self.enter(batch, 1, timeout)?;
         }
-        // An enter brings about twenty polls, in the order they fired: were the rest left to later turns, who has
-        // something to say would wait for all who hung up before.
+        // An enter returns about twenty polls, in the order in which they fired. If the rest were left to later turns,
+        // sockets with bytes to read would wait for all sockets that were closed before.
         for _ in 0..ENTERS_PER_TURN_MAX {
             if !self.ring.needs_enter() {
                 break;
@@ -293,7 +288,7 @@ impl Driver for UringDriver {
 #[inline]
 fn push_send(
     ring: &mut Ring,
-    number: i32,
+    fd: i32,
     batch: &SendBatch,
     item: &SendItem,
     data: u64,
@@ -304,21 +299,21 @@ fn push_send(
         let bytes = slices.next().unwrap_or_default();
         // SAFETY: the batch is borrowed until `wait` returns, and `wait` returns without an error only after the
         // kernel took all that was pushed; after an error the ring is never entered again.
-        unsafe { ring.send(number, bytes, data) }
+        unsafe { ring.send(fd, bytes, data) }
     } else {
         // SAFETY: as above.
-        unsafe { ring.send_vectored(number, slices, count, data) }
+        unsafe { ring.send_vectored(fd, slices, count, data) }
     }
 }
 
-/// Requests of one enter; a larger batch takes several.
+/// Requests submitted by one enter; a larger batch takes several.
 const SUBMISSION_MAX: u32 = 1024;
-/// Enters of one turn beside one that sleeps, and those that make room in the queues.
+/// Enters of one turn, apart from the one that sleeps and those that make room in the queues.
 const ENTERS_PER_TURN_MAX: usize = 256;
-/// Completions that fit before the kernel must put them aside.
+/// Completions that fit into the queue; the kernel keeps those beyond it aside.
 const COMPLETION_MAX: u32 = 32_768;
-/// Bytes, or the peer's FIN. HUP and ERR are always reported.
+/// Events of a poll for bytes: data, or the peer's FIN. HUP and ERR are always reported.
 const READ_EVENTS: i32 = (libc::POLLIN | libc::POLLRDHUP) as i32;
 const HANGUP_EVENTS: i32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
-/// Enters without progress before the kernel is taken for broken.
+/// Enters without progress after which the loop fails.
 const ENTER_RETRIES_MAX: usize = 100_000;

@@ -1,7 +1,7 @@
-//! Whether io_uring works here as the driver needs it.
+//! Whether io_uring works on this host as the driver needs it.
 //!
-//! Versions and feature bits are asked for, and then what matters is tried, because distributions patch kernels,
-//! containers filter calls, and a send whose failure stayed silent would corrupt streams.
+//! Feature bits and operations are checked first. Then the behaviour that the driver relies on is tested, because
+//! distributions patch kernels, containers filter system calls, and a send that failed silently would corrupt streams.
 
 #![expect(unsafe_code, reason = "the self-test lends bytes to the kernel")]
 
@@ -16,7 +16,7 @@ use super::ring::Ring;
 use super::{HANGUP_EVENTS, READ_EVENTS};
 use crate::driver::{Close, Keepalive, socket};
 
-/// Whether it works; else why not, as the end of a sentence.
+/// Checks that io_uring works; fails with the reason, worded as the end of a sentence.
 pub(in crate::driver) fn is_usable() -> Result<(), String> {
     let mut ring = Ring::new(TEST_SUBMISSION_MAX, TEST_COMPLETION_MAX).map_err(|e| hint(&e))?;
     let features = ring.features();
@@ -44,7 +44,7 @@ pub(in crate::driver) fn is_usable() -> Result<(), String> {
     self_test(&mut ring).map_err(|what| format!("io_uring failed its self-test: {what}"))
 }
 
-/// What a refused ring means to the operator.
+/// Explains to the operator why a ring could not be set up.
 fn hint(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => {
@@ -64,16 +64,16 @@ fn hint(error: &io::Error) -> String {
     }
 }
 
-/// Tries what the driver rests on, over a loopback connection.
+/// Tests the behaviour that the driver relies on, over a loopback connection.
 fn self_test(ring: &mut Ring) -> Result<(), String> {
     let (socket, peer) = loopback_pair().map_err(|error| format!("no loopback: {error}"))?;
-    let number = socket.as_raw_fd();
+    let fd = socket.as_raw_fd();
     let say = |error: io::Error| error.to_string();
 
-    // A poll fires once, for bytes that came before it and for such that come after.
+    // A poll fires once, both for bytes that arrived before it and for bytes that arrive later.
     for _ in 0..2 {
         socket::send(&peer, b"ping").map_err(say)?;
-        ring.poll_once(number, READ_EVENTS, POLL).map_err(|_| "the queue is full")?;
+        ring.poll_once(fd, READ_EVENTS, POLL).map_err(|_| "the queue is full")?;
         let result = completion(ring, POLL)?.ok_or("a poll did not fire")?;
         let mut buffer = [0; 16];
         if result & i32::from(libc::POLLIN) == 0
@@ -83,22 +83,23 @@ fn self_test(ring: &mut Ring) -> Result<(), String> {
         }
     }
 
-    // A send that fits is silent; one that does not tells how much did; on a full socket it says so at once.
+    // A send that fits posts no completion; one that does not posts the number of bytes taken; one to a full socket
+    // fails at once.
     let small = [1; 64];
-    send(ring, number, &small)?;
+    send(ring, fd, &small)?;
     if let Some(result) = completion_now(ring, SEND)? {
         return Err(format!("a send that fits completed with {result}"));
     }
     let large = vec![2; LARGE_BYTES];
-    send(ring, number, &large)?;
+    send(ring, fd, &large)?;
     let sent = completion_now(ring, SEND)?.ok_or("a short send was silent")?;
     if !usize::try_from(sent).is_ok_and(|sent| sent > 0 && sent < LARGE_BYTES) {
         return Err(format!("a short send completed with {sent}"));
     }
-    // The kernel may make room while it moves what was sent, so it may take a few to see it full.
+    // The kernel may free room while it moves the bytes that were sent, so it may take several sends to fill it.
     let mut result = None;
     for _ in 0..FILL_ROUNDS_MAX {
-        send(ring, number, &large)?;
+        send(ring, fd, &large)?;
         result = completion_now(ring, SEND)?;
         if result == Some(-libc::EAGAIN) {
             break;
@@ -111,7 +112,7 @@ fn self_test(ring: &mut Ring) -> Result<(), String> {
     shutdown_test(ring)
 }
 
-/// Both ways to end a connection end what is armed on it.
+/// Tests that both ways to end a connection end the polls that are armed on it.
 fn shutdown_test(ring: &mut Ring) -> Result<(), String> {
     for how in [Close::Orderly, Close::Abort] {
         let (socket, _peer) = loopback_pair().map_err(|error| format!("no loopback: {error}"))?;
@@ -128,23 +129,23 @@ fn shutdown_test(ring: &mut Ring) -> Result<(), String> {
     Ok(())
 }
 
-fn send(ring: &mut Ring, number: i32, bytes: &[u8]) -> Result<(), String> {
+fn send(ring: &mut Ring, fd: i32, bytes: &[u8]) -> Result<(), String> {
     // SAFETY: `completion_now` enters before the bytes go away, and if the kernel has not taken the request then, the
     // ring is dropped without another enter.
-    unsafe { ring.send(number, bytes, SEND) }.map_err(|_| "the queue is full".to_owned())
+    unsafe { ring.send(fd, bytes, SEND) }.map_err(|_| "the queue is full".to_owned())
 }
 
-/// What comes with the enter that submits, without waiting.
+/// The completion that arrives with the enter that submits, without waiting.
 fn completion_now(ring: &mut Ring, data: u64) -> Result<Option<i32>, String> {
     ring.enter(0, None).map_err(|error| error.to_string())?;
     if !ring.is_submitted() {
-        // The caller gives up, and a ring that is dropped submits nothing any more.
+        // The caller gives up and drops the ring, which then submits nothing.
         return Err("a request was not taken".into());
     }
     take(ring, data)
 }
 
-/// What comes within the deadline.
+/// The completion that arrives within the deadline.
 fn completion(ring: &mut Ring, data: u64) -> Result<Option<i32>, String> {
     ring.enter(1, Some(TEST_DEADLINE)).map_err(|error| error.to_string())?;
     take(ring, data)
@@ -170,6 +171,6 @@ const SEND: u64 = 2;
 const TEST_SUBMISSION_MAX: u32 = 8;
 const TEST_COMPLETION_MAX: u32 = 16;
 const TEST_DEADLINE: Duration = Duration::from_secs(2);
-/// More than a socket takes at once.
+/// More bytes than a socket takes at once.
 const LARGE_BYTES: usize = 16 << 20;
 const FILL_ROUNDS_MAX: usize = 64;

@@ -1,6 +1,6 @@
-//! The ring: what of io_uring is unsafe, and nothing else.
+//! The ring: all unsafe calls of io_uring, and nothing else.
 //!
-//! Made on its own thread and kept there (SINGLE_ISSUER). Completions run only inside `enter` (DEFER_TASKRUN).
+//! A ring stays on the thread that made it (SINGLE_ISSUER). Completions run only inside `enter` (DEFER_TASKRUN).
 
 #![expect(unsafe_code, reason = "the kernel reads and writes memory that requests name")]
 
@@ -16,7 +16,7 @@ use io_uring::{
 
 use crate::driver::socket::SEND_FLAGS;
 
-/// A ring, with its queues held apart so that their positions stay in user space between calls.
+/// A ring. Its queues are separate fields, so that their positions stay in user space between calls.
 pub(in crate::driver) struct Ring {
     // The queues and the submitter borrow from `ring`; `drop` ends them in this order.
     submission: ManuallyDrop<SubmissionQueue<'static>>,
@@ -24,28 +24,28 @@ pub(in crate::driver) struct Ring {
     submitter: Submitter<'static>,
     ring: *mut IoUring,
     enter_flags: EnterFlags,
-    /// What the sends in the submission queue point at. They never grow: the kernel holds addresses into them
+    /// The memory to which sends in the submission queue point. It never grows: the kernel holds addresses into it
     /// until `is_submitted`.
     headers: Vec<libc::msghdr>,
     vectors: Vec<libc::iovec>,
 }
 
-/// Something the ring finished.
+/// The completion of a request.
 pub(in crate::driver) struct Completion {
     pub user_data: u64,
     pub result: i32,
-    /// A multishot request goes on.
+    /// Whether a multishot request continues.
     pub more: bool,
 }
 
-/// The submission queue, or what its sends point at, is full: enter, then push again.
+/// The submission queue, or the memory for its sends, is full: enter, then push again.
 #[derive(Debug)]
 pub(in crate::driver) struct Full;
 
 impl Ring {
-    /// Sets a ring up; fails where the kernel is too old (before 6.1) or forbids it.
+    /// Sets up a ring; fails if the kernel is too old (before 6.1) or forbids it.
     pub fn new(submission_max: u32, completion_max: u32) -> io::Result<Self> {
-        // Without the array of indexes where the kernel can (6.6): a little less memory.
+        // Kernels from 6.6 on can do without the array of indexes, which saves a little memory.
         let built = Self::build(submission_max, completion_max, true);
         let ring = match built {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -63,8 +63,8 @@ impl Ring {
         // SAFETY: the pointer comes from the line above and is not aliased; what borrows from it lives in `Self`,
         // which frees it last.
         let (mut submitter, submission, completion) = unsafe { &mut *ring }.split();
-        // Spares the kernel the look-up of the descriptor, 77 ns an enter. Sixteen rings of a thread can have
-        // it; one more does without.
+        // Saves the kernel the lookup of the descriptor, 77 ns an enter. Sixteen rings of a thread can be registered;
+        // the next one works without.
         let _ = submitter.register_ring_fd();
         Ok(Self {
             submission: ManuallyDrop::new(submission),
@@ -82,9 +82,9 @@ impl Ring {
         builder
             .setup_single_issuer()
             .setup_defer_taskrun()
-            // Tells by a bit in shared memory that completions wait for an enter.
+            // A bit in shared memory tells that completions wait for an enter.
             .setup_taskrun_flag()
-            // One bad request does not hold up those behind it.
+            // One bad request does not block those after it.
             .setup_submit_all()
             .setup_cqsize(completion_max)
             .setup_clamp()
@@ -102,29 +102,29 @@ impl Ring {
         unsafe { &*self.ring }.params()
     }
 
-    /// Which operations the kernel knows, for the probe.
+    /// The operations that the kernel supports, for the probe.
     pub fn operations(&self) -> io::Result<io_uring::Probe> {
         let mut probe = io_uring::Probe::new();
         self.submitter.register_probe(&mut probe)?;
         Ok(probe)
     }
 
-    /// Asks once whether a descriptor has one of `events`.
+    /// Polls a descriptor for `events`, once.
     #[inline]
     pub fn poll_once(&mut self, fd: RawFd, events: i32, user_data: u64) -> Result<(), Full> {
         let entry = opcode::PollAdd::new(Fd(fd), events as u32).build().user_data(user_data);
         self.push(&entry)
     }
 
-    /// Asks to be told of every change. It ends only with the ring: for what lives as long.
+    /// Polls a descriptor for every change. It ends only with the ring, so the descriptor must live as long.
     pub fn poll_forever(&mut self, fd: RawFd, events: i32, user_data: u64) -> Result<(), Full> {
         let entry =
             opcode::PollAdd::new(Fd(fd), events as u32).multi(true).build().user_data(user_data);
         self.push(&entry)
     }
 
-    /// Sends what fits. Silent if that is all of it; else a completion, posted before the enter that submits it
-    /// returns, has the count or an error.
+    /// Sends what fits. If that is everything, no completion is posted; otherwise one with the number of bytes or an
+    /// error is posted before the enter that submits it returns.
     ///
     /// # Safety
     ///
@@ -140,7 +140,7 @@ impl Ring {
         self.push(&entry)
     }
 
-    /// Sends several slices as one. If there are more than the kernel takes, a completion tells how far it got.
+    /// Sends several slices as one. If there are more than the kernel takes, a completion has the number of bytes sent.
     ///
     /// # Safety
     ///
@@ -187,13 +187,13 @@ impl Ring {
         unsafe { self.submission.push(entry) }.map_err(|_| Full)
     }
 
-    /// Submits what was pushed and waits for `want` completions, at most `timeout`.
+    /// Submits everything that was pushed and waits for `want` completions, for at most `timeout`.
     ///
-    /// That the kernel was interrupted, has no memory for a moment or wants completions taken first is no
-    /// error: `is_submitted` tells whether to enter again.
+    /// It is not an error if the kernel was interrupted, lacks memory for a moment or wants completions taken first:
+    /// `is_submitted` tells whether to enter again.
     pub fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.submission.sync();
-        // The kernel counts what it thinks is unread as already waited for.
+        // The kernel counts completions that it considers unread towards those to wait for.
         self.completion.sync();
         let count = u32::try_from(self.submission.len()).expect("a queue has 2^15 entries at most");
         let timespec = timeout.map(Timespec::from);
@@ -220,19 +220,19 @@ impl Ring {
         }
     }
 
-    /// Whether the kernel has taken all that was pushed, and needs none of what it pointed at.
+    /// Whether the kernel has taken everything that was pushed and no longer needs the memory it pointed to.
     #[inline]
     pub fn is_submitted(&self) -> bool {
         self.submission.is_empty()
     }
 
-    /// Whether an enter would bring more: pushes, completions that wait to be run, or such as overflowed.
+    /// Whether an enter is needed: to submit requests, to run completions, or to fetch those that overflowed.
     #[inline]
     pub fn needs_enter(&self) -> bool {
         !self.submission.is_empty() || self.submission.taskrun() || self.submission.cq_overflow()
     }
 
-    /// Whether completions overflowed the queue. The kernel keeps them; an enter brings them.
+    /// Whether completions overflowed the queue. The kernel keeps them; an enter fetches them.
     #[inline]
     pub fn is_overflowed(&self) -> bool {
         self.submission.cq_overflow()
@@ -270,11 +270,11 @@ impl std::fmt::Debug for Ring {
     }
 }
 
-/// DONTWAIT settles a send inside the enter. WAITALL makes a short one a failure, which is reported though
-/// success is silent; without it the rest would be lost without a word.
+/// DONTWAIT completes a send inside the enter. WAITALL makes a short send a failure, for which a completion is posted
+/// although success posts none; without it the rest would be lost silently.
 const INLINE_SEND: i32 = SEND_FLAGS | libc::MSG_WAITALL;
-/// UIO_MAXIOV.
+/// The kernel's limit UIO_MAXIOV.
 const SLICES_PER_SEND_MAX: usize = 1024;
-/// Slices of one submission.
+/// Most slices of one submission.
 const VECTORS_MAX: usize = 4096;
 const _: () = assert!(SLICES_PER_SEND_MAX <= VECTORS_MAX, "the longest send fits an empty arena");
