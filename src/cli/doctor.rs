@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     } else {
         say(&table(&judgement));
     }
-    Ok(judgement.is_fine)
+    Ok(judgement.ok)
 }
 
 fn connections(text: &str) -> Result<u64, String> {
@@ -92,7 +92,7 @@ fn table(judgement: &Judgement) -> String {
         text += cells.join("  ").trim_end();
         text += "\n";
     }
-    text + &format!("\n{judgement}.\nTo raise it: {}.\n{}", judgement.raise, goal(judgement))
+    text + &format!("\n{judgement}.\nTo raise it: {}.\n{}", judgement.remedy, goal(judgement))
 }
 
 fn row(fact: &Fact) -> [String; COLUMNS] {
@@ -102,12 +102,19 @@ fn row(fact: &Fact) -> [String; COLUMNS] {
         Verdict::Blocks => "blocks",
         Verdict::Unknown => "unknown",
     };
-    let limits_to = fact.limits_to.map_or_else(String::new, |limit| Grouped(limit).to_string());
-    [fact.name.to_owned(), fact.value.clone(), verdict.to_owned(), limits_to, fact.note.clone()]
+    let connections_max =
+        fact.connections_max.map_or_else(String::new, |limit| Grouped(limit).to_string());
+    [
+        fact.name.to_owned(),
+        fact.value.clone(),
+        verdict.to_owned(),
+        connections_max,
+        fact.note.clone(),
+    ]
 }
 
 fn goal(judgement: &Judgement) -> String {
-    let held = if judgement.is_fine { "held" } else { "not held" };
+    let held = if judgement.ok { "held" } else { "not held" };
     judgement
         .goal
         .map_or_else(String::new, |goal| format!("The goal of {} is {held}.\n", Grouped(goal)))

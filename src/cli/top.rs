@@ -111,7 +111,7 @@ fn frame(server: &Server, before: &Samples, now: &Samples, seconds: f64) -> Stri
         transports.join(", "),
         rate("fantail_connections_accepted_total"),
         rate("fantail_connections_closed_total"),
-        rate("fantail_connections_refused_total"),
+        rate("fantail_connections_rejected_total"),
         rate("fantail_handshakes_failed_total"),
     );
     let _ = writeln!(
@@ -144,7 +144,7 @@ fn frame(server: &Server, before: &Samples, now: &Samples, seconds: f64) -> Stri
         bytes(now.sum("fantail_send_queue_bytes")),
         bytes(now.sum("fantail_history_bytes")),
         bytes(now.sum("fantail_fan_out_backlog_bytes")),
-        now.sum("fantail_fan_out_backlog"),
+        now.sum("fantail_fan_out_backlog_publications"),
     );
     write_workers(&mut out, before, now, seconds);
     out

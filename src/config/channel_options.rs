@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::limits::{BACKLOG_CEILING, HISTORY_SIZE_CEILING};
-use super::namespaces::{DELIVER_EVERY_MAX, HISTORY_TTL_MAX, RATE_CEILING};
+use super::limits::{BACKLOG_SIZE_CEILING, HISTORY_SIZE_CEILING};
+use super::namespaces::{BATCH_DELAY_MAX, DELIVERY_RATE_CEILING, HISTORY_TTL_MAX};
 use super::units::{Bytes, Time, parse_bytes, parse_seconds};
-use super::{ChannelOptions, Delivery};
+use super::{ChannelOptions, SlowConsumer};
 
 /// One option of a channel.
 #[derive(Debug)]
@@ -24,31 +24,31 @@ enum Value {
     Count(u32, u32, fn(&mut ChannelOptions) -> &mut u32),
     Bytes(u64, u64, fn(&mut ChannelOptions) -> &mut u64),
     Time(Duration, Duration, fn(&mut ChannelOptions) -> &mut Duration),
-    Delivery(fn(&mut ChannelOptions) -> &mut Delivery),
+    SlowConsumer(fn(&mut ChannelOptions) -> &mut SlowConsumer),
 }
 
 /// Every option, in the order in which they are listed.
 pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
     ChannelOption {
         name: "history_size",
-        doc: "Publications that a channel keeps; 0 keeps none",
+        doc: "Publications kept per channel; 0 keeps none",
         value: Value::Count(0, HISTORY_SIZE_CEILING, |options| &mut options.history_size),
     },
     ChannelOption {
         name: "history_ttl",
-        doc: "How long it keeps them, and itself when nobody is subscribed",
+        doc: "How long publications are kept, and a channel without subscribers",
         value: Value::Time(Duration::from_secs(1), HISTORY_TTL_MAX, |options| {
             &mut options.history_ttl
         }),
     },
     ChannelOption {
         name: "history_bytes",
-        doc: "Bytes that it keeps, with what keeping them costs",
+        doc: "Bytes kept per channel, including overhead",
         value: Value::Bytes(1024, 1 << 40, |options| &mut options.history_bytes),
     },
     ChannelOption {
         name: "recovery",
-        doc: "Whether a client that comes back gets what it missed; needs a history",
+        doc: "Whether a client that reconnects recovers missed publications; needs history_size",
         value: Value::Switch(|options| &mut options.recovery),
     },
     ChannelOption {
@@ -68,35 +68,35 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
     },
     ChannelOption {
         name: "presence",
-        doc: "Whether clients may ask who is subscribed",
+        doc: "Whether clients may list the subscribers",
         value: Value::Switch(|options| &mut options.presence),
     },
     ChannelOption {
         name: "join_leave",
-        doc: "Whether subscribers are told who comes and goes",
+        doc: "Whether subscribers receive join and leave events",
         value: Value::Switch(|options| &mut options.join_leave),
     },
     ChannelOption {
-        name: "delivery",
-        doc: "What happens to a subscriber whose socket takes no more: disconnect it once its queue is full; give it \
-              only the latest publication; or drop the oldest and tell it of the gap",
-        value: Value::Delivery(|options| &mut options.delivery),
+        name: "slow_consumer",
+        doc: "Policy for a subscriber that reads too slowly: disconnect it once its send queue is full; deliver only \
+              the latest publication; or drop the oldest of a backlog and report the gap",
+        value: Value::SlowConsumer(|options| &mut options.slow_consumer),
     },
     ChannelOption {
-        name: "backlog",
-        doc: "Publications kept for such subscribers with drop_oldest",
-        value: Value::Count(1, BACKLOG_CEILING, |options| &mut options.backlog),
+        name: "backlog_size",
+        doc: "Publications per channel kept for slow subscribers; needs slow_consumer = drop_oldest",
+        value: Value::Count(1, BACKLOG_SIZE_CEILING, |options| &mut options.backlog_size),
     },
     ChannelOption {
-        name: "deliver_every",
-        doc: "How long publications wait for others to leave with; 0 sends each at once",
-        value: Value::Time(Duration::ZERO, DELIVER_EVERY_MAX, |options| &mut options.deliver_every),
+        name: "batch_delay",
+        doc: "How long publications are held to be delivered in one batch; 0 delivers each at once",
+        value: Value::Time(Duration::ZERO, BATCH_DELAY_MAX, |options| &mut options.batch_delay),
     },
     ChannelOption {
-        name: "rate_max",
-        doc: "Publications a second to one subscriber, beside what it recovers and what waits when the server stops; \
-              0 for any number; needs latest or drop_oldest",
-        value: Value::Count(0, RATE_CEILING, |options| &mut options.rate_max),
+        name: "delivery_rate_max",
+        doc: "Publications per second delivered to one subscriber, except while it recovers or the server shuts down; \
+              0 for no limit; needs slow_consumer = latest or drop_oldest",
+        value: Value::Count(0, DELIVERY_RATE_CEILING, |options| &mut options.delivery_rate_max),
     },
 ];
 
@@ -124,10 +124,10 @@ impl ChannelOption {
             Value::Time(min, max, field) => {
                 *field(options) = self.in_range(parse_seconds(text)?, min, max)?;
             }
-            Value::Delivery(field) => {
-                let index = Delivery::WORDS.iter().position(|word| *word == text);
-                let index = index.ok_or_else(|| no_value(&Delivery::WORDS.join(" or ")))?;
-                *field(options) = Delivery::ALL[index];
+            Value::SlowConsumer(field) => {
+                let index = SlowConsumer::WORDS.iter().position(|word| *word == text);
+                let index = index.ok_or_else(|| no_value(&SlowConsumer::WORDS.join(" or ")))?;
+                *field(options) = SlowConsumer::ALL[index];
             }
         }
         Ok(())
@@ -141,7 +141,9 @@ impl ChannelOption {
             Value::Count(_, _, field) => field(&mut copy).to_string(),
             Value::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
             Value::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
-            Value::Delivery(field) => Delivery::WORDS[*field(&mut copy) as usize].to_owned(),
+            Value::SlowConsumer(field) => {
+                SlowConsumer::WORDS[*field(&mut copy) as usize].to_owned()
+            }
         }
     }
 
@@ -152,7 +154,7 @@ impl ChannelOption {
             Value::Count(min, max, _) => format!("from {min} to {max}"),
             Value::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
             Value::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
-            Value::Delivery(_) => Delivery::WORDS.join(" or "),
+            Value::SlowConsumer(_) => SlowConsumer::WORDS.join(" or "),
         }
     }
 
@@ -205,10 +207,10 @@ mod tests {
             ("history_size", vec!["0", "65536"], vec!["-1", "65537", "1.5"]),
             ("history_ttl", vec!["1 s", "30 d"], vec!["0.9 s", "31 d"]),
             ("history_bytes", vec!["1 KiB", "1024 GiB"], vec!["1023", "1025 GiB"]),
-            ("backlog", vec!["1", "65536"], vec!["0", "65537"]),
-            ("deliver_every", vec!["0", "20 ms", "60 s"], vec!["61 s"]),
-            ("rate_max", vec!["0", "1000"], vec!["1001"]),
-            ("delivery", vec!["latest", "drop_oldest", "disconnect"], vec!["newest"]),
+            ("backlog_size", vec!["1", "65536"], vec!["0", "65537"]),
+            ("batch_delay", vec!["0", "20 ms", "60 s"], vec!["61 s"]),
+            ("delivery_rate_max", vec!["0", "1000"], vec!["1001"]),
+            ("slow_consumer", vec!["latest", "drop_oldest", "disconnect"], vec!["newest"]),
         ] {
             let option = ChannelOption::named(name).unwrap();
             for text in fine {

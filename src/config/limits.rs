@@ -90,7 +90,7 @@ pub const NAMESPACES_MAX: usize = 256;
 pub const HISTORY_SIZE_CEILING: u32 = 65_536;
 
 /// Publications of one channel that any setting may keep for subscribers that lag.
-pub const BACKLOG_CEILING: u32 = 65_536;
+pub const BACKLOG_SIZE_CEILING: u32 = 65_536;
 
 /// Publications in one answer, of a history or of a recovery.
 pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;

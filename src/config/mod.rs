@@ -30,7 +30,7 @@ mod without_effect;
 pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use load::{FILE_VARIABLE, Given, Loaded, Origin, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};
-pub use namespaces::{ChannelOptions, Delivery, NamespaceId, Namespaces, STATISTICS_CHANNEL};
+pub use namespaces::{ChannelOptions, NamespaceId, Namespaces, STATISTICS_CHANNEL, SlowConsumer};
 pub use setting::{Kind, Setting};
 pub use settings::{SETTINGS, markdown};
 pub use units::{parse_count, parse_seconds};
@@ -80,7 +80,7 @@ pub struct Config {
     /// Silence between two requests of one HTTP connection.
     pub http_idle_timeout: Duration,
     /// The longest life of an event stream; each ends some time between three quarters of it and the whole.
-    pub stream_time: Duration,
+    pub stream_lifetime: Duration,
     /// Time for a closing client to take what is queued for it and close its end.
     pub close_timeout: Duration,
     /// Time that shutting down may take.
@@ -183,7 +183,7 @@ impl Default for Config {
             keepalive_timeout: Duration::from_secs(10),
             // Proxies keep idle connections for up to two minutes, and must be the first to close them.
             http_idle_timeout: Duration::from_secs(130),
-            stream_time: Duration::from_secs(60 * 60),
+            stream_lifetime: Duration::from_secs(60 * 60),
             close_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(10),
             // Whoever stops a server in a terminal does not want to wait; whoever has a balancer sets it.

@@ -49,18 +49,19 @@ pub struct ChannelOptions {
     /// Whether subscribers are told who comes and goes.
     pub join_leave: bool,
     /// What happens to a subscriber whose socket takes no more.
-    pub delivery: Delivery,
-    /// Publications kept for such subscribers under [`Delivery::DropOldest`], 1..=[`super::limits::BACKLOG_CEILING`].
-    pub backlog: u32,
+    pub slow_consumer: SlowConsumer,
+    /// Publications kept per channel for slow subscribers under [`SlowConsumer::DropOldest`],
+    /// 1..=[`super::limits::BACKLOG_SIZE_CEILING`].
+    pub backlog_size: u32,
     /// Publications wait so long for others to leave with; zero sends each at once.
-    pub deliver_every: Duration,
-    /// Publications a second to one subscriber; 0 sets no limit. Needs a delivery that may drop.
-    pub rate_max: u32,
+    pub batch_delay: Duration,
+    /// Publications a second to one subscriber; 0 sets no limit. Needs a slow_consumer that may drop.
+    pub delivery_rate_max: u32,
 }
 
 /// What happens to a subscriber whose socket takes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub enum SlowConsumer {
     /// Everything waits for it, until its queue passes the maximum: then it is closed as a slow consumer.
     Disconnect,
     /// The newest publication replaces what waits.
@@ -87,10 +88,10 @@ impl ChannelOptions {
             history: false,
             presence: false,
             join_leave: false,
-            delivery: Delivery::Disconnect,
-            backlog: 256,
-            deliver_every: Duration::ZERO,
-            rate_max: 0,
+            slow_consumer: SlowConsumer::Disconnect,
+            backlog_size: 256,
+            batch_delay: Duration::ZERO,
+            delivery_rate_max: 0,
         }
     }
 
@@ -114,24 +115,24 @@ impl ChannelOptions {
             history_size: 60,
             history_ttl: Duration::from_secs(60),
             history_bytes: 1024 * 1024,
-            delivery: Delivery::Latest,
+            slow_consumer: SlowConsumer::Latest,
             ..Self::closed()
         }
     }
 
     /// Judges what options say together; `namespace` is for the sentence. Each one's range is its own row's matter.
     pub fn check(&self, namespace: &str) -> Result<(), ConfigError> {
-        if self.rate_max > 0 && self.delivery == Delivery::Disconnect {
+        if self.delivery_rate_max > 0 && self.slow_consumer == SlowConsumer::Disconnect {
             return Err(error(&format!(
-                "{namespace}: rate_max needs delivery = \"latest\" or \"drop_oldest\": what is too much has to go \
-                 somewhere"
+                "{namespace}: delivery_rate_max needs slow_consumer = \"latest\" or \"drop_oldest\", as publications \
+                 beyond the rate are dropped"
             )));
         }
         Ok(())
     }
 }
 
-impl Delivery {
+impl SlowConsumer {
     /// In the order of their words.
     pub const ALL: [Self; 3] = [Self::Disconnect, Self::Latest, Self::DropOldest];
     /// What they are called in settings.
@@ -238,9 +239,9 @@ impl Default for Namespaces {
 /// Longest time to live of a history.
 pub const HISTORY_TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// Longest wait of a publication for others.
-pub const DELIVER_EVERY_MAX: Duration = Duration::from_secs(60);
+pub const BATCH_DELAY_MAX: Duration = Duration::from_secs(60);
 /// Highest rate that can be set.
-pub const RATE_CEILING: u32 = 1000;
+pub const DELIVERY_RATE_CEILING: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -285,14 +286,25 @@ mod tests {
         let mut namespaces = Namespaces::default();
         namespaces.add("a", closed()).unwrap();
         namespaces
-            .add("b", ChannelOptions { rate_max: 1, delivery: Delivery::Latest, ..closed() })
+            .add(
+                "b",
+                ChannelOptions {
+                    delivery_rate_max: 1,
+                    slow_consumer: SlowConsumer::Latest,
+                    ..closed()
+                },
+            )
             .unwrap();
         for (name, options, words) in [
             ("a", closed(), "twice"),
             ("", closed(), "a name is"),
             ("a:b", closed(), "a name is"),
             ("fantail", closed(), "the server's own"),
-            ("c", ChannelOptions { rate_max: 1, ..closed() }, "[namespaces.c]: rate_max"),
+            (
+                "c",
+                ChannelOptions { delivery_rate_max: 1, ..closed() },
+                "[namespaces.c]: delivery_rate_max",
+            ),
         ] {
             let error = namespaces.add(name, options).unwrap_err();
             assert!(error.0.contains(words), "{}", error.0);

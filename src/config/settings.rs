@@ -17,21 +17,21 @@ pub const SETTINGS: &[Setting] = &[
     Setting::row(
         "listen",
         "listen",
-        "HTTP and WebSocket addresses",
+        "Addresses for HTTP and WebSocket",
         Addresses(|config| &mut config.listen),
     )
     .by_default("127.0.0.1:8000 if there is no other address"),
     Setting::row(
         "tcp.listen",
         "tcp",
-        "Raw TCP addresses: the command protocol, one JSON object a line",
+        "Addresses for the command protocol over raw TCP",
         Addresses(|config| &mut config.tcp),
     )
     .by_default("127.0.0.1:8001 if there is no other address"),
     Setting::row(
         "tcp.framing",
         "tcp-framing",
-        "What ends a command on raw TCP: a line feed; or what precedes it: its length, 32 bits",
+        "Command framing on raw TCP: newline-delimited, or a 32-bit big-endian length prefix",
         Choice(
             Framing::WORDS,
             |config| config.tcp_framing as usize,
@@ -41,26 +41,26 @@ pub const SETTINGS: &[Setting] = &[
     Setting::row(
         "echo.listen",
         "echo",
-        "Addresses where every WebSocket message is echoed",
+        "Addresses that echo every WebSocket message",
         Addresses(|config| &mut config.echo),
     ),
     Setting::row(
         "echo.tcp_listen",
         "echo-tcp",
-        "Addresses where every byte is echoed",
+        "Addresses that echo every byte",
         Addresses(|config| &mut config.echo_tcp),
     ),
     Setting::row(
         "workers",
         "workers",
-        "Threads that serve, each pinned to a core",
+        "Worker threads, each pinned to a core",
         CountIfGiven(1, limits::WORKERS_MAX as u64, |config| &mut config.workers),
     )
     .by_default("one per core"),
     Setting::row(
         "driver",
         "driver",
-        "How to talk to the kernel; auto probes io_uring and falls back to epoll",
+        "Kernel interface; auto tries io_uring and falls back to epoll",
         Choice(
             DriverChoice::WORDS,
             |config| config.driver as usize,
@@ -70,73 +70,73 @@ pub const SETTINGS: &[Setting] = &[
     Setting::row(
         "insecure",
         "insecure",
-        "Serve addresses beyond loopback without authentication",
+        "Listen on addresses other than loopback although there is no authentication",
         Switch(|config| &mut config.insecure),
     ),
     Setting::row(
         "api.key",
         "api-key",
-        "What calls of the server API, and publications by HTTP, must show in X-API-Key",
+        "API key required in X-API-Key by the server API and POST /publish",
         Secret(1, limits::API_KEY_BYTES_MAX, |config| &mut config.api_key),
     )
     .reloadable(),
     Setting::row(
         "http.origins",
         "origin",
-        "Origins whose scripts may use what is served over HTTP, such as https://example.org, or * for any",
+        "Origins allowed to use the HTTP and WebSocket endpoints from a browser: https://example.org, or * for any",
         Origins(limits::ORIGINS_MAX, |config| &mut config.origins),
     )
-    .by_default("any if only loopback is served, and no proxy is seen")
+    .by_default("any if it listens on loopback only, and no proxy is seen")
     .reloadable(),
     Setting::row(
         "http.page",
         "page",
-        "Whether / is the page that subscribes, publishes and shows the statistics",
+        "Serve the web page at /, which subscribes, publishes and shows statistics",
         SwitchIfGiven(|config| &mut config.page),
     )
-    .by_default("true if only loopback is served, and no proxy is seen")
+    .by_default("true if it listens on loopback only, and no proxy is seen")
     .reloadable(),
     Setting::row(
         "statistics",
         "statistics",
-        "Whether what is counted is published to fantail:statistics, once a second while someone is subscribed",
+        "Publish server statistics to the channel fantail:statistics, once a second while it has subscribers",
         SwitchIfGiven(|config| &mut config.statistics),
     )
-    .by_default("true if only loopback is served, and no proxy is seen"),
+    .by_default("true if it listens on loopback only, and no proxy is seen"),
     Setting::row(
         "limits.connections_max",
         "connections-max",
-        "Connections of the whole process; beyond them, only health checks and metrics are answered",
+        "Maximum number of connections; beyond it, only health checks and metrics are served",
         CountIfGiven(1, u32::MAX as u64 / 2, |config| &mut config.connections_max),
     )
-    .by_default("as many as descriptors allow"),
+    .by_default("as many as the open-file limit allows"),
     Setting::row(
         "limits.memory_bytes_max",
         "memory-bytes-max",
-        "Bytes of everything that waits or is kept: queues, histories, unfinished messages",
+        "Memory budget for send queues, backlogs, histories and unfinished messages",
         BytesIfGiven(limits::MEMORY_BYTES_FLOOR, limits::MEMORY_BYTES_CEILING, |config| {
             &mut config.memory_bytes_max
         }),
     )
-    .by_default("60 % of what the host has left at the start"),
+    .by_default("60 % of the memory available at the start"),
     Setting::row(
         "limits.message_bytes_max",
         "message-bytes-max",
-        "Bytes of one message or HTTP body from a client",
+        "Largest message or HTTP body from a client",
         Bytes(1, limits::MESSAGE_BYTES_CEILING, |config| &mut config.message_bytes_max),
     )
     .reloadable(),
     Setting::row(
         "echo.message_bytes_max",
         "echo-message-bytes-max",
-        "The same on echo addresses",
+        "Largest message from a client on echo addresses",
         Bytes(1, limits::MESSAGE_BYTES_CEILING, |config| &mut config.echo_message_bytes_max),
     )
     .reloadable(),
     Setting::row(
         "limits.send_queue_bytes_max",
         "send-queue-bytes-max",
-        "Bytes waiting for one client at which it is closed as a slow consumer",
+        "Largest send queue of one client; beyond it, the client is disconnected as a slow consumer",
         Bytes(limits::SEND_QUEUE_BYTES_FLOOR, limits::SEND_QUEUE_BYTES_CEILING, |config| {
             &mut config.send_queue_bytes_max
         }),
@@ -145,83 +145,83 @@ pub const SETTINGS: &[Setting] = &[
     Setting::row(
         "limits.history_bytes_max",
         "history-bytes-max",
-        "Bytes of all histories together; each worker has its share",
+        "Memory of all channel histories together; each worker has an equal share",
         Bytes(4 * 1024, 1 << 50, |config| &mut config.history_bytes_max),
     ),
     Setting::row(
         "limits.subscriptions_max",
         "subscriptions-max",
-        "Channels of one client",
+        "Maximum number of channels that one client is subscribed to",
         Count(1, limits::SUBSCRIPTIONS_CEILING, |config| &mut config.subscriptions_max),
     )
     .reloadable(),
     Setting::row(
         "limits.handshake_timeout",
         "handshake-timeout",
-        "Time for a handshake, and for one HTTP request",
+        "Time to complete a handshake or one HTTP request",
         Time(TIME_MIN, TIME_MAX, |config| &mut config.handshake_timeout),
     )
     .reloadable(),
     Setting::row(
         "limits.message_timeout",
         "message-timeout",
-        "Time for a message that was begun: a WebSocket's, or a command",
+        "Time to receive a whole WebSocket message or command, from its first byte",
         Time(TIME_MIN, TIME_MAX, |config| &mut config.message_timeout),
     )
     .reloadable(),
     Setting::row(
         "limits.keepalive_interval",
         "keepalive-interval",
-        "Silence after which a client is pinged",
+        "A client that sends nothing for this long is pinged",
         Time(TIME_MIN, TIME_MAX, |config| &mut config.keepalive_interval),
     )
     .reloadable(),
     Setting::row(
         "limits.keepalive_timeout",
         "keepalive-timeout",
-        "Time for the answer to a ping",
+        "Time to answer a ping",
         Time(TIME_MIN, TIME_MAX, |config| &mut config.keepalive_timeout),
     )
     .reloadable(),
     Setting::row(
         "limits.http_idle_timeout",
         "http-idle-timeout",
-        "Silence between two HTTP requests of a connection",
+        "Idle time between two HTTP requests on one connection",
         Time(TIME_MIN, TIME_MAX, |config| &mut config.http_idle_timeout),
     )
     .reloadable(),
     Setting::row(
-        "limits.stream_time",
-        "stream-time",
-        "Longest life of an event stream, whose client then comes back: some proxies never tell that it left",
-        Time(TIME_MIN, TIME_MAX, |config| &mut config.stream_time),
+        "limits.stream_lifetime",
+        "stream-lifetime",
+        "Maximum lifetime of an event stream; its client then reconnects. Some proxies never report that a client left",
+        Time(TIME_MIN, TIME_MAX, |config| &mut config.stream_lifetime),
     )
     .reloadable(),
     Setting::row(
         "limits.close_timeout",
         "close-timeout",
-        "Time for a closing client to take what is queued and close its end",
+        "Time for a closing client to read its send queue and close its side",
         Time(TIME_MIN, TIME_MAX, |config| &mut config.close_timeout),
     )
     .reloadable(),
     Setting::row(
         "limits.shutdown_timeout",
         "shutdown-timeout",
-        "Time that shutting down may take",
+        "Maximum duration of a shutdown",
         Time(TIME_MIN, TIME_MAX, |config| &mut config.shutdown_timeout),
     )
     .reloadable(),
     Setting::row(
         "limits.drain_time",
         "drain-time",
-        "Time before that in which it accepts while /health/ready says 503; clients are then closed a few at a time",
+        "Time before a shutdown in which it accepts while /health/ready answers 503; clients then leave gradually",
         Time(Duration::ZERO, TIME_MAX, |config| &mut config.drain_time),
     )
     .reloadable(),
     Setting::row(
         "log.format",
         "log-format",
-        "Lines of the log: for people, or a JSON object each",
+        "Format of the log: text, or one JSON object per line",
         Choice(
             LogFormat::WORDS,
             |config| config.log_format as usize,
@@ -231,7 +231,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::row(
         "log.level",
         "log-level",
-        "What is logged: off, error, warn, info, debug or trace; rooms apart: info,worker=debug",
+        "Log level: off, error, warn, info, debug or trace; per module: info,worker=debug",
         Levels(|config| &mut config.log_levels),
     )
     .reloadable(),

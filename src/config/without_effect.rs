@@ -3,7 +3,7 @@
 
 use super::nearest::nearest;
 use super::setting::VARIABLE_PREFIX;
-use super::{ChannelOptions, Config, Delivery, FILE_VARIABLE, Origin, SETTINGS};
+use super::{ChannelOptions, Config, FILE_VARIABLE, Origin, SETTINGS, SlowConsumer};
 
 /// A sentence about a variable that is not a setting; `None` where an orchestrator injects it, or where it is empty.
 pub(super) fn of_variable(name: &str, value: Option<&str>) -> Option<String> {
@@ -63,8 +63,8 @@ pub(super) fn of_option(options: &ChannelOptions, given: &str) -> Option<&'stati
         "history_ttl" | "history_bytes" if keeps_nothing => Some("history_size is 0"),
         "recovery" if keeps_nothing && options.recovery => Some("history_size is 0"),
         "history" if keeps_nothing && options.history => Some("history_size is 0"),
-        "backlog" if options.delivery != Delivery::DropOldest => {
-            Some("delivery is not drop_oldest")
+        "backlog_size" if options.slow_consumer != SlowConsumer::DropOldest => {
+            Some("slow_consumer is not drop_oldest")
         }
         _ => None,
     }

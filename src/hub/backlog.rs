@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::config::limits::{
     FAN_OUT_BLOCK_BYTES_MAX, NEWS_PER_CHANNEL_MAX, PUBLICATIONS_PER_FAN_OUT_MAX,
 };
-use crate::config::{ChannelOptions, Delivery};
+use crate::config::{ChannelOptions, SlowConsumer};
 use crate::message::{Payload, PayloadKind, Publication};
 
 /// What one channel holds back on one worker.
@@ -65,7 +65,7 @@ pub(super) enum Pace {
 impl Backlog {
     /// Whether a channel with these options has one.
     pub(super) fn is_wanted(options: &ChannelOptions) -> bool {
-        options.delivery != Delivery::Disconnect || interval_ms(options) > 0
+        options.slow_consumer != SlowConsumer::Disconnect || interval_ms(options) > 0
     }
 
     /// Takes a publication that came, in order.
@@ -82,24 +82,24 @@ impl Backlog {
         if interval == 0 {
             return Pace::Release;
         }
-        match options.delivery {
+        match options.slow_consumer {
             // Nothing may be dropped, so a full block leaves before its time.
-            Delivery::Disconnect => {
+            SlowConsumer::Disconnect => {
                 if self.waiting.len() >= PUBLICATIONS_PER_FAN_OUT_MAX
                     || self.waiting_bytes >= FAN_OUT_BLOCK_BYTES_MAX
                 {
                     return Pace::Release;
                 }
             }
-            Delivery::Latest => self.shrink_waiting(1),
-            Delivery::DropOldest => self.shrink_waiting(options.backlog as usize),
+            SlowConsumer::Latest => self.shrink_waiting(1),
+            SlowConsumer::DropOldest => self.shrink_waiting(options.backlog_size as usize),
         }
         if self.due_ms.is_some() {
             return Pace::Wait;
         }
         let due = match self.released_ms {
             // A batch is worth waiting for; a rate lets the first one go at once.
-            _ if !options.deliver_every.is_zero() => now_ms + interval,
+            _ if !options.batch_delay.is_zero() => now_ms + interval,
             Some(released) => released + interval,
             None => now_ms,
         };
@@ -122,7 +122,7 @@ impl Backlog {
         let count = places.nth(release_max(options)).map_or(self.waiting.len(), |(at, _)| at);
         let mut released = Vec::with_capacity(count + 1);
         if self.dropped > 0
-            && options.delivery == Delivery::DropOldest
+            && options.slow_consumer == SlowConsumer::DropOldest
             && let Some(first) = first
         {
             released.push(gap(&first, std::mem::take(&mut self.dropped)));
@@ -142,10 +142,10 @@ impl Backlog {
         publication: &Arc<Publication>,
         bytes_max: usize,
     ) {
-        let count_max = match options.delivery {
-            Delivery::Disconnect => return,
-            Delivery::Latest => 1,
-            Delivery::DropOldest => options.backlog as usize,
+        let count_max = match options.slow_consumer {
+            SlowConsumer::Disconnect => return,
+            SlowConsumer::Latest => 1,
+            SlowConsumer::DropOldest => options.backlog_size as usize,
         };
         if is_news(publication) {
             return;
@@ -178,7 +178,7 @@ impl Backlog {
             }
             // There are gaps in front, where this ring dropped something, and between, where a rate did.
             let dropped = publication.position.offset - next;
-            if dropped > 0 && options.delivery == Delivery::DropOldest {
+            if dropped > 0 && options.slow_consumer == SlowConsumer::DropOldest {
                 items.push(gap(publication, dropped));
             }
             next = publication.position.offset + 1;
@@ -211,7 +211,7 @@ impl Backlog {
     /// Gives back what may be: all that waits but the newest, where publications may be dropped, and what is kept for
     /// laggards, but the newest if there are any.
     pub(super) fn shed(&mut self, options: &ChannelOptions, has_laggards: bool) {
-        if options.delivery != Delivery::Disconnect {
+        if options.slow_consumer != SlowConsumer::Disconnect {
             self.shrink_waiting(1);
         }
         while self.recent.len() > usize::from(has_laggards) {
@@ -290,8 +290,8 @@ fn gap(before: &Publication, dropped: u64) -> Arc<Publication> {
 /// Between two releases; 0 releases everything at once. With a rate, long enough that what leaves in whole milliseconds
 /// and whole publications is not past it, and not far below it.
 fn interval_ms(options: &ChannelOptions) -> u64 {
-    let every = u64::try_from(options.deliver_every.as_millis()).expect("at most a minute");
-    match u64::from(options.rate_max) {
+    let every = u64::try_from(options.batch_delay.as_millis()).expect("at most a minute");
+    match u64::from(options.delivery_rate_max) {
         0 => every,
         rate => {
             let count = (rate * RATE_INTERVAL_MS).div_ceil(1000);
@@ -305,7 +305,7 @@ const RATE_INTERVAL_MS: u64 = 20;
 
 /// Publications in one release.
 fn release_max(options: &ChannelOptions) -> usize {
-    match u64::from(options.rate_max) {
+    match u64::from(options.delivery_rate_max) {
         0 => usize::MAX,
         rate => (rate * interval_ms(options) / 1000).max(1) as usize,
     }
@@ -340,15 +340,15 @@ mod tests {
             .collect()
     }
 
-    fn options(delivery: Delivery) -> ChannelOptions {
-        ChannelOptions { delivery, backlog: 3, ..ChannelOptions::closed() }
+    fn options(slow_consumer: SlowConsumer) -> ChannelOptions {
+        ChannelOptions { slow_consumer, backlog_size: 3, ..ChannelOptions::closed() }
     }
 
     #[test]
     fn a_batch_waits_for_its_moment_and_leaves_whole() {
         let options = ChannelOptions {
-            deliver_every: Duration::from_millis(50),
-            ..options(Delivery::Disconnect)
+            batch_delay: Duration::from_millis(50),
+            ..options(SlowConsumer::Disconnect)
         };
         let mut backlog = Backlog::default();
         assert_eq!(backlog.hold(&options, publication(1), 100), Pace::WaitUntil(150));
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_rate_lets_the_first_go_and_keeps_the_newest() {
-        let options = ChannelOptions { rate_max: 10, ..options(Delivery::Latest) };
+        let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::Latest) };
         let mut backlog = Backlog::default();
         assert_eq!(backlog.hold(&options, publication(1), 1000), Pace::Release);
         assert_eq!(offsets(&backlog.release(&options, 1000)), ["1"]);
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_drops_the_oldest_tells_of_the_gap() {
-        let options = ChannelOptions { rate_max: 10, ..options(Delivery::DropOldest) };
+        let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::DropOldest) };
         let mut backlog = Backlog::default();
         assert_eq!(backlog.hold(&options, publication(1), 1000), Pace::Release);
         backlog.release(&options, 1000);
@@ -398,10 +398,10 @@ mod tests {
             Arc::new(Publication { payload, ..(*publication(offset)).clone() })
         };
         for (delivery, expected) in [
-            (Delivery::Latest, ["join", "7", "join"].as_slice()),
-            (Delivery::DropOldest, &["gap 3", "join", "5"]),
+            (SlowConsumer::Latest, ["join", "7", "join"].as_slice()),
+            (SlowConsumer::DropOldest, &["gap 3", "join", "5"]),
         ] {
-            let options = ChannelOptions { rate_max: 10, ..options(delivery) };
+            let options = ChannelOptions { delivery_rate_max: 10, ..options(delivery) };
             let mut backlog = Backlog::default();
             backlog.hold(&options, publication(1), 1000);
             backlog.release(&options, 1000);
@@ -413,10 +413,13 @@ mod tests {
             }
             backlog.hold(&options, joined(7), 1001);
             assert_eq!(offsets(&backlog.release(&options, 1100)), expected);
-            assert_eq!(backlog.take_dropped(), if delivery == Delivery::Latest { 5 } else { 3 });
+            assert_eq!(
+                backlog.take_dropped(),
+                if delivery == SlowConsumer::Latest { 5 } else { 3 }
+            );
         }
         // It is bounded all the same.
-        let options = ChannelOptions { rate_max: 10, ..options(Delivery::Latest) };
+        let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::Latest) };
         let mut backlog = Backlog::default();
         backlog.hold(&options, publication(1), 1000);
         backlog.release(&options, 1000);
@@ -433,11 +436,11 @@ mod tests {
     fn no_rate_is_passed_and_none_is_missed_by_far() {
         for rate in [1, 3, 7, 30, 49, 50, 51, 99, 150, 300, 600, 999, 1000] {
             for every in [0, 1, 15, 1000] {
-                let deliver_every = Duration::from_millis(every);
+                let batch_delay = Duration::from_millis(every);
                 let options = ChannelOptions {
-                    rate_max: rate,
-                    deliver_every,
-                    ..options(Delivery::DropOldest)
+                    delivery_rate_max: rate,
+                    batch_delay,
+                    ..options(SlowConsumer::DropOldest)
                 };
                 let (count, interval) = (release_max(&options) as u64, interval_ms(&options));
                 let (left, allowed) = (1000 * count, u64::from(rate) * interval);
@@ -450,9 +453,10 @@ mod tests {
 
     #[test]
     fn a_laggard_gets_the_newest_or_what_is_left_behind_a_gap() {
-        for (delivery, expected) in
-            [(Delivery::Latest, vec!["7"]), (Delivery::DropOldest, vec!["gap 2", "5", "6", "7"])]
-        {
+        for (delivery, expected) in [
+            (SlowConsumer::Latest, vec!["7"]),
+            (SlowConsumer::DropOldest, vec!["gap 2", "5", "6", "7"]),
+        ] {
             let options = options(delivery);
             let mut backlog = Backlog::default();
             for offset in 1..=7 {
@@ -469,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_laggard_catches_up_in_pieces_and_bytes_are_bounded() {
-        let options = options(Delivery::DropOldest);
+        let options = options(SlowConsumer::DropOldest);
         let mut backlog = Backlog::default();
         for offset in 1..=3 {
             backlog.keep(&options, &publication(offset), 25);
@@ -483,7 +487,7 @@ mod tests {
 
     #[test]
     fn what_is_shed_is_a_gap_and_the_newest_stays_for_laggards() {
-        let options = ChannelOptions { rate_max: 10, ..options(Delivery::DropOldest) };
+        let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::DropOldest) };
         let mut backlog = Backlog::default();
         backlog.hold(&options, publication(1), 1000);
         backlog.release(&options, 1000);

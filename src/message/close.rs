@@ -69,7 +69,7 @@ close_reasons! {
     /// were as many connections as may be.
     Overloaded => 3003, 3003, "overloaded";
     /// An event stream has lived for as long as one may; the client comes back.
-    StreamTime => 1000, 3000, "stream time";
+    StreamLifetime => 1000, 3000, "stream lifetime";
     /// An HTTP exchange that ends its connection.
     HttpDone => 1000, 3000, "http done";
 }

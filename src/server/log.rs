@@ -2,7 +2,7 @@
 //!
 //! Whatever peers do, they must not fill a disk: of events with one cause, [`LOG_LINES_PER_SECOND_MAX`] are written in
 //! a second, and the others are counted; a line then says how many there were. A cause is a place in the source and, if
-//! the event has one, its field `cause`; so different faults of peers have their allowance each.
+//! the event has one, its field `reason` or `setting`; so different faults of peers have their allowance each.
 //!
 //! Nothing here locks: levels are one word that is asked for once for each place that logs, and counts are added to. A
 //! thread sleeps until something was logged, lets a second pass, and gives all causes their allowance back. Another one
@@ -217,7 +217,7 @@ struct Key(DefaultHasher);
 
 impl Visit for Key {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == CAUSE {
+        if KEYS.contains(&field.name()) {
             // Hashing cannot fail.
             let _ = write!(self, "{value:?}");
         }
@@ -241,7 +241,7 @@ impl Visit for Text {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if ["message", CAUSE].contains(&field.name()) {
+        if field.name() == "message" || KEYS.contains(&field.name()) {
             let space = if self.0.is_empty() { "" } else { ": " };
             // Writing to a String cannot fail.
             let _ = write!(self.0, "{space}{value:?}");
@@ -249,8 +249,8 @@ impl Visit for Text {
     }
 }
 
-/// The field that tells apart what one place logs.
-const CAUSE: &str = "cause";
+/// The fields that distinguish the events logged by one place in the source.
+const KEYS: [&str; 2] = ["reason", "setting"];
 
 #[cfg(test)]
 mod tests {

@@ -40,29 +40,32 @@ impl Reloader {
             Ok(merged) => merged,
             Err(ConfigError(faults)) => {
                 for fault in faults.lines() {
-                    error!(cause = fault, "settings are not reloaded, everything stays as it is");
+                    error!(
+                        reason = fault,
+                        "settings are not reloaded, all of them stay as they are"
+                    );
                 }
                 return;
             }
         };
         if has_other_channels {
-            let cause = "channels";
-            warn!(cause, "options of channels stay as they are until the server is started again");
+            let setting = "channels";
+            warn!(setting, "new channel options take effect at the next start");
         }
         self.log.set_levels(config.log_levels);
         controls.reconfigure(&config);
         self.running = config;
         if changes.is_empty() {
-            info!("settings were reloaded: nothing changed");
+            info!("settings reloaded: nothing changed");
         }
         for Change { setting, from, to } in changes {
-            let cause = setting.name;
-            if setting.is_reloadable {
-                info!(cause, from, to, "a setting changed");
+            let Setting { name: setting, is_reloadable, .. } = setting;
+            if *is_reloadable {
+                info!(setting, from, to, "a setting changed");
             } else {
                 warn!(
-                    cause,
-                    from, to, "a setting stays as it is until the server is started again"
+                    setting,
+                    from, to, "the new value of a setting takes effect at the next start"
                 );
             }
         }

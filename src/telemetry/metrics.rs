@@ -66,66 +66,83 @@ macro_rules! metrics {
 
 metrics! {
     numbers {
-        accepted, "counter", "fantail_connections_accepted_total", "Connections accepted.";
-        refused, "counter", "fantail_connections_refused_total", "Connections beyond the maximum.";
-        open, "gauge", "fantail_connections_open", "Connections open, the closing ones included.";
-        accepting, "gauge", "fantail_accepting", "Whether the worker's listeners accept: 1 or 0.";
-        accept_pauses, "counter", "fantail_accept_pauses_total", "Pauses of accepting for want of descriptors.";
+        connections_accepted, "counter", "fantail_connections_accepted_total", "Connections accepted.";
+        connections_rejected, "counter", "fantail_connections_rejected_total",
+            "Connections rejected because the connection limit was reached.";
+        connections_open, "gauge", "fantail_connections_open", "Open connections, including those that are closing.";
+        accepting, "gauge", "fantail_accepting", "Whether the worker's listeners accept connections: 1 or 0.";
+        accept_pauses, "counter", "fantail_accept_pauses_total",
+            "Times that accepting was paused because file descriptors ran out.";
         received_bytes, "counter", "fantail_received_bytes_total", "Bytes received.";
         sent_bytes, "counter", "fantail_sent_bytes_total", "Bytes handed to the kernel.";
         received_messages, "counter", "fantail_received_messages_total",
             "Messages received: WebSocket messages, commands, HTTP requests.";
         sent_messages, "counter", "fantail_sent_messages_total",
-            "Messages queued for clients: deliveries, replies, echoes, HTTP answers.";
-        receives, "counter", "fantail_receives_total", "Receives of the driver that brought bytes.";
-        sends, "counter", "fantail_sends_total", "Sends of the driver.";
-        sends_late, "counter", "fantail_sends_late_total", "Sends that the kernel did not take whole.";
-        turns_full, "counter", "fantail_turns_full_total",
-            "Turns that took as many requests, or wrote as many bytes, as one may: some sockets waited for the next.";
-        turns, "counter", "fantail_turns_total", "Turns of the worker's loop, each with one wait of the driver.";
-        sleeps, "counter", "fantail_sleeps_total", "Waits of the driver that had leave to sleep.";
-        publications, "counter", "fantail_publications_total", "Publications that came to this worker for a number.";
+            "Messages queued for clients: deliveries, replies, echoes, HTTP responses.";
+        receives, "counter", "fantail_receives_total", "Receive operations that returned bytes.";
+        sends, "counter", "fantail_sends_total", "Send operations.";
+        sends_partial, "counter", "fantail_sends_partial_total",
+            "Send operations of which the kernel took only a part, because the socket's send buffer was full.";
+        turns_budget_exhausted, "counter", "fantail_turns_budget_exhausted_total",
+            "Turns that reached their limit of requests or bytes, so that some sockets waited for the next turn.";
+        turns, "counter", "fantail_turns_total", "Turns of the worker's event loop, each with one wait of the driver.";
+        sleeps, "counter", "fantail_sleeps_total", "Waits of the driver that could block, as no work was pending.";
+        publications, "counter", "fantail_publications_total",
+            "Publications accepted for channels that have their home on this worker.";
         deliveries, "counter", "fantail_deliveries_total", "Publications queued for a subscriber.";
-        publishers_held, "counter", "fantail_publishers_held_total", "Times a publisher waited for fan-outs.";
-        fan_outs, "gauge", "fantail_fan_outs", "Channels whose fan-out is in progress.";
-        fan_out_backlog, "gauge", "fantail_fan_out_backlog", "Publications that wait for their fan-out.";
-        fan_out_bytes, "gauge", "fantail_fan_out_backlog_bytes", "Payload bytes that wait for their fan-out.";
-        queued_bytes, "gauge", "fantail_send_queue_bytes",
-            "Bytes that wait in send queues. A shared frame counts once for each queue.";
-        held_back_bytes, "gauge", "fantail_held_back_bytes",
-            "Payload bytes that channels hold back: for their moment, and for slow subscribers.";
-        history_bytes, "gauge", "fantail_history_bytes", "Bytes of the histories kept by this worker.";
-        history_publications, "gauge", "fantail_history_publications", "Publications in the histories kept by it.";
-        unfinished_bytes, "gauge", "fantail_unfinished_message_bytes", "Bytes of messages whose end has not come.";
-        held_bytes, "gauge", "fantail_held_publisher_bytes", "Bytes that held publishers sent meanwhile.";
-        deferred_bytes, "gauge", "fantail_deferred_request_bytes",
-            "Bytes of requests that wait until others have their long answers.";
-        mesh_bytes, "gauge", "fantail_mesh_inbox_bytes",
-            "Bytes of messages between workers that wait: in its inbox, and what it could not hand over.";
-        refused_overloaded, "counter", "fantail_refused_overloaded_total", "Clients refused for want of memory.";
-        evicted_queues, "counter", "fantail_evicted_queues_total", "Clients closed for their send queues.";
-        evicted_messages, "counter", "fantail_evicted_messages_total", "Clients closed for unfinished messages.";
-        evicted_publishers, "counter", "fantail_evicted_publishers_total", "Publishers closed while held back.";
-        evicted_laggards, "counter", "fantail_evicted_laggards_total", "Laggards closed for want of memory.";
-        memory_bytes, "gauge", "fantail_memory_bytes", "Bytes that wait or are kept.";
-        memory_level, "gauge", "fantail_memory_level", "Of memory use: 0 calm, 1 tight, 2 critical, 3 full.";
-        memory_bytes_max, "gauge", "fantail_memory_bytes_max", "This worker's share of the memory budget.";
+        publishers_paused, "counter", "fantail_publishers_paused_total",
+            "Times that a publisher was paused (backpressure) until fan-outs caught up.";
+        fan_outs_in_progress, "gauge", "fantail_fan_outs_in_progress", "Channels with a fan-out in progress.";
+        fan_out_backlog_publications, "gauge", "fantail_fan_out_backlog_publications",
+            "Publications waiting for their fan-out to complete.";
+        fan_out_backlog_bytes, "gauge", "fantail_fan_out_backlog_bytes",
+            "Payload bytes of publications waiting for their fan-out to complete.";
+        send_queue_bytes, "gauge", "fantail_send_queue_bytes",
+            "Bytes in send queues. A frame that connections share counts once for each queue.";
+        channel_backlog_bytes, "gauge", "fantail_channel_backlog_bytes",
+            "Payload bytes in channel backlogs: for slow subscribers, batch_delay and delivery_rate_max.";
+        history_bytes, "gauge", "fantail_history_bytes", "Bytes of the channel histories on this worker.";
+        history_publications, "gauge", "fantail_history_publications",
+            "Publications in the channel histories on this worker.";
+        unfinished_message_bytes, "gauge", "fantail_unfinished_message_bytes",
+            "Bytes of incoming messages that are not complete yet.";
+        paused_publisher_bytes, "gauge", "fantail_paused_publisher_bytes",
+            "Bytes received from publishers while they are paused.";
+        deferred_request_bytes, "gauge", "fantail_deferred_request_bytes",
+            "Bytes of requests deferred while other clients receive long replies.";
+        mesh_inbox_bytes, "gauge", "fantail_mesh_inbox_bytes",
+            "Bytes of messages between workers: in this worker's inbox, or not yet handed over by it.";
+        rejected_low_memory, "counter", "fantail_rejected_low_memory_total",
+            "Connections and handshakes rejected because the server was low on memory.";
+        evicted_send_queues, "counter", "fantail_evicted_send_queues_total",
+            "Clients disconnected under memory pressure because of the size of their send queue.";
+        evicted_unfinished_messages, "counter", "fantail_evicted_unfinished_messages_total",
+            "Clients disconnected under memory pressure because of the size of an unfinished message.";
+        evicted_paused_publishers, "counter", "fantail_evicted_paused_publishers_total",
+            "Paused publishers disconnected under memory pressure.";
+        evicted_slow_subscribers, "counter", "fantail_evicted_slow_subscribers_total",
+            "Slow subscribers disconnected under memory pressure.";
+        memory_used_bytes, "gauge", "fantail_memory_used_bytes",
+            "Bytes counted against the memory budget: queues, backlogs, histories, unfinished messages.";
+        memory_pressure_level, "gauge", "fantail_memory_pressure_level",
+            "Memory pressure: 0 calm, 1 tight, 2 critical, 3 full.";
+        memory_max_bytes, "gauge", "fantail_memory_max_bytes", "This worker's share of the memory budget.";
         channels, "gauge", "fantail_channels", "Channels with subscribers on this worker.";
-        subscriptions, "gauge", "fantail_subscriptions", "Subscriptions of this worker's sessions.";
+        subscriptions, "gauge", "fantail_subscriptions", "Subscriptions of the clients of this worker.";
         http_errors, "counter", "fantail_http_errors_total", "HTTP requests answered with an error.";
     }
     families {
-        transports, "gauge", "transport", "fantail_connections", "Connections, by the way in which the client talks.";
-        closed, "counter", "reason", "fantail_connections_closed_total", "Connections ended, by reason.";
-        handshakes_failed, "counter", "cause", "fantail_handshakes_failed_total", "Handshakes failed, by cause.";
-        dropped, "counter", "reason", "fantail_publications_dropped_total",
-            "Publications dropped by a channel's options: for all its subscribers on a worker, or for a slow one.";
+        connections, "gauge", "transport", "fantail_connections", "Connections, by transport.";
+        connections_closed, "counter", "reason", "fantail_connections_closed_total", "Connections closed, by reason.";
+        handshakes_failed, "counter", "reason", "fantail_handshakes_failed_total", "Failed handshakes, by reason.";
+        publications_dropped, "counter", "reason", "fantail_publications_dropped_total",
+            "Publications dropped: for all subscribers of a channel on this worker, or for one slow subscriber.";
     }
     times {
-        turn_time, "fantail_turn_duration_seconds",
-            "Duration of turns, sends included unless the worker slept behind them.";
+        turn_duration, "fantail_turn_duration_seconds",
+            "Duration of a turn of the event loop, including its sends unless the worker slept after them.";
         delivery_lag, "fantail_delivery_lag_seconds",
-            "From a publication's acceptance to the kernel having its bytes, for each subscriber that was not behind.";
+            "Time from accepting a publication to handing its bytes to the kernel, per subscriber that was not behind.";
     }
 }
 
@@ -151,14 +168,14 @@ mod tests {
     #[test]
     fn every_row_is_rendered_once_per_worker() {
         let labels = Labels {
-            transports: &["http"],
-            closed: &["gone", "slow"],
+            connections: &["http"],
+            connections_closed: &["gone", "slow"],
             handshakes_failed: &["timeout"],
-            dropped: &["rate"],
+            publications_dropped: &["rate"],
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();
-        workers[1].accepted.add(3);
-        workers[1].closed[1].add(2);
+        workers[1].connections_accepted.add(3);
+        workers[1].connections_closed[1].add(2);
         workers[0].handshakes_failed.labelled("timeout").add(5);
         workers[0].delivery_lag.observe(100, 7);
         let mut text = String::new();
@@ -167,7 +184,7 @@ mod tests {
             "fantail_connections_accepted_total{worker=\"0\"} 0",
             "fantail_connections_accepted_total{worker=\"1\"} 3",
             "fantail_connections_closed_total{worker=\"1\",reason=\"slow\"} 2",
-            "fantail_handshakes_failed_total{worker=\"0\",cause=\"timeout\"} 5",
+            "fantail_handshakes_failed_total{worker=\"0\",reason=\"timeout\"} 5",
             "fantail_delivery_lag_seconds_count{worker=\"0\"} 7",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");

@@ -12,7 +12,7 @@ type Number = fn(&Counters) -> &Counter;
 
 /// The numbers of each worker that are told.
 const NUMBERS: &[(&str, Number)] = &[
-    ("accepted", |counters| &counters.accepted),
+    ("connections_accepted", |counters| &counters.connections_accepted),
     ("publications", |counters| &counters.publications),
     ("deliveries", |counters| &counters.deliveries),
     ("received_bytes", |counters| &counters.received_bytes),
@@ -20,18 +20,18 @@ const NUMBERS: &[(&str, Number)] = &[
     ("turns", |counters| &counters.turns),
     ("channels", |counters| &counters.channels),
     ("subscriptions", |counters| &counters.subscriptions),
-    ("queued_bytes", |counters| &counters.queued_bytes),
+    ("send_queue_bytes", |counters| &counters.send_queue_bytes),
     ("history_bytes", |counters| &counters.history_bytes),
-    ("memory_bytes", |counters| &counters.memory_bytes),
-    ("memory_bytes_max", |counters| &counters.memory_bytes_max),
+    ("memory_used_bytes", |counters| &counters.memory_used_bytes),
+    ("memory_max_bytes", |counters| &counters.memory_max_bytes),
 ];
 
-/// Appends an object: `uptime_ms`; `lag_bounds_us`, the upper bounds of the buckets of lag but for the last, which has
-/// none; and for each of the `workers` its numbers, its `connections` by transport, and in `delivery_lag` how many
-/// deliveries fell into each bucket.
+/// Appends an object: `uptime_ms`; `delivery_lag_bounds_us`, the upper bounds of all buckets but the last, which is
+/// unbounded; and `workers`, each with its numbers, its `connections` by transport, and in `delivery_lag` the number of
+/// deliveries in each bucket.
 pub fn write_statistics(workers: &[Arc<Counters>], uptime_ms: u64, out: &mut String) {
     // Writing to a String cannot fail.
-    let _ = write!(out, "{{\"uptime_ms\":{uptime_ms},\"lag_bounds_us\":[");
+    let _ = write!(out, "{{\"uptime_ms\":{uptime_ms},\"delivery_lag_bounds_us\":[");
     write_list(out, Histogram::bounds_us());
     out.push_str("],\"workers\":[");
     for (index, counters) in workers.iter().enumerate() {
@@ -40,7 +40,7 @@ pub fn write_statistics(workers: &[Arc<Counters>], uptime_ms: u64, out: &mut Str
             let _ = write!(out, "\"{name}\":{},", number(counters).value());
         }
         out.push_str("\"connections\":{");
-        for (index, (label, counter)) in counters.transports.iter().enumerate() {
+        for (index, (label, counter)) in counters.connections.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             let _ = write!(out, "{comma}\"{label}\":{}", counter.value());
         }
@@ -67,21 +67,21 @@ mod tests {
     #[test]
     fn each_worker_tells_its_numbers() {
         let labels = Labels {
-            transports: &["http", "sse"],
-            closed: &["gone"],
+            connections: &["http", "sse"],
+            connections_closed: &["gone"],
             handshakes_failed: &["timeout"],
-            dropped: &["rate"],
+            publications_dropped: &["rate"],
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();
         workers[1].deliveries.add(3);
-        workers[1].transports[1].add(2);
+        workers[1].connections[1].add(2);
         workers[1].delivery_lag.observe(17, 5);
         workers[1].delivery_lag.observe(u64::MAX / 2, 1);
         let mut text = String::new();
         write_statistics(&workers, 1500, &mut text);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["uptime_ms"], 1500);
-        let bounds = json["lag_bounds_us"].as_array().unwrap();
+        let bounds = json["delivery_lag_bounds_us"].as_array().unwrap();
         assert_eq!((&bounds[0], &bounds[1]), (&16.into(), &32.into()));
         assert_eq!(json["workers"][0]["deliveries"], 0);
         let worker = &json["workers"][1];

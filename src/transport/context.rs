@@ -117,9 +117,9 @@ impl Context<'_> {
     }
 
     /// What a peer does wrong is its own affair, until someone looks for it.
-    pub(super) fn log_refusal(&self, cause: &str, what: &str) {
+    pub(super) fn log_refusal(&self, reason: &str, what: &str) {
         let ClientId { worker, session, .. } = self.client;
-        debug!(cause, worker = worker.0, connection = session.index, "{what}");
+        debug!(reason, worker = worker.0, connection = session.index, "{what}");
     }
 
     /// A request came through a proxy. Without a key, what is open because only this host is served is closed from now

@@ -494,7 +494,7 @@ impl HttpConversation {
         // each request. One to a WebSocket would wait for a stream or a poll that its client cannot read.
         if handshake::wants_upgrade(head) {
             let message = "WebSockets are at /ws and /connection/websocket, not at this address";
-            let code = "websocket_elsewhere";
+            let code = "not_a_websocket_endpoint";
             return Ok(self.refuse(400, code, message, &[], exchange, context));
         }
         // The answer would come before the end of a body that was not asked for.

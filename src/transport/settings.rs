@@ -44,7 +44,7 @@ pub struct TransportSettings {
     /// Silence after the ping.
     pub keepalive_timeout: Duration,
     /// The longest life of an event stream.
-    pub stream_time: Duration,
+    pub stream_lifetime: Duration,
     /// Bytes of missed publications in one answer, by one publication more at the most.
     pub recovery_bytes_max: usize,
     /// Whose scripts may use it, if that is set: see [`TransportSettings::origins`].
@@ -89,7 +89,7 @@ impl TransportSettings {
             http_idle_timeout: config.http_idle_timeout,
             keepalive_interval: config.keepalive_interval,
             keepalive_timeout: config.keepalive_timeout,
-            stream_time: config.stream_time,
+            stream_lifetime: config.stream_lifetime,
             // What is published meanwhile has room behind it.
             recovery_bytes_max: usize::try_from(config.send_queue_bytes_max / 2)
                 .expect("checked with the configuration"),

@@ -208,7 +208,7 @@ impl EventStream {
     /// How long a stream lives, which is not the same for all, so that those that came together do not come back
     /// together. Some proxies never tell that a client left, and a client that is there misses nothing by coming back.
     pub fn life(client: ClientId, settings: &TransportSettings) -> Duration {
-        let longest_ms = u32::try_from(settings.stream_time.as_millis()).unwrap_or(u32::MAX);
+        let longest_ms = u32::try_from(settings.stream_lifetime.as_millis()).unwrap_or(u32::MAX);
         let shortest_ms = longest_ms - longest_ms / 4;
         Duration::from_millis(spread_ms(client, shortest_ms..=longest_ms).into())
     }
@@ -218,7 +218,7 @@ impl EventStream {
     pub fn keep_alive(&self, age: Duration, context: &mut Context<'_>) -> Result<(), CloseReason> {
         let left = Self::life(context.client, context.settings).saturating_sub(age);
         if left.is_zero() {
-            return Err(CloseReason::StreamTime);
+            return Err(CloseReason::StreamLifetime);
         }
         let retry = spread_ms(context.client, EVENT_STREAM_RETRY_MS);
         self.framing().write(context.out, |out| sse::write_retry(out, retry));

@@ -180,10 +180,10 @@ pub struct WorkerParts {
 /// What a worker counts, all zero.
 pub fn new_counters() -> Counters {
     Counters::new(Labels {
-        transports: TransportKind::LABELS,
-        closed: CloseReason::LABELS,
+        connections: TransportKind::LABELS,
+        connections_closed: CloseReason::LABELS,
         handshakes_failed: HandshakeFailure::LABELS,
-        dropped: Drops::LABELS,
+        publications_dropped: Drops::LABELS,
     })
 }
 

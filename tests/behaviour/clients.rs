@@ -116,7 +116,7 @@ on_both_drivers! {
         let subscribers = ways(&server).map(|(transport, address, kind)| {
             let arguments = ["a b", "b", "--transport", transport, "--server", &address, "--count", "7"];
             let subscriber = Subscriber::start(&arguments);
-            wait_until(transport, || server.sum(|counters| &counters.transports[kind as usize]) == 1);
+            wait_until(transport, || server.sum(|counters| &counters.connections[kind as usize]) == 1);
             subscriber
         });
         wait_until("all are subscribed", || server.sum(|counters| &counters.subscriptions) == 10);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use fantail::config::limits::COMMANDS_PER_MESSAGE_MAX;
-use fantail::config::{ChannelOptions, Delivery, Namespaces};
+use fantail::config::{ChannelOptions, Namespaces, SlowConsumer};
 use fantail::message::CloseReason;
 
 use crate::support::{Client, Received, TestServer, WebSocket, on_both_drivers, wait_until};
@@ -396,7 +396,7 @@ on_both_drivers! {
     fn who_comes_and_goes_is_told_to_those_who_may_know(driver) {
         let options = ChannelOptions { join_leave: true, ..ChannelOptions::development() };
         // In `slow`, whatever comes leaves with what comes soon after; the newest takes the place of what waits.
-        let slow = ChannelOptions { rate_max: 1, delivery: Delivery::Latest, ..options.clone() };
+        let slow = ChannelOptions { delivery_rate_max: 1, slow_consumer: SlowConsumer::Latest, ..options.clone() };
         let server = TestServer::start_with(driver, 2, |config| {
             config.namespaces = Namespaces::new(options.clone());
             config.namespaces.add("slow", slow.clone()).unwrap();

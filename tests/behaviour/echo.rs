@@ -67,7 +67,7 @@ on_both_drivers! {
             }
         }
         assert!(sent < bytes.len(), "backpressure reaches the sender");
-        assert!(server.sum(|counters| &counters.queued_bytes) < 1 << 20);
+        assert!(server.sum(|counters| &counters.send_queue_bytes) < 1 << 20);
         assert!(client.read_exactly(sent) == bytes[..sent]);
         assert!(exchange(&mut client, b"and goes on") == b"and goes on");
     }
@@ -123,7 +123,7 @@ on_both_drivers! {
         for (n, client) in clients.iter_mut().enumerate() {
             assert_eq!(client.read_until(b"\n"), format!("hello {n}\n").into_bytes());
         }
-        assert_eq!(server.sum(|counters| &counters.accepted), 1000);
+        assert_eq!(server.sum(|counters| &counters.connections_accepted), 1000);
     }
 
     fn a_thousand_that_leave_at_once_are_all_gone_after(driver) {
@@ -143,7 +143,7 @@ on_both_drivers! {
                 client.send("bye");
                 how(client);
             }
-            wait_until("all but one are gone", || server.sum(|counters| &counters.open) == 1);
+            wait_until("all but one are gone", || server.sum(|counters| &counters.connections_open) == 1);
             stays.send("there?");
             assert_eq!(stays.read_exactly(6), b"there?");
         }

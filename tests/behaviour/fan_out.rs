@@ -106,9 +106,9 @@ on_both_drivers! {
             subscriber.round_trip();
         }
         drop(subscribers);
-        wait_until("all are gone", || server.sum(|counters| &counters.open) == 0);
+        wait_until("all are gone", || server.sum(|counters| &counters.connections_open) == 0);
         wait_until("nothing is left of the channels", || {
-            server.sum(|counters| &counters.channels) == 0 && server.sum(|counters| &counters.queued_bytes) == 0
+            server.sum(|counters| &counters.channels) == 0 && server.sum(|counters| &counters.send_queue_bytes) == 0
         });
     }
 

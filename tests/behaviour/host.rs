@@ -43,7 +43,7 @@ fn doctor_says_whether_a_goal_is_held_at_it_and_one_past_it() {
         let arguments = ["--workers", "3", "--json", "--connections", &goal];
         let (json, ended) = limited_doctor(1000, &arguments);
         assert_eq!(ended.status.code(), Some(code), "{json}");
-        assert_eq!(json["is_fine"], code == 0);
+        assert_eq!(json["ok"], code == 0);
     }
     let (json, _) = limited_doctor(1000, &["--workers", "3", "--json", "--connections", "10000"]);
     let better = &json["better_workers"];

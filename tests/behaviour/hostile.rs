@@ -133,12 +133,12 @@ on_both_drivers! {
                 round += 1;
             }
         });
-        wait_until("only the good are left", || server.sum(|counters| &counters.open) == 4);
+        wait_until("only the good are left", || server.sum(|counters| &counters.connections_open) == 4);
         wait_until("and nothing of the others", || {
-            server.sum(|counters| &counters.queued_bytes) == 0 && server.sum(|counters| &counters.subscriptions) == 4
+            server.sum(|counters| &counters.send_queue_bytes) == 0 && server.sum(|counters| &counters.subscriptions) == 4
         });
         let (accepted, closed) = (
-            server.sum(|counters| &counters.accepted),
+            server.sum(|counters| &counters.connections_accepted),
             fantail::message::CloseReason::ALL.iter().map(|reason| server.closed(*reason)).sum::<u64>(),
         );
         assert_eq!(accepted, closed + 4, "each that came is counted once as it goes");

@@ -366,7 +366,7 @@ on_both_drivers! {
             let mut client = Client::connect(server.edge());
             client.send(WebSocket::request(target));
             let refused = client.read_response();
-            assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &"websocket_elsewhere".into()));
+            assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &"not_a_websocket_endpoint".into()));
             assert!(refused.text().contains("/ws"));
             // Java's HttpClient asks with each request.
             client.send(format!(
@@ -697,7 +697,7 @@ on_both_drivers! {
             greedy.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n").repeat(count));
             // What was asked for is still answered.
             greedy.end();
-            let queued = || server.sum(|counters| &counters.queued_bytes);
+            let queued = || server.sum(|counters| &counters.send_queue_bytes);
             wait_until("the kernel takes no more", || queued() > 0);
             let mut other = Client::connect(server.edge());
             for _ in 0..50 {
@@ -709,7 +709,7 @@ on_both_drivers! {
             }
             greedy.expect_end();
         }
-        wait_until("nothing is left", || server.sum(|counters| &counters.unfinished_bytes) == 0);
+        wait_until("nothing is left", || server.sum(|counters| &counters.unfinished_message_bytes) == 0);
     }
 
     fn one_bad_client_does_not_disturb_another(driver) {
@@ -769,7 +769,7 @@ on_both_drivers! {
         let upgrade = client.read_response_head();
         assert_eq!((upgrade.status, upgrade.header("date")), (101, None));
         client.reset();
-        wait_until("nobody is left", || server.sum(|counters| &counters.open) == 0);
+        wait_until("nobody is left", || server.sum(|counters| &counters.connections_open) == 0);
         std::thread::sleep(Duration::from_millis(2500));
         let before = SystemTime::now();
         assert_tells_time(&Client::connect(server.edge()).get("/health/live"), before);

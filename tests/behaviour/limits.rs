@@ -255,7 +255,7 @@ on_both_drivers! {
         let mut client = WebSocket::connect(server.edge(), "/ws");
         client.send_close(1000);
         assert_eq!(client.read(), Received::Close(Some(1000), String::new()));
-        wait_until("it is cut", || server.sum(|counters| &counters.open) == 0);
+        wait_until("it is cut", || server.sum(|counters| &counters.connections_open) == 0);
         client.client.expect_gone();
     }
 
@@ -267,7 +267,7 @@ on_both_drivers! {
             config.message_bytes_max = MESSAGE_BYTES_MAX;
             config.echo_message_bytes_max = MESSAGE_BYTES_MAX;
         });
-        let open = || server.sum(|counters| &counters.open);
+        let open = || server.sum(|counters| &counters.connections_open);
         let received = || server.sum(|counters| &counters.received_bytes);
         for door in ["websocket", "commands", "http"] {
             for more in [0, 1] {
@@ -332,7 +332,7 @@ on_both_drivers! {
             publisher.publish("a", format!("{published} {payload}"));
             healthy.expect_text(&format!("{published} {payload}"));
             published += 1;
-            most_queued = server.sum(|counters| &counters.queued_bytes).max(most_queued);
+            most_queued = server.sum(|counters| &counters.send_queue_bytes).max(most_queued);
             assert!(published < 10_000, "a slow consumer is found");
         }
         // Each of them had at most its mark, and what was in hand.
@@ -379,8 +379,8 @@ on_both_drivers! {
         while server.closed(CloseReason::SlowConsumer) == 0 {
             publisher.publish("a", "x".repeat(50_000));
         }
-        wait_until("it is cut", || server.sum(|counters| &counters.open) == 1);
-        assert_eq!(server.sum(|counters| &counters.queued_bytes), 0);
+        wait_until("it is cut", || server.sum(|counters| &counters.connections_open) == 1);
+        assert_eq!(server.sum(|counters| &counters.send_queue_bytes), 0);
     }
 
     // RFC 6455 7.1.1: the server closes first. Netty answers a Close with the end of its stream alone, gobwas with
@@ -390,7 +390,7 @@ on_both_drivers! {
         let server = TestServer::start_with(driver, 1, |config| config.close_timeout = CLOSE_TIMEOUT);
         let mut clients: Vec<WebSocket> =
             (0..60).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
-        let open = || server.sum(|counters| &counters.open);
+        let open = || server.sum(|counters| &counters.connections_open);
         assert_eq!(open(), 60);
         let began = Instant::now();
         for (index, client) in clients.iter_mut().enumerate() {
@@ -417,12 +417,12 @@ on_both_drivers! {
             let mut stalled = WebSocket::over(Client::connect_narrow(server.edge()));
             stalled.client.send(WebSocket::request("/ws?channel=a"));
             stalled.read_upgrade();
-            while server.sum(|counters| &counters.sends_late) < round {
+            while server.sum(|counters| &counters.sends_partial) < round {
                 http.publish("a", "x".repeat(100_000));
             }
             http.publish("a", "y");
             stalled.client.reset();
-            wait_until("it is gone", || server.sum(|counters| &counters.open) == 2);
+            wait_until("it is gone", || server.sum(|counters| &counters.connections_open) == 2);
             publisher.round_trip();
         }
     }
@@ -434,7 +434,7 @@ on_both_drivers! {
         late.read_upgrade();
         let mut http = Client::connect(server.edge());
         let mut published = 0;
-        while server.sum(|counters| &counters.sends_late) == 0 {
+        while server.sum(|counters| &counters.sends_partial) == 0 {
             http.publish("a", "x".repeat(100_000));
             published += 1;
         }
@@ -464,17 +464,17 @@ on_both_drivers! {
     fn past_connections_max_they_are_refused_until_one_leaves(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.connections_max = Some(10));
         let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(server.echo_tcp())).collect();
-        wait_until("ten are in", || server.sum(|counters| &counters.accepted) == 10);
+        wait_until("ten are in", || server.sum(|counters| &counters.connections_accepted) == 10);
         for _ in 0..5 {
             Client::connect(server.echo_tcp()).expect_gone();
         }
-        wait_until("they were counted", || server.sum(|counters| &counters.refused) == 5);
+        wait_until("they were counted", || server.sum(|counters| &counters.connections_rejected) == 5);
         for client in &mut clients {
             client.send("hello");
             assert_eq!(client.read_exactly(5), b"hello");
         }
         drop(clients.pop());
-        wait_until("one has left", || server.sum(|counters| &counters.open) == 9);
+        wait_until("one has left", || server.sum(|counters| &counters.connections_open) == 9);
         let mut next = Client::connect(server.echo_tcp());
         next.send("hello");
         assert_eq!(next.read_exactly(5), b"hello");
@@ -521,8 +521,8 @@ on_both_drivers! {
         assert_eq!(commands.read_json()["push"]["disconnect"]["code"], 3003);
         commands.expect_end();
         Client::connect(server.echo_tcp()).expect_gone();
-        assert_eq!(server.sum(|counters| &counters.refused), 3 + 9 + 3);
-        assert_eq!(server.sum(|counters| &counters.refused_overloaded), 0);
+        assert_eq!(server.sum(|counters| &counters.connections_rejected), 3 + 9 + 3);
+        assert_eq!(server.sum(|counters| &counters.rejected_low_memory), 0);
         assert_eq!(server.sum(|counters| &counters.subscriptions), 3);
         sockets[0].send_text("undisturbed");
         for socket in &mut sockets {
@@ -530,11 +530,11 @@ on_both_drivers! {
         }
         // Those that were refused took nobody's place.
         drop((commands, stream, sockets.pop()));
-        wait_until("they have left", || server.sum(|counters| &counters.open) == 2);
+        wait_until("they have left", || server.sum(|counters| &counters.connections_open) == 2);
         let mut next = WebSocket::connect(server.edge(), "/ws?channel=b");
         next.send_text("in");
         next.expect_text("in");
-        assert_eq!(server.sum(|counters| &counters.refused), 3 + 9 + 3);
+        assert_eq!(server.sum(|counters| &counters.connections_rejected), 3 + 9 + 3);
     }
 
     fn connections_beyond_the_maximum_are_few_and_have_little_time(driver) {
@@ -545,13 +545,13 @@ on_both_drivers! {
             (1..SPARE_CONNECTIONS).map(|_| Client::connect(server.edge())).collect();
         let refused = |count| {
             wait_until("they were counted", || {
-                server.sum(|counters| &counters.refused) == count as u64
+                server.sum(|counters| &counters.connections_rejected) == count as u64
             });
         };
         refused(SPARE_CONNECTIONS - 1);
         assert_eq!(Client::connect(server.edge()).get("/health/live").status, 200);
         wait_until("it has left", || {
-            server.sum(|counters| &counters.open) == SPARE_CONNECTIONS as u64
+            server.sum(|counters| &counters.connections_open) == SPARE_CONNECTIONS as u64
         });
         silent.push(Client::connect(server.edge()));
         refused(SPARE_CONNECTIONS + 1);
@@ -565,7 +565,7 @@ on_both_drivers! {
         assert!(began.elapsed() >= SPARE_CONNECTION_TIME);
         assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
         drop(silent);
-        wait_until("they have left", || server.sum(|counters| &counters.open) == 1);
+        wait_until("they have left", || server.sum(|counters| &counters.connections_open) == 1);
         assert_eq!(Client::connect(server.edge()).get("/health/live").status, 200);
         socket.round_trip();
     }
@@ -619,13 +619,13 @@ on_both_drivers! {
         let payload = |n: usize| [u8::try_from(n % 251).expect("a byte")];
         let mut published = 0;
         let mut most = 0;
-        while server.sum(|counters| &counters.publishers_held) == 0 {
+        while server.sum(|counters| &counters.publishers_paused) == 0 {
             let range = published..published + PUBLICATIONS_PER_WRITE;
             let frames: Vec<u8> =
                 range.flat_map(|n| masked(true, OpCode::Binary, &payload(n))).collect();
             readers[0].client.send(&frames);
             published += PUBLICATIONS_PER_WRITE;
-            most = server.sum(|counters| &counters.fan_out_backlog).max(most);
+            most = server.sum(|counters| &counters.fan_out_backlog_publications).max(most);
             assert!(published < 1_000_000, "{most} waited at the most");
         }
         // The marks on both workers, and what was in hand when they were passed.

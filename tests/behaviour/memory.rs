@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use fantail::config::limits::HEAP_KEPT_BYTES;
-use fantail::config::{ChannelOptions, Config, Delivery, Namespaces};
+use fantail::config::{ChannelOptions, Config, Namespaces, SlowConsumer};
 use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
@@ -17,20 +17,20 @@ use crate::support::{
 /// Channels `latest:…` and `oldest:…` beside those of the default policy.
 fn policies(config: &mut Config) {
     let open = ChannelOptions { publish: true, ..ChannelOptions::closed() };
-    let with = |delivery| ChannelOptions { delivery, backlog: 16, ..open.clone() };
+    let with = |slow_consumer| ChannelOptions { slow_consumer, backlog_size: 16, ..open.clone() };
     let mut namespaces = Namespaces::new(open.clone());
-    namespaces.add("latest", with(Delivery::Latest)).unwrap();
-    namespaces.add("oldest", with(Delivery::DropOldest)).unwrap();
+    namespaces.add("latest", with(SlowConsumer::Latest)).unwrap();
+    namespaces.add("oldest", with(SlowConsumer::DropOldest)).unwrap();
     config.namespaces = namespaces;
 }
 
 fn memory(server: &TestServer) -> u64 {
-    server.sum(|counters| &counters.memory_bytes)
+    server.sum(|counters| &counters.memory_used_bytes)
 }
 
 /// The highest level that any worker is at.
 fn level(server: &TestServer) -> u64 {
-    server.by_worker(|counters| &counters.memory_level).into_iter().max().unwrap()
+    server.by_worker(|counters| &counters.memory_pressure_level).into_iter().max().unwrap()
 }
 
 fn wait_until_calm(server: &TestServer) {
@@ -200,7 +200,7 @@ on_both_drivers! {
         assert!(highest > BUDGET / 2, "{highest} bytes");
         assert!(highest <= BUDGET_AND_MORE, "{highest} bytes");
         wait_until("some are closed", || server.closed(CloseReason::Overloaded) > 0);
-        let evicted = server.sum(|counters| &counters.evicted_messages);
+        let evicted = server.sum(|counters| &counters.evicted_unfinished_messages);
         assert_eq!(evicted, server.closed(CloseReason::Overloaded));
         drop(senders);
         wait_until_calm(&server);
@@ -313,14 +313,14 @@ on_both_drivers! {
         laggard.client.send(WebSocket::request(&format!("/ws?{}", query.join("&"))));
         laggard.read_upgrade();
         // From here on its kernel takes nothing, and nothing more waits for it than what had to.
-        while server.sum(|counters| &counters.sends_late) == 0 {
+        while server.sum(|counters| &counters.sends_partial) == 0 {
             publish(&mut http, "latest:0", PAYLOAD_BYTES as usize);
         }
         for n in 0..CHANNELS {
             publish(&mut http, &format!("latest:{n}"), PAYLOAD_BYTES as usize);
             // One at a time: what is on its way counts too, and more of it would fill memory up.
             wait_until("it is kept", || {
-                let is_idle = server.sum(|counters| &counters.fan_out_backlog) == 0;
+                let is_idle = server.sum(|counters| &counters.fan_out_backlog_publications) == 0;
                 is_idle && memory(&server) >= (n + 1) * PAYLOAD_BYTES
             });
         }
@@ -341,13 +341,13 @@ on_both_drivers! {
         assert_eq!(commands.read_json()["push"]["disconnect"]["code"], 3003);
         commands.expect_end();
         Client::connect(server.echo_tcp()).expect_end();
-        assert_eq!(server.sum(|counters| &counters.refused_overloaded), 4);
+        assert_eq!(server.sum(|counters| &counters.rejected_low_memory), 4);
 
         // Those who are there, and requests that need no memory, are served.
         healthy.send_text("still here");
         healthy.expect_text("still here");
         let page = http.get("/metrics");
-        let levels = page.text().lines().filter(|line| line.starts_with("fantail_memory_level{"));
+        let levels = page.text().lines().filter(|line| line.starts_with("fantail_memory_pressure_level{"));
         assert!(levels.clone().any(|line| line.ends_with(" 2")), "{levels:?}");
         http.publish("a", "from HTTP");
         healthy.expect_text("from HTTP");

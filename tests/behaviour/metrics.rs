@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use fantail::config::{ChannelOptions, Delivery};
+use fantail::config::{ChannelOptions, SlowConsumer};
 use fantail::message::TransportKind;
 use fantail::telemetry::METRICS;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::support::{Child, Client, TestServer, WebSocket, on_both_drivers, wait
 
 impl TestServer {
     fn talking(&self, transport: TransportKind) -> u64 {
-        self.sum(|counters| &counters.transports[transport as usize])
+        self.sum(|counters| &counters.connections[transport as usize])
     }
 
     fn failed(&self, cause: &'static str) -> u64 {
@@ -74,7 +74,7 @@ on_both_drivers! {
         assert_eq!(server.failed("timeout"), 2);
         let mut known = WebSocket::connect(server.edge(), "/ws?channel=a");
         known.round_trip();
-        assert_eq!(server.sum(|counters| &counters.accepted), 7);
+        assert_eq!(server.sum(|counters| &counters.connections_accepted), 7);
         let all = Client::connect(server.edge()).get("/metrics");
         assert_eq!(sum(all.text(), "fantail_handshakes_failed_total"), 6.0);
     }
@@ -140,8 +140,8 @@ on_both_drivers! {
             let kept = ChannelOptions { history_size: 3, ..ChannelOptions::development() };
             config.namespaces.add("kept", kept).unwrap();
             let rated = ChannelOptions {
-                delivery: Delivery::Latest,
-                rate_max: 1,
+                slow_consumer: SlowConsumer::Latest,
+                delivery_rate_max: 1,
                 history_size: 0,
                 ..ChannelOptions::development()
             };
@@ -159,8 +159,8 @@ on_both_drivers! {
             server.sum(|counters| &counters.history_publications) == 3
         });
         assert!(server.sum(|counters| &counters.history_bytes) > 3);
-        assert_eq!(server.sum(|counters| counters.dropped.labelled("rate")), 3);
-        assert_eq!(server.sum(|counters| counters.dropped.labelled("slow_subscriber")), 0);
+        assert_eq!(server.sum(|counters| counters.publications_dropped.labelled("rate")), 3);
+        assert_eq!(server.sum(|counters| counters.publications_dropped.labelled("slow_subscriber")), 0);
     }
 
     fn a_server_is_ready_until_it_stops(driver) {

@@ -194,7 +194,7 @@ on_both_drivers! {
         assert_eq!(told.sum("/connections/websocket"), 9);
         assert_eq!((told.sum("/connections/sse"), told.sum("/connections/commands_tcp")), (1, 1));
         assert!(told.sum("/publications") >= 10 && told.sum("/sent_bytes") > 0);
-        assert!((0..2).all(|worker| told.0["workers"][worker]["memory_bytes_max"].as_u64() > Some(0)));
+        assert!((0..2).all(|worker| told.0["workers"][worker]["memory_max_bytes"].as_u64() > Some(0)));
         let lags: Vec<_> = (0..21).map(|bucket| told.sum(&format!("/delivery_lag/{bucket}"))).collect();
         assert!(lags.iter().sum::<u64>() >= 80, "{lags:?}");
         assert!(Told::parse(&socket.read_text()).uptime_ms() > 0);

@@ -49,7 +49,7 @@ fn waiting_polls(server: &TestServer) -> u64 {
 
 /// Polls whose subscriptions are made, and that are not answered.
 fn answerable_polls(server: &TestServer) -> u64 {
-    server.sum(|counters| &counters.transports[TransportKind::LongPoll as usize])
+    server.sum(|counters| &counters.connections[TransportKind::LongPoll as usize])
 }
 
 /// What a tutorial's loop sees, with a browser's cookies.
@@ -297,7 +297,7 @@ on_both_drivers! {
             }
             wait_until("nothing is left", || {
                 waiting_polls(&server) == 0
-                    && server.sum(|counters| &counters.open) == 0
+                    && server.sum(|counters| &counters.connections_open) == 0
                     && server.sum(|counters| &counters.channels) == 0
             });
         }

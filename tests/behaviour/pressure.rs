@@ -141,10 +141,14 @@ fn publish_each(publisher: &mut WebSocket, range: Range<usize>) {
 }
 
 /// Publishes until this many slow readers have been written to in vain; returns what each of them will read.
-fn stall(mut sends_late: impl FnMut() -> u64, publisher: &mut WebSocket, readers: u64) -> Vec<u8> {
+fn stall(
+    mut sends_partial: impl FnMut() -> u64,
+    publisher: &mut WebSocket,
+    readers: u64,
+) -> Vec<u8> {
     let mut expected = Vec::new();
     for n in 0.. {
-        if sends_late() >= readers {
+        if sends_partial() >= readers {
             break;
         }
         assert!(n < 10_000, "nobody reads, and nobody is late");
@@ -289,8 +293,8 @@ on_both_drivers! {
         let mut slow: Vec<WebSocket> =
             (0..READERS).map(|_| narrow(server.edge(), "/ws?channel=a")).collect();
         let mut publisher = WebSocket::connect(server.edge(), "/ws?channel=a");
-        let sends_late = || sum(&mut metrics, "fantail_sends_late_total");
-        let mut expected = stall(sends_late, &mut publisher, READERS as u64);
+        let sends_partial = || sum(&mut metrics, "fantail_sends_partial_total");
+        let mut expected = stall(sends_partial, &mut publisher, READERS as u64);
         publish_each(&mut publisher, 0..PUBLICATIONS);
         expected.extend((0..PUBLICATIONS).flat_map(|n| unmasked(OpCode::Binary, &tiny(n))));
         let began = server.cpu_time();
@@ -328,7 +332,7 @@ on_both_drivers! {
                 idle.round_trip();
             }
             assert!(published() > before, "the flood went on");
-            assert!(server.sum(|counters| &counters.turns_full) > 0);
+            assert!(server.sum(|counters| &counters.turns_budget_exhausted) > 0);
         });
     }
 
@@ -366,14 +370,14 @@ on_both_drivers! {
         });
         let mut slow = narrow(server.edge(), "/ws?channel=a");
         let mut publisher = WebSocket::connect(server.edge(), "/ws?channel=a");
-        let mut expected = stall(|| server.sum(|counters| &counters.sends_late), &mut publisher, 1);
+        let mut expected = stall(|| server.sum(|counters| &counters.sends_partial), &mut publisher, 1);
         let mut published = 0;
         while server.closed(CloseReason::SlowConsumer) == 0 {
             publish_each(&mut publisher, published..published + 1);
             expected.extend(unmasked(OpCode::Binary, &tiny(published)));
             published += 1;
             assert!(published as u64 <= QUEUE_BYTES_MAX / 64 + 16, "each costs 64 bytes and its own");
-            assert!(server.sum(|counters| &counters.queued_bytes) <= QUEUE_BYTES_MAX + 4096);
+            assert!(server.sum(|counters| &counters.send_queue_bytes) <= QUEUE_BYTES_MAX + 4096);
         }
         // What it still gets are the first ones, and the reason.
         let received = slow.client.read_to_end();
@@ -511,7 +515,7 @@ on_both_drivers! {
         let expected = std::thread::scope(|scope| {
             let reading = scope.spawn(|| healthy.client.read_exactly(total));
             while !reading.is_finished() {
-                backlog = sum(&mut metrics, "fantail_fan_out_backlog").max(backlog);
+                backlog = sum(&mut metrics, "fantail_fan_out_backlog_publications").max(backlog);
             }
             reading.join().expect("everything comes")
         });
@@ -526,7 +530,7 @@ on_both_drivers! {
         // On both workers: the mark and what was in hand when it was passed, of the fan-outs and of the inbox.
         let bound = 2 * (2 * (FAN_OUT_BACKLOG_HIGH + BUFFERED_MAX)) as u64;
         assert!(backlog < bound, "{backlog} waited, more than {bound}");
-        assert!(sum(&mut metrics, "fantail_publishers_held_total") > 0);
+        assert!(sum(&mut metrics, "fantail_publishers_paused_total") > 0);
         let peak = child.resident_bytes("VmHWM");
         assert!(peak < 256 << 20, "{peak} bytes were resident");
         child.signal(libc::SIGTERM);
@@ -571,14 +575,14 @@ on_both_drivers! {
             }
             ids.sort_unstable();
             assert!(ids.into_iter().eq(2..2 + PUBLICATIONS as u64), "not one reply for each command");
-            backlog = server.sum(|counters| &counters.fan_out_backlog).max(backlog);
+            backlog = server.sum(|counters| &counters.fan_out_backlog_publications).max(backlog);
         }
         for publisher in &mut publishers {
             assert_eq!(publisher.command(&json!({"id": 5000, "ping": {}}))["id"], 5000);
         }
         let bound = (FAN_OUT_BACKLOG_HIGH + 2 * REQUESTS_PER_TURN_MAX) as u64;
         assert!(backlog < bound, "{backlog} waited, more than {bound}");
-        assert!(server.sum(|counters| &counters.publishers_held) > 0 || accepted.len() < PUBLISHERS * PUBLICATIONS);
+        assert!(server.sum(|counters| &counters.publishers_paused) > 0 || accepted.len() < PUBLISHERS * PUBLICATIONS);
         // Text in quotes: two digits, a space, three digits.
         let expected = subscribers[0].client.read_exactly(10 * accepted.len());
         let mut delivered: Vec<String> = expected

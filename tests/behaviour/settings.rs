@@ -149,13 +149,13 @@ on_both_drivers! {
         ] {
             file.write(text);
             child.signal(libc::SIGHUP);
-            let line = child.log_line(&["ERROR", "everything stays as it is"]);
+            let line = child.log_line(&["ERROR", "all of them stay as they are"]);
             assert!(line.contains(&format!("{}{fault}", file.path())), "{line}");
             assert_eq!(publish(&child), 200);
         }
         fs::remove_file(file.path()).unwrap();
         child.signal(libc::SIGHUP);
-        child.log_line(&["ERROR", "everything stays as it is", "cannot be read"]);
+        child.log_line(&["ERROR", "all of them stay as they are", "cannot be read"]);
         file.write("limits.message_bytes_max = 100\n");
         child.signal(libc::SIGHUP);
         child.log_line(&["nothing changed"]);
@@ -170,7 +170,7 @@ on_both_drivers! {
         file.write("workers = 100\n[limits]\nclose_timeout = '9 s'\nmessage_bytes_max = 10\n");
         for _ in 0..2 {
             child.signal(libc::SIGHUP);
-            child.log_line(&["WARN", "until the server is started again", "workers", "one per core", "100"]);
+            child.log_line(&["WARN", "takes effect at the next start", "workers", "one per core", "100"]);
         }
         wait_until("what may change did", || publish(&child) == 413);
         child.signal(libc::SIGTERM);
@@ -233,7 +233,7 @@ on_both_drivers! {
                 assert!(line[field].is_string(), "{line}");
             }
         }
-        let refused = lines.iter().filter(|line| line["cause"] == "not_found").count();
+        let refused = lines.iter().filter(|line| line["reason"] == "not_found").count();
         let written = LOG_LINES_PER_SECOND_MAX as usize;
         assert!((written..=(seconds + 1) * written).contains(&refused), "{refused} in {seconds} s");
         let left_out = lines.iter().filter(|line| line["message"].as_str().unwrap().contains("left out"));
@@ -266,22 +266,22 @@ on_both_drivers! {
         assert!(log.trim_start().starts_with("{\"timestamp\""), "{log}");
     }
 
-    fn each_end_of_a_connection_has_a_line_with_its_cause(driver) {
+    fn each_end_of_a_connection_has_a_line_with_its_reason(driver) {
         let arguments = ["--log-level", "debug", "--handshake-timeout", "200 ms", "--workers", "1"];
         let mut child = Child::start(driver, &arguments);
         let mut faulty = WebSocket::connect(child.edge(), "/ws");
         faulty.client.send([0xFF, 0x80]);
         faulty.expect_close(1002);
-        child.log_line(&["a WebSocket frame is refused", "cause="]);
-        child.log_line(&["a connection ends", "cause=\"bad request\"", "worker=0"]);
+        child.log_line(&["a WebSocket frame is refused", "reason="]);
+        child.log_line(&["a connection ends", "reason=\"bad request\"", "worker=0"]);
         let mut polite = WebSocket::connect(child.edge(), "/ws");
         polite.send_close(1000);
-        child.log_line(&["a connection ends", "cause=\"connection closed\""]);
+        child.log_line(&["a connection ends", "reason=\"connection closed\""]);
         let silent = Client::connect(child.edge());
-        child.log_line(&["a connection ends", "cause=\"stale\""]);
+        child.log_line(&["a connection ends", "reason=\"stale\""]);
         let mut commands = Client::connect(child.commands());
         commands.send("nonsense\n");
-        child.log_line(&["a command is refused", "cause=\"bad request\""]);
+        child.log_line(&["a command is refused", "reason=\"bad request\""]);
         drop(silent);
     }
 }

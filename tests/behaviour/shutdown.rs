@@ -35,9 +35,9 @@ const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 #[track_caller]
 fn client_of(server: &TestServer, address: SocketAddr, worker: usize) -> Client {
     for _ in 0..100 {
-        let before = server.by_worker(|counters| &counters.accepted);
+        let before = server.by_worker(|counters| &counters.connections_accepted);
         let client = Client::connect(address);
-        let accepted = || server.by_worker(|counters| &counters.accepted);
+        let accepted = || server.by_worker(|counters| &counters.connections_accepted);
         wait_until("it is accepted", || accepted() != before);
         if accepted()[worker] > before[worker] {
             return client;
@@ -273,7 +273,7 @@ on_both_drivers! {
     }
 
     fn what_waits_for_deliver_every_is_delivered_before_the_end(driver) {
-        let settings = "[channels]\npublish = true\ndeliver_every = '30 s'\n";
+        let settings = "[channels]\npublish = true\nbatch_delay = '30 s'\n";
         let file = TempFile::new(&format!("paced-{driver:?}"), settings);
         let mut child = Child::start(driver, &["--workers", "2", "--config", file.path()]);
         let mut sockets: Vec<_> =
@@ -327,7 +327,7 @@ on_both_drivers! {
                 subscriber.read_upgrade();
             }
             let mut publishers: Vec<Client> = (0..60).map(|_| client_of(&server, server.edge(), 0)).collect();
-            wait_until("the other worker has nobody", || server.by_worker(|c| &c.open)[1] == 0);
+            wait_until("the other worker has nobody", || server.by_worker(|c| &c.connections_open)[1] == 0);
             let begun = format!("POST /publish?channel={channel} HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n");
             let came = |bytes: usize| move |server: &TestServer, before: u64| {
                 server.sum(|counters| &counters.received_bytes) >= before + bytes as u64

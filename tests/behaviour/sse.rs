@@ -299,14 +299,14 @@ on_both_drivers! {
         let server = TestServer::start(driver, 2);
         for way in 0..3 {
             let mut stream = EventStream::connect(server.edge(), "/events?channel=a&channel=b");
-            assert!(server.sum(|counters| &counters.open) > 0);
+            assert!(server.sum(|counters| &counters.connections_open) > 0);
             match way {
                 0 => stream.client.end(),
                 1 => stream.client.reset(),
                 _ => drop(stream),
             }
             wait_until("it is gone", || {
-                server.sum(|counters| &counters.subscriptions) == 0 && server.sum(|counters| &counters.open) == 0
+                server.sum(|counters| &counters.subscriptions) == 0 && server.sum(|counters| &counters.connections_open) == 0
             });
         }
     }
@@ -365,14 +365,14 @@ on_both_drivers! {
 
     /// http-proxy 1.18 keeps the stream of a client that left, open and unread.
     fn a_stream_ends_after_its_longest_life_and_goes_on_where_it_was(driver) {
-        let server = TestServer::start_with(driver, 2, |config| config.stream_time = Duration::from_secs(2));
+        let server = TestServer::start_with(driver, 2, |config| config.stream_lifetime = Duration::from_secs(2));
         let mut publisher = Client::connect(server.edge());
         let mut stream = EventStream::connect(server.edge(), "/events?channel=a");
         publisher.publish("a", "one");
         stream.expect("one");
         let (rest, end) = stream.read_to_end();
-        assert_eq!(rest, "event: disconnect\ndata: {\"code\":3000,\"reason\":\"stream time\"}\n\n");
-        assert_eq!((end, server.closed(CloseReason::StreamTime)), (StreamEnd::NoLastChunk, 1));
+        assert_eq!(rest, "event: disconnect\ndata: {\"code\":3000,\"reason\":\"stream lifetime\"}\n\n");
+        assert_eq!((end, server.closed(CloseReason::StreamLifetime)), (StreamEnd::NoLastChunk, 1));
         publisher.publish("a", "two");
         EventStream::resume(server.edge(), "/events?channel=a", &stream.last_id).expect("two");
         // One that does not read what is queued for it ends too.
@@ -381,7 +381,7 @@ on_both_drivers! {
         for _ in 0..30 {
             publisher.publish("a", "x".repeat(64 * 1024));
         }
-        wait_until("it is closed", || server.closed(CloseReason::StreamTime) == 2);
+        wait_until("it is closed", || server.closed(CloseReason::StreamLifetime) == 2);
         wait_until("nothing is left", || server.sum(|counters| &counters.subscriptions) == 0);
         unread.client.expect_gone();
     }

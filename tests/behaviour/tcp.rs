@@ -370,10 +370,10 @@ on_both_drivers! {
         let server = TestServer::start(driver, 1);
         let clients = [subscribed(&server, "a"), subscribed(&server, "b")];
         let silent = connected(&server);
-        assert_eq!(server.sum(|counters| &counters.open), 3);
+        assert_eq!(server.sum(|counters| &counters.connections_open), 3);
         let began = Instant::now();
         drop((clients, silent));
-        wait_until("they are gone", || server.sum(|counters| &counters.open) == 0);
+        wait_until("they are gone", || server.sum(|counters| &counters.connections_open) == 0);
         // One word to a peer that is gone, its answer, and a turn of the sweep.
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
         wait_until("nothing is left of them", || server.sum(|counters| &counters.channels) == 0);

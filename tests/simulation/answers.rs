@@ -93,7 +93,7 @@ fn polls_of_a_crowd_are_answered_as_much_in_a_turn_as_may_be() {
         }
         let written = |world: &World| {
             world.sum(|counters| &counters.sent_bytes)
-                + world.sum(|counters| &counters.queued_bytes)
+                + world.sum(|counters| &counters.send_queue_bytes)
         };
         let mut answers = vec![Vec::new(); crowd.len()];
         let mut turns = 0;
@@ -131,17 +131,17 @@ fn who_recovers_much_and_does_not_read_has_one_answer_waiting() {
         talker.say(&world, &asked);
         for _ in 0..200 {
             world.turn_all();
-            let queued = world.sum(|counters| &counters.queued_bytes);
+            let queued = world.sum(|counters| &counters.send_queue_bytes);
             assert!(queued < (missed * bytes * 3 / 2) as u64, "{queued} bytes wait for one client");
         }
-        assert!(world.sum(|counters| &counters.deferred_bytes) > 0);
+        assert!(world.sum(|counters| &counters.deferred_request_bytes) > 0);
         world.network.set_window(talker.peer, WIDE);
         let replies = talker.replies(&mut world, channels);
         for (reply, id) in replies.iter().zip(2..) {
             assert_eq!(reply["id"], id, "in the order in which it asked");
             assert_eq!(reply["subscribe"]["publications"].as_array().map(Vec::len), Some(missed));
         }
-        assert_eq!(world.sum(|counters| &counters.deferred_bytes), 0);
+        assert_eq!(world.sum(|counters| &counters.deferred_request_bytes), 0);
 
         // Another one does the same, and leaves.
         let talker = Talker::new(&mut world);
@@ -150,12 +150,12 @@ fn who_recovers_much_and_does_not_read_has_one_answer_waiting() {
         for _ in 0..20 {
             world.turn_all();
         }
-        assert!(world.sum(|counters| &counters.deferred_bytes) > 0);
+        assert!(world.sum(|counters| &counters.deferred_request_bytes) > 0);
         world.network.reset(talker.peer);
         for _ in 0..20 {
             world.turn_all();
         }
-        assert_eq!(world.sum(|counters| &counters.deferred_bytes), 0);
+        assert_eq!(world.sum(|counters| &counters.deferred_request_bytes), 0);
         Talker::new(&mut world);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fantail::config::Delivery;
+use fantail::config::SlowConsumer;
 use fantail::driver::{PeerId, SimulatedNetwork};
 use fantail::message::{CloseReason, Position, TransportKind};
 use fantail::protocol::websocket::{Limits, Message, OpCode, Role, write_masked_frame};
@@ -493,7 +493,7 @@ impl Client {
             let first = items.first().map_or(at[index].offset, |(offset, _)| offset - 1);
             let begins = Position { offset: first, ..at[index] };
             let is_told = is_loss && since != Some(begins);
-            if is_told && CHANNELS[*channel].delivery == Delivery::DropOldest {
+            if is_told && CHANNELS[*channel].slow_consumer == SlowConsumer::DropOldest {
                 view.position = Some(begins);
                 streams.counts.gaps += 1;
             } else {

@@ -145,14 +145,14 @@ impl World {
             add(link.peer, client.kind.transport(), &client.subscribed());
         }
         for (counters, count) in self.counters.iter().zip(counts) {
-            let transports = counters.transports.iter().map(|(_, counter)| counter.value());
+            let transports = counters.connections.iter().map(|(_, counter)| counter.value());
             assert_eq!(
                 transports.collect::<Vec<_>>(),
                 count.transports,
                 "connections by transport"
             );
             let open: u64 = count.transports.iter().sum();
-            assert_eq!(counters.open.value(), open, "connections");
+            assert_eq!(counters.connections_open.value(), open, "connections");
             assert_eq!(counters.subscriptions.value(), count.subscriptions, "subscriptions");
             assert_eq!(counters.channels.value(), count.channels.len() as u64, "channels");
         }
@@ -177,26 +177,26 @@ impl World {
     pub fn expect_rest(&self) {
         for counters in self.counters.iter() {
             for (counter, what) in [
-                (&counters.queued_bytes, "queued bytes"),
-                (&counters.unfinished_bytes, "unfinished messages"),
-                (&counters.held_bytes, "held publishers"),
-                (&counters.deferred_bytes, "deferred requests"),
-                (&counters.mesh_bytes, "messages between workers"),
-                (&counters.fan_outs, "fan-outs"),
-                (&counters.fan_out_backlog, "publications that wait"),
-                (&counters.fan_out_bytes, "bytes that wait"),
+                (&counters.send_queue_bytes, "queued bytes"),
+                (&counters.unfinished_message_bytes, "unfinished messages"),
+                (&counters.paused_publisher_bytes, "held publishers"),
+                (&counters.deferred_request_bytes, "deferred requests"),
+                (&counters.mesh_inbox_bytes, "messages between workers"),
+                (&counters.fan_outs_in_progress, "fan-outs"),
+                (&counters.fan_out_backlog_publications, "publications that wait"),
+                (&counters.fan_out_backlog_bytes, "bytes that wait"),
             ] {
                 assert_eq!(counter.value(), 0, "{what}");
             }
-            let kept = counters.history_bytes.value() + counters.held_back_bytes.value();
-            assert_eq!(counters.memory_bytes.value(), kept, "only what channels keep");
+            let kept = counters.history_bytes.value() + counters.channel_backlog_bytes.value();
+            assert_eq!(counters.memory_used_bytes.value(), kept, "only what channels keep");
         }
     }
 
     /// Whoever came was accepted or refused, and whoever was accepted is there or was closed for a reason.
     fn expect_balance(&self) {
-        let accepted = self.sum(|counters| &counters.accepted);
-        let refused = self.sum(|counters| &counters.refused);
+        let accepted = self.sum(|counters| &counters.connections_accepted);
+        let refused = self.sum(|counters| &counters.connections_rejected);
         let came = self.network.connections() as u64;
         if self.open_max == CONNECTIONS_MAX {
             assert_eq!((accepted, refused), (came, 0), "connections that came");
@@ -204,9 +204,10 @@ impl World {
             // Some of those that are refused are accepted, to be told so.
             assert!(accepted <= came && came <= accepted + refused, "{accepted} {refused} {came}");
         }
-        let open = self.sum(|counters| &counters.open);
+        let open = self.sum(|counters| &counters.connections_open);
         assert_eq!(open, self.open.load(Ordering::Relaxed) as u64, "connections of all workers");
-        let closed: u64 = self.counters.iter().map(|counters| counters.closed.sum()).sum();
+        let closed: u64 =
+            self.counters.iter().map(|counters| counters.connections_closed.sum()).sum();
         assert_eq!(accepted, open + closed, "connections that were accepted");
         for reason in NEVER {
             assert_eq!(self.closed(*reason), 0, "{reason:?}");
@@ -236,10 +237,10 @@ impl World {
     /// Every connection has ended, and nothing is left of any.
     pub fn expect_empty(&self) {
         for counters in self.counters.iter() {
-            assert_eq!(counters.open.value(), 0, "connections");
+            assert_eq!(counters.connections_open.value(), 0, "connections");
             assert_eq!(counters.channels.value(), 0, "channels");
             assert_eq!(counters.subscriptions.value(), 0, "subscriptions");
-            assert_eq!(counters.held_back_bytes.value(), 0, "held back");
+            assert_eq!(counters.channel_backlog_bytes.value(), 0, "held back");
         }
         self.expect_balance();
     }

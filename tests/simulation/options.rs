@@ -33,7 +33,7 @@ pub fn redraw(config: &Config, dice: &mut Dice) -> Config {
         keepalive_timeout: Duration::from_secs(dice.pick(&[2, 10])),
         message_timeout: Duration::from_secs(dice.pick(&[15, 60])),
         close_timeout: Duration::from_secs(dice.pick(&[1, 5])),
-        stream_time: Duration::from_secs(dice.pick(&[60, 3600])),
+        stream_lifetime: Duration::from_secs(dice.pick(&[60, 3600])),
         ..config.clone()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fantail::config::Delivery;
+use fantail::config::SlowConsumer;
 use fantail::driver::PeerId;
 use fantail::message::CloseReason;
 use fantail::protocol::websocket::{OpCode, write_masked_frame};
@@ -158,7 +158,8 @@ impl World {
         let head = format!("POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\n\r\n");
         let body = vec![b'x'; bytes as usize - 1];
         let level = |world: &Self| {
-            let levels = world.counters.iter().map(|counters| counters.memory_level.value());
+            let levels =
+                world.counters.iter().map(|counters| counters.memory_pressure_level.value());
             levels.max().expect("there are workers")
         };
         let (mut peers, mut highest) = (Vec::new(), 0);
@@ -181,7 +182,7 @@ impl World {
             self.network.advance(Duration::from_millis(1));
         }
         assert_eq!(level(self), 0, "memory is free again");
-        assert!(self.sum(|counters| &counters.evicted_messages) > 0);
+        assert!(self.sum(|counters| &counters.evicted_unfinished_messages) > 0);
         self.read_all();
         let left = self.clients.iter().filter(stays).count();
         assert_eq!(left, here, "those who hold little stay");
@@ -307,7 +308,7 @@ impl World {
             for payload in acknowledged {
                 let channel = payload.channel;
                 let is_live = |views: &[View]| views[channel].state == State::Live;
-                let is_whole = CHANNELS[channel].delivery == Delivery::Disconnect;
+                let is_whole = CHANNELS[channel].slow_consumer == SlowConsumer::Disconnect;
                 if !is_whole || !is_live(before) || !is_live(&after) {
                     continue;
                 }

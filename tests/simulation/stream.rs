@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use fantail::config::{ChannelOptions, Delivery, Namespaces};
+use fantail::config::{ChannelOptions, Namespaces, SlowConsumer};
 use fantail::message::{Epoch, Position};
 
 use crate::world::Dice;
@@ -15,7 +15,7 @@ pub struct Channel {
     pub is_observed: bool,
     /// What a position is good for, and for how long.
     pub keeps: Keeps,
-    pub delivery: Delivery,
+    pub slow_consumer: SlowConsumer,
     /// Publications are dropped whoever is slow.
     pub is_rated: bool,
 }
@@ -33,7 +33,7 @@ const PLAIN: Channel = Channel {
     name: "plain",
     is_observed: false,
     keeps: Keeps::Nothing,
-    delivery: Delivery::Disconnect,
+    slow_consumer: SlowConsumer::Disconnect,
     is_rated: false,
 };
 const KEPT: Channel = Channel { name: "kept:1", keeps: Keeps::All, ..PLAIN };
@@ -45,9 +45,9 @@ pub const CHANNELS: [Channel; 9] = [
     Channel { name: "few:1", keeps: Keeps::Some, ..KEPT },
     Channel { name: "short:1", keeps: Keeps::Some, ..KEPT },
     Channel { name: "paced:1", ..KEPT },
-    Channel { name: "latest:1", delivery: Delivery::Latest, ..KEPT },
-    Channel { name: "drop:1", delivery: Delivery::DropOldest, ..KEPT },
-    Channel { name: "rated:1", delivery: Delivery::DropOldest, is_rated: true, ..KEPT },
+    Channel { name: "latest:1", slow_consumer: SlowConsumer::Latest, ..KEPT },
+    Channel { name: "drop:1", slow_consumer: SlowConsumer::DropOldest, ..KEPT },
+    Channel { name: "rated:1", slow_consumer: SlowConsumer::DropOldest, is_rated: true, ..KEPT },
 ];
 
 /// The options that these channels have, as far as [`CHANNELS`] leaves it to chance.
@@ -60,13 +60,13 @@ pub fn namespaces(dice: &mut Dice) -> Namespaces {
     add("few", ChannelOptions { history_size: dice.pick(&[1, 3, 8]), ..kept() });
     let history_ttl = Duration::from_millis(dice.pick(&[1000, 1000, 2300]));
     add("short", ChannelOptions { history_ttl, ..kept() });
-    let deliver_every = Duration::from_millis(dice.pick(&[1, 20, 20, 50]));
-    add("paced", ChannelOptions { deliver_every, ..kept() });
-    add("latest", ChannelOptions { delivery: Delivery::Latest, ..kept() });
-    let delivery = Delivery::DropOldest;
-    add("drop", ChannelOptions { delivery, backlog: dice.pick(&[1, 3, 16]), ..kept() });
-    let (backlog, rate_max) = (dice.pick(&[1, 4]), dice.pick(&[20, 50, 50, 200]));
-    add("rated", ChannelOptions { delivery, backlog, rate_max, ..kept() });
+    let batch_delay = Duration::from_millis(dice.pick(&[1, 20, 20, 50]));
+    add("paced", ChannelOptions { batch_delay, ..kept() });
+    add("latest", ChannelOptions { slow_consumer: SlowConsumer::Latest, ..kept() });
+    let slow_consumer = SlowConsumer::DropOldest;
+    add("drop", ChannelOptions { slow_consumer, backlog_size: dice.pick(&[1, 3, 16]), ..kept() });
+    let (backlog_size, delivery_rate_max) = (dice.pick(&[1, 4]), dice.pick(&[20, 50, 50, 200]));
+    add("rated", ChannelOptions { slow_consumer, backlog_size, delivery_rate_max, ..kept() });
     namespaces
 }
 
@@ -237,7 +237,7 @@ impl View {
     ) {
         assert!(self.is_subscribed(), "channel {channel}: a gap for who is not subscribed");
         let channel = &CHANNELS[channel];
-        assert_eq!(channel.delivery, Delivery::DropOldest, "{}", channel.name);
+        assert_eq!(channel.slow_consumer, SlowConsumer::DropOldest, "{}", channel.name);
         assert!(dropped > 0 && (may_skip || channel.is_rated), "{}: needless", channel.name);
         self.gap += dropped;
         streams.counts.gaps += 1;
@@ -255,7 +255,7 @@ impl View {
         assert!(self.is_subscribed(), "channel {channel}: {payload:?} for who is not subscribed");
         let before = self.position.expect("who is subscribed stands somewhere");
         let expected = Position { epoch: before.epoch, offset: before.offset + 1 + self.gap };
-        if CHANNELS[channel].delivery == Delivery::Latest && may_skip && at != expected {
+        if CHANNELS[channel].slow_consumer == SlowConsumer::Latest && may_skip && at != expected {
             assert!(at.epoch == before.epoch && at.offset > expected.offset, "{at:?}: {self:?}");
             streams.counts.skipped += 1;
         } else {

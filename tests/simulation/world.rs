@@ -529,7 +529,7 @@ impl World {
     }
 
     pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.sum(|counters| &counters.closed[reason as usize])
+        self.sum(|counters| &counters.connections_closed[reason as usize])
     }
 
     /// Everything that anyone saw, in a form that two runs can be compared by.

@@ -112,7 +112,7 @@ impl TestServer {
 
     /// Connections that ended for a reason.
     pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.sum(|counters| &counters.closed[reason as usize])
+        self.sum(|counters| &counters.connections_closed[reason as usize])
     }
 
     /// Asks it to stop; dropping it waits for that.

@@ -151,8 +151,8 @@ fn what_has_no_effect_beside_the_rest_is_told_of() {
             "f.toml:2: channels.history has no effect: history_size is 0",
         ),
         (
-            "[channels]\nbacklog = 5",
-            "f.toml:2: channels.backlog has no effect: delivery is not drop_oldest",
+            "[channels]\nbacklog_size = 5",
+            "f.toml:2: channels.backlog_size has no effect: slow_consumer is not drop_oldest",
         ),
         (
             "[tcp]\nframing = 'length'\n[echo]\nlisten = '[::1]:1'",
@@ -172,7 +172,7 @@ fn what_has_no_effect_beside_the_rest_is_told_of() {
     for file in [
         "[channels]\nhistory_size = 1\nhistory_ttl = 5\nhistory_bytes = 5000\nrecovery = true\nhistory = true",
         "[channels]\nrecovery = false\nhistory = false",
-        "[channels]\nbacklog = 5\ndelivery = 'drop_oldest'",
+        "[channels]\nbacklog_size = 5\nslow_consumer = 'drop_oldest'",
         "[tcp]\nframing = 'length'",
         "api.key = 'a'",
     ] {
@@ -183,7 +183,7 @@ fn what_has_no_effect_beside_the_rest_is_told_of() {
 #[test]
 fn a_fault_says_where_it_is_and_what_would_be_right() {
     type Pairs<'a> = &'a [(&'a str, &'a str)];
-    let faults: [(&str, Pairs<'_>, Pairs<'_>, &str); 21] = [
+    let faults: [(&str, Pairs<'_>, Pairs<'_>, &str); 22] = [
         ("\nworkers = 129", &[], &[], "f.toml:2: workers is 129; it must be from 1 to 128"),
         (
             "workers = \"many\"",
@@ -229,6 +229,12 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
             &[],
             &[],
             "f.toml:1: there is no setting keepalive_interval, did you mean limits.keepalive_interval?",
+        ),
+        (
+            "[limits]\nstream_time = '1 h'",
+            &[],
+            &[],
+            "f.toml:2: there is no setting limits.stream_time, did you mean limits.stream_lifetime?",
         ),
         ("colour = 1", &[], &[], "f.toml:1: there is no setting colour"),
         ("workers = 1\nworkers = 2", &[], &[], "f.toml:2: duplicate key"),
@@ -295,15 +301,15 @@ fn a_file_that_cannot_be_read_is_named() {
 #[test]
 fn channels_have_sections_of_their_own() {
     let file = "[channels]\npublish = true\n\n[namespaces.chat]\nhistory_size = 7\nhistory_ttl = \"1m30s\"\n\
-                delivery = \"latest\"\nrate_max = 5\n";
+                slow_consumer = \"latest\"\ndelivery_rate_max = 5\n";
     let namespaces = load(file, &[], &[]).unwrap().config.namespaces;
     let of = |name| namespaces.options(namespaces.find(name).unwrap()).clone();
     assert_eq!(of("lobby"), ChannelOptions { publish: true, ..ChannelOptions::closed() });
     let chat = ChannelOptions {
         history_size: 7,
         history_ttl: std::time::Duration::from_secs(90),
-        delivery: super::super::Delivery::Latest,
-        rate_max: 5,
+        slow_consumer: super::super::SlowConsumer::Latest,
+        delivery_rate_max: 5,
         ..ChannelOptions::closed()
     };
     assert_eq!(of("chat:1"), chat);
@@ -330,7 +336,10 @@ fn faults_in_sections_of_channels_are_told_with_their_line() {
             "[channels]\nhistory_size = 65537",
             "f.toml:2: channels.history_size: it is out of range; it must be from 0 to 65536",
         ),
-        ("[channels]\nrate_max = 5", "f.toml:1: [channels]: rate_max needs delivery"),
+        (
+            "[channels]\ndelivery_rate_max = 5",
+            "f.toml:1: [channels]: delivery_rate_max needs slow_consumer",
+        ),
         ("[channels]\npublish = [true]", "f.toml:2: channels.publish: "),
         ("[channels.x]\npublish = 1", "f.toml:1: [channels]: there is no option x"),
     ] {

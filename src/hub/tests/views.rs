@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{ChannelOptions, Delivery};
+use crate::config::{ChannelOptions, SlowConsumer};
 use crate::message::Epoch;
 
 const NAMES: [&str; 7] = ["plain", "kept:1", "few:1", "latest:1", "drop:1", "paced:1", "rated:1"];
@@ -17,11 +17,17 @@ fn namespaces() -> Arc<Namespaces> {
     let mut add = |name, options| namespaces.add(name, options).unwrap();
     add("kept", kept());
     add("few", ChannelOptions { history_size: 3, ..open() });
-    add("latest", ChannelOptions { delivery: Delivery::Latest, ..kept() });
-    add("drop", ChannelOptions { delivery: Delivery::DropOldest, backlog: 3, ..kept() });
-    add("paced", ChannelOptions { deliver_every: Duration::from_millis(20), ..kept() });
-    let delivery = Delivery::DropOldest;
-    add("rated", ChannelOptions { rate_max: 50, delivery, backlog: 4, ..kept() });
+    add("latest", ChannelOptions { slow_consumer: SlowConsumer::Latest, ..kept() });
+    add(
+        "drop",
+        ChannelOptions { slow_consumer: SlowConsumer::DropOldest, backlog_size: 3, ..kept() },
+    );
+    add("paced", ChannelOptions { batch_delay: Duration::from_millis(20), ..kept() });
+    let slow_consumer = SlowConsumer::DropOldest;
+    add(
+        "rated",
+        ChannelOptions { delivery_rate_max: 50, slow_consumer, backlog_size: 4, ..kept() },
+    );
     Arc::new(namespaces)
 }
 

@@ -15,15 +15,15 @@ pub enum Bottleneck {
     /// A worker's table, which is as large as it gets.
     WorkerTable,
     /// `fs.file-max`: open files of the machine.
-    FilesOfHost,
+    FileMax,
     /// Memory, of the machine or of the control group.
     Memory,
     /// `net.netfilter.nf_conntrack_max`: connections that the firewall tracks.
     Conntrack,
     /// Threads: the control group's `pids.max`, or the user's RLIMIT_NPROC.
     Threads,
-    /// `--connections-max`.
-    Asked,
+    /// The setting `limits.connections_max`.
+    ConnectionsMax,
 }
 
 /// Connections that `plan.workers` workers hold, by what limits them; only what does.
@@ -33,11 +33,11 @@ pub(super) fn limits(host: &Host, plan: &Plan) -> impl Iterator<Item = (Bottlene
     [
         (Bottleneck::Descriptors, Some(descriptors)),
         (Bottleneck::WorkerTable, Some(table)),
-        (Bottleneck::FilesOfHost, files_of_host(host, plan)),
+        (Bottleneck::FileMax, files_of_host(host, plan)),
         (Bottleneck::Memory, Some(memory(host, plan))),
         (Bottleneck::Conntrack, conntrack(host)),
         (Bottleneck::Threads, threads(host, plan)),
-        (Bottleneck::Asked, plan.connections_max),
+        (Bottleneck::ConnectionsMax, plan.connections_max),
     ]
     .into_iter()
     .filter_map(|(by, limit)| Some((by, limit?)))

@@ -15,7 +15,7 @@ pub struct Fact {
     /// Whether that is enough.
     pub verdict: Verdict,
     /// Connections that it allows, if it limits them.
-    pub limits_to: Option<u64>,
+    pub connections_max: Option<u64>,
     /// What it is for, or what it does here.
     pub note: String,
     /// What raises it, unless it is enough.
@@ -78,7 +78,7 @@ fn nr_open(host: &Host) -> Fact {
 
 fn file_max(host: &Host, plan: &Plan) -> Fact {
     let name = "fs.file-max";
-    let limit = limit(host, plan, Bottleneck::FilesOfHost);
+    let limit = limit(host, plan, Bottleneck::FileMax);
     let wanted = recommended::setting(name);
     let is_below = is_below(host, name, &wanted);
     let note = if host.is_exempt_from_file_max && is_below {
@@ -284,12 +284,12 @@ fn limit(host: &Host, plan: &Plan, of: Bottleneck) -> Option<u64> {
 /// What is enough needs no fix.
 fn fact(name: &'static str, value: String, verdict: Verdict, note: String, fix: Fix) -> Fact {
     let fix = (verdict != Verdict::Ok).then_some(fix);
-    Fact { name, value, verdict, limits_to: None, note, fix }
+    Fact { name, value, verdict, connections_max: None, note, fix }
 }
 
 fn fine(name: &'static str) -> Fact {
     let (value, note) = (String::new(), String::new());
-    Fact { name, value, verdict: Verdict::Ok, limits_to: None, note, fix: None }
+    Fact { name, value, verdict: Verdict::Ok, connections_max: None, note, fix: None }
 }
 
 fn unseen(name: &'static str, note: String) -> Fact {
@@ -297,8 +297,8 @@ fn unseen(name: &'static str, note: String) -> Fact {
 }
 
 impl Fact {
-    fn limited(self, limits_to: Option<u64>) -> Self {
-        Self { limits_to, ..self }
+    fn limited(self, connections_max: Option<u64>) -> Self {
+        Self { connections_max, ..self }
     }
 
     /// Whether something should be done about it.

@@ -41,16 +41,16 @@ pub struct Judgement {
     pub connections: u64,
     /// What stops there.
     pub bottleneck: Bottleneck,
-    /// The same in words, with its value.
-    pub bottleneck_is: String,
-    /// What raises it, as the end of a sentence.
-    pub raise: String,
+    /// The bottleneck in words, with its value.
+    pub bottleneck_text: String,
+    /// How to raise the number of connections, as the end of a sentence.
+    pub remedy: String,
     /// Another number of workers that holds more, and how many.
     pub better_workers: Option<BetterWorkers>,
     /// The goal of the plan.
     pub goal: Option<u64>,
-    /// Whether the goal is held; without one, whether nothing is below what is recommended.
-    pub is_fine: bool,
+    /// Whether the host holds the goal; without a goal, whether every value is at least the recommended one.
+    pub ok: bool,
     /// Each fact, in the order of a table.
     pub facts: Vec<Fact>,
 }
@@ -69,7 +69,7 @@ pub fn judge(host: &Host, plan: &Plan) -> Judgement {
     assert!((1..=WORKERS_MAX).contains(&plan.workers), "checked with the configuration");
     let (bottleneck, connections) = capacity(host, plan);
     let facts = facts(host, plan);
-    let is_fine = match plan.goal {
+    let ok = match plan.goal {
         Some(goal) => connections >= goal,
         None => !facts.iter().any(Fact::is_short),
     };
@@ -77,12 +77,12 @@ pub fn judge(host: &Host, plan: &Plan) -> Judgement {
         workers: plan.workers,
         connections,
         bottleneck,
-        bottleneck_is: described(host, bottleneck),
-        raise: how_to_raise(bottleneck, plan),
+        bottleneck_text: described(host, bottleneck),
+        remedy: how_to_raise(bottleneck, plan),
         better_workers: better_workers(host, plan, WORKERS_MAX)
             .map(|(workers, connections)| BetterWorkers { workers, connections }),
         goal: plan.goal,
-        is_fine,
+        ok,
         facts,
     }
 }
@@ -96,7 +96,7 @@ fn described(host: &Host, bottleneck: Bottleneck) -> String {
             Grouped(descriptors_of_worker(host))
         ),
         Bottleneck::WorkerTable => "what one worker's table takes".into(),
-        Bottleneck::FilesOfHost => {
+        Bottleneck::FileMax => {
             let (max, open) = (setting("fs.file-max"), Grouped(host.files_open));
             format!("open files of the host (fs.file-max {max}, {open} open)")
         }
@@ -110,7 +110,7 @@ fn described(host: &Host, bottleneck: Bottleneck) -> String {
             let [left, workers] = [left, workers].map(|number| Grouped(number.unwrap_or(0)));
             format!("threads ({left} more can be started, enough for {workers} workers)")
         }
-        Bottleneck::Asked => "--connections-max".into(),
+        Bottleneck::ConnectionsMax => "--connections-max".into(),
     }
 }
 
@@ -132,7 +132,7 @@ fn how_to_raise(bottleneck: Bottleneck, plan: &Plan) -> String {
              (LimitNPROC= in a unit, ulimit -u), or start fewer workers"
                 .into()
         }
-        Bottleneck::FilesOfHost => "raise fs.file-max (sysctl/90-fantail.conf)".into(),
+        Bottleneck::FileMax => "raise fs.file-max (sysctl/90-fantail.conf)".into(),
         Bottleneck::Memory => {
             "give the host more memory, or the control group (MemoryMax= in a unit)".into()
         }
@@ -140,7 +140,7 @@ fn how_to_raise(bottleneck: Bottleneck, plan: &Plan) -> String {
             "raise net.netfilter.nf_conntrack_max, or have the firewall not track the server's ports (notrack)"
                 .into()
         }
-        Bottleneck::Asked => "raise --connections-max".into(),
+        Bottleneck::ConnectionsMax => "raise --connections-max".into(),
     }
 }
 
@@ -153,7 +153,7 @@ impl fmt::Display for Judgement {
             "This host holds {} connections with {} {workers}; the bottleneck is {}",
             Grouped(self.connections),
             self.workers,
-            self.bottleneck_is
+            self.bottleneck_text
         )?;
         match self.better_workers {
             Some(BetterWorkers { workers, connections }) => {

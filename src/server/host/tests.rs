@@ -67,12 +67,12 @@ fn expect_bottleneck(host: &Host, plan: &Plan, bottleneck: Bottleneck, name: &st
     assert_eq!(free.bottleneck, bottleneck, "{free}");
     let most = free.connections;
     let held = judge(host, &Plan { goal: Some(most), ..plan.clone() });
-    assert!(held.is_fine && held.facts.iter().all(|fact| fact.verdict != Verdict::Blocks));
+    assert!(held.ok && held.facts.iter().all(|fact| fact.verdict != Verdict::Blocks));
     let past = judge(host, &Plan { goal: Some(most + 1), ..plan.clone() });
-    assert!(!past.is_fine);
+    assert!(!past.ok);
     let blamed: Vec<_> = past.facts.iter().filter(|fact| fact.verdict == Verdict::Blocks).collect();
     assert_eq!(blamed.iter().map(|fact| fact.name).collect::<Vec<_>>(), [name]);
-    assert_eq!(blamed[0].limits_to, Some(most));
+    assert_eq!(blamed[0].connections_max, Some(most));
     assert!(blamed[0].fix.is_some());
 }
 
@@ -80,7 +80,7 @@ fn expect_bottleneck(host: &Host, plan: &Plan, bottleneck: Bottleneck, name: &st
 fn a_host_as_recommended_has_nothing_to_raise() {
     let judgement = judge(&good_host(), &plan(8));
     let short: Vec<_> = judgement.facts.iter().filter(|fact| fact.is_short()).collect();
-    assert!(short.is_empty() && judgement.is_fine, "{short:?}");
+    assert!(short.is_empty() && judgement.ok, "{short:?}");
     assert!(judgement.facts.iter().all(|fact| fact.fix.is_none()));
     assert!(judgement.connections > 8_000_000, "{judgement}");
 }
@@ -93,9 +93,9 @@ fn open_files_hold_for_each_worker_and_more_workers_raise_them() {
     assert!((38_500..2 * 19_744).contains(&two.connections), "{two}");
     let million = judge(&small, &with_goal(2, 1_000_000));
     let BetterWorkers { workers, connections: held } = million.better_workers.unwrap();
-    assert!(!million.is_fine && held >= 1_000_000);
-    assert!(judge(&small, &with_goal(workers, 1_000_000)).is_fine);
-    assert!(!judge(&small, &with_goal(workers - 1, 1_000_000)).is_fine);
+    assert!(!million.ok && held >= 1_000_000);
+    assert!(judge(&small, &with_goal(workers, 1_000_000)).ok);
+    assert!(!judge(&small, &with_goal(workers - 1, 1_000_000)).ok);
     assert!(million.to_string().contains(&format!("--workers {workers} holds 1,0")), "{million}");
 }
 
@@ -124,7 +124,7 @@ fn without_a_goal_the_advice_is_the_fewest_workers_that_hold_the_most() {
 #[test]
 fn the_files_of_the_host_bind_whoever_is_not_exempt() {
     let small = host(|host| set(host, "fs.file-max", &[100_000]));
-    expect_bottleneck(&small, &plan(2), Bottleneck::FilesOfHost, "fs.file-max");
+    expect_bottleneck(&small, &plan(2), Bottleneck::FileMax, "fs.file-max");
     let both = judge(&small, &Plan { both_ends: true, ..plan(2) });
     assert_eq!(both.connections, judge(&small, &plan(2)).connections / 2);
     let exempt = host(|host| {
@@ -132,7 +132,7 @@ fn the_files_of_the_host_bind_whoever_is_not_exempt() {
         host.is_exempt_from_file_max = true;
     });
     let judgement = judge(&exempt, &plan(2));
-    assert_ne!(judgement.bottleneck, Bottleneck::FilesOfHost);
+    assert_ne!(judgement.bottleneck, Bottleneck::FileMax);
     let fact = fact(&judgement, "fs.file-max");
     assert!(!fact.is_short() && fact.note.contains("CAP_SYS_ADMIN"), "{fact:?}");
     // Of a host without a limit there is nothing to be exempt from.
@@ -172,7 +172,7 @@ fn a_firewall_that_tracks_limits_and_one_that_tracks_nothing_does_not() {
     assert_eq!(judge(&few(536), &plan(2)).connections, 65_000);
     let idle = judge(&few(0), &plan(2));
     assert_ne!(idle.bottleneck, Bottleneck::Conntrack);
-    assert!(idle.is_fine && fact(&idle, name).limits_to.is_none());
+    assert!(idle.ok && fact(&idle, name).connections_max.is_none());
     let past = judge(&few(536), &with_goal(8, 3_000_000));
     let command = &fact(&past, name).fix.as_ref().unwrap().command;
     assert_eq!(command, "sysctl -w net.netfilter.nf_conntrack_max='6000000'");
@@ -182,7 +182,7 @@ fn a_firewall_that_tracks_limits_and_one_that_tracks_nothing_does_not() {
 fn what_the_server_was_told_and_what_its_table_takes_limit_too() {
     let asked = Plan { connections_max: Some(10), ..plan(2) };
     let judgement = judge(&good_host(), &asked);
-    assert_eq!((judgement.bottleneck, judgement.connections), (Bottleneck::Asked, 10));
+    assert_eq!((judgement.bottleneck, judgement.connections), (Bottleneck::ConnectionsMax, 10));
     assert_eq!(judgement.better_workers, None);
     let vast = host(|host| {
         host.descriptors_max = 1 << 30;
@@ -209,7 +209,7 @@ fn each_setting_of_the_file_is_judged_and_one_below_it_is_low() {
         let judgement = judge(&low, &Plan { both_ends: true, ..plan(2) });
         let short: Vec<_> = judgement.facts.iter().filter(|fact| fact.is_short()).collect();
         assert_eq!(short.iter().map(|fact| fact.name).collect::<Vec<_>>(), [key]);
-        assert!(!judgement.is_fine);
+        assert!(!judgement.ok);
         let numbers = wanted.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
         let command = &short[0].fix.as_ref().unwrap().command;
         assert_eq!(*command, format!("sysctl -w {key}='{numbers}'"));
@@ -222,7 +222,7 @@ fn with_syn_cookies_and_without_local_clients_two_settings_do_not_matter() {
         set(host, "net.ipv4.tcp_max_syn_backlog", &[128]);
         set(host, "net.ipv4.ip_local_port_range", &[32_768, 60_999]);
     });
-    assert!(judge(&host, &plan(2)).is_fine);
+    assert!(judge(&host, &plan(2)).ok);
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn cores_that_are_few_isolated_or_rationed_are_told() {
     let rationed = judge(&host(|host| host.cores_quota = Some(1.5)), &plan(8));
     assert_eq!(fact(&rationed, "cores").verdict, Verdict::Low);
     let generous = judge(&host(|host| host.cores_quota = Some(8.0)), &plan(8));
-    assert!(generous.is_fine);
+    assert!(generous.ok);
     let isolated = judge(&host(|host| host.cores_isolated = "2-3".into()), &plan(56));
     let cores = fact(&isolated, "cores");
     assert!(cores.note.contains("2-3") && cores.note.contains("56 workers share them"));
@@ -256,7 +256,7 @@ fn cores_that_are_few_isolated_or_rationed_are_told() {
 #[test]
 fn what_cannot_be_seen_is_not_held_against_the_host() {
     let judgement = judge(&host(|host| host.settings.clear()), &plan(2));
-    assert!(judgement.is_fine, "{:?}", judgement.facts);
+    assert!(judgement.ok, "{:?}", judgement.facts);
     assert_eq!(fact(&judgement, "net.core.somaxconn").verdict, Verdict::Unknown);
     assert_eq!(fact(&judgement, "fs.file-max").verdict, Verdict::Unknown);
 }
@@ -269,7 +269,7 @@ fn each_limit_that_is_met_says_what_raises_it() {
         "This host holds 1,000 connections with 1 worker; the bottleneck is open files of a worker (1,256, of which \
          1,000 are for connections); --workers 128 holds 112,856"
     );
-    assert!(lone.raise.contains("LimitNOFILE=1048576"), "{}", lone.raise);
+    assert!(lone.remedy.contains("LimitNOFILE=1048576"), "{}", lone.remedy);
 }
 
 /// A folder that stands for `/`, removed in the end.
@@ -394,7 +394,7 @@ fn a_server_whose_threads_cannot_all_be_started_holds_nothing() {
     // Main is there; four workers, the signals and two of the log are to come.
     for (left, is_enough) in [(7, true), (6, false)] {
         let judgement = judge(&host(|host| host.threads_left = Some(left)), &plan(4));
-        assert_eq!(judgement.is_fine, is_enough, "{judgement}");
+        assert_eq!(judgement.ok, is_enough, "{judgement}");
         assert_eq!(judgement.bottleneck == Bottleneck::Threads, !is_enough, "{judgement}");
         let expected = if is_enough { Verdict::Ok } else { Verdict::Blocks };
         assert_eq!(fact(&judgement, "threads").verdict, expected);
@@ -413,8 +413,8 @@ fn a_server_whose_threads_cannot_all_be_started_holds_nothing() {
 #[test]
 fn a_server_with_all_workers_is_not_told_to_start_more() {
     let small = host(|host| host.descriptors_max = 2000);
-    assert!(judge(&small, &plan(127)).raise.contains("start more workers"));
-    assert!(!judge(&small, &plan(128)).raise.contains("start more workers"));
+    assert!(judge(&small, &plan(127)).remedy.contains("start more workers"));
+    assert!(!judge(&small, &plan(128)).remedy.contains("start more workers"));
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Connections {
             return Admission::Place(self.place(service, false));
         }
         self.open.fetch_sub(1, Ordering::Relaxed);
-        self.counters.refused.add(1);
+        self.counters.connections_rejected.add(1);
         // An echo of bytes has no words to refuse with.
         if service == Service::EchoTcp || self.spares >= SPARE_CONNECTIONS {
             return Admission::Refused;
@@ -46,8 +46,8 @@ impl Connections {
         let id = self.table.insert(service, self.tick);
         let connection = self.table.at(id.index);
         connection.flags.set_spare(is_spare);
-        self.counters.accepted.add(1);
-        self.counters.transports[connection.flags.counted()].add(1);
+        self.counters.connections_accepted.add(1);
+        self.counters.connections[connection.flags.counted()].add(1);
         if service != Service::EchoTcp {
             self.set_deadline(id.index, self.settings.transport.handshake_timeout);
         }
@@ -62,7 +62,7 @@ impl Connections {
             Service::Edge | Service::EchoWebSocket => {}
             Service::Commands(_) | Service::EchoTcp => {
                 if !self.table.at(id.index).flags.is_spare() {
-                    self.counters.refused_overloaded.add(1);
+                    self.counters.rejected_low_memory.add(1);
                 }
                 self.close(id.index, CloseReason::Overloaded);
                 self.carry();
@@ -73,7 +73,7 @@ impl Connections {
     /// The socket is closed: its slot is free.
     pub fn remove(&mut self, id: SocketId) {
         let connection = self.table.at(id.index);
-        self.counters.transports[connection.flags.counted()].subtract(1);
+        self.counters.connections[connection.flags.counted()].subtract(1);
         if connection.flags.is_spare() {
             self.spares -= 1;
         } else {

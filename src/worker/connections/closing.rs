@@ -127,12 +127,14 @@ impl Connections {
     }
 
     pub(super) fn leave_hub(&mut self, index: u32, reason: CloseReason) {
-        self.counters.closed[reason as usize].add(1);
-        let (worker, cause) = (self.settings.hub.worker.0, reason.label());
-        if reason == CloseReason::SlowConsumer {
-            info!(cause, worker, connection = index, "a connection ends");
+        self.counters.connections_closed[reason as usize].add(1);
+        let worker = self.settings.hub.worker.0;
+        let is_slow = reason == CloseReason::SlowConsumer;
+        let reason = reason.label();
+        if is_slow {
+            info!(reason, worker, connection = index, "a connection ends");
         } else {
-            debug!(cause, worker, connection = index, "a connection ends");
+            debug!(reason, worker, connection = index, "a connection ends");
         }
         let generation = self.table.at(index).generation;
         self.leave(SessionId { index, generation });

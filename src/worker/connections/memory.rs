@@ -166,11 +166,11 @@ impl Connections {
             let session = SessionId { index, generation: connection.generation };
             let held = connection.held_bytes() + self.deferred.bytes_of(session);
             let cause = if u64::from(connection.queue.bytes()) > threshold {
-                &self.counters.evicted_queues
+                &self.counters.evicted_send_queues
             } else if held as u64 > threshold {
-                &self.counters.evicted_messages
+                &self.counters.evicted_unfinished_messages
             } else if takes_laggards && connection.flags.is_behind() {
-                &self.counters.evicted_laggards
+                &self.counters.evicted_slow_subscribers
             } else {
                 continue;
             };
@@ -197,7 +197,7 @@ impl Connections {
             let id = held.id;
             self.held_bytes -= std::mem::take(&mut held.rest).len();
             if self.is_open(id) {
-                self.counters.evicted_publishers.add(1);
+                self.counters.evicted_paused_publishers.add(1);
                 self.give_up(id.index);
             }
             if !self.is_overloaded() {

@@ -246,9 +246,9 @@ impl Connections {
 
     /// The turn is over: the kernel has what it sends, unless more waits than one batch takes.
     pub fn end_turn(&mut self, now: Instant) {
-        self.counters.turns_full.add(self.is_turn_full().into());
+        self.counters.turns_budget_exhausted.add(self.is_turn_full().into());
         let now_us = self.sweep.microseconds(now);
-        self.counters.turn_time.observe(now_us.saturating_sub(self.began_us), 1);
+        self.counters.turn_duration.observe(now_us.saturating_sub(self.began_us), 1);
         self.lags.observe(now_us, self.dirty.is_empty(), &self.counters.delivery_lag);
     }
 
@@ -434,26 +434,26 @@ impl Connections {
     /// Brings the gauges up to date.
     pub fn count(&self) {
         let counters = &self.counters;
-        counters.open.set(self.table.len() as u64);
-        counters.queued_bytes.set(self.queues.bytes());
-        counters.memory_bytes.set(self.memory_bytes());
-        counters.memory_level.set(self.budget.level() as u64);
-        counters.memory_bytes_max.set(self.budget.share_bytes());
+        counters.connections_open.set(self.table.len() as u64);
+        counters.send_queue_bytes.set(self.queues.bytes());
+        counters.memory_used_bytes.set(self.memory_bytes());
+        counters.memory_pressure_level.set(self.budget.level() as u64);
+        counters.memory_max_bytes.set(self.budget.share_bytes());
         let (waiting, waiting_bytes) = self.hub.backlog();
-        counters.fan_out_backlog.set(waiting as u64);
-        counters.fan_out_bytes.set(waiting_bytes as u64);
-        counters.fan_outs.set(self.hub.fan_out_count() as u64);
-        counters.held_back_bytes.set(self.hub.held_back_bytes() as u64);
+        counters.fan_out_backlog_publications.set(waiting as u64);
+        counters.fan_out_backlog_bytes.set(waiting_bytes as u64);
+        counters.fan_outs_in_progress.set(self.hub.fan_out_count() as u64);
+        counters.channel_backlog_bytes.set(self.hub.held_back_bytes() as u64);
         counters.history_bytes.set(self.hub.history_bytes());
         counters.history_publications.set(self.hub.history_publications() as u64);
         let Drops { rate, lag, memory } = self.hub.drops();
         for (index, count) in [rate, lag, memory].into_iter().enumerate() {
-            counters.dropped[index].set(count);
+            counters.publications_dropped[index].set(count);
         }
-        counters.unfinished_bytes.set(self.unfinished_bytes as u64);
-        counters.held_bytes.set(self.held_bytes as u64);
-        counters.deferred_bytes.set(self.deferred.bytes() as u64);
-        counters.mesh_bytes.set(self.mesh.waiting_bytes() as u64);
+        counters.unfinished_message_bytes.set(self.unfinished_bytes as u64);
+        counters.paused_publisher_bytes.set(self.held_bytes as u64);
+        counters.deferred_request_bytes.set(self.deferred.bytes() as u64);
+        counters.mesh_inbox_bytes.set(self.mesh.waiting_bytes() as u64);
         counters.channels.set(self.hub.channel_count() as u64);
         counters.subscriptions.set(self.hub.subscription_count() as u64);
     }

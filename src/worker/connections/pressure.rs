@@ -20,7 +20,7 @@ impl Connections {
     /// bytes are smaller than what is made of them.
     pub(super) fn hold(&mut self, id: SocketId, rest: &[u8]) {
         if self.is_open(id) {
-            self.counters.publishers_held.add(1);
+            self.counters.publishers_paused.add(1);
             self.pause(id.index, Pause::Congestion);
             self.held_bytes += rest.len();
             self.held.push_back(Held { id, rest: rest.to_vec() });

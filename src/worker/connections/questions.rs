@@ -51,7 +51,7 @@ impl Connections {
             // Requests, such as the one that asks, are not clients.
             clients: (0..TransportKind::LABELS.len())
                 .filter(|kind| *kind != TransportKind::Http as usize)
-                .flat_map(|kind| self.all_counters.iter().map(move |all| &all.transports[kind]))
+                .flat_map(|kind| self.all_counters.iter().map(move |all| &all.connections[kind]))
                 .map(Counter::value)
                 .sum(),
             channels: sum(|counters| &counters.channels),

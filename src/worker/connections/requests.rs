@@ -45,9 +45,9 @@ impl Connections {
         self.counters.sent_messages.add(sent.into());
         let transport = connection.transport();
         if transport as usize != connection.flags.counted() {
-            self.counters.transports[connection.flags.counted()].subtract(1);
+            self.counters.connections[connection.flags.counted()].subtract(1);
             connection.flags.set_counted(transport);
-            self.counters.transports[transport as usize].add(1);
+            self.counters.connections[transport as usize].add(1);
         }
         let written = self.batch.turn.len() - start;
         if written > 0 {
@@ -93,7 +93,7 @@ impl Connections {
                     self.set_deadline(session.index, within.saturating_sub(LATENESS_MAX));
                 }
                 Output::HttpError => self.counters.http_errors.add(1),
-                Output::Refused => self.counters.refused_overloaded.add(1),
+                Output::Refused => self.counters.rejected_low_memory.add(1),
                 Output::Leave => self.leave(session),
                 Output::Ask(question) => self.questions.push((socket_id(session), question)),
                 Output::ProxyFault(message) => self.warn_of_proxy(message),

@@ -62,7 +62,7 @@ impl Connections {
         }
         let mut bytes: u64 = self.batch.items().iter().map(|item| u64::from(item.bytes)).sum();
         self.counters.sends.add(self.batch.items().len() as u64);
-        self.counters.sends_late.add(self.batch.late.len() as u64);
+        self.counters.sends_partial.add(self.batch.late.len() as u64);
         for at in 0..self.batch.late.len() {
             let late = self.batch.late[at];
             let item = self.batch.items()[late.item as usize].clone();

@@ -251,7 +251,8 @@ fn turns_full(address: SocketAddr) -> Option<u64> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     let answer = String::from_utf8_lossy(&answer);
-    let samples = answer.lines().filter(|line| line.starts_with("fantail_turns_full_total{"));
+    let samples =
+        answer.lines().filter(|line| line.starts_with("fantail_turns_budget_exhausted_total{"));
     samples.map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).reduce(|a, b| Some(a? + b?))?
 }
 

@@ -103,12 +103,12 @@ async function eventSourceComesBackAfterAnOverload() {
   const payload = 'x'.repeat(128 * 1024);
   // Used up to 87 % by the latest publication of each channel, once a subscriber to all reads no more.
   const budget = Math.floor((channels.length * payload.length * 100) / 87);
-  const settings = '[namespaces.latest]\npublish = true\ndelivery = "latest"\n';
+  const settings = '[namespaces.latest]\npublish = true\nslow_consumer = "latest"\n';
   const options = ['--workers', '1', '--memory-bytes-max', String(budget)];
   const server = await new OwnServer('overload', options, settings).start();
   const level = async () => {
     const text = await (await fetch(`http://${server.http}/metrics`)).text();
-    return Number(text.match(/^fantail_memory_level\{.*\} (\d)$/m)[1]);
+    return Number(text.match(/^fantail_memory_pressure_level\{.*\} (\d)$/m)[1]);
   };
   const laggard = new WebSocket(`ws://${server.http}/ws?${channels.map((name) => `channel=${name}`).join('&')}`);
   await once(laggard, 'open');

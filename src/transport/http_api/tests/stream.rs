@@ -223,7 +223,7 @@ fn a_heartbeat_is_no_comment_and_no_block() {
 #[test]
 fn a_stream_has_a_longest_life_that_differs_from_client_to_client() {
     let longest = Duration::from_secs(1000);
-    let mut talk = Talk::with(|config| config.stream_time = longest);
+    let mut talk = Talk::with(|config| config.stream_lifetime = longest);
     let client = |index| {
         let session = SessionId { index, generation: 3 };
         ClientId { node: NodeId::new(1), worker: WorkerId(0), session }
@@ -241,7 +241,7 @@ fn a_stream_has_a_longest_life_that_differs_from_client_to_client() {
         life = EventStream::life(context.client, context.settings);
         let ms = Duration::from_millis(1);
         assert_eq!(stream.keep_alive(life - ms, context), Ok(()));
-        assert_eq!(stream.keep_alive(life, context), Err(CloseReason::StreamTime));
+        assert_eq!(stream.keep_alive(life, context), Err(CloseReason::StreamLifetime));
     });
     assert_eq!(talk.asked(), ["Deadline(1ms)"], "it is looked at when its time has come");
 }
