@@ -45,7 +45,7 @@
 //! | an HTTP route | `transport/http_api.rs`; what it does, a file in `transport/http_api/` |
 //! | a socket option | `driver/socket.rs` |
 //! | what a host should have, how many connections it holds | `sysctl/90-fantail.conf`, `server/host/` |
-//! | what happens when memory is used up | `worker/connections/memory.rs` |
+//! | what happens when memory is used up | `worker/evict.rs` |
 //! | how much is done in one turn | `config/limits.rs` (`..._per_turn_max`) |
 
 pub mod buffer;

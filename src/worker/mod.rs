@@ -20,172 +20,39 @@
 //! **Must not know.** Which driver it has, protocols, how threads are started.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::config::Config;
-use crate::config::limits::{
-    CLOSING_BYTES_MAX, GOODBYES_PER_TURN_MAX, INBOX_LOAD_PER_TURN_MAX, SEND_QUEUE_BYTES_HIGH,
-    SPARE_CONNECTIONS,
-};
+use crate::config::limits::{GOODBYES_PER_TURN_MAX, INBOX_LOAD_PER_TURN_MAX};
 use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
-use crate::hub::{ChannelHash, Drops, HubLimits, HubSettings};
-use crate::message::{CloseReason, NodeId, TransportKind, WorkerId};
-use crate::telemetry::{Counters, Labels};
-use crate::transport::{HandshakeFailure, TransportSettings};
 
+mod admission;
+mod backpressure;
 mod budget;
+mod closing;
 mod connections;
+mod deferred;
+mod evict;
+mod flush;
+mod lags;
 mod mesh;
+mod questions;
+mod requests;
+mod settings;
+mod statistics;
 mod sweep;
 mod table;
 
 pub use budget::{Budget, Level};
 pub use mesh::Mesh;
+pub use settings::{WorkerParts, WorkerPlace, WorkerSettings, new_counters};
 
-use connections::{Action, Admission, Connections};
-
-/// What a worker is told at start.
-#[derive(Clone, Debug)]
-pub struct WorkerSettings {
-    /// Of its share of the hub.
-    pub hub: HubSettings,
-    /// Of all its conversations.
-    pub transport: TransportSettings,
-    /// Whether strangers may have the statistics as well.
-    pub statistics_for_strangers: bool,
-    /// What is behind each listener.
-    pub services: Vec<Service>,
-    /// Connections it may hold, without spare ones.
-    pub connections_max: usize,
-    /// Bytes waiting for one client at which it is a slow consumer.
-    pub send_queue_bytes_max: u32,
-    /// Bytes waiting for one client at which nothing more is read from it.
-    pub send_queue_bytes_high: u32,
-    /// For a message that was begun.
-    pub message_timeout: Duration,
-    /// For a closing client to take what is queued and close its end.
-    pub close_timeout: Duration,
-    /// Bytes that are read from a closing client.
-    pub closing_bytes_max: u32,
-    /// For all of them when the server shuts down.
-    pub shutdown_timeout: Duration,
-    /// Before that, for balancers to see that the server is not ready.
-    pub drain_time: Duration,
-}
-
-/// Which worker it is.
-#[derive(Clone, Copy, Debug)]
-pub struct WorkerPlace {
-    /// Its node.
-    pub node: NodeId,
-    /// Its number there.
-    pub worker: WorkerId,
-    /// How many workers the node has.
-    pub workers: u16,
-}
-
-impl WorkerSettings {
-    /// The part of a configuration that a worker needs.
-    pub fn new(
-        config: &Config,
-        place: WorkerPlace,
-        connections_max: usize,
-        services: Vec<Service>,
-        hash: ChannelHash,
-    ) -> Self {
-        let WorkerPlace { node, worker, workers } = place;
-        let send_queue_bytes_max =
-            u32::try_from(config.send_queue_bytes_max).expect("checked with the configuration");
-        // RFC 6455 5.5.1: a peer may end its message before it answers a close.
-        let message_bytes_max = config.message_bytes_max.max(config.echo_message_bytes_max);
-        let closing_bytes_max = u32::try_from(CLOSING_BYTES_MAX + message_bytes_max)
-            .expect("checked with the configuration");
-        let mut namespaces = config.namespaces.clone();
-        if config.serves_statistics() {
-            namespaces.add_statistics();
-        }
-        Self {
-            hub: HubSettings {
-                node,
-                worker,
-                workers,
-                sessions_max: connections_max + SPARE_CONNECTIONS,
-                limits: HubLimits {
-                    subscriptions_max: config.subscriptions_max,
-                    answer_bytes_max: config.send_queue_bytes_max / 2,
-                    backlog_bytes_max: config.send_queue_bytes_max / 2,
-                    history_bytes_max: config.history_bytes_max / u64::from(workers),
-                },
-                hash,
-                namespaces: Arc::new(namespaces),
-            },
-            transport: TransportSettings::new(config),
-            statistics_for_strangers: config.statistics.is_some(),
-            services,
-            connections_max,
-            send_queue_bytes_max,
-            send_queue_bytes_high: send_queue_bytes_max.min(SEND_QUEUE_BYTES_HIGH),
-            message_timeout: config.message_timeout,
-            close_timeout: config.close_timeout,
-            closing_bytes_max,
-            shutdown_timeout: config.shutdown_timeout,
-            drain_time: config.drain_time,
-        }
-    }
-
-    /// Takes from another configuration what may change while a worker runs.
-    fn reconfigure(&mut self, config: &Config) {
-        let WorkerSettings { hub, services, connections_max, .. } = self.clone();
-        let HubSettings { node, worker, workers, hash, .. } = hub;
-        let now = std::mem::take(&mut self.transport.now);
-        let place = WorkerPlace { node, worker, workers };
-        *self = Self::new(config, place, connections_max, services, hash);
-        self.transport.now = now;
-    }
-}
-
-/// What a worker shares with others.
-#[derive(Debug)]
-pub struct WorkerParts {
-    /// Its end of the mesh.
-    pub mesh: Mesh,
-    /// The counters of all workers, in their order.
-    pub counters: Arc<[Arc<Counters>]>,
-    /// Set when the server shuts down.
-    pub stop: Arc<AtomicBool>,
-    /// Configurations that come while it runs; it looks here when it is woken.
-    pub configs: Receiver<Arc<Config>>,
-    /// Its account in the memory budget.
-    pub budget: Budget,
-    /// Connections of all workers.
-    pub open: Arc<AtomicUsize>,
-    /// As many as there may be of them.
-    pub open_max: usize,
-    /// When the first of them began: what they all count time from.
-    pub clock: Arc<OnceLock<Instant>>,
-    /// Steps of shutting down that workers have taken, all together.
-    pub steps: Arc<AtomicUsize>,
-    /// A proxy brings requests of others to this host.
-    pub is_behind_proxy: Arc<AtomicBool>,
-    /// Other workers run on its core: they have their turns in between.
-    pub shares_core: bool,
-}
-
-/// What a worker counts, all zero.
-pub fn new_counters() -> Counters {
-    Counters::new(Labels {
-        connections: TransportKind::LABELS,
-        connections_closed: CloseReason::LABELS,
-        handshakes_failed: HandshakeFailure::LABELS,
-        publications_dropped: Drops::LABELS,
-    })
-}
+use admission::Admission;
+use connections::{Action, Connections};
 
 /// One driver and all of its connections.
 #[derive(Debug)]

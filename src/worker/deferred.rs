@@ -18,7 +18,7 @@ use crate::connection::Pause;
 use crate::hub;
 use crate::message::{HistoryQuery, Publication, Refusal, Reply, Request, SessionId, Ticket};
 
-use super::Connections;
+use super::connections::Connections;
 
 /// What sessions have yet to ask, and whose answers are under way.
 #[derive(Debug, Default)]

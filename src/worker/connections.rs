@@ -22,29 +22,16 @@ use crate::protocol::http1::date_text;
 use crate::telemetry::Counters;
 use crate::transport::{Answers, Delivered, Flow, Output, Prepared, Question};
 
+use super::backpressure::Held;
 use super::budget::Budget;
+use super::deferred::Deferred;
+use super::evict::Eviction;
+use super::lags::Lags;
 use super::mesh::Mesh;
+use super::requests::enqueue;
+use super::settings::{WorkerParts, WorkerSettings};
 use super::sweep::Sweep;
 use super::table::{NEVER, Table};
-use super::{WorkerParts, WorkerSettings};
-
-mod admission;
-mod closing;
-mod deferred;
-mod lags;
-mod memory;
-mod pressure;
-mod questions;
-mod requests;
-mod sends;
-mod statistics;
-
-pub use admission::Admission;
-use deferred::Deferred;
-use lags::Lags;
-use memory::Eviction;
-use pressure::Held;
-use requests::enqueue;
 
 /// What the driver is to do with a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,68 +49,68 @@ pub enum Action {
 /// All connections of a worker.
 #[derive(Debug)]
 pub struct Connections {
-    settings: WorkerSettings,
-    configs: Receiver<Arc<Config>>,
-    table: Table,
+    pub(super) settings: WorkerSettings,
+    pub(super) configs: Receiver<Arc<Config>>,
+    pub(super) table: Table,
     /// Connections in it that are beyond the maximum.
-    spares: usize,
-    hub: Hub,
-    queues: QueueArena,
-    sweep: Sweep,
-    tick: u32,
+    pub(super) spares: usize,
+    pub(super) hub: Hub,
+    pub(super) queues: QueueArena,
+    pub(super) sweep: Sweep,
+    pub(super) tick: u32,
     /// When the turn began, in microseconds.
-    began_us: u64,
+    pub(super) began_us: u64,
     /// When the next second of the calendar begins, on the same scale.
-    date_until_us: u64,
+    pub(super) date_until_us: u64,
     /// Deliveries of this turn whose bytes the kernel has not had yet.
-    lags: Lags,
-    budget: Budget,
-    eviction: Eviction,
+    pub(super) lags: Lags,
+    pub(super) budget: Budget,
+    pub(super) eviction: Eviction,
     /// Heap of all conversations: what is unfinished.
-    unfinished_bytes: usize,
+    pub(super) unfinished_bytes: usize,
     /// The turn's sends.
-    pub batch: SendBatch,
+    pub(super) batch: SendBatch,
     /// The way to the other workers.
-    pub mesh: Mesh,
+    pub(super) mesh: Mesh,
     /// For the driver; whoever calls in here carries them out.
-    pub actions: Vec<Action>,
+    pub(super) actions: Vec<Action>,
     /// Connections with something to send, each once.
-    dirty: VecDeque<u32>,
+    pub(super) dirty: VecDeque<u32>,
     /// Connections in the batch that need a look once it is settled.
-    unsettled: Vec<u32>,
+    pub(super) unsettled: Vec<u32>,
     /// Publishers that are held back until fan-outs have caught up, the longest held first.
-    held: VecDeque<Held>,
+    pub(super) held: VecDeque<Held>,
     /// Of what they sent.
-    held_bytes: usize,
+    pub(super) held_bytes: usize,
     /// Requests with long answers, and what was asked behind them.
-    deferred: Deferred,
+    pub(super) deferred: Deferred,
     /// Requests taken in this turn.
-    requests: usize,
+    pub(super) requests: usize,
     /// Bytes that conversations wrote in this turn.
-    written: usize,
+    pub(super) written: usize,
     /// They are held back for good: the server shuts down.
-    holds_all_publishers: bool,
+    pub(super) holds_all_publishers: bool,
     /// Questions of conversations that have not been answered yet.
-    questions: Vec<(SocketId, Question)>,
+    pub(super) questions: Vec<(SocketId, Question)>,
     /// When the statistics are published next, if someone wants them, in microseconds.
-    statistics_due_us: u64,
+    pub(super) statistics_due_us: u64,
     /// An operator has been told of a proxy that is not set up for this server, and is not told again before.
-    proxy_warned_until: u32,
-    slow: Vec<u32>,
+    pub(super) proxy_warned_until: u32,
+    pub(super) slow: Vec<u32>,
     /// Connections whose polls were answered by the fan-out.
-    answered: Vec<u32>,
-    due: Vec<u32>,
-    outputs: Vec<Output>,
-    hub_outputs: VecDeque<hub::Output>,
-    prepared: Vec<Prepared>,
-    answers: Answers,
-    scratch: Vec<u8>,
-    counters: Arc<Counters>,
-    all_counters: Arc<[Arc<Counters>]>,
+    pub(super) answered: Vec<u32>,
+    pub(super) due: Vec<u32>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) hub_outputs: VecDeque<hub::Output>,
+    pub(super) prepared: Vec<Prepared>,
+    pub(super) answers: Answers,
+    pub(super) scratch: Vec<u8>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) all_counters: Arc<[Arc<Counters>]>,
     /// Connections of all workers, without spare ones, and as many as there may be: touched once as a connection comes
     /// and goes.
-    open: Arc<AtomicUsize>,
-    open_max: usize,
+    pub(super) open: Arc<AtomicUsize>,
+    pub(super) open_max: usize,
 }
 
 impl Connections {
@@ -286,7 +273,7 @@ impl Connections {
     }
 
     /// Has an open connection take bytes.
-    fn listen(&mut self, id: SocketId, bytes: &mut [u8]) {
+    pub(super) fn listen(&mut self, id: SocketId, bytes: &mut [u8]) {
         let flow =
             self.converse(id.index, |connection, context| connection.receive(&mut *bytes, context));
         if let Flow::Hold(count) = flow {
@@ -463,25 +450,25 @@ impl Connections {
         &self.counters
     }
 
-    fn set_deadline(&mut self, index: u32, after: Duration) {
+    pub(super) fn set_deadline(&mut self, index: u32, after: Duration) {
         let is_spare = self.table.at(index).flags.is_spare();
         let after = if is_spare { after.min(SPARE_CONNECTION_TIME) } else { after };
         self.table.set_deadline(index, self.tick.saturating_add(Sweep::ticks(after)));
     }
 
-    fn mark_dirty(&mut self, index: u32) {
+    pub(super) fn mark_dirty(&mut self, index: u32) {
         mark(self.table.at(index), index, &mut self.dirty);
     }
 
     /// Whether this is an open connection, and still the one it was.
-    fn is_open(&mut self, id: SocketId) -> bool {
+    pub(super) fn is_open(&mut self, id: SocketId) -> bool {
         self.table.get(id.index).is_some_and(|connection| {
             connection.generation == id.generation && connection.flags.is_open()
         })
     }
 }
 
-fn mark(connection: &mut Connection, index: u32, dirty: &mut VecDeque<u32>) {
+pub(super) fn mark(connection: &mut Connection, index: u32, dirty: &mut VecDeque<u32>) {
     if !connection.flags.is_dirty() {
         connection.flags.set_dirty(true);
         dirty.push_back(index);
@@ -492,6 +479,6 @@ fn mark(connection: &mut Connection, index: u32, dirty: &mut VecDeque<u32>) {
 const TIMED_SENDS_MIN: usize = 64;
 
 /// A session is named like the socket that opened it.
-fn socket_id(session: SessionId) -> SocketId {
+pub(super) fn socket_id(session: SessionId) -> SocketId {
     SocketId { index: session.index, generation: session.generation }
 }

@@ -4,8 +4,8 @@ use crate::message::{NodeInfo, TransportKind};
 use crate::telemetry::{Counter, Counters, render};
 use crate::transport::{Answer, Question};
 
-use super::Connections;
-use crate::worker::sweep::Sweep;
+use super::connections::Connections;
+use super::sweep::Sweep;
 
 impl Connections {
     /// Answers the questions that were asked since the last turn. What several connections ask for is made once.

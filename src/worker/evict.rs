@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use tracing::{info, warn};
 
+use super::budget::Level;
 use crate::config::limits::{
     EVICTION_ENTRIES_PER_TURN_MAX, FAIR_SHARE_BYTES_MIN, FAIR_SHARE_DIVISOR, FAN_OUT_SHARE_DIVISOR,
     HISTORY_SHARE_DIVISOR, PUBLICATION_BYTES, TIGHT_QUEUE_DIVISOR,
@@ -21,9 +22,8 @@ use crate::config::limits::{
 use crate::driver::{Close, map_large_blocks, trim_heap};
 use crate::hub::HubLimits;
 use crate::message::{CloseReason, SessionId};
-use crate::worker::budget::Level;
 
-use super::Connections;
+use super::connections::Connections;
 
 /// Where the search for those who hold most is.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use crate::connection::Service;
 use crate::driver::SocketId;
 use crate::message::CloseReason;
 
-use super::Connections;
+use super::connections::Connections;
 
 /// What becomes of a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

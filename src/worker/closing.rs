@@ -8,9 +8,9 @@ use crate::driver::Close;
 use crate::message::{CloseReason, Farewell, SessionId};
 use crate::transport::Flow;
 
-use super::{Action, Connections};
-use crate::worker::sweep::Sweep;
-use crate::worker::table::NEVER;
+use super::connections::{Action, Connections};
+use super::sweep::Sweep;
+use super::table::NEVER;
 
 impl Connections {
     /// Says goodbye to the connections in some slots, because the server shuts down. Returns how many slots are left

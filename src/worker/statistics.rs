@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::limits::STATISTICS_INTERVAL;
 use crate::telemetry::write_statistics;
 
-use super::Connections;
+use super::connections::Connections;
 
 impl Connections {
     /// Publishes what is counted, if someone wants it and it is time.

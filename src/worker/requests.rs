@@ -9,9 +9,9 @@ use crate::hub::{self, HubMessage, StreamMessage};
 use crate::message::{Actor, Control, Refusal, Reply, Request, SessionId, Ticket};
 use crate::transport::{Context, Flow, MessageCount, Output};
 
-use super::{Connections, mark, socket_id};
-use crate::worker::budget::Level;
-use crate::worker::sweep::{LATENESS_MAX, Sweep};
+use super::budget::Level;
+use super::connections::{Connections, mark, socket_id};
+use super::sweep::{LATENESS_MAX, Sweep};
 
 impl Connections {
     /// One step of a conversation, and what follows from it.

@@ -5,7 +5,7 @@ use crate::connection::{Pause, Stage};
 use crate::driver::{Close, SendResult};
 use crate::message::{CloseReason, SessionId};
 
-use super::Connections;
+use super::connections::Connections;
 
 impl Connections {
     /// Fills the batch: one item for each connection with something to send.

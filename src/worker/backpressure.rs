@@ -6,7 +6,7 @@ use crate::config::limits::{
 use crate::connection::{Pause, Stage};
 use crate::driver::SocketId;
 
-use super::{Action, Connections};
+use super::connections::{Action, Connections};
 
 /// A publisher that is held back, and what it sent that was not looked at yet.
 #[derive(Debug)]
