@@ -1,11 +1,11 @@
-//! The instrument `c1m`: that it works against fantail, that it counts exactly what a faulty server does, and that it
-//! ends in bounded time with the cause when there is nobody to work with.
+//! The load generator `c1m`: it works against fantail, counts the faults of a faulty server exactly, and ends in bounded
+//! time with the cause if the server is unreachable or dies.
 //!
 //! | module | about |
 //! |---|---|
 //! | `modes` | every mode against fantail at 10,000 connections, on both drivers |
-//! | `accounting` | a server that drops, repeats and reorders on purpose |
-//! | `bad_input` | unreachable, wrong, too little of something, dead midway |
+//! | `accounting` | a server that drops, repeats and reorders messages on purpose |
+//! | `bad_input` | servers that are unreachable, wrong or die midway; limits that are too low |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ mod accounting;
 mod bad_input;
 mod modes;
 
-#[expect(dead_code, unused_imports, reason = "what the behaviour tests need beside")]
+#[expect(dead_code, unused_imports, reason = "the behaviour tests use the rest")]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -24,24 +24,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug)]
 struct Run {
     success: bool,
-    /// Its report; null if it never began.
+    /// The report; null if the run did not start.
     report: Value,
     stderr: String,
 }
 
 impl Run {
-    /// A number of the report.
+    /// Reads a number of the report.
     #[track_caller]
     fn number(&self, pointer: &str) -> u64 {
         let value = self.report.pointer(pointer).and_then(Value::as_u64);
         value.unwrap_or_else(|| panic!("no number at {pointer}: {self:#?}"))
     }
 
-    /// It was a success, and this many were served and are still there.
+    /// Asserts success, with this many connections open at the end.
     #[track_caller]
     fn expect_success(&self, connections: u64) {
         assert!(self.success, "{self:#?}");
@@ -50,7 +50,7 @@ impl Run {
         assert_eq!(self.number("/connections/lost"), 0);
     }
 
-    /// It was none, and the last line says why.
+    /// Asserts failure, with the cause in the last line.
     #[track_caller]
     fn expect_failure(&self, cause: &str) {
         assert!(!self.success, "{self:#?}");
@@ -63,10 +63,10 @@ impl Run {
     }
 }
 
-/// Runs a program that is c1m, or becomes it, to its end.
+/// Waits for the end of c1m and reads its report.
 #[track_caller]
 fn finish(mut child: Child) -> Run {
-    // Its output is read to the end first: what it waits for then is only us.
+    // Read all output first, so that the process cannot block on a full pipe.
     let read = |pipe: Option<&mut dyn Read>| {
         let mut text = String::new();
         pipe.unwrap().read_to_string(&mut text).unwrap();
@@ -82,13 +82,13 @@ fn finish(mut child: Child) -> Run {
     let stdout = read(Some(&mut out));
     let stderr = errors.join().unwrap();
     let success = child.wait().unwrap().success();
-    assert!(began.elapsed() < BOUND, "it took {:?}: {stderr}", began.elapsed());
+    assert!(began.elapsed() < RUN_TIME_MAX, "it took {:?}: {stderr}", began.elapsed());
     let report =
         if stdout.is_empty() { Value::Null } else { serde_json::from_str(&stdout).unwrap() };
     Run { success, report, stderr }
 }
 
-/// Starts c1m.
+/// Starts c1m with a JSON report.
 #[track_caller]
 fn start(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
@@ -107,5 +107,5 @@ fn c1m(mode: &str, target: SocketAddr, arguments: &[&str]) -> Run {
     finish(start(&[&[mode, "--target", &target], arguments].concat()))
 }
 
-/// Nothing that is tested here may take longer, whatever else this host does.
-const BOUND: Duration = Duration::from_secs(60);
+/// Maximum time of a run, on a busy host too.
+const RUN_TIME_MAX: Duration = Duration::from_secs(60);

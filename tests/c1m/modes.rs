@@ -8,7 +8,7 @@ use crate::support::{TestServer, on_both_drivers};
 const CONNECTIONS: u64 = 10_000;
 
 on_both_drivers! {
-    fn idle_connections_stay_and_answer_pings(driver) {
+    fn idle_connections_stay_open_and_answer_pings(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             config.keepalive_interval = std::time::Duration::from_millis(1500);
         });
@@ -23,7 +23,7 @@ on_both_drivers! {
         assert!(run.report["connections"]["server_cpu_ns_per_opening"].as_f64().unwrap() > 0.0);
     }
 
-    fn idle_streams_and_lines_stay_and_hear_heartbeats(driver) {
+    fn idle_event_streams_and_tcp_connections_stay_open_and_receive_heartbeats(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             config.keepalive_interval = std::time::Duration::from_millis(1500);
         });
@@ -69,7 +69,7 @@ on_both_drivers! {
         assert_eq!(once.number("/messages/received"), CONNECTIONS);
     }
 
-    fn each_way_to_publish_meets_each_way_to_subscribe(driver) {
+    fn every_way_to_publish_reaches_every_protocol(driver) {
         let server = TestServer::start(driver, 2);
         let tcp = server.commands().to_string();
         for via in ["ws", "tcp", "http"] {
@@ -85,7 +85,7 @@ on_both_drivers! {
     }
 
     fn slow_subscribers_are_closed_and_the_others_miss_nothing(driver) {
-        // A thousand: all that is on its way to ten thousand would be more than a host allows TCP.
+        // A thousand: the data in flight to ten thousand would exceed the memory limit of TCP.
         let server = TestServer::start_with(driver, 2, |config| config.send_queue_bytes_max = 128 * 1024);
         let run = c1m("slow", server.edge(), &[
             "-n", "1000", "--slow-fraction", "0.1", "--size", "16384", "--count", "16", "--rate", "16",
@@ -106,7 +106,7 @@ on_both_drivers! {
         assert_eq!(run.number("/slow/closed_by_server"), 0);
     }
 
-    fn slow_streams_and_lines_catch_up_too(driver) {
+    fn slow_event_streams_and_tcp_subscribers_catch_up_too(driver) {
         let server = TestServer::start(driver, 2);
         let tcp = server.commands().to_string();
         for protocol in ["sse", "tcp"] {
@@ -119,17 +119,17 @@ on_both_drivers! {
         }
     }
 
-    fn all_return_after_a_storm(driver) {
+    fn all_connections_reopen_after_a_storm(driver) {
         let server = TestServer::start(driver, 2);
         let tcp = server.commands().to_string();
-        for (protocol, how) in [("ws", "--storms=1"), ("tcp", "--reset"), ("sse", "--stayers-core=0")] {
+        for (protocol, how) in [("ws", "--storms=1"), ("tcp", "--reset"), ("sse", "--canary-core=0")] {
             let run = c1m("storm", server.edge(), &[
-                "--tcp-target", &tcp, "--protocol", protocol, how, "-n", "9900", "--stayers", "100", "--quiet", "300 ms",
+                "--tcp-target", &tcp, "--protocol", protocol, how, "-n", "9900", "--canaries", "100", "--baseline", "300 ms",
             ]);
             run.expect_success(CONNECTIONS);
             assert_eq!(run.number("/storm_1/returned"), 9900);
             assert_eq!(run.number("/connections/opened"), 10_000 + 9900);
-            assert!(run.number("/storm_1/stayers_quiet/count") > 0);
+            assert!(run.number("/storm_1/canaries_baseline/count") > 0);
             assert!(run.report["storm_1"]["longest_accept_stall_us"].as_f64().unwrap() > 0.0);
         }
     }
@@ -138,7 +138,7 @@ on_both_drivers! {
 #[track_caller]
 fn expect_all_received(report: &Value, expected: &str) {
     assert_eq!(report["messages"]["received"], *report.pointer(expected).unwrap(), "{report:#}");
-    for fault in ["lost", "duplicated", "reordered", "unplaced", "strange"] {
+    for fault in ["lost", "duplicated", "reordered", "unclassified", "unexpected"] {
         assert_eq!(report["messages"][fault], 0, "{report:#}");
     }
 }

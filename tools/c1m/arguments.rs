@@ -1,4 +1,4 @@
-//! The options that every mode has, and how the values of options are read.
+//! The options that all modes share, and the parsers of option values.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
@@ -9,81 +9,81 @@ use clap::{Args, ValueEnum};
 
 use fantail::config::{self, parse_seconds};
 
-/// What every mode wants to know.
+/// The options that all modes share.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// The server's HTTP and WebSocket address; the echo service's in echo mode
+    /// HTTP and WebSocket address of the server; in echo mode, address of the echo service
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8000", value_parser = parse_address)]
     pub target: SocketAddr,
-    /// The server's raw TCP address; not for echo mode, which has one --target
+    /// Raw TCP address of the server; echo mode uses --target only
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001", value_parser = parse_address)]
     pub tcp_target: SocketAddr,
-    /// What connections speak
+    /// Protocol of the connections
     #[arg(long, value_enum, default_value = "ws")]
     pub protocol: Protocol,
-    /// Path and query to ask for, {channel} being a channel's name [default: /ws?channel={channel} or
+    /// Path and query to request; {channel} stands for the channel [default: /ws?channel={channel} or
     /// /events?channel={channel}]
     #[arg(long)]
     pub path: Option<String>,
-    /// Channels are called so, then "-0", "-1" ...
+    /// Prefix of channel names, followed by "-0", "-1" and so on
     #[arg(long, value_name = "NAME", default_value = "c1m")]
     pub channel_prefix: String,
-    /// How many channels; connections subscribe to one each, in turn
+    /// Number of channels; each connection subscribes to one of them, in turn
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1..=CHANNELS_MAX))]
     pub channels: u32,
-    /// How many connections
+    /// Number of connections
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1000, value_parser = parse_count)]
     pub connections: usize,
-    /// Connections opened a second; 0 is as fast as possible
+    /// Connections to open per second; 0 means as fast as possible
     #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = parse_rate)]
     pub connect_rate: f64,
-    /// Handshakes under way at once; the server's accept queue should hold as many
+    /// Maximum number of handshakes in flight; the server's accept queue should hold as many
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = number::<usize>(1..=CONNECTIONS_MAX))]
     pub in_flight: usize,
-    /// Time for a connection to be served
+    /// Timeout for connecting, and again for the handshake
     #[arg(long, value_name = "TIME", default_value = "10 s", value_parser = parse_seconds)]
     pub connect_timeout: Duration,
-    /// Connections that may fail, or be lost, before c1m gives up
+    /// Number of failed or lost connections after which the run ends
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = number::<u64>(0..=u64::MAX))]
     pub failures_max: u64,
-    /// Threads [default: one per core, and as many as descriptors demand]
+    /// Number of threads [default: one per core, more if the open-file limit requires it]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=250))]
     pub threads: Option<u16>,
-    /// Local address to leave from; may be given more than once [default: all of 127.0.0.0/8 to loopback servers]
+    /// Local source address; may be repeated [default for a loopback server: all of 127.0.0.0/8]
     #[arg(long, value_name = "ADDR")]
     pub source: Vec<IpAddr>,
-    /// The server's process on this host, to report its CPU and memory
+    /// Process id of the server on this host, to report its CPU and memory
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Draw ramp, memory and latency into this directory, as SVG
+    /// Write plots of connections, memory and latency to this directory, as SVG
     #[arg(long, value_name = "DIR")]
     pub plot: Option<PathBuf>,
 }
 
-/// What connections speak. A further protocol is a variant here, and what it says in `door.rs`.
+/// Protocol of the connections. Another protocol is a variant here and its bytes in `endpoint.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
-    /// WebSocket
+    /// WebSocket (RFC 6455)
     Ws,
-    /// Raw TCP: one JSON object a line; in echo mode, lines that come back
+    /// Raw TCP: one JSON object per line; in echo mode, echoed lines
     Tcp,
-    /// Event streams (SSE); they cannot echo, and those that stay in a storm speak WebSocket
+    /// Event streams (SSE); they cannot echo, and the canaries of a storm use WebSocket
     Sse,
 }
 
-/// An address, or a name that has one; also as the banner of a server prints it, http://127.0.0.1:8000.
+/// Parses an address or a host name with a port, optionally as a URL such as `http://127.0.0.1:8000`.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let schemes = ["http://", "ws://", "tcp://"];
     let plain = schemes.iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
     let plain = plain.strip_suffix('/').unwrap_or(plain);
     let mut addresses = plain.to_socket_addrs().map_err(|error| error.to_string())?;
-    addresses.next().ok_or_else(|| "the name has no address".to_owned())
+    addresses.next().ok_or_else(|| "the host name has no address".to_owned())
 }
 
-/// Reads whole numbers, 1_000_000 and 1e6 too.
+/// Parses whole numbers in a range; `1_000_000` and `1e6` are accepted.
 pub fn number<T: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone {
@@ -94,12 +94,12 @@ pub fn number<T: TryFrom<u64>>(
     }
 }
 
-/// A number of connections.
+/// Parses a number of connections.
 pub fn parse_count(text: &str) -> Result<usize, String> {
     number(1..=CONNECTIONS_MAX)(text)
 }
 
-/// A number a second.
+/// Parses a rate per second.
 pub fn parse_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.replace('_', "").parse().map_err(|_| "not a number".to_owned())?;
     if (0.0..=RATE_MAX).contains(&rate) {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_and_rates_are_judged_at_their_limits() {
+    fn counts_and_rates_are_checked_against_their_limits() {
         assert_eq!(parse_count("1_000_000"), Ok(1_000_000));
         assert!(parse_count("0").is_err() && parse_count("4000001").is_err());
         assert!(parse_count("-1").is_err() && parse_count("many").is_err());

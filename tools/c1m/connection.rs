@@ -1,4 +1,4 @@
-//! One connection as c1m keeps it: no buffer, no heap while nothing is unfinished.
+//! The state of one connection: no buffer, and no heap memory unless a message is incomplete.
 
 use std::os::fd::OwnedFd;
 
@@ -7,55 +7,55 @@ use fantail::protocol::websocket::MessageDecoder;
 
 use crate::stream::Stream;
 
-/// One connection.
+/// The state of one connection.
 #[derive(Debug)]
 pub struct Connection {
     pub socket: Option<OwnedFd>,
     pub state: State,
     pub role: Role,
-    /// Whether it was open once: only then has it a claim to what is sent.
-    pub was_served: bool,
-    /// The channel that it subscribes to.
+    /// Whether it was open at some time: only then are messages expected to reach it.
+    pub was_open: bool,
+    /// Number of the channel that it subscribes to.
     pub channel: u32,
     pub decoder: Decoder,
     pub stream: Stream,
-    /// Messages that it sent.
+    /// Number of messages that it sent.
     pub sent: u32,
-    /// When it began to connect, in milliseconds since the start.
+    /// When it started to connect, in milliseconds since the start of the run.
     pub began_ms: u32,
 }
 
-/// How far a connection is.
+/// The stages of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Not begun, or to begin again.
+    /// Not started, or to be started again.
     New,
-    /// The kernel connects.
+    /// The TCP connection is being established.
     Connecting,
-    /// The handshake is on its way.
-    Greeting,
-    /// It is served.
+    /// The protocol handshake is in flight.
+    Handshaking,
+    /// The handshake is complete.
     Open,
-    /// Closed by the server, or never served.
+    /// Failed to open, or closed by the server.
     Gone,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Stays and answers pings.
+    /// Stays open and answers pings.
     Idle,
-    /// Sends, and expects it back.
+    /// Sends messages and expects their echoes.
     Echo,
-    /// Receives what is published.
+    /// Receives the publications of its channel.
     Subscriber,
-    /// The same, but stops reading for a while.
+    /// Receives publications, but stops reading for a while.
     Slow,
-    /// Pings the server, and stays when the others drop.
-    Stayer,
+    /// Pings the server to measure latency, and stays open when the others drop.
+    Canary,
 }
 
-/// Unfinished messages, by protocol.
+/// Decoder of incomplete messages, by protocol.
 #[derive(Debug)]
 pub enum Decoder {
     WebSocket(MessageDecoder),
@@ -63,13 +63,13 @@ pub enum Decoder {
 }
 
 impl Connection {
-    /// A connection that has not begun.
+    /// A connection that has not been started.
     pub fn new(role: Role, channel: u32) -> Self {
         Self {
             socket: None,
             state: State::New,
             role,
-            was_served: false,
+            was_open: false,
             channel,
             decoder: Decoder::Lines(LineDecoder::new()),
             stream: Stream::default(),
@@ -78,12 +78,12 @@ impl Connection {
         }
     }
 
-    /// Whether it takes a descriptor without being open yet.
+    /// Whether it holds a descriptor but is not open yet.
     pub fn is_opening(&self) -> bool {
-        matches!(self.state, State::Connecting | State::Greeting)
+        matches!(self.state, State::Connecting | State::Handshaking)
     }
 }
 
-/// All that c1m keeps of one connection; what it takes in all, threads and tables included, is measured.
+/// Size of one connection's state; reports measure the total, threads and tables included.
 const CONNECTION_BYTES_MAX: usize = 64;
 const _: () = assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);

@@ -1,21 +1,21 @@
-//! `c1m`: a load that a server cannot outrun, and an instrument that counts what arrived.
+//! `c1m`: a load generator for a million connections that accounts for every message.
 //!
 //! ```text
-//!   arguments → modes/{idle,echo,fanout,slow,storm}      what is done, step by step
-//!                 └ run         the coordinator: orders steps, samples, notices the end
-//!                     ├ plan    who opens what, from which address; is there enough of everything
-//!                     ├ engine  one thread each: own descriptors, own epoll, its connections
-//!                     │           └ door (what a protocol says), stream (what should have come), payload (the stamp)
-//!                     └ publisher   publications at a steady rate
+//!   arguments → modes/{idle,echo,fanout,slow,storm}      the steps of each mode
+//!                 └ run         the coordinator: starts steps, takes samples, detects the end
+//!                     ├ plan    connections and source addresses per thread; checks limits first
+//!                     ├ engine  one per thread: descriptor table, epoll, connections
+//!                     │           └ endpoint (protocols), stream (expected messages), payload (stamp)
+//!                     └ publisher   publishes at a steady rate
 //!               → report (a table, JSON) and plot (SVG)
 //! ```
-//! Threads write tallies and histograms of their own (`shared`), which the coordinator reads; nothing is estimated.
+//! Each thread writes counters and histograms of its own (`shared`), which the coordinator reads; nothing is estimated.
 
 mod arguments;
 mod connection;
-mod door;
+mod endpoint;
 mod engine;
-#[expect(dead_code, reason = "some of it is for bench only")]
+#[expect(dead_code, reason = "bench uses the rest of it")]
 #[path = "../instrument/mod.rs"]
 mod instrument;
 mod modes;
@@ -41,12 +41,12 @@ use clap::{Parser, Subcommand};
 use arguments::Common;
 use modes::{echo, fanout, idle, slow, storm};
 
-/// The command line.
+/// The command line of c1m.
 #[derive(Debug, Parser)]
 #[command(
     name = "c1m",
     version,
-    about = "Holds a server to a million connections: opens them, works them, and counts what got lost",
+    about = "Load generator: opens up to a million connections, uses them, and counts every lost message",
     after_help = EXAMPLES
 )]
 struct Arguments {
@@ -54,18 +54,18 @@ struct Arguments {
     mode: Mode,
 }
 
-/// What is done with the connections.
+/// What the connections do.
 #[derive(Debug, Subcommand)]
 enum Mode {
-    /// Open connections at a rate, hold them, watch: who is lost, what it costs
+    /// Open connections at a given rate and hold them; report lost connections, memory and CPU
     Idle(idle::Arguments),
-    /// Messages that come back, beside any number of idle connections
+    /// Send messages to an echo service, beside any number of idle connections
     Echo(echo::Arguments),
-    /// Publications to many subscribers, every delivery checked; --once is one broadcast to all
+    /// Publish to many subscribers and check every delivery; --once publishes a single message
     Fanout(fanout::Arguments),
-    /// The same while some subscribers do not read: what the others notice
+    /// Fan-out while some subscribers stop reading; report the effect on the others
     Slow(slow::Arguments),
-    /// All connections drop at once and come back: how long until all are served, what those that stayed felt
+    /// Drop all connections at once and reconnect; report the time until all are open, and ping latency meanwhile
     Storm(storm::Arguments),
 }
 
@@ -80,14 +80,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Works, prints, draws. The error is the cause, which is in what is printed too if it came to that.
+/// Runs a mode, prints its report, and draws its plots. The error is the cause of failure, which the report names too.
 fn run(mode: &Mode) -> Result<(), String> {
     let common = mode.common();
     let cannot_draw = |directory: &Path, error: &dyn Error| {
         format!("cannot draw into {}: {error}", directory.display())
     };
     if let Some(directory) = &common.plot {
-        // Ten minutes from now would be late to find that out.
+        // Checked before the run, which may take ten minutes.
         fs::create_dir_all(directory).map_err(|error| cannot_draw(directory, &error))?;
     }
     let (report, samples) = match mode {
@@ -109,7 +109,7 @@ fn run(mode: &Mode) -> Result<(), String> {
 }
 
 impl Mode {
-    /// What it shares with the other modes.
+    /// The options that it shares with the other modes.
     fn common(&self) -> &Common {
         match self {
             Mode::Idle(arguments) => &arguments.common,
@@ -122,17 +122,17 @@ impl Mode {
 }
 
 const EXAMPLES: &str = "\
-Start a server, for a million connections with as many workers as descriptors demand, then:
+Start a server (for a million connections, with the workers that `fantail doctor` suggests), then:
   c1m idle -n 1_000_000 --duration '10 min' --server-pid $(pidof fantail)
-                                      a million WebSockets, subscribed, held for ten minutes
-  c1m fanout -n 1_000_000 --once      one broadcast to a million, and the time to the last of them
+                                      a million subscribed WebSockets, held for ten minutes
+  c1m fanout -n 1_000_000 --once      one broadcast to a million, and the time to the last delivery
   c1m fanout -n 10_000 --rate 100 --via http --duration '30 s'
   c1m echo -n 100 --target 127.0.0.1:9001 --idle 900_000 --idle-target 127.0.0.1:8000
   c1m slow -n 10_000 --slow-fraction 0.1 --size 16384 --rate 50
-  c1m storm -n 200_000 --stayers 100  all drop and return; what those that stayed felt
+  c1m storm -n 200_000 --canaries 100  drop and reconnect, while 100 canaries ping
 
-It exits with 0 if everyone was served, nobody was lost, and everything arrived once and in order;
-with 1 otherwise, after saying why and what was counted until then.";
+Exit code 0: every connection opened, none was lost, and every message arrived once and in order.
+Exit code 1 otherwise; the cause and all counts are printed.";
 
 #[cfg(test)]
 mod tests {
@@ -141,12 +141,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_has_no_contradictions() {
+    fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn what_stands_below_the_help_is_not_wrapped() {
+    fn lines_below_the_help_fit_a_terminal() {
         let all = Arguments::command();
         for command in all.get_subcommands().chain([&all]) {
             let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();

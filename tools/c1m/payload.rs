@@ -1,23 +1,23 @@
-//! What every payload carries: its number in its stream, when it was sent, which channel it was sent to.
+//! The stamp at the start of every payload: sequence number, time of sending, channel.
 //!
-//! Twenty digits of six bits each, after a mark: text wherever it goes, in JSON too, and small enough for small
-//! messages. Times count from the start of this process, so they mean something only to the process that sent them.
+//! A mark and eighteen digits of six bits each: plain text in every protocol, JSON included, and short enough for small
+//! messages. Times count from the start of this process, so only the process that sent a stamp can use them.
 
-/// The smallest payload: what a stamp takes.
+/// Smallest payload: the size of a stamp.
 pub const BYTES_MIN: usize = 20;
 
-/// What a payload says.
+/// The stamp of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// From 1 in each stream.
+    /// Sequence number in its stream, from 1.
     pub sequence: u32,
-    /// Nanoseconds since the start; 48 bits of them last for three days.
+    /// Time of sending, in nanoseconds since the start of the run; 48 bits suffice for three days.
     pub sent_ns: u64,
-    /// 24 bits.
+    /// Channel number, 24 bits.
     pub channel: u32,
 }
 
-/// Appends a payload of `size` bytes, [`BYTES_MIN`] at the least.
+/// Appends a payload of `size` bytes, at least [`BYTES_MIN`].
 pub fn write(out: &mut Vec<u8>, stamp: Stamp, size: usize) {
     let end = out.len() + size.max(BYTES_MIN);
     out.extend_from_slice(MARK);
@@ -27,7 +27,7 @@ pub fn write(out: &mut Vec<u8>, stamp: Stamp, size: usize) {
     out.resize(end, b'.');
 }
 
-/// The stamp of a payload; `None` for one that is not ours. A payload that went through JSON may be in quotes.
+/// Reads the stamp of a payload; `None` if c1m did not send it. A payload that passed through JSON may be in quotes.
 pub fn read(payload: &[u8]) -> Option<Stamp> {
     let payload = payload.strip_prefix(b"\"").unwrap_or(payload);
     let digits = payload.strip_prefix(MARK)?;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_comes_back_from_any_size_and_from_quotes() {
+    fn a_stamp_is_read_from_payloads_of_any_size_and_from_quotes() {
         let stamp = Stamp { sequence: u32::MAX, sent_ns: (1 << 48) - 2, channel: 0xFF_FFFE };
         for size in [0, BYTES_MIN, BYTES_MIN + 1, 300] {
             let mut payload = vec![b'"'];
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_has_no_stamp() {
+    fn payloads_of_other_programs_have_no_stamp() {
         let mut payload = Vec::new();
         write(&mut payload, Stamp { sequence: 1, sent_ns: 2, channel: 3 }, 0);
         for end in 0..payload.len() {

@@ -1,66 +1,66 @@
-//! How many threads, who gets which connections, which addresses they leave from; and whether this host has enough of
-//! what that takes, said before anything is opened.
+//! Distributes connections over threads and source addresses, and checks the limits of this host before anything is
+//! opened.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::connection::Role;
 
-/// Connections of one kind.
+/// Connections of one role.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
     pub role: Role,
     pub count: usize,
 }
 
-/// A thread's part of a group.
+/// The share of a group that one thread opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     pub role: Role,
-    /// Place of its first one in the group.
+    /// Index of its first connection in the group.
     first: usize,
     count: usize,
-    /// All channels; the connections of a group take them in turn.
+    /// Number of channels; the connections of a group take them in turn.
     channel_count: u32,
 }
 
-/// Who opens what.
+/// The connections and source addresses of every thread.
 #[derive(Debug)]
 pub struct Plan {
-    /// By thread.
+    /// One entry per thread.
     pub parts: Vec<Vec<Part>>,
     pub sources: Sources,
 }
 
-/// What there is to plan with.
+/// The limits of this host and the options that a plan depends on.
 #[derive(Clone, Debug)]
-pub struct Means {
-    /// Descriptors of one table.
+pub struct Resources {
+    /// File descriptors per table.
     pub descriptors: u64,
-    /// Threads that were asked for.
+    /// Number of threads, if it was given.
     pub threads: Option<usize>,
-    /// Cores to run on.
+    /// Number of cores.
     pub cores: usize,
-    /// Ports of one address.
+    /// Number of ports per source address.
     pub ports: u32,
-    /// Addresses that were given to leave from.
+    /// Source addresses that were given.
     pub sources: Vec<IpAddr>,
 }
 
-/// The addresses that connections leave from.
+/// The source addresses of connections.
 #[derive(Clone, Debug)]
 pub enum Sources {
-    /// As the kernel chooses.
+    /// The kernel chooses.
     Any,
-    /// One after the other.
+    /// The given addresses, in turn.
     Given(Vec<IpAddr>),
-    /// All of 127.0.0.0/8: each thread has a range of its own, and takes the next address after so many attempts. A
-    /// port that is still waiting to be free again is never looked at.
+    /// All of 127.0.0.0/8: each thread has a range of its own and takes the next address after a number of attempts,
+    /// so ports in TIME_WAIT are never tried.
     Loopback { attempts_per_address: u64 },
 }
 
 impl Sources {
-    /// The address for the n-th attempt of a thread.
+    /// The source address for an attempt of a thread.
     pub fn address(&self, thread: usize, attempt: u64) -> Option<SocketAddr> {
         let address = match self {
             Sources::Any => return None,
@@ -78,21 +78,21 @@ impl Sources {
 }
 
 impl Part {
-    /// The channel of each of its connections.
+    /// The channels of its connections, in order.
     pub fn channels(&self) -> impl Iterator<Item = u32> + use<> {
         let channel_count = self.channel_count as usize;
         (self.first..self.first + self.count).map(move |place| (place % channel_count) as u32)
     }
 }
 
-impl Means {
-    /// Those of this process. `descriptors` is the limit on open files.
+impl Resources {
+    /// The resources of this host. `descriptors` is the limit on open files.
     pub fn of_this_host(descriptors: u64, threads: Option<usize>, sources: Vec<IpAddr>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self { descriptors, threads, cores, ports: port_range(), sources }
     }
 
-    /// Deals the groups out, or says what is missing.
+    /// Distributes the groups, or returns which limit is too low.
     pub fn plan(
         &self,
         groups: &[Group],
@@ -103,24 +103,24 @@ impl Means {
         let per_thread = self.descriptors.saturating_sub(DESCRIPTORS_RESERVED) as usize;
         if per_thread == 0 {
             return Err(format!(
-                "too few file descriptors: the limit is {}, and each thread needs {DESCRIPTORS_RESERVED} for itself",
+                "too few file descriptors: the limit is {}, and each thread reserves {DESCRIPTORS_RESERVED}",
                 self.descriptors
             ));
         }
-        let stayers: usize = count_of(groups, |role| role == Role::Stayer);
-        let needed = (total - stayers).div_ceil(per_thread).max(1);
+        let canaries: usize = count_of(groups, |role| role == Role::Canary);
+        let needed = (total - canaries).div_ceil(per_thread).max(1);
         let threads = self.threads.unwrap_or(self.cores).max(needed);
-        if threads > THREADS_MAX || stayers > per_thread {
+        if threads > THREADS_MAX || canaries > per_thread {
             return Err(format!(
-                "too few file descriptors: {total} connections at {per_thread} a thread take {threads} threads, and \
-                 {THREADS_MAX} is the most; raise the hard limit on open files (ulimit -Hn)"
+                "too few file descriptors: {total} connections at {per_thread} per thread need {threads} threads, and \
+                 the maximum is {THREADS_MAX}; raise the hard limit on open files (ulimit -Hn)"
             ));
         }
         let sources = self.sources(total, target)?;
         let mut parts: Vec<Vec<Part>> = vec![Vec::new(); threads];
         for group in groups.iter().filter(|group| group.count > 0) {
-            if group.role == Role::Stayer {
-                // On a thread of their own: what they feel must not be our own work.
+            if group.role == Role::Canary {
+                // On a thread of their own, so that other connections do not add to the measured latency.
                 parts.push(vec![Part {
                     role: group.role,
                     first: 0,
@@ -139,7 +139,7 @@ impl Means {
     }
 
     fn sources(&self, total: usize, target: SocketAddr) -> Result<Sources, String> {
-        // A port range that is nearly used up is searched slowly, and some ports are always taken.
+        // Searching a nearly full port range is slow, and some ports are always taken.
         let usable = u64::from(self.ports) * 4 / 5;
         let given = self.sources.len() as u64;
         let local = target.ip().is_loopback() && target.is_ipv4();
@@ -147,7 +147,7 @@ impl Means {
             self.sources.iter().find(|source| source.is_ipv4() != target.is_ipv4())
         {
             return Err(format!(
-                "nobody gets from {source} to {target}: one is IPv4, the other IPv6"
+                "--source {source} cannot reach {target}: one is IPv4, the other IPv6"
             ));
         }
         if given == 0 && local {
@@ -158,7 +158,7 @@ impl Means {
         if total as u64 > usable * given.max(1) {
             return Err(format!(
                 "too few ports: {total} connections, and net.ipv4.ip_local_port_range has {} for each source address; \
-                 widen it, or give more addresses with --source ({} would do)",
+                 widen it, or give more addresses with --source ({} would be enough)",
                 self.ports,
                 (total as u64).div_ceil(usable.max(1))
             ));
@@ -171,7 +171,7 @@ fn count_of(groups: &[Group], is: impl Fn(Role) -> bool) -> usize {
     groups.iter().filter(|group| is(group.role)).map(|group| group.count).sum()
 }
 
-/// Ports that the kernel may choose; its default, if that cannot be read.
+/// Number of ports that the kernel may choose from; its default, if the setting cannot be read.
 fn port_range() -> u32 {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut numbers = text.split_ascii_whitespace().filter_map(|number| number.parse::<u32>().ok());
@@ -181,13 +181,13 @@ fn port_range() -> u32 {
     }
 }
 
-/// Of each thread's table, for what is not a connection: those of the process, epoll, files opened for a moment.
+/// Descriptors of each table that are not for connections: standard streams, epoll, files opened briefly.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
 const THREADS_MAX: usize = 250;
 const LOOPBACK_RANGES: usize = 250;
 
-/// Beyond this, more addresses are better than more ports of one.
+/// Attempts per loopback address before the next one is used.
 const ATTEMPTS_PER_ADDRESS_MAX: u64 = 20_000;
 
 #[cfg(test)]
@@ -196,8 +196,8 @@ mod tests {
 
     use super::*;
 
-    fn means() -> Means {
-        Means { descriptors: 20_000, threads: None, cores: 2, ports: 28_232, sources: vec![] }
+    fn resources() -> Resources {
+        Resources { descriptors: 20_000, threads: None, cores: 2, ports: 28_232, sources: vec![] }
     }
 
     fn target() -> SocketAddr {
@@ -209,9 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn a_million_fit_under_a_small_limit_and_each_has_its_place() {
-        let groups = [group(Role::Idle, 1_000_000), group(Role::Stayer, 100)];
-        let plan = means().plan(&groups, 7, target()).unwrap();
+    fn a_million_connections_fit_under_a_small_descriptor_limit() {
+        let groups = [group(Role::Idle, 1_000_000), group(Role::Canary, 100)];
+        let plan = resources().plan(&groups, 7, target()).unwrap();
         assert_eq!(plan.parts.len(), 51 + 1);
         let counts: Vec<usize> =
             plan.parts.iter().map(|parts| parts.iter().map(|part| part.count).sum()).collect();
@@ -228,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_threads_are_apart_and_change_before_their_ports_run_out() {
-        let sources = means().plan(&[group(Role::Idle, 9)], 1, target()).unwrap().sources;
+    fn threads_use_different_addresses_and_change_them_before_ports_run_out() {
+        let sources = resources().plan(&[group(Role::Idle, 9)], 1, target()).unwrap().sources;
         let first = sources.address(0, 0).unwrap();
         assert_eq!(first.ip().to_string(), "127.1.0.0");
         assert_eq!(sources.address(0, 19_999), Some(first));
@@ -241,20 +241,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said_before_anything_is_opened() {
+    fn a_limit_that_is_too_low_is_reported_before_anything_is_opened() {
         let idle = |count| [group(Role::Idle, count)];
-        let few = Means { descriptors: 64, ..means() };
+        let few = Resources { descriptors: 64, ..resources() };
         assert!(few.plan(&idle(1), 1, target()).unwrap_err().contains("descriptors"));
-        let few = Means { descriptors: 65, ..means() };
+        let few = Resources { descriptors: 65, ..resources() };
         assert!(few.plan(&idle(250), 1, target()).is_ok());
         assert!(few.plan(&idle(251), 1, target()).unwrap_err().contains("ulimit"));
-        let one = Means { sources: vec!["127.0.0.1".parse().unwrap()], ..means() };
+        let one = Resources { sources: vec!["127.0.0.1".parse().unwrap()], ..resources() };
         assert!(one.plan(&idle(22_585), 1, target()).is_ok());
         let error = one.plan(&idle(22_586), 1, target()).unwrap_err();
-        assert!(error.contains("ip_local_port_range") && error.contains("(2 would do)"), "{error}");
-        let other = Means { sources: vec!["::1".parse().unwrap()], ..means() };
+        assert!(
+            error.contains("ip_local_port_range") && error.contains("(2 would be enough)"),
+            "{error}"
+        );
+        let other = Resources { sources: vec!["::1".parse().unwrap()], ..resources() };
         assert!(other.plan(&idle(1), 1, target()).unwrap_err().contains("IPv6"));
         let far = "192.0.2.1:80".parse().unwrap();
-        assert!(means().plan(&idle(22_586), 1, far).unwrap_err().contains("--source"));
+        assert!(resources().plan(&idle(22_586), 1, far).unwrap_err().contains("--source"));
     }
 }

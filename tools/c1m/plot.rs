@@ -1,4 +1,4 @@
-//! The run as pictures: how many were open, what memory that took, how latencies went. SVG, with the reader's fonts.
+//! Plots of a run as SVG: open connections, memory and latency over time.
 
 use std::error::Error;
 use std::fs;
@@ -36,15 +36,15 @@ pub fn draw(directory: &Path, samples: &Samples) -> Result<(), Box<dyn Error>> {
         memory.push(line("server", |sample| sample.memory.server as f64 / 1e6));
     }
     draw_lines(&directory.join("memory.svg"), "memory, MB", &memory)?;
-    let worked = |sample: &&Sample| sample.count > 0;
+    let has_messages = |sample: &&Sample| sample.count > 0;
     let latency = |name, value: fn(&Sample) -> f64| {
-        let samples = samples.list.iter().filter(worked);
+        let samples = samples.list.iter().filter(has_messages);
         Line { name, points: samples.map(|sample| (sample.seconds, value(sample))).collect() }
     };
     let p50 = latency("p50", |sample| sample.p50_ns as f64 / 1e6);
     let file = directory.join("latency.svg");
     if p50.points.is_empty() {
-        // One of an earlier run would pass for this one's.
+        // A plot of an earlier run must not be taken for one of this run.
         return if file.exists() { Ok(fs::remove_file(file)?) } else { Ok(()) };
     }
     let p99 = latency("p99", |sample| sample.p99_ns as f64 / 1e6);
@@ -53,7 +53,7 @@ pub fn draw(directory: &Path, samples: &Samples) -> Result<(), Box<dyn Error>> {
 
 fn draw_lines(file: &Path, title: &str, lines: &[Line]) -> Result<(), Box<dyn Error>> {
     let points = || lines.iter().flat_map(|line| &line.points);
-    // Messages may come after ten minutes without.
+    // The first message may come ten minutes after the start.
     let start = points().map(|point| point.0).fold(f64::INFINITY, f64::min).max(0.0);
     let end = points().map(|point| point.0).fold(start + 1.0, f64::max);
     let top = points().map(|point| point.1).fold(0.0, f64::max).max(0.001) * 1.05;
@@ -90,7 +90,7 @@ fn draw_lines(file: &Path, title: &str, lines: &[Line]) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-/// Numbers along an axis of some length.
+/// Formats the numbers of an axis by its length.
 fn label(length: f64) -> impl Fn(&f64) -> String {
     let decimals = if length < 1.0 { 3 } else { 1 };
     move |value| match length {
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_axis_has_no_more_digits_than_it_needs() {
+    fn axis_numbers_have_no_more_digits_than_needed() {
         assert_eq!(label(1_050_000.0)(&1_000_000.0), "1,000,000");
         assert_eq!(label(5.0)(&2.5), "2.5");
         assert_eq!(label(0.06)(&0.025), "0.025");

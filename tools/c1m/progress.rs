@@ -1,4 +1,4 @@
-//! One line that says how far it is: on a terminal it is written over, elsewhere it comes every ten seconds.
+//! A progress line: updated in place on a terminal, printed every ten seconds elsewhere.
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stderr};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fantail::server::host::Grouped;
 
-/// Writes the line.
+/// Writes the progress line.
 pub struct Progress {
     terminal: bool,
     every: Duration,
@@ -17,25 +17,25 @@ pub struct Progress {
 impl Progress {
     pub fn new() -> Self {
         let terminal = stderr().is_terminal();
-        let every = if terminal { ON_TERMINAL } else { ELSEWHERE };
+        let every = if terminal { ON_TERMINAL } else { NOT_ON_TERMINAL };
         Self { terminal, every, wrote_at: Instant::now(), wrote: false }
     }
 
-    /// Writes `line` if it is time to.
-    pub fn say(&mut self, line: impl FnOnce() -> String) {
+    /// Writes `line` if it is due.
+    pub fn show(&mut self, line: impl FnOnce() -> String) {
         if self.wrote_at.elapsed() < self.every {
             return;
         }
         self.wrote_at = Instant::now();
         self.wrote = true;
-        // Without wrapping: of a line that is too long for the terminal, no part stays behind.
+        // Without wrapping, so that a line longer than the terminal leaves nothing behind.
         let (start, end) =
             if self.terminal { ("\r\x1b[K\x1b[?7l", "\x1b[?7h") } else { ("", "\n") };
-        // Nobody may be reading.
+        // Standard error may be closed.
         let _ = write!(stderr(), "{start}{}{end}", line());
     }
 
-    /// Leaves the terminal's line to others.
+    /// Clears the line on a terminal.
     pub fn finish(&mut self) {
         if self.terminal && self.wrote {
             let _ = write!(stderr(), "\r\x1b[K");
@@ -43,7 +43,7 @@ impl Progress {
     }
 }
 
-/// How much of a step is done.
+/// The completed share of a step.
 #[derive(Clone, Copy)]
 pub struct Share {
     pub done: u64,
@@ -52,7 +52,7 @@ pub struct Share {
 }
 
 impl fmt::Display for Share {
-    /// As a bar, and in words.
+    /// Formats a bar and the numbers.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { done, of, unit } = *self;
         let filled = (done.min(of) * BAR_CELLS).checked_div(of).unwrap_or(0);
@@ -64,14 +64,14 @@ impl fmt::Display for Share {
 
 const BAR_CELLS: u64 = 24;
 const ON_TERMINAL: Duration = Duration::from_millis(200);
-const ELSEWHERE: Duration = Duration::from_secs(10);
+const NOT_ON_TERMINAL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_is_as_full_as_its_share() {
+    fn a_bar_is_filled_in_proportion_to_its_share() {
         let bar = |done, of| Share { done, of, unit: "open" }.to_string();
         assert_eq!(bar(0, 0), "[........................] 0 of 0 open");
         assert_eq!(bar(500, 1000), "[############............] 500 of 1,000 open");

@@ -1,7 +1,7 @@
-//! Publications at a steady rate, from a thread of their own, by one of three ways.
+//! Publishes at a steady rate from a thread of its own, over one of three transports.
 //!
-//! Each is due at its own time, whatever the ones before took; how late it leaves is recorded, because a publisher that
-//! lags makes a server look good.
+//! Each publication has a scheduled time, independent of how long the previous ones took. How late it is sent is
+//! recorded, because a publisher that falls behind makes a server look better than it is.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -9,55 +9,59 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use fantail::driver::make_private;
 use fantail::protocol::websocket::{Message, MessageDecoder, OpCode, write_masked_frame};
 
 use crate::connection::Decoder;
-use crate::door::{Door, Greeted, LIMITS};
+use crate::endpoint::{Endpoint, Handshake, LIMITS};
 use crate::instrument::Histogram;
 use crate::payload::{self, Stamp};
 use crate::shared::{Shared, cause_of};
 
-/// What to publish, and how.
+/// What to publish, how often and where.
 #[derive(Clone, Debug)]
 pub struct Publishing {
-    pub way: Way,
-    /// Where to, in the protocol of the way; HTTP and WebSocket have the same.
-    pub door: Door,
+    pub via: Via,
+    /// The server; HTTP and WebSocket share an address.
+    pub endpoint: Endpoint,
     pub channels: u32,
-    /// Publications a second, all channels together.
+    /// Publications per second, over all channels.
     pub rate: f64,
     pub count: u64,
-    /// Bytes of a payload.
+    /// Payload size, in bytes.
     pub size: usize,
-    /// For connecting, and for each answer.
+    /// Timeout for connecting, and for each response.
     pub timeout: Duration,
 }
 
 /// How publications reach the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    WebSocket,
-    Commands,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// One WebSocket per channel
+    Ws,
+    /// Commands over raw TCP, to --tcp-target
+    Tcp,
+    /// POST requests to /publish
     Http,
 }
 
-/// How it went.
+/// The outcome of publishing.
 pub struct Published {
     pub count: u64,
-    /// Times that the server asked to try again later.
+    /// Number of times that the server responded 503, try again later.
     pub deferred: u64,
-    /// From due to sent, in nanoseconds.
+    /// Delay of each publication against its schedule, in nanoseconds.
     pub lag: Histogram,
     pub error: Option<String>,
 }
 
-/// Publishes until all is published or `stop` is set.
+/// Publishes until the count is reached or `stop` is set.
 pub fn publish(shared: &Shared, publishing: &Publishing, stop: &AtomicBool) -> Published {
     let mut published = Published { count: 0, deferred: 0, lag: Histogram::new(), error: None };
     let result = make_private()
-        .and_then(|()| Road::open(publishing))
-        .and_then(|mut road| run(shared, publishing, stop, &mut road, &mut published));
+        .and_then(|()| Connection::open(publishing))
+        .and_then(|mut connection| run(shared, publishing, stop, &mut connection, &mut published));
     published.error = result.err().map(|error| cause_of(&error));
     published
 }
@@ -66,7 +70,7 @@ fn run(
     shared: &Shared,
     publishing: &Publishing,
     stop: &AtomicBool,
-    road: &mut Road,
+    connection: &mut Connection,
     published: &mut Published,
 ) -> io::Result<()> {
     let began = Instant::now();
@@ -77,8 +81,8 @@ fn run(
             if stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            road.attend()?;
-            sleep(left.min(ATTEND_EVERY));
+            connection.receive_pending()?;
+            sleep(left.min(RECEIVE_INTERVAL));
         }
         if stop.load(Ordering::Relaxed) {
             return Ok(());
@@ -91,7 +95,7 @@ fn run(
             payload.clear();
             let stamp = Stamp { sequence, sent_ns: shared.now_ns(), channel };
             payload::write(&mut payload, stamp, publishing.size);
-            if road.publish(channel, &payload)? {
+            if connection.publish(channel, &payload)? {
                 break;
             }
             published.deferred += 1;
@@ -102,65 +106,65 @@ fn run(
         }
         published.count += 1;
     }
-    // What was sent last may still be in our own hands.
-    road.attend()
+    // Reports an error that the last publication caused.
+    connection.receive_pending()
 }
 
-/// An open way to the server.
-struct Road {
-    door: Door,
-    way: Way,
-    /// For WebSockets, one for each channel: a WebSocket publishes to the channel of its path.
+/// The connections to the server.
+struct Connection {
+    endpoint: Endpoint,
+    via: Via,
+    /// One stream, or for WebSockets one per channel: a WebSocket publishes to the channel of its path.
     streams: Vec<(TcpStream, Decoder)>,
     timeout: Duration,
     out: Vec<u8>,
     used_at: Instant,
 }
 
-impl Road {
+impl Connection {
     fn open(publishing: &Publishing) -> io::Result<Self> {
-        let Publishing { way, door, timeout, .. } = publishing;
-        let count = if *way == Way::WebSocket { publishing.channels } else { 1 };
-        let mut road = Self {
-            door: door.clone(),
-            way: *way,
+        let Publishing { via, endpoint, timeout, .. } = publishing;
+        let count = if *via == Via::Ws { publishing.channels } else { 1 };
+        let mut connection = Self {
+            endpoint: endpoint.clone(),
+            via: *via,
             streams: Vec::new(),
             timeout: *timeout,
             out: Vec::new(),
             used_at: Instant::now(),
         };
         for channel in 0..count {
-            let stream = road.connect(channel)?;
-            road.streams.push((stream, door.decoder()));
+            let stream = connection.connect(channel)?;
+            connection.streams.push((stream, endpoint.decoder()));
         }
-        Ok(road)
+        Ok(connection)
     }
 
     fn connect(&self, channel: u32) -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect_timeout(&self.door.address, self.timeout)?;
+        let mut stream = TcpStream::connect_timeout(&self.endpoint.address, self.timeout)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(self.timeout))?;
         stream.set_write_timeout(Some(self.timeout))?;
-        match self.way {
-            Way::Http => return Ok(stream),
-            Way::Commands => {
+        match self.via {
+            Via::Http => return Ok(stream),
+            Via::Tcp => {
                 stream.write_all(b"{\"id\":1,\"connect\":{}}\n")?;
                 expect_reply(&mut stream, 1)?;
             }
-            Way::WebSocket => {
-                let mut greeting = Vec::new();
-                self.door.write_greeting(&mut greeting, channel, u64::MAX);
-                stream.write_all(&greeting)?;
+            Via::Ws => {
+                let mut request = Vec::new();
+                self.endpoint.write_handshake(&mut request, channel, u64::MAX);
+                stream.write_all(&request)?;
                 let mut answer = Vec::new();
-                // Byte by byte: what is behind the answer is for the decoder.
+                // Byte by byte: the bytes after the response are for the decoder.
                 loop {
                     let mut byte = [0];
                     stream.read_exact(&mut byte)?;
                     answer.push(byte[0]);
-                    match self.door.check_greeting(&answer, u64::MAX) {
-                        Greeted::NotYet => {}
-                        Greeted::Served(_) => break,
-                        Greeted::Refused(cause) => return Err(io::Error::other(cause)),
+                    match self.endpoint.check_handshake(&answer, u64::MAX) {
+                        Handshake::Incomplete => {}
+                        Handshake::Complete(_) => break,
+                        Handshake::Refused(cause) => return Err(io::Error::other(cause)),
                     }
                 }
                 stream.set_nonblocking(true)?;
@@ -169,17 +173,17 @@ impl Road {
         Ok(stream)
     }
 
-    /// Publishes, or returns that the server asks to try again later.
+    /// Publishes; returns false if the server asks to try again later.
     fn publish(&mut self, channel: u32, payload: &[u8]) -> io::Result<bool> {
         self.out.clear();
-        match self.way {
-            Way::WebSocket => {
-                self.door.write_message(&mut self.out, payload);
+        match self.via {
+            Via::Ws => {
+                self.endpoint.write_message(&mut self.out, payload);
                 self.send_websocket(channel as usize)?;
                 Ok(true)
             }
-            Way::Commands => {
-                let name = self.door.channel(channel);
+            Via::Tcp => {
+                let name = self.endpoint.channel(channel);
                 let head = format!("{{\"id\":4,\"publish\":{{\"channel\":\"{name}\",\"data\":\"");
                 self.out.extend_from_slice(head.as_bytes());
                 self.out.extend_from_slice(payload);
@@ -189,11 +193,11 @@ impl Road {
                 expect_reply(stream, 4)?;
                 Ok(true)
             }
-            Way::Http => self.post(channel, payload),
+            Via::Http => self.post(channel, payload),
         }
     }
 
-    /// Sends while it receives: the server stops reading from who does not.
+    /// Sends and receives in turn: the server stops reading from a client that does not read.
     fn send_websocket(&mut self, index: usize) -> io::Result<()> {
         let began = Instant::now();
         let mut sent = 0;
@@ -202,13 +206,13 @@ impl Road {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if began.elapsed() > self.timeout {
-                        return Err(io::Error::other("the server does not take publications"));
+                        return Err(io::Error::other("the server does not accept publications"));
                     }
                     sleep(DEFERRED_PAUSE);
                 }
                 Err(error) => return Err(error),
             }
-            listen(&mut self.streams[index])?;
+            receive_on(&mut self.streams[index])?;
         }
         Ok(())
     }
@@ -218,7 +222,8 @@ impl Road {
             self.streams[0].0 = self.connect(0)?;
         }
         self.used_at = Instant::now();
-        let (host, name, length) = (self.door.address, self.door.channel(channel), payload.len());
+        let (host, name, length) =
+            (self.endpoint.address, self.endpoint.channel(channel), payload.len());
         let head = format!(
             "POST /publish?channel={name} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"
         );
@@ -233,17 +238,17 @@ impl Road {
         }
     }
 
-    /// Takes what came on its own: pings, and our own publications.
-    fn attend(&mut self) -> io::Result<()> {
-        if self.way == Way::WebSocket {
-            self.streams.iter_mut().try_for_each(listen)?;
+    /// Handles incoming data: pings, and publications of this run.
+    fn receive_pending(&mut self) -> io::Result<()> {
+        if self.via == Via::Ws {
+            self.streams.iter_mut().try_for_each(receive_on)?;
         }
         Ok(())
     }
 }
 
-/// Reads all there is on a WebSocket and answers its pings.
-fn listen((stream, decoder): &mut (TcpStream, Decoder)) -> io::Result<()> {
+/// Reads the available data of a WebSocket and answers pings.
+fn receive_on((stream, decoder): &mut (TcpStream, Decoder)) -> io::Result<()> {
     let Decoder::WebSocket(decoder) = decoder else { return Ok(()) };
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -281,7 +286,7 @@ fn answer(
     }
 }
 
-/// Waits for the reply with an id; pings in between need no answer from one who publishes.
+/// Waits for the reply with an id. Pings in between need not be answered while publishing.
 fn expect_reply(stream: &mut TcpStream, id: u64) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
@@ -290,7 +295,7 @@ fn expect_reply(stream: &mut TcpStream, id: u64) -> io::Result<()> {
         if byte[0] != b'\n' {
             line.push(byte[0]);
             if line.len() > REPLY_BYTES_MAX {
-                return Err(io::Error::other("a reply without end"));
+                return Err(io::Error::other("a reply is too long"));
             }
             continue;
         }
@@ -308,7 +313,7 @@ fn expect_reply(stream: &mut TcpStream, id: u64) -> io::Result<()> {
     }
 }
 
-/// Reads one HTTP answer and returns its status.
+/// Reads one HTTP response and returns its status.
 fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];
@@ -319,7 +324,7 @@ fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
         }
         answer.extend_from_slice(&buffer[..count]);
         if answer.len() > REPLY_BYTES_MAX {
-            return Err(io::Error::other("an HTTP answer without end"));
+            return Err(io::Error::other("an HTTP response is too long"));
         }
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut response = httparse::Response::new(&mut headers);
@@ -337,10 +342,10 @@ fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
     }
 }
 
-/// Pings are answered so soon.
-const ATTEND_EVERY: Duration = Duration::from_millis(20);
+/// Time between two reads while no publication is due; pings are answered within this time.
+const RECEIVE_INTERVAL: Duration = Duration::from_millis(20);
 const DEFERRED_PAUSE: Duration = Duration::from_millis(1);
 
-/// Servers close HTTP connections that are silent for long; nothing is sent on one that may be closing.
+/// Servers close idle HTTP connections; one that has been idle for longer than this is reopened.
 const HTTP_REUSED_WITHIN: Duration = Duration::from_secs(10);
 const REPLY_BYTES_MAX: usize = 16 * 1024;

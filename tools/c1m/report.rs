@@ -1,6 +1,6 @@
-//! What a run found: one tree of numbers, printed as a table for people or as JSON for programs.
+//! The report of a run: a tree of numbers, printed as a table or as JSON.
 //!
-//! A name ends in its unit, and the table reads it from there.
+//! The name of a number ends in its unit, which the table uses.
 
 use std::time::{Duration, Instant};
 
@@ -16,23 +16,23 @@ pub struct Report {
     tree: Map<String, Value>,
     bottlenecks: Vec<String>,
     faults: Faults,
-    /// Why the run is a failure; `None` if it is not.
+    /// Cause of failure; `None` for a success.
     pub cause: Option<String>,
 }
 
-/// The run at one instant.
+/// State of the run at one instant.
 pub struct Sample {
-    /// Since the start.
+    /// Time since the start of the run.
     pub seconds: f64,
     pub open: u64,
     pub memory: Memory,
-    /// Of the messages since the last sample.
+    /// Latencies of the messages since the last sample.
     pub p50_ns: u64,
     pub p99_ns: u64,
     pub count: u64,
 }
 
-/// Samples at an even pace. A long run has fewer to the minute, never more than the bound.
+/// Samples at regular intervals. In a long run the intervals grow, so that the number of samples is bounded.
 pub struct Samples {
     pub list: Vec<Sample>,
     every: Duration,
@@ -50,22 +50,25 @@ impl Report {
         self.tree.insert(name.to_owned(), value);
     }
 
-    /// Adds members to an object.
+    /// Adds members to an object of the report.
     pub fn add(&mut self, name: &str, members: Value) {
         merge(self.tree.entry(name).or_insert_with(|| json!({})), members);
     }
 
-    /// Notes that c1m itself was the limit.
+    /// Records that c1m itself was the bottleneck.
     pub fn bottleneck(&mut self, how: String) {
         self.bottlenecks.push(how);
     }
 
-    /// Reports how late publications left, and whether that was too late.
+    /// Reports the delay of publications against their schedule; a bottleneck if it is too long.
     pub fn set_lag(&mut self, lag: &Histogram) {
         self.add("c1m", json!({ "publisher_lag": lag.to_json() }));
         let p99 = lag.quantile(0.99);
         if p99 > LAG_NS_MAX {
-            self.bottleneck(format!("publications left up to {} ms (p99) late", p99 / 1_000_000));
+            self.bottleneck(format!(
+                "publications were sent up to {} ms (p99) late",
+                p99 / 1_000_000
+            ));
         }
     }
 
@@ -74,7 +77,7 @@ impl Report {
         self.add("messages", faults_json(faults));
     }
 
-    /// Whether the run is a success, and if not, why.
+    /// Decides whether the run is a success, and if not, names the cause.
     pub fn conclude(&mut self, cause: Option<String>, lost_connections: u64) {
         let faults = self.faults;
         self.cause = cause.or_else(|| {
@@ -85,8 +88,8 @@ impl Report {
             }
             faults.any().then(|| {
                 format!(
-                    "messages were lost ({}), duplicated ({}), reordered ({}), unplaced ({}) or strange ({})",
-                    faults.lost, faults.duplicated, faults.reordered, faults.unplaced, faults.strange
+                    "messages were lost ({}), duplicated ({}), reordered ({}), unclassified ({}) or unexpected ({})",
+                    faults.lost, faults.duplicated, faults.reordered, faults.unclassified, faults.unexpected
                 )
             })
         });
@@ -96,7 +99,7 @@ impl Report {
         self.set("ended", json!(self.cause.as_deref().unwrap_or("as planned")));
     }
 
-    /// Makes it a failure after all.
+    /// Makes the run a failure.
     pub fn fail(&mut self, cause: &str) {
         self.cause = Some(cause.to_owned());
         self.set("ok", json!(false));
@@ -109,24 +112,24 @@ impl Report {
 
     pub fn to_table(&self) -> String {
         let mut table = String::new();
-        let place = |list: &[&str], name: &str| list.iter().position(|other| *other == name);
+        let position = |list: &[&str], name: &str| list.iter().position(|other| *other == name);
         let in_order = |tree: &Map<String, Value>, list: &[&str]| {
             let mut names: Vec<String> = tree.keys().cloned().collect();
-            names.sort_by_key(|name| place(list, name).unwrap_or(list.len()));
+            names.sort_by_key(|name| position(list, name).unwrap_or(list.len()));
             names
         };
         for name in in_order(&self.tree, &SECTIONS) {
             let Value::Object(members) = &self.tree[&name] else {
-                table += &format!("{name:<38}{}\n", in_words(&name, &self.tree[&name]));
+                table += &format!("{name:<38}{}\n", value_text(&name, &self.tree[&name]));
                 continue;
             };
-            // An echo has no publications, and who is idle no messages.
+            // Sections that do not apply to a mode are all zero.
             if members.values().all(|value| value.as_u64() == Some(0)) {
                 continue;
             }
             table += &format!("{}\n", name.replace('_', " "));
             for name in in_order(members, &MEMBERS) {
-                table += &format!("  {:<36}{}\n", label(&name), in_words(&name, &members[&name]));
+                table += &format!("  {:<36}{}\n", label(&name), value_text(&name, &members[&name]));
             }
         }
         table
@@ -144,10 +147,10 @@ impl Samples {
 
     pub fn add(&mut self, sample: Sample) {
         if self.list.len() >= SAMPLES_MAX {
-            let mut place = 0;
+            let mut index = 0;
             self.list.retain(|_| {
-                place += 1;
-                place % 2 == 1
+                index += 1;
+                index % 2 == 1
             });
             self.every *= 2;
         }
@@ -156,30 +159,30 @@ impl Samples {
     }
 }
 
-/// Numbers of one object into another.
+/// Merges the members of one object into another.
 pub fn merge(into: &mut Value, more: Value) {
     if let (Some(into), Value::Object(more)) = (into.as_object_mut(), more) {
         into.extend(more);
     }
 }
 
-/// Faults as the report has them.
+/// Message faults as the report shows them.
 pub fn faults_json(faults: Faults) -> Value {
     json!({
         "lost": faults.lost,
         "duplicated": faults.duplicated,
         "reordered": faults.reordered,
-        "unplaced": faults.unplaced,
-        "strange": faults.strange,
+        "unclassified": faults.unclassified,
+        "unexpected": faults.unexpected,
     })
 }
 
-/// A name without the unit, which its value has.
+/// A name without its unit, which is printed with the value.
 fn label(name: &str) -> String {
     name.trim_end_matches("_us").replace("_ns_", "_").replace('_', " ")
 }
 
-fn in_words(name: &str, value: &Value) -> String {
+fn value_text(name: &str, value: &Value) -> String {
     match value {
         Value::Object(members) if members.is_empty() => "none".to_owned(),
         Value::Object(members) if members.get("count") == Some(&json!(0)) => "none".to_owned(),
@@ -192,12 +195,12 @@ fn in_words(name: &str, value: &Value) -> String {
         }
         Value::Object(members) => {
             let words =
-                members.iter().map(|(name, value)| format!("{name}: {}", in_words(name, value)));
+                members.iter().map(|(name, value)| format!("{name}: {}", value_text(name, value)));
             words.collect::<Vec<_>>().join(", ")
         }
         Value::Array(list) if list.is_empty() => "none".to_owned(),
         Value::Array(list) => {
-            list.iter().map(|value| in_words(name, value)).collect::<Vec<_>>().join("; ")
+            list.iter().map(|value| value_text(name, value)).collect::<Vec<_>>().join("; ")
         }
         Value::String(text) => text.clone(),
         Value::Bool(true) => "yes".to_owned(),
@@ -237,13 +240,13 @@ fn with_unit(name: &str, number: f64) -> String {
     format!("{number:.2}")
 }
 
-/// Rounded, its thousands apart.
+/// A rounded number with separators between thousands.
 fn whole(number: f64) -> String {
     let sign = if number <= -0.5 { "-" } else { "" };
     format!("{sign}{}", Grouped(number.abs().round() as u64))
 }
 
-/// The table's order, and that within its sections; what is not named here comes last.
+/// Order of the sections in the table; others come last.
 const SECTIONS: [&str; 14] = [
     "mode",
     "protocol",
@@ -261,8 +264,9 @@ const SECTIONS: [&str; 14] = [
     "c1m",
 ];
 
+/// Order of the lines within a section; others come last.
 const MEMBERS: [&str; 45] = [
-    "wanted",
+    "requested",
     "opened",
     "connections",
     "seconds_to_open",
@@ -290,17 +294,17 @@ const MEMBERS: [&str; 45] = [
     "last_subscriber",
     "duplicated",
     "reordered",
-    "unplaced",
-    "strange",
+    "unclassified",
+    "unexpected",
     "dropped",
     "returned",
     "retries",
     "drop_seconds",
-    "seconds_until_all_served",
+    "seconds_until_all_open",
     "longest_accept_stall_us",
-    "connect_to_served",
-    "stayers_quiet",
-    "stayers_during",
+    "connect_to_open",
+    "canaries_baseline",
+    "canaries_during_storm",
     "server_bytes_per_connection",
     "c1m_bytes_per_connection",
     "kernel_bytes_per_connection",
@@ -311,7 +315,7 @@ const MEMBERS: [&str; 45] = [
 
 const SAMPLES_MAX: usize = 2048;
 
-/// A publisher that leaves later than this measures itself.
+/// Above this delay the publisher measures itself instead of the server.
 const LAG_NS_MAX: u64 = 20_000_000;
 
 #[cfg(test)]
@@ -319,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_carry_the_unit_of_their_name() {
+    fn numbers_are_printed_with_the_unit_of_their_name() {
         assert_eq!(with_unit("p99_us", 1500.0), "1.50 ms");
         assert_eq!(with_unit("server_bytes", 121e6), "121.0 MB");
         assert_eq!(with_unit("server_bytes_per_connection", 121.4), "121 B");
@@ -330,18 +334,18 @@ mod tests {
         let latency =
             json!({"count": 2, "p50_us": 3.0, "p99_us": 4e3, "p999_us": 5e6, "max_us": 6e6});
         let words = "p50 3.00 us, p99 4.00 ms, p99.9 5.00 s, max 6.00 s (2 of them)";
-        assert_eq!(in_words("x", &latency), words);
-        assert_eq!(in_words("x", &json!({"refused": 3})), "refused: 3");
-        assert_eq!(in_words("x", &Histogram::new().to_json()), "none");
+        assert_eq!(value_text("x", &latency), words);
+        assert_eq!(value_text("x", &json!({"refused": 3})), "refused: 3");
+        assert_eq!(value_text("x", &Histogram::new().to_json()), "none");
     }
 
     #[test]
-    fn a_table_is_in_the_order_in_which_it_is_read() {
+    fn the_table_is_sorted_by_importance() {
         let mut report = Report::new("idle");
         report.add("storm_1", json!({ "a_new_name": 1 }));
         report.add("messages", json!({ "lost": 0, "received": 0 }));
         report.add("slow", json!({ "lost": 0, "received": 7 }));
-        report.add("connections", json!({ "lost_by_cause": {}, "lost": 0, "wanted": 1000 }));
+        report.add("connections", json!({ "lost_by_cause": {}, "lost": 0, "requested": 1000 }));
         report.conclude(None, 0);
         let table = report.to_table();
         let lines: Vec<Vec<&str>> =
@@ -351,7 +355,7 @@ mod tests {
             &["ok", "yes"],
             &["ended", "as", "planned"],
             &["connections"],
-            &["wanted", "1,000"],
+            &["requested", "1,000"],
             &["lost", "0"],
             &["lost", "by", "cause", "none"],
             &["slow"],
@@ -366,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn any_loss_and_any_fault_is_a_failure() {
+    fn any_lost_connection_and_any_message_fault_is_a_failure() {
         let conclude = |faults, lost| {
             let mut report = Report::new("idle");
             report.set_faults(faults);
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_thinned_out_not_piled_up() {
+    fn samples_are_thinned_out_beyond_their_maximum() {
         let mut samples = Samples::every(Duration::from_secs(1));
         for second in 0..=SAMPLES_MAX {
             let memory = Memory::default();

@@ -1,5 +1,5 @@
-//! The coordinator of one run: starts the threads, orders steps, samples, and notices when there is no point in going
-//! on. Every wait is bounded.
+//! The coordinator of one run: starts the threads, sets steps, takes samples, and ends the run when it cannot succeed
+//! any more. Every wait is bounded.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,43 +15,43 @@ use fantail::telemetry::Counter;
 use serde_json::{Value, json};
 
 use crate::arguments::{Common, Protocol};
-use crate::door::{Door, Speech};
+use crate::endpoint::{Endpoint, WireProtocol};
 use crate::engine;
 use crate::engine::state::Settings;
-use crate::plan::{Group, Means, Sources};
+use crate::plan::{Group, Resources, Sources};
 use crate::progress::{Progress, Share};
 use crate::report::{Report, Sample, Samples, merge};
 use crate::shared::{Recorder, Shared, Step, Tally};
 use crate::usage::{Clocks, Memory};
 
-/// One run.
+/// A run in progress.
 pub struct Run {
     pub shared: Arc<Shared>,
     pub report: Report,
     pub samples: Samples,
     threads: Vec<JoinHandle<io::Result<()>>>,
-    wanted: u64,
+    requested: u64,
     failures_max: u64,
-    patience: Duration,
+    stall_timeout: Duration,
     server_pid: Option<u32>,
     interrupted: Arc<AtomicBool>,
     progress: Progress,
-    /// Latencies since the last `take_latencies`.
+    /// Latencies recorded since the last call of `take_latencies`.
     window: Recorder,
     before: Memory,
     began: Clocks,
-    work_began: Option<(Clocks, Waits)>,
+    work_began: Option<(Clocks, SchedulerTimes)>,
 }
 
-/// CPU that the threads had, and waited for, in nanoseconds.
+/// CPU time that the threads used, and time that they waited for a core, in nanoseconds.
 #[derive(Clone, Copy, Default)]
-struct Waits {
+struct SchedulerTimes {
     cpu_ns: u64,
     waited_ns: u64,
 }
 
 impl Run {
-    /// Plans and starts the threads, which begin to open connections. `publications` is how many there may be.
+    /// Plans and starts the threads, which begin to open connections. `publications` is their maximum number.
     pub fn start(
         mode: &str,
         common: &Common,
@@ -61,7 +61,7 @@ impl Run {
     ) -> Result<Self, String> {
         let server_pid = common.server_pid;
         if let Some(pid) = server_pid.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            return Err(format!("--server-pid {pid}: process {pid} does not run on this host"));
+            return Err(format!("--server-pid {pid}: no process {pid} on this host"));
         }
         for source in &common.source {
             if let Err(error) = TcpListener::bind((*source, 0)) {
@@ -72,10 +72,10 @@ impl Run {
         let began = Clocks::read(server_pid).map_err(|error| error.to_string())?;
         let descriptors = raise_limit().map_err(|error| error.to_string())?;
         let threads = common.threads.map(usize::from);
-        let means = Means::of_this_host(descriptors, threads, common.source.clone());
+        let resources = Resources::of_this_host(descriptors, threads, common.source.clone());
         let mut settings = settings(common);
         adjust(&mut settings);
-        let plan = means.plan(groups, common.channels, settings.door.address)?;
+        let plan = resources.plan(groups, common.channels, settings.endpoint.address)?;
         let count = plan.parts.len();
         settings.sources = plan.sources;
         settings.rate /= count as f64;
@@ -102,15 +102,15 @@ impl Run {
         };
         let mut report = Report::new(mode);
         report.set("protocol", json!(protocol));
-        report.set("target", json!(settings.door.address.to_string()));
+        report.set("target", json!(settings.endpoint.address.to_string()));
         Ok(Self {
             shared,
             report,
-            samples: Samples::every(SAMPLED_EVERY),
+            samples: Samples::every(SAMPLE_INTERVAL),
             threads,
-            wanted: groups.iter().map(|group| group.count as u64).sum(),
+            requested: groups.iter().map(|group| group.count as u64).sum(),
             failures_max: common.failures_max,
-            patience: 2 * common.connect_timeout + Duration::from_secs(5),
+            stall_timeout: 2 * common.connect_timeout + Duration::from_secs(5),
             server_pid,
             interrupted,
             progress: Progress::new(),
@@ -121,28 +121,33 @@ impl Run {
         })
     }
 
-    /// Waits until every connection was served or has failed. Those that failed end the run.
+    /// Waits until every connection has been opened or has failed. A failure ends the run.
     pub fn open_all(&mut self) -> Result<(), String> {
-        let wanted = self.wanted;
+        let requested = self.requested;
         let tried = |shared: &Shared| shared.sum(|t| &t.opened) + shared.sum(|t| &t.failed);
-        let result = self
-            .pass_while_moving("opening", self.patience, tried, |shared| tried(shared) >= wanted);
+        let result = self.wait_while_progressing("opening", self.stall_timeout, tried, |shared| {
+            tried(shared) >= requested
+        });
         let opened = self.shared.sum(|tally| &tally.opened);
         self.report_opening(opened);
         result?;
         match self.shared.sum(|tally| &tally.failed) {
             0 => {}
-            _ if opened == 0 => return Err(format!("nobody was served: {}", self.main_cause())),
-            failed => return Err(format!("{failed} were never served: {}", self.main_cause())),
+            _ if opened == 0 => {
+                return Err(format!("no connection was opened: {}", self.main_cause()));
+            }
+            failed => {
+                return Err(format!("{failed} connections failed to open: {}", self.main_cause()));
+            }
         }
-        // What is on its way between a server's workers arrives.
-        self.pass("settling", SETTLING, |_| false)?;
+        // Subscriptions may still be in flight between workers of the server.
+        self.wait("settling", SETTLING, |_| false)?;
         self.read_memory("memory")
     }
 
     fn report_opening(&mut self, opened: u64) {
         let from = self.began;
-        // A server that has ended meanwhile says nothing.
+        // The server may have ended meanwhile.
         let to = Clocks::read(self.server_pid).or_else(|_| Clocks::read(None));
         let seconds = from.at.elapsed().as_secs_f64();
         let mut opening = json!({
@@ -156,35 +161,35 @@ impl Run {
             }
             let cpu_cores = (to.own_ns - from.own_ns) as f64 / 1e9 / seconds;
             opening["c1m_cpu_cores"] = json!(cpu_cores);
-            // What is over sooner says nothing about who was the limit.
-            if seconds >= OPENING_JUDGED_SECONDS_MIN {
-                self.judge_cpu("while opening, ", cpu_cores, Waits::default());
+            // A shorter time does not prove a bottleneck.
+            if seconds >= OPENING_SECONDS_MIN {
+                self.check_cpu("while opening, ", cpu_cores, SchedulerTimes::default());
             }
         }
         self.report.add("connections", opening);
     }
 
-    /// Lets time pass until `done`; returns whether it came to that within `time`.
-    pub fn pass(
+    /// Waits at most `time` until `done`; returns whether it is.
+    pub fn wait(
         &mut self,
         what: &str,
         time: Duration,
         done: impl FnMut(&Shared) -> bool,
     ) -> Result<bool, String> {
-        let of = self.wanted;
+        let of = self.requested;
         let share = |shared: &Shared, _| Share { done: shared.sum(|t| &t.open), of, unit: "open" };
-        self.pass_showing(what, time, share, done)
+        self.wait_showing(what, time, share, done)
     }
 
-    /// Lets all of `time` pass.
-    pub fn stay(&mut self, what: &str, time: Duration) -> Result<(), String> {
+    /// Waits for all of `time`.
+    pub fn sleep(&mut self, what: &str, time: Duration) -> Result<(), String> {
         let of = time.as_secs();
         let share = |_: &Shared, passed: Duration| Share { done: passed.as_secs(), of, unit: "s" };
-        self.pass_showing(what, time, share, |_| false).map(|_| ())
+        self.wait_showing(what, time, share, |_| false).map(|_| ())
     }
 
-    /// The same as `pass`, with another measure of how far it is.
-    pub fn pass_showing(
+    /// Like `wait`, with another measure of progress.
+    pub fn wait_showing(
         &mut self,
         what: &str,
         time: Duration,
@@ -199,50 +204,47 @@ impl Run {
             if began.elapsed() >= time {
                 return Ok(false);
             }
-            self.look_around(what, share(&self.shared, began.elapsed()))?;
-            sleep(LOOK_EVERY.min(time));
+            self.supervise(what, share(&self.shared, began.elapsed()))?;
+            sleep(CHECK_INTERVAL.min(time));
         }
     }
 
-    /// The same for as long as a count moves; an error once it has not for `patience`.
-    pub fn pass_while_moving(
+    /// Waits until `done`; an error if a count does not change for `stall_timeout`.
+    pub fn wait_while_progressing(
         &mut self,
         what: &str,
-        patience: Duration,
+        stall_timeout: Duration,
         count: impl Fn(&Shared) -> u64,
         done: impl Fn(&Shared) -> bool,
     ) -> Result<(), String> {
         loop {
             let before = count(&self.shared);
             let moved =
-                self.pass(what, patience, |shared| done(shared) || count(shared) != before)?;
+                self.wait(what, stall_timeout, |shared| done(shared) || count(shared) != before)?;
             if done(&self.shared) {
                 return Ok(());
             }
             if !moved {
-                return Err(format!(
-                    "{what}: nothing more happened for {} s",
-                    patience.as_secs_f64()
-                ));
+                return Err(format!("{what}: no progress for {} s", stall_timeout.as_secs_f64()));
             }
         }
     }
 
-    /// Orders a step and waits until all threads follow.
-    pub fn order(&mut self, step: Step) -> Result<(), String> {
-        self.shared.order(step);
-        let followed = self.pass("ordering", ORDER_PATIENCE, Shared::all_follow)?;
-        if followed { Ok(()) } else { Err("a thread of c1m does not follow".to_owned()) }
+    /// Sets a step and waits until all threads have started it.
+    pub fn set_step(&mut self, step: Step) -> Result<(), String> {
+        self.shared.set_step(step);
+        let followed = self.wait("starting the next step", STEP_TIMEOUT, Shared::all_at_step)?;
+        if followed { Ok(()) } else { Err("a thread of c1m does not respond".to_owned()) }
     }
 
-    /// Has everyone stay for a time before the work begins, and reports what that cost.
+    /// Holds all connections idle before the work begins, and reports the cost.
     pub fn hold(&mut self, time: Duration) -> Result<(), String> {
         if time.is_zero() {
             return Ok(());
         }
         let answered = self.shared.sum(|tally| &tally.pongs);
         let from = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
-        self.stay("holding", time)?;
+        self.sleep("holding", time)?;
         let to = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
         let seconds = (to.at - from.at).as_secs_f64();
         let answered = self.shared.sum(|tally| &tally.pongs) - answered;
@@ -254,18 +256,18 @@ impl Run {
         Ok(())
     }
 
-    /// After this, failures and losses end nothing by themselves: those who fail come back.
+    /// From now on failures and losses do not end the run: those connections reconnect.
     pub fn tolerate_failures(&mut self) {
         self.failures_max = u64::MAX;
     }
 
-    /// Latencies since the last call.
+    /// Latencies recorded since the last call.
     pub fn take_latencies(&mut self) -> Recorder {
         self.window.add(&self.shared.take_latencies());
         std::mem::take(&mut self.window)
     }
 
-    /// From here on, CPU and latencies are those of the work.
+    /// Starts to measure the CPU time and latencies of the work.
     pub fn begin_work(&mut self) -> Result<(), String> {
         self.take_latencies();
         let clocks = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
@@ -273,7 +275,7 @@ impl Run {
         Ok(())
     }
 
-    /// Reports what the work since `begin_work` was and cost; gives its latencies.
+    /// Reports the operations and cost since `begin_work`; returns the latencies.
     pub fn end_work(&mut self, operation: &str, operations: u64) -> Result<Recorder, String> {
         let (from, waits) = self.work_began.take().expect("work that ends has begun");
         let to = Clocks::read(self.server_pid).map_err(|error| self.server_error(&error))?;
@@ -300,14 +302,20 @@ impl Run {
         Ok(latencies)
     }
 
-    fn report_own(&mut self, cpu_seconds: f64, seconds: f64, from: Waits, latencies: &Recorder) {
+    fn report_own(
+        &mut self,
+        cpu_seconds: f64,
+        seconds: f64,
+        from: SchedulerTimes,
+        latencies: &Recorder,
+    ) {
         let cpu_cores = cpu_seconds / seconds;
-        let waiting_share = self.judge_cpu("", cpu_cores, from);
+        let waiting_share = self.check_cpu("", cpu_cores, from);
         let turn_p99 = latencies.turn.quantile(0.99);
         let latency_p99 = latencies.latency.quantile(0.99);
         if latencies.latency.count() > 0 && turn_p99 >= TURN_NS_MAX && 2 * turn_p99 >= latency_p99 {
             self.report.bottleneck(format!(
-                "messages waited up to {:.1} ms (p99) behind others in c1m's own turns",
+                "messages waited up to {:.1} ms (p99) inside c1m",
                 turn_p99 as f64 / 1e6
             ));
         }
@@ -322,18 +330,18 @@ impl Run {
         );
     }
 
-    /// Notes whether cores were what c1m lacked since `from`; gives the share of its time that it waited for one.
-    fn judge_cpu(&mut self, when: &str, cpu_cores: f64, from: Waits) -> f64 {
+    /// Reports a bottleneck if c1m lacked CPU since `from`; returns the share of its time that it waited for a core.
+    fn check_cpu(&mut self, when: &str, cpu_cores: f64, from: SchedulerTimes) -> f64 {
         let cores = thread::available_parallelism().map_or(1, usize::from) as f64;
         let to = self.waits();
-        let (had, waited) = (to.cpu_ns - from.cpu_ns, to.waited_ns - from.waited_ns);
-        let waiting_share = waited as f64 / (had + waited).max(1) as f64;
+        let (used, waited) = (to.cpu_ns - from.cpu_ns, to.waited_ns - from.waited_ns);
+        let waiting_share = waited as f64 / (used + waited).max(1) as f64;
         if cpu_cores >= CPU_SHARE_MAX * cores {
-            self.report.bottleneck(format!("{when}c1m had {cpu_cores:.2} of {cores} cores"));
+            self.report.bottleneck(format!("{when}c1m used {cpu_cores:.2} of {cores} cores"));
         }
         if waiting_share >= WAITING_SHARE_MAX && cpu_cores >= BUSY_SHARE_MIN * cores {
             self.report.bottleneck(format!(
-                "{when}the host's cores were full: c1m's threads waited {:.0}% of the time that they had work",
+                "{when}all cores were busy: c1m's threads waited for a core {:.0}% of the time",
                 waiting_share * 100.0
             ));
         }
@@ -344,7 +352,7 @@ impl Run {
     pub fn read_memory(&mut self, name: &str) -> Result<(), String> {
         let now = Memory::read(self.server_pid).map_err(|error| self.server_error(&error))?;
         let open = self.shared.sum(|tally| &tally.open).max(1) as f64;
-        // What other programs gave back meanwhile is noise: an increase below zero is not a figure.
+        // Memory that other programs released meanwhile is noise: a negative increase is not reported.
         let each = |before: u64, now: u64| {
             Some((now as f64 - before as f64) / open).filter(|each| *each >= 0.0)
         };
@@ -364,15 +372,15 @@ impl Run {
         Ok(())
     }
 
-    /// Ends the threads and completes the report with all counts, whatever the run came to.
+    /// Ends the threads and completes the report with all counts, whether the run succeeded or not.
     pub fn finish(mut self, result: Result<(), String>) -> (Report, Samples) {
         let mut cause = result.err();
         if cause.is_some() {
-            self.let_calm_down();
+            self.wait_until_idle();
             self.report_unfinished_work();
         }
-        // A thread that failed is in the counts already.
-        self.shared.order(Step::Stop);
+        // The counts of a thread that failed are included.
+        self.shared.set_step(Step::Stop);
         for thread in self.threads.drain(..) {
             if let Err(error) = join(thread) {
                 cause.get_or_insert(error);
@@ -384,7 +392,7 @@ impl Run {
         self.report.add(
             "connections",
             json!({
-                "wanted": self.wanted,
+                "requested": self.requested,
                 "opened": sum(|tally| &tally.opened),
                 "open_at_end": sum(|tally| &tally.open),
                 "failed": sum(|tally| &tally.failed),
@@ -408,11 +416,11 @@ impl Run {
         (self.report, self.samples)
     }
 
-    /// After a run that ended early: what is on its way arrives, and who was lost is noticed, so that the counts are
-    /// those of the whole and not of the moment in which it was given up.
-    fn let_calm_down(&mut self) {
-        self.shared.order(Step::Read);
-        // Who interrupts again does not want to wait.
+    /// After a run that ended early: waits until messages in flight have arrived and lost connections are detected, so
+    /// that the counts are final.
+    fn wait_until_idle(&mut self) {
+        self.shared.set_step(Step::Read);
+        // A second interrupt ends the wait.
         self.interrupted.store(false, Ordering::Relaxed);
         let counts = |shared: &Shared| {
             let counters: [fn(&Tally) -> &Counter; 6] = [
@@ -427,13 +435,13 @@ impl Run {
         };
         let began = Instant::now();
         let (mut before, mut moved_at) = (counts(&self.shared), began);
-        // Of whom nobody is left, nothing more comes.
+        // Without open connections nothing more arrives.
         while before[0] > 0
-            && moved_at.elapsed() < CALM
-            && began.elapsed() < CALM_PATIENCE
+            && moved_at.elapsed() < IDLE_AFTER
+            && began.elapsed() < IDLE_WAIT_MAX
             && !self.interrupted.load(Ordering::Relaxed)
         {
-            sleep(LOOK_EVERY);
+            sleep(CHECK_INTERVAL);
             let now = counts(&self.shared);
             if now != before {
                 (before, moved_at) = (now, Instant::now());
@@ -441,7 +449,7 @@ impl Run {
         }
     }
 
-    /// What was measured of work that came to no end.
+    /// Reports the measurements of work that was not completed.
     fn report_unfinished_work(&mut self) {
         let Some((from, _)) = self.work_began.take() else { return };
         let latencies = self.take_latencies();
@@ -450,8 +458,8 @@ impl Run {
         self.report.add("work", work);
     }
 
-    /// Samples, says how far it is, and finds out whether there is still somebody to work with.
-    fn look_around(&mut self, what: &str, share: Share) -> Result<(), String> {
+    /// Takes samples, shows progress, and checks that the threads, the server and enough connections are alive.
+    fn supervise(&mut self, what: &str, share: Share) -> Result<(), String> {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err("interrupted".to_owned());
         }
@@ -462,7 +470,7 @@ impl Run {
         if let Some(pid) = self.server_pid
             && !Path::new(&format!("/proc/{pid}")).exists()
         {
-            return Err("the server's process ended".to_owned());
+            return Err("the server process ended".to_owned());
         }
         let shared = &self.shared;
         let (open, failed, lost) =
@@ -470,15 +478,18 @@ impl Run {
         if failed.saturating_add(lost) > self.failures_max {
             let cause = self.main_cause();
             return Err(match shared.sum(|tally| &tally.opened) {
-                0 => format!("nobody was served: {cause}"),
-                _ => format!("more than {} failed or were lost: {cause}", self.failures_max),
+                0 => format!("no connection was opened: {cause}"),
+                _ => format!(
+                    "more than {} connections failed or were lost: {cause}",
+                    self.failures_max
+                ),
             });
         }
         if open == 0 && lost > 0 {
-            return Err(format!("all were lost: {}", self.main_cause()));
+            return Err(format!("all connections were lost: {}", self.main_cause()));
         }
         let received = shared.sum(|t| &t.received);
-        self.progress.say(|| {
+        self.progress.show(|| {
             let mut line = format!("{what} {share}");
             let more = [(open, "open"), (failed, "failed"), (lost, "lost"), (received, "received")];
             for (count, what) in more.into_iter().filter(|(n, what)| *n > 0 && *what != share.unit)
@@ -504,14 +515,14 @@ impl Run {
         Ok(())
     }
 
-    fn waits(&self) -> Waits {
-        Waits {
+    fn waits(&self) -> SchedulerTimes {
+        SchedulerTimes {
             cpu_ns: self.shared.sum(|tally| &tally.cpu_ns),
             waited_ns: self.shared.sum(|tally| &tally.waited_ns),
         }
     }
 
-    /// What went wrong most often.
+    /// The most frequent cause of failure.
     fn main_cause(&self) -> String {
         let causes = self.shared.causes();
         let all = causes.failed.iter().chain(&causes.lost);
@@ -521,14 +532,14 @@ impl Run {
     fn server_error(&self, error: &io::Error) -> String {
         match self.server_pid {
             Some(pid) if !Path::new(&format!("/proc/{pid}")).exists() => {
-                "the server's process ended".to_owned()
+                "the server process ended".to_owned()
             }
             _ => format!("cannot read clocks and memory: {error}"),
         }
     }
 }
 
-/// Those of messages, as far as there were any.
+/// The latencies of messages, if there were any.
 fn latencies_json(latencies: &Recorder) -> Value {
     let all = [("latency", &latencies.latency), ("last_subscriber", &latencies.last)];
     let some = all.into_iter().filter(|(_, histogram)| histogram.count() > 0);
@@ -542,52 +553,53 @@ fn join(thread: JoinHandle<io::Result<()>>) -> Result<(), String> {
     }
 }
 
-/// What the common arguments say; modes adjust the rest.
+/// Settings from the common options; modes adjust the rest.
 fn settings(common: &Common) -> Settings {
-    let door = door_of(common, common.protocol);
+    let endpoint = endpoint_for(common, common.protocol);
     Settings {
-        idle_door: door.clone(),
-        door,
+        idle_endpoint: endpoint.clone(),
+        endpoint,
         sources: Sources::Any,
         rate: common.connect_rate,
         in_flight_max: common.in_flight.max(1),
         opening_timeout: common.connect_timeout,
         size: 0,
         depth: 1,
-        ping_every: Duration::from_millis(100),
-        stayers_core: None,
+        ping_interval: Duration::from_millis(100),
+        canary_core: None,
         slow_receive_buffer: 4096,
         drop_resets: false,
     }
 }
 
-/// The server's door for a protocol.
-pub fn door_of(common: &Common, protocol: Protocol) -> Door {
-    let (speech, address, path): (Speech, SocketAddr, &str) = match protocol {
-        Protocol::Ws => (Speech::WebSocket, common.target, "/ws?channel={channel}"),
-        Protocol::Tcp => (Speech::Commands, common.tcp_target, ""),
-        Protocol::Sse => (Speech::Events, common.target, "/events?channel={channel}"),
+/// The endpoint of the server for a protocol.
+pub fn endpoint_for(common: &Common, protocol: Protocol) -> Endpoint {
+    let (wire, address, path): (WireProtocol, SocketAddr, &str) = match protocol {
+        Protocol::Ws => (WireProtocol::WebSocket, common.target, "/ws?channel={channel}"),
+        Protocol::Tcp => (WireProtocol::Commands, common.tcp_target, ""),
+        Protocol::Sse => (WireProtocol::Events, common.target, "/events?channel={channel}"),
     };
-    let asked = common.path.as_deref().filter(|_| protocol == common.protocol);
-    Door {
+    let given = common.path.as_deref().filter(|_| protocol == common.protocol);
+    Endpoint {
         address,
-        speech,
-        path: asked.unwrap_or(path).to_owned(),
+        protocol: wire,
+        path: given.unwrap_or(path).to_owned(),
         channel_prefix: common.channel_prefix.clone(),
     }
 }
 
 const SETTLING: Duration = Duration::from_millis(500);
-const SAMPLED_EVERY: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Counts that stand still for so long are taken for the last ones, and after so long those that there are.
-const CALM: Duration = Duration::from_secs(1);
-const CALM_PATIENCE: Duration = Duration::from_secs(10);
-const ORDER_PATIENCE: Duration = Duration::from_secs(60);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
+/// Counts that do not change for this long are final; after `IDLE_WAIT_MAX` they are taken as they are.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+const IDLE_WAIT_MAX: Duration = Duration::from_secs(10);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Of all cores: beyond this there is nothing left to be faster with.
+/// Share of all cores above which CPU is the bottleneck.
 const CPU_SHARE_MAX: f64 = 0.9;
+/// Share of time waiting for a core above which the host is overloaded, if c1m uses at least `BUSY_SHARE_MIN`.
 const WAITING_SHARE_MAX: f64 = 0.3;
 const BUSY_SHARE_MIN: f64 = 0.3;
-const OPENING_JUDGED_SECONDS_MIN: f64 = 1.0;
+const OPENING_SECONDS_MIN: f64 = 1.0;
 const TURN_NS_MAX: u64 = 2_000_000;

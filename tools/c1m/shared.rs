@@ -1,6 +1,6 @@
-//! What the threads and their coordinator share: the step to do, what each has counted, latencies, causes.
+//! The state shared by the threads and the coordinator: current step, counters, latencies, causes of failure.
 //!
-//! Each thread writes its own tally and its own recorder; the coordinator reads them. Nobody waits for anybody.
+//! Each thread writes its own tally and its own recorder, and the coordinator reads them; no thread waits for another.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,23 +13,24 @@ use fantail::telemetry::Counter;
 use crate::instrument::Histogram;
 use crate::stream::Faults;
 
-/// What all share.
+/// State shared by all threads.
 pub struct Shared {
-    /// The beginning of all times that payloads carry.
+    /// Start of the run: the origin of all times in payloads.
     pub epoch: Instant,
     step: AtomicU32,
-    /// One for each thread.
+    /// One entry per thread.
     pub threads: Box<[PerThread]>,
     causes: Mutex<Causes>,
-    /// By channel.
+    /// One entry per channel.
     pub channels: Box<[Channel]>,
+    /// Subscribers that each publication has still to reach.
     awaited: Box<[AtomicU32]>,
-    /// When somebody was served last, and the longest time before that in which nobody was.
-    served_last_ns: AtomicU64,
-    served_gap_ns: AtomicU64,
+    /// When a connection was last opened, and the longest time between two openings.
+    last_opened_ns: AtomicU64,
+    longest_gap_ns: AtomicU64,
 }
 
-/// One thread's part, on cache lines of its own.
+/// The part of one thread, on cache lines of its own.
 #[repr(align(128))]
 #[derive(Default)]
 pub struct PerThread {
@@ -38,80 +39,80 @@ pub struct PerThread {
     faults: Mutex<[Faults; 2]>,
 }
 
-/// What a thread counts.
+/// The counters of one thread.
 #[derive(Default)]
 pub struct Tally {
-    /// The last step that it began.
+    /// Number of the last step that it has started.
     pub step: Counter,
-    /// Connections that were served, again after a drop included.
+    /// Connections opened, including those reopened after a drop.
     pub opened: Counter,
-    /// Connections that are served now.
+    /// Connections that are open now.
     pub open: Counter,
-    /// Attempts that were never served.
+    /// Attempts that failed.
     pub failed: Counter,
-    /// Connections that were served and ended without being asked to.
+    /// Open connections that the server ended.
     pub lost: Counter,
-    /// Pings of the server that were answered.
+    /// Server pings that were answered.
     pub pongs: Counter,
-    /// Messages that were sent.
+    /// Number of messages sent.
     pub sent: Counter,
-    /// Messages that came for the first time.
+    /// Messages received, duplicates excluded.
     pub received: Counter,
-    /// The same, of those that stopped reading.
+    /// Messages received by slow subscribers, duplicates excluded.
     pub received_slow: Counter,
-    /// Messages to those that echo that came again, or that they did not send.
+    /// Messages to echo connections that were duplicated, or that they did not send.
     pub not_echoed: Counter,
-    /// Connections that the server closed for being slow, or while they were.
+    /// Slow subscribers that the server closed.
     pub closed_slow: Counter,
-    /// Stayers' pings that were due while the last one was unanswered.
+    /// Canary pings that were due while the previous one was outstanding.
     pub pings_skipped: Counter,
-    /// Nanoseconds of CPU that it has had, and that it was ready but had none.
+    /// Nanoseconds of CPU time used, and of time spent runnable without a core.
     pub cpu_ns: Counter,
     pub waited_ns: Counter,
 }
 
-/// One channel.
+/// The counters of one channel.
 #[derive(Default)]
 pub struct Channel {
-    /// Its last number.
+    /// Sequence number of the last publication.
     pub published: AtomicU32,
-    /// Who is subscribed and not slow on purpose.
+    /// Subscribers, slow ones excluded.
     pub subscribers: AtomicU32,
 }
 
-/// Latencies, in nanoseconds.
+/// Histograms of latencies, in nanoseconds.
 pub struct Recorder {
-    /// From sent to received.
+    /// From sending to receiving a message.
     pub latency: Histogram,
-    /// From sent to received by the last subscriber.
+    /// From sending a publication to its last delivery.
     pub last: Histogram,
-    /// From `connect` to served.
+    /// From `connect` to the end of the handshake.
     pub opening: Histogram,
-    /// How long the events of one turn took: the last of them waited so long for us.
+    /// Time to handle the events of one turn: the last event waited this long in c1m.
     pub turn: Histogram,
 }
 
-/// What went wrong how often.
+/// Number of failures and losses by cause.
 #[derive(Clone, Default)]
 pub struct Causes {
     pub failed: BTreeMap<String, u64>,
     pub lost: BTreeMap<String, u64>,
 }
 
-/// What the threads are to do.
+/// The steps of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Open connections; read what comes.
+    /// Open connections and read messages.
     Open,
-    /// Send: echoes, pings of stayers. The slow do not read.
+    /// Send echoes and canary pings. Slow subscribers do not read.
     Work,
-    /// Send nothing new.
+    /// Send no new messages.
     Rest,
-    /// Close all but the stayers at once, then come back.
+    /// Close all connections but canaries at once, then reconnect.
     Drop,
-    /// Open and send nothing new. The slow read again.
+    /// Open no connections and send no messages. Slow subscribers read again.
     Read,
-    /// End.
+    /// End the thread.
     Stop,
 }
 
@@ -126,40 +127,40 @@ impl Shared {
             awaited: (0..publications.min(PUBLICATIONS_TRACKED_MAX))
                 .map(|_| AtomicU32::new(0))
                 .collect(),
-            served_last_ns: AtomicU64::new(0),
-            served_gap_ns: AtomicU64::new(0),
+            last_opened_ns: AtomicU64::new(0),
+            longest_gap_ns: AtomicU64::new(0),
         }
     }
 
-    /// Nanoseconds since the start.
+    /// Nanoseconds since the start of the run.
     pub fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// The step to do and its number, which grows with each.
+    /// The current step and its number, which increases with every step.
     pub fn step(&self) -> (Step, u32) {
         let bits = self.step.load(Ordering::Acquire);
         (Step::of_bits(bits), bits)
     }
 
-    /// Orders the next step. Only the coordinator does.
-    pub fn order(&self, step: Step) {
+    /// Sets the next step. Called by the coordinator only.
+    pub fn set_step(&self, step: Step) {
         let number = self.step.load(Ordering::Relaxed) >> STEP_BITS;
         self.step.store((number + 1) << STEP_BITS | step.bits(), Ordering::Release);
     }
 
-    /// A counter, all threads together.
+    /// The sum of a counter over all threads.
     pub fn sum(&self, counter: impl Fn(&Tally) -> &Counter) -> u64 {
         self.threads.iter().map(|thread| counter(&thread.tally).value()).sum()
     }
 
-    /// Whether each thread has begun the present step.
-    pub fn all_follow(&self) -> bool {
+    /// Whether every thread has started the current step.
+    pub fn all_at_step(&self) -> bool {
         let (_, number) = self.step();
         self.threads.iter().all(|thread| thread.tally.step.value() == u64::from(number))
     }
 
-    /// What came between this call and the one before.
+    /// Latencies recorded since the previous call.
     pub fn take_latencies(&self) -> Recorder {
         let mut sum = Recorder::default();
         for thread in &self.threads {
@@ -170,7 +171,7 @@ impl Shared {
         sum
     }
 
-    /// Faults of those that always read, and of those that did not.
+    /// Message faults of all receivers but slow ones, and of slow ones.
     pub fn faults(&self) -> [Faults; 2] {
         let mut sums = [Faults::default(); 2];
         for thread in &self.threads {
@@ -192,7 +193,7 @@ impl Shared {
         add(&mut lock(&self.causes).lost, cause);
     }
 
-    /// Notes that a publication is about to leave.
+    /// Records that a publication is about to be sent.
     pub fn publishing(&self, channel: u32, sequence: u32) {
         let entry = &self.channels[channel as usize];
         if let Some(awaited) = self.awaited(channel, sequence) {
@@ -201,19 +202,19 @@ impl Shared {
         entry.published.store(sequence, Ordering::Release);
     }
 
-    /// Notes that one more subscriber has a publication; whether it was the last one.
+    /// Records a delivery; returns whether it was the last one of its publication.
     pub fn delivered(&self, channel: u32, sequence: u32) -> bool {
         self.awaited(channel, sequence)
             .is_some_and(|awaited| awaited.fetch_sub(1, Ordering::AcqRel) == 1)
     }
 
-    /// Publications so far.
+    /// Number of publications so far.
     pub fn published(&self) -> u64 {
         let of = |channel: &Channel| u64::from(channel.published.load(Ordering::Acquire));
         self.channels.iter().map(of).sum()
     }
 
-    /// Deliveries that all publications so far make.
+    /// Number of deliveries expected for the publications so far.
     pub fn expected(&self) -> u64 {
         let of = |channel: &Channel| {
             u64::from(channel.published.load(Ordering::Acquire))
@@ -227,26 +228,26 @@ impl Shared {
         self.awaited.get(place)
     }
 
-    /// Notes that somebody was served just now.
-    pub fn served(&self, now_ns: u64) {
-        let before = self.served_last_ns.fetch_max(now_ns, Ordering::Relaxed);
-        self.served_gap_ns.fetch_max(now_ns.saturating_sub(before), Ordering::Relaxed);
+    /// Records that a connection was opened just now.
+    pub fn record_opening(&self, now_ns: u64) {
+        let before = self.last_opened_ns.fetch_max(now_ns, Ordering::Relaxed);
+        self.longest_gap_ns.fetch_max(now_ns.saturating_sub(before), Ordering::Relaxed);
     }
 
-    /// Begins to look for the longest time in which nobody is served. What this thread did until now is not counted.
+    /// Starts to measure the longest time between two openings. Time before this call does not count.
     pub fn watch_gaps_from(&self, now_ns: u64) {
-        self.served_last_ns.fetch_max(now_ns, Ordering::Relaxed);
-        self.served_gap_ns.store(0, Ordering::Relaxed);
+        self.last_opened_ns.fetch_max(now_ns, Ordering::Relaxed);
+        self.longest_gap_ns.store(0, Ordering::Relaxed);
     }
 
-    /// When somebody was served last, and the longest gap: nanoseconds.
+    /// When a connection was last opened, and the longest gap, in nanoseconds.
     pub fn gaps(&self) -> (u64, u64) {
-        (self.served_last_ns.load(Ordering::Relaxed), self.served_gap_ns.load(Ordering::Relaxed))
+        (self.last_opened_ns.load(Ordering::Relaxed), self.longest_gap_ns.load(Ordering::Relaxed))
     }
 }
 
 impl PerThread {
-    /// The owner holds it for a turn; the coordinator, for a moment once a second.
+    /// Locks the histograms: the thread does so for a turn, the coordinator briefly once a second.
     pub fn recorder(&self) -> MutexGuard<'_, Recorder> {
         lock(&self.recorder)
     }
@@ -291,12 +292,12 @@ impl Step {
     }
 }
 
-/// An error of the kernel as a cause that a person can act on.
+/// Describes an error of the kernel so that an operator can act on it.
 pub fn cause_of(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => "connection refused".to_owned(),
         Some(libc::ECONNRESET | libc::EPIPE) => "reset by the server".to_owned(),
-        Some(libc::ETIMEDOUT) => "connecting took too long".to_owned(),
+        Some(libc::ETIMEDOUT) => "connect timeout".to_owned(),
         Some(libc::EADDRNOTAVAIL) => "no free port at the source address".to_owned(),
         Some(libc::EMFILE | libc::ENFILE) => "no file descriptor left".to_owned(),
         Some(libc::ENOBUFS | libc::ENOMEM) => "no kernel memory left".to_owned(),
@@ -312,13 +313,13 @@ fn add(causes: &mut BTreeMap<String, u64>, cause: &str) {
     }
 }
 
-/// A thread that panicked ends the run; what it had counted is as good as any.
+/// Ignores poisoning: a panic ends the run, and the counts until then stay valid.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Low bits of the step's number that say what it is.
+/// Low bits of the step number that hold the step itself.
 const STEP_BITS: u32 = 3;
 
-/// Publications whose last delivery is timed: four bytes each.
+/// Maximum number of publications whose last delivery is timed, at four bytes each.
 pub const PUBLICATIONS_TRACKED_MAX: usize = 1 << 20;

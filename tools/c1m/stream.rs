@@ -1,36 +1,36 @@
-//! What one receiver should have seen: every number from 1 on once, in order.
+//! Checks one stream: a receiver expects every sequence number from 1 once, in order.
 //!
-//! Sixteen bytes: the highest number so far, and which of the 64 up to it have come. What comes later than that cannot
-//! be told from a repetition and is counted apart.
+//! Sixteen bytes hold the highest number so far and which of the 64 numbers up to it have arrived. A message that
+//! arrives later than that may be a duplicate or not; it is counted as unclassified.
 
-/// Faults over any number of streams.
+/// Number of faults in one or more streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Did not come.
+    /// Messages that did not arrive.
     pub lost: u64,
-    /// Came again.
+    /// Messages that arrived more than once.
     pub duplicated: u64,
-    /// Came after a later one.
+    /// Messages that arrived after a later one.
     pub reordered: u64,
-    /// Came more than 64 places late: either of the two above, and if it is new, then it is still among the lost.
-    pub unplaced: u64,
-    /// Payloads that nobody of this run sent to this receiver.
-    pub strange: u64,
+    /// Messages that arrived more than 64 messages late: duplicated, or reordered and then still counted as lost.
+    pub unclassified: u64,
+    /// Payloads that this run did not send to this receiver.
+    pub unexpected: u64,
 }
 
-/// One receiver's stream.
+/// The stream of one receiver.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stream {
-    /// Bit n: `highest - n` came.
+    /// Bit n is set if `highest - n` has arrived.
     window: u64,
     highest: u32,
 }
 
 impl Stream {
-    /// Takes a number and returns whether it is here for the first time.
+    /// Records a sequence number; returns whether it is known to be new.
     pub fn receive(&mut self, number: u32, faults: &mut Faults) -> bool {
         if number == 0 {
-            faults.strange += 1;
+            faults.unexpected += 1;
             return false;
         }
         if number > self.highest {
@@ -41,7 +41,7 @@ impl Stream {
             return true;
         }
         let Some(bit) = 1_u64.checked_shl(self.highest - number) else {
-            faults.unplaced += 1;
+            faults.unclassified += 1;
             return false;
         };
         if self.window & bit != 0 {
@@ -54,25 +54,25 @@ impl Stream {
         true
     }
 
-    /// The numbers up to `last` are all that there were.
+    /// Ends the stream, whose last sequence number is `last`.
     pub fn finish(&self, last: u32, faults: &mut Faults) {
         faults.lost += u64::from(last.saturating_sub(self.highest));
     }
 }
 
 impl Faults {
-    /// Whether there are any.
+    /// Whether there are any faults.
     pub fn any(&self) -> bool {
         *self != Self::default()
     }
 
-    /// Adds those of other streams.
+    /// Adds the faults of other streams.
     pub fn add(&mut self, other: &Self) {
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
-        self.unplaced += other.unplaced;
-        self.strange += other.strange;
+        self.unclassified += other.unclassified;
+        self.unexpected += other.unexpected;
     }
 }
 
@@ -89,10 +89,11 @@ mod tests {
         faults
     }
 
-    const NONE: Faults = Faults { lost: 0, duplicated: 0, reordered: 0, unplaced: 0, strange: 0 };
+    const NONE: Faults =
+        Faults { lost: 0, duplicated: 0, reordered: 0, unclassified: 0, unexpected: 0 };
 
     #[test]
-    fn gaps_repetitions_and_late_arrivals_are_told_apart() {
+    fn gaps_duplicates_and_late_messages_are_distinguished() {
         assert_eq!(faults_of(1..=500, 500), NONE);
         assert_eq!(faults_of([], 3), Faults { lost: 3, ..NONE });
         assert_eq!(faults_of([2], 3), Faults { lost: 2, ..NONE });
@@ -100,14 +101,14 @@ mod tests {
         assert_eq!(faults_of([1, 1, 2, 1], 2), Faults { duplicated: 2, ..NONE });
         assert_eq!(faults_of([2, 1, 3], 3), Faults { reordered: 1, ..NONE });
         assert_eq!(faults_of([1, 3, 2, 2], 3), Faults { reordered: 1, duplicated: 1, ..NONE });
-        assert_eq!(faults_of([0, 1], 1), Faults { strange: 1, ..NONE });
+        assert_eq!(faults_of([0, 1], 1), Faults { unexpected: 1, ..NONE });
     }
 
     #[test]
-    fn the_window_is_exact_at_its_edge_and_honest_past_it() {
+    fn a_message_is_classified_up_to_the_edge_of_the_window() {
         assert_eq!(faults_of([65, 2], 65), Faults { lost: 63, reordered: 1, ..NONE });
-        assert_eq!(faults_of([65, 1], 65), Faults { lost: 64, unplaced: 1, ..NONE });
-        assert_eq!(faults_of([1, 1000, 999, 1], 1000).unplaced, 1);
+        assert_eq!(faults_of([65, 1], 65), Faults { lost: 64, unclassified: 1, ..NONE });
+        assert_eq!(faults_of([1, 1000, 999, 1], 1000).unclassified, 1);
         assert_eq!(faults_of([1, 64, 1], 64), Faults { lost: 62, duplicated: 1, ..NONE });
     }
 }

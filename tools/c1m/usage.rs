@@ -1,4 +1,4 @@
-//! What the run takes of this host: memory of the server, of c1m and of the kernel; CPU of both.
+//! Resources used on this host: memory of the server, of c1m and of the kernel, and CPU time of both processes.
 
 use std::fs;
 use std::io;
@@ -11,25 +11,25 @@ use crate::instrument::{Resident, cpu_clock_nanoseconds, kernel_slab_bytes};
 /// Memory at one instant, in bytes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Memory {
-    /// Resident, of the server; 0 without its pid.
+    /// Resident memory of the server; 0 without its process id.
     pub server: u64,
-    /// Resident, of c1m.
+    /// Resident memory of c1m.
     pub own: u64,
-    /// The kernel's object caches: sockets, descriptors, epoll entries.
+    /// Object caches of the kernel: sockets, descriptors, epoll entries.
     pub kernel_objects: u64,
-    /// What TCP holds of data on its way.
+    /// Buffers of TCP: data in flight.
     pub kernel_tcp: u64,
-    /// What is left for whoever asks.
+    /// Memory available to new allocations.
     pub available: u64,
 }
 
-/// CPU clocks at one instant.
+/// The CPU clocks at one instant.
 #[derive(Clone, Copy)]
 pub struct Clocks {
     pub at: Instant,
-    /// Of the server's process; `None` without its pid.
+    /// CPU time of the server; `None` without its process id.
     pub server_ns: Option<u64>,
-    /// Of c1m.
+    /// CPU time of c1m.
     pub own_ns: u64,
 }
 
@@ -44,7 +44,7 @@ impl Memory {
         })
     }
 
-    /// Object caches and data on its way.
+    /// Object caches and TCP buffers together.
     pub fn kernel(&self) -> u64 {
         self.kernel_objects + self.kernel_tcp
     }
@@ -60,7 +60,7 @@ impl Clocks {
     }
 }
 
-/// The TCP line of `/proc/net/sockstat`: its last number is pages.
+/// Reads `/proc/net/sockstat`; the last number of its TCP line is in pages.
 fn tcp_bytes() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/net/sockstat")?;
     let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();

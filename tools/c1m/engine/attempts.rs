@@ -1,19 +1,23 @@
-//! Which connections a thread has still to open, and which of its attempts are under way.
+//! The connections that a thread has still to open, and its attempts in flight.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// What is to be opened, and what is under way.
+/// Connections to open and attempts in flight.
 pub struct Attempts {
+    /// Index of the thread.
     pub thread: usize,
-    /// Connections below this have had their first try.
+    /// Connections below this index were attempted once.
     pub tried: usize,
-    /// To be tried again, and when, in milliseconds since the start.
-    pub again: VecDeque<(u32, u32)>,
-    /// Begun, in order; those that were served since are still in it.
-    pub begun: VecDeque<(u32, u32)>,
+    /// Connections to retry, and when, in milliseconds since the start of the run.
+    pub retries: VecDeque<(u32, u32)>,
+    /// Attempts in the order of their start, with the time; some may have been completed since.
+    pub started: VecDeque<(u32, u32)>,
+    /// Attempts that have neither succeeded nor failed.
     pub in_flight: usize,
+    /// Number of attempts so far.
     pub attempts: u64,
+    /// Tokens of the rate limit: one per attempt.
     pub allowance: f64,
     pub allowed_at: Instant,
 }
@@ -23,8 +27,8 @@ impl Attempts {
         Self {
             thread,
             tried: 0,
-            again: VecDeque::new(),
-            begun: VecDeque::new(),
+            retries: VecDeque::new(),
+            started: VecDeque::new(),
             in_flight: 0,
             attempts: 0,
             allowance: 0.0,
@@ -32,20 +36,20 @@ impl Attempts {
         }
     }
 
-    /// The next connection to open at this time.
+    /// The next connection to open, first attempts before retries.
     pub fn next(&mut self, connections: usize, now_ms: u32) -> Option<usize> {
         if self.tried < connections {
             self.tried += 1;
             return Some(self.tried - 1);
         }
-        if self.again.front()?.1 > now_ms {
+        if self.retries.front()?.1 > now_ms {
             return None;
         }
-        self.again.pop_front().map(|(index, _)| index as usize)
+        self.retries.pop_front().map(|(index, _)| index as usize)
     }
 
     /// Whether no connection is left to open.
     pub fn is_done(&self, connections: usize) -> bool {
-        self.tried == connections && self.again.is_empty()
+        self.tried == connections && self.retries.is_empty()
     }
 }

@@ -1,11 +1,11 @@
-//! One thread: its own descriptor table, its own epoll, its share of the connections.
+//! One thread with its own descriptor table, its own epoll and its share of the connections.
 //!
-//! A turn: follow the coordinator's step → open what may be opened → ping what is due → wait → handle events. Edges are
-//! registered once for each connection, so an idle one costs nothing until its server speaks. Threads sleep; nothing
-//! wakes them but events and the time for a look at the step.
+//! A turn: check the coordinator's step → open connections → send due pings → wait → handle events. Connections are
+//! registered once, edge-triggered, so an idle one costs nothing until data arrives. Threads wake up for events, and
+//! regularly to check the step.
 
 mod attempts;
-mod conversation;
+mod messages;
 mod opening;
 pub mod state;
 
@@ -23,16 +23,16 @@ use mio::{Events, Poll};
 use socket2::SockRef;
 
 use crate::connection::{Connection, Role, State};
-use crate::door::Door;
+use crate::endpoint::Endpoint;
 use crate::instrument::preempt_others;
 use crate::plan::Part;
 use crate::shared::{PerThread, Recorder, Shared, Step};
 use crate::stream::Faults;
 
 use attempts::Attempts;
-use state::{Engine, Settings, Stayers};
+use state::{Canaries, Engine, Settings};
 
-/// The thread's work from its beginning to [`Step::Stop`].
+/// Runs a thread until [`Step::Stop`].
 pub fn run(
     index: usize,
     parts: &[Part],
@@ -45,11 +45,11 @@ pub fn run(
         .flat_map(|part| part.channels().map(|channel| Connection::new(part.role, channel)))
         .collect();
     let indexes: Vec<usize> =
-        (0..connections.len()).filter(|&i| connections[i].role == Role::Stayer).collect();
+        (0..connections.len()).filter(|&i| connections[i].role == Role::Canary).collect();
     if !indexes.is_empty() {
-        // The others' work must not make the answer look late. Without the right to do so, it may.
+        // Other threads must not delay the measured pongs. Without the privilege, they may.
         let _ = preempt_others();
-        if let Some(id) = settings.stayers_core
+        if let Some(id) = settings.canary_core
             && !core_affinity::set_for_current(CoreId { id })
         {
             return Err(io::Error::other(format!("cannot run on core {id}")));
@@ -65,13 +65,13 @@ pub fn run(
         buffer: vec![0; RECEIVE_BUFFER_BYTES],
         out: Vec::new(),
         payload: Vec::new(),
-        stayers: Stayers { indexes, ..Stayers::default() },
+        canaries: Canaries { indexes, ..Canaries::default() },
         step: Step::Open,
         step_number: 0,
         faults: [Faults::default(); 2],
         accounted_ns: 0,
-        door: Rc::new(settings.door.clone()),
-        idle_door: Rc::new(settings.idle_door.clone()),
+        endpoint: Rc::new(settings.endpoint.clone()),
+        idle_endpoint: Rc::new(settings.idle_endpoint.clone()),
         shared,
         settings,
     };
@@ -84,14 +84,14 @@ impl Engine {
         let own = &shared.threads[self.index];
         let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
         loop {
-            self.follow(own);
+            self.follow_step(own);
             if self.step == Step::Stop {
                 return Ok(());
             }
-            self.give_up_late_ones();
+            self.fail_late_handshakes();
             self.open_more();
             self.ping_due();
-            match self.poll.poll(&mut events, Some(self.patience())) {
+            match self.poll.poll(&mut events, Some(self.wait_max())) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
@@ -104,8 +104,8 @@ impl Engine {
         }
     }
 
-    /// Begins the step that the coordinator ordered, once.
-    fn follow(&mut self, own: &PerThread) {
+    /// Starts the step that the coordinator has set, once.
+    fn follow_step(&mut self, own: &PerThread) {
         let (step, number) = self.shared.step();
         if number == self.step_number && number != 0 {
             return;
@@ -117,10 +117,10 @@ impl Engine {
             Step::Work => self.begin_work(),
             Step::Drop => {
                 self.drop_all();
-                // Our own closing is not the server's delay.
+                // The time that closing takes here does not count as a delay of the server.
                 self.shared.watch_gaps_from(self.shared.now_ns());
             }
-            Step::Read => self.read_slow_ones(&mut own.recorder()),
+            Step::Read => self.resume_slow_readers(&mut own.recorder()),
             Step::Stop => self.finish(),
         }
         own.set_faults(self.faults);
@@ -128,7 +128,7 @@ impl Engine {
     }
 
     fn begin_work(&mut self) {
-        self.stayers.due_ns = self.shared.now_ns();
+        self.canaries.due_ns = self.shared.now_ns();
         for index in 0..self.connections.len() {
             let connection = &self.connections[index];
             if connection.role == Role::Echo && connection.state == State::Open {
@@ -140,7 +140,7 @@ impl Engine {
         }
     }
 
-    fn read_slow_ones(&mut self, recorder: &mut Recorder) {
+    fn resume_slow_readers(&mut self, recorder: &mut Recorder) {
         for index in 0..self.connections.len() {
             let connection = &self.connections[index];
             if connection.role == Role::Slow && connection.state == State::Open {
@@ -149,7 +149,7 @@ impl Engine {
         }
     }
 
-    /// Counts what did not come, and ends every connection so that no port stays behind.
+    /// Counts missing messages and resets every connection, which leaves no port in TIME_WAIT.
     fn finish(&mut self) {
         for connection in &mut self.connections {
             let slow = connection.role == Role::Slow;
@@ -159,64 +159,64 @@ impl Engine {
                     let channel = &self.shared.channels[connection.channel as usize];
                     channel.published.load(Ordering::Acquire)
                 }
-                Role::Idle | Role::Stayer => 0,
+                Role::Idle | Role::Canary => 0,
             };
-            // One that was closed for being slow has no claim to the rest.
-            if connection.was_served && (!slow || connection.state == State::Open) {
+            // A connection that was closed as a slow consumer does not miss the rest.
+            if connection.was_open && (!slow || connection.state == State::Open) {
                 connection.stream.finish(last, &mut self.faults[usize::from(slow)]);
             }
             if let Some(socket) = connection.socket.take() {
-                // It fails only for what is gone already.
+                // It fails only if the connection is already closed.
                 let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
             }
         }
     }
 
-    /// Pings one stayer after the other, so that each has its turn once in `ping_every`.
+    /// Pings one canary after another, so that each is pinged once per `ping_interval`.
     fn ping_due(&mut self) {
-        let works = matches!(self.step, Step::Work | Step::Drop);
-        let count = self.stayers.indexes.len();
-        if !works || count == 0 {
+        let is_working = matches!(self.step, Step::Work | Step::Drop);
+        let count = self.canaries.indexes.len();
+        if !is_working || count == 0 {
             return;
         }
-        let pause_ns = (self.settings.ping_every.as_nanos() as u64 / count as u64).max(1);
+        let pause_ns = (self.settings.ping_interval.as_nanos() as u64 / count as u64).max(1);
         for _ in 0..count {
             let now_ns = self.shared.now_ns();
-            if self.stayers.due_ns > now_ns {
+            if self.canaries.due_ns > now_ns {
                 return;
             }
-            self.stayers.due_ns += pause_ns;
-            let index = self.stayers.indexes[self.stayers.next];
-            self.stayers.next = (self.stayers.next + 1) % count;
+            self.canaries.due_ns += pause_ns;
+            let index = self.canaries.indexes[self.canaries.next];
+            self.canaries.next = (self.canaries.next + 1) % count;
             if self.connections[index].state != State::Open {
                 continue;
             }
-            if self.stayers.asked_ns.contains_key(&index) {
+            if self.canaries.pinged_ns.contains_key(&index) {
                 self.shared.threads[self.index].tally.pings_skipped.add(1);
                 continue;
             }
-            self.stayers.asked_ns.insert(index, now_ns);
+            self.canaries.pinged_ns.insert(index, now_ns);
             self.write_ping(index);
             self.send(index);
         }
-        // After a pause of our own, pings that were missed are not made up for.
-        self.stayers.due_ns = self.stayers.due_ns.max(self.shared.now_ns());
+        // Pings that were missed in a pause of this thread are not made up for.
+        self.canaries.due_ns = self.canaries.due_ns.max(self.shared.now_ns());
     }
 
-    /// How long to sleep.
-    fn patience(&self) -> Duration {
-        let until_ping = if self.stayers.indexes.is_empty() || self.step == Step::Open {
-            PATIENCE
+    /// How long this turn may wait for events.
+    fn wait_max(&self) -> Duration {
+        let until_ping = if self.canaries.indexes.is_empty() || self.step == Step::Open {
+            SLEEP_MAX
         } else {
-            Duration::from_nanos(self.stayers.due_ns.saturating_sub(self.shared.now_ns()))
+            Duration::from_nanos(self.canaries.due_ns.saturating_sub(self.shared.now_ns()))
         };
-        PATIENCE.min(until_ping).min(self.until_opening())
+        SLEEP_MAX.min(until_ping).min(self.until_opening())
     }
 
-    fn door(&self, index: usize) -> Rc<Door> {
+    fn endpoint(&self, index: usize) -> Rc<Endpoint> {
         match self.connections[index].role {
-            Role::Idle => Rc::clone(&self.idle_door),
-            Role::Echo | Role::Subscriber | Role::Slow | Role::Stayer => Rc::clone(&self.door),
+            Role::Idle => Rc::clone(&self.idle_endpoint),
+            Role::Echo | Role::Subscriber | Role::Slow | Role::Canary => Rc::clone(&self.endpoint),
         }
     }
 
@@ -225,19 +225,19 @@ impl Engine {
         own: &PerThread,
         mut recorder: MutexGuard<'_, Recorder>,
         began_ns: u64,
-        worked: bool,
+        had_events: bool,
     ) {
         let now_ns = self.shared.now_ns();
-        if worked {
+        if had_events {
             recorder.turn.record(now_ns - began_ns);
         }
         drop(recorder);
-        if worked {
+        if had_events {
             own.set_faults(self.faults);
         }
-        if now_ns - self.accounted_ns >= ACCOUNT_EVERY_NS {
+        if now_ns - self.accounted_ns >= ACCOUNT_INTERVAL_NS {
             self.accounted_ns = now_ns;
-            // A kernel without it says nothing, and then neither do we.
+            // Where the kernel does not provide it, no times are reported.
             let schedstat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
             let mut numbers = schedstat.split(' ').filter_map(|number| number.parse().ok());
             own.tally.cpu_ns.set(numbers.next().unwrap_or(0));
@@ -249,7 +249,7 @@ impl Engine {
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 const EVENTS_PER_TURN_MAX: usize = 512;
 
-/// Between two looks at the step. Sixty threads that look twenty times a second take well under a hundredth of a core.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// Time between two checks of the step. Sixty threads that check twenty times a second use well under 1% of a core.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
 
-const ACCOUNT_EVERY_NS: u64 = 500_000_000;
+const ACCOUNT_INTERVAL_NS: u64 = 500_000_000;

@@ -1,5 +1,5 @@
-//! Opening connections: as many at once as allowed, as fast as allowed, each in bounded time; and all again after a
-//! drop.
+//! Opens connections within the rate and the number of handshakes in flight, each within a timeout, and reopens them
+//! after a drop.
 
 use std::borrow::Cow;
 use std::io;
@@ -13,22 +13,22 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::state::Engine;
 use crate::connection::{Connection, Role, State};
-use crate::door::{Greeted, Speech};
+use crate::endpoint::{Handshake, WireProtocol};
 use crate::instrument::bind_address_no_port;
 use crate::shared::{Recorder, Step, cause_of};
 
 impl Engine {
-    /// Begins as many connections as rate and bound allow.
+    /// Starts as many connections as the rate and the maximum in flight allow.
     pub(super) fn open_more(&mut self) {
         if self.attempts.is_done(self.connections.len()) || self.step == Step::Read {
             return;
         }
-        // After a drop, everyone comes back as fast as they can.
+        // After a drop, all reconnect as fast as possible.
         let rate = if self.step == Step::Drop { 0.0 } else { self.settings.rate };
         let now = Instant::now();
         let earned = (now - self.attempts.allowed_at).as_secs_f64() * rate;
         self.attempts.allowed_at = now;
-        // What was not used, for want of room or time, is not made up for by more than a moment's worth.
+        // Unused allowance is capped, so that a pause is not followed by a burst.
         let burst = (rate * ALLOWANCE_SECONDS_MAX).max(1.0);
         self.attempts.allowance = (self.attempts.allowance + earned).min(burst);
         while self.attempts.in_flight < self.settings.in_flight_max
@@ -41,7 +41,7 @@ impl Engine {
         }
     }
 
-    /// How long until there may be something to open, or to give up.
+    /// How long until a connection may have to be started or failed.
     pub(super) fn until_opening(&self) -> Duration {
         if self.attempts.is_done(self.connections.len())
             || self.attempts.in_flight >= self.settings.in_flight_max
@@ -61,7 +61,7 @@ impl Engine {
         match self.connect(index) {
             Ok(socket) => {
                 self.connections[index].socket = Some(socket);
-                self.attempts.begun.push_back((index as u32, now_ms));
+                self.attempts.started.push_back((index as u32, now_ms));
             }
             Err(error) => self.fail(index, &cause_of(&error)),
         }
@@ -69,13 +69,13 @@ impl Engine {
 
     fn connect(&self, index: usize) -> io::Result<OwnedFd> {
         let role = self.connections[index].role;
-        let address = self.door(index).address;
+        let address = self.endpoint(index).address;
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
         match role {
-            // A message that waits for the acknowledgement of the one before is late.
-            Role::Echo | Role::Stayer => socket.set_tcp_nodelay(true)?,
-            // Before connecting: it bounds the window that is offered.
+            // Without Nagle's algorithm, which would delay small messages.
+            Role::Echo | Role::Canary => socket.set_tcp_nodelay(true)?,
+            // Set before connecting: it bounds the TCP window.
             Role::Slow => socket.set_recv_buffer_size(self.settings.slow_receive_buffer)?,
             Role::Idle | Role::Subscriber => {}
         }
@@ -96,7 +96,7 @@ impl Engine {
         Ok(socket.into())
     }
 
-    /// The kernel has connected it, or could not.
+    /// Handles the end of a TCP connect: sends the handshake, or fails the attempt.
     pub(super) fn connected(&mut self, index: usize, recorder: &mut Recorder) {
         let connection = &mut self.connections[index];
         let Some(socket) = &connection.socket else { return };
@@ -104,19 +104,19 @@ impl Engine {
             Ok(None) => {}
             Ok(Some(error)) | Err(error) => return self.fail(index, &cause_of(&error)),
         }
-        connection.state = State::Greeting;
-        let (door, channel) = (self.door(index), self.connections[index].channel);
-        self.connections[index].decoder = door.decoder();
+        connection.state = State::Handshaking;
+        let (endpoint, channel) = (self.endpoint(index), self.connections[index].channel);
+        self.connections[index].decoder = endpoint.decoder();
         let key = self.key(index);
-        door.write_greeting(&mut self.out, channel, key);
+        endpoint.write_handshake(&mut self.out, channel, key);
         self.send(index);
-        if door.speech == Speech::Lines {
-            self.served(index, recorder);
+        if endpoint.protocol == WireProtocol::Lines {
+            self.opened(index, recorder);
         }
     }
 
-    /// Takes a part of the answer to the greeting; what is behind it is left in the vector.
-    pub(super) fn greeted(
+    /// Takes a part of the handshake response; returns the bytes behind it.
+    pub(super) fn continue_handshake(
         &mut self,
         index: usize,
         bytes: &[u8],
@@ -124,27 +124,27 @@ impl Engine {
     ) -> Vec<u8> {
         let mut all = self.unread.remove(&index).unwrap_or_default();
         all.extend_from_slice(bytes);
-        match self.door(index).check_greeting(&all, self.key(index)) {
-            Greeted::NotYet => {
+        match self.endpoint(index).check_handshake(&all, self.key(index)) {
+            Handshake::Incomplete => {
                 self.unread.insert(index, all);
                 Vec::new()
             }
-            Greeted::Served(used) => {
-                self.served(index, recorder);
+            Handshake::Complete(used) => {
+                self.opened(index, recorder);
                 all.split_off(used)
             }
-            Greeted::Refused(cause) => {
+            Handshake::Refused(cause) => {
                 self.fail(index, &cause);
                 Vec::new()
             }
         }
     }
 
-    fn served(&mut self, index: usize, recorder: &mut Recorder) {
+    fn opened(&mut self, index: usize, recorder: &mut Recorder) {
         let now_ns = self.shared.now_ns();
         let connection = &mut self.connections[index];
         connection.state = State::Open;
-        connection.was_served = true;
+        connection.was_open = true;
         self.attempts.in_flight -= 1;
         let began_ns = u64::from(connection.began_ms) * NANOSECONDS_PER_MS;
         recorder.opening.record(now_ns.saturating_sub(began_ns));
@@ -155,10 +155,10 @@ impl Engine {
         let tally = &self.shared.threads[self.index].tally;
         tally.opened.add(1);
         tally.open.add(1);
-        self.shared.served(now_ns);
+        self.shared.record_opening(now_ns);
     }
 
-    /// It was not served. After a drop it tries again; else that was it.
+    /// Counts a failed attempt. After a drop it is retried; otherwise the connection is gone.
     pub(super) fn fail(&mut self, index: usize, cause: &str) {
         self.attempts.in_flight -= 1;
         self.shared.add_failure(&self.located(index, cause));
@@ -166,65 +166,65 @@ impl Engine {
         self.end(index);
     }
 
-    /// Where connections go to two addresses, a cause names the one that was told to be for the idle.
+    /// Adds the idle target to a cause where connections go to two addresses.
     pub(super) fn located<'a>(&self, index: usize, cause: &'a str) -> Cow<'a, str> {
-        let address = self.door(index).address;
-        match address == self.door.address {
+        let address = self.endpoint(index).address;
+        match address == self.endpoint.address {
             true => Cow::Borrowed(cause),
             false => Cow::Owned(format!("{cause} (idle target {address})")),
         }
     }
 
-    /// Frees what it holds. After a drop it tries again; else it is gone.
+    /// Releases the resources of a connection. After a drop it is retried; otherwise it is gone.
     pub(super) fn end(&mut self, index: usize) {
         self.unread.remove(&index);
         self.unsent.remove(&index);
         let now_ms = self.now_ms();
         let connection = &mut self.connections[index];
         connection.socket = None;
-        if self.step == Step::Drop && connection.role != Role::Stayer {
+        if self.step == Step::Drop && connection.role != Role::Canary {
             connection.state = State::New;
-            self.attempts.again.push_back((index as u32, now_ms + RETRY_AFTER_MS));
+            self.attempts.retries.push_back((index as u32, now_ms + RETRY_AFTER_MS));
         } else {
             connection.state = State::Gone;
         }
     }
 
-    /// Fails what has been connecting or greeting for too long.
-    pub(super) fn give_up_late_ones(&mut self) {
+    /// Fails attempts that exceed the timeout.
+    pub(super) fn fail_late_handshakes(&mut self) {
         let timeout_ms = self.settings.opening_timeout.as_millis() as u32;
         let now_ms = self.now_ms();
-        while let Some(&(index, began_ms)) = self.attempts.begun.front() {
+        while let Some(&(index, began_ms)) = self.attempts.started.front() {
             let connection = &self.connections[index as usize];
             if connection.is_opening() && connection.began_ms == began_ms {
                 if now_ms - began_ms < timeout_ms {
                     return;
                 }
                 let cause = match connection.state {
-                    State::Connecting => "connecting took too long",
-                    _ => "no answer to the handshake",
+                    State::Connecting => "connect timeout",
+                    _ => "handshake timeout",
                 };
                 self.fail(index as usize, cause);
             }
-            self.attempts.begun.pop_front();
+            self.attempts.started.pop_front();
         }
     }
 
-    /// Closes all but the stayers at once and lines them up to come back.
+    /// Closes all connections but the canaries and queues them to reconnect.
     pub(super) fn drop_all(&mut self) {
         let tally = &self.shared.threads[self.index].tally;
         for (index, connection) in self.connections.iter_mut().enumerate() {
-            if connection.role == Role::Stayer || connection.state != State::Open {
+            if connection.role == Role::Canary || connection.state != State::Open {
                 continue;
             }
             let Some(socket) = connection.socket.take() else { continue };
             if self.settings.drop_resets {
-                // It fails only for what is gone already.
+                // It fails only if the connection is already closed.
                 let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
             }
             let Connection { role, channel, .. } = *connection;
             *connection = Connection::new(role, channel);
-            self.attempts.again.push_back((index as u32, 0));
+            self.attempts.retries.push_back((index as u32, 0));
             tally.open.set(tally.open.value() - 1);
         }
         self.unread.clear();

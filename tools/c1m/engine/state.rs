@@ -1,4 +1,4 @@
-//! What one thread of the engine holds, and the settings that all threads share.
+//! The state of one engine thread, and the settings that all threads share.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -9,70 +9,71 @@ use mio::Poll;
 
 use super::attempts::Attempts;
 use crate::connection::Connection;
-use crate::door::Door;
+use crate::endpoint::Endpoint;
 use crate::plan::Sources;
 use crate::shared::{Shared, Step};
 use crate::stream::Faults;
 
-/// What all threads do alike.
+/// Settings of all threads.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where connections go.
-    pub door: Door,
-    /// Where those go that only stay.
-    pub idle_door: Door,
+    /// The server of all connections but idle ones.
+    pub endpoint: Endpoint,
+    /// The server of idle connections.
+    pub idle_endpoint: Endpoint,
     pub sources: Sources,
-    /// Connections a second and thread; 0 is as fast as possible.
+    /// Connections per second and thread; 0 means as fast as possible.
     pub rate: f64,
-    /// Handshakes under way at once on a thread.
+    /// Maximum number of handshakes in flight on a thread.
     pub in_flight_max: usize,
-    /// For connecting, and again for the handshake's answer.
+    /// Timeout of a connection attempt.
     pub opening_timeout: Duration,
-    /// Bytes of a payload.
+    /// Payload size, in bytes.
     pub size: usize,
-    /// Messages under way on each echo connection.
+    /// Messages in flight on each echo connection.
     pub depth: usize,
-    /// Between two pings of one stayer.
-    pub ping_every: Duration,
-    /// Core of the thread that pings; any if `None`.
-    pub stayers_core: Option<usize>,
-    /// Receive buffer of those that stop reading, in bytes.
+    /// Time between two pings of one canary.
+    pub ping_interval: Duration,
+    /// Core of the canary thread; `None` means any.
+    pub canary_core: Option<usize>,
+    /// Receive buffer of slow subscribers, in bytes.
     pub slow_receive_buffer: usize,
-    /// Whether a drop is a reset, or a close as when a process ends.
+    /// Whether a drop sends a reset (RST) instead of a FIN.
     pub drop_resets: bool,
 }
 
-/// One thread's state.
+/// The state of one thread.
 pub struct Engine {
     pub shared: Arc<Shared>,
     pub settings: Arc<Settings>,
-    /// Copies of this thread's own: a count that threads share would cost more than what it counts.
-    pub door: Rc<Door>,
-    pub idle_door: Rc<Door>,
+    /// Copies of this thread: a reference count shared by all threads would be contended.
+    pub endpoint: Rc<Endpoint>,
+    pub idle_endpoint: Rc<Endpoint>,
     pub index: usize,
     pub poll: Poll,
     pub connections: Vec<Connection>,
     pub attempts: Attempts,
-    /// Answers to greetings that came in part.
+    /// Incomplete handshake responses, by connection.
     pub unread: HashMap<usize, Vec<u8>>,
-    /// What the kernel did not take yet.
+    /// Bytes that the kernel did not take yet, by connection.
     pub unsent: HashMap<usize, Vec<u8>>,
     pub buffer: Vec<u8>,
-    /// What is said in this turn on the connection at hand.
+    /// Bytes to send on the connection being handled.
     pub out: Vec<u8>,
     pub payload: Vec<u8>,
-    pub stayers: Stayers,
+    pub canaries: Canaries,
     pub step: Step,
     pub step_number: u32,
     pub faults: [Faults; 2],
     pub accounted_ns: u64,
 }
 
+/// The connections of this thread that measure latency by pings.
 #[derive(Default)]
-pub struct Stayers {
+pub struct Canaries {
     pub indexes: Vec<usize>,
     pub next: usize,
     pub due_ns: u64,
-    /// When those that wait for an answer asked.
-    pub asked_ns: HashMap<usize, u64>,
+    /// When the ping was sent, for connections whose pong is outstanding.
+    pub pinged_ns: HashMap<usize, u64>,
 }

@@ -1,4 +1,4 @@
-//! Idle: connections that stay and answer pings.
+//! Idle: connections that stay open and answer pings.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::plan::Group;
 use crate::report::{Report, Samples};
 use crate::run::Run;
 
-/// Connections that stay.
+/// Options of the idle mode.
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct Arguments {
     #[command(flatten)]
     pub common: Common,
-    /// How long they are held once all are open
+    /// How long to hold the connections once all are open
     #[arg(long, value_name = "TIME", default_value = "60 s", value_parser = parse_seconds)]
     duration: Duration,
 }
@@ -33,7 +33,7 @@ fn drive(run: &mut Run, duration: Duration) -> Result<(), String> {
     run.open_all()?;
     run.begin_work()?;
     let answered = run.shared.sum(|tally| &tally.pongs);
-    run.stay("holding", duration)?;
+    run.sleep("holding", duration)?;
     run.end_work("pings answered", run.shared.sum(|tally| &tally.pongs) - answered)?;
     run.read_memory("memory_at_end")
 }

@@ -1,4 +1,4 @@
-//! Slow: a fan-out in which some subscribers do not read, and what the others notice.
+//! Slow: a fan-out in which some subscribers stop reading, and the effect on the others.
 
 use clap::Args;
 use serde_json::json;
@@ -11,16 +11,16 @@ use crate::report::{Report, Samples, faults_json};
 use crate::run::Run;
 use crate::shared::{Shared, Step};
 
-/// Subscribers that do not read.
+/// Options of the slow mode.
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct Arguments {
     #[command(flatten)]
     pub fanout: fanout::Arguments,
-    /// How many of the subscribers stop reading, as a fraction of all
+    /// Fraction of the subscribers that stop reading
     #[arg(long, value_name = "FRACTION", default_value_t = 0.1, value_parser = parse_fraction)]
     slow_fraction: f64,
-    /// Their kernels' receive buffers, in bytes; the kernel doubles it
+    /// Receive buffer (SO_RCVBUF) of slow subscribers in bytes; the kernel doubles it
     #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = number::<u32>(1..=1 << 30))]
     slow_receive_buffer: u32,
 }
@@ -53,7 +53,7 @@ pub fn run(arguments: &Arguments) -> Result<(Report, Samples), String> {
     report.add("slow", faults_json(faults));
     if faults.any() && report.cause.is_none() {
         report.fail(
-            "slow subscribers that were not closed missed messages, or got some twice or late",
+            "slow subscribers that were not closed missed messages, or received duplicates or reordered ones",
         );
     }
     Ok((report, samples))
@@ -65,20 +65,22 @@ fn drive(
     publishing: crate::publisher::Publishing,
 ) -> Result<(), String> {
     run.open_all()?;
-    run.order(Step::Work)?;
+    run.set_step(Step::Work)?;
     run.begin_work()?;
     let before = run.shared.sum(|tally| &tally.received);
     fanout::publish_all(run, publishing, arguments.fanout.settle)?;
     let deliveries = run.shared.sum(|tally| &tally.received) - before;
-    run.end_work("deliveries to those that read", deliveries)?;
-    // Now they read: who was closed finds out, who was not gets all the rest.
-    run.order(Step::Read)?;
-    let moved = |shared: &Shared| {
+    run.end_work("deliveries to reading subscribers", deliveries)?;
+    // Slow subscribers read again: they detect that they were closed, or receive the rest.
+    run.set_step(Step::Read)?;
+    let progress = |shared: &Shared| {
         shared.sum(|tally| &tally.received_slow) + shared.sum(|tally| &tally.closed_slow)
     };
     loop {
-        let before = moved(&run.shared);
-        if !run.pass("reading again", arguments.fanout.settle, |shared| moved(shared) != before)? {
+        let before = progress(&run.shared);
+        if !run
+            .wait("reading again", arguments.fanout.settle, |shared| progress(shared) != before)?
+        {
             return Ok(());
         }
     }

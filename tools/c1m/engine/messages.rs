@@ -1,4 +1,4 @@
-//! What is said on an open connection: pings answered, payloads checked, echoes sent again.
+//! Traffic of open connections: answers pings, checks payloads, sends echoes again.
 
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
@@ -9,18 +9,18 @@ use socket2::SockRef;
 
 use super::state::Engine;
 use crate::connection::{Decoder, Role, State};
-use crate::door::{LIMITS, LINE_BYTES_MAX, Speech};
+use crate::endpoint::{LIMITS, LINE_BYTES_MAX, WireProtocol};
 use crate::payload::{self, Stamp};
 use crate::shared::{Recorder, Step, cause_of};
 
-/// One message of the server.
-enum Heard<'a> {
+/// One message from the server.
+enum Incoming<'a> {
     Payload(&'a [u8]),
     Ping(&'a [u8]),
     Pong,
-    Goodbye(String),
-    /// A line of an event that says where it stands, or ends it.
-    Aside,
+    Close(String),
+    /// A line of an event stream that carries no payload.
+    Other,
 }
 
 impl Engine {
@@ -41,16 +41,16 @@ impl Engine {
         }
     }
 
-    /// Reads what there is. Unless the event told of an `end`, a read that leaves room in the buffer was the last one:
-    /// whatever comes later makes an edge of its own.
+    /// Reads the available data. Unless the event reported an `end`, a read that leaves room in the buffer is the last
+    /// one: later data triggers another edge.
     pub(super) fn receive(&mut self, index: usize, end: bool, recorder: &mut Recorder) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             let connection = &self.connections[index];
-            let stalls = connection.role == Role::Slow
+            let is_stalled = connection.role == Role::Slow
                 && connection.state == State::Open
                 && matches!(self.step, Step::Work | Step::Rest);
-            let Some(socket) = connection.socket.as_ref().filter(|_| !stalls) else { break };
+            let Some(socket) = connection.socket.as_ref().filter(|_| !is_stalled) else { break };
             match (&*SockRef::from(socket)).read(&mut buffer) {
                 Ok(0) => {
                     self.ended(index, "closed by the server");
@@ -73,8 +73,8 @@ impl Engine {
     }
 
     fn take(&mut self, index: usize, bytes: &mut [u8], recorder: &mut Recorder) {
-        let result = if self.connections[index].state == State::Greeting {
-            let mut rest = self.greeted(index, bytes, recorder);
+        let result = if self.connections[index].state == State::Handshaking {
+            let mut rest = self.continue_handshake(index, bytes, recorder);
             self.decode(index, &mut rest, recorder)
         } else {
             self.decode(index, bytes, recorder)
@@ -85,7 +85,7 @@ impl Engine {
         }
     }
 
-    /// The error is why the connection is over.
+    /// Decodes and handles messages. The error is the reason to end the connection.
     fn decode(
         &mut self,
         index: usize,
@@ -95,54 +95,54 @@ impl Engine {
         if bytes.is_empty() {
             return Ok(());
         }
-        let speech = self.door(index).speech;
+        let protocol = self.endpoint(index).protocol;
         let placeholder = Decoder::Lines(Default::default());
         let mut decoder = std::mem::replace(&mut self.connections[index].decoder, placeholder);
         loop {
-            let heard = match &mut decoder {
+            let incoming = match &mut decoder {
                 Decoder::WebSocket(decoder) => match decoder.next(&mut bytes, &LIMITS) {
-                    Ok(Some(message)) => heard_message(message),
+                    Ok(Some(message)) => classify_message(message),
                     Ok(None) => break,
                     Err(fault) => return Err(format!("protocol fault: {}", fault.reason())),
                 },
                 Decoder::Lines(decoder) => match decoder.next(&mut bytes, LINE_BYTES_MAX) {
-                    Ok(Some(line)) => heard_line(speech, line),
+                    Ok(Some(line)) => classify_line(protocol, line),
                     Ok(None) => break,
-                    Err(_) => return Err("protocol fault: a line without end".to_owned()),
+                    Err(_) => return Err("protocol fault: a line is too long".to_owned()),
                 },
             };
-            self.hear(index, heard, recorder)?;
+            self.handle_incoming(index, incoming, recorder)?;
         }
         self.connections[index].decoder = decoder;
         Ok(())
     }
 
-    fn hear(
+    fn handle_incoming(
         &mut self,
         index: usize,
-        heard: Heard<'_>,
+        incoming: Incoming<'_>,
         recorder: &mut Recorder,
     ) -> Result<(), String> {
         let role = self.connections[index].role;
-        match heard {
-            Heard::Payload(payload) => match role {
+        match incoming {
+            Incoming::Payload(payload) => match role {
                 Role::Echo | Role::Subscriber | Role::Slow => {
                     self.arrived(index, payload, recorder);
                 }
-                // Somebody else publishes to its channel.
-                Role::Idle | Role::Stayer => self.faults[0].strange += 1,
+                // Another program publishes to its channel.
+                Role::Idle | Role::Canary => self.faults[0].unexpected += 1,
             },
-            Heard::Ping(payload) => {
-                self.door(index).write_pong(&mut self.out, payload);
+            Incoming::Ping(payload) => {
+                self.endpoint(index).write_pong(&mut self.out, payload);
                 self.shared.threads[self.index].tally.pongs.add(1);
             }
-            Heard::Pong => {
-                if let Some(asked_ns) = self.stayers.asked_ns.remove(&index) {
-                    recorder.latency.record(self.shared.now_ns() - asked_ns);
+            Incoming::Pong => {
+                if let Some(pinged_ns) = self.canaries.pinged_ns.remove(&index) {
+                    recorder.latency.record(self.shared.now_ns() - pinged_ns);
                 }
             }
-            Heard::Goodbye(cause) => return Err(cause),
-            Heard::Aside => {}
+            Incoming::Close(cause) => return Err(cause),
+            Incoming::Other => {}
         }
         Ok(())
     }
@@ -164,7 +164,7 @@ impl Engine {
         let is_new = match &stamp {
             Some(stamp) => connection.stream.receive(stamp.sequence, faults),
             None => {
-                faults.strange += 1;
+                faults.unexpected += 1;
                 false
             }
         };
@@ -190,7 +190,7 @@ impl Engine {
         }
     }
 
-    /// Appends the next message of an echo connection.
+    /// Appends the next message on an echo connection.
     pub(super) fn write_echo(&mut self, index: usize) {
         let connection = &mut self.connections[index];
         connection.sent += 1;
@@ -201,19 +201,19 @@ impl Engine {
         };
         self.payload.clear();
         payload::write(&mut self.payload, stamp, self.settings.size);
-        self.door.write_message(&mut self.out, &self.payload);
+        self.endpoint.write_message(&mut self.out, &self.payload);
         self.shared.threads[self.index].tally.sent.add(1);
     }
 
-    /// Appends a stayer's ping.
+    /// Appends a ping.
     pub(super) fn write_ping(&mut self, index: usize) {
-        self.door(index).write_ping(&mut self.out, b"c1m");
+        self.endpoint(index).write_ping(&mut self.out, b"c1m");
     }
 
-    /// Sends what was appended; the kernel may leave some of it for later.
+    /// Sends the appended bytes; what the kernel does not take is kept for later.
     pub(super) fn send(&mut self, index: usize) {
-        let waiting = self.unsent.remove(&index);
-        if self.out.is_empty() && waiting.is_none() {
+        let unsent = self.unsent.remove(&index);
+        if self.out.is_empty() && unsent.is_none() {
             return;
         }
         let connection = &self.connections[index];
@@ -221,17 +221,17 @@ impl Engine {
             self.out.clear();
             return;
         };
-        let bytes = match waiting {
-            Some(mut waiting) => {
-                waiting.append(&mut self.out);
-                waiting
+        let bytes = match unsent {
+            Some(mut unsent) => {
+                unsent.append(&mut self.out);
+                unsent
             }
             None => std::mem::take(&mut self.out),
         };
         let sent = match SockRef::from(socket).send_with_flags(&bytes, libc::MSG_NOSIGNAL) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            // Reading tells why it is over.
+            // The next read returns the cause.
             Err(_) => bytes.len(),
         };
         if sent < bytes.len() {
@@ -244,12 +244,12 @@ impl Engine {
         self.out.clear();
     }
 
-    /// A server that pings and does not read must not fill our memory.
+    /// A server that pings but does not read must not fill our memory.
     fn unsent_bytes_max(&self) -> usize {
         UNSENT_BYTES_MAX + 2 * self.settings.depth * self.settings.size
     }
 
-    /// The server ended it, or made us end it.
+    /// Handles the end of a connection that the server closed or that violated the protocol.
     fn ended(&mut self, index: usize, cause: &str) {
         self.out.clear();
         let connection = &self.connections[index];
@@ -267,54 +267,54 @@ impl Engine {
             tally.lost.add(1);
             self.shared.add_loss(&self.located(index, cause));
         }
-        self.stayers.asked_ns.remove(&index);
+        self.canaries.pinged_ns.remove(&index);
         self.end(index);
     }
 }
 
-fn heard_message(message: Message<'_>) -> Heard<'_> {
+fn classify_message(message: Message<'_>) -> Incoming<'_> {
     match message {
-        Message::Text(payload) | Message::Binary(payload) => Heard::Payload(payload),
-        Message::Ping(payload) => Heard::Ping(payload),
-        Message::Pong(_) => Heard::Pong,
+        Message::Text(payload) | Message::Binary(payload) => Incoming::Payload(payload),
+        Message::Ping(payload) => Incoming::Ping(payload),
+        Message::Pong(_) => Incoming::Pong,
         Message::Close { code: Some(code), .. } => {
-            Heard::Goodbye(format!("closed by the server with code {code}"))
+            Incoming::Close(format!("closed by the server with code {code}"))
         }
         Message::Close { code: None, .. } => {
-            Heard::Goodbye("closed by the server without a code".to_owned())
+            Incoming::Close("closed by the server without a code".to_owned())
         }
     }
 }
 
-/// A reply or push of the command protocol. Publications are the many, so they are told by their beginning.
-fn heard_line(speech: Speech, line: &[u8]) -> Heard<'_> {
-    match speech {
-        Speech::Lines => return Heard::Payload(line),
-        Speech::Events => return heard_event_line(line),
-        Speech::Commands | Speech::WebSocket => {}
+/// Classifies a line. Publications are the most frequent, so they are recognized by their prefix.
+fn classify_line(protocol: WireProtocol, line: &[u8]) -> Incoming<'_> {
+    match protocol {
+        WireProtocol::Lines => return Incoming::Payload(line),
+        WireProtocol::Events => return classify_event_line(line),
+        WireProtocol::Commands | WireProtocol::WebSocket => {}
     }
     if line == b"{}" {
-        return Heard::Ping(b"");
+        return Incoming::Ping(b"");
     }
     if line.starts_with(b"{\"push\":{\"channel\"") {
         let data = line.windows(DATA.len()).position(|window| window == DATA);
-        return Heard::Payload(data.map_or(line, |at| &line[at + DATA.len()..]));
+        return Incoming::Payload(data.map_or(line, |at| &line[at + DATA.len()..]));
     }
     let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
     match value.pointer("/push/disconnect/code") {
-        Some(code) => Heard::Goodbye(format!("closed by the server with code {code}")),
-        None if value.get("ping").is_some() => Heard::Pong,
-        // A payload that is none is counted as strange.
-        None => Heard::Payload(line),
+        Some(code) => Incoming::Close(format!("closed by the server with code {code}")),
+        None if value.get("ping").is_some() => Incoming::Pong,
+        // A payload without a stamp is counted as unexpected.
+        None => Incoming::Payload(line),
     }
 }
 
-/// A line of an event stream (WHATWG HTML, 9.2.6), or of what delimits its chunks. Payloads of this run have one line.
-fn heard_event_line(line: &[u8]) -> Heard<'_> {
+/// Classifies a line of an event stream (WHATWG HTML, 9.2.6) or of its chunked encoding. Payloads of c1m have one line.
+fn classify_event_line(line: &[u8]) -> Incoming<'_> {
     match line.strip_prefix(b"data: ") {
-        Some(payload) => Heard::Payload(payload),
-        None if line.starts_with(b"retry: ") => Heard::Ping(b""),
-        None => Heard::Aside,
+        Some(payload) => Incoming::Payload(payload),
+        None if line.starts_with(b"retry: ") => Incoming::Ping(b""),
+        None => Incoming::Other,
     }
 }
 
