@@ -11,13 +11,14 @@
 //!
 //! **Must not know.** The kernel, the hub, the clock, other connections.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buffer::SendQueue;
 use crate::config::Framing;
 use crate::config::limits::{CONNECTION_BYTES_MAX, HALF_CLOSED_LINGER};
-use crate::message::{ClientId, CloseReason, Farewell, Publication, Reply, Ticket, TransportKind};
+use crate::message::{
+    ChannelName, ClientId, CloseReason, Farewell, Item, Reply, Ticket, TransportKind,
+};
 use crate::transport::{
     Answer, Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation,
     HttpFlow, HttpService, Output, Prepared, TransportSettings, WebSocketConversation,
@@ -144,14 +145,15 @@ impl Connection {
         }
     }
 
-    /// Takes publications of one channel that are for this client alone.
+    /// Delivers items of one channel to this client alone.
     pub fn deliver_alone(
         &mut self,
-        publications: &[Arc<Publication>],
+        channel: &ChannelName,
+        items: &[Item],
         context: &mut Context<'_>,
     ) -> Flow {
         let (mut prepared, mut scratch) = (Prepared::default(), Vec::new());
-        let mut batch = prepared.of_client(publications, 0, &mut scratch);
+        let mut batch = prepared.of_client(channel, items, 0, &mut scratch);
         let delivered = self.deliver(&mut batch, context.out, context.settings);
         if let Some(frame) = delivered.frame {
             context.out.extend_from_slice(frame.as_bytes());
@@ -356,7 +358,7 @@ impl Connection {
             Conversation::Http(http) => return http.deliver(batch, out, settings),
             Conversation::EchoTcp => return Delivered { count: 0, frame: None },
         };
-        Delivered { count: batch.publications().len(), frame: Some(batch.frame(form)) }
+        Delivered { count: batch.items().len(), frame: Some(batch.frame(form)) }
     }
 
     /// Whether what was delivered ended a poll: [`Connection::finish_answer`] is to be called.

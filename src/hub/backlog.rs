@@ -6,22 +6,20 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::config::limits::{
     FAN_OUT_BLOCK_BYTES_MAX, NEWS_PER_CHANNEL_MAX, PUBLICATIONS_PER_FAN_OUT_MAX,
 };
 use crate::config::{ChannelOptions, SlowConsumer};
-use crate::message::{Payload, PayloadKind, Publication};
+use crate::message::{Item, Publication};
 
 /// What one channel holds back on one worker.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Not given to anyone yet, with their bytes; news is among them.
-    waiting: VecDeque<Arc<Publication>>,
+    /// Not given to anyone yet, with their bytes; joins and leaves are among them.
+    waiting: VecDeque<Item>,
     waiting_bytes: usize,
-    /// News in `waiting`: it takes no publication's place.
-    waiting_news: usize,
+    /// Joins and leaves in `waiting`: they take no publication's place.
+    waiting_join_leave: usize,
     /// Dropped from `waiting`, and not told yet.
     dropped: u64,
     /// Dropped from `waiting`, and not counted yet.
@@ -68,17 +66,12 @@ impl Backlog {
         options.slow_consumer != SlowConsumer::Disconnect || interval_ms(options) > 0
     }
 
-    /// Takes a publication that came, in order.
-    pub(super) fn hold(
-        &mut self,
-        options: &ChannelOptions,
-        publication: Arc<Publication>,
-        now_ms: u64,
-    ) -> Pace {
+    /// Takes an item that came, in order.
+    pub(super) fn hold(&mut self, options: &ChannelOptions, item: Item, now_ms: u64) -> Pace {
         let interval = interval_ms(options);
-        self.waiting_bytes += publication.payload.bytes.len();
-        self.waiting_news += usize::from(publication.payload.kind.is_news());
-        self.waiting.push_back(publication);
+        self.waiting_bytes += item.bytes();
+        self.waiting_join_leave += usize::from(item.publication().is_none());
+        self.waiting.push_back(item);
         if interval == 0 {
             return Pace::Release;
         }
@@ -111,31 +104,27 @@ impl Backlog {
     }
 
     /// What leaves now, in order; a new moment is set for whatever is left.
-    pub(super) fn release(
-        &mut self,
-        options: &ChannelOptions,
-        now_ms: u64,
-    ) -> Vec<Arc<Publication>> {
-        // News leaves with the publications around it: a rate counts publications.
-        let mut places = self.waiting.iter().enumerate().filter(|(_, item)| !is_news(item));
-        let first = places.clone().next().map(|(_, first)| first.clone());
+    pub(super) fn release(&mut self, options: &ChannelOptions, now_ms: u64) -> Vec<Item> {
+        // Joins and leaves go with the publications around them: a rate counts publications.
+        let is_publication = |(_, item): &(usize, &Item)| item.publication().is_some();
+        let mut places = self.waiting.iter().enumerate().filter(is_publication);
+        let has_publication = places.clone().next().is_some();
         let count = places.nth(release_max(options)).map_or(self.waiting.len(), |(at, _)| at);
         let mut released = Vec::with_capacity(count + 1);
-        if self.dropped > 0
-            && options.slow_consumer == SlowConsumer::DropOldest
-            && let Some(first) = first
+        if self.dropped > 0 && options.slow_consumer == SlowConsumer::DropOldest && has_publication
         {
-            released.push(gap(&first, std::mem::take(&mut self.dropped)));
+            released.push(Item::Gap(std::mem::take(&mut self.dropped)));
         }
         released.extend(self.waiting.drain(..count));
-        self.waiting_bytes = self.waiting.iter().map(|item| item.payload.bytes.len()).sum();
-        self.waiting_news = self.waiting.iter().filter(|item| is_news(item)).count();
+        self.waiting_bytes = self.waiting.iter().map(Item::bytes).sum();
+        let join_leave = self.waiting.iter().filter(|item| item.publication().is_none());
+        self.waiting_join_leave = join_leave.count();
         self.released_ms = Some(now_ms);
         self.due_ms = self.waits().then(|| now_ms + interval_ms(options));
         released
     }
 
-    /// Keeps what is given to subscribers, for laggards. They get no news of clients that came and went meanwhile.
+    /// Keeps a publication for laggards. They get no joins and leaves that happened meanwhile.
     pub(super) fn keep(
         &mut self,
         options: &ChannelOptions,
@@ -147,9 +136,6 @@ impl Backlog {
             SlowConsumer::Latest => 1,
             SlowConsumer::DropOldest => options.backlog_size as usize,
         };
-        if is_news(publication) {
-            return;
-        }
         self.recent_bytes += publication.payload.bytes.len();
         self.recent.push_back(publication.clone());
         while self.recent.len() > count_max
@@ -167,8 +153,8 @@ impl Backlog {
         options: &ChannelOptions,
         from: u64,
         bytes_max: usize,
-    ) -> (Vec<Arc<Publication>>, Option<u64>) {
-        let mut items: Vec<Arc<Publication>> = Vec::new();
+    ) -> (Vec<Item>, Option<u64>) {
+        let mut items = Vec::new();
         let mut bytes = 0;
         let start = self.recent.partition_point(|item| item.position.offset < from);
         let mut next = from;
@@ -179,11 +165,11 @@ impl Backlog {
             // There are gaps in front, where this ring dropped something, and between, where a rate did.
             let dropped = publication.position.offset - next;
             if dropped > 0 && options.slow_consumer == SlowConsumer::DropOldest {
-                items.push(gap(publication, dropped));
+                items.push(Item::Gap(dropped));
             }
             next = publication.position.offset + 1;
             bytes += publication.payload.bytes.len();
-            items.push(publication.clone());
+            items.push(Item::Publication(publication.clone()));
         }
         (items, None)
     }
@@ -225,66 +211,50 @@ impl Backlog {
         std::mem::take(&mut self.uncounted)
     }
 
-    /// Drops the oldest publications past so many, and the oldest news past what there may be of it.
+    /// Drops the oldest publications past so many, and the oldest joins and leaves past their limit.
     fn shrink_waiting(&mut self, count_max: usize) {
-        while self.waiting.len() - self.waiting_news > count_max {
-            self.drop_first(false);
+        while self.waiting.len() - self.waiting_join_leave > count_max {
+            self.drop_first(true);
             self.dropped += 1;
             self.uncounted += 1;
         }
-        while self.waiting_news > NEWS_PER_CHANNEL_MAX {
-            self.drop_first(true);
-            self.waiting_news -= 1;
+        while self.waiting_join_leave > NEWS_PER_CHANNEL_MAX {
+            self.drop_first(false);
+            self.waiting_join_leave -= 1;
         }
     }
 
-    fn drop_first(&mut self, news: bool) {
-        let at = self.waiting.iter().position(|item| is_news(item) == news);
+    fn drop_first(&mut self, publication: bool) {
+        let mut waiting = self.waiting.iter();
+        let at = waiting.position(|item| item.publication().is_some() == publication);
         if let Some(first) = at.and_then(|at| self.waiting.remove(at)) {
-            self.waiting_bytes -= first.payload.bytes.len();
+            self.waiting_bytes -= first.bytes();
         }
     }
 }
 
-fn is_news(publication: &Publication) -> bool {
-    publication.payload.kind.is_news()
-}
-
-/// The offset of the first publication that someone misses to whom this one could not be given.
-pub(super) fn first_missed(publication: &Publication) -> u64 {
-    let Publication { position, payload, .. } = publication;
-    match payload.kind {
-        PayloadKind::Json | PayloadKind::Text | PayloadKind::Binary => position.offset,
-        PayloadKind::Join | PayloadKind::Leave => position.offset + 1,
-        PayloadKind::Gap => {
-            let dropped =
-                std::str::from_utf8(&payload.bytes).ok().and_then(|text| text.parse().ok());
-            position.offset - dropped.unwrap_or(0)
+/// The offset of the first publication that a subscriber misses to whom these items could not be given. `next` is the
+/// offset of the one that will arrive behind them.
+pub(super) fn first_missed(items: &[Item], next: u64) -> u64 {
+    let mut dropped = 0;
+    for item in items {
+        match item {
+            Item::Publication(publication) => return publication.position.offset - dropped,
+            Item::Gap(count) => dropped += count,
+            Item::Joined(_) | Item::Left(_) => {}
         }
     }
+    next - dropped
 }
 
-/// Publications that someone misses who is given these and had everything before offset `from`.
-pub(super) fn missed_before(from: u64, given: &[Arc<Publication>]) -> u64 {
-    let given = given.iter().filter(|item| !is_news(item));
+/// Publications that a subscriber misses who is given these items and had everything before offset `from`.
+pub(super) fn missed_before(from: u64, given: &[Item]) -> u64 {
     let (mut next, mut missed) = (from, 0);
-    for publication in given {
+    for publication in given.iter().filter_map(Item::publication) {
         missed += publication.position.offset.saturating_sub(next);
         next = publication.position.offset + 1;
     }
     missed
-}
-
-/// The news that publications before this one were dropped.
-fn gap(before: &Publication, dropped: u64) -> Arc<Publication> {
-    let payload = Payload::new(PayloadKind::Gap, Bytes::from(dropped.to_string()));
-    let Publication { channel, position, accepted_us, .. } = before;
-    Arc::new(Publication {
-        payload,
-        channel: channel.clone(),
-        position: *position,
-        accepted_us: *accepted_us,
-    })
 }
 
 /// Between two releases; 0 releases everything at once. With a rate, long enough that what leaves in whole milliseconds
@@ -316,26 +286,38 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::message::{ChannelName, Epoch, Position};
+    use crate::message::{
+        ChannelName, ClientId, ClientInfo, Epoch, NodeId, Payload, PayloadKind, Position,
+        SessionId, WorkerId,
+    };
 
     fn publication(offset: u64) -> Arc<Publication> {
         Arc::new(Publication {
             channel: ChannelName::new("a").unwrap(),
             position: Position { epoch: Epoch(1), offset },
-            payload: Payload::new(PayloadKind::Text, Bytes::from_static(b"0123456789")),
+            payload: Payload::new(PayloadKind::Text, "0123456789"),
             accepted_us: 0,
         })
     }
 
-    fn offsets(publications: &[Arc<Publication>]) -> Vec<String> {
-        publications
+    fn item(offset: u64) -> Item {
+        Item::Publication(publication(offset))
+    }
+
+    fn joined() -> Item {
+        let session = SessionId { index: 1, generation: 2 };
+        let client = ClientId { node: NodeId::new(3), worker: WorkerId(0), session };
+        Item::Joined(Arc::new(ClientInfo::anonymous(client)))
+    }
+
+    fn offsets(items: &[Item]) -> Vec<String> {
+        items
             .iter()
-            .map(|item| match item.payload.kind {
-                PayloadKind::Gap => {
-                    format!("gap {}", std::str::from_utf8(&item.payload.bytes).unwrap())
-                }
-                PayloadKind::Join => "join".to_owned(),
-                _ => item.position.offset.to_string(),
+            .map(|item| match item {
+                Item::Publication(publication) => publication.position.offset.to_string(),
+                Item::Joined(_) => "join".to_owned(),
+                Item::Left(_) => "leave".to_owned(),
+                Item::Gap(dropped) => format!("gap {dropped}"),
             })
             .collect()
     }
@@ -351,39 +333,39 @@ mod tests {
             ..options(SlowConsumer::Disconnect)
         };
         let mut backlog = Backlog::default();
-        assert_eq!(backlog.hold(&options, publication(1), 100), Pace::WaitUntil(150));
-        assert_eq!(backlog.hold(&options, publication(2), 120), Pace::Wait);
+        assert_eq!(backlog.hold(&options, item(1), 100), Pace::WaitUntil(150));
+        assert_eq!(backlog.hold(&options, item(2), 120), Pace::Wait);
         assert_eq!(offsets(&backlog.release(&options, 150)), ["1", "2"]);
         assert_eq!(backlog.due_ms(), None);
         assert_eq!(backlog.bytes(), 0);
         // A full block does not wait.
         for offset in 3..3 + PUBLICATIONS_PER_FAN_OUT_MAX as u64 - 1 {
-            assert_ne!(backlog.hold(&options, publication(offset), 160), Pace::Release);
+            assert_ne!(backlog.hold(&options, item(offset), 160), Pace::Release);
         }
-        assert_eq!(backlog.hold(&options, publication(99), 160), Pace::Release);
+        assert_eq!(backlog.hold(&options, item(99), 160), Pace::Release);
     }
 
     #[test]
     fn a_rate_lets_the_first_go_and_keeps_the_newest() {
         let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::Latest) };
         let mut backlog = Backlog::default();
-        assert_eq!(backlog.hold(&options, publication(1), 1000), Pace::Release);
+        assert_eq!(backlog.hold(&options, item(1), 1000), Pace::Release);
         assert_eq!(offsets(&backlog.release(&options, 1000)), ["1"]);
-        assert_eq!(backlog.hold(&options, publication(2), 1010), Pace::WaitUntil(1100));
-        assert_eq!(backlog.hold(&options, publication(3), 1020), Pace::Wait);
+        assert_eq!(backlog.hold(&options, item(2), 1010), Pace::WaitUntil(1100));
+        assert_eq!(backlog.hold(&options, item(3), 1020), Pace::Wait);
         assert_eq!(offsets(&backlog.release(&options, 1100)), ["3"]);
         assert_eq!(backlog.due_ms(), None);
-        assert_eq!(backlog.hold(&options, publication(4), 1300), Pace::Release);
+        assert_eq!(backlog.hold(&options, item(4), 1300), Pace::Release);
     }
 
     #[test]
     fn a_rate_that_drops_the_oldest_tells_of_the_gap() {
         let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::DropOldest) };
         let mut backlog = Backlog::default();
-        assert_eq!(backlog.hold(&options, publication(1), 1000), Pace::Release);
+        assert_eq!(backlog.hold(&options, item(1), 1000), Pace::Release);
         backlog.release(&options, 1000);
         for offset in 2..=6 {
-            backlog.hold(&options, publication(offset), 1001);
+            backlog.hold(&options, item(offset), 1001);
         }
         assert_eq!(offsets(&backlog.release(&options, 1100)), ["gap 2", "4"]);
         assert_eq!(backlog.due_ms(), Some(1200));
@@ -392,26 +374,22 @@ mod tests {
     }
 
     #[test]
-    fn news_takes_no_publications_place() {
-        let joined = |offset| {
-            let payload = Payload::new(PayloadKind::Join, "{}");
-            Arc::new(Publication { payload, ..(*publication(offset)).clone() })
-        };
+    fn joins_and_leaves_take_no_publications_place() {
         for (delivery, expected) in [
             (SlowConsumer::Latest, ["join", "7", "join"].as_slice()),
             (SlowConsumer::DropOldest, &["gap 3", "join", "5"]),
         ] {
             let options = ChannelOptions { delivery_rate_max: 10, ..options(delivery) };
             let mut backlog = Backlog::default();
-            backlog.hold(&options, publication(1), 1000);
+            backlog.hold(&options, item(1), 1000);
             backlog.release(&options, 1000);
             for offset in 2..=7 {
-                backlog.hold(&options, publication(offset), 1001);
+                backlog.hold(&options, item(offset), 1001);
                 if offset == 4 {
-                    backlog.hold(&options, joined(4), 1001);
+                    backlog.hold(&options, joined(), 1001);
                 }
             }
-            backlog.hold(&options, joined(7), 1001);
+            backlog.hold(&options, joined(), 1001);
             assert_eq!(offsets(&backlog.release(&options, 1100)), expected);
             assert_eq!(
                 backlog.take_dropped(),
@@ -421,15 +399,18 @@ mod tests {
         // It is bounded all the same.
         let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::Latest) };
         let mut backlog = Backlog::default();
-        backlog.hold(&options, publication(1), 1000);
+        backlog.hold(&options, item(1), 1000);
         backlog.release(&options, 1000);
-        backlog.hold(&options, publication(2), 1001);
+        backlog.hold(&options, item(2), 1001);
         for _ in 0..2 * NEWS_PER_CHANNEL_MAX {
-            backlog.hold(&options, joined(2), 1001);
+            backlog.hold(&options, joined(), 1001);
         }
         let released = offsets(&backlog.release(&options, 1100));
         assert_eq!((released.len(), &*released[0]), (NEWS_PER_CHANNEL_MAX + 1, "2"));
-        assert_eq!((backlog.bytes(), backlog.waiting_news, backlog.take_dropped()), (0, 0, 0));
+        assert_eq!(
+            (backlog.bytes(), backlog.waiting_join_leave, backlog.take_dropped()),
+            (0, 0, 0)
+        );
     }
 
     #[test]
@@ -489,10 +470,10 @@ mod tests {
     fn what_is_shed_is_a_gap_and_the_newest_stays_for_laggards() {
         let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::DropOldest) };
         let mut backlog = Backlog::default();
-        backlog.hold(&options, publication(1), 1000);
+        backlog.hold(&options, item(1), 1000);
         backlog.release(&options, 1000);
         for offset in 2..=4 {
-            backlog.hold(&options, publication(offset), 1001);
+            backlog.hold(&options, item(offset), 1001);
             backlog.keep(&options, &publication(offset), 1000);
         }
         backlog.shed(&options, true);
@@ -505,11 +486,10 @@ mod tests {
     }
 
     #[test]
-    fn who_misses_a_gap_misses_what_was_dropped_before_it() {
-        let data = publication(9);
-        assert_eq!(first_missed(&data), 9);
-        assert_eq!(first_missed(&gap(&data, 4)), 5);
-        let payload = Payload::new(PayloadKind::Join, "{}");
-        assert_eq!(first_missed(&Publication { payload, ..(*data).clone() }), 10);
+    fn a_subscriber_that_misses_a_gap_misses_what_was_dropped_in_front_of_it() {
+        assert_eq!(first_missed(&[item(9)], 10), 9);
+        assert_eq!(first_missed(&[Item::Gap(4), item(9)], 10), 5);
+        assert_eq!(first_missed(&[joined(), Item::Gap(4), joined(), item(9)], 10), 5);
+        assert_eq!(first_missed(&[joined(), joined()], 10), 10);
     }
 }

@@ -9,30 +9,31 @@
 //! cursor has been given the least, and what it has is done.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use slab::Slab;
 
 use super::backlog::first_missed;
 use super::subscribers::{LocalChannel, Subscription};
-use super::{NONE, index};
+use super::{NONE, index, some};
 use crate::config::limits::{
     FAN_OUT_BLOCK_BYTES_MAX, FAN_OUT_SLICE_COST_MAX, FIRST_SLICE_COST_MAX,
     FIRST_SLICES_COST_DIVISOR, PUBLICATIONS_PER_FAN_OUT_MAX,
 };
-use crate::message::Publication;
+use crate::message::{ChannelName, Item};
 
-/// Publications of one channel on their way to one of its subscribers.
+/// Items of one channel on their way to one of its subscribers.
 #[derive(Clone, Copy, Debug)]
 pub struct FanOutBatch<'a> {
     /// Names the fan-out while it is in progress; small, dense, used again later.
     pub key: u32,
     /// Differs between two fan-outs of one key.
     pub life: u64,
-    /// Number of the first publication within the channel: they are numbered as they arrived.
+    /// Number of the first item within the channel: they are numbered as they arrived.
     pub start: u64,
+    /// Their channel.
+    pub channel: &'a ChannelName,
     /// In order; at least one.
-    pub publications: &'a [Arc<Publication>],
+    pub items: &'a [Item],
     /// Of their payloads.
     pub bytes: usize,
 }
@@ -103,7 +104,7 @@ struct FanOut {
     /// Differs between two fan-outs of one key.
     life: u64,
     /// Publications that some subscriber may have yet to get.
-    in_flight: VecDeque<Arc<Publication>>,
+    in_flight: VecDeque<Item>,
     /// Number of the first of them.
     start: u64,
     /// Turns for which it has waited for the subscriber at the cursor.
@@ -139,16 +140,10 @@ impl FanOuts {
         self.new.len() + self.old.len() + self.full.len()
     }
 
-    /// A publication that arrived as number `arrival`.
-    pub(super) fn add(
-        &mut self,
-        channel: u32,
-        local: &mut LocalChannel,
-        arrival: u64,
-        publication: Arc<Publication>,
-    ) {
+    /// An item that arrived as number `arrival`.
+    pub(super) fn add(&mut self, channel: u32, local: &mut LocalChannel, arrival: u64, item: Item) {
         self.waiting += 1;
-        self.waiting_bytes += publication.payload.bytes.len();
+        self.waiting_bytes += item.bytes();
         if local.fan_out == NONE {
             self.lives += 1;
             let fan_out = FanOut {
@@ -164,7 +159,7 @@ impl FanOuts {
         }
         let fan_out = &mut self.entries[local.fan_out as usize];
         debug_assert_eq!(fan_out.start + fan_out.in_flight.len() as u64, arrival);
-        fan_out.in_flight.push_back(publication);
+        fan_out.in_flight.push_back(item);
     }
 
     /// Visits subscribers, channel by channel in turns, until that has cost `cost_max`.
@@ -233,10 +228,10 @@ impl FanOuts {
         let fan_out = &mut self.entries[key as usize];
         let channel = &mut channels[fan_out.channel as usize];
         let may_lag = channel.backlog.as_ref().is_some_and(|backlog| backlog.keeps());
-        let (start, life) = (fan_out.start, fan_out.life);
-        let turns_waited = std::mem::take(&mut fan_out.turns_waited);
+        let FanOut { start, life, turns_waited, .. } = *fan_out;
+        fan_out.turns_waited = 0;
         let in_flight: &[_] = fan_out.in_flight.make_contiguous();
-        // Arrivals are told apart by 32 bits; from the first one in flight on, they fit.
+        // The low 32 bits of arrivals are enough: few are in flight together.
         let place = |arrival: u32| arrival.wrapping_sub(start as u32) as usize;
         let (mut cost, mut progress, mut block) = (0, Progress::GoesOn, Block::default());
         while cost < cost_max && channel.cursor() != NONE {
@@ -249,14 +244,14 @@ impl FanOuts {
             let first = given.max(place(subscriber.joined_at()));
             block.begin(given, in_flight);
             let (end, bytes) = block.from(first, in_flight);
+            // One that joined behind all of these is passed over.
             let visit = if first >= end {
-                // It joined behind all of these.
                 Visit::Cost(1)
             } else {
-                let publications = &in_flight[first..end];
-                let start = start + first as u64;
-                let batch = FanOutBatch { key, life, start, publications, bytes };
+                let (channel, items) = (&channel.name, &in_flight[first..end]);
                 let session = subscriber.session;
+                let start = start + first as u64;
+                let batch = FanOutBatch { key, life, start, channel, items, bytes };
                 step(FanOutStep::Deliver { batch, session, may_lag, turns_waited })
             };
             match visit {
@@ -271,18 +266,17 @@ impl FanOuts {
                     break;
                 }
                 Visit::Lags => {
-                    channel.lag(at, first_missed(&in_flight[first]), subscriptions);
+                    let from = first_missed(&in_flight[first..], channel.next_offset());
+                    channel.lag(at, from, subscriptions);
                     cost += 1;
                 }
             }
         }
-        let done = match channel.cursor() {
-            NONE => in_flight.len(),
-            at => place(subscriptions[at as usize].given()),
-        };
+        let done = some(channel.cursor())
+            .map_or(in_flight.len(), |at| place(subscriptions[at as usize].given()));
         self.waiting -= done;
-        self.waiting_bytes -= bytes_of(&in_flight[..done]);
-        fan_out.in_flight.drain(..done);
+        self.waiting_bytes -=
+            fan_out.in_flight.drain(..done).map(|item| item.bytes()).sum::<usize>();
         fan_out.start += done as u64;
         if fan_out.in_flight.is_empty() {
             channel.fan_out = NONE;
@@ -294,11 +288,7 @@ impl FanOuts {
     }
 
     /// What a subscriber has yet to get, as far as it makes one block.
-    pub(super) fn rest(
-        &mut self,
-        local: &LocalChannel,
-        subscriber: &Subscription,
-    ) -> Vec<Arc<Publication>> {
+    pub(super) fn rest(&mut self, local: &LocalChannel, subscriber: &Subscription) -> Vec<Item> {
         if local.fan_out == NONE || !subscriber.is_joined() {
             return Vec::new();
         }
@@ -341,13 +331,13 @@ struct Block {
 
 impl Block {
     /// Makes it the block that begins at `start`.
-    fn begin(&mut self, start: usize, in_flight: &[Arc<Publication>]) {
+    fn begin(&mut self, start: usize, in_flight: &[Item]) {
         if self.start == start && self.end > start {
             return;
         }
         *self = Self { start, end: start, bytes: 0 };
-        for publication in in_flight[start..].iter().take(PUBLICATIONS_PER_FAN_OUT_MAX) {
-            let bytes = self.bytes + publication.payload.bytes.len();
+        for item in in_flight[start..].iter().take(PUBLICATIONS_PER_FAN_OUT_MAX) {
+            let bytes = self.bytes + item.bytes();
             if self.end > start && bytes > FAN_OUT_BLOCK_BYTES_MAX {
                 break;
             }
@@ -356,12 +346,12 @@ impl Block {
     }
 
     /// The end of the part that begins at `first`, and its bytes.
-    fn from(&self, first: usize, in_flight: &[Arc<Publication>]) -> (usize, usize) {
+    fn from(&self, first: usize, in_flight: &[Item]) -> (usize, usize) {
         let before = bytes_of(&in_flight[self.start..first.min(self.end)]);
         (self.end, self.bytes - before)
     }
 }
 
-fn bytes_of<'a>(publications: impl IntoIterator<Item = &'a Arc<Publication>>) -> usize {
-    publications.into_iter().map(|publication| publication.payload.bytes.len()).sum()
+fn bytes_of<'a>(items: impl IntoIterator<Item = &'a Item>) -> usize {
+    items.into_iter().map(Item::bytes).sum()
 }

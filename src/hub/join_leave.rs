@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::config::limits::NEWS_PER_CHANNEL_MAX;
-use crate::message::{ChannelName, ClientId};
+use crate::message::{ChannelName, ClientInfo, Item};
 
 /// News of the channels whose home is this worker.
 #[derive(Debug, Default)]
@@ -22,13 +22,6 @@ struct Gathered {
     named: usize,
 }
 
-/// One client came or went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Item {
-    pub client: ClientId,
-    pub has_joined: bool,
-}
-
 /// How long news is gathered.
 pub(super) const NEWS_DELAY_MS: u64 = 1000;
 
@@ -38,9 +31,8 @@ impl News {
             self.due.push_back((now_ms + NEWS_DELAY_MS, channel));
             Gathered::default()
         });
-        let joined = Item { has_joined: true, ..item };
-        if !item.has_joined
-            && let Some(at) = items[*named..].iter().rposition(|other| *other == joined)
+        if let Item::Left(left) = &item
+            && let Some(at) = items[*named..].iter().rposition(|other| has_joined(other, left))
         {
             items.remove(*named + at);
         } else if items.len() < NEWS_PER_CHANNEL_MAX {
@@ -70,15 +62,23 @@ impl News {
     }
 }
 
+/// Whether an item is the join of this client.
+fn has_joined(item: &Item, client: &ClientInfo) -> bool {
+    matches!(item, Item::Joined(info) if info.client == client.client)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::message::{NodeId, SessionId, WorkerId};
+    use crate::message::{ClientId, NodeId, SessionId, WorkerId};
 
     fn item(index: u32, has_joined: bool) -> Item {
         let session = SessionId { index, generation: 1 };
         let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
-        Item { client, has_joined }
+        let info = Arc::new(ClientInfo::anonymous(client));
+        if has_joined { Item::Joined(info) } else { Item::Left(info) }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::gather::{GatherId, Part};
 use crate::message::{
-    ChannelName, ClientId, Control, HistoryQuery, Payload, Position, Publication, Recovery, Reply,
+    ChannelName, Control, HistoryQuery, Item, Payload, Position, Publication, Recovery, Reply,
     SessionId, Ticket, WorkerId,
 };
 
@@ -19,9 +19,9 @@ pub enum Output {
     /// A message for this hub itself, to be handled after the messages that are queued already: the rest of a long
     /// task.
     Later(HubMessage),
-    /// Publications of one channel for one session: a slow subscriber that catches up, or one that unsubscribes while
+    /// Items of one channel for one session: a slow subscriber that catches up, or one that unsubscribes while
     /// a fan-out is in progress. In order, at least one.
-    Deliver { session: SessionId, publications: Vec<Arc<Publication>> },
+    Deliver { session: SessionId, channel: ChannelName, items: Vec<Item> },
     /// The server API controls a client. The session may have ended meanwhile. The result goes to `receipt` through
     /// [`super::reply_to`].
     Control { receipt: Receipt, session: SessionId, control: Control },
@@ -75,8 +75,10 @@ pub enum StreamMessage {
     },
     /// From the home: deliver this to every local subscriber.
     Deliver(Arc<Publication>),
-    /// To the home: a client subscribed or unsubscribed.
-    JoinLeave { channel: ChannelName, client: ClientId, has_joined: bool },
+    /// To the home: a client joined or left.
+    JoinLeave { channel: ChannelName, item: Item },
+    /// From the home: deliver this join or leave to every local subscriber.
+    DeliverJoinLeave { channel: ChannelName, item: Item },
     /// To the home: a presence reply lists subscribers of a worker. Their leave events are not suppressed from now on.
     Listed(ChannelName),
 }

@@ -24,7 +24,8 @@ use slab::Slab;
 use crate::config::limits::SPARSE_ENTRIES_MIN;
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    ChannelName, NodeId, Payload, PayloadKind, Refusal, Reply, Request, SessionId, Ticket, WorkerId,
+    ChannelName, Item, NodeId, Payload, PayloadKind, Refusal, Reply, Request, SessionId, Ticket,
+    WorkerId,
 };
 
 mod backlog;
@@ -51,7 +52,7 @@ pub use queries::reply_to;
 
 use fan_out::FanOuts;
 use gather::Gathers;
-use join_leave::{Item, News};
+use join_leave::News;
 use name_table::NameTable;
 use queries::{Question, refuse};
 use session::Sessions;
@@ -253,9 +254,18 @@ impl Hub {
             StreamMessage::Publish { channel, payload, receipt, idempotency_key } => {
                 self.number(channel, payload, receipt, idempotency_key, out);
             }
-            StreamMessage::Deliver(publication) => self.deliver(publication),
-            StreamMessage::JoinLeave { channel, client, has_joined } => {
-                self.news.add(channel, Item { client, has_joined }, self.now_ms);
+            StreamMessage::Deliver(publication) => {
+                if let Some(key) = self.receiving(&publication.channel) {
+                    self.deliver(key, Item::Publication(publication));
+                }
+            }
+            StreamMessage::DeliverJoinLeave { channel, item } => {
+                if let Some(key) = self.receiving(&channel) {
+                    self.deliver(key, item);
+                }
+            }
+            StreamMessage::JoinLeave { channel, item } => {
+                self.news.add(channel, item, self.now_ms);
             }
             StreamMessage::Listed(channel) => self.news.name(&channel),
         }
@@ -273,7 +283,7 @@ impl Hub {
             self.release(key);
         }
         while let Some((channel, items)) = self.news.take_due(now_ms) {
-            self.tell_news(&channel, &items, out);
+            self.tell_news(&channel, items, out);
         }
         let had_overdue = self.has_overdue;
         self.has_overdue = self.streams.expire(&self.settings.limits, now_ms);

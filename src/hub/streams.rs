@@ -134,10 +134,6 @@ impl Streams {
         key.map_or_else(Workers::default, |key| self.channels[key as usize].interested)
     }
 
-    pub(super) fn position(&self, name: &ChannelName) -> Option<Position> {
-        self.names.find(name, &self.channels).map(|key| self.channels[key as usize].position)
-    }
-
     /// Gives a payload its number.
     pub(super) fn number(
         &mut self,

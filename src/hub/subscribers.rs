@@ -178,6 +178,11 @@ impl LocalChannel {
         self.is_granted.then_some(self.position)
     }
 
+    /// The offset that the next publication to arrive has, if none is dropped in front of it.
+    pub(super) fn next_offset(&self) -> u64 {
+        self.position.offset + 1
+    }
+
     /// The stream stands here now.
     pub(super) fn advance(&mut self, position: Position) {
         self.position = position;

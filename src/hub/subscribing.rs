@@ -3,18 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::backlog::{Pace, missed_before};
-use super::join_leave::Item;
 use super::queries::refuse;
 use super::subscribers::{LocalChannel, Subscription};
 use super::{Hub, Output, StreamMessage, index, some};
 use crate::config::limits::CATCH_UP_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
-    Actor, ChannelName, ClientInfo, Payload, PayloadKind, Position, Publication, Recovery, Refusal,
-    Reply, SessionId, Ticket,
+    Actor, ChannelName, ClientInfo, Item, Position, Recovery, Refusal, Reply, SessionId, Ticket,
 };
 
 impl Hub {
@@ -201,17 +197,20 @@ impl Hub {
         key
     }
 
-    pub(super) fn deliver(&mut self, publication: Arc<Publication>) {
-        // What was on its way when the last subscriber left, or before the answer to a new interest, is for nobody.
-        let Some(key) = self.names.find(&publication.channel, &self.channels) else { return };
+    /// The local part of a channel, if it receives what the home delivers. What was under way when the last subscriber
+    /// left, or before the home granted a new interest, has no receiver.
+    pub(super) fn receiving(&self, channel: &ChannelName) -> Option<u32> {
+        let key = self.names.find(channel, &self.channels)?;
+        self.channels[key as usize].position().map(|_| key)
+    }
+
+    /// Takes an item that the home delivered.
+    pub(super) fn deliver(&mut self, key: u32, item: Item) {
         let local = &mut self.channels[key as usize];
-        if local.position().is_none() {
-            return;
-        }
-        let Some(backlog) = &mut local.backlog else { return self.arrive(key, publication) };
+        let Some(backlog) = &mut local.backlog else { return self.arrive(key, item) };
         let options = self.settings.namespaces.options(local.namespace);
         let before = backlog.bytes();
-        let pace = backlog.hold(options, publication, self.now_ms);
+        let pace = backlog.hold(options, item, self.now_ms);
         self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
         self.drops.rate += backlog.take_dropped();
         match pace {
@@ -236,8 +235,8 @@ impl Hub {
         if let Some(due_ms) = backlog.due_ms() {
             self.timed.insert((due_ms, key));
         }
-        for publication in released {
-            self.arrive(key, publication);
+        for item in released {
+            self.arrive(key, item);
         }
     }
 
@@ -251,21 +250,23 @@ impl Hub {
         }
     }
 
-    /// Has a publication go to every subscriber that there is by now.
-    fn arrive(&mut self, key: u32, publication: Arc<Publication>) {
+    /// Has an item go to every subscriber that there is by now.
+    fn arrive(&mut self, key: u32, item: Item) {
         let local = &mut self.channels[key as usize];
-        local.advance(publication.position);
+        if let Item::Publication(publication) = &item {
+            local.advance(publication.position);
+            if let Some(backlog) = &mut local.backlog {
+                let options = self.settings.namespaces.options(local.namespace);
+                let bytes_max = self.settings.limits.backlog_bytes_max;
+                let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+                let before = backlog.bytes();
+                backlog.keep(options, publication, bytes_max);
+                self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
+            }
+        }
         let arrival = local.arrivals;
         local.arrivals += 1;
-        if let Some(backlog) = &mut local.backlog {
-            let options = self.settings.namespaces.options(local.namespace);
-            let bytes_max = self.settings.limits.backlog_bytes_max;
-            let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-            let before = backlog.bytes();
-            backlog.keep(options, &publication, bytes_max);
-            self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
-        }
-        self.fan_outs.add(key, local, arrival, publication);
+        self.fan_outs.add(key, local, arrival, item);
     }
 
     /// Has some channels, from slot `from` on, give back what they hold back and may drop. Returns the slot behind
@@ -297,10 +298,11 @@ impl Hub {
             let local = &mut self.channels[key as usize];
             let options: &ChannelOptions = self.settings.namespaces.options(local.namespace);
             let Some(backlog) = &local.backlog else { continue };
-            let (publications, next) = backlog.catch_up(options, from, CATCH_UP_BYTES_MAX);
-            self.drops.lag += missed_before(from, &publications);
-            if !publications.is_empty() {
-                out.push_back(Output::Deliver { session, publications });
+            let (items, next) = backlog.catch_up(options, from, CATCH_UP_BYTES_MAX);
+            self.drops.lag += missed_before(from, &items);
+            if !items.is_empty() {
+                let channel = local.name.clone();
+                out.push_back(Output::Deliver { session, channel, items });
             }
             if let Some(next) = next {
                 local.lag(subscription, next, &mut self.subscriptions);
@@ -317,10 +319,11 @@ impl Hub {
     /// subscriber itself.
     fn deliver_rest(&mut self, subscription: u32, out: &mut VecDeque<Output>) {
         let node = &self.subscriptions[subscription as usize];
-        let publications = self.fan_outs.rest(&self.channels[node.channel as usize], node);
-        if !publications.is_empty() {
-            let session = self.sessions.id(node.session);
-            out.push_back(Output::Deliver { session, publications });
+        let local = &self.channels[node.channel as usize];
+        let items = self.fan_outs.rest(local, node);
+        if !items.is_empty() {
+            let (session, channel) = (self.sessions.id(node.session), local.name.clone());
+            out.push_back(Output::Deliver { session, channel, items });
         }
     }
 
@@ -361,29 +364,25 @@ impl Hub {
         has_joined: bool,
         out: &mut VecDeque<Output>,
     ) {
-        let client = self.settings.client_id(session);
+        let client = Arc::new(ClientInfo::anonymous(self.settings.client_id(session)));
         let to = self.home_of(&channel);
-        let message = StreamMessage::JoinLeave { channel, client, has_joined };
+        let item = if has_joined { Item::Joined(client) } else { Item::Left(client) };
+        let message = StreamMessage::JoinLeave { channel, item };
         out.push_back(Output::send(to, message));
     }
 
-    /// Tells a channel's subscribers who came and went.
+    /// Delivers joins and leaves to a channel's subscribers.
     pub(super) fn tell_news(
         &mut self,
         channel: &ChannelName,
-        items: &[Item],
+        items: Vec<Item>,
         out: &mut VecDeque<Output>,
     ) {
-        let Some(position) = self.streams.position(channel) else { return };
         let interested = self.streams.interested(channel);
-        for Item { client, has_joined } in items {
-            let kind = if *has_joined { PayloadKind::Join } else { PayloadKind::Leave };
-            let info = format!("{{\"client\":\"{client}\",\"user\":\"\"}}");
-            let payload = Payload::new(kind, Bytes::from(info));
-            let (channel, accepted_us) = (channel.clone(), self.now_us as u32);
-            let news = Arc::new(Publication { channel, position, payload, accepted_us });
+        for item in items {
             for to in interested.iter() {
-                let message = StreamMessage::Deliver(news.clone());
+                let (channel, item) = (channel.clone(), item.clone());
+                let message = StreamMessage::DeliverJoinLeave { channel, item };
                 out.push_back(Output::send(to, message));
             }
         }

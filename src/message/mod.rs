@@ -14,6 +14,7 @@
 mod channel_name;
 mod close;
 mod identity;
+mod item;
 mod node;
 mod publication;
 mod request;
@@ -22,6 +23,7 @@ mod transport_kind;
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
 pub use close::{CloseReason, FAREWELL_BYTES_MAX, Farewell};
 pub use identity::{ClientId, ClientIdError, ClientInfo, NodeId, SessionId, WorkerId};
+pub use item::Item;
 pub use node::NodeInfo;
 pub use publication::{
     Epoch, EventError, Payload, PayloadKind, Position, PositionError, Publication,

@@ -17,12 +17,6 @@ pub enum PayloadKind {
     Text,
     /// Anything.
     Binary,
-    /// No publication but the news that a client subscribed: the client as a JSON object. It has no number of its own.
-    Join,
-    /// The news that a client left, likewise.
-    Leave,
-    /// The news that publications before this place were dropped: their number in decimal.
-    Gap,
 }
 
 /// The bytes of a publication.
@@ -94,13 +88,6 @@ impl Payload {
     /// A payload without a type of event.
     pub fn new(kind: PayloadKind, bytes: impl Into<Bytes>) -> Self {
         Self { kind, bytes: bytes.into(), event: None }
-    }
-}
-
-impl PayloadKind {
-    /// Whether this is news about the channel rather than a publication.
-    pub fn is_news(self) -> bool {
-        matches!(self, PayloadKind::Join | PayloadKind::Leave | PayloadKind::Gap)
     }
 }
 

@@ -14,7 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::message::{ClientInfo, Payload, PayloadKind, Publication};
+use crate::message::{ChannelName, ClientInfo, Item, Payload, PayloadKind, Publication};
 
 mod commands;
 mod replies;
@@ -154,34 +154,39 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// A publication of a channel: JSON is embedded as it is, other text as a string, binary as base64. News has its own
-/// form.
+/// Pushes an item of a channel. In a publication, JSON is embedded as it is, other text as a string, binary as base64.
+pub fn write_item_push(out: &mut Vec<u8>, channel: &ChannelName, item: &Item) {
+    match item {
+        Item::Publication(publication) => write_publication(out, publication),
+        Item::Joined(info) => write_client_push(out, channel, "join", info),
+        Item::Left(info) => write_client_push(out, channel, "leave", info),
+        Item::Gap(dropped) => {
+            begin_push(out, channel, "gap");
+            put(out, format_args!("{{\"dropped\":{dropped}}}}}}}"));
+        }
+    }
+}
+
+/// Pushes a publication.
 pub fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
+    begin_push(out, &publication.channel, "pub");
+    write_item(out, publication);
+    out.extend_from_slice(b"}}");
+}
+
+fn write_client_push(out: &mut Vec<u8>, channel: &ChannelName, event: &str, info: &ClientInfo) {
+    begin_push(out, channel, event);
+    out.extend_from_slice(b"{\"info\":");
+    write_client_info(out, info);
+    out.extend_from_slice(b"}}}");
+}
+
+fn begin_push(out: &mut Vec<u8>, channel: &ChannelName, member: &str) {
     out.extend_from_slice(b"{\"push\":{\"channel\":");
-    write_json(out, publication.channel.as_str());
-    let end: &[u8] = match publication.payload.kind {
-        PayloadKind::Json | PayloadKind::Text | PayloadKind::Binary => {
-            out.extend_from_slice(b",\"pub\":");
-            write_item(out, publication);
-            b"}}"
-        }
-        PayloadKind::Join => {
-            out.extend_from_slice(b",\"join\":{\"info\":");
-            out.extend_from_slice(&publication.payload.bytes);
-            b"}}}"
-        }
-        PayloadKind::Leave => {
-            out.extend_from_slice(b",\"leave\":{\"info\":");
-            out.extend_from_slice(&publication.payload.bytes);
-            b"}}}"
-        }
-        PayloadKind::Gap => {
-            out.extend_from_slice(b",\"gap\":{\"dropped\":");
-            out.extend_from_slice(&publication.payload.bytes);
-            b"}}}"
-        }
-    };
-    out.extend_from_slice(end);
+    write_json(out, channel.as_str());
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(member.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
 /// Publications as an array of objects.
@@ -254,7 +259,7 @@ fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ChannelName, Epoch, Position};
+    use crate::message::{ClientId, Epoch, NodeId, Position, SessionId, WorkerId};
 
     fn publication(kind: PayloadKind, bytes: &[u8]) -> Publication {
         Publication {
@@ -307,25 +312,21 @@ mod tests {
     }
 
     #[test]
-    fn news_has_its_own_form() {
-        let push = |kind, bytes: &[u8]| {
+    fn joins_leaves_and_gaps_have_their_own_form() {
+        let push = |item: Item| {
             let mut out = Vec::new();
-            write_publication(&mut out, &publication(kind, bytes));
-            let push: serde_json::Value = serde_json::from_slice(&out).expect("a push is JSON");
-            push["push"].clone()
+            write_item_push(&mut out, &ChannelName::new("a\"b").unwrap(), &item);
+            String::from_utf8(out).unwrap()
         };
-        let client = br#"{"client":"00000000-0003-8000-8000-000100000002","user":""}"#;
-        let info = serde_json::json!({"info": {"client": "00000000-0003-8000-8000-000100000002", "user": ""}});
-        assert_eq!(
-            push(PayloadKind::Join, client),
-            serde_json::json!({"channel": "a\"b", "join": info})
-        );
-        assert_eq!(
-            push(PayloadKind::Leave, client),
-            serde_json::json!({"channel": "a\"b", "leave": info})
-        );
-        let gap = serde_json::json!({"channel": "a\"b", "gap": {"dropped": 12}});
-        assert_eq!(push(PayloadKind::Gap, b"12"), gap);
+        let session = SessionId { index: 1, generation: 2 };
+        let client = ClientId { node: NodeId::new(3), worker: WorkerId(0), session };
+        let joined = Arc::new(ClientInfo::anonymous(client));
+        let info = format!(r#"{{"info":{{"client":"{client}","user":""}}}}"#);
+        let expected = format!(r#"{{"push":{{"channel":"a\"b","join":{info}}}}}"#);
+        assert_eq!(push(Item::Joined(joined.clone())), expected);
+        assert_eq!(push(Item::Left(joined)), expected.replace("join", "leave"));
+        let gap = r#"{"push":{"channel":"a\"b","gap":{"dropped":12}}}"#;
+        assert_eq!(push(Item::Gap(12)), gap);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::io::Write;
 
 use super::json;
-use crate::message::{Payload, PayloadKind};
+use crate::message::{ClientInfo, Item, Payload, PayloadKind};
 
 /// What a client keeps as the place where it stands, and sends as `Last-Event-ID` when it comes back. Belongs into the
 /// block of the event that leads there; alone in a block it counts too, but some libraries hand over an event without
@@ -35,33 +35,41 @@ pub fn write_event(out: &mut Vec<u8>, event: &str, data: &impl Display) {
     end_block(out);
 }
 
-/// A payload as an event: JSON on one line, text line by line, binary as base64. News has types of its own. Ends the
-/// block.
+/// An item of a channel as an event; ends the block.
+pub fn write_item(out: &mut Vec<u8>, item: &Item) {
+    match item {
+        Item::Publication(publication) => write_payload(out, &publication.payload),
+        Item::Joined(info) => write_client_event(out, "join", info),
+        Item::Left(info) => write_client_event(out, "leave", info),
+        Item::Gap(dropped) => {
+            write_event(out, "gap", &format_args!("{{\"dropped\":{dropped}}}"));
+        }
+    }
+}
+
+/// A payload as an event: JSON on one line, text line by line, binary as base64; ends the block.
 pub fn write_payload(out: &mut Vec<u8>, payload: &Payload) {
-    let event = match payload.kind {
-        PayloadKind::Json | PayloadKind::Text | PayloadKind::Binary => payload.event.as_deref(),
-        PayloadKind::Join => Some("join"),
-        PayloadKind::Leave => Some("leave"),
-        PayloadKind::Gap => Some("gap"),
-    };
-    if let Some(event) = event {
-        write_field(out, "event: ", &event);
+    if let Some(event) = &payload.event {
+        write_field(out, "event: ", event);
     }
     let bytes = &payload.bytes;
     match payload.kind {
         PayloadKind::Text => write_lines(out, bytes),
         PayloadKind::Binary => write_field(out, "data: ", &STANDARD.encode(bytes)),
-        PayloadKind::Gap => {
-            out.extend_from_slice(b"data: {\"dropped\":");
-            out.extend_from_slice(bytes);
-            out.extend_from_slice(b"}\n");
-        }
-        PayloadKind::Json | PayloadKind::Join | PayloadKind::Leave => {
+        PayloadKind::Json => {
             out.extend_from_slice(b"data: ");
             json::write_line(out, bytes);
             out.push(b'\n');
         }
     }
+    end_block(out);
+}
+
+fn write_client_event(out: &mut Vec<u8>, event: &str, info: &ClientInfo) {
+    write_field(out, "event: ", &event);
+    out.extend_from_slice(b"data: ");
+    json::write_client_info(out, info);
+    out.push(b'\n');
     end_block(out);
 }
 
@@ -92,7 +100,10 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &impl Display) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::message::{ClientId, NodeId, SessionId, WorkerId};
 
     fn event(kind: PayloadKind, event: Option<&str>, bytes: &[u8]) -> String {
         let payload =
@@ -116,17 +127,19 @@ mod tests {
     }
 
     #[test]
-    fn news_has_types_of_its_own() {
-        assert_eq!(
-            event(
-                PayloadKind::Join,
-                None,
-                b"{\"client\":\"00000000-0003-8000-8000-000100000002\"}"
-            ),
-            "event: join\ndata: {\"client\":\"00000000-0003-8000-8000-000100000002\"}\n\n"
-        );
-        assert_eq!(event(PayloadKind::Leave, None, b"{}"), "event: leave\ndata: {}\n\n");
-        assert_eq!(event(PayloadKind::Gap, None, b"17"), "event: gap\ndata: {\"dropped\":17}\n\n");
+    fn joins_leaves_and_gaps_have_their_own_types() {
+        let event = |item| {
+            let mut out = Vec::new();
+            write_item(&mut out, &item);
+            String::from_utf8(out).unwrap()
+        };
+        let session = SessionId { index: 1, generation: 2 };
+        let client = ClientId { node: NodeId::new(3), worker: WorkerId(0), session };
+        let info = Arc::new(ClientInfo::anonymous(client));
+        let joined = format!("event: join\ndata: {{\"client\":\"{client}\",\"user\":\"\"}}\n\n");
+        assert_eq!(event(Item::Joined(info.clone())), joined);
+        assert_eq!(event(Item::Left(info)), joined.replace("join", "leave"));
+        assert_eq!(event(Item::Gap(17)), "event: gap\ndata: {\"dropped\":17}\n\n");
     }
 
     #[test]

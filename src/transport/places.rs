@@ -54,11 +54,8 @@ impl Places {
     }
 }
 
-/// Goes on behind a publication. News has no number, and a channel that was not named has no place.
+/// Goes on behind a publication. A channel that was not named has no place.
 pub fn advance(places: &mut [Place], publication: &Publication) {
-    if publication.payload.kind.is_news() {
-        return;
-    }
     if let Some(place) = places.iter_mut().find(|it| it.channel == publication.channel) {
         place.position = publication.position;
     }
@@ -127,20 +124,19 @@ mod tests {
     }
 
     #[test]
-    fn only_numbered_publications_of_named_channels_lead_on() {
+    fn publications_of_named_channels_lead_on() {
         let mut places = Places::new(vec![place("a", 7), place("b", 0)]);
-        let mut advance = |channel, offset, kind| {
+        let mut advance = |channel, offset| {
             places.advance(&Publication {
                 channel: ChannelName::new(channel).unwrap(),
                 position: Position { epoch: Epoch(1), offset },
-                payload: Payload::new(kind, "1"),
+                payload: Payload::new(PayloadKind::Text, "1"),
                 accepted_us: 0,
             });
             places.to_string()
         };
-        assert_eq!(advance("b", 1, PayloadKind::Text), "7:00000001_1:00000001");
-        assert_eq!(advance("a", 9, PayloadKind::Gap), "7:00000001_1:00000001");
-        assert_eq!(advance("c", 9, PayloadKind::Text), "7:00000001_1:00000001");
-        assert_eq!(advance("a", 8, PayloadKind::Json), "8:00000001_1:00000001");
+        assert_eq!(advance("b", 1), "7:00000001_1:00000001");
+        assert_eq!(advance("c", 9), "7:00000001_1:00000001");
+        assert_eq!(advance("a", 8), "8:00000001_1:00000001");
     }
 }

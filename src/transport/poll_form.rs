@@ -1,8 +1,8 @@
-//! Which of some publications an answer to a poll has.
+//! Which items of a batch the answer to a poll contains.
 
 use std::sync::Arc;
 
-use crate::message::{PayloadKind, Publication};
+use crate::message::{Item, Publication};
 use crate::protocol::long_poll::CookieName;
 
 /// How a poll is answered.
@@ -15,28 +15,25 @@ pub enum PollForm {
 }
 
 impl PollForm {
-    /// Those of some publications that an answer has. News is not among them.
-    pub fn of<'p>(
-        self,
-        publications: impl Iterator<Item = &'p Arc<Publication>>,
-    ) -> Vec<Arc<Publication>> {
+    /// The publications that an answer contains. Joins and leaves are not among them.
+    pub fn of(self, items: &[Item]) -> Vec<Arc<Publication>> {
         let count_max = match self {
             PollForm::Batch => usize::MAX,
             PollForm::One => 1,
         };
-        publications.filter(|item| !item.payload.kind.is_news()).take(count_max).cloned().collect()
+        items.iter().filter_map(Item::publication).take(count_max).cloned().collect()
     }
 
-    /// Whether some were dropped before the last one that [`PollForm::of`] takes, or before the next one if it takes
-    /// none. A position says nothing about those behind it.
-    pub fn has_gap(self, publications: &[Arc<Publication>]) -> bool {
-        let is_news = |item: &Arc<Publication>| item.payload.kind.is_news();
+    /// Whether publications were dropped in front of the last one that [`PollForm::of`] takes, or in front of the next
+    /// one if it takes none. A position says nothing about those behind it.
+    pub fn has_gap(self, items: &[Item]) -> bool {
+        let is_publication = |item: &Item| item.publication().is_some();
         let last = match self {
-            PollForm::Batch => publications.iter().rposition(|item| !is_news(item)),
-            PollForm::One => publications.iter().position(|item| !is_news(item)),
+            PollForm::Batch => items.iter().rposition(is_publication),
+            PollForm::One => items.iter().position(is_publication),
         };
-        let before = &publications[..last.unwrap_or(publications.len())];
-        before.iter().any(|item| item.payload.kind == PayloadKind::Gap)
+        let before = &items[..last.unwrap_or(items.len())];
+        before.iter().any(|item| matches!(item, Item::Gap(_)))
     }
 
     /// The cookie that keeps the position.

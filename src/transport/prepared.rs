@@ -1,11 +1,9 @@
-//! One encoding per wire form: a batch of publications is encoded once per worker and form, and shared from there.
-
-use std::sync::Arc;
+//! One encoding per wire form: a batch of items is encoded once per worker and form, and shared from there.
 
 use super::framing::{CommandFraming, write_framed};
 use super::poll_form::PollForm;
 use crate::buffer::SharedFrame;
-use crate::message::{PayloadKind, Publication};
+use crate::message::{ChannelName, Item, PayloadKind};
 use crate::protocol::http1::write_chunk;
 use crate::protocol::long_poll::{Answer, write_answer};
 use crate::protocol::websocket::{OpCode, write_frame};
@@ -30,7 +28,7 @@ pub struct Prepared {
     answers: [Option<((u64, usize), SharedFrame)>; 2],
 }
 
-/// How a publication looks on the wire.
+/// How an item looks on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireForm {
     /// Its payload, one WebSocket message.
@@ -55,7 +53,8 @@ pub enum WireForm {
 #[derive(Debug)]
 pub struct Batch<'a> {
     prepared: &'a mut Prepared,
-    publications: &'a [Arc<Publication>],
+    channel: &'a ChannelName,
+    items: &'a [Item],
     /// Number of the first of them.
     start: u64,
     scratch: &'a mut Vec<u8>,
@@ -64,13 +63,13 @@ pub struct Batch<'a> {
 /// What a client takes of a batch.
 #[derive(Debug)]
 pub struct Delivered {
-    /// Publications.
+    /// Items.
     pub count: usize,
     /// What is shared, behind the bytes of the client's own.
     pub frame: Option<SharedFrame>,
 }
 
-/// Publications of a channel, one behind the other.
+/// Items of a channel, one behind the other.
 #[derive(Debug)]
 struct Encoded {
     /// Number of the first one.
@@ -88,26 +87,33 @@ impl Prepared {
         }
     }
 
-    /// Publications, the first of which has the number `start` in its channel. `scratch` is room to encode in.
+    /// Items of a channel for one client; the first one has the number `start` in its channel. `scratch` is room to
+    /// encode in.
     pub fn of_client<'a>(
         &'a mut self,
-        publications: &'a [Arc<Publication>],
+        channel: &'a ChannelName,
+        items: &'a [Item],
         start: u64,
         scratch: &'a mut Vec<u8>,
     ) -> Batch<'a> {
-        Batch { prepared: self, publications, start, scratch }
+        Batch { prepared: self, channel, items, start, scratch }
     }
 }
 
 impl<'a> Batch<'a> {
-    /// The publications; at least one.
-    pub fn publications(&self) -> &'a [Arc<Publication>] {
-        self.publications
+    /// The items; at least one.
+    pub fn items(&self) -> &'a [Item] {
+        self.items
+    }
+
+    /// Their channel.
+    pub fn channel(&self) -> &'a ChannelName {
+        self.channel
     }
 
     /// As they look on the wire.
     pub fn frame(&mut self, form: WireForm) -> SharedFrame {
-        let Self { prepared, publications, start, scratch } = self;
+        let Self { prepared, channel, items, start, scratch } = self;
         let slot = match form {
             WireForm::WebSocket => &mut prepared.websocket,
             WireForm::CommandLine => &mut prepared.command_line,
@@ -118,23 +124,23 @@ impl<'a> Batch<'a> {
             WireForm::EventStreamRest => &mut prepared.event_stream_rest,
             WireForm::EventStreamChunkRest => &mut prepared.event_stream_chunk_rest,
         };
-        let covering = slot.as_ref().and_then(|kept| kept.part(*start, publications.len()));
+        let covering = slot.as_ref().and_then(|kept| kept.part(*start, items.len()));
         covering.unwrap_or_else(|| {
-            let encoded = Encoded::new(form, *start, publications, slot.as_ref(), scratch);
+            let encoded = Encoded::new(form, *start, channel, items, slot.as_ref(), scratch);
             slot.insert(encoded).block.clone()
         })
     }
 
-    /// As the answer to a poll of their channel, behind the lines of the client's own; empty if all are news.
+    /// As the answer to a poll of their channel, behind the lines of the client's own; empty without a publication.
     pub fn answer(&mut self, form: PollForm) -> SharedFrame {
-        let publications = self.publications;
+        let items = self.items;
         let slot = &mut self.prepared.answers[form as usize];
-        let key = (self.start, publications.len());
+        let key = (self.start, items.len());
         match slot {
             Some((of, frame)) if *of == key => frame.clone(),
             _ => {
                 self.scratch.clear();
-                write_shared_answer(form, publications, self.scratch);
+                write_shared_answer(form, items, self.scratch);
                 let frame = SharedFrame::copy_of(self.scratch);
                 self.scratch.shrink_to(SCRATCH_BYTES_KEPT_MAX);
                 *slot = Some((key, frame.clone()));
@@ -145,16 +151,17 @@ impl<'a> Batch<'a> {
 }
 
 impl Encoded {
-    /// Publications as they look on the wire; what `kept` has of them is copied from there.
+    /// Items as they look on the wire; what `kept` has of them is copied from there.
     fn new(
         form: WireForm,
         start: u64,
-        publications: &[Arc<Publication>],
+        channel: &ChannelName,
+        items: &[Item],
         kept: Option<&Encoded>,
         scratch: &mut Vec<u8>,
     ) -> Self {
         scratch.clear();
-        let mut ends = Vec::with_capacity(publications.len());
+        let mut ends = Vec::with_capacity(items.len());
         if let Some(kept) = kept
             && let Some(skipped) = start.checked_sub(kept.start)
             && let Some(skipped) = usize::try_from(skipped).ok().filter(|at| *at < kept.ends.len())
@@ -163,8 +170,8 @@ impl Encoded {
             scratch.extend_from_slice(&kept.block.as_bytes()[from as usize..]);
             ends.extend(kept.ends[skipped..].iter().map(|end| end - from));
         }
-        for publication in &publications[ends.len()..] {
-            encode(form, publication, scratch);
+        for item in &items[ends.len()..] {
+            encode(form, channel, item, scratch);
             ends.push(u32::try_from(scratch.len()).expect("limits keep a batch under 4 GiB"));
         }
         let block = SharedFrame::copy_of(scratch);
@@ -172,12 +179,12 @@ impl Encoded {
         Self { start, block, ends }
     }
 
-    /// Where publication `at` of these begins.
+    /// Where item `at` of these begins.
     fn offset(&self, at: usize) -> u32 {
         at.checked_sub(1).map_or(0, |before| self.ends[before])
     }
 
-    /// The frame of `count` publications from number `start` on, if all of them are in it.
+    /// The frame of `count` items from number `start` on, if all of them are in it.
     fn part(&self, start: u64, count: usize) -> Option<SharedFrame> {
         let first = usize::try_from(start.checked_sub(self.start)?).ok()?;
         let end = *self.ends.get(first + count - 1)?;
@@ -185,43 +192,43 @@ impl Encoded {
     }
 }
 
-fn encode(form: WireForm, publication: &Publication, out: &mut Vec<u8>) {
+fn encode(form: WireForm, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
     match form {
         WireForm::WebSocket => {
+            // Plain messages carry publications only.
+            let Item::Publication(publication) = item else { return };
             let opcode = match publication.payload.kind {
                 PayloadKind::Json | PayloadKind::Text => OpCode::Text,
                 PayloadKind::Binary => OpCode::Binary,
-                // Plain messages have no place for news.
-                PayloadKind::Join | PayloadKind::Leave | PayloadKind::Gap => return,
             };
             write_frame(out, opcode, &publication.payload.bytes);
         }
-        WireForm::CommandLine => encode_push(CommandFraming::Line, publication, out),
+        WireForm::CommandLine => encode_push(CommandFraming::Line, channel, item, out),
         WireForm::CommandLengthPrefixed => {
-            encode_push(CommandFraming::LengthPrefix, publication, out);
+            encode_push(CommandFraming::LengthPrefix, channel, item, out);
         }
-        WireForm::CommandMessage => encode_push(CommandFraming::Message, publication, out),
-        WireForm::EventStream => encode_event(publication, out),
-        WireForm::EventStreamChunk => write_chunk(out, |out| encode_event(publication, out)),
-        WireForm::EventStreamRest => sse::write_payload(out, &publication.payload),
+        WireForm::CommandMessage => encode_push(CommandFraming::Message, channel, item, out),
+        WireForm::EventStream => encode_event(item, out),
+        WireForm::EventStreamChunk => write_chunk(out, |out| encode_event(item, out)),
+        WireForm::EventStreamRest => sse::write_item(out, item),
         WireForm::EventStreamChunkRest => {
-            sse::write_payload(out, &publication.payload);
+            sse::write_item(out, item);
             out.extend_from_slice(b"\r\n");
         }
     }
 }
 
-fn encode_event(publication: &Publication, out: &mut Vec<u8>) {
-    // News has no number: it leads nowhere.
-    if !publication.payload.kind.is_news() {
+fn encode_event(item: &Item, out: &mut Vec<u8>) {
+    // Only publications have a position.
+    if let Item::Publication(publication) = item {
         sse::write_id(out, &publication.position);
     }
-    sse::write_payload(out, &publication.payload);
+    sse::write_item(out, item);
 }
 
-fn write_shared_answer(form: PollForm, publications: &[Arc<Publication>], out: &mut Vec<u8>) {
-    let has_gap = form.has_gap(publications);
-    let publications = form.of(publications.iter());
+fn write_shared_answer(form: PollForm, items: &[Item], out: &mut Vec<u8>) {
+    let has_gap = form.has_gap(items);
+    let publications = form.of(items);
     let Some(last) = publications.last() else { return };
     let answer = Answer {
         publications: &publications,
@@ -234,8 +241,8 @@ fn write_shared_answer(form: PollForm, publications: &[Arc<Publication>], out: &
     write_answer(out, &answer, true);
 }
 
-fn encode_push(framing: CommandFraming, publication: &Publication, out: &mut Vec<u8>) {
-    write_framed(framing, out, |out| json::write_publication(out, publication));
+fn encode_push(framing: CommandFraming, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
+    write_framed(framing, out, |out| json::write_item_push(out, channel, item));
 }
 
 /// Room to encode in that survives a large publication.
@@ -243,33 +250,41 @@ const SCRATCH_BYTES_KEPT_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::message::{ChannelName, Epoch, Payload, Position};
+    use std::sync::Arc;
 
-    fn publications() -> Vec<Arc<Publication>> {
+    use super::*;
+    use crate::message::{Epoch, Payload, Position, Publication};
+
+    fn channel() -> ChannelName {
+        ChannelName::new("a").unwrap()
+    }
+
+    fn items() -> Vec<Item> {
         ["one", "two", "three"]
             .into_iter()
             .zip(1..)
             .map(|(text, offset)| {
-                Arc::new(Publication {
-                    channel: ChannelName::new("a").unwrap(),
+                Item::Publication(Arc::new(Publication {
+                    channel: channel(),
                     position: Position { epoch: Epoch(1), offset },
                     payload: Payload::new(PayloadKind::Text, text),
                     accepted_us: 0,
-                })
+                }))
             })
             .collect()
     }
 
     #[test]
     fn what_is_in_flight_is_one_block_and_parts_of_it_are_views() {
-        let publications = publications();
+        let (channel, items) = (channel(), items());
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
         prepared.begin(1);
         let mut frame = |range: std::ops::Range<usize>| {
             let start = 100 + range.start as u64;
-            prepared.of_client(&publications[range], start, &mut scratch).frame(WireForm::WebSocket)
+            prepared
+                .of_client(&channel, &items[range], start, &mut scratch)
+                .frame(WireForm::WebSocket)
         };
         assert_eq!(frame(0..2).as_bytes(), b"\x81\x03one\x81\x03two");
         assert_eq!(frame(1..2).as_bytes(), b"\x81\x03two");
@@ -283,13 +298,13 @@ mod tests {
 
     #[test]
     fn the_encodings_of_another_fan_out_are_forgotten() {
-        let publications = publications();
+        let (channel, items) = (channel(), items());
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
         prepared.begin(1);
-        prepared.of_client(&publications[..1], 0, &mut scratch).frame(WireForm::WebSocket);
+        prepared.of_client(&channel, &items[..1], 0, &mut scratch).frame(WireForm::WebSocket);
         prepared.begin(2);
-        let mut batch = prepared.of_client(&publications[1..2], 0, &mut scratch);
+        let mut batch = prepared.of_client(&channel, &items[1..2], 0, &mut scratch);
         let frame = batch.frame(WireForm::WebSocket);
         assert_eq!(frame.as_bytes(), b"\x81\x03two");
         let line = batch.frame(WireForm::CommandLine);
@@ -302,16 +317,12 @@ mod tests {
     }
 
     #[test]
-    fn an_event_stream_has_ids_and_news_has_none() {
-        let mut publications = publications();
-        let news = Publication {
-            payload: Payload::new(PayloadKind::Gap, "4"),
-            ..Publication::clone(&publications[0])
-        };
-        publications.insert(1, Arc::new(news));
+    fn an_event_has_an_id_if_it_is_a_publication() {
+        let (channel, mut items) = (channel(), items());
+        items.insert(1, Item::Gap(4));
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
-        let mut batch = prepared.of_client(&publications[..3], 0, &mut scratch);
+        let mut batch = prepared.of_client(&channel, &items[..3], 0, &mut scratch);
         assert_eq!(
             batch.frame(WireForm::EventStream).as_bytes(),
             b"id: 1:00000001\ndata: one\n\nevent: gap\ndata: {\"dropped\":4}\n\n\
@@ -325,10 +336,10 @@ mod tests {
 
     #[test]
     fn an_event_is_a_chunk() {
-        let publications = publications();
+        let (channel, items) = (channel(), items());
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
-        let mut batch = prepared.of_client(&publications[..2], 0, &mut scratch);
+        let mut batch = prepared.of_client(&channel, &items[..2], 0, &mut scratch);
         // RFC 9112 7.1: the size in hexadecimal digits, without the line ends around the data.
         assert_eq!(
             batch.frame(WireForm::EventStreamChunk).as_bytes(),
@@ -342,12 +353,13 @@ mod tests {
 
     #[test]
     fn an_answer_is_shared_by_those_who_get_the_same_publications() {
-        let publications = publications();
+        let (channel, items) = (channel(), items());
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
         let mut answer = |form, first| {
-            let given = &publications[first..];
-            let frame = prepared.of_client(given, first as u64, &mut scratch).answer(form);
+            let given = &items[first..];
+            let frame =
+                prepared.of_client(&channel, given, first as u64, &mut scratch).answer(form);
             String::from_utf8(frame.as_bytes().to_vec()).unwrap()
         };
         let all = answer(PollForm::Batch, 0);

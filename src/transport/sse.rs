@@ -21,7 +21,6 @@
 //! make an event of it. A heartbeat is a `retry:` line, which has no effect but its own.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::{Context, Output};
@@ -30,7 +29,7 @@ use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
 use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
 use crate::message::{
-    ChannelName, ClientId, CloseReason, Farewell, Publication, Recovery, Reply, SessionId,
+    ChannelName, ClientId, CloseReason, Farewell, Item, Recovery, Reply, SessionId,
 };
 use crate::protocol::http1::{LAST_CHUNK, begin_chunk, write_chunk};
 use crate::protocol::{json, sse};
@@ -107,23 +106,25 @@ impl EventStream {
         });
     }
 
-    /// Appends publications, which follow `places` and lead them on, as many as fit an answer. Returns whether these
-    /// are all.
+    /// Appends items whose publications follow `places` and lead them on, as many as fit an answer. Returns whether
+    /// these are all.
     pub fn write_missed(
         places: &mut Places,
-        publications: &[Arc<Publication>],
+        items: &[Item],
         framing: StreamFraming,
         context: &mut Context<'_>,
     ) -> bool {
         let start = context.out.len();
-        for publication in publications {
+        for item in items {
             if context.out.len() - start > context.settings.recovery_bytes_max {
                 return false;
             }
-            places.advance(publication);
+            if let Item::Publication(publication) = item {
+                places.advance(publication);
+            }
             framing.write(context.out, |out| {
                 sse::write_id(out, places);
-                sse::write_payload(out, &publication.payload);
+                sse::write_item(out, item);
             });
         }
         true
@@ -151,11 +152,8 @@ impl EventStream {
 
     /// Takes publications: appends what only this client gets; the frame goes behind it.
     pub fn deliver(&mut self, batch: &mut Batch<'_>, out: &mut Vec<u8>) -> Delivered {
-        let publications = batch.publications();
         match self {
-            Self::One { channel, has_others: true, framing }
-                if publications[0].channel != *channel =>
-            {
+            Self::One { channel, has_others: true, framing } if batch.channel() != channel => {
                 framing.deliver_with(batch, out, |_, _| {})
             }
             Self::One { framing, .. } => {
@@ -163,14 +161,14 @@ impl EventStream {
                     StreamFraming::Chunked => WireForm::EventStreamChunk,
                     StreamFraming::Close => WireForm::EventStream,
                 };
-                Delivered { count: publications.len(), frame: Some(batch.frame(form)) }
+                Delivered { count: batch.items().len(), frame: Some(batch.frame(form)) }
             }
-            Self::Many { places, framing } => {
-                framing.deliver_with(batch, out, |publication, out| {
+            Self::Many { places, framing } => framing.deliver_with(batch, out, |item, out| {
+                if let Item::Publication(publication) = item {
                     places.advance(publication);
-                    sse::write_id(out, &**places);
-                })
-            }
+                }
+                sse::write_id(out, &**places);
+            }),
         }
     }
 
@@ -257,18 +255,18 @@ impl EventStream {
 }
 
 impl StreamFraming {
-    /// Delivers publications, each behind what `write_own` writes for this client alone.
+    /// Delivers items, each behind what `write_own` writes for this client alone.
     fn deliver_with(
         self,
         batch: &mut Batch<'_>,
         out: &mut Vec<u8>,
-        mut write_own: impl FnMut(&Publication, &mut Vec<u8>),
+        mut write_own: impl FnMut(&Item, &mut Vec<u8>),
     ) -> Delivered {
-        let publications = batch.publications();
-        let count = publications.len();
-        if let [publication] = publications {
+        let items = batch.items();
+        let count = items.len();
+        if let [item] = items {
             let start = out.len();
-            write_own(publication, out);
+            write_own(item, out);
             let frame = match self {
                 StreamFraming::Chunked => {
                     let frame = batch.frame(WireForm::EventStreamChunkRest);
@@ -280,10 +278,10 @@ impl StreamFraming {
             return Delivered { count, frame: Some(frame) };
         }
         // Small ones, as they left together: copying them is cheaper than as many segments.
-        for publication in publications {
+        for item in items {
             self.write(out, |out| {
-                write_own(publication, out);
-                sse::write_payload(out, &publication.payload);
+                write_own(item, out);
+                sse::write_item(out, item);
             });
         }
         Delivered { count, frame: None }

@@ -342,7 +342,8 @@ impl Connections {
                 prepared.resize_with(key + 1, Prepared::default);
             }
             prepared[key].begin(batch.life);
-            let mut of_client = prepared[key].of_client(batch.publications, batch.start, scratch);
+            let mut of_client =
+                prepared[key].of_client(batch.channel, batch.items, batch.start, scratch);
             let start = turn.len();
             let Delivered { count, frame } = connection.deliver(&mut of_client, turn, settings);
             let bytes = turn.len() - start + frame.as_ref().map_or(0, |frame| frame.len() as usize);

@@ -4,6 +4,7 @@
 //! are queued, and observed all at once when the time after the sends is known.
 
 use crate::hub::FanOutBatch;
+use crate::message::Item;
 use crate::telemetry::Histogram;
 
 /// Deliveries that wait for the time at which the kernel had their bytes.
@@ -17,7 +18,7 @@ pub(super) struct Lags {
 /// Deliveries of the same publications.
 #[derive(Debug)]
 struct Run {
-    /// Which fan-out, the number of the first publication, and how many there are.
+    /// Which fan-out, the number of the first item, and how many there are.
     of: (u64, u64, usize),
     publications: u32,
     deliveries: u32,
@@ -34,13 +35,15 @@ impl Lags {
 
     /// A batch was queued for a subscriber.
     pub(super) fn add(&mut self, batch: &FanOutBatch<'_>) {
-        let of = (batch.life, batch.start, batch.publications.len());
+        let of = (batch.life, batch.start, batch.items.len());
         match self.runs.last_mut() {
             Some(run) if run.of == of => run.deliveries += 1,
             _ => {
-                self.accepted_us.extend(batch.publications.iter().map(|item| item.accepted_us));
-                let publications =
-                    u32::try_from(batch.publications.len()).expect("a batch is bounded");
+                let before = self.accepted_us.len();
+                let publications = batch.items.iter().filter_map(Item::publication);
+                self.accepted_us.extend(publications.map(|publication| publication.accepted_us));
+                let publications = self.accepted_us.len() - before;
+                let publications = u32::try_from(publications).expect("a batch is bounded");
                 self.runs.push(Run { of, publications, deliveries: 1 });
             }
         }
@@ -69,24 +72,29 @@ mod tests {
     use super::*;
     use crate::message::{ChannelName, Epoch, Payload, PayloadKind, Position, Publication};
 
-    fn publications(times: &[u32]) -> Vec<Arc<Publication>> {
+    fn channel() -> ChannelName {
+        ChannelName::new("a").unwrap()
+    }
+
+    fn items(times: &[u32]) -> Vec<Item> {
         let one = |accepted_us: &u32| {
-            Arc::new(Publication {
-                channel: ChannelName::new("a").unwrap(),
+            Item::Publication(Arc::new(Publication {
+                channel: channel(),
                 position: Position { epoch: Epoch(1), offset: 1 },
                 payload: Payload::new(PayloadKind::Text, "x"),
                 accepted_us: *accepted_us,
-            })
+            }))
         };
         times.iter().map(one).collect()
     }
 
     #[test]
     fn every_delivery_is_observed_once_also_where_the_clock_comes_round() {
-        let publications = publications(&[u32::MAX - 9, 20, 5000]);
+        let (channel, mut items) = (channel(), items(&[u32::MAX - 9, 20, 5000]));
+        items.insert(2, Item::Gap(1));
         let of = |first: usize| {
-            let publications = &publications[first..];
-            FanOutBatch { key: 0, life: 1, start: first as u64, publications, bytes: 1 }
+            let (channel, items) = (&channel, &items[first..]);
+            FanOutBatch { key: 0, life: 1, start: first as u64, channel, items, bytes: 1 }
         };
         let (mut lags, histogram) = (Lags::default(), Histogram::default());
         lags.add(&of(0));

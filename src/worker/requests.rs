@@ -153,11 +153,11 @@ impl Connections {
                     self.reply(session, ticket, &reply);
                 }
                 hub::Output::Deliver { session, .. } if !self.is_open(socket_id(session)) => {}
-                hub::Output::Deliver { session, publications } => {
-                    self.counters.deliveries.add(publications.len() as u64);
-                    self.counters.sent_messages.add(publications.len() as u64);
+                hub::Output::Deliver { session, channel, items } => {
+                    self.counters.deliveries.add(items.len() as u64);
+                    self.counters.sent_messages.add(items.len() as u64);
                     self.converse(session.index, |connection, context| {
-                        connection.deliver_alone(&publications, context)
+                        connection.deliver_alone(&channel, &items, context)
                     });
                 }
                 hub::Output::Control { receipt, session, control } => {

@@ -21,7 +21,12 @@ fn visit(mesh: &mut Mesh, visits_max: usize) -> Vec<(u32, Vec<u64>)> {
     let mut visits = Vec::new();
     mesh.hubs[0].fan_out(visits_max, |step| {
         if let FanOutStep::Deliver { batch, session, .. } = step {
-            let offsets = batch.publications.iter().map(|item| item.position.offset).collect();
+            let offsets = batch
+                .items
+                .iter()
+                .filter_map(Item::publication)
+                .map(|item| item.position.offset)
+                .collect();
             visits.push((session, offsets));
         }
         Visit::Cost(1)
@@ -86,9 +91,10 @@ fn leave(mesh: &mut Mesh, index: u32) -> Vec<u64> {
     let mut offsets = Vec::new();
     loop {
         match out.pop_front().expect("an answer comes") {
-            Output::Deliver { session: to, publications } => {
+            Output::Deliver { session: to, items, .. } => {
                 assert_eq!(to, session(index));
-                offsets.extend(publications.iter().map(|item| item.position.offset));
+                let publications = items.iter().filter_map(Item::publication);
+                offsets.extend(publications.map(|item| item.position.offset));
             }
             Output::Send { .. } => {}
             Output::Reply { reply: Reply::Unsubscribed { .. }, .. } => break,
@@ -180,7 +186,7 @@ fn a_full_queue_holds_its_fan_out_back_for_a_turn_and_no_other() {
     let mut asked = Vec::new();
     mesh.hubs[0].fan_out(100, |step| {
         let FanOutStep::Deliver { batch, session, .. } = step else { return Visit::Cost(0) };
-        let channel = batch.publications[0].channel.to_string();
+        let channel = batch.channel.to_string();
         asked.push((session, channel.clone()));
         if session == 1 && channel == "a" { Visit::Full } else { Visit::Cost(1) }
     });
@@ -231,7 +237,7 @@ fn fan_outs_that_wait_for_the_same_subscriber_take_turns() {
             if given.len() > turn {
                 return Visit::Full;
             }
-            given.push((batch.publications[0].channel.to_string(), turns_waited));
+            given.push((batch.channel.to_string(), turns_waited));
             Visit::Cost(1)
         });
     }
@@ -307,7 +313,7 @@ fn a_batch_is_bounded_in_count_and_bytes() {
         let mut sizes = Vec::new();
         let mut step = |step: FanOutStep<'_>| {
             if let FanOutStep::Deliver { batch, .. } = step {
-                sizes.push(batch.publications.len());
+                sizes.push(batch.items.len());
             }
             Visit::Cost(1)
         };

@@ -112,9 +112,9 @@ impl Mesh {
                     *self.seen.answers.entry((worker, session, ticket.0)).or_default() += 1;
                     self.seen.replies.push((worker, session, ticket, reply));
                 }
-                Output::Deliver { session, publications } => {
-                    for publication in publications {
-                        self.seen.deliver(worker, session.index, &publication);
+                Output::Deliver { session, items, .. } => {
+                    for publication in items.iter().filter_map(Item::publication) {
+                        self.seen.deliver(worker, session.index, publication);
                     }
                 }
                 other => panic!("not in these tests: {other:?}"),
@@ -147,10 +147,10 @@ impl Mesh {
             if full_every > 0 && visits.is_multiple_of(full_every) {
                 return Visit::Full;
             }
-            let bytes: usize = batch.publications.iter().map(|item| item.payload.bytes.len()).sum();
+            let bytes: usize = batch.items.iter().map(Item::bytes).sum();
             assert_eq!(batch.bytes, bytes);
-            assert!(bytes <= FAN_OUT_BLOCK_BYTES_MAX || batch.publications.len() == 1);
-            for publication in batch.publications {
+            assert!(bytes <= FAN_OUT_BLOCK_BYTES_MAX || batch.items.len() == 1);
+            for publication in batch.items.iter().filter_map(Item::publication) {
                 seen.deliver(worker, session, publication);
             }
             Visit::Cost(1)

@@ -131,8 +131,8 @@ impl World {
                 Output::Reply { session, ticket, reply } => {
                     self.answered((worker, session.index, ticket.0 as usize), reply);
                 }
-                Output::Deliver { session, publications } => {
-                    publications.iter().for_each(|item| self.see(worker, session.index, item));
+                Output::Deliver { session, channel, items } => {
+                    items.iter().for_each(|item| self.see(worker, session.index, &channel, item));
                 }
                 other => panic!("not in this test: {other:?}"),
             }
@@ -169,20 +169,23 @@ impl World {
         }
     }
 
-    fn see(&mut self, worker: usize, index: u32, item: &Publication) {
-        let name = place(item.channel.as_str());
+    fn see(&mut self, worker: usize, index: u32, channel: &ChannelName, item: &Item) {
+        let name = place(channel.as_str());
         let key = (worker, index, name);
         let seen = self.live.get_mut(&key).expect("only subscribers are given anything");
-        assert_eq!(seen.epoch, item.position.epoch);
-        if item.payload.kind == PayloadKind::Gap {
-            let dropped: u64 = std::str::from_utf8(&item.payload.bytes).unwrap().parse().unwrap();
-            assert!(dropped > 0);
-            seen.gap += dropped;
-            self.gaps += 1;
-            return;
-        }
+        let publication = match item {
+            Item::Publication(publication) => publication,
+            Item::Gap(dropped) => {
+                assert!(*dropped > 0);
+                seen.gap += dropped;
+                self.gaps += 1;
+                return;
+            }
+            Item::Joined(_) | Item::Left(_) => panic!("not in these channels"),
+        };
+        assert_eq!((&publication.channel, publication.position.epoch), (channel, seen.epoch));
         let expected = seen.offset + 1 + seen.gap;
-        let offset = item.position.offset;
+        let offset = publication.position.offset;
         if NAMES[name].starts_with("latest") {
             assert!(offset >= expected, "{key:?}: {offset} after {seen:?}");
         } else {
@@ -221,11 +224,13 @@ impl World {
             if visits.is_multiple_of(7) {
                 return Visit::Full;
             }
-            given.extend(batch.publications.iter().map(|item| (session, item.clone())));
+            given.extend(
+                batch.items.iter().map(|item| (session, batch.channel.clone(), item.clone())),
+            );
             Visit::Cost(1)
         });
-        for (session, item) in given {
-            self.see(worker, session, &item);
+        for (session, channel, item) in given {
+            self.see(worker, session, &channel, &item);
         }
     }
 

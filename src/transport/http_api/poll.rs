@@ -8,7 +8,7 @@ use super::{HttpConversation, HttpFlow};
 use crate::config::limits::{
     HALF_CLOSED_LINGER, POLL_PIPELINED_BYTES_MAX, POLL_TIMEOUT, POLL_TIMEOUT_SECONDS_MAX,
 };
-use crate::message::Publication;
+use crate::message::{Item, Publication};
 use crate::protocol::http1::write_continue;
 use crate::protocol::long_poll::{Answer, write_answer};
 use crate::transport::context::{Context, Output};
@@ -68,19 +68,19 @@ impl HttpConversation {
         options: PollOptions,
         mut places: Places,
         begins_anew: bool,
-        publications: &[Arc<Publication>],
+        items: &[Item],
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> HttpFlow {
         let PollOptions { form, timeout, repeats_timeout, takes_interim } = options;
         let mut bytes_left = context.settings.recovery_bytes_max;
-        let fitting = publications.iter().take_while(|publication| {
+        let fitting = items.iter().take_while(|item| {
             let has_room = bytes_left > 0;
-            bytes_left = bytes_left.saturating_sub(publication.payload.bytes.len());
+            bytes_left = bytes_left.saturating_sub(item.bytes());
             has_room
         });
-        let held = &publications[..fitting.count()];
-        let publications = form.of(held.iter());
+        let held = &items[..fitting.count()];
+        let publications = form.of(held);
         let has_gap = form.has_gap(held);
         // A poll that cannot go on where it was waits like any other: answered at once, a client whose channel keeps
         // nothing would ask again and again, and hear nothing.
@@ -212,19 +212,19 @@ impl Poll {
         {
             let frame = batch.answer(self.form);
             if frame.is_empty() {
-                self.has_gap = self.form.has_gap(batch.publications());
+                self.has_gap = self.form.has_gap(batch.items());
                 return nothing;
             }
             self.is_answered = true;
             self.exchange.write_status(out, settings);
             let count = match self.form {
-                PollForm::Batch => batch.publications().len(),
+                PollForm::Batch => batch.items().len(),
                 PollForm::One => 1,
             };
             return Delivered { count, frame: Some(frame) };
         }
-        self.has_gap |= self.form.has_gap(batch.publications());
-        let publications = self.form.of(batch.publications().iter());
+        self.has_gap |= self.form.has_gap(batch.items());
+        let publications = self.form.of(batch.items());
         if publications.is_empty() {
             return nothing;
         }

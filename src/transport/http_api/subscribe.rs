@@ -4,7 +4,6 @@
 //! for it. A request that is refused any of them is refused.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use super::answer::{Exchange, close, fail_refused, refuse_overloaded, write_response};
 use super::poll::PollOptions;
@@ -13,7 +12,7 @@ use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
 };
 use crate::message::{
-    Actor, ChannelName, Position, Publication, Recovery, Refusal, Reply, Request, Ticket,
+    Actor, ChannelName, Item, Position, Recovery, Refusal, Reply, Request, Ticket,
 };
 use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
 use crate::protocol::long_poll::{CookieName, is_of_timeout};
@@ -35,7 +34,7 @@ pub(super) struct Opening {
     /// Something that the client asked for is lost.
     has_gap: bool,
     /// What it missed, and what came since.
-    publications: Vec<Arc<Publication>>,
+    items: Vec<Item>,
     /// Of what it missed, which its channels may have forgotten by now.
     recovered_bytes: usize,
     /// There is more of it: it comes in parts.
@@ -193,7 +192,7 @@ impl HttpConversation {
             places: channels.into_iter().map(Place::unknown).collect(),
             since,
             has_gap,
-            publications: Vec::new(),
+            items: Vec::new(),
             recovered_bytes: 0,
             has_more: false,
             has_begun: false,
@@ -237,9 +236,9 @@ impl HttpConversation {
     fn finish_opening(&mut self, opening: Opening, context: &mut Context<'_>) -> HttpFlow {
         match opening.wish {
             Wish::Poll(options) => {
-                let Opening { places, has_gap, publications, exchange, .. } = opening;
+                let Opening { places, has_gap, items, exchange, .. } = opening;
                 let places = Places::new(places);
-                self.begin_poll(options, places, has_gap, &publications, exchange, context)
+                self.begin_poll(options, places, has_gap, &items, exchange, context)
             }
             Wish::Stream(framing) => self.begin_stream(opening, framing, context),
         }
@@ -265,7 +264,7 @@ impl HttpConversation {
         } else if opening.has_gap {
             EventStream::write_gap_at(&places, framing, context);
         }
-        let missed = std::mem::take(&mut opening.publications);
+        let missed = std::mem::take(&mut opening.items);
         let is_all = EventStream::write_missed(&mut places, &missed, framing, context);
         if is_all && !opening.has_more {
             self.pending = None;
@@ -294,7 +293,7 @@ impl HttpConversation {
     /// Keeps what comes before all subscriptions are made.
     pub(super) fn hold(&mut self, batch: &Batch<'_>) -> Delivered {
         let opening = self.pending.as_mut().and_then(|pending| pending.opening.as_mut());
-        let count = opening.map_or(0, |opening| opening.hold(batch.publications()));
+        let count = opening.map_or(0, |opening| opening.hold(batch.items()));
         Delivered { count, frame: None }
     }
 }
@@ -386,7 +385,7 @@ impl Opening {
         let bytes = publications.iter().map(|item| item.payload.bytes.len());
         self.recovered_bytes +=
             bytes.sum::<usize>() + publications.len() * PUBLICATION_BYTES as usize;
-        self.publications.extend_from_slice(publications);
+        self.items.extend(publications.iter().cloned().map(Item::Publication));
         self.has_more |= recovery.is_some_and(|recovery| recovery.has_more);
         // A channel that keeps nothing has lost nothing either as long as it stands where it stood.
         let is_complete = since == top || recovery.is_some_and(|recovery| recovery.is_complete);
@@ -398,15 +397,16 @@ impl Opening {
         }
     }
 
-    fn hold(&mut self, publications: &[Arc<Publication>]) -> usize {
-        self.publications.extend_from_slice(publications);
-        if self.publications.len() > OPENING_PUBLICATIONS_MAX {
+    fn hold(&mut self, items: &[Item]) -> usize {
+        self.items.extend_from_slice(items);
+        if self.items.len() > OPENING_PUBLICATIONS_MAX {
             self.has_gap = true;
-            for publication in std::mem::take(&mut self.publications) {
-                advance(&mut self.places, &publication);
+            for publication in std::mem::take(&mut self.items).iter().filter_map(Item::publication)
+            {
+                advance(&mut self.places, publication);
             }
         }
-        publications.len()
+        items.len()
     }
 }
 

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Config;
 use crate::message::{
-    ChannelName, ClientId, Epoch, NodeId, Payload, PayloadKind, Publication, Recovery, Refusal,
-    Request, SessionId, WorkerId,
+    ChannelName, ClientId, ClientInfo, Epoch, Item, NodeId, Payload, PayloadKind, Publication,
+    Recovery, Refusal, Request, SessionId, WorkerId,
 };
 use crate::transport::answers::Answers;
 use crate::transport::context::MessageCount;
@@ -103,9 +103,15 @@ impl Talk {
 
     /// One batch, as the fan-out delivers it.
     fn deliver(&mut self, publications: &[Arc<Publication>]) {
+        let items: Vec<_> = publications.iter().cloned().map(Item::Publication).collect();
+        self.deliver_items(publications[0].channel.as_str(), &items);
+    }
+
+    fn deliver_items(&mut self, channel: &str, items: &[Item]) {
+        let channel = ChannelName::new(channel).unwrap();
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();
-        let mut batch = prepared.of_client(publications, 0, &mut scratch);
+        let mut batch = prepared.of_client(&channel, items, 0, &mut scratch);
         let delivered = match &mut self.stream {
             Some(stream) => stream.deliver(&mut batch, &mut self.out),
             None => self.http.deliver(&mut batch, &mut self.out, &self.settings),
@@ -163,9 +169,14 @@ fn publication(channel: &str, offset: u64, text: &str) -> Arc<Publication> {
     })
 }
 
-fn news(channel: &str) -> Arc<Publication> {
-    let payload = Payload::new(PayloadKind::Join, "{}");
-    Arc::new(Publication { payload, ..Publication::clone(&publication(channel, 9, "")) })
+fn item(channel: &str, offset: u64, text: &str) -> Item {
+    Item::Publication(publication(channel, offset, text))
+}
+
+fn joined() -> Item {
+    let session = SessionId { index: 1, generation: 2 };
+    let client = ClientId { node: NodeId::new(3), worker: WorkerId(0), session };
+    Item::Joined(Arc::new(ClientInfo::anonymous(client)))
 }
 
 fn subscribed(channel: &str, offset: u64, recovery: Option<Recovery>) -> Reply {

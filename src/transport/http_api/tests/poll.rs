@@ -17,9 +17,9 @@ pub(super) fn waiting(query: &str, headers: &str) -> Talk {
 fn a_poll_waits_for_a_publication_and_leaves() {
     let mut talk = waiting(&format!("&since=7:{E}&timeout=1"), "");
     assert_eq!(talk.asked(), [format!("1 a 7:{E}"), "DeadlineWithin(1s)".to_owned()]);
-    talk.deliver(&[news("a")]);
+    talk.deliver_items("a", &[joined()]);
     assert_eq!(talk.said(), "", "news alone is no answer");
-    talk.deliver(&[publication("a", 8, "x"), news("a"), publication("a", 9, "y")]);
+    talk.deliver_items("a", &[item("a", 8, "x"), joined(), item("a", 9, "y")]);
     let (head, body) = talk.answer();
     assert!(
         head.contains("Connection: keep-alive") && head.contains(&format!("ETag: \"9:{E}\"")),
@@ -298,25 +298,24 @@ fn a_waiting_poll_is_small() {
 
 #[test]
 fn a_poll_is_told_of_what_was_dropped_before_what_it_gets() {
-    let gap = |channel: &str| {
-        let mut gap = (*news(channel)).clone();
-        gap.payload = Payload::new(PayloadKind::Gap, "3");
-        Arc::new(gap)
-    };
-    let (one, other) = (publication("a", 11, "x"), publication("a", 15, "y"));
+    let gap = Item::Gap(3);
+    let (one, other) = (item("a", 11, "x"), item("a", 15, "y"));
     let told = |query: &str, batches: &[&[_]]| {
         let mut talk = waiting(query, "");
-        batches.iter().for_each(|batch| talk.deliver(batch));
+        batches.iter().for_each(|batch| talk.deliver_items("a", batch));
         let (_, body) = talk.answer();
         (body["recovered"].as_bool(), body["publications"].as_array().map_or(0, Vec::len))
     };
     let since = &format!("&since=7:{E}");
-    assert_eq!(told(since, &[&[gap("a"), one.clone()]]), (Some(false), 1));
-    assert_eq!(told(since, &[&[one.clone(), gap("a"), other.clone()]]), (Some(false), 2));
-    assert_eq!(told("", &[&[gap("a"), one.clone()]]), (Some(false), 1));
+    assert_eq!(told(since, &[&[gap.clone(), one.clone()]]), (Some(false), 1));
+    assert_eq!(told(since, &[&[one.clone(), gap.clone(), other.clone()]]), (Some(false), 2));
+    assert_eq!(told("", &[&[gap.clone(), one.clone()]]), (Some(false), 1));
     // The news comes alone, and the publication behind it.
-    assert_eq!(told(since, &[&[gap("a")], std::slice::from_ref(&one)]), (Some(false), 1));
+    assert_eq!(
+        told(since, &[std::slice::from_ref(&gap), std::slice::from_ref(&one)]),
+        (Some(false), 1)
+    );
     // What is dropped behind the answer is the next one's to tell.
-    assert_eq!(told(since, &[&[one.clone(), gap("a")]]), (None, 1));
-    assert_eq!(told("", &[&[one, gap("a"), other]]), (None, 1));
+    assert_eq!(told(since, &[&[one.clone(), gap.clone()]]), (None, 1));
+    assert_eq!(told("", &[&[one, gap.clone(), other]]), (None, 1));
 }
