@@ -53,8 +53,8 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     Ok(())
 }
 
-const TRUSTS_THIS_HOST: &str = "api.key is not set, so what reaches this server from this host may \
-    publish and call the server API; a proxy on this host brings everyone";
+const TRUSTS_THIS_HOST: &str = "api.key is not set, so every process on this host may \
+    publish and call the server API; so may every client of a proxy on this host";
 
 fn source(origin: &Origin) -> String {
     match origin {

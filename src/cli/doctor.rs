@@ -11,37 +11,37 @@ use super::{Failure, say};
 /// What to judge the host for.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Connections that it is to hold: the exit code is 0 if it does, 1 if not
+    /// Number of connections to hold: the exit code is 0 if the host can, 1 if not
     #[arg(long, value_name = "N", value_parser = connections)]
     connections: Option<u64>,
-    /// Workers that serve will be given [default: one per core]
+    /// Number of workers of the server [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers)]
     workers: Option<usize>,
-    /// The clients run on this host too, as c1m's do: each connection then costs both its ends
+    /// The clients run on this host too, as with c1m: both ends of each connection count
     #[arg(long)]
     both_ends: bool,
     /// Print JSON
     #[arg(long, conflicts_with = "fix_script")]
     json: bool,
-    /// Print a shell script that raises what is too low; it is not run
+    /// Print a shell script that raises the limits that are too low, without running it
     #[arg(long)]
     fix_script: bool,
 }
 
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
-It judges for who runs it: run it as the user, and in the control group, that will serve. It changes
+Run it as the user, and in the control group, of the server: limits differ between them. It changes
 nothing.
 
 Examples:
   fantail doctor                                      with a worker on each core
-  fantail doctor --connections 1000000 --workers 56   whether 56 hold a million
+  fantail doctor --connections 1000000 --workers 56   whether 56 workers hold a million
   fantail doctor --fix-script >fix.sh                 raises what is low; read it,
   . ./fix.sh                                          then, as root, run it in the shell
                                                       that starts the server
 
-Exit codes: 0 all is well; 1 the goal is not reached or, without one, something is below what
-sysctl/90-fantail.conf recommends; 2 the host cannot be read.";
+Exit codes: 0 no limit is too low; 1 the host cannot hold --connections or, without it, a value is
+below that of sysctl/90-fantail.conf; 2 the limits of the host cannot be read.";
 
 /// Judges, prints, and says whether all is well.
 pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
@@ -70,7 +70,7 @@ fn connections(text: &str) -> Result<u64, String> {
     parse_count(text)
         .ok()
         .filter(|connections| *connections > 0)
-        .ok_or_else(|| "not a number from 1 on, such as 1000000, 1_000_000 or 1e6".to_owned())
+        .ok_or_else(|| "not a number of at least 1, such as 1000000, 1_000_000 or 1e6".to_owned())
 }
 
 fn workers(text: &str) -> Result<usize, String> {
@@ -80,7 +80,7 @@ fn workers(text: &str) -> Result<usize, String> {
 }
 
 fn table(judgement: &Judgement) -> String {
-    let mut rows = vec![["fact", "value", "verdict", "limits to", "note"].map(str::to_owned)];
+    let mut rows = vec![["fact", "value", "verdict", "connections", "note"].map(str::to_owned)];
     rows.extend(judgement.facts.iter().map(row));
     let mut text = String::new();
     let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
@@ -92,7 +92,7 @@ fn table(judgement: &Judgement) -> String {
         text += cells.join("  ").trim_end();
         text += "\n";
     }
-    text + &format!("\n{judgement}.\nTo raise it: {}.\n{}", judgement.remedy, goal(judgement))
+    text + &format!("\n{judgement}.\nRemedy: {}.\n{}", judgement.remedy, goal(judgement))
 }
 
 fn row(fact: &Fact) -> [String; COLUMNS] {
@@ -124,7 +124,7 @@ fn goal(judgement: &Judgement) -> String {
 fn fix_script(judgement: &Judgement) -> String {
     let mut script = String::from("#!/usr/bin/env bash\n");
     script += &format!("# {judgement}.\n");
-    script += "# For this shell and until the next boot; what lasts: 90-fantail.conf and fantail.service in sysctl/\n";
+    script += "# For this shell and until the next boot; permanently: 90-fantail.conf and fantail.service in sysctl/\n";
     let short = judgement.facts.iter().filter(|fact| fact.is_short());
     for fact in short {
         let Some(fix) = &fact.fix else { continue };
@@ -135,8 +135,9 @@ fn fix_script(judgement: &Judgement) -> String {
     }
     if let Some(better) = judgement.better_workers {
         let (workers, connections) = (better.workers, Grouped(better.connections));
-        script +=
-            &format!("\n# As things are: fantail serve --workers {workers} holds {connections}\n");
+        script += &format!(
+            "\n# Without changes: fantail serve --workers {workers} holds {connections}\n"
+        );
     }
     script
 }

@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "fantail",
     version,
-    about = "An edge fan-out server: holds TCP and WebSocket clients by the million and hands them what is published",
+    about = "An edge fan-out server: delivers publications to millions of TCP and WebSocket clients",
     args_conflicts_with_subcommands = true,
     after_help = serve::EXAMPLES
 )]
@@ -39,18 +39,18 @@ enum Command {
     /// Run the server (the default)
     #[command(after_help = serve::EXAMPLES)]
     Serve(Box<settings::Arguments>),
-    /// Judge the settings and print each with its source, without serving
+    /// Check the settings and print each with its source, without serving
     Check(check::Arguments),
-    /// Say how many connections this host holds, what stops it, and how to raise that
+    /// Report how many connections this host can hold, the bottleneck, and how to raise it
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
-    /// Hand a payload to the subscribers of a channel of a running server
+    /// Publish to a channel of a running server
     #[command(after_help = publish::EXAMPLES)]
     Publish(publish::Arguments),
-    /// Print what is published to channels of a running server
+    /// Subscribe to channels of a running server and print their publications
     #[command(after_help = subscribe::EXAMPLES)]
     Subscribe(subscribe::Arguments),
-    /// Watch what a running server does
+    /// Show live statistics of a running server
     #[command(after_help = top::EXAMPLES)]
     Top(top::Arguments),
 }

@@ -16,27 +16,27 @@ use super::say;
 pub struct Arguments {
     /// The channel
     channel: String,
-    /// The payload; `-`, or nothing, reads it from the standard input
+    /// The payload; `-` or no payload reads the standard input
     data: Option<String>,
     /// The server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     server: Server,
-    /// The type of event that it is
+    /// Event type of the publication
     #[arg(long, value_name = "NAME")]
     event: Option<String>,
-    /// The server's key, if it wants one [default: $FANTAIL_API_KEY]
+    /// API key of the server, if it requires one [default: $FANTAIL_API_KEY]
     #[arg(long, value_name = "SECRET")]
     api_key: Option<String>,
 }
 
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
-It prints the publication's place in its channel once the server has accepted it.
+Prints the offset and epoch of the publication once the server has accepted it.
 
 Examples:
   fantail publish chat hello
   fantail publish prices '{\"EUR\":1.08}' --event price
-  tar c . | fantail publish backups -              what is no text is published as binary";
+  tar c . | fantail publish backups -              data that is not UTF-8 is binary";
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<(), String> {

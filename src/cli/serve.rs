@@ -12,22 +12,22 @@ use super::settings;
 
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
-Without any address given, it serves 127.0.0.1:8000 (HTTP and WebSocket) and 127.0.0.1:8001
-(raw TCP); with any, just those. Sizes take units (64 KiB, 1 MiB), times too (500 ms, 25 s, 1m30s).
+Without an address, it listens on 127.0.0.1:8000 (HTTP and WebSocket) and 127.0.0.1:8001 (raw TCP).
+Sizes and durations take units: 64 KiB, 1 MiB, 500 ms, 25 s, 1m30s.
 
-Each setting is also a line of the settings file and an environment variable. Flags go before the
-environment, and that before the file; `fantail check` prints each with its name in the file, its
-value and where that was set.
+Each setting can also be set in the settings file or by an environment variable. Flags override the
+environment, which overrides the file; `fantail check` prints each with its name in the file, its
+value and its source.
 
 Examples:
   fantail                                              serve on loopback, then:
   curl -d hello 'http://127.0.0.1:8000/publish?channel=a'
                                                        publish to channel a
-  fantail --listen 0.0.0.0:80 --insecure --workers 4   serve everyone, from four threads
+  fantail --listen 0.0.0.0:80 --insecure --workers 4   listen on all addresses, with four workers
   fantail --echo 127.0.0.1:9001 --driver epoll         echo WebSockets, on epoll
 
-SIGTERM and SIGINT stop it: every client is told, what is queued is sent, and it exits with 0 within
---shutdown-timeout. SIGHUP reads the settings again and applies what may change.";
+SIGTERM and SIGINT stop it: queued data is sent, every client is disconnected with a reason, and it
+exits with 0 within --shutdown-timeout. SIGHUP reloads the settings that can change at run time.";
 
 /// Runs the command.
 pub fn run(arguments: settings::Arguments) -> Result<(), String> {
@@ -77,10 +77,10 @@ fn announce(server: &Server, verdict: &str) {
                  \x20   new WebSocket('ws://{example}/ws?channel=a').onmessage = m => console.log(m.data)"
             ),
             Service::Commands(config::Framing::LengthPrefix) => format!(
-                "\n  tcp://{example}  raw TCP, each JSON object behind its length, 32 bits, big-endian{everywhere}"
+                "\n  tcp://{example}  raw TCP, JSON objects with a 32-bit big-endian length prefix{everywhere}"
             ),
             Service::Commands(config::Framing::Line) => format!(
-                "\n  tcp://{example}  raw TCP, one JSON object a line{everywhere}\n\
+                "\n  tcp://{example}  raw TCP, one JSON object per line{everywhere}\n\
                  \x20   printf '%s\\n' '{{\"id\":1,\"connect\":{{}}}}' \
                  '{{\"id\":2,\"subscribe\":{{\"channel\":\"a\"}}}}' | nc {} {}",
                 example.ip(),
@@ -129,7 +129,7 @@ fn verdict(server: &Server, asked: Option<usize>) -> String {
             format!("{}. See: fantail doctor", judge(&host, &plan))
         }
         Err(error) => format!(
-            "This host cannot be judged ({error}); its descriptors hold {} connections",
+            "Cannot read the limits of this host ({error}); its open-file limit allows {} connections",
             server.connections_max()
         ),
     }

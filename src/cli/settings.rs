@@ -91,9 +91,9 @@ fn flag(setting: &'static Setting) -> Arg {
         }
         Kind::Levels(_) => (flag.value_name("LEVELS"), ""),
     };
-    let heading = match setting.flag.rsplit('-').next() {
-        Some("max" | "timeout" | "interval") => Some("Limits"),
-        _ if setting.name.starts_with("log.") => Some("Log"),
+    let heading = match setting.name.split_once('.') {
+        Some(("limits", _)) => Some("Limits"),
+        Some(("log", _)) => Some("Log"),
         _ => None,
     };
     flag.help(format!("{}{more}{default}{choices}", setting.doc)).help_heading(heading)

@@ -27,31 +27,30 @@ pub struct Arguments {
     /// The server [default: http://127.0.0.1:8000, tcp://127.0.0.1:8001 for tcp]
     #[arg(long, value_name = "URL")]
     server: Option<Server>,
-    /// End after so many publications
+    /// Exit after N publications
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Transport {
-    /// Plain messages; what is published while it is away is missed
+    /// Plain messages; publications are missed while disconnected
     Websocket,
-    /// The command protocol over raw TCP; comes back where it was
+    /// The command protocol over raw TCP; recovers after a reconnect
     Tcp,
-    /// The command protocol over WebSocket; comes back where it was
+    /// The command protocol over WebSocket; recovers after a reconnect
     Commands,
-    /// An event stream; comes back where it was
+    /// An event stream; recovers after a reconnect
     Sse,
-    /// Long polls; each goes on where the last one ended
+    /// Long polls; each continues where the last one ended
     Poll,
 }
 
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
-Each publication is a line on the standard output, the same whatever the transport: JSON as it was
-sent, a string of JSON like any text as it reads, text of several lines as a string of JSON, binary
-as base64. What else there is to say, a lost connection or a gap, goes to
-the standard error stream. A client that was cut off comes back, for a minute if it must.
+Prints one line per publication, the same for every transport: JSON as it was sent, text and JSON
+strings as text, text of several lines as a JSON string, binary as base64. Lost connections and gaps
+are reported on the standard error stream. After a lost connection it reconnects for up to a minute.
 
 Examples:
   fantail subscribe chat

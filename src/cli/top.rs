@@ -19,16 +19,15 @@ pub struct Arguments {
     /// The server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     server: Server,
-    /// Print one frame, of one second, and end
+    /// Print the statistics of one second, then exit
     #[arg(long)]
     once: bool,
 }
 
 /// What stands below the help of the command.
 pub const EXAMPLES: &str = "\
-Rates and percentiles are those of the last second. Lag is the time from a publication's acceptance
-to the kernel having its bytes; percentiles are read from buckets that double, so they are the bound
-of a bucket.
+Rates and percentiles are those of the last second. Lag is the time from accepting a publication to
+handing its bytes to the kernel; percentiles are upper bounds of histogram buckets, which double.
 
 Examples:
   fantail top
@@ -105,7 +104,7 @@ fn frame(server: &Server, before: &Samples, now: &Samples, seconds: f64) -> Stri
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "connections    {}   ({})\n               accepted/s {:.0}   closed/s {:.0}   refused/s {:.0}   handshakes \
+        "connections    {}   ({})\n               accepted/s {:.0}   closed/s {:.0}   rejected/s {:.0}   handshakes \
          failed/s {:.0}",
         now.sum("fantail_connections_open"),
         transports.join(", "),
@@ -140,7 +139,7 @@ fn frame(server: &Server, before: &Samples, now: &Samples, seconds: f64) -> Stri
     }
     let _ = writeln!(
         out,
-        "bytes held     queues {}   histories {}   fan-outs {} ({} waiting)\n",
+        "memory         queues {}   histories {}   fan-outs {} ({} waiting)\n",
         bytes(now.sum("fantail_send_queue_bytes")),
         bytes(now.sum("fantail_history_bytes")),
         bytes(now.sum("fantail_fan_out_backlog_bytes")),

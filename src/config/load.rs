@@ -234,12 +234,12 @@ impl FileReader<'_> {
                 (None, DeValue::Table(_)) => {
                     let hint = did_you_mean(&name, sections());
                     let known = sections().collect::<Vec<_>>().join(", ");
-                    let fault = format!("there is no section [{name}]{hint} ({known})");
+                    let fault = format!("unknown section [{name}]{hint} ({known})");
                     self.fault(key.span().start, &fault);
                 }
                 (None, _) => {
                     let hint = did_you_mean(&name, SETTINGS.iter().map(|setting| setting.name));
-                    let fault = format!("there is no setting {name}{hint}");
+                    let fault = format!("unknown setting {name}{hint}");
                     self.fault(key.span().start, &fault);
                 }
             }
@@ -294,13 +294,13 @@ impl FileReader<'_> {
             let name = key.get_ref();
             let Some(option) = ChannelOption::named(name) else {
                 let hint = did_you_mean(name, CHANNEL_OPTIONS.iter().map(|option| option.name));
-                let fault = format!("[{section}]: there is no option {name}{hint}");
+                let fault = format!("[{section}]: unknown option {name}{hint}");
                 self.fault(key.span().start, &fault);
                 continue;
             };
             given.push((option.name, value.span().start));
             let fault = match (value.get_ref(), texts(value.get_ref()).as_deref()) {
-                (DeValue::Array(_), _) => Some("it is one value, not a list".to_owned()),
+                (DeValue::Array(_), _) => Some("it takes one value, not a list".to_owned()),
                 (_, Ok(texts)) => option.parse(&texts.join(" "), &mut options).err(),
                 (_, Err(fault)) => Some(format!("it is {fault}")),
             };

@@ -59,7 +59,7 @@ impl LogLevel {
         let index = Self::WORDS.iter().position(|known| *known == word.to_ascii_lowercase());
         index.map(|index| Self::ALL[index]).ok_or_else(|| {
             let hint = did_you_mean(word, Self::WORDS.into_iter());
-            format!("'{word}' is no level ({}){hint}", Self::WORDS.join(", "))
+            format!("unknown level '{word}' ({}){hint}", Self::WORDS.join(", "))
         })
     }
 }
@@ -81,7 +81,7 @@ impl LogLevels {
             let room = room.trim();
             let index = ROOMS.iter().position(|known| *known == room).ok_or_else(|| {
                 let hint = did_you_mean(room, ROOMS.into_iter());
-                format!("'{room}' is no room of the house ({}){hint}", ROOMS.join(", "))
+                format!("unknown module '{room}' ({}){hint}", ROOMS.join(", "))
             })?;
             levels.rooms[index] = LogLevel::parse(level.trim())?;
         }
@@ -165,7 +165,7 @@ mod tests {
         assert!(LogLevels::parse("dbug").unwrap_err().contains("did you mean debug?"));
         let fault = LogLevels::parse("info,drivers=debug").unwrap_err();
         assert!(
-            fault.contains("'drivers' is no room") && fault.contains("mean driver?"),
+            fault.contains("unknown module 'drivers'") && fault.contains("mean driver?"),
             "{fault}"
         );
         for text in ["", ",", "info,", "worker=", "=debug", "worker=debug=info"] {

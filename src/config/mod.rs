@@ -240,7 +240,7 @@ impl Config {
         let addresses = || self.addresses();
         if addresses().next().is_none() {
             return Err(error(
-                "there is no address to listen on: give --listen, --tcp, --echo or --echo-tcp",
+                "no address to listen on: set --listen, --tcp, --echo or --echo-tcp",
             ));
         }
         if addresses().count() > usize::from(u8::MAX) {
@@ -251,7 +251,7 @@ impl Config {
         for address in addresses().filter(|address| address.port() != 0) {
             if seen.contains(&address) {
                 return Err(error(&format!(
-                    "{address} is given twice: each address has one service"
+                    "{address} is set twice: each address has one service"
                 )));
             }
             seen.push(address);
@@ -302,7 +302,7 @@ mod tests {
         twice.echo.push("127.0.0.1:9000".parse().unwrap());
         assert_eq!(twice.check(), Ok(()));
         twice.tcp.push("127.0.0.1:9000".parse().unwrap());
-        assert!(twice.check().unwrap_err().0.contains("127.0.0.1:9000 is given twice"));
+        assert!(twice.check().unwrap_err().0.contains("127.0.0.1:9000 is set twice"));
     }
 
     #[test]

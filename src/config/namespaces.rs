@@ -166,18 +166,20 @@ impl Namespaces {
         let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
         if !(1..=64).contains(&name.len()) || !name.bytes().all(is_fine) {
             return Err(error(&format!(
-                "[namespaces.{name}]: a name is 1 to 64 letters, digits, '_', '-' or '.'"
+                "[namespaces.{name}]: a name has 1 to 64 characters: letters, digits, '_', '-' or '.'"
             )));
         }
         if name == OWN_NAMESPACE {
-            return Err(error(&format!("[namespaces.{name}]: this name is the server's own")));
+            return Err(error(&format!(
+                "[namespaces.{name}]: this name is reserved for the server"
+            )));
         }
         if self.options.len() > NAMESPACES_MAX {
             return Err(error(&format!("more than {NAMESPACES_MAX} namespaces")));
         }
         options.check(&format!("[namespaces.{name}]"))?;
         if self.insert(name, options) {
-            return Err(error(&format!("[namespaces.{name}] is given twice")));
+            return Err(error(&format!("[namespaces.{name}] is set twice")));
         }
         Ok(())
     }
@@ -297,9 +299,9 @@ mod tests {
             .unwrap();
         for (name, options, words) in [
             ("a", closed(), "twice"),
-            ("", closed(), "a name is"),
-            ("a:b", closed(), "a name is"),
-            ("fantail", closed(), "the server's own"),
+            ("", closed(), "a name has"),
+            ("a:b", closed(), "a name has"),
+            ("fantail", closed(), "reserved for the server"),
             (
                 "c",
                 ChannelOptions { delivery_rate_max: 1, ..closed() },

@@ -99,7 +99,7 @@ impl Setting {
             *field(config) = texts.iter().map(|text| text.trim().to_owned()).collect();
             return Ok(());
         }
-        let [text] = texts else { return Err("it is one value, not a list".to_owned()) };
+        let [text] = texts else { return Err("it takes one value, not a list".to_owned()) };
         let text = text.trim();
         match self.kind {
             Kind::Addresses(_) | Kind::Origins(..) => {}
@@ -236,12 +236,12 @@ impl Setting {
             }
             Kind::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
             Kind::Secret(min, max, _) => {
-                format!("from {min} to {max} visible characters of ASCII")
+                format!("{min} to {max} visible ASCII characters")
             }
             Kind::Origins(max, _) => format!(
-                "*, or up to {max} as browsers send them: lower case, no default port, no patterns"
+                "*, or up to {max} origins as browsers send them: lower case, no default port, no patterns"
             ),
-            Kind::Levels(_) => "levels, of all and of rooms".to_owned(),
+            Kind::Levels(_) => "a level, and levels per module".to_owned(),
         }
     }
 
@@ -306,29 +306,29 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
         }
         _ if text.contains('%') => link_local(text),
         _ if is_ipv6(text) || is_ipv6(host) => {
-            format!("'{text}' is not IP:PORT: an IPv6 address stands in brackets, [::1]:8000")
+            format!("'{text}' is not IP:PORT: an IPv6 address is written in brackets, [::1]:8000")
         }
         _ if text.parse::<IpAddr>().is_ok() || (text.starts_with('[') && text.ends_with(']')) => {
-            format!("'{text}' lacks a port: {text}:8000")
+            format!("'{text}' has no port: write {text}:8000")
         }
         "" | "*" if has_port => format!(
-            "'{text}' lacks an address: 127.0.0.1:{port} serves this host, 0.0.0.0:{port} all that reach it by IPv4, \
-             [::]:{port} by IPv6"
+            "'{text}' has no address: 127.0.0.1:{port} listens for this host only, 0.0.0.0:{port} on all IPv4 \
+             addresses, [::]:{port} on all IPv6 addresses"
         ),
         _ if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() => {
-            format!("'{text}' is not IP:PORT: 127.0.0.1:{text} serves this host")
+            format!("'{text}' is not IP:PORT: write 127.0.0.1:{text} to listen for this host only")
         }
         "localhost" if has_port => {
             format!("'{text}' is not IP:PORT: write 127.0.0.1:{port}, [::1]:{port}, or both")
         }
-        _ if has_port => format!("'{text}' is not IP:PORT: names of hosts are not looked up"),
+        _ if has_port => format!("'{text}' is not IP:PORT: host names are not resolved"),
         _ => no_value(text, "IP:PORT"),
     })
 }
 
 fn link_local(text: &str) -> String {
     format!(
-        "'{text}' needs the number of its interface, as `ip link` lists it: [fe80::1%2]:8000 has the second"
+        "'{text}' needs the index of its interface, as `ip link` lists it: [fe80::1%2]:8000 for index 2"
     )
 }
 

@@ -20,14 +20,14 @@ pub const SETTINGS: &[Setting] = &[
         "Addresses for HTTP and WebSocket",
         Addresses(|config| &mut config.listen),
     )
-    .by_default("127.0.0.1:8000 if there is no other address"),
+    .by_default("127.0.0.1:8000 if no other address is set"),
     Setting::row(
         "tcp.listen",
         "tcp",
         "Addresses for the command protocol over raw TCP",
         Addresses(|config| &mut config.tcp),
     )
-    .by_default("127.0.0.1:8001 if there is no other address"),
+    .by_default("127.0.0.1:8001 if no other address is set"),
     Setting::row(
         "tcp.framing",
         "tcp-framing",
@@ -364,17 +364,17 @@ mod tests {
         let listen = Setting::named("listen").unwrap();
         for (text, words) in [
             ("localhost:8000", "write 127.0.0.1:8000, [::1]:8000, or both"),
-            ("example.org:80", "names of hosts are not looked up"),
-            (":8000", "127.0.0.1:8000 serves this host, 0.0.0.0:8000 all"),
-            ("*:80", "0.0.0.0:80 all"),
-            ("8000", "127.0.0.1:8000 serves this host"),
-            ("127.0.0.1", "lacks a port: 127.0.0.1:8000"),
-            ("[::1]", "lacks a port: [::1]:8000"),
-            ("::1:8000", "an IPv6 address stands in brackets"),
-            ("::1", "an IPv6 address stands in brackets"),
+            ("example.org:80", "host names are not resolved"),
+            (":8000", "127.0.0.1:8000 listens for this host only, 0.0.0.0:8000 on all"),
+            ("*:80", "0.0.0.0:80 on all"),
+            ("8000", "write 127.0.0.1:8000 to listen for this host only"),
+            ("127.0.0.1", "has no port: write 127.0.0.1:8000"),
+            ("[::1]", "has no port: write [::1]:8000"),
+            ("::1:8000", "an IPv6 address is written in brackets"),
+            ("::1", "an IPv6 address is written in brackets"),
             ("127.0.0.1:65536", "'65536' is not a port"),
-            ("[fe80::1]:8000", "needs the number of its interface"),
-            ("[fe80::1%eth0]:8000", "needs the number of its interface"),
+            ("[fe80::1]:8000", "needs the index of its interface"),
+            ("[fe80::1%eth0]:8000", "needs the index of its interface"),
             ("http://127.0.0.1:80", "is not IP:PORT"),
             ("", "'' is not IP:PORT"),
         ] {

@@ -19,18 +19,22 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit, rest) = next_part(text.trim());
     if !rest.is_empty() {
-        return Err(format!("'{text}' is no size: write a whole number and one unit, 64 KiB"));
+        return Err(format!(
+            "'{text}' is not a size: write a whole number and one unit, such as 64 KiB"
+        ));
     }
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kib" | "kb" => 1 << 10,
         "m" | "mib" | "mb" => 1 << 20,
         "g" | "gib" | "gb" => 1 << 30,
-        _ => return Err(format!("'{unit}' is no unit of bytes: use B, KiB, MiB or GiB")),
+        _ => return Err(format!("'{unit}' is not a unit of bytes: use B, KiB, MiB or GiB")),
     };
     // A decimal point would be cut off somewhere, and a sign has no meaning.
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("'{text}' is no size: write a whole number and a unit, 64 KiB"));
+        return Err(format!(
+            "'{text}' is not a size: write a whole number and a unit, such as 64 KiB"
+        ));
     }
     let bytes = number.parse().ok().and_then(|number: u64| number.checked_mul(factor));
     bytes.ok_or_else(|| format!("'{text}' is too large"))
@@ -50,8 +54,8 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
             "m" | "min" => 60.0,
             "h" => 3600.0,
             "d" => 86_400.0,
-            "" => return Err(format!("'{text}' lacks a unit: use ms, s, min, h or d")),
-            _ => return Err(format!("'{unit}' is no unit of time: use ms, s, min, h or d")),
+            "" => return Err(format!("'{text}' has no unit: use ms, s, min, h or d")),
+            _ => return Err(format!("'{unit}' is not a unit of time: use ms, s, min, h or d")),
         };
         // What `f64` reads beside digits (inf, 1e9) is no time that anyone writes.
         let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -59,7 +63,7 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
             .parse()
             .ok()
             .filter(|_| is_decimal)
-            .ok_or_else(|| format!("'{number}' is no number"))?;
+            .ok_or_else(|| format!("'{number}' is not a number"))?;
         total = Duration::try_from_secs_f64(number * factor)
             .ok()
             .and_then(|part| total.checked_add(part))
@@ -166,7 +170,7 @@ mod tests {
         for text in ["-1", "soon", "1e300", "", " ", "s", "1m30", "30 1m", "inf", "nan s", "1 s,"] {
             assert!(parse_seconds(text).is_err(), "{text}");
         }
-        assert!(parse_seconds("1m30").unwrap_err().contains("'1m30' lacks a unit"));
+        assert!(parse_seconds("1m30").unwrap_err().contains("'1m30' has no unit"));
         assert!(parse_seconds("999999999999999999999 d").unwrap_err().contains("out of range"));
     }
 

@@ -13,7 +13,7 @@ pub(super) fn of_variable(name: &str, value: Option<&str>) -> Option<String> {
     let word = name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name);
     let says = format!("{name} is not a setting and has no effect");
     if ["CHANNELS_", "NAMESPACES_"].iter().any(|section| word.starts_with(section)) {
-        return Some(format!("{says}: options of channels are set in the settings file"));
+        return Some(format!("{says}: channel options are set in the settings file"));
     }
     let known: Vec<_> = SETTINGS.iter().map(super::Setting::variable).collect();
     let words = known.iter().map(String::as_str).chain([FILE_VARIABLE]);

@@ -26,7 +26,7 @@ pub struct Payload {
     pub kind: PayloadKind,
     /// The bytes; shared by reference between workers.
     pub bytes: Bytes,
-    /// The type of event that it is, for clients that tell events apart (SSE's `event:`). 1..=255 bytes without line
+    /// Event type of the publication, for clients that tell events apart (SSE's `event:`). 1..=255 bytes without line
     /// ends and NUL: see [`Payload::event_of`].
     pub event: Option<Arc<str>>,
 }

@@ -160,7 +160,7 @@ impl Gate {
             thread::park();
             thread::sleep(SECOND);
             for (lines, like) in self.settle() {
-                warn!(lines, like, "left out: too many in one second");
+                warn!(lines, like, "log lines were dropped: too many in one second");
             }
         }
     }

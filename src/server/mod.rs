@@ -197,7 +197,7 @@ impl Server {
             let _ = thread.join();
         }
         let said = ready.into_iter().find_map(Result::err);
-        Err(said.unwrap_or_else(|| StartError("a worker ended at its start".into())))
+        Err(said.unwrap_or_else(|| StartError("a worker ended while it was starting".into())))
     }
 
     /// What is served where, in the order of the configuration.
@@ -367,7 +367,7 @@ fn spawn<T: Send + 'static>(
 ) -> Result<JoinHandle<T>, StartError> {
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
         StartError(format!(
-            "the host refuses the thread {name} ({error}): raise the limit on threads (TasksMax= or LimitNPROC= in a \
+            "cannot start the thread {name} ({error}): raise the limit on threads (TasksMax= or LimitNPROC= in a \
              unit, --pids-limit of a container, ulimit -u), or start fewer --workers; fantail doctor says how many"
         ))
     })
@@ -420,10 +420,12 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
     StartError(match error.kind() {
         io::ErrorKind::AddrInUse => port_in_use(address),
         io::ErrorKind::PermissionDenied => {
-            format!("{address} needs the right to bind ports below 1024: choose a higher port")
+            format!(
+                "no permission to listen on {address}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port"
+            )
         }
         io::ErrorKind::AddrNotAvailable => {
-            format!("{address} is no address of this host: see `ip address`")
+            format!("{address} is not an address of this host: see `ip address`")
         }
         _ => format!("cannot listen on {address}: {error}"),
     })
@@ -472,7 +474,7 @@ impl From<ConfigError> for StartError {
 
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
-        Self(format!("the host refuses what a server needs: {error}"))
+        Self(format!("the system refuses a resource that the server needs: {error}"))
     }
 }
 

@@ -32,7 +32,7 @@ pub fn port_in_use(address: SocketAddr) -> String {
         );
     }
     format!(
-        "{address} is in use by a program that cannot be seen from here: stop it, or choose another address"
+        "{address} is in use by a program that is not visible from here: stop it, or choose another address"
     )
 }
 

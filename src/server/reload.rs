@@ -123,7 +123,7 @@ mod tests {
             .iter()
             .map(|change| (change.setting.name, change.from.as_str(), change.to.as_str()))
             .collect();
-        let no_address = "127.0.0.1:8000 if there is no other address";
+        let no_address = "127.0.0.1:8000 if no other address is set";
         assert_eq!(
             changes,
             [

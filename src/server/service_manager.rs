@@ -16,6 +16,6 @@ pub(super) fn tell_stopping() {
 fn tell(states: &[NotifyState<'_>]) {
     // Nothing depends on it but the manager's own patience, so the server goes on.
     if let Err(error) = notify(states) {
-        warn!(%error, "the service manager cannot be told: see $NOTIFY_SOCKET");
+        warn!(%error, "cannot notify the service manager: see $NOTIFY_SOCKET");
     }
 }

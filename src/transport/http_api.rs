@@ -203,7 +203,8 @@ impl HttpConversation {
             }
             Answer::Readiness(false) => {
                 let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
-                let message = "the server shuts down, or does not accept connections for now";
+                let message =
+                    "the server is shutting down, or does not accept connections at the moment";
                 fail(exchange, 503, "not_ready", message, &[("Retry-After", "1")], context);
                 self.go_on(exchange, context)
             }
@@ -227,7 +228,7 @@ impl HttpConversation {
         }
         let is_stream = self.opening().is_some_and(|opening| opening.end_stream(true, context));
         if !is_stream && self.is_in_request() && !self.awaits_room() {
-            let message = "the request was not finished in time";
+            let message = "the request was not completed in time";
             fail(Exchange::last(), 408, "timeout", message, &[], context);
         }
         context.outputs.push(Output::Close(CloseReason::HandshakeTimeout));
@@ -277,7 +278,7 @@ impl HttpConversation {
             Some(_) => refuse_overloaded(Exchange::last(), context),
             // A request of which nothing was done can be made again (RFC 9110 15.6.4).
             None if reason == CloseReason::Shutdown && self.is_unfinished() => {
-                let message = "the server shuts down";
+                let message = "the server is shutting down";
                 fail(Exchange::last(), 503, "shutdown", message, &[("Retry-After", "1")], context);
             }
             // A stream that has not begun needs no word at other ends: its client comes back.
@@ -493,7 +494,7 @@ impl HttpConversation {
         // RFC 9110 7.8: an upgrade may be passed over, as one to h2c is, which Java's HttpClient asks for with
         // each request. One to a WebSocket would wait for a stream or a poll that its client cannot read.
         if handshake::wants_upgrade(head) {
-            let message = "WebSockets are at /ws and /connection/websocket, not at this address";
+            let message = "not a WebSocket endpoint: use /ws or /connection/websocket";
             let code = "not_a_websocket_endpoint";
             return Ok(self.refuse(400, code, message, &[], exchange, context));
         }

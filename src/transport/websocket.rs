@@ -255,7 +255,7 @@ fn take(
             context.messages.received += 1;
             let is_first = !std::mem::replace(has_spoken, true);
             if is_first && opcode == OpCode::Text && is_connect(bytes) {
-                context.log_refusal("bad request", "a command is no message of a plain WebSocket");
+                context.log_refusal("bad request", "a command was sent to a plain WebSocket");
                 return Err(CommandFault::Fatal);
             }
             let kind = match opcode {

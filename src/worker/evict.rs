@@ -56,9 +56,14 @@ impl Connections {
         if self.budget.announces() {
             let (used, max) = (self.budget.used_bytes(), self.budget.bytes_max());
             if level > before {
-                warn!(level = level.name(), bytes = used, bytes_max = max, "memory fills up");
+                warn!(level = level.name(), bytes = used, bytes_max = max, "memory pressure rises");
             } else {
-                info!(level = level.name(), bytes = used, bytes_max = max, "memory is free again");
+                info!(
+                    level = level.name(),
+                    bytes = used,
+                    bytes_max = max,
+                    "memory pressure is over"
+                );
             }
         }
         if before < Level::Critical && level >= Level::Critical {

@@ -341,7 +341,7 @@ impl<D: Driver> Worker<D> {
         }
         if std::mem::replace(&mut drain.is_listening, false) {
             self.driver.stop_listening();
-            info!(connections = self.connections.len(), "closing connections, a few at a time");
+            info!(connections = self.connections.len(), "closing connections gradually");
         }
         let spread = self.connections.shutdown_timeout() / 2;
         let share = (now - drain.listens_until).as_secs_f64() / spread.as_secs_f64();
@@ -401,7 +401,7 @@ impl Accepting {
         if self.quiet_until.is_none_or(|until| until <= now) {
             warn!(
                 connections = connections.len(),
-                "connections are refused: there are as many as --connections-max or descriptors allow"
+                "connections are rejected: connection limit reached (--connections-max, or the open-file limit)"
             );
         }
         self.quiet_until = Some(now + ACCEPT_QUIET);
@@ -419,7 +419,7 @@ impl Accepting {
             warn!(
                 %error,
                 connections = connections.len(),
-                "accepting pauses until descriptors or memory are free again; connections are not disturbed"
+                "accepting is paused until file descriptors or memory are available; open connections are not affected"
             );
         }
         self.quiet_until = Some(now + ACCEPT_QUIET);

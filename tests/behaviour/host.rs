@@ -25,8 +25,7 @@ fn doctor_prints_json_whose_exit_code_tells() {
     let facts = json["facts"].as_array().unwrap();
     let short = facts.iter().filter(|fact| fact["verdict"] == "low" || fact["verdict"] == "blocks");
     assert_eq!(code, Some(i32::from(short.count() > 0)), "{json}");
-    for name in ["open files of a worker", "fs.file-max", "memory", "io_uring", "threads", "cores"]
-    {
+    for name in ["open files per worker", "fs.file-max", "memory", "io_uring", "threads", "cores"] {
         assert!(facts.iter().any(|fact| fact["name"] == name), "{name}: {json}");
     }
 }
@@ -71,10 +70,10 @@ fn doctor_prints_a_table_with_the_verdict_below_it() {
     let (_, ended) = limited_doctor(1000, &["--workers", "1"]);
     let lines: Vec<_> = ended.stdout.lines().collect();
     assert!(lines[0].starts_with("fact ") && lines[0].ends_with(" note"), "{}", ended.stdout);
-    assert!(lines[1].starts_with("open files of a worker") && lines[1].contains(" low "));
+    assert!(lines[1].starts_with("open files per worker") && lines[1].contains(" low "));
     let verdict = "This host holds 744 connections with 1 worker; the bottleneck is open files";
     assert!(ended.stdout.contains(verdict), "{}", ended.stdout);
-    assert!(ended.stdout.contains("\nTo raise it: "), "{}", ended.stdout);
+    assert!(ended.stdout.contains("\nRemedy: "), "{}", ended.stdout);
 }
 
 #[test]
@@ -152,7 +151,7 @@ fn where_threads_are_too_few_the_end_comes_at_once_and_with_words() {
         let Some((ended, taken)) = run_with_threads(threads, &arguments) else { return };
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         let line = ended.stderr.lines().last().unwrap();
-        assert!(line.starts_with("fantail: the host refuses the thread"), "{ended:?}");
+        assert!(line.starts_with("fantail: cannot start the thread"), "{ended:?}");
         assert!(!ended.stderr.contains("panicked"), "{ended:?}");
         assert!(taken < Duration::from_secs(30), "it lingered for {taken:?}");
     }

@@ -34,7 +34,7 @@ fn level(server: &TestServer) -> u64 {
 }
 
 fn wait_until_calm(server: &TestServer) {
-    wait_until("memory is free again", || level(server) == 0);
+    wait_until("memory pressure is over", || level(server) == 0);
 }
 
 /// Subscribes with commands, over a connection whose kernel takes little.

@@ -75,7 +75,7 @@ fn check_prints_every_setting_with_its_value_and_source() {
 fn a_flag_that_is_refused_says_so_once() {
     for (flag, value, words) in [
         ("--page", "yes", "invalid value 'yes' for '--page <BOOL>': it is not true or false\n"),
-        ("--listen", ":80", "invalid value ':80' for '--listen <ADDR>': it lacks an address: "),
+        ("--listen", ":80", "invalid value ':80' for '--listen <ADDR>': it has no address: "),
     ] {
         let ended = run(&["serve", flag, value]);
         assert_eq!(ended.status.code(), Some(2), "{ended:?}");
@@ -91,7 +91,7 @@ fn check_and_serve_refuse_the_same_faults() {
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         for line in [
             format!("{}:1: workers is 0; it must be from 1 to 128", file.path()),
-            format!("{}:3: there is no setting worker, did you mean workers?", file.path()),
+            format!("{}:3: unknown setting worker, did you mean workers?", file.path()),
         ] {
             assert!(ended.stderr.contains(&line), "{line} is not in: {}", ended.stderr);
         }
@@ -144,7 +144,7 @@ on_both_drivers! {
         let mut child = Child::start(driver, &["--config", file.path()]);
         for (text, fault) in [
             ("limits.message_bytes_max = 10\nlimits.close_timeout = 0\n", ":2: limits.close_timeout is 0 s; it must be"),
-            ("limits.message_bytes_max = 10\n[limit]\n", ":2: there is no section [limit], did you mean limits?"),
+            ("limits.message_bytes_max = 10\n[limit]\n", ":2: unknown section [limit], did you mean limits?"),
             ("limits.message_bytes_max = 10\nlisten", ":2: "),
         ] {
             file.write(text);
@@ -223,7 +223,7 @@ on_both_drivers! {
         for _ in 0..REQUESTS {
             assert_eq!(Client::connect(child.edge()).get("/nowhere").status, 404);
         }
-        child.log_line(&["left out", "an HTTP request is refused: not_found"]);
+        child.log_line(&["log lines were dropped", "an HTTP request is refused: not_found"]);
         let seconds = began.elapsed().as_secs() as usize + 1;
         child.signal(libc::SIGTERM);
         let lines: Vec<Value> =
@@ -236,7 +236,7 @@ on_both_drivers! {
         let refused = lines.iter().filter(|line| line["reason"] == "not_found").count();
         let written = LOG_LINES_PER_SECOND_MAX as usize;
         assert!((written..=(seconds + 1) * written).contains(&refused), "{refused} in {seconds} s");
-        let left_out = lines.iter().filter(|line| line["message"].as_str().unwrap().contains("left out"));
+        let left_out = lines.iter().filter(|line| line["message"].as_str().unwrap().contains("log lines were dropped"));
         let left_out: u64 = left_out.map(|line| line["lines"].as_u64().unwrap()).sum();
         assert!(left_out > 0 && refused + left_out as usize <= 2 * REQUESTS, "{refused} and {left_out}");
         // The server's own lines are not among those that were left out.

@@ -181,7 +181,7 @@ impl World {
             self.turn_all();
             self.network.advance(Duration::from_millis(1));
         }
-        assert_eq!(level(self), 0, "memory is free again");
+        assert_eq!(level(self), 0, "memory pressure is over");
         assert!(self.sum(|counters| &counters.evicted_unfinished_messages) > 0);
         self.read_all();
         let left = self.clients.iter().filter(stays).count();

@@ -195,7 +195,7 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
             "workers = [1, 2]",
             &[],
             &[],
-            "f.toml:1: workers: it is one value, not a list; it must be",
+            "f.toml:1: workers: it takes one value, not a list; it must be",
         ),
         (
             "workers = 99999999999999999999",
@@ -206,37 +206,32 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
         ("workers = 2026-01-01", &[], &[], "f.toml:1: workers is a date; it must be"),
         ("[workers]\nmax = 1", &[], &[], "f.toml:1: workers is a section; it must be"),
         ("limits = 1", &[], &[], "f.toml:1: limits is a section: write [limits]"),
-        (
-            "\n\n[limit]\nx = 1",
-            &[],
-            &[],
-            "f.toml:3: there is no section [limit], did you mean limits?",
-        ),
+        ("\n\n[limit]\nx = 1", &[], &[], "f.toml:3: unknown section [limit], did you mean limits?"),
         (
             "[chats.x]",
             &[],
             &[],
-            "f.toml:1: there is no section [chats] (tcp, echo, api, http, limits, log, channels, namespaces.NAME)",
+            "f.toml:1: unknown section [chats] (tcp, echo, api, http, limits, log, channels, namespaces.NAME)",
         ),
         (
             "[limits]\nmessage_byte_max = 1",
             &[],
             &[],
-            "f.toml:2: there is no setting limits.message_byte_max, did you mean limits.message_bytes_max?",
+            "f.toml:2: unknown setting limits.message_byte_max, did you mean limits.message_bytes_max?",
         ),
         (
             "keepalive_interval = 1",
             &[],
             &[],
-            "f.toml:1: there is no setting keepalive_interval, did you mean limits.keepalive_interval?",
+            "f.toml:1: unknown setting keepalive_interval, did you mean limits.keepalive_interval?",
         ),
         (
             "[limits]\nstream_time = '1 h'",
             &[],
             &[],
-            "f.toml:2: there is no setting limits.stream_time, did you mean limits.stream_lifetime?",
+            "f.toml:2: unknown setting limits.stream_time, did you mean limits.stream_lifetime?",
         ),
-        ("colour = 1", &[], &[], "f.toml:1: there is no setting colour"),
+        ("colour = 1", &[], &[], "f.toml:1: unknown setting colour"),
         ("workers = 1\nworkers = 2", &[], &[], "f.toml:2: duplicate key"),
         ("\nworkers =", &[], &[], "f.toml:2: "),
         (
@@ -327,10 +322,10 @@ fn faults_in_sections_of_channels_are_told_with_their_line() {
             "[namespaces]\nchat = 1",
             "f.toml:2: namespaces.chat is a section: write [namespaces.chat]",
         ),
-        ("[namespaces.\"a:b\"]", "f.toml:1: [namespaces.a:b]: a name is"),
+        ("[namespaces.\"a:b\"]", "f.toml:1: [namespaces.a:b]: a name has"),
         (
             "[channels]\nhistorysize = 1",
-            "f.toml:2: [channels]: there is no option historysize, did you mean history_size?",
+            "f.toml:2: [channels]: unknown option historysize, did you mean history_size?",
         ),
         (
             "[channels]\nhistory_size = 65537",
@@ -341,7 +336,7 @@ fn faults_in_sections_of_channels_are_told_with_their_line() {
             "f.toml:1: [channels]: delivery_rate_max needs slow_consumer",
         ),
         ("[channels]\npublish = [true]", "f.toml:2: channels.publish: "),
-        ("[channels.x]\npublish = 1", "f.toml:1: [channels]: there is no option x"),
+        ("[channels.x]\npublish = 1", "f.toml:1: [channels]: unknown option x"),
     ] {
         let error = load(file, &[], &[]).unwrap_err();
         assert!(error.starts_with(expected), "{file}\n{error}");

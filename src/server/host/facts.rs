@@ -57,12 +57,12 @@ pub(super) fn facts(host: &Host, plan: &Plan) -> Vec<Fact> {
 }
 
 fn descriptors(host: &Host, plan: &Plan) -> Fact {
-    let name = "open files of a worker";
+    let name = "open files per worker";
     let limit = limit(host, plan, Bottleneck::Descriptors);
     let verdict = limiting(limit, host.descriptors_max < recommended::DESCRIPTORS, plan);
-    let note = format!("RLIMIT_NOFILE (hard), which holds for each of {} workers", plan.workers);
+    let note = format!("RLIMIT_NOFILE (hard limit), applies to each of {} workers", plan.workers);
     let fix = Fix {
-        why: "for what this shell starts (in a unit: LimitNOFILE=); more --workers need no right"
+        why: "for processes of this shell (in a unit: LimitNOFILE=); more --workers need no privilege"
             .into(),
         command: format!("ulimit -n {}", recommended::DESCRIPTORS),
     };
@@ -72,7 +72,7 @@ fn descriptors(host: &Host, plan: &Plan) -> Fact {
 fn nr_open(host: &Host) -> Fact {
     let least = recommended::DESCRIPTORS;
     let value = host.number("fs.nr_open");
-    let note = "what a limit on open files can be raised to";
+    let note = "maximum of RLIMIT_NOFILE";
     raise(host, "fs.nr_open", value.is_some_and(|value| value < least), vec![least], note)
 }
 
@@ -83,7 +83,7 @@ fn file_max(host: &Host, plan: &Plan) -> Fact {
     let is_below = is_below(host, name, &wanted);
     let note = if host.is_exempt_from_file_max && is_below {
         format!(
-            "{} open; CAP_SYS_ADMIN is not bound by it, a service without would be",
+            "{} open; does not apply with CAP_SYS_ADMIN, but to a service without it",
             host.files_open
         )
     } else {
@@ -109,7 +109,7 @@ fn memory(host: &Host, plan: &Plan) -> Fact {
         why: "more memory, or a higher MemoryMax= where a control group limits it".into(),
         command: String::new(),
     };
-    let note = format!("{each} bytes a connection, {ends}, the kernel's included");
+    let note = format!("{each} bytes per connection, {ends}, including the kernel's");
     fact("memory", value, limiting(limit, false, plan), note, fix).limited(limit)
 }
 
@@ -118,13 +118,13 @@ fn conntrack(host: &Host, plan: &Plan) -> Fact {
     let limit = limit(host, plan, Bottleneck::Conntrack);
     let wanted = recommended::setting(name);
     let Some(max) = host.number(name) else {
-        let note = "no firewall tracks connections, as far as can be seen".into();
+        let note = "no connection tracking visible".into();
         return Fact { verdict: Verdict::Ok, ..unseen(name, note) };
     };
     let count = host.number("net.netfilter.nf_conntrack_count").unwrap_or(0);
     let note = match count {
-        0 => "the firewall's module is loaded and tracks nothing now".into(),
-        _ => format!("the firewall tracks {count} now; what exceeds the limit is dropped"),
+        0 => "connection tracking is loaded but tracks no connection".into(),
+        _ => format!("{count} tracked connections; beyond the limit, packets are dropped"),
     };
     // A goal may ask for more than is recommended to all.
     let room = plan.goal.unwrap_or(0).saturating_mul(2).max(wanted[0]);
@@ -145,8 +145,8 @@ fn syn_backlog(host: &Host) -> Fact {
     let wanted = recommended::setting(name);
     let without_cookies = host.number("net.ipv4.tcp_syncookies") == Some(0);
     let note = match without_cookies {
-        true => "handshakes under way; binds, because net.ipv4.tcp_syncookies is 0",
-        false => "handshakes under way; with SYN cookies on, net.core.somaxconn binds instead",
+        true => "handshakes in progress; limits, because net.ipv4.tcp_syncookies is 0",
+        false => "handshakes in progress; with SYN cookies, net.core.somaxconn limits instead",
     };
     raise(host, name, without_cookies && is_below(host, name, &wanted), wanted, note)
 }
@@ -156,17 +156,17 @@ fn syn_backlog(host: &Host) -> Fact {
 fn tcp_mem(host: &Host, plan: &Plan) -> Fact {
     let name = "net.ipv4.tcp_mem";
     let Some(&[_, pressure, _]) = host.settings.get(name).map(Vec::as_slice) else {
-        return unseen(name, "pages of TCP buffers; not to be seen from this namespace".into());
+        return unseen(name, "pages of TCP buffers; not visible from this namespace".into());
     };
     let busy = pressure / plan.ends();
-    let note = format!("pages of TCP buffers: pressure with more than {busy} connections busy");
+    let note = format!("pages of TCP buffers: under pressure beyond {busy} busy connections");
     Fact { value: value(host, name), note, ..fine(name) }
 }
 
 fn ports(host: &Host, plan: &Plan) -> Fact {
     let name = "net.ipv4.ip_local_port_range";
     if !plan.both_ends {
-        let note = "for connections that leave this host: no limit to a server".into();
+        let note = "for outgoing connections: does not limit a server".into();
         return Fact { value: value(host, name), note, ..fine(name) };
     }
     let width = |range: &[u64]| match range {
@@ -175,7 +175,7 @@ fn ports(host: &Host, plan: &Plan) -> Fact {
     };
     let wanted = recommended::setting(name);
     let have = host.settings.get(name).map_or(0, |range| width(range));
-    let note = format!("clients of one source address: {have} to each of the server's ports");
+    let note = format!("clients per source address: {have} for each port of the server");
     raise(host, name, have < width(&wanted), wanted, &note)
 }
 
@@ -187,19 +187,23 @@ fn io_uring(host: &Host) -> Fact {
     let disabled = host.number("kernel.io_uring_disabled").unwrap_or(0);
     let Some(Err(reason)) = &host.io_uring else {
         let tried = if host.io_uring.is_some() { "passed its self-test" } else { "not tried" };
-        return Fact { value: tried.into(), note: "else epoll serves".into(), ..fine("io_uring") };
+        return Fact {
+            value: tried.into(),
+            note: "epoll is the fallback".into(),
+            ..fine("io_uring")
+        };
     };
     let command = if disabled == 0 { "" } else { "sysctl -w kernel.io_uring_disabled=0" };
     let fix = Fix {
-        why: "allows io_uring, if whoever disabled it agrees; epoll serves without it".into(),
+        why: "enables io_uring, which may be disabled on purpose; without it, epoll is used".into(),
         command: command.into(),
     };
-    let note = format!("epoll serves instead: {reason}");
+    let note = format!("epoll is used instead: {reason}");
     fact("io_uring", "refused".into(), Verdict::Low, note, fix)
 }
 
 fn threads(host: &Host, plan: &Plan) -> Fact {
-    let note = format!("{} workers, and {OWN_THREADS} of the server's own", plan.workers);
+    let note = format!("{} workers and {OWN_THREADS} other threads", plan.workers);
     let Some(left) = host.threads_left else {
         return Fact { value: "no limit".into(), note, ..fine("threads") };
     };
@@ -218,26 +222,26 @@ fn threads(host: &Host, plan: &Plan) -> Fact {
 fn cores(host: &Host, plan: &Plan) -> Fact {
     let mut note = match plan.workers.cmp(&host.cores) {
         std::cmp::Ordering::Less => format!("{} workers leave cores idle", plan.workers),
-        std::cmp::Ordering::Equal => "a worker on each".to_owned(),
+        std::cmp::Ordering::Equal => "one worker per core".to_owned(),
         std::cmp::Ordering::Greater => {
             format!(
-                "{} workers share them: more room for connections, not more speed",
+                "{} workers share them: more connections, but not more throughput",
                 plan.workers
             )
         }
     };
     if !host.cores_isolated.is_empty() {
-        note += &format!("; isolated: {}, used only if asked for by taskset", host.cores_isolated);
+        note += &format!("; isolated: {}, used only through taskset", host.cores_isolated);
     }
     let value = format!("{} of {}", host.cores, host.cores_online);
     let Some(quota) = host.cores_quota.filter(|quota| *quota < host.cores as f64) else {
         return Fact { value, note, ..fine("cores") };
     };
     let fix = Fix {
-        why: "raise CPUQuota=, or start as many --workers as it has whole cores".into(),
+        why: "raise CPUQuota=, or start one of --workers for each whole core of it".into(),
         command: String::new(),
     };
-    note = format!("the control group grants the time of {quota} cores, and stops workers; {note}");
+    note = format!("the control group's CPU quota is {quota} cores and throttles workers; {note}");
     fact("cores", value, Verdict::Low, note, fix)
 }
 
@@ -310,12 +314,15 @@ impl Fact {
 const UNSEEN: &str = "-";
 
 const SETTINGS: &[(&str, &str)] = &[
-    ("net.core.somaxconn", "connections that wait to be accepted, for each worker"),
-    ("net.ipv4.tcp_max_orphans", "connections closed here whose last bytes are on their way"),
-    ("net.ipv4.tcp_max_tw_buckets", "connections closed here first, remembered for a minute"),
+    ("net.core.somaxconn", "accept queue of each worker's listener"),
+    ("net.ipv4.tcp_max_orphans", "closed connections whose last bytes are unacknowledged"),
+    (
+        "net.ipv4.tcp_max_tw_buckets",
+        "connections in TIME-WAIT: closed by this host, kept for a minute",
+    ),
 ];
 
 const BUFFERS: &[(&str, &str)] = &[
-    ("net.ipv4.tcp_rmem", "bytes received and unread: least, first, most; none while idle"),
-    ("net.ipv4.tcp_wmem", "bytes sent and unacknowledged: least, first, most; none while idle"),
+    ("net.ipv4.tcp_rmem", "receive buffer: minimum, default, maximum; unused while idle"),
+    ("net.ipv4.tcp_wmem", "send buffer: minimum, default, maximum; unused while idle"),
 ];

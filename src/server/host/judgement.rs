@@ -91,11 +91,11 @@ fn described(host: &Host, bottleneck: Bottleneck) -> String {
     let setting = |key: &str| Grouped(host.number(key).unwrap_or(0));
     match bottleneck {
         Bottleneck::Descriptors => format!(
-            "open files of a worker ({}, of which {} are for connections)",
+            "open files per worker ({}, of which {} for connections)",
             Grouped(host.descriptors_max),
             Grouped(descriptors_of_worker(host))
         ),
-        Bottleneck::WorkerTable => "what one worker's table takes".into(),
+        Bottleneck::WorkerTable => "the size of a worker's connection table".into(),
         Bottleneck::FileMax => {
             let (max, open) = (setting("fs.file-max"), Grouped(host.files_open));
             format!("open files of the host (fs.file-max {max}, {open} open)")
@@ -103,12 +103,12 @@ fn described(host: &Host, bottleneck: Bottleneck) -> String {
         Bottleneck::Memory => format!("memory ({} MiB left)", Grouped(memory_left(host) >> 20)),
         Bottleneck::Conntrack => {
             let max = setting("net.netfilter.nf_conntrack_max");
-            format!("what the firewall tracks (nf_conntrack_max {max})")
+            format!("connection tracking (nf_conntrack_max {max})")
         }
         Bottleneck::Threads => {
             let (left, workers) = (host.threads_left, workers_startable(host));
             let [left, workers] = [left, workers].map(|number| Grouped(number.unwrap_or(0)));
-            format!("threads ({left} more can be started, enough for {workers} workers)")
+            format!("threads ({left} more allowed, enough for {workers} workers)")
         }
         Bottleneck::ConnectionsMax => "--connections-max".into(),
     }
@@ -118,13 +118,13 @@ fn how_to_raise(bottleneck: Bottleneck, plan: &Plan) -> String {
     let has_all_workers = plan.workers == WORKERS_MAX;
     match bottleneck {
         Bottleneck::Descriptors => format!(
-            "raise the hard limit (ulimit -n {0}, or LimitNOFILE={0} in a unit; {1} are not for connections){2}",
+            "raise the hard limit (ulimit -n {0}, or LimitNOFILE={0} in a unit; {1} are reserved){2}",
             recommended::DESCRIPTORS,
             RESERVED_DESCRIPTORS,
             if has_all_workers { "" } else { ", or start more workers" }
         ),
         Bottleneck::WorkerTable if has_all_workers => {
-            "start another server on another address: this one has as many workers as it takes".into()
+            "start a second server on another address: this one has the maximum of workers".into()
         }
         Bottleneck::WorkerTable => "start more workers".into(),
         Bottleneck::Threads => {
@@ -134,10 +134,10 @@ fn how_to_raise(bottleneck: Bottleneck, plan: &Plan) -> String {
         }
         Bottleneck::FileMax => "raise fs.file-max (sysctl/90-fantail.conf)".into(),
         Bottleneck::Memory => {
-            "give the host more memory, or the control group (MemoryMax= in a unit)".into()
+            "add memory to the host, or raise the limit of the control group (MemoryMax= in a unit)".into()
         }
         Bottleneck::Conntrack => {
-            "raise net.netfilter.nf_conntrack_max, or have the firewall not track the server's ports (notrack)"
+            "raise net.netfilter.nf_conntrack_max, or exempt the server's ports from connection tracking (notrack)"
                 .into()
         }
         Bottleneck::ConnectionsMax => "raise --connections-max".into(),

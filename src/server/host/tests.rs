@@ -88,7 +88,7 @@ fn a_host_as_recommended_has_nothing_to_raise() {
 #[test]
 fn open_files_hold_for_each_worker_and_more_workers_raise_them() {
     let small = host(|host| host.descriptors_max = 20_000);
-    expect_bottleneck(&small, &plan(2), Bottleneck::Descriptors, "open files of a worker");
+    expect_bottleneck(&small, &plan(2), Bottleneck::Descriptors, "open files per worker");
     let two = judge(&small, &plan(2));
     assert!((38_500..2 * 19_744).contains(&two.connections), "{two}");
     let million = judge(&small, &with_goal(2, 1_000_000));
@@ -266,8 +266,8 @@ fn each_limit_that_is_met_says_what_raises_it() {
     let lone = judge(&host(|host| host.descriptors_max = 1256), &plan(1));
     assert_eq!(
         lone.to_string(),
-        "This host holds 1,000 connections with 1 worker; the bottleneck is open files of a worker (1,256, of which \
-         1,000 are for connections); --workers 128 holds 112,856"
+        "This host holds 1,000 connections with 1 worker; the bottleneck is open files per worker (1,256, of which \
+         1,000 for connections); --workers 128 holds 112,856"
     );
     assert!(lone.remedy.contains("LimitNOFILE=1048576"), "{}", lone.remedy);
 }

@@ -36,7 +36,10 @@ impl Lines {
         let (lines, written) = Self::new();
         spawn("fantail-lines", move || {
             written.write_to(&mut io::stderr(), |lines| {
-                warn!(lines, "left out: the standard error stream took no more");
+                warn!(
+                    lines,
+                    "log lines were dropped: the standard error stream is not read fast enough"
+                );
             });
         })?;
         Ok(lines)

@@ -108,7 +108,7 @@ impl ApiCall {
             return Err(bad_request("channel: broadcast has channels"));
         }
         if channels.is_empty() {
-            return Err(bad_request("channels: there is none"));
+            return Err(bad_request("channels: the list is empty"));
         }
         if *is_too_long || self.slots.len() + channels.len() > API_REQUESTS_MAX {
             return Err(too_many());

@@ -116,12 +116,12 @@ impl HttpConversation {
 
     /// The page that asks is of an origin that is not listed.
     pub(super) fn refuse_origin(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
-        let message = "pages of this origin may not use this server (http.origins)";
+        let message = "origin not allowed (http.origins)";
         self.refuse(403, HandshakeFailure::OriginRefused.label(), message, &[], exchange, context)
     }
 
     pub(super) fn refuse_body(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
-        let message = "this request takes no body";
+        let message = "a body is not allowed with this request";
         self.refuse(400, "body_unexpected", message, &[], exchange, context)
     }
 

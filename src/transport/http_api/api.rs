@@ -74,7 +74,7 @@ impl HttpConversation {
                     ApiFault::NotJson(why) => ("json_invalid", why),
                     ApiFault::BatchInvalid(why) => ("batch_invalid", why),
                 };
-                fail(exchange, 400, code, &format!("the body is no call: {why}"), &[], context);
+                fail(exchange, 400, code, &format!("invalid API call: {why}"), &[], context);
                 self.finish(exchange, context)
             }
         }
@@ -101,7 +101,7 @@ impl HttpConversation {
     }
 
     pub(super) fn refuse_key(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
-        let message = "this needs the server's key: X-API-Key: KEY, or Authorization: apikey KEY";
+        let message = "an API key is required: X-API-Key: KEY, or Authorization: apikey KEY";
         let headers = [("WWW-Authenticate", "apikey")];
         self.refuse(401, "unauthorized", message, &headers, exchange, context)
     }

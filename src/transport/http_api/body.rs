@@ -62,7 +62,7 @@ impl HttpConversation {
     ) -> Next {
         // RFC 9110 15.5.16: what would be understood.
         let headers = [("Accept-Encoding", "identity")];
-        let message = "a body is taken as it is, without a Content-Encoding";
+        let message = "Content-Encoding is not supported";
         self.refuse(415, "content_encoding_unsupported", message, &headers, exchange, context)
     }
 

@@ -161,7 +161,7 @@ fn event_of(head: &Head<'_>) -> Result<Result<Option<Arc<str>>, String>, HttpFau
         }
         match Payload::event_of(&pair.value()?) {
             Ok(_) if event.is_some() => {
-                return Ok(Err("a payload is one type of event".to_owned()));
+                return Ok(Err("event: only one is allowed".to_owned()));
             }
             Ok(found) => event = Some(found),
             Err(error) => return Ok(Err(error.to_string())),

@@ -35,7 +35,7 @@ impl AllowedUpgrade {
         is_origin_allowed: bool,
     ) -> Result<Self, (u16, HandshakeFailure, &'static str)> {
         if !is_origin_allowed {
-            let message = "pages of this origin may not use this server (http.origins)";
+            let message = "origin not allowed (http.origins)";
             return Err((403, HandshakeFailure::OriginRefused, message));
         }
         let mut offered = upgrade.subprotocols();
