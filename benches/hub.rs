@@ -15,7 +15,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use fantail::config::{ChannelOptions, Namespaces};
 use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubSettings, Output, Visit};
 use fantail::message::{
-    Actor, ChannelName, NodeId, Payload, PayloadKind, Request, SessionId, Ticket, WorkerId,
+    Actor, ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId,
+    WorkerId,
 };
 
 /// A hub, and a session in each of its channels.
@@ -25,6 +26,9 @@ struct Channels {
     out: VecDeque<Output>,
     next: usize,
 }
+
+/// The replies are not looked at.
+const REQUEST: RequestId = RequestId { serial: 1, origin: Origin::Server };
 
 impl Channels {
     fn new(count: usize) -> Self {
@@ -58,13 +62,11 @@ impl Channels {
         let count = self.names.len() - 1;
         self.next = (self.next + 7919 * 7919) % count;
         let request = Request::Publish {
-            ticket: None,
             channel: Some(self.names[self.next].clone()),
             payload: Payload::new(PayloadKind::Text, "x"),
-            by: Actor::Client,
             idempotency_key: None,
         };
-        self.hub.handle(session(self.next), request, &mut self.out);
+        self.hub.handle(session(self.next), None, request, Actor::Client, &mut self.out);
         self.carry();
         let mut delivered = 0;
         self.hub.fan_out(usize::MAX, |step| {
@@ -78,21 +80,15 @@ impl Channels {
     fn come_and_go(&mut self) {
         let count = self.names.len() - 1;
         self.subscribe(count, count);
-        let (ticket, channel) = (Ticket(1), self.names[count].clone());
-        self.hub.handle(session(count), Request::Unsubscribe { ticket, channel }, &mut self.out);
+        let request = Request::Unsubscribe { channel: self.names[count].clone() };
+        self.hub.handle(session(count), Some(REQUEST), request, Actor::Client, &mut self.out);
         self.carry();
     }
 
     fn subscribe(&mut self, index: usize, name: usize) {
-        let (ticket, channel) = (Ticket(1), self.names[name].clone());
-        let request = Request::Subscribe {
-            ticket,
-            channel,
-            since: None,
-            needs_all: false,
-            by: Actor::Client,
-        };
-        self.hub.handle(session(index), request, &mut self.out);
+        let channel = self.names[name].clone();
+        let request = Request::Subscribe { channel, since: None, needs_all: false };
+        self.hub.handle(session(index), Some(REQUEST), request, Actor::Client, &mut self.out);
         self.carry();
     }
 

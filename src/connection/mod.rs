@@ -17,7 +17,7 @@ use crate::buffer::SendQueue;
 use crate::config::Framing;
 use crate::config::limits::{CONNECTION_BYTES_MAX, HALF_CLOSED_LINGER};
 use crate::message::{
-    ChannelName, ClientId, CloseReason, Farewell, Item, Reply, Ticket, TransportKind,
+    ChannelName, ClientId, CloseReason, Farewell, Item, Origin, Reply, TransportKind,
 };
 use crate::transport::{
     Answer, Batch, CommandConversation, Context, Delivered, EventStream, Flow, HttpConversation,
@@ -129,17 +129,17 @@ impl Connection {
     }
 
     /// Takes the hub's answer to a request.
-    pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> Flow {
+    pub fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         match &mut self.conversation {
-            Conversation::WebSocket(websocket) => websocket.reply(ticket, reply, context),
-            Conversation::Commands(commands) => commands.reply(ticket, reply, context),
+            Conversation::WebSocket(websocket) => websocket.reply(origin, reply, context),
+            Conversation::Commands(commands) => commands.reply(origin, reply, context),
             Conversation::EventStream(stream) => {
                 stream.reply(reply, context);
                 Flow::Receive
             }
             Conversation::EchoTcp => Flow::Receive,
             Conversation::Http(http) => {
-                let flow = http.reply(ticket, reply, context);
+                let flow = http.reply(origin, reply, context);
                 self.follow(flow, context)
             }
         }

@@ -4,7 +4,7 @@ use slab::Slab;
 
 use super::index;
 use crate::config::limits::{CHANNELS_LIST_MAX, GATHERS_MAX};
-use crate::message::{ChannelName, ClientInfo, Reply, SessionId, Ticket, WorkerId};
+use crate::message::{ChannelName, ClientInfo, Reply, RequestId, SessionId, WorkerId};
 
 /// Answers that wait for parts.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ pub enum Part {
 struct Gather {
     serial: u32,
     session: SessionId,
-    ticket: Ticket,
+    request: RequestId,
     received: u16,
     list_max: usize,
     whole: Part,
@@ -47,7 +47,7 @@ impl Gathers {
         &mut self,
         worker: WorkerId,
         session: SessionId,
-        ticket: Ticket,
+        request: RequestId,
         list_max: usize,
         whole: Part,
     ) -> Option<GatherId> {
@@ -56,7 +56,7 @@ impl Gathers {
         }
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let gather = Gather { serial, session, ticket, received: 0, list_max, whole };
+        let gather = Gather { serial, session, request, received: 0, list_max, whole };
         Some(GatherId { worker, key: index(self.entries.insert(gather)), serial })
     }
 
@@ -66,7 +66,7 @@ impl Gathers {
         id: GatherId,
         parts: u16,
         part: Option<Part>,
-    ) -> Option<(SessionId, Ticket, Reply)> {
+    ) -> Option<(SessionId, RequestId, Reply)> {
         let gather = self.entries.get_mut(id.key as usize)?;
         if gather.serial != id.serial {
             return None;
@@ -78,8 +78,8 @@ impl Gathers {
         if gather.received < parts {
             return None;
         }
-        let Gather { session, ticket, whole, list_max, .. } = self.entries.remove(id.key as usize);
-        Some((session, ticket, whole.into_reply(list_max)))
+        let gather = self.entries.remove(id.key as usize);
+        Some((gather.session, gather.request, gather.whole.into_reply(gather.list_max)))
     }
 }
 
@@ -138,7 +138,11 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ClientId, NodeId};
+    use crate::message::{ClientId, NodeId, Origin};
+
+    fn request(serial: u32) -> RequestId {
+        RequestId { serial, origin: Origin::Server }
+    }
 
     #[test]
     fn a_star_stands_for_any_bytes() {
@@ -170,17 +174,17 @@ mod tests {
             ClientInfo::anonymous(ClientId { node, worker: WorkerId(0), session })
         };
         let nothing = Part::Presence(Vec::new(), 0);
-        let id = gathers.begin(WorkerId(0), session, Ticket(7), 3, nothing.clone()).unwrap();
+        let id = gathers.begin(WorkerId(0), session, request(7), 3, nothing.clone()).unwrap();
         let part = |from: u32| Some(Part::Presence(vec![client(from), client(from + 1)], 10));
         assert_eq!(gathers.add(id, 2, part(0)), None);
         let clients = vec![client(0), client(1), client(2)];
         let reply = Reply::Presence { clients: Some(clients), client_count: 20 };
-        assert_eq!(gathers.add(id, 2, part(2)), Some((session, Ticket(7), reply)));
+        assert_eq!(gathers.add(id, 2, part(2)), Some((session, request(7), reply)));
         assert_eq!(gathers.add(id, 2, part(2)), None);
         // No worker has a part.
-        let id = gathers.begin(WorkerId(0), session, Ticket(8), 0, nothing).unwrap();
+        let id = gathers.begin(WorkerId(0), session, request(8), 0, nothing).unwrap();
         let reply = Reply::Presence { clients: None, client_count: 0 };
-        assert_eq!(gathers.add(id, 0, None), Some((session, Ticket(8), reply)));
+        assert_eq!(gathers.add(id, 0, None), Some((session, request(8), reply)));
     }
 
     #[test]
@@ -188,12 +192,12 @@ mod tests {
         let mut gathers = Gathers::default();
         let session = SessionId { index: 0, generation: 0 };
         let nothing = Part::Channels(Vec::new());
-        let id = gathers.begin(WorkerId(0), session, Ticket(1), 0, nothing).unwrap();
+        let id = gathers.begin(WorkerId(0), session, request(1), 0, nothing).unwrap();
         let name = |text| ChannelName::new(text).unwrap();
         gathers.add(id, 2, Some(Part::Channels(vec![(name("b"), 1), (name("a"), 2)])));
         let whole = gathers.add(id, 2, Some(Part::Channels(vec![(name("a"), 3), (name("c"), 4)])));
         let channels = vec![(name("a"), 5), (name("b"), 1), (name("c"), 4)];
-        assert_eq!(whole, Some((session, Ticket(1), Reply::Channels { channels })));
+        assert_eq!(whole, Some((session, request(1), Reply::Channels { channels })));
     }
 
     #[test]
@@ -201,7 +205,7 @@ mod tests {
         let mut gathers = Gathers::default();
         let session = SessionId { index: 0, generation: 0 };
         let mut begin =
-            || gathers.begin(WorkerId(0), session, Ticket(1), 0, Part::Channels(Vec::new()));
+            || gathers.begin(WorkerId(0), session, request(1), 0, Part::Channels(Vec::new()));
         for _ in 0..GATHERS_MAX {
             assert!(begin().is_some());
         }

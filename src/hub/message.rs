@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::gather::{GatherId, Part};
 use crate::message::{
     ChannelName, Control, HistoryQuery, Item, Payload, Position, Publication, Recovery, Reply,
-    SessionId, Ticket, WorkerId,
+    RequestId, SessionId, WorkerId,
 };
 
 /// What leaves a hub.
@@ -13,7 +13,7 @@ use crate::message::{
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Output {
     /// The reply to a session's request.
-    Reply { session: SessionId, ticket: Ticket, reply: Reply },
+    Reply { session: SessionId, id: RequestId, reply: Reply },
     /// A message for a worker's hub, which may be this one.
     Send { to: WorkerId, message: HubMessage },
     /// A message for this hub itself, to be handled after the messages that are queued already: the rest of a long
@@ -112,7 +112,7 @@ pub enum QueryMessage {
 pub struct Receipt {
     pub worker: WorkerId,
     pub session: SessionId,
-    pub ticket: Ticket,
+    pub id: RequestId,
 }
 
 impl Output {

@@ -24,8 +24,8 @@ use slab::Slab;
 use crate::config::limits::SPARSE_ENTRIES_MIN;
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    ChannelName, Item, NodeId, Payload, PayloadKind, Refusal, Reply, Request, SessionId, Ticket,
-    WorkerId,
+    Actor, ChannelName, Item, NodeId, Payload, PayloadKind, Refusal, Reply, Request, RequestId,
+    SessionId, WorkerId,
 };
 
 mod backlog;
@@ -169,48 +169,57 @@ impl Hub {
         self.sessions.close(session);
     }
 
-    /// Does what a session asks.
-    pub fn handle(&mut self, session: SessionId, request: Request, out: &mut VecDeque<Output>) {
-        match request {
-            Request::Subscribe { ticket, channel, since, needs_all, by } => {
-                let since = since.map(|since| (since, needs_all));
-                self.subscribe(session, ticket, channel, since, by, out);
-            }
-            Request::Unsubscribe { ticket, channel } => {
-                self.unsubscribe(session, ticket, channel, out);
-            }
-            Request::Publish { ticket, channel, payload, by, idempotency_key } => {
+    /// Does what a session asks. Without an id, nobody waits for a reply.
+    pub fn handle(
+        &mut self,
+        session: SessionId,
+        id: Option<RequestId>,
+        request: Request,
+        by: Actor,
+        out: &mut VecDeque<Output>,
+    ) {
+        match (id, request) {
+            (id, Request::Publish { channel, payload, idempotency_key }) => {
                 let channel = channel.or_else(|| self.first_channel(session));
                 let Some(channel) = channel else {
-                    return refuse(session, ticket, Refusal::NotSubscribed, out);
+                    return refuse(session, id, Refusal::NotSubscribed, out);
                 };
                 match self.may(&channel, by, |options| options.publish) {
-                    Err(refusal) => return refuse(session, ticket, refusal, out),
-                    Ok(id) if self.settings.namespaces.is_own(id) => {
-                        return refuse(session, ticket, Refusal::PermissionDenied, out);
+                    Err(refusal) => return refuse(session, id, refusal, out),
+                    Ok(namespace) if self.settings.namespaces.is_own(namespace) => {
+                        return refuse(session, id, Refusal::PermissionDenied, out);
                     }
                     Ok(_) => {}
                 }
-                let receipt = ticket.map(|ticket| self.receipt(session, ticket));
+                let receipt = id.map(|id| self.receipt(session, id));
                 let to = self.home_of(&channel);
                 let message = StreamMessage::Publish { channel, payload, receipt, idempotency_key };
                 out.push_back(Output::send(to, message));
             }
-            Request::History { ticket, channel, query, by } => {
-                self.ask(session, ticket, channel, Question::Read(query, by), out);
+            (Some(id), Request::Subscribe { channel, since, needs_all }) => {
+                let since = since.map(|since| (since, needs_all));
+                self.subscribe(session, id, channel, since, by, out);
             }
-            Request::HistoryRemove { ticket, channel } => {
-                self.ask(session, ticket, channel, Question::Forget, out);
+            (Some(id), Request::Unsubscribe { channel }) => {
+                self.unsubscribe(session, id, channel, out)
             }
-            Request::Presence { ticket, channel, list_max, by } => {
-                self.ask(session, ticket, channel, Question::Presence(list_max, by), out);
+            (Some(id), Request::History { channel, query }) => {
+                self.ask(session, id, channel, Question::Read(query, by), out);
             }
-            Request::Channels { ticket, pattern } => {
-                self.ask_for_channels(session, ticket, &pattern, out);
+            (Some(id), Request::HistoryRemove { channel }) => {
+                self.ask(session, id, channel, Question::Forget, out);
             }
-            Request::Control { ticket, client, control } => {
-                self.control(session, ticket, client, control, out);
+            (Some(id), Request::Presence { channel, list_max }) => {
+                self.ask(session, id, channel, Question::Presence(list_max, by), out);
             }
+            (Some(id), Request::Channels { pattern }) => {
+                self.ask_for_channels(session, id, &pattern, out)
+            }
+            (Some(id), Request::Control { client, control }) => {
+                self.control(session, id, client, control, out)
+            }
+            // Only a publish does something without a reply.
+            (None, _) => {}
         }
     }
 
@@ -359,8 +368,8 @@ impl Hub {
         }
     }
 
-    fn receipt(&self, session: SessionId, ticket: Ticket) -> Receipt {
-        Receipt { worker: self.settings.worker, session, ticket }
+    fn receipt(&self, session: SessionId, id: RequestId) -> Receipt {
+        Receipt { worker: self.settings.worker, session, id }
     }
 
     fn home_of(&self, channel: &ChannelName) -> WorkerId {

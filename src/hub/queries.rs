@@ -11,7 +11,7 @@ use crate::config::limits::{
 };
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
-    Actor, ChannelName, ClientId, Control, HistoryQuery, Refusal, Reply, SessionId, Ticket,
+    Actor, ChannelName, ClientId, Control, HistoryQuery, Refusal, Reply, RequestId, SessionId,
     WorkerId,
 };
 
@@ -31,13 +31,13 @@ impl Hub {
     pub(super) fn ask(
         &mut self,
         session: SessionId,
-        ticket: Ticket,
+        id: RequestId,
         channel: ChannelName,
         question: Question,
         out: &mut VecDeque<Output>,
     ) {
         let to = self.home_of(&channel);
-        let receipt = self.receipt(session, ticket);
+        let receipt = self.receipt(session, id);
         let message = match question {
             Question::Read(query, by) => self
                 .may(&channel, by, |options| options.history)
@@ -52,13 +52,13 @@ impl Hub {
                 let allowed = self.may(&channel, by, |options| options.presence).map(|_| ());
                 let whole = Part::Presence(Vec::new(), 0);
                 allowed
-                    .and_then(|()| self.gather(session, ticket, list_max as usize, whole))
+                    .and_then(|()| self.gather(session, id, list_max as usize, whole))
                     .map(|gather| QueryMessage::CountAll { gather, channel, list_max })
             }
         };
         match message {
             Ok(message) => out.push_back(Output::send(to, message)),
-            Err(refusal) => refuse(session, Some(ticket), refusal, out),
+            Err(refusal) => refuse(session, Some(id), refusal, out),
         }
     }
 
@@ -66,11 +66,11 @@ impl Hub {
     pub(super) fn ask_for_channels(
         &mut self,
         session: SessionId,
-        ticket: Ticket,
+        id: RequestId,
         pattern: &Arc<str>,
         out: &mut VecDeque<Output>,
     ) {
-        match self.gather(session, ticket, 0, Part::Channels(Vec::new())) {
+        match self.gather(session, id, 0, Part::Channels(Vec::new())) {
             Ok(gather) => {
                 for worker in 0..self.settings.workers {
                     let (pattern, found) = (pattern.clone(), Vec::new());
@@ -78,7 +78,7 @@ impl Hub {
                     out.push_back(Output::send(WorkerId(worker), message));
                 }
             }
-            Err(refusal) => refuse(session, Some(ticket), refusal, out),
+            Err(refusal) => refuse(session, Some(id), refusal, out),
         }
     }
 
@@ -87,7 +87,7 @@ impl Hub {
     pub(super) fn control(
         &self,
         session: SessionId,
-        ticket: Ticket,
+        id: RequestId,
         client: ClientId,
         control: Control,
         out: &mut VecDeque<Output>,
@@ -99,9 +99,9 @@ impl Hub {
         if let Some(channel) = channel
             && let Err(refusal) = self.may(channel, Actor::Server, |_| true)
         {
-            return refuse(session, Some(ticket), refusal, out);
+            return refuse(session, Some(id), refusal, out);
         }
-        let receipt = self.receipt(session, ticket);
+        let receipt = self.receipt(session, id);
         // Clients of other nodes, and of earlier runs of this one, are not here.
         if client.node == self.settings.node && client.worker.0 < self.settings.workers {
             let message = QueryMessage::Control { receipt, session: client.session, control };
@@ -123,8 +123,8 @@ impl Hub {
                 reply_to(receipt, Reply::Done, out);
             }
             QueryMessage::Answer { receipt, reply } => {
-                let (session, ticket) = (receipt.session, receipt.ticket);
-                out.push_back(Output::Reply { session, ticket, reply });
+                let (session, id) = (receipt.session, receipt.id);
+                out.push_back(Output::Reply { session, id, reply });
             }
             QueryMessage::CountAll { gather, channel, list_max } => {
                 self.count_all(gather, &channel, list_max, out);
@@ -143,8 +143,8 @@ impl Hub {
                 self.list(gather, pattern, from, found, out);
             }
             QueryMessage::Part { gather, parts, part } => {
-                if let Some((session, ticket, reply)) = self.gathers.add(gather, parts, part) {
-                    out.push_back(Output::Reply { session, ticket, reply });
+                if let Some((session, id, reply)) = self.gathers.add(gather, parts, part) {
+                    out.push_back(Output::Reply { session, id, reply });
                 }
             }
             QueryMessage::Control { receipt, session, control } => {
@@ -179,11 +179,11 @@ impl Hub {
     fn gather(
         &mut self,
         session: SessionId,
-        ticket: Ticket,
+        id: RequestId,
         list_max: usize,
         whole: Part,
     ) -> Result<GatherId, Refusal> {
-        let gather = self.gathers.begin(self.settings.worker, session, ticket, list_max, whole);
+        let gather = self.gathers.begin(self.settings.worker, session, id, list_max, whole);
         gather.ok_or(Refusal::Overloaded)
     }
 
@@ -246,12 +246,12 @@ fn send_part(gather: GatherId, parts: u16, part: Option<Part>, out: &mut VecDequ
 /// Answers a request, if anyone wants to know, that it is not done.
 pub(super) fn refuse(
     session: SessionId,
-    ticket: Option<Ticket>,
+    id: Option<RequestId>,
     refusal: Refusal,
     out: &mut VecDeque<Output>,
 ) {
-    if let Some(ticket) = ticket {
-        out.push_back(Output::Reply { session, ticket, reply: Reply::Refused(refusal) });
+    if let Some(id) = id {
+        out.push_back(Output::Reply { session, id, reply: Reply::Refused(refusal) });
     }
 }
 

@@ -7,7 +7,7 @@ use super::name_table::Named;
 use super::{NONE, some};
 use crate::config::limits::SUBSCRIPTION_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
-use crate::message::{ChannelName, Epoch, Position, Ticket};
+use crate::message::{ChannelName, Epoch, Origin, Position, RequestId, Ticket};
 
 /// A channel on a worker that has subscribers of it.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Subscription {
     pub next_in_session: u32,
     next: u32,
     previous: u32,
-    /// While it waits: the ticket of its request and the serial of the question. Joined: two arrivals, see
+    /// While it waits: the serial and the ticket of its request, 0 if the server API made it. Joined: two arrivals, see
     /// [`Subscription::given`] and [`Subscription::joined_at`]. Lagging: the offset of the first publication that it
     /// has yet to get.
     number: u64,
@@ -83,24 +83,33 @@ struct Ring {
     cursor: u32,
 }
 
+fn ticket_number(origin: Origin) -> u32 {
+    match origin {
+        Origin::Client(ticket) => ticket.number(),
+        Origin::Server => 0,
+    }
+}
+
 impl Subscription {
-    /// Of a request with this ticket; `recovery` is the serial of its question to the home, if it has one of its own.
-    pub(super) fn new(session: u32, channel: u32, ticket: Ticket, recovery: Option<u32>) -> Self {
+    /// A subscription that waits for the reply to a request. `recovers` if it asks the home what followed a position.
+    pub(super) fn new(session: u32, channel: u32, id: RequestId, recovers: bool) -> Self {
+        let RequestId { serial, origin } = id;
         Self {
             session,
             channel,
             next_in_session: NONE,
             next: NONE,
             previous: NONE,
-            number: u64::from(ticket.0) | u64::from(recovery.unwrap_or(0)) << 32,
-            state: if recovery.is_some() { State::Recovering } else { State::Waiting },
+            number: u64::from(serial) << 32 | u64::from(ticket_number(origin)),
+            state: if recovers { State::Recovering } else { State::Waiting },
         }
     }
 
-    /// The ticket of its request, if that is not answered yet.
-    pub(super) fn waits_for(&self) -> Option<Ticket> {
+    /// Its request, if that is not replied to yet.
+    pub(super) fn waits_for(&self) -> Option<RequestId> {
         let waits = matches!(self.state, State::Waiting | State::Recovering);
-        waits.then_some(Ticket((self.number & u64::from(u32::MAX)) as u32))
+        let origin = Ticket::new(self.number as u32).map_or(Origin::Server, Origin::Client);
+        waits.then_some(RequestId { serial: (self.number >> 32) as u32, origin })
     }
 
     /// The serial of its own question to the home, if that is not answered yet.

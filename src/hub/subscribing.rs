@@ -10,14 +10,15 @@ use super::{Hub, Output, StreamMessage, index, some};
 use crate::config::limits::CATCH_UP_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
-    Actor, ChannelName, ClientInfo, Item, Position, Recovery, Refusal, Reply, SessionId, Ticket,
+    Actor, ChannelName, ClientInfo, Item, Origin, Position, Recovery, Refusal, Reply, RequestId,
+    SessionId,
 };
 
 impl Hub {
     pub(super) fn subscribe(
         &mut self,
         session: SessionId,
-        ticket: Ticket,
+        id: RequestId,
         channel: ChannelName,
         since: Option<(Position, bool)>,
         by: Actor,
@@ -25,7 +26,7 @@ impl Hub {
     ) {
         let namespace = match self.may_subscribe(session, &channel, by) {
             Ok(namespace) => namespace,
-            Err(refusal) => return refuse(session, Some(ticket), refusal, out),
+            Err(refusal) => return refuse(session, Some(id), refusal, out),
         };
         let key = match self.names.find(&channel, &self.channels) {
             Some(key) => key,
@@ -34,29 +35,26 @@ impl Hub {
         let local = &mut self.channels[key as usize];
         let granted = local.position();
         // A position is compared with what the home keeps; without one, where the stream stands is known here.
-        let serial = since.is_some().then(|| {
-            self.serial = self.serial.wrapping_add(1);
-            self.serial
-        });
-        let node = Subscription::new(session.index, key, ticket, serial);
+        let node = Subscription::new(session.index, key, id, since.is_some());
         let subscription = index(self.subscriptions.insert(node));
         self.sessions.append(session, subscription, &mut self.subscriptions);
         local.wait(subscription, &mut self.subscriptions);
-        if let (Some((since, needs_all)), Some(serial)) = (since, serial) {
+        if let Some((since, needs_all)) = since {
+            let serial = id.serial;
             let to = self.home_of(&channel);
             let from = self.settings.worker;
             let message =
                 StreamMessage::Recover { from, session, channel, since, needs_all, serial };
             out.push_back(Output::send(to, message));
         } else if let Some(position) = granted {
-            self.join(subscription, ticket, position, None, out);
+            self.join(subscription, id, position, None, out);
         }
     }
 
     pub(super) fn unsubscribe(
         &mut self,
         session: SessionId,
-        ticket: Ticket,
+        id: RequestId,
         channel: ChannelName,
         out: &mut VecDeque<Output>,
     ) {
@@ -71,7 +69,7 @@ impl Hub {
             }
             None => Reply::Refused(Refusal::NotSubscribed),
         };
-        out.push_back(Output::Reply { session, ticket, reply });
+        out.push_back(Output::Reply { session, id, reply });
     }
 
     /// The home's answer to a question of this worker.
@@ -89,9 +87,9 @@ impl Hub {
         }
         local.advance(position);
         while let Some(subscription) = self.channels[key as usize].first_waiting() {
-            let ticket = self.subscriptions[subscription as usize].waits_for();
-            let ticket = ticket.expect("it waits");
-            self.join(subscription, ticket, position, None, out);
+            let id = self.subscriptions[subscription as usize].waits_for();
+            let id = id.expect("it waits");
+            self.join(subscription, id, position, None, out);
         }
     }
 
@@ -112,19 +110,19 @@ impl Hub {
         let Some(subscription) = self.find(session, &channel) else { return };
         let node = &self.subscriptions[subscription as usize];
         // It may have left and come again meanwhile.
-        let Some(ticket) = node.waits_for().filter(|_| node.recovery() == Some(serial)) else {
+        let Some(id) = node.waits_for().filter(|_| node.recovery() == Some(serial)) else {
             return;
         };
         let Some(recovery) = recovery else {
-            refuse(session, Some(ticket), Refusal::PositionUnrecoverable, out);
+            refuse(session, Some(id), Refusal::PositionUnrecoverable, out);
             return self.remove(subscription, out);
         };
         let key = node.channel;
-        if recovery.has_more && ticket != Ticket(0) {
+        if recovery.has_more && id.origin != Origin::Server {
             let channel = self.channels[key as usize].name.clone();
             let recovery = Some(recovery);
             let reply = Reply::Subscribed { channel, position, recoverable: true, recovery };
-            out.push_back(Output::Reply { session, ticket, reply });
+            out.push_back(Output::Reply { session, id, reply });
             return self.remove(subscription, out);
         }
         // What the server API did is told in one piece.
@@ -133,14 +131,14 @@ impl Hub {
         while self.channels[key as usize].backlog.as_ref().is_some_and(|backlog| backlog.waits()) {
             self.release(key);
         }
-        self.join(subscription, ticket, position, Some(recovery), out);
+        self.join(subscription, id, position, Some(recovery), out);
     }
 
     /// Makes a waiting subscription a joined one, and answers its request.
     fn join(
         &mut self,
         subscription: u32,
-        ticket: Ticket,
+        id: RequestId,
         position: Position,
         recovery: Option<Recovery>,
         out: &mut VecDeque<Output>,
@@ -155,7 +153,7 @@ impl Hub {
         let tells = options.join_leave;
         let channel = local.name.clone();
         let reply = Reply::Subscribed { channel: channel.clone(), position, recoverable, recovery };
-        out.push_back(Output::Reply { session, ticket, reply });
+        out.push_back(Output::Reply { session, id, reply });
         if tells {
             self.send_news(session, channel, true, out);
         }

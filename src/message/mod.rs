@@ -29,6 +29,7 @@ pub use publication::{
     Epoch, EventError, Payload, PayloadKind, Position, PositionError, Publication,
 };
 pub use request::{
-    Actor, Control, HistoryQuery, Publications, Recovery, Refusal, Reply, Request, Ticket,
+    Actor, Control, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply, Request,
+    RequestId, SessionRequest, Ticket,
 };
 pub use transport_kind::TransportKind;

@@ -1,114 +1,123 @@
 //! What sessions ask of the hub, and what they are answered.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::{ChannelName, ClientId, ClientInfo, Farewell, Payload, Position, Publication};
 
-/// Ties a reply to its request. The client's number where its protocol has one; 0 is what nobody asked for: a reply
-/// with it tells what the server API did.
+/// A client's number for a request, which ties the reply to it. A client may use one number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub u32);
+pub struct Ticket(NonZeroU32);
+
+/// Who made a request, and is told its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The client itself, under its own number.
+    Client(Ticket),
+    /// The server API, on behalf of the client: the client is told what was done, and nothing if it was refused.
+    Server,
+}
+
+/// A worker's own name for a request that is replied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    /// Distinguishes the request from the others of its worker, until 2^32 more were made.
+    pub serial: u32,
+    /// Whose request it is.
+    pub origin: Origin,
+}
+
+// A subscription that waits for its reply keeps it in a word that it has other uses for later.
+const _: () = assert!(size_of::<RequestId>() == 8);
+
+/// A request of a session, on its way to the hub.
+#[derive(Clone, Debug)]
+pub struct SessionRequest {
+    /// Who made it; `None` if no reply is wanted.
+    pub origin: Option<Origin>,
+    /// Whose rights it has.
+    pub by: Actor,
+    /// What is asked.
+    pub request: Request,
+}
 
 /// What a client, or the server API, asks of the hub.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// Receive a channel.
+    /// Subscribe to a channel. The reply is [`Reply::Subscribed`] or [`Reply::Refused`].
     Subscribe {
-        /// Answered with [`Reply::Subscribed`] or [`Reply::Refused`].
-        ticket: Ticket,
-        /// Which.
+        /// The channel.
         channel: ChannelName,
         /// The last publication that the client has seen: it wants what followed. `None` begins now.
         since: Option<Position>,
         /// Whether it is refused where what followed that cannot be had. A channel that recovers nothing has none of
         /// it to begin with, and refuses nothing.
         needs_all: bool,
-        /// Whose right it takes.
-        by: Actor,
     },
-    /// Receive it no more.
+    /// End a subscription. The reply is [`Reply::Unsubscribed`] or [`Reply::Refused`].
     Unsubscribe {
-        /// Answered with [`Reply::Unsubscribed`] or [`Reply::Refused`].
-        ticket: Ticket,
-        /// Which.
+        /// The channel.
         channel: ChannelName,
     },
-    /// Hand a payload to a channel's subscribers.
+    /// Publish to a channel. The reply is [`Reply::Published`] or [`Reply::Refused`].
     Publish {
-        /// Answered with [`Reply::Published`] or [`Reply::Refused`] when given.
-        ticket: Option<Ticket>,
-        /// Which; `None` is the channel that the session subscribed to first.
+        /// The channel; `None` is the one that the session subscribed to first.
         channel: Option<ChannelName>,
-        /// What.
+        /// What is published.
         payload: Payload,
-        /// Whose right it is.
-        by: Actor,
         /// Within five minutes, a second publication of this key is answered as the first was, and not delivered.
         idempotency_key: Option<Arc<str>>,
     },
-    /// Read what a channel keeps.
+    /// Read the history of a channel. The reply is [`Reply::History`] or [`Reply::Refused`].
     History {
-        /// Answered with [`Reply::History`] or [`Reply::Refused`].
-        ticket: Ticket,
-        /// Which.
+        /// The channel.
         channel: ChannelName,
-        /// What of it.
+        /// The part of the history that is wanted.
         query: HistoryQuery,
-        /// Whose right it is.
-        by: Actor,
     },
-    /// Forget what a channel keeps; its offsets go on.
+    /// Remove the history of a channel; its offsets go on. The reply is [`Reply::Done`] or [`Reply::Refused`].
     HistoryRemove {
-        /// Answered with [`Reply::Done`] or [`Reply::Refused`].
-        ticket: Ticket,
-        /// Which.
+        /// The channel.
         channel: ChannelName,
     },
-    /// Who is subscribed to a channel.
+    /// List the subscribers of a channel. The reply is [`Reply::Presence`] or [`Reply::Refused`].
     Presence {
-        /// Answered with [`Reply::Presence`] or [`Reply::Refused`].
-        ticket: Ticket,
-        /// Which.
+        /// The channel.
         channel: ChannelName,
-        /// Clients to name; 0 asks for their number only.
+        /// Clients to list; 0 asks for their number only.
         list_max: u32,
-        /// Whose right it is.
-        by: Actor,
     },
-    /// Channels with subscribers.
+    /// List channels with subscribers. The reply is [`Reply::Channels`].
     Channels {
-        /// Answered with [`Reply::Channels`].
-        ticket: Ticket,
         /// A name in which each `*` stands for any bytes; empty for all.
         pattern: Arc<str>,
     },
-    /// Do something with another client.
+    /// Do something with another client. The reply is [`Reply::Done`], also where there is no such client, or
+    /// [`Reply::Refused`] where there is no such namespace or the client's transport cannot be told.
     Control {
-        /// Answered with [`Reply::Done`], also where there is no such client, or with [`Reply::Refused`] where there
-        /// is no such namespace or the client's transport cannot be told.
-        ticket: Ticket,
-        /// Whom.
+        /// The other client.
         client: ClientId,
-        /// What.
+        /// What is done with it.
         control: Control,
     },
 }
 
-impl Request {
-    /// Ties the answer to it; `None` if nobody wants one.
-    pub fn ticket(&self) -> Option<Ticket> {
-        match self {
-            Request::Publish { ticket, .. } => *ticket,
-            Request::Subscribe { ticket, .. }
-            | Request::Unsubscribe { ticket, .. }
-            | Request::History { ticket, .. }
-            | Request::HistoryRemove { ticket, .. }
-            | Request::Presence { ticket, .. }
-            | Request::Channels { ticket, .. }
-            | Request::Control { ticket, .. } => Some(*ticket),
-        }
+impl Ticket {
+    /// Of a request that is its client's only one.
+    pub const FIRST: Ticket = Ticket(NonZeroU32::MIN);
+
+    /// A ticket with this number; `None` for 0, which is no number.
+    pub fn new(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).map(Self)
     }
 
+    /// Its number.
+    pub fn number(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl Request {
     /// About what it owns on the heap.
     pub fn heap_bytes(&self) -> usize {
         match self {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::refusal::row_of;
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
-use crate::message::{NodeInfo, Publication, Reply, Request, Ticket};
+use crate::message::{Actor, NodeInfo, Publication, Reply, Request, Ticket};
 use crate::protocol::api_json::{self, ApiMethod, BatchCommand, ParametersError};
 use crate::protocol::json::CommandError;
 
@@ -151,7 +151,7 @@ impl ApiCall {
 
     /// Takes the hub's answer to one of the requests.
     pub fn take_reply(&mut self, ticket: Ticket, reply: &Reply) {
-        let index = (ticket.0 as usize).wrapping_sub(1);
+        let index = ticket.number() as usize - 1;
         let Some(Slot { method, filled: None }) = self.slots.get(index) else { return };
         let method = *method;
         if let Reply::Refused(refusal) = reply {
@@ -246,13 +246,13 @@ impl ApiCall {
         &mut self,
         method: ApiMethod,
         context: &mut Context<'_>,
-        request: impl FnOnce(Ticket) -> Request,
+        request: Request,
     ) -> Result<(), Fault> {
         if self.slots.len() >= API_REQUESTS_MAX {
             return Err(too_many());
         }
         self.slot(method);
-        context.request(request(Ticket(self.slots.len() as u32)));
+        context.request(Ticket::new(self.slots.len() as u32), Actor::Server, request);
         Ok(())
     }
 

@@ -2,9 +2,9 @@
 //!
 //! A client may send commands before `connect` is answered, in any order behind it. Whatever is wrong with a command
 //! is answered with the protocol's own error, and the session goes on. A command without an `id` cannot be answered: it
-//! is refused, but for `publish`, which is then done without a word or not at all, and `send`. So the ticket 0 is free
-//! for what the server API does: pushes tell the client of it, and where nothing was done, nothing is said. Clients
-//! take whatever has neither an `id` nor a push for a ping.
+//! is refused, but for `publish`, which is then done or refused silently, and `send`. What the server API does with a
+//! client is a push; what it could not do is not mentioned. Clients take whatever has neither an `id` nor a push for a
+//! ping.
 
 use bytes::Bytes;
 
@@ -15,8 +15,8 @@ use super::handshake_failure::HandshakeFailure;
 use super::refusal::row_of;
 use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX};
 use crate::message::{
-    Actor, ChannelName, CloseReason, Payload, PayloadKind, Position, Publications, Recovery,
-    Refusal, Reply, Request, Ticket,
+    Actor, ChannelName, CloseReason, Origin, Payload, PayloadKind, Position, Publications,
+    Recovery, Refusal, Reply, Request, Ticket,
 };
 use crate::protocol::json::{
     self, Command, CommandError, Connected, Method, NoCommand, Subscribed,
@@ -80,8 +80,6 @@ impl Commands {
         let Command { id, method } =
             json::decode_command(command).map_err(|NoCommand| CommandFault::NoCommand)?;
         context.messages.received += 1;
-        let ticket = Ticket(id);
-        let by = Actor::Client;
         let client = context.client;
         let may_go_unanswered = matches!(method, Method::Publish(..));
         let mut said = Said { framing, context };
@@ -111,24 +109,18 @@ impl Commands {
             Method::SubRefresh => said.write(|out| json::write_sub_refreshed(out, id)),
             Method::Fatal => return Err(CommandFault::Fatal),
             Method::Subscribe(name, since, needs_all) => {
-                said.request(id, &name, |channel| Request::Subscribe {
-                    ticket,
-                    channel,
-                    since,
-                    needs_all,
-                    by,
-                });
+                said.request(id, &name, |channel| Request::Subscribe { channel, since, needs_all });
             }
             Method::Unsubscribe(name) => {
-                said.request(id, &name, |channel| Request::Unsubscribe { ticket, channel });
+                said.request(id, &name, |channel| Request::Unsubscribe { channel });
             }
             Method::History(name, query) => {
-                said.request(id, &name, |channel| Request::History { ticket, channel, query, by });
+                said.request(id, &name, |channel| Request::History { channel, query });
             }
-            Method::Presence(name) => said.presence(ticket, &name, PRESENCE_LIST_MAX),
-            Method::PresenceStats(name) => said.presence(ticket, &name, 0),
+            Method::Presence(name) => said.presence(id, &name, PRESENCE_LIST_MAX),
+            Method::PresenceStats(name) => said.presence(id, &name, 0),
             Method::Publish(name, data) => {
-                said.publish(ticket, &name, data);
+                said.publish(id, &name, data);
                 return Ok(true);
             }
         }
@@ -154,18 +146,21 @@ impl Commands {
         Said { framing, context }.refuse(0, CommandError::LimitExceeded, Some(&detail));
     }
 
-    /// Takes the hub's answer to a command, or with ticket 0, what the server API did.
+    /// Takes the hub's answer to a command, or what the server API did.
     pub fn reply(
-        ticket: Ticket,
+        origin: Origin,
         reply: &Reply,
         framing: CommandFraming,
         context: &mut Context<'_>,
     ) {
-        let Ticket(id) = ticket;
+        let id = match origin {
+            Origin::Client(ticket) => ticket.number(),
+            Origin::Server => 0,
+        };
         let mut said = Said { framing, context };
         match reply {
             // It was the server API's wish.
-            Reply::Refused(_) if id == 0 => {}
+            Reply::Refused(_) if origin == Origin::Server => {}
             // The client has what it wants: perhaps the server API ended the subscription meanwhile.
             Reply::Refused(Refusal::NotSubscribed) => said.done(id, "unsubscribe"),
             Reply::Refused(refusal) => {
@@ -185,7 +180,7 @@ impl Commands {
                     said.write(|out| json::write_resubscribe_push(out, channel));
                 }
             }
-            Reply::Unsubscribed { channel } if id == 0 => {
+            Reply::Unsubscribed { channel } if origin == Origin::Server => {
                 said.write(|out| json::write_unsubscribe_push(out, channel));
             }
             Reply::Unsubscribed { .. } => said.done(id, "unsubscribe"),
@@ -260,29 +255,26 @@ impl Said<'_, '_> {
         self.context.outputs.push(Output::Deadline(interval));
     }
 
-    fn publish(&mut self, ticket: Ticket, name: &str, data: &[u8]) {
+    fn publish(&mut self, id: u32, name: &str, data: &[u8]) {
         if json::is_deeper(data, PAYLOAD_DEPTH_MAX) {
             let detail = format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}");
-            return self.refuse(ticket.0, CommandError::BadRequest, Some(&detail));
+            return self.refuse(id, CommandError::BadRequest, Some(&detail));
         }
         let bytes = Bytes::copy_from_slice(data);
-        self.request(ticket.0, name, |channel| Request::Publish {
-            ticket: (ticket.0 != 0).then_some(ticket),
+        self.request(id, name, |channel| Request::Publish {
             channel: Some(channel),
             payload: Payload::new(PayloadKind::Json, bytes),
-            by: Actor::Client,
             idempotency_key: None,
         });
     }
 
-    fn presence(&mut self, ticket: Ticket, name: &str, list_max: u32) {
-        let by = Actor::Client;
-        self.request(ticket.0, name, |channel| Request::Presence { ticket, channel, list_max, by });
+    fn presence(&mut self, id: u32, name: &str, list_max: u32) {
+        self.request(id, name, |channel| Request::Presence { channel, list_max });
     }
 
     fn request(&mut self, id: u32, name: &str, request: impl FnOnce(ChannelName) -> Request) {
         match ChannelName::new(name) {
-            Ok(channel) => self.context.request(request(channel)),
+            Ok(channel) => self.context.request(Ticket::new(id), Actor::Client, request(channel)),
             Err(error) => self.refuse(id, CommandError::BadRequest, Some(&error.to_string())),
         }
     }

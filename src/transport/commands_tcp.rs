@@ -5,7 +5,7 @@ use super::context::{Context, Flow, Output};
 use super::framing::{CommandFraming, write_framed};
 use super::prepared::WireForm;
 use crate::config::Framing;
-use crate::message::{CloseReason, Farewell, Reply, Ticket};
+use crate::message::{CloseReason, Farewell, Origin, Reply};
 use crate::protocol::json;
 use crate::protocol::length_prefix::{LengthPrefixDecoder, LengthPrefixFault};
 use crate::protocol::line::LineDecoder;
@@ -103,9 +103,9 @@ impl CommandConversation {
         }
     }
 
-    /// Takes the hub's answer to a command, or with ticket 0, what the server API did.
-    pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> Flow {
-        Commands::reply(ticket, reply, self.framing(), context);
+    /// Takes the hub's answer to a command, or what the server API did.
+    pub fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
+        Commands::reply(origin, reply, self.framing(), context);
         Flow::Receive
     }
 

@@ -8,7 +8,9 @@ use tracing::debug;
 use super::answers::Answers;
 use super::handshake_failure::HandshakeFailure;
 use super::settings::TransportSettings;
-use crate::message::{ClientId, CloseReason, NodeInfo, Request};
+use crate::message::{
+    Actor, ClientId, CloseReason, NodeInfo, Origin, Request, SessionRequest, Ticket,
+};
 
 /// What a conversation may touch.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub struct MessageCount {
 #[derive(Debug)]
 pub enum Output {
     /// Ask the hub; the session is opened by the first request.
-    Request(Request),
+    Request(SessionRequest),
     /// Nothing more will be read: send what is written, then close.
     Close(CloseReason),
     /// The next deadline is this far away.
@@ -112,8 +114,10 @@ pub enum Flow {
 }
 
 impl Context<'_> {
-    pub(super) fn request(&mut self, request: Request) {
-        self.outputs.push(Output::Request(request));
+    /// Asks the hub. Without a ticket, no reply is wanted.
+    pub(super) fn request(&mut self, ticket: Option<Ticket>, by: Actor, request: Request) {
+        let origin = ticket.map(Origin::Client);
+        self.outputs.push(Output::Request(SessionRequest { origin, by, request }));
     }
 
     /// What a peer does wrong is its own affair, until someone looks for it.

@@ -10,7 +10,7 @@ use super::context::{Answer, Context, Output, Question};
 use super::handshake_failure::HandshakeFailure;
 use super::sse::EventStream;
 use super::websocket::WebSocketService;
-use crate::message::{CloseReason, Position, Reply, Ticket};
+use crate::message::{CloseReason, Origin, Position, Reply};
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head,
 };
@@ -137,12 +137,10 @@ impl HttpConversation {
     }
 
     /// Takes the hub's answer.
-    pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
+    pub fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
         let Some(pending) = &self.pending else { return HttpFlow::Receive };
         // News of what the server API did to this connection says nothing to it.
-        if ticket == Ticket(0) {
-            return self.wait_on();
-        }
+        let Origin::Client(ticket) = origin else { return self.wait_on() };
         if pending.upgrade.is_some() {
             return match reply {
                 Reply::Refused(refusal) => self.refuse_subscription(*refusal, context),

@@ -11,7 +11,7 @@ use super::framing::CommandFraming;
 use super::prepared::WireForm;
 use crate::config::limits::{COMMANDS_PER_MESSAGE_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
-    Actor, CloseReason, Farewell, Payload, PayloadKind, Refusal, Reply, Request, Ticket,
+    Actor, CloseReason, Farewell, Origin, Payload, PayloadKind, Refusal, Reply, Request,
     TransportKind,
 };
 use crate::protocol::json::{self, Method};
@@ -124,10 +124,10 @@ impl WebSocketConversation {
 
     /// Takes the hub's answer. A plain socket's subscriptions were checked with the handshake; what is still refused
     /// ends it.
-    pub fn reply(&mut self, ticket: Ticket, reply: &Reply, context: &mut Context<'_>) -> Flow {
+    pub fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         match (&self.kind, reply) {
             (Kind::Commands(_), _) => {
-                Commands::reply(ticket, reply, CommandFraming::Message, context);
+                Commands::reply(origin, reply, CommandFraming::Message, context);
                 Flow::Receive
             }
             (Kind::Plain { .. }, Reply::Refused(Refusal::SubscriptionsExhausted)) => {
@@ -262,13 +262,12 @@ fn take(
                 OpCode::Binary => PayloadKind::Binary,
                 _ => json::kind_of_bytes(bytes, PAYLOAD_DEPTH_MAX),
             };
-            context.request(Request::Publish {
-                ticket: None,
+            let request = Request::Publish {
                 channel: None,
                 payload: Payload::new(kind, Bytes::copy_from_slice(bytes)),
-                by: Actor::Client,
                 idempotency_key: None,
-            });
+            };
+            context.request(None, Actor::Client, request);
             Ok(true)
         }
         Kind::Commands(_) if opcode == OpCode::Binary => Err(CommandFault::Fatal),

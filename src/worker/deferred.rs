@@ -16,13 +16,18 @@ use crate::config::limits::{
 };
 use crate::connection::Pause;
 use crate::hub;
-use crate::message::{HistoryQuery, Publication, Refusal, Reply, Request, SessionId, Ticket};
+use crate::message::{
+    HistoryQuery, Origin, Publication, Refusal, Reply, Request, RequestId, SessionId,
+    SessionRequest,
+};
 
 use super::connections::Connections;
 
 /// What sessions have yet to ask, and whose answers are under way.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
+    /// The serial of the last request that was made.
+    serial: u32,
     sessions: HashMap<SessionId, Asker>,
     /// Sessions whose next request may be made, in turns.
     ready: VecDeque<SessionId>,
@@ -36,10 +41,10 @@ pub(super) struct Deferred {
 /// A session with something here.
 #[derive(Debug, Default)]
 struct Asker {
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<SessionRequest>,
     bytes: usize,
-    /// Long answers that are under way.
-    awaited: Vec<(Ticket, Answer)>,
+    /// Long answers that are under way, by the serials of their requests.
+    awaited: Vec<(u32, Answer)>,
     is_ready: bool,
 }
 
@@ -75,7 +80,7 @@ impl Answer {
 impl Asker {
     /// Whether a request may be made now, as far as its session goes.
     fn may_ask(&self, answer: Answer, is_collected: bool) -> bool {
-        let is_long = |(_, other): &(Ticket, Answer)| *other == Answer::Publications;
+        let is_long = |(_, other): &(u32, Answer)| *other == Answer::Publications;
         answer != Answer::Publications || is_collected || !self.awaited.iter().any(is_long)
     }
 
@@ -119,13 +124,13 @@ impl Deferred {
     }
 
     /// A request is made: its answer is under way.
-    fn await_answer(&mut self, session: SessionId, ticket: Ticket, answer: Answer) {
-        self.sessions.entry(session).or_default().awaited.push((ticket, answer));
+    fn await_answer(&mut self, session: SessionId, id: RequestId, answer: Answer) {
+        self.sessions.entry(session).or_default().awaited.push((id.serial, answer));
         self.awaited += 1;
     }
 
     /// Has a request wait. Gives it back if its session has as many waiting as may be.
-    fn push(&mut self, session: SessionId, request: Request) -> Result<(), Request> {
+    fn push(&mut self, session: SessionId, request: SessionRequest) -> Result<(), SessionRequest> {
         let asker = self.sessions.entry(session).or_default();
         if asker.waiting.len() >= DEFERRED_PER_CONNECTION_MAX {
             return Err(request);
@@ -154,12 +159,12 @@ impl Deferred {
     fn pop(
         &mut self,
         mut state: impl FnMut(SessionId) -> (bool, bool),
-    ) -> Option<(SessionId, Request, bool)> {
+    ) -> Option<(SessionId, SessionRequest, bool)> {
         while let Some(session) = self.ready.pop_front() {
             // It may have left.
             let Some(asker) = self.sessions.get_mut(&session) else { continue };
             let Some(request) = asker.waiting.front() else { continue };
-            let answer = Answer::to(request);
+            let answer = Answer::to(&request.request);
             if answer != Answer::Short && self.awaited >= ANSWERS_AWAITED_MAX {
                 self.ready.push_front(session);
                 return None;
@@ -184,23 +189,19 @@ impl Deferred {
         None
     }
 
+    /// Names a request that is about to be made.
+    pub(super) fn number(&mut self, origin: Origin) -> RequestId {
+        self.serial = self.serial.wrapping_add(1);
+        RequestId { serial: self.serial, origin }
+    }
+
     /// A reply came. Returns whether it is a long answer that was under way.
-    pub(super) fn settle(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) -> bool {
-        // A client may use one ticket twice. If the refusal of something else is taken for the answer, one more is
-        // under way than counted.
-        let may_be_it = match reply {
-            Reply::Subscribed { .. }
-            | Reply::History { .. }
-            | Reply::Presence { .. }
-            | Reply::Channels { .. }
-            | Reply::Refused(_) => true,
-            Reply::Unsubscribed { .. } | Reply::Published { .. } | Reply::Done => false,
-        };
-        if self.awaited == 0 || !may_be_it {
+    pub(super) fn settle(&mut self, session: SessionId, id: RequestId) -> bool {
+        if self.awaited == 0 {
             return false;
         }
         let Some(asker) = self.sessions.get_mut(&session) else { return false };
-        let Some(at) = asker.awaited.iter().position(|(other, _)| *other == ticket) else {
+        let Some(at) = asker.awaited.iter().position(|(serial, _)| *serial == id.serial) else {
             return false;
         };
         asker.awaited.swap_remove(at);
@@ -218,7 +219,7 @@ impl Deferred {
     }
 
     /// A session ends. Returns what it had waiting.
-    fn forget(&mut self, session: SessionId) -> VecDeque<Request> {
+    fn forget(&mut self, session: SessionId) -> VecDeque<SessionRequest> {
         let Some(asker) = self.sessions.remove(&session) else { return VecDeque::new() };
         self.awaited -= asker.awaited.len();
         self.bytes -= asker.bytes;
@@ -228,9 +229,9 @@ impl Deferred {
 
 impl Connections {
     /// Makes a request, now or when its turn has come.
-    pub(super) fn request(&mut self, session: SessionId, request: Request) {
+    pub(super) fn request(&mut self, session: SessionId, request: SessionRequest) {
         self.requests += 1;
-        let answer = Answer::to(&request);
+        let answer = Answer::to(&request.request);
         let connection = self.table.at(session.index);
         if !connection.flags.is_open() {
             return;
@@ -246,9 +247,10 @@ impl Connections {
         match self.deferred.push(session, request) {
             Ok(()) => self.pause(session.index, Pause::Answers),
             Err(request) => {
-                let reply = Reply::Refused(Refusal::Overloaded);
-                if let Some(ticket) = request.ticket() {
-                    self.hub_outputs.push_back(hub::Output::Reply { session, ticket, reply });
+                if let Some(origin) = request.origin {
+                    let id = self.deferred.number(origin);
+                    let reply = Reply::Refused(Refusal::Overloaded);
+                    self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
                 }
             }
         }
@@ -267,7 +269,7 @@ impl Connections {
                 (has_room, connection.collects_answers())
             });
             let Some((session, request, is_last)) = next else { break };
-            let answer = Answer::to(&request);
+            let answer = Answer::to(&request.request);
             self.ask(session, request, answer);
             if is_last {
                 self.unpause(session.index, Pause::Answers);
@@ -276,33 +278,36 @@ impl Connections {
         }
     }
 
-    fn ask(&mut self, session: SessionId, request: Request, answer: Answer) {
+    fn ask(&mut self, session: SessionId, request: SessionRequest, answer: Answer) {
+        let SessionRequest { origin, by, request } = request;
+        let id = origin.map(|origin| self.deferred.number(origin));
         if answer != Answer::Short
-            && let Some(ticket) = request.ticket()
+            && let Some(id) = id
         {
-            self.deferred.await_answer(session, ticket, answer);
+            self.deferred.await_answer(session, id, answer);
         }
         let connection = self.table.at(session.index);
-        match &request {
-            Request::Subscribe { .. } if !connection.flags.has_session() => {
+        match (&request, id) {
+            (Request::Subscribe { .. }, _) if !connection.flags.has_session() => {
                 connection.flags.set_session(true);
                 self.hub.open(session);
             }
-            Request::Unsubscribe { ticket, .. } if !connection.flags.has_session() => {
+            (Request::Unsubscribe { .. }, Some(id)) if !connection.flags.has_session() => {
                 let reply = Reply::Refused(Refusal::NotSubscribed);
-                self.hub_outputs.push_back(hub::Output::Reply { session, ticket: *ticket, reply });
+                self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
                 return;
             }
             _ => {}
         }
-        self.hub.handle(session, request, &mut self.hub_outputs);
+        self.hub.handle(session, id, request, by, &mut self.hub_outputs);
     }
 
     /// A session ends, and with it what it has yet to ask. What it told others before it left is done.
     pub(super) fn forget_deferred(&mut self, session: SessionId) {
-        for request in self.deferred.forget(session) {
+        for SessionRequest { origin, by, request } in self.deferred.forget(session) {
             if request.is_for_others() {
-                self.hub.handle(session, request, &mut self.hub_outputs);
+                let id = origin.map(|origin| self.deferred.number(origin));
+                self.hub.handle(session, id, request, by, &mut self.hub_outputs);
             }
         }
         if self.table.at(session.index).flags.is_open() {
@@ -323,6 +328,29 @@ fn work_of(reply: &Reply) -> usize {
 }
 
 /// About what a request keeps in memory.
-fn cost(request: &Request) -> usize {
-    size_of::<Request>() + request.heap_bytes()
+fn cost(request: &SessionRequest) -> usize {
+    size_of::<SessionRequest>() + request.request.heap_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Ticket;
+
+    #[test]
+    fn two_requests_with_one_number_are_told_apart() {
+        let mut deferred = Deferred::default();
+        let session = SessionId { index: 0, generation: 1 };
+        let origin = Origin::Client(Ticket::FIRST);
+        let [long, other] = [0, 1].map(|_| deferred.number(origin));
+        deferred.await_answer(session, long, Answer::Publications);
+        assert!(!deferred.settle(session, other), "the other one is refused first");
+        assert_eq!(deferred.awaited, 1);
+        assert!(!deferred.admits(session, Answer::Publications, false));
+        assert!(deferred.settle(session, long));
+        assert_eq!(deferred.awaited, 0);
+        assert!(deferred.admits(session, Answer::Publications, false));
+        assert!(!deferred.settle(session, long), "it was replied to");
+        assert!(deferred.sessions.is_empty());
+    }
 }

@@ -6,7 +6,9 @@ use crate::buffer::{QueueArena, SharedFrame};
 use crate::config::limits::{PROXY_WARNING_INTERVAL, TURN_SEGMENT_BYTES_MAX};
 use crate::connection::{Connection, Pause};
 use crate::hub::{self, HubMessage, StreamMessage};
-use crate::message::{Actor, Control, Refusal, Reply, Request, SessionId, Ticket};
+use crate::message::{
+    Actor, Control, Origin, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
+};
 use crate::transport::{Context, Flow, MessageCount, Output};
 
 use super::budget::Level;
@@ -149,8 +151,8 @@ impl Connections {
                 }
                 hub::Output::Send { to, message } => self.mesh.send(to, message),
                 hub::Output::Later(message) => self.mesh.send(self.settings.hub.worker, message),
-                hub::Output::Reply { session, ticket, reply } => {
-                    self.reply(session, ticket, &reply);
+                hub::Output::Reply { session, id, reply } => {
+                    self.reply(session, id, &reply);
                 }
                 hub::Output::Deliver { session, .. } if !self.is_open(socket_id(session)) => {}
                 hub::Output::Deliver { session, channel, items } => {
@@ -178,17 +180,16 @@ impl Connections {
         if !takes_orders && !matches!(control, Control::Disconnect(_)) {
             return Reply::Refused(Refusal::NotAvailable);
         }
-        // A request that nobody made: the conversation tells the client of its answer.
-        let ticket = Ticket(0);
+        let (origin, by) = (Some(Origin::Server), Actor::Server);
         match control {
             Control::Disconnect(farewell) => self.close(session.index, farewell),
             Control::Subscribe { channel, since } => {
-                let (by, needs_all) = (Actor::Server, false);
-                let subscribe = Request::Subscribe { ticket, channel, since, needs_all, by };
-                self.request(session, subscribe);
+                let request = Request::Subscribe { channel, since, needs_all: false };
+                self.request(session, SessionRequest { origin, by, request });
             }
             Control::Unsubscribe { channel } => {
-                self.request(session, Request::Unsubscribe { ticket, channel });
+                let request = Request::Unsubscribe { channel };
+                self.request(session, SessionRequest { origin, by, request });
             }
         }
         Reply::Done
@@ -207,13 +208,13 @@ impl Connections {
         self.hub.handle_message(message, &mut self.hub_outputs);
     }
 
-    pub(super) fn reply(&mut self, session: SessionId, ticket: Ticket, reply: &Reply) {
+    pub(super) fn reply(&mut self, session: SessionId, id: RequestId, reply: &Reply) {
         // Before it is written: a poll's session ends with its answer, and what it awaited is forgotten then.
-        let is_long = self.deferred.settle(session, ticket, reply);
+        let is_long = self.deferred.settle(session, id);
         let before = self.written;
         if self.is_open(socket_id(session)) {
             self.converse(session.index, |connection, context| {
-                connection.reply(ticket, reply, context)
+                connection.reply(id.origin, reply, context)
             });
         }
         if is_long {

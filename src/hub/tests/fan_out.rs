@@ -87,7 +87,8 @@ fn a_subscriber_that_joins_among_blocks_is_given_only_what_follows() {
 /// What an unsubscribe makes the hub say: the offsets that come before the answer.
 fn leave(mesh: &mut Mesh, index: u32) -> Vec<u64> {
     let mut out = VecDeque::new();
-    mesh.hubs[0].handle(session(index), unsubscribe("a"), &mut out);
+    let id = Some(RequestId { serial: 0, origin: Origin::Server });
+    mesh.hubs[0].handle(session(index), id, unsubscribe("a"), Actor::Client, &mut out);
     let mut offsets = Vec::new();
     loop {
         match out.pop_front().expect("an answer comes") {
@@ -297,17 +298,8 @@ fn a_batch_is_bounded_in_count_and_bytes() {
         for _ in 0..count {
             let payload = Payload::new(PayloadKind::Binary, vec![0; bytes]);
             let channel = Some(channel("a"));
-            mesh.request(
-                0,
-                session(0),
-                Request::Publish {
-                    ticket: None,
-                    channel,
-                    payload,
-                    by: Actor::Client,
-                    idempotency_key: None,
-                },
-            );
+            let request = Request::Publish { channel, payload, idempotency_key: None };
+            mesh.request(0, session(0), request);
         }
         while mesh.step(0, 0) {}
         let mut sizes = Vec::new();

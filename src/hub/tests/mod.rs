@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::*;
 use crate::config::ChannelOptions;
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARSE_ENTRIES_MIN};
-use crate::message::{Actor, NodeId, PayloadKind, Position, Publication};
+use crate::message::{
+    Actor, NodeId, Origin, PayloadKind, Position, Publication, RequestId, Ticket,
+};
 
 mod fan_out;
 mod views;
@@ -37,8 +39,8 @@ struct Seen {
     live: HashMap<(usize, u32, String), View>,
     ended: Vec<(String, View)>,
     published: HashMap<(String, u32), u64>,
-    replies: Vec<(usize, SessionId, Ticket, Reply)>,
-    /// How often each request with a ticket was answered.
+    replies: Vec<(usize, SessionId, u32, Reply)>,
+    /// How often each request was replied to, by its serial.
     answers: HashMap<(usize, SessionId, u32), u32>,
 }
 
@@ -53,6 +55,8 @@ impl Seen {
 
 struct Mesh {
     hubs: Vec<Hub>,
+    /// Of the last request.
+    serial: u32,
     queues: HashMap<(usize, usize), VecDeque<HubMessage>>,
     seen: Seen,
     /// Each so many visits finds a queue that is full; 0 for none.
@@ -87,12 +91,21 @@ impl Mesh {
                 })
             })
             .collect();
-        Self { hubs, queues: HashMap::new(), seen: Seen::default(), full_every: 0, visits: 0 }
+        Self {
+            hubs,
+            serial: 0,
+            queues: HashMap::new(),
+            seen: Seen::default(),
+            full_every: 0,
+            visits: 0,
+        }
     }
 
     fn request(&mut self, worker: usize, session: SessionId, request: Request) {
         let mut out = VecDeque::new();
-        self.hubs[worker].handle(session, request, &mut out);
+        self.serial += 1;
+        let id = RequestId { serial: self.serial, origin: Origin::Client(Ticket::FIRST) };
+        self.hubs[worker].handle(session, Some(id), request, Actor::Client, &mut out);
         self.carry(worker, out);
     }
 
@@ -103,14 +116,14 @@ impl Mesh {
                     let to = usize::from(to.0);
                     self.queues.entry((worker, to)).or_default().push_back(message);
                 }
-                Output::Reply { session, ticket, reply } => {
+                Output::Reply { session, id, reply } => {
                     if let Reply::Subscribed { channel, position, .. } = &reply {
                         let key = (worker, session.index, channel.to_string());
                         let view = View { position: *position, offsets: Vec::new() };
                         assert!(self.seen.live.insert(key, view).is_none());
                     }
-                    *self.seen.answers.entry((worker, session, ticket.0)).or_default() += 1;
-                    self.seen.replies.push((worker, session, ticket, reply));
+                    *self.seen.answers.entry((worker, session, id.serial)).or_default() += 1;
+                    self.seen.replies.push((worker, session, id.serial, reply));
                 }
                 Output::Deliver { session, items, .. } => {
                     for publication in items.iter().filter_map(Item::publication) {
@@ -210,55 +223,24 @@ fn payload(bytes: &'static [u8]) -> Payload {
 }
 
 fn subscribe(name: &str) -> Request {
-    Request::Subscribe {
-        ticket: Ticket(9),
-        channel: channel(name),
-        since: None,
-        needs_all: false,
-        by: Actor::Client,
-    }
+    Request::Subscribe { channel: channel(name), since: None, needs_all: false }
 }
 
 fn unsubscribe(name: &str) -> Request {
-    Request::Unsubscribe { ticket: Ticket(8), channel: channel(name) }
+    Request::Unsubscribe { channel: channel(name) }
 }
 
 fn publish(name: &str) -> Request {
-    Request::Publish {
-        ticket: Some(Ticket(7)),
-        channel: Some(channel(name)),
-        payload: payload(b"x"),
-        by: Actor::Client,
-        idempotency_key: None,
-    }
+    Request::Publish { channel: Some(channel(name)), payload: payload(b"x"), idempotency_key: None }
 }
 
 /// Publishes so much that two of them do not leave together.
 fn publish_much(name: &str) -> Request {
     static MUCH: [u8; FAN_OUT_BLOCK_BYTES_MAX / 2 + 1] = [0; _];
-    let Request::Publish { ticket, channel, by, idempotency_key, .. } = publish(name) else {
+    let Request::Publish { channel, idempotency_key, .. } = publish(name) else {
         unreachable!("it publishes");
     };
-    Request::Publish { ticket, channel, payload: payload(&MUCH), by, idempotency_key }
-}
-
-/// The same request under another ticket.
-fn with_ticket(request: Request, number: u32) -> Request {
-    let ticket = Ticket(number);
-    match request {
-        Request::Subscribe { channel, since, needs_all, by, .. } => {
-            Request::Subscribe { ticket, channel, since, needs_all, by }
-        }
-        Request::Unsubscribe { channel, .. } => Request::Unsubscribe { ticket, channel },
-        Request::Publish { channel, payload, .. } => Request::Publish {
-            ticket: Some(ticket),
-            channel,
-            payload,
-            by: Actor::Client,
-            idempotency_key: None,
-        },
-        other => other,
-    }
+    Request::Publish { channel, payload: payload(&MUCH), idempotency_key }
 }
 
 #[test]
@@ -342,7 +324,7 @@ fn every_view_is_the_stream_from_its_position_on() {
 }
 
 #[test]
-fn every_ticket_is_answered_once_and_only_once() {
+fn every_request_is_replied_to_once_and_only_once() {
     for seed in 0..600 {
         let mut dice = Dice(seed);
         let workers = 1 + dice.roll(3) as usize;
@@ -352,7 +334,7 @@ fn every_ticket_is_answered_once_and_only_once() {
             (0..3).for_each(|index| mesh.hubs[worker].open(session(index)));
         }
         let mut asked = Vec::new();
-        for number in 1..300 {
+        for _ in 1..300 {
             let worker = dice.roll(workers as u64) as usize;
             let index = dice.roll(3) as u32;
             let generation = &mut generations[worker][index as usize];
@@ -379,20 +361,20 @@ fn every_ticket_is_answered_once_and_only_once() {
                 }
             };
             let is_over = matches!(request, Request::Unsubscribe { .. });
-            asked.push((worker, id, number));
-            mesh.request(worker, id, with_ticket(request, number));
+            mesh.request(worker, id, request);
+            asked.push((worker, id, mesh.serial));
             if is_over {
                 mesh.end_view(worker, index, name);
             }
         }
         mesh.settle();
-        for (worker, id, number) in asked {
-            let answers = mesh.seen.answers.remove(&(worker, id, number)).unwrap_or(0);
+        for (worker, id, serial) in asked {
+            let answers = mesh.seen.answers.remove(&(worker, id, serial)).unwrap_or(0);
             // Nobody waits for the answers to a session that has ended.
             let is_open = generations[worker][id.index as usize] == id.generation;
             assert!(
                 answers == 1 || !is_open && answers == 0,
-                "seed {seed}, ticket {number}: {answers}"
+                "seed {seed}, request {serial}: {answers}"
             );
         }
         assert!(mesh.seen.answers.is_empty(), "seed {seed}: {:?}", mesh.seen.answers);
@@ -418,13 +400,8 @@ fn a_session_has_at_most_its_maximum_and_each_channel_once() {
 fn a_publish_without_a_channel_goes_to_the_first_one_or_is_refused() {
     let mut mesh = Mesh::new(1, 8);
     mesh.hubs[0].open(session(0));
-    let request = || Request::Publish {
-        ticket: Some(Ticket(1)),
-        channel: None,
-        payload: payload(b"x"),
-        by: Actor::Client,
-        idempotency_key: None,
-    };
+    let request =
+        || Request::Publish { channel: None, payload: payload(b"x"), idempotency_key: None };
     mesh.request(0, session(0), request());
     assert_eq!(mesh.seen.replies.pop().unwrap().3, Reply::Refused(Refusal::NotSubscribed));
     mesh.request(0, session(0), subscribe("first"));

@@ -44,6 +44,8 @@ type Key = (usize, u32, usize);
 
 struct World {
     hubs: Vec<Hub>,
+    /// Of the last request.
+    serial: u32,
     queues: BTreeMap<(usize, usize), VecDeque<HubMessage>>,
     /// Sessions whose socket takes nothing.
     blocked: Vec<[bool; SESSIONS]>,
@@ -92,6 +94,7 @@ impl World {
         let flags = vec![[false; SESSIONS]; usize::from(workers)];
         Self {
             hubs,
+            serial: 0,
             queues: BTreeMap::new(),
             blocked: flags.clone(),
             lagging: flags,
@@ -107,19 +110,22 @@ impl World {
         }
     }
 
-    fn request(&mut self, worker: usize, index: u32, request: Request) {
+    /// Makes a request, which the place `at` of its channel distinguishes from others that are replied to.
+    fn request(&mut self, worker: usize, index: u32, at: usize, request: Request) {
         let mut out = VecDeque::new();
-        self.hubs[worker].handle(session(index), request, &mut out);
+        let ticket = Ticket::new(at as u32 + 1).expect("above 0");
+        self.serial += 1;
+        let id = RequestId { serial: self.serial, origin: Origin::Client(ticket) };
+        self.hubs[worker].handle(session(index), Some(id), request, Actor::Client, &mut out);
         self.carry(worker, out);
     }
 
     fn subscribe(&mut self, key: Key, since: Option<Position>) {
         self.asked.insert(key, since);
         let (worker, index, at) = key;
-        let (ticket, channel) = (Ticket(at as u32), channel(NAMES[at]));
-        let by = Actor::Client;
-        let request = Request::Subscribe { ticket, channel, since, needs_all: false, by };
-        self.request(worker, index, request);
+        let channel = channel(NAMES[at]);
+        let request = Request::Subscribe { channel, since, needs_all: false };
+        self.request(worker, index, at, request);
     }
 
     fn carry(&mut self, worker: usize, out: VecDeque<Output>) {
@@ -128,8 +134,10 @@ impl World {
                 Output::Send { to, message } => {
                     self.queues.entry((worker, usize::from(to.0))).or_default().push_back(message);
                 }
-                Output::Reply { session, ticket, reply } => {
-                    self.answered((worker, session.index, ticket.0 as usize), reply);
+                Output::Reply { session, id, reply } => {
+                    let Origin::Client(ticket) = id.origin else { unreachable!("clients ask") };
+                    let at = ticket.number() as usize - 1;
+                    self.answered((worker, session.index, at), reply);
                 }
                 Output::Deliver { session, channel, items } => {
                     items.iter().for_each(|item| self.see(worker, session.index, &channel, item));
@@ -287,18 +295,17 @@ fn run(seed: u64) -> World {
         let at = dice.roll(NAMES.len() as u64) as usize;
         let key = (worker, index, at);
         let name = channel(NAMES[at]);
-        let ticket = Ticket(at as u32);
         match dice.roll(12) {
             0..=2 if !world.live.contains_key(&key) && !world.asked.contains_key(&key) => {
                 let since = world.left.get(&key).copied().filter(|_| dice.roll(4) > 0);
                 world.subscribe(key, since);
             }
             3 => {
-                world.request(worker, index, Request::Unsubscribe { ticket, channel: name });
+                world.request(worker, index, at, Request::Unsubscribe { channel: name });
                 world.leave(key);
             }
-            4 | 5 => world.request(worker, index, publish(NAMES[at])),
-            6 => world.request(worker, index, publish_much(NAMES[at])),
+            4 | 5 => world.request(worker, index, at, publish(NAMES[at])),
+            6 => world.request(worker, index, at, publish_much(NAMES[at])),
             7 => world.blocked[worker][index as usize] = true,
             8 => world.unblock(worker, index as usize),
             9 => world.pass(dice.roll(15)),
@@ -340,7 +347,7 @@ fn a_laggard_costs_nothing_until_it_takes_more() {
     world.settle();
     world.blocked[0][0] = true;
     for _ in 0..100 {
-        world.request(0, 1, publish("drop:1"));
+        world.request(0, 1, place("drop:1"), publish("drop:1"));
         while world.step(0, 0) {}
         let before = world.visits;
         world.fan_out(0, 100);
@@ -364,7 +371,7 @@ fn a_hub_that_stops_pacing_lets_go_what_waits_and_what_comes_later() {
         world.subscribe(key, None);
         world.settle();
         let publish_and_deliver = |world: &mut World, count| {
-            (0..count).for_each(|_| world.request(0, 1, publish(name)));
+            (0..count).for_each(|_| world.request(0, 1, place(name), publish(name)));
             while world.step(0, 0) {}
             while world.hubs[0].wants_fan_out() {
                 world.fan_out(0, 100);

@@ -11,8 +11,8 @@ use crate::config::limits::{
     API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX,
 };
 use crate::message::{
-    Actor, ChannelName, ClientId, CloseReason, Control, FAREWELL_BYTES_MAX, Farewell, HistoryQuery,
-    Payload, PayloadKind, Position, Request, Ticket,
+    ChannelName, ClientId, CloseReason, Control, FAREWELL_BYTES_MAX, Farewell, HistoryQuery,
+    Payload, PayloadKind, Position, Request,
 };
 use crate::protocol::api_json::{
     ApiMethod, Channels, Disconnect, History, List, Nothing, OfChannel, OfClient, ParametersError,
@@ -39,7 +39,7 @@ impl ApiCall {
             ApiMethod::HistoryRemove => self.of_channel(
                 method,
                 decode(parameters)?,
-                |ticket, channel| Request::HistoryRemove { ticket, channel },
+                |channel| Request::HistoryRemove { channel },
                 context,
             ),
             ApiMethod::Presence => {
@@ -49,7 +49,7 @@ impl ApiCall {
             ApiMethod::Channels => {
                 let Channels { pattern } = decode(parameters)?;
                 let pattern = pattern.map_or_else(|| "".into(), |Text(text)| text.into());
-                self.ask(method, context, |ticket| Request::Channels { ticket, pattern })
+                self.ask(method, context, Request::Channels { pattern })
             }
             ApiMethod::Info => {
                 let Nothing {} = decode(parameters)?;
@@ -87,13 +87,11 @@ impl ApiCall {
         let channel = channel_of(channel)?;
         let payload = payload_of(&publish)?;
         let key = key_of(&publish)?;
-        self.ask(ApiMethod::Publish, context, |ticket| Request::Publish {
-            ticket: Some(ticket),
-            channel: Some(channel),
-            payload,
-            by: Actor::Server,
-            idempotency_key: key,
-        })
+        self.ask(
+            ApiMethod::Publish,
+            context,
+            Request::Publish { channel: Some(channel), payload, idempotency_key: key },
+        )
     }
 
     fn broadcast(
@@ -125,13 +123,15 @@ impl ApiCall {
                     continue;
                 }
             };
-            self.ask(ApiMethod::Publish, context, |ticket| Request::Publish {
-                ticket: Some(ticket),
-                channel: Some(channel),
-                payload: payload.clone(),
-                by: Actor::Server,
-                idempotency_key: key.clone(),
-            })?;
+            self.ask(
+                ApiMethod::Publish,
+                context,
+                Request::Publish {
+                    channel: Some(channel),
+                    payload: payload.clone(),
+                    idempotency_key: key.clone(),
+                },
+            )?;
         }
         self.commands.push(Command {
             method: Some(ApiMethod::Broadcast),
@@ -176,7 +176,7 @@ impl ApiCall {
             ApiMethod::Unsubscribe => Control::Unsubscribe { channel: channel()? },
             _ => Control::Disconnect(farewell_of(disconnect)?),
         };
-        self.ask(method, context, |ticket| Request::Control { ticket, client, control })
+        self.ask(method, context, Request::Control { client, control })
     }
 
     fn history(&mut self, parameters: History<'_>, context: &mut Context<'_>) -> Result<(), Fault> {
@@ -191,10 +191,7 @@ impl ApiCall {
         if query.is_before_all() {
             return Err(bad_request("since: nothing comes before 0"));
         }
-        self.ask(ApiMethod::History, context, |ticket| {
-            let by = Actor::Server;
-            Request::History { ticket, channel, query, by }
-        })
+        self.ask(ApiMethod::History, context, Request::History { channel, query })
     }
 
     fn presence(
@@ -207,7 +204,7 @@ impl ApiCall {
         self.of_channel(
             method,
             parameters,
-            |ticket, channel| Request::Presence { ticket, channel, list_max, by: Actor::Server },
+            |channel| Request::Presence { channel, list_max },
             context,
         )
     }
@@ -216,11 +213,11 @@ impl ApiCall {
         &mut self,
         method: ApiMethod,
         parameters: OfChannel<'_>,
-        request: impl FnOnce(Ticket, ChannelName) -> Request,
+        request: impl FnOnce(ChannelName) -> Request,
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let channel = channel_of(&parameters.channel)?;
-        self.ask(method, context, |ticket| request(ticket, channel))
+        self.ask(method, context, request(channel))
     }
 }
 

@@ -6,8 +6,8 @@ use super::*;
 use crate::config::Config;
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
-    Actor, ChannelName, ClientId, CloseReason, Control, Epoch, Farewell, NodeId, Payload,
-    PayloadKind, Position, Publication, Refusal, SessionId, WorkerId,
+    Actor, ChannelName, ClientId, CloseReason, Control, Epoch, Farewell, NodeId, Origin, Payload,
+    PayloadKind, Position, Publication, Refusal, SessionId, SessionRequest, WorkerId,
 };
 use crate::transport::answers::Answers;
 use crate::transport::context::{MessageCount, Output, Question};
@@ -16,7 +16,7 @@ use crate::transport::settings::TransportSettings;
 /// A call and what it asked.
 struct Asked {
     call: Result<ApiCall, ApiFault>,
-    requests: Vec<Request>,
+    requests: Vec<SessionRequest>,
     asks_info: usize,
 }
 
@@ -73,17 +73,19 @@ fn position(offset: u64) -> Position {
     Position { epoch: Epoch(0xab), offset }
 }
 
+fn ticket_of(number: u32) -> Ticket {
+    Ticket::new(number).expect("above 0")
+}
+
 #[test]
 fn a_publication_is_asked_for_with_all_that_it_has() {
     let body = r#"{"channel":"a","data": {"x":1},"tags":{"event":"e"},"idempotency_key":"k","delta":true}"#;
     let Asked { call, requests, .. } = single(ApiMethod::Publish, body);
     let [
-        Request::Publish {
-            ticket: Some(ticket),
-            channel: Some(channel),
-            payload,
+        SessionRequest {
+            origin: Some(Origin::Client(ticket)),
             by,
-            idempotency_key,
+            request: Request::Publish { channel: Some(channel), payload, idempotency_key },
         },
     ] = &*requests
     else {
@@ -96,8 +98,8 @@ fn a_publication_is_asked_for_with_all_that_it_has() {
     let mut call = call.unwrap();
     assert!(!call.is_answered());
     // What nobody asked for, or was answered, fills nothing.
-    for stray in [Ticket(0), Ticket(2), Ticket(u32::MAX)] {
-        call.take_reply(stray, &Reply::Done);
+    for stray in [2, u32::MAX] {
+        call.take_reply(ticket_of(stray), &Reply::Done);
         assert!(!call.is_answered());
     }
     call.take_reply(*ticket, &Reply::Published { position: position(7) });
@@ -109,7 +111,9 @@ fn a_publication_is_asked_for_with_all_that_it_has() {
 fn base64_is_binary_and_goes_before_data() {
     let body = r#"{"channel":"a","data":1,"b64data":"aGk="}"#;
     let Asked { requests, .. } = single(ApiMethod::Publish, body);
-    let [Request::Publish { payload, .. }] = &*requests else { panic!("{requests:?}") };
+    let [SessionRequest { request: Request::Publish { payload, .. }, .. }] = &*requests else {
+        panic!("{requests:?}")
+    };
     assert_eq!(*payload, Payload::new(PayloadKind::Binary, &b"hi"[..]));
 }
 
@@ -203,7 +207,9 @@ fn what_a_method_does_not_take_is_told_by_its_code() {
 #[test]
 fn clients_are_controlled_by_name() {
     let asked = |method, body: &str| match single(method, body).requests.pop() {
-        Some(Request::Control { client, control, .. }) => (client.to_string(), control),
+        Some(SessionRequest { request: Request::Control { client, control }, .. }) => {
+            (client.to_string(), control)
+        }
         other => panic!("{other:?}"),
     };
     let channel = ChannelName::new("a").unwrap();
@@ -251,7 +257,11 @@ fn a_history_has_centrifugos_limits() {
     let query = |more: &str| {
         let body = format!(r#"{{"channel":"a"{more}}}"#);
         match single(ApiMethod::History, &body).requests.pop() {
-            Some(Request::History { query, by: Actor::Server, .. }) => query,
+            Some(SessionRequest {
+                by: Actor::Server,
+                request: Request::History { query, .. },
+                ..
+            }) => query,
             other => panic!("{other:?}"),
         }
     };
@@ -273,8 +283,8 @@ fn a_broadcast_answers_for_each_channel_in_order() {
     let Asked { call, requests, .. } = single(ApiMethod::Broadcast, body);
     let mut call = call.unwrap();
     assert_eq!(requests.len(), 2);
-    call.take_reply(Ticket(3), &Reply::Refused(Refusal::NamespaceUnknown));
-    call.take_reply(Ticket(1), &Reply::Published { position: position(1) });
+    call.take_reply(ticket_of(3), &Reply::Refused(Refusal::NamespaceUnknown));
+    call.take_reply(ticket_of(1), &Reply::Published { position: position(1) });
     let answer = answer(&call);
     let responses = answer["result"]["responses"].as_array().unwrap();
     assert_eq!(responses[0]["result"]["offset"], 1);
@@ -293,18 +303,17 @@ fn a_batch_answers_for_each_command_in_order() {
     let mut call = call.unwrap();
     assert_eq!((requests.len(), asks_info), (6, 1));
     for request in requests.into_iter().rev() {
-        let (ticket, reply) = match request {
-            Request::Publish { ticket, .. } => {
-                (ticket.unwrap(), Reply::Published { position: position(1) })
+        let Some(Origin::Client(ticket)) = request.origin else { panic!("{request:?}") };
+        let reply = match request.request {
+            Request::Publish { .. } => Reply::Published { position: position(1) },
+            Request::Presence { list_max: 0, .. } => {
+                Reply::Presence { clients: None, client_count: 5 }
             }
-            Request::Presence { ticket, list_max: 0, .. } => {
-                (ticket, Reply::Presence { clients: None, client_count: 5 })
-            }
-            Request::HistoryRemove { ticket, .. } => (ticket, Reply::Done),
-            Request::Channels { ticket, pattern } => {
+            Request::HistoryRemove { .. } => Reply::Done,
+            Request::Channels { pattern } => {
                 assert_eq!(&*pattern, "a*");
                 // Not what channels are answered with.
-                (ticket, Reply::Published { position: position(1) })
+                Reply::Published { position: position(1) }
             }
             other => panic!("{other:?}"),
         };
@@ -369,7 +378,7 @@ fn a_call_asks_for_so_many_things_and_no_more() {
     assert_eq!(requests.len(), API_REQUESTS_MAX);
     let mut call = call.unwrap();
     for number in 1..=API_REQUESTS_MAX {
-        call.take_reply(Ticket(number as u32), &Reply::Published { position: position(1) });
+        call.take_reply(ticket_of(number as u32), &Reply::Published { position: position(1) });
     }
     assert_eq!(answer(&call)["replies"][2]["error"]["code"], 106);
 }
@@ -391,8 +400,8 @@ fn an_answer_past_its_maximum_is_refused_in_its_place() {
         position: position(1),
         publications: vec![publication(bytes); count].into(),
     };
-    call.take_reply(Ticket(1), &reply(3, API_ANSWER_BYTES_MAX / 2));
-    call.take_reply(Ticket(2), &reply(2, 10));
+    call.take_reply(ticket_of(1), &reply(3, API_ANSWER_BYTES_MAX / 2));
+    call.take_reply(ticket_of(2), &reply(2, 10));
     let answer = answer(&call);
     assert_eq!(answer["replies"][0]["error"]["code"], 106);
     let publications = answer["replies"][1]["history"]["publications"].as_array().unwrap();

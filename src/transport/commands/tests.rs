@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Config, Framing};
-use crate::message::{ClientId, Epoch, NodeId, Publication, SessionId, WorkerId};
+use crate::message::{ClientId, Epoch, NodeId, Publication, SessionId, SessionRequest, WorkerId};
 use crate::protocol::websocket::{OpCode, write_masked_frame};
 use crate::transport::commands_tcp::CommandConversation;
 use crate::transport::context::{Flow, MessageCount};
@@ -50,7 +50,8 @@ impl Client {
 
     fn told(&mut self, id: u32, reply: &Reply) -> Vec<Value> {
         let (out, outputs) = self.step(|_, context| {
-            Commands::reply(Ticket(id), reply, CommandFraming::Line, context);
+            let origin = Ticket::new(id).map_or(Origin::Server, Origin::Client);
+            Commands::reply(origin, reply, CommandFraming::Line, context);
         });
         assert!(outputs.is_empty());
         let lines = out.strip_suffix(b"\n").unwrap_or_default().split(|byte| *byte == b'\n');
@@ -188,6 +189,18 @@ fn every_reply_of_the_hub_is_told() {
     }
 }
 
+/// The one request of a client, which has its number and its rights.
+#[track_caller]
+fn only_request(mut asked: Vec<Output>, id: u32) -> Request {
+    let (Some(Output::Request(SessionRequest { origin, by, request })), []) =
+        (asked.pop(), &asked[..])
+    else {
+        panic!("{asked:?}")
+    };
+    assert_eq!((origin, by), (Ticket::new(id).map(Origin::Client), Actor::Client));
+    request
+}
+
 #[test]
 fn commands_become_requests_of_the_client() {
     let mut client = Client::new();
@@ -195,23 +208,17 @@ fn commands_become_requests_of_the_client() {
     let outputs = client.asks(&json!({"id": 2, "connect": {}}));
     assert!(matches!(outputs[..], [Output::Deadline(_)]));
     let asked = client.asks(&json!({"id": 3, "presence": {"channel": "a"}}));
-    let [Output::Request(Request::Presence { ticket, list_max, by, .. })] = &asked[..] else {
-        panic!("{asked:?}")
-    };
-    assert_eq!((*ticket, *list_max, *by), (Ticket(3), PRESENCE_LIST_MAX, Actor::Client));
+    let Request::Presence { list_max, .. } = only_request(asked, 3) else { panic!() };
+    assert_eq!(list_max, PRESENCE_LIST_MAX);
     let asked = client.asks(&json!({"id": 4, "presence_stats": {"channel": "a"}}));
-    assert!(matches!(asked[..], [Output::Request(Request::Presence { list_max: 0, .. })]));
+    assert!(matches!(only_request(asked, 4), Request::Presence { list_max: 0, .. }));
     let asked = client.asks(&json!({"id": 5, "history": {"channel": "a", "limit": 2}}));
-    let [Output::Request(Request::History { ticket, query, by, .. })] = &asked[..] else {
-        panic!("{asked:?}")
-    };
-    assert_eq!((*ticket, query.limit, *by), (Ticket(5), Some(2), Actor::Client));
+    let Request::History { query, .. } = only_request(asked, 5) else { panic!() };
+    assert_eq!(query.limit, Some(2));
     let recover = json!({"channel": "a", "recover": true, "offset": 3, "epoch": "00000001"});
     let asked = client.asks(&json!({"id": 6, "subscribe": recover}));
-    let [Output::Request(Request::Subscribe { since: Some(since), .. })] = &asked[..] else {
-        panic!("{asked:?}")
-    };
-    assert_eq!(*since, Position { epoch: Epoch(1), offset: 3 });
+    let Request::Subscribe { since: Some(since), .. } = only_request(asked, 6) else { panic!() };
+    assert_eq!(since, Position { epoch: Epoch(1), offset: 3 });
     for method in ["rpc", "send", "refresh"] {
         assert!(client.asks(&json!({"id": 7, method: {}})).is_empty());
     }

@@ -141,13 +141,9 @@ impl HttpConversation {
             Cow::Owned(bytes) => bytes.into(),
         };
         self.pending.get_or_insert_default().awaits = Some(exchange);
-        context.request(Request::Publish {
-            ticket: Some(Ticket(1)),
-            channel: Some(channel),
-            payload: Payload { kind, bytes, event },
-            by,
-            idempotency_key,
-        });
+        let (channel, payload) = (Some(channel), Payload { kind, bytes, event });
+        let request = Request::Publish { channel, payload, idempotency_key };
+        context.request(Some(Ticket::FIRST), by, request);
         Next::Flow(HttpFlow::AwaitReply)
     }
 }

@@ -314,13 +314,11 @@ impl Opening {
     /// Subscribes to its channels.
     fn ask(&self, context: &mut Context<'_>) {
         for (index, place) in self.places.iter().enumerate() {
-            context.request(Request::Subscribe {
-                ticket: Ticket(u32::try_from(index + 1).expect("they are few")),
-                channel: place.channel.clone(),
-                since: self.since.as_ref().map(|positions| positions[index]),
-                needs_all: false,
-                by: Actor::Client,
-            });
+            let ticket = Ticket::new(u32::try_from(index + 1).expect("they are few"));
+            let since = self.since.as_ref().map(|positions| positions[index]);
+            let channel = place.channel.clone();
+            let request = Request::Subscribe { channel, since, needs_all: false };
+            context.request(ticket, Actor::Client, request);
         }
     }
 
@@ -352,7 +350,7 @@ impl Opening {
     }
 
     fn take(&mut self, ticket: Ticket, reply: &Reply) -> Step {
-        let index = (ticket.0 as usize).wrapping_sub(1);
+        let index = ticket.number() as usize - 1;
         if index >= self.places.len() {
             return Step::Wait;
         }

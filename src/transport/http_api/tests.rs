@@ -3,8 +3,8 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Config;
 use crate::message::{
-    ChannelName, ClientId, ClientInfo, Epoch, Item, NodeId, Payload, PayloadKind, Publication,
-    Recovery, Refusal, Request, SessionId, WorkerId,
+    ChannelName, ClientId, ClientInfo, Epoch, Item, NodeId, Origin, Payload, PayloadKind,
+    Publication, Recovery, Refusal, Request, SessionId, SessionRequest, Ticket, WorkerId,
 };
 use crate::transport::answers::Answers;
 use crate::transport::context::MessageCount;
@@ -98,7 +98,8 @@ impl Talk {
     }
 
     fn reply(&mut self, ticket: u32, reply: &Reply) -> &'static str {
-        self.step(|http, context| http.reply(Ticket(ticket), reply, context))
+        let origin = Ticket::new(ticket).map_or(Origin::Server, Origin::Client);
+        self.step(|http, context| http.reply(origin, reply, context))
     }
 
     /// One batch, as the fan-out delivers it.
@@ -141,9 +142,13 @@ impl Talk {
         self.outputs
             .drain(..)
             .map(|output| match output {
-                Output::Request(Request::Subscribe { ticket, channel, since, .. }) => {
+                Output::Request(SessionRequest {
+                    origin: Some(Origin::Client(ticket)),
+                    request: Request::Subscribe { channel, since, .. },
+                    ..
+                }) => {
                     let since = since.map_or_else(|| "now".to_owned(), |since| since.to_string());
-                    format!("{} {} {since}", ticket.0, channel.as_str())
+                    format!("{} {} {since}", ticket.number(), channel.as_str())
                 }
                 other => format!("{other:?}"),
             })

@@ -88,13 +88,8 @@ impl HttpConversation {
         self.pending.get_or_insert_default().upgrade =
             Some(PendingUpgrade { upgrade, subscriptions_left: channels.len() });
         for channel in channels {
-            context.request(Request::Subscribe {
-                ticket: Ticket(1),
-                channel,
-                since: None,
-                needs_all: false,
-                by: Actor::Client,
-            });
+            let request = Request::Subscribe { channel, since: None, needs_all: false };
+            context.request(Some(Ticket::FIRST), Actor::Client, request);
         }
         Ok(Next::Flow(HttpFlow::AwaitReply))
     }
