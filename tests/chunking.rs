@@ -16,7 +16,7 @@ use fantail::protocol::websocket::{
     Fault, Limits, MessageDecoder, OpCode, Role, Utf8Check, write_close, write_frame, write_header,
 };
 use fantail::transport::{
-    Answers, CommandConversation, Context, Flow, MessageCount, TransportSettings,
+    Answers, CommandConversation, Context, Flow, MessageCount, Transport, TransportSettings,
     WebSocketConversation, WebSocketService,
 };
 
@@ -359,6 +359,8 @@ fn converse(
             congested: false,
             overloaded: false,
             is_spare: false,
+            has_ended: false,
+            has_session: false,
             messages: MessageCount::default(),
             out_bytes_high: usize::MAX,
         };

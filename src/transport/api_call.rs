@@ -191,7 +191,7 @@ impl ApiCall {
     }
 
     /// Bytes of heap that it owns.
-    pub fn held_bytes(&self) -> usize {
+    pub fn heap_bytes(&self) -> usize {
         self.commands.capacity() * size_of::<Command>()
             + self.slots.capacity() * size_of::<Slot>()
             + self.json.capacity()

@@ -1,11 +1,17 @@
 //! The command protocol over raw TCP: one JSON object a line, so that `nc` is a client; or each behind its length.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use super::commands::{CommandFault, Commands};
 use super::context::{Context, Flow, Output};
+use super::contract::{Traits, Transport};
 use super::framing::{CommandFraming, write_framed};
-use super::prepared::WireForm;
+use super::prepared::{Batch, Delivered, WireForm};
+use super::settings::TransportSettings;
 use crate::config::Framing;
-use crate::message::{CloseReason, Farewell, Origin, Reply};
+use crate::config::limits::HALF_CLOSED_LINGER;
+use crate::message::{CloseReason, Farewell, Origin, Reply, TransportKind};
 use crate::protocol::json;
 use crate::protocol::length_prefix::{LengthPrefixDecoder, LengthPrefixFault};
 use crate::protocol::line::LineDecoder;
@@ -34,8 +40,27 @@ impl CommandConversation {
         Self { decoder, commands: Commands::default() }
     }
 
-    /// Takes what the peer sent.
-    pub fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
+    fn framing(&self) -> CommandFraming {
+        match self.decoder {
+            Decoder::Line(_) => CommandFraming::Line,
+            Decoder::LengthPrefix(_) => CommandFraming::LengthPrefix,
+        }
+    }
+}
+
+impl Transport for CommandConversation {
+    type Next = Infallible;
+
+    fn traits(&self) -> Traits {
+        Traits {
+            publishes: true,
+            accepts_server_subscriptions: self.commands.is_connected(),
+            times_messages: true,
+            ..Traits::of(TransportKind::CommandsTcp)
+        }
+    }
+
+    fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
         let bytes_max = context.settings.command_bytes_max;
         let framing = self.framing();
         let Self { decoder, commands } = self;
@@ -69,7 +94,7 @@ impl CommandConversation {
                 [] => {}
                 command => match commands.take(command, framing, context) {
                     Ok(true) if context.congested => {
-                        // The next bytes may be long in coming: it owns nothing meanwhile.
+                        // The publisher may be paused for long: it owns no heap meanwhile.
                         self.release();
                         return Flow::Hold(bytes.len());
                     }
@@ -95,70 +120,68 @@ impl CommandConversation {
         }
     }
 
-    /// The peer sends no more: what it sent last is a command, with a line feed or without, as `printf` leaves it.
-    pub fn end(&mut self, context: &mut Context<'_>) -> Flow {
-        match self.decoder {
-            Decoder::Line(_) if self.held_bytes() > 0 => self.receive(&mut [b'\n'], context),
-            Decoder::Line(_) | Decoder::LengthPrefix(_) => Flow::Receive,
-        }
-    }
-
-    /// Takes the hub's answer to a command, or what the server API did.
-    pub fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
+    fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         Commands::reply(origin, reply, self.framing(), context);
         Flow::Receive
     }
 
-    /// Whether the client has connected.
-    pub fn is_connected(&self) -> bool {
-        self.commands.is_connected()
-    }
-
-    /// How publications look to this client.
-    pub fn wire_form(&self) -> WireForm {
-        match self.decoder {
+    fn deliver(
+        &mut self,
+        batch: &mut Batch<'_>,
+        _: &mut Vec<u8>,
+        _: &TransportSettings,
+    ) -> Delivered {
+        let form = match self.decoder {
             Decoder::Line(_) => WireForm::CommandLine,
             Decoder::LengthPrefix(_) => WireForm::CommandLengthPrefixed,
+        };
+        Delivered::shared(batch, form)
+    }
+
+    /// Sends a ping. A subscriber that has closed its end may still read; any other client has its answers by now.
+    fn expire(&mut self, _: Duration, _: bool, context: &mut Context<'_>) -> Flow {
+        let framing = self.framing();
+        if context.has_ended && !context.has_session {
+            return context.close(CloseReason::ClientGone);
+        }
+        match self.commands.expire(framing, context) {
+            Ok(()) => Flow::Receive,
+            Err(reason) => close(framing, reason, context),
         }
     }
 
-    /// One word, to which a peer that is gone answers with a reset.
-    pub fn probe(&self, out: &mut Vec<u8>) {
-        write_framed(self.framing(), out, json::write_ping);
+    /// What the client sent last is a command, with a line feed or without, as `printf` leaves it. A client that closed
+    /// both directions answers the ping with a reset, and the next one fails.
+    fn end(&mut self, context: &mut Context<'_>) -> Flow {
+        if matches!(self.decoder, Decoder::Line(_))
+            && self.heap_bytes() > 0
+            && self.receive(&mut [b'\n'], context) == Flow::Closed
+        {
+            return Flow::Closed;
+        }
+        if context.has_session {
+            write_framed(self.framing(), context.out, json::write_ping);
+        }
+        context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
+        Flow::Receive
     }
 
-    /// Bytes of heap that it owns: what is unfinished.
-    pub fn held_bytes(&self) -> usize {
+    fn disconnect(&mut self, disconnect: &Farewell, _: bool, context: &mut Context<'_>) {
+        write_disconnect(self.framing(), disconnect, context.out);
+    }
+
+    fn heap_bytes(&self) -> usize {
         match &self.decoder {
             Decoder::Line(decoder) => decoder.buffered_bytes(),
             Decoder::LengthPrefix(decoder) => decoder.buffered_bytes(),
         }
     }
 
-    /// Frees what is unfinished: nothing more is listened to.
-    pub fn release(&mut self) {
+    fn release(&mut self) {
         self.decoder = match self.decoder {
             Decoder::Line(_) => Decoder::Line(LineDecoder::new()),
             Decoder::LengthPrefix(_) => Decoder::LengthPrefix(LengthPrefixDecoder::new()),
         };
-    }
-
-    /// The deadline came: pings, or returns why the client is to be given up.
-    pub fn expire(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
-        let framing = self.framing();
-        self.commands.expire(framing, context)
-    }
-
-    /// Says why the server ends it.
-    pub fn say_goodbye(&self, farewell: &Farewell, out: &mut Vec<u8>) {
-        say_goodbye(self.framing(), farewell, out);
-    }
-
-    fn framing(&self) -> CommandFraming {
-        match self.decoder {
-            Decoder::Line(_) => CommandFraming::Line,
-            Decoder::LengthPrefix(_) => CommandFraming::LengthPrefix,
-        }
     }
 }
 
@@ -169,10 +192,10 @@ fn refuse_proxy_protocol(framing: CommandFraming, context: &mut Context<'_>) {
 }
 
 fn close(framing: CommandFraming, reason: CloseReason, context: &mut Context<'_>) -> Flow {
-    say_goodbye(framing, &reason.into(), context.out);
+    write_disconnect(framing, &reason.into(), context.out);
     context.close(reason)
 }
 
-fn say_goodbye(framing: CommandFraming, farewell: &Farewell, out: &mut Vec<u8>) {
-    write_framed(framing, out, |out| json::write_disconnect(out, farewell));
+fn write_disconnect(framing: CommandFraming, disconnect: &Farewell, out: &mut Vec<u8>) {
+    write_framed(framing, out, |out| json::write_disconnect(out, disconnect));
 }

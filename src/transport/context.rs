@@ -1,5 +1,6 @@
 //! What a conversation may touch, what it asks of the worker, and what it wants next.
 
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ pub struct Context<'a> {
     pub overloaded: bool,
     /// Whether the connection is beyond the maximum, so that only health checks and metrics are answered.
     pub is_spare: bool,
+    /// Whether the peer has closed its end: it sends no more.
+    pub has_ended: bool,
+    /// Whether the hub has a session of the connection.
+    pub has_session: bool,
     /// What was received and said, for the worker to count.
     pub messages: MessageCount,
     /// Length of `out` from which on nothing more is said that can wait: the peer has much to read already.
@@ -98,19 +103,41 @@ pub enum Answer<'a> {
     Readiness(bool),
 }
 
-/// What a conversation wants next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// More bytes.
+/// What a conversation wants next. `N` are the conversations that it may turn into.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Flow<N = Infallible> {
+    /// More bytes. The worker receives again if it was paused for a reply.
     Receive,
-    /// No bytes until a reply came.
+    /// No bytes until a reply or an answer came.
     AwaitReply,
-    /// No bytes until most of what is queued has left; then [`HttpConversation::go_on_with_room`] is to be called.
-    AwaitRoom,
-    /// It is over.
+    /// No bytes until most of the send queue has left; then
+    /// [`Transport::drained`](super::contract::Transport::drained) is to be called.
+    AwaitDrain,
+    /// The conversation is over: [`Output::Close`] was pushed.
     Closed,
-    /// Nothing until fan-outs have caught up: this many bytes, the last ones, were not looked at.
+    /// Nothing until fan-outs have caught up: this many bytes, the last ones, were not processed.
     Hold(usize),
+    /// The client talks in another way from here on.
+    Become {
+        /// The conversation that goes on.
+        next: N,
+        /// The bytes that came for it already.
+        rest: Vec<u8>,
+    },
+}
+
+impl<N> Flow<N> {
+    /// The same, with the next conversation as another type.
+    pub(super) fn map_next<M>(self, map: impl FnOnce(N) -> M) -> Flow<M> {
+        match self {
+            Flow::Receive => Flow::Receive,
+            Flow::AwaitReply => Flow::AwaitReply,
+            Flow::AwaitDrain => Flow::AwaitDrain,
+            Flow::Closed => Flow::Closed,
+            Flow::Hold(count) => Flow::Hold(count),
+            Flow::Become { next, rest } => Flow::Become { next: map(next), rest },
+        }
+    }
 }
 
 impl Context<'_> {
@@ -142,7 +169,7 @@ impl Context<'_> {
         self.outputs.push(Output::HandshakeFailed(cause));
     }
 
-    pub(super) fn close(&mut self, reason: CloseReason) -> Flow {
+    pub(super) fn close<N>(&mut self, reason: CloseReason) -> Flow<N> {
         self.outputs.push(Output::Close(reason));
         Flow::Closed
     }

@@ -5,12 +5,17 @@
 //! few bytes may ask for a page, and a receive buffer has room for thousands of such requests. A poll that waits is no
 //! such request: the connection is still listened to, so that its end is heard.
 
+use std::time::Duration;
+
 use super::api_call::ApiCall;
-use super::context::{Answer, Context, Output, Question};
+use super::context::{Answer, Context, Flow, Output, Question};
+use super::contract::{Traits, Transport};
 use super::handshake_failure::HandshakeFailure;
+use super::prepared::{Batch, Delivered};
+use super::settings::TransportSettings;
 use super::sse::EventStream;
-use super::websocket::WebSocketService;
-use crate::message::{CloseReason, Origin, Position, Reply};
+use super::websocket::{WebSocketConversation, WebSocketService};
+use crate::message::{CloseReason, Farewell, Origin, Position, Reply, TransportKind};
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head,
 };
@@ -20,6 +25,7 @@ mod answer;
 mod api;
 mod body;
 mod cors;
+mod get;
 mod origin;
 mod page;
 mod parameters;
@@ -28,7 +34,7 @@ mod publish;
 mod subscribe;
 mod upgrade;
 
-use answer::{Exchange, fail, fail_refused, refuse_beyond_max, refuse_overloaded, write_ok};
+use answer::{Exchange, close, fail, fail_refused, refuse_beyond_max, refuse_overloaded, write_ok};
 use body::Body;
 use parameters::channels_of;
 use poll::Poll;
@@ -56,27 +62,17 @@ pub enum HttpService {
     Echo,
 }
 
-/// What a conversation wants next.
+/// The conversations that requests may turn into.
 #[derive(Debug)]
-pub enum HttpFlow {
-    /// More bytes.
-    Receive,
-    /// No bytes until a reply came.
-    AwaitReply,
-    /// No bytes until most of what is queued has left.
-    AwaitRoom,
-    /// It is over.
-    Closed,
-    /// It became a WebSocket: its subscriptions are made and the handshake is answered.
-    Upgrade {
-        /// Of what kind.
-        service: WebSocketService,
-        /// What came behind the handshake.
-        rest: Vec<u8>,
-    },
-    /// It became an event stream, which has begun.
-    Stream(EventStream),
+pub enum HttpNext {
+    /// A WebSocket: its subscriptions are made and the handshake is answered.
+    WebSocket(WebSocketConversation),
+    /// An event stream, which has begun.
+    EventStream(EventStream),
 }
+
+/// What a step of HTTP wants next.
+type HttpFlow = Flow<HttpNext>;
 
 #[derive(Debug, Default)]
 struct Pending {
@@ -95,7 +91,7 @@ struct Pending {
     /// Whether the deadline of the request that began has been asked for.
     has_deadline: bool,
     /// The next request waits until most of what is queued has left.
-    awaits_room: bool,
+    awaits_drain: bool,
 }
 
 /// What follows a step.
@@ -112,7 +108,7 @@ impl HttpConversation {
     }
 
     /// Takes what the peer sent.
-    pub fn receive(&mut self, bytes: &[u8], context: &mut Context<'_>) -> HttpFlow {
+    fn take_bytes(&mut self, bytes: &[u8], context: &mut Context<'_>) -> HttpFlow {
         if self.is_polling() {
             return self.receive_behind_poll(bytes);
         }
@@ -137,7 +133,7 @@ impl HttpConversation {
     }
 
     /// Takes the hub's answer.
-    pub fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
+    fn take_reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
         let Some(pending) = &self.pending else { return HttpFlow::Receive };
         // News of what the server API did to this connection says nothing to it.
         let Origin::Client(ticket) = origin else { return self.wait_on() };
@@ -156,7 +152,7 @@ impl HttpConversation {
         match reply {
             Reply::Published { position: Position { epoch, offset } } => {
                 let body = format!("{{\"epoch\":\"{epoch}\",\"offset\":{offset}}}\n");
-                self.answer("application/json", body.as_bytes(), context)
+                self.respond("application/json", body.as_bytes(), context)
             }
             Reply::Refused(refusal) => {
                 let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
@@ -178,26 +174,21 @@ impl HttpConversation {
     }
 
     /// Answers the request that waits, with status 200, and goes on with what was pipelined behind it.
-    pub fn answer(
-        &mut self,
-        content_type: &str,
-        body: &[u8],
-        context: &mut Context<'_>,
-    ) -> HttpFlow {
+    fn respond(&mut self, content_type: &str, body: &[u8], context: &mut Context<'_>) -> HttpFlow {
         let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
         write_ok(exchange, content_type, body, context);
         self.go_on(exchange, context)
     }
 
     /// Takes the worker's answer to a question.
-    pub fn take_answer(&mut self, answer: &Answer<'_>, context: &mut Context<'_>) -> HttpFlow {
+    fn take_answer(&mut self, answer: &Answer<'_>, context: &mut Context<'_>) -> HttpFlow {
         match *answer {
             Answer::Metrics(text) => {
-                self.answer("text/plain; version=0.0.4", text.as_bytes(), context)
+                self.respond("text/plain; version=0.0.4", text.as_bytes(), context)
             }
             Answer::NodeInfo(info) => self.advance_call(|call| call.take_info(info), context),
             Answer::Readiness(true) => {
-                self.answer("application/json", b"{\"status\":\"ready\"}\n", context)
+                self.respond("application/json", b"{\"status\":\"ready\"}\n", context)
             }
             Answer::Readiness(false) => {
                 let Some(exchange) = self.take_awaited() else { return HttpFlow::Receive };
@@ -217,7 +208,7 @@ impl HttpConversation {
     }
 
     /// The deadline has come: answers a poll, or says what is to be said, after which the connection ends.
-    pub fn time_out(&mut self, context: &mut Context<'_>) -> HttpFlow {
+    fn time_out(&mut self, context: &mut Context<'_>) -> HttpFlow {
         if let Some(poll) = self.poll.take() {
             return self.time_out_poll(&poll, context);
         }
@@ -225,7 +216,7 @@ impl HttpConversation {
             context.fail_handshake(HandshakeFailure::Timeout);
         }
         let is_stream = self.opening().is_some_and(|opening| opening.end_stream(true, context));
-        if !is_stream && self.is_in_request() && !self.awaits_room() {
+        if !is_stream && self.is_in_request() && !self.awaits_drain() {
             let message = "the request was not completed in time";
             fail(Exchange::last(), 408, "timeout", message, &[], context);
         }
@@ -234,65 +225,42 @@ impl HttpConversation {
     }
 
     /// Whether a request waits for its reply.
-    pub fn awaits_reply(&self) -> bool {
+    fn awaits_reply(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.awaits_reply())
     }
 
     /// Whether the next request waits until most of what is queued has left.
-    pub fn awaits_room(&self) -> bool {
-        self.pending.as_ref().is_some_and(|pending| pending.awaits_room)
+    fn awaits_drain(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.awaits_drain)
     }
 
     /// Most of what was queued has left: goes on with what is pipelined.
-    pub fn go_on_with_room(&mut self, context: &mut Context<'_>) -> HttpFlow {
-        match self.awaits_room() {
+    fn resume_when_drained(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        match self.awaits_drain() {
             true if self.opening().is_some() => self.go_on_opening(context),
             true => self.process_remainder(context),
             false => self.wait_on(),
         }
     }
 
-    /// Bytes of heap that it owns: an unfinished request, or what waits for a reply.
-    pub fn held_bytes(&self) -> usize {
-        self.pending.as_ref().map_or(0, |pending| {
-            let body = pending.body.as_ref().map_or(0, Body::held_bytes);
-            let call = pending.call.as_ref().map_or(0, ApiCall::held_bytes);
-            let opening = pending.opening.as_ref().map_or(0, Opening::held_bytes);
-            size_of::<Pending>() + pending.remainder.capacity() + body + call + opening
-        })
-    }
-
-    /// Frees it: nothing more is listened to.
-    pub fn release(&mut self) {
-        self.pending = None;
-        self.poll = None;
-    }
-
-    /// Says why the server ends it, if it owes an answer.
-    pub fn say_goodbye(&mut self, reason: CloseReason, context: &mut Context<'_>) {
-        let is_overloaded = reason == CloseReason::Overloaded;
-        match self.poll.take() {
-            Some(poll) if !is_overloaded => poll.say_goodbye(context),
-            Some(_) => refuse_overloaded(Exchange::last(), context),
-            // A request of which nothing was done can be made again (RFC 9110 15.6.4).
-            None if reason == CloseReason::Shutdown && self.is_unfinished() => {
-                let message = "the server is shutting down";
-                fail(Exchange::last(), 503, "shutdown", message, &[("Retry-After", "1")], context);
+    /// What a step means for a client that has closed its end: nothing more is asked, and nothing goes on.
+    fn mind_end(&self, flow: HttpFlow, context: &mut Context<'_>) -> HttpFlow {
+        match flow {
+            Flow::Receive if context.has_ended && self.is_polling() => {
+                self.probe_poll(context);
+                Flow::Receive
             }
-            // A stream that has not begun needs no word at other ends: its client comes back.
-            None if is_overloaded
-                && self.is_in_request()
-                && self.opening().is_none_or(|opening| !opening.end_stream(true, context)) =>
-            {
-                refuse_overloaded(Exchange::last(), context);
+            Flow::Receive if context.has_ended => close(context),
+            Flow::Become { next: HttpNext::EventStream(_), .. } if context.has_ended => {
+                context.close(CloseReason::ClientGone)
             }
-            None => {}
+            flow => flow,
         }
     }
 
     /// Whether a request has begun to come and is not there yet.
     fn is_unfinished(&self) -> bool {
-        self.is_in_request() && !self.awaits_reply() && !self.awaits_room()
+        self.is_in_request() && !self.awaits_reply() && !self.awaits_drain()
     }
 
     fn is_in_request(&self) -> bool {
@@ -322,7 +290,7 @@ impl HttpConversation {
 
     fn process_remainder(&mut self, context: &mut Context<'_>) -> HttpFlow {
         let pending = self.pending.get_or_insert_default();
-        pending.awaits_room = false;
+        pending.awaits_drain = false;
         let all = std::mem::take(&mut pending.remainder);
         let start = std::mem::take(&mut pending.used);
         let (flow, used) = self.process(&all[start..], context);
@@ -339,7 +307,7 @@ impl HttpConversation {
         let mut rest = bytes;
         loop {
             if !rest.is_empty() && !self.has_body() && context.out.len() > context.out_bytes_high {
-                return (HttpFlow::AwaitRoom, bytes.len() - rest.len());
+                return (HttpFlow::AwaitDrain, bytes.len() - rest.len());
             }
             let next = if self.has_body() {
                 self.receive_body(&mut rest, context)
@@ -348,8 +316,8 @@ impl HttpConversation {
             };
             match next {
                 Ok(Next::Request) => {}
-                Ok(Next::Flow(HttpFlow::Upgrade { service, .. })) => {
-                    return (HttpFlow::Upgrade { service, rest: rest.to_vec() }, bytes.len());
+                Ok(Next::Flow(HttpFlow::Become { next, .. })) => {
+                    return (HttpFlow::Become { next, rest: rest.to_vec() }, bytes.len());
                 }
                 Ok(Next::Flow(flow)) => return (flow, bytes.len() - rest.len()),
                 Err(fault) => {
@@ -364,16 +332,15 @@ impl HttpConversation {
 
     /// Comes to rest: owns nothing if nothing is under way, else asks for the deadline of a request that began.
     fn rest(&mut self, flow: HttpFlow, context: &mut Context<'_>) -> HttpFlow {
-        let is_over =
-            matches!(flow, HttpFlow::Closed | HttpFlow::Upgrade { .. } | HttpFlow::Stream(_));
+        let is_over = matches!(flow, HttpFlow::Closed | HttpFlow::Become { .. });
         if is_over || !self.is_in_request() {
             self.pending = None;
             return flow;
         }
         let pending = self.pending.get_or_insert_default();
-        pending.awaits_room = matches!(flow, HttpFlow::AwaitRoom);
+        pending.awaits_drain = matches!(flow, HttpFlow::AwaitDrain);
         // It is the peer's silence that counts: it may read for as long as it reads.
-        if !pending.awaits_room && !pending.has_deadline {
+        if !pending.awaits_drain && !pending.has_deadline {
             pending.has_deadline = true;
             // The first request's deadline is that of the connection's handshake, which runs already.
             if self.has_answered {
@@ -477,43 +444,114 @@ impl HttpConversation {
             }
         }
     }
+}
 
-    /// A request for something that only GET and HEAD are for.
-    fn get(
+impl Transport for HttpConversation {
+    type Next = HttpNext;
+
+    fn traits(&self) -> Traits {
+        let kind = if self.is_polling() { TransportKind::LongPoll } else { TransportKind::Http };
+        Traits { collects_answers: true, awaits_drain: self.awaits_drain(), ..Traits::of(kind) }
+    }
+
+    fn receive(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> HttpFlow {
+        let flow = self.take_bytes(bytes, context);
+        self.mind_end(flow, context)
+    }
+
+    fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
+        let flow = self.take_reply(origin, reply, context);
+        self.mind_end(flow, context)
+    }
+
+    fn answer(&mut self, answer: &Answer<'_>, context: &mut Context<'_>) -> HttpFlow {
+        let flow = self.take_answer(answer, context);
+        self.mind_end(flow, context)
+    }
+
+    fn deliver(
         &mut self,
-        head: &Head<'_>,
-        exchange: Exchange,
+        batch: &mut Batch<'_>,
+        out: &mut Vec<u8>,
+        settings: &TransportSettings,
+    ) -> Delivered {
+        match &mut self.poll {
+            Some(poll) => poll.deliver(batch, out, settings),
+            None => self.hold(batch),
+        }
+    }
+
+    fn expire(&mut self, silence: Duration, _: bool, context: &mut Context<'_>) -> HttpFlow {
+        if context.has_ended && self.probe_poll_again(silence, context) {
+            return Flow::Receive;
+        }
+        let flow = self.time_out(context);
+        self.mind_end(flow, context)
+    }
+
+    fn drained(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        let flow = match self.is_poll_answered() {
+            true => self.finish_poll(context),
+            false => self.resume_when_drained(context),
+        };
+        self.mind_end(flow, context)
+    }
+
+    /// What was asked for is still answered: `printf ... | nc -N` is a client.
+    fn end(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        if self.awaits_reply() || self.awaits_drain() {
+            return Flow::Receive;
+        }
+        if self.is_polling() {
+            self.probe_poll(context);
+            return Flow::Receive;
+        }
+        close(context)
+    }
+
+    /// Says why, if an answer is owed. After something was dropped nothing is said: answers come in the order of their
+    /// requests (RFC 9112 9.3.2), and what follows a missing one would be taken for it, or for the rest of its body.
+    fn disconnect(
+        &mut self,
+        disconnect: &Farewell,
+        is_incomplete: bool,
         context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
-        if !matches!(head.method, Method::Get | Method::Head) {
-            let allow = cors::methods_of(head.path).unwrap_or("GET, HEAD");
-            return Ok(self.refuse_method(exchange, allow, context));
+    ) {
+        if is_incomplete {
+            return;
         }
-        // RFC 9110 7.8: an upgrade may be passed over, as one to h2c is, which Java's HttpClient asks for with
-        // each request. One to a WebSocket would wait for a stream or a poll that its client cannot read.
-        if handshake::wants_upgrade(head) {
-            let message = "not a WebSocket endpoint: use /ws or /connection/websocket";
-            let code = "not_a_websocket_endpoint";
-            return Ok(self.refuse(400, code, message, &[], exchange, context));
-        }
-        // The answer would come before the end of a body that was not asked for.
-        if head.body != BodyLength::None {
-            return Ok(self.refuse_body(exchange, context));
-        }
-        match head.path {
-            "/events" => return self.stream_events(head, exchange, context),
-            "/poll" => return self.poll(head, exchange, context),
-            "/" => {
-                if context.settings.serves_page() {
-                    return Ok(self.show_page(head, exchange, context));
-                }
-                write_ok(exchange, "text/plain; charset=utf-8", WELCOME, context);
+        let is_overloaded = disconnect.reason == CloseReason::Overloaded;
+        match self.poll.take() {
+            Some(poll) if !is_overloaded => poll.disconnect(context),
+            Some(_) => refuse_overloaded(Exchange::last(), context),
+            // A request of which nothing was done can be made again (RFC 9110 15.6.4).
+            None if disconnect.reason == CloseReason::Shutdown && self.is_unfinished() => {
+                let message = "the server is shutting down";
+                fail(Exchange::last(), 503, "shutdown", message, &[("Retry-After", "1")], context);
             }
-            "/metrics" => return Ok(self.ask(Question::Metrics, exchange, context)),
-            "/health/ready" => return Ok(self.ask(Question::Readiness, exchange, context)),
-            _ => write_ok(exchange, "application/json", b"{\"status\":\"live\"}\n", context),
+            // A stream that has not begun needs no word for other reasons: its client comes back.
+            None if is_overloaded
+                && self.is_in_request()
+                && self.opening().is_none_or(|opening| !opening.end_stream(true, context)) =>
+            {
+                refuse_overloaded(Exchange::last(), context);
+            }
+            None => {}
         }
-        Ok(self.finish(exchange, context))
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| {
+            let body = pending.body.as_ref().map_or(0, Body::heap_bytes);
+            let call = pending.call.as_ref().map_or(0, ApiCall::heap_bytes);
+            let opening = pending.opening.as_ref().map_or(0, Opening::heap_bytes);
+            size_of::<Pending>() + pending.remainder.capacity() + body + call + opening
+        })
+    }
+
+    fn release(&mut self) {
+        self.pending = None;
+        self.poll = None;
     }
 }
 
@@ -531,19 +569,6 @@ fn is_for_all(path: &str) -> bool {
 
 /// What calls of the server API begin with.
 const API_PREFIX: &str = "/api/";
-
-const WELCOME: &[u8] = b"This is fantail.
-
-GET  /ws?channel=a        a WebSocket: what is published to a channel, each publication one message;
-                          what you send is published to the first channel named, or to the lobby
-GET  /events?channel=a    the same as an event stream, for EventSource
-GET  /poll?channel=a      the same, one answer at a time: as soon as something is published, or after 25 seconds
-POST /publish?channel=a   publishes the body; event=NAME is its type of event
-POST /api/METHOD          the server API, as Centrifugo has it
-GET  /health/live         whether the server runs
-GET  /health/ready        whether it accepts connections: 503 when it does not
-GET  /metrics             what it counts, as Prometheus text
-";
 
 #[cfg(test)]
 mod tests;

@@ -67,6 +67,20 @@ pub struct Delivered {
     pub count: usize,
     /// What is shared, behind the bytes of the client's own.
     pub frame: Option<SharedFrame>,
+    /// Whether this completes an answer: [`Transport::drained`](super::contract::Transport::drained) is to be called
+    /// once it is queued.
+    pub completes_answer: bool,
+}
+
+impl Delivered {
+    /// None of them.
+    pub const NOTHING: Self = Self { count: 0, frame: None, completes_answer: false };
+
+    /// All publications of a batch, in a frame that others of this form share.
+    pub(super) fn shared(batch: &mut Batch<'_>, form: WireForm) -> Self {
+        let count = batch.items().len();
+        Self { count, frame: Some(batch.frame(form)), ..Self::NOTHING }
+    }
 }
 
 /// Items of a channel, one behind the other.

@@ -20,16 +20,19 @@
 //! No comment is written: go-sse 0.12 takes a stream that ends behind one for the end of all, and Jersey and Spring
 //! make an event of it. A heartbeat is a `retry:` line, which has no effect but its own.
 
+use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::context::{Context, Output};
+use super::context::{Context, Flow, Output};
+use super::contract::{Traits, Transport};
 use super::places::Places;
 use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
 use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
 use crate::message::{
-    ChannelName, ClientId, CloseReason, Farewell, Item, Recovery, Reply, SessionId,
+    ChannelName, ClientId, CloseReason, Farewell, Item, Origin, Recovery, Reply, SessionId,
+    TransportKind,
 };
 use crate::protocol::http1::{LAST_CHUNK, begin_chunk, write_chunk};
 use crate::protocol::{json, sse};
@@ -150,30 +153,49 @@ impl EventStream {
         });
     }
 
-    /// Takes publications: appends what only this client gets; the frame goes behind it.
-    pub fn deliver(&mut self, batch: &mut Batch<'_>, out: &mut Vec<u8>) -> Delivered {
-        match self {
-            Self::One { channel, has_others: true, framing } if batch.channel() != channel => {
-                framing.deliver_with(batch, out, |_, _| {})
+    /// How long a stream lives, which is not the same for all, so that those that came together do not come back
+    /// together. Some proxies never tell that a client left, and a client that is there misses nothing by coming back.
+    pub fn life(client: ClientId, settings: &TransportSettings) -> Duration {
+        let longest_ms = u32::try_from(settings.stream_lifetime.as_millis()).unwrap_or(u32::MAX);
+        let shortest_ms = longest_ms - longest_ms / 4;
+        Duration::from_millis(spread_ms(client, shortest_ms..=longest_ms).into())
+    }
+
+    fn write_end(&self, disconnect: &Farewell, out: &mut Vec<u8>) {
+        let is_final = disconnect.reason == CloseReason::Forced;
+        let framing = self.framing();
+        framing.write(out, |out| {
+            if is_final {
+                sse::write_id(out, &Self::ENDED);
             }
-            Self::One { framing, .. } => {
-                let form = match framing {
-                    StreamFraming::Chunked => WireForm::EventStreamChunk,
-                    StreamFraming::Close => WireForm::EventStream,
-                };
-                Delivered { count: batch.items().len(), frame: Some(batch.frame(form)) }
-            }
-            Self::Many { places, framing } => framing.deliver_with(batch, out, |item, out| {
-                if let Item::Publication(publication) = item {
-                    places.advance(publication);
-                }
-                sse::write_id(out, &**places);
-            }),
+            write_disconnect(out, disconnect);
+        });
+        if is_final && framing == StreamFraming::Chunked {
+            out.extend_from_slice(LAST_CHUNK);
         }
     }
 
-    /// Takes what the server API did.
-    pub fn reply(&mut self, reply: &Reply, context: &mut Context<'_>) {
+    fn framing(&self) -> StreamFraming {
+        match self {
+            Self::One { framing, .. } | Self::Many { framing, .. } => *framing,
+        }
+    }
+}
+
+impl Transport for EventStream {
+    type Next = Infallible;
+
+    fn traits(&self) -> Traits {
+        Traits { accepts_server_subscriptions: true, ..Traits::of(TransportKind::Sse) }
+    }
+
+    /// An event stream ends with its connection: a request behind it is never answered.
+    fn receive(&mut self, _: &mut [u8], _: &mut Context<'_>) -> Flow {
+        Flow::Receive
+    }
+
+    /// A stream asks for nothing: a reply tells what the server API did.
+    fn reply(&mut self, _: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         let framing = self.framing();
         match reply {
             Reply::Subscribed { channel, recovery, .. } => {
@@ -201,55 +223,73 @@ impl EventStream {
             | Reply::Done
             | Reply::Refused(_) => {}
         }
+        Flow::Receive
     }
 
-    /// How long a stream lives, which is not the same for all, so that those that came together do not come back
-    /// together. Some proxies never tell that a client left, and a client that is there misses nothing by coming back.
-    pub fn life(client: ClientId, settings: &TransportSettings) -> Duration {
-        let longest_ms = u32::try_from(settings.stream_lifetime.as_millis()).unwrap_or(u32::MAX);
-        let shortest_ms = longest_ms - longest_ms / 4;
-        Duration::from_millis(spread_ms(client, shortest_ms..=longest_ms).into())
+    fn deliver(
+        &mut self,
+        batch: &mut Batch<'_>,
+        out: &mut Vec<u8>,
+        _: &TransportSettings,
+    ) -> Delivered {
+        match self {
+            Self::One { channel, has_others: true, framing } if batch.channel() != channel => {
+                framing.deliver_with(batch, out, |_, _| {})
+            }
+            Self::One { framing, .. } => {
+                let form = match framing {
+                    StreamFraming::Chunked => WireForm::EventStreamChunk,
+                    StreamFraming::Close => WireForm::EventStream,
+                };
+                Delivered::shared(batch, form)
+            }
+            Self::Many { places, framing } => framing.deliver_with(batch, out, |item, out| {
+                if let Item::Publication(publication) = item {
+                    places.advance(publication);
+                }
+                sse::write_id(out, &**places);
+            }),
+        }
     }
 
-    /// Proves life to whatever is between the two ends. Not a block of its own: some clients take an empty one for an
-    /// event. `age` is the time since its client was heard, which says nothing behind its request.
-    pub fn keep_alive(&self, age: Duration, context: &mut Context<'_>) -> Result<(), CloseReason> {
-        let left = Self::life(context.client, context.settings).saturating_sub(age);
+    /// Sends a heartbeat, which proves to proxies that the stream lives. It is not a block of its own: some clients
+    /// take an empty one for an event. `silence` is the age of the stream, because its client says nothing behind the
+    /// request.
+    fn expire(&mut self, silence: Duration, is_busy: bool, context: &mut Context<'_>) -> Flow {
+        let interval = context.settings.keepalive_interval;
+        let left = Self::life(context.client, context.settings).saturating_sub(silence);
         if left.is_zero() {
-            return Err(CloseReason::StreamLifetime);
+            self.disconnect(&CloseReason::StreamLifetime.into(), false, context);
+            return context.close(CloseReason::StreamLifetime);
+        }
+        if is_busy {
+            context.outputs.push(Output::Deadline(interval));
+            return Flow::Receive;
         }
         let retry = spread_ms(context.client, EVENT_STREAM_RETRY_MS);
         self.framing().write(context.out, |out| sse::write_retry(out, retry));
-        context.outputs.push(Output::Deadline(context.settings.keepalive_interval.min(left)));
-        Ok(())
+        context.outputs.push(Output::Deadline(interval.min(left)));
+        Flow::Receive
     }
 
-    /// Says why the server ends it, and whether it is over for good. `is_incomplete` if something that was queued
-    /// before was dropped.
-    pub fn say_goodbye(&self, farewell: &Farewell, is_incomplete: bool, out: &mut Vec<u8>) {
-        // What was dropped may be the rest of an event whose id, or the size of whose chunk, stands in front of it
-        // already: what follows must not become that event's data or a part of that chunk, and the id that of an event
-        // that never came.
+    /// Proxies close their end when a client leaves, and no client waits for the rest of a stream.
+    fn end(&mut self, context: &mut Context<'_>) -> Flow {
+        context.close(CloseReason::ClientGone)
+    }
+
+    /// Says why the server ends the stream, and whether it is over for good.
+    fn disconnect(
+        &mut self,
+        disconnect: &Farewell,
+        is_incomplete: bool,
+        context: &mut Context<'_>,
+    ) {
+        // What was dropped may be the rest of an event whose id, or the size of whose chunk, was sent already: what
+        // follows must not become the data of that event or a part of that chunk, and the id must not be that of an
+        // event that never came.
         let may_be_cut = matches!(self, Self::Many { .. } | Self::One { has_others: true, .. });
-        if is_incomplete && may_be_cut {
-            return;
-        }
-        let is_final = farewell.reason == CloseReason::Forced;
-        let framing = self.framing();
-        framing.write(out, |out| {
-            if is_final {
-                sse::write_id(out, &Self::ENDED);
-            }
-            write_disconnect(out, farewell);
-        });
-        if is_final && framing == StreamFraming::Chunked {
-            out.extend_from_slice(LAST_CHUNK);
-        }
-    }
-
-    fn framing(&self) -> StreamFraming {
-        match self {
-            Self::One { framing, .. } | Self::Many { framing, .. } => *framing,
+        if !(is_incomplete && may_be_cut) {
+            self.write_end(disconnect, context.out);
         }
     }
 }
@@ -275,7 +315,7 @@ impl StreamFraming {
                 }
                 StreamFraming::Close => batch.frame(WireForm::EventStreamRest),
             };
-            return Delivered { count, frame: Some(frame) };
+            return Delivered { count, frame: Some(frame), ..Delivered::NOTHING };
         }
         // Small ones, as they left together: copying them is cheaper than as many segments.
         for item in items {
@@ -284,7 +324,7 @@ impl StreamFraming {
                 sse::write_item(out, item);
             });
         }
-        Delivered { count, frame: None }
+        Delivered { count, ..Delivered::NOTHING }
     }
 }
 

@@ -1,14 +1,17 @@
 //! A WebSocket (RFC 6455): plain messages, published or echoed; or commands, of which each text message carries one or
 //! more, a line each.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::commands::{CommandFault, Commands};
 use super::context::{Context, Flow, Output};
+use super::contract::{Traits, Transport};
 use super::framing::CommandFraming;
-use super::prepared::WireForm;
+use super::prepared::{Batch, Delivered, WireForm};
+use super::settings::TransportSettings;
 use crate::config::limits::{COMMANDS_PER_MESSAGE_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
     Actor, CloseReason, Farewell, Origin, Payload, PayloadKind, Refusal, Reply, Request,
@@ -67,8 +70,59 @@ impl WebSocketConversation {
         Self { decoder: MessageDecoder::default(), kind }
     }
 
-    /// Takes what the peer sent.
-    pub fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
+    fn write_disconnect(&self, disconnect: &Farewell, out: &mut Vec<u8>) {
+        let code = match self.kind {
+            Kind::Plain { .. } => disconnect.websocket_code(),
+            Kind::Commands(_) => disconnect.disconnect_code(),
+        };
+        write_close(out, code, disconnect.text());
+    }
+
+    /// What a client is told whose messages are not what this address takes. The code is one after which clients of the
+    /// command protocol do not come back.
+    fn refusal(&self) -> Farewell {
+        match self.kind {
+            Kind::Commands(_) => CloseReason::ProtocolError.into(),
+            Kind::Plain { .. } => Farewell {
+                reason: CloseReason::ProtocolError,
+                code: Some(CloseReason::ProtocolError.disconnect_code()),
+                text: Some("that is a command; commands are taken at /connection/websocket".into()),
+            },
+        }
+    }
+
+    fn limits(&self, context: &Context<'_>) -> Limits {
+        match self.kind {
+            Kind::Plain { service: PlainService::Echo, .. } => context.settings.echo_messages,
+            Kind::Plain { .. } | Kind::Commands(_) => context.settings.messages,
+        }
+    }
+}
+
+impl Transport for WebSocketConversation {
+    type Next = Infallible;
+
+    fn traits(&self) -> Traits {
+        let (kind, publishes, is_connected) = match &self.kind {
+            Kind::Plain { service: PlainService::Publish, .. } => {
+                (TransportKind::WebSocket, true, false)
+            }
+            Kind::Plain { service: PlainService::Echo, .. } => {
+                (TransportKind::EchoWebSocket, false, false)
+            }
+            Kind::Commands(commands) => {
+                (TransportKind::CommandsWebSocket, true, commands.is_connected())
+            }
+        };
+        Traits {
+            publishes,
+            accepts_server_subscriptions: is_connected,
+            times_messages: true,
+            ..Traits::of(kind)
+        }
+    }
+
+    fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
         match &mut self.kind {
             Kind::Plain { awaits_pong, .. } => *awaits_pong = false,
             Kind::Commands(commands) => commands.hear(),
@@ -109,130 +163,96 @@ impl WebSocketConversation {
             context.messages.any_ended = true;
             match take(&mut self.kind, opcode, payload, context) {
                 Ok(true) if context.congested => {
-                    // The next bytes may be long in coming: it owns nothing meanwhile.
+                    // The publisher may be paused for long: it owns no heap meanwhile.
                     self.release();
                     return Flow::Hold(bytes.len());
                 }
                 Ok(_) => {}
                 Err(_) => {
-                    self.say_goodbye(&self.refusal(), context.out);
+                    self.write_disconnect(&self.refusal(), context.out);
                     return context.close(CloseReason::ProtocolError);
                 }
             }
         }
     }
 
-    /// Takes the hub's answer. A plain socket's subscriptions were checked with the handshake; what is still refused
-    /// ends it.
-    pub fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
+    /// The subscriptions of a plain WebSocket were made with its handshake; one that is still refused ends it.
+    fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         match (&self.kind, reply) {
             (Kind::Commands(_), _) => {
                 Commands::reply(origin, reply, CommandFraming::Message, context);
                 Flow::Receive
             }
             (Kind::Plain { .. }, Reply::Refused(Refusal::SubscriptionsExhausted)) => {
-                self.say_goodbye(&CloseReason::SubscriptionsExhausted.into(), context.out);
+                self.write_disconnect(&CloseReason::SubscriptionsExhausted.into(), context.out);
                 context.close(CloseReason::SubscriptionsExhausted)
             }
             (Kind::Plain { .. }, _) => Flow::Receive,
         }
     }
 
-    /// The deadline came, and nothing has come for `silence`: pings, or returns why the peer is to be given up.
-    pub fn expire(
+    fn deliver(
         &mut self,
-        silence: Duration,
-        context: &mut Context<'_>,
-    ) -> Result<(), CloseReason> {
+        batch: &mut Batch<'_>,
+        _: &mut Vec<u8>,
+        _: &TransportSettings,
+    ) -> Delivered {
+        let form = match self.kind {
+            Kind::Plain { .. } => WireForm::WebSocket,
+            Kind::Commands(_) => WireForm::CommandMessage,
+        };
+        Delivered::shared(batch, form)
+    }
+
+    /// Sends a ping, or closes if the last one was not answered. A busy client is not asked for a pong: it would wait
+    /// behind what is queued, or is not read; TCP detects meanwhile whether the peer takes anything. But clients of the
+    /// command protocol count on pings, however much they send and receive.
+    fn expire(&mut self, silence: Duration, is_busy: bool, context: &mut Context<'_>) -> Flow {
         let interval = context.settings.keepalive_interval;
-        match &mut self.kind {
-            Kind::Commands(commands) => return commands.expire(CommandFraming::Message, context),
-            Kind::Plain { awaits_pong: true, .. } => return Err(CloseReason::KeepaliveTimeout),
-            Kind::Plain { .. } if silence < interval => {
-                context.outputs.push(Output::Deadline(interval - silence));
+        let kept = match &mut self.kind {
+            Kind::Commands(commands) if !is_busy || !commands.awaits_pong() => {
+                commands.expire(CommandFraming::Message, context)
             }
-            Kind::Plain { awaits_pong, .. } => {
+            Kind::Plain { .. } | Kind::Commands(_) if is_busy => {
+                context.outputs.push(Output::Deadline(interval));
+                Ok(())
+            }
+            Kind::Plain { awaits_pong: false, .. } if silence < interval => {
+                context.outputs.push(Output::Deadline(interval - silence));
+                Ok(())
+            }
+            Kind::Plain { awaits_pong: awaits_pong @ false, .. } => {
                 *awaits_pong = true;
                 write_frame(context.out, OpCode::Ping, b"");
                 context.outputs.push(Output::Deadline(context.settings.keepalive_timeout));
+                Ok(())
+            }
+            Kind::Plain { .. } | Kind::Commands(_) => Err(CloseReason::KeepaliveTimeout),
+        };
+        match kept {
+            Ok(()) => Flow::Receive,
+            Err(reason) => {
+                self.write_disconnect(&reason.into(), context.out);
+                context.close(reason)
             }
         }
-        Ok(())
     }
 
-    /// Whether its deadline is not that of a pong but must be kept: clients of the command protocol count on pings,
-    /// however much they say and hear.
-    pub fn owes_ping(&self) -> bool {
-        match &self.kind {
-            Kind::Plain { .. } => false,
-            Kind::Commands(commands) => !commands.awaits_pong(),
-        }
+    /// A client that closes its end without a close frame is gone.
+    fn end(&mut self, context: &mut Context<'_>) -> Flow {
+        context.close(CloseReason::ClientGone)
     }
 
-    /// Bytes of heap that it owns: what is unfinished.
-    pub fn held_bytes(&self) -> usize {
+    fn disconnect(&mut self, disconnect: &Farewell, _: bool, context: &mut Context<'_>) {
+        self.write_disconnect(disconnect, context.out);
+    }
+
+    fn heap_bytes(&self) -> usize {
         self.decoder.buffered_bytes()
     }
 
-    /// Frees what is unfinished: nothing more is listened to.
-    pub fn release(&mut self) {
+    fn release(&mut self) {
         self.decoder = MessageDecoder::new();
-    }
-
-    /// Says why the server ends it.
-    pub fn say_goodbye(&self, farewell: &Farewell, out: &mut Vec<u8>) {
-        let code = match self.kind {
-            Kind::Plain { .. } => farewell.websocket_code(),
-            Kind::Commands(_) => farewell.disconnect_code(),
-        };
-        write_close(out, code, farewell.text());
-    }
-
-    /// Whether it speaks the command protocol and has connected.
-    pub fn is_connected(&self) -> bool {
-        matches!(&self.kind, Kind::Commands(commands) if commands.is_connected())
-    }
-
-    /// Whether what the client sends may be published.
-    pub fn publishes(&self) -> bool {
-        !matches!(self.kind, Kind::Plain { service: PlainService::Echo, .. })
-    }
-
-    /// How it is counted.
-    pub fn transport(&self) -> TransportKind {
-        match self.kind {
-            Kind::Plain { service: PlainService::Publish, .. } => TransportKind::WebSocket,
-            Kind::Plain { service: PlainService::Echo, .. } => TransportKind::EchoWebSocket,
-            Kind::Commands(_) => TransportKind::CommandsWebSocket,
-        }
-    }
-
-    /// How publications look to this client.
-    pub fn wire_form(&self) -> WireForm {
-        match self.kind {
-            Kind::Plain { .. } => WireForm::WebSocket,
-            Kind::Commands(_) => WireForm::CommandMessage,
-        }
-    }
-
-    /// What a client is told whose messages are not what this address takes. The code is one after which clients of the
-    /// command protocol do not come back.
-    fn refusal(&self) -> Farewell {
-        match self.kind {
-            Kind::Commands(_) => CloseReason::ProtocolError.into(),
-            Kind::Plain { .. } => Farewell {
-                reason: CloseReason::ProtocolError,
-                code: Some(CloseReason::ProtocolError.disconnect_code()),
-                text: Some("that is a command; commands are taken at /connection/websocket".into()),
-            },
-        }
-    }
-
-    fn limits(&self, context: &Context<'_>) -> Limits {
-        match self.kind {
-            Kind::Plain { service: PlainService::Echo, .. } => context.settings.echo_messages,
-            Kind::Plain { .. } | Kind::Commands(_) => context.settings.messages,
-        }
     }
 }
 

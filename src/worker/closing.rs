@@ -67,7 +67,7 @@ impl Connections {
 
     fn close_behind(&mut self, index: u32, farewell: &Farewell, is_incomplete: bool) {
         self.converse(index, |connection, context| {
-            connection.close(farewell, is_incomplete, context);
+            connection.disconnect(farewell, is_incomplete, context);
             Flow::Closed
         });
     }
@@ -122,7 +122,7 @@ impl Connections {
     /// Frees what its conversation keeps: nothing more is listened to.
     fn release(&mut self, index: u32) {
         let connection = self.table.at(index);
-        self.unfinished_bytes -= connection.held_bytes();
+        self.unfinished_bytes -= connection.heap_bytes();
         connection.release();
     }
 
@@ -163,21 +163,15 @@ impl Connections {
     pub(super) fn expire(&mut self, index: u32) {
         let Some(connection) = self.table.get(index) else { return };
         let silence = Sweep::duration(self.tick.saturating_sub(connection.received));
-        let session = SessionId { index, generation: connection.generation };
-        let client = self.settings.hub.client_id(session);
         match connection.flags.stage() {
             Stage::Dead => {}
             Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),
-            Stage::Open
-                if connection.is_busy()
-                    && !connection.is_over_age(silence, client, &self.settings.transport) =>
-            {
-                // Under memory pressure the kernel may have refused without ever telling of room: try again.
-                connection.flags.set_blocked(false);
-                self.mark_dirty(index);
-                self.set_deadline(index, self.settings.transport.keepalive_interval);
-            }
             Stage::Open => {
+                if connection.is_busy() {
+                    // Under memory pressure the kernel may have refused without ever telling of room: try again.
+                    connection.flags.set_blocked(false);
+                    self.mark_dirty(index);
+                }
                 self.converse(index, |connection, context| connection.expire(silence, context));
             }
         }

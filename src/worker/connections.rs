@@ -254,7 +254,7 @@ impl Connections {
         match connection.flags.stage() {
             Stage::Open => {
                 connection.received = tick;
-                if self.holds_all_publishers && connection.publishes_unasked() {
+                if self.holds_all_publishers && connection.traits().publishes {
                     self.hold(id, bytes);
                 } else {
                     self.listen(id, bytes);
@@ -345,7 +345,8 @@ impl Connections {
             let mut of_client =
                 prepared[key].of_client(batch.channel, batch.items, batch.start, scratch);
             let start = turn.len();
-            let Delivered { count, frame } = connection.deliver(&mut of_client, turn, settings);
+            let Delivered { count, frame, completes_answer } =
+                connection.deliver(&mut of_client, turn, settings);
             let bytes = turn.len() - start + frame.as_ref().map_or(0, |frame| frame.len() as usize);
             // One frame fits every queue that was empty, whatever its size.
             let is_past = is_blocked && queued > 0 && queued as usize + bytes > bytes_max as usize;
@@ -365,7 +366,7 @@ impl Connections {
                 }
                 mark(connection, session, dirty);
             }
-            if connection.is_answered() {
+            if completes_answer {
                 answered.push(session);
             }
             Visit::Cost(1 + bytes / DELIVERY_COST_BYTES)

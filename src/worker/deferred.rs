@@ -239,7 +239,8 @@ impl Connections {
         let is_behind = connection.flags.is_paused_by(Pause::Answers);
         let has_room = !connection.flags.is_paused_by(Pause::Queue);
         let may_ask = answer == Answer::Short
-            || (has_room && self.deferred.admits(session, answer, connection.collects_answers()));
+            || (has_room
+                && self.deferred.admits(session, answer, connection.traits().collects_answers));
         if may_ask && !is_behind {
             self.ask(session, request, answer);
             return;
@@ -266,7 +267,7 @@ impl Connections {
             let next = self.deferred.pop(|session| {
                 let connection = table.at(session.index);
                 let has_room = !connection.flags.is_paused_by(Pause::Queue);
-                (has_room, connection.collects_answers())
+                (has_room, connection.traits().collects_answers)
             });
             let Some((session, request, is_last)) = next else { break };
             let answer = Answer::to(&request.request);

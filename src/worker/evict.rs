@@ -169,7 +169,7 @@ impl Connections {
             self.eviction.slot += 1;
             let Some(connection) = self.table.get(index) else { continue };
             let session = SessionId { index, generation: connection.generation };
-            let held = connection.held_bytes() + self.deferred.bytes_of(session);
+            let held = connection.heap_bytes() + self.deferred.bytes_of(session);
             let cause = if u64::from(connection.queue.bytes()) > threshold {
                 &self.counters.evicted_send_queues
             } else if held as u64 > threshold {

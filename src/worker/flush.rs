@@ -101,8 +101,8 @@ impl Connections {
             self.unpause(index, Pause::Queue);
             let generation = self.table.at(index).generation;
             self.deferred.wake(SessionId { index, generation });
-            if self.table.at(index).awaits_room() {
-                self.converse(index, |connection, context| connection.go_on_with_room(context));
+            if self.table.at(index).traits().awaits_drain {
+                self.converse(index, |connection, context| connection.drained(context));
             }
         }
         let connection = self.table.at(index);

@@ -35,17 +35,19 @@ impl Connections {
             congested: self.mesh.is_congested(),
             overloaded: self.budget.level() >= Level::Critical,
             is_spare: connection.flags.is_spare(),
+            has_ended: connection.flags.has_ended(),
+            has_session: connection.flags.has_session(),
             messages: MessageCount::default(),
             out_bytes_high: start + room as usize,
         };
-        let before = connection.held_bytes();
+        let before = connection.heap_bytes();
         let flow = step(connection, &mut context);
         let MessageCount { received, sent, any_ended } = context.messages;
-        let held = connection.held_bytes();
+        let held = connection.heap_bytes();
         self.unfinished_bytes = self.unfinished_bytes + held - before;
         self.counters.received_messages.add(received.into());
         self.counters.sent_messages.add(sent.into());
-        let transport = connection.transport();
+        let transport = connection.traits().kind;
         if transport as usize != connection.flags.counted() {
             self.counters.connections[connection.flags.counted()].subtract(1);
             connection.flags.set_counted(transport);
@@ -62,7 +64,7 @@ impl Connections {
         }
         match flow {
             Flow::AwaitReply => self.pause(index, Pause::Reply),
-            Flow::AwaitRoom => {
+            Flow::AwaitDrain => {
                 self.pause(index, Pause::Queue);
                 self.unpause(index, Pause::Reply);
             }
@@ -133,10 +135,8 @@ impl Connections {
     /// Polls that the fan-out answered are over: their connections take the next request.
     pub(super) fn finish_answers(&mut self) {
         for index in std::mem::take(&mut self.answered) {
-            // One that was visited again behind its answer is named twice, and goes on once.
-            let connection = self.table.at(index);
-            if connection.flags.is_open() && connection.is_answered() {
-                self.converse(index, |connection, context| connection.finish_answer(context));
+            if self.table.at(index).flags.is_open() {
+                self.converse(index, |connection, context| connection.drained(context));
             }
         }
         self.carry();
@@ -176,8 +176,8 @@ impl Connections {
         if !self.is_open(socket_id(session)) {
             return Reply::Done;
         }
-        let takes_orders = self.table.at(session.index).takes_orders();
-        if !takes_orders && !matches!(control, Control::Disconnect(_)) {
+        let accepts = self.table.at(session.index).traits().accepts_server_subscriptions;
+        if !accepts && !matches!(control, Control::Disconnect(_)) {
             return Reply::Refused(Refusal::NotAvailable);
         }
         let (origin, by) = (Some(Origin::Server), Actor::Server);

@@ -34,6 +34,8 @@ fn ask(route: ApiRoute, body: &str) -> Asked {
         congested: false,
         overloaded: false,
         is_spare: false,
+        has_ended: false,
+        has_session: false,
         messages: MessageCount::default(),
         out_bytes_high: usize::MAX,
     };

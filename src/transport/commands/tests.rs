@@ -9,6 +9,7 @@ use crate::message::{ClientId, Epoch, NodeId, Publication, SessionId, SessionReq
 use crate::protocol::websocket::{OpCode, write_masked_frame};
 use crate::transport::commands_tcp::CommandConversation;
 use crate::transport::context::{Flow, MessageCount};
+use crate::transport::contract::Transport;
 use crate::transport::settings::TransportSettings;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 
@@ -41,6 +42,8 @@ impl Client {
             congested: false,
             overloaded: false,
             is_spare: false,
+            has_ended: false,
+            has_session: false,
             messages: MessageCount::default(),
             out_bytes_high: usize::MAX,
         };
@@ -282,9 +285,9 @@ fn expect_nothing_owned(
             flows.push((flow, held_bytes > 0));
         });
     }
-    let unfinished = (Flow::Receive, true);
+    let unfinished = || (Flow::Receive, true);
     let held = |rest| (Flow::Hold(rest), false);
-    let expected = [(Flow::Receive, false), unfinished, held(0), unfinished, held(start.len())];
+    let expected = [(Flow::Receive, false), unfinished(), held(0), unfinished(), held(start.len())];
     assert_eq!(flows, expected);
 }
 
@@ -299,12 +302,12 @@ fn who_is_held_back_owns_nothing_of_what_was_taken() {
         };
         expect_nothing_owned(
             |out, text| write_framed(written, out, |out| out.extend(text)),
-            |bytes, context| (conversation.receive(bytes, context), conversation.held_bytes()),
+            |bytes, context| (conversation.receive(bytes, context), conversation.heap_bytes()),
         );
     }
     let mut conversation = WebSocketConversation::new(WebSocketService::Commands);
     expect_nothing_owned(
         |out, text| write_masked_frame(out, OpCode::Text, text, [1, 2, 3, 4]),
-        |bytes, context| (conversation.receive(bytes, context), conversation.held_bytes()),
+        |bytes, context| (conversation.receive(bytes, context), conversation.heap_bytes()),
     );
 }

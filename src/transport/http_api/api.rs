@@ -97,7 +97,7 @@ impl HttpConversation {
         if let Some(pending) = &mut self.pending {
             pending.call = None;
         }
-        self.answer("application/json", &body, context)
+        self.respond("application/json", &body, context)
     }
 
     pub(super) fn refuse_key(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {

@@ -31,7 +31,7 @@ impl Body {
     }
 
     /// Bytes of heap that it owns.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         let answer = match &self.target {
             Target::Refused(answer) => answer.capacity(),
             Target::Publish(_) | Target::Api(_) => 0,

@@ -110,30 +110,17 @@ impl HttpConversation {
     }
 
     /// Whether a poll waits.
-    pub fn is_polling(&self) -> bool {
+    pub(super) fn is_polling(&self) -> bool {
         self.poll.is_some()
     }
 
-    /// Whether a poll waits no longer: [`HttpConversation::finish_poll`] is to be called.
-    pub fn is_poll_answered(&self) -> bool {
+    /// Whether the answer of a poll is written.
+    pub(super) fn is_poll_answered(&self) -> bool {
         self.poll.as_ref().is_some_and(|poll| poll.is_answered)
     }
 
-    /// Takes publications: appends what only this client gets of the answer; the frame goes behind it.
-    pub fn deliver(
-        &mut self,
-        batch: &mut Batch<'_>,
-        out: &mut Vec<u8>,
-        settings: &TransportSettings,
-    ) -> Delivered {
-        match &mut self.poll {
-            Some(poll) => poll.deliver(batch, out, settings),
-            None => self.hold(batch),
-        }
-    }
-
     /// The answer is on its way: goes on with what was pipelined behind the request.
-    pub fn finish_poll(&mut self, context: &mut Context<'_>) -> HttpFlow {
+    pub(super) fn finish_poll(&mut self, context: &mut Context<'_>) -> HttpFlow {
         match self.poll.take() {
             Some(poll) => self.end_poll(&poll, context),
             None => HttpFlow::Receive,
@@ -149,7 +136,7 @@ impl HttpConversation {
 
     /// The client sends no more. It may have closed only this half, and is answered then; one that is gone answers two
     /// interim answers (RFC 9110 15.2) with a reset. Until the second one there is little time.
-    pub fn probe_poll(&self, context: &mut Context<'_>) {
+    pub(super) fn probe_poll(&self, context: &mut Context<'_>) {
         if let Some(poll) = &self.poll
             && poll.takes_interim
             && poll.timeout > HALF_CLOSED_LINGER
@@ -160,7 +147,7 @@ impl HttpConversation {
     }
 
     /// The same for the second time, where the poll has time left. `silence` is the time since its client was heard.
-    pub fn probe_poll_again(&self, silence: Duration, context: &mut Context<'_>) -> bool {
+    pub(super) fn probe_poll_again(&self, silence: Duration, context: &mut Context<'_>) -> bool {
         let left = self.poll.as_ref().map(|poll| poll.timeout.saturating_sub(silence));
         let left = left.filter(|left| *left > HALF_CLOSED_LINGER);
         if let Some(left) = left {
@@ -189,22 +176,22 @@ impl HttpConversation {
 
 impl Poll {
     /// The server ends the connection: nothing came.
-    pub(super) fn say_goodbye(mut self, context: &mut Context<'_>) {
+    pub(super) fn disconnect(mut self, context: &mut Context<'_>) {
         if !self.is_answered {
             self.exchange.keep_alive = false;
             self.write(&[], true, context.out, context.settings);
         }
     }
 
-    fn deliver(
+    /// Takes publications: appends what only this client gets of the answer; the frame goes behind it.
+    pub(super) fn deliver(
         &mut self,
         batch: &mut Batch<'_>,
         out: &mut Vec<u8>,
         settings: &TransportSettings,
     ) -> Delivered {
-        let nothing = Delivered { count: 0, frame: None };
         if self.is_answered {
-            return nothing;
+            return Delivered::NOTHING;
         }
         if let Places::One(_) = self.places
             && !self.has_gap
@@ -213,7 +200,7 @@ impl Poll {
             let frame = batch.answer(self.form);
             if frame.is_empty() {
                 self.has_gap = self.form.has_gap(batch.items());
-                return nothing;
+                return Delivered::NOTHING;
             }
             self.is_answered = true;
             self.exchange.write_status(out, settings);
@@ -221,19 +208,19 @@ impl Poll {
                 PollForm::Batch => batch.items().len(),
                 PollForm::One => 1,
             };
-            return Delivered { count, frame: Some(frame) };
+            return Delivered { count, frame: Some(frame), completes_answer: true };
         }
         self.has_gap |= self.form.has_gap(batch.items());
         let publications = self.form.of(batch.items());
         if publications.is_empty() {
-            return nothing;
+            return Delivered::NOTHING;
         }
         self.is_answered = true;
         for publication in &publications {
             self.places.advance(publication);
         }
         self.write(&publications, false, out, settings);
-        Delivered { count: publications.len(), frame: None }
+        Delivered { count: publications.len(), frame: None, completes_answer: true }
     }
 
     fn write(

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::answer::{Exchange, close, fail_refused, refuse_overloaded, write_response};
 use super::poll::PollOptions;
-use super::{HttpConversation, HttpFlow, Next, channels_of};
+use super::{HttpConversation, HttpFlow, HttpNext, Next, channels_of};
 use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
 };
@@ -268,15 +268,16 @@ impl HttpConversation {
         let is_all = EventStream::write_missed(&mut places, &missed, framing, context);
         if is_all && !opening.has_more {
             self.pending = None;
-            return HttpFlow::Stream(EventStream::new(places, framing, context));
+            let next = HttpNext::EventStream(EventStream::new(places, framing, context));
+            return HttpFlow::Become { next, rest: Vec::new() };
         }
         context.outputs.push(Output::Leave);
         context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
         opening.restart(places);
         let pending = self.pending.get_or_insert_default();
         pending.opening = Some(opening);
-        pending.awaits_room = true;
-        HttpFlow::AwaitRoom
+        pending.awaits_drain = true;
+        HttpFlow::AwaitDrain
     }
 
     /// Most of what was written has left: asks for the next part.
@@ -284,7 +285,7 @@ impl HttpConversation {
         if let Some(pending) = &mut self.pending
             && let Some(opening) = &pending.opening
         {
-            pending.awaits_room = false;
+            pending.awaits_drain = false;
             opening.ask(context);
         }
         HttpFlow::AwaitReply
@@ -294,7 +295,7 @@ impl HttpConversation {
     pub(super) fn hold(&mut self, batch: &Batch<'_>) -> Delivered {
         let opening = self.pending.as_mut().and_then(|pending| pending.opening.as_mut());
         let count = opening.map_or(0, |opening| opening.hold(batch.items()));
-        Delivered { count, frame: None }
+        Delivered { count, ..Delivered::NOTHING }
     }
 }
 
@@ -307,7 +308,7 @@ enum Step {
 
 impl Opening {
     /// Bytes that it keeps in memory. What comes while it waits is not among them: a fan-out does not wait to be told.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         self.places.capacity() * size_of::<Place>() + self.recovered_bytes
     }
 

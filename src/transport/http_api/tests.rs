@@ -58,17 +58,18 @@ impl Talk {
         match step(http, &mut context) {
             HttpFlow::Receive => "receive",
             HttpFlow::AwaitReply => "await",
-            HttpFlow::AwaitRoom => "await room",
+            HttpFlow::AwaitDrain => "await drain",
             HttpFlow::Closed => "closed",
-            HttpFlow::Upgrade { .. } => "upgrade",
-            HttpFlow::Stream(stream) => {
+            HttpFlow::Hold(_) => "hold",
+            HttpFlow::Become { next: HttpNext::WebSocket(_), .. } => "upgrade",
+            HttpFlow::Become { next: HttpNext::EventStream(stream), .. } => {
                 self.stream = Some(stream);
                 "stream"
             }
         }
     }
 
-    fn of_stream(&mut self, step: impl FnOnce(&mut EventStream, &mut Context<'_>)) {
+    fn of_stream<T>(&mut self, step: impl FnOnce(&mut EventStream, &mut Context<'_>) -> T) {
         let (_, stream, mut context) = self.parts();
         step(stream.as_mut().expect("it has begun"), &mut context);
     }
@@ -83,6 +84,8 @@ impl Talk {
             congested: false,
             overloaded: self.is_overloaded,
             is_spare: self.is_spare,
+            has_ended: false,
+            has_session: false,
             messages: MessageCount::default(),
             out_bytes_high: self.out_bytes_high,
         };
@@ -94,7 +97,7 @@ impl Talk {
     }
 
     fn receive(&mut self, text: &str) -> &'static str {
-        self.step(|http, context| http.receive(text.as_bytes(), context))
+        self.step(|http, context| http.receive(&mut text.as_bytes().to_vec(), context))
     }
 
     fn reply(&mut self, ticket: u32, reply: &Reply) -> &'static str {
@@ -114,14 +117,14 @@ impl Talk {
         let mut scratch = Vec::new();
         let mut batch = prepared.of_client(&channel, items, 0, &mut scratch);
         let delivered = match &mut self.stream {
-            Some(stream) => stream.deliver(&mut batch, &mut self.out),
+            Some(stream) => stream.deliver(&mut batch, &mut self.out, &self.settings),
             None => self.http.deliver(&mut batch, &mut self.out, &self.settings),
         };
         if let Some(frame) = delivered.frame {
             self.out.extend_from_slice(frame.as_bytes());
         }
-        if self.http.is_poll_answered() {
-            self.step(HttpConversation::finish_poll);
+        if delivered.completes_answer {
+            self.step(HttpConversation::drained);
         }
     }
 
@@ -154,6 +157,10 @@ impl Talk {
             })
             .collect()
     }
+}
+
+fn expire(http: &mut HttpConversation, context: &mut Context<'_>) -> HttpFlow {
+    http.expire(Duration::ZERO, false, context)
 }
 
 /// More than fits a small queue.
@@ -208,18 +215,18 @@ fn requests_wait_while_much_is_to_be_read() {
     let live = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n";
     let mut talk = Talk::new();
     talk.out_bytes_high = 200;
-    assert_eq!(talk.receive(&live.repeat(5)), "await room");
+    assert_eq!(talk.receive(&live.repeat(5)), "await drain");
     let answer_count = |said: &str| said.matches("\"live\"").count();
     assert_eq!(answer_count(&talk.said()), 2, "one is past the mark");
     // What still comes waits behind them.
     talk.out_bytes_high = 0;
     talk.out.push(b'.');
-    assert_eq!(talk.receive(&live[..9]), "await room");
+    assert_eq!(talk.receive(&live[..9]), "await drain");
     talk.out.clear();
     talk.out_bytes_high = 200;
-    assert_eq!(talk.step(HttpConversation::go_on_with_room), "await room");
+    assert_eq!(talk.step(HttpConversation::drained), "await drain");
     assert_eq!(answer_count(&talk.said()), 2);
-    assert_eq!(talk.step(HttpConversation::go_on_with_room), "receive");
+    assert_eq!(talk.step(HttpConversation::drained), "receive");
     assert_eq!(answer_count(&talk.said()), 1);
     assert_eq!(talk.receive(&live[9..]), "receive");
     assert_eq!(answer_count(&talk.said()), 1);
@@ -231,9 +238,9 @@ fn who_does_not_read_is_owed_no_word_about_the_next_request() {
     let mut talk = Talk::new();
     talk.out_bytes_high = 0;
     let live = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n";
-    assert_eq!(talk.receive(&live.repeat(2)), "await room");
+    assert_eq!(talk.receive(&live.repeat(2)), "await drain");
     talk.said();
-    assert_eq!(talk.step(HttpConversation::time_out), "closed");
+    assert_eq!(talk.step(expire), "closed");
     assert_eq!(talk.said(), "");
 }
 
@@ -298,7 +305,7 @@ fn nobody_new_is_taken_while_memory_is_nearly_used_up() {
     assert!(talk.asked().contains(&"Refused".to_owned()));
     let mut talk = poll::waiting("", "");
     talk.step(|http, context| {
-        http.say_goodbye(CloseReason::Overloaded, context);
+        http.disconnect(&CloseReason::Overloaded.into(), false, context);
         HttpFlow::Closed
     });
     assert_eq!(talk.answer().1["error"]["code"], "overloaded");
@@ -322,7 +329,7 @@ fn beyond_the_maximum_only_health_checks_and_metrics_are_answered() {
         assert_eq!(talk.get(target, ""), "await");
         assert_eq!(talk.asked(), [asked]);
         assert_eq!(
-            talk.step(|http, context| http.take_answer(&Answer::Metrics("x"), context)),
+            talk.step(|http, context| http.answer(&Answer::Metrics("x"), context)),
             "closed"
         );
     }
@@ -367,19 +374,19 @@ fn answers_that_are_collected_are_counted() {
     let batch = format!("{{\"commands\":[{history},{history}]}}");
     let head = format!("POST /api/batch HTTP/1.1\r\nHost: t\r\nContent-Length: {}", batch.len());
     assert_eq!(talk.receive(&format!("{head}\r\n\r\n{batch}")), "await");
-    let asked = talk.http.held_bytes();
+    let asked = talk.http.heap_bytes();
     assert!(asked > 0);
     let all = Reply::History { position: at(10), publications: much().into() };
     assert_eq!(talk.reply(1, &all), "await");
-    assert!(talk.http.held_bytes() >= asked + 10 * 1000, "{}", talk.http.held_bytes());
+    assert!(talk.http.heap_bytes() >= asked + 10 * 1000, "{}", talk.http.heap_bytes());
     assert_eq!(talk.reply(2, &all), "receive");
-    assert_eq!(talk.http.held_bytes(), 0);
+    assert_eq!(talk.http.heap_bytes(), 0);
 
     talk.get("/poll?channel=a&channel=b&since=0:00000001_0:00000001", "");
     assert_eq!(talk.reply(1, &subscribed("a", 10, recovered(&much()))), "await");
-    assert!(talk.http.held_bytes() >= 10 * 1000, "{}", talk.http.held_bytes());
+    assert!(talk.http.heap_bytes() >= 10 * 1000, "{}", talk.http.heap_bytes());
     assert_eq!(talk.reply(2, &subscribed("b", 0, recovered(&[]))), "receive");
-    assert_eq!(talk.http.held_bytes(), 0);
+    assert_eq!(talk.http.heap_bytes(), 0);
 }
 
 #[test]

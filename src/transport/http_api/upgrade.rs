@@ -1,13 +1,13 @@
 //! Requests that become WebSockets.
 
 use super::answer::{Exchange, close, fail_refused, refuse_overloaded};
-use super::{HttpConversation, HttpFlow, Next, channels_of, origin};
+use super::{HttpConversation, HttpFlow, HttpNext, Next, channels_of, origin};
 use crate::message::{Actor, Refusal, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Method};
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
 use crate::transport::context::{Context, Output};
 use crate::transport::handshake_failure::HandshakeFailure;
-use crate::transport::websocket::WebSocketService;
+use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 
 /// A handshake whose answer waits until its subscriptions are made: who has seen the answer misses nothing that is
 /// published from then on, by whomever. What comes for the first ones before it is not kept: a plain WebSocket is told
@@ -105,7 +105,8 @@ impl HttpConversation {
         accept(&waiting.upgrade, context);
         let rest = pending.remainder.split_off(pending.used);
         self.pending = None;
-        HttpFlow::Upgrade { service: WebSocketService::Publish, rest }
+        let next = HttpNext::WebSocket(WebSocketConversation::new(WebSocketService::Publish));
+        HttpFlow::Become { next, rest }
     }
 
     /// A subscription of the handshake is refused, and so is the handshake.
@@ -134,7 +135,8 @@ impl HttpConversation {
                     // The upgrade opens no session yet: that is for the first command to do.
                     context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
                 }
-                Next::Flow(HttpFlow::Upgrade { service, rest: Vec::new() })
+                let next = HttpNext::WebSocket(WebSocketConversation::new(service));
+                Next::Flow(HttpFlow::Become { next, rest: Vec::new() })
             }
             Err(next) => next,
         }

@@ -42,7 +42,7 @@ fn a_poll_waits_for_a_publication_and_leaves() {
 fn a_poll_is_answered_at_its_timeout() {
     let mut talk = waiting("&since=", "");
     assert_eq!(talk.asked(), ["1 a now", "DeadlineWithin(25s)"]);
-    assert_eq!(talk.step(HttpConversation::time_out), "receive");
+    assert_eq!(talk.step(expire), "receive");
     let expected = serde_json::json!({
         "publications": [], "timeout": true, "position": format!("7:{E}"),
     });
@@ -103,7 +103,7 @@ fn a_poll_that_cannot_go_on_waits_for_what_comes_and_says_so_with_it() {
             (&false.into(), &format!("10:{E}").into())
         );
         let mut talk = waiting(query, headers);
-        talk.step(HttpConversation::time_out);
+        talk.step(expire);
         let (_, body) = talk.answer();
         assert_eq!((&body["recovered"], &body["timeout"]), (&false.into(), &true.into()));
         assert_eq!(body["position"], format!("9:{E}"));
@@ -186,7 +186,7 @@ fn nothing_came_has_another_tag_than_the_one_asked_with() {
     let mut tag = format!("\"7:{E}\"");
     for _ in 0..4 {
         let mut talk = waiting("", &format!("If-None-Match: {tag}\r\n"));
-        talk.step(HttpConversation::time_out);
+        talk.step(expire);
         let (head, _) = talk.answer();
         let next = head.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
         assert_ne!(next, tag);
@@ -282,7 +282,7 @@ fn what_is_pipelined_behind_a_poll_waits_for_its_answer() {
 fn a_poll_is_told_nothing_came_when_the_server_ends() {
     let mut talk = waiting("", "");
     talk.step(|http, context| {
-        http.say_goodbye(CloseReason::Shutdown, context);
+        http.disconnect(&CloseReason::Shutdown.into(), false, context);
         HttpFlow::Closed
     });
     let (head, body) = talk.answer();

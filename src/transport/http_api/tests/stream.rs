@@ -195,7 +195,9 @@ fn what_the_server_api_does_is_an_event_each() {
     talk.reply(1, &subscribed("a", 7, None));
     talk.said();
     let missed = recovered(&[publication("b", 1, "x")]);
-    talk.of_stream(|stream, context| stream.reply(&subscribed("b", 1, missed), context));
+    talk.of_stream(|stream, context| {
+        stream.reply(Origin::Server, &subscribed("b", 1, missed), context)
+    });
     let news = "event: subscribe\ndata: {\"channel\":\"b\"}\n\n";
     assert_eq!(chunks(&talk.said()), [news, "data: x\n\n"]);
     talk.deliver(&[publication("b", 2, "y")]);
@@ -213,7 +215,9 @@ fn a_heartbeat_is_no_comment_and_no_block() {
     talk.get("/events?channel=a", "");
     talk.reply(1, &subscribed("a", 7, None));
     talk.said();
-    talk.of_stream(|stream, context| assert!(stream.keep_alive(Duration::ZERO, context).is_ok()));
+    talk.of_stream(|stream, context| {
+        assert_eq!(stream.expire(Duration::ZERO, false, context), Flow::Receive)
+    });
     let said = talk.said();
     let line = chunks(&said);
     assert_eq!(line.len(), 1);
@@ -240,10 +244,11 @@ fn a_stream_has_a_longest_life_that_differs_from_client_to_client() {
     talk.of_stream(|stream, context| {
         life = EventStream::life(context.client, context.settings);
         let ms = Duration::from_millis(1);
-        assert_eq!(stream.keep_alive(life - ms, context), Ok(()));
-        assert_eq!(stream.keep_alive(life, context), Err(CloseReason::StreamLifetime));
+        assert_eq!(stream.expire(life - ms, false, context), Flow::Receive);
+        assert_eq!(stream.expire(life, false, context), Flow::Closed);
     });
-    assert_eq!(talk.asked(), ["Deadline(1ms)"], "it is looked at when its time has come");
+    let asked = ["Deadline(1ms)", "Close(StreamLifetime)"];
+    assert_eq!(talk.asked(), asked, "it is looked at when its time has come");
 }
 
 fn ended(request: &str, farewell: &Farewell) -> String {
@@ -251,7 +256,7 @@ fn ended(request: &str, farewell: &Farewell) -> String {
     talk.receive(request);
     talk.reply(1, &subscribed("a", 7, None));
     talk.said();
-    talk.of_stream(|stream, context| stream.say_goodbye(farewell, false, context.out));
+    talk.of_stream(|stream, context| stream.disconnect(farewell, false, context));
     talk.said()
 }
 
@@ -312,12 +317,14 @@ fn nothing_follows_an_event_of_several_channels_that_may_have_been_cut() {
             talk.said();
             if query == "channel=a" {
                 // The server API gives it the other one.
-                talk.of_stream(|stream, context| stream.reply(&subscribed("b", 7, None), context));
+                talk.of_stream(|stream, context| {
+                    stream.reply(Origin::Server, &subscribed("b", 7, None), context)
+                });
                 talk.deliver(&[publication("b", 8, "x")]);
                 talk.said();
             }
             talk.of_stream(|stream, context| {
-                stream.say_goodbye(&reason.into(), is_incomplete, context.out);
+                stream.disconnect(&reason.into(), is_incomplete, context);
             });
             assert_eq!(talk.said().is_empty(), is_incomplete, "{query} {reason:?}");
         }
@@ -351,18 +358,18 @@ fn a_stream_that_cannot_begin_now_begins_and_ends() {
     check(&talk.said());
     let mut talk = opening();
     talk.step(|http, context| {
-        http.say_goodbye(CloseReason::Overloaded, context);
+        http.disconnect(&CloseReason::Overloaded.into(), false, context);
         HttpFlow::Closed
     });
     check(&talk.said());
     // Its subscriptions wait for the long answers of others.
     let mut talk = opening();
-    assert_eq!(talk.step(HttpConversation::time_out), "closed");
+    assert_eq!(talk.step(expire), "closed");
     check(&talk.said());
     // A connection that ends without an answer is tried again.
     let mut talk = opening();
     talk.step(|http, context| {
-        http.say_goodbye(CloseReason::Shutdown, context);
+        http.disconnect(&CloseReason::Shutdown.into(), false, context);
         HttpFlow::Closed
     });
     assert_eq!(talk.said(), "");
@@ -399,22 +406,22 @@ fn a_long_recovery_comes_in_parts_as_fast_as_the_client_reads() {
     talk.asked();
     talk.reply(2, &subscribed("b", 4, recovered(&[])));
     // A part that is more than fits an answer beside the others'.
-    assert_eq!(talk.reply(1, &subscribed("a", 10, part(0..4, true))), "await room");
+    assert_eq!(talk.reply(1, &subscribed("a", 10, part(0..4, true))), "await drain");
     let said = talk.said();
     let begun = chunks(body_of(&said));
     assert_eq!(opening(begun[0]), begins_at(&format!("0:{E}_4:{E}")));
     assert!(begun[2].starts_with(&format!("id: 2:{E}_4:{E}\n")) && begun.len() == 3, "{begun:?}");
     assert_eq!(talk.asked(), ["Leave", "Deadline(25s)"]);
     // Meanwhile something was published to the other channel.
-    assert_eq!(talk.step(HttpConversation::go_on_with_room), "await");
+    assert_eq!(talk.step(HttpConversation::drained), "await");
     assert_eq!(talk.asked(), [format!("1 a 2:{E}"), format!("2 b 4:{E}")]);
     talk.reply(1, &subscribed("a", 10, part(2..3, true)));
     let more = recovered(&[publication("b", 5, "y")]);
-    assert_eq!(talk.reply(2, &subscribed("b", 5, more)), "await room");
+    assert_eq!(talk.reply(2, &subscribed("b", 5, more)), "await drain");
     let said = talk.said();
     assert!(chunks(&said)[1].starts_with(&format!("id: 3:{E}_5:{E}\n")), "{said}");
     // What followed is lost by now.
-    talk.step(HttpConversation::go_on_with_room);
+    talk.step(HttpConversation::drained);
     talk.asked();
     talk.reply(1, &subscribed("a", 10, impossible()));
     assert_eq!(talk.reply(2, &subscribed("b", 5, recovered(&[]))), "stream");
@@ -432,18 +439,18 @@ fn a_stream_whose_rest_cannot_come_is_cut() {
         talk.get("/events?channel=a", &format!("Last-Event-ID: 0:{E}\r\n"));
         let publications = much()[..2].into();
         let part = Recovery { is_complete: true, publications, has_more: true };
-        assert_eq!(talk.reply(1, &subscribed("a", 10, Some(part))), "await room");
+        assert_eq!(talk.reply(1, &subscribed("a", 10, Some(part))), "await drain");
         talk.said();
         talk
     };
-    let end = |reason| {
+    let end = |reason: CloseReason| {
         move |http: &mut HttpConversation, context: &mut Context<'_>| {
-            http.say_goodbye(reason, context);
+            http.disconnect(&reason.into(), false, context);
             HttpFlow::Closed
         }
     };
     let mut talk = begun();
-    assert_eq!(talk.step(HttpConversation::time_out), "closed");
+    assert_eq!(talk.step(expire), "closed");
     assert_eq!(talk.said(), "");
     for reason in [CloseReason::Overloaded, CloseReason::Shutdown] {
         let mut talk = begun();
@@ -452,7 +459,7 @@ fn a_stream_whose_rest_cannot_come_is_cut() {
     }
     for refusal in [Refusal::Overloaded, Refusal::PermissionDenied] {
         let mut talk = begun();
-        talk.step(HttpConversation::go_on_with_room);
+        talk.step(HttpConversation::drained);
         assert_eq!(talk.reply(1, &Reply::Refused(refusal)), "closed");
         assert_eq!(talk.said(), "");
     }
