@@ -533,7 +533,7 @@ fn an_address_that_is_not_ours_or_beyond_loopback_is_refused() {
     expect_start_error(&["--echo-tcp", "[::]:0"], &["[::]:0", "--insecure"]);
     expect_start_error(
         &["--listen", "192.0.2.1:0", "--insecure"],
-        &["192.0.2.1:0", "no address of this host"],
+        &["192.0.2.1:0", "not an address of this host"],
     );
 }
 
