@@ -1,345 +1,371 @@
-//! Compile-time ceilings. Settings may lower what they bound, never raise it.
+//! Compile-time limits, grouped by the room that they bound. Settings may lower what they bound, never raise it.
+//!
+//! The suffix of a name is the unit where it has one. Where the last item taken may exceed a limit, its doc says so.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Workers of one process; a channel's interest is one bit each.
+// ---- config ----
+
+/// Largest settings file, in bytes.
+pub const SETTINGS_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Namespaces of one configuration.
+pub const NAMESPACES_MAX: usize = 256;
+
+/// Origins in `http.origins`.
+pub const ORIGINS_MAX: usize = 256;
+
+/// Length of `api.key`.
+pub const API_KEY_BYTES_MAX: usize = 1024;
+
+/// Upper bound of the setting `limits.message_bytes_max`.
+pub const MESSAGE_BYTES_CEILING: u64 = 64 * 1024 * 1024;
+
+/// Upper bound of the setting `limits.send_queue_bytes_max`.
+pub const SEND_QUEUE_BYTES_CEILING: u64 = 1024 * 1024 * 1024;
+
+/// Lower bound of the setting `limits.send_queue_bytes_max`.
+pub const SEND_QUEUE_BYTES_FLOOR: u64 = 4 * 1024;
+
+/// Lower bound of the setting `limits.memory_bytes_max`.
+pub const MEMORY_BYTES_FLOOR: u64 = 1024 * 1024;
+
+/// Upper bound of the setting `limits.memory_bytes_max`: more than any host has.
+pub const MEMORY_BYTES_CEILING: u64 = 1 << 50;
+
+/// Upper bound of the setting `limits.subscriptions_max`: finding a subscription walks all of a client's.
+pub const SUBSCRIPTIONS_CEILING: u64 = 4096;
+
+/// Upper bound of the channel option `history_size`: dropping that many publications at once takes a few milliseconds.
+pub const HISTORY_SIZE_CEILING: u32 = 65_536;
+
+/// Upper bound of the channel option `backlog_size`.
+pub const BACKLOG_SIZE_CEILING: u32 = 65_536;
+
+// ---- driver ----
+
+/// Events handled in one turn.
+pub const EVENTS_PER_TURN_MAX: usize = 1024;
+
+/// Bytes of the receive buffer, and so of one receive; a peer with more to read is served again in the next turn.
+pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes of one receive while other sockets wait: about two thousand of the smallest frames.
+pub const RECEIVE_SHARE_BYTES: usize = 16 * 1024;
+
+/// A socket whose receives bring at most this many bytes, a few requests, is served before those that send more.
+pub const SPARSE_RECEIVE_BYTES_MAX: usize = 1024;
+
+/// Bytes received in one turn; may be exceeded by one receive buffer. A few milliseconds of decoding if all of them are
+/// frames of one byte.
+pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
+
+/// Connections accepted per listener, served for the first time, and closed by their peer, of each at most this many
+/// in one turn while they are few and no established connection has work. Each takes 5 to 20 microseconds.
+pub const CHURN_PER_TURN_MAX: usize = 8;
+
+/// The same limit in a turn with work of established connections while a crowd comes or goes, and in every turn of a
+/// worker that shares its core with other workers.
+pub const CHURN_PER_SHARED_TURN_MAX: usize = 1;
+
+/// More sockets than this that wait to be served for the first time, or were closed by their peer, are a crowd: a storm
+/// that takes a second, in which established connections have work again and again.
+pub const CROWD_MIN: usize = 16;
+
+/// Segments in one send.
+pub const SEGMENTS_PER_SEND_MAX: usize = 64;
+
+/// Sockets sent to in one turn.
+pub const SENDS_PER_TURN_MAX: usize = 1024;
+
+// ---- protocol ----
+
+/// Fragments of one WebSocket message, twice what 4 MiB in pieces of 64 bytes need (Autobahn 9.3.1). Fragments may be
+/// empty, so the size of a message does not bound their number.
+pub const FRAGMENTS_PER_MESSAGE_MAX: u32 = 2 * 64 * 1024;
+
+/// Nesting depth of arrays and objects in a JSON payload. Clients parse it inside a reply or push of the command
+/// protocol, and the strictest parser in wide use gives up at 64.
+pub const PAYLOAD_DEPTH_MAX: usize = 50;
+
+/// Length of an idempotency key; the channel's home worker keeps it for minutes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Bytes of a cookie, name and value, that every browser stores (RFC 6265 6.1).
+pub const COOKIE_BYTES_MAX: usize = 4096;
+
+// ---- transport ----
+
+/// Commands in one WebSocket message: enough to subscribe to every channel allowed, and as many commands again.
+pub const COMMANDS_PER_MESSAGE_MAX: usize = 2 * SUBSCRIPTIONS_CEILING as usize;
+
+/// Hub requests made by one call of the server API: channels of a broadcast, commands of a batch.
+pub const API_REQUESTS_MAX: usize = 1000;
+
+/// Bytes of the results in one response of the server API; a result that does not fit is refused.
+pub const API_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Largest encoded recovery, in bytes, kept for reuse by other clients that recover from the same position.
+pub const ANSWER_BYTES_KEPT_MAX: usize = 1024 * 1024;
+
+/// Reconnection time of an event stream, in milliseconds, drawn for each client so that the clients of a server that
+/// stopped do not reconnect all at once.
+pub const EVENT_STREAM_RETRY_MS: RangeInclusive<u32> = 2000..=5000;
+
+/// Reconnection time, in milliseconds, of an event stream that the overloaded server refused.
+pub const EVENT_STREAM_RETRY_OVERLOADED_MS: RangeInclusive<u32> = 5000..=10_000;
+
+/// Duration of a poll that does not set `timeout`, below the 30 seconds at which proxies and hosting services time out.
+pub const POLL_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Largest `timeout` of a poll, in seconds; 0 asks for the position only.
+pub const POLL_TIMEOUT_SECONDS_MAX: u64 = 120;
+
+/// Pipelined bytes accepted behind a waiting poll; beyond them, reading is paused.
+pub const POLL_PIPELINED_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a header that carries a position, without the position itself: `If-None-Match: W/"..."`, and what
+/// compressing proxies append to an entity tag.
+pub const POSITION_HEADER_BYTES: usize = 64;
+
+/// Publications queued for one client while its subscriptions are being established.
+pub const OPENING_PUBLICATIONS_MAX: usize = 65_536;
+
+/// How long a client that closed its sending half, and is probed, has to respond. A client with commands but no
+/// subscriptions receives its replies for as long.
+pub const HALF_CLOSED_LINGER: Duration = Duration::from_secs(1);
+
+// ---- hub: fan-out ----
+
+/// Cost of the deliveries in one turn, over all fan-outs: 1 for each delivery, and 1 for each [`DELIVERY_COST_BYTES`]
+/// in it. About a millisecond of sending, which bounds the wait of everything else.
+pub const DELIVERY_COST_PER_TURN_MAX: usize = 256;
+
+/// Bytes of a delivery that cost as much as the delivery itself.
+pub const DELIVERY_COST_BYTES: usize = 4 * 1024;
+
+/// Cost of one fan-out's deliveries before the next fan-out has its slice of the turn.
+pub const FAN_OUT_SLICE_COST_MAX: usize = 64;
+
+/// Cost of a fan-out's first deliveries, made before those of fan-outs in progress: most channels have few subscribers,
+/// who need not wait for the slices of large fan-outs.
+pub const FIRST_SLICE_COST_MAX: usize = 8;
+
+/// Divisor of a turn's cost: the share of first deliveries while other fan-outs are in progress.
+pub const FIRST_SLICES_COST_DIVISOR: usize = 2;
+
+/// Publications delivered together as one block of a fan-out.
+pub const PUBLICATIONS_PER_FAN_OUT_MAX: usize = 1024;
+
+/// Payload bytes of one block of a fan-out; a larger publication is a block of its own.
+pub const FAN_OUT_BLOCK_BYTES_MAX: usize = 64 * 1024;
+
+/// Publications in one worker's fan-out backlog at which publishers are paused.
+pub const FAN_OUT_BACKLOG_HIGH: usize = 16 * 1024;
+
+/// Payload bytes in one worker's fan-out backlog at which publishers are paused.
+pub const FAN_OUT_BACKLOG_BYTES_HIGH: usize = 64 * 1024 * 1024;
+
+/// Divisor of both marks of the fan-out backlog: publishers resume below that.
+pub const FAN_OUT_BACKLOG_LOW_DIVISOR: usize = 2;
+
+/// Turns that a fan-out waits for a subscriber whose send queue is at its maximum although its socket takes all of it
+/// in each turn. Fan-outs that wait for the same client take turns, so that a client with many channels is not
+/// disconnected because of their number.
+pub const FAN_OUT_WAITS_MAX: u16 = 1024;
+
+/// Payload bytes delivered to a slow subscriber at a time; may be exceeded by one publication.
+pub const CATCH_UP_BYTES_MAX: usize = 64 * 1024;
+
+// ---- hub: histories, presence, requests ----
+
+/// Publications in one reply with a history or a recovery.
+pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;
+
+/// Clients listed in one presence reply.
+pub const PRESENCE_LIST_MAX: u32 = 1000;
+
+/// Channels listed in one reply.
+pub const CHANNELS_LIST_MAX: usize = 10_000;
+
+/// Channels visited in one turn for a reply that lists channels.
+pub const CHANNELS_LOOKED_AT_PER_TURN_MAX: usize = 16 * 1024;
+
+/// Replies of one worker that wait for the parts of other workers.
+pub const GATHERS_MAX: usize = 1024;
+
+/// Join/leave events per channel and window; excess events are dropped, and presence statistics stay correct.
+pub const NEWS_PER_CHANNEL_MAX: usize = 1000;
+
+/// Idempotency keys stored by one worker.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+
+/// Divisor of a worker's history memory: the idempotency keys may take this share in addition.
+pub const IDEMPOTENCY_SHARE_DIVISOR: u64 = 4;
+
+/// Bytes of idempotency keys that every worker may store: a few hundred keys.
+pub const IDEMPOTENCY_BYTES_FLOOR: u64 = 64 * 1024;
+
+/// Histories and idempotency keys that one worker expires in one turn because of their age or memory.
+pub const OVERDUE_PER_TURN_MAX: usize = 64;
+
+/// Bytes that a stored publication costs in addition to its payload.
+pub const PUBLICATION_BYTES: u64 = 240;
+
+/// Size of one subscription in the hub, in bytes.
+pub const SUBSCRIPTION_BYTES_MAX: usize = 32;
+
+// ---- connection ----
+
+/// Size of a connection's entry in its worker's table, in bytes: the memory of an idle connection rests on it.
+pub const CONNECTION_BYTES_MAX: usize = 64;
+
+/// Bytes read from a client that is being closed; may be exceeded by one message. The buffers of both kernels may hold
+/// as much: 6 and 4 MiB by default (`net.ipv4.tcp_rmem`, `tcp_wmem`).
+pub const CLOSING_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// High watermark of a client's send queue, in bytes: above it, reading from the client is paused and its pipelined
+/// requests wait.
+pub const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
+
+// ---- worker: the turn ----
+
+/// Requests taken from clients in one turn; may be exceeded by one receive buffer.
+pub const REQUESTS_PER_TURN_MAX: usize = 1024;
+
+/// Bytes that connections write in one turn; may be exceeded by one step of a connection.
+pub const WRITTEN_BYTES_PER_TURN_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes that one step of a connection may leave in the buffer of the turn; more becomes a frame of its own.
+pub const TURN_SEGMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes handed to the kernel in one turn; may be exceeded by one send.
+pub const SENT_BYTES_PER_TURN_MAX: u64 = 4 * 1024 * 1024;
+
+/// Requests with long replies (recoveries, histories, presence) that one worker has in progress; others are deferred.
+pub const ANSWERS_AWAITED_MAX: usize = 16;
+
+/// Bytes of long replies written in one turn; may be exceeded by one reply. Less than a millisecond of copying and
+/// sending, for which all other work waits.
+pub const ANSWERED_BYTES_PER_TURN_MAX: usize = 1024 * 1024;
+
+/// Deferred requests resumed in one turn.
+pub const DEFERRED_PER_TURN_MAX: usize = 1024;
+
+/// Requests of one connection deferred behind one with a long reply: those of one receive buffer and of the message
+/// that ends in it, and what the server API requests meanwhile.
+pub const DEFERRED_PER_CONNECTION_MAX: usize = 2 * COMMANDS_PER_MESSAGE_MAX;
+
+/// Clients disconnected by a shutdown in one turn.
+pub const GOODBYES_PER_TURN_MAX: usize = 1024;
+
+/// Table entries that the sweep visits in one turn.
+pub const SWEEP_ENTRIES_PER_TURN_MAX: usize = 64 * 1024;
+
+/// Interval at which the statistics are published while they have subscribers.
+pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Minimum interval between two warnings of one worker about a misconfigured proxy.
+pub const PROXY_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+// ---- worker: the mesh ----
+
+/// Batches in a worker's inbox; further ones wait with their sender.
+pub const INBOX_BATCHES_MAX: usize = 256;
+
+/// Load that a message counts in addition to its payload, in bytes, so that at most as many messages wait as
+/// publications in a fan-out backlog.
+pub const MESSAGE_LOAD: usize = FAN_OUT_BACKLOG_BYTES_HIGH / FAN_OUT_BACKLOG_HIGH;
+
+/// Load (payload bytes, and [`MESSAGE_LOAD`] per message) taken from a worker's inbox in one turn; may be exceeded by
+/// one message.
+pub const INBOX_LOAD_PER_TURN_MAX: usize = 4 * 1024 * 1024;
+
+/// Load waiting for one worker at which publishers are paused.
+pub const INBOX_LOAD_HIGH: usize = FAN_OUT_BACKLOG_BYTES_HIGH;
+
+/// Load that may wait for one worker however small the memory budget is: below it, any message would pause publishers.
+pub const INBOX_LOAD_FLOOR: usize = 16 * MESSAGE_LOAD;
+
+// ---- worker: memory pressure ----
+
+/// Percentage of the memory budget at which histories shrink and slow consumers are disconnected earlier.
+pub const MEMORY_TIGHT_PERCENT: u64 = 70;
+
+/// Percentage of the memory budget at which the worst consumers are disconnected and new clients are rejected.
+pub const MEMORY_CRITICAL_PERCENT: u64 = 85;
+
+/// Percentage of the memory budget at which publishers are paused.
+pub const MEMORY_FULL_PERCENT: u64 = 95;
+
+/// A level of memory pressure ends this many percentage points below its beginning.
+pub const MEMORY_HYSTERESIS_PERCENT: u64 = 5;
+
+/// Divisor, while memory is tight, of the maximum of a send queue and of a channel's backlog for slow subscribers.
+pub const TIGHT_QUEUE_DIVISOR: u32 = 4;
+
+/// Divisor of the memory budget: the share of histories, which is halved while memory is tight.
+pub const HISTORY_SHARE_DIVISOR: u64 = 2;
+
+/// Divisor of a worker's share of the memory budget: a fan-out backlog of this size pauses publishers.
+pub const FAN_OUT_SHARE_DIVISOR: u64 = 8;
+
+/// Divisor of the memory budget: this part of it, divided by the number of connections, is a connection's fair share,
+/// up to which it is never evicted.
+pub const FAIR_SHARE_DIVISOR: u64 = 2;
+
+/// Smallest fair share of a connection, in bytes.
+pub const FAIR_SHARE_BYTES_MIN: u64 = 1024;
+
+/// Connections, paused publishers and channels, of each at most this many, visited in one turn of an eviction.
+pub const EVICTION_ENTRIES_PER_TURN_MAX: usize = 4 * 1024;
+
+/// Freed bytes that may stay with the heap; more is returned to the system once a worker idles.
+pub const HEAP_KEPT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Capacity above which a table is shrunk once most of its entries are gone.
+pub const SPARSE_ENTRIES_MIN: usize = 4096;
+
+// ---- server ----
+
+/// Workers of one process; the interest in a channel has one bit for each.
 pub const WORKERS_MAX: usize = 128;
 
 /// Connections of one worker, which reserves address space for them.
 pub const CONNECTIONS_PER_WORKER_MAX: usize = 4 << 20;
 
-/// Cost of the deliveries in one turn, all fan-outs together: one for each, and one for each [`DELIVERY_COST_BYTES`] in
-/// it. About a millisecond of sending, so that whatever arrives meanwhile waits no longer.
-pub const DELIVERY_COST_PER_TURN_MAX: usize = 256;
-
-/// Cost of one fan-out's deliveries before the next one has its slice of the turn.
-pub const FAN_OUT_SLICE_COST_MAX: usize = 64;
-
-/// Cost of a fan-out's first deliveries, which go before those of fan-outs in progress: most channels have a few
-/// subscribers only, who need not wait for the slices of large ones.
-pub const FIRST_SLICE_COST_MAX: usize = 8;
-
-/// First deliveries have at most this fraction of a turn's cost while other fan-outs are in progress.
-pub const FIRST_SLICES_COST_DIVISOR: usize = 2;
-
-/// Bytes that cost as much to deliver as a delivery itself.
-pub const DELIVERY_COST_BYTES: usize = 4 * 1024;
-
-/// Requests taken from clients in one turn, by what one receive buffer holds more at the most.
-pub const REQUESTS_PER_TURN_MAX: usize = 1024;
-
-/// Bytes that conversations write in one turn, by what one step writes more at the most.
-pub const WRITTEN_BYTES_PER_TURN_MAX: usize = 4 * 1024 * 1024;
-
-/// Bytes that one step may leave among the turn's bytes; what is larger becomes a frame of its own.
-pub const TURN_SEGMENT_BYTES_MAX: usize = 256 * 1024;
-
-/// Bytes handed to the kernel in one turn, by one send more at the most.
-pub const SENT_BYTES_PER_TURN_MAX: u64 = 4 * 1024 * 1024;
-
-/// Publications that leave together as one block of a fan-out.
-pub const PUBLICATIONS_PER_FAN_OUT_MAX: usize = 1024;
-
-/// Payload bytes of one such block; a larger publication goes alone.
-pub const FAN_OUT_BLOCK_BYTES_MAX: usize = 64 * 1024;
-
-/// Publications waiting for their fan-out on one worker at which publishers are held back.
-pub const FAN_OUT_BACKLOG_HIGH: usize = 16 * 1024;
-
-/// Payload bytes waiting for their fan-out on one worker at which publishers are held back.
-pub const FAN_OUT_BACKLOG_BYTES_HIGH: usize = 64 * 1024 * 1024;
-
-/// Publishers go on at this fraction of either mark.
-pub const FAN_OUT_BACKLOG_LOW_DIVISOR: usize = 2;
-
-/// Turns for which a fan-out waits for a subscriber with as much in its queue as may be, although its socket takes all
-/// of that in each of them. Fan-outs that wait for the same client take turns, so that a client with as many channels
-/// is not closed for them.
-pub const FAN_OUT_WAITS_MAX: u16 = 1024;
-
-/// Segments in one send.
-pub const SEGMENTS_PER_SEND_MAX: usize = 64;
-
-/// Sockets written to in one turn.
-pub const SENDS_PER_TURN_MAX: usize = 1024;
-
-/// Load taken from a worker's inbox in one turn, by one message more at the most; see [`MESSAGE_LOAD`].
-pub const INBOX_LOAD_PER_TURN_MAX: usize = 4 * 1024 * 1024;
-
-/// Bytes waiting for one client at which nothing more is read from it, and no request answered that is pipelined.
-pub const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
-
-/// Subscriptions of one client that any setting may allow: finding one walks them.
-pub const SUBSCRIPTIONS_CEILING: u64 = 4096;
-
-/// Fragments of one WebSocket message: 4 MiB come in pieces of 64 bytes (Autobahn 9.3.1), and twice as many may. They
-/// may be empty, so that the bytes of a message do not bound them.
-pub const FRAGMENTS_PER_MESSAGE_MAX: u32 = 2 * 64 * 1024;
-
-/// Commands in one WebSocket message: a client may subscribe to all it may have, and as much again.
-pub const COMMANDS_PER_MESSAGE_MAX: usize = 2 * SUBSCRIPTIONS_CEILING as usize;
-
-/// Bytes of an answer's publications that are kept as they look, for whoever is answered the same.
-pub const ANSWER_BYTES_KEPT_MAX: usize = 1024 * 1024;
-
-/// Namespaces of one configuration.
-pub const NAMESPACES_MAX: usize = 256;
-
-/// Publications of one channel that any setting may keep: forgetting them at once takes a few milliseconds.
-pub const HISTORY_SIZE_CEILING: u32 = 65_536;
-
-/// Publications of one channel that any setting may keep for subscribers that lag.
-pub const BACKLOG_SIZE_CEILING: u32 = 65_536;
-
-/// Publications in one answer, of a history or of a recovery.
-pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;
-
-/// Clients named in one answer.
-pub const PRESENCE_LIST_MAX: u32 = 1000;
-
-/// Answers on one worker that wait for parts of other workers.
-pub const GATHERS_MAX: usize = 1024;
-
-/// Channels looked at in one turn for an answer that names channels.
-pub const CHANNELS_LOOKED_AT_PER_TURN_MAX: usize = 16 * 1024;
-
-/// Comings and goings of one channel that are told at a time; of more than these, only the number of clients speaks.
-pub const NEWS_PER_CHANNEL_MAX: usize = 1000;
-
-/// Idempotency keys that one worker remembers.
-pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
-
-/// Of what a worker's histories may have, idempotency keys may have this fraction beside them.
-pub const IDEMPOTENCY_SHARE_DIVISOR: u64 = 4;
-
-/// Bytes of idempotency keys that any worker may have: a few hundred of them.
-pub const IDEMPOTENCY_BYTES_FLOOR: u64 = 64 * 1024;
-
-/// Histories, and idempotency keys, that one worker ends in one turn because of their age or their memory.
-pub const OVERDUE_PER_TURN_MAX: usize = 64;
-
-/// Requests with long answers (recoveries, histories, who is there) of one worker that are under way at once. The rest
-/// wait where they were made.
-pub const ANSWERS_AWAITED_MAX: usize = 16;
-
-/// Bytes of long answers written in one turn, by one answer more at the most: less than a millisecond of copying and
-/// sending, because everyone else waits for that.
-pub const ANSWERED_BYTES_PER_TURN_MAX: usize = 1024 * 1024;
-
-/// Requests that waited for long answers of others and are made in one turn.
-pub const DEFERRED_PER_TURN_MAX: usize = 1024;
-
-/// Requests of one connection that wait behind one with a long answer: what one receive buffer and the message that it
-/// ends may hold, and what the server API orders meanwhile.
-pub const DEFERRED_PER_CONNECTION_MAX: usize = 2 * COMMANDS_PER_MESSAGE_MAX;
-
-/// Payload bytes that a laggard is given at a time, by one publication more at the most.
-pub const CATCH_UP_BYTES_MAX: usize = 64 * 1024;
-
-/// Requests that one call of the server API makes of the hub: channels of a broadcast, commands of a batch.
-pub const API_REQUESTS_MAX: usize = 1000;
-
-/// Arrays and objects within one another in a payload that is JSON: it stands among the replies and pushes of the
-/// command protocol, where the parsers of clients give up, the strictest of those in wide use at 64.
-pub const PAYLOAD_DEPTH_MAX: usize = 50;
-
-/// Bytes of the results in one answer of the server API; what does not fit is refused.
-pub const API_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Bytes of an idempotency key: a channel's home keeps it for minutes.
-pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
-
-/// Bytes of the server API's key.
-pub const API_KEY_BYTES_MAX: usize = 1024;
-
-/// Channels named in one answer.
-pub const CHANNELS_LIST_MAX: usize = 10_000;
-
-/// Milliseconds that a client of an event stream waits before it comes back: not the same for all, so that those whose
-/// server stopped do not come at once.
-pub const EVENT_STREAM_RETRY_MS: RangeInclusive<u32> = 2000..=5000;
-
-/// The same where the server had no room for it.
-pub const EVENT_STREAM_RETRY_OVERLOADED_MS: RangeInclusive<u32> = 5000..=10_000;
-
-/// How long a poll waits that does not say it: less than the 30 seconds at which proxies and hosting services give up.
-pub const POLL_TIMEOUT: Duration = Duration::from_secs(25);
-
-/// How long a poll may wait, in seconds: from 0, which asks for the position, up to this.
-pub const POLL_TIMEOUT_SECONDS_MAX: u64 = 120;
-
-/// Bytes of a cookie, its name and its value, that every browser keeps (RFC 6265 6.1).
-pub const COOKIE_BYTES_MAX: usize = 4096;
-
-/// Bytes of a header that brings a position back, beside the position: `If-None-Match: W/"..."` and what those that
-/// compress append to a tag.
-pub const POSITION_HEADER_BYTES: usize = 64;
-
-/// Bytes that a client may send behind a poll that waits; then nothing more is read from it.
-pub const POLL_PIPELINED_BYTES_MAX: usize = 16 * 1024;
-
-/// How long a client that closed its sending half, and is asked whether it is still there, has to answer. One with
-/// commands and no subscriptions gets replies for as long.
-pub const HALF_CLOSED_LINGER: Duration = Duration::from_secs(1);
-
-/// Publications held for one client while its subscriptions are made.
-pub const OPENING_PUBLICATIONS_MAX: usize = 65_536;
-
-/// Between two publications of what is counted, while someone is subscribed to it.
-pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Between two warnings of one worker about a proxy that is not set up for this server.
-pub const PROXY_WARNING_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Origins in a list of them.
-pub const ORIGINS_MAX: usize = 256;
-
-/// Connections told of a shutdown in one turn.
-pub const GOODBYES_PER_TURN_MAX: usize = 1024;
-
-/// Batches a worker's inbox holds; what does not fit waits with its sender.
-pub const INBOX_BATCHES_MAX: usize = 256;
-
-/// Load, in payload bytes and [`MESSAGE_LOAD`] for each message, that waits for one worker at which publishers are
-/// held back.
-pub const INBOX_LOAD_HIGH: usize = FAN_OUT_BACKLOG_BYTES_HIGH;
-
-/// As much may wait for one worker however small the memory budget is: publishers would be held back by any message.
-pub const INBOX_LOAD_FLOOR: usize = 16 * MESSAGE_LOAD;
-
-/// What a message counts beside its payload: as many are allowed to wait as may wait for their fan-out.
-pub const MESSAGE_LOAD: usize = FAN_OUT_BACKLOG_BYTES_HIGH / FAN_OUT_BACKLOG_HIGH;
-
-/// Table entries that the sweep looks at in one turn.
-pub const SWEEP_ENTRIES_PER_TURN_MAX: usize = 64 * 1024;
-
-/// Connections of one worker beyond the maximum: they are answered health checks and metrics, are refused everything
-/// else in words, and are closed. Their descriptors are among those that are reserved.
+/// Connections of one worker beyond the connection limit: they are served health checks and metrics, refused everything
+/// else with a reason, and closed. Their descriptors are among the reserved ones.
 pub const SPARE_CONNECTIONS: usize = 64;
 
-/// How long such a connection has to ask, and how long to take its answer and close its end.
+/// Time that a connection beyond the limit has to send its request, and again to read the response and close its side.
 pub const SPARE_CONNECTION_TIME: Duration = Duration::from_secs(2);
 
-/// What the process held and has freed may stay with its heap up to this; more is given back once a worker idles.
-pub const HEAP_KEPT_BYTES: u64 = 32 * 1024 * 1024;
-
-/// Entries of a table beyond which it is made smaller once most of them are gone.
-pub const SPARSE_ENTRIES_MIN: usize = 4096;
-
-/// Percent of the memory budget at which histories shrink and slow consumers are given up earlier.
-pub const MEMORY_TIGHT_PERCENT: u64 = 70;
-
-/// Percent at which the worst consumers are closed and nobody new is served.
-pub const MEMORY_CRITICAL_PERCENT: u64 = 85;
-
-/// Percent at which publishers are held back.
-pub const MEMORY_FULL_PERCENT: u64 = 95;
-
-/// A level ends so many percent below where it begins.
-pub const MEMORY_HYSTERESIS_PERCENT: u64 = 5;
-
-/// While memory is tight, a slow consumer is closed at this fraction of the maximum, and a channel keeps as little for
-/// its laggards.
-pub const TIGHT_QUEUE_DIVISOR: u32 = 4;
-
-/// Of the memory budget, histories may have this fraction, and half of that while memory is tight.
-pub const HISTORY_SHARE_DIVISOR: u64 = 2;
-
-/// Publishers are held back when what waits for its fan-out is this fraction of a worker's share of the budget.
-pub const FAN_OUT_SHARE_DIVISOR: u64 = 8;
-
-/// Of the memory budget, this fraction, divided by all connections, is what each of them may hold unharmed.
-pub const FAIR_SHARE_DIVISOR: u64 = 2;
-
-/// What any connection may hold unharmed.
-pub const FAIR_SHARE_BYTES_MIN: u64 = 1024;
-
-/// Connections, held publishers and channels, of each so many, that are looked at in one turn for what they hold.
-pub const EVICTION_ENTRIES_PER_TURN_MAX: usize = 4 * 1024;
-
-/// What a publication that waits costs beside its payload.
-pub const PUBLICATION_BYTES: u64 = 240;
-
-/// Smallest memory budget that may be set.
-pub const MEMORY_BYTES_FLOOR: u64 = 1024 * 1024;
-
-/// Largest memory budget that may be set: more than any host has.
-pub const MEMORY_BYTES_CEILING: u64 = 1 << 50;
-
-/// Largest message that any setting may allow.
-pub const MESSAGE_BYTES_CEILING: u64 = 64 * 1024 * 1024;
-
-/// Largest send queue that any setting may allow.
-pub const SEND_QUEUE_BYTES_CEILING: u64 = 1024 * 1024 * 1024;
-
-/// Smallest send queue that any setting may ask for.
-pub const SEND_QUEUE_BYTES_FLOOR: u64 = 4 * 1024;
-
-/// Bytes of the settings file.
-pub const SETTINGS_FILE_BYTES_MAX: u64 = 1024 * 1024;
-
-/// Lines of the log for one cause in one second; what is past it is counted instead.
+/// Log lines per second with the same cause; further ones are counted instead.
 pub const LOG_LINES_PER_SECOND_MAX: u32 = 10;
 
-/// Causes of log lines that are told apart; those past it share one allowance.
+/// Distinct causes of log lines; further ones share one allowance.
 pub const LOG_CAUSES_MAX: usize = 128;
 
-/// Lines of the log that wait to be written; what is logged while nobody takes them is counted instead.
+/// Log lines that wait to be written; further ones are counted and dropped.
 pub const LOG_LINES_WAITING_MAX: usize = 1024;
 
-/// How long the end of the program waits for its last lines to be written.
+/// How long the end of the program waits for the last log lines to be written.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes of one connection's entry in its worker's table: the line that an idle connection rests on.
-pub const CONNECTION_BYTES_MAX: usize = 64;
-
-/// Bytes of one subscription in the hub.
-pub const SUBSCRIPTION_BYTES_MAX: usize = 32;
-
-/// Bytes received in one call; a peer with more to say is heard again in the next turn.
-pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
-
-/// Bytes received in one call while other sockets wait: some two thousand of the smallest frames.
-pub const RECEIVE_SHARE_BYTES: usize = 16 * 1024;
-
-/// Bytes that are read from a client that is being closed, and one message more. What was on its way may be as much as
-/// the buffers of both kernels hold: 6 and 4 MiB by default (`net.ipv4.tcp_rmem`, `tcp_wmem`).
-pub const CLOSING_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// Bytes of one receive up to which its socket is heard before those that sent more: a few requests.
-pub const SPARSE_RECEIVE_BYTES_MAX: usize = 1024;
-
-/// Bytes received in one turn, one receive buffer more at the most: a few milliseconds of decoding, if they are all
-/// frames of one byte.
-pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
-
-/// Sockets that come or go in one turn while few do, and none of those that stay has something to say: so many are
-/// accepted for each listener, so many are heard for the first time, and so many that hung up. Each takes 5 to 20
-/// microseconds.
-pub const CHURN_PER_TURN_MAX: usize = 8;
-
-/// The same where others wait: in a turn that has something of those that stay, while a crowd comes or goes, and in
-/// every turn of a worker that shares its core with other workers.
-pub const CHURN_PER_SHARED_TURN_MAX: usize = 1;
-
-/// Sockets that wait to be heard for the first time or hung up, beyond which they are a crowd: a storm that takes a
-/// second, in which those that stay have something to say again and again.
-pub const CROWD_MIN: usize = 16;
-
-/// Events handled in one turn.
-pub const EVENTS_PER_TURN_MAX: usize = 1024;
+// ---- relations that the rooms rely on ----
 
 const _: () =
-    assert!(DELIVERY_COST_PER_TURN_MAX <= SENDS_PER_TURN_MAX, "a slice leaves in its turn");
+    assert!(DELIVERY_COST_PER_TURN_MAX <= SENDS_PER_TURN_MAX, "a slice is sent in its turn");
 const _: () = assert!(
     2 * MESSAGE_BYTES_CEILING < SEND_QUEUE_BYTES_CEILING,
-    "a queue has room for a message and the one that follows"
+    "a queue holds a message and the one that follows"
 );
-const _: () = assert!(INBOX_LOAD_FLOOR < INBOX_LOAD_HIGH, "a small budget lowers it");
+const _: () = assert!(INBOX_LOAD_FLOOR < INBOX_LOAD_HIGH, "a small budget lowers the mark");
 const _: () = assert!(SEND_QUEUE_BYTES_CEILING < u32::MAX as u64, "queue bytes are 32 bits wide");
 const _: () = assert!(
     MEMORY_TIGHT_PERCENT < MEMORY_CRITICAL_PERCENT - MEMORY_HYSTERESIS_PERCENT
         && MEMORY_CRITICAL_PERCENT < MEMORY_FULL_PERCENT - MEMORY_HYSTERESIS_PERCENT,
-    "levels end before those below them begin"
+    "each level ends above the beginning of the one below"
 );
