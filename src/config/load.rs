@@ -71,7 +71,7 @@ pub struct Loaded {
 }
 
 impl Sources {
-    /// Reads the file and the environment. The error has a line for each fault.
+    /// Reads the file and the environment. The error has every fault.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let variables = env::vars_os()
             .map(|(name, value)| (name.into_string(), value.into_string()))
@@ -128,7 +128,7 @@ fn assemble(
                 _ => with_range(&fault, &setting.range()),
             };
             faults.push(format!("{origin}: {}: {fault}", setting.name));
-        } else if let Err(fault) = setting.check(&config) {
+        } else if let Err(fault) = setting.check(&mut config) {
             faults.push(format!("{origin}: {fault}"));
             // So that what this is judged with later is in range.
             setting.copy(&Config::default(), &mut config);
@@ -146,10 +146,13 @@ fn assemble(
                 warnings.extend(without_effect::of_settings(&config, &origins));
                 return Ok(Loaded { config, origins, warnings });
             }
-            Err(ConfigError(fault)) => faults.push(fault + &where_addresses_are(&origins)),
+            Err(ConfigError(found)) => {
+                let addresses = where_addresses_are(&origins);
+                faults.extend(found.into_iter().map(|fault| fault + &addresses));
+            }
         }
     }
-    Err(ConfigError(faults.join("\n")))
+    Err(ConfigError(faults))
 }
 
 /// A fault with what would be right, unless it says that.
@@ -281,8 +284,8 @@ impl FileReader<'_> {
         true
     }
 
-    fn take(&mut self, at: usize, added: Result<(), ConfigError>) {
-        if let Err(ConfigError(fault)) = added {
+    fn take(&mut self, at: usize, added: Result<(), String>) {
+        if let Err(fault) = added {
             self.fault(at, &fault);
         }
     }

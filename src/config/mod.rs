@@ -155,9 +155,9 @@ impl LogFormat {
     pub const WORDS: &[&str] = &["text", "json"];
 }
 
-/// What is wrong with a configuration: sentences, a line each, that name the setting, the value and the range.
+/// The faults of a configuration: at least one, each a sentence that names the setting, the value and the range.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(pub String);
+pub struct ConfigError(pub Vec<String>);
 
 impl Default for Config {
     fn default() -> Self {
@@ -200,12 +200,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Judges the whole.
+    /// Checks the range of every setting, and what settings need of one another. The error has the first fault.
     pub fn check(&self) -> Result<(), ConfigError> {
-        for setting in SETTINGS {
-            setting.check(self).map_err(ConfigError)?;
-        }
-        self.check_relations()
+        let mut copy = self.clone();
+        let ranges = SETTINGS.iter().try_for_each(|setting| setting.check(&mut copy));
+        ranges.and_then(|()| self.check_relations()).map_err(|fault| ConfigError(vec![fault]))
     }
 
     /// Whether scripts of every origin may use what is served, if there is a list.
@@ -235,46 +234,40 @@ impl Config {
         self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp)
     }
 
-    /// Judges what the ranges of single settings do not say.
-    fn check_relations(&self) -> Result<(), ConfigError> {
+    /// Checks what the ranges of single settings do not say.
+    fn check_relations(&self) -> Result<(), String> {
         let addresses = || self.addresses();
         if addresses().next().is_none() {
-            return Err(error(
-                "no address to listen on: set --listen, --tcp, --echo or --echo-tcp",
-            ));
+            return Err(
+                "no address to listen on: set --listen, --tcp, --echo or --echo-tcp".to_owned()
+            );
         }
         if addresses().count() > usize::from(u8::MAX) {
-            return Err(error("more than 255 addresses to listen on"));
+            return Err("more than 255 addresses to listen on".to_owned());
         }
         // Listeners share their ports among workers, so the kernel would deal connections out to both services.
         let mut seen = Vec::new();
         for address in addresses().filter(|address| address.port() != 0) {
             if seen.contains(&address) {
-                return Err(error(&format!(
-                    "{address} is set twice: each address has one service"
-                )));
+                return Err(format!("{address} is set twice: each address has one service"));
             }
             seen.push(address);
         }
         if let Some(open) = addresses().find(|address| !address.ip().is_loopback())
             && !self.insecure
         {
-            return Err(error(&format!(
+            return Err(format!(
                 "{open} can be reached from other hosts, and this version has no authentication: bind to a \
                  loopback address, or pass --insecure to let anyone connect, subscribe and publish"
-            )));
+            ));
         }
         Ok(())
     }
 }
 
-fn error(sentence: &str) -> ConfigError {
-    ConfigError(sentence.to_owned())
-}
-
 impl fmt::Display for ConfigError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
+        out.write_str(&self.0.join("\n"))
     }
 }
 
@@ -291,7 +284,7 @@ mod tests {
     #[test]
     fn the_defaults_pass_and_an_address_is_needed() {
         assert_eq!(config().check(), Ok(()));
-        assert!(Config::default().check().unwrap_err().0.contains("--listen"));
+        assert!(Config::default().check().unwrap_err().to_string().contains("--listen"));
     }
 
     #[test]
@@ -302,14 +295,14 @@ mod tests {
         twice.echo.push("127.0.0.1:9000".parse().unwrap());
         assert_eq!(twice.check(), Ok(()));
         twice.tcp.push("127.0.0.1:9000".parse().unwrap());
-        assert!(twice.check().unwrap_err().0.contains("127.0.0.1:9000 is set twice"));
+        assert!(twice.check().unwrap_err().to_string().contains("127.0.0.1:9000 is set twice"));
     }
 
     #[test]
     fn an_open_address_needs_insecure() {
         let mut open = config();
         open.tcp.push("0.0.0.0:8001".parse().unwrap());
-        assert!(open.check().unwrap_err().0.contains("--insecure"));
+        assert!(open.check().unwrap_err().to_string().contains("--insecure"));
         open.insecure = true;
         assert_eq!(open.check(), Ok(()));
     }
@@ -359,7 +352,7 @@ mod tests {
             "*://a",
         ] {
             let fault = with(&[bad]).check().unwrap_err();
-            assert!(fault.0.contains("http.origins"), "{bad}: {fault}");
+            assert!(fault.to_string().contains("http.origins"), "{bad}: {fault}");
         }
         let many = vec!["http://a"; limits::ORIGINS_MAX + 1];
         assert!(with(&many).check().is_err());
@@ -377,14 +370,16 @@ mod tests {
         assert!(with(|c| c.workers = Some(limits::WORKERS_MAX + 1)).is_err());
         assert!(with(|c| c.workers = Some(0)).is_err());
         assert!(with(|c| c.message_bytes_max = limits::MESSAGE_BYTES_CEILING).is_ok());
-        let past = with(|c| c.message_bytes_max = limits::MESSAGE_BYTES_CEILING + 1).unwrap_err();
-        assert!(past.0.contains("message_bytes_max") && past.0.contains("67108865"), "{past}");
+        let past = with(|c| c.message_bytes_max = limits::MESSAGE_BYTES_CEILING + 1)
+            .unwrap_err()
+            .to_string();
+        assert!(past.contains("message_bytes_max") && past.contains("67108865"), "{past}");
         assert!(with(|c| c.send_queue_bytes_max = 4096).is_ok());
         assert!(with(|c| c.send_queue_bytes_max = 4095).is_err());
         assert!(with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX))).is_ok());
         assert!(with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX + 1))).is_err());
         for bad in ["", "a b", "é", "a\n"] {
-            let fault = with_key(bad).unwrap_err().0;
+            let fault = with_key(bad).unwrap_err().to_string();
             assert!(fault.contains("api.key is hidden"), "{bad:?}: {fault}");
         }
         assert!(with(|c| c.close_timeout = Duration::from_millis(100)).is_ok());

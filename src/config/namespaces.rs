@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::limits::NAMESPACES_MAX;
-use super::{ConfigError, error};
 
 /// The options of every channel: those of its namespace, which is the part of its name before the first `:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,12 +120,12 @@ impl ChannelOptions {
     }
 
     /// Judges what options say together; `namespace` is for the sentence. Each one's range is its own row's matter.
-    pub fn check(&self, namespace: &str) -> Result<(), ConfigError> {
+    pub fn check(&self, namespace: &str) -> Result<(), String> {
         if self.delivery_rate_max > 0 && self.slow_consumer == SlowConsumer::Disconnect {
-            return Err(error(&format!(
+            return Err(format!(
                 "{namespace}: delivery_rate_max needs slow_consumer = \"latest\" or \"drop_oldest\", as publications \
                  beyond the rate are dropped"
-            )));
+            ));
         }
         Ok(())
     }
@@ -146,7 +145,7 @@ impl Namespaces {
     }
 
     /// Gives the channels without a namespace these options.
-    pub fn set_default(&mut self, options: ChannelOptions) -> Result<(), ConfigError> {
+    pub fn set_default(&mut self, options: ChannelOptions) -> Result<(), String> {
         options.check("[channels]")?;
         self.options[0] = options;
         Ok(())
@@ -162,24 +161,22 @@ impl Namespaces {
     }
 
     /// Adds a namespace. Its name is 1..=64 bytes of letters, digits, `_`, `-` and `.`.
-    pub fn add(&mut self, name: &str, options: ChannelOptions) -> Result<(), ConfigError> {
+    pub fn add(&mut self, name: &str, options: ChannelOptions) -> Result<(), String> {
         let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
         if !(1..=64).contains(&name.len()) || !name.bytes().all(is_fine) {
-            return Err(error(&format!(
+            return Err(format!(
                 "[namespaces.{name}]: a name has 1 to 64 characters: letters, digits, '_', '-' or '.'"
-            )));
+            ));
         }
         if name == OWN_NAMESPACE {
-            return Err(error(&format!(
-                "[namespaces.{name}]: this name is reserved for the server"
-            )));
+            return Err(format!("[namespaces.{name}]: this name is reserved for the server"));
         }
         if self.options.len() > NAMESPACES_MAX {
-            return Err(error(&format!("more than {NAMESPACES_MAX} namespaces")));
+            return Err(format!("more than {NAMESPACES_MAX} namespaces"));
         }
         options.check(&format!("[namespaces.{name}]"))?;
         if self.insert(name, options) {
-            return Err(error(&format!("[namespaces.{name}] is set twice")));
+            return Err(format!("[namespaces.{name}] is set twice"));
         }
         Ok(())
     }
@@ -309,7 +306,7 @@ mod tests {
             ),
         ] {
             let error = namespaces.add(name, options).unwrap_err();
-            assert!(error.0.contains(words), "{}", error.0);
+            assert!(error.contains(words), "{error}");
         }
         for index in namespaces.all().len()..=NAMESPACES_MAX {
             namespaces.add(&format!("n{index}"), closed()).unwrap();

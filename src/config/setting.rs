@@ -126,29 +126,29 @@ impl Setting {
         Ok(())
     }
 
-    /// Whether the value is in its range; if not, a sentence with both.
-    pub fn check(&self, config: &Config) -> Result<(), String> {
-        let mut copy = config.clone();
+    /// Checks that the value is in its range. The error is a sentence with the setting, the value and the range. The
+    /// configuration is not changed: [`Kind`] reaches fields through one function, which is for writing too.
+    pub fn check(&self, config: &mut Config) -> Result<(), String> {
         let is_in_range = match self.kind {
             Kind::Addresses(_)
             | Kind::Choice(..)
             | Kind::Switch(_)
             | Kind::SwitchIfGiven(_)
             | Kind::Levels(_) => true,
-            Kind::Count(min, max, field) => (min..=max).contains(&(*field(&mut copy) as u64)),
+            Kind::Count(min, max, field) => (min..=max).contains(&(*field(config) as u64)),
             Kind::CountIfGiven(min, max, field) => {
-                field(&mut copy).is_none_or(|count| (min..=max).contains(&(count as u64)))
+                field(config).is_none_or(|count| (min..=max).contains(&(count as u64)))
             }
-            Kind::Bytes(min, max, field) => (min..=max).contains(field(&mut copy)),
+            Kind::Bytes(min, max, field) => (min..=max).contains(field(config)),
             Kind::BytesIfGiven(min, max, field) => {
-                field(&mut copy).is_none_or(|bytes| (min..=max).contains(&bytes))
+                field(config).is_none_or(|bytes| (min..=max).contains(&bytes))
             }
-            Kind::Time(min, max, field) => (min..=max).contains(field(&mut copy)),
+            Kind::Time(min, max, field) => (min..=max).contains(field(config)),
             Kind::Origins(max, field) => {
-                let origins = field(&mut copy);
+                let origins = field(config);
                 origins.len() <= max && origins.iter().all(|origin| is_origin(origin))
             }
-            Kind::Secret(min, max, field) => field(&mut copy).as_ref().is_none_or(|secret| {
+            Kind::Secret(min, max, field) => field(config).as_ref().is_none_or(|secret| {
                 let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
                 is_visible && (min..=max).contains(&secret.len())
             }),

@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn defaults_are_in_range_and_ranges_end_where_they_say() {
         for setting in SETTINGS {
-            assert_eq!(setting.check(&Config::default()), Ok(()), "{}", setting.name);
+            assert_eq!(setting.check(&mut Config::default()), Ok(()), "{}", setting.name);
             let ends: [(String, bool); 4] = match setting.kind {
                 Count(min, max, _) | CountIfGiven(min, max, _) => [
                     (min.to_string(), true),
@@ -348,7 +348,7 @@ mod tests {
             for (text, is_in_range) in ends {
                 let mut config = Config::default();
                 parse(setting, &text, &mut config).unwrap();
-                let judged = setting.check(&config);
+                let judged = setting.check(&mut config);
                 assert_eq!(judged.is_ok(), is_in_range, "{} = {text}", setting.name);
                 if let Err(sentence) = judged {
                     let (value, range) = (setting.text(&config), setting.range());

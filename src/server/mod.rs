@@ -468,7 +468,7 @@ fn driver_settings(connections_max: usize, shares_core: bool) -> DriverSettings 
 
 impl From<ConfigError> for StartError {
     fn from(error: ConfigError) -> Self {
-        Self(error.0)
+        Self(error.to_string())
     }
 }
 

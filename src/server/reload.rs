@@ -39,7 +39,7 @@ impl Reloader {
         let (config, changes) = match merged {
             Ok(merged) => merged,
             Err(ConfigError(faults)) => {
-                for fault in faults.lines() {
+                for fault in faults {
                     error!(
                         reason = fault,
                         "settings are not reloaded, all of them stay as they are"

@@ -16,7 +16,8 @@ fn load(
 ) -> Result<Loaded, String> {
     let environment = environment.iter().map(|(name, value)| variable(name, value)).collect();
     let flags: Vec<_> = flags.iter().map(|(name, text)| flag(name, text)).collect();
-    assemble(Some(("f.toml", file)), environment, &flags, Vec::new()).map_err(|error| error.0)
+    assemble(Some(("f.toml", file)), environment, &flags, Vec::new())
+        .map_err(|error| error.to_string())
 }
 
 /// Text and origin of a setting.
@@ -126,7 +127,7 @@ fn an_empty_variable_is_none_and_an_unknown_one_is_told_of_and_no_fault() {
     assert!(echo.starts_with("FANTAIL_ECHO is not a setting"), "{echo}");
     assert!(worker.ends_with("did you mean FANTAIL_WORKERS?"), "{worker}");
     let not_utf8 = vec![("FANTAIL_X".to_owned(), None), ("FANTAIL_WORKERS".to_owned(), None)];
-    let fault = assemble(None, not_utf8, &[], Vec::new()).unwrap_err().0;
+    let fault = assemble(None, not_utf8, &[], Vec::new()).unwrap_err().to_string();
     assert_eq!(fault, "FANTAIL_WORKERS: its value is not UTF-8");
 }
 
@@ -288,7 +289,7 @@ fn a_file_that_cannot_be_read_is_named() {
     for (path, words) in
         [("/nowhere/f.toml", "cannot be read"), ("/", "cannot be read"), ("/dev/zero", "at most")]
     {
-        let fault = load(path).unwrap_err().0;
+        let fault = load(path).unwrap_err().to_string();
         assert!(fault.starts_with(&format!("{path}: ")) && fault.contains(words), "{fault}");
     }
 }
