@@ -1,4 +1,4 @@
-//! `bench peers` where no peer is installed: it says so, and measures fantail.
+//! `bench peers` without installed peers reports them as missing and measures fantail.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// One short round of echoes, where both sides may run: on the first core that this test may use.
+/// Runs one short round of echoes; server and load share the first core that this test may use.
 fn bench_peers(more: &[&str]) -> Output {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
@@ -31,7 +31,7 @@ fn empty_folder(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_peer_that_is_missing_is_skipped_and_said_and_one_that_fails_is_a_row() {
+fn a_missing_peer_is_skipped_and_reported_and_a_failing_one_is_a_row() {
     let folder = empty_folder("peers");
     let broken = folder.join("bun");
     fs::create_dir(&broken).unwrap();
@@ -49,17 +49,17 @@ fn a_peer_that_is_missing_is_skipped_and_said_and_one_that_fails_is_a_row() {
         markdown.to_str().unwrap(),
     ]);
 
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
     let table = String::from_utf8(output.stdout).unwrap();
     assert_eq!(table, fs::read_to_string(&markdown).unwrap());
     for peer in ["tungstenite", "fastwebsockets", "node-ws", "nchan", "python-websockets"] {
-        assert!(said.contains(&format!("skipped {peer}: not installed")), "{said}");
+        assert!(stderr.contains(&format!("skipped {peer}: not installed")), "{stderr}");
         assert!(table.contains(&format!("- {peer}: skipped, not installed")), "{table}");
     }
     assert_eq!(table.matches("\n| fantail | ").count(), 2, "{table}");
     assert_eq!(table.matches("| 1.00 [1.00..1.00] |").count(), 2, "{table}");
-    assert_eq!(table.matches("ended at start: exit status: 3").count(), 2, "{table}");
+    assert_eq!(table.matches("ended during its start: exit status: 3").count(), 2, "{table}");
 
     let turns: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
     let turns = turns["turns"].as_array().unwrap();
@@ -72,27 +72,30 @@ fn a_peer_that_is_missing_is_skipped_and_said_and_one_that_fails_is_a_row() {
 }
 
 #[test]
-fn what_is_not_a_report_is_refused() {
-    let folder = empty_folder("peers-strange");
-    let file = folder.join("strange.json");
+fn a_file_that_is_not_a_report_is_refused() {
+    let folder = empty_folder("peers-foreign");
+    let file = folder.join("foreign.json");
     fs::write(&file, "{\"turns\": 7}").unwrap();
     let output = bench_peers(&["--from", file.to_str().unwrap()]);
     assert!(!output.status.success());
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("strange.json: not written by peers --json"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("foreign.json: not a file written by `bench peers --json`"),
+        "{stderr}"
+    );
     for arguments in [
         &["--from", "/nowhere.json"][..],
         &["--rounds", "0"],
         &["--seconds", "0"],
         &["--seconds", "nan"],
         &["--seconds=-1"],
-        &["--peer", "nobody"],
+        &["--peer", "unknown"],
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
         let output = command.args(["peers", "echo"]).args(arguments).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
         let name = arguments.last().unwrap().trim_start_matches("--seconds=");
-        assert!(!output.status.success() && said.contains(name), "{arguments:?}: {said}");
-        assert!(said.starts_with("error: ") || said.starts_with("bench: "), "{said}");
+        assert!(!output.status.success() && stderr.contains(name), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("error: ") || stderr.starts_with("bench: "), "{stderr}");
     }
 }

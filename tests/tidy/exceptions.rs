@@ -30,7 +30,6 @@ pub const WORDS: &[&str] = &[
     "tests/behaviour/",
     "tests/chunking.rs",
     "tests/drivers.rs",
-    "tests/peers.rs",
     "tests/simulation/",
     "tests/support/",
     "tests/sysctl.rs",

@@ -1,16 +1,16 @@
-//! The instruments beside fantail: bare loops, a load generator, and a runner that sets one against the other.
+//! Benchmarks of fantail: a load generator, bare loops as a baseline, and a runner that compares servers.
 //!
 //! ```text
-//!   bench run   starts   fantail | bench bare      on one core, in turns
+//!   bench run   starts   fantail | bench bare      alternating, on one core
 //!       └─────  starts   bench load                on another core; it reads the server's CPU clock
-//!                        at the edges of its own window, so both speak of the same operations
+//!                        at the edges of its own window, so cost and operations belong together
 //! ```
-//! `bare/` is the yardstick: the same system calls as the server with no house around them. `load/` is every kind of
-//! client. `run/` holds the cases and what they must show; `peers/` sets other servers in the bare loop's place.
-//! `soak` counts what got lost.
+//! `bare/` is the baseline: the system calls of the server and nothing else. `load/` has every kind of client, `run/`
+//! the cases and their bounds. `peers/` compares fantail with other servers, and `soak` checks long runs for lost
+//! messages.
 
 mod bare;
-#[cfg_attr(not(test), expect(dead_code, reason = "some of it is for c1m only"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "c1m uses the rest of it"))]
 #[path = "../instrument/mod.rs"]
 mod instrument;
 mod load;
@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 
 /// Measures fantail against bare loops and other servers.
 #[derive(Parser)]
-#[command(name = "bench", about)]
+#[command(name = "bench")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -35,15 +35,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve as a bare loop: the yardstick
+    /// Serve as a bare loop, the baseline of comparisons
     Bare(bare::Arguments),
-    /// Put load on a server and print one JSON object
+    /// Load a server and print one JSON object
     Load(load::Arguments),
-    /// Compare fantail with the bare loop, in alternating turns
+    /// Compare fantail with the bare loop in alternating turns
     Run(run::Arguments),
-    /// Compare fantail with other servers, in alternating turns
+    /// Compare fantail with other servers in alternating turns
     Peers(peers::Arguments),
-    /// Count what is lost, duplicated and reordered while clients come and go
+    /// Count lost, duplicated and reordered messages while clients connect and disconnect
     Soak(soak::Arguments),
 }
 

@@ -1,4 +1,4 @@
-//! Server processes that the instruments start: pinned, awaited, ended.
+//! Server processes: started, pinned, awaited and ended.
 
 use std::fs;
 use std::io;
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::system::terminate;
 
-/// A running server. Dropping it ends it.
+/// A running server, ended on drop.
 pub struct Server {
     child: Child,
 }
 
 impl Server {
-    /// Starts `program`, on `cores` if given, and waits until `address` accepts.
+    /// Starts `program`, pinned to `cores` if given, and waits until `address` accepts connections.
     pub fn start(
         program: &Path,
         arguments: &[String],
@@ -40,10 +40,12 @@ impl Server {
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
                 let program = program.display();
-                return Err(io::Error::other(format!("{program} ended at start: {status}")));
+                return Err(io::Error::other(format!(
+                    "{program} ended during its start: {status}"
+                )));
             }
             if Instant::now() > deadline {
-                return Err(io::Error::other(format!("{address} does not accept")));
+                return Err(io::Error::other(format!("{address} does not accept connections")));
             }
             sleep(Duration::from_millis(10));
         }
@@ -54,7 +56,7 @@ impl Server {
         self.child.id()
     }
 
-    /// The only child of the process, for servers whose first process starts and watches the one that serves.
+    /// Process id of the only child, for servers whose first process starts a worker process.
     pub fn worker_pid(&self) -> io::Result<u32> {
         let pid = self.pid();
         let deadline = Instant::now() + START_TIMEOUT;
@@ -63,7 +65,11 @@ impl Server {
             match children.split_whitespace().collect::<Vec<_>>()[..] {
                 [worker] => return worker.parse().map_err(io::Error::other),
                 [] if Instant::now() < deadline => sleep(Duration::from_millis(10)),
-                _ => return Err(io::Error::other(format!("no single worker: “{children}”"))),
+                _ => {
+                    return Err(io::Error::other(format!(
+                        "expected one worker process, found “{children}”"
+                    )));
+                }
             }
         }
     }
@@ -79,18 +85,18 @@ impl Drop for Server {
             }
             sleep(Duration::from_millis(5));
         }
-        // It would only disturb the next turn; that it did not end by itself is for the tests to find.
+        // It must not disturb the next turn. Tests check that servers end by themselves.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A loopback address that was free a moment ago.
+/// A loopback address that was free just now.
 pub fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
-/// The program called `name` that was built along with this one.
+/// The program `name` in the directory of this one.
 pub fn sibling(name: &str) -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }

@@ -1,16 +1,15 @@
-//! What a server costs: the CPU time of its process and of the softirq work on its core.
+//! CPU time of a server: its process and the softirq work on its core.
 //!
-//! Which sum is right depends on the kernel.
+//! How to add them up depends on the kernel.
 //!
-//! * Without `CONFIG_IRQ_TIME_ACCOUNTING`, softirq work that runs on top of a task (loopback delivery inside `send`
-//!   above all) is in that task's CPU clock already, exact to the nanosecond. What overflows goes to `ksoftirqd/N`,
-//!   a task with a clock of its own. The sum is process + ksoftirqd; the softirq column of `/proc/stat` would count
-//!   the same work again, sampled at ticks.
-//! * With it, softirq time is taken out of task clocks and appears, with that of ksoftirqd, in the irq and softirq
+//! * Without `CONFIG_IRQ_TIME_ACCOUNTING`, softirq work on top of a task, mainly loopback delivery inside `send`,
+//!   is part of that task's CPU clock, exact to the nanosecond. Deferred work runs in `ksoftirqd/N`, a task with a
+//!   clock of its own. The sum is process + ksoftirqd; the softirq column of `/proc/stat` would count the same work
+//!   again, sampled at ticks.
+//! * With it, softirq time is not part of task clocks; it appears, with that of ksoftirqd, in the irq and softirq
 //!   columns. The sum is process + those columns of the core.
 //!
-//! Beside the sum stands what else ran on the core, from its idle column: a turn in which others took part of the
-//! core is not to be trusted.
+//! The share of other processes on the core follows from its idle column: a turn with a high share is not reliable.
 
 use std::fs;
 use std::io;
@@ -21,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::instrument::cpu_clock_nanoseconds;
 
-/// Reads one server's clocks.
+/// Reads the CPU clocks of one server.
 pub struct ServerCpu {
     pid: u32,
     core: usize,
@@ -29,7 +28,7 @@ pub struct ServerCpu {
     irq_time_accounting: bool,
 }
 
-/// The clocks at one instant, in nanoseconds since their beginnings.
+/// The clocks at one instant, in nanoseconds.
 pub struct Reading {
     at: Instant,
     process: u64,
@@ -38,14 +37,14 @@ pub struct Reading {
     idle_column: u64,
 }
 
-/// What passed between two readings.
+/// CPU time between two readings.
 pub struct Spent {
     pub total_ns: u64,
     wall_ns: u64,
     process_ns: u64,
     ksoftirqd_ns: u64,
     irq_columns_ns: u64,
-    /// Share of the core's time that went to neither the server nor idling.
+    /// Share of the core's time used by other processes.
     pub other_share: f64,
 }
 
@@ -107,7 +106,7 @@ impl Meter {
 }
 
 impl Spent {
-    /// Share of the core's time that went to the server.
+    /// Share of the core's time used by the server.
     pub fn core_share(&self) -> f64 {
         self.total_ns as f64 / self.wall_ns as f64
     }
@@ -125,7 +124,7 @@ impl Spent {
     }
 }
 
-/// (idle + iowait, irq + softirq) of one core.
+/// Reads (idle + iowait, irq + softirq) of one core.
 fn core_columns(core: usize) -> io::Result<(u64, u64)> {
     let text = fs::read_to_string("/proc/stat")?;
     let name = format!("cpu{core}");
@@ -143,7 +142,7 @@ fn core_columns(core: usize) -> io::Result<(u64, u64)> {
     }
 }
 
-/// USER_HZ is 100 on every architecture that we run on, whatever HZ the kernel ticks at.
+/// USER_HZ is 100 on every supported architecture, independent of the HZ of the kernel.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 fn find_process(name: &str) -> io::Result<Option<u32>> {
@@ -161,8 +160,8 @@ fn find_process(name: &str) -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-/// Kernels are built without unless the configuration says otherwise; where it cannot be read, nothing is added
-/// that could be counted twice.
+/// Whether the kernel was built with `CONFIG_IRQ_TIME_ACCOUNTING`. False if its configuration
+/// cannot be read, which counts nothing twice.
 fn has_irq_time_accounting() -> bool {
     let configuration = "zcat -f /proc/config.gz /boot/config-$(uname -r) 2>/dev/null";
     let output = Command::new("sh").args(["-c", configuration]).output();

@@ -1,4 +1,4 @@
-//! Soak: many deliveries between two workers while clients come and go, every stream checked.
+//! Soak test: many deliveries between two workers while clients connect and disconnect, with every stream checked.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -20,36 +20,36 @@ use crate::load::streams::{Faults, Stream};
 use crate::process::{Server, free_address, sibling};
 use fantail::driver::{make_private, raise_limit};
 
-/// Count what is lost, duplicated and reordered while clients come and go.
+/// Options of the soak test.
 #[derive(Args)]
 pub struct Arguments {
-    /// A server that runs already; without it, fantail is started
+    /// Address of a running server; without it, fantail is started
     #[arg(long)]
     address: Option<SocketAddr>,
-    /// The program to start; by default `fantail` beside this one
+    /// Program to start; by default `fantail` in the directory of this one
     #[arg(long)]
     server: Option<PathBuf>,
-    /// Its driver
+    /// Driver of the server
     #[arg(long, default_value = "auto")]
     driver: String,
-    /// Its workers
+    /// Number of workers of the server
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Path and query of the handshake
+    /// Path and query of the WebSocket handshake
     #[arg(long, default_value = "/ws?channel=soak")]
     path: String,
-    /// End after so many deliveries to those who stay
+    /// Number of deliveries to permanent subscribers after which the test ends
     #[arg(long, default_value_t = 10_000_000)]
     deliveries: u64,
-    /// Subscribers who stay
+    /// Number of permanent subscribers
     #[arg(long, default_value_t = 500)]
     subscribers: usize,
-    /// Publications under way
+    /// Number of outstanding publications
     #[arg(long, default_value_t = 8)]
     outstanding: usize,
-    /// Clients a second who come, subscribe, listen a while and leave
+    /// Clients per second that connect, subscribe, stay for 100 ms and disconnect
     #[arg(long, default_value_t = 1000)]
-    visitors: u32,
+    churn: u32,
 }
 
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
@@ -65,9 +65,9 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let mut load = Load::open(&mut connector(), arguments.subscribers, PAYLOAD_BYTES)?;
     sleep(Duration::from_millis(500));
     let over = Arc::new(AtomicBool::new(false));
-    let visitors = {
-        let (over, rate, connector) = (Arc::clone(&over), arguments.visitors, connector());
-        thread::spawn(move || visit(connector, rate, &over))
+    let churn = {
+        let (over, rate, connector) = (Arc::clone(&over), arguments.churn, connector());
+        thread::spawn(move || connect_and_leave(connector, rate, &over))
     };
     let began = Instant::now();
     load.publish(arguments.outstanding)?;
@@ -78,9 +78,9 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     load.finish();
     let seconds = began.elapsed().as_secs_f64();
     over.store(true, Ordering::Relaxed);
-    let visitors = visitors.join().map_err(|_| io::Error::other("the visitors panicked"))??;
+    let churn = churn.join().map_err(|_| io::Error::other("the churn thread panicked"))??;
     let mut faults = load.faults;
-    faults.add(&visitors.faults);
+    faults.add(&churn.faults);
     let report = json!({
         "kind": "soak",
         "driver": arguments.driver,
@@ -88,98 +88,102 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         "seconds": seconds,
         "deliveries": load.deliveries,
         "deliveries_per_second": load.deliveries as f64 / seconds,
-        "visitors": visitors.count,
-        "visitors_per_second": visitors.count as f64 / seconds,
-        "visitor_deliveries": visitors.deliveries,
+        "churn_clients": churn.count,
+        "churn_clients_per_second": churn.count as f64 / seconds,
+        "churn_deliveries": churn.deliveries,
         "faults": faults.to_json(),
         "stalled": stalled.as_ref().map(io::Error::to_string),
     });
     println!("{report}");
-    let asked_for = f64::from(arguments.visitors) * seconds;
-    let enough_came = visitors.count as f64 >= asked_for * VISITORS_SHARE_MIN;
-    if !enough_came {
-        eprintln!("bench: {} visitors in {seconds:.1} s are too few", visitors.count);
+    let expected = f64::from(arguments.churn) * seconds;
+    let is_enough = churn.count as f64 >= expected * CHURN_SHARE_MIN;
+    if !is_enough {
+        eprintln!("bench: only {} churn clients in {seconds:.1} s", churn.count);
     }
-    let passed = !faults.any() && stalled.is_none() && enough_came;
+    let passed = !faults.any() && stalled.is_none() && is_enough;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn start(arguments: &Arguments, address: SocketAddr) -> io::Result<Server> {
     let program = arguments.server.clone().map_or_else(|| sibling("fantail"), Ok)?;
     let tcp = free_address()?.to_string();
-    let (listen, workers) = (address.to_string(), arguments.workers.to_string());
+    let (receive, workers) = (address.to_string(), arguments.workers.to_string());
     let driver = arguments.driver.as_str();
     let words =
-        ["serve", "--listen", &listen, "--tcp", &tcp, "--workers", &workers, "--driver", driver];
+        ["serve", "--listen", &receive, "--tcp", &tcp, "--workers", &workers, "--driver", driver];
     Server::start(&program, &words.map(str::to_owned), None, address)
 }
 
-struct Visitors {
+struct Churn {
     count: u64,
     deliveries: u64,
     faults: Faults,
 }
 
-struct Visitor {
+struct ChurnClient {
     stream: TcpStream,
     reader: FrameReader,
     check: Stream,
-    came: Instant,
+    connected_at: Instant,
 }
 
-/// Sends clients in groups; each stays `STAY`, and its stream must have no hole between its ends.
-fn visit(mut connector: Connector, rate: u32, over: &AtomicBool) -> io::Result<Visitors> {
+/// Connects clients in groups. Each stays for `STAY`, and its stream must have no gap.
+fn connect_and_leave(mut connector: Connector, rate: u32, over: &AtomicBool) -> io::Result<Churn> {
     make_private()?;
-    let mut visitors = Visitors { count: 0, deliveries: 0, faults: Faults::default() };
+    let mut churn = Churn { count: 0, deliveries: 0, faults: Faults::default() };
     if rate == 0 {
-        return Ok(visitors);
+        return Ok(churn);
     }
     let began = Instant::now();
-    let mut present: VecDeque<Visitor> = VecDeque::new();
+    let mut connected: VecDeque<ChurnClient> = VecDeque::new();
     while !over.load(Ordering::Relaxed) {
-        let came = Instant::now();
-        // Who is late sends more at once: a server that answers slowly must not get fewer.
-        let due = (came.duration_since(began).as_secs_f64() * f64::from(rate)) as u64;
-        let group = due.saturating_sub(visitors.count).clamp(GROUP_MIN, GROUP_MAX);
+        let connected_at = Instant::now();
+        // A late group is larger, so that a slow server gets as many clients as a fast one.
+        let due = (connected_at.duration_since(began).as_secs_f64() * f64::from(rate)) as u64;
+        let group = due.saturating_sub(churn.count).clamp(GROUP_MIN, GROUP_MAX);
         for (stream, rest) in connector.open(group as usize)? {
             stream.set_nonblocking(true)?;
-            let mut visitor =
-                Visitor { stream, reader: FrameReader::default(), check: Stream::default(), came };
-            visitor.take(&rest, &mut visitors);
-            present.push_back(visitor);
+            let mut client = ChurnClient {
+                stream,
+                reader: FrameReader::default(),
+                check: Stream::default(),
+                connected_at,
+            };
+            client.take(&rest, &mut churn);
+            connected.push_back(client);
         }
-        visitors.count += group;
-        while present.front().is_some_and(|visitor| visitor.came.elapsed() > STAY) {
-            if let Some(mut visitor) = present.pop_front() {
-                visitor.listen(&mut visitors)?;
+        churn.count += group;
+        while connected.front().is_some_and(|client| client.connected_at.elapsed() > STAY) {
+            if let Some(mut client) = connected.pop_front() {
+                client.receive(&mut churn)?;
             }
         }
-        let due = Duration::from_secs_f64(visitors.count as f64 / f64::from(rate));
+        let due = Duration::from_secs_f64(churn.count as f64 / f64::from(rate));
         sleep(due.saturating_sub(began.elapsed()));
     }
-    Ok(visitors)
+    Ok(churn)
 }
 
-impl Visitor {
-    /// Everything that has come so far.
-    fn listen(&mut self, visitors: &mut Visitors) -> io::Result<()> {
+impl ChurnClient {
+    /// Receives the available data.
+    fn receive(&mut self, churn: &mut Churn) -> io::Result<()> {
         let mut buffer = vec![0; 65_536];
         loop {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(io::Error::other("the server closed a visitor")),
-                Ok(count) => self.take(&buffer[..count], visitors),
+                Ok(0) => return Err(io::Error::other("the server closed a churn client")),
+                Ok(count) => self.take(&buffer[..count], churn),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn take(&mut self, bytes: &[u8], visitors: &mut Visitors) {
+    fn take(&mut self, bytes: &[u8], churn: &mut Churn) {
         let Self { reader, check, .. } = self;
         reader.read(bytes, |opcode, payload| {
             if opcode <= BINARY {
-                visitors.deliveries += 1;
-                check.receive(payload, &mut visitors.faults);
+                churn.deliveries += 1;
+                check.receive(payload, &mut churn.faults);
             }
         });
     }
@@ -190,7 +194,7 @@ const PAYLOAD_BYTES: usize = 64;
 const GROUP_MIN: u64 = 10;
 const GROUP_MAX: u64 = 250;
 
-/// A run in which fewer came than this share of the rate does not show what it is meant to.
-const VISITORS_SHARE_MIN: f64 = 0.9;
+/// A run with a smaller share of the requested churn fails.
+const CHURN_SHARE_MIN: f64 = 0.9;
 
 const STAY: Duration = Duration::from_millis(100);

@@ -1,10 +1,10 @@
-//! The system calls of the instruments that no crate of the package wraps.
+//! System calls of the benchmarks that no dependency wraps.
 #![expect(unsafe_code, reason = "each call is one line of libc behind a safe function")]
 
 use std::io;
 use std::mem::{size_of, zeroed};
 
-/// Keeps the calling thread, and threads and children that it starts, on one core.
+/// Pins the calling thread, and threads and processes that it starts, to one core.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set; `core` is checked by CPU_SET's own bound.
     unsafe {
@@ -14,14 +14,14 @@ pub fn pin_to_core(core: usize) -> io::Result<()> {
     }
 }
 
-/// Has the calling thread run only while nothing else wants its core: not even a kernel thread waits for it.
+/// Runs the calling thread only while its core is otherwise idle, so that it delays not even a kernel thread.
 pub fn run_when_idle() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: `parameters` is valid for the call.
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) })
 }
 
-/// Asks a process that we started to end.
+/// Sends SIGTERM to a child process.
 pub fn terminate(pid: u32) {
     // SAFETY: no pointers; the pid is of a child that has not been waited for, so it cannot be another's.
     unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };

@@ -1,12 +1,12 @@
-//! Latencies, a percent exact.
+//! Histograms of latencies with an error of at most 1%.
 
 use hdrhistogram::Histogram as Buckets;
 
-/// How often each latency was seen.
+/// A histogram of latencies in nanoseconds.
 pub struct Histogram(Buckets<u64>);
 
 impl Histogram {
-    /// Grows to the latencies that it meets.
+    /// Creates an empty histogram, which grows as needed.
     pub fn new() -> Self {
         Self(Buckets::new(SIGNIFICANT_DIGITS).expect("two digits are allowed"))
     }
@@ -18,27 +18,27 @@ impl Histogram {
             .expect("a histogram grows to what it may be given");
     }
 
-    /// Adds what another one saw.
+    /// Adds the values of another histogram.
     pub fn add(&mut self, other: &Self) {
         self.0.add(&other.0).expect("a histogram that grows takes any other");
     }
 
-    /// Forgets all.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.0.reset();
     }
 
-    /// How many were recorded.
+    /// Number of recorded values.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency, in nanoseconds, that `quantile` of all do not exceed; 0 when nothing was recorded.
+    /// The quantile in nanoseconds; 0 without values.
     pub fn quantile(&self, quantile: f64) -> u64 {
         self.0.value_at_quantile(quantile).min(self.0.max())
     }
 
-    /// Microseconds, as the reports print them.
+    /// Quantiles in microseconds, as reports print them.
     pub fn to_json(&self) -> serde_json::Value {
         let us = |nanoseconds: u64| nanoseconds as f64 / 1e3;
         serde_json::json!({
@@ -53,7 +53,7 @@ impl Histogram {
 
 const SIGNIFICANT_DIGITS: u8 = 2;
 
-/// Thirteen days. What takes longer is not measured here.
+/// Largest latency, thirteen days; longer ones are recorded as this.
 const NANOSECONDS_MAX: u64 = 1 << 50;
 
 #[cfg(test)]
@@ -61,7 +61,7 @@ mod tests {
     use super::{Histogram, NANOSECONDS_MAX};
 
     #[test]
-    fn quantiles_are_within_a_percent_and_sums_are_whole() {
+    fn quantiles_are_within_one_percent_and_sums_are_exact() {
         let (mut odd, mut even) = (Histogram::new(), Histogram::new());
         assert_eq!((odd.count(), odd.quantile(0.99)), (0, 0));
         (1..=10_000).for_each(|value| {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn any_latency_is_taken() {
+    fn any_latency_is_accepted() {
         let mut histogram = Histogram::new();
         [0, 1, NANOSECONDS_MAX, u64::MAX].into_iter().for_each(|value| histogram.record(value));
         assert_eq!(histogram.count(), 4);

@@ -1,4 +1,4 @@
-//! Memory of a process, and of the kernel.
+//! Memory of a process and of the kernel.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ impl Resident {
     }
 }
 
-/// Memory in the kernel's object caches, in bytes: whole slabs, so free objects in them count.
+/// Memory in the object caches of the kernel, in bytes: whole slabs, including free objects.
 pub fn kernel_slab_bytes() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("Slab:"));

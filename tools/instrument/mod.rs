@@ -1,4 +1,4 @@
-//! What both instruments, `bench` and `c1m`, measure with: one home, so that their numbers mean the same.
+//! Measurement code of `bench` and `c1m`, shared so that their numbers are comparable.
 
 mod histogram;
 mod memory;

@@ -1,18 +1,18 @@
-//! The system calls of both instruments that no crate of the package wraps.
+//! System calls of `bench` and `c1m` that no dependency wraps.
 #![expect(unsafe_code, reason = "each call is one line of libc behind a safe function")]
 
 use std::io;
 use std::mem::size_of;
 use std::os::fd::AsRawFd;
 
-/// Lets the calling thread preempt ordinary ones: a probe must not measure the wait for its own turn on the core.
+/// Gives the calling thread real-time priority (SCHED_FIFO), so that a measurement is not delayed by other threads.
 pub fn preempt_others() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: `parameters` is valid for the call.
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) })
 }
 
-/// CPU time of a process, all threads, ended ones too, up to this instant.
+/// CPU time of a process until now, including all threads, those that ended too.
 pub fn cpu_clock_nanoseconds(pid: u32) -> io::Result<u64> {
     let mut clock: libc::clockid_t = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -27,8 +27,8 @@ pub fn cpu_clock_nanoseconds(pid: u32) -> io::Result<u64> {
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// The port is chosen at `connect`, per destination: one source address serves 28,000 connections to each server
-/// port instead of 28,000 in all.
+/// Defers the choice of the port to `connect`, per destination: one source address then allows 28,000 connections to
+/// each server port instead of 28,000 in total.
 pub fn bind_address_no_port(socket: &impl AsRawFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the option value is a valid int for the call.

@@ -1,7 +1,7 @@
-//! Edge-triggered epoll: registered once, `recv` until short, one `send` per read.
+//! Edge-triggered epoll: sockets are registered once, read until a short `recv`, with one `send` per read.
 #![expect(
     unsafe_code,
-    reason = "epoll_create1, epoll_ctl and epoll_wait, without a wrapper's cost"
+    reason = "epoll_create1, epoll_ctl and epoll_wait, without the cost of a library"
 )]
 
 use std::io;
@@ -91,14 +91,14 @@ impl Loop {
             if consumed.over || is_broken {
                 return self.close(fd);
             }
-            // A short read emptied the socket, unless its end is waiting too.
+            // A short read emptied the socket, unless the end of the stream is still to be read.
             if filled < self.buffer.len() && !ended {
                 return;
             }
         }
     }
 
-    /// Sends the next connections what they lack.
+    /// Sends new frames to the next connections.
     fn visit(&mut self) {
         for place in self.round.next(self.peers.open().len()) {
             let Some(&fd) = self.peers.open().get(place) else { break };
@@ -117,7 +117,7 @@ impl Loop {
     }
 }
 
-/// Whether the connection lives.
+/// Sends bytes or queues them; returns whether the connection is alive.
 fn send(peer: &mut Peer, fd: RawFd, bytes: &[u8]) -> bool {
     if !peer.unsent.is_empty() {
         peer.unsent.extend_from_slice(bytes);

@@ -1,8 +1,9 @@
-//! The bare loops: what an echo or a fan-out costs when nothing but the kernel is in the way.
+//! The bare loops: the cost of an echo or a fan-out with nothing but system calls.
 //!
-//! Each answers the WebSocket handshake and either echoes frames or sends every frame to everyone, with the same
-//! system calls as the server's drivers; frames that are under way at once leave joined, one send per connection. No timeouts, no limits, no pings: a yardstick, not a server. It is kept as
-//! fast as we know how, since a slow yardstick would flatter.
+//! Each answers the WebSocket handshake and either echoes frames or sends every frame to all connections, with the
+//! system calls of the server's drivers. Outstanding frames are joined into one send per connection. There are no
+//! timeouts, limits or pings: this is a baseline, not a server, and it is kept as fast as possible, since a slow
+//! baseline would flatter the server.
 
 mod epoll;
 mod peer;
@@ -21,27 +22,27 @@ use fantail::driver::raise_limit;
 
 use peer::Mode;
 
-/// Serve as a bare loop: the yardstick.
+/// Options of a bare loop.
 #[derive(Args)]
 pub struct Arguments {
-    /// How to talk to the kernel
+    /// Kernel interface to use
     #[arg(long, value_enum)]
     driver: DriverKind,
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:9000")]
     listen: SocketAddr,
-    /// What to do with frames
+    /// What to do with received frames
     #[arg(long, value_enum, default_value = "echo")]
     mode: Mode,
 }
 
-/// The two ways to wait and send.
+/// The kernel interfaces.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum DriverKind {
-    /// Oneshot polls, `recv`, sends in batches settled inside the submission
+    /// Oneshot polls, `recv`, batched sends that complete inside the submission
     #[value(name = "io_uring")]
     IoUring,
-    /// Edges registered once, `recv`, `send`
+    /// Edge-triggered epoll registered once, `recv`, `send`
     Epoll,
 }
 

@@ -1,4 +1,4 @@
-//! What a bare loop knows of WebSocket: enough for well-behaved clients, and fast.
+//! WebSocket in the bare loops: enough for well-behaved clients, and fast.
 
 use std::os::fd::RawFd;
 
@@ -9,44 +9,44 @@ use sha1::{Digest, Sha1};
 
 use super::round::Round;
 
-/// What becomes of a frame.
+/// What happens to a received frame.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// Back to whom it came from
+    /// Send it back to its sender
     Echo,
-    /// To every open connection
+    /// Send it to every open connection
     Fanout,
-    /// As echo: the cost of opening is what is asked for
+    /// Like echo, to measure the cost of opening connections
     Accept,
 }
 
-/// One connection.
+/// The state of one connection.
 #[derive(Default)]
 pub struct Peer {
-    /// Whether the handshake is done.
+    /// Whether the handshake is complete.
     pub open: bool,
-    /// The beginning of a frame or head whose end has not come.
+    /// Bytes of an incomplete frame or request header.
     pub rest: Vec<u8>,
-    /// What the kernel had no room for.
+    /// Bytes that the kernel did not take yet.
     pub unsent: Vec<u8>,
-    /// How much of what was fanned out it has: see `Round`.
+    /// Position up to which fan-out frames were sent to it, see `Round`.
     pub seen: u64,
-    /// Where `Peers::open` lists it.
+    /// Index in `Peers::open`.
     place: usize,
 }
 
-/// All connections by descriptor, and the open ones in a row for fan-outs.
+/// All connections by descriptor, and the list of open ones for fan-outs.
 #[derive(Default)]
 pub struct Peers {
     by_descriptor: Vec<Option<Peer>>,
     open: Vec<RawFd>,
 }
 
-/// What to do after bytes were consumed.
+/// The result of consuming received bytes.
 pub struct Consumed {
-    /// The first so many bytes of the buffer are now an answer.
+    /// Length of the answer at the start of the buffer.
     pub answer_bytes: usize,
-    /// The peer ended the conversation, or spoke what a bare loop does not.
+    /// Whether to close: the peer sent a close frame or something unsupported.
     pub over: bool,
 }
 
@@ -76,14 +76,14 @@ impl Peers {
         }
     }
 
-    /// The open connections.
+    /// Descriptors of the open connections.
     pub fn open(&self) -> &[RawFd] {
         &self.open
     }
 
-    /// Turns the bytes of `buffer` into an answer at its front. An answer is never longer than what it answers: an
-    /// echoed frame lacks the mask, and a handshake is shorter than its request. In fan-out, frames go to
-    /// `round` instead. What is unfinished is kept in the peer.
+    /// Turns the bytes of `buffer` into an answer at its start. An answer is never longer than its input: an echoed
+    /// frame has no mask, and a handshake response is shorter than the request. In fan-out mode, frames go to `round`
+    /// instead. Incomplete input is kept in the peer.
     pub fn consume(
         &mut self,
         fd: RawFd,
@@ -139,7 +139,7 @@ impl Peers {
     }
 }
 
-/// A masked frame's header.
+/// The header of a masked frame.
 struct Frame {
     first: u8,
     mask: [u8; 4],
@@ -150,7 +150,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// `None`: the header has not come whole.
+    /// Returns `None` while the header is incomplete.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let &[first, second, ref after @ ..] = bytes else { return None };
         let (payload_bytes, extended) = match second & 0x7f {
@@ -167,12 +167,12 @@ impl Frame {
             header_bytes: 2 + extended + 4,
             payload_bytes,
             is_close: first & 0x0f == 8,
-            // Unmasked, or of the 64-bit form.
+            // Unmasked, or with a 64-bit length.
             unknown: second & 0x80 == 0 || second & 0x7f == 127,
         })
     }
 
-    /// Writes the frame without its mask at `written`, or to `frames`; returns the new end of the answer.
+    /// Writes the unmasked frame at `written`, or to `frames`; returns the new end of the answer.
     fn answer(
         &self,
         buffer: &mut [u8],
@@ -226,7 +226,7 @@ fn find_head_end(buffer: &[u8]) -> Option<usize> {
     buffer.windows(4).position(|window| window == b"\r\n\r\n").map(|start| start + 4)
 }
 
-/// The answer to an upgrade; `None` without a key.
+/// The response to an upgrade request; `None` without a key.
 fn handshake(head: &[u8]) -> Option<Vec<u8>> {
     let key = head.split(|&byte| byte == b'\n').find_map(|line| {
         let (name, value) = line.split_at_checked(KEY_HEADER.len())?;
@@ -246,7 +246,7 @@ fn handshake(head: &[u8]) -> Option<Vec<u8>> {
 
 const KEY_HEADER: &[u8] = b"sec-websocket-key:";
 
-/// RFC 6455 1.3.
+/// The GUID of RFC 6455 1.3.
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 const HEAD_BYTES_MAX: usize = 16_384;
@@ -265,7 +265,7 @@ mod tests {
         peers.insert(3);
         let mut request = REQUEST.to_vec();
         let consumed = peers.consume(3, &mut request, Mode::Echo, &mut Round::default());
-        // RFC 6455 1.3 has the key and its answer.
+        // Key and response are those of RFC 6455 1.3.
         assert!(
             request[..consumed.answer_bytes].ends_with(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
         );
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fan_out_takes_frames_from_the_answer() {
+    fn fan_out_frames_are_not_answered() {
         let mut peers = opened();
         let mut round = Round::default();
         let mut buffer = [HELLO_MASKED, HELLO_MASKED].concat();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_keeps_the_others_in_the_row() {
+    fn removal_keeps_the_list_of_open_connections_dense() {
         let mut peers = opened();
         for fd in [4, 5] {
             peers.insert(fd);

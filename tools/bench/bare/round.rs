@@ -1,23 +1,24 @@
-//! Frames on their way to every open connection: a cursor goes round, and each visit sends what is new, joined.
+//! Fan-out to every open connection: a cursor cycles through the connections, and each visit sends all new frames in
+//! one send.
 //!
-//! What comes while a round is under way joins it where the cursor is: each connection then gets it with its next
-//! visit, and the cursor goes on until it has passed everyone once more. So several publications under way cost one
-//! send per connection and round, however they came.
+//! Frames that arrive during a round join it at the cursor: each connection gets them on its next visit, and the
+//! cursor continues until it has passed all connections once more. Several outstanding publications therefore cost one
+//! send per connection and round.
 
 use std::ops::Range;
 
-/// The frames under way.
+/// The outstanding frames.
 #[derive(Default)]
 pub struct Round {
-    /// Frames as they are sent. Each connection knows how much of all that ever was here it has.
+    /// Encoded frames. Each connection knows its position in the stream of all frames.
     pub frames: Vec<u8>,
-    /// How many bytes were dropped from the front.
+    /// Number of bytes that were removed from the front.
     dropped: u64,
-    /// What was here when the cursor last began anew: when it does so again, everyone has it.
+    /// Position at the start of the current lap: after the lap, all connections have everything up to it.
     lap: u64,
-    /// Place of the connection to visit next.
+    /// Index of the connection to visit next.
     cursor: usize,
-    /// Visits until everyone has everything.
+    /// Visits left until all connections have everything.
     visits: usize,
 }
 
@@ -26,23 +27,23 @@ impl Round {
         self.visits == 0
     }
 
-    /// Everything up to here, counted from the beginning.
+    /// The end position of the frames so far.
     pub fn end(&self) -> u64 {
         self.dropped + self.frames.len() as u64
     }
 
-    /// What a connection that has everything up to `seen` lacks.
+    /// The frames after position `seen`.
     pub fn since(&self, seen: u64) -> &[u8] {
         &self.frames[(seen - self.dropped) as usize..]
     }
 
-    /// Frames were added.
+    /// Starts another lap after frames were added.
     pub fn extend(&mut self, connections: usize) {
         self.visits = connections;
     }
 
-    /// A connection came or went, and others may have moved: all are visited once more, and nothing is dropped that
-    /// one of them may lack.
+    /// Visits all connections once more after a connection was added or removed, which may have moved others. Nothing
+    /// is removed that one of them may not have.
     pub fn rearrange(&mut self, connections: usize) {
         if !self.frames.is_empty() {
             self.visits = connections;
@@ -50,7 +51,7 @@ impl Round {
         }
     }
 
-    /// The places to visit now.
+    /// The indexes to visit in this turn.
     pub fn next(&mut self, connections: usize) -> Range<usize> {
         if self.cursor >= connections {
             self.cursor = 0;
@@ -65,7 +66,7 @@ impl Round {
         start..start + count
     }
 
-    /// Nothing that was sent is read any more.
+    /// Removes all frames if every connection has them. No earlier send may still read them.
     pub fn settle(&mut self) {
         if self.visits == 0 {
             self.dropped = self.end();
@@ -75,21 +76,21 @@ impl Round {
     }
 }
 
-/// Sends of one submission, and between two looks at what came.
+/// Sends per submission, and between two checks for received data.
 const VISITS_PER_TURN_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Connections that note what each visit would send.
-    struct Crowd {
+    /// Connections that record what each visit sends.
+    struct Receivers {
         round: Round,
         connections: Vec<(u64, Vec<u8>)>,
         visits: usize,
     }
 
-    impl Crowd {
+    impl Receivers {
         fn new(connections: usize) -> Self {
             let connections = vec![(0, Vec::new()); connections];
             Self { round: Round::default(), connections, visits: 0 }
@@ -120,51 +121,54 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_on_the_way_joins_the_round() {
-        let mut crowd = Crowd::new(1000);
-        crowd.publish(0);
-        crowd.visit();
-        (1..8).for_each(|byte| crowd.publish(byte));
-        crowd.finish();
+    fn frames_that_arrive_during_a_round_join_it() {
+        let mut receivers = Receivers::new(1000);
+        receivers.publish(0);
+        receivers.visit();
+        (1..8).for_each(|byte| receivers.publish(byte));
+        receivers.finish();
         assert!(
-            crowd.connections.iter().all(|(_, received)| received[..] == [0, 1, 2, 3, 4, 5, 6, 7])
+            receivers
+                .connections
+                .iter()
+                .all(|(_, received)| received[..] == [0, 1, 2, 3, 4, 5, 6, 7])
         );
-        assert_eq!(crowd.visits, 1000 + VISITS_PER_TURN_MAX);
+        assert_eq!(receivers.visits, 1000 + VISITS_PER_TURN_MAX);
     }
 
     #[test]
-    fn a_round_that_never_ends_keeps_no_more_than_two_laps() {
+    fn an_endless_round_keeps_at_most_two_laps_of_frames() {
         const CONNECTIONS: usize = 1000;
         const VISITS_PER_LAP: usize = CONNECTIONS.div_ceil(VISITS_PER_TURN_MAX);
-        let mut crowd = Crowd::new(CONNECTIONS);
+        let mut receivers = Receivers::new(CONNECTIONS);
         for byte in 0..200 {
-            // A frame of one byte with each visit.
-            crowd.publish(byte);
-            crowd.visit();
-            let kept = crowd.round.frames.len();
+            // One frame of one byte per visit.
+            receivers.publish(byte);
+            receivers.visit();
+            let kept = receivers.round.frames.len();
             assert!(kept <= 2 * VISITS_PER_LAP, "{kept}");
         }
-        crowd.finish();
+        receivers.finish();
         let all: Vec<u8> = (0..200).collect();
-        assert!(crowd.connections.iter().all(|(_, received)| *received == all));
+        assert!(receivers.connections.iter().all(|(_, received)| *received == all));
     }
 
     #[test]
-    fn those_who_come_and_go_cost_the_others_nothing() {
-        let mut crowd = Crowd::new(1000);
+    fn connections_that_open_and_close_do_not_affect_the_others() {
+        let mut receivers = Receivers::new(1000);
         for byte in 0..100 {
-            crowd.publish(byte);
-            crowd.visit();
-            crowd.connections.swap_remove(usize::from(byte) * 7);
-            crowd.connections.push((crowd.round.end(), Vec::new()));
-            crowd.round.rearrange(crowd.connections.len());
+            receivers.publish(byte);
+            receivers.visit();
+            receivers.connections.swap_remove(usize::from(byte) * 7);
+            receivers.connections.push((receivers.round.end(), Vec::new()));
+            receivers.round.rearrange(receivers.connections.len());
         }
-        crowd.finish();
-        // Whoever was there from the beginning has all; the others what came since.
-        for (_, received) in &crowd.connections {
+        receivers.finish();
+        // Connections that were open from the start have all frames, the others those since.
+        for (_, received) in &receivers.connections {
             let first = 100 - received.len() as u8;
             assert_eq!(*received, (first..100).collect::<Vec<u8>>());
         }
-        assert!(crowd.connections.iter().any(|(_, received)| received.len() == 100));
+        assert!(receivers.connections.iter().any(|(_, received)| received.len() == 100));
     }
 }

@@ -1,13 +1,13 @@
-//! Safe faces of the calls that the loops make on sockets.
+//! Safe wrappers of the socket calls of the bare loops.
 #![expect(
     unsafe_code,
-    reason = "recv, send, accept4 and close on plain descriptors, without a wrapper's cost"
+    reason = "recv, send, accept4 and close on plain descriptors, without the cost of a library"
 )]
 
 use std::io;
 use std::os::fd::RawFd;
 
-/// `Ok(0)` is the end of the stream.
+/// Receives without blocking; `Ok(0)` is the end of the stream.
 pub fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of one exclusive slice.
     let count =
@@ -15,7 +15,7 @@ pub fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
 }
 
-/// How many bytes the kernel took; 0 when it has no room.
+/// Returns how many bytes the kernel took, 0 if its buffer is full.
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: pointer and length are those of one slice.
@@ -36,7 +36,7 @@ pub fn accept(listener: RawFd) -> Option<RawFd> {
     (fd >= 0).then_some(fd)
 }
 
-/// Closes a connection that nothing is armed on.
+/// Closes a connection without an armed poll.
 pub fn close(fd: RawFd) {
     // SAFETY: no pointers. The loops own every descriptor that they accepted and close it once.
     unsafe {
@@ -44,7 +44,7 @@ pub fn close(fd: RawFd) {
     }
 }
 
-/// Ends a connection that a poll may be armed on, which would keep a merely closed socket alive.
+/// Shuts down and closes a connection: an armed poll would keep the socket alive after a mere close.
 pub fn end(fd: RawFd) {
     // SAFETY: no pointers.
     unsafe {
@@ -53,5 +53,5 @@ pub fn end(fd: RawFd) {
     close(fd);
 }
 
-/// Connections taken per turn from the backlog.
+/// Connections accepted per turn.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;

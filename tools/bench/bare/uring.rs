@@ -1,8 +1,8 @@
-//! io_uring: oneshot polls, `recv(2)`, and sends that settle inside the submission.
+//! io_uring: oneshot polls, `recv(2)`, and sends that complete inside the submission.
 //!
-//! `MSG_DONTWAIT|MSG_WAITALL` with success completions skipped: a send leaves whole and silent, or its completion
-//! is there when the submission returns. So what a send reads need live only until the next look at the
-//! completions, and one buffer serves the whole turn.
+//! With `MSG_DONTWAIT|MSG_WAITALL` and success completions skipped, a send either succeeds entirely and without a
+//! completion, or its completion is available when the submission returns. A buffer must therefore stay valid only
+//! until completions are read, and one buffer serves the whole turn.
 #![expect(unsafe_code, reason = "pushing entries whose buffers the kernel reads")]
 
 use std::io;
@@ -49,9 +49,9 @@ struct Loop<'a> {
     completions: CompletionQueue<'a>,
     mode: Mode,
     peers: Peers,
-    /// Polls that completed: what this turn has to do.
+    /// Polls that completed: the work of the next turn.
     ready: Vec<(Kind, RawFd)>,
-    /// The sends since the completions were last looked at.
+    /// Sends since completions were last read.
     sends: Vec<PendingSend>,
     /// Received bytes, turned into answers in place; sends read from it.
     arena: Box<[u8]>,
@@ -78,7 +78,7 @@ impl Loop<'_> {
         self.arm(Kind::Accept, listener)?;
         let mut turn = Vec::new();
         loop {
-            // A submission within the last turn may have gathered work already.
+            // A submission within the last turn may have collected work already.
             self.submit(usize::from(self.ready.is_empty() && self.round.is_done()))?;
             self.round.settle();
             std::mem::swap(&mut turn, &mut self.ready);
@@ -100,7 +100,7 @@ impl Loop<'_> {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             let Some(fd) = socket::accept(listener) else { break };
             self.peers.insert(fd);
-            // Who connects speaks at once: trying to receive costs less than a poll.
+            // Clients send at once after connecting: trying to receive costs less than a poll.
             self.ready.push((Kind::Readable, fd));
         }
         self.arm(Kind::Accept, listener)
@@ -140,15 +140,15 @@ impl Loop<'_> {
             if filled < RECEIVE_BYTES_MAX {
                 return self.arm(Kind::Readable, fd);
             }
-            // Two sends to one socket in one submission could pass each other.
+            // Two sends to one socket in one submission could be reordered.
             self.submit(0)?;
         }
     }
 
-    /// Sends the next connections what they lack.
+    /// Sends new frames to the next connections.
     fn visit(&mut self) -> io::Result<()> {
         if !self.sends.is_empty() {
-            // Answers of this turn leave first: at most one send per socket and submission.
+            // Answers of this turn are sent first: at most one send per socket and submission.
             self.submit(0)?;
         }
         for place in self.round.next(self.peers.open().len()) {
@@ -164,7 +164,7 @@ impl Loop<'_> {
         Ok(())
     }
 
-    /// The bytes must stay where they are until the next `submit` has returned.
+    /// Queues a send. The bytes must stay valid until the next `submit` has returned.
     fn send(&mut self, fd: RawFd, bytes: *const u8, count: usize) -> io::Result<()> {
         let Some(peer) = self.peers.find(fd) else { return Ok(()) };
         if !peer.unsent.is_empty() {
@@ -182,7 +182,7 @@ impl Loop<'_> {
         Ok(())
     }
 
-    /// Sends what the kernel had no room for, now that it says there is some.
+    /// Sends queued bytes when the socket has become writable.
     fn flush(&mut self, fd: RawFd) -> io::Result<()> {
         let Some(peer) = self.peers.find(fd) else { return Ok(()) };
         match socket::send(fd, &peer.unsent) {
@@ -204,7 +204,7 @@ impl Loop<'_> {
         // SAFETY: polls have no buffer; the bytes of a send live until its submission has returned and its
         // completion, if any, has been seen: the arena is rewound, and the round changed, only after that.
         while unsafe { self.submissions.push(entry) }.is_err() {
-            // The list of sends lives on: indices of this turn stay valid.
+            // The list of sends is kept, so that indexes of this turn stay valid.
             self.submissions.sync();
             self.enter(0)?;
         }
@@ -213,12 +213,13 @@ impl Loop<'_> {
 
     fn enter(&mut self, wait_for: usize) -> io::Result<()> {
         let count = self.submissions.len() as u32;
-        // Polls that fired complete inside a call that asks for completions.
-        let asks = wait_for > 0 || self.submissions.taskrun() || self.submissions.cq_overflow();
-        if count == 0 && !asks {
+        // Fired polls complete only inside a call that requests completions.
+        let wants_completions =
+            wait_for > 0 || self.submissions.taskrun() || self.submissions.cq_overflow();
+        if count == 0 && !wants_completions {
             return Ok(());
         }
-        let flags = if asks { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
+        let flags = if wants_completions { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
         // SAFETY: without an argument; the entries submitted are valid by `push`.
         match unsafe {
             self.submitter.enter::<libc::sigset_t>(count, wait_for as u32, flags.bits(), None)
@@ -231,7 +232,7 @@ impl Loop<'_> {
         Ok(())
     }
 
-    /// Submits everything, waits for `wait_for` completions, gathers those there are, and deals with late sends.
+    /// Submits everything, waits for `wait_for` completions, collects them, and queues the rest of incomplete sends.
     fn submit(&mut self, wait_for: usize) -> io::Result<()> {
         self.submissions.sync();
         self.enter(wait_for)?;
@@ -243,7 +244,7 @@ impl Loop<'_> {
                 (kind, fd) => self.ready.push((kind, fd as RawFd)),
             }
         }
-        // The kernel counts what it thinks is unread as waited for already.
+        // Otherwise the kernel would count these completions as unread in the next wait.
         self.completions.sync();
         for (index, result) in late {
             let PendingSend { fd, bytes, count } = self.sends[index];

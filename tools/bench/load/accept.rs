@@ -1,4 +1,4 @@
-//! Accept: handshakes at full speed, in rounds; each round's connections are reset together.
+//! Accept: opens connections as fast as possible, in rounds; the connections of a round are reset together.
 
 use std::io;
 use std::thread::sleep;
@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use super::target::Target;
 use crate::server_cpu::{ServerCpu, Spent};
 
-/// Handshakes at full speed.
+/// Options of the accept load.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// Connections a round
+    /// Connections per round
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
-    /// Rounds; one more goes before and does not count
+    /// Rounds to measure, after one warm-up round
     #[arg(long, default_value_t = 2)]
     rounds: usize,
 }
@@ -28,7 +28,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let mut opening = Cost::default();
     let mut closing = Cost::default();
     for round in 0..=arguments.rounds {
-        // A new connector each round: the ports of the last one are free again.
+        // A new connector per round, since the ports of the last round are free again.
         let mut connector = arguments.target.connector();
         let read = || cpu.as_ref().map(|cpu| cpu.read()).transpose();
         let began = Instant::now();
@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     }))
 }
 
-/// Returns when the server is done with the resets: after a while that is enough for most, once it is all but idle.
+/// Waits until the server has handled the resets: for `SETTLING`, then until it is nearly idle.
 fn settle(cpu: Option<&ServerCpu>) -> io::Result<()> {
     sleep(SETTLING);
     let Some(cpu) = cpu else { return Ok(()) };
@@ -85,7 +85,7 @@ fn settle(cpu: Option<&ServerCpu>) -> io::Result<()> {
 struct Cost {
     took: Duration,
     total_ns: u64,
-    /// The worst round's.
+    /// Maximum over all rounds.
     other_share: f64,
 }
 

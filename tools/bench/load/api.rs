@@ -1,4 +1,4 @@
-//! The server API: each connection keeps `depth` calls under way.
+//! Server API: each connection keeps `depth` calls outstanding.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -11,44 +11,44 @@ use super::sockets::{Sockets, read_available};
 use super::target::Target;
 use super::window::{Phase, Window};
 
-/// Calls of the server API.
+/// Options of the server API load.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// Connections that call
+    /// Number of connections
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Calls under way on each
+    /// Outstanding calls on each connection
     #[arg(long, default_value_t = 16)]
     depth: usize,
-    /// Channels published to, in turns
+    /// Number of channels to publish to, in turn
     #[arg(long, default_value_t = 1000)]
     channels: usize,
-    /// Payload bytes of one publication
+    /// Payload size in bytes
     #[arg(long, default_value_t = 100)]
     size: usize,
-    /// How publications are put into calls
+    /// Method of the calls
     #[arg(long, value_enum, default_value_t = Shape::Publish)]
     shape: Shape,
     /// Publications in one broadcast or batch
     #[arg(long, default_value_t = 100)]
     many: usize,
-    /// Length of the interval that counts
+    /// Length of the measurement, in seconds
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Time before it
+    /// Warm-up before it, in seconds
     #[arg(long, default_value_t = 0.5)]
     warm_up: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Shape {
-    /// One in each call
+    /// One publication per call
     Publish,
-    /// The same to many channels
+    /// One call publishes to many channels
     Broadcast,
-    /// Many in a batch
+    /// One call with many publish commands
     Batch,
 }
 
@@ -86,7 +86,7 @@ struct Load {
     spin: bool,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
-    /// Each another set of channels.
+    /// The encoded calls, each for another set of channels.
     requests: Vec<Vec<u8>>,
     publications_per_call: u64,
     answers: u64,
@@ -115,7 +115,7 @@ impl Load {
         for index in 0..arguments.connections {
             let stream = connector.connect()?;
             sockets.add(&stream, index)?;
-            // So that they do not all publish to one channel at a time.
+            // Connections start at different channels.
             let next = index * requests.len() / arguments.connections;
             let calls = Calls { next, outgoing: Vec::new() };
             connections.push(Connection { stream, rest: Vec::new(), calls });
@@ -170,9 +170,9 @@ impl Calls {
             self.outgoing.extend_from_slice(&requests[self.next]);
             self.next = (self.next + 1) % requests.len();
         }
-        // What is under way is meant to fit the socket's buffers: this measures servers, not backpressure.
+        // Outstanding calls must fit the socket's buffers: this measures servers, not backpressure.
         if count > 0 && stream.write(&self.outgoing)? < self.outgoing.len() {
-            return Err(io::Error::other("calls under way exceed the send buffer"));
+            return Err(io::Error::other("outstanding calls exceed the send buffer"));
         }
         Ok(())
     }
@@ -193,7 +193,7 @@ fn count_answers(received: &mut Vec<u8>) -> io::Result<usize> {
     Ok(count)
 }
 
-/// The length of the answer in front, if it is there, and whether it is a success.
+/// Length of the first response, if it is complete, and whether it reports success.
 fn answer(bytes: &[u8]) -> Option<(usize, bool)> {
     let head_bytes = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..head_bytes]).ok()?;
@@ -204,7 +204,7 @@ fn answer(bytes: &[u8]) -> Option<(usize, bool)> {
     Some((head_bytes + length, head.starts_with("HTTP/1.1 200 ") && !has_error))
 }
 
-/// One call for each channel, or for each set of them.
+/// Encodes one call per channel, or per set of channels.
 fn requests(arguments: &Arguments) -> Vec<Vec<u8>> {
     let data = json!({"text": "x".repeat(arguments.size.saturating_sub(11))});
     let many = if arguments.shape == Shape::Publish { 1 } else { arguments.many };

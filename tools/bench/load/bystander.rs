@@ -1,5 +1,4 @@
-//! Someone else on the same server: how long a publication takes to subscribers of another channel while the server is
-//! busy.
+//! Bystander: measures how long a publication takes to reach subscribers of another channel while the server is busy.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -12,19 +11,19 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::client::Connector;
-use super::lines::{LineClient, Said, publish_line, said};
+use super::lines::{Line, LineClient, parse_line, publish_line};
 use super::sockets::Sockets;
 use super::streams::{Arrival, Faults, Stream, payload};
 use crate::instrument::{Histogram, preempt_others};
 
-/// A thread that publishes in a steady rhythm, whether or not what it published has arrived, and receives.
+/// A thread that publishes on a fixed schedule and receives its publications.
 pub struct Bystander {
     phase: Arc<AtomicU8>,
     thread: JoinHandle<io::Result<Value>>,
 }
 
 impl Bystander {
-    /// `count` subscribers, spread over the workers by the kernel.
+    /// Starts with `count` subscribers, which the kernel distributes over the workers.
     pub fn start(address: SocketAddr, count: usize) -> io::Result<Self> {
         let mut connector = Connector::new(address, String::new());
         let publisher = LineClient::connect(&mut connector)?;
@@ -38,10 +37,10 @@ impl Bystander {
         let phase = Arc::new(AtomicU8::new(BEFORE));
         let shared = Arc::clone(&phase);
         let thread = thread::spawn(move || {
-            // The load beside us must not make what arrives look late.
+            // The load on the same core must not delay the measurement.
             preempt_others()?;
             let began = Instant::now();
-            let crowd = Crowd {
+            let state = Loop {
                 publisher,
                 subscribers,
                 sockets,
@@ -51,36 +50,36 @@ impl Bystander {
                 latency: Histogram::new(),
                 buffer: vec![0; 1 << 16],
             };
-            crowd.run(&shared)
+            state.run(&shared)
         });
         Ok(Self { phase, thread })
     }
 
-    /// From here on, what is published counts.
+    /// Starts to measure: publications from now on count.
     pub fn open(&self) {
         self.phase.store(INSIDE, Ordering::Relaxed);
     }
 
-    /// Waits for what is under way.
+    /// Waits for outstanding publications and returns the report.
     pub fn finish(self) -> io::Result<Value> {
         self.phase.store(CLOSED, Ordering::Relaxed);
         self.thread.join().map_err(|_| io::Error::other("the bystander panicked"))?
     }
 }
 
-struct Crowd {
+struct Loop {
     publisher: LineClient,
     subscribers: Vec<(LineClient, Stream)>,
     sockets: Sockets,
     began: Instant,
-    /// When each left, and whether it counts.
+    /// When each publication was sent, and whether it counts.
     published: VecDeque<(Duration, bool)>,
     faults: Faults,
     latency: Histogram,
     buffer: Vec<u8>,
 }
 
-impl Crowd {
+impl Loop {
     fn run(mut self, phase: &AtomicU8) -> io::Result<Value> {
         let mut due = Duration::ZERO;
         let mut closed_at = None;
@@ -91,17 +90,17 @@ impl Crowd {
                 let closed_at = *closed_at.get_or_insert(now);
                 let left = self.published.len() as u64 * self.subscribers.len() as u64
                     - self.subscribers.iter().map(|(_, stream)| stream.count()).sum::<u64>();
-                if left == 0 || now > closed_at + PATIENCE {
+                if left == 0 || now > closed_at + FINISH_TIMEOUT {
                     break left;
                 }
             } else if now >= due {
                 let text = payload(self.published.len() as u64, 64);
                 self.publisher.stream.write_all(&publish_line(CHANNEL, &text))?;
                 self.published.push_back((now, phase == INSIDE));
-                due += EVERY;
+                due += PUBLISH_INTERVAL;
             }
-            // The clock of `poll` counts in milliseconds, upwards.
-            let timeout = if phase == CLOSED { EVERY } else { due.saturating_sub(now) };
+            // `poll` rounds its timeout up to milliseconds.
+            let timeout = if phase == CLOSED { PUBLISH_INTERVAL } else { due.saturating_sub(now) };
             self.sockets.poll(timeout)?;
             self.receive()?;
         };
@@ -119,7 +118,7 @@ impl Crowd {
         for index in sockets.ready() {
             let (client, stream) = &mut subscribers[index];
             let is_open = client.receive(buffer, |line| {
-                if let Said::Publication { data, .. } = said(line)
+                if let Line::Publication { data, .. } = parse_line(line)
                     && let Arrival::New(number) = stream.receive(data.as_bytes(), faults)
                     && let Some(&(published_at, true)) = published.get(number as usize)
                 {
@@ -135,8 +134,8 @@ impl Crowd {
 }
 
 const CHANNEL: &str = "bystander";
-const EVERY: Duration = Duration::from_millis(10);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 const BEFORE: u8 = 0;
 const INSIDE: u8 = 1;

@@ -1,4 +1,4 @@
-//! The client's side of WebSocket: opening connections in bulk, making and reading frames.
+//! WebSocket and event stream clients: opens connections in bulk, writes and reads frames.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -9,16 +9,16 @@ use socket2::{Domain, Socket, Type};
 
 use crate::instrument::bind_address_no_port;
 
-/// What a connection becomes after its request.
+/// Protocol of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
-    /// A WebSocket
+    /// WebSocket (RFC 6455)
     Websocket,
-    /// An event stream
+    /// Event stream (SSE)
     Sse,
 }
 
-/// Opens connections to one place.
+/// Opens connections to one address.
 pub struct Connector {
     address: SocketAddr,
     path: String,
@@ -31,8 +31,8 @@ impl Connector {
         Self { address, path, protocol: Protocol::Websocket, opened: 0 }
     }
 
-    /// The same path, spoken otherwise.
-    pub fn speak(&mut self, protocol: Protocol, path: &str) {
+    /// Sets the protocol and path of the next connections.
+    pub fn set_protocol(&mut self, protocol: Protocol, path: &str) {
         self.protocol = protocol;
         path.clone_into(&mut self.path);
     }
@@ -52,11 +52,11 @@ impl Connector {
         format!("GET {} HTTP/1.1\r\nHost: {}\r\n{upgrade}\r\n", self.path, self.address)
     }
 
-    /// `count` open connections, blocking, with what came after the handshake.
+    /// Opens `count` blocking connections; returns each with the bytes received after the handshake.
     pub fn open(&mut self, count: usize) -> io::Result<Vec<(TcpStream, Vec<u8>)>> {
         let mut opened = Vec::with_capacity(count);
         while opened.len() < count {
-            // So many in flight keep the server busy, and fit every backlog.
+            // Enough in flight to keep the server busy, and few enough for any accept queue.
             let batch = (count - opened.len()).min(IN_FLIGHT);
             let mut streams = Vec::with_capacity(batch);
             for _ in 0..batch {
@@ -72,8 +72,8 @@ impl Connector {
         Ok(opened)
     }
 
-    /// A TCP connection, blocking, that a drop resets. Loopback connections come from many addresses, so that
-    /// neither ports nor limits per address run out.
+    /// Opens a blocking TCP connection that is reset on drop. Loopback connections use many source addresses, so that
+    /// neither ports nor limits per address are exhausted.
     pub fn connect(&mut self) -> io::Result<TcpStream> {
         let domain = Domain::for_address(self.address);
         let socket = Socket::new(domain, Type::STREAM, Some(socket2::Protocol::TCP))?;
@@ -84,7 +84,7 @@ impl Connector {
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
         self.opened += 1;
-        // Reset instead of FIN: no port stays behind in TIME_WAIT.
+        // A reset instead of a FIN leaves no port in TIME_WAIT.
         socket.set_linger(Some(Duration::ZERO))?;
         socket.set_tcp_nodelay(true)?;
         socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
@@ -116,7 +116,7 @@ fn read_response(stream: &mut TcpStream, protocol: Protocol) -> io::Result<Vec<u
     }
 }
 
-/// A masked frame as a client sends it.
+/// Encodes a masked client frame.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match payload.len() {
@@ -135,21 +135,21 @@ pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Cuts a server's bytes into the data of events; only data of one line.
+/// Decodes an event stream whose events have one line of data.
 #[derive(Default)]
 pub struct EventReader {
     rest: Vec<u8>,
 }
 
 impl EventReader {
-    /// Calls `take` with the data of each event that is whole now.
+    /// Calls `take` with the data of each complete event.
     pub fn read(&mut self, bytes: &[u8], mut take: impl FnMut(&[u8])) {
         self.rest.extend_from_slice(bytes);
         let mut used = 0;
         while let Some(end) = self.rest[used..].iter().position(|byte| *byte == b'\n') {
-            // Chunks are delimited by lines of their own.
+            // Other lines are fields or chunk sizes.
             match self.rest[used..used + end].strip_prefix(b"data: ") {
-                // It says where the stream begins.
+                // `{}` is the position event at the start of the stream.
                 None | Some(b"{}") => {}
                 Some(data) => take(data),
             }
@@ -159,14 +159,14 @@ impl EventReader {
     }
 }
 
-/// Cuts a server's bytes into frames.
+/// Decodes server frames.
 #[derive(Default)]
 pub struct FrameReader {
     rest: Vec<u8>,
 }
 
 impl FrameReader {
-    /// Calls `take` with opcode and payload of each frame that is whole now.
+    /// Calls `take` with opcode and payload of each complete frame.
     pub fn read(&mut self, bytes: &[u8], mut take: impl FnMut(u8, &[u8])) {
         if self.rest.is_empty() {
             let used = take_frames(bytes, &mut take);
@@ -207,7 +207,7 @@ const CONNECTIONS_PER_ADDRESS: u32 = 1000;
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Any key will do against a server of one's own; a constant one costs nothing to apply.
+/// A constant mask costs nothing to generate.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Connect, subscribe, close, again and again: what a visitor costs that does nothing else.
+//! Cycle: connects, subscribes and closes in a loop, to measure the cost of a short connection.
 
 use std::io;
 use std::time::Instant;
@@ -9,18 +9,18 @@ use serde_json::{Value, json};
 use super::target::Target;
 use super::window::{Phase, Window};
 
-/// Connections that are opened, and reset once their handshake is answered.
+/// Options of the cycle load. Connections are reset after the handshake.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// Handshakes in flight at once
+    /// Number of handshakes in flight
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
-    /// Length of the interval that counts
+    /// Length of the measurement, in seconds
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Time before it
+    /// Warm-up before it, in seconds
     #[arg(long, default_value_t = 0.5)]
     warm_up: f64,
 }

@@ -1,4 +1,4 @@
-//! Echo: each connection keeps `depth` frames under way.
+//! Echo: each connection keeps `depth` frames outstanding.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -17,33 +17,33 @@ use super::window::{Phase, Window};
 use crate::instrument::Histogram;
 use fantail::driver::make_private;
 
-/// Frames that come back.
+/// Options of the echo load.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// Connections that send
+    /// Number of connections that send
     #[arg(long, default_value_t = 100)]
     connections: usize,
-    /// More connections, that do nothing
+    /// Number of idle connections in addition
     #[arg(long, default_value_t = 0)]
     idle: usize,
-    /// Frames under way on each
+    /// Outstanding frames on each connection
     #[arg(long, default_value_t = 1)]
     depth: usize,
-    /// Payload bytes
+    /// Payload size in bytes
     #[arg(long, default_value_t = 20)]
     size: usize,
-    /// Length of the interval that counts
+    /// Length of the measurement, in seconds
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Time before it
+    /// Warm-up before it, in seconds
     #[arg(long, default_value_t = 0.5)]
     warm_up: f64,
 }
 
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
-    let _idle = IdleCrowd::open(arguments.target.connector(), arguments.idle)?;
+    let _idle = IdleConnections::open(arguments.target.connector(), arguments.idle)?;
     let mut load = Load::open(arguments)?;
     let mut window = Window::new(&arguments.target, arguments.warm_up, arguments.seconds)?;
     load.start()?;
@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
                     "seconds": length.as_secs_f64(),
                     "ops": load.echoes,
                     "ops_per_second": load.echoes as f64 / length.as_secs_f64(),
-                    // How far the server gathers answers: its system calls are spread over so many echoes.
+                    // How many echoes the server joins, and so shares its system calls between.
                     "echoes_per_read": load.echoes as f64 / load.reads as f64,
                     "latency": load.latency.to_json(),
                     "server": spent.map(|spent| spent.to_json(load.echoes)),
@@ -81,7 +81,7 @@ struct Load {
     spin: bool,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
-    /// `depth` frames in a row.
+    /// `depth` frames, concatenated.
     frames: Vec<u8>,
     frame_bytes: usize,
     payload: Vec<u8>,
@@ -94,7 +94,7 @@ struct Load {
 struct Connection {
     stream: TcpStream,
     reader: FrameReader,
-    /// When each frame under way was sent, since `began`.
+    /// When each outstanding frame was sent, in nanoseconds since `began`.
     sent_at: VecDeque<u64>,
 }
 
@@ -105,7 +105,7 @@ impl Load {
         let opened = arguments.target.connector().open(arguments.connections)?;
         for (index, (stream, rest)) in opened.into_iter().enumerate() {
             if !rest.is_empty() {
-                return Err(io::Error::other("an echo server spoke first"));
+                return Err(io::Error::other("the server sent data before the first frame"));
             }
             sockets.add(&stream, index)?;
             let sent_at = VecDeque::with_capacity(arguments.depth);
@@ -177,12 +177,12 @@ fn send(mut stream: &TcpStream, frames: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Connections that only exist, in a thread whose descriptors count for themselves.
-struct IdleCrowd {
-    _leave: Vec<mpsc::Sender<()>>,
+/// Idle connections, in threads with descriptor tables of their own.
+struct IdleConnections {
+    _closers: Vec<mpsc::Sender<()>>,
 }
 
-impl IdleCrowd {
+impl IdleConnections {
     fn open(mut connector: Connector, mut count: usize) -> io::Result<Self> {
         let mut leave = Vec::new();
         while count > 0 {
@@ -192,20 +192,20 @@ impl IdleCrowd {
             let (opened_sender, opened_receiver) = mpsc::channel();
             let thread = move |mut connector: Connector| {
                 let opened = make_private().and_then(|()| connector.open(part));
-                let (opened, crowd) = match opened {
-                    Ok(crowd) => (Ok(connector), crowd),
+                let (opened, connections) = match opened {
+                    Ok(connections) => (Ok(connector), connections),
                     Err(error) => (Err(error), Vec::new()),
                 };
                 let _ = opened_sender.send(opened);
-                // Returns when the crowd is dropped.
+                // Returns when `IdleConnections` is dropped.
                 let _ = leave_receiver.recv();
-                drop(crowd);
+                drop(connections);
             };
             thread::spawn(move || thread(connector));
             connector = opened_receiver.recv().map_err(io::Error::other)??;
             leave.push(leave_sender);
         }
-        Ok(Self { _leave: leave })
+        Ok(Self { _closers: leave })
     }
 }
 

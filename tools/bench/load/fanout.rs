@@ -1,9 +1,8 @@
-//! Fan-out: one publisher, many subscribers, every stream checked.
+//! Fan-out: one publisher, many subscribers, with every stream checked.
 //!
-//! A publication is complete when everyone has it; `outstanding` are kept under way, and each leaves in a write of its
-//! own, as clients send them, the first ones while the one before is on its way: whether publications travel together
-//! is for the server to decide, not for chance. The publisher is the first subscriber: what it publishes comes back to
-//! it too.
+//! A publication is complete once every subscriber has received it; `outstanding` of them are kept in flight. Each is
+//! sent in a write of its own, the first ones one after another while the previous one is in flight, so the server
+//! decides whether publications are joined. The publisher is the first subscriber and receives its own publications.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -22,36 +21,36 @@ use super::target::Target;
 use super::window::{Phase, Window};
 use crate::instrument::Histogram;
 
-/// One publisher, many subscribers, every stream checked.
+/// Options of the fan-out load.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// Subscribers, the publisher among them
+    /// Number of subscribers, including the publisher
     #[arg(long, default_value_t = 1000)]
     subscribers: usize,
-    /// Publications under way
+    /// Number of outstanding publications
     #[arg(long, default_value_t = 1)]
     outstanding: usize,
-    /// Payload bytes, at least 16
+    /// Payload size in bytes, at least 16
     #[arg(long, default_value_t = 64)]
     size: usize,
-    /// Length of the interval that counts
+    /// Length of the measurement, in seconds
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Time before it
+    /// Warm-up before it, in seconds
     #[arg(long, default_value_t = 0.5)]
     warm_up: f64,
-    /// What the subscribers speak, but for the publisher: that is a WebSocket
+    /// Protocol of the subscribers; the publisher uses a WebSocket
     #[arg(long, value_enum, default_value = "websocket")]
     protocol: Protocol,
-    /// What the subscribers ask for, if not what the publisher does
+    /// Path of the subscribers, if other than that of the publisher
     #[arg(long)]
     subscribers_path: Option<String>,
-    /// Meanwhile, ping on a connection of another channel, and time the pongs
+    /// Measure pings on a connection to another channel meanwhile
     #[arg(long)]
     probe_ping: bool,
-    /// Meanwhile, send to this echo service, and time the echoes
+    /// Measure echoes of this echo service meanwhile
     #[arg(long)]
     probe_echo: Option<SocketAddr>,
 }
@@ -63,13 +62,13 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let others = (arguments.protocol, path.as_str());
     let mut load = Load::open_with(&mut connector, others, arguments.subscribers, arguments.size)?;
     load.spin = arguments.target.spin;
-    // The last subscription may still be on its way between workers.
+    // The last subscription may still be in flight between workers.
     sleep(SETTLING);
     let mut window = Window::new(&arguments.target, arguments.warm_up, arguments.seconds)?;
     load.publish(1)?;
     loop {
         load.turn()?;
-        if load.under_way.len() < arguments.outstanding {
+        if load.outstanding.len() < arguments.outstanding {
             load.publish(1)?;
         }
         match window.phase(Instant::now())? {
@@ -110,7 +109,7 @@ fn start_probe(arguments: &Arguments) -> io::Result<Option<Probe>> {
     arguments.probe_echo.map(|address| Probe::start(address, "/", ProbeKind::Echo, 1)).transpose()
 }
 
-/// The subscribers, and what is under way to them.
+/// The subscribers and the outstanding publications.
 pub struct Load {
     sockets: Sockets,
     spin: bool,
@@ -118,10 +117,10 @@ pub struct Load {
     buffer: Vec<u8>,
     size: usize,
     began: Instant,
-    /// Number of the first publication under way.
+    /// Number of the first outstanding publication.
     first: u64,
-    under_way: VecDeque<Publication>,
-    /// Nothing more is published.
+    outstanding: VecDeque<Publication>,
+    /// Whether publishing has ended.
     ending: bool,
     pub deliveries: u64,
     pub faults: Faults,
@@ -140,7 +139,7 @@ enum Reader {
 }
 
 impl Reader {
-    /// Calls `take` with each publication that is whole now.
+    /// Calls `take` with each complete publication.
     fn read(&mut self, bytes: &[u8], mut take: impl FnMut(&[u8])) {
         match self {
             Reader::Events(events) => events.read(bytes, take),
@@ -155,18 +154,18 @@ impl Reader {
 
 struct Publication {
     published_at: u64,
-    /// How many do not have it yet.
+    /// Number of subscribers that have not received it.
     awaited: usize,
 }
 
 impl Load {
-    /// All of them WebSockets.
+    /// Opens WebSocket subscribers.
     pub fn open(connector: &mut Connector, count: usize, size: usize) -> io::Result<Self> {
         let opened = connector.open(count)?;
         Self::over(opened, Protocol::Websocket, size)
     }
 
-    /// All but the first one speak something else.
+    /// Opens subscribers with another protocol, except for the first one, the publisher.
     fn open_with(
         connector: &mut Connector,
         (protocol, path): (Protocol, &str),
@@ -174,7 +173,7 @@ impl Load {
         size: usize,
     ) -> io::Result<Self> {
         let mut opened = connector.open(1)?;
-        connector.speak(protocol, path);
+        connector.set_protocol(protocol, path);
         opened.extend(connector.open(count - 1)?);
         Self::over(opened, protocol, size)
     }
@@ -203,7 +202,7 @@ impl Load {
             size,
             began: Instant::now(),
             first: 0,
-            under_way: VecDeque::new(),
+            outstanding: VecDeque::new(),
             ending: false,
             deliveries: 0,
             faults: Faults::default(),
@@ -214,9 +213,10 @@ impl Load {
     pub fn publish(&mut self, count: usize) -> io::Result<()> {
         for _ in 0..count {
             let published_at = self.began.elapsed().as_nanos() as u64;
-            let number = self.first + self.under_way.len() as u64;
+            let number = self.first + self.outstanding.len() as u64;
             let frame = frame(TEXT, &payload(number, self.size));
-            self.under_way.push_back(Publication { published_at, awaited: self.subscribers.len() });
+            self.outstanding
+                .push_back(Publication { published_at, awaited: self.subscribers.len() });
             self.subscribers[0].stream.write_all(&frame)?;
         }
         Ok(())
@@ -224,18 +224,18 @@ impl Load {
 
     pub fn turn(&mut self) -> io::Result<()> {
         if !self.sockets.wait(self.spin)? {
-            let mut missing = self.under_way.iter().map(|publication| publication.awaited);
+            let mut missing = self.outstanding.iter().map(|publication| publication.awaited);
             let missing = missing.next().unwrap_or(0);
             return Err(io::Error::other(format!(
-                "publication {} still has not reached {missing} subscribers",
+                "publication {} has not reached {missing} subscribers",
                 self.first
             )));
         }
         self.receive()?;
         let mut completed = 0;
         let now = self.began.elapsed().as_nanos() as u64;
-        while self.under_way.front().is_some_and(|publication| publication.awaited == 0) {
-            if let Some(publication) = self.under_way.pop_front() {
+        while self.outstanding.front().is_some_and(|publication| publication.awaited == 0) {
+            if let Some(publication) = self.outstanding.pop_front() {
                 self.latency.record(now - publication.published_at);
             }
             self.first += 1;
@@ -244,18 +244,19 @@ impl Load {
         if completed > 0 && !self.ending { self.publish(completed) } else { Ok(()) }
     }
 
-    /// Waits for what is under way and counts what did not come.
+    /// Waits for outstanding publications and counts the missing deliveries.
     pub fn finish(&mut self) {
         self.ending = true;
-        let end = self.first + self.under_way.len() as u64;
-        while !self.under_way.is_empty() && self.turn().is_ok() {}
+        let end = self.first + self.outstanding.len() as u64;
+        while !self.outstanding.is_empty() && self.turn().is_ok() {}
         for subscriber in &mut self.subscribers {
             subscriber.check.finish(end, &mut self.faults);
         }
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        let Self { sockets, subscribers, buffer, under_way, faults, deliveries, first, .. } = self;
+        let Self { sockets, subscribers, buffer, outstanding, faults, deliveries, first, .. } =
+            self;
         for index in sockets.ready() {
             let Subscriber { stream, reader, check } = &mut subscribers[index];
             read_available(stream, buffer, |bytes| {
@@ -263,7 +264,7 @@ impl Load {
                     *deliveries += 1;
                     if let Arrival::New(number) = check.receive(payload, faults)
                         && let Some(place) = number.checked_sub(*first)
-                        && let Some(publication) = under_way.get_mut(place as usize)
+                        && let Some(publication) = outstanding.get_mut(place as usize)
                     {
                         publication.awaited -= 1;
                     }

@@ -1,9 +1,9 @@
-//! A flood: a few sockets send one-byte publications as fast as the server takes them, while others come and go, and
-//! connections that say nothing else are pinged.
+//! Flood: a few sockets send one-byte publications as fast as the server accepts them, while other clients connect and
+//! disconnect and idle connections are pinged.
 //!
-//! The flooders' writes are large and made beforehand, and wait where the server's socket is full. They run only where
-//! nothing else wants the core, kernel threads included, and newcomers and pings preempt everything: what is measured
-//! is the server, not who has the load's core.
+//! The flooders use large prepared writes, which block when the socket is full. Their thread runs only when the core is
+//! otherwise idle, and newcomers and pings preempt everything, so that the server is measured and not the scheduling of
+//! the load's core.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,24 +24,24 @@ use super::target::Target;
 use crate::instrument::{Histogram, preempt_others};
 use crate::system::run_when_idle;
 
-/// Sockets that flood the server with publications of one byte, beside newcomers and idle connections.
+/// Options of the flood load.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// Sockets that flood; each publishes to a channel of its own, which is the path with its number behind it
+    /// Number of sockets that flood; each publishes to a channel of its own, the path followed by its number
     #[arg(long, default_value_t = 8)]
     flooders: usize,
-    /// Connections that come one after another in the time that counts, and go once their handshake is answered
+    /// Number of connections opened one after another during the measurement, and closed after the handshake
     #[arg(long, default_value_t = 1000)]
     newcomers: u32,
-    /// Idle connections, which are pinged one after another
+    /// Number of idle connections, which are pinged one after another
     #[arg(long, default_value_t = 20)]
     idle: usize,
-    /// Length of the interval that counts
+    /// Length of the measurement, in seconds
     #[arg(long, default_value_t = 30.0)]
     seconds: f64,
-    /// Time before it, in which the flood begins
+    /// Warm-up before it, in seconds, in which the flood starts
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
 }
@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let (began, echoed) = (Instant::now(), flood.echoed());
     probe.open();
     let mut newcomers = Newcomers::new(target.connector(), arguments);
-    newcomers.come(began)?;
+    newcomers.connect_all(began)?;
     let length = began.elapsed();
     let spent = meter.spent()?;
     let published: Vec<u64> =
@@ -95,14 +95,14 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     }))
 }
 
-/// Connections that come and go, one after another.
+/// Connections that are opened and closed one after another.
 struct Newcomers {
     connector: Connector,
     count: u32,
     length: Duration,
-    /// From the call of `connect` until the head of the answer to the handshake has come whole.
+    /// Time from the call of `connect` to the end of the handshake response.
     accept: Histogram,
-    /// Why the last of those that were not served was not.
+    /// Cause of the last failed connection.
     fault: Option<String>,
 }
 
@@ -117,9 +117,9 @@ impl Newcomers {
         }
     }
 
-    /// Evenly through the time. One that is late makes the next ones late too; those that are not tried within the time
-    /// are not served.
-    fn come(&mut self, began: Instant) -> io::Result<()> {
+    /// Connects at regular intervals. A slow handshake delays the next ones; connections that were not attempted in time
+    /// do not count as served.
+    fn connect_all(&mut self, began: Instant) -> io::Result<()> {
         preempt_others()?;
         for number in 0..self.count {
             let due = self.length.mul_f64(f64::from(number) / f64::from(self.count));
@@ -138,9 +138,9 @@ impl Newcomers {
     }
 }
 
-/// A thread with all flooders.
+/// The thread with all flooders.
 struct Flood {
-    /// Publications of each flooder that came back to it.
+    /// Number of its own publications that each flooder received.
     echoed: Arc<[AtomicU64]>,
     is_done: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<usize>>,
@@ -172,14 +172,14 @@ impl Flood {
         self.echoed.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
-    /// How many the server disconnected.
+    /// Ends the flood; returns how many flooders the server disconnected.
     fn finish(self) -> io::Result<usize> {
         self.is_done.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| io::Error::other("the flooders panicked"))?
     }
 }
 
-/// Each flooder writes what its socket takes and reads what is there, in turns.
+/// Writes and reads on each flooder in turn, as much as its socket allows.
 fn flood(
     mut poll: Poll,
     flooders: &mut [Flooder],
@@ -195,9 +195,9 @@ fn flood(
             is_moving |= flooder.turn(&block, &mut buffer);
             echoed.store(flooder.received / ECHO_BYTES, Ordering::Relaxed);
         }
-        // Every socket has said that it would block, so whatever changes makes an event.
+        // All sockets would block, so every change triggers an event.
         if !is_moving
-            && let Err(error) = poll.poll(&mut events, Some(LOOK_EVERY))
+            && let Err(error) = poll.poll(&mut events, Some(CHECK_INTERVAL))
             && error.kind() != ErrorKind::Interrupted
         {
             return Err(error);
@@ -209,13 +209,13 @@ fn flood(
 struct Flooder {
     /// `None` once the server has closed it.
     stream: Option<TcpStream>,
-    /// In the block that is being written.
+    /// Offset in the block that is being written.
     position: usize,
     received: u64,
 }
 
 impl Flooder {
-    /// Writes once and reads once; false if neither moved anything.
+    /// Writes once and reads once; returns false if neither transferred any bytes.
     fn turn(&mut self, block: &[u8], buffer: &mut [u8]) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         let read = match stream.read(buffer) {
@@ -242,7 +242,7 @@ impl Flooder {
     }
 }
 
-/// The server's count of turns that took all they may; `None` if it tells no such thing.
+/// Number of turns in which the server reached its limits; `None` if it has no such metric.
 fn turns_full(address: SocketAddr) -> Option<u64> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(METRICS_TIMEOUT)).ok()?;
@@ -257,9 +257,9 @@ fn turns_full(address: SocketAddr) -> Option<u64> {
 }
 
 const TEXT: u8 = 1;
-/// Frames of one write: 7 bytes each.
+/// Frames per write, of 7 bytes each.
 const BLOCK_FRAMES: usize = 9362;
-/// What one publication is when it comes back: a head of two bytes, and one.
+/// Size of a received publication: a header of two bytes, and one byte of payload.
 const ECHO_BYTES: u64 = 3;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Idle: connections that stay and say nothing, and what they cost in memory.
+//! Idle: connections that stay open without traffic, and their memory.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -12,47 +12,47 @@ use super::client::{self, Connector};
 use super::target::Target;
 use crate::instrument::{Resident, kernel_slab_bytes};
 
-/// Connections that stay and say nothing.
+/// Options of the idle load.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// How many
+    /// Number of connections
     #[arg(long, default_value_t = 15_000)]
     connections: usize,
-    /// What they speak
+    /// Protocol of the connections
     #[arg(long, value_enum, default_value = "websocket")]
     protocol: Protocol,
-    /// How long they stay after all are open
+    /// How long to hold them once all are open, in seconds
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Protocol {
-    /// Subscribed by the path
+    /// WebSocket, subscribed by the path
     Websocket,
-    /// An event stream
+    /// Event stream, subscribed by the path
     Sse,
-    /// One JSON object a line: connect, subscribe
+    /// Raw TCP, one JSON object per line: connect, subscribe
     Tcp,
 }
 
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let mut connector = arguments.target.connector();
-    // The first few pay for what all share: they stay, and are not counted.
-    let _first = open(&mut connector, arguments.protocol, FIRST_FEW)?;
+    // The first connections allocate shared state; they stay open and are not counted.
+    let _first = open(&mut connector, arguments.protocol, UNCOUNTED)?;
     sleep(SETTLING);
     let resident = |pid: Option<u32>| pid.map(Resident::of).transpose();
     let before = resident(arguments.target.server_pid)?;
     let slab_before = kernel_slab_bytes()?;
     let began = Instant::now();
-    let crowd = open(&mut connector, arguments.protocol, arguments.connections)?;
+    let connections = open(&mut connector, arguments.protocol, arguments.connections)?;
     let took = began.elapsed();
     sleep(Duration::from_secs_f64(arguments.seconds));
     let after = resident(arguments.target.server_pid)?;
     let slab_after = kernel_slab_bytes()?;
-    drop(crowd);
+    drop(connections);
     let per_connection =
         |before: u64, after: u64| (after as f64 - before as f64) / arguments.connections as f64;
     let server = before.zip(after).map(|(before, after)| {
@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
         "connections": arguments.connections,
         "seconds_to_open": took.as_secs_f64(),
         "server": server,
-        // Of client and server together: both ends are on this host.
+        // Client and server together: both ends are on this host.
         "kernel_slab_bytes_per_pair": per_connection(slab_before, slab_after),
     }))
 }
@@ -76,7 +76,7 @@ fn open(connector: &mut Connector, protocol: Protocol, count: usize) -> io::Resu
     match protocol {
         Protocol::Sse => {
             let path = connector.path().to_owned();
-            connector.speak(client::Protocol::Sse, &path);
+            connector.set_protocol(client::Protocol::Sse, &path);
             Ok(connector.open(count)?.into_iter().map(|(stream, _)| stream).collect())
         }
         Protocol::Websocket => {
@@ -101,5 +101,5 @@ fn subscribe_line(mut stream: TcpStream) -> io::Result<TcpStream> {
     Ok(reader.into_inner())
 }
 
-const FIRST_FEW: usize = 10;
+const UNCOUNTED: usize = 10;
 const SETTLING: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! The client's side of the command protocol over raw TCP: one JSON object a line.
+//! Client of the command protocol over raw TCP: one JSON object per line.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -7,44 +7,44 @@ use serde_json::{Value, json};
 
 use super::client::Connector;
 
-/// One client.
+/// A client of the command protocol.
 pub struct LineClient {
     pub stream: TcpStream,
-    /// Received, and no whole line yet.
+    /// Received bytes of an incomplete line.
     rest: Vec<u8>,
 }
 
-/// What a line says, as far as a subscriber cares.
+/// A line from the server, as far as a subscriber needs it.
 #[derive(Debug, PartialEq)]
-pub enum Said {
-    /// A publication.
+pub enum Line {
+    /// A publication in a channel.
     Publication { offset: u64, data: String },
-    /// So many publications were dropped before the next one.
+    /// The number of publications dropped before the next one.
     Gap(u64),
-    /// Why the server is about to close.
+    /// The disconnect code, before the server closes the connection.
     Disconnect(u64),
-    /// Pings, and replies that are no errors.
+    /// A ping or a successful reply.
     Other,
-    /// A command failed, or it is no JSON.
-    Fault(String),
+    /// A failed command, or a line that is not JSON.
+    Error(String),
 }
 
 impl LineClient {
-    /// A session without subscriptions, blocking.
+    /// Opens a blocking connection without subscriptions.
     pub fn connect(connector: &mut Connector) -> io::Result<Self> {
         let mut client = Self { stream: connector.connect()?, rest: Vec::new() };
         client.ask(&json!({"id": 1, "connect": {}}))?;
         Ok(client)
     }
 
-    /// A subscriber of one channel, blocking.
+    /// Opens a blocking connection that subscribes to one channel.
     pub fn subscribe(connector: &mut Connector, channel: &str) -> io::Result<Self> {
         let mut client = Self::connect(connector)?;
         client.ask(&json!({"id": 2, "subscribe": {"channel": channel}}))?;
         Ok(client)
     }
 
-    /// Sends a command and waits for the line that answers it; blocking.
+    /// Sends a command and blocks until its reply arrives.
     pub fn ask(&mut self, command: &Value) -> io::Result<Value> {
         self.stream.write_all(format!("{command}\n").as_bytes())?;
         let mut buffer = [0; 1 << 16];
@@ -52,7 +52,7 @@ impl LineClient {
         while answer.is_none() {
             let count = self.stream.read(&mut buffer)?;
             if count == 0 {
-                return Err(io::Error::other(format!("closed instead of an answer to {command}")));
+                return Err(io::Error::other(format!("closed before the reply to {command}")));
             }
             self.take(&buffer[..count], |line| {
                 let value: Value = serde_json::from_slice(line).unwrap_or_default();
@@ -67,7 +67,7 @@ impl LineClient {
         }
     }
 
-    /// Takes what has come to a stream that does not block; returns whether it is still open.
+    /// Reads the available data of a nonblocking stream; returns whether it is still open.
     pub fn receive(&mut self, buffer: &mut [u8], mut take: impl FnMut(&[u8])) -> io::Result<bool> {
         loop {
             match self.stream.read(buffer) {
@@ -95,30 +95,30 @@ impl LineClient {
     }
 }
 
-/// A publication of text, as a command that is not answered.
+/// Encodes a publish command without an id, which has no reply.
 pub fn publish_line(channel: &str, text: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
     format!("{}\n", json!({"publish": {"channel": channel, "data": text}})).into_bytes()
 }
 
-/// What a line says.
-pub fn said(line: &[u8]) -> Said {
+/// Parses a line.
+pub fn parse_line(line: &[u8]) -> Line {
     let Ok(value) = serde_json::from_slice::<Value>(line) else {
-        return Said::Fault(String::from_utf8_lossy(line).into_owned());
+        return Line::Error(String::from_utf8_lossy(line).into_owned());
     };
     let push = &value["push"];
     if let (Some(offset), Some(data)) =
         (push["pub"]["offset"].as_u64(), push["pub"]["data"].as_str())
     {
-        return Said::Publication { offset, data: data.to_owned() };
+        return Line::Publication { offset, data: data.to_owned() };
     }
     if let Some(dropped) = push["gap"]["dropped"].as_u64() {
-        return Said::Gap(dropped);
+        return Line::Gap(dropped);
     }
     if let Some(code) = push["disconnect"]["code"].as_u64() {
-        return Said::Disconnect(code);
+        return Line::Disconnect(code);
     }
-    if value["error"].is_null() { Said::Other } else { Said::Fault(value.to_string()) }
+    if value["error"].is_null() { Line::Other } else { Line::Error(value.to_string()) }
 }
 
 #[cfg(test)]
@@ -126,14 +126,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_subscriber_hears_is_told_apart() {
+    fn lines_are_classified() {
         let publication = br#"{"push":{"channel":"a","pub":{"data":"x","offset":7}}}"#;
-        assert_eq!(said(publication), Said::Publication { offset: 7, data: "x".to_owned() });
-        assert_eq!(said(br#"{"push":{"channel":"a","gap":{"dropped":12}}}"#), Said::Gap(12));
-        assert_eq!(said(br#"{"push":{"disconnect":{"code":3008}}}"#), Said::Disconnect(3008));
-        assert_eq!(said(b"{}"), Said::Other);
-        assert_eq!(said(br#"{"id":1,"connect":{}}"#), Said::Other);
-        assert!(matches!(said(br#"{"id":1,"error":{"code":107}}"#), Said::Fault(_)));
-        assert!(matches!(said(b"{"), Said::Fault(_)));
+        assert_eq!(parse_line(publication), Line::Publication { offset: 7, data: "x".to_owned() });
+        assert_eq!(parse_line(br#"{"push":{"channel":"a","gap":{"dropped":12}}}"#), Line::Gap(12));
+        assert_eq!(parse_line(br#"{"push":{"disconnect":{"code":3008}}}"#), Line::Disconnect(3008));
+        assert_eq!(parse_line(b"{}"), Line::Other);
+        assert_eq!(parse_line(br#"{"id":1,"connect":{}}"#), Line::Other);
+        assert!(matches!(parse_line(br#"{"id":1,"error":{"code":107}}"#), Line::Error(_)));
+        assert!(matches!(parse_line(b"{"), Line::Error(_)));
     }
 }

@@ -1,6 +1,6 @@
-//! Clients of every kind, from one thread that a server cannot easily outrun.
+//! Loads of every kind, each from one thread that is faster than a server.
 //!
-//! Each kind of load prints one JSON object. Given the server's pid, it reads the server's CPU clock at the edges of
+//! Each load prints one JSON object. Given the process id of the server, it reads the server's CPU clock at the edges of
 //! its own window, so that operations and cost belong to the same interval.
 
 mod accept;
@@ -30,7 +30,7 @@ use fantail::driver::raise_limit;
 
 use crate::system::pin_to_core;
 
-/// Put load on a server and print one JSON object.
+/// Options of `bench load`.
 #[derive(Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -39,25 +39,25 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Kind {
-    /// Frames that come back
+    /// Send frames to an echo service
     Echo(echo::Arguments),
-    /// One publisher, many subscribers, every stream checked
+    /// One publisher, many subscribers, with every stream checked
     Fanout(fanout::Arguments),
-    /// Handshakes at full speed
+    /// Open connections as fast as possible
     Accept(accept::Arguments),
-    /// Connections that are opened and closed again
+    /// Open and close connections in a loop
     Cycle(cycle::Arguments),
-    /// Publications through the server API
+    /// Publish through the server API
     Api(api::Arguments),
-    /// A few sockets that send as much as they can, beside newcomers and idle connections
+    /// A few sockets publish at full speed, beside new and idle connections
     Flood(flood::Arguments),
-    /// Connections that stay and say nothing
+    /// Idle connections and their memory
     Idle(idle::Arguments),
-    /// Long polls: all answered by one publication, again and again
+    /// Long polls, all answered by each publication
     Poll(poll::Arguments),
-    /// Clients that come back at once and want what they missed
+    /// Clients that reconnect at once and recover missed publications
     Recover(recover::Arguments),
-    /// One subscriber that stops reading for a while
+    /// A subscriber that stops reading for a while
     SlowReader(slow_reader::Arguments),
 }
 

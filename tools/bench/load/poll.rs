@@ -1,4 +1,4 @@
-//! Long polls: many that wait, answered by one publication, and back again; each stream checked.
+//! Long polls: many clients poll, one publication answers all, and they poll again; every stream is checked.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -13,18 +13,18 @@ use super::streams::{Faults, Stream, payload};
 use super::target::Target;
 use crate::instrument::Resident;
 
-/// Long polls: all answered by one publication, again and again.
+/// Options of the long-poll load.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// How many
+    /// Number of long polls
     #[arg(long, default_value_t = 10_000)]
     polls: usize,
-    /// Publications
+    /// Number of publications
     #[arg(long, default_value_t = 100)]
     rounds: u64,
-    /// How long all wait before the first one, so that their cost can be seen
+    /// How long all polls wait before the first publication, in seconds, to measure their idle cost
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
 }
@@ -38,7 +38,7 @@ struct Poller {
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let mut connector = arguments.target.connector();
     let resident = || arguments.target.server_pid.map(Resident::of).transpose();
-    let mut first = open(&mut connector, FIRST_FEW)?;
+    let mut first = open(&mut connector, UNCOUNTED)?;
     sleep(SETTLING);
     let before = resident()?;
     let mut pollers = open(&mut connector, arguments.polls)?;
@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     for round in 0..arguments.rounds {
         publish(&mut publisher, &payload(round, SIZE))?;
         for poller in first.iter_mut().chain(&mut pollers) {
-            // Those that come first wait again while the last ones are still answered.
+            // The first polls wait again while the last ones are still being answered.
             poller.take(&mut faults)?;
             poller.ask()?;
         }
@@ -120,7 +120,7 @@ fn publish(stream: &mut TcpStream, payload: &[u8]) -> io::Result<()> {
     read_response(stream, true).map(|_| ())
 }
 
-/// Head and body of an answer.
+/// Reads the header and body of a response.
 fn read_response(stream: &mut TcpStream, has_body: bool) -> io::Result<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
@@ -145,5 +145,5 @@ fn read_response(stream: &mut TcpStream, has_body: bool) -> io::Result<(String, 
 }
 
 const SIZE: usize = 64;
-const FIRST_FEW: usize = 10;
+const UNCOUNTED: usize = 10;
 const SETTLING: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! Someone else on the same worker: how long a ping or an echo waits while the worker is busy with others.
+//! Probe: measures how long a ping or an echo takes while the worker is busy with other connections.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use super::client::{Connector, FrameReader, frame};
 use crate::instrument::Histogram;
 use crate::instrument::preempt_others;
 
-/// A thread that asks, waits for the answer, and asks again, on each of its connections in turn.
+/// A thread that sends a ping or an echo, waits for the answer, and repeats, on each of its connections in turn.
 pub struct Probe {
     phase: Arc<AtomicU8>,
     thread: JoinHandle<io::Result<Histogram>>,
@@ -39,7 +39,7 @@ impl Probe {
         Ok(Self { phase, thread })
     }
 
-    /// From here on, answers count.
+    /// Starts to measure: answers from now on count.
     pub fn open(&self) {
         self.phase.store(INSIDE, Ordering::Relaxed);
     }
@@ -55,9 +55,9 @@ fn ask(
     kind: ProbeKind,
     phase: &AtomicU8,
 ) -> io::Result<Histogram> {
-    // The load beside us must not make the answer look late.
+    // The load on the same core must not delay the measurement.
     preempt_others()?;
-    let question = match kind {
+    let request = match kind {
         ProbeKind::Ping => frame(PING, b"probe"),
         ProbeKind::Echo => frame(TEXT, b"probe"),
     };
@@ -65,12 +65,12 @@ fn ask(
     let mut latency = Histogram::new();
     for index in (0..connections.len()).cycle() {
         let (stream, reader) = &mut connections[index];
-        let asked_in = phase.load(Ordering::Relaxed);
-        if asked_in == CLOSED {
+        let sent_in = phase.load(Ordering::Relaxed);
+        if sent_in == CLOSED {
             break;
         }
-        let asked = Instant::now();
-        stream.write_all(&question)?;
+        let sent = Instant::now();
+        stream.write_all(&request)?;
         let mut answered = false;
         while !answered {
             let count = stream.read(&mut buffer)?;
@@ -79,8 +79,8 @@ fn ask(
             }
             reader.read(&buffer[..count], |_, payload| answered |= payload == b"probe");
         }
-        if asked_in == INSIDE {
-            latency.record(asked.elapsed().as_nanos() as u64);
+        if sent_in == INSIDE {
+            latency.record(sent.elapsed().as_nanos() as u64);
         }
         sleep(PAUSE);
     }
@@ -90,7 +90,7 @@ fn ask(
 const PING: u8 = 9;
 const TEXT: u8 = 1;
 
-/// Not a divisor of anything a server does in a rhythm.
+/// Not a divisor of any regular interval of a server.
 const PAUSE: Duration = Duration::from_micros(1_370);
 
 const WARM_UP: u8 = 0;

@@ -1,7 +1,7 @@
-//! Recovery: everyone comes back at once and wants all that a channel keeps.
+//! Recovery: many clients reconnect at once and recover the whole history of a channel.
 //!
-//! All answers are the same but for what precedes them, so one client asks first and its answer is looked at in full;
-//! the others' are compared with it byte by byte as they come. That is fast enough not to be what is measured.
+//! All replies are equal but for the preceding line. One client recovers first and its reply is checked in full; those of
+//! the others are compared with it byte by byte, which is fast enough not to be the bottleneck.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -18,21 +18,21 @@ use super::streams::payload;
 use super::target::Target;
 use crate::instrument::{Histogram, Resident};
 
-/// Clients of the command protocol over raw TCP that all come back at once.
+/// Options of the recovery load.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// How many come back
+    /// Number of clients that recover
     #[arg(long, default_value_t = 10_000)]
     clients: usize,
-    /// Publications that each of them missed
+    /// Number of publications that each client missed
     #[arg(long, default_value_t = 1000)]
     publications: u64,
-    /// Payload bytes of one, at least 16
+    /// Payload size in bytes, at least 16
     #[arg(long, default_value_t = 100)]
     size: usize,
-    /// Subscribers of another channel, to which something is published every 10 ms meanwhile
+    /// Number of subscribers of another channel, with a publication every 10 ms meanwhile
     #[arg(long, default_value_t = 8)]
     bystanders: usize,
 }
@@ -44,8 +44,8 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
         "channel": CHANNEL, "recover": true, "epoch": epoch, "offset": 0,
     }});
     let answer = answer(&mut connector, &subscribe, arguments)?;
-    let quiet = quiet_bystander(arguments)?;
-    let mut crowd = Crowd::open(&mut connector, arguments.clients, answer)?;
+    let baseline = measure_baseline(arguments)?;
+    let mut recovery = Recovery::open(&mut connector, arguments.clients, answer)?;
     let bystander = Bystander::start(arguments.target.address, arguments.bystanders)?;
     std::thread::sleep(SETTLING);
     let pid = arguments.target.server_pid;
@@ -53,8 +53,8 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let meter = arguments.target.meter()?;
     bystander.open();
     let commands = format!("{{\"id\":1,\"connect\":{{}}}}\n{subscribe}\n");
-    let outcome = crowd.recover(commands.as_bytes(), pid, arguments.target.spin);
-    let took = crowd.began.elapsed();
+    let outcome = recovery.recover(commands.as_bytes(), pid, arguments.target.spin);
+    let took = recovery.began.elapsed();
     let spent = meter.spent()?;
     let bystander = bystander.finish()?;
     Ok(json!({
@@ -62,27 +62,27 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
         "clients": arguments.clients,
         "publications": arguments.publications,
         "size": arguments.size,
-        "answer_bytes": crowd.answer.len(),
+        "answer_bytes": recovery.answer.len(),
         "seconds": took.as_secs_f64(),
-        "complete": crowd.complete,
+        "complete": recovery.complete,
         "fault": outcome.err().map(|error| error.to_string()),
-        "until_complete": crowd.latency.to_json(),
-        "bystanders_before": quiet,
+        "until_complete": recovery.latency.to_json(),
+        "bystanders_before": baseline,
         "bystanders": bystander,
         "rss_bytes_before": resident_before.map(|resident| resident.all),
-        "rss_bytes_max": pid.map(|_| crowd.resident_max),
-        "server": spent.map(|spent| spent.to_json(crowd.complete as u64)),
+        "rss_bytes_max": pid.map(|_| recovery.resident_max),
+        "server": spent.map(|spent| spent.to_json(recovery.complete as u64)),
     }))
 }
 
-/// Publishes all of them; returns the channel's epoch.
+/// Publishes the history; returns the epoch of the channel.
 fn publish(connector: &mut Connector, arguments: &Arguments) -> io::Result<Value> {
     let mut publisher = LineClient::connect(connector)?;
     for number in 0..arguments.publications {
         publisher.stream.write_all(&publish_line(CHANNEL, &payload(number, arguments.size)))?;
     }
     let history = json!({"id": 3, "history": {"channel": CHANNEL, "limit": 0}});
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PUBLISH_TIMEOUT;
     loop {
         let answer = publisher.ask(&history)?;
         let history = &answer["history"];
@@ -90,12 +90,14 @@ fn publish(connector: &mut Connector, arguments: &Arguments) -> io::Result<Value
             return Ok(history["epoch"].clone());
         }
         if Instant::now() > deadline || history["offset"].as_u64() > Some(arguments.publications) {
-            return Err(io::Error::other(format!("the channel is not new: {history}")));
+            return Err(io::Error::other(format!(
+                "the channel already has publications: {history}"
+            )));
         }
     }
 }
 
-/// The bytes of one client's answer, after a look at each publication in it.
+/// The bytes of one reply, after each publication in it was checked.
 fn answer(
     connector: &mut Connector,
     subscribe: &Value,
@@ -107,7 +109,7 @@ fn answer(
     let mut buffer = vec![0; 1 << 16];
     while answer.last() != Some(&b'\n') {
         match client.stream.read(&mut buffer)? {
-            0 => return Err(io::Error::other("closed instead of an answer")),
+            0 => return Err(io::Error::other("closed before a reply")),
             count => answer.extend_from_slice(&buffer[..count]),
         }
     }
@@ -124,24 +126,24 @@ fn answer(
         && publications.iter().zip(0..).all(is_one);
     if !is_whole {
         let start = String::from_utf8_lossy(&answer[..answer.len().min(500)]).into_owned();
-        return Err(io::Error::other(format!("not recovered, or not all: {start}")));
+        return Err(io::Error::other(format!("not recovered, or incompletely: {start}")));
     }
     Ok(answer)
 }
 
-/// What bystanders see while nobody comes back.
-fn quiet_bystander(arguments: &Arguments) -> io::Result<Value> {
+/// Measures bystanders while no client recovers.
+fn measure_baseline(arguments: &Arguments) -> io::Result<Value> {
     let bystander = Bystander::start(arguments.target.address, arguments.bystanders)?;
     std::thread::sleep(SETTLING);
     bystander.open();
-    std::thread::sleep(QUIET);
+    std::thread::sleep(QUIET_TIME);
     bystander.finish()
 }
 
-struct Crowd {
+struct Recovery {
     sockets: Sockets,
     clients: Vec<Client>,
-    /// What each of them is to get behind the answer to `connect`.
+    /// The expected reply to `subscribe`.
     answer: Vec<u8>,
     began: Instant,
     complete: usize,
@@ -151,11 +153,11 @@ struct Crowd {
 
 struct Client {
     stream: TcpStream,
-    /// Of the answer; `None` until the line before it has ended.
+    /// Received bytes of the reply; `None` until the reply to `connect` is complete.
     received: Option<usize>,
 }
 
-impl Crowd {
+impl Recovery {
     fn open(connector: &mut Connector, count: usize, answer: Vec<u8>) -> io::Result<Self> {
         let sockets = Sockets::new()?;
         let mut clients = Vec::with_capacity(count);
@@ -175,14 +177,14 @@ impl Crowd {
         })
     }
 
-    /// All ask at once; returns when all have their answer.
+    /// Sends all commands at once; returns when all replies are complete.
     fn recover(&mut self, commands: &[u8], pid: Option<u32>, spin: bool) -> io::Result<()> {
         self.began = Instant::now();
         for client in &mut self.clients {
             client.stream.write_all(commands)?;
         }
         let mut buffer = vec![0; 1 << 18];
-        let mut look_at = Instant::now();
+        let mut next_check = Instant::now();
         while self.complete < self.clients.len() {
             if !self.sockets.wait(spin)? {
                 return Err(io::Error::other("the server stopped answering"));
@@ -194,10 +196,10 @@ impl Crowd {
                 }
             }
             if let Some(pid) = pid
-                && Instant::now() >= look_at
+                && Instant::now() >= next_check
             {
                 self.resident_max = self.resident_max.max(Resident::of(pid)?.all);
-                look_at = Instant::now() + LOOK_EVERY;
+                next_check = Instant::now() + CHECK_INTERVAL;
             }
         }
         Ok(())
@@ -205,7 +207,7 @@ impl Crowd {
 }
 
 impl Client {
-    /// Compares what has come with the expected answer; returns whether that completes it.
+    /// Compares received bytes with the expected reply; returns whether it is now complete.
     fn receive(&mut self, answer: &[u8], buffer: &mut [u8]) -> io::Result<bool> {
         let mut is_completed = false;
         loop {
@@ -235,6 +237,6 @@ impl Client {
 
 const CHANNEL: &str = "recovered";
 const SETTLING: Duration = Duration::from_millis(300);
-const QUIET: Duration = Duration::from_secs(3);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(10);
+const QUIET_TIME: Duration = Duration::from_secs(3);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);

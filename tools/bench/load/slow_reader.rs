@@ -1,4 +1,4 @@
-//! A subscriber that stops reading for a while, beside others that do not, and what it sees when it reads again.
+//! Slow reader: a subscriber stops reading for a while beside healthy ones, and checks what it receives afterwards.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -6,33 +6,33 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::lines::{LineClient, Said, publish_line, said};
+use super::lines::{Line, LineClient, parse_line, publish_line};
 use super::sockets::Sockets;
 use super::streams::{Arrival, Faults, Stream, payload};
 use super::target::Target;
 use crate::instrument::{Histogram, Resident};
 
-/// One subscriber of the command protocol over raw TCP that stops reading, beside healthy ones.
+/// Options of the slow-reader load.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub target: Target,
-    /// The channel; its namespace has the policy
+    /// Channel; its namespace sets the delivery policy
     #[arg(long)]
     channel: String,
-    /// Subscribers that read
+    /// Number of healthy subscribers
     #[arg(long, default_value_t = 8)]
     healthy: usize,
-    /// Publications a second
+    /// Publications per second
     #[arg(long, default_value_t = 1000)]
     rate: u32,
-    /// Payload bytes of one, at least 16
+    /// Payload size in bytes, at least 16
     #[arg(long, default_value_t = 1000)]
     size: usize,
-    /// How long it reads nothing
+    /// How long the subscriber does not read, in seconds
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
-    /// How long it reads again while more is published
+    /// How long it reads again while publishing continues, in seconds
     #[arg(long, default_value_t = 3.0)]
     seconds_after: f64,
 }
@@ -40,21 +40,21 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let mut load = Load::open(arguments)?;
     let rss_before = load.resident()?;
-    let stalls_until = Duration::from_secs_f64(arguments.seconds);
-    let end = stalls_until + Duration::from_secs_f64(arguments.seconds_after);
+    let stalled_until = Duration::from_secs_f64(arguments.seconds);
+    let end = stalled_until + Duration::from_secs_f64(arguments.seconds_after);
     load.began = Instant::now();
     while load.began.elapsed() < end {
-        let reads = load.began.elapsed() >= stalls_until;
-        load.turn(Some(arguments.rate), reads)?;
+        let is_reading = load.began.elapsed() >= stalled_until;
+        load.turn(Some(arguments.rate), is_reading)?;
     }
-    // What is under way; the slow one is waited for until nothing more comes.
+    // Wait for outstanding publications until nothing more arrives.
     let mut quiet_since = Instant::now();
-    let mut seen = 0;
-    while quiet_since.elapsed() < QUIET {
+    let mut received = 0;
+    while quiet_since.elapsed() < QUIET_TIME {
         load.turn(None, true)?;
-        let sum = load.slow.seen + load.healthy_count();
-        if sum != seen {
-            (seen, quiet_since) = (sum, Instant::now());
+        let sum = load.slow.received + load.healthy_count();
+        if sum != received {
+            (received, quiet_since) = (sum, Instant::now());
         }
     }
     Ok(load.report(arguments, rss_before))
@@ -67,7 +67,7 @@ struct Load {
     size: usize,
     pid: Option<u32>,
     began: Instant,
-    /// When each publication left.
+    /// When each publication was sent.
     published: Vec<Duration>,
     healthy: Vec<(LineClient, Stream)>,
     faults: Faults,
@@ -75,65 +75,65 @@ struct Load {
     client: LineClient,
     slow: Slow,
     buffer: Vec<u8>,
-    look_at: Instant,
+    next_check: Instant,
     rss_max: u64,
 }
 
-/// What the slow subscriber saw.
+/// The checks of the slow subscriber.
 #[derive(Debug, Default)]
 struct Slow {
-    seen: u64,
-    /// Offset of the last publication seen; what came before the subscription is nobody's.
+    received: u64,
+    /// Offset of the last publication received; earlier ones precede the subscription.
     last: Option<u64>,
-    /// Publications that offsets jumped over.
-    jumped: u64,
-    jumps: u64,
-    /// Publications that it was told it missed.
-    told: u64,
-    /// What it was told since the last publication.
-    told_since: u64,
-    /// Jumps that were not told, or told with another number.
-    unexplained: u64,
-    /// Offsets that did not grow.
-    disordered: u64,
+    /// Number of publications skipped in offsets.
+    skipped: u64,
+    gaps: u64,
+    /// Number of publications that gap pushes reported as dropped.
+    reported: u64,
+    /// Number reported since the last publication.
+    reported_since: u64,
+    /// Number of gaps without a report, or with a different number.
+    unreported: u64,
+    /// Number of offsets that did not increase.
+    out_of_order: u64,
     disconnect_code: Option<u64>,
-    /// How the connection ended, if it did.
+    /// How the connection ended.
     end: Option<String>,
 }
 
 impl Slow {
     fn take(&mut self, line: &[u8]) {
-        match said(line) {
-            Said::Publication { offset, .. } => {
+        match parse_line(line) {
+            Line::Publication { offset, .. } => {
                 let next = self.last.map_or(offset, |last| last + 1);
-                self.seen += 1;
+                self.received += 1;
                 let missed = offset.saturating_sub(next);
-                self.disordered += u64::from(offset < next);
-                self.jumps += u64::from(missed > 0);
-                self.jumped += missed;
-                self.unexplained += u64::from(missed != std::mem::take(&mut self.told_since));
+                self.out_of_order += u64::from(offset < next);
+                self.gaps += u64::from(missed > 0);
+                self.skipped += missed;
+                self.unreported += u64::from(missed != std::mem::take(&mut self.reported_since));
                 self.last = Some(offset);
             }
-            Said::Gap(count) => {
-                self.told += count;
-                self.told_since += count;
+            Line::Gap(count) => {
+                self.reported += count;
+                self.reported_since += count;
             }
-            Said::Disconnect(code) => self.disconnect_code = Some(code),
-            Said::Other => {}
-            Said::Fault(fault) => self.end = Some(fault),
+            Line::Disconnect(code) => self.disconnect_code = Some(code),
+            Line::Other => {}
+            Line::Error(fault) => self.end = Some(fault),
         }
     }
 
     fn to_json(&self, published: u64) -> Value {
         json!({
-            "seen": self.seen,
+            "received": self.received,
             "last_offset": self.last,
             "is_at_end": self.last == Some(published),
-            "jumps": self.jumps,
-            "jumped": self.jumped,
-            "told": self.told,
-            "jumps_not_told": self.unexplained,
-            "disordered": self.disordered,
+            "gaps": self.gaps,
+            "skipped": self.skipped,
+            "reported_dropped": self.reported,
+            "gaps_not_reported": self.unreported,
+            "out_of_order": self.out_of_order,
             "disconnect_code": self.disconnect_code,
             "end": self.end,
         })
@@ -153,7 +153,7 @@ impl Load {
             .map(|index| subscribe(index).map(|client| (client, Stream::default())))
             .collect::<io::Result<_>>()?;
         let client = subscribe(arguments.healthy)?;
-        // Pushes are many; those for the slow one are not looked at while it reads nothing.
+        // The slow subscriber is not watched while it does not read.
         sockets.remove(&client.stream)?;
         let publisher = LineClient::connect(&mut connector)?;
         Ok(Self {
@@ -170,13 +170,13 @@ impl Load {
             client,
             slow: Slow::default(),
             buffer: vec![0; 1 << 16],
-            look_at: Instant::now(),
+            next_check: Instant::now(),
             rss_max: 0,
         })
     }
 
-    /// Publishes what is due, and receives for a millisecond.
-    fn turn(&mut self, rate: Option<u32>, slow_reads: bool) -> io::Result<()> {
+    /// Publishes what is due and receives for a millisecond.
+    fn turn(&mut self, rate: Option<u32>, slow_is_reading: bool) -> io::Result<()> {
         if let Some(rate) = rate {
             let now = self.began.elapsed();
             let due = (now.as_secs_f64() * f64::from(rate)) as usize;
@@ -191,7 +191,7 @@ impl Load {
         for index in sockets.ready() {
             let (client, stream) = &mut healthy[index];
             let is_open = client.receive(buffer, |line| {
-                if let Said::Publication { data, .. } = said(line)
+                if let Line::Publication { data, .. } = parse_line(line)
                     && let Arrival::New(number) = stream.receive(data.as_bytes(), faults)
                     && let Some(&published_at) = published.get(number as usize)
                 {
@@ -202,7 +202,7 @@ impl Load {
                 return Err(io::Error::other("the server closed a healthy subscriber"));
             }
         }
-        if slow_reads && self.slow.end.is_none() {
+        if slow_is_reading && self.slow.end.is_none() {
             let Self { client, slow, buffer, .. } = self;
             match client.receive(buffer, |line| slow.take(line)) {
                 Ok(true) => {}
@@ -210,9 +210,9 @@ impl Load {
                 Err(error) => slow.end = Some(error.to_string()),
             }
         }
-        if Instant::now() >= self.look_at {
+        if Instant::now() >= self.next_check {
             self.rss_max = self.rss_max.max(self.resident()?.unwrap_or(0));
-            self.look_at = Instant::now() + LOOK_EVERY;
+            self.next_check = Instant::now() + CHECK_INTERVAL;
         }
         Ok(())
     }
@@ -227,7 +227,7 @@ impl Load {
 
     fn report(mut self, arguments: &Arguments, rss_before: Option<u64>) -> Value {
         let published = self.published.len() as u64;
-        // A stream may begin anywhere, so what did not come is counted, not looked for.
+        // A stream may start at any number, so missing publications follow from the count.
         self.faults.lost = published * self.healthy.len() as u64 - self.healthy_count();
         json!({
             "kind": "slow-reader",
@@ -248,8 +248,8 @@ impl Load {
     }
 }
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-const QUIET: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+const QUIET_TIME: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -270,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_is_explained_by_the_gaps_before_it_and_nothing_else() {
+    fn a_gap_in_offsets_must_equal_the_drops_reported_before_it() {
         let slow = after(&[publication(1), gap(2), gap(1), publication(5), publication(6)]);
-        assert_eq!((slow.seen, slow.jumps, slow.jumped, slow.told), (3, 1, 3, 3));
-        assert_eq!((slow.unexplained, slow.disordered), (0, 0));
-        assert_eq!(after(&[publication(1), gap(2), publication(5)]).unexplained, 1);
-        assert_eq!(after(&[publication(1), gap(2), publication(2)]).unexplained, 1);
-        assert_eq!(after(&[publication(1), publication(3)]).unexplained, 1);
-        assert_eq!(after(&[publication(2), publication(2)]).disordered, 1);
+        assert_eq!((slow.received, slow.gaps, slow.skipped, slow.reported), (3, 1, 3, 3));
+        assert_eq!((slow.unreported, slow.out_of_order), (0, 0));
+        assert_eq!(after(&[publication(1), gap(2), publication(5)]).unreported, 1);
+        assert_eq!(after(&[publication(1), gap(2), publication(2)]).unreported, 1);
+        assert_eq!(after(&[publication(1), publication(3)]).unreported, 1);
+        assert_eq!(after(&[publication(2), publication(2)]).out_of_order, 1);
     }
 }

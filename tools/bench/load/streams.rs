@@ -1,41 +1,41 @@
-//! What each subscriber should have seen: every publication once, in order.
+//! Checks the stream of each subscriber: every publication once, in order.
 //!
-//! A payload begins with its number, in 16 hexadecimal digits so that it is text wherever it goes.
+//! A payload starts with its number in 16 hexadecimal digits, which are plain text in every protocol.
 
-/// Faults over all streams.
+/// Number of faults in one or more streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     pub lost: u64,
     pub duplicated: u64,
     pub reordered: u64,
-    /// Payloads without a number.
-    pub strange: u64,
+    /// Payloads without a valid number.
+    pub unexpected: u64,
 }
 
-/// One subscriber's stream.
+/// The stream of one subscriber.
 #[derive(Default)]
 pub struct Stream {
-    /// `None` until something came: a stream may begin anywhere.
+    /// `None` before the first publication: a stream may start at any number.
     next: Option<u64>,
     missing: Vec<u64>,
-    /// Different ones that came.
+    /// Number of publications received, duplicates excluded.
     count: u64,
 }
 
-/// What one payload was.
+/// Classification of a received payload.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Number so and so, for the first time.
+    /// A publication received for the first time, with its number.
     New(u64),
     Repeated,
-    Strange,
+    Unexpected,
 }
 
 impl Stream {
     pub fn receive(&mut self, payload: &[u8], faults: &mut Faults) -> Arrival {
         let Some(number) = parse(payload) else {
-            faults.strange += 1;
-            return Arrival::Strange;
+            faults.unexpected += 1;
+            return Arrival::Unexpected;
         };
         let next = *self.next.get_or_insert(number);
         if number < next {
@@ -55,12 +55,12 @@ impl Stream {
         Arrival::New(number)
     }
 
-    /// How many different ones came.
+    /// Number of publications received, duplicates excluded.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The publications up to `end` are all that there will be.
+    /// Ends the stream: publications before `end` that did not arrive are lost.
     pub fn finish(&mut self, end: u64, faults: &mut Faults) {
         self.skip_to(end, faults);
     }
@@ -81,7 +81,7 @@ impl Faults {
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
-        self.strange += other.strange;
+        self.unexpected += other.unexpected;
     }
 
     pub fn to_json(self) -> serde_json::Value {
@@ -89,7 +89,7 @@ impl Faults {
             "lost": self.lost,
             "duplicated": self.duplicated,
             "reordered": self.reordered,
-            "strange": self.strange,
+            "unexpected": self.unexpected,
         })
     }
 }
@@ -125,12 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_stream_has_no_faults_wherever_it_begins() {
+    fn a_complete_stream_has_no_faults_wherever_it_starts() {
         assert!(!faults_of(&[7, 8, 9], 10).any());
     }
 
     #[test]
-    fn gaps_repeats_and_late_arrivals_are_told_apart() {
+    fn gaps_duplicates_and_late_arrivals_are_distinguished() {
         let none = Faults::default();
         assert_eq!(faults_of(&[0, 2], 3), Faults { lost: 1, ..none });
         assert_eq!(faults_of(&[0, 1], 4), Faults { lost: 2, ..none });
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_payload_without_a_number_is_strange() {
         let mut faults = Faults::default();
-        assert_eq!(Stream::default().receive(b"hello", &mut faults), Arrival::Strange);
-        assert_eq!(faults.strange, 1);
+        assert_eq!(Stream::default().receive(b"hello", &mut faults), Arrival::Unexpected);
+        assert_eq!(faults.unexpected, 1);
     }
 }

@@ -1,22 +1,22 @@
-//! What every server is asked to do.
+//! The cases that all servers run.
 
 use clap::ValueEnum;
 use serde_json::Value;
 
-/// A group of measurements.
+/// Groups of measurements.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CaseName {
     Echo,
-    /// To 1,000 subscribers
+    /// Fan-out to 1,000 subscribers
     Fanout,
-    /// To 10,000 subscribers
+    /// Fan-out to 10,000 subscribers
     WideFanout,
     Memory,
     Accept,
     All,
 }
 
-/// One load, the same for all.
+/// A load, the same for all servers.
 pub struct Case {
     pub group: CaseName,
     pub title: &'static str,
@@ -24,12 +24,12 @@ pub struct Case {
     pub load: Vec<String>,
 }
 
-/// What a server does with a message.
+/// How a server handles a message.
 #[derive(Clone, Copy)]
 pub enum Mode {
-    /// It comes back.
+    /// Send it back.
     Echo,
-    /// It goes to all who are connected.
+    /// Send it to all connections.
     Fanout,
 }
 
@@ -40,7 +40,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// `None` for a report without.
+    /// Returns `None` if the report has neither.
     pub fn of(report: &Value) -> Option<Self> {
         let server = &report["server"];
         let memory = server["rss_bytes_per_connection"].as_f64();
@@ -85,5 +85,5 @@ pub fn all(seconds: f64) -> Vec<Case> {
     ]
 }
 
-/// Seconds before the interval that counts: what compiles while it runs has compiled by then.
+/// Warm-up in seconds, long enough for a just-in-time compiler.
 const WARM_UP: &str = "1";

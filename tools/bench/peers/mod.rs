@@ -1,8 +1,8 @@
-//! Fantail beside other servers: the same load, in turns, on one core; the load on another.
+//! Comparison with other servers: the same load on each in turn, the server on one core, the load on another.
 //!
 //! A round is one turn of fantail, then one of each peer; ratios are taken within a round. A peer is a folder with a
-//! program `start` that serves: `start echo|fanout PORT`. `tools/bench/peers/install` makes them; a peer that is not
-//! there is skipped, and said.
+//! program `start` that serves: `start echo|fanout PORT`. `tools/bench/peers/install` installs them; peers that are
+//! not installed are skipped and reported.
 
 mod cases;
 mod plot;
@@ -20,60 +20,60 @@ use serde_json::Value;
 use self::cases::{Case, CaseName, Mode};
 use self::report::{FANTAIL, Outcome, Report};
 use crate::process::{Server, free_address, sibling};
-use crate::run::turn::Stage;
+use crate::run::turn::Setup;
 use fantail::driver::raise_limit;
 
-/// Compare fantail with other servers, in alternating turns.
+/// Options of `bench peers`.
 #[derive(Args)]
 pub struct Arguments {
     /// What to measure
     #[arg(value_enum, default_value = "all")]
     cases: Vec<CaseName>,
-    /// Beside whom; by default all that are installed
+    /// Peers to compare with; by default all that are installed
     #[arg(long = "peer", value_parser = PEERS.map(|peer| peer.name))]
     peers: Vec<String>,
-    /// Rounds; each gives every server one turn
+    /// Number of rounds; each gives every server one turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Length of the interval that counts in each turn
+    /// Length of the measurement in each turn, in seconds
     #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
     seconds: f64,
-    /// Fantail's driver
+    /// Driver of fantail
     #[arg(long, default_value = "auto")]
     driver: String,
-    /// Fantail's program; by default `fantail` beside this one
+    /// Program of fantail; by default `fantail` in the directory of this one
     #[arg(long)]
     server: Option<PathBuf>,
-    /// Where the peers are; by default `peers` in the build's target folder
+    /// Folder of the peers; by default `peers` in the target folder of the build
     #[arg(long)]
     installed: Option<PathBuf>,
-    /// The servers' core
+    /// Core of the servers
     #[arg(long, default_value_t = 0)]
     server_core: usize,
-    /// The load's core
+    /// Core of the load
     #[arg(long, default_value_t = 1)]
     load_core: usize,
-    /// Measure nothing: take what earlier runs wrote with `--json` (may be given several times)
+    /// Read results of earlier runs written with `--json` instead of measuring; may be repeated
     #[arg(long)]
     from: Vec<PathBuf>,
-    /// Where to write the tables; they go to standard output too
+    /// File for the tables, which are printed too
     #[arg(long)]
     markdown: Option<PathBuf>,
-    /// Where to write the ratios as an SVG
+    /// File for a plot of the ratios, as SVG
     #[arg(long)]
     plot: Option<PathBuf>,
-    /// Where to write every turn's figures
+    /// File for the figures of every turn, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// A server that is not ours.
+/// A server to compare with.
 #[derive(Clone, Copy)]
 struct Peer {
-    /// Of its folder, and in tables.
+    /// Name of its folder, and in tables.
     name: &'static str,
     echoes: bool,
-    /// What is started only watches the process that serves.
+    /// Whether the started process only supervises a worker process.
     serves_in_child: bool,
 }
 
@@ -115,14 +115,16 @@ fn gather(files: &[PathBuf]) -> io::Result<Report> {
         let named = |error: &dyn Display| io::Error::other(format!("{}: {error}", path.display()));
         let bytes = fs::read(path).map_err(|error| named(&error))?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| named(&error))?;
-        report.add_json(&value).ok_or_else(|| named(&"not written by peers --json"))?;
+        report
+            .add_json(&value)
+            .ok_or_else(|| named(&"not a file written by `bench peers --json`"))?;
     }
     Ok(report)
 }
 
 fn measure(arguments: &Arguments) -> io::Result<Report> {
     raise_limit()?;
-    let stage = Stage {
+    let setup = Setup {
         fantail: arguments.server.clone().map_or_else(|| sibling("fantail"), Ok)?,
         before: None,
         bench: std::env::current_exe()?,
@@ -141,17 +143,17 @@ fn measure(arguments: &Arguments) -> io::Result<Report> {
     let wanted = |group| arguments.cases.iter().any(|&case| case == group || case == CaseName::All);
     for case in cases::all(arguments.seconds).into_iter().filter(|case| wanted(case.group)) {
         for round in 0..usize::from(arguments.rounds) {
-            let fantail = turn_of_fantail(&stage, &case, &arguments.driver)?;
+            let fantail = turn_of_fantail(&setup, &case, &arguments.driver)?;
             report.add(&case, FANTAIL, round, Outcome::Measured(fantail));
             for peer in &peers {
-                report.add(&case, peer.name, round, turn_of_peer(&stage, &case, peer, &folder));
+                report.add(&case, peer.name, round, turn_of_peer(&setup, &case, peer, &folder));
             }
         }
     }
     Ok(report)
 }
 
-/// The peers that can take part; the report notes who they are and who is missing.
+/// The requested peers that are installed; the report names them and those that are missing.
 fn installed(arguments: &Arguments, folder: &Path, report: &mut Report) -> Vec<Peer> {
     report.note_server(FANTAIL, env!("CARGO_PKG_VERSION"));
     let wanted =
@@ -174,17 +176,17 @@ fn installed(arguments: &Arguments, folder: &Path, report: &mut Report) -> Vec<P
     peers
 }
 
-fn turn_of_fantail(stage: &Stage, case: &Case, driver: &str) -> io::Result<Value> {
-    let doors = stage.start_fantail(&stage.fantail, driver)?;
+fn turn_of_fantail(setup: &Setup, case: &Case, driver: &str) -> io::Result<Value> {
+    let server = setup.start_fantail(&setup.fantail, driver)?;
     let address = match case.mode {
-        Mode::Echo => doors.echo,
-        Mode::Fanout => doors.listen,
+        Mode::Echo => server.echo,
+        Mode::Fanout => server.listen,
     };
-    stage.load(&case.load, address, doors.server.pid())
+    setup.load(&case.load, address, server.server.pid())
 }
 
-/// What a peer cannot do is a result too.
-fn turn_of_peer(stage: &Stage, case: &Case, peer: &Peer, folder: &Path) -> Outcome {
+/// A failure of a peer is a result too.
+fn turn_of_peer(setup: &Setup, case: &Case, peer: &Peer, folder: &Path) -> Outcome {
     let mode = match case.mode {
         Mode::Echo if !peer.echoes => return Outcome::Failed("does not echo".to_owned()),
         Mode::Echo => "echo",
@@ -194,10 +196,10 @@ fn turn_of_peer(stage: &Stage, case: &Case, peer: &Peer, folder: &Path) -> Outco
         let address = free_address()?;
         let start = folder.join(peer.name).join("start");
         let words = [mode.to_owned(), address.port().to_string()];
-        let core = stage.server_core.to_string();
+        let core = setup.server_core.to_string();
         let server = Server::start(&start, &words, Some(&core), address)?;
         let pid = if peer.serves_in_child { server.worker_pid()? } else { server.pid() };
-        stage.load(&case.load, address, pid)
+        setup.load(&case.load, address, pid)
     };
     turn().map_or_else(|error| Outcome::Failed(error.to_string()), Outcome::Measured)
 }
@@ -208,7 +210,7 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     if fits {
         Ok(seconds)
     } else {
-        Err(format!("it must be more than 0, and at most {SECONDS_MAX}"))
+        Err(format!("it must be more than 0 and at most {SECONDS_MAX}"))
     }
 }
 

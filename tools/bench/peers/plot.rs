@@ -1,4 +1,4 @@
-//! The ratios as a picture: one panel a case, one bar a peer, from fantail's cost at 1 on a logarithmic axis.
+//! Plot of the ratios: one panel per case and one bar per peer, relative to fantail at 1, on a logarithmic axis.
 
 use std::io;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use plotters::style::{BLACK, Color, RGBColor, TextStyle, WHITE};
 
 use super::report::{FANTAIL, Report, Row, three_digits};
 
-/// An SVG.
+/// Draws the ratios as SVG.
 pub fn draw(report: &Report) -> io::Result<String> {
     let cases = report.cases().into_iter();
     let panels: Vec<Panel> = cases.filter_map(|(title, rows)| Panel::of(title, &rows)).collect();
@@ -32,7 +32,7 @@ struct Panel {
 
 struct Bar {
     server: String,
-    /// In multiples of fantail's cost.
+    /// Cost as a multiple of fantail's.
     min: f64,
     median: f64,
     max: f64,
@@ -46,7 +46,7 @@ impl Panel {
 }
 
 impl Bar {
-    /// `None` for fantail itself, which every bar is measured by, and for who has no figures.
+    /// Returns `None` for fantail itself, which is the reference, and for a server without figures.
     fn of(row: &Row) -> Option<Self> {
         let ratio = &row.figures.as_ref().ok()?.ratio;
         let has_bar = row.server != FANTAIL && ratio.min > 0.0 && ratio.max.is_finite();
@@ -107,7 +107,7 @@ fn draw_panel(
         write(root, &bar.server, (x + NAMES - 6, middle), 11, HPos::Right)?;
         let [min, median, max] =
             [bar.min, bar.median, bar.max].map(|ratio| x + NAMES + scale.place(ratio));
-        let color = if bar.median < 1.0 { CHEAPER } else { DEARER };
+        let color = if bar.median < 1.0 { CHEAPER } else { COSTLIER };
         let corners = [(one.min(median), middle - BAR / 2), (one.max(median), middle + BAR / 2)];
         root.draw(&Rectangle::new(corners, color.filled())).map_err(words)?;
         root.draw(&PathElement::new([(min, middle), (max, middle)], BLACK)).map_err(words)?;
@@ -129,7 +129,7 @@ fn write(
     root.draw(&Text::new(text.to_owned(), at, style)).map_err(|error| error.to_string())
 }
 
-/// Ratios to pixels right of the names.
+/// Maps ratios to pixels, right of the names.
 struct Scale {
     ratios: Range<f64>,
 }
@@ -141,7 +141,7 @@ impl Scale {
         (share * f64::from(PANEL_WIDTH - NAMES - NUMBERS)) as i32
     }
 
-    /// Powers of ten within.
+    /// The powers of ten in range.
     fn marks(&self) -> impl Iterator<Item = f64> {
         let powers = [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0];
         powers.into_iter().filter(|power| self.ratios.contains(power) || *power == self.ratios.end)
@@ -149,13 +149,13 @@ impl Scale {
 }
 
 const HEADLINE: &str =
-    "What the same work costs other servers, in multiples of fantail's cost (logarithmic)";
+    "Cost of the same work on other servers, as a multiple of fantail's (logarithmic)";
 
 const COLUMNS: usize = 2;
 const PANEL_WIDTH: i32 = 430;
-/// Pixels for the servers' names, left of the bars.
+/// Width of the names left of the bars, in pixels.
 const NAMES: i32 = 130;
-/// Pixels for the number behind the longest bar.
+/// Width of the number right of the longest bar, in pixels.
 const NUMBERS: i32 = 50;
 const MARGIN: i32 = 12;
 const HEADLINE_ROOM: i32 = 36;
@@ -165,14 +165,14 @@ const BAR: i32 = 11;
 const AXIS: i32 = 26;
 
 const CHEAPER: RGBColor = RGBColor(120, 170, 120);
-const DEARER: RGBColor = RGBColor(110, 150, 200);
+const COSTLIER: RGBColor = RGBColor(110, 150, 200);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_tenfold_cost_is_as_far_right_of_one_as_a_tenth_is_left() {
+    fn the_axis_is_logarithmic_around_one() {
         let scale = Scale { ratios: 0.1..10.0 };
         let places = [0.1, 1.0, 10.0].map(|ratio| scale.place(ratio));
         assert_eq!(places[1] - places[0], places[2] - places[1]);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_plot_is_said() {
+    fn a_plot_without_figures_is_an_error() {
         assert!(draw(&Report::default()).is_err());
     }
 }

@@ -1,15 +1,15 @@
-//! From turns to tables: what each server paid, and how often fantail's price that is.
+//! The report of `bench peers`: the cost of each server, absolute and relative to fantail.
 
 use serde_json::{Value, json};
 
 use super::cases::{self, Case, Cost};
-use crate::run::report::{Spread, circumstances};
+use crate::run::report::{Spread, environment};
 
-/// Turns, and between whom.
+/// The servers and their turns.
 #[derive(Default)]
 pub struct Report {
-    circumstances: Vec<String>,
-    /// Name and version, in the order of their turns.
+    environment: Vec<String>,
+    /// Names and versions, in the order of their turns.
     servers: Vec<(String, String)>,
     skipped: Vec<String>,
     turns: Vec<Turn>,
@@ -22,33 +22,33 @@ struct Turn {
     outcome: Outcome,
 }
 
-/// How a turn ended.
+/// The result of a turn.
 pub enum Outcome {
-    /// With the load's report
+    /// The report of the load
     Measured(Value),
-    /// And why
+    /// The cause of failure
     Failed(String),
 }
 
-/// One server in one case.
+/// The figures of one server in one case.
 pub struct Row {
     pub server: String,
-    /// Or why there is none.
+    /// The figures, or the cause of failure.
     pub figures: Result<Figures, String>,
 }
 
 pub struct Figures {
     pub cost: Spread,
     pub is_memory: bool,
-    /// Of fantail's in the same round.
+    /// Cost relative to fantail's in the same round.
     pub ratio: Spread,
-    /// Operations a second.
+    /// Operations per second.
     pub rate: Option<Spread>,
 }
 
 impl Report {
     pub fn of_this_host() -> Self {
-        Self { circumstances: vec![circumstances()], ..Self::default() }
+        Self { environment: vec![environment()], ..Self::default() }
     }
 
     pub fn note_server(&mut self, name: &str, version: &str) {
@@ -76,7 +76,7 @@ impl Report {
         self.turns.push(Turn { case, server, round, outcome });
     }
 
-    /// The cases that have turns, with a row for each server that had one.
+    /// The cases with turns, and in each a row for every server that had a turn.
     pub fn cases(&self) -> Vec<(&'static str, Vec<Row>)> {
         let titles = cases::all(0.0).into_iter().map(|case| case.title);
         titles.map(|title| (title, self.rows(title))).filter(|(_, rows)| !rows.is_empty()).collect()
@@ -84,8 +84,9 @@ impl Report {
 
     fn rows(&self, title: &str) -> Vec<Row> {
         let row = |(server, _): &(String, String)| {
-            let had = self.turns.iter().any(|turn| turn.case == title && turn.server == *server);
-            had.then(|| Row { server: server.clone(), figures: self.figures(title, server) })
+            let has_turns =
+                self.turns.iter().any(|turn| turn.case == title && turn.server == *server);
+            has_turns.then(|| Row { server: server.clone(), figures: self.figures(title, server) })
         };
         self.servers.iter().filter_map(row).collect()
     }
@@ -120,7 +121,7 @@ impl Report {
     }
 
     pub fn to_markdown(&self) -> String {
-        let mut text = format!("{}\n\n", self.circumstances.join("\n"));
+        let mut text = format!("{}\n\n", self.environment.join("\n"));
         for (name, version) in &self.servers {
             text.push_str(&format!("- {name}: {version}\n"));
         }
@@ -129,7 +130,7 @@ impl Report {
         }
         for (title, rows) in self.cases() {
             text.push_str(&format!(
-                "\n| {title} | cost, median [min..max] | of fantail's | a second |\n|---|---|---|---|\n"
+                "\n| {title} | cost, median [min..max] | relative to fantail | per second |\n|---|---|---|---|\n"
             ));
             for Row { server, figures } in rows {
                 let line = match figures {
@@ -156,19 +157,19 @@ impl Report {
             })
             .collect();
         json!({
-            "circumstances": self.circumstances,
+            "environment": self.environment,
             "servers": self.servers,
             "skipped": self.skipped,
             "turns": turns,
         })
     }
 
-    /// Adds what `to_json` made; `None` if this is something else.
+    /// Adds the output of `to_json`; returns `None` if `value` has another form.
     pub fn add_json(&mut self, value: &Value) -> Option<()> {
-        for line in value["circumstances"].as_array()? {
+        for line in value["environment"].as_array()? {
             let line = line.as_str()?;
-            if self.circumstances.iter().all(|known| known != line) {
-                self.circumstances.push(line.to_owned());
+            if self.environment.iter().all(|known| known != line) {
+                self.environment.push(line.to_owned());
             }
         }
         for server in value["servers"].as_array()? {
@@ -177,7 +178,7 @@ impl Report {
         for name in value["skipped"].as_array()? {
             self.note_skipped(name.as_str()?);
         }
-        // Rounds of another run are other rounds.
+        // Rounds of different runs are numbered consecutively.
         let rounds = self.turns.iter().map(|turn| turn.round + 1).max().unwrap_or(0);
         for turn in value["turns"].as_array()? {
             let text = |key: &str| Some(turn[key].as_str()?.to_owned());
@@ -214,7 +215,7 @@ impl Cost {
     }
 }
 
-/// Three digits that count, thousands apart: 0.333, 4.89, 139, 176,000.
+/// Formats three significant digits, with separators: 0.333, 4.89, 139, 176,000.
 pub fn three_digits(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
@@ -248,14 +249,15 @@ mod tests {
     }
 
     fn report() -> Report {
-        let failed = json!({ "case": "accept", "server": "nchan", "round": 0, "failed": "fell" });
+        let failed =
+            json!({ "case": "accept", "server": "nchan", "round": 0, "failed": "crashed" });
         let turns = [turn(FANTAIL, 0, 10.0), turn("bun", 0, 30.0), failed];
         let more = [turn(FANTAIL, 0, 20.0), turn("bun", 0, 20.0)];
         let servers = [[FANTAIL, "1"], ["bun", "2"], ["nchan", "3"]];
         let mut report = Report::default();
         for turns in [&turns[..], &more] {
             let value = json!({
-                "circumstances": ["here"], "servers": servers, "skipped": ["x"], "turns": turns,
+                "environment": ["here"], "servers": servers, "skipped": ["x"], "turns": turns,
             });
             report.add_json(&value).expect("the shape that to_json writes");
         }
@@ -263,18 +265,18 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_within_a_round_and_failures_are_said() {
+    fn ratios_are_taken_within_a_round_and_failures_are_reported() {
         let text = report().to_markdown();
         assert!(
             text.contains("| bun | 0.0250 µs [0.0200..0.0300] | 2.00 [1.00..3.00] | 1,000 |"),
             "{text}"
         );
-        assert!(text.contains("| nchan | fell | |  |"), "{text}");
+        assert!(text.contains("| nchan | crashed | |  |"), "{text}");
         assert!(text.contains("- x: skipped, not installed"), "{text}");
     }
 
     #[test]
-    fn what_is_written_can_be_gathered_again() {
+    fn a_report_can_be_read_back_from_json() {
         let mut again = Report::default();
         again.add_json(&report().to_json()).expect("the shape that to_json writes");
         assert_eq!(again.to_markdown(), report().to_markdown());
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_show_three_digits() {
+    fn numbers_have_three_significant_digits() {
         let text = [0.333_3, 4.885, 139.2, 176_694.0, 1_752_211.0, 0.0].map(three_digits);
         assert_eq!(text, ["0.333", "4.88", "139", "177,000", "1,750,000", "0.00"]);
     }

@@ -1,11 +1,11 @@
-//! Fantail beside an earlier build of itself: what a change did, and how steady either is.
+//! Comparison of fantail with an earlier build: the effect of a change, and how much either build varies.
 
 use serde_json::Value;
 
 use super::report::Spread;
 use super::turn::Pair;
 
-/// Rows in the order of measuring.
+/// Rows in the order of measurement.
 #[derive(Default)]
 pub struct Table {
     rows: Vec<String>,
@@ -60,7 +60,7 @@ fn figure(report: Option<&Value>, path: &[&str]) -> f64 {
     figure.unwrap_or(f64::NAN)
 }
 
-/// Microseconds of both as milliseconds, and their ratio; empty where a case has no such figure.
+/// Formats two times in milliseconds and their ratio; empty if the case does not measure them.
 fn times(now: f64, before: f64, ratio: f64) -> String {
     if now.is_nan() {
         return " |".to_owned();
@@ -71,6 +71,6 @@ fn times(now: f64, before: f64, ratio: f64) -> String {
 const COST: &[&str] = &["server", "cpu_ns_per_op"];
 
 const HEADINGS: &str = "\
-| case | driver | before, CPU per op | of before, median [min..max] | slowest of fastest | before | bare | publish to last, p50 | p99 | ping beside it, p99 |
+| case | driver | before, CPU per op | of before, median [min..max] | slowest over fastest round: now | before | bare | publish to last delivery, p50 | p99 | ping meanwhile, p99 |
 |---|---|---|---|---|---|---|---|---|---|
 ";

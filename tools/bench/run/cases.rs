@@ -1,8 +1,8 @@
-//! What is measured, and what it must show.
+//! The cases of `bench run` and their bounds.
 
 use clap::ValueEnum;
 
-/// A group of measurements.
+/// Groups of measurements.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CaseName {
     Echo,
@@ -14,50 +14,50 @@ pub enum CaseName {
     All,
 }
 
-/// The same load on fantail and on the bare loop.
+/// A load on fantail and on the bare loop.
 pub struct Comparison {
     pub case: CaseName,
     pub name: &'static str,
-    pub door: Door,
-    /// The bare loop's `--mode`.
+    pub listener: Listener,
+    /// Value of `--mode` for the bare loop.
     pub bare_mode: &'static str,
     pub load: Vec<String>,
-    /// Fantail's CPU per operation over the bare loop's; `None` where only another bound is set.
+    /// Maximum ratio of CPU time per operation to that of the bare loop; `None` without such a bound.
     pub ratio_max: Option<f64>,
-    /// A bound on fantail's CPU per operation over that of an earlier comparison.
+    /// Maximum ratio of CPU time per operation to that of an earlier comparison, with the name of that one.
     pub over_earlier: Option<(&'static str, f64)>,
 }
 
 /// A load on fantail alone.
 pub struct Solo {
     pub case: CaseName,
-    pub door: Door,
+    pub listener: Listener,
     pub load: Vec<String>,
     pub figures: Vec<Figure>,
 }
 
-/// One number of a load's report.
+/// One number of the report of a load.
 pub struct Figure {
     pub name: &'static str,
-    /// Where the report has it: a path of keys.
+    /// Path of keys in the report.
     pub path: &'static [&'static str],
     pub unit: &'static str,
     pub bound: Option<Bound>,
 }
 
-/// What a figure must be.
+/// Bound of a figure.
 #[derive(Clone, Copy)]
 pub enum Bound {
-    /// By the median of the turns.
+    /// Maximum of the median.
     AtMost(f64),
-    /// In every turn.
+    /// Minimum of every turn.
     AtLeast(f64),
 }
 
-/// Which of the server's listeners the load goes to.
+/// The listener of the server that a load connects to.
 #[derive(Clone, Copy)]
-pub enum Door {
-    /// HTTP and WebSocket
+pub enum Listener {
+    /// The listener for HTTP and WebSocket
     Listen,
     Tcp,
     Echo,
@@ -67,7 +67,7 @@ pub fn comparisons(seconds: f64) -> Vec<Comparison> {
     let echo = |name, depth: &str, idle: &str, over_earlier| Comparison {
         case: CaseName::Echo,
         name,
-        door: Door::Echo,
+        listener: Listener::Echo,
         bare_mode: "echo",
         load: words(&[
             "echo",
@@ -88,7 +88,7 @@ pub fn comparisons(seconds: f64) -> Vec<Comparison> {
     let fanout = |name, subscribers: &str, outstanding: &str, ratio_max, over_earlier| Comparison {
         case: CaseName::Fanout,
         name,
-        door: Door::Listen,
+        listener: Listener::Listen,
         bare_mode: "fanout",
         load: words(&[
             "fanout",
@@ -129,7 +129,7 @@ pub fn comparisons(seconds: f64) -> Vec<Comparison> {
         Comparison {
             case: CaseName::Accept,
             name: "accept 10,000 handshakes",
-            door: Door::Listen,
+            listener: Listener::Listen,
             bare_mode: "accept",
             load: words(&["accept", "--connections", "10000", "--path", "/ws?channel=bench"]),
             ratio_max: Some(1.25),
@@ -138,7 +138,7 @@ pub fn comparisons(seconds: f64) -> Vec<Comparison> {
         Comparison {
             case: CaseName::Accept,
             name: "connect, subscribe, close, 64 in flight",
-            door: Door::Listen,
+            listener: Listener::Listen,
             bare_mode: "accept",
             load: words(&[
                 "cycle",
@@ -155,15 +155,15 @@ pub fn comparisons(seconds: f64) -> Vec<Comparison> {
     ]
 }
 
-/// A case that is held to an earlier one is not held to the bare loop too.
+/// A case with a bound relative to an earlier one has none relative to the bare loop.
 fn over_earlier_or(over_earlier: Option<(&str, f64)>, ratio_max: f64) -> Option<f64> {
     over_earlier.is_none().then_some(ratio_max)
 }
 
 pub fn solos(seconds: f64) -> Vec<Solo> {
-    let memory = |door, protocol, figures| Solo {
+    let memory = |listener, protocol, figures| Solo {
         case: CaseName::Memory,
-        door,
+        listener,
         load: words(&[
             "idle",
             "--connections",
@@ -177,7 +177,7 @@ pub fn solos(seconds: f64) -> Vec<Solo> {
     };
     let yielding = |probe, figures| Solo {
         case: CaseName::Yield,
-        door: Door::Listen,
+        listener: Listener::Listen,
         load: words(&[
             "fanout",
             "--size",
@@ -196,19 +196,19 @@ pub fn solos(seconds: f64) -> Vec<Solo> {
         let bound = Some(Bound::AtMost(160.0));
         figure(name, &["server", "rss_bytes_per_connection"], "bytes", bound)
     };
-    // Of both ends: client and server share this kernel.
+    // Both ends are included: client and server share this kernel.
     let slab = |name| figure(name, &["kernel_slab_bytes_per_pair"], "bytes", None);
     let p50 = |name| figure(name, &["probe", "p50_us"], "us", None);
     let p99 = |name| figure(name, &["probe", "p99_us"], "us", Some(Bound::AtMost(5000.0)));
     let max = |name| figure(name, &["probe", "max_us"], "us", None);
     vec![
         memory(
-            Door::Listen,
+            Listener::Listen,
             "websocket",
             vec![rss("RSS per idle WebSocket"), slab("kernel slab per WebSocket, both ends")],
         ),
         memory(
-            Door::Tcp,
+            Listener::Tcp,
             "tcp",
             vec![rss("RSS per idle raw TCP"), slab("kernel slab per raw TCP, both ends")],
         ),
@@ -218,7 +218,7 @@ pub fn solos(seconds: f64) -> Vec<Solo> {
     ]
 }
 
-/// Ten times as long as other loads: newcomers come one after another, and 99 % of them are not few.
+/// Ten times as long as other loads, since newcomers connect one after another and a p99 needs many of them.
 fn flood(seconds: f64) -> Solo {
     const NEWCOMERS: f64 = 1000.0;
     let figures = vec![
@@ -236,7 +236,7 @@ fn flood(seconds: f64) -> Solo {
         figure("flood: ping, max", &["ping", "max_us"], "us", None),
         figure("flood: publications", &["ops_per_second"], "/s", None),
         figure(
-            "flood: turns that took all they may",
+            "flood: turns at their limit",
             &["turns_full", "more"],
             "turns",
             Some(Bound::AtLeast(1.0)),
@@ -244,7 +244,7 @@ fn flood(seconds: f64) -> Solo {
     ];
     Solo {
         case: CaseName::Flood,
-        door: Door::Listen,
+        listener: Listener::Listen,
         load: words(&[
             "flood",
             "--newcomers",
@@ -267,7 +267,7 @@ fn figure(
     Figure { name, path, unit, bound }
 }
 
-/// Stands for `--probe-echo ADDRESS`: the address is known when the server runs.
+/// Placeholder for `--probe-echo ADDRESS`: the address is known once the server runs.
 pub const PROBE_ECHO: &str = "--probe-echo";
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -1,8 +1,8 @@
-//! The runner: fantail beside the bare loop, in turns, on one core; the load on another.
+//! The runner: fantail and the bare loop in alternating turns on one core, the load on another.
 //!
-//! A turn starts a server, puts one load on it, and ends it. Turns alternate, so that what drifts, drifts for both;
-//! ratios are taken within a pair of neighbours. `--before` adds a turn of an earlier build to each. `--control` sets the bare loop against itself: what its ratios are
-//! off from 1 is the noise of the method.
+//! A turn starts a server, runs one load, and ends the server. Turns alternate, so that drift affects both, and ratios
+//! are taken within a pair of turns. `--before` adds a turn of an earlier build to each pair. `--control` compares the
+//! bare loop with itself: how far its ratios differ from 1 is the noise of the method.
 
 mod before;
 mod cases;
@@ -20,40 +20,40 @@ use fantail::driver::raise_limit;
 use self::cases::CaseName;
 use crate::process::sibling;
 
-/// Compare fantail with the bare loop, in alternating turns.
+/// Options of `bench run`.
 #[derive(Args)]
 pub struct Arguments {
     /// What to measure
     #[arg(value_enum, default_value = "all")]
     cases: Vec<CaseName>,
-    /// On which driver
+    /// Drivers to measure
     #[arg(long, value_enum, default_value = "both")]
     driver: DriverChoice,
-    /// Pairs of turns
+    /// Number of pairs of turns
     #[arg(long, default_value_t = 5)]
     pairs: usize,
-    /// Length of the interval that counts in each turn
+    /// Length of the measurement in each turn, in seconds
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// The server's program; by default `fantail` beside this one
+    /// Program of the server; by default `fantail` in the directory of this one
     #[arg(long)]
     server: Option<PathBuf>,
-    /// An earlier build of the server, to set beside it in the same rounds
+    /// Earlier build of the server to compare with in the same rounds
     #[arg(long, conflicts_with = "control")]
     before: Option<PathBuf>,
-    /// Set the bare loop against itself, to see the noise
+    /// Compare the bare loop with itself, to measure the noise
     #[arg(long)]
     control: bool,
-    /// The server's core
+    /// Core of the server
     #[arg(long, default_value_t = 0)]
     server_core: usize,
-    /// The load's core
+    /// Core of the load
     #[arg(long, default_value_t = 1)]
     load_core: usize,
-    /// Let echo and fan-out loads look for events without sleeping
+    /// Let echo and fan-out loads poll for events without sleeping
     #[arg(long)]
     spin: bool,
-    /// Where to write every turn's figures
+    /// File for the figures of every turn, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -79,7 +79,7 @@ impl DriverChoice {
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     raise_limit()?;
     let wanted = |name| arguments.cases.iter().any(|&case| case == name || case == CaseName::All);
-    let stage = turn::Stage {
+    let setup = turn::Setup {
         fantail: arguments.server.clone().map_or_else(|| sibling("fantail"), Ok)?,
         before: arguments.before.clone(),
         bench: std::env::current_exe()?,
@@ -93,15 +93,15 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     for driver in arguments.driver.names() {
         for comparison in cases::comparisons(arguments.seconds) {
             if wanted(comparison.case) {
-                let pairs = stage.compare(&comparison, driver, arguments.pairs)?;
+                let pairs = setup.compare(&comparison, driver, arguments.pairs)?;
                 before.add(comparison.name, driver, &pairs);
                 report.add_comparison(&comparison, driver, pairs);
             }
         }
-        // These have no bare counterpart, so a control has nothing to say about them.
+        // These have no counterpart in the bare loop, so a control run leaves them out.
         for solo in cases::solos(arguments.seconds) {
             if wanted(solo.case) && !arguments.control {
-                let turns = stage.repeat(&solo, driver, SOLO_TURNS)?;
+                let turns = setup.repeat(&solo, driver, SOLO_TURNS)?;
                 report.add_solo(&solo, driver, turns);
             }
         }
@@ -113,5 +113,5 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Memory and latency need no pairs, only a look at how far turns differ.
+/// Turns of a load without comparison.
 const SOLO_TURNS: usize = 3;

@@ -1,4 +1,4 @@
-//! From turns to a table: medians, spreads, and whether the bounds hold.
+//! The report of `bench run`: medians, spreads, and whether the bounds hold.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::cases::{Bound, Comparison, Figure, Solo};
 use super::turn::Pair;
 
-/// Rows in the order of measuring.
+/// Rows in the order of measurement.
 pub struct Report {
     rows: Vec<Row>,
     turns: Vec<Value>,
@@ -20,7 +20,7 @@ struct Row {
     figures: String,
     bound: String,
     holds: Option<bool>,
-    /// Fantail's median figure.
+    /// Median figure of fantail.
     median: f64,
 }
 
@@ -123,7 +123,7 @@ impl Report {
     }
 
     pub fn to_markdown(&self) -> String {
-        let mut text = format!("{}\n\n", circumstances());
+        let mut text = format!("{}\n\n", environment());
         text.push_str(HEADINGS);
         for Row { name, driver, figures, bound, holds, .. } in &self.rows {
             let verdict = match holds {
@@ -137,11 +137,11 @@ impl Report {
     }
 
     pub fn to_json(&self) -> Value {
-        json!({ "circumstances": circumstances(), "turns": self.turns })
+        json!({ "environment": environment(), "turns": self.turns })
     }
 }
 
-/// What several turns came to.
+/// Minimum, median and maximum of several turns.
 pub struct Spread {
     pub min: f64,
     pub median: f64,
@@ -160,8 +160,8 @@ impl Spread {
     }
 }
 
-/// Kernel, CPU and commit: figures mean nothing without.
-pub fn circumstances() -> String {
+/// Kernel, CPU and commit, without which figures are meaningless.
+pub fn environment() -> String {
     let output = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -176,7 +176,7 @@ pub fn circumstances() -> String {
 }
 
 const HEADINGS: &str = "\
-| case | driver | fantail, CPU per op | bare | ratio, median [min..max] | fantail rate | bare rate | others on the core | bound | |
+| case | driver | fantail, CPU per op | bare | ratio, median [min..max] | fantail rate | bare rate | other load on the core | bound | |
 |---|---|---|---|---|---|---|---|---|---|
 ";
 
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_an_even_count_lies_between() {
+    fn the_median_of_an_even_count_is_the_mean_of_the_middle_two() {
         let spread = Spread::of([4.0, 1.0, 3.0, 2.0].into_iter());
         assert_eq!((spread.min, spread.median, spread.max), (1.0, 2.5, 4.0));
     }

@@ -1,4 +1,4 @@
-//! One turn: a server, a load, a report.
+//! One turn: starts a server, runs a load, returns its report.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,40 +7,40 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::cases::{CaseName, Comparison, Door, PROBE_ECHO, Solo};
+use super::cases::{CaseName, Comparison, Listener, PROBE_ECHO, Solo};
 use crate::process::{Server, free_address};
 
-/// What all turns share.
-pub struct Stage {
+/// Programs and cores of all turns.
+pub struct Setup {
     pub fantail: PathBuf,
     pub before: Option<PathBuf>,
     pub bench: PathBuf,
-    /// The bare loop takes fantail's place.
+    /// Whether the bare loop is measured instead of fantail.
     pub control: bool,
     pub server_core: usize,
     pub load_core: usize,
     pub spin: bool,
 }
 
-/// The reports of neighbouring turns.
+/// The reports of a pair of turns.
 pub struct Pair {
     pub fantail: Value,
     pub bare: Value,
-    /// An earlier build's.
+    /// Report of an earlier build.
     pub before: Option<Value>,
-    /// Pings beside a fan-out, of fantail and of the earlier build, in turns of their own.
+    /// Ping latency during a fan-out, of fantail and of the earlier build, in separate turns.
     pub pings: Option<[Value; 2]>,
 }
 
-/// A running server and its listeners.
-pub struct Doors {
+/// A running server and the addresses of its listeners.
+pub struct RunningServer {
     pub server: Server,
     pub listen: SocketAddr,
     pub tcp: SocketAddr,
     pub echo: SocketAddr,
 }
 
-impl Stage {
+impl Setup {
     pub fn compare(
         &self,
         comparison: &Comparison,
@@ -54,21 +54,20 @@ impl Stage {
             } else {
                 self.start_fantail(&self.fantail, driver)?
             };
-            let fantail = self.load_door(&comparison.load, &under_test, comparison.door)?;
+            let fantail = self.load_listener(&comparison.load, &under_test, comparison.listener)?;
             drop(under_test);
             let bare = self.start_bare(driver, comparison.bare_mode)?;
-            let bare = self.load_door(&comparison.load, &bare, comparison.door)?;
-            let before = self
-                .before
-                .as_ref()
-                .map(|before| self.load_program(before, driver, &comparison.load, comparison.door));
+            let bare = self.load_listener(&comparison.load, &bare, comparison.listener)?;
+            let before = self.before.as_ref().map(|before| {
+                self.load_program(before, driver, &comparison.load, comparison.listener)
+            });
             let before = before.transpose()?;
             let pings = self.before.as_ref().filter(|_| comparison.case == CaseName::Fanout);
             let pings = pings.map(|before| {
                 let load = [&comparison.load[..], &["--probe-ping".to_owned()]].concat();
                 io::Result::Ok([
-                    self.load_program(&self.fantail, driver, &load, comparison.door)?,
-                    self.load_program(before, driver, &load, comparison.door)?,
+                    self.load_program(&self.fantail, driver, &load, comparison.listener)?,
+                    self.load_program(before, driver, &load, comparison.listener)?,
                 ])
             });
             let pings = pings.transpose()?;
@@ -93,31 +92,31 @@ impl Stage {
             if load.last().is_some_and(|word| word == PROBE_ECHO) {
                 load.push(server.echo.to_string());
             }
-            self.load_door(&load, &server, solo.door)
+            self.load_listener(&load, &server, solo.listener)
         };
         (0..turns).map(turn).collect()
     }
 
-    pub fn start_fantail(&self, program: &Path, driver: &str) -> io::Result<Doors> {
+    pub fn start_fantail(&self, program: &Path, driver: &str) -> io::Result<RunningServer> {
         let (listen, tcp, echo) = (free_address()?, free_address()?, free_address()?);
-        // Of the log, what is worth an operator's look: starts and stops are our own.
+        // Warnings only: starts and stops are expected.
         let words = ["serve", "--workers", "1", "--driver", driver, "--log-level", "warn"];
         let words = words.map(str::to_owned);
-        let doors = [("--listen", listen), ("--tcp", tcp), ("--echo", echo)];
-        let doors = doors.map(|(flag, address)| [flag.to_owned(), address.to_string()]);
-        let arguments = [words.to_vec(), doors.concat()].concat();
+        let server = [("--listen", listen), ("--tcp", tcp), ("--echo", echo)];
+        let server = server.map(|(flag, address)| [flag.to_owned(), address.to_string()]);
+        let arguments = [words.to_vec(), server.concat()].concat();
         let cores = self.server_core.to_string();
         let server = Server::start(program, &arguments, Some(&cores), listen)?;
-        Ok(Doors { server, listen, tcp, echo })
+        Ok(RunningServer { server, listen, tcp, echo })
     }
 
-    fn start_bare(&self, driver: &str, mode: &str) -> io::Result<Doors> {
+    fn start_bare(&self, driver: &str, mode: &str) -> io::Result<RunningServer> {
         let listen = free_address()?;
         let address = listen.to_string();
         let words = ["bare", "--driver", driver, "--mode", mode, "--listen", &address];
         let cores = self.server_core.to_string();
         let server = Server::start(&self.bench, &words.map(str::to_owned), Some(&cores), listen)?;
-        Ok(Doors { server, listen, tcp: listen, echo: listen })
+        Ok(RunningServer { server, listen, tcp: listen, echo: listen })
     }
 
     fn load_program(
@@ -125,21 +124,26 @@ impl Stage {
         program: &Path,
         driver: &str,
         words: &[String],
-        door: Door,
+        listener: Listener,
     ) -> io::Result<Value> {
-        self.load_door(words, &self.start_fantail(program, driver)?, door)
+        self.load_listener(words, &self.start_fantail(program, driver)?, listener)
     }
 
-    fn load_door(&self, words: &[String], doors: &Doors, door: Door) -> io::Result<Value> {
-        let address = match door {
-            Door::Listen => doors.listen,
-            Door::Tcp => doors.tcp,
-            Door::Echo => doors.echo,
+    fn load_listener(
+        &self,
+        words: &[String],
+        server: &RunningServer,
+        listener: Listener,
+    ) -> io::Result<Value> {
+        let address = match listener {
+            Listener::Listen => server.listen,
+            Listener::Tcp => server.tcp,
+            Listener::Echo => server.echo,
         };
-        self.load(words, address, doors.server.pid())
+        self.load(words, address, server.server.pid())
     }
 
-    /// Puts a load on the server at `address`, whose CPU time is that of process `pid`; gives back its report.
+    /// Runs a load against the server at `address` with process id `pid`; returns its report.
     pub fn load(&self, words: &[String], address: SocketAddr, pid: u32) -> io::Result<Value> {
         let output = Command::new(&self.bench)
             .arg("load")

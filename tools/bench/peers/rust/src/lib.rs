@@ -36,5 +36,5 @@ pub fn run(mut serve: impl FnMut(TcpStream, Mode)) -> Outcome {
     })
 }
 
-/// Publications under way that a slow subscriber may lag behind.
+/// Maximum number of publications that a slow subscriber can be behind.
 pub const CHANNEL_CAPACITY: usize = 1024;

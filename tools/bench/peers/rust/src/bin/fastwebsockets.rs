@@ -20,7 +20,7 @@ fn main() -> Outcome {
     let (publish, _) = broadcast::channel(CHANNEL_CAPACITY);
     run(move |stream, mode| {
         let publish = publish.clone();
-        // A client that leaves ends its task with an error: nobody need know.
+        // A client that disconnects ends its task with an error, which is ignored.
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, mode, publish.clone()));
             let _ = http1::Builder::new()
@@ -37,7 +37,7 @@ async fn answer(
     publish: Sender<Bytes>,
 ) -> Result<Response<Empty<Bytes>>, WebSocketError> {
     let (response, socket) = upgrade(&mut request)?;
-    // Subscribed before the answer leaves: who is connected misses nothing.
+    // Subscribe before the response is sent: a connected client receives every publication.
     let publications = (mode == Mode::Fanout).then(|| publish.subscribe());
     tokio::spawn(tokio::task::unconstrained(async move {
         let _ = match publications {

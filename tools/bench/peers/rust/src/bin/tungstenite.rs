@@ -12,7 +12,7 @@ fn main() -> Outcome {
     let (publish, _) = broadcast::channel(CHANNEL_CAPACITY);
     run(move |stream, mode| {
         let publish = publish.clone();
-        // A client that leaves ends its task with an error: nobody need know.
+        // A client that disconnects ends its task with an error, which is ignored.
         tokio::spawn(async move {
             let _ = match mode {
                 Mode::Echo => echo(stream).await,
