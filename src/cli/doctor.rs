@@ -1,4 +1,4 @@
-//! `fantail doctor`: what this host holds, what stops it, and how to raise that.
+//! `fantail doctor`: how many connections this host holds, the bottleneck, and how to raise it.
 
 use clap::Args;
 
@@ -43,7 +43,7 @@ Examples:
 Exit codes: 0 no limit is too low; 1 the host cannot hold --connections or, without it, a value is
 below that of sysctl/90-fantail.conf; 2 the limits of the host cannot be read.";
 
-/// Judges, prints, and says whether all is well.
+/// Judges the host, prints the result, and returns whether it is enough.
 pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let unreadable = |message| Failure { message, code: CODE_UNREADABLE };
     let mut host = Host::read().map_err(unreadable)?;

@@ -70,7 +70,7 @@ impl From<String> for Failure {
     }
 }
 
-/// Prints for whoever reads. A pipe whose reader has seen enough is no fault.
+/// Prints to the standard output. A closed pipe is not an error.
 fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }

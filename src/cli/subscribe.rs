@@ -64,7 +64,7 @@ struct Printer {
     is_fresh: bool,
 }
 
-/// The publications asked for have come, or nobody reads them any more.
+/// All requested publications were printed, or the standard output is closed.
 struct Done;
 
 /// A way to get publications: runs until it is cut off, and goes on from there when it runs again.

@@ -1,4 +1,4 @@
-//! Where values come from: defaults, then the file, then the environment, then flags; each gives way to the next.
+//! Where values come from: defaults, the file, the environment, flags; each overrides the one before.
 
 use std::env;
 use std::fmt;
@@ -26,25 +26,25 @@ pub const FILE_VARIABLE: &str = "FANTAIL_CONFIG";
 pub struct Sources {
     /// The settings file; that of [`FILE_VARIABLE`] if there is none.
     pub file: Option<PathBuf>,
-    /// Flags, one for each setting at the most.
+    /// Flags, at most one for each setting.
     pub flags: Vec<Given>,
 }
 
 /// A setting, and text for it from one place.
 #[derive(Clone, Debug)]
 pub struct Given {
-    /// Which.
+    /// The setting that is given.
     pub setting: &'static Setting,
-    /// One, or any number for a list.
+    /// One text, or any number for a list.
     pub texts: Vec<String>,
-    /// Where it stands.
+    /// Where it was set.
     pub origin: Origin,
 }
 
 /// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere.
+    /// Not set: the default.
     Default,
     /// In the file.
     File {
@@ -62,11 +62,11 @@ pub enum Origin {
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What is to be done.
+    /// The settings in effect.
     pub config: Config,
     /// Where each of [`SETTINGS`] was set, in their order.
     pub origins: Vec<Origin>,
-    /// What was set and has no effect: sentences.
+    /// A sentence for each setting that was set and has no effect.
     pub warnings: Vec<String>,
 }
 

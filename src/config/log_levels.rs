@@ -7,7 +7,7 @@ use super::nearest::did_you_mean;
 /// How much is logged; each level includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// Nothing.
+    /// Nothing is logged.
     Off,
     /// What ends the server or a worker.
     Error,

@@ -186,7 +186,7 @@ impl Default for Config {
             stream_lifetime: Duration::from_secs(60 * 60),
             close_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(10),
-            // Whoever stops a server in a terminal does not want to wait; whoever has a balancer sets it.
+            // A server stopped in a terminal should end at once; behind a load balancer it is set.
             drain_time: Duration::ZERO,
             log_format: LogFormat::Text,
             log_levels: LogLevels::all(LogLevel::Info),
@@ -213,8 +213,8 @@ impl Config {
         (!self.origins.is_empty()).then(|| self.origins.iter().any(is_any))
     }
 
-    /// Whether what is counted is published to [`STATISTICS_CHANNEL`]. Where that is not given: if only this host is
-    /// served; how busy a server is, is nothing for strangers.
+    /// Whether the statistics are published to [`STATISTICS_CHANNEL`]; by default only if the server listens on
+    /// loopback alone, as its load should not be visible to other hosts.
     pub fn serves_statistics(&self) -> bool {
         self.statistics.unwrap_or_else(|| self.is_loopback())
     }
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_do_not_get_the_statistics_unless_told_so() {
+    fn statistics_are_not_published_to_other_hosts_unless_set() {
         assert!(config().serves_statistics(), "only this host is served");
         let open = Config { listen: vec!["0.0.0.0:80".parse().unwrap()], ..config() };
         assert!(!open.serves_statistics());

@@ -107,8 +107,8 @@ impl ChannelOptions {
         }
     }
 
-    /// Of the channel of statistics. A minute is kept, so that whoever comes back, or polls, misses nothing of it; who
-    /// reads too slowly gets the latest.
+    /// Options of the channel of statistics. It keeps a minute of history, so that clients that reconnect or poll miss
+    /// nothing of it; a slow subscriber gets the latest.
     fn statistics() -> Self {
         Self {
             history_size: 60,
@@ -119,7 +119,7 @@ impl ChannelOptions {
         }
     }
 
-    /// Judges what options say together; `namespace` is for the sentence. Each one's range is its own row's matter.
+    /// Checks that the options fit together; the error names `namespace`. Ranges are checked as each option is parsed.
     pub fn check(&self, namespace: &str) -> Result<(), String> {
         if self.delivery_rate_max > 0 && self.slow_consumer == SlowConsumer::Disconnect {
             return Err(format!(
@@ -197,7 +197,7 @@ impl Namespaces {
         self.names.contains_key(OWN_NAMESPACE)
     }
 
-    /// Whether nobody but the server itself publishes there, whatever key they have.
+    /// Whether only the server itself may publish in this namespace, even if a client has the API key.
     pub fn is_own(&self, id: NamespaceId) -> bool {
         self.own == Some(id)
     }

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_recognised_and_strangers_are_not() {
+    fn misspelt_names_are_recognised_and_other_words_are_not() {
         let names =
             ["listen", "limits.keepalive_interval", "limits.keepalive_timeout", "log.level"];
         let near = |text| nearest(text, names.into_iter());

@@ -16,7 +16,7 @@ pub struct Setting {
     pub flag: &'static str,
     /// What it is, in a few words.
     pub doc: &'static str,
-    /// What stands for the default where that is no value.
+    /// Describes the default where it is not a value.
     pub default_note: Option<&'static str>,
     /// Whether a running server takes a new value, for what it decides from then on.
     pub is_reloadable: bool,
@@ -65,7 +65,7 @@ impl Setting {
         Self { name, flag, doc, default_note: None, is_reloadable: false, kind }
     }
 
-    /// With what stands for the default where that is no value.
+    /// Adds a description of the default where it is not a value.
     pub const fn by_default(mut self, note: &'static str) -> Self {
         self.default_note = Some(note);
         self
@@ -245,7 +245,7 @@ impl Setting {
         }
     }
 
-    /// Its default as text, or what stands for it; empty if there is none.
+    /// Its default as text, or the description of it; empty if it has no default.
     pub fn default_text(&self) -> String {
         self.default_note.map_or_else(|| self.text(&Config::default()), str::to_owned)
     }

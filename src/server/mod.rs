@@ -69,7 +69,7 @@ pub struct Server {
     connections_max: usize,
 }
 
-/// What a running server is told.
+/// The means to stop or reconfigure a running server.
 #[derive(Clone, Debug)]
 struct Controls {
     stop: Arc<AtomicBool>,
@@ -77,7 +77,7 @@ struct Controls {
     configs: Vec<Sender<Arc<Config>>>,
 }
 
-/// What is served where.
+/// A service, and the address that it listens on.
 pub type Door = (Service, SocketAddr);
 
 /// Why a server did not start: a sentence that says what to do.
@@ -215,7 +215,7 @@ impl Server {
         (self.driver, &self.driver_reason)
     }
 
-    /// Workers.
+    /// The number of workers.
     pub fn workers(&self) -> usize {
         self.controls.wakers.len()
     }
@@ -230,7 +230,7 @@ impl Server {
         &self.counters
     }
 
-    /// Has the workers stop accepting, say goodbye and end. Returns at once.
+    /// Makes the workers stop accepting, disconnect their clients and end. Returns at once.
     pub fn stop(&self) {
         self.controls.stop();
     }
@@ -292,7 +292,7 @@ struct EndedGuard {
 
 impl EndedGuard {
     fn report(&self, result: Option<io::Result<()>>) {
-        // Without a receiver, nobody waits for the server any more.
+        // Without a receiver, no thread waits for the server any more.
         let _ = self.ended.send(Ended { worker: self.worker, result });
     }
 }

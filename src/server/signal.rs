@@ -14,12 +14,13 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Notes them from now on. Made before the server is, so that whoever reads that it serves may stop it.
+    /// Catches the signals from now on. It is made before the server, so that a signal sent as soon as the server is
+    /// announced stops it.
     pub fn new() -> Result<Self, StartError> {
         Ok(Self { signals: Signals::new([SIGTERM, SIGINT, SIGHUP])? })
     }
 
-    /// Serves until SIGTERM or SIGINT, then stops: no new connections, a goodbye for each that is there, what is
+    /// Serves until SIGTERM or SIGINT, then stops: no new connections, a disconnect for each open one, what is
     /// queued is sent. Returns within the shutdown timeout after the signal. A second signal ends the process at once.
     /// SIGHUP reloads the settings.
     pub fn wait(mut self, server: Server, mut reloader: Reloader) -> Result<(), StartError> {

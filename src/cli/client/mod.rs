@@ -63,7 +63,7 @@ impl FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text:?} is no address like http://127.0.0.1:8000");
+        let fault = || format!("{text:?} is not an address such as http://127.0.0.1:8000");
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let (scheme, default_port) = match scheme {
             "" => (None, None),

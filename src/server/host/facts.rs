@@ -1,4 +1,4 @@
-//! Each fact about a host, judged: what it is, whether it is enough, what it limits to, what raises it.
+//! The facts about a host, each with its verdict, the number of connections that it allows, and how to raise it.
 
 use serde::Serialize;
 
@@ -26,7 +26,7 @@ pub struct Fact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Enough.
+    /// At least the recommended value, and enough for the goal.
     Ok,
     /// Less than recommended.
     Low,
@@ -272,7 +272,7 @@ fn joined(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// Judges what limits connections: with a goal by the goal, else by what is recommended.
+/// The verdict on a value that limits connections: by the goal, or by the recommended value if there is no goal.
 fn limiting(limit: Option<u64>, is_low: bool, plan: &Plan) -> Verdict {
     match (plan.goal, limit) {
         (Some(goal), Some(limit)) if limit < goal => Verdict::Blocks,

@@ -21,7 +21,7 @@ pub struct Plan {
     pub goal: Option<u64>,
     /// Whether the clients run on this host too: each connection then costs both its ends.
     pub both_ends: bool,
-    /// What the server was told to take at the most.
+    /// The setting `limits.connections_max`, if it is set.
     pub connections_max: Option<u64>,
 }
 
@@ -64,7 +64,7 @@ pub struct BetterWorkers {
     pub connections: u64,
 }
 
-/// Judges a host.
+/// Judges how many connections a host holds under a plan.
 pub fn judge(host: &Host, plan: &Plan) -> Judgement {
     assert!((1..=WORKERS_MAX).contains(&plan.workers), "checked with the configuration");
     let (bottleneck, connections) = capacity(host, plan);

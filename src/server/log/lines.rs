@@ -94,7 +94,7 @@ struct Written {
 }
 
 impl Written {
-    /// Writes until nobody logs any more. Once the queue is empty, `tell` hears how many lines it had no room for.
+    /// Writes until no thread logs any more. Once the queue is empty, `tell` hears how many lines it had no room for.
     fn write_to(&self, out: &mut impl Write, tell: impl Fn(u64)) {
         loop {
             let next = self.lines.try_recv().or_else(|_| {
@@ -105,7 +105,7 @@ impl Written {
                 self.lines.recv()
             });
             let Ok(line) = next else { return };
-            // There is nobody to tell: the stream itself is what is broken.
+            // The fault cannot be reported: the stream itself is broken.
             let _ = out.write_all(&line);
             self.counts.waiting.fetch_sub(1, Ordering::Release);
         }
