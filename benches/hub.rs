@@ -15,8 +15,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use fantail::config::{ChannelOptions, Namespaces};
 use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubSettings, Output, Visit};
 use fantail::message::{
-    Actor, ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId,
-    WorkerId,
+    ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId, WorkerId,
 };
 
 /// A hub, and a session in each of its channels.
@@ -66,7 +65,7 @@ impl Channels {
             payload: Payload::new(PayloadKind::Text, "x"),
             idempotency_key: None,
         };
-        self.hub.handle(session(self.next), None, request, Actor::Client, &mut self.out);
+        self.hub.handle(session(self.next), None, request, &mut self.out);
         self.carry();
         let mut delivered = 0;
         self.hub.fan_out(usize::MAX, |step| {
@@ -81,14 +80,14 @@ impl Channels {
         let count = self.names.len() - 1;
         self.subscribe(count, count);
         let request = Request::Unsubscribe { channel: self.names[count].clone() };
-        self.hub.handle(session(count), Some(REQUEST), request, Actor::Client, &mut self.out);
+        self.hub.handle(session(count), Some(REQUEST), request, &mut self.out);
         self.carry();
     }
 
     fn subscribe(&mut self, index: usize, name: usize) {
         let channel = self.names[name].clone();
         let request = Request::Subscribe { channel, since: None, needs_all: false };
-        self.hub.handle(session(index), Some(REQUEST), request, Actor::Client, &mut self.out);
+        self.hub.handle(session(index), Some(REQUEST), request, &mut self.out);
         self.carry();
     }
 

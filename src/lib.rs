@@ -5,12 +5,12 @@
 //! clock, so they are tested at full speed, split at every byte, and simulated.
 //!
 //! ```text
-//!                 bytes               requests              messages
-//!    ┌────────┐ ────────▶ ┌────────────┐ ────────▶ ┌─────┐ ────────▶ ┌────────────────┐
-//!    │ driver │           │ connection │           │ hub │           │ hub of another │
-//!    └────────┘ ◀──────── └────────────┘ ◀──────── └─────┘ ◀──────── │     worker     │
-//!                 bytes               deliveries           messages  └────────────────┘
-//!    ╰─────────────────────── worker: one thread, one core, carries ────────────────╯
+//!               bytes               requests           allowed          messages
+//!    ┌────────┐ ──────▶ ┌────────────┐ ──────▶ ┌──────┐ ──────▶ ┌─────┐ ──────▶ ┌────────────────┐
+//!    │ driver │         │ connection │         │ auth │         │ hub │         │ hub of another │
+//!    └────────┘ ◀────── └────────────┘ ◀─────────────────────── └─────┘ ◀────── │     worker     │
+//!               bytes                   replies, deliveries            messages └────────────────┘
+//!    ╰────────────────────────── worker: one thread, one core, carries ─────────────────────────╯
 //!      a connection speaks one transport: HTTP │ WebSocket │ event stream │ commands over TCP │ echo
 //! ```
 //!
@@ -24,12 +24,13 @@
 //! | [`telemetry`] | what is counted: one table | nothing |
 //! | [`buffer`] | bytes that wait to be sent | nothing |
 //! | [`protocol`] | codecs: bytes ⇄ frames | message |
+//! | [`auth`] | rights: pure decisions | message, config |
 //! | [`transport`] | conversations: frames ⇄ requests, replies, deliveries | protocol, message, buffer, config |
 //! | [`hub`] | channels, subscriptions, fan-outs | message, config |
 //! | [`driver`] | sockets and the kernel | buffer, config |
 //! | [`connection`] | one client's socket | transport, message, buffer, config |
 //! | [`worker`] | the turn; the mesh between workers; the sweep | all above |
-//! | [`server`] | threads, listeners, signals, the log | all above but buffer, protocol, transport |
+//! | [`server`] | threads, listeners, signals, the log | all above but buffer, protocol, auth, transport |
 //!
 //! # Where to change what
 //! | change | place |
@@ -43,11 +44,13 @@
 //! | what a wire format looks like | its one file in `protocol/` |
 //! | the page at `/` | `transport/http_api/page.html` |
 //! | an HTTP route | `transport/http_api.rs`; what it does, a file in `transport/http_api/` |
+//! | a right | `auth/decide.rs` |
 //! | a socket option | `driver/socket.rs` |
 //! | what a host should have, how many connections it holds | `sysctl/90-fantail.conf`, `server/host/` |
 //! | what happens when memory is used up | `worker/evict.rs` |
 //! | how much is done in one turn | `config/limits.rs` (`..._per_turn_max`) |
 
+pub mod auth;
 pub mod buffer;
 pub mod config;
 pub mod connection;

@@ -22,12 +22,13 @@ pub enum LogLevel {
 }
 
 /// The rooms that a level can be set for: those of `src/lib.rs`.
-pub const ROOMS: [&str; 11] = [
+pub const ROOMS: [&str; 12] = [
     "message",
     "config",
     "telemetry",
     "buffer",
     "protocol",
+    "auth",
     "transport",
     "hub",
     "driver",

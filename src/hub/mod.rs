@@ -24,8 +24,8 @@ use slab::Slab;
 use crate::config::limits::SPARSE_ENTRIES_MIN;
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    Actor, ChannelName, Item, NodeId, Payload, PayloadKind, Refusal, Reply, Request, RequestId,
-    SessionId, WorkerId,
+    ChannelName, Item, NodeId, Payload, PayloadKind, Refusal, Reply, Request, RequestId, SessionId,
+    WorkerId,
 };
 
 mod backlog;
@@ -54,7 +54,7 @@ use fan_out::FanOuts;
 use gather::Gathers;
 use join_leave::News;
 use name_table::NameTable;
-use queries::{Question, refuse};
+use queries::refuse;
 use session::Sessions;
 use streams::{Numbered, Streams};
 use subscribers::{LocalChannel, Subscription};
@@ -169,28 +169,20 @@ impl Hub {
         self.sessions.close(session);
     }
 
-    /// Does what a session asks. Without an id, nobody waits for a reply.
+    /// Does what a session asks and is allowed to: the namespace of the channel exists. Without an id, there is no
+    /// reply.
     pub fn handle(
         &mut self,
         session: SessionId,
         id: Option<RequestId>,
         request: Request,
-        by: Actor,
         out: &mut VecDeque<Output>,
     ) {
         match (id, request) {
             (id, Request::Publish { channel, payload, idempotency_key }) => {
-                let channel = channel.or_else(|| self.first_channel(session));
                 let Some(channel) = channel else {
                     return refuse(session, id, Refusal::NotSubscribed, out);
                 };
-                match self.may(&channel, by, |options| options.publish) {
-                    Err(refusal) => return refuse(session, id, refusal, out),
-                    Ok(namespace) if self.settings.namespaces.is_own(namespace) => {
-                        return refuse(session, id, Refusal::PermissionDenied, out);
-                    }
-                    Ok(_) => {}
-                }
                 let receipt = id.map(|id| self.receipt(session, id));
                 let to = self.home_of(&channel);
                 let message = StreamMessage::Publish { channel, payload, receipt, idempotency_key };
@@ -198,19 +190,21 @@ impl Hub {
             }
             (Some(id), Request::Subscribe { channel, since, needs_all }) => {
                 let since = since.map(|since| (since, needs_all));
-                self.subscribe(session, id, channel, since, by, out);
+                self.subscribe(session, id, channel, since, out);
             }
             (Some(id), Request::Unsubscribe { channel }) => {
                 self.unsubscribe(session, id, channel, out)
             }
             (Some(id), Request::History { channel, query }) => {
-                self.ask(session, id, channel, Question::Read(query, by), out);
+                let (to, receipt) = (self.home_of(&channel), self.receipt(session, id));
+                out.push_back(Output::send(to, QueryMessage::Read { receipt, channel, query }));
             }
             (Some(id), Request::HistoryRemove { channel }) => {
-                self.ask(session, id, channel, Question::Forget, out);
+                let (to, receipt) = (self.home_of(&channel), self.receipt(session, id));
+                out.push_back(Output::send(to, QueryMessage::Forget { receipt, channel }));
             }
             (Some(id), Request::Presence { channel, list_max }) => {
-                self.ask(session, id, channel, Question::Presence(list_max, by), out);
+                self.count_subscribers(session, id, channel, list_max, out);
             }
             (Some(id), Request::Channels { pattern }) => {
                 self.ask_for_channels(session, id, &pattern, out)
@@ -392,7 +386,13 @@ impl Hub {
         None
     }
 
-    fn first_channel(&self, session: SessionId) -> Option<ChannelName> {
+    /// What channels do.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.settings.namespaces
+    }
+
+    /// The channel that an open session subscribed to first, if it is subscribed to any.
+    pub fn first_channel(&self, session: SessionId) -> Option<ChannelName> {
         let subscription = self.sessions.first(session)?;
         let channel = self.subscriptions[subscription as usize].channel;
         Some(self.channels[channel as usize].name.clone())

@@ -9,55 +9,28 @@ use super::message::{Output, QueryMessage, Receipt, StreamMessage};
 use crate::config::limits::{
     CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, PRESENCE_LIST_MAX,
 };
-use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
-    Actor, ChannelName, ClientId, Control, HistoryQuery, Refusal, Reply, RequestId, SessionId,
-    WorkerId,
+    ChannelName, ClientId, Control, Refusal, Reply, RequestId, SessionId, WorkerId,
 };
 
-/// What may be asked about a channel.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Question {
-    /// What does it keep?
-    Read(HistoryQuery, Actor),
-    /// Forget what it keeps.
-    Forget,
-    /// Who is subscribed? Names so many.
-    Presence(u32, Actor),
-}
-
 impl Hub {
-    /// Sends a question about a channel to its home.
-    pub(super) fn ask(
+    /// Asks the home of a channel to have its subscribers counted.
+    pub(super) fn count_subscribers(
         &mut self,
         session: SessionId,
         id: RequestId,
         channel: ChannelName,
-        question: Question,
+        list_max: u32,
         out: &mut VecDeque<Output>,
     ) {
-        let to = self.home_of(&channel);
-        let receipt = self.receipt(session, id);
-        let message = match question {
-            Question::Read(query, by) => self
-                .may(&channel, by, |options| options.history)
-                .and_then(|namespace| self.with_history(namespace))
-                .map(|_| QueryMessage::Read { receipt, channel, query }),
-            Question::Forget => self
-                .may(&channel, Actor::Server, |_| true)
-                .and_then(|namespace| self.with_history(namespace))
-                .map(|_| QueryMessage::Forget { receipt, channel }),
-            Question::Presence(list_max, by) => {
-                let list_max = list_max.min(PRESENCE_LIST_MAX);
-                let allowed = self.may(&channel, by, |options| options.presence).map(|_| ());
-                let whole = Part::Presence(Vec::new(), 0);
-                allowed
-                    .and_then(|()| self.gather(session, id, list_max as usize, whole))
-                    .map(|gather| QueryMessage::CountAll { gather, channel, list_max })
+        let list_max = list_max.min(PRESENCE_LIST_MAX);
+        let whole = Part::Presence(Vec::new(), 0);
+        match self.gather(session, id, list_max as usize, whole) {
+            Ok(gather) => {
+                let to = self.home_of(&channel);
+                let message = QueryMessage::CountAll { gather, channel, list_max };
+                out.push_back(Output::send(to, message));
             }
-        };
-        match message {
-            Ok(message) => out.push_back(Output::send(to, message)),
             Err(refusal) => refuse(session, Some(id), refusal, out),
         }
     }
@@ -82,8 +55,7 @@ impl Hub {
         }
     }
 
-    /// Has a client's worker do something with it. A channel of no namespace is refused here: whether there is such a
-    /// client is known to its worker alone, and what the client is told of an order does not come back.
+    /// Has a client's worker do something with it: whether there is such a client is known to that worker alone.
     pub(super) fn control(
         &self,
         session: SessionId,
@@ -92,15 +64,6 @@ impl Hub {
         control: Control,
         out: &mut VecDeque<Output>,
     ) {
-        let channel = match &control {
-            Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => Some(channel),
-            Control::Disconnect(_) => None,
-        };
-        if let Some(channel) = channel
-            && let Err(refusal) = self.may(channel, Actor::Server, |_| true)
-        {
-            return refuse(session, Some(id), refusal, out);
-        }
         let receipt = self.receipt(session, id);
         // Clients of other nodes, and of earlier runs of this one, are not here.
         if client.node == self.settings.node && client.worker.0 < self.settings.workers {
@@ -156,24 +119,6 @@ impl Hub {
     fn tells_news(&self, channel: &ChannelName) -> bool {
         let namespaces = &self.settings.namespaces;
         namespaces.find(channel.as_str()).is_some_and(|id| namespaces.options(id).join_leave)
-    }
-
-    /// The namespace of a channel, if there is one and whoever asks has the right there.
-    pub(super) fn may(
-        &self,
-        channel: &ChannelName,
-        by: Actor,
-        right: impl FnOnce(&ChannelOptions) -> bool,
-    ) -> Result<NamespaceId, Refusal> {
-        let namespaces = &self.settings.namespaces;
-        let id = namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)?;
-        let is_allowed = by == Actor::Server || right(namespaces.options(id));
-        is_allowed.then_some(id).ok_or(Refusal::PermissionDenied)
-    }
-
-    fn with_history(&self, namespace: NamespaceId) -> Result<(), Refusal> {
-        let options = self.settings.namespaces.options(namespace);
-        if options.history_size == 0 { Err(Refusal::NotAvailable) } else { Ok(()) }
     }
 
     fn gather(

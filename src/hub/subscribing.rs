@@ -7,11 +7,10 @@ use super::backlog::{Pace, missed_before};
 use super::queries::refuse;
 use super::subscribers::{LocalChannel, Subscription};
 use super::{Hub, Output, StreamMessage, index, some};
+use crate::config::ChannelOptions;
 use crate::config::limits::CATCH_UP_BYTES_MAX;
-use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{
-    Actor, ChannelName, ClientInfo, Item, Origin, Position, Recovery, Refusal, Reply, RequestId,
-    SessionId,
+    ChannelName, ClientInfo, Item, Origin, Position, Recovery, Refusal, Reply, RequestId, SessionId,
 };
 
 impl Hub {
@@ -21,16 +20,14 @@ impl Hub {
         id: RequestId,
         channel: ChannelName,
         since: Option<(Position, bool)>,
-        by: Actor,
         out: &mut VecDeque<Output>,
     ) {
-        let namespace = match self.may_subscribe(session, &channel, by) {
-            Ok(namespace) => namespace,
-            Err(refusal) => return refuse(session, Some(id), refusal, out),
-        };
+        if let Err(refusal) = self.has_place(session, &channel) {
+            return refuse(session, Some(id), refusal, out);
+        }
         let key = match self.names.find(&channel, &self.channels) {
             Some(key) => key,
-            None => self.take_interest(channel.clone(), namespace, out),
+            None => self.take_interest(channel.clone(), out),
         };
         let local = &mut self.channels[key as usize];
         let granted = local.position();
@@ -159,29 +156,21 @@ impl Hub {
         }
     }
 
-    fn may_subscribe(
-        &self,
-        session: SessionId,
-        channel: &ChannelName,
-        by: Actor,
-    ) -> Result<NamespaceId, Refusal> {
-        let namespace = self.may(channel, by, |options| options.subscribe)?;
+    /// Whether a session may have one more subscription, and does not have this one.
+    fn has_place(&self, session: SessionId, channel: &ChannelName) -> Result<(), Refusal> {
         if self.find(session, channel).is_some() {
             return Err(Refusal::AlreadySubscribed);
         }
         if self.sessions.count(session) >= self.settings.limits.subscriptions_max {
             return Err(Refusal::SubscriptionsExhausted);
         }
-        Ok(namespace)
+        Ok(())
     }
 
     /// Makes the local part of a channel and asks its home for it.
-    fn take_interest(
-        &mut self,
-        channel: ChannelName,
-        namespace: NamespaceId,
-        out: &mut VecDeque<Output>,
-    ) -> u32 {
+    fn take_interest(&mut self, channel: ChannelName, out: &mut VecDeque<Output>) -> u32 {
+        let namespace = self.settings.namespaces.find(channel.as_str());
+        let namespace = namespace.expect("the request was allowed");
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let options = self.settings.namespaces.options(namespace);

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::auth::{self, Verdict};
 use crate::config::limits::{
     ANSWERED_BYTES_PER_TURN_MAX, ANSWERS_AWAITED_MAX, DEFERRED_PER_CONNECTION_MAX,
     DEFERRED_PER_TURN_MAX,
@@ -17,7 +18,7 @@ use crate::config::limits::{
 use crate::connection::Pause;
 use crate::hub;
 use crate::message::{
-    HistoryQuery, Origin, Publication, Refusal, Reply, Request, RequestId, SessionId,
+    Actor, HistoryQuery, Origin, Publication, Refusal, Reply, Request, RequestId, SessionId,
     SessionRequest,
 };
 
@@ -300,7 +301,31 @@ impl Connections {
             }
             _ => {}
         }
-        self.hub.handle(session, id, request, by, &mut self.hub_outputs);
+        self.decide(session, id, by, request);
+    }
+
+    /// Hands a request to the hub, if it is allowed.
+    fn decide(
+        &mut self,
+        session: SessionId,
+        id: Option<RequestId>,
+        by: Actor,
+        mut request: Request,
+    ) {
+        if let Request::Publish { channel: channel @ None, .. } = &mut request
+            && self.table.at(session.index).flags.has_session()
+        {
+            *channel = self.hub.first_channel(session);
+        }
+        match auth::decide(by, &request, self.hub.namespaces()) {
+            Verdict::Allow => self.hub.handle(session, id, request, &mut self.hub_outputs),
+            Verdict::Refuse(refusal) => {
+                if let Some(id) = id {
+                    let reply = Reply::Refused(refusal);
+                    self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
+                }
+            }
+        }
     }
 
     /// A session ends, and with it what it has yet to ask. What it told others before it left is done.
@@ -308,7 +333,7 @@ impl Connections {
         for SessionRequest { origin, by, request } in self.deferred.forget(session) {
             if request.is_for_others() {
                 let id = origin.map(|origin| self.deferred.number(origin));
-                self.hub.handle(session, id, request, by, &mut self.hub_outputs);
+                self.decide(session, id, by, request);
             }
         }
         if self.table.at(session.index).flags.is_open() {

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::config::ChannelOptions;
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARSE_ENTRIES_MIN};
-use crate::message::{
-    Actor, NodeId, Origin, PayloadKind, Position, Publication, RequestId, Ticket,
-};
+use crate::message::{NodeId, Origin, PayloadKind, Position, Publication, RequestId, Ticket};
 
 mod fan_out;
 mod views;
@@ -105,7 +103,7 @@ impl Mesh {
         let mut out = VecDeque::new();
         self.serial += 1;
         let id = RequestId { serial: self.serial, origin: Origin::Client(Ticket::FIRST) };
-        self.hubs[worker].handle(session, Some(id), request, Actor::Client, &mut out);
+        self.hubs[worker].handle(session, Some(id), request, &mut out);
         self.carry(worker, out);
     }
 
@@ -397,17 +395,20 @@ fn a_session_has_at_most_its_maximum_and_each_channel_once() {
 }
 
 #[test]
-fn a_publish_without_a_channel_goes_to_the_first_one_or_is_refused() {
+fn a_publish_goes_to_the_channel_that_the_caller_chose_or_is_refused() {
     let mut mesh = Mesh::new(1, 8);
     mesh.hubs[0].open(session(0));
     let request =
-        || Request::Publish { channel: None, payload: payload(b"x"), idempotency_key: None };
-    mesh.request(0, session(0), request());
+        |channel| Request::Publish { channel, payload: payload(b"x"), idempotency_key: None };
+    assert_eq!(mesh.hubs[0].first_channel(session(0)), None);
+    mesh.request(0, session(0), request(None));
     assert_eq!(mesh.seen.replies.pop().unwrap().3, Reply::Refused(Refusal::NotSubscribed));
     mesh.request(0, session(0), subscribe("first"));
     mesh.request(0, session(0), subscribe("second"));
     mesh.settle();
-    mesh.request(0, session(0), request());
+    let first = mesh.hubs[0].first_channel(session(0));
+    assert_eq!(first, Some(channel("first")));
+    mesh.request(0, session(0), request(first));
     mesh.settle();
     assert_eq!(mesh.seen.live[&(0, 0, "first".to_owned())].offsets, [1]);
     assert!(mesh.seen.live[&(0, 0, "second".to_owned())].offsets.is_empty());

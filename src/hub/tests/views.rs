@@ -116,7 +116,7 @@ impl World {
         let ticket = Ticket::new(at as u32 + 1).expect("above 0");
         self.serial += 1;
         let id = RequestId { serial: self.serial, origin: Origin::Client(ticket) };
-        self.hubs[worker].handle(session(index), Some(id), request, Actor::Client, &mut out);
+        self.hubs[worker].handle(session(index), Some(id), request, &mut out);
         self.carry(worker, out);
     }
 

@@ -1,0 +1,16 @@
+//! Rights: who may do what.
+//!
+//! **What it is.** [`decide`], a pure function between what a conversation asks and the hub that does it. Every request
+//! is decided at once, so there is no third verdict yet: one that has to wait, for a backend that is asked, say, would
+//! be parked by the worker.
+//!
+//! **In and out.** In: whose rights a request has ([`Actor`](crate::message::Actor)), the request, and the options of
+//! all channels. Out: a [`Verdict`].
+//!
+//! **Always true.** A verdict depends on nothing but the arguments. The hub gets no request that was not allowed here.
+//!
+//! **Must not know.** Sessions, sockets, the clock, which transport a request came by.
+
+mod decide;
+
+pub use decide::{Verdict, decide};
