@@ -1,4 +1,4 @@
-//! Numbers with one writer each: alone, or several under one name, told apart by a label.
+//! Numbers with one writer each: single ones, and families whose members differ in a label.
 
 use std::fmt::Write;
 use std::ops::Index;
@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds. Only the owning worker may call this.
+    /// Adds to the number. Only the owning worker may call this.
     pub fn add(&self, count: u64) {
-        // One writer: no other thread can store between the load and the store.
+        // There is one writer, so no other thread can store between the load and the store.
         self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
     }
 
-    /// Takes from a gauge what was added to it. Only the owning worker may call this.
+    /// Subtracts from a gauge. Only the owning worker may call this.
     pub fn subtract(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) - count, Ordering::Relaxed);
     }
@@ -25,7 +25,7 @@ impl Counter {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// The value as of some recent moment.
+    /// The value as of a recent moment.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -49,18 +49,19 @@ impl Family {
         Self { key, labels, counters: labels.iter().map(|_| Counter::default()).collect() }
     }
 
-    /// The number with this label, or the last one of the family if there is none. Searches: for what is rare.
+    /// The number with this label, or the last one of the family if no label matches. It searches, so it is for rare
+    /// events.
     pub fn labelled(&self, label: &str) -> &Counter {
         let index = self.labels.iter().position(|known| *known == label);
         &self.counters[index.unwrap_or(self.labels.len() - 1)]
     }
 
-    /// Each with its label.
+    /// The numbers of the family, each with its label.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
         self.labels.iter().copied().zip(&self.counters)
     }
 
-    /// All of them together.
+    /// The sum of all numbers of the family.
     pub fn sum(&self) -> u64 {
         self.counters.iter().map(Counter::value).sum()
     }
@@ -73,7 +74,7 @@ impl Family {
     }
 }
 
-/// By the label's place in the list.
+/// The index of a number is that of its label in the list.
 impl Index<usize> for Family {
     type Output = Counter;
 

@@ -1,32 +1,33 @@
-//! How long something took, counted in buckets that double.
+//! Durations, counted in buckets of doubling width.
 
 use std::fmt::Write;
 
 use super::Counter;
 
-/// Times, from 16 µs to 8 s in twenty buckets, each twice as wide as the one before, and one for what takes longer.
+/// Counts of durations: twenty buckets from 16 µs to 8 s, each twice as wide as the one before, and one for longer
+/// durations.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [Counter; BUCKETS + 1],
     sum_us: Counter,
 }
 
-/// Of the first bucket: 2^4 µs.
+/// Bits of the first bucket's bound, which is 2^4 µs.
 const SMALLEST_BITS: u32 = 4;
 
 const BUCKETS: usize = 20;
 
 impl Histogram {
-    /// Adds `count` times of so many microseconds each. Only the owning worker may call this.
+    /// Adds a duration `count` times. Only the owning worker may call this.
     pub fn observe(&self, microseconds: u64, count: u64) {
-        // A bucket's bound belongs to it, so the bits of what is one less choose it.
+        // A bucket includes its bound, so the bits of the duration less one select it.
         let bits = u64::BITS - microseconds.saturating_sub(1).leading_zeros();
         let bucket = bits.saturating_sub(SMALLEST_BITS) as usize;
         self.buckets[bucket.min(BUCKETS)].add(count);
         self.sum_us.add(microseconds * count);
     }
 
-    /// Times observed.
+    /// The number of durations observed.
     pub fn count(&self) -> u64 {
         self.counts().sum()
     }
@@ -36,12 +37,12 @@ impl Histogram {
         (0..BUCKETS).map(|bucket| 1 << (SMALLEST_BITS as usize + bucket))
     }
 
-    /// Times in each bucket.
+    /// The number of durations in each bucket.
     pub(super) fn counts(&self) -> impl Iterator<Item = u64> {
         self.buckets.iter().map(Counter::value)
     }
 
-    /// Microseconds of all of them.
+    /// The sum of all durations, in microseconds.
     pub fn sum_us(&self) -> u64 {
         self.sum_us.value()
     }
@@ -60,7 +61,7 @@ impl Histogram {
     }
 }
 
-/// All digits, where a float would lose the last ones of a long sum.
+/// Seconds with all six decimals, of which a float would lose the last ones of a large sum.
 fn seconds(microseconds: u64) -> String {
     format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000)
 }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_in_the_first_bucket_whose_bound_it_does_not_pass() {
+    fn a_duration_is_in_the_first_bucket_whose_bound_it_does_not_exceed() {
         for (microseconds, bound) in [
             (0, "0.000016"),
             (16, "0.000016"),

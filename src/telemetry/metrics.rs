@@ -8,11 +8,11 @@ use super::{Counter, Family, Histogram};
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// Its name, with its unit.
+    /// The name, which ends in the unit.
     pub name: &'static str,
-    /// What Prometheus calls its type.
+    /// The type in Prometheus: counter, gauge or histogram.
     pub kind: &'static str,
-    /// What it is.
+    /// The help text: one sentence.
     pub help: &'static str,
 }
 
@@ -22,7 +22,7 @@ macro_rules! metrics {
         families { $($family:ident, $of:literal, $key:literal, $family_name:literal, $family_help:literal;)* }
         times { $($time:ident, $time_name:literal, $time_help:literal;)* }
     ) => {
-        /// What one worker counts.
+        /// The metrics of one worker.
         #[derive(Debug)]
         pub struct Counters {
             $(#[doc = $help] pub $field: Counter,)*
@@ -30,14 +30,14 @@ macro_rules! metrics {
             $(#[doc = $time_help] pub $time: Histogram,)*
         }
 
-        /// What tells the numbers of a family apart: known to the rooms that count them.
+        /// The label values of each family, given by the rooms that count them.
         #[derive(Clone, Copy, Debug)]
         pub struct Labels {
             $(#[doc = $family_help] pub $family: &'static [&'static str],)*
         }
 
         impl Counters {
-            /// All zero.
+            /// A set in which all numbers are 0.
             pub fn new(labels: Labels) -> Self {
                 Self {
                     $($field: Counter::default(),)*
@@ -47,14 +47,14 @@ macro_rules! metrics {
             }
         }
 
-        /// Every metric, in the order of the page.
+        /// Every metric, in the order of the metrics page.
         pub const METRICS: &[Metric] = &[
             $(Metric { name: $name, kind: $kind, help: $help },)*
             $(Metric { name: $family_name, kind: $of, help: $family_help },)*
             $(Metric { name: $time_name, kind: "histogram", help: $time_help },)*
         ];
 
-        /// All sets as Prometheus text, version 0.0.4; each sample with its worker.
+        /// Writes all sets as Prometheus text, version 0.0.4. Each sample carries its worker as a label.
         pub fn render(workers: &[Arc<Counters>], out: &mut String) {
             let mut metrics = METRICS.iter();
             $(render_one(&mut metrics, workers, |counters| &counters.$field, Counter::render, out);)*

@@ -1,7 +1,7 @@
-//! What the workers count, as JSON for those who watch: a part of the table, small enough to be told every second.
+//! Statistics of the workers as JSON: a part of the metrics, small enough to be published every second.
 //!
-//! Numbers that only grow are told as they are, as on the metrics page: who misses one message computes the same rates
-//! from the next.
+//! Counters are published as totals, as on the metrics page: a client that misses a message computes the same rates
+//! from the next one.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{Counter, Counters, Histogram};
 
 type Number = fn(&Counters) -> &Counter;
 
-/// The numbers of each worker that are told.
+/// The numbers of each worker that are published.
 const NUMBERS: &[(&str, Number)] = &[
     ("connections_accepted", |counters| &counters.connections_accepted),
     ("publications", |counters| &counters.publications),
@@ -65,7 +65,7 @@ mod tests {
     use crate::telemetry::Labels;
 
     #[test]
-    fn each_worker_tells_its_numbers() {
+    fn statistics_hold_the_numbers_of_each_worker() {
         let labels = Labels {
             connections: &["http", "sse"],
             connections_closed: &["gone"],

@@ -22,7 +22,6 @@ pub const WORDS: &[&str] = &[
     "src/message/",
     "src/protocol/",
     "src/server/",
-    "src/telemetry/",
     "src/transport/",
     "src/worker/",
     "sysctl/",

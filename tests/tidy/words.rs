@@ -42,7 +42,7 @@ const BANNED: &[(&str, &str, &[&str])] = &[
     ("come and go", "join and leave", &[]),
     ("came and went", "joined and left", &[]),
     ("comings and goings", "join and leave events", &[]),
-    ("news", "join and leave events", &[]),
+    ("news", "join and leave events", &["= news", "news .", "its news for version"]),
     ("laggard", "slow subscriber", &[]),
     ("laggards", "slow subscribers", &[]),
     ("lagging", "behind", &[]),
@@ -171,7 +171,9 @@ fn check_rust(text: &str) -> Vec<(usize, String)> {
     let mut seen = HashSet::new();
     for token in &tokens {
         let is_name = token.kind == Kind::Word && !FOREIGN_NAMES.contains(&token.text);
-        if (is_name && seen.insert(token.text)) || token.kind == Kind::Literal {
+        // A literal of one word is a value.
+        let is_text = token.kind == Kind::Literal && token.text.contains(' ');
+        if (is_name && seen.insert(token.text)) || is_text {
             let text = token.text.replace("\\\n", "\n").replace("\\n", " ");
             found.extend(banned_in(&Passage { line: token.line, text }));
         }
