@@ -1,8 +1,8 @@
 //! The server API in JSON: Centrifugo's shapes (github.com/centrifugal/centrifugo, `api.proto`, versions 5 and 6).
 //!
-//! A call's body is its method's parameters; its answer has a `result` or an `error`. What is asked for and not offered
-//! is an error, never silently left out, and so is a member that no method has: it may be a misspelt one. What only
-//! tunes the original (`delta`, `parallel`) changes nothing here. `NotOffered` members are those of version 6.9.
+//! The body of a call holds its method's parameters; the answer has a `result` or an `error`. A request for something
+//! that is not offered is an error and never ignored, and so is an unknown member, which may be misspelt. Members that
+//! only tune Centrifugo (`delta`, `parallel`) have no effect. `NotOffered` members are those of version 6.9.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,17 +20,17 @@ use crate::message::{ChannelName, ClientInfo, NodeInfo, Position, Publication};
 
 macro_rules! api_methods {
     ($($(#[$doc:meta])* $name:ident => $text:literal;)*) => {
-        /// What can be called: the last part of the path, and the name of a command in a batch.
+        /// The methods: the last part of the path, and the name of a command in a batch.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ApiMethod { $($(#[$doc])* $name,)* }
 
         impl ApiMethod {
-            /// The method of a name.
+            /// The method with this name.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name { $($text => Some(ApiMethod::$name),)* _ => None }
             }
 
-            /// Its name.
+            /// The name of the method.
             pub fn name(self) -> &'static str {
                 match self { $(ApiMethod::$name => $text,)* }
             }
@@ -41,7 +41,7 @@ macro_rules! api_methods {
 api_methods! {
     /// Publishes to a channel: [`Publish`].
     Publish => "publish";
-    /// Publishes the same to many channels: [`Publish`].
+    /// Publishes the same data to many channels: [`Publish`].
     Broadcast => "broadcast";
     /// Subscribes a client: [`OfClient`].
     Subscribe => "subscribe";
@@ -49,39 +49,39 @@ api_methods! {
     Unsubscribe => "unsubscribe";
     /// Ends a client's connection: [`OfClient`].
     Disconnect => "disconnect";
-    /// Reads what a channel keeps: [`History`].
+    /// Reads a channel's history: [`History`].
     History => "history";
-    /// Forgets what a channel keeps: [`OfChannel`].
+    /// Removes a channel's history: [`OfChannel`].
     HistoryRemove => "history_remove";
-    /// Who is subscribed: [`OfChannel`].
+    /// Lists the clients that are subscribed to a channel: [`OfChannel`].
     Presence => "presence";
-    /// How many are subscribed: [`OfChannel`].
+    /// Counts the clients that are subscribed to a channel: [`OfChannel`].
     PresenceStats => "presence_stats";
-    /// Channels with subscribers: [`Channels`].
+    /// Lists the channels with subscribers: [`Channels`].
     Channels => "channels";
-    /// What runs: [`Nothing`].
+    /// Describes the running nodes: [`Nothing`].
     Info => "info";
-    /// Not offered.
+    /// A method of Centrifugo that is not offered.
     Rpc => "rpc";
-    /// Not offered.
+    /// A method of Centrifugo that is not offered.
     Refresh => "refresh";
 }
 
-/// Why a body is not parameters.
+/// Why a body cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParametersError {
-    /// It is not JSON: what is wrong with it.
+    /// It is not JSON, with the reason.
     NotJson(String),
-    /// It is JSON, and not what the method takes: what is wrong with it.
+    /// It is JSON, but not the parameters of the method, with the reason.
     Unfit(String),
 }
 
-/// Reads an object.
+/// Decodes an object of parameters.
 pub fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParametersError> {
     match serde_json::from_str(text) {
         Ok(Object(parameters)) => Ok(parameters),
         Err(error) => Err(match error.classify() {
-            // Behind what does not fit, it may be no JSON at all, and that is said first.
+            // The text after the unfit value may not be JSON at all, which is reported first.
             Category::Data => match serde_json::from_str::<IgnoredAny>(text) {
                 Ok(_) => ParametersError::Unfit(error.to_string()),
                 Err(error) => ParametersError::NotJson(error.to_string()),
@@ -96,59 +96,59 @@ pub fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParametersErro
 /// The value of a member that is not offered.
 pub type NotOffered<'a> = Option<&'a RawValue>;
 
-/// Whether it asks for anything: what an absent member stands for may be sent.
+/// Whether a member asks for anything: it may be sent with the value that its absence stands for.
 pub fn is_asked(member: NotOffered<'_>) -> bool {
     let text = member.map_or("null", RawValue::get);
     !matches!(text, "null" | "false" | "0" | "\"\"" | "{}" | "[]")
 }
 
-/// Of `publish` and `broadcast`.
+/// Parameters of `publish` and `broadcast`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Publish<'a, const CHANNELS_MAX: usize> {
-    /// Of `publish`: where to.
+    /// The channel, for `publish`.
     #[serde(borrow)]
     pub channel: Option<Text<'a>>,
-    /// Of `broadcast`: where to.
+    /// The channels, for `broadcast`.
     #[serde(borrow)]
     pub channels: Option<List<Text<'a>, CHANNELS_MAX>>,
-    /// What, as JSON; `null` is a value.
+    /// The data as JSON; `null` is a value.
     #[serde(borrow, default, deserialize_with = "present")]
     pub data: Option<&'a RawValue>,
-    /// What, as bytes in base64; goes before `data` unless empty.
+    /// The data as base64; takes precedence over `data` unless it is empty.
     #[serde(borrow)]
     pub b64data: Option<Text<'a>>,
-    /// `event` is the type of the event.
+    /// Tags of the publication, of which `event` is the type of the event.
     pub tags: Option<BTreeMap<String, String>>,
-    /// Makes a repetition harmless; empty for none.
+    /// A key under which repetitions are published only once; empty for none.
     #[serde(borrow)]
     pub idempotency_key: Option<Text<'a>>,
     #[serde(default)]
     #[expect(dead_code, reason = "whether deltas are made of it is the server's choice")]
     delta: Option<bool>,
-    /// Not offered.
+    /// A member that is not offered.
     pub skip_history: Option<bool>,
-    /// Not offered.
+    /// A member that is not offered.
     pub version: Option<u64>,
-    /// Not offered.
+    /// A member that is not offered.
     #[serde(borrow)]
     pub version_epoch: NotOffered<'a>,
 }
 
-/// Of `subscribe`, `unsubscribe` and `disconnect`.
+/// Parameters of `subscribe`, `unsubscribe` and `disconnect`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OfClient<'a> {
-    /// Which client.
+    /// The id of the client.
     #[serde(borrow)]
     pub client: Option<Text<'a>>,
-    /// Which channel.
+    /// The name of the channel.
     #[serde(borrow)]
     pub channel: Option<Text<'a>>,
-    /// Of `subscribe`: from where.
+    /// The position from which to recover, for `subscribe`.
     #[serde(borrow)]
     pub recover_since: Option<Object<Since<'a>>>,
-    /// Of `disconnect`: what the client is to make of it.
+    /// The code and reason sent to the client, for `disconnect`.
     #[serde(borrow)]
     pub disconnect: Option<Object<Disconnect<'a>>>,
     #[serde(borrow)]
@@ -176,7 +176,7 @@ pub struct OfClient<'a> {
 }
 
 impl OfClient<'_> {
-    /// A member that asks for what is not offered.
+    /// The first member that asks for something that is not offered.
     pub fn not_offered(&self) -> Option<&'static str> {
         let members = [
             ("user", self.user),
@@ -195,13 +195,13 @@ impl OfClient<'_> {
     }
 }
 
-/// How a client is to take the end of its connection.
+/// The code and reason with which a client is disconnected.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disconnect<'a> {
-    /// 3000..=3499 and 4000..=4499: come back. 0 for the server's own.
+    /// The code: clients reconnect after 3000..=3499 and 4000..=4499. 0 for the server's default.
     pub code: Option<u16>,
-    /// What it is told; empty for the server's own words.
+    /// The reason sent to the client; empty for the server's default.
     #[serde(borrow)]
     pub reason: Option<Text<'a>>,
 }
@@ -216,54 +216,54 @@ pub struct Since<'a> {
     epoch: Option<Text<'a>>,
 }
 
-/// Of `history`.
+/// Parameters of `history`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct History<'a> {
-    /// Which.
+    /// The name of the channel.
     #[serde(borrow)]
     pub channel: Text<'a>,
-    /// Publications at most; none when absent, as many as one answer may have when negative.
+    /// Most publications to return: 0 if absent, as many as an answer may have if negative.
     pub limit: Option<i64>,
-    /// After which publication.
+    /// The position after which to begin.
     #[serde(borrow)]
     pub since: Option<Object<Since<'a>>>,
-    /// The newest first.
+    /// Whether the newest publication comes first.
     pub reverse: Option<bool>,
 }
 
-/// Of `history_remove`, `presence` and `presence_stats`.
+/// Parameters of `history_remove`, `presence` and `presence_stats`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OfChannel<'a> {
-    /// Which.
+    /// The name of the channel.
     #[serde(borrow)]
     pub channel: Text<'a>,
 }
 
-/// Of `channels`.
+/// Parameters of `channels`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Channels<'a> {
-    /// Names with `*` for any bytes; empty or absent for all.
+    /// A pattern of names, in which `*` stands for any bytes; empty or absent for all channels.
     #[serde(borrow)]
     pub pattern: Option<Text<'a>>,
 }
 
-/// Of `info`.
+/// Parameters of `info`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
-/// Of a batch.
+/// Parameters of a batch.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Batch<'a, const COMMANDS_MAX: usize> {
-    /// Each an object with one member: the method's name with its parameters.
+    /// The commands, each an object with one member: the method's name with its parameters.
     #[serde(borrow)]
     pub commands: List<&'a RawValue, COMMANDS_MAX>,
     #[serde(default)]
-    #[expect(dead_code, reason = "commands are done in their order, at once")]
+    #[expect(dead_code, reason = "commands are executed in order, without waiting")]
     parallel: Option<bool>,
 }
 
@@ -271,28 +271,28 @@ pub struct Batch<'a, const COMMANDS_MAX: usize> {
 #[derive(Debug)]
 pub struct BatchCommand<'a>(pub Option<(Cow<'a, str>, &'a RawValue)>);
 
-/// A string, borrowed where it has no escapes.
+/// A string, which is borrowed if it has no escapes.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// A list that is read no further than its maximum.
+/// A list of which at most `MAX` items are kept.
 #[derive(Debug)]
 pub struct List<T, const MAX: usize> {
-    /// Up to the maximum.
+    /// The first items, up to the maximum.
     pub items: Vec<T>,
     /// Whether there were more.
     pub is_too_long: bool,
 }
 
 impl Since<'_> {
-    /// The position.
+    /// The position in the channel's stream.
     pub fn position(&self) -> Position {
         Position::since(self.offset, self.epoch.as_ref().map_or("", |Text(epoch)| epoch))
     }
 }
 
-/// `null` is present.
+/// Decodes a member whose value may be `null`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
@@ -357,7 +357,7 @@ impl<'de> Visitor<'de> for BatchCommandVisitor {
     }
 }
 
-/// `{"code":107,"message":"bad request: ..."}`
+/// Appends an error: `{"code":107,"message":"bad request: ..."}`.
 pub fn write_error(out: &mut Vec<u8>, error: CommandError, detail: Option<&str>) {
     put(out, format_args!("{{\"code\":{},\"message\":", error.code()));
     match detail {
@@ -367,12 +367,12 @@ pub fn write_error(out: &mut Vec<u8>, error: CommandError, detail: Option<&str>)
     out.push(b'}');
 }
 
-/// The result of `publish`.
+/// Appends the result of `publish`.
 pub fn write_published(out: &mut Vec<u8>, Position { epoch, offset }: Position) {
     put(out, format_args!("{{\"offset\":{offset},\"epoch\":\"{epoch}\"}}"));
 }
 
-/// The result of `history`. Stops once it has more than `bytes_max` bytes.
+/// Appends the result of `history`, which ends once it has more than `bytes_max` bytes.
 pub fn write_history<'p>(
     out: &mut Vec<u8>,
     Position { epoch, offset }: Position,
@@ -393,7 +393,8 @@ pub fn write_history<'p>(
     put(out, format_args!("],\"epoch\":\"{epoch}\",\"offset\":{offset}}}"));
 }
 
-/// The result of `presence`: `num_clients` is Centrifugo's no more, and tells whether all of them are named.
+/// Appends the result of `presence`. Its `num_clients` is an addition to Centrifugo's, and tells whether all clients
+/// are listed.
 pub fn write_presence(out: &mut Vec<u8>, clients: &[ClientInfo], client_count: u64) {
     out.extend_from_slice(b"{\"presence\":{");
     for (index, info) in clients.iter().enumerate() {
@@ -404,13 +405,13 @@ pub fn write_presence(out: &mut Vec<u8>, clients: &[ClientInfo], client_count: u
     put(out, format_args!("}},\"num_clients\":{client_count}}}"));
 }
 
-/// The result of `presence_stats`: all clients without a name are one user, as they are to Centrifugo.
+/// Appends the result of `presence_stats`. All clients without a user name count as one user, as in Centrifugo.
 pub fn write_presence_stats(out: &mut Vec<u8>, client_count: u64) {
     let user_count = client_count.min(1);
     put(out, format_args!("{{\"num_clients\":{client_count},\"num_users\":{user_count}}}"));
 }
 
-/// The result of `channels`.
+/// Appends the result of `channels`.
 pub fn write_channels(out: &mut Vec<u8>, channels: &[(ChannelName, u64)]) {
     out.extend_from_slice(b"{\"channels\":{");
     for (index, (channel, client_count)) in channels.iter().enumerate() {
@@ -423,7 +424,7 @@ pub fn write_channels(out: &mut Vec<u8>, channels: &[(ChannelName, u64)]) {
     out.extend_from_slice(b"}}");
 }
 
-/// The result of `info`.
+/// Appends the result of `info`.
 pub fn write_info(out: &mut Vec<u8>, info: &NodeInfo) {
     let NodeInfo { node, clients, channels, subscriptions, uptime } = info;
     let (version, user_count) = (env!("CARGO_PKG_VERSION"), (*clients).min(1));

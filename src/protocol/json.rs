@@ -1,7 +1,7 @@
 //! The command protocol in JSON: Centrifuge v2 (github.com/centrifugal/protocol, `client.proto`).
 //!
-//! One object a command, one a reply. A reply carries its command's `id`; a push carries none. An empty object is a
-//! ping from the server and a pong from the client.
+//! A command is one object, and so is a reply. A reply carries the `id` of its command; a push has none. An empty
+//! object is a ping from the server and a pong from the client.
 
 use std::fmt;
 use std::io::Write;
@@ -27,33 +27,33 @@ pub use replies::{
     write_unsubscribe_push,
 };
 
-/// The error codes of the protocol that are used here.
+/// The error codes of the protocol that this server uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {
-    /// A fault of this server.
+    /// An internal error of this server.
     Internal,
     /// The channel's namespace does not exist.
     UnknownChannel,
-    /// Not allowed.
+    /// The client is not allowed to do it.
     PermissionDenied,
-    /// No such method.
+    /// The method does not exist.
     MethodNotFound,
-    /// The session has the channel already.
+    /// The client is subscribed to the channel already.
     AlreadySubscribed,
-    /// As many as allowed.
+    /// A limit is reached.
     LimitExceeded,
-    /// Not a command, or not now.
+    /// The command is invalid, or invalid at this time.
     BadRequest,
-    /// Not offered.
+    /// The server does not offer it.
     NotAvailable,
-    /// Later, perhaps.
+    /// The server is overloaded; the client may try again later.
     TooManyRequests,
-    /// The position is of another life of the channel, or too old.
+    /// The position is too old, or of another epoch of the channel.
     UnrecoverablePosition,
 }
 
 impl CommandError {
-    /// The code on the wire.
+    /// The error code on the wire.
     pub fn code(self) -> u32 {
         match self {
             CommandError::Internal => 100,
@@ -86,8 +86,8 @@ impl CommandError {
     }
 }
 
-/// What text that was published is: settled once, so that no encoding has to look again. JSON deeper than `depth_max`
-/// is text.
+/// The kind of a text payload. It is determined once, so that no encoder has to check again. JSON nested deeper than
+/// `depth_max` is text.
 pub fn kind_of_text(text: &str, depth_max: usize) -> PayloadKind {
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) if !is_deeper(text.as_bytes(), depth_max) => PayloadKind::Json,
@@ -95,16 +95,16 @@ pub fn kind_of_text(text: &str, depth_max: usize) -> PayloadKind {
     }
 }
 
-/// What bytes that were published are.
+/// The kind of a payload of bytes.
 pub fn kind_of_bytes(bytes: &[u8], depth_max: usize) -> PayloadKind {
     let text = simdutf8::basic::from_utf8(bytes);
     text.map_or(PayloadKind::Binary, |text| kind_of_text(text, depth_max))
 }
 
-/// Whether more than `depth_max` arrays and objects of some JSON are within one another.
+/// Whether arrays and objects in valid JSON are nested more than `depth_max` deep.
 pub fn is_deeper(json: &[u8], depth_max: usize) -> bool {
     let is_opening = |byte: &&u8| matches!(byte, b'[' | b'{');
-    // There are seldom as many at all, and that is soon known.
+    // Few payloads have that many brackets at all, and counting them is fast.
     if json.iter().filter(is_opening).count() <= depth_max {
         return false;
     }
@@ -127,10 +127,10 @@ pub fn is_deeper(json: &[u8], depth_max: usize) -> bool {
     false
 }
 
-/// What is read from an object only. An array would be taken for a struct's members in their order.
+/// A struct that is decoded from an object only: serde would accept an array of its members in order as well.
 #[derive(Debug, PartialEq)]
 pub struct Object<T>(
-    /// What was read.
+    /// The decoded struct.
     pub T,
 );
 
@@ -189,7 +189,7 @@ fn begin_push(out: &mut Vec<u8>, channel: &ChannelName, member: &str) {
     out.extend_from_slice(b"\":");
 }
 
-/// Publications as an array of objects.
+/// Appends publications as an array of objects.
 pub fn write_items(out: &mut Vec<u8>, publications: &[Arc<Publication>]) {
     out.push(b'[');
     for (index, publication) in publications.iter().enumerate() {
@@ -201,7 +201,7 @@ pub fn write_items(out: &mut Vec<u8>, publications: &[Arc<Publication>]) {
     out.push(b']');
 }
 
-/// A publication as an object: data, offset, and the type of event as a tag.
+/// Appends a publication as an object: data, offset, and the type of event as a tag.
 pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
     out.extend_from_slice(b"{\"data\":");
     write_data(out, &publication.payload);
@@ -214,7 +214,7 @@ pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
     out.push(b'}');
 }
 
-/// A client as an object.
+/// Appends a client as an object.
 pub fn write_client_info(out: &mut Vec<u8>, info: &ClientInfo) {
     put(out, format_args!("{{\"client\":\"{}\",\"user\":", info.client));
     write_json(out, info.user.as_deref().unwrap_or_default());
@@ -225,7 +225,7 @@ pub fn write_client_info(out: &mut Vec<u8>, info: &ClientInfo) {
     out.push(b'}');
 }
 
-/// A payload as a JSON value on one line.
+/// Appends a payload as a JSON value on one line.
 pub fn write_data(out: &mut Vec<u8>, payload: &Payload) {
     let bytes = &payload.bytes;
     match (payload.kind, std::str::from_utf8(bytes)) {
@@ -235,12 +235,13 @@ pub fn write_data(out: &mut Vec<u8>, payload: &Payload) {
     }
 }
 
-/// Text as a JSON string.
+/// Appends text as a JSON string.
 pub fn write_text(out: &mut Vec<u8>, text: &str) {
     write_json(out, text);
 }
 
-/// JSON on one line: line ends are only ever white space in it; as blanks, they cannot end a line of the transport.
+/// Appends JSON on one line: its line ends, which can only be white space, become spaces, so that they cannot end a
+/// line of the transport.
 pub fn write_line(out: &mut Vec<u8>, json: &[u8]) {
     out.extend(json.iter().map(|byte| match byte {
         b'\n' | b'\r' => b' ',
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_as_deep_as_its_brackets_that_are_not_in_strings() {
+    fn depth_counts_brackets_outside_of_strings() {
         let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let wide = format!("[{}1]", "[{}],".repeat(100));
         let text = format!("[\"\\\"{}\\\\\"]", "[{".repeat(100));
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn many_are_an_array() {
+    fn publications_are_an_array() {
         let items = |publications: &[Arc<Publication>]| {
             let mut out = Vec::new();
             write_items(&mut out, publications);

@@ -1,34 +1,32 @@
-//! One frame after each 32-bit big-endian length.
+//! Frames that follow a 32-bit big-endian length.
 
 use super::{proxy_protocol, take_front};
 
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LengthPrefixFault {
-    /// The declared length is past the limit. Framing is lost: the caller closes.
+    /// The declared length exceeds the limit. Framing is lost, so the caller closes the connection.
     TooLong,
-    /// The same, and the length is how the PROXY protocol begins.
+    /// The declared length exceeds the limit and is the beginning of a PROXY protocol header.
     ProxyProtocol,
 }
 
-/// Takes frames out of a stream.
+/// Decodes a stream into frames.
 ///
-/// A frame that lies whole in the input is not copied. Only the start of one that the input cut
-/// moves to the heap.
+/// A frame that is whole in the input is not copied. Only the start of an unfinished frame moves to the heap.
 #[derive(Debug, Default)]
 pub struct LengthPrefixDecoder {
     partial: Option<Box<Partial>>,
 }
 
 impl LengthPrefixDecoder {
-    /// A decoder between frames; it owns nothing.
+    /// A decoder without an unfinished frame; it owns no heap.
     pub const fn new() -> Self {
         Self { partial: None }
     }
 
-    /// Takes bytes from the front of `input` up to the end of the next frame, and gives its
-    /// payload. `None`: all of the input was taken. After a fault the stream cannot be followed:
-    /// close, and do not call again.
+    /// Takes bytes from the front of `input` up to the end of the next frame, and returns its payload. `None`: all of
+    /// the input was taken. After a fault framing is lost: close the connection, and do not call again.
     pub fn next<'m, 'i: 'm>(
         &'m mut self,
         input: &mut &'i mut [u8],
@@ -93,19 +91,18 @@ impl LengthPrefixDecoder {
     }
 }
 
-/// What is unfinished, on the heap while it is.
+/// An unfinished frame, which is on the heap.
 #[derive(Debug, Default)]
 struct Partial {
     prefix: [u8; PREFIX_BYTES],
     prefix_len: usize,
     bytes: Vec<u8>,
-    /// `bytes` were a whole payload, which the next call frees.
+    /// Whether `bytes` are a whole payload that was returned; the next call frees it.
     delivered: bool,
 }
 
 impl Partial {
-    /// Grows with what arrived, at most twofold; the declared length only ever makes the growth
-    /// smaller.
+    /// Memory at most doubles as bytes arrive; the declared length only limits that growth.
     fn append(&mut self, piece: &[u8], payload_len: usize) {
         let needed = self.bytes.len() + piece.len();
         if needed > self.bytes.capacity() {
@@ -116,7 +113,7 @@ impl Partial {
     }
 }
 
-/// Appends what `write` appends, as a frame. Panics past 4 GiB, which no limit allows.
+/// Appends the bytes that `write` appends, as a frame. Panics if they exceed 4 GiB, which no limit allows.
 pub fn write_length_prefixed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     let payload_start = start + PREFIX_BYTES;
@@ -148,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_at_the_limit_passes_and_one_past_is_refused_on_its_prefix() {
+    fn a_frame_at_the_limit_passes_and_a_longer_one_is_refused_on_its_prefix() {
         let mut bytes = b"\0\0\0\x04abcd\0\0\0\0\0\0\0\x05".to_vec();
         let mut input = bytes.as_mut_slice();
         let mut decoder = LengthPrefixDecoder::new();
@@ -175,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_grows_with_what_arrived_not_with_what_was_declared() {
+    fn memory_grows_with_the_bytes_received_not_with_the_declared_length() {
         let mut bytes = vec![0xFF; 1000];
         let mut decoder = LengthPrefixDecoder::new();
         assert_eq!(decoder.next(&mut bytes.as_mut_slice(), u32::MAX), Ok(None));

@@ -1,35 +1,34 @@
-//! One frame a line: bytes up to LF, so that `nc` is a client.
+//! Newline-delimited frames, so that `nc` is a client.
 //!
-//! A CR before the LF belongs to the line end. A line past the limit is a fault, but the next LF
-//! still ends it, so a caller may answer and go on.
+//! A CR before the LF belongs to the line end. A line that exceeds the limit is a fault, but the next LF still ends it,
+//! so a caller may answer and continue.
 
 use super::take_front;
 
 /// What is wrong with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFault {
-    /// The line is past the limit; it is skipped up to its end.
+    /// The line exceeds the limit; it is skipped up to its end.
     TooLong,
 }
 
-/// Takes lines out of a stream.
+/// Decodes a stream into lines.
 ///
-/// A line that lies whole in the input is not copied. Only the start of one that the input cut
-/// moves to the heap.
+/// A line that is whole in the input is not copied. Only the start of an unfinished line moves to the heap.
 #[derive(Debug, Default)]
 pub struct LineDecoder {
     partial: Option<Box<Partial>>,
 }
 
 impl LineDecoder {
-    /// A decoder between lines; it owns nothing.
+    /// A decoder without an unfinished line; it owns no heap.
     pub const fn new() -> Self {
         Self { partial: None }
     }
 
-    /// Takes bytes from the front of `input` up to the end of the next line, and gives the line
-    /// without its end. `None`: all of the input was taken. A line of more than `line_bytes_max` is
-    /// a fault once, as soon as it is known; call again for the next line.
+    /// Takes bytes from the front of `input` up to the end of the next line, and returns the line without its end.
+    /// `None`: all of the input was taken. A line of more than `line_bytes_max` bytes is a fault once, as soon as that
+    /// is known; call again for the next line.
     pub fn next<'m, 'i: 'm>(
         &'m mut self,
         input: &mut &'i mut [u8],
@@ -48,8 +47,7 @@ impl LineDecoder {
         if self.partial.is_none() {
             return within(without_return(line), line_bytes_max).map(Some);
         }
-        // The rest of the line is held to the limit like a piece of it, so that no line is stored
-        // past it.
+        // The rest of the line is checked against the limit before it is stored.
         if let Err(fault) = self.store(line, line_bytes_max) {
             self.partial = None;
             return Err(fault);
@@ -73,7 +71,7 @@ impl LineDecoder {
         self.partial.as_ref().map(|partial| partial.state)
     }
 
-    /// Keeps the start of a line.
+    /// Stores a piece of an unfinished line.
     fn store(&mut self, piece: &[u8], line_bytes_max: usize) -> Result<(), LineFault> {
         if piece.is_empty() {
             return Ok(());
@@ -96,7 +94,7 @@ impl LineDecoder {
     }
 }
 
-/// What is unfinished, on the heap while it is.
+/// An unfinished line, which is on the heap.
 #[derive(Debug, Default)]
 struct Partial {
     bytes: Vec<u8>,
@@ -108,13 +106,13 @@ enum State {
     /// `bytes` are the start of a line.
     #[default]
     Filling,
-    /// The line is past the limit; its end has not come.
+    /// The line exceeds the limit, and its end has not arrived.
     Skipping,
-    /// `bytes` were a whole line, which the next call frees.
+    /// `bytes` are a whole line that was returned; the next call frees it.
     Delivered,
 }
 
-/// Appends what `write` appends, which must not hold an LF, as a line.
+/// Appends the bytes that `write` appends, which must not contain an LF, as a line.
 pub fn write_line(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
@@ -122,7 +120,7 @@ pub fn write_line(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(b'\n');
 }
 
-/// Takes the front of the input up to an LF; gives it without the LF.
+/// Takes the front of the input up to an LF, and returns it without the LF.
 fn take_line<'i>(input: &mut &'i mut [u8]) -> Option<&'i mut [u8]> {
     let end = find_line_feed(input)?;
     Some(&mut take_front(input, end + 1)[..end])
@@ -137,7 +135,7 @@ fn without_return(line: &mut [u8]) -> &mut [u8] {
     &mut line[..len]
 }
 
-/// Where the first LF is. Blocks without one are passed over as vectors.
+/// The index of the first LF. Blocks without one are skipped as vectors.
 fn find_line_feed(bytes: &[u8]) -> Option<usize> {
     let (blocks, _) = bytes.as_chunks::<32>();
     let has_line_feed =
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_at_the_limit_passes_and_one_past_is_a_fault_that_the_next_line_survives() {
+    fn a_line_at_the_limit_passes_and_a_longer_one_is_a_fault_that_leaves_the_next_line_intact() {
         for end in ["\n", "\r\n"] {
             let text = format!("1234{end}12345{end}123456789{end}1{end}");
             let expected = [ok("1234"), Err(LineFault::TooLong), Err(LineFault::TooLong), ok("1")];
@@ -193,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_one_fault_and_owns_nothing_that_grows() {
+    fn an_endless_line_is_one_fault_and_takes_no_growing_memory() {
         let mut decoder = LineDecoder::new();
         assert_eq!(lines(&mut decoder, b"12345", 4), [Err(LineFault::TooLong)]);
         for _ in 0..100 {
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_return_one_past_the_limit_waits_for_what_follows() {
+    fn a_carriage_return_right_after_the_limit_waits_for_the_next_byte() {
         let mut decoder = LineDecoder::new();
         assert_eq!(lines(&mut decoder, b"1234\r", 4), []);
         assert_eq!(lines(&mut decoder, b"\n", 4), [ok("1234")]);
@@ -213,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_feed_is_found_at_each_place() {
+    fn a_line_feed_is_found_at_each_index() {
         for len in 0..100 {
             let mut bytes = vec![b'a'; len];
             assert_eq!(find_line_feed(&bytes), None);
@@ -226,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_written_line_can_be_read() {
         let mut out = Vec::new();
         write_line(&mut out, |out| out.extend_from_slice(b"{}"));
         assert_eq!(lines(&mut LineDecoder::new(), &out, 2), [ok("{}")]);

@@ -1,6 +1,6 @@
-//! The answer to a long poll: a whole HTTP response, but for the lines that only one client gets.
+//! The answer to a long poll: an HTTP response without the lines that are specific to one client.
 //!
-//! Those come first, so that what follows them can be shared: see [`write_answer`].
+//! Those lines come first, so that the rest can be shared: see [`write_answer`].
 
 use std::fmt::{self, Display};
 use std::io::Write;
@@ -9,35 +9,35 @@ use std::sync::Arc;
 use super::json;
 use crate::message::{PayloadKind, Publication};
 
-/// What a poll is answered.
+/// The content of an answer to a poll.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a, P> {
-    /// In order.
+    /// The publications, in order.
     pub publications: &'a [Arc<Publication>],
-    /// Where the next poll goes on.
+    /// The position from which the next poll continues.
     pub position: P,
-    /// Whether nothing came in time.
+    /// Whether the poll timed out without a publication.
     pub is_timeout: bool,
-    /// Whether the tag that was asked with is that of such an answer.
+    /// Whether the request carried the entity tag of a timed-out answer.
     pub repeats_timeout: bool,
-    /// Whether publications between the position asked for and this one are lost.
+    /// Whether publications between the requested position and this one are lost.
     pub has_gap: bool,
-    /// For a client that reads `data` and keeps no position: the cookie that keeps it.
+    /// The cookie that keeps the position, for a client that reads `data` and does not keep it itself.
     pub cookie: Option<CookieName>,
 }
 
-/// Names the cookie of a list of channels, so that pages that poll other channels do not disturb each other.
+/// The name of the cookie for a list of channels, so that pages that poll different channels do not interfere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CookieName(u64);
 
 impl CookieName {
-    /// Of every name.
+    /// Length of every cookie name.
     pub const BYTES: usize = "fantail_poll_0123456789abcdef".len();
 
-    /// The same list in the same order has the same cookie.
+    /// The name for a list of channels; the same list in the same order has the same name.
     pub fn of<'a>(channels: impl IntoIterator<Item = &'a str>) -> Self {
-        // FNV-1a: the name must stay the same from one server to the next. No channel's name can be chosen to harm
-        // anyone but the page that chose it.
+        // FNV-1a, because the name must be the same on every server. A channel name chosen to collide harms only the
+        // page that chose it.
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let hash = channels
             .into_iter()
@@ -45,7 +45,7 @@ impl CookieName {
         Self(hash)
     }
 
-    /// The value of this cookie among those of a `Cookie` header (RFC 6265 4.2.1).
+    /// The value of this cookie in a `Cookie` header (RFC 6265 4.2.1).
     pub fn find(self, header: &[u8]) -> Option<&str> {
         let name = self.to_string();
         header.split(|byte| *byte == b';').find_map(|pair| {
@@ -61,16 +61,15 @@ impl Display for CookieName {
     }
 }
 
-/// Appends the answer without its status line and the headers that are for one client only, which the caller has
-/// written.
+/// Appends the answer without its status line and the headers specific to one client, which the caller has written.
 pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_body: bool) {
     let mut body = Vec::new();
     write_body(&mut body, answer);
     let Answer { position, cookie, .. } = answer;
-    // The position is the same as before, and the tag must not be: a cache that answers conditions itself would make
-    // the answer a 304 without a body.
+    // The position is the same as in the request, but the entity tag must differ: a cache that evaluates conditions
+    // itself would turn the answer into a 304 without a body.
     let suffix = if answer.is_timeout && !answer.repeats_timeout { TIMEOUT_SUFFIX } else { "" };
-    // No cache may keep an answer: the next one to the same request is another.
+    // No cache may store an answer, because the next answer to the same request differs.
     put(
         out,
         format_args!(
@@ -80,8 +79,8 @@ pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_b
         ),
     );
     if let Some(cookie) = cookie {
-        // RFC 6265 5.1.4: without a path it is for what is beside the address that was asked, so also below a path
-        // that a proxy takes off.
+        // RFC 6265 5.1.4: without a path attribute the cookie applies to the directory of the request, which works even
+        // if a proxy removes a path prefix.
         put(
             out,
             format_args!(
@@ -95,7 +94,7 @@ pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_b
     }
 }
 
-/// Whether an entity tag is that of an answer that said that nothing came.
+/// Whether an entity tag is that of a timed-out answer.
 pub fn is_of_timeout(tag: &[u8]) -> bool {
     tag.windows(TIMEOUT_SUFFIX.len()).any(|part| part == TIMEOUT_SUFFIX.as_bytes())
 }
@@ -145,11 +144,10 @@ fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
-/// Behind the position in the tag of an answer that says that nothing came.
+/// Follows the position in the entity tag of a timed-out answer.
 const TIMEOUT_SUFFIX: &str = "-timeout";
 
-/// How long a browser keeps a position: a poll, its retries, and not much more. A page that comes back later begins
-/// anew.
+/// Lifetime of the cookie: a poll and its retries. A page that returns later starts without a position.
 const COOKIE_SECONDS: u32 = 300;
 
 #[cfg(test)]
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_names_its_publications_and_its_position() {
+    fn an_answer_has_its_publications_and_its_position() {
         let publications = [
             publication(PayloadKind::Json, Some("x\ny"), b"[1,\n2]"),
             publication(PayloadKind::Binary, None, b"\xff"),
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_and_a_gap_are_told() {
+    fn an_answer_reports_a_timeout_and_a_gap() {
         let (_, body) = written(&Answer { is_timeout: true, ..NOTHING });
         let timeout =
             serde_json::json!({"publications": [], "timeout": true, "position": "7:00000001"});
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_has_another_tag_than_the_one_asked_with() {
+    fn a_timed_out_answer_has_a_different_tag_than_its_request() {
         let tag = |answer: &Answer<'_, &str>| {
             let (head, _) = written(answer);
             head.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap().to_owned()
@@ -227,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_no_position_gets_data_and_a_cookie() {
+    fn a_client_that_keeps_no_position_gets_data_and_a_cookie() {
         let name = CookieName::of(["a", "b"]);
         let one = [publication(PayloadKind::Text, None, b"hi")];
         let (head, body) = written(&Answer { publications: &one, cookie: Some(name), ..NOTHING });

@@ -1,20 +1,19 @@
-//! Codecs: bytes ⇄ frames, without sockets and without a clock.
+//! Codecs between bytes and frames, without sockets and without a clock.
 //!
-//! **What it is.** One module a format: [`http1`] (request heads, bodies, responses), [`websocket`] (RFC 6455),
-//! [`json`] (the command protocol), [`mod@line`] (one frame a line), [`length_prefix`] (a 32-bit length before each
-//! frame), [`sse`] (event streams) and [`long_poll`] (answers to polls); [`proxy_protocol`] is only told apart.
+//! **What it is.** One module for each format: [`http1`] (request heads, bodies, responses), [`websocket`] (RFC 6455),
+//! [`json`] (the command protocol), [`mod@line`] (newline-delimited frames), [`length_prefix`] (a 32-bit length
+//! before each frame), [`sse`] (event streams), [`long_poll`] (answers to polls) and [`api_json`] (the server API);
+//! [`proxy_protocol`] only recognizes its format.
 //!
-//! **In and out.** In: the received bytes, mutable, so that they can be unmasked where they lie.
-//! Out: frames that borrow from them, or a fault. Encoders append to a vector that the caller owns
-//! and reuses.
+//! **In and out.** In: the received bytes, mutable, so that they can be unmasked in place. Out: frames that borrow from
+//! them, or a fault. Encoders append to a vector that the caller owns and reuses.
 //!
-//! **Always true.** A decoder gives the same frames and the same fault however its input is split
-//! (`tests/chunking.rs`). A frame that lies whole in the input is not copied; a decoder that waits
-//! for nothing owns no heap and is eight bytes. Memory grows with the bytes that arrived, never
-//! with a length that a peer declared. No input panics: a peer's mistake is a value of the codec's
-//! fault enum.
+//! **Always true.** A decoder returns the same frames and the same fault however its input is split
+//! (`tests/chunking.rs`). A frame that is whole in the input is not copied. A decoder without an unfinished frame owns
+//! no heap and is eight bytes. Memory grows with the bytes received, never with a length that a peer declared. No input
+//! panics: a peer's mistake is a value of the codec's fault enum.
 //!
-//! **Must not know.** Connections, channels, who the peer is, what a frame means, the time.
+//! **Must not know.** Connections, subscriptions, peers, the meaning of a frame, and the time.
 
 pub mod api_json;
 pub mod http1;
@@ -26,7 +25,7 @@ pub mod proxy_protocol;
 pub mod sse;
 pub mod websocket;
 
-/// Splits the first `count` bytes off `input`: how each decoder takes what it has read.
+/// Takes the first `count` bytes off `input`.
 #[inline]
 fn take_front<'i>(input: &mut &'i mut [u8], count: usize) -> &'i mut [u8] {
     let (front, rest) = std::mem::take(input).split_at_mut(count);

@@ -1,28 +1,29 @@
-//! The PROXY protocol (HAProxy, proxy-protocol.txt, sections 2.1 and 2.2), which a proxy sends ahead of what its client
-//! says. It is not expected at any address, and what it looks like in each framing is told apart from other mistakes.
+//! The PROXY protocol (HAProxy, proxy-protocol.txt, sections 2.1 and 2.2): a header that a proxy sends before the bytes
+//! of its client. No address expects it. It is recognized in each framing so that it can be distinguished from other
+//! faults.
 
-/// What it is called where it is refused.
+/// The code of the refusal.
 pub const CODE: &str = "proxy_protocol_unexpected";
 
-/// Why it is refused.
+/// The reason of the refusal, for people.
 pub const REASON: &str = "a proxy in front of this server sends the PROXY protocol, which is not \
     expected at this address";
 
-/// Its two versions.
+/// The two versions of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// Version 1, a line of text.
+    /// Version 1: a line of text.
     Text,
-    /// Version 2, binary; its length is in it.
+    /// Version 2: binary, with its length.
     Binary,
 }
 
-/// Whether the bytes of a connection begin with it.
+/// Whether the bytes of a connection begin with a PROXY protocol header.
 pub fn begins(bytes: &[u8]) -> bool {
     bytes.starts_with(TEXT) || bytes.starts_with(BINARY)
 }
 
-/// The header of which this is a line; the binary one has a zero between its first line ends.
+/// The version of the header whose first line this is; the binary one has a zero byte between its first line ends.
 pub fn of_line(line: &[u8]) -> Option<Header> {
     match line {
         [0] => Some(Header::Binary),
@@ -30,7 +31,7 @@ pub fn of_line(line: &[u8]) -> Option<Header> {
     }
 }
 
-/// Whether it begins with these bytes, which are a length otherwise.
+/// Whether a header begins with these bytes, which are a length otherwise.
 pub fn is_length(prefix: [u8; 4]) -> bool {
     TEXT.starts_with(&prefix) || BINARY.starts_with(&prefix)
 }
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_versions_are_told_apart_in_every_framing() {
+    fn both_versions_are_recognized_in_every_framing() {
         let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c";
         assert!(begins(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n") && begins(binary));
         assert!(!begins(b"PROXY") && !begins(b"\r\n\r\n") && !begins(b"PROXIES "));

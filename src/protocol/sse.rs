@@ -1,7 +1,7 @@
 //! The event stream of `EventSource` (WHATWG HTML, 9.2.5 and 9.2.6), as a server writes it.
 //!
-//! A block of lines ends in an empty one; only then a client takes it. A line ends in LF, CR or both, so no value may
-//! bring one of its own: fields have them replaced, and data becomes as many lines as it has.
+//! A block of lines ends in an empty line, and a client processes it only then. A line ends in LF, CR or both, so no
+//! value may contain one: in fields they are replaced, and data is written as one `data` line for each of its lines.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,31 +11,31 @@ use std::io::Write;
 use super::json;
 use crate::message::{ClientInfo, Item, Payload, PayloadKind};
 
-/// What a client keeps as the place where it stands, and sends as `Last-Event-ID` when it comes back. Belongs into the
-/// block of the event that leads there; alone in a block it counts too, but some libraries hand over an event without
-/// data then.
+/// Writes the id that a client keeps as its position and sends as `Last-Event-ID` when it reconnects. It belongs into
+/// the block of the event that leads to the position. It also works in a block of its own, but some client libraries
+/// then report an event without data.
 pub fn write_id(out: &mut Vec<u8>, id: &impl Display) {
     write_field(out, "id: ", id);
 }
 
-/// How long a client waits before it comes back, in milliseconds.
+/// Writes the delay before a client reconnects, in milliseconds.
 pub fn write_retry(out: &mut Vec<u8>, after_ms: u32) {
     write_field(out, "retry: ", &after_ms);
 }
 
-/// Ends a block.
+/// Ends a block with an empty line.
 fn end_block(out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// An event of the server's own, with an id or without, and a line of data; ends the block.
+/// Writes an event of the server itself with one line of data, and ends the block.
 pub fn write_event(out: &mut Vec<u8>, event: &str, data: &impl Display) {
     write_field(out, "event: ", &event);
     write_field(out, "data: ", data);
     end_block(out);
 }
 
-/// An item of a channel as an event; ends the block.
+/// Writes an item of a channel as an event, and ends the block.
 pub fn write_item(out: &mut Vec<u8>, item: &Item) {
     match item {
         Item::Publication(publication) => write_payload(out, &publication.payload),
@@ -47,7 +47,7 @@ pub fn write_item(out: &mut Vec<u8>, item: &Item) {
     }
 }
 
-/// A payload as an event: JSON on one line, text line by line, binary as base64; ends the block.
+/// Writes a payload as an event and ends the block: JSON on one line, text line by line, binary as base64.
 pub fn write_payload(out: &mut Vec<u8>, payload: &Payload) {
     if let Some(event) = &payload.event {
         write_field(out, "event: ", event);
@@ -73,7 +73,7 @@ fn write_client_event(out: &mut Vec<u8>, event: &str, info: &ClientInfo) {
     end_block(out);
 }
 
-/// The client joins the lines with LF again, whatever ended them here.
+/// Writes each line of a text as data. The client joins them with LF, whatever their line ends were.
 fn write_lines(out: &mut Vec<u8>, mut text: &[u8]) {
     loop {
         let end = text.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
@@ -86,7 +86,7 @@ fn write_lines(out: &mut Vec<u8>, mut text: &[u8]) {
     }
 }
 
-/// One line. What would end it, and NUL, which makes a client forget an id, becomes a space.
+/// Writes one line. Line ends become spaces, and so does NUL, because a client ignores an id that contains it.
 fn write_field(out: &mut Vec<u8>, name: &str, value: &impl Display) {
     let start = out.len();
     write!(out, "{name}{value}").expect("writing to memory cannot fail");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn no_field_can_end_its_line() {
+    fn a_field_cannot_end_its_line() {
         let mut out = Vec::new();
         write_id(&mut out, &"1\r\n\n2\0");
         write_retry(&mut out, 2000);

@@ -1,4 +1,4 @@
-//! A request's body: by length or in chunks, RFC 9112 6 and 7.1.
+//! The body of a request: with a length or in chunks, RFC 9112 6 and 7.1.
 
 use super::HttpFault;
 use super::request_line::is_token_byte;
@@ -8,9 +8,9 @@ use super::request_line::is_token_byte;
 pub enum BodyLength {
     /// There is no body.
     None,
-    /// This many bytes.
+    /// A body of this many bytes.
     Length(u64),
-    /// Chunks, each with its size.
+    /// A body in chunks, each with its size.
     Chunked,
 }
 
@@ -21,26 +21,24 @@ pub enum BodyPart<'i> {
     Data(&'i [u8]),
     /// All of the input was taken.
     NeedMore,
-    /// The body ended; what is left of the input is the next request.
+    /// The body has ended; the rest of the input is the next request.
     End,
 }
 
-/// Takes a body out of the bytes that follow its head.
+/// Decodes a body from the bytes that follow its head.
 ///
-/// Invariant: the bytes given out never exceed the limit, and what surrounds them in chunks has
-/// limits of its own.
+/// Invariant: the bytes returned never exceed the limit, and chunk extensions and trailers have limits of their own.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     state: State,
-    /// Bytes of body that may still come.
+    /// Bytes of the body that may still arrive.
     allowance: u64,
-    /// Bytes of chunk extensions and trailers that may still come.
+    /// Bytes of chunk extensions and trailers that may still arrive.
     overhead_allowance: u32,
 }
 
 impl BodyDecoder {
-    /// A decoder for one body. A declared length past the limit is a fault before any of it
-    /// arrives.
+    /// A decoder for one body. A declared length that exceeds the limit is a fault before any of it arrives.
     pub fn new(length: BodyLength, body_bytes_max: u64) -> Result<Self, HttpFault> {
         let state = match length {
             BodyLength::None | BodyLength::Length(0) => State::End,
@@ -83,12 +81,12 @@ impl BodyDecoder {
         }
     }
 
-    /// Whether the body ended.
+    /// Whether the body has ended.
     pub fn is_at_end(&self) -> bool {
         self.state == State::End
     }
 
-    /// One step through what surrounds the chunks.
+    /// The state after one byte of the framing around chunks.
     fn after_byte(&mut self, framing: Framing, byte: u8) -> Result<State, HttpFault> {
         let next = match (framing, byte) {
             (Framing::Size { value, digits: 1.. }, b'\r') => {
@@ -138,13 +136,13 @@ impl BodyDecoder {
         Ok(State::Framing(next))
     }
 
-    /// On the declared size: no byte of a chunk that we would refuse is waited for.
+    /// Checks a chunk on its declared size, so that the decoder does not wait for bytes that it would refuse.
     fn admit_chunk(&mut self, size: u64) -> Result<u64, HttpFault> {
         self.allowance = self.allowance.checked_sub(size).ok_or(HttpFault::BodyTooLarge)?;
         Ok(size)
     }
 
-    /// Extensions and trailers are ignored, so their whole is bounded: a body of one-byte chunks
+    /// Counts a byte of extensions or trailers. They are ignored, so their total is limited: a body of one-byte chunks
     /// with long extensions would otherwise cost far more than its size.
     fn spend_overhead(&mut self, is_allowed: bool, fault: HttpFault) -> Result<(), HttpFault> {
         let allowance = self.overhead_allowance.checked_sub(1).filter(|_| is_allowed);
@@ -155,34 +153,34 @@ impl BodyDecoder {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// In a body with a length; so many bytes of it are to come.
+    /// In a body with a length, of which this many bytes are missing.
     Rest(u64),
-    /// In a chunk; so many bytes of it are to come.
+    /// In a chunk, of which this many bytes are missing.
     Chunk(u64),
-    /// Between chunks.
+    /// In the framing between chunks.
     Framing(Framing),
-    /// After the body.
+    /// After the end of the body.
     End,
 }
 
-/// Places in the extensions of a chunk: `;` name, then perhaps `=` and a token or a quoted string (RFC 9112 7.1.1).
-/// Readers that disagree about such a line are how requests are smuggled, so nothing else passes.
+/// Positions in the extensions of a chunk: `;` name, optionally followed by `=` and a token or a quoted string (RFC
+/// 9112 7.1.1). Servers that disagree about such a line allow request smuggling, so nothing else passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExtensionPart {
-    /// After the semicolon, in front of the name.
+    /// After the semicolon, before the name.
     Start,
     Name,
-    /// Behind the name, in white space.
+    /// After the name, in white space.
     NameEnd,
-    /// After the equals sign, in front of the value.
+    /// After the equals sign, before the value.
     Equals,
     Value,
     Quoted,
     /// After a backslash in a quoted string.
     Escaped,
-    /// Behind a part, in white space: another extension follows.
+    /// After an extension, in white space: another one follows.
     End,
-    /// Behind a quoted string: the line may end.
+    /// After a quoted string: the line may end.
     Unquoted,
 }
 
@@ -191,7 +189,7 @@ impl ExtensionPart {
         matches!(self, Self::Name | Self::Value | Self::Unquoted)
     }
 
-    /// `None` if the byte may not stand here.
+    /// The position after `byte`; `None` if the byte is not allowed here.
     fn after(self, byte: u8) -> Option<Self> {
         let is_space = matches!(byte, b' ' | b'\t');
         match (self, byte) {
@@ -213,16 +211,16 @@ impl ExtensionPart {
     }
 }
 
-/// Places in what surrounds the chunks.
+/// Positions in the framing around chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     /// In the size of a chunk.
     Size { value: u64, digits: u8 },
-    /// In what follows the size (RFC 9112 7.1.1).
+    /// In the extensions that follow the size (RFC 9112 7.1.1).
     Extension { size: u64, part: ExtensionPart },
     /// After the CR of a size line.
     SizeLineFeed { size: u64 },
-    /// After a chunk.
+    /// After the data of a chunk.
     ChunkReturn,
     /// After the CR that follows a chunk.
     ChunkLineFeed,
@@ -238,7 +236,7 @@ enum Framing {
     LastLineFeed,
 }
 
-/// Takes what the input has of the next `remaining` bytes; tells how many are still to come.
+/// Takes the available bytes of the next `remaining` ones, and returns how many are still missing.
 fn take_data<'i>(input: &mut &'i [u8], remaining: u64) -> (BodyPart<'i>, u64) {
     let count = remaining.min(input.len() as u64);
     if count == 0 {
@@ -251,19 +249,19 @@ fn take_data<'i>(input: &mut &'i [u8], remaining: u64) -> (BodyPart<'i>, u64) {
 
 fn size_with_digit(value: u64, digits: u8, byte: u8) -> Result<Framing, HttpFault> {
     let digit = char::from(byte).to_digit(16).ok_or(HttpFault::ChunkSizeInvalid)?;
-    // Sixteen digits fill 64 bits; leading zeros count, so that no size line is endless.
+    // Sixteen digits fill 64 bits. Leading zeros count as well, so that a size line is not endless.
     if digits == 16 {
         return Err(HttpFault::ChunkSizeInvalid);
     }
     Ok(Framing::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
 }
 
-/// RFC 9110 5.5: what a field value may hold.
+/// Whether a field value may contain the byte (RFC 9110 5.5).
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7F)
 }
 
-/// Bytes of extensions and trailers in one body.
+/// Most bytes of extensions and trailers in one body.
 const OVERHEAD_BYTES_MAX: u32 = 4096;
 
 #[cfg(test)]
@@ -338,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn chunk_sizes_that_are_no_numbers_are_faults() {
+    fn chunk_sizes_that_are_not_numbers_are_faults() {
         for size in ["", "x", "-1", "+1", "0x1", " 1", "00000000000000001", ";"] {
             let text = format!("{size}\r\n");
             assert_eq!(chunked(&text), Err(HttpFault::ChunkSizeInvalid), "{size:?}");
@@ -360,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_at_the_limit_pass_and_one_past_is_refused_on_its_size() {
+    fn chunks_at_the_limit_pass_and_a_longer_one_is_refused_on_its_size() {
         let text = format!("3e8\r\n{}\r\n0\r\n\r\n", "a".repeat(1000));
         assert!(chunked(&text).is_ok_and(|(body, ended)| body.len() == 1000 && ended));
         assert_eq!(chunked("3e9\r"), Err(HttpFault::BodyTooLarge));
@@ -369,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn extensions_and_trailers_at_the_limit_pass_and_one_past_is_a_fault() {
+    fn extensions_and_trailers_at_the_limit_pass_and_longer_ones_are_faults() {
         let extension = "e".repeat(OVERHEAD_BYTES_MAX as usize);
         assert!(chunked(&format!("0;{extension}\r\n\r\n")).is_ok_and(|(_, ended)| ended));
         let text = format!("0;{extension}e");

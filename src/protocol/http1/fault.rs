@@ -1,45 +1,45 @@
-//! What is wrong with a request.
+//! Faults in requests.
 
 use crate::protocol::proxy_protocol;
 
-/// A request that is refused; each names its status. The connection closes after the answer.
+/// Why a request is refused; each reason has its status. The connection closes after the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpFault {
     /// The request line is not `method SP target SP version`.
     RequestLineInvalid,
-    /// A PROXY protocol header, which a proxy sends in front of what it passes on if it is told to.
+    /// A PROXY protocol header, which a proxy sends first if it is configured to.
     ProxyProtocol,
-    /// A method that no RFC registers, or CONNECT: this is no proxy.
+    /// A method that no RFC registers, or CONNECT, which is for proxies.
     MethodUnknown,
     /// The target has a byte or a form that RFC 9112 3.2 does not allow.
     TargetInvalid,
-    /// `OPTIONS *`: about the server as a whole, which has nothing to say.
+    /// `OPTIONS *`, which concerns the server as a whole and is not supported.
     TargetUnsupported,
-    /// The target is past its limit.
+    /// The target exceeds its limit.
     UriTooLong,
     /// A version other than 1.0 and 1.1.
     VersionUnsupported,
     /// A line that does not end in CR LF.
     LineEndInvalid,
-    /// A header name that is no token, a space before its colon, or a folded line.
+    /// A header name that is not a token, a space before its colon, or a folded line.
     HeaderNameInvalid,
     /// A control character in a header value.
     HeaderValueInvalid,
-    /// The head is past its limit.
+    /// The head exceeds its limit.
     HeadTooLarge,
     /// More headers than the limit.
     TooManyHeaders,
-    /// HTTP/1.1 without `Host`.
+    /// An HTTP/1.1 request without `Host`.
     HostMissing,
     /// More than one `Host`.
     HostDuplicate,
-    /// A `Host` that is no host and port.
+    /// A `Host` that is not a host with an optional port.
     HostInvalid,
-    /// A `Content-Length` that is no number.
+    /// A `Content-Length` that is not a number.
     ContentLengthInvalid,
     /// More than one `Content-Length`, even if they agree.
     ContentLengthDuplicate,
-    /// `Content-Length` beside `Transfer-Encoding`.
+    /// Both `Content-Length` and `Transfer-Encoding`.
     LengthAmbiguous,
     /// `Transfer-Encoding` in an HTTP/1.0 request.
     TransferEncodingUnexpected,
@@ -47,17 +47,17 @@ pub enum HttpFault {
     TransferEncodingInvalid,
     /// A `Transfer-Encoding` other than `chunked` alone.
     TransferEncodingUnsupported,
-    /// The body is past its limit.
+    /// The body exceeds its limit.
     BodyTooLarge,
-    /// A chunk size that is no hexadecimal number, or is too large for one.
+    /// A chunk size that is not a hexadecimal number of at most 64 bits.
     ChunkSizeInvalid,
     /// A chunk, or the line of its size, that does not end in CR LF.
     ChunkEndInvalid,
-    /// Chunk extensions past their limit, or with a control character.
+    /// Chunk extensions that exceed their limit or have a control character.
     ChunkExtensionInvalid,
-    /// A trailer section past its limit, or with a line that is no header.
+    /// A trailer section that exceeds its limit or has a line that is not a header.
     TrailerInvalid,
-    /// A percent sequence that is not two hexadecimal digits, or decodes to no UTF-8.
+    /// A percent sequence that is not two hexadecimal digits, or does not decode to UTF-8.
     QueryInvalid,
 }
 
@@ -67,12 +67,12 @@ impl HttpFault {
         self.row().0
     }
 
-    /// One word for programs.
+    /// One word, for programs.
     pub const fn code(self) -> &'static str {
         self.row().1
     }
 
-    /// A sentence for people.
+    /// A sentence, for people.
     pub const fn reason(self) -> &'static str {
         self.row().2
     }

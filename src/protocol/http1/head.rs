@@ -1,23 +1,23 @@
-//! A request's head: the request line, then headers up to an empty line.
+//! The head of a request: the request line, then headers up to an empty line.
 
 use super::request_line::{RequestLine, is_host, parse_request_line};
 use super::{BodyLength, HttpFault, Method, Version};
 use crate::protocol::proxy_protocol;
 
-/// No configuration allows larger heads: offsets into one are kept in 16 bits.
+/// The largest head that any configuration allows, because offsets into it are 16 bits.
 pub const HEAD_BYTES_CEILING: usize = u16::MAX as usize;
 
-/// No configuration allows more headers: they are kept in an array.
+/// The most headers that any configuration allows, because they are kept in an array.
 pub const HEADERS_CEILING: usize = 64;
 
-/// How large a head may be. Ceilings hold even if a limit is set past them.
+/// Limits on a head. The ceilings apply even if a limit exceeds them.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
-    /// Bytes from the first to the end of the empty line; at most [`HEAD_BYTES_CEILING`].
+    /// Most bytes of a head, including the empty line; at most [`HEAD_BYTES_CEILING`].
     pub head_bytes_max: u32,
-    /// Bytes of the request target.
+    /// Most bytes of the request target.
     pub uri_bytes_max: u32,
-    /// Headers; at most [`HEADERS_CEILING`].
+    /// Most headers; at most [`HEADERS_CEILING`].
     pub headers_max: u32,
 }
 
@@ -29,40 +29,38 @@ impl Default for HeadLimits {
     }
 }
 
-/// A request's head; it borrows from the bytes that were parsed.
+/// The head of a request, which borrows from the parsed bytes.
 #[derive(Clone, Debug)]
 pub struct Head<'b> {
-    /// What to do.
+    /// The method of the request.
     pub method: Method,
-    /// The path, still percent-encoded; starts with `/`.
+    /// The path, percent-encoded; it starts with `/`.
     pub path: &'b str,
-    /// What follows the first `?`, still percent-encoded.
+    /// The query after the first `?`, percent-encoded.
     pub query: Option<&'b str>,
-    /// The version of the request.
+    /// The HTTP version of the request.
     pub version: Version,
-    /// Whether the client wants the connection kept (RFC 9112 9.3).
+    /// Whether the client wants to keep the connection open (RFC 9112 9.3).
     pub keep_alive: bool,
     /// How the body is delimited.
     pub body: BodyLength,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
-    /// Whether a header says that it came through a proxy.
+    /// Whether a header shows that the request came through a proxy.
     pub is_forwarded: bool,
-    /// Bytes of the head; the body starts there.
+    /// Length of the head in bytes; the body starts there.
     pub head_bytes: usize,
     headers: Headers<'b>,
 }
 
 impl<'b> Head<'b> {
-    /// The values of each header with this name, in order, without surrounding spaces. Names ignore
-    /// case.
+    /// The values of all headers with this name, in order, without surrounding spaces. Names are case-insensitive.
     pub fn header<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'b, 's> {
         let named = self.headers().filter(move |(header, _)| is_named(header, name));
         named.map(|(_, value)| value)
     }
 
-    /// The members of a header that is a list, over all its lines (RFC 9110 5.6.1); empty ones are
-    /// left out.
+    /// The members of a list header, over all its lines (RFC 9110 5.6.1); empty ones are skipped.
     pub fn header_list<'s>(
         &'s self,
         name: &'s str,
@@ -71,7 +69,7 @@ impl<'b> Head<'b> {
         members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
     }
 
-    /// Whether a list header has `token`, in any case.
+    /// Whether a list header has the member `token`, which is case-insensitive.
     pub fn header_has(&self, name: &str, token: &str) -> bool {
         self.header_list(name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
     }
@@ -84,14 +82,13 @@ impl<'b> Head<'b> {
     }
 }
 
-/// Reads a head from the front of `bytes`; `None` if its end has not arrived.
+/// Parses a head at the front of `bytes`; `None` if its end has not arrived.
 ///
-/// Call it again with more bytes in front of which the same ones stand: nothing is kept between
-/// calls, which costs a slow sender's head a scan for each piece, and is bounded by the limit on
-/// the head.
+/// Call it again with the same bytes followed by more. No state is kept between calls, so a head that arrives in pieces
+/// is scanned once for each piece; the limit on heads bounds that cost.
 pub fn parse_head<'b>(bytes: &'b [u8], limits: &HeadLimits) -> Result<Option<Head<'b>>, HttpFault> {
     let head_bytes_max = (limits.head_bytes_max as usize).min(HEAD_BYTES_CEILING);
-    // What lies past the limit is not looked at, so that it cannot change the answer.
+    // Bytes beyond the limit are ignored, so that they cannot change the result.
     let within = &bytes[..bytes.len().min(head_bytes_max)];
     match parse_within(within, limits)? {
         Some(head) => Ok(Some(head)),
@@ -101,7 +98,7 @@ pub fn parse_head<'b>(bytes: &'b [u8], limits: &HeadLimits) -> Result<Option<Hea
 }
 
 fn parse_within<'b>(bytes: &'b [u8], limits: &HeadLimits) -> Result<Option<Head<'b>>, HttpFault> {
-    // Version 2 begins with what would be skipped as empty lines.
+    // Version 2 begins with bytes that would be skipped as empty lines.
     if proxy_protocol::begins(bytes) {
         return Err(HttpFault::ProxyProtocol);
     }
@@ -122,7 +119,7 @@ fn parse_within<'b>(bytes: &'b [u8], limits: &HeadLimits) -> Result<Option<Head<
     facts.into_head(line, headers, empty_bytes + parsed_bytes).map(Some)
 }
 
-/// RFC 9112 2.2: an empty line before the request is skipped; old clients send one after a body.
+/// Length of the empty lines before a request, which are skipped: old clients send one after a body (RFC 9112 2.2).
 fn empty_lines_bytes(bytes: &[u8]) -> usize {
     let mut skipped = 0;
     while skipped < EMPTY_LINES_BYTES_MAX && bytes[skipped..].starts_with(b"\r\n") {
@@ -160,8 +157,8 @@ fn parse_headers(
     Ok(Some((headers, line_bytes + parsed_bytes)))
 }
 
-/// RFC 9112 2.2 lets a recipient take a bare LF for a line end, as the parser does; a proxy in
-/// front that does not would see other headers than we do.
+/// Refuses bare LFs. RFC 9112 2.2 lets a recipient accept them as line ends, as the parser does; a proxy that does not
+/// would see different headers.
 fn check_line_ends(head: &[u8]) -> Result<(), HttpFault> {
     let after = head.iter().skip(1);
     let unpaired = head
@@ -171,7 +168,7 @@ fn check_line_ends(head: &[u8]) -> Result<(), HttpFault> {
     if unpaired { Err(HttpFault::LineEndInvalid) } else { Ok(()) }
 }
 
-/// What the headers say about the connection and the body.
+/// Information from the headers about the connection and the body.
 #[derive(Default)]
 struct Facts<'b> {
     host: Option<&'b [u8]>,
@@ -216,8 +213,7 @@ impl<'b> Facts<'b> {
         }
     }
 
-    /// RFC 9110 8.6: digits only. RFC 9112 6.3 lets equal duplicates pass; they are a smuggling
-    /// tool all the same.
+    /// RFC 9110 8.6: digits only. RFC 9112 6.3 permits equal duplicates, but they can be used for request smuggling.
     fn add_content_length(&mut self, value: &[u8]) -> Result<(), HttpFault> {
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
             return Err(HttpFault::ContentLengthInvalid);
@@ -232,8 +228,7 @@ impl<'b> Facts<'b> {
         Ok(())
     }
 
-    /// A second line extends the list of the first (RFC 9110 5.3), and no list but `chunked` alone
-    /// is taken.
+    /// A second line extends the list of the first (RFC 9110 5.3), and the only list that is accepted is `chunked`.
     fn add_transfer_encoding(&mut self, value: &'b [u8]) {
         let is_first = self.transfer_encoding.is_none();
         self.transfer_encoding = Some(if is_first { value } else { b"" });
@@ -278,20 +273,19 @@ impl<'b> Facts<'b> {
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => {
                 Ok(BodyLength::Chunked)
             }
-            // RFC 9112 6.3: where chunked is not the last coding, the end of the body cannot be told.
+            // RFC 9112 6.3: if chunked is not the last coding, the end of the body is unknown.
             (Some(coding), None) if !ends_in_chunked(coding) => {
                 Err(HttpFault::TransferEncodingInvalid)
             }
             (Some(_), None) => Err(HttpFault::TransferEncodingUnsupported),
-            // RFC 9110 8.6: a length of 0 says that there is no content, as leaving it out does (RFC 9112 6.3).
+            // RFC 9110 8.6: a length of 0 means that there is no content, and so does its absence (RFC 9112 6.3).
             (None, Some(0) | None) => Ok(BodyLength::None),
             (None, Some(length)) => Ok(BodyLength::Length(length)),
         }
     }
 }
 
-/// Where the headers lie in `bytes`: a quarter of the size of a slice each, because heads are
-/// moved.
+/// The headers as ranges of `bytes`, which are a quarter of the size of slices, because heads are moved.
 #[derive(Clone, Debug)]
 struct Headers<'b> {
     bytes: &'b [u8],
@@ -317,8 +311,7 @@ struct Range {
 }
 
 impl Range {
-    /// Where `part` lies in `bytes`. A head has at most `HEAD_BYTES_CEILING` bytes, so 16 bits hold
-    /// each number.
+    /// The range of `part` in `bytes`. A head has at most `HEAD_BYTES_CEILING` bytes, so each number fits into 16 bits.
     fn within(bytes: &[u8], part: &[u8]) -> Self {
         let start = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
         debug_assert!(part.is_empty() || start + part.len() <= bytes.len());
@@ -326,7 +319,7 @@ impl Range {
     }
 
     fn of(self, bytes: &[u8]) -> &[u8] {
-        // An empty value may point anywhere; all others were slices of these bytes.
+        // An empty value may point anywhere; all others are slices of these bytes.
         bytes
             .get(self.start as usize..)
             .and_then(|rest| rest.get(..self.len as usize))
@@ -339,8 +332,8 @@ fn ends_in_chunked(codings: &[u8]) -> bool {
     last.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
-/// Whether a header of this name is written by proxies: `Via` (RFC 9110 7.6.3), `Forwarded` (RFC 7239), and what they
-/// wrote before it, `X-Real-IP` and `X-Forwarded-For`, `-Host`, `-Proto` and so on.
+/// Whether proxies write a header of this name: `Via` (RFC 9110 7.6.3), `Forwarded` (RFC 7239), or one of its
+/// unregistered predecessors `X-Real-IP` and `X-Forwarded-For`, `-Host`, `-Proto` and so on.
 fn is_of_proxy(name: &[u8]) -> bool {
     const FAMILY: &str = "x-forwarded-";
     ["via", "forwarded", "x-real-ip"].iter().any(|known| is_named(name, known))
@@ -351,7 +344,7 @@ fn is_named(name: &[u8], expected: &str) -> bool {
     name.eq_ignore_ascii_case(expected.as_bytes())
 }
 
-/// Two empty lines.
+/// Length of two empty lines, the most that are skipped.
 const EMPTY_LINES_BYTES_MAX: usize = 4;
 
 #[cfg(test)]

@@ -1,19 +1,17 @@
-//! HTTP/1.1 and 1.0 as a server speaks them: RFC 9110, RFC 9112.
+//! HTTP/1.1 and HTTP/1.0 of a server: RFC 9110, RFC 9112.
 //!
-//! **What it is.** [`parse_head`]: a request's head. [`BodyDecoder`]: its body. [`query_pairs`]:
-//! its query. [`Response`]: an answer, with its length; [`write_chunk`]: a piece of one that
-//! has none.
+//! **What it is.** [`parse_head`]: the head of a request. [`BodyDecoder`]: its body. [`query_pairs`]: its query.
+//! [`Response`]: an answer with a length; [`write_chunk`]: a piece of an answer without one.
 //!
 //! **In and out.** In: received bytes and [`HeadLimits`]. Out: a [`Head`] and [`BodyPart`]s that
 //! borrow from them, or an [`HttpFault`] that names its status. Responses are appended to the
 //! caller's vector.
 //!
-//! **Always true.** Two servers that read one request the same way cannot be played against each
-//! other, so every form that RFC 9112 lets a recipient repair is refused here: bare line feeds,
-//! folded headers, spaces before a colon, two lengths. A fault ends the connection after its
-//! answer: where the next request starts is not known.
+//! **Always true.** Request smuggling needs two servers that read one request differently, so every form that RFC 9112
+//! lets a recipient repair is refused: bare line feeds, folded headers, spaces before a colon, two lengths. A fault
+//! ends the connection after its answer, because the start of the next request is unknown.
 //!
-//! **Must not know.** Routes, which methods a route takes, what is in a body.
+//! **Must not know.** Routes, the methods of a route, and the meaning of a body.
 
 mod body;
 mod fault;

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 
 use super::HttpFault;
 
-/// The pairs of a query: `a=1&b=2`. A name without `=` has an empty value; empty pairs are left out.
+/// The pairs of a query: `a=1&b=2`. A name without `=` has an empty value; empty pairs are skipped.
 pub fn query_pairs(query: Option<&str>) -> QueryPairs<'_> {
     QueryPairs { rest: query }
 }
 
-/// One pair of a query. A value is decoded where it is used: one that is malformed and not used is no error.
+/// One pair of a query. A value is decoded when it is used: a malformed value that is not used is not an error.
 #[derive(Clone, Debug)]
 pub struct QueryPair<'q> {
-    /// Decoded; as it stands if it is malformed, which no known name is.
+    /// The decoded name; a malformed one is not decoded, as no known name is malformed.
     pub name: Cow<'q, str>,
     value: &'q str,
 }
@@ -24,7 +24,7 @@ impl<'q> QueryPair<'q> {
     }
 }
 
-/// See [`query_pairs`].
+/// The iterator of [`query_pairs`].
 #[derive(Clone, Debug)]
 pub struct QueryPairs<'q> {
     rest: Option<&'q str>,
@@ -56,7 +56,7 @@ impl<'q> Iterator for QueryPairs<'q> {
     }
 }
 
-/// Percent sequences are bytes, and `+` is a space.
+/// Decodes percent sequences to bytes, and `+` to a space.
 fn decode(text: &str) -> Result<Cow<'_, str>, HttpFault> {
     let is_encoded = |byte: &u8| matches!(byte, b'%' | b'+');
     let Some(first) = text.as_bytes().iter().position(is_encoded) else {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_percent_sequences_are_faults_in_values_that_are_asked_for() {
+    fn invalid_percent_sequences_are_faults_in_values_that_are_used() {
         for bad in ["%", "%a", "%g0", "%0g", "%-1", "%FF", "%E2%82", "%ED%A0%80"] {
             assert_eq!(pairs(&format!("a={bad}")), Err(HttpFault::QueryInvalid), "{bad}");
             assert_eq!(pairs(&format!("{bad}=a")), Ok(vec![(bad.into(), "a".into())]), "{bad}");

@@ -1,28 +1,28 @@
 //! The first line of a request, RFC 9112 3.
 //!
-//! Read byte by byte, so that each fault is found on the byte that proves it and a head that
-//! arrives in pieces gets the same answer as one that arrives whole.
+//! It is read byte by byte, so that each fault is found on the byte that proves it, and a head that arrives in pieces
+//! gets the same answer as one that arrives whole.
 
 use super::HttpFault;
 
 /// The methods that a route can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// RFC 9110 9.3.1.
+    /// GET, RFC 9110 9.3.1.
     Get,
-    /// RFC 9110 9.3.2: the answer has no body.
+    /// HEAD, RFC 9110 9.3.2: the answer has no body.
     Head,
-    /// RFC 9110 9.3.3.
+    /// POST, RFC 9110 9.3.3.
     Post,
-    /// RFC 9110 9.3.4.
+    /// PUT, RFC 9110 9.3.4.
     Put,
-    /// RFC 9110 9.3.5.
+    /// DELETE, RFC 9110 9.3.5.
     Delete,
-    /// RFC 9110 9.3.7.
+    /// OPTIONS, RFC 9110 9.3.7.
     Options,
-    /// RFC 9110 9.3.8.
+    /// TRACE, RFC 9110 9.3.8.
     Trace,
-    /// RFC 5789.
+    /// PATCH, RFC 5789.
     Patch,
 }
 
@@ -43,12 +43,12 @@ impl Method {
     }
 }
 
-/// The versions that are spoken here.
+/// The HTTP versions that are supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0
+    /// The version HTTP/1.0.
     Http10,
-    /// HTTP/1.1
+    /// The version HTTP/1.1, or a compatible later one.
     Http11,
 }
 
@@ -58,11 +58,11 @@ pub(super) struct RequestLine<'b> {
     pub path: &'b str,
     pub query: Option<&'b str>,
     pub version: Version,
-    /// Its bytes, with the line end.
+    /// Length of the line in bytes, including its end.
     pub line_bytes: usize,
 }
 
-/// Reads the request line; `None` if its end has not arrived.
+/// Parses the request line; `None` if its end has not arrived.
 pub(super) fn parse_request_line(
     all: &[u8],
     uri_bytes_max: usize,
@@ -99,7 +99,7 @@ pub(super) fn parse_request_line(
     }
 }
 
-/// What came before a space, and what follows it; `None` while there is no space.
+/// The text before a space and the bytes after it; `None` while the space has not arrived.
 type Split<'b, T> = Option<(T, &'b [u8])>;
 
 fn split_method(bytes: &[u8]) -> Result<Split<'_, &[u8]>, HttpFault> {
@@ -118,7 +118,7 @@ fn split_target(bytes: &[u8], uri_bytes_max: usize) -> Result<Split<'_, &str>, H
     for (index, &byte) in bytes.iter().enumerate() {
         match byte {
             b' ' if index > 0 => {
-                // Visible ASCII, as the arms below let nothing else pass.
+                // This is visible ASCII, because the arms below refuse all other bytes.
                 let target = std::str::from_utf8(&bytes[..index]);
                 let target = target.map_err(|_| HttpFault::TargetInvalid)?;
                 return Ok(Some((target, &bytes[index + 1..])));
@@ -161,8 +161,7 @@ fn after_authority(target: &str) -> Result<&str, HttpFault> {
     Ok(rest)
 }
 
-/// Whether `bytes` could be a host and port (RFC 3986 3.2.2, 3.2.3); empty is a host too (RFC 9110
-/// 7.2).
+/// Whether `bytes` can be a host and port (RFC 3986 3.2.2, 3.2.3); a host may be empty (RFC 9110 7.2).
 pub(super) fn is_host(bytes: &[u8]) -> bool {
     let (host, rest) = match bytes.strip_prefix(b"[") {
         Some(literal) => {
@@ -180,7 +179,7 @@ pub(super) fn is_host(bytes: &[u8]) -> bool {
     host.iter().all(|&byte| is_host_byte(byte)) && is_port
 }
 
-/// In a name or an IPv4 address (RFC 3986 3.2.2).
+/// Whether a name or an IPv4 address may contain the byte (RFC 3986 3.2.2).
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
 }
@@ -194,7 +193,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The longest registered method, `UPDATEREDIRECTREF`, has 17.
+/// Most bytes of a method; the longest registered one, `UPDATEREDIRECTREF`, has 17.
 const METHOD_BYTES_MAX: usize = 20;
 
 #[cfg(test)]
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn each_method_is_told_by_its_case_sensitive_token() {
+    fn each_method_has_a_case_sensitive_token() {
         let methods = [
             ("GET", Method::Get),
             ("HEAD", Method::Head),
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn each_first_byte_that_is_no_token_is_a_fault_at_once() {
+    fn each_first_byte_that_is_not_of_a_token_is_a_fault_at_once() {
         for byte in 0..=u8::MAX {
             let expected =
                 if is_token_byte(byte) { Ok(None) } else { Err(HttpFault::RequestLineInvalid) };
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_at_the_limit_passes_and_one_past_is_a_fault_before_it_ends() {
+    fn a_target_at_the_limit_passes_and_a_longer_one_is_a_fault_before_it_ends() {
         let target = format!("/{}", "a".repeat(19));
         assert!(line(&format!("GET {target} HTTP/1.1\r\n")).unwrap().is_some());
         assert_eq!(line(&format!("GET {target}")), Ok(None));
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_1_0_and_what_is_compatible_with_1_1() {
+    fn versions_are_1_0_and_those_compatible_with_1_1() {
         for version in ["HTTP/1.1", "HTTP/1.2", "HTTP/1.9"] {
             let text = format!("GET / {version}\r\n");
             assert_eq!(line(&text).unwrap().unwrap().version, Version::Http11, "{version}");

@@ -1,4 +1,4 @@
-//! Responses, always with their length, so that the connection can be kept.
+//! Responses with a length, so that the connection can be kept open, and chunks.
 
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
@@ -7,29 +7,27 @@ use httpdate::HttpDate;
 
 use super::is_token;
 
-/// A response that is known whole.
+/// A response whose body is complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'r> {
     /// The status code.
     pub status: u16,
-    /// When it is made, as [`date_text`] writes it; left out if empty.
+    /// The value of `Date`, as [`date_text`] writes it; omitted if empty.
     pub date: &'r str,
-    /// Headers beside the ones written from the fields below.
+    /// Headers in addition to those that the other fields determine.
     pub headers: &'r [(&'r str, &'r str)],
-    /// What `body` is; left out if empty.
+    /// The value of `Content-Type`; omitted if empty.
     pub content_type: &'r str,
-    /// The body.
+    /// The bytes of the body.
     pub body: &'r [u8],
-    /// Whether the connection stays open.
+    /// Whether the connection stays open afterwards.
     pub keep_alive: bool,
-    /// Whether the request was HEAD: the length of the body is sent, the body is not (RFC 9110
-    /// 9.3.2).
+    /// Whether the request was HEAD: the length of the body is sent, but not the body (RFC 9110 9.3.2).
     pub head_only: bool,
 }
 
 impl Response<'_> {
-    /// A response with nothing but a status, after which the connection stays open; the rest by
-    /// struct update.
+    /// A response with only a status, after which the connection stays open; set other fields by struct update.
     pub const fn of_status(status: u16) -> Self {
         Self {
             status,
@@ -42,7 +40,7 @@ impl Response<'_> {
         }
     }
 
-    /// Appends the response.
+    /// Appends the response to `out`.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let body_is_sent = !self.head_only && may_have_body(self.status);
         out.reserve(HEAD_BYTES_ESTIMATE + if body_is_sent { self.body.len() } else { 0 });
@@ -57,7 +55,7 @@ impl Response<'_> {
         if !self.content_type.is_empty() {
             write_header(out, "Content-Type", self.content_type);
         }
-        // RFC 9110 8.6: no length where there can be no body.
+        // RFC 9110 8.6: no length if there cannot be a body.
         if may_have_body(self.status) {
             out.extend_from_slice(b"Content-Length: ");
             write_number(out, self.body.len());
@@ -66,12 +64,11 @@ impl Response<'_> {
         for (name, value) in self.headers {
             write_header(out, name, value);
         }
-        // No answer is the same for long, an error least of all; what a cache may keep says so itself.
+        // Answers change quickly, errors above all; those that a cache may store have the header already.
         if !self.headers.iter().any(|(name, _)| *name == "Cache-Control") {
             write_header(out, "Cache-Control", "no-store");
         }
-        // Said also where it is the default: an HTTP/1.0 client needs it, and this is simpler than
-        // asking.
+        // It is sent even if it is the default, because an HTTP/1.0 client needs it.
         write_header(out, "Connection", if self.keep_alive { "keep-alive" } else { "close" });
         out.extend_from_slice(b"\r\n");
         if body_is_sent {
@@ -80,15 +77,16 @@ impl Response<'_> {
     }
 }
 
-/// A moment as `Date` says it (RFC 9110 5.6.7, 6.6.1).
+/// A time in the format of `Date` (RFC 9110 5.6.7, 6.6.1).
 pub fn date_text(since_epoch: Duration) -> String {
     HttpDate::from(UNIX_EPOCH + since_epoch.min(LAST_DATE)).to_string()
 }
 
-/// Ends a body that is sent in chunks (RFC 9112 7.1).
+/// The last chunk, which ends a body in chunks (RFC 9112 7.1).
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Appends what `write` appends as a chunk; nothing if that is nothing, because an empty chunk is the last one.
+/// Appends the bytes that `write` appends as a chunk. If there are none it appends nothing, because an empty chunk ends
+/// the body.
 pub fn write_chunk(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
@@ -98,7 +96,7 @@ pub fn write_chunk(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-/// Makes what stands from `start` on the beginning of a chunk, whose last `rest_bytes` bytes and line end follow.
+/// Turns the bytes from `start` on into the beginning of a chunk, whose last `rest_bytes` bytes and line end follow.
 pub fn begin_chunk(out: &mut Vec<u8>, start: usize, rest_bytes: usize) {
     let data_bytes = out.len() - start;
     write!(out, "{:x}\r\n", data_bytes + rest_bytes)
@@ -111,8 +109,8 @@ pub fn write_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
 }
 
-/// Appends an error: `{"error":{"status":404,"code":"not_found","message":"..."}}`. `response`
-/// gives all but the body and its type.
+/// Appends an error: `{"error":{"status":404,"code":"not_found","message":"..."}}`. `response` has everything but the
+/// body and its type.
 pub fn write_error(out: &mut Vec<u8>, response: &Response<'_>, code: &str, message: &str) {
     let mut body = Vec::with_capacity(ERROR_BYTES_ESTIMATE + code.len() + message.len());
     body.extend_from_slice(b"{\"error\":{\"status\":");
@@ -121,12 +119,12 @@ pub fn write_error(out: &mut Vec<u8>, response: &Response<'_>, code: &str, messa
     write_json_text(&mut body, code);
     body.extend_from_slice(b"\",\"message\":\"");
     write_json_text(&mut body, message);
-    // A shell's prompt begins a line of its own.
+    // The line feed makes a shell's prompt start on a new line.
     body.extend_from_slice(b"\"}}\n");
     Response { content_type: "application/json", body: &body, ..*response }.write_to(out);
 }
 
-/// The phrase beside a status (RFC 9110 15, RFC 6585); empty if it is none of ours.
+/// The reason phrase of a status (RFC 9110 15, RFC 6585); empty for statuses that this server does not use.
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",
@@ -158,7 +156,7 @@ pub const fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// RFC 9110 6.4.1.
+/// Whether a response with this status may have a body (RFC 9110 6.4.1).
 const fn may_have_body(status: u16) -> bool {
     !matches!(status, 100..=199 | 204 | 304)
 }
@@ -167,7 +165,7 @@ fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
     debug_assert!(is_token(name.as_bytes()));
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    // A value that came from a peer must not end its line: a control character becomes a space.
+    // A value that came from a peer must not end its line, so control characters become spaces.
     let is_control = |byte: u8| byte < b' ' || byte == 0x7F;
     out.extend(value.bytes().map(|byte| if is_control(byte) { b' ' } else { byte }));
     out.extend_from_slice(b"\r\n");
@@ -177,7 +175,7 @@ fn write_number(out: &mut Vec<u8>, number: usize) {
     write!(out, "{number}").expect("a vector takes all that is written to it");
 }
 
-/// RFC 8259 7.
+/// Appends the content of a JSON string (RFC 8259 7).
 fn write_json_text(out: &mut Vec<u8>, text: &str) {
     for byte in text.bytes() {
         match byte {
@@ -190,13 +188,13 @@ fn write_json_text(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// The last second whose year has four digits, as the format demands.
+/// The last second whose year has four digits, as the format requires.
 const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
 
-/// The usual head; more headers only make the vector grow once more.
+/// Size of a usual head; with more headers, the vector grows once more.
 const HEAD_BYTES_ESTIMATE: usize = 256;
 
-/// The frame around code and message.
+/// Size of the JSON around code and message.
 const ERROR_BYTES_ESTIMATE: usize = 64;
 
 #[cfg(test)]
@@ -230,7 +228,7 @@ mod tests {
 
     /// The example of RFC 9110 5.6.7, and what a clock that is wrong may say.
     #[test]
-    fn a_date_has_the_fixed_form_whatever_the_clock_says() {
+    fn a_date_has_the_fixed_format_at_any_time() {
         let text = |seconds| date_text(Duration::from_secs(seconds));
         assert_eq!(text(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(text(0), "Thu, 01 Jan 1970 00:00:00 GMT");
@@ -274,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_read_as_they_are_written() {
+    fn written_chunks_can_be_read() {
         use crate::protocol::http1::{BodyDecoder, BodyLength, BodyPart};
         let mut out = Vec::new();
         for bytes in [1, 15, 16, 0, 4096] {

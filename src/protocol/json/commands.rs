@@ -1,4 +1,4 @@
-//! What clients say.
+//! The commands of clients.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,62 +10,63 @@ use serde_json::value::RawValue;
 use super::{CommandError, Object};
 use crate::message::{HistoryQuery, Position};
 
-/// What a client says.
+/// A command of a client.
 #[derive(Debug)]
 pub struct Command<'a> {
-    /// Comes back in the reply; 0 when absent.
+    /// The id that the reply repeats; 0 if absent.
     pub id: u32,
-    /// What it wants.
+    /// The method with its parameters.
     pub method: Method<'a>,
 }
 
-/// What a client wants. Channel names are as sent: not checked yet. Parameters that are not read here may be anything.
+/// A method with its parameters. Channel names are not validated yet. Parameters that are not decoded may be anything.
 #[derive(Debug, PartialEq)]
 pub enum Method<'a> {
-    /// Nothing: the answer to a ping.
+    /// The answer to a ping.
     Pong,
-    /// Opens the session.
+    /// Opens the session; must be the first command.
     Connect,
-    /// Receive a channel; with a position, what followed it first, and perhaps nothing if that cannot be had.
+    /// Subscribes to a channel. With a position, the publications after it are recovered first; the flag says whether
+    /// to refuse if they cannot be.
     Subscribe(Cow<'a, str>, Option<Position>, NeedsAll),
-    /// Receive it no more.
+    /// Unsubscribes from a channel.
     Unsubscribe(Cow<'a, str>),
-    /// Hand data, any JSON value, to a channel's subscribers.
+    /// Publishes data, any JSON value, to a channel.
     Publish(Cow<'a, str>, &'a [u8]),
-    /// Read what a channel keeps.
+    /// Reads a channel's history.
     History(Cow<'a, str>, HistoryQuery),
-    /// Who is subscribed to a channel.
+    /// Lists the clients that are subscribed to a channel.
     Presence(Cow<'a, str>),
-    /// How many are subscribed to a channel.
+    /// Counts the clients that are subscribed to a channel.
     PresenceStats(Cow<'a, str>),
-    /// Asks for nothing but a reply.
+    /// Asks for an empty reply.
     Ping,
-    /// Hand in a newer token of the connection.
+    /// Sends a new token for the connection.
     Refresh,
-    /// Hand in a newer token of a subscription.
+    /// Sends a new token for a subscription.
     SubRefresh,
-    /// Data for the server itself, which is not offered. The one command that the protocol leaves without a reply.
+    /// Sends data to the server itself, which is not offered. It is the only command without a reply.
     Send,
     /// A method of the protocol that is not offered.
     NotAvailable,
-    /// No method of the protocol.
+    /// A method that the protocol does not have.
     Unknown,
-    /// More than one method, or parameters that are not what the method takes.
+    /// More than one method, or parameters that do not fit the method.
     Malformed,
-    /// Something that is not offered and must not be passed over, and what it is.
+    /// A request for something that is not offered and must not be ignored, with the reason.
     Refused(CommandError, &'static str),
-    /// What the protocol answers with the end of the connection, for good.
+    /// A request that the protocol answers by closing the connection for good.
     Fatal,
 }
 
-/// Whether a subscription is wanted only if nothing was missed that cannot be had.
+/// Whether to refuse a subscription if publications after its position cannot be recovered.
 pub type NeedsAll = bool;
 
-/// The bytes are not a command: not a JSON object, or an `id` that is no number of 32 bits.
+/// The bytes are not a command: not a JSON object, or the `id` is not a 32-bit number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoCommand;
 
-/// Of `flag` in a subscribe: refuse it if what was missed cannot be had (centrifuge 0.38, client.go).
+/// A bit of `flag` in a subscribe: refuse it if missed messages cannot be recovered (centrifuge 0.38, client.go).
 const FLAG_REJECT_UNRECOVERED: i64 = 2;
 
 /// Decodes one command.
@@ -87,7 +88,7 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, NoCommand> {
 }
 
 fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Method<'a>> {
-    // An array would be taken for an object's members in their order.
+    // serde would accept an array of the members in order as well.
     if !parameters.starts_with('{') {
         return Ok(Method::Malformed);
     }
@@ -115,7 +116,7 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
 struct Envelope<'a> {
     id: u32,
     method: Option<(Cow<'a, str>, &'a RawValue)>,
-    /// There are more.
+    /// Whether there are more members.
     is_ambiguous: bool,
 }
 
@@ -174,7 +175,7 @@ struct Since<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Subscribe<'a> {
-    /// What would change what the client is sent is done or refused, never passed over.
+    /// Options that would change the messages sent to the client are obeyed or refused, never ignored.
     fn method(self) -> Method<'a> {
         if self.delta.is_some_and(|Text(delta)| !delta.is_empty() && delta != "fossil") {
             return Method::Fatal;
@@ -206,7 +207,7 @@ impl<'a> History<'a> {
     }
 }
 
-/// Negative is no limit; an absent number is 0, as in all of this protocol.
+/// A negative number means no limit; an absent one is 0, as everywhere in this protocol.
 fn limit(limit: Option<i64>) -> Option<u32> {
     match limit.unwrap_or(0) {
         ..0 => None,
@@ -214,7 +215,7 @@ fn limit(limit: Option<i64>) -> Option<u32> {
     }
 }
 
-/// Without an epoch, a place in whichever life of the channel.
+/// Without an epoch, the position is in any epoch of the channel.
 fn position(offset: Option<u64>, epoch: Option<Text<'_>>) -> Position {
     let text = epoch.as_ref().map_or("", |Text(epoch)| epoch);
     Position::since(offset.unwrap_or(0), text)
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_told_apart() {
+    fn each_command_is_decoded_as_its_method() {
         assert_eq!(method("{}"), Method::Pong);
         assert_eq!(method(r#"{"id":1}"#), Method::Unknown);
         assert_eq!(method(r#"{"id":1,"connect":{"token":"x","name":"js"}}"#), Method::Connect);
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_back_says_where_it_was() {
+    fn a_client_that_reconnects_sends_its_position() {
         let since = |rest: &str| {
             let text = format!(r#"{{"id":1,"subscribe":{{"channel":"a",{rest}}}}}"#);
             match method(&text) {
@@ -327,19 +328,19 @@ mod tests {
             ),
             None
         );
-        // Another server's, a client's own way to say so, none.
+        // Epochs that this server did not issue.
         for epoch in ["_", "xyz", "0000000g", "000000fff", "ffffffff"] {
             let since = since(&format!(r#""recover":true,"epoch":"{epoch}","offset":9"#));
             assert_eq!(since, Some(Position::NOWHERE), "{epoch}");
         }
-        // One that keeps offsets only, and one that begins at the beginning.
+        // A client that keeps offsets only, and one that starts at the beginning.
         let any = |offset| Some(Position { epoch: Epoch::ANY, offset });
         assert_eq!(since(r#""recover":true,"epoch":"","offset":9"#), any(9));
         assert_eq!(since(r#""recover":true"#), any(0));
     }
 
     #[test]
-    fn a_history_is_asked_for_in_parts() {
+    fn a_history_is_requested_in_parts() {
         let query = |rest: &str| {
             let text = format!(r#"{{"id":1,"history":{{"channel":"a"{rest}}}}}"#);
             match method(&text) {
@@ -365,7 +366,7 @@ mod tests {
         assert!(matches!(before_all, Method::Refused(CommandError::BadRequest, _)));
     }
 
-    /// client.proto 0.19: what these ask for would change what the client is sent.
+    /// client.proto 0.19: these options would change the messages sent to the client.
     #[test]
     fn an_option_of_a_subscribe_is_obeyed_or_refused() {
         let subscribe = |rest: &str| match method(&format!(
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_command_is_told_apart() {
+    fn an_invalid_command_is_distinguished_from_a_malformed_method() {
         for text in [
             "",
             "[]",

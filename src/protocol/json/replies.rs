@@ -1,5 +1,4 @@
-//! What clients are answered, and the pushes that tell what nobody asked for. A reply has the number of its command;
-//! a command without one is answered without one.
+//! Replies to commands, and pushes. A reply carries the id of its command, unless the command has none.
 
 use std::borrow::Cow;
 
@@ -8,29 +7,29 @@ use serde::Serialize;
 use super::{CommandError, put, write_client_info, write_json};
 use crate::message::{ChannelName, ClientId, ClientInfo, Farewell, Position};
 
-/// What `connect` is answered.
+/// The content of the reply to `connect`.
 #[derive(Clone, Copy, Debug)]
 pub struct Connected {
-    /// Its id.
+    /// The id of the client.
     pub client: ClientId,
-    /// How often the server pings.
+    /// The interval between the server's pings, in seconds.
     pub ping_seconds: u64,
-    /// Whether pings have to be answered.
+    /// Whether the client must answer pings.
     pub wants_pong: bool,
 }
 
-/// What `subscribe` is answered.
+/// The content of the reply to `subscribe`.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscribed {
-    /// The client has everything up to here, and will have what is in the recovery's publications.
+    /// The position from which the client receives, after the recovered publications.
     pub position: Position,
-    /// Whether a position is of use later.
+    /// Whether the client may recover from a position later.
     pub is_recoverable: bool,
-    /// Whether it asked for what followed a position, and whether that was possible.
+    /// If the client asked for recovery: whether all publications after its position were recovered.
     pub recovered: Option<bool>,
 }
 
-/// Answers with an error; `detail` says more than the code's own message.
+/// Appends an error reply; `detail` is appended to the code's message.
 pub fn write_error(out: &mut Vec<u8>, id: u32, error: CommandError, detail: Option<&str>) {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -46,7 +45,7 @@ pub fn write_error(out: &mut Vec<u8>, id: u32, error: CommandError, detail: Opti
     out.push(b'}');
 }
 
-/// Answers `connect`.
+/// Appends the reply to `connect`.
 pub fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected) {
     let Connected { client, ping_seconds, wants_pong } = connected;
     begin(out, id, "connect");
@@ -63,7 +62,7 @@ pub fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected) {
     out.extend_from_slice(b"}}");
 }
 
-/// Answers `refresh`: nothing expires.
+/// Appends the reply to `refresh`: nothing expires.
 pub fn write_refreshed(out: &mut Vec<u8>, id: u32, client: ClientId) {
     begin(out, id, "refresh");
     put(
@@ -72,13 +71,13 @@ pub fn write_refreshed(out: &mut Vec<u8>, id: u32, client: ClientId) {
     );
 }
 
-/// Answers `sub_refresh`: nothing expires.
+/// Appends the reply to `sub_refresh`: nothing expires.
 pub fn write_sub_refreshed(out: &mut Vec<u8>, id: u32) {
     begin(out, id, "sub_refresh");
     out.extend_from_slice(b"{\"expires\":false}}");
 }
 
-/// Answers `subscribe`. `publications` appends what was missed, as an array.
+/// Appends the reply to `subscribe`. `publications` appends the recovered publications, as an array.
 pub fn write_subscribed(
     out: &mut Vec<u8>,
     id: u32,
@@ -109,7 +108,7 @@ fn write_subscribed_members(out: &mut Vec<u8>, subscribed: &Subscribed) {
     );
 }
 
-/// Answers `history`. `publications` appends them, as an array.
+/// Appends the reply to `history`. `publications` appends the publications, as an array.
 pub fn write_history(
     out: &mut Vec<u8>,
     id: u32,
@@ -123,7 +122,7 @@ pub fn write_history(
     put(out, format_args!(",\"epoch\":\"{epoch}\",\"offset\":{offset}}}}}"));
 }
 
-/// Answers `presence`.
+/// Appends the reply to `presence`.
 pub fn write_presence(out: &mut Vec<u8>, id: u32, clients: &[ClientInfo]) {
     begin(out, id, "presence");
     out.extend_from_slice(b"{\"presence\":{");
@@ -135,25 +134,25 @@ pub fn write_presence(out: &mut Vec<u8>, id: u32, clients: &[ClientInfo]) {
     out.extend_from_slice(b"}}}");
 }
 
-/// Answers `presence_stats`. Clients without a name are one user.
+/// Appends the reply to `presence_stats`. All clients without a user name count as one user.
 pub fn write_presence_stats(out: &mut Vec<u8>, id: u32, client_count: u64) {
     let user_count = client_count.min(1);
     begin(out, id, "presence_stats");
     put(out, format_args!("{{\"num_clients\":{client_count},\"num_users\":{user_count}}}}}"));
 }
 
-/// Answers a method whose result is empty.
+/// Appends the reply to a method whose result is empty.
 pub fn write_done(out: &mut Vec<u8>, id: u32, method: &str) {
     begin(out, id, method);
     out.extend_from_slice(b"{}}");
 }
 
-/// A ping.
+/// Appends a ping.
 pub fn write_ping(out: &mut Vec<u8>) {
     out.extend_from_slice(b"{}");
 }
 
-/// Tells why the connection is about to end.
+/// Appends the push that announces the end of the connection.
 pub fn write_disconnect(out: &mut Vec<u8>, farewell: &Farewell) {
     let code = farewell.disconnect_code();
     put(out, format_args!("{{\"push\":{{\"disconnect\":{{\"code\":{code},\"reason\":"));
@@ -161,27 +160,27 @@ pub fn write_disconnect(out: &mut Vec<u8>, farewell: &Farewell) {
     out.extend_from_slice(b"}}}");
 }
 
-/// Tells of a subscription that the client did not ask for.
+/// Appends the push that announces a subscription made by the server API.
 pub fn write_subscribe_push(out: &mut Vec<u8>, channel: &ChannelName, subscribed: &Subscribed) {
     begin_push(out, channel, "subscribe");
     write_subscribed_members(out, subscribed);
     out.extend_from_slice(b"}}}");
 }
 
-/// Tells of the end of a subscription that the client did not ask for; it is not to subscribe again.
+/// Appends the push that announces the end of a subscription by the server API; the client must not subscribe again.
 pub fn write_unsubscribe_push(out: &mut Vec<u8>, channel: &ChannelName) {
     begin_push(out, channel, "unsubscribe");
     out.extend_from_slice(b"{\"code\":2000,\"reason\":\"server unsubscribe\"}}}");
 }
 
-/// Appends the push that has a client subscribe again, from where it stands by now.
+/// Appends the push after which a client subscribes again, from its current position.
 pub fn write_resubscribe_push(out: &mut Vec<u8>, channel: &ChannelName) {
     begin_push(out, channel, "unsubscribe");
-    // From 2500 on, centrifuge's clients come back by themselves.
+    // From 2500 on, Centrifuge clients resubscribe by themselves.
     out.extend_from_slice(b"{\"code\":2500,\"reason\":\"insufficient state\"}}}");
 }
 
-/// The front of a reply, up to the value of its method's member.
+/// Appends the beginning of a reply, up to the value of its method's member.
 fn begin(out: &mut Vec<u8>, id: u32, method: &str) {
     match id {
         0 => put(out, format_args!("{{\"{method}\":")),
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn connect_is_answered_with_a_client_id_and_what_pings_are_like() {
+    fn the_reply_to_connect_has_a_client_id_and_the_ping_interval() {
         let mut connected = Connected { client: CLIENT, ping_seconds: 25, wants_pong: true };
         let reply = written(|out| write_connected(out, 1, &connected));
         let version = reply["connect"]["version"].clone();
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_says_whether_something_was_missed() {
+    fn the_reply_to_subscribe_says_whether_recovery_was_complete() {
         let reply = written(|out| {
             write_subscribed(out, 2, &subscribed(None), |_| panic!("nothing was asked for"));
         });
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_asked_for_is_a_push() {
+    fn changes_by_the_server_are_pushes() {
         let channel = ChannelName::new("a\"b").unwrap();
         let push = written(|out| write_subscribe_push(out, &channel, &subscribed(None)));
         let body =
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn presence_names_clients_or_counts_them() {
+    fn presence_lists_clients_or_counts_them() {
         let presence = |clients: &[ClientInfo]| written(|out| write_presence(out, 5, clients));
         assert_eq!(presence(&[]), json!({"id": 5, "presence": {"presence": {}}}));
         let other = ClientInfo {
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn other_replies_have_their_id_and_their_method() {
+    fn other_replies_have_an_id_and_a_method() {
         let position = Position { epoch: Epoch(1), offset: 3 };
         let reply = written(|out| {
             write_history(out, 4, position, |out| out.extend_from_slice(b"[{\"data\":1}]"));

@@ -1,7 +1,7 @@
-//! What a peer can do wrong after the handshake.
+//! Faults of a peer after the handshake.
 
-/// A breach of RFC 6455 or of a limit. The connection fails: one close frame with
-/// [`Fault::close_code`], then the end (RFC 6455 7.1.7).
+/// A violation of RFC 6455 or of a limit. The connection fails: a close frame with [`Fault::close_code`] is sent, then
+/// it is closed (RFC 6455 7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A reserved bit is set and no extension was negotiated (RFC 6455 5.2).
@@ -30,7 +30,7 @@ pub enum Fault {
     CloseCodeInvalid,
     /// Text, or the reason of a close, that is not UTF-8 (RFC 6455 8.1).
     Utf8Invalid,
-    /// A message past the limit.
+    /// A message that exceeds the limit.
     MessageTooLarge,
     /// A message in more fragments than the limit.
     FragmentsTooMany,
@@ -56,8 +56,7 @@ impl Fault {
         Fault::FragmentsTooMany,
     ];
 
-    /// The close code that tells the peer (RFC 6455 7.4.1): 1002 protocol error, 1007 not UTF-8,
-    /// 1009 too large.
+    /// The close code for the peer (RFC 6455 7.4.1): 1002 protocol error, 1007 not UTF-8, 1009 too large.
     pub const fn close_code(self) -> u16 {
         match self {
             Fault::ReservedBits
@@ -77,7 +76,7 @@ impl Fault {
         }
     }
 
-    /// A few words for the close frame and the log.
+    /// The reason in a few words, for the close frame and the log.
     pub const fn reason(self) -> &'static str {
         match self {
             Fault::ReservedBits => "reserved bits are set",

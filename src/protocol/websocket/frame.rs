@@ -21,7 +21,7 @@ pub enum OpCode {
     Close,
     /// Asks for a pong.
     Ping,
-    /// Answers a ping, or comes unasked.
+    /// Answers a ping, or is sent unsolicited.
     Pong,
 }
 
@@ -51,13 +51,13 @@ impl OpCode {
         }
     }
 
-    /// Whether the frame is about the connection, not part of a message.
+    /// Whether the frame concerns the connection and is not part of a message.
     pub const fn is_control(self) -> bool {
         matches!(self, OpCode::Close | OpCode::Ping | OpCode::Pong)
     }
 }
 
-/// A frame's header.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Whether this is the last fragment of its message.
@@ -66,19 +66,18 @@ pub struct Header {
     pub opcode: OpCode,
     /// The key that the payload is masked with.
     pub mask: Option<[u8; 4]>,
-    /// Bytes of payload that follow; under 2^63.
+    /// Length of the payload in bytes; less than 2^63.
     pub payload_len: u64,
 }
 
-/// Reads a header from the front of `bytes`, with its size; `None` if more bytes are needed.
+/// Decodes a header at the front of `bytes` and returns it with its size; `None` if more bytes are needed.
 ///
-/// Each rule is checked on the first byte that can break it, so that a hostile header cannot make
-/// us wait for bytes we would refuse.
+/// Each rule is checked on the first byte that can violate it, so that a hostile header cannot make the decoder wait
+/// for bytes that it would refuse.
 #[inline]
 pub fn decode_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
     let [first, rest @ ..] = bytes else { return Ok(None) };
-    // RFC 6455 5.2: reserved bits must be zero unless an extension defines them, and we negotiate
-    // none.
+    // RFC 6455 5.2: reserved bits must be zero unless a negotiated extension defines them, and none is negotiated.
     if first & RESERVED_BITS != 0 {
         return Err(Fault::ReservedBits);
     }
@@ -90,7 +89,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
     }
     let [second, rest @ ..] = rest else { return Ok(None) };
     let short_len = second & LENGTH_BITS;
-    // RFC 6455 5.5: 125 bytes at most, which is also every length that has no extension.
+    // RFC 6455 5.5: at most 125 bytes, which are also all lengths without an extended length field.
     if opcode.is_control() && short_len as usize > CONTROL_PAYLOAD_BYTES_MAX {
         return Err(Fault::ControlTooLarge);
     }
@@ -117,7 +116,7 @@ fn decode_length(short_len: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Fau
             Ok(Some((len, rest)))
         }
         LENGTH_IS_U64 => {
-            // The top bit is in the first byte of eight: no need to wait for the others.
+            // The top bit is in the first of eight bytes, so there is no need to wait for the others.
             if rest.first().is_some_and(|byte| byte & 0x80 != 0) {
                 return Err(Fault::LengthOutOfRange);
             }
@@ -132,7 +131,7 @@ fn decode_length(short_len: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Fau
     }
 }
 
-/// Bytes of the header of an unmasked frame with a payload of `payload_len`.
+/// Length of the header of an unmasked frame with a payload of `payload_len` bytes.
 pub const fn header_bytes(payload_len: usize) -> usize {
     if payload_len < LENGTH_IS_U16 as usize {
         2
@@ -155,11 +154,11 @@ pub fn write_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends what `write` appends, as the payload of an unfragmented, unmasked frame.
+/// Appends the bytes that `write` appends, as the payload of an unfragmented, unmasked frame.
 pub fn write_frame_of(out: &mut Vec<u8>, opcode: OpCode, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
-    // The header's size is known now: it is written behind its payload and turned to the front.
+    // The size of the header is known only now: it is written after its payload and rotated to the front.
     let payload_len = out.len() - start;
     append_header(out, opcode, true, payload_len, 0);
     let header_len = out.len() - start - payload_len;
@@ -176,8 +175,7 @@ pub fn write_masked_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8], mas
     unmask(&mut out[start..], mask, 0);
 }
 
-/// Appends an unmasked close frame. The reason is cut, between characters, to what a control frame
-/// holds.
+/// Appends an unmasked close frame. The reason is cut between characters so that it fits a control frame.
 pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut reason_len = reason.len().min(CONTROL_PAYLOAD_BYTES_MAX - 2);
     while !reason.is_char_boundary(reason_len) {
@@ -188,8 +186,8 @@ pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(&reason.as_bytes()[..reason_len]);
 }
 
-/// Whether a close frame may carry `code`: those of RFC 6455 7.4.1 that are sent, those that IANA
-/// registered since (1012..=1014), and the ranges of libraries and applications (RFC 6455 7.4.2).
+/// Whether a close frame may carry `code`: the codes of RFC 6455 7.4.1 that may be sent, those that IANA registered
+/// since (1012..=1014), and the ranges for libraries and applications (RFC 6455 7.4.2).
 pub const fn close_code_is_valid(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
@@ -223,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_that_is_written_in_place_is_the_frame_of_its_payload() {
+    fn a_frame_written_in_place_equals_the_frame_of_its_payload() {
         for payload_len in [0, 1, 125, 126, 127, 65_535, 65_536, 100_000] {
             let payload: Vec<u8> = (0..payload_len).map(|index: u32| index as u8).collect();
             let mut expected = b"before".to_vec();
@@ -235,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_the_256_first_bytes_is_accepted_or_is_its_fault() {
+    fn each_of_the_256_first_bytes_is_accepted_or_a_specific_fault() {
         for first in 0..=u8::MAX {
             let control = first & 0x08 != 0;
             let expected = if first & 0x70 != 0 {
@@ -252,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_the_256_second_bytes_is_accepted_or_is_its_fault() {
+    fn each_of_the_256_second_bytes_is_accepted_or_a_specific_fault() {
         for second in 0..=u8::MAX {
             let control = decode_header(&[0x89, second]);
             let len = second & 0x7F;
@@ -270,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_round_trip_at_each_boundary_and_one_past() {
+    fn lengths_round_trip_at_each_boundary_and_right_after_it() {
         for len in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20] {
             let mut out = Vec::new();
             write_header(&mut out, OpCode::Binary, false, len);
@@ -323,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn close_codes_are_those_that_may_be_sent() {
+    fn valid_close_codes_are_those_that_may_be_sent() {
         let valid: Vec<u16> = (0..=u16::MAX).filter(|&code| close_code_is_valid(code)).collect();
         let expected: Vec<u16> = (1000..=1003).chain(1007..=1014).chain(3000..=4999).collect();
         assert_eq!(valid, expected);

@@ -1,6 +1,6 @@
-//! The opening handshake, RFC 6455 4: an HTTP/1.1 request that asks to upgrade, and its answer.
+//! The opening handshake, RFC 6455 4: an HTTP/1.1 request for an upgrade, and its answer.
 //!
-//! Extensions that a client offers are ignored, which RFC 6455 9.1 allows: none is negotiated.
+//! Extensions that a client offers are ignored, as RFC 6455 9.1 allows: none is negotiated.
 
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::{Engine, alphabet};
@@ -8,8 +8,7 @@ use sha1::{Digest, Sha1};
 
 use crate::protocol::http1::{BodyLength, Head, Method, Version, is_token};
 
-/// A request that the protocol allows to be upgraded. Whether its origin may have a WebSocket here (RFC 6455 10.2) is
-/// not decided yet.
+/// A valid request for an upgrade. Its origin is not checked yet (RFC 6455 10.2).
 #[derive(Clone, Debug)]
 pub struct Upgrade<'h, 'b> {
     /// The value of `Sec-WebSocket-Key`, for [`write_accept_response`].
@@ -18,7 +17,7 @@ pub struct Upgrade<'h, 'b> {
 }
 
 impl<'b> Upgrade<'_, 'b> {
-    /// The subprotocols that the client offers, the one it prefers first (RFC 6455 4.1 item 10).
+    /// The subprotocols that the client offers, in order of preference (RFC 6455 4.1 item 10).
     pub fn subprotocols(&self) -> impl Iterator<Item = &'b str> {
         let offered = self.head.header_list("sec-websocket-protocol");
         offered.filter(|name| is_token(name)).filter_map(|name| std::str::from_utf8(name).ok())
@@ -36,19 +35,19 @@ pub enum HandshakeFault {
     BodyUnexpected,
     /// `Connection` does not list `upgrade`, or `Upgrade` does not list `websocket`.
     UpgradeMissing,
-    /// The same, or HTTP/1.0, with a `Sec-WebSocket-Key`: something on the way took the upgrade out.
+    /// The same, or HTTP/1.0, with a `Sec-WebSocket-Key`: a proxy removed the upgrade.
     UpgradeRemoved,
     /// `Sec-WebSocket-Version` is not 13, or is missing.
     VersionUnsupported,
     /// `Sec-WebSocket-Key` is missing.
     KeyMissing,
-    /// There are several `Sec-WebSocket-Key`s.
+    /// There are several `Sec-WebSocket-Key` headers.
     KeyDuplicate,
     /// `Sec-WebSocket-Key` is not 16 bytes in base64.
     KeyInvalid,
-    /// The server's answer is no HTTP response.
+    /// The server's answer is not an HTTP response.
     ResponseInvalid,
-    /// The server's answer is not 101, lacks its headers, or has the wrong `Sec-WebSocket-Accept`.
+    /// The server's answer is not 101, lacks headers, or has the wrong `Sec-WebSocket-Accept`.
     ResponseRefused,
 }
 
@@ -70,7 +69,7 @@ impl HandshakeFault {
         }
     }
 
-    /// One word for programs.
+    /// One word, for programs.
     pub const fn code(self) -> &'static str {
         match self {
             HandshakeFault::MethodNotGet => "method_not_get",
@@ -87,7 +86,7 @@ impl HandshakeFault {
         }
     }
 
-    /// A sentence for people.
+    /// A sentence, for people.
     pub const fn reason(self) -> &'static str {
         match self {
             HandshakeFault::MethodNotGet => "a WebSocket handshake is a GET request",
@@ -102,12 +101,12 @@ impl HandshakeFault {
             HandshakeFault::KeyMissing => "Sec-WebSocket-Key is missing",
             HandshakeFault::KeyDuplicate => "there are several Sec-WebSocket-Key headers",
             HandshakeFault::KeyInvalid => "Sec-WebSocket-Key is not 16 bytes in base64",
-            HandshakeFault::ResponseInvalid => "the server's answer is no HTTP response",
+            HandshakeFault::ResponseInvalid => "the server's answer is not an HTTP response",
             HandshakeFault::ResponseRefused => "the server did not accept the WebSocket handshake",
         }
     }
 
-    /// Headers that the answer must have: what would have been right.
+    /// Headers of the answer that tell what is supported.
     pub const fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
             HandshakeFault::MethodNotGet => &[("Allow", "GET")],
@@ -130,13 +129,13 @@ impl HandshakeFault {
     }
 }
 
-/// Whether the request asks for a WebSocket at all: what tells the transports apart at one address.
+/// Whether the request asks for a WebSocket, which selects the transport at an address with several.
 pub fn wants_upgrade(head: &Head<'_>) -> bool {
     head.header_has("upgrade", "websocket") && head.header_has("connection", "upgrade")
 }
 
-/// Checks what RFC 6455 4.2.1 asks of a client. Host is required by
-/// [`parse_head`](crate::protocol::http1::parse_head).
+/// Checks the requirements of RFC 6455 4.2.1 on a client. [`parse_head`](crate::protocol::http1::parse_head) requires
+/// `Host`.
 pub fn check_upgrade<'h, 'b>(head: &'h Head<'b>) -> Result<Upgrade<'h, 'b>, HandshakeFault> {
     if head.method != Method::Get {
         return Err(HandshakeFault::MethodNotGet);
@@ -169,7 +168,7 @@ pub fn check_upgrade<'h, 'b>(head: &'h Head<'b>) -> Result<Upgrade<'h, 'b>, Hand
     Ok(Upgrade { key, head })
 }
 
-/// The `Sec-WebSocket-Accept` that proves the key was read (RFC 6455 4.2.2 item 5.4).
+/// The `Sec-WebSocket-Accept` for a key (RFC 6455 4.2.2 item 5.4).
 pub fn accept_key(key: &[u8]) -> [u8; 28] {
     let mut hash = Sha1::new();
     hash.update(key);
@@ -180,8 +179,8 @@ pub fn accept_key(key: &[u8]) -> [u8; 28] {
     accept
 }
 
-/// Appends the answer that upgrades the connection; frames follow it. `subprotocol` must be one the
-/// client offered.
+/// Appends the answer that upgrades the connection; frames follow it. `subprotocol` must be one that the client
+/// offered.
 pub fn write_accept_response(out: &mut Vec<u8>, key: &[u8], subprotocol: Option<&str>) {
     out.reserve(RESPONSE_BYTES_ESTIMATE);
     out.extend_from_slice(
@@ -191,7 +190,7 @@ pub fn write_accept_response(out: &mut Vec<u8>, key: &[u8], subprotocol: Option<
           Sec-WebSocket-Accept: ",
     );
     out.extend_from_slice(&accept_key(key));
-    // A name that is no token was not offered, and must not end its line.
+    // A name that is not a token was not offered, and must not end its line.
     if let Some(name) = subprotocol.filter(|name| is_token(name.as_bytes())) {
         out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
         out.extend_from_slice(name.as_bytes());
@@ -214,7 +213,7 @@ pub fn write_client_request(out: &mut Vec<u8>, host: &str, path: &str, key: &[u8
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// Checks a server's answer (RFC 6455 4.1) and gives its size; `None` if its end has not arrived.
+/// Checks a server's answer (RFC 6455 4.1) and returns its size; `None` if its end has not arrived.
 pub fn check_server_response(
     bytes: &[u8],
     key: &[u8; 16],
@@ -243,7 +242,7 @@ pub fn check_server_response(
     if accepted { Ok(Some(head_bytes)) } else { Err(HandshakeFault::ResponseRefused) }
 }
 
-/// RFC 6455 4.2.1 item 5: base64 of 16 bytes, which is 22 digits and two signs of padding.
+/// Whether this is the base64 of 16 bytes: 22 digits and two characters of padding (RFC 6455 4.2.1 item 5).
 fn is_key(key: &[u8]) -> bool {
     let mut decoded = [0; 18];
     key.len() == KEY_BYTES && LENIENT.decode_slice(key, &mut decoded) == Ok(16)
@@ -256,22 +255,22 @@ fn encoded_key(key: &[u8; 16]) -> [u8; KEY_BYTES] {
     encoded
 }
 
-/// RFC 6455 1.3.
+/// The GUID of RFC 6455 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Keys are read as their senders' peers read them: bits of the last character that stand for nothing may be set.
+/// Keys are decoded leniently, as other servers do: unused bits of the last character may be set.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// A key on the wire.
+/// Length of a key in base64.
 const KEY_BYTES: usize = 24;
 
-/// The response and a short subprotocol.
+/// Size of the response with a short subprotocol.
 const RESPONSE_BYTES_ESTIMATE: usize = 192;
 
-/// The largest answer that a client waits for.
+/// The largest response that a client accepts.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -312,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_a_request_can_miss_is_its_fault() {
+    fn each_violation_by_a_request_is_a_specific_fault() {
         let cases = [
             ("GET", "POST", HandshakeFault::MethodNotGet),
             ("HTTP/1.1", "HTTP/1.0", HandshakeFault::UpgradeRemoved),
@@ -344,13 +343,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_version_says_which_is() {
+    fn the_answer_to_an_unsupported_version_has_the_supported_one() {
         let headers = HandshakeFault::VersionUnsupported.headers();
         assert!(headers.contains(&("Sec-WebSocket-Version", "13")));
     }
 
     #[test]
-    fn a_subprotocol_that_is_no_token_is_left_out() {
+    fn a_subprotocol_that_is_not_a_token_is_omitted() {
         let mut out = Vec::new();
         write_accept_response(&mut out, b"key", Some("a\r\nX: b"));
         assert!(!String::from_utf8(out).unwrap().contains("Protocol:"));

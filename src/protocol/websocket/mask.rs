@@ -1,16 +1,13 @@
-//! Masking, RFC 6455 5.3: each payload byte XOR a byte of a four-byte key. The same loop masks and
-//! unmasks.
+//! Masking, RFC 6455 5.3: each payload byte XOR a byte of a four-byte key. The same loop masks and unmasks.
 //!
-//! Short payloads take a few words at a time. Longer ones go through one plain loop that the
-//! compiler vectorises, built a second time for AVX2 where the processor has it: `benches/codec.rs`
-//! holds it to half the speed of memcpy.
+//! Short payloads are processed a few words at a time. Longer ones go through a plain loop that the compiler
+//! vectorizes, built a second time for processors with AVX2. `benches/codec.rs` requires half the speed of memcpy.
 #![cfg_attr(
     target_arch = "x86_64",
     expect(unsafe_code, reason = "calls a function built for AVX2 after asking the processor")
 )]
 
-/// XORs `payload` with `mask` in place. `phase` is how many payload bytes of the frame came before
-/// these.
+/// XORs `payload` with `mask` in place. `phase` is the number of the frame's payload bytes before these.
 #[inline]
 pub fn unmask(payload: &mut [u8], mask: [u8; 4], phase: usize) {
     let [a, b, c, d] = mask;
@@ -29,8 +26,7 @@ pub fn unmask(payload: &mut [u8], mask: [u8; 4], phase: usize) {
 fn unmask_long(payload: &mut [u8], mask: [u8; 4]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the callee needs AVX2, and the processor was just asked for it. It has no other
-        // condition.
+        // SAFETY: the callee needs AVX2, which was detected above. It has no other condition.
         return unsafe { unmask_avx2(payload, mask) };
     }
     unmask_blocks(payload, mask);
@@ -42,7 +38,7 @@ fn unmask_avx2(payload: &mut [u8], mask: [u8; 4]) {
     unmask_blocks(payload, mask);
 }
 
-/// One body for every instruction set: inlined into its caller, it is compiled for the caller's.
+/// The loop for every instruction set: it is inlined, so it is compiled for the instruction set of its caller.
 #[inline(always)]
 fn unmask_blocks(payload: &mut [u8], mask: [u8; 4]) {
     let mut key = [0; BLOCK_BYTES];
@@ -62,7 +58,7 @@ fn unmask_blocks(payload: &mut [u8], mask: [u8; 4]) {
 fn unmask_short(payload: &mut [u8], mask: [u8; 4]) {
     let key = u32::from_ne_bytes(mask);
     let key = u64::from(key) << 32 | u64::from(key);
-    // A few words at once: vectors that every processor has.
+    // Four words at a time fit the vectors that every processor has.
     let (blocks, rest) = payload.as_chunks_mut::<32>();
     for block in blocks {
         for word in block.as_chunks_mut::<8>().0 {
@@ -85,10 +81,10 @@ fn unmask_short(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// Under this, asking the processor costs more than its vectors save.
+/// Below this length, detecting AVX2 costs more than its vectors save.
 const VECTOR_BYTES_MIN: usize = 128;
 
-/// Four AVX2 registers a round.
+/// Bytes of one iteration: four AVX2 registers.
 const BLOCK_BYTES: usize = 128;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Frames into messages: the decoder that each connection owns.
+//! The decoder of each connection, which joins frames into messages.
 
 use super::frame::{HEADER_BYTES_MAX, Header, OpCode, close_code_is_valid, decode_header};
 use super::{Fault, Utf8Check, is_utf8, unmask};
 use crate::protocol::take_front;
 
-/// Which end of the connection the decoder serves.
+/// The end of the connection on which the decoder runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Frames come from a client: each must be masked.
@@ -13,58 +13,54 @@ pub enum Role {
     Client,
 }
 
-/// What the decoder accepts. It is passed with each call, so that a million idle decoders need not
-/// each hold it.
+/// The limits of the decoder. They are passed with each call, so that a million idle decoders need not store them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The end of the connection that decodes.
+    /// The end of the connection on which the decoder runs.
     pub role: Role,
-    /// Bytes in a message, all fragments together. Control frames have their own limit, 125 bytes.
+    /// Most bytes of a message, all fragments together. Control frames have their own limit, 125 bytes.
     pub message_bytes_max: u32,
-    /// Fragments of a message.
+    /// Most fragments of a message.
     pub fragments_max: u32,
 }
 
-/// A whole message or control frame; it borrows from the input or, if it was assembled, from the
-/// decoder.
+/// A whole message or control frame, which borrows from the input or, if it was assembled, from the decoder.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'m> {
-    /// Valid UTF-8, as bytes: the check for short ASCII has no `str` to give without checking
-    /// again.
+    /// Valid UTF-8, as bytes: the check for short ASCII cannot return a `str` without checking again.
     Text(&'m mut [u8]),
-    /// Any bytes.
+    /// A message of any bytes.
     Binary(&'m mut [u8]),
-    /// To be answered by a pong with the same payload.
+    /// A ping, to be answered by a pong with the same payload.
     Ping(&'m [u8]),
-    /// The answer to a ping, or unasked.
+    /// A pong: the answer to a ping, or unsolicited.
     Pong(&'m [u8]),
     /// The peer's last frame.
     Close {
-        /// Why; `None` if the frame was empty.
+        /// The close code; `None` if the frame is empty.
         code: Option<u16>,
-        /// For the log; often empty.
+        /// The reason, for the log; often empty.
         reason: &'m str,
     },
 }
 
 /// Decodes one direction of a connection.
 ///
-/// A frame that lies whole in the input is unmasked where it lies. Only what is unfinished when the
-/// input ends moves to the heap, and that box is gone by the call after its message was delivered.
+/// A frame that is whole in the input is unmasked in place. Only an unfinished message moves to the heap, and that
+/// memory is freed by the call after the message was returned.
 #[derive(Debug, Default)]
 pub struct MessageDecoder {
     partial: Option<Box<Partial>>,
 }
 
 impl MessageDecoder {
-    /// A decoder between messages; it owns nothing.
+    /// A decoder without an unfinished message; it owns no heap.
     pub const fn new() -> Self {
         Self { partial: None }
     }
 
-    /// Takes bytes from the front of `input` up to the end of the next message or control frame.
-    /// `None`: all of the input was taken and more is needed. After a fault the stream cannot be
-    /// followed: close, and do not call again.
+    /// Takes bytes from the front of `input` up to the end of the next message or control frame. `None`: all of the
+    /// input was taken and more is needed. After a fault framing is lost: close the connection, and do not call again.
     #[inline]
     pub fn next<'m, 'i: 'm>(
         &'m mut self,
@@ -106,7 +102,7 @@ impl MessageDecoder {
             Step::Whole(message) => return Ok(Some(message)),
             Step::Assembled(assembled) => assembled,
         };
-        let partial = self.partial.as_mut().expect("what was assembled lies in the box");
+        let partial = self.partial.as_mut().expect("an assembled message is in the box");
         partial.delivered = Some(assembled);
         match assembled {
             Assembled::Text => Ok(Some(Message::Text(&mut partial.bytes))),
@@ -149,7 +145,7 @@ impl MessageDecoder {
         }
     }
 
-    /// Takes a header that may have begun in an earlier input.
+    /// Decodes a header that may have begun in an earlier input.
     fn take_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Fault> {
         let stored_len = self.partial.as_ref().map_or(0, |partial| partial.header_len as usize);
         if stored_len == 0
@@ -171,7 +167,7 @@ impl MessageDecoder {
                 Ok(Some(header))
             }
             None => {
-                // No header is longer than the store, so all of the input fitted.
+                // The buffer holds the longest header, so all of the input fitted.
                 take_front(input, count);
                 partial.header_len = (stored_len + count) as u8;
                 Ok(None)
@@ -179,10 +175,10 @@ impl MessageDecoder {
         }
     }
 
-    /// The rules that depend on the role, the limit and the frames before.
+    /// Checks the rules that depend on the role, the limits and the previous frames.
     #[inline]
     fn check_header(&self, header: &Header, limits: &Limits) -> Result<(), Fault> {
-        // RFC 6455 5.1: a client masks every frame, a server none.
+        // RFC 6455 5.1: a client masks every frame, and a server masks none.
         match (limits.role, header.mask) {
             (Role::Server, None) => return Err(Fault::MaskMissing),
             (Role::Client, Some(_)) => return Err(Fault::MaskUnexpected),
@@ -202,18 +198,18 @@ impl MessageDecoder {
             (false, true) => return Err(Fault::MessageInterrupted),
             (true, true) | (false, false) => {}
         }
-        // On the declared length: no byte of a message that we would refuse is waited for.
+        // The declared length is checked, so that the decoder does not wait for bytes that it would refuse.
         if assembled as u64 + header.payload_len > u64::from(limits.message_bytes_max) {
             return Err(Fault::MessageTooLarge);
         }
-        // RFC 6455 5.4 lets a fragment be empty, so that bytes alone do not bound them.
+        // RFC 6455 5.4 permits empty fragments, so a limit on bytes does not limit their number.
         if fragments >= limits.fragments_max {
             return Err(Fault::FragmentsTooMany);
         }
         Ok(())
     }
 
-    /// Frees what the caller has seen.
+    /// Frees the message that the last call returned.
     fn release_delivered(&mut self) {
         let Some(partial) = &mut self.partial else { return };
         match partial.delivered.take() {
@@ -238,24 +234,23 @@ impl MessageDecoder {
     }
 }
 
-/// What is unfinished, on the heap while it is.
+/// An unfinished message, which is on the heap.
 #[derive(Debug, Default)]
 struct Partial {
-    /// The bytes of a header that the input cut.
+    /// The first bytes of an unfinished header.
     header: [u8; HEADER_BYTES_MAX],
     header_len: u8,
     /// The frame whose payload is arriving.
     frame: Option<Frame>,
-    /// The message in progress; its frames so far, joined.
+    /// The payloads of the message in progress so far, joined.
     message: Option<Kind>,
     bytes: Vec<u8>,
-    /// Frames of it that have come whole.
+    /// The number of its frames that have arrived whole.
     fragments: u32,
     utf8: Utf8Check,
-    /// The payload of a control frame that the input cut. Apart from the message, which it may
-    /// interrupt.
+    /// The payload of an unfinished control frame, separate from the message that it may interrupt.
     control: Vec<u8>,
-    /// What the last call gave out; the next one frees it.
+    /// The part that the last call returned; the next one frees it.
     delivered: Option<Assembled>,
 }
 
@@ -293,7 +288,7 @@ impl Partial {
         self.header_len > 0 || self.frame.is_some() || message_is_unfinished
     }
 
-    /// Moves what the input has of the frame's payload to the heap, unmasked and checked.
+    /// Moves the available bytes of the frame's payload to the heap, unmasked and checked.
     fn absorb(
         &mut self,
         frame: &mut Frame,
@@ -316,8 +311,7 @@ impl Partial {
             OpCode::Binary => self.message = Some(Kind::Binary),
             OpCode::Continuation => {}
         }
-        // RFC 6455 8.1. Checked before the frame ends: text that is already invalid is not worth
-        // its memory.
+        // RFC 6455 8.1. Text is checked before the frame ends, so that invalid text takes no memory.
         if matches!(self.message, Some(Kind::Text)) && !self.utf8.push(piece) {
             return Err(Fault::Utf8Invalid);
         }
@@ -326,8 +320,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Grows with what arrived, at most twofold; the declared length only ever makes the growth
-    /// smaller.
+    /// Memory at most doubles as bytes arrive; the declared length only limits that growth.
     fn reserve(&mut self, count: usize, header: &Header, remaining: u64, limits: &Limits) {
         let needed = self.bytes.len() + count;
         if needed <= self.bytes.capacity() {
@@ -343,7 +336,7 @@ impl Partial {
         self.bytes.reserve_exact(capacity - self.bytes.len());
     }
 
-    /// The frame's last byte arrived: tells what is ready, if anything is.
+    /// Handles the last byte of a frame, and returns the part that is complete, if any.
     fn finish_frame(&mut self, header: &Header) -> Result<Option<Assembled>, Fault> {
         match header.opcode {
             OpCode::Close => return Ok(Some(Assembled::Close)),
@@ -356,7 +349,7 @@ impl Partial {
             Some(Kind::Text) if !self.utf8.is_complete() => Err(Fault::Utf8Invalid),
             Some(Kind::Text) => Ok(Some(Assembled::Text)),
             Some(Kind::Binary) => Ok(Some(Assembled::Binary)),
-            // `check_header` refused it, on the header.
+            // `check_header` has refused it.
             None => Err(Fault::ContinuationUnexpected),
         }
     }
@@ -385,7 +378,7 @@ fn decode_whole<'i>(header: &Header, payload: &'i mut [u8]) -> Result<Message<'i
     }
 }
 
-/// RFC 6455 5.5.1: nothing, or a code and a reason in UTF-8.
+/// Decodes the payload of a close frame: nothing, or a code and a reason in UTF-8 (RFC 6455 5.5.1).
 fn decode_close(payload: &[u8]) -> Result<Message<'_>, Fault> {
     let (code, reason) = match payload {
         [] => return Ok(Message::Close { code: None, reason: "" }),
@@ -399,7 +392,7 @@ fn decode_close(payload: &[u8]) -> Result<Message<'_>, Fault> {
     Ok(Message::Close { code: Some(code), reason })
 }
 
-/// The first allocation for a message that the input cut: small messages then need no second one.
+/// The first allocation for an unfinished message, so that small messages need no second one.
 const ASSEMBLY_BYTES_MIN: usize = 64;
 
 const _: () = assert!(size_of::<MessageDecoder>() == 8, "an idle decoder is one empty pointer");

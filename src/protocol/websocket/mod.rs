@@ -1,18 +1,17 @@
-//! The WebSocket protocol, RFC 6455, both roles, no extensions.
+//! The WebSocket protocol, RFC 6455, of both roles, without extensions.
 //!
-//! **What it is.** [`handshake`]: the HTTP upgrade. [`MessageDecoder`]: frames into messages, one
-//! per connection. [`Header`] and the `write_*` functions: single frames. [`unmask`] and
-//! [`Utf8Check`]: the two loops that touch each payload byte.
+//! **What it is.** [`handshake`]: the HTTP upgrade. [`MessageDecoder`]: joins frames into messages, one per connection.
+//! [`Header`] and the `write_*` functions: single frames. [`unmask`] and [`Utf8Check`]: the two loops over payload
+//! bytes.
 //!
 //! **In and out.** In: received bytes and [`Limits`]. Out: [`Message`]s, unmasked in place and
 //! validated, or a [`Fault`] that names its close code. Frames to send are appended to the caller's
 //! vector.
 //!
-//! **Always true.** Text that leaves the decoder is valid UTF-8, and text that cannot become valid
-//! is a fault on the first byte that proves it. A fault ends the stream: framing is lost, the
-//! caller closes.
+//! **Always true.** Text that leaves the decoder is valid UTF-8, and text that cannot become valid is a fault on the
+//! first byte that proves it. A fault ends the stream: framing is lost, and the caller closes the connection.
 //!
-//! **Must not know.** When to ping, whether a close was answered, what a message says.
+//! **Must not know.** When to ping, whether a close was answered, and the meaning of messages.
 
 mod fault;
 mod frame;

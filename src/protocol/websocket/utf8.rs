@@ -1,10 +1,9 @@
-//! UTF-8 checks: whole buffers, and text that arrives in pieces.
+//! UTF-8 checks of whole buffers, and of text that arrives in pieces.
 
 /// Whether `bytes` are UTF-8.
 ///
-/// Most messages are short and ASCII: those are settled here, a word at a time, before the vectors
-/// of `simdutf8` would have been set up. It leaves other short text to the standard library as
-/// well.
+/// Most messages are short and ASCII. They are checked a word at a time, which takes less than setting up the vectors
+/// of `simdutf8`. That library leaves other short text to the standard library as well.
 #[inline]
 pub fn is_utf8(bytes: &[u8]) -> bool {
     if bytes.len() < SHORT_BYTES_MAX {
@@ -29,8 +28,7 @@ fn is_short_ascii(bytes: &[u8]) -> bool {
     high_bits & 0x8080_8080_8080_8080 == 0
 }
 
-/// Validates text that arrives in pieces; between pieces it holds at most the start of one
-/// character.
+/// Validates text that arrives in pieces; between pieces it keeps at most the start of one character.
 ///
 /// Invariant: `pending[..pending_len]` can still become a character.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,12 +38,12 @@ pub struct Utf8Check {
 }
 
 impl Utf8Check {
-    /// A check that has seen nothing.
+    /// A check at the start of a text.
     pub const fn new() -> Self {
         Self { pending: [0; 3], pending_len: 0 }
     }
 
-    /// Takes the next piece. False as soon as no further bytes could make the text valid.
+    /// Checks the next piece. Returns false as soon as no further bytes can make the text valid.
     #[must_use]
     pub fn push(&mut self, piece: &[u8]) -> bool {
         let Some(piece) = self.complete_pending(piece) else { return false };
@@ -69,7 +67,7 @@ impl Utf8Check {
         self.pending_len == 0
     }
 
-    /// Joins the pending start with the front of `piece`; gives the rest of the piece, or `None` if
+    /// Joins the pending start with the front of `piece`, and returns the rest of the piece, or `None` if it is
     /// invalid.
     fn complete_pending<'p>(&mut self, mut piece: &'p [u8]) -> Option<&'p [u8]> {
         while self.pending_len > 0 {
@@ -83,7 +81,7 @@ impl Utf8Check {
             if std::str::from_utf8(joined).is_ok() {
                 self.pending_len = 0;
             } else if can_become_character(joined) {
-                // Three bytes at most: a fourth either completes the character or is invalid.
+                // At most three bytes: a fourth either completes the character or is invalid.
                 self.pending[len] = byte;
                 self.pending_len += 1;
             } else {
@@ -94,7 +92,7 @@ impl Utf8Check {
     }
 }
 
-/// Where the last character of `bytes` starts if it lacks bytes; the end if it lacks none.
+/// The index at which the last character of `bytes` starts if it is incomplete; otherwise the end.
 fn incomplete_start(bytes: &[u8]) -> usize {
     for (back, &byte) in (1..=3).zip(bytes.iter().rev()) {
         let needed = match byte {
@@ -109,9 +107,8 @@ fn incomplete_start(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// Whether `bytes`, which are no whole character, start one. The standard library rejects overlong
-/// forms, surrogates and values past U+10FFFF on the first byte that proves them, which is what
-/// `error_len` tells.
+/// Whether `bytes`, which are not a whole character, can be the start of one. The standard library rejects overlong
+/// forms, surrogates and values above U+10FFFF on the first byte that proves them, which `error_len` tells.
 fn can_become_character(bytes: &[u8]) -> bool {
     match std::str::from_utf8(bytes) {
         Ok(_) => false,
@@ -119,7 +116,7 @@ fn can_become_character(bytes: &[u8]) -> bool {
     }
 }
 
-/// From here on `simdutf8` uses its vectors.
+/// Length from which `simdutf8` uses its vectors.
 const SHORT_BYTES_MAX: usize = 64;
 
 const _: () = assert!(size_of::<Utf8Check>() == 4, "the check costs a connection four bytes");
@@ -128,7 +125,7 @@ const _: () = assert!(size_of::<Utf8Check>() == 4, "the check costs a connection
 mod tests {
     use super::*;
 
-    /// What the standard library says of every prefix: the first length that cannot become valid.
+    /// The length of the first prefix that cannot become valid, according to the standard library.
     fn first_invalid_prefix(bytes: &[u8]) -> Option<usize> {
         (1..=bytes.len()).find(|&end| {
             std::str::from_utf8(&bytes[..end]).is_err_and(|error| error.error_len().is_some())
@@ -153,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn text_in_two_pieces_is_judged_like_the_whole() {
+    fn text_in_two_pieces_is_checked_like_the_whole() {
         let texts: [&[u8]; 7] = [
             "κόσμε – naïve 😀 €".as_bytes(),
             b"ascii only, longer than sixty-four bytes, so that the vectors are used as well",
@@ -175,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn short_texts_of_each_length_are_judged_at_each_place() {
+    fn short_texts_of_each_length_are_checked_at_each_byte() {
         for len in 0..100 {
             let mut text = vec![b'a'; len];
             assert!(is_utf8(&text));
