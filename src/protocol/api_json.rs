@@ -7,15 +7,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
 use std::marker::PhantomData;
 
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::json::{CommandError, Object, write_client_info, write_item};
+use super::json::{CommandError, Object, put, write_client_info, write_item, write_json};
 use crate::message::{ChannelName, ClientInfo, NodeInfo, Position, Publication};
 
 macro_rules! api_methods {
@@ -361,8 +360,8 @@ impl<'de> Visitor<'de> for BatchCommandVisitor {
 pub fn write_error(out: &mut Vec<u8>, error: CommandError, detail: Option<&str>) {
     put(out, format_args!("{{\"code\":{},\"message\":", error.code()));
     match detail {
-        None => write_text(out, error.message()),
-        Some(detail) => write_text(out, &format!("{}: {detail}", error.message())),
+        None => write_json(out, error.message()),
+        Some(detail) => write_json(out, &format!("{}: {detail}", error.message())),
     }
     out.push(b'}');
 }
@@ -418,7 +417,7 @@ pub fn write_channels(out: &mut Vec<u8>, channels: &[(ChannelName, u64)]) {
         if index > 0 {
             out.push(b',');
         }
-        write_text(out, channel.as_str());
+        write_json(out, channel.as_str());
         put(out, format_args!(":{{\"num_clients\":{client_count}}}"));
     }
     out.extend_from_slice(b"}}");
@@ -437,14 +436,6 @@ pub fn write_info(out: &mut Vec<u8>, info: &NodeInfo) {
             uptime.as_secs()
         ),
     );
-}
-
-fn write_text(out: &mut Vec<u8>, text: &(impl Serialize + ?Sized)) {
-    serde_json::to_writer(out, text).expect("plain data, written to memory");
-}
-
-fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
 #[cfg(test)]

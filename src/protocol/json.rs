@@ -19,7 +19,7 @@ use crate::message::{ChannelName, ClientInfo, Item, Payload, PayloadKind, Public
 mod commands;
 mod replies;
 
-pub use commands::{Command, Method, NoCommand, decode_command};
+pub use commands::{Command, InvalidCommand, Method, decode_command};
 pub use replies::{
     Connected, Subscribed, write_connected, write_disconnect, write_done, write_error,
     write_history, write_ping, write_presence, write_presence_stats, write_refreshed,
@@ -90,7 +90,7 @@ impl CommandError {
 /// `depth_max` is text.
 pub fn kind_of_text(text: &str, depth_max: usize) -> PayloadKind {
     match serde_json::from_str::<IgnoredAny>(text) {
-        Ok(_) if !is_deeper(text.as_bytes(), depth_max) => PayloadKind::Json,
+        Ok(_) if !exceeds_depth(text.as_bytes(), depth_max) => PayloadKind::Json,
         Ok(_) | Err(_) => PayloadKind::Text,
     }
 }
@@ -102,7 +102,7 @@ pub fn kind_of_bytes(bytes: &[u8], depth_max: usize) -> PayloadKind {
 }
 
 /// Whether arrays and objects in valid JSON are nested more than `depth_max` deep.
-pub fn is_deeper(json: &[u8], depth_max: usize) -> bool {
+pub fn exceeds_depth(json: &[u8], depth_max: usize) -> bool {
     let is_opening = |byte: &&u8| matches!(byte, b'[' | b'{');
     // Few payloads have that many brackets at all, and counting them is fast.
     if json.iter().filter(is_opening).count() <= depth_max {
@@ -235,11 +235,6 @@ pub fn write_data(out: &mut Vec<u8>, payload: &Payload) {
     }
 }
 
-/// Appends text as a JSON string.
-pub fn write_text(out: &mut Vec<u8>, text: &str) {
-    write_json(out, text);
-}
-
 /// Appends JSON on one line: its line ends, which can only be white space, become spaces, so that they cannot end a
 /// line of the transport.
 pub fn write_line(out: &mut Vec<u8>, json: &[u8]) {
@@ -249,11 +244,18 @@ pub fn write_line(out: &mut Vec<u8>, json: &[u8]) {
     }));
 }
 
-fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+/// Appends text as a JSON string.
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
+    write_json(out, text);
+}
+
+/// Appends a value as JSON.
+pub(super) fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("plain data, written to memory");
 }
 
-fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+/// Appends formatted text.
+pub(super) fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
@@ -297,8 +299,8 @@ mod tests {
             (&*nested(100_000), 100_000),
         ] {
             assert!(serde_json::from_str::<IgnoredAny>(json).is_ok(), "{json}");
-            assert!(!is_deeper(json.as_bytes(), depth), "{json}");
-            assert!(depth == 0 || is_deeper(json.as_bytes(), depth - 1), "{json}");
+            assert!(!exceeds_depth(json.as_bytes(), depth), "{json}");
+            assert!(depth == 0 || exceeds_depth(json.as_bytes(), depth - 1), "{json}");
         }
         assert_eq!(kind_of_bytes(nested(50).as_bytes(), 50), PayloadKind::Json);
         assert_eq!(kind_of_bytes(nested(51).as_bytes(), 50), PayloadKind::Text);

@@ -3,7 +3,6 @@
 //! Those lines come first, so that the rest can be shared: see [`write_answer`].
 
 use std::fmt::{self, Display};
-use std::io::Write;
 use std::sync::Arc;
 
 use super::json;
@@ -70,7 +69,7 @@ pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_b
     // itself would turn the answer into a 304 without a body.
     let suffix = if answer.is_timeout && !answer.repeats_timeout { TIMEOUT_SUFFIX } else { "" };
     // No cache may store an answer, because the next answer to the same request differs.
-    put(
+    json::put(
         out,
         format_args!(
             "Content-Type: application/json\r\nCache-Control: no-store, no-transform\r\nContent-Length: {}\r\n\
@@ -81,7 +80,7 @@ pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_b
     if let Some(cookie) = cookie {
         // RFC 6265 5.1.4: without a path attribute the cookie applies to the directory of the request, which works even
         // if a proxy removes a path prefix.
-        put(
+        json::put(
             out,
             format_args!(
                 "Set-Cookie: {cookie}={position}; Max-Age={COOKIE_SECONDS}; SameSite=Lax; HttpOnly\r\n"
@@ -114,7 +113,7 @@ fn write_body<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>) {
     if answer.has_gap {
         out.extend_from_slice(b",\"recovered\":false");
     }
-    put(out, format_args!(",\"position\":\"{}\"", answer.position));
+    json::put(out, format_args!(",\"position\":\"{}\"", answer.position));
     if answer.cookie.is_some() {
         out.extend_from_slice(b",\"data\":");
         match answer.publications.first() {
@@ -128,7 +127,7 @@ fn write_body<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>) {
 fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
     out.extend_from_slice(b"{\"channel\":");
     json::write_text(out, publication.channel.as_str());
-    put(out, format_args!(",\"offset\":{},\"data\":", publication.position.offset));
+    json::put(out, format_args!(",\"offset\":{},\"data\":", publication.position.offset));
     json::write_data(out, &publication.payload);
     if let Some(event) = &publication.payload.event {
         out.extend_from_slice(b",\"event\":");
@@ -138,10 +137,6 @@ fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
         out.extend_from_slice(b",\"encoding\":\"base64\"");
     }
     out.push(b'}');
-}
-
-fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
 /// Follows the position in the entity tag of a timed-out answer.

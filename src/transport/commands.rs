@@ -19,7 +19,7 @@ use crate::message::{
     Recovery, Refusal, Reply, Request, Ticket,
 };
 use crate::protocol::json::{
-    self, Command, CommandError, Connected, Method, NoCommand, Subscribed,
+    self, Command, CommandError, Connected, InvalidCommand, Method, Subscribed,
 };
 use crate::protocol::proxy_protocol;
 
@@ -34,7 +34,7 @@ pub(super) struct Commands {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommandFault {
     /// The bytes are none: that can be said, and the session goes on.
-    NoCommand,
+    InvalidCommand,
     /// The protocol ends the connection.
     Fatal,
 }
@@ -78,7 +78,7 @@ impl Commands {
     ) -> Result<bool, CommandFault> {
         let bad = CommandError::BadRequest;
         let Command { id, method } =
-            json::decode_command(command).map_err(|NoCommand| CommandFault::NoCommand)?;
+            json::decode_command(command).map_err(|InvalidCommand| CommandFault::InvalidCommand)?;
         context.messages.received += 1;
         let client = context.client;
         let may_go_unanswered = matches!(method, Method::Publish(..));
@@ -256,7 +256,7 @@ impl Said<'_, '_> {
     }
 
     fn publish(&mut self, id: u32, name: &str, data: &[u8]) {
-        if json::is_deeper(data, PAYLOAD_DEPTH_MAX) {
+        if json::exceeds_depth(data, PAYLOAD_DEPTH_MAX) {
             let detail = format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}");
             return self.refuse(id, CommandError::BadRequest, Some(&detail));
         }

@@ -100,7 +100,7 @@ impl Transport for CommandConversation {
                     }
                     Ok(_) => {}
                     // A proxy sends it ahead of everything else.
-                    Err(CommandFault::NoCommand) => match proxy_protocol::of_line(command) {
+                    Err(CommandFault::InvalidCommand) => match proxy_protocol::of_line(command) {
                         _ if commands.is_connected() => {
                             Commands::refuse_no_command(framing, context);
                         }

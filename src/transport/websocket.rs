@@ -318,7 +318,7 @@ fn take_commands(
         }
         match commands.take(command, CommandFraming::Message, context) {
             Ok(publishes) => has_published |= publishes,
-            Err(CommandFault::NoCommand) => {
+            Err(CommandFault::InvalidCommand) => {
                 Commands::refuse_no_command(CommandFraming::Message, context);
             }
             Err(CommandFault::Fatal) => return Err(CommandFault::Fatal),

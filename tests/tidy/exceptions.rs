@@ -20,7 +20,7 @@ pub const WORDS: &[&str] = &[
     "src/connection/",
     "src/hub/",
     "src/message/",
-    "src/protocol/",
+    "src/protocol/json/replies.rs",
     "src/server/",
     "src/transport/",
     "src/worker/",

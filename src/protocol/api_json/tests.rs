@@ -31,7 +31,7 @@ fn data_is_kept_as_it_was_written_and_null_is_data() {
 }
 
 #[test]
-fn what_is_not_json_and_what_does_not_fit_are_told_apart() {
+fn invalid_json_and_unfit_parameters_are_different_errors() {
     for text in ["", "{", r#"{"channel":}"#, "{}x", "[7", "nul", r#"{"channel":"\ud800"}"#] {
         let error = decode::<PublishOfTwo>(text).unwrap_err();
         assert!(matches!(error, ParametersError::NotJson(_)), "{text}: {error:?}");

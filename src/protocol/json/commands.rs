@@ -64,15 +64,15 @@ pub type NeedsAll = bool;
 
 /// The bytes are not a command: not a JSON object, or the `id` is not a 32-bit number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoCommand;
+pub struct InvalidCommand;
 
 /// A bit of `flag` in a subscribe: refuse it if missed messages cannot be recovered (centrifuge 0.38, client.go).
 const FLAG_REJECT_UNRECOVERED: i64 = 2;
 
 /// Decodes one command.
-pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, NoCommand> {
+pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, InvalidCommand> {
     let Envelope { id, method, is_ambiguous } =
-        serde_json::from_slice(bytes).map_err(|_| NoCommand)?;
+        serde_json::from_slice(bytes).map_err(|_| InvalidCommand)?;
     let method = match method {
         None if id == 0 => Method::Pong,
         None => Method::Unknown,
@@ -420,7 +420,7 @@ mod tests {
             "{}x",
             "\"\\ud800\"",
         ] {
-            assert_eq!(decode_command(text.as_bytes()).unwrap_err(), NoCommand, "{text}");
+            assert_eq!(decode_command(text.as_bytes()).unwrap_err(), InvalidCommand, "{text}");
         }
         for text in [
             r#"{"id":1,"ping":{},"connect":{}}"#,

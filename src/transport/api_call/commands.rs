@@ -18,7 +18,7 @@ use crate::protocol::api_json::{
     ApiMethod, Channels, Disconnect, History, List, Nothing, OfChannel, OfClient, ParametersError,
     Publish, Since, Text, decode, is_asked,
 };
-use crate::protocol::json::{CommandError, Object, is_deeper};
+use crate::protocol::json::{CommandError, Object, exceeds_depth};
 use crate::transport::context::{Context, Output, Question};
 
 impl ApiCall {
@@ -268,7 +268,7 @@ fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault
             let bytes = bytes.map_err(|error| bad_request(format!("b64data: {error}")))?;
             Payload::new(PayloadKind::Binary, bytes)
         }
-        (None, Some(data)) if is_deeper(data.get().as_bytes(), PAYLOAD_DEPTH_MAX) => {
+        (None, Some(data)) if exceeds_depth(data.get().as_bytes(), PAYLOAD_DEPTH_MAX) => {
             return Err(bad_request(format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}")));
         }
         (None, Some(data)) => {

@@ -137,7 +137,7 @@ fn transfer_encoding_is_chunked_alone() {
         let found = fault_of_headers(&format!("Transfer-Encoding: {value}"));
         assert_eq!(found, Some(HttpFault::TransferEncodingUnsupported), "{value:?}");
     }
-    // RFC 9112 6.3: where chunked is not the last coding, the end of the body cannot be told.
+    // RFC 9112 6.3: if chunked is not the last coding, the end of the body is unknown.
     for value in ["gzip", "chunked, gzip", "xchunked", "", "chunked;a", "\"chunked\"", "chunked,"] {
         let found = fault_of_headers(&format!("Transfer-Encoding: {value}"));
         assert_eq!(found, Some(HttpFault::TransferEncodingInvalid), "{value:?}");
