@@ -25,7 +25,6 @@ pub const WORDS: &[&str] = &[
     "src/transport/",
     "src/worker/",
     "sysctl/",
-    "tools/",
     "tests/behaviour/",
     "tests/chunking.rs",
     "tests/drivers.rs",
