@@ -1,7 +1,7 @@
 //! The codecs against their budgets and their peers, tungstenite and fastwebsockets.
 //!
 //! `cargo bench --bench codec`; run it alone, and compare only rows of one run. Each group names
-//! the budget it defends. The peers read from a stream, not from a slice; where a row covers the
+//! its budget. The peers read from a stream, not from a slice; where a row covers the
 //! whole decoder, ours is fed by the same stream into a buffer of 64 KiB, so that all rows pay the
 //! copy that `recv` makes.
 
@@ -26,8 +26,8 @@ use tungstenite::protocol::frame::FrameHeader;
 
 const MASK: [u8; 4] = [0x9A, 0x12, 0xFF, 0x47];
 
-/// Budget: 5 ns a header. fastwebsockets does not show its header decoder; its whole decoder is
-/// below.
+/// Budget: 5 ns per header. fastwebsockets does not expose its header decoder; its whole decoder is
+/// measured below.
 fn header(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("header");
     for payload_len in [20, 1024, 70_000] {
@@ -45,7 +45,7 @@ fn header(criterion: &mut Criterion) {
 }
 
 /// Budget: 4 ns for 20 bytes, half the speed of memcpy from 4 KiB on. Payloads start six bytes into
-/// a buffer, as they do behind a header. tungstenite does not show its loop; it is the one of
+/// a buffer, as they do behind a header. tungstenite does not expose its loop, which equals that of
 /// fastwebsockets.
 fn unmask_payload(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("unmask");
@@ -67,8 +67,8 @@ fn unmask_payload(criterion: &mut Criterion) {
 }
 
 /// Budget: 3 ns for 20 bytes of ASCII, 10 GB/s for long text. The peers check with the standard
-/// library unless built with `simdutf8`. Short text that is not ASCII pays about a nanosecond for
-/// having been asked whether it is.
+/// library unless built with `simdutf8`. Short text that is not ASCII costs about a nanosecond more
+/// for the ASCII check.
 fn utf8(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("utf8");
     let mixed = "plain words, ein paar Umlaute: äöü, и немного кириллицы, 😀; ";
@@ -191,7 +191,7 @@ const BROWSER_REQUEST: &str = "GET /ws?channel=a HTTP/1.1\r\n\
     Cache-Control: no-cache\r\n\
     Upgrade: websocket\r\n\r\n";
 
-/// Our decoder as a worker drives it: one receive, then every message in it.
+/// Our decoder as a worker uses it: one receive, then every message in it.
 struct Reader {
     stream: EndlessStream,
     buffer: Vec<u8>,
@@ -225,7 +225,7 @@ impl Reader {
     }
 }
 
-/// Masked text frames without end, at the speed of memcpy.
+/// An endless stream of masked text frames, at the speed of memcpy.
 #[derive(Clone)]
 struct EndlessStream {
     frames: Vec<u8>,
@@ -292,7 +292,7 @@ impl AsyncWrite for EndlessStream {
     }
 }
 
-/// Numbers mean nothing without the machine and the code they were taken on.
+/// Prints the machine and the commit, without which numbers are meaningless.
 fn print_setting() {
     let file = |path| std::fs::read_to_string(path).unwrap_or_default();
     let cpu_info = file("/proc/cpuinfo");

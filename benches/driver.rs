@@ -1,7 +1,7 @@
-//! What a driver costs per message, on loopback, one thread for both ends; only the driver's side is timed.
+//! Cost of a driver per message on loopback. One thread runs both ends; only the driver's side is timed.
 //!
 //! Budgets, on a 2020s server core: an echo of 64 bytes under 6 µs, one delivery of a broadcast under 6 µs. Most of
-//! both is the kernel's TCP, so what to look for is the difference between drivers, and from one commit to the next.
+//! it is TCP in the kernel, so compare drivers with each other and commits with each other.
 
 #![expect(clippy::unwrap_used, reason = "a bench is a program of its own")]
 
@@ -47,7 +47,7 @@ impl<D: Driver<Socket = OwnedFd>> Pair<D> {
         pair
     }
 
-    /// Every peer sends, and has its bytes back.
+    /// Every peer sends a message and receives its echo.
     fn echo(&mut self) -> Duration {
         let mut bytes = [7; MESSAGE_BYTES];
         for peer in &mut self.peers {
@@ -76,7 +76,7 @@ impl<D: Driver<Socket = OwnedFd>> Pair<D> {
         taken
     }
 
-    /// One frame to everybody.
+    /// Sends one frame to all peers.
     fn broadcast(&mut self, frame: &SharedFrame) -> Duration {
         let begun = Instant::now();
         for index in 0..self.peers.len() as u32 {

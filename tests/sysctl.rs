@@ -1,4 +1,4 @@
-//! `sysctl/apply`, on made-up trees: it raises what is lower, keeps what was before, and puts exactly that back.
+//! `sysctl/apply` on artificial trees: it raises lower values, saves the former ones, and restores exactly those.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A folder with a tree of settings, a file of values and a place for the former ones; removed in the end.
+/// A temporary folder with a tree of settings, a file of values and a file for the former ones.
 struct Tree(PathBuf);
 
 impl Tree {
@@ -78,7 +78,7 @@ fn what_is_lower_is_raised_and_undo_puts_exactly_the_first_values_back() {
     assert_eq!(tree.value("net.ipv4.ip_local_port_range"), "10240 65535");
     // It lowers nothing.
     assert_eq!(tree.value("fs.file-max"), BEFORE[0].1);
-    // A second one changes nothing, and one after a change from outside keeps the first values.
+    // A second run changes nothing, and a run after an outside change keeps the first values.
     assert!(!tree.expect(&[], 0).contains("was"));
     fs::write(tree.path("net.core.somaxconn"), "7\n").unwrap();
     tree.expect(&[], 0);
@@ -105,7 +105,7 @@ fn a_dry_run_says_it_all_and_does_nothing() {
 }
 
 #[test]
-fn a_key_that_must_be_there_or_a_line_that_is_none_stops_it_before_it_sets_anything() {
+fn a_missing_key_or_an_invalid_line_is_refused_before_anything_is_set() {
     for (conf, word) in [
         ("net.core.somaxconn = 9\nnet.core.missing = 1\n", "net.core.missing"),
         ("net.core.somaxconn = 9999\nnet.core.other 1\n", "not a setting"),
@@ -122,7 +122,7 @@ fn a_key_that_must_be_there_or_a_line_that_is_none_stops_it_before_it_sets_anyth
 fn what_cannot_be_set_is_said_and_the_rest_is_set_and_undone() {
     let conf = format!("net.ipv4.refused = 65537\n{CONF}");
     let tree = Tree::new("refused", &BEFORE, &conf);
-    // Root may write any file, but not this one, which has 65536 in it.
+    // Root may write any file, but not this one, which contains 65536.
     let refused = tree.path("net.ipv4.refused");
     std::os::unix::fs::symlink("/proc/sys/kernel/ngroups_max", refused).unwrap();
     assert!(tree.expect(&[], 1).contains("cannot set net.ipv4.refused"));
@@ -130,11 +130,11 @@ fn what_cannot_be_set_is_said_and_the_rest_is_set_and_undone() {
     fs::write(tree.0.join("before"), "net.ipv4.refused = 1\nnet.core.somaxconn = 4096\n").unwrap();
     assert!(tree.expect(&["--undo"], 1).contains("cannot set net.ipv4.refused back"));
     assert_eq!(tree.value("net.core.somaxconn"), "4096");
-    assert!(tree.0.join("before").exists(), "what is not back stays known");
+    assert!(tree.0.join("before").exists(), "values that were not restored stay saved");
 }
 
 #[test]
-fn mistakes_in_the_arguments_are_told_apart() {
+fn argument_errors_are_distinguished() {
     let tree = Tree::new("arguments", &BEFORE, CONF);
     assert!(tree.expect(&["--fast"], 2).contains("--fast"));
     assert!(tree.expect(&["--state"], 2).contains("--state"));

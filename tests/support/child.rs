@@ -1,4 +1,4 @@
-//! The program in a process of its own, for what concerns the whole process: signals, limits, exit codes.
+//! The program in a process of its own, to test signals, limits and exit codes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -12,22 +12,22 @@ use fantail::config::DriverChoice;
 
 use super::PATIENCE;
 
-/// A running `fantail`, killed when it is dropped.
+/// A running `fantail`, killed on drop.
 #[derive(Debug)]
 pub struct Child {
     child: std::process::Child,
-    /// Where it serves, in the order that it says.
+    /// Addresses that it serves, in the order of its output.
     pub addresses: Vec<SocketAddr>,
-    /// The lines of its log, as they come.
+    /// The lines of its log.
     log: Receiver<String>,
     seen: Vec<String>,
 }
 
-/// A file of settings that is removed when this is dropped.
+/// A file of settings, removed on drop.
 #[derive(Debug)]
 pub struct TempFile(PathBuf);
 
-/// How a program ended.
+/// The exit of a program.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -54,7 +54,7 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        // It may be gone already.
+        // It may have been removed already.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -75,7 +75,7 @@ impl Child {
         Self::start_with(driver, arguments, &[])
     }
 
-    /// The same with something in its environment.
+    /// Like `start`, with environment variables.
     #[track_caller]
     pub fn start_with(
         driver: DriverChoice,
@@ -85,7 +85,7 @@ impl Child {
         Self::start_logging_to(Stdio::piped(), driver, arguments, environment)
     }
 
-    /// The same with a log that goes elsewhere, unless that is [`Stdio::piped`].
+    /// Like `start`, with the log redirected, unless it is [`Stdio::piped`].
     #[track_caller]
     pub fn start_logging_to(
         log: Stdio,
@@ -127,7 +127,7 @@ impl Child {
         Self { child, addresses, log, seen: Vec::new() }
     }
 
-    /// The next line of its log that has these words in it; what comes before is passed over.
+    /// The next line of its log that contains these words; earlier lines are skipped.
     #[track_caller]
     pub fn log_line(&mut self, words: &[&str]) -> String {
         let until = Instant::now() + PATIENCE;
@@ -143,19 +143,19 @@ impl Child {
         }
     }
 
-    /// Every line of its log from the start to its end.
+    /// All lines of its log, until it ends.
     pub fn whole_log(mut self) -> Vec<String> {
         self.wait();
         self.seen.extend(self.log.iter());
         std::mem::take(&mut self.seen)
     }
 
-    /// HTTP and WebSocket.
+    /// Address for HTTP and WebSocket.
     pub fn edge(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// The command protocol.
+    /// Address of the command protocol.
     pub fn commands(&self) -> SocketAddr {
         self.addresses[1]
     }
@@ -165,7 +165,7 @@ impl Child {
         libc::pid_t::try_from(self.child.id()).expect("process ids are small")
     }
 
-    /// Its memory: now, which is `VmRSS`, or at most so far, `VmHWM`.
+    /// Its resident memory: current (`VmRSS`) or peak (`VmHWM`).
     pub fn resident_bytes(&self, which: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(path).expect("it runs");
@@ -174,7 +174,7 @@ impl Child {
         kibibytes.parse::<u64>().expect("a number") * 1024
     }
 
-    /// CPU time of all its threads. A host that is busy with something else does not add to it.
+    /// CPU time of all its threads; other load on the host does not add to it.
     #[expect(unsafe_code, reason = "the clock of another process has no safe wrapper")]
     pub fn cpu_time(&self) -> Duration {
         let mut clock = 0;
@@ -196,7 +196,7 @@ impl Child {
         assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
     }
 
-    /// Has it stand still until it is sent `SIGCONT`.
+    /// Stops the process until `SIGCONT`.
     #[track_caller]
     pub fn stop(&self) {
         self.signal(libc::SIGSTOP);
@@ -207,7 +207,7 @@ impl Child {
         });
     }
 
-    /// Sets how many files it may open from now on.
+    /// Sets its limit on open files.
     #[expect(unsafe_code, reason = "limits of another process have no safe wrapper")]
     pub fn limit_files(&self, files: libc::rlim_t) {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -224,7 +224,7 @@ impl Child {
         assert_eq!(result, 0);
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
@@ -240,7 +240,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Both fail if it has ended.
+        // Both fail if it has exited already.
         let ended_by_itself = self.child.try_wait().ok().flatten();
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -252,13 +252,13 @@ impl Drop for Child {
     }
 }
 
-/// Runs the program to its end.
+/// Runs the program until it exits.
 #[track_caller]
 pub fn run(arguments: &[&str]) -> Ended {
     run_with(&[], arguments)
 }
 
-/// The same with variables in its environment.
+/// Like `run`, with environment variables.
 #[track_caller]
 pub fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
     let child = Command::new(env!("CARGO_BIN_EXE_fantail"))

@@ -1,4 +1,4 @@
-//! A client that speaks raw bytes, and reads HTTP answers and lines.
+//! A client that sends raw bytes and reads HTTP responses and lines.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,15 +9,15 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
-/// One connection. Dropping it ends it in both directions, also where a copy of its descriptor lives on: a worker that
-/// was started meanwhile has copies of all descriptors of this process.
+/// A connection, shut down in both directions on drop. Closing would not suffice: a worker that was started meanwhile
+/// has copies of all descriptors of this process.
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -35,7 +35,7 @@ impl Client {
         Self { stream, received: Vec::new() }
     }
 
-    /// A client whose kernel takes little before the server notices that it does not read.
+    /// A client with small kernel buffers, so that the server detects soon that it does not read.
     #[track_caller]
     pub fn connect_narrow(address: SocketAddr) -> Self {
         let socket = socket2::Socket::new(
@@ -63,7 +63,7 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).expect("the server takes it");
     }
 
-    /// Sends each byte on its own.
+    /// Sends every byte in a write of its own.
     #[track_caller]
     pub fn send_bytewise(&mut self, bytes: impl AsRef<[u8]>) {
         for byte in bytes.as_ref() {
@@ -71,7 +71,7 @@ impl Client {
         }
     }
 
-    /// Sends what the other end takes without waiting; returns how much that was.
+    /// Sends what the kernel accepts without blocking; returns the number of bytes.
     pub fn send_some(&mut self, bytes: &[u8]) -> usize {
         self.stream.set_nonblocking(true).expect("a socket");
         let mut sent = 0;
@@ -92,7 +92,7 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).expect("shuts down");
     }
 
-    /// Resets the connection, whoever holds copies of its descriptor.
+    /// Resets the connection, even if other processes have copies of its descriptor.
     #[expect(unsafe_code, reason = "disconnecting has no safe wrapper")]
     pub fn reset(self) {
         let unspecified =
@@ -103,7 +103,7 @@ impl Client {
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
 
-    /// Receives something more; `false` at the end.
+    /// Receives more bytes; returns false at the end.
     #[track_caller]
     fn receive(&mut self) -> bool {
         let mut buffer = [0; 64 * 1024];
@@ -140,7 +140,7 @@ impl Client {
         self.received.drain(..count).collect()
     }
 
-    /// Whatever comes next, at least one byte.
+    /// Receives the next bytes, at least one.
     #[track_caller]
     pub fn read_some(&mut self) -> Vec<u8> {
         if self.received.is_empty() {
@@ -149,12 +149,12 @@ impl Client {
         std::mem::take(&mut self.received)
     }
 
-    /// Takes what has come, without waiting for more.
+    /// Receives the available bytes without waiting.
     #[track_caller]
     pub fn read_available(&mut self) -> Vec<u8> {
         self.stream.set_nonblocking(true).expect("a socket");
         let mut buffer = [0; 64 * 1024];
-        // A few, so that whoever takes turns with others gets round.
+        // A bounded number, so that a caller can serve several clients in turn.
         for _ in 0..4 {
             match self.stream.read(&mut buffer) {
                 Ok(0) => panic!("the server closed"),
@@ -167,7 +167,7 @@ impl Client {
         std::mem::take(&mut self.received)
     }
 
-    /// Up to and with an end.
+    /// Receives up to and including a terminator.
     #[track_caller]
     pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
         let mut searched = 0;
@@ -181,7 +181,7 @@ impl Client {
         }
     }
 
-    /// One line as JSON.
+    /// Receives one line as JSON.
     #[track_caller]
     pub fn read_json(&mut self) -> Value {
         let line = self.read_until(b"\n");
@@ -189,21 +189,21 @@ impl Client {
             .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(&line)))
     }
 
-    /// All that comes until the server closes in an orderly way.
+    /// Receives everything until the server closes with a FIN.
     #[track_caller]
     pub fn read_to_end(&mut self) -> Vec<u8> {
         while self.receive() {}
         std::mem::take(&mut self.received)
     }
 
-    /// The server closes without saying more.
+    /// Asserts that the server closes without sending more.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let rest = self.read_to_end();
         assert!(rest.is_empty(), "before the end came: {}", String::from_utf8_lossy(&rest));
     }
 
-    /// The connection is over, orderly or not; what came before does not matter.
+    /// Waits for the end of the connection, by FIN or reset; received bytes are ignored.
     #[track_caller]
     pub fn expect_gone(&mut self) {
         let mut buffer = [0; 64 * 1024];
@@ -224,7 +224,7 @@ impl Client {
         }
     }
 
-    /// One HTTP answer with its body.
+    /// Receives an HTTP response with its body.
     #[track_caller]
     pub fn read_response(&mut self) -> Response {
         let response = self.read_response_head();
@@ -234,7 +234,7 @@ impl Client {
         Response { body: self.read_exactly(length), ..response }
     }
 
-    /// One HTTP answer without its body: an interim one, one to HEAD, or an upgrade.
+    /// Receives an HTTP response without a body: interim, to HEAD, or an upgrade.
     #[track_caller]
     pub fn read_response_head(&mut self) -> Response {
         let head = String::from_utf8(self.read_until(b"\r\n\r\n")).expect("a head is text");
@@ -251,14 +251,14 @@ impl Client {
         Response { status, headers, body: Vec::new() }
     }
 
-    /// A GET on a connection that stays.
+    /// Sends a GET on a persistent connection.
     #[track_caller]
     pub fn get(&mut self, target: &str) -> Response {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
         self.read_response()
     }
 
-    /// Publishes through HTTP and waits for the answer.
+    /// Publishes through HTTP and waits for the response.
     #[track_caller]
     pub fn publish(&mut self, channel: &str, payload: impl AsRef<[u8]>) -> Value {
         let payload = payload.as_ref();
@@ -284,7 +284,7 @@ impl Client {
         self.read_response()
     }
 
-    /// Calls a method of the server API and gives its answer.
+    /// Calls a method of the server API; returns the response.
     #[track_caller]
     pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
         let response = self.call_with(method, "", parameters.to_string());
@@ -293,7 +293,7 @@ impl Client {
         response.json()
     }
 
-    /// Sends a command and gives the next line.
+    /// Sends a command; returns the next line.
     #[track_caller]
     pub fn command(&mut self, command: &Value) -> Value {
         self.send(format!("{command}\n"));
@@ -303,7 +303,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // It fails where the connection is over already.
+        // It fails if the connection has ended already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }

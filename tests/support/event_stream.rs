@@ -1,10 +1,10 @@
-//! An `EventSource`: an event stream's client, as the WHATWG describes it.
+//! An event stream client like `EventSource` (WHATWG HTML, 9.2).
 
 use std::net::SocketAddr;
 
 use super::{Client, Response};
 
-/// One event.
+/// An event of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// `message` if it has no type.
@@ -12,22 +12,22 @@ pub struct Event {
     pub data: String,
 }
 
-/// One event stream.
+/// An open event stream.
 #[derive(Debug)]
 pub struct EventStream {
     pub client: Client,
     pub head: Response,
-    /// What would be sent as `Last-Event-ID`.
+    /// The value to send as `Last-Event-ID`.
     pub last_id: String,
-    /// Milliseconds.
+    /// Reconnection time, in milliseconds.
     pub retry: Option<u64>,
-    /// Chunks that came, decoded.
+    /// Received chunks, decoded.
     text: Vec<u8>,
     /// That of the first block, unless it only says where the stream begins.
     first: Option<Event>,
 }
 
-/// How a stream ended.
+/// The ways in which a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamEnd {
     /// With the last chunk.
@@ -66,14 +66,14 @@ impl EventStream {
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
         let (last_id, text) = (String::new(), Vec::new());
         let mut stream = Self { client, head, last_id, retry: None, text, first: None };
-        // A block without data would be a message to several libraries, and an empty one.
+        // Several libraries would dispatch a block without data as an empty message.
         let first = stream.block().expect("the first block has data");
         let begins = Event { kind: "position".to_owned(), data: "{}".to_owned() };
         stream.first = (first != begins).then_some(first);
         stream
     }
 
-    /// The next event.
+    /// Receives the next event.
     #[track_caller]
     pub fn read(&mut self) -> Event {
         if let Some(event) = self.first.take() {
@@ -118,7 +118,7 @@ impl EventStream {
         (String::from_utf8(rest).expect("a stream is text"), end)
     }
 
-    /// Up to and with an end.
+    /// Receives up to and including a terminator.
     #[track_caller]
     pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
         if !self.is_chunked() {
@@ -169,7 +169,7 @@ impl EventStream {
     }
 }
 
-/// RFC 9112 7.1.
+/// Chunked coding, RFC 9112 7.1.
 #[track_caller]
 fn size_of_chunk(line: &[u8]) -> usize {
     let text = std::str::from_utf8(line).expect("a size is text");

@@ -1,8 +1,6 @@
-//! What the behaviour tests share: a server in this process or in a child, and clients that speak raw bytes, HTTP,
-//! WebSocket and SSE.
+//! Test support: a server in this process or in a child process, and clients for raw bytes, HTTP, WebSocket and SSE.
 //!
-//! Nothing here sleeps to synchronise. Every wait is for something that the server does, and [`PATIENCE`] is when it
-//! counts as a failure.
+//! Nothing here sleeps to synchronise. Every wait is for an action of the server and fails after [`PATIENCE`].
 
 mod child;
 mod client;
@@ -18,10 +16,10 @@ pub use websocket::{Received, WebSocket, masked, unmasked};
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take before it is a failure.
+/// Timeout of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Makes two named tests of each function, one for each driver: `name::io_uring` and `name::epoll`.
+/// Turns each function into two tests, one per driver: `name::io_uring` and `name::epoll`.
 macro_rules! on_both_drivers {
     ($($(#[$attribute:meta])* fn $name:ident($driver:ident) $body:block)*) => {$(
         $(#[$attribute])*
@@ -44,7 +42,7 @@ macro_rules! on_both_drivers {
 }
 pub(crate) use on_both_drivers;
 
-/// Waits until something holds that no message announces: a counter, as a rule.
+/// Polls until a condition holds that no message announces, usually a counter.
 #[track_caller]
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! A server in this process.
+//! A server running in this process.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::channel;
@@ -14,18 +14,18 @@ use fantail::telemetry::{Counter, Counters};
 use super::PATIENCE;
 use std::time::Duration;
 
-/// io_uring or nothing.
+/// The io_uring driver, without a fallback.
 pub const IO_URING: DriverChoice = DriverChoice::IoUring;
 
-/// epoll.
+/// The epoll driver.
 pub const EPOLL: DriverChoice = DriverChoice::Epoll;
 
-/// Whether this host has what the driver needs; says so if not.
+/// Whether this host supports the driver; prints a note if not.
 pub fn runs_here(driver: DriverChoice) -> bool {
     if driver != IO_URING {
         return true;
     }
-    // On a thread of its own: what is left of a ring interrupts a later call of the thread that had it.
+    // On a thread of its own: task work left over from a ring interrupts later calls of its thread.
     let chosen =
         thread::spawn(|| choose(DriverChoice::IoUring)).join().expect("probing does not panic");
     if let Err(reason) = &chosen {
@@ -34,19 +34,19 @@ pub fn runs_here(driver: DriverChoice) -> bool {
     chosen.is_ok()
 }
 
-/// A running server, stopped and joined when it is dropped.
+/// A running server, stopped and joined on drop.
 #[derive(Debug)]
 pub struct TestServer {
     server: Option<Server>,
 }
 
 impl TestServer {
-    /// Every service on loopback, with short goodbyes.
+    /// Starts every service on loopback, with a short shutdown timeout.
     pub fn start(driver: DriverChoice, workers: usize) -> Self {
         Self::start_with(driver, workers, |_| {})
     }
 
-    /// The same with some settings changed.
+    /// Like `start`, with changed settings.
     pub fn start_with(
         driver: DriverChoice,
         workers: usize,
@@ -60,7 +60,7 @@ impl TestServer {
             echo_tcp: vec![any],
             workers: Some(workers),
             driver,
-            // A reservation of address space for each is what many servers in one process can spare.
+            // Many servers in one process can only reserve a little address space each.
             connections_max: Some(15_000),
             close_timeout: Duration::from_secs(2),
             shutdown_timeout: Duration::from_secs(4),
@@ -78,44 +78,44 @@ impl TestServer {
         self.server().address(service).expect("every service is served")
     }
 
-    /// HTTP and WebSocket.
+    /// Address for HTTP and WebSocket.
     pub fn edge(&self) -> SocketAddr {
         self.address(Service::Edge)
     }
 
-    /// The command protocol, in the framing of the configuration.
+    /// Address of the command protocol, in the configured framing.
     pub fn commands(&self) -> SocketAddr {
         let framings = [Framing::Line, Framing::LengthPrefix];
         let address = |framing| self.server().address(Service::Commands(framing));
         framings.into_iter().find_map(address).expect("every service is served")
     }
 
-    /// WebSockets, echoed.
+    /// Address of the WebSocket echo service.
     pub fn echo(&self) -> SocketAddr {
         self.address(Service::EchoWebSocket)
     }
 
-    /// Bytes, echoed.
+    /// Address of the TCP echo service.
     pub fn echo_tcp(&self) -> SocketAddr {
         self.address(Service::EchoTcp)
     }
 
-    /// One counter, all workers together.
+    /// A counter, summed over all workers.
     pub fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
         self.server().counters().iter().map(|counters| counter(counters).value()).sum()
     }
 
-    /// One counter, worker by worker.
+    /// A counter of each worker.
     pub fn by_worker(&self, counter: impl Fn(&Counters) -> &Counter) -> Vec<u64> {
         self.server().counters().iter().map(|counters| counter(counters).value()).collect()
     }
 
-    /// Connections that ended for a reason.
+    /// Number of connections closed for a reason.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.sum(|counters| &counters.connections_closed[reason as usize])
     }
 
-    /// Asks it to stop; dropping it waits for that.
+    /// Requests a shutdown; drop waits for it.
     pub fn stop(&self) {
         self.server().stop();
     }
@@ -127,7 +127,7 @@ impl Drop for TestServer {
         server.stop();
         let (sender, joined) = channel();
         thread::spawn(move || {
-            // Nobody listens once patience has run out.
+            // The receiver is gone after the timeout.
             let _ = sender.send(server.join());
         });
         let result = joined.recv_timeout(PATIENCE);

@@ -1,4 +1,4 @@
-//! A WebSocket client that can also do what a client must not.
+//! A WebSocket client that can also violate the protocol.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use fantail::protocol::websocket::{
 
 use super::{Client, Response};
 
-/// What a client gets.
+/// A message or control frame from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     Text(String),
@@ -19,7 +19,7 @@ pub enum Received {
     Close(Option<u16>, String),
 }
 
-/// One WebSocket.
+/// An open WebSocket.
 #[derive(Debug)]
 pub struct WebSocket {
     pub client: Client,
@@ -32,7 +32,7 @@ const LIMITS: Limits =
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// One frame as a client sends it.
+/// Encodes a masked client frame.
 pub fn masked(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     write_masked_frame(&mut frame, opcode, payload, MASK);
@@ -42,7 +42,7 @@ pub fn masked(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The same without its mask.
+/// Encodes an unmasked frame.
 pub fn unmasked(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     write_header(&mut frame, opcode, true, payload.len());
@@ -59,7 +59,7 @@ impl WebSocket {
         socket
     }
 
-    /// A WebSocket over a connection whose handshake the caller makes.
+    /// Wraps a connection whose handshake the caller performs.
     pub fn over(client: Client) -> Self {
         Self { client, decoder: MessageDecoder::new(), received: VecDeque::new() }
     }
@@ -95,13 +95,13 @@ impl WebSocket {
         self.send_frame(true, OpCode::Binary, bytes);
     }
 
-    /// A close frame with a code.
+    /// Sends a close frame with a code.
     #[track_caller]
     pub fn send_close(&mut self, code: u16) {
         self.send_frame(true, OpCode::Close, &code.to_be_bytes());
     }
 
-    /// The next message or control frame.
+    /// Receives the next message or control frame.
     #[track_caller]
     pub fn read(&mut self) -> Received {
         while self.received.is_empty() {
@@ -139,7 +139,7 @@ impl WebSocket {
         assert_eq!(self.read(), Received::Text(text.to_owned()));
     }
 
-    /// The server's goodbye: its close frame comes next, then the end.
+    /// Asserts that the server sends a close frame next and then closes.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) {
         match self.read() {
@@ -150,7 +150,7 @@ impl WebSocket {
         self.client.expect_end();
     }
 
-    /// A ping comes back at once: whatever was sent before it has been taken.
+    /// Sends a ping and waits for the pong: everything sent before has then been processed.
     #[track_caller]
     pub fn round_trip(&mut self) {
         self.send_frame(true, OpCode::Ping, b"there?");

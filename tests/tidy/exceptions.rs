@@ -13,7 +13,6 @@ pub const METHODS: &[&str] = &["Connections", "HttpConversation", "Hub"];
 pub const WORDS: &[&str] = &[
     "CHANGELOG.md",
     "README.md",
-    "benches/",
     "src/lib.rs",
     "src/cli/",
     "src/config/",
@@ -29,8 +28,6 @@ pub const WORDS: &[&str] = &[
     "tests/chunking.rs",
     "tests/drivers.rs",
     "tests/simulation/",
-    "tests/support/",
-    "tests/sysctl.rs",
 ];
 
 /// Takes what an exception excuses out of faults, each with the file or type that it is in. An exception that excuses

@@ -29,7 +29,7 @@ pub trait Harness {
 
 /// The other end of a connection; nothing it does blocks.
 pub trait Peer {
-    /// Bytes taken.
+    /// Number of bytes taken.
     fn write(&mut self, bytes: &[u8]) -> usize;
     /// What arrived, and how it ended if it has.
     fn read(&mut self) -> (Vec<u8>, Option<End>);

@@ -1,5 +1,5 @@
-//! A request with its body, its query and its upgrade, whole and cut: the same request, the same
-//! fault.
+//! Decodes a request with body, query and upgrade, whole and split: the result or fault must be the
+//! same.
 #![no_main]
 
 use fantail::protocol::http1::{

@@ -1,4 +1,4 @@
-//! Lines and length-prefixed frames, whole and cut: the same frames, the same faults.
+//! Decodes lines and length-prefixed frames, whole and split: frames and faults must be the same.
 #![no_main]
 
 use fantail::protocol::length_prefix::LengthPrefixDecoder;

@@ -1,4 +1,4 @@
-//! Frames of either role, whole and cut: the same messages, the same fault.
+//! Decodes frames of either role, whole and split: messages and faults must be the same.
 #![no_main]
 
 use fantail::protocol::websocket::{Limits, MessageDecoder, Role};
