@@ -161,7 +161,7 @@ async function aServerThatStandsStillIsSaid() {
   await says('up for');
   checks.equal('numbers of now are bright', await isDimmed(), false);
   await network.hold(async () => {
-    await says('nothing has come from the server for');
+    await says('no statistics received from the server for');
     checks.equal('old numbers are dim', await isDimmed(), true);
   });
   await says('up for');
@@ -358,7 +358,7 @@ async function refusalsAreSaid() {
   await page.locator('#publish select').selectOption('json');
   await page.locator('#publish textarea').fill('{');
   await page.locator('#publish button').click();
-  await page.waitForFunction(() => /no JSON/.test(document.getElementById('publish-status').textContent));
+  await page.waitForFunction(() => /invalid JSON/.test(document.getElementById('publish-status').textContent));
   await page.close();
 }
 
