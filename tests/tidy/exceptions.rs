@@ -1,7 +1,5 @@
 //! What breaks a rule today. Each list is to become empty: what is mended leaves it.
 
-use std::env;
-
 /// Files, or folders, in circles.
 pub const CIRCLES: &[&str] =
     &["src/cli/", "src/config/", "src/hub/", "src/server/host/", "src/transport/", "src/worker/"];
@@ -33,21 +31,12 @@ pub const WORDS: &[&str] = &[
 /// Takes what an exception excuses out of faults, each with the file or type that it is in. An exception that excuses
 /// nothing is a fault itself.
 pub fn apply(found: Vec<(String, String)>, exceptions: &[&str]) -> Vec<String> {
-    let is_strict = env::var("FANTAIL_TIDY_STRICT").is_ok_and(|strict| strict == "1");
-    apply_strictly(found, exceptions, is_strict)
-}
-
-fn apply_strictly(
-    found: Vec<(String, String)>,
-    exceptions: &[&str],
-    is_strict: bool,
-) -> Vec<String> {
     let excuses = |exception: &str, place: &str| {
         place == exception || (exception.ends_with('/') && place.starts_with(exception))
     };
     let mut faults = Vec::new();
     for exception in exceptions {
-        if is_strict && !found.iter().any(|(place, _)| excuses(exception, place)) {
+        if !found.iter().any(|(place, _)| excuses(exception, place)) {
             faults.push(format!("{exception} needs no exception any more: take it back"));
         }
     }
@@ -61,7 +50,7 @@ fn apply_strictly(
 #[test]
 fn an_exception_excuses_its_files_only_and_is_refused_once_it_is_not_needed() {
     let check = |place: &str, exceptions: &[&str]| {
-        apply_strictly(vec![(place.to_owned(), "a fault".to_owned())], exceptions, true)
+        apply(vec![(place.to_owned(), "a fault".to_owned())], exceptions)
     };
     assert_eq!(check("src/hub/a.rs", &["src/hub/"]), [""; 0]);
     assert_eq!(check("src/hub/a.rs", &["src/hub/a.rs"]), [""; 0]);
