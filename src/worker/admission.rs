@@ -1,84 +1,97 @@
-//! How connections come and go: those that have a place, a few beyond the maximum, and those that have none.
+//! How many connections there are, on all workers, and whether one more has a place.
 //!
-//! A server that is full is not dead, and an orchestrator whose health check is not answered would kill it: so a few
-//! connections beyond the maximum are answered health checks and metrics. What else they ask is refused, in the
-//! protocol's own terms and without the hub, and they have little time.
+//! A server that is full is not dead, and an orchestrator whose health check is not answered would restart it. So a few
+//! spare connections beyond the maximum are answered health checks and metrics. Their other requests are refused, in
+//! the protocol's own terms and without the hub, and they have little time.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::config::limits::SPARE_CONNECTIONS;
-use crate::connection::Service;
-use crate::driver::SocketId;
-use crate::message::CloseReason;
 
-use super::connections::Connections;
-
-/// What becomes of a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It has a place.
-    Place(SocketId),
-    /// It is beyond the maximum, and has a place for a moment.
-    Spare(SocketId),
-    /// There is no place left.
-    Refused,
+/// The connections of all workers, and the spare ones of this worker.
+#[derive(Debug)]
+pub struct Admission {
+    /// Connections of all workers, without spare ones: written once as a connection opens, and once as it closes.
+    open: Arc<AtomicUsize>,
+    open_max: usize,
+    /// Connections of this worker that are beyond the maximum.
+    spares: usize,
 }
 
-impl Connections {
-    /// Finds a place for a new connection.
-    pub fn admit(&mut self, service: Service) -> Admission {
+/// The place of a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Within the maximum.
+    Regular,
+    /// Beyond it, for a moment.
+    Spare,
+}
+
+impl Admission {
+    /// An admission that counts with `open`, to which all workers add theirs.
+    pub fn new(open: Arc<AtomicUsize>, open_max: usize) -> Self {
+        Self { open, open_max, spares: 0 }
+    }
+
+    /// Connections of all workers, without spare ones.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place for a new connection of a worker that has `here`, spare ones included, and may have `here_max`.
+    /// `None` if there is none. Only a connection whose protocol has words for it is refused as a spare one.
+    pub fn admit(&mut self, here: usize, here_max: usize, has_words: bool) -> Option<Place> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
-        let open_here = self.table.len() - self.spares;
-        if open < self.open_max && open_here < self.settings.connections_max {
-            return Admission::Place(self.place(service, false));
+        if open < self.open_max && here - self.spares < here_max {
+            return Some(Place::Regular);
         }
         self.open.fetch_sub(1, Ordering::Relaxed);
-        self.counters.connections_rejected.add(1);
-        // An echo of bytes has no words to refuse with.
-        if service == Service::EchoTcp || self.spares >= SPARE_CONNECTIONS {
-            return Admission::Refused;
+        if !has_words || self.spares >= SPARE_CONNECTIONS {
+            return None;
         }
         self.spares += 1;
-        Admission::Spare(self.place(service, true))
+        Some(Place::Spare)
     }
 
-    fn place(&mut self, service: Service, is_spare: bool) -> SocketId {
-        let id = self.table.insert(service, self.tick);
-        let connection = self.table.at(id.index);
-        connection.flags.set_spare(is_spare);
-        self.counters.connections_accepted.add(1);
-        self.counters.connections[connection.flags.counted()].add(1);
-        if service != Service::EchoTcp {
-            self.set_deadline(id.index, self.settings.transport.handshake_timeout);
-        }
-        id
-    }
-
-    /// Closes a connection that is spare, or came while memory is nearly used up, with the reason, if what is behind
-    /// its listener begins without a request. HTTP requests are refused one by one, and those that need neither a place
-    /// nor memory are answered.
-    pub fn turn_away(&mut self, id: SocketId, service: Service) {
-        match service {
-            Service::Edge | Service::EchoWebSocket => {}
-            Service::Commands(_) | Service::EchoTcp => {
-                if !self.table.at(id.index).flags.is_spare() {
-                    self.counters.rejected_low_memory.add(1);
-                }
-                self.close(id.index, CloseReason::Overloaded);
-                self.carry();
-            }
-        }
-    }
-
-    /// The socket is closed: its slot is free.
-    pub fn remove(&mut self, id: SocketId) {
-        let connection = self.table.at(id.index);
-        self.counters.connections[connection.flags.counted()].subtract(1);
-        if connection.flags.is_spare() {
+    /// A connection is gone.
+    pub fn release(&mut self, is_spare: bool) {
+        if is_spare {
             self.spares -= 1;
         } else {
             self.open.fetch_sub(1, Ordering::Relaxed);
         }
-        self.table.remove(id.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_taken_up_to_the_maximum_of_all_and_of_each_worker() {
+        let open = Arc::new(AtomicUsize::new(0));
+        let [mut first, mut second] = [0; 2].map(|_| Admission::new(open.clone(), 3));
+        assert_eq!(first.admit(0, 2, true), Some(Place::Regular));
+        assert_eq!(first.admit(1, 2, true), Some(Place::Regular));
+        assert_eq!(first.admit(2, 2, false), None, "the worker is full");
+        assert_eq!(second.admit(0, 2, false), Some(Place::Regular));
+        assert_eq!(second.admit(1, 2, false), None, "the server is full");
+        assert_eq!(second.admit(1, 2, true), Some(Place::Spare));
+        assert_eq!(second.open(), 3);
+        first.release(false);
+        assert_eq!(second.admit(2, 2, true), Some(Place::Regular), "spare ones do not count");
+    }
+
+    #[test]
+    fn spare_places_are_few_and_given_back() {
+        let mut admission = Admission::new(Arc::new(AtomicUsize::new(0)), 0);
+        for here in 0..SPARE_CONNECTIONS {
+            assert_eq!(admission.admit(here, 9, true), Some(Place::Spare));
+        }
+        assert_eq!(admission.admit(SPARE_CONNECTIONS, 9, true), None);
+        admission.release(true);
+        assert_eq!(admission.admit(SPARE_CONNECTIONS - 1, 9, true), Some(Place::Spare));
+        assert_eq!(admission.open(), 0);
     }
 }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::config::limits::{
-    HEAP_KEPT_BYTES, MEMORY_CRITICAL_PERCENT, MEMORY_FULL_PERCENT, MEMORY_HYSTERESIS_PERCENT,
-    MEMORY_TIGHT_PERCENT,
+    FAIR_SHARE_BYTES_MIN, FAIR_SHARE_DIVISOR, FAN_OUT_SHARE_DIVISOR, HEAP_KEPT_BYTES,
+    HISTORY_SHARE_DIVISOR, MEMORY_CRITICAL_PERCENT, MEMORY_FULL_PERCENT, MEMORY_HYSTERESIS_PERCENT,
+    MEMORY_TIGHT_PERCENT, TIGHT_QUEUE_DIVISOR,
 };
+use crate::hub::HubLimits;
 
 /// How much of the budget is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,6 +153,46 @@ impl Budget {
     /// freed may have to be given back.
     pub fn is_unsettled(&self) -> bool {
         self.level != Level::Calm || self.owes_trim
+    }
+
+    /// Whether no new client is served, and connections are evicted.
+    pub fn is_critical(&self) -> bool {
+        self.level >= Level::Critical
+    }
+
+    /// Whether nothing more is taken from publishers.
+    pub fn is_full(&self) -> bool {
+        self.level == Level::Full
+    }
+
+    /// Bytes in a send queue past which its client is a slow consumer; `set` is the maximum by the settings.
+    pub fn queue_bytes_max(&self, set: u32) -> u32 {
+        if self.level == Level::Calm { set } else { set / TIGHT_QUEUE_DIVISOR }
+    }
+
+    /// Payload bytes waiting for their fan-out at which publishers are paused, if the budget is small.
+    pub fn fan_out_bytes_max(&self) -> usize {
+        usize::try_from(self.share_bytes() / FAN_OUT_SHARE_DIVISOR).unwrap_or(usize::MAX)
+    }
+
+    /// What each of so many connections may hold without being evicted.
+    pub fn fair_share(&self, connections: usize) -> u64 {
+        let connections = connections.max(1) as u64;
+        (self.bytes_max / FAIR_SHARE_DIVISOR / connections).max(FAIR_SHARE_BYTES_MIN)
+    }
+
+    /// What the hub may keep by the level; `set` are its limits by the settings.
+    pub fn hub_limits(&self, set: HubLimits) -> HubLimits {
+        let history = set.history_bytes_max.min(self.share_bytes() / HISTORY_SHARE_DIVISOR);
+        HubLimits {
+            history_bytes_max: if self.level == Level::Calm { history } else { history / 2 },
+            backlog_bytes_max: match self.level {
+                Level::Calm => set.backlog_bytes_max,
+                Level::Tight => set.backlog_bytes_max / u64::from(TIGHT_QUEUE_DIVISOR),
+                Level::Critical | Level::Full => 0,
+            },
+            ..set
+        }
     }
 
     /// What the process held by the last account.
@@ -313,5 +355,40 @@ mod tests {
         assert_eq!(budgets[1].settle(0, LOOK_MS), Some(Level::Tight));
         assert!(budgets[1].announces());
         assert_eq!(budgets[0].share_bytes(), 333);
+    }
+
+    #[test]
+    fn the_hub_and_queues_keep_less_at_each_level() {
+        let mut budgets = Budget::of_workers(1, 1 << 30);
+        let budget = &mut budgets[0];
+        let set = HubLimits {
+            subscriptions_max: 1,
+            answer_bytes_max: 2,
+            backlog_bytes_max: 1000,
+            history_bytes_max: 4000,
+        };
+        let levels = [
+            (0, 4000, 1000, 100),
+            (75, 2000, 1000 / u64::from(TIGHT_QUEUE_DIVISOR), 100 / TIGHT_QUEUE_DIVISOR),
+            (90, 2000, 0, 100 / TIGHT_QUEUE_DIVISOR),
+            (99, 2000, 0, 100 / TIGHT_QUEUE_DIVISOR),
+        ];
+        for (percent, history, backlog, queue) in levels {
+            budget.settle((1_u64 << 30) / 100 * percent, 0);
+            let limits = budget.hub_limits(set);
+            assert_eq!((limits.history_bytes_max, limits.backlog_bytes_max), (history, backlog));
+            assert_eq!((limits.subscriptions_max, limits.answer_bytes_max), (1, 2));
+            assert_eq!(budget.queue_bytes_max(100), queue);
+            assert_eq!((budget.is_critical(), budget.is_full()), (percent >= 90, percent == 99));
+        }
+    }
+
+    #[test]
+    fn the_fair_share_is_a_part_of_the_budget_for_each_connection() {
+        let budgets = Budget::of_workers(2, 1 << 40);
+        let all = budgets[0].fair_share(0);
+        assert_eq!(all, (1 << 40) / FAIR_SHARE_DIVISOR);
+        assert_eq!((budgets[0].fair_share(1), budgets[0].fair_share(4)), (all, all / 4));
+        assert_eq!(budgets[0].fair_share(usize::MAX), FAIR_SHARE_BYTES_MIN);
     }
 }

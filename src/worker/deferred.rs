@@ -10,19 +10,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::auth::{self, Verdict};
 use crate::config::limits::{
     ANSWERED_BYTES_PER_TURN_MAX, ANSWERS_AWAITED_MAX, DEFERRED_PER_CONNECTION_MAX,
-    DEFERRED_PER_TURN_MAX,
 };
-use crate::connection::Pause;
-use crate::hub;
 use crate::message::{
-    Actor, HistoryQuery, Origin, Publication, Refusal, Reply, Request, RequestId, SessionId,
-    SessionRequest,
+    HistoryQuery, Origin, Publication, Reply, Request, RequestId, SessionId, SessionRequest,
 };
-
-use super::connections::Connections;
 
 /// What sessions have yet to ask, and whose answers are under way.
 #[derive(Debug, Default)]
@@ -61,7 +54,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    fn to(request: &Request) -> Self {
+    pub(super) fn to(request: &Request) -> Self {
         match request {
             // It asks for the position only.
             Request::History { query: HistoryQuery { limit: Some(0), .. }, .. } => Answer::Short,
@@ -117,7 +110,7 @@ impl Deferred {
     }
 
     /// Whether a request may be made at once, by a session that has nothing waiting.
-    fn admits(&self, session: SessionId, answer: Answer, is_collected: bool) -> bool {
+    pub(super) fn admits(&self, session: SessionId, answer: Answer, is_collected: bool) -> bool {
         self.ready.is_empty()
             && self.awaited < ANSWERS_AWAITED_MAX
             && !self.is_turn_full()
@@ -125,13 +118,17 @@ impl Deferred {
     }
 
     /// A request is made: its answer is under way.
-    fn await_answer(&mut self, session: SessionId, id: RequestId, answer: Answer) {
+    pub(super) fn await_answer(&mut self, session: SessionId, id: RequestId, answer: Answer) {
         self.sessions.entry(session).or_default().awaited.push((id.serial, answer));
         self.awaited += 1;
     }
 
     /// Has a request wait. Gives it back if its session has as many waiting as may be.
-    fn push(&mut self, session: SessionId, request: SessionRequest) -> Result<(), SessionRequest> {
+    pub(super) fn push(
+        &mut self,
+        session: SessionId,
+        request: SessionRequest,
+    ) -> Result<(), SessionRequest> {
         let asker = self.sessions.entry(session).or_default();
         if asker.waiting.len() >= DEFERRED_PER_CONNECTION_MAX {
             return Err(request);
@@ -157,7 +154,7 @@ impl Deferred {
 
     /// The next request that may be made, and whether it was its session's last one here. `state` tells whether a
     /// session's queue has room, and whether its answers are collected elsewhere.
-    fn pop(
+    pub(super) fn pop(
         &mut self,
         mut state: impl FnMut(SessionId) -> (bool, bool),
     ) -> Option<(SessionId, SessionRequest, bool)> {
@@ -220,125 +217,11 @@ impl Deferred {
     }
 
     /// A session ends. Returns what it had waiting.
-    fn forget(&mut self, session: SessionId) -> VecDeque<SessionRequest> {
+    pub(super) fn forget(&mut self, session: SessionId) -> VecDeque<SessionRequest> {
         let Some(asker) = self.sessions.remove(&session) else { return VecDeque::new() };
         self.awaited -= asker.awaited.len();
         self.bytes -= asker.bytes;
         asker.waiting
-    }
-}
-
-impl Connections {
-    /// Makes a request, now or when its turn has come.
-    pub(super) fn request(&mut self, session: SessionId, request: SessionRequest) {
-        self.requests += 1;
-        let answer = Answer::to(&request.request);
-        let connection = self.table.at(session.index);
-        if !connection.flags.is_open() {
-            return;
-        }
-        let is_behind = connection.flags.is_paused_by(Pause::Answers);
-        let has_room = !connection.flags.is_paused_by(Pause::Queue);
-        let may_ask = answer == Answer::Short
-            || (has_room
-                && self.deferred.admits(session, answer, connection.traits().collects_answers));
-        if may_ask && !is_behind {
-            self.ask(session, request, answer);
-            return;
-        }
-        match self.deferred.push(session, request) {
-            Ok(()) => self.pause(session.index, Pause::Answers),
-            Err(request) => {
-                if let Some(origin) = request.origin {
-                    let id = self.deferred.number(origin);
-                    let reply = Reply::Refused(Refusal::Overloaded);
-                    self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
-                }
-            }
-        }
-    }
-
-    /// Makes the requests that waited, as many as may be in this turn.
-    pub fn ask_deferred(&mut self) {
-        for _ in 0..DEFERRED_PER_TURN_MAX {
-            if self.deferred.is_turn_full() {
-                break;
-            }
-            let table = &mut self.table;
-            let next = self.deferred.pop(|session| {
-                let connection = table.at(session.index);
-                let has_room = !connection.flags.is_paused_by(Pause::Queue);
-                (has_room, connection.traits().collects_answers)
-            });
-            let Some((session, request, is_last)) = next else { break };
-            let answer = Answer::to(&request.request);
-            self.ask(session, request, answer);
-            if is_last {
-                self.unpause(session.index, Pause::Answers);
-            }
-            self.carry();
-        }
-    }
-
-    fn ask(&mut self, session: SessionId, request: SessionRequest, answer: Answer) {
-        let SessionRequest { origin, by, request } = request;
-        let id = origin.map(|origin| self.deferred.number(origin));
-        if answer != Answer::Short
-            && let Some(id) = id
-        {
-            self.deferred.await_answer(session, id, answer);
-        }
-        let connection = self.table.at(session.index);
-        match (&request, id) {
-            (Request::Subscribe { .. }, _) if !connection.flags.has_session() => {
-                connection.flags.set_session(true);
-                self.hub.open(session);
-            }
-            (Request::Unsubscribe { .. }, Some(id)) if !connection.flags.has_session() => {
-                let reply = Reply::Refused(Refusal::NotSubscribed);
-                self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
-                return;
-            }
-            _ => {}
-        }
-        self.decide(session, id, by, request);
-    }
-
-    /// Hands a request to the hub, if it is allowed.
-    fn decide(
-        &mut self,
-        session: SessionId,
-        id: Option<RequestId>,
-        by: Actor,
-        mut request: Request,
-    ) {
-        if let Request::Publish { channel: channel @ None, .. } = &mut request
-            && self.table.at(session.index).flags.has_session()
-        {
-            *channel = self.hub.first_channel(session);
-        }
-        match auth::decide(by, &request, self.hub.namespaces()) {
-            Verdict::Allow => self.hub.handle(session, id, request, &mut self.hub_outputs),
-            Verdict::Refuse(refusal) => {
-                if let Some(id) = id {
-                    let reply = Reply::Refused(refusal);
-                    self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
-                }
-            }
-        }
-    }
-
-    /// A session ends, and with it what it has yet to ask. What it told others before it left is done.
-    pub(super) fn forget_deferred(&mut self, session: SessionId) {
-        for SessionRequest { origin, by, request } in self.deferred.forget(session) {
-            if request.is_for_others() {
-                let id = origin.map(|origin| self.deferred.number(origin));
-                self.decide(session, id, by, request);
-            }
-        }
-        if self.table.at(session.index).flags.is_open() {
-            self.unpause(session.index, Pause::Answers);
-        }
     }
 }
 

@@ -1,54 +1,51 @@
 //! What this worker holds, and what it gives back when the memory budget is nearly used up.
 //!
-//! * **Tight**: histories shrink to half, slow consumers are closed at a quarter of the maximum, channels keep less for
-//!   laggards.
-//! * **Critical**: who holds most is closed, then who holds half of that, and so on down to a fair share of the budget;
-//!   channels keep only the newest publication, for laggards; new connections and handshakes are refused.
-//! * **Full**: publishers are held back; laggards are closed too.
+//! * **Tight**: histories shrink to half, slow consumers are closed at a quarter of the maximum, channels keep shorter
+//!   backlogs for slow subscribers.
+//! * **Critical**: connections that hold most are evicted, then those that hold half of that, and so on down to a fair
+//!   share of the budget; backlogs shrink to the newest publication; new connections and handshakes are refused.
+//! * **Full**: publishers are paused; slow subscribers are evicted too.
 //!
-//! What a client keeps busy is what waits for it, the message that it has not finished, what it asked that waits for
-//! others, or what it sent while it was held back. The fair share is a part of the budget divided by all connections:
-//! those who hold less cannot use it up together, so closing the others always helps.
-
-use std::sync::atomic::Ordering;
+//! A connection holds what waits in its send queue, its unfinished message, its requests that wait, and what it sent
+//! before it was paused. The fair share is a part of the budget divided by all connections: connections that hold less
+//! cannot use it up together, so evicting the others always helps.
 
 use tracing::{info, warn};
 
+use crate::config::limits::{EVICTION_ENTRIES_PER_TURN_MAX, PUBLICATION_BYTES};
+use crate::driver::{map_large_blocks, trim_heap};
+use crate::message::CloseReason;
+
 use super::budget::Level;
-use crate::config::limits::{
-    EVICTION_ENTRIES_PER_TURN_MAX, FAIR_SHARE_BYTES_MIN, FAIR_SHARE_DIVISOR, FAN_OUT_SHARE_DIVISOR,
-    HISTORY_SHARE_DIVISOR, PUBLICATION_BYTES, TIGHT_QUEUE_DIVISOR,
-};
-use crate::driver::{Close, map_large_blocks, trim_heap};
-use crate::hub::HubLimits;
-use crate::message::{CloseReason, SessionId};
-
 use super::connections::Connections;
-
-/// Where the search for those who hold most is.
-#[derive(Debug, Default)]
-pub(super) struct Eviction {
-    /// Who holds more is closed.
-    threshold: u64,
-    /// The next slot of the table.
-    slot: usize,
-    /// The next held publisher.
-    held: usize,
-    /// The next channel.
-    channel: usize,
-}
+use super::eviction::{Cause, Eviction, Holding};
 
 impl Connections {
-    /// Tells the budget what this worker holds, and does what follows from what all of them hold.
+    /// Everything that grows with what clients do, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let (waiting, waiting_bytes) = self.hub.backlog();
+        self.outbox.memory_bytes()
+            + self.unfinished_bytes as u64
+            + self.paused.bytes() as u64
+            + self.deferred.bytes() as u64
+            + self.hub.history_bytes()
+            + self.hub.key_bytes()
+            + self.hub.held_back_bytes() as u64
+            + waiting as u64 * PUBLICATION_BYTES
+            + waiting_bytes as u64
+            + self.mesh.waiting_bytes() as u64
+    }
+
+    /// Adds what this worker holds to the budget, and does what follows from what all workers hold.
     pub fn account(&mut self) {
-        let now_ms = self.began_us / 1000;
+        let now_ms = self.turn.began_us / 1000;
         let before = self.budget.settle(self.memory_bytes(), now_ms);
         let level = self.budget.level();
         if let Some(are_mapped) = self.budget.changes_mapping() {
             map_large_blocks(are_mapped);
         }
         let is_urgent = before.is_some_and(|before| level > before);
-        let is_idle = self.requests == 0 && self.written == 0 && !self.is_urgent();
+        let is_idle = self.turn.is_idle() && !self.is_urgent();
         if self.budget.takes_trim(now_ms, is_urgent, is_idle) {
             trim_heap();
         }
@@ -73,157 +70,53 @@ impl Connections {
                 transport.messages.message_bytes_max,
                 transport.echo_messages.message_bytes_max,
             ];
-            let largest = largest.into_iter().max().expect("there are some");
-            self.eviction = Eviction { threshold: u64::from(largest) / 2, ..Eviction::default() };
+            self.eviction = Eviction::new(largest.into_iter().max().expect("there are three"));
         }
-        self.set_hub_limits();
+        self.hub.set_limits(self.budget.hub_limits(self.settings.hub.limits));
     }
 
-    /// Has the hub keep what the level and the settings allow.
-    pub(super) fn set_hub_limits(&mut self) {
-        let level = self.budget.level();
-        let of_budget = self.budget.share_bytes() / HISTORY_SHARE_DIVISOR;
-        let set = self.settings.hub.limits;
-        let history = set.history_bytes_max.min(of_budget);
-        self.hub.set_limits(HubLimits {
-            history_bytes_max: if level == Level::Calm { history } else { history / 2 },
-            backlog_bytes_max: match level {
-                Level::Calm => set.backlog_bytes_max,
-                Level::Tight => set.backlog_bytes_max / u64::from(TIGHT_QUEUE_DIVISOR),
-                Level::Critical | Level::Full => 0,
-            },
-            ..set
-        });
-    }
-
-    /// Bytes waiting for one client at which it is a slow consumer.
-    pub(super) fn queue_bytes_max(&self) -> u32 {
-        let divisor = if self.budget.level() == Level::Calm { 1 } else { TIGHT_QUEUE_DIVISOR };
-        self.settings.send_queue_bytes_max / divisor
-    }
-
-    /// Payload bytes waiting for their fan-out at which publishers are held back, if the budget is small.
-    pub(super) fn fan_out_bytes_max(&self) -> usize {
-        let share = self.budget.share_bytes() / FAN_OUT_SHARE_DIVISOR;
-        usize::try_from(share).unwrap_or(usize::MAX)
-    }
-
-    /// Everything that grows with what clients do.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        let (waiting, waiting_bytes) = self.hub.backlog();
-        self.queues.memory_bytes()
-            + self.unfinished_bytes as u64
-            + self.held_bytes as u64
-            + self.deferred.bytes() as u64
-            + self.hub.history_bytes()
-            + self.hub.key_bytes()
-            + self.hub.held_back_bytes() as u64
-            + waiting as u64 * PUBLICATION_BYTES
-            + waiting_bytes as u64
-            + self.mesh.waiting_bytes() as u64
-    }
-
-    /// Whether nobody new is served.
-    pub fn is_overloaded(&self) -> bool {
-        self.budget.level() >= Level::Critical
-    }
-
-    /// Whether the time has to be looked at because of what is held, here or by other workers.
-    pub fn watches_memory(&self) -> bool {
-        self.budget.is_unsettled()
-    }
-
-    /// Whether nothing more is taken from publishers.
-    pub(super) fn is_full(&self) -> bool {
-        self.budget.level() == Level::Full
-    }
-
-    /// Whether this worker keeps something without a connection that would have it look at the time.
-    pub fn keeps_history(&self) -> bool {
-        self.hub.history_bytes() > 0 || self.hub.key_bytes() > 0
-    }
-
-    /// While memory is nearly used up: the next slice of the search for those who hold most.
+    /// While memory is nearly used up: the next slice of the search for the connections that hold most.
     pub fn evict(&mut self) {
-        if !self.is_overloaded() {
+        if !self.budget.is_critical() {
             return;
         }
         let channel = self.eviction.channel;
         self.eviction.channel = self.hub.shed_backlogs(channel, EVICTION_ENTRIES_PER_TURN_MAX);
-        self.evict_held();
-        self.evict_connections();
-        self.carry();
-    }
-
-    fn evict_connections(&mut self) {
-        let fair_share = self.fair_share();
+        let fair_share = self.budget.fair_share(self.admission.open());
+        for _ in 0..self.paused.len().min(EVICTION_ENTRIES_PER_TURN_MAX) {
+            let at = self.eviction.next_publisher(self.paused.len());
+            let threshold = self.eviction.threshold(fair_share);
+            let Some(id) = self.paused.drop_larger(at, threshold) else { continue };
+            if self.table.is_open(id) {
+                self.counters.evicted_paused_publishers.add(1);
+                self.close_now(id.index, CloseReason::Overloaded);
+                self.account();
+            }
+            if !self.budget.is_critical() {
+                break;
+            }
+        }
         let slots = self.table.slots();
         for _ in 0..slots.min(EVICTION_ENTRIES_PER_TURN_MAX) {
-            if self.eviction.slot >= slots {
-                self.eviction.slot = 0;
-                self.eviction.threshold = (self.eviction.threshold / 2).max(fair_share);
-            }
-            let threshold = self.eviction.threshold.max(fair_share);
-            let takes_laggards = self.is_full() && threshold <= fair_share;
-            let index = u32::try_from(self.eviction.slot).expect("slots are 32 bits");
-            self.eviction.slot += 1;
+            let index = self.eviction.next_slot(slots, fair_share);
             let Some(connection) = self.table.get(index) else { continue };
-            let session = SessionId { index, generation: connection.generation };
-            let held = connection.heap_bytes() + self.deferred.bytes_of(session);
-            let cause = if u64::from(connection.queue.bytes()) > threshold {
-                &self.counters.evicted_send_queues
-            } else if held as u64 > threshold {
-                &self.counters.evicted_unfinished_messages
-            } else if takes_laggards && connection.flags.is_behind() {
-                &self.counters.evicted_slow_subscribers
-            } else {
-                continue;
-            };
-            cause.add(1);
-            self.give_up(index);
-            if !self.is_overloaded() {
+            let (queue_bytes, held_bytes) = (connection.queue.bytes(), connection.heap_bytes());
+            let is_behind = connection.flags.is_behind();
+            let request_bytes = held_bytes + self.deferred.bytes_of(self.table.session(index));
+            let holding = Holding { queue_bytes, request_bytes, is_behind };
+            let is_full = self.budget.is_full();
+            let Some(cause) = self.eviction.cause(holding, fair_share, is_full) else { continue };
+            match cause {
+                Cause::SendQueue => self.counters.evicted_send_queues.add(1),
+                Cause::Requests => self.counters.evicted_unfinished_messages.add(1),
+                Cause::SlowSubscriber => self.counters.evicted_slow_subscribers.add(1),
+            }
+            self.close_now(index, CloseReason::Overloaded);
+            self.account();
+            if !self.budget.is_critical() {
                 break;
             }
         }
-    }
-
-    /// What publishers sent before they were held back.
-    fn evict_held(&mut self) {
-        let threshold = self.eviction.threshold.max(self.fair_share());
-        for _ in 0..self.held.len().min(EVICTION_ENTRIES_PER_TURN_MAX) {
-            if self.eviction.held >= self.held.len() {
-                self.eviction.held = 0;
-            }
-            let held = &mut self.held[self.eviction.held];
-            self.eviction.held += 1;
-            if held.rest.len() as u64 <= threshold {
-                continue;
-            }
-            let id = held.id;
-            self.held_bytes -= std::mem::take(&mut held.rest).len();
-            if self.is_open(id) {
-                self.counters.evicted_paused_publishers.add(1);
-                self.give_up(id.index);
-            }
-            if !self.is_overloaded() {
-                break;
-            }
-        }
-    }
-
-    /// Closes a connection for want of memory; one that is closing already has had its time.
-    fn give_up(&mut self, index: u32) {
-        if self.table.at(index).flags.is_open() {
-            self.close_at_once(index, CloseReason::Overloaded);
-        } else {
-            self.kill(index, CloseReason::Overloaded, Close::Abort);
-        }
-        self.account();
-    }
-
-    /// What each connection may hold unharmed.
-    fn fair_share(&self) -> u64 {
-        let connections = self.open.load(Ordering::Relaxed).max(1) as u64;
-        (self.budget.bytes_max() / FAIR_SHARE_DIVISOR / connections).max(FAIR_SHARE_BYTES_MIN)
+        self.drain_hub_outputs();
     }
 }

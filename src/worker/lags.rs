@@ -27,10 +27,13 @@ struct Run {
 /// What a few turns may queue. Past it, what has waited longest to leave is not waited for any more.
 const TIMES_MAX: usize = 64 * 1024;
 
+/// Fewer sends are soon done, and a turn more would cost more than it tells.
+const TIMED_SENDS_MIN: usize = 64;
+
 impl Lags {
-    /// Whether none waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+    /// Whether so many sends carry deliveries that their duration is worth measuring: the wait must not sleep.
+    pub(super) fn times(&self, sends: usize) -> bool {
+        !self.runs.is_empty() && sends >= TIMED_SENDS_MIN
     }
 
     /// A batch was queued for a subscriber.

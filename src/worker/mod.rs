@@ -30,29 +30,37 @@ use crate::config::limits::{GOODBYES_PER_TURN_MAX, INBOX_LOAD_PER_TURN_MAX};
 use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
 
+mod accept;
 mod admission;
 mod backpressure;
 mod budget;
 mod closing;
 mod connections;
 mod deferred;
+mod deliveries;
 mod evict;
+mod eviction;
+mod fan_out;
 mod flush;
 mod lags;
 mod mesh;
-mod questions;
+mod outbox;
+mod paused_publishers;
+mod reports;
 mod requests;
 mod settings;
 mod statistics;
 mod sweep;
 mod table;
+mod turn;
 
 pub use budget::{Budget, Level};
 pub use mesh::Mesh;
 pub use settings::{WorkerParts, WorkerPlace, WorkerSettings, new_counters};
 
-use admission::Admission;
-use connections::{Action, Connections};
+use admission::Place;
+use connections::Connections;
+use table::Action;
 
 /// One driver and all of its connections.
 #[derive(Debug)]
@@ -172,13 +180,14 @@ impl<D: Driver> Worker<D> {
         }
         // A wait that does not sleep tells by its end when the sends were done. Where it may, the clock is read before,
         // unless there is much to send: then another turn sleeps.
-        if self.connections.is_batch_timed() {
+        let Connections { deliveries, outbox, .. } = &self.connections;
+        if deliveries.lags.times(outbox.batch.items().len()) {
             timeout = Duration::ZERO;
         }
         let ended = (!timeout.is_zero()).then(|| self.driver.read_clock());
-        self.connections.counters().sleeps.add(ended.is_some().into());
+        self.connections.counters.sleeps.add(ended.is_some().into());
         let timeout = (timeout != Duration::MAX).then_some(timeout);
-        let waited = self.driver.wait(&mut self.connections.batch, timeout);
+        let waited = self.driver.wait(&mut self.connections.outbox.batch, timeout);
         self.connections.mesh.end_sleep();
         waited?;
         let now = self.driver.now();
@@ -196,7 +205,7 @@ impl<D: Driver> Worker<D> {
         self.connections.fan_out();
         self.connections.sweep(now);
         let accepts = self.accepting.paused.is_empty() && !stops;
-        self.connections.counters().accepting.set(accepts.into());
+        self.connections.counters.accepting.set(accepts.into());
         self.connections.answer_questions();
         self.retry_accepting(now);
         if stops && (self.is_shutting_down() || self.drain(now)) {
@@ -206,7 +215,7 @@ impl<D: Driver> Worker<D> {
         self.connections.account();
         self.connections.regulate();
         // Nothing is written behind this: the batch lends the kernel what was.
-        self.connections.fill_batch();
+        self.connections.outbox.fill(&mut self.connections.table);
         self.connections.count();
         self.is_flushed = self.connections.mesh.flush();
         self.act();
@@ -218,7 +227,7 @@ impl<D: Driver> Worker<D> {
     pub fn is_done(&self) -> bool {
         let Some(shutdown) = &self.shutdown else { return false };
         let is_alone = self.steps.load(Ordering::Acquire) >= STEPS_TO_END * self.workers;
-        let is_idle = self.connections.is_empty() && self.is_flushed && self.is_inbox_empty;
+        let is_idle = self.connections.table.is_empty() && self.is_flushed && self.is_inbox_empty;
         shutdown.is_over || (is_alone && is_idle)
     }
 
@@ -233,19 +242,25 @@ impl<D: Driver> Worker<D> {
             return Duration::ZERO;
         }
         let is_congested =
-            self.connections.holds_publishers() || self.connections.mesh.is_counted();
+            !self.connections.paused.is_empty() || self.connections.mesh.is_counted();
         let is_stepping =
             self.shutdown.as_ref().is_some_and(|shutdown| shutdown.steps < STEPS_TO_END);
-        if !self.is_flushed || is_congested || is_stepping || self.connections.is_overloaded() {
+        if !self.is_flushed || is_congested || is_stepping || self.connections.budget.is_critical()
+        {
             return RETRY;
         }
-        let is_timed = self.connections.wants_sweep()
-            || self.connections.keeps_history()
-            || self.connections.watches_memory()
+        let is_timed = !self.connections.table.is_empty()
+            || self.connections.hub.history_bytes() > 0
+            || self.connections.hub.key_bytes() > 0
+            || self.connections.budget.is_unsettled()
             || self.accepting.retry_at.is_some()
             || self.is_stopping();
         let slice = if is_timed { sweep::SLICE } else { Duration::MAX };
-        self.connections.next_tick().map_or(slice, |next| next.min(slice))
+        let of_hub = self.connections.hub.next_tick().map(Duration::from_millis);
+        let Connections { statistics, hub, paused, turn, .. } = &self.connections;
+        let of_statistics = statistics.wait(hub, paused, turn.began_us);
+        let waits = [of_hub, of_statistics, Some(slice)];
+        waits.into_iter().flatten().min().expect("there is one")
     }
 
     fn is_stopping(&self) -> bool {
@@ -257,31 +272,36 @@ impl<D: Driver> Worker<D> {
     }
 
     fn handle_events(&mut self, now: Instant) {
-        while !self.connections.is_turn_full()
+        while !self.connections.turn.is_full()
             && let Some(event) = self.driver.next_event()
         {
             match event {
                 Event::Received { id, bytes } => self.connections.receive(id, bytes),
-                Event::Sendable { id } => self.connections.unblock(id),
+                Event::Sendable { id } => {
+                    let Connections { table, outbox, .. } = &mut self.connections;
+                    let connection = table.at(id.index);
+                    connection.flags.set_blocked(false);
+                    outbox.mark(connection, id.index);
+                }
                 Event::Ended { id, end } => self.connections.end(id, end),
                 Event::Closed { id } => self.connections.remove(id),
-                Event::Woken => self.connections.reconfigure(),
+                Event::Woken => self.reconfigure(),
                 Event::Accepted { listener, socket, .. } => {
                     let service = self.services[usize::from(listener.0)];
                     // A socket without a place is closed by being dropped.
                     match self.connections.admit(service) {
-                        Admission::Place(id) => {
+                        Some((id, Place::Regular)) => {
                             self.driver.attach(id, socket);
-                            if self.connections.is_overloaded() {
+                            if self.connections.budget.is_critical() {
                                 self.connections.turn_away(id, service);
                             }
                         }
-                        Admission::Spare(id) => {
+                        Some((id, Place::Spare)) => {
                             self.driver.attach(id, socket);
                             self.connections.turn_away(id, service);
                             self.accepting.refuse(now, &self.connections);
                         }
-                        Admission::Refused => self.accepting.refuse(now, &self.connections),
+                        None => self.accepting.refuse(now, &self.connections),
                     }
                 }
                 Event::AcceptFailed { listener, error } => {
@@ -292,9 +312,18 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    /// Takes what may change from the newest configuration, if one came. Deadlines that are set already stay.
+    fn reconfigure(&mut self) {
+        let Connections { configs, settings, hub, budget, .. } = &mut self.connections;
+        if let Some(config) = configs.try_iter().last() {
+            settings.reconfigure(&config);
+            hub.set_limits(budget.hub_limits(settings.hub.limits));
+        }
+    }
+
     /// Has the driver do what follows from the last step.
     fn act(&mut self) {
-        for action in self.connections.actions.drain(..) {
+        for action in self.connections.table.actions.drain(..) {
             match action {
                 Action::Pause(id) => self.driver.pause(id),
                 Action::Resume(id) => self.driver.resume(id),
@@ -316,7 +345,7 @@ impl<D: Driver> Worker<D> {
     /// Takes what other workers sent, up to this turn's limits; returns whether that was all.
     fn empty_inbox(&mut self) -> bool {
         let mut load = 0;
-        while load < INBOX_LOAD_PER_TURN_MAX && !self.connections.has_answered_enough() {
+        while load < INBOX_LOAD_PER_TURN_MAX && !self.connections.deferred.is_turn_full() {
             let Some((message, message_load)) = self.connections.mesh.receive() else {
                 return true;
             };
@@ -328,12 +357,12 @@ impl<D: Driver> Worker<D> {
 
     /// Goes on with the drain; returns whether it is over. Half of the shutdown timeout is for clients to leave.
     fn drain(&mut self, now: Instant) -> bool {
-        let time = self.connections.drain_time();
+        let time = self.connections.settings.drain_time;
         if time.is_zero() {
             return true;
         }
         let drain = self.drain.get_or_insert_with(|| {
-            info!(connections = self.connections.len(), "draining: not ready, but accepting");
+            info!(connections = self.connections.table.len(), "draining: not ready, but accepting");
             Drain { listens_until: now + time, is_listening: true, told: 0 }
         });
         if now < drain.listens_until {
@@ -341,27 +370,28 @@ impl<D: Driver> Worker<D> {
         }
         if std::mem::replace(&mut drain.is_listening, false) {
             self.driver.stop_listening();
-            info!(connections = self.connections.len(), "closing connections gradually");
+            info!(connections = self.connections.table.len(), "closing connections gradually");
         }
-        let spread = self.connections.shutdown_timeout() / 2;
+        let spread = self.connections.settings.shutdown_timeout / 2;
         let share = (now - drain.listens_until).as_secs_f64() / spread.as_secs_f64();
-        let slots = self.connections.slots();
+        let slots = self.connections.table.slots();
         let due = (slots as f64 * share.min(1.0)).ceil() as usize;
         let count = due.saturating_sub(drain.told).min(GOODBYES_PER_TURN_MAX);
-        self.connections.say_goodbye(drain.told, count);
+        self.connections.close_for_shutdown(drain.told, count);
         drain.told += count;
-        share >= 1.0 || self.connections.is_empty()
+        share >= 1.0 || self.connections.table.is_empty()
     }
 
     fn shut_down(&mut self, now: Instant, steps_of_all: usize) {
-        let timeout = self.connections.shutdown_timeout();
+        let timeout = self.connections.settings.shutdown_timeout;
         let shutdown = self.shutdown.get_or_insert_with(|| {
             // What is left of the time where clients have been leaving already. A reload may have ended the drain.
             let began = self.drain.as_ref().map_or(now, |drain| drain.listens_until.min(now));
             let until = began + timeout;
             self.driver.stop_listening();
-            self.connections.hold_publishers();
-            info!(connections = self.connections.len(), "shutting down");
+            self.connections.paused.pause_all();
+            self.connections.hub.stop_pacing();
+            info!(connections = self.connections.table.len(), "shutting down");
             Shutdown {
                 goodbye_at: now + until.saturating_duration_since(now) / 2,
                 until,
@@ -377,7 +407,7 @@ impl<D: Driver> Worker<D> {
         // What was accepted is delivered first, as far as there is time for it.
         let is_idle = self.is_inbox_empty
             && self.connections.mesh.is_flushed()
-            && !self.connections.wants_fan_out();
+            && !self.connections.hub.wants_fan_out();
         let all_took_it = steps_of_all >= shutdown.steps * self.workers;
         let mut taken = 0;
         if shutdown.steps < STEPS_TO_GOODBYE {
@@ -387,7 +417,7 @@ impl<D: Driver> Worker<D> {
                 taken = STEPS_TO_GOODBYE - shutdown.steps;
             }
         } else if all_took_it || now >= shutdown.goodbye_at {
-            let left = self.connections.say_goodbye(shutdown.told, GOODBYES_PER_TURN_MAX);
+            let left = self.connections.close_for_shutdown(shutdown.told, GOODBYES_PER_TURN_MAX);
             shutdown.told += GOODBYES_PER_TURN_MAX;
             taken = usize::from(left == 0);
         }
@@ -400,7 +430,7 @@ impl Accepting {
     fn refuse(&mut self, now: Instant, connections: &Connections) {
         if self.quiet_until.is_none_or(|until| until <= now) {
             warn!(
-                connections = connections.len(),
+                connections = connections.table.len(),
                 "connections are rejected: connection limit reached (--connections-max, or the open-file limit)"
             );
         }
@@ -414,11 +444,11 @@ impl Accepting {
         now: Instant,
         connections: &Connections,
     ) {
-        connections.counters().accept_pauses.add(1);
+        connections.counters.accept_pauses.add(1);
         if self.quiet_until.is_none_or(|until| until <= now) {
             warn!(
                 %error,
-                connections = connections.len(),
+                connections = connections.table.len(),
                 "accepting is paused until file descriptors or memory are available; open connections are not affected"
             );
         }

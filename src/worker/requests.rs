@@ -1,39 +1,44 @@
 //! What conversations ask for and are answered: between connections and the hub.
 
+use std::collections::VecDeque;
+
 use tracing::warn;
 
-use crate::buffer::{QueueArena, SharedFrame};
-use crate::config::limits::{PROXY_WARNING_INTERVAL, TURN_SEGMENT_BYTES_MAX};
+use crate::auth::{self, Verdict};
+use crate::config::limits::{DEFERRED_PER_TURN_MAX, PROXY_WARNING_INTERVAL};
 use crate::connection::{Connection, Pause};
-use crate::hub::{self, HubMessage, StreamMessage};
+use crate::hub::{self, Hub, HubMessage, StreamMessage};
 use crate::message::{
     Actor, Control, Origin, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
 };
+use crate::telemetry::Counters;
 use crate::transport::{Context, Flow, MessageCount, Output};
 
-use super::budget::Level;
-use super::connections::{Connections, mark, socket_id};
-use super::sweep::{LATENESS_MAX, Sweep};
+use super::connections::Connections;
+use super::deferred::Answer;
+use super::statistics::withdraw_behind_proxy;
+use super::sweep::LATENESS_MAX;
+use super::table::{socket_of, ticks};
 
 impl Connections {
     /// One step of a conversation, and what follows from it.
-    pub(super) fn converse(
+    pub(super) fn step_connection(
         &mut self,
         index: u32,
         step: impl FnOnce(&mut Connection, &mut Context<'_>) -> Flow,
     ) -> Flow {
-        let start = self.batch.turn.len();
+        let start = self.outbox.batch.turn.len();
         let connection = self.table.at(index);
         let room = self.settings.send_queue_bytes_high.saturating_sub(connection.queue.bytes());
         let session = SessionId { index, generation: connection.generation };
         let mut context = Context {
-            out: &mut self.batch.turn,
+            out: &mut self.outbox.batch.turn,
             outputs: &mut self.outputs,
             settings: &self.settings.transport,
             answers: &mut self.answers,
             client: self.settings.hub.client_id(session),
             congested: self.mesh.is_congested(),
-            overloaded: self.budget.level() >= Level::Critical,
+            overloaded: self.budget.is_critical(),
             is_spare: connection.flags.is_spare(),
             has_ended: connection.flags.has_ended(),
             has_session: connection.flags.has_session(),
@@ -53,22 +58,22 @@ impl Connections {
             connection.flags.set_counted(transport);
             self.counters.connections[transport as usize].add(1);
         }
-        let written = self.batch.turn.len() - start;
+        let written = self.outbox.batch.turn.len() - start;
         if written > 0 {
-            self.written += written;
-            enqueue(connection, &mut self.queues, &mut self.batch.turn, start);
-            mark(connection, index, &mut self.dirty);
+            self.turn.written_bytes += written;
+            self.outbox.enqueue(connection, start);
+            self.outbox.mark(connection, index);
             if connection.queue.bytes() > self.settings.send_queue_bytes_high {
-                self.pause(index, Pause::Queue);
+                self.table.pause(index, Pause::Queue);
             }
         }
         match flow {
-            Flow::AwaitReply => self.pause(index, Pause::Reply),
+            Flow::AwaitReply => self.table.pause(index, Pause::Reply),
             Flow::AwaitDrain => {
-                self.pause(index, Pause::Queue);
-                self.unpause(index, Pause::Reply);
+                self.table.pause(index, Pause::Queue);
+                self.table.unpause(index, Pause::Reply, self.turn.tick);
             }
-            Flow::Receive => self.unpause(index, Pause::Reply),
+            Flow::Receive => self.table.unpause(index, Pause::Reply, self.turn.tick),
             Flow::Closed | Flow::Hold(_) => {}
         }
         if !self.outputs.is_empty() {
@@ -77,7 +82,7 @@ impl Connections {
         if held > 0 {
             let connection = self.table.at(index);
             if before == 0 || any_ended {
-                connection.restart_message(self.tick);
+                connection.restart_message(self.turn.tick);
             }
             if connection.unfinished_since().is_some() && !self.table.is_watched(index as usize) {
                 self.table.watch(index, true);
@@ -92,18 +97,30 @@ impl Connections {
             match output {
                 Output::Request(request) => self.request(session, request),
                 Output::Close(reason) => self.end_conversation(session.index, reason),
-                Output::Deadline(after) => self.set_deadline(session.index, after),
+                Output::Deadline(after) => {
+                    self.table.set_deadline_after(session.index, self.turn.tick, after)
+                }
                 Output::DeadlineWithin(within) => {
-                    self.set_deadline(session.index, within.saturating_sub(LATENESS_MAX));
+                    self.table.set_deadline_after(
+                        session.index,
+                        self.turn.tick,
+                        within.saturating_sub(LATENESS_MAX),
+                    );
                 }
                 Output::HttpError => self.counters.http_errors.add(1),
                 Output::Refused => self.counters.rejected_low_memory.add(1),
                 Output::Leave => self.leave(session),
-                Output::Ask(question) => self.questions.push((socket_id(session), question)),
-                Output::ProxyFault(message) => self.warn_of_proxy(message),
+                Output::Ask(question) => self.questions.push((socket_of(session), question)),
+                // Each request through that proxy fails alike: one warning in a while is enough.
+                Output::ProxyFault(message) if self.turn.tick >= self.proxy_warned_until => {
+                    self.proxy_warned_until =
+                        self.turn.tick.saturating_add(ticks(PROXY_WARNING_INTERVAL));
+                    warn!("{message}");
+                }
+                Output::ProxyFault(_) => {}
                 Output::BehindProxy => {
                     warn!("{BEHIND_PROXY}");
-                    self.withdraw_statistics();
+                    withdraw_behind_proxy(&mut self.settings, &mut self.hub);
                 }
                 Output::HandshakeFailed(cause) => {
                     self.counters.handshakes_failed[cause as usize].add(1);
@@ -113,18 +130,117 @@ impl Connections {
         self.outputs = outputs;
     }
 
-    /// Each request through a proxy that is not set up for this server fails alike: once a minute is enough.
-    fn warn_of_proxy(&mut self, message: &str) {
-        if self.tick >= self.proxy_warned_until {
-            self.proxy_warned_until =
-                self.tick.saturating_add(Sweep::ticks(PROXY_WARNING_INTERVAL));
-            warn!("{message}");
+    /// Makes a request, now or when its turn has come.
+    pub(super) fn request(&mut self, session: SessionId, request: SessionRequest) {
+        self.turn.requests += 1;
+        let answer = Answer::to(&request.request);
+        let connection = self.table.at(session.index);
+        if !connection.flags.is_open() {
+            return;
+        }
+        let is_behind = connection.flags.is_paused_by(Pause::Answers);
+        let has_room = !connection.flags.is_paused_by(Pause::Queue);
+        let may_ask = answer == Answer::Short
+            || (has_room
+                && self.deferred.admits(session, answer, connection.traits().collects_answers));
+        if may_ask && !is_behind {
+            self.ask(session, request, answer);
+            return;
+        }
+        match self.deferred.push(session, request) {
+            Ok(()) => self.table.pause(session.index, Pause::Answers),
+            Err(request) => {
+                if let Some(origin) = request.origin {
+                    let id = self.deferred.number(origin);
+                    let reply = Reply::Refused(Refusal::Overloaded);
+                    self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
+                }
+            }
         }
     }
 
-    /// Ends a connection's session, if it has one.
+    /// Makes the requests that waited, as many as may be in this turn.
+    pub fn ask_deferred(&mut self) {
+        for _ in 0..DEFERRED_PER_TURN_MAX {
+            if self.deferred.is_turn_full() {
+                break;
+            }
+            let table = &mut self.table;
+            let next = self.deferred.pop(|session| {
+                let connection = table.at(session.index);
+                let has_room = !connection.flags.is_paused_by(Pause::Queue);
+                (has_room, connection.traits().collects_answers)
+            });
+            let Some((session, request, is_last)) = next else { break };
+            let answer = Answer::to(&request.request);
+            self.ask(session, request, answer);
+            if is_last {
+                self.table.unpause(session.index, Pause::Answers, self.turn.tick);
+            }
+            self.drain_hub_outputs();
+        }
+    }
+
+    fn ask(&mut self, session: SessionId, request: SessionRequest, answer: Answer) {
+        let SessionRequest { origin, by, request } = request;
+        let id = origin.map(|origin| self.deferred.number(origin));
+        if answer != Answer::Short
+            && let Some(id) = id
+        {
+            self.deferred.await_answer(session, id, answer);
+        }
+        let connection = self.table.at(session.index);
+        match (&request, id) {
+            (Request::Subscribe { .. }, _) if !connection.flags.has_session() => {
+                connection.flags.set_session(true);
+                self.hub.open(session);
+            }
+            (Request::Unsubscribe { .. }, Some(id)) if !connection.flags.has_session() => {
+                let reply = Reply::Refused(Refusal::NotSubscribed);
+                self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
+                return;
+            }
+            _ => {}
+        }
+        self.decide(session, id, by, request);
+    }
+
+    /// Hands a request to the hub, if it is allowed.
+    fn decide(
+        &mut self,
+        session: SessionId,
+        id: Option<RequestId>,
+        by: Actor,
+        mut request: Request,
+    ) {
+        if let Request::Publish { channel: channel @ None, .. } = &mut request
+            && self.table.at(session.index).flags.has_session()
+        {
+            *channel = self.hub.first_channel(session);
+        }
+        match auth::decide(by, &request, self.hub.namespaces()) {
+            Verdict::Allow => self.hub.handle(session, id, request, &mut self.hub_outputs),
+            Verdict::Refuse(refusal) => {
+                if let Some(id) = id {
+                    let reply = Reply::Refused(refusal);
+                    self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
+                }
+            }
+        }
+    }
+
+    /// Ends a connection's session, if it has one, and with it the requests that wait. Those that concern other clients
+    /// are still made.
     pub(super) fn leave(&mut self, session: SessionId) {
-        self.forget_deferred(session);
+        for SessionRequest { origin, by, request } in self.deferred.forget(session) {
+            if request.is_for_others() {
+                let id = origin.map(|origin| self.deferred.number(origin));
+                self.decide(session, id, by, request);
+            }
+        }
+        if self.table.at(session.index).flags.is_open() {
+            self.table.unpause(session.index, Pause::Answers, self.turn.tick);
+        }
         let flags = &mut self.table.at(session.index).flags;
         if flags.has_session() {
             flags.set_session(false);
@@ -132,33 +248,24 @@ impl Connections {
         }
     }
 
-    /// Polls that the fan-out answered are over: their connections take the next request.
-    pub(super) fn finish_answers(&mut self) {
-        for index in std::mem::take(&mut self.answered) {
-            if self.table.at(index).flags.is_open() {
-                self.converse(index, |connection, context| connection.drained(context));
-            }
-        }
-        self.carry();
-    }
-
     /// Carries what the hub said to whom it is for, and what follows from that, until nothing is left.
-    pub(super) fn carry(&mut self) {
+    pub(super) fn drain_hub_outputs(&mut self) {
         while let Some(output) = self.hub_outputs.pop_front() {
             match output {
                 hub::Output::Send { to, message } if to == self.settings.hub.worker => {
-                    self.handle_message(message);
+                    handle_message(message, &mut self.hub, &mut self.hub_outputs, &self.counters);
                 }
                 hub::Output::Send { to, message } => self.mesh.send(to, message),
                 hub::Output::Later(message) => self.mesh.send(self.settings.hub.worker, message),
                 hub::Output::Reply { session, id, reply } => {
                     self.reply(session, id, &reply);
                 }
-                hub::Output::Deliver { session, .. } if !self.is_open(socket_id(session)) => {}
+                hub::Output::Deliver { session, .. } if !self.table.is_open(socket_of(session)) => {
+                }
                 hub::Output::Deliver { session, channel, items } => {
                     self.counters.deliveries.add(items.len() as u64);
                     self.counters.sent_messages.add(items.len() as u64);
-                    self.converse(session.index, |connection, context| {
+                    self.step_connection(session.index, |connection, context| {
                         connection.deliver_alone(&channel, &items, context)
                     });
                 }
@@ -173,7 +280,7 @@ impl Connections {
     /// Does what the server API wants done with a client, if it is there still. A plain WebSocket or a poll has its
     /// channels from its address, and no words to be told of others.
     fn control(&mut self, session: SessionId, control: Control) -> Reply {
-        if !self.is_open(socket_id(session)) {
+        if !self.table.is_open(socket_of(session)) {
             return Reply::Done;
         }
         let accepts = self.table.at(session.index).traits().accepts_server_subscriptions;
@@ -197,28 +304,21 @@ impl Connections {
 
     /// A message from another worker, or this one, and what follows from it.
     pub fn receive_message(&mut self, message: HubMessage) {
-        self.handle_message(message);
-        self.carry();
-    }
-
-    fn handle_message(&mut self, message: HubMessage) {
-        if matches!(message, HubMessage::Stream(StreamMessage::Publish { .. })) {
-            self.counters.publications.add(1);
-        }
-        self.hub.handle_message(message, &mut self.hub_outputs);
+        handle_message(message, &mut self.hub, &mut self.hub_outputs, &self.counters);
+        self.drain_hub_outputs();
     }
 
     pub(super) fn reply(&mut self, session: SessionId, id: RequestId, reply: &Reply) {
         // Before it is written: a poll's session ends with its answer, and what it awaited is forgotten then.
         let is_long = self.deferred.settle(session, id);
-        let before = self.written;
-        if self.is_open(socket_id(session)) {
-            self.converse(session.index, |connection, context| {
+        let before = self.turn.written_bytes;
+        if self.table.is_open(socket_of(session)) {
+            self.step_connection(session.index, |connection, context| {
                 connection.reply(id.origin, reply, context)
             });
         }
         if is_long {
-            self.deferred.count_answer(reply, self.written - before);
+            self.deferred.count_answer(reply, self.turn.written_bytes - before);
         }
     }
 }
@@ -227,19 +327,14 @@ const BEHIND_PROXY: &str = "a request came through a proxy, and api.key is not s
     proxy lets through may publish and call the server API. What was open because only this host was served is closed \
     now: the page, the statistics, and other origins, unless http.page, statistics and http.origins say otherwise";
 
-/// Queues what was written to the turn's bytes from `start` on.
-pub(super) fn enqueue(
-    connection: &mut Connection,
-    queues: &mut QueueArena,
-    turn: &mut Vec<u8>,
-    start: usize,
+fn handle_message(
+    message: HubMessage,
+    hub: &mut Hub,
+    outputs: &mut VecDeque<hub::Output>,
+    counters: &Counters,
 ) {
-    if connection.flags.is_blocked() || turn.len() - start > TURN_SEGMENT_BYTES_MAX {
-        // It leaves in a later turn, or is too large to stand among the turn's bytes.
-        let frame = SharedFrame::copy_of(&turn[start..]);
-        turn.truncate(start);
-        queues.push(&mut connection.queue, frame);
-    } else {
-        queues.push_turn(&mut connection.queue, turn, start);
+    if matches!(message, HubMessage::Stream(StreamMessage::Publish { .. })) {
+        counters.publications.add(1);
     }
+    hub.handle_message(message, outputs);
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::table::{NEVER, Table};
+use super::table::{TICK_MS, Table};
 use crate::config::limits::SWEEP_ENTRIES_PER_TURN_MAX;
 
 /// Time for a pass over all slots.
@@ -18,9 +18,6 @@ pub const SLICE: Duration = Duration::from_millis(PASS_MS / 8);
 /// How late a deadline may be noticed by a worker that has time: a pass, the wait for its next slice, and what is
 /// rounded up to ticks.
 pub const LATENESS_MAX: Duration = Duration::from_millis(PASS_MS + PASS_MS / 8 + TICK_MS);
-
-/// Milliseconds of a tick: 31 bits of them last for four years.
-const TICK_MS: u64 = 64;
 
 /// Walks the deadlines.
 #[derive(Debug)]
@@ -41,17 +38,6 @@ impl Sweep {
     pub fn tick(&self, now: Instant) -> u32 {
         let ticks = self.milliseconds(now) / TICK_MS;
         u32::try_from(ticks).expect("four years of ticks")
-    }
-
-    /// Ticks in a duration, rounded up.
-    pub fn ticks(duration: Duration) -> u32 {
-        let ticks = duration.as_millis().div_ceil(u128::from(TICK_MS));
-        u32::try_from(ticks).unwrap_or(NEVER / 2)
-    }
-
-    /// The time of some ticks.
-    pub fn duration(ticks: u32) -> Duration {
-        Duration::from_millis(u64::from(ticks) * TICK_MS)
     }
 
     /// Looks at the slots whose turn it is and lists those whose deadline has come, for which the caller sets the next
@@ -91,6 +77,7 @@ impl Sweep {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::{NEVER, ticks};
     use super::*;
     use crate::connection::Service;
 
@@ -101,10 +88,7 @@ mod tests {
         let mut sweep = Sweep::new(start);
         for _ in 0..1000 {
             let id = table.insert(Service::EchoTcp, 0);
-            table.set_deadline(
-                id.index,
-                Sweep::ticks(Duration::from_secs(1 + u64::from(id.index % 3))),
-            );
+            table.set_deadline(id.index, ticks(Duration::from_secs(1 + u64::from(id.index % 3))));
         }
         let mut found = vec![0_u64; 1000];
         for ms in (0..5000).step_by(7) {

@@ -119,7 +119,8 @@ on_both_drivers! {
     }
 
     fn what_is_empty_or_refused_ends_a_message_as_well(driver) {
-        let server = TestServer::start_with(driver, 1, |config| config.message_timeout = SHORT);
+        let timeout = 4 * SHORT;
+        let server = TestServer::start_with(driver, 1, |config| config.message_timeout = timeout);
         let mut socket = WebSocket::connect(server.edge(), "/ws");
         let mut commands = Client::connect(server.commands());
         commands.command(&json!({"id": 1, "connect": {}}));
@@ -128,8 +129,8 @@ on_both_drivers! {
         socket.client.send(first);
         commands.send("{");
         let began = Instant::now();
-        while began.elapsed() < 5 * SHORT {
-            std::thread::sleep(SHORT / 10);
+        while began.elapsed() < 3 * timeout {
+            std::thread::sleep(timeout / 20);
             socket.client.send([rest, first].concat());
             let pong = socket.read();
             assert!(matches!(pong, Received::Pong(_)), "{pong:?}");
