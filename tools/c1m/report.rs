@@ -8,6 +8,7 @@ use fantail::server::host::Grouped;
 use serde_json::{Map, Value, json};
 
 use crate::instrument::Histogram;
+use crate::shared::Recorder;
 use crate::stream::Faults;
 use crate::usage::Memory;
 
@@ -175,6 +176,13 @@ pub fn faults_json(faults: Faults) -> Value {
         "unclassified": faults.unclassified,
         "unexpected": faults.unexpected,
     })
+}
+
+/// The latencies of messages, if there were any.
+pub fn latencies_json(latencies: &Recorder) -> Value {
+    let all = [("latency", &latencies.latency), ("last_subscriber", &latencies.last)];
+    let some = all.into_iter().filter(|(_, histogram)| histogram.count() > 0);
+    some.map(|(name, histogram)| (name.to_owned(), histogram.to_json())).collect()
 }
 
 /// A name without its unit, which is printed with the value.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fantail::driver::raise_limit;
 use fantail::server::host::Grouped;
 use fantail::telemetry::Counter;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::arguments::{Common, Protocol};
 use crate::endpoint::{Endpoint, WireProtocol};
@@ -20,7 +20,7 @@ use crate::engine;
 use crate::engine::state::Settings;
 use crate::plan::{Group, Resources, Sources};
 use crate::progress::{Progress, Share};
-use crate::report::{Report, Sample, Samples, merge};
+use crate::report::{Report, Sample, Samples, latencies_json, merge};
 use crate::shared::{Recorder, Shared, Step, Tally};
 use crate::usage::{Clocks, Memory};
 
@@ -537,13 +537,6 @@ impl Run {
             _ => format!("cannot read clocks and memory: {error}"),
         }
     }
-}
-
-/// The latencies of messages, if there were any.
-fn latencies_json(latencies: &Recorder) -> Value {
-    let all = [("latency", &latencies.latency), ("last_subscriber", &latencies.last)];
-    let some = all.into_iter().filter(|(_, histogram)| histogram.count() > 0);
-    some.map(|(name, histogram)| (name.to_owned(), histogram.to_json())).collect()
 }
 
 fn join(thread: JoinHandle<io::Result<()>>) -> Result<(), String> {
