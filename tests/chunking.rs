@@ -110,7 +110,7 @@ fn commands_do_not_depend_on_the_cuts() {
         command_corpus().into_iter().map(|lines| lines.join("\n").into()).collect();
     let over_lines = |pieces: &[&[u8]]| {
         let mut conversation = CommandConversation::new(Framing::Line);
-        converse(pieces, |bytes, context| conversation.receive(bytes, context))
+        feed(pieces, |bytes, context| conversation.receive(bytes, context))
     };
     check_every_cut(&lines, over_lines);
     check_mutations(&lines, 20_000, over_lines);
@@ -122,7 +122,7 @@ fn commands_do_not_depend_on_the_cuts() {
         command_corpus().iter().map(|lines| lines.iter().flat_map(prefixed).collect()).collect();
     let over_frames = |pieces: &[&[u8]]| {
         let mut conversation = CommandConversation::new(Framing::LengthPrefix);
-        converse(pieces, |bytes, context| conversation.receive(bytes, context))
+        feed(pieces, |bytes, context| conversation.receive(bytes, context))
     };
     check_every_cut(&frames, over_frames);
     check_mutations(&frames, 20_000, over_frames);
@@ -146,7 +146,7 @@ fn commands_in_messages_do_not_depend_on_the_cuts() {
     }
     let decode = |pieces: &[&[u8]]| {
         let mut conversation = WebSocketConversation::new(WebSocketService::Commands);
-        converse(pieces, |bytes, context| conversation.receive(bytes, context))
+        feed(pieces, |bytes, context| conversation.receive(bytes, context))
     };
     check_every_cut(&corpus, decode);
     check_mutations(&corpus, 25_000, decode);
@@ -320,7 +320,7 @@ fn decode_length_prefixed(pieces: &[&[u8]]) -> Said {
     said
 }
 
-/// Sessions, each a command a line; the last has some that are none.
+/// Sessions of commands, one command on each line; the last session has invalid ones.
 fn command_corpus() -> Vec<Vec<&'static str>> {
     let session = vec![
         r#"{"id":1,"connect":{"token":"t","data":{"a":[1]},"name":"js"}}"#,
@@ -339,10 +339,7 @@ fn command_corpus() -> Vec<Vec<&'static str>> {
 }
 
 /// What a conversation answers, asks for, and ends with.
-fn converse(
-    pieces: &[&[u8]],
-    mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -> Flow,
-) -> Said {
+fn feed(pieces: &[&[u8]], mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -> Flow) -> Said {
     let config =
         Config { message_bytes_max: 2 * u64::from(MESSAGE_BYTES_MAX), ..Config::default() };
     let settings = TransportSettings::new(&config);

@@ -262,7 +262,7 @@ fn closed_is_last_and_comes_once<H: Harness>() {
 fn an_orderly_close_delivers_what_was_sent<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peer, id) = world.pair();
-    peer.write(b"nobody reads this");
+    peer.write(b"never read");
     world.harness.driver().pause(id);
     world.send(id, &pattern(10_000));
     world.until("sent", |world| {
@@ -374,7 +374,7 @@ fn the_bytes_of_a_turn_are_bounded_and_all_are_heard<H: Harness>() {
     }
 }
 
-fn after_stop_listening_nobody_connects_and_the_rest_goes_on<H: Harness>() {
+fn after_stop_listening_connections_are_refused_and_open_ones_continue<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peer, id) = world.pair();
     world.harness.driver().stop_listening();
@@ -453,7 +453,7 @@ fn wakes_add_up_and_none_is_lost<D: KernelDriver>() {
     }
 }
 
-fn those_who_stay_are_heard_before_those_who_come_and_go<H: Harness>() {
+fn established_sockets_are_served_before_new_and_closed_ones<H: Harness>() {
     const MANY: usize = 500;
     let settings =
         DriverSettings { sockets_max: 4096, churn_per_turn_max: 8, ..DriverSettings::default() };
@@ -471,7 +471,7 @@ fn those_who_stay_are_heard_before_those_who_come_and_go<H: Harness>() {
     let ended = |seen: &[Seen]| seen.iter().filter(|s| matches!(s, Seen::Ended(..))).count();
     let received = |seen: &[Seen]| seen.iter().filter(|s| matches!(s, Seen::Received(..))).count();
     let first = world.turn(Some(Duration::from_secs(20)));
-    assert!(first.contains(&Seen::Received(id, b"2".to_vec())), "behind nobody");
+    assert!(first.contains(&Seen::Received(id, b"2".to_vec())), "it is first");
     let others = (ended(&first), received(&first) - 1);
     assert!(others.0 <= 1 && others.1 <= 1, "one of each kind beside those who stay: {others:?}");
     let mut left = (MANY - ended(&first), MANY + 1 - received(&first));
@@ -485,7 +485,7 @@ fn those_who_stay_are_heard_before_those_who_come_and_go<H: Harness>() {
         assert!(!is_crowd || (gone <= 1 && come <= 1), "a crowd: {gone} and {come}");
         left = (left.0 - gone, left.1 - come);
     }
-    assert_eq!(most, (8, 8), "the last of them, where nobody else waits");
+    assert_eq!(most, (8, 8), "the last of them, while no other socket waits");
 }
 
 fn the_last_of_a_turn_has_no_more_than_the_first<H: Harness>() {
@@ -498,7 +498,7 @@ fn the_last_of_a_turn_has_no_more_than_the_first<H: Harness>() {
 }
 
 /// Sparse flows go first, as in FQ-CoDel (RFC 8290 section 4.2), but not for ever.
-fn those_who_say_little_are_heard_first_and_every_other_turn<H: Harness>() {
+fn sparse_senders_are_served_first_and_every_other_turn<H: Harness>() {
     const SPARSE: usize = 4;
     // A turn ends with the first bytes.
     let settings = DriverSettings { received_bytes_per_turn_max: 1, ..DriverSettings::default() };
@@ -543,7 +543,7 @@ fn accepting_fails_without_descriptors_and_resumes<D: KernelDriver>() {
             world.turn(Some(Duration::from_millis(3)));
         }
         assert!(begun.elapsed() >= Duration::from_millis(20), "it sleeps meanwhile");
-        assert_eq!(world.seen.iter().filter(|seen| failed(seen)).count(), 1, "told once");
+        assert_eq!(world.seen.iter().filter(|seen| failed(seen)).count(), 1, "reported once");
         drop(files);
         world.harness.driver().resume_accepting(fantail::driver::ListenerId(0));
         let accepted = |seen: &&Seen| matches!(seen, Seen::Accepted(_));
@@ -584,7 +584,7 @@ macro_rules! contract {
             sockets_beyond_the_turns_bound_are_served_without_sleep
             a_flooder_does_not_starve_others
             the_bytes_of_a_turn_are_bounded_and_all_are_heard
-            after_stop_listening_nobody_connects_and_the_rest_goes_on
+            after_stop_listening_connections_are_refused_and_open_ones_continue
             a_thousand_connect_at_once);
     };
     ($harness:ty: $($test:ident)*) => {
@@ -597,7 +597,7 @@ macro_rules! contract {
     };
 }
 
-/// Those that take a kernel and a clock.
+/// Tests that need a kernel and a clock.
 macro_rules! kernel_contract {
     ($driver:ty) => {
         contract!($driver: a_wait_sleeps_as_long_as_it_may
@@ -607,12 +607,12 @@ macro_rules! kernel_contract {
     };
 }
 
-/// Those about the order in which sockets are heard, which faults of the network disturb.
+/// Tests of the order in which sockets are served, which faults of the network disturb.
 macro_rules! order_contract {
     ($harness:ty) => {
-        contract!($harness: those_who_stay_are_heard_before_those_who_come_and_go
+        contract!($harness: established_sockets_are_served_before_new_and_closed_ones
             the_last_of_a_turn_has_no_more_than_the_first
-            those_who_say_little_are_heard_first_and_every_other_turn);
+            sparse_senders_are_served_first_and_every_other_turn);
     };
 }
 

@@ -21,10 +21,7 @@ pub const WORDS: &[&str] = &[
     "src/server/",
     "src/transport/",
     "src/worker/",
-    "sysctl/",
     "tests/behaviour/",
-    "tests/chunking.rs",
-    "tests/drivers.rs",
     "tests/simulation/",
 ];
 
