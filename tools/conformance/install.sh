@@ -71,6 +71,11 @@ prepare() {
     proxy_lighttpd) behind_proxy lighttpd lighttpd lighttpd ;;
     proxy_nghttpx) behind_proxy nghttpx nghttpx nghttp2-proxy ;;
     proxy_squid) behind_proxy squid squid squid ;;
+    documents)
+      install_node && install_python && have chromium chromium && have curl curl && have openssl openssl &&
+        have go golang-go && have javac default-jdk-headless && have systemd-analyze systemd || return
+      behind_proxy nginx nginx nginx-light || return
+      command=(python3 "$here/documents.py") ;;
     autobahn)
       install_autobahn || return
       command=(python3 "$here/autobahn/run.py") ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# nc and curl: the transcripts of the README.
+# nc and curl against every endpoint.
 set -uo pipefail
 http=http://$FANTAIL_HTTP
 tcp_host=${FANTAIL_TCP%:*} tcp_port=${FANTAIL_TCP##*:}

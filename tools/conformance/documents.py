@@ -1,0 +1,209 @@
+"""The blocks of the documents that need a browser, packages, other compilers or root: those marked `conformance`.
+
+All other blocks are run by `cargo test --test documents`, which also sees to it that each block is run by something.
+"""
+
+import contextlib
+import glob
+import os
+import re
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+from checks import Checks
+from own_server import OwnServer, free_port
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+WORK = os.environ["CONFORMANCE_WORK"]
+checks = Checks("documents")
+
+
+def blocks():
+    """Each marked block: its document, its language, its text."""
+    for path in sorted(glob.glob(f"{ROOT}/*.md") + glob.glob(f"{ROOT}/s*/**/*.md", recursive=True)):
+        with open(path) as file:
+            text = file.read()
+        for language, block in re.findall(r"^```(\w+) conformance\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            yield os.path.relpath(path, ROOT), language, block
+
+
+def http():
+    return os.environ["FANTAIL_HTTP"]
+
+
+def here(block):
+    """With the address of this run's server."""
+    return block.replace("127.0.0.1:8000", http())
+
+
+def ask(path, body=None):
+    with urllib.request.urlopen(f"http://{http()}{path}", body, 10) as response:
+        return response.read().decode()
+
+
+def run(command, **options):
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def succeeds(what, command, **options):
+    ended = run(command, **options)
+    checks.equal(what, (ended.returncode, ended.stderr[-300:] if ended.returncode else ""), (0, ""))
+    return ended.stdout
+
+
+def write(folder, name, text):
+    path = os.path.join(folder, name)
+    with open(path, "w") as file:
+        file.write(text)
+    return path
+
+
+def shell(document, block, folder):
+    """Installs below a folder; what only a booted system has is left out."""
+    if document == "README.md":
+        succeeds("cargo install", ["bash", "-ec", block.split(" #")[0] + f" --quiet --root {folder}"], cwd=ROOT)
+        checks.that("installs fantail", "fantail" in run([f"{folder}/bin/fantail", "--version"]).stdout)
+        checks.equal("and nothing else", os.listdir(f"{folder}/bin"), ["fantail"])
+        return
+    for place in ("/usr/local/bin/", "/etc/sysctl.d/", "/etc/systemd/system/"):
+        os.makedirs(folder + place)
+        block = block.replace(place, folder + place)
+    block = block.replace("target/release/fantail", os.environ["FANTAIL_SERVER"])
+    # They would change this host.
+    block = "sysctl() { :; }; systemctl() { :; }\n" + block
+    succeeds("the unit is installed", ["bash", "-ec", block], cwd=ROOT)
+    unit = f"{folder}/etc/systemd/system/fantail.service"
+    with open(unit) as file:
+        text = file.read().replace("/usr/local/bin/", f"{folder}/usr/local/bin/")
+    succeeds("systemd takes it", ["systemd-analyze", "verify", write(folder, "fantail.service", text)])
+
+
+def browser(_, block, folder):
+    """What a page logs is what is published: a number for each way to subscribe."""
+    page = here(block if block.startswith("<script") else f"<script>{block}</script>")
+    ways = block.count("console.log")
+    path = write(folder, "page.html", f"<!doctype html>{page}")
+    node = ["node", f"{WORK}/node/document.mjs", path, str(ways)]
+    heard = succeeds("a page in Chromium", node, env={**os.environ, "NODE_PATH": f"{WORK}/node/node_modules"})
+    checks.equal("hears what is published", heard.split(), ['{"n":1}'] * ways)
+
+
+def javascript(document, block, folder):
+    if "import " not in block:
+        return browser(document, block, folder)
+    # Packages are found from where the program is.
+    path = write(f"{WORK}/node", "document_client.mjs", here(block))
+    with subprocess.Popen(["node", path], stdout=subprocess.PIPE, text=True) as node:
+        until(lambda: subscriptions() > 0)
+        ask("/publish?channel=a", b"hello")
+        checks.equal("Node hears what is published", node.stdout.readline(), "hello\n")
+        node.terminate()
+
+
+def python(_, block, folder):
+    path = write(folder, "client.py", here(block))
+    checks.equal("Python hears itself", succeeds("Python", [f"{WORK}/python/bin/python", path]), "hello\n")
+
+
+def publishes(language, command, **options):
+    """A program that publishes to the channel news."""
+    position = re.search(r'"position":"([^"]+)"', ask("/poll?channel=news&since=0&timeout=0"))[1]
+    succeeds(language, command, **options)
+    after = ask(f"/poll?channel=news&since={position}&timeout=0")
+    checks.that(f"{language} publishes", '"data":{"n":1}' in after, after)
+
+
+def go(_, block, folder):
+    program = 'package main\nimport ("net/http"; "strings")\nfunc main() {\n' + here(block) + "}\n"
+    publishes("Go", ["go", "run", write(folder, "main.go", program)])
+
+
+def java(_, block, folder):
+    imports = "import java.net.*; import java.net.http.*; import java.net.http.HttpRequest.*;"
+    imports += " import java.net.http.HttpResponse.*;"
+    body = "class Main { public static void main(String[] arguments) throws Exception {\n" + here(block) + "} }\n"
+    publishes("Java", ["java", write(folder, "Main.java", imports + body)])
+
+
+def nginx(_, block, folder):
+    """TLS ends at the proxy, and everything goes through it."""
+    key, certificate, port = f"{folder}/key.pem", f"{folder}/certificate.pem", free_port()
+    succeeds("a certificate", [
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "1",
+        "-subj", "/CN=localhost",
+    ])
+    block = re.sub(r"ssl_certificate \S+;", f"ssl_certificate {certificate};", block)
+    block = re.sub(r"ssl_certificate_key \S+;", f"ssl_certificate_key {key};", block)
+    block = here(block).replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+    paths = " ".join(f"{name}_temp_path {folder}/{name};" for name in ("proxy", "fastcgi", "uwsgi", "scgi"))
+    path = write(folder, "nginx.conf", (
+        f"daemon off; pid {folder}/pid; error_log stderr;\nevents {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {folder}/body; {paths}\n{block}}}\n"
+    ))
+    os.chmod(folder, 0o777)  # those that give up root's rights write there too
+    process = subprocess.Popen(["nginx", "-e", "stderr", "-p", folder, "-c", path], stderr=subprocess.DEVNULL)
+    base = ["curl", "-sSkN", "--http1.1"]
+    try:
+        ready = f"https://127.0.0.1:{port}/health/ready"
+        until(lambda: "ready" in run([*base, ready]).stdout)
+        checks.that("health through TLS", "ready" in succeeds("curl", [*base, ready]))
+        upgrade = [header for line in (
+            "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        ) for header in ("-H", line)]
+        ask("/publish?channel=proxied", b"before")
+        for what, path, options, expected in (
+            ("a WebSocket", "/ws?channel=proxied", [*upgrade, "-i"], "101 Switching Protocols"),
+            ("an event stream", "/events?channel=proxied", [], "data: through nginx"),
+        ):
+            stream = subprocess.Popen(
+                [*base, "-m", "3", *options, f"https://127.0.0.1:{port}{path}"], stdout=subprocess.PIPE,
+            )
+            until(lambda: subscriptions("proxied") > 0)
+            ask("/publish?channel=proxied", b"through nginx")
+            heard = stream.communicate()[0].decode(errors="replace")
+            checks.that(f"{what} through TLS", expected in heard and "through nginx" in heard, heard)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def subscriptions(_=None):
+    samples = re.findall(r"^fantail_subscriptions\{.*\} (\d+)", ask("/metrics"), re.MULTILINE)
+    return sum(map(int, samples))
+
+
+def until(holds, seconds=10):
+    end = time.monotonic() + seconds
+    while not holds():
+        checks.that("does not wait for ever", time.monotonic() < end)
+        if time.monotonic() > end:
+            return
+        time.sleep(0.02)
+
+
+RUNNERS = {
+    "sh": shell,
+    "html": browser,
+    "js": javascript,
+    "python": python,
+    "go": go,
+    "java": java,
+    "nginx": nginx,
+}
+
+
+def main():
+    ran = 0
+    for document, language, block in blocks():
+        with OwnServer("documents"), tempfile.TemporaryDirectory() as folder:
+            checks.run(f"{document} {language}", RUNNERS[language], document, block, folder)
+        ran += 1
+    checks.that("there are such blocks", ran > 5, ran)
+
+
+with contextlib.suppress(KeyboardInterrupt):
+    main()
+checks.finish()
