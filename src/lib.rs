@@ -36,7 +36,7 @@
 //! | change | place |
 //! |---|---|
 //! | a setting | a row in `config/settings.rs`, a field and its default in `config/mod.rs` |
-//! | what a reload does to a running worker | `WorkerSettings::reconfigure` in `worker/mod.rs` |
+//! | what a reload does to a running worker | `WorkerSettings::reconfigure` in `worker/settings.rs` |
 //! | a limit that nobody may choose | `config/limits.rs` |
 //! | a metric | a row in `telemetry/metrics.rs` |
 //! | the ways to talk that connections are counted by | a row in `message/transport_kind.rs` |

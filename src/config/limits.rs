@@ -258,7 +258,7 @@ pub const DEFERRED_PER_TURN_MAX: usize = 1024;
 pub const DEFERRED_PER_CONNECTION_MAX: usize = 2 * COMMANDS_PER_MESSAGE_MAX;
 
 /// Clients disconnected by a shutdown in one turn.
-pub const GOODBYES_PER_TURN_MAX: usize = 1024;
+pub const SHUTDOWN_CLOSES_PER_TURN_MAX: usize = 1024;
 
 /// Table entries that the sweep visits in one turn.
 pub const SWEEP_ENTRIES_PER_TURN_MAX: usize = 64 * 1024;

@@ -30,7 +30,7 @@ impl Connections {
         Some((id, place))
     }
 
-    /// Closes a connection that is spare, or that came while memory is nearly used up, with the reason, if its protocol
+    /// Closes a connection that is spare, or that came while memory is low, with the reason, if its protocol
     /// begins without a request. HTTP requests are refused one by one, and those that need neither a place nor memory
     /// are answered.
     pub fn turn_away(&mut self, id: SocketId, service: Service) {

@@ -21,7 +21,7 @@ pub enum Level {
     Calm,
     /// Less is kept.
     Tight,
-    /// The worst consumers are closed, and nobody new is served.
+    /// Connections that hold most are evicted, and no new client is served.
     Critical,
     /// Nothing more is taken from publishers.
     Full,
@@ -33,7 +33,7 @@ pub struct Budget {
     shared: Arc<Shared>,
     own: usize,
     bytes_max: u64,
-    /// Of the other workers, as of the last look.
+    /// Bytes that the other workers held at the last look.
     others: u64,
     look_at_ms: u64,
     level: Level,
@@ -149,8 +149,8 @@ impl Budget {
         self.level
     }
 
-    /// Whether to look again soon, also where nothing happens here: others may have freed what they held, and what was
-    /// freed may have to be given back.
+    /// Whether to look again soon, even if nothing happens here: other workers may have freed memory, and freed memory
+    /// may have to be given back to the system.
     pub fn is_unsettled(&self) -> bool {
         self.level != Level::Calm || self.owes_trim
     }
@@ -211,9 +211,9 @@ impl Budget {
         self.bytes_max / self.shared.accounts.len() as u64
     }
 
-    /// Whether this worker is to have the heap give back what is free: so much was freed that what comes next, of other
-    /// sizes, would not fit the holes; or a worker that idles has the time to, and others on the host may want it; or,
-    /// with `is_urgent`, memory fills up. Once a second, and of all workers, one.
+    /// Whether this worker is to have the heap give back what is free: so much was freed that later allocations of
+    /// other sizes would not fit the holes; or this worker is idle, and other processes may need the memory; or, with
+    /// `is_urgent`, memory pressure rises. At most one worker does so in a second.
     pub fn takes_trim(&mut self, now_ms: u64, is_urgent: bool, is_idle: bool) -> bool {
         let used = self.used_bytes();
         let trimmed_ms = self.shared.trimmed_ms.load(Ordering::Relaxed);
@@ -243,7 +243,7 @@ impl Budget {
         (is != was && self.shared.maps_blocks.swap(is, Ordering::Relaxed) == was).then_some(is)
     }
 
-    /// Whether the level is news: the first worker that finds it tells of it.
+    /// Whether this worker is the first to find this level, and so the one that logs it.
     pub fn announces(&self) -> bool {
         self.shared.announced.swap(self.level as u8, Ordering::Relaxed) != self.level as u8
     }
@@ -264,7 +264,7 @@ mod tests {
             assert!(!trims(0, bytes, now_ms) && !trims(1, 0, now_ms), "{bytes}");
         }
         assert!(trims(0, 300, 9000));
-        assert!(!trims(1, 0, 9100) && !trims(0, 300, 9100), "it was done");
+        assert!(!trims(1, 0, 9100) && !trims(0, 300, 9100), "another worker trimmed it");
         assert!(!trims(0, 100, 9900), "not twice in a second");
         assert!(budgets[0].is_unsettled(), "but soon");
         let mut trims = |worker: usize, bytes, now_ms| {
@@ -272,7 +272,7 @@ mod tests {
             budgets[worker].takes_trim(now_ms, false, false)
         };
         assert!(trims(0, 100, 10_000));
-        assert!(!trims(0, 0, 12_000), "little was there");
+        assert!(!trims(0, 0, 12_000), "little was held");
         assert!(!budgets[0].is_unsettled());
         let urgent =
             budgets.iter_mut().filter_map(|it| it.takes_trim(13_000, true, false).then_some(()));
@@ -287,12 +287,12 @@ mod tests {
             (budgets[worker].takes_trim(now_ms, false, is_idle), budgets[worker].is_unsettled())
         };
         assert_eq!(trims(0, HEAP_KEPT_BYTES, 5000, true), (false, false));
-        assert_eq!(trims(0, 0, 6000, true), (false, false), "little was there");
+        assert_eq!(trims(0, 0, 6000, true), (false, false), "little was held");
         assert_eq!(trims(0, HEAP_KEPT_BYTES + 1, 7000, true), (false, false));
         assert_eq!(trims(0, HEAP_KEPT_BYTES / 2 + 1, 8000, true), (false, false));
         assert_eq!(trims(0, HEAP_KEPT_BYTES / 2, 9000, false), (false, true), "later");
         assert_eq!(trims(0, HEAP_KEPT_BYTES / 2, 9001, true), (true, false));
-        assert_eq!(trims(0, 0, 12_000, true), (false, false), "it was done");
+        assert_eq!(trims(0, 0, 12_000, true), (false, false), "another worker trimmed it");
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
         // What others hold is looked at only so often.
         assert_eq!(budgets[0].settle(400, LOOK_MS - 1), None);
         assert_eq!(budgets[0].settle(400, LOOK_MS), Some(Level::Calm));
-        assert!(!budgets[0].announces(), "it has been told");
+        assert!(!budgets[0].announces(), "another worker logged it");
         assert_eq!(budgets[0].used_bytes(), 700);
         assert_eq!(budgets[1].settle(0, LOOK_MS), Some(Level::Tight));
         assert!(budgets[1].announces());

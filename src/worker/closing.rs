@@ -12,8 +12,8 @@ use super::connections::Connections;
 use super::table::{Action, NEVER, duration_of, ticks};
 
 impl Connections {
-    /// Says goodbye to the connections in some slots, because the server shuts down. Returns how many slots are left
-    /// behind `from`.
+    /// Closes the connections in `count` slots from `from` on, because the server shuts down. Returns how many slots
+    /// follow them.
     pub fn close_for_shutdown(&mut self, from: usize, count: usize) -> usize {
         let slots = self.table.slots();
         for index in from..slots.min(from + count) {
@@ -41,14 +41,14 @@ impl Connections {
         if !self.table.at(index).flags.is_open() {
             return self.kill(index, reason, Close::Abort);
         }
-        let is_incomplete = self.outbox.make_way(self.table.at(index));
+        let is_incomplete = self.outbox.drop_waiting(self.table.at(index));
         self.step_connection(index, |connection, context| {
             connection.disconnect(&reason.into(), is_incomplete, context);
             Flow::Closed
         });
     }
 
-    /// Open → Closing: what is queued is sent, nothing more is listened to.
+    /// Open → Closing: what is queued is sent, and what the peer sends is discarded.
     pub(super) fn end_conversation(&mut self, index: u32, reason: CloseReason) {
         let connection = self.table.at(index);
         if !connection.flags.is_open() {

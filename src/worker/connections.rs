@@ -1,4 +1,4 @@
-//! All connections of a worker, and the hub they speak with: everything but the kernel.
+//! All connections of a worker and its share of the hub: everything except the kernel.
 //!
 //! Events go in; what leaves is the turn's [`SendBatch`], messages in the mesh, and [`Action`]s for the driver.
 
@@ -110,7 +110,7 @@ impl Connections {
         }
     }
 
-    /// The time of this turn.
+    /// Begins a turn: its time, and what is due by now.
     pub fn begin_turn(
         &mut self,
         now: Instant,
@@ -139,7 +139,7 @@ impl Connections {
         self.deliveries.lags.observe(now_us, is_all, &self.counters.delivery_lag);
     }
 
-    /// Bytes came.
+    /// Takes bytes that a socket received.
     pub fn receive(&mut self, id: SocketId, bytes: &mut [u8]) {
         self.counters.receives.add(1);
         self.counters.received_bytes.add(bytes.len() as u64);
@@ -154,8 +154,8 @@ impl Connections {
                     self.receive_open(id, bytes);
                 }
             }
-            // RFC 6455 1.4, RFC 9112 9.6: it is read on, so that a reset does not overtake what was sent to it. What it
-            // says is not listened to, and has an end.
+            // RFC 6455 1.4, RFC 9112 9.6: reading goes on, so that a reset does not overtake what was sent. The bytes
+            // are discarded, and bounded.
             Stage::Closing => {
                 connection.received = connection.received.saturating_add(bytes.len() as u32);
                 if connection.received > self.settings.closing_bytes_max {
@@ -177,7 +177,7 @@ impl Connections {
         self.drain_hub_outputs();
     }
 
-    /// The peer's bytes ended.
+    /// Takes the end of what a peer sends.
     pub fn end(&mut self, id: SocketId, end: End) {
         let connection = self.table.at(id.index);
         match (end, connection.flags.stage()) {

@@ -1,8 +1,8 @@
 //! Requests with long answers: a bounded number under way at once, so that others are served between them.
 //!
-//! What follows a position, a history, who is there: an answer may have megabytes, and thousands of clients may want
-//! one at the same moment. So many requests are made at once; the others wait here, session by session in turns, and
-//! each reply lets the next one go. A session is read no further while one of its requests waits, and what it asked
+//! A recovery, a history or a presence list may have megabytes, and thousands of clients may ask for one at the same
+//! moment. A bounded number of requests is made at once; the others wait here, session by session in turns, and each
+//! reply lets the next one go. A session is read no further while one of its requests waits, and what it asked
 //! behind it waits too: its requests keep their order, and what waits is bounded by what was read already.
 //!
 //! A client whose answers go to its send queue has one recovery or history under way, and the next one is made when
@@ -17,12 +17,12 @@ use crate::message::{
     HistoryQuery, Origin, Publication, Reply, Request, RequestId, SessionId, SessionRequest,
 };
 
-/// What sessions have yet to ask, and whose answers are under way.
+/// Requests of sessions that wait, and those whose answers are under way.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     /// The serial of the last request that was made.
     serial: u32,
-    sessions: HashMap<SessionId, Asker>,
+    sessions: HashMap<SessionId, Requester>,
     /// Sessions whose next request may be made, in turns.
     ready: VecDeque<SessionId>,
     /// Long answers that are under way, of all sessions.
@@ -32,9 +32,9 @@ pub(super) struct Deferred {
     answered_bytes: usize,
 }
 
-/// A session with something here.
+/// A session with requests that wait, or whose answers are under way.
 #[derive(Debug, Default)]
-struct Asker {
+struct Requester {
     waiting: VecDeque<SessionRequest>,
     bytes: usize,
     /// Long answers that are under way, by the serials of their requests.
@@ -42,10 +42,10 @@ struct Asker {
     is_ready: bool,
 }
 
-/// What answering a request takes.
+/// What it takes to answer a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Little.
+    /// A few bytes, at once.
     Short,
     /// Parts of several workers.
     Gathered,
@@ -71,7 +71,7 @@ impl Answer {
     }
 }
 
-impl Asker {
+impl Requester {
     /// Whether a request may be made now, as far as its session goes.
     fn may_ask(&self, answer: Answer, is_collected: bool) -> bool {
         let is_long = |(_, other): &(u32, Answer)| *other == Answer::Publications;
@@ -106,7 +106,7 @@ impl Deferred {
 
     /// What a session has waiting here.
     pub(super) fn bytes_of(&self, session: SessionId) -> usize {
-        self.sessions.get(&session).map_or(0, |asker| asker.bytes)
+        self.sessions.get(&session).map_or(0, |requester| requester.bytes)
     }
 
     /// Whether a request may be made at once, by a session that has nothing waiting.
@@ -114,7 +114,10 @@ impl Deferred {
         self.ready.is_empty()
             && self.awaited < ANSWERS_AWAITED_MAX
             && !self.is_turn_full()
-            && self.sessions.get(&session).is_none_or(|asker| asker.may_ask(answer, is_collected))
+            && self
+                .sessions
+                .get(&session)
+                .is_none_or(|requester| requester.may_ask(answer, is_collected))
     }
 
     /// A request is made: its answer is under way.
@@ -129,25 +132,25 @@ impl Deferred {
         session: SessionId,
         request: SessionRequest,
     ) -> Result<(), SessionRequest> {
-        let asker = self.sessions.entry(session).or_default();
-        if asker.waiting.len() >= DEFERRED_PER_CONNECTION_MAX {
+        let requester = self.sessions.entry(session).or_default();
+        if requester.waiting.len() >= DEFERRED_PER_CONNECTION_MAX {
             return Err(request);
         }
         let bytes = cost(&request);
-        asker.bytes += bytes;
+        requester.bytes += bytes;
         self.bytes += bytes;
-        asker.waiting.push_back(request);
+        requester.waiting.push_back(request);
         self.wake(session);
         Ok(())
     }
 
     /// Something changed for a session: its next request may be possible now.
     pub(super) fn wake(&mut self, session: SessionId) {
-        if let Some(asker) = self.sessions.get_mut(&session)
-            && !asker.is_ready
-            && !asker.waiting.is_empty()
+        if let Some(requester) = self.sessions.get_mut(&session)
+            && !requester.is_ready
+            && !requester.waiting.is_empty()
         {
-            asker.is_ready = true;
+            requester.is_ready = true;
             self.ready.push_back(session);
         }
     }
@@ -160,25 +163,25 @@ impl Deferred {
     ) -> Option<(SessionId, SessionRequest, bool)> {
         while let Some(session) = self.ready.pop_front() {
             // It may have left.
-            let Some(asker) = self.sessions.get_mut(&session) else { continue };
-            let Some(request) = asker.waiting.front() else { continue };
+            let Some(requester) = self.sessions.get_mut(&session) else { continue };
+            let Some(request) = requester.waiting.front() else { continue };
             let answer = Answer::to(&request.request);
             if answer != Answer::Short && self.awaited >= ANSWERS_AWAITED_MAX {
                 self.ready.push_front(session);
                 return None;
             }
             let (has_room, is_collected) = state(session);
-            asker.is_ready = false;
+            requester.is_ready = false;
             // It is woken when its queue is nearly empty, or by the reply that it waits for.
-            if answer != Answer::Short && !(has_room && asker.may_ask(answer, is_collected)) {
+            if answer != Answer::Short && !(has_room && requester.may_ask(answer, is_collected)) {
                 continue;
             }
-            let request = asker.waiting.pop_front().expect("it was looked at");
+            let request = requester.waiting.pop_front().expect("it was looked at");
             let bytes = cost(&request);
-            asker.bytes -= bytes;
+            requester.bytes -= bytes;
             self.bytes -= bytes;
-            let is_last = asker.waiting.is_empty();
-            if asker.is_idle() {
+            let is_last = requester.waiting.is_empty();
+            if requester.is_idle() {
                 self.sessions.remove(&session);
             }
             self.wake(session);
@@ -198,13 +201,13 @@ impl Deferred {
         if self.awaited == 0 {
             return false;
         }
-        let Some(asker) = self.sessions.get_mut(&session) else { return false };
-        let Some(at) = asker.awaited.iter().position(|(serial, _)| *serial == id.serial) else {
+        let Some(requester) = self.sessions.get_mut(&session) else { return false };
+        let Some(at) = requester.awaited.iter().position(|(serial, _)| *serial == id.serial) else {
             return false;
         };
-        asker.awaited.swap_remove(at);
+        requester.awaited.swap_remove(at);
         self.awaited -= 1;
-        if asker.is_idle() {
+        if requester.is_idle() {
             self.sessions.remove(&session);
         }
         self.wake(session);
@@ -218,10 +221,10 @@ impl Deferred {
 
     /// A session ends. Returns what it had waiting.
     pub(super) fn forget(&mut self, session: SessionId) -> VecDeque<SessionRequest> {
-        let Some(asker) = self.sessions.remove(&session) else { return VecDeque::new() };
-        self.awaited -= asker.awaited.len();
-        self.bytes -= asker.bytes;
-        asker.waiting
+        let Some(requester) = self.sessions.remove(&session) else { return VecDeque::new() };
+        self.awaited -= requester.awaited.len();
+        self.bytes -= requester.bytes;
+        requester.waiting
     }
 }
 
@@ -247,7 +250,7 @@ mod tests {
     use crate::message::Ticket;
 
     #[test]
-    fn two_requests_with_one_number_are_told_apart() {
+    fn two_requests_with_one_number_are_distinguished() {
         let mut deferred = Deferred::default();
         let session = SessionId { index: 0, generation: 1 };
         let origin = Origin::Client(Ticket::FIRST);

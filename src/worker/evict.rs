@@ -1,4 +1,4 @@
-//! What this worker holds, and what it gives back when the memory budget is nearly used up.
+//! What this worker holds, and what it gives back when memory is low.
 //!
 //! * **Tight**: histories shrink to half, slow consumers are closed at a quarter of the maximum, channels keep shorter
 //!   backlogs for slow subscribers.
@@ -75,7 +75,7 @@ impl Connections {
         self.hub.set_limits(self.budget.hub_limits(self.settings.hub.limits));
     }
 
-    /// While memory is nearly used up: the next slice of the search for the connections that hold most.
+    /// While memory is low: the next slice of the search for the connections that hold most.
     pub fn evict(&mut self) {
         if !self.budget.is_critical() {
             return;

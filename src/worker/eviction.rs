@@ -1,4 +1,4 @@
-//! Which connections are evicted while memory is nearly used up: those that hold most first.
+//! Which connections are evicted while memory is low: those that hold most first.
 //!
 //! A pass over all connections evicts those that hold more than a threshold; the next pass halves it, down to the fair
 //! share.

@@ -4,7 +4,7 @@
 //! batch, so a worker pays for the messages it gets, not for the number of workers. A batch that does not fit
 //! stays with its sender, in order, and is offered again in the next turn.
 //!
-//! A worker that is about to sleep says so; whoever hands it a batch then wakes it, once. Between saying so and
+//! A worker that is about to sleep says so; the next worker that hands it a batch wakes it, once. Between saying so and
 //! sleeping it looks once more, and both sides put a full fence between their write and their look: one of the two
 //! sees the other.
 
@@ -42,7 +42,7 @@ pub struct Mesh {
 /// What one turn has for one worker.
 #[derive(Debug, Default)]
 struct Batch {
-    /// In order.
+    /// In the order in which they were sent.
     pub messages: Vec<HubMessage>,
     /// Their payload bytes, and [`MESSAGE_LOAD`] for each.
     pub load: usize,
@@ -59,9 +59,9 @@ impl Batch {
 #[derive(Debug, Default)]
 struct Opened {
     messages: std::vec::IntoIter<HubMessage>,
-    /// Of all its messages, also those that were taken.
+    /// The load of all its messages, taken ones included.
     load: usize,
-    /// Of one, as if they were all the same.
+    /// The average load of a message.
     load_each: usize,
     bytes: usize,
 }
@@ -70,17 +70,17 @@ struct Opened {
 #[derive(Clone, Debug)]
 struct Peer {
     inbox: SyncSender<Batch>,
-    /// Of all batches in its inbox. A worker that is busy, or does not get its core, knows nothing of them; whoever
-    /// adds one does.
+    /// The load of all batches in its inbox. The sender adds to it: a worker that is busy, or does not get its core,
+    /// does not know of them yet.
     load: Arc<AtomicUsize>,
-    /// What they keep in memory.
+    /// Bytes that these batches keep in memory.
     bytes: Arc<AtomicUsize>,
     sleeps: Arc<AtomicBool>,
     waker: Waker,
 }
 
-/// How many workers are behind. Publishers everywhere are held back while one is: its queue is where their
-/// publications would wait.
+/// How many workers are behind. The publishers of all workers are paused while one is behind: their publications
+/// would wait in its inbox.
 #[derive(Clone, Debug, Default)]
 struct Congestion {
     workers: Arc<AtomicUsize>,
@@ -189,7 +189,7 @@ impl Mesh {
                     self.outboxes[to] = batch;
                     at += 1;
                 }
-                // The worker has ended, and with it everyone its messages were for.
+                // The worker has ended, and with it all clients that its messages were for.
                 Err(TrySendError::Disconnected(_)) => drop(self.touched.swap_remove(at)),
             }
         }
@@ -216,7 +216,7 @@ impl Mesh {
         self.peers[usize::from(self.worker.0)].sleeps.store(false, Ordering::Relaxed);
     }
 
-    /// Publishers are held back when so much waits for one worker, within [`INBOX_LOAD_FLOOR`] and [`INBOX_LOAD_HIGH`].
+    /// Publishers are paused when so much waits for one worker, within [`INBOX_LOAD_FLOOR`] and [`INBOX_LOAD_HIGH`].
     pub fn set_load_high(&mut self, load: usize) {
         self.load_high = load.clamp(INBOX_LOAD_FLOOR, INBOX_LOAD_HIGH);
     }

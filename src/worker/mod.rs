@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::config::limits::{GOODBYES_PER_TURN_MAX, INBOX_LOAD_PER_TURN_MAX};
+use crate::config::limits::{INBOX_LOAD_PER_TURN_MAX, SHUTDOWN_CLOSES_PER_TURN_MAX};
 use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
 
@@ -90,29 +90,29 @@ struct Accepting {
     quiet_until: Option<Instant>,
 }
 
-/// A stop that has yet to become a shutdown. First balancers see that the server is not ready, while it serves whoever
-/// they send. Then it stops listening, and clients are closed a few at a time, so that they do not all come to another
-/// server at once; those that are left are served as ever.
+/// A stop that has yet to become a shutdown. First load balancers see that the server is not ready, while it still
+/// accepts connections. Then it stops listening, and connections are closed gradually, so that their clients do not all
+/// reconnect to another server at once; the others are served as before.
 #[derive(Debug)]
 struct Drain {
     listens_until: Instant,
     is_listening: bool,
     /// Slots whose connections have been closed.
-    told: usize,
+    closed_slots: usize,
 }
 
 /// A shutdown in progress: steps that all workers take together. A worker takes the next one when nothing waits for it
-/// and every worker has taken the last; so what was on its way when publishers were held has gone one hop further with
-/// each.
+/// and every worker has taken the last; so what was on its way when publishers were paused goes one hop
+/// further with each.
 #[derive(Debug)]
 struct Shutdown {
     /// Taken by this worker.
     steps: usize,
-    /// Goodbyes are said by then, whatever is still to be delivered.
-    goodbye_at: Instant,
+    /// When connections are closed, even if something is still to be delivered.
+    close_at: Instant,
     until: Instant,
-    /// Slots whose connections have been told.
-    told: usize,
+    /// Slots whose connections have been closed.
+    closed_slots: usize,
     /// The time is up.
     is_over: bool,
 }
@@ -123,14 +123,14 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Without a failure for this long, the next one is logged again.
 const ACCEPT_QUIET: Duration = Duration::from_secs(10);
 
-/// Steps before the goodbyes: publishers are held; what they published is at its home; it is with the workers that have
-/// subscribers, and its publishers are answered; it is delivered.
-const STEPS_TO_GOODBYE: usize = 4;
+/// Steps before connections are closed: publishers are paused; what they published is at its home worker; it is with
+/// the workers that have subscribers, and its publishers are answered; it is delivered.
+const STEPS_TO_CLOSE: usize = 4;
 
-/// After the goodbyes nobody can want anything of another worker.
-pub const STEPS_TO_END: usize = STEPS_TO_GOODBYE + 1;
+/// Once all connections are closed, no worker needs another one.
+pub const STEPS_TO_END: usize = STEPS_TO_CLOSE + 1;
 
-/// Before a batch that found an inbox full, or a publisher that is held back, is looked at again.
+/// Before a batch that found an inbox full, or a paused publisher, is looked at again.
 const RETRY: Duration = Duration::from_millis(1);
 
 impl<D: Driver> Worker<D> {
@@ -141,7 +141,7 @@ impl<D: Driver> Worker<D> {
         parts.counters[usize::from(parts.mesh.worker().0)].accepting.set(1);
         let (workers, services) = (usize::from(settings.hub.workers), settings.services.clone());
         let connections = Connections::new(settings, parts, driver.now());
-        // Others tell of a worker that has yet to have its first turn.
+        // Other workers report the counters of one that has not begun its first turn.
         connections.count();
         Self {
             steps,
@@ -231,7 +231,7 @@ impl<D: Driver> Worker<D> {
         shutdown.is_over || (is_alone && is_idle)
     }
 
-    /// The driver.
+    /// The driver of this worker, for tests that play the kernel.
     pub fn driver(&mut self) -> &mut D {
         &mut self.driver
     }
@@ -363,7 +363,7 @@ impl<D: Driver> Worker<D> {
         }
         let drain = self.drain.get_or_insert_with(|| {
             info!(connections = self.connections.table.len(), "draining: not ready, but accepting");
-            Drain { listens_until: now + time, is_listening: true, told: 0 }
+            Drain { listens_until: now + time, is_listening: true, closed_slots: 0 }
         });
         if now < drain.listens_until {
             return false;
@@ -376,9 +376,9 @@ impl<D: Driver> Worker<D> {
         let share = (now - drain.listens_until).as_secs_f64() / spread.as_secs_f64();
         let slots = self.connections.table.slots();
         let due = (slots as f64 * share.min(1.0)).ceil() as usize;
-        let count = due.saturating_sub(drain.told).min(GOODBYES_PER_TURN_MAX);
-        self.connections.close_for_shutdown(drain.told, count);
-        drain.told += count;
+        let count = due.saturating_sub(drain.closed_slots).min(SHUTDOWN_CLOSES_PER_TURN_MAX);
+        self.connections.close_for_shutdown(drain.closed_slots, count);
+        drain.closed_slots += count;
         share >= 1.0 || self.connections.table.is_empty()
     }
 
@@ -393,10 +393,10 @@ impl<D: Driver> Worker<D> {
             self.connections.hub.stop_pacing();
             info!(connections = self.connections.table.len(), "shutting down");
             Shutdown {
-                goodbye_at: now + until.saturating_duration_since(now) / 2,
+                close_at: now + until.saturating_duration_since(now) / 2,
                 until,
                 steps: 0,
-                told: 0,
+                closed_slots: 0,
                 is_over: false,
             }
         });
@@ -410,15 +410,17 @@ impl<D: Driver> Worker<D> {
             && !self.connections.hub.wants_fan_out();
         let all_took_it = steps_of_all >= shutdown.steps * self.workers;
         let mut taken = 0;
-        if shutdown.steps < STEPS_TO_GOODBYE {
+        if shutdown.steps < STEPS_TO_CLOSE {
             if is_idle && all_took_it {
                 taken = 1;
-            } else if now >= shutdown.goodbye_at {
-                taken = STEPS_TO_GOODBYE - shutdown.steps;
+            } else if now >= shutdown.close_at {
+                taken = STEPS_TO_CLOSE - shutdown.steps;
             }
-        } else if all_took_it || now >= shutdown.goodbye_at {
-            let left = self.connections.close_for_shutdown(shutdown.told, GOODBYES_PER_TURN_MAX);
-            shutdown.told += GOODBYES_PER_TURN_MAX;
+        } else if all_took_it || now >= shutdown.close_at {
+            let left = self
+                .connections
+                .close_for_shutdown(shutdown.closed_slots, SHUTDOWN_CLOSES_PER_TURN_MAX);
+            shutdown.closed_slots += SHUTDOWN_CLOSES_PER_TURN_MAX;
             taken = usize::from(left == 0);
         }
         shutdown.steps += taken;

@@ -88,7 +88,7 @@ impl Outbox {
 
     /// Drops what waits for a connection, except the segment that the kernel took a part of. Returns whether something
     /// was dropped.
-    pub fn make_way(&mut self, connection: &mut Connection) -> bool {
+    pub fn drop_waiting(&mut self, connection: &mut Connection) -> bool {
         let begun = match connection.flags.is_split() {
             true => self.queues.pop(&mut connection.queue),
             false => None,
@@ -228,15 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_began_is_finished_and_the_rest_makes_way() {
+    fn what_the_kernel_began_is_finished_and_the_rest_is_dropped() {
         let (mut outbox, mut table, id) = outbox();
         write(&mut outbox, &mut table, id, b"begun");
         outbox.fill(&mut table);
         outbox.batch.late.push(Late { item: 0, result: SendResult::Short(1) });
         outbox.settle(&mut table, &mut Vec::new());
-        assert!(!outbox.make_way(table.at(id.index)), "nothing is behind it");
+        assert!(!outbox.drop_waiting(table.at(id.index)), "nothing is behind it");
         write(&mut outbox, &mut table, id, b"dropped");
-        assert!(outbox.make_way(table.at(id.index)));
+        assert!(outbox.drop_waiting(table.at(id.index)));
         table.at(id.index).flags.set_blocked(false);
         outbox.fill(&mut table);
         assert_eq!(sent(&outbox), b"egun");

@@ -1,4 +1,4 @@
-//! What conversations ask for and are answered: between connections and the hub.
+//! The steps of conversations, their requests to the hub, and its replies.
 
 use std::collections::VecDeque;
 
@@ -248,7 +248,7 @@ impl Connections {
         }
     }
 
-    /// Carries what the hub said to whom it is for, and what follows from that, until nothing is left.
+    /// Does what the hub wants done, and what follows from that, until nothing is left.
     pub(super) fn drain_hub_outputs(&mut self) {
         while let Some(output) = self.hub_outputs.pop_front() {
             match output {
@@ -277,8 +277,8 @@ impl Connections {
         }
     }
 
-    /// Does what the server API wants done with a client, if it is there still. A plain WebSocket or a poll has its
-    /// channels from its address, and no words to be told of others.
+    /// Does what a call of the server API wants done with a client, if its connection is still open. A plain WebSocket
+    /// or a poll has its channels from its address, and its protocol has no message for others.
     fn control(&mut self, session: SessionId, control: Control) -> Reply {
         if !self.table.is_open(socket_of(session)) {
             return Reply::Done;
@@ -309,7 +309,7 @@ impl Connections {
     }
 
     pub(super) fn reply(&mut self, session: SessionId, id: RequestId, reply: &Reply) {
-        // Before it is written: a poll's session ends with its answer, and what it awaited is forgotten then.
+        // Before the reply is written: a poll's session ends with its answer, and then what it awaited is forgotten.
         let is_long = self.deferred.settle(session, id);
         let before = self.turn.written_bytes;
         if self.table.is_open(socket_of(session)) {
@@ -323,8 +323,8 @@ impl Connections {
     }
 }
 
-const BEHIND_PROXY: &str = "a request came through a proxy, and api.key is not set: everyone whom the \
-    proxy lets through may publish and call the server API. What was open because only this host was served is closed \
+const BEHIND_PROXY: &str = "a request came through a proxy, and api.key is not set: every client that the \
+    proxy forwards may publish and call the server API. What was open because only this host was served is closed \
     now: the page, the statistics, and other origins, unless http.page, statistics and http.origins say otherwise";
 
 fn handle_message(

@@ -16,15 +16,15 @@ use crate::transport::{HandshakeFailure, TransportSettings};
 use super::budget::Budget;
 use super::mesh::Mesh;
 
-/// What a worker is told at start.
+/// The configuration of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// Of its share of the hub.
+    /// The settings of its share of the hub.
     pub hub: HubSettings,
-    /// Of all its conversations.
+    /// The settings of all its conversations.
     pub transport: TransportSettings,
-    /// Whether strangers may have the statistics as well.
-    pub statistics_for_strangers: bool,
+    /// Whether clients behind a proxy may subscribe to the statistics.
+    pub statistics_behind_proxy: bool,
     /// What is behind each listener.
     pub services: Vec<Service>,
     /// Connections it may hold, without spare ones.
@@ -48,7 +48,7 @@ pub struct WorkerSettings {
 /// Which worker it is.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerPlace {
-    /// Its node.
+    /// The id of its node.
     pub node: NodeId,
     /// Its number there.
     pub worker: WorkerId,
@@ -92,7 +92,7 @@ impl WorkerSettings {
                 namespaces: Arc::new(namespaces),
             },
             transport: TransportSettings::new(config),
-            statistics_for_strangers: config.statistics.is_some(),
+            statistics_behind_proxy: config.statistics.is_some(),
             services,
             connections_max,
             send_queue_bytes_max,

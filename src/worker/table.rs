@@ -27,9 +27,9 @@ pub struct Table {
 /// What the driver is to do with a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Receive nothing.
+    /// Receive nothing from it.
     Pause(SocketId),
-    /// Receive again.
+    /// Receive from it again.
     Resume(SocketId),
     /// Close our end.
     ShutdownWrite(SocketId),
@@ -37,7 +37,7 @@ pub enum Action {
     Close(SocketId, Close),
 }
 
-/// No deadline.
+/// A deadline that does not come.
 pub const NEVER: u32 = WATCHED - 1;
 
 /// The bit of a deadline that says that the sweep lists the connection in each pass.

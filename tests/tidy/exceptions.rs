@@ -20,7 +20,9 @@ pub const WORDS: &[&str] = &[
     "src/protocol/json/replies.rs",
     "src/server/",
     "src/transport/",
-    "src/worker/",
+    "src/worker/closing.rs",
+    "src/worker/deliveries.rs",
+    "src/worker/requests.rs",
     "tests/behaviour/",
     "tests/simulation/",
 ];
