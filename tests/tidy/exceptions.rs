@@ -1,11 +1,10 @@
 //! What breaks a rule today. Each list is to become empty: what is mended leaves it.
 
 /// Files, or folders, in circles.
-pub const CIRCLES: &[&str] =
-    &["src/cli/", "src/config/", "src/hub/", "src/server/host/", "src/transport/"];
+pub const CIRCLES: &[&str] = &["src/cli/", "src/config/", "src/hub/", "src/server/host/"];
 
 /// Types with too many methods.
-pub const METHODS: &[&str] = &["HttpConversation", "Hub"];
+pub const METHODS: &[&str] = &["Hub"];
 
 /// Files, or folders, with words that the list of words does not allow.
 pub const WORDS: &[&str] = &[

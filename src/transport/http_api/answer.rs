@@ -1,16 +1,8 @@
-//! What requests are answered.
+//! Answers: their heads and bodies.
 
-use super::body::Body;
 use super::cors::Cors;
-use super::{HttpConversation, HttpFlow, Next};
-use crate::message::{CloseReason, Refusal};
-use crate::protocol::http1::{
-    BodyDecoder, BodyLength, Head, HeadLimits, HttpFault, Method, Response, write_continue,
-    write_error,
-};
-use crate::transport::context::{Context, Output};
-use crate::transport::handshake_failure::HandshakeFailure;
-use crate::transport::refusal::{LOW_ON_MEMORY, RefusalRow, row_of};
+use crate::protocol::http1::{BodyLength, Head, Method, Response};
+use crate::transport::context::Context;
 use crate::transport::settings::TransportSettings;
 use crate::transport::sse::{EventStream, StreamFraming};
 
@@ -103,120 +95,6 @@ impl Exchange {
     }
 }
 
-impl HttpConversation {
-    pub(super) fn refuse_method(
-        &mut self,
-        exchange: Exchange,
-        allow: &str,
-        context: &mut Context<'_>,
-    ) -> Next {
-        let message = format!("allowed methods: {allow}");
-        self.refuse(405, "method_not_allowed", &message, &[("Allow", allow)], exchange, context)
-    }
-
-    /// The page that asks is of an origin that is not listed.
-    pub(super) fn refuse_origin(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
-        let message = "origin not allowed (http.origins)";
-        self.refuse(403, HandshakeFailure::OriginRefused.label(), message, &[], exchange, context)
-    }
-
-    pub(super) fn refuse_body(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
-        let message = "a body is not allowed with this request";
-        self.refuse(400, "body_unexpected", message, &[], exchange, context)
-    }
-
-    /// Answers with an error. A request that has come whole leaves the connection as it is; else it closes, because
-    /// what follows would have to be received to be passed over.
-    pub(super) fn refuse(
-        &mut self,
-        status: u16,
-        code: &str,
-        message: &str,
-        headers: &[(&str, &str)],
-        exchange: Exchange,
-        context: &mut Context<'_>,
-    ) -> Next {
-        self.refuse_with(exchange, context, |exchange, context| {
-            fail(exchange, status, code, message, headers, context);
-        })
-    }
-
-    /// The same with an answer that the caller writes.
-    pub(super) fn refuse_with(
-        &mut self,
-        exchange: Exchange,
-        context: &mut Context<'_>,
-        write: impl FnOnce(Exchange, &mut Context<'_>),
-    ) -> Next {
-        if let Some(body) = self.pending.as_mut().and_then(|pending| pending.expected.take())
-            && let Ok(decoder) = BodyDecoder::new(body, context.settings.body_bytes_max)
-        {
-            // Java's HttpClient and Jetty's show no other answer than 100 to a request that expects it: the body is
-            // asked for and passed over.
-            write_continue(context.out);
-            let start = context.out.len();
-            write(exchange, context);
-            let answer = context.out.split_off(start);
-            let body = Body::passed_over(decoder, answer, exchange);
-            self.pending.get_or_insert_default().body = Some(body);
-            return Next::Request;
-        }
-        let keep_alive = exchange.keep_alive && exchange.is_whole;
-        let exchange = Exchange { keep_alive, ..exchange };
-        write(exchange, context);
-        self.finish(exchange, context)
-    }
-
-    /// Answers a request that breaks the protocol, whether or not its head was understood; the connection ends.
-    pub(super) fn refuse_fault(
-        &mut self,
-        fault: HttpFault,
-        received: &[u8],
-        context: &mut Context<'_>,
-    ) -> HttpFlow {
-        let body = self.pending.as_ref().and_then(|pending| pending.body.as_ref());
-        let cors = match body {
-            Some(body) => body.cors(),
-            None => Cors::of_unparsed(received, context.settings),
-        };
-        let HeadLimits { head_bytes_max, uri_bytes_max, headers_max } = context.settings.head;
-        let message = match fault {
-            HttpFault::BodyTooLarge => format!(
-                "a body has at most {} bytes (limits.message_bytes_max)",
-                context.settings.body_bytes_max
-            ),
-            HttpFault::UriTooLong => format!("a request target has at most {uri_bytes_max} bytes"),
-            HttpFault::HeadTooLarge => format!("a request head has at most {head_bytes_max} bytes"),
-            HttpFault::TooManyHeaders => format!("a request has at most {headers_max} headers"),
-            _ => fault.reason().to_owned(),
-        };
-        if fault == HttpFault::ProxyProtocol {
-            context.outputs.push(Output::ProxyFault(fault.reason()));
-        }
-        let exchange = Exchange { cors, ..Exchange::last() };
-        fail(exchange, fault.status(), fault.code(), &message, &[], context);
-        close(context)
-    }
-
-    /// After an answer: the next request, or the end.
-    pub(super) fn finish(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
-        self.has_answered = true;
-        if let Some(pending) = &mut self.pending {
-            pending.has_deadline = false;
-        }
-        if !exchange.keeps_alive(context.settings) {
-            return Next::Flow(close(context));
-        }
-        context.outputs.push(Output::Deadline(context.settings.http_idle_timeout));
-        Next::Request
-    }
-}
-
-pub(super) fn close(context: &mut Context<'_>) -> HttpFlow {
-    context.outputs.push(Output::Close(CloseReason::HttpDone));
-    HttpFlow::Closed
-}
-
 pub(super) fn write_ok(
     exchange: Exchange,
     content_type: &str,
@@ -245,48 +123,4 @@ pub(super) fn write_response(
     let date = &context.settings.now.date;
     let response = Response { status, date, headers, content_type, body, keep_alive, head_only };
     response.write_to(context.out);
-}
-
-/// Answers a request that the hub refuses.
-pub(super) fn fail_refused(exchange: Exchange, refusal: Refusal, context: &mut Context<'_>) {
-    let RefusalRow { status, code, sentence, .. } = row_of(refusal);
-    let headers: &[_] = if status == 503 { &[("Retry-After", "1")] } else { &[] };
-    fail(exchange, status, code, sentence, headers, context);
-}
-
-pub(super) fn refuse_congested(exchange: Exchange, context: &mut Context<'_>) {
-    let message = "publications arrive faster than they are delivered, try again later";
-    fail(exchange, 503, "congested", message, &[("Retry-After", "1")], context);
-}
-
-pub(super) fn refuse_overloaded(exchange: Exchange, context: &mut Context<'_>) {
-    // Most causes are over within that time.
-    let retry = [("Retry-After", "5")];
-    fail(exchange, 503, "overloaded", LOW_ON_MEMORY, &retry, context);
-}
-
-/// To a connection beyond the maximum.
-pub(super) fn refuse_beyond_max(exchange: Exchange, context: &mut Context<'_>) {
-    let message = "connection limit reached (limits.connections_max)";
-    fail(exchange, 503, "connections_exhausted", message, &[("Retry-After", "5")], context);
-}
-
-pub(super) fn fail(
-    exchange: Exchange,
-    status: u16,
-    code: &str,
-    message: &str,
-    headers: &[(&str, &str)],
-    context: &mut Context<'_>,
-) {
-    let Exchange { is_head: head_only, cors, .. } = exchange;
-    let keep_alive = exchange.keeps_alive(context.settings);
-    let headers = &[headers, &cors.headers(context.settings)].concat();
-    let (content_type, body) = ("", &b""[..]);
-    let date = &context.settings.now.date;
-    let response = Response { status, date, headers, content_type, body, keep_alive, head_only };
-    context.log_refusal(code, "an HTTP request is refused");
-    context.messages.sent += 1;
-    write_error(context.out, &response, code, message);
-    context.outputs.push(Output::HttpError);
 }

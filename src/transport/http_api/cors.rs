@@ -1,11 +1,7 @@
 //! Scripts of other origins: the CORS protocol (WHATWG Fetch, 3.3).
 
-use crate::protocol::http1::{BodyLength, Head, HttpFault};
-use crate::transport::context::Context;
+use crate::protocol::http1::Head;
 use crate::transport::settings::{Origins, TransportSettings};
-
-use super::answer::{Exchange, write_response};
-use super::{API_PREFIX, HttpConversation, Next};
 
 /// What an answer says about the origin of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,44 +67,4 @@ impl Cors {
     }
 }
 
-/// The methods that scripts may use on a path; `None` where there is nothing for them.
-pub(super) fn methods_of(path: &str) -> Option<&'static str> {
-    match path {
-        "/" | "/events" | "/poll" | "/health/live" | "/health/ready" | "/metrics" => {
-            Some("GET, HEAD, OPTIONS")
-        }
-        "/publish" => Some("POST, OPTIONS"),
-        _ => path.starts_with(API_PREFIX).then_some("POST, OPTIONS"),
-    }
-}
-
-impl HttpConversation {
-    /// Answers what a browser asks before a request that a form could not make.
-    pub(super) fn preflight(
-        &mut self,
-        head: &Head<'_>,
-        methods: &str,
-        exchange: Exchange,
-        context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
-        if head.body != BodyLength::None {
-            return Ok(self.refuse_body(exchange, context));
-        }
-        // RFC 9110 9.3.7: also for health checks that ask for options, as HAProxy's do by default.
-        let mut headers = vec![("Allow", methods)];
-        if exchange.cors != Cors::Silent {
-            headers.extend([
-                ("Access-Control-Allow-Methods", methods),
-                ("Access-Control-Allow-Headers", REQUEST_HEADERS),
-                ("Access-Control-Max-Age", "600"),
-            ]);
-        }
-        write_response(exchange, 204, &headers, "", b"", context);
-        Ok(self.finish(exchange, context))
-    }
-}
-
 const ORIGIN_FIELD: &[u8] = b"origin:";
-
-const REQUEST_HEADERS: &str = "Authorization, Cache-Control, Content-Type, If-None-Match, Idempotency-Key, \
-    Last-Event-ID, X-API-Key";

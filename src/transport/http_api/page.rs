@@ -6,8 +6,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::HttpConversation;
-use super::Next;
 use super::answer::{Exchange, write_response};
 use crate::protocol::http1::Head;
 use crate::transport::context::Context;
@@ -38,31 +36,22 @@ impl Page {
     }
 }
 
-impl HttpConversation {
-    /// `GET /`.
-    pub(super) fn show_page(
-        &mut self,
-        head: &Head<'_>,
-        exchange: Exchange,
-        context: &mut Context<'_>,
-    ) -> Next {
-        let page = &*PAGE;
-        // Asked for each time, and answered without a body as long as it is the same.
-        let headers = [("ETag", page.etag.as_str()), ("Cache-Control", "no-cache")];
-        if head.header("if-none-match").any(|tags| names(tags, &page.etag)) {
-            write_response(exchange, 304, &headers, "", b"", context);
-            return self.finish(exchange, context);
-        }
-        let guards = [
-            ("Content-Security-Policy", page.policy.as_str()),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Referrer-Policy", "no-referrer"),
-        ];
-        let headers = [&headers[..], &guards].concat();
-        let content_type = "text/html; charset=utf-8";
-        write_response(exchange, 200, &headers, content_type, HTML.as_bytes(), context);
-        self.finish(exchange, context)
+/// Answers `GET /`.
+pub(super) fn write_page(head: &Head<'_>, exchange: Exchange, context: &mut Context<'_>) {
+    let page = &*PAGE;
+    // Asked for each time, and answered without a body as long as it is the same.
+    let headers = [("ETag", page.etag.as_str()), ("Cache-Control", "no-cache")];
+    if head.header("if-none-match").any(|tags| names(tags, &page.etag)) {
+        return write_response(exchange, 304, &headers, "", b"", context);
     }
+    let guards = [
+        ("Content-Security-Policy", page.policy.as_str()),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+    ];
+    let headers = [&headers[..], &guards].concat();
+    let content_type = "text/html; charset=utf-8";
+    write_response(exchange, 200, &headers, content_type, HTML.as_bytes(), context);
 }
 
 /// Whether a list of entity tags names this one, or any (RFC 9110 13.1.2: a weak one will do).

@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::Exchange;
-use super::{HttpConversation, HttpFlow};
-use crate::config::limits::{
-    HALF_CLOSED_LINGER, POLL_PIPELINED_BYTES_MAX, POLL_TIMEOUT, POLL_TIMEOUT_SECONDS_MAX,
-};
+use crate::config::limits::{HALF_CLOSED_LINGER, POLL_TIMEOUT, POLL_TIMEOUT_SECONDS_MAX};
 use crate::message::{Item, Publication};
 use crate::protocol::http1::write_continue;
 use crate::protocol::long_poll::{Answer, write_answer};
@@ -39,10 +36,10 @@ pub(super) struct Poll {
     has_gap: bool,
     repeats_timeout: bool,
     takes_interim: bool,
-    timeout: Duration,
+    /// From 0 to [`POLL_TIMEOUT_SECONDS_MAX`].
+    timeout_seconds: u8,
     /// The answer is written.
     is_answered: bool,
-    exchange: Exchange,
 }
 
 impl PollOptions {
@@ -61,17 +58,16 @@ impl PollOptions {
     }
 }
 
-impl HttpConversation {
-    /// The subscriptions are made: answers with what there is, or waits.
-    pub(super) fn begin_poll(
-        &mut self,
+impl Poll {
+    /// The subscriptions are made: answers with what there is, or returns the poll, which waits.
+    pub(super) fn begin(
         options: PollOptions,
         mut places: Places,
         begins_anew: bool,
         items: &[Item],
         exchange: Exchange,
         context: &mut Context<'_>,
-    ) -> HttpFlow {
+    ) -> Option<Self> {
         let PollOptions { form, timeout, repeats_timeout, takes_interim } = options;
         let mut bytes_left = context.settings.recovery_bytes_max;
         let fitting = items.iter().take_while(|item| {
@@ -88,98 +84,65 @@ impl HttpConversation {
         for publication in &publications {
             places.advance(publication);
         }
-        let poll = Poll {
+        let poll = Self {
             places,
             form,
             begins_anew,
             has_gap,
             repeats_timeout,
             takes_interim,
-            timeout,
+            timeout_seconds: u8::try_from(timeout.as_secs()).unwrap_or(u8::MAX),
             is_answered: !waits,
-            exchange,
         };
         if waits {
-            self.poll = Some(Box::new(poll));
             context.outputs.push(Output::DeadlineWithin(timeout));
-            return HttpFlow::Receive;
+            return Some(poll);
         }
         let is_timeout = publications.is_empty() && !exchange.is_head;
-        poll.write(&publications, is_timeout, context.out, context.settings);
-        self.end_poll(&poll, context)
+        poll.write(&publications, is_timeout, exchange, context.out, context.settings);
+        None
     }
 
-    /// Whether a poll waits.
-    pub(super) fn is_polling(&self) -> bool {
-        self.poll.is_some()
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds.into())
     }
 
-    /// Whether the answer of a poll is written.
-    pub(super) fn is_poll_answered(&self) -> bool {
-        self.poll.as_ref().is_some_and(|poll| poll.is_answered)
+    /// Whether the answer is written.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
     }
 
-    /// The answer is on its way: goes on with what was pipelined behind the request.
-    pub(super) fn finish_poll(&mut self, context: &mut Context<'_>) -> HttpFlow {
-        match self.poll.take() {
-            Some(poll) => self.end_poll(&poll, context),
-            None => HttpFlow::Receive,
-        }
-    }
-
-    /// Nothing came in time.
-    pub(super) fn time_out_poll(&mut self, poll: &Poll, context: &mut Context<'_>) -> HttpFlow {
+    /// Nothing was published in time.
+    pub(super) fn time_out(&self, exchange: Exchange, context: &mut Context<'_>) {
         context.messages.sent += 1;
-        poll.write(&[], true, context.out, context.settings);
-        self.end_poll(poll, context)
+        self.write(&[], true, exchange, context.out, context.settings);
     }
 
     /// The client sends no more. It may have closed only this half, and is answered then; one that is gone answers two
     /// interim answers (RFC 9110 15.2) with a reset. Until the second one there is little time.
-    pub(super) fn probe_poll(&self, context: &mut Context<'_>) {
-        if let Some(poll) = &self.poll
-            && poll.takes_interim
-            && poll.timeout > HALF_CLOSED_LINGER
-        {
+    pub(super) fn probe(&self, context: &mut Context<'_>) {
+        if self.takes_interim && self.timeout() > HALF_CLOSED_LINGER {
             write_continue(context.out);
             context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
         }
     }
 
-    /// The same for the second time, where the poll has time left. `silence` is the time since its client was heard.
-    pub(super) fn probe_poll_again(&self, silence: Duration, context: &mut Context<'_>) -> bool {
-        let left = self.poll.as_ref().map(|poll| poll.timeout.saturating_sub(silence));
-        let left = left.filter(|left| *left > HALF_CLOSED_LINGER);
-        if let Some(left) = left {
+    /// The same for the second time, if the poll has time left. `silence` is the time since bytes came last.
+    pub(super) fn probe_again(&self, silence: Duration, context: &mut Context<'_>) -> bool {
+        let left = self.timeout().saturating_sub(silence);
+        let has_time = left > HALF_CLOSED_LINGER;
+        if has_time {
             write_continue(context.out);
             context.outputs.push(Output::DeadlineWithin(left));
         }
-        left.is_some()
+        has_time
     }
 
-    fn end_poll(&mut self, poll: &Poll, context: &mut Context<'_>) -> HttpFlow {
-        context.outputs.push(Output::Leave);
-        self.go_on(poll.exchange, context)
-    }
-
-    /// Keeps what a client sends behind a poll that waits. Little of it, because it is read only to hear the client's
-    /// end.
-    pub(super) fn receive_behind_poll(&mut self, bytes: &[u8]) -> HttpFlow {
-        let pending = self.pending.get_or_insert_default();
-        pending.remainder.extend_from_slice(bytes);
-        if pending.remainder.len() - pending.used > POLL_PIPELINED_BYTES_MAX {
-            return HttpFlow::AwaitReply;
-        }
-        HttpFlow::Receive
-    }
-}
-
-impl Poll {
-    /// The server ends the connection: nothing came.
-    pub(super) fn disconnect(mut self, context: &mut Context<'_>) {
+    /// The server ends the connection: nothing was published.
+    pub(super) fn disconnect(&self, exchange: Exchange, context: &mut Context<'_>) {
         if !self.is_answered {
-            self.exchange.keep_alive = false;
-            self.write(&[], true, context.out, context.settings);
+            let exchange = Exchange { keep_alive: false, ..exchange };
+            self.write(&[], true, exchange, context.out, context.settings);
         }
     }
 
@@ -187,6 +150,7 @@ impl Poll {
     pub(super) fn deliver(
         &mut self,
         batch: &mut Batch<'_>,
+        exchange: Exchange,
         out: &mut Vec<u8>,
         settings: &TransportSettings,
     ) -> Delivered {
@@ -203,7 +167,7 @@ impl Poll {
                 return Delivered::NOTHING;
             }
             self.is_answered = true;
-            self.exchange.write_status(out, settings);
+            exchange.write_status(out, settings);
             let count = match self.form {
                 PollForm::Batch => batch.items().len(),
                 PollForm::One => 1,
@@ -219,7 +183,7 @@ impl Poll {
         for publication in &publications {
             self.places.advance(publication);
         }
-        self.write(&publications, false, out, settings);
+        self.write(&publications, false, exchange, out, settings);
         Delivered { count: publications.len(), frame: None, completes_answer: true }
     }
 
@@ -227,10 +191,11 @@ impl Poll {
         &self,
         publications: &[Arc<Publication>],
         is_timeout: bool,
+        exchange: Exchange,
         out: &mut Vec<u8>,
         settings: &TransportSettings,
     ) {
-        let Self { places, form, repeats_timeout, exchange, .. } = self;
+        let Self { places, form, repeats_timeout, .. } = self;
         exchange.write_status(out, settings);
         // What was dropped while nothing else came is behind the position: the next poll recovers it, or is told.
         let has_gap = self.begins_anew || self.has_gap && !publications.is_empty();
@@ -242,3 +207,6 @@ impl Poll {
         write_answer(out, &answer, !exchange.is_head);
     }
 }
+
+const _: () =
+    assert!(POLL_TIMEOUT_SECONDS_MAX <= u8::MAX as u64, "a poll keeps its timeout in a byte");

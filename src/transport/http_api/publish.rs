@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::answer::{Exchange, fail, refuse_congested};
-use super::body::{Target, is_encoded};
-use super::{HttpConversation, HttpFlow, Next, channels_of};
+use super::error::{Early, HttpError};
+use super::guards::check_encoding;
+use super::parameters::channels_of;
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{Actor, ChannelName, Payload, PayloadKind, Request, Ticket};
-use crate::protocol::http1::{Head, HttpFault, Method, query_pairs};
+use crate::protocol::http1::{Head, HttpFault, query_pairs};
 use crate::protocol::json;
 use crate::transport::context::Context;
+use crate::transport::settings::TransportSettings;
 
 /// Where a payload goes, and as what.
 #[derive(Debug)]
@@ -69,82 +70,49 @@ impl MediaType {
     }
 }
 
-impl HttpConversation {
-    pub(super) fn publish(
-        &mut self,
-        head: &Head<'_>,
-        rest: &mut &[u8],
-        exchange: Exchange,
-        context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
-        if head.method != Method::Post {
-            return Ok(self.refuse_method(exchange, "POST, OPTIONS", context));
-        }
-        if !context.settings.admits_to_api(head) {
-            return Ok(self.refuse_key(exchange, context));
-        }
-        let channel = match channels_of(head, 1)? {
-            Ok(mut channels) => channels.pop().expect("there is always one"),
-            Err(message) => {
-                let code = "channel_invalid";
-                return Ok(self.refuse(400, code, &message, &[], exchange, context));
-            }
-        };
-        let event = match event_of(head)? {
-            Ok(event) => event,
-            Err(message) => {
-                return Ok(self.refuse(400, "event_invalid", &message, &[], exchange, context));
-            }
-        };
-        if is_encoded(head) {
-            return Ok(self.refuse_encoding(exchange, context));
-        }
-        let idempotency_key = match idempotency_key_of(head) {
-            Ok(key) => key,
-            Err(message) => {
-                let code = "idempotency_key_invalid";
-                return Ok(self.refuse(400, code, &message, &[], exchange, context));
-            }
-        };
-        // Whoever showed the key may do what the server API may.
-        let by = match context.settings.api_key {
+impl PublishTo {
+    /// Reads the query and the headers of a request.
+    pub(super) fn of(head: &Head<'_>, settings: &TransportSettings) -> Result<Self, Early> {
+        let mut channels = channels_of(head, 1)?
+            .map_err(|message| HttpError::new(400, "channel_invalid", message))?;
+        let channel = channels.pop().expect("there is always one");
+        let event =
+            event_of(head)?.map_err(|message| HttpError::new(400, "event_invalid", message))?;
+        check_encoding(head)?;
+        let idempotency_key = idempotency_key_of(head)
+            .map_err(|message| HttpError::new(400, "idempotency_key_invalid", message))?;
+        // A client that showed the key has the rights of the server API.
+        let by = match settings.api_key {
             Some(_) => Actor::Server,
             None => Actor::Client,
         };
-        let media_type = MediaType::of(head);
-        let to = PublishTo { channel, event, media_type, by, idempotency_key };
-        self.begin_body(head, rest, Target::Publish(to), exchange, context)
+        Ok(Self { channel, event, media_type: MediaType::of(head), by, idempotency_key })
     }
 
-    /// The body is whole: asks the hub, and waits for its answer.
-    pub(super) fn take_publication(
-        &mut self,
-        to: PublishTo,
+    /// Asks the hub to publish a body.
+    pub(super) fn publish(
+        self,
         bytes: Cow<'_, [u8]>,
-        exchange: Exchange,
         context: &mut Context<'_>,
-    ) -> Next {
+    ) -> Result<(), HttpError> {
         if context.congested {
-            refuse_congested(exchange, context);
-            return self.finish(exchange, context);
+            return Err(HttpError::congested());
         }
-        let PublishTo { channel, event, media_type, by, idempotency_key } = to;
+        let Self { channel, event, media_type, by, idempotency_key } = self;
         let Some(kind) = media_type.kind_of(&bytes) else {
             let message = format!(
                 "the body is not JSON that nests {PAYLOAD_DEPTH_MAX} deep at most, as its type says"
             );
-            fail(exchange, 400, "json_invalid", &message, &[], context);
-            return self.finish(exchange, context);
+            return Err(HttpError::new(400, "json_invalid", message));
         };
         let bytes = match bytes {
             Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Cow::Owned(bytes) => bytes.into(),
         };
-        self.pending.get_or_insert_default().awaits = Some(exchange);
         let (channel, payload) = (Some(channel), Payload { kind, bytes, event });
         let request = Request::Publish { channel, payload, idempotency_key };
         context.request(Some(Ticket::FIRST), by, request);
-        Next::Flow(HttpFlow::AwaitReply)
+        Ok(())
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::borrow::Cow;
 
-use super::answer::{Exchange, close, fail_refused, refuse_overloaded, write_response};
-use super::poll::PollOptions;
-use super::{HttpConversation, HttpFlow, HttpNext, Next, channels_of};
+use super::answer::{Exchange, write_response};
+use super::error::{Early, HttpError};
+use super::parameters::channels_of;
+use super::poll::{Poll, PollOptions};
 use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
 };
@@ -41,6 +42,8 @@ pub(super) struct Opening {
     has_more: bool,
     /// The event stream has begun, with a first part.
     has_begun: bool,
+    /// The next part waits until most of the last one has left.
+    awaits_drain: bool,
     wish: Wish,
     exchange: Exchange,
 }
@@ -88,14 +91,13 @@ impl Since {
     }
 }
 
-impl HttpConversation {
+impl Opening {
     /// `GET /events`.
-    pub(super) fn stream_events(
-        &mut self,
+    pub(super) fn stream(
         head: &Head<'_>,
         exchange: Exchange,
         context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
+    ) -> Result<Self, Early> {
         // A browser that comes back sends the header; its query is as old as the page.
         let since = match last_event_id(head) {
             Some(id) => Some(id),
@@ -103,30 +105,24 @@ impl HttpConversation {
         };
         if since.as_deref() == Some(EventStream::ENDED) {
             write_response(exchange, 204, &[], "", b"", context);
-            return Ok(self.finish(exchange, context));
+            return Err(Early::Answered);
         }
         let framing = match head.keep_alive && head.version == Version::Http11 {
             true => StreamFraming::Chunked,
             false => StreamFraming::Close,
         };
         let since = |count| since.map_or(Since::Now, |text| Since::of(&text, count));
-        self.subscribe(head, since, Wish::Stream(framing), exchange, context)
+        Self::subscribe(head, since, Wish::Stream(framing), exchange, context)
     }
 
     /// `GET /poll`.
     pub(super) fn poll(
-        &mut self,
         head: &Head<'_>,
         exchange: Exchange,
         context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
-        let timeout = match PollOptions::timeout(parameter(head, &["timeout"])?.as_deref()) {
-            Ok(timeout) => timeout,
-            Err(message) => {
-                let code = "timeout_invalid";
-                return Ok(self.refuse(400, code, &message, &[], exchange, context));
-            }
-        };
+    ) -> Result<Self, Early> {
+        let timeout = PollOptions::timeout(parameter(head, &["timeout"])?.as_deref())
+            .map_err(|message| HttpError::new(400, "timeout_invalid", message))?;
         // Caches take conditions for themselves, and leave the others alone.
         let named = match parameter(head, &["since"])? {
             Some(since) => Some(since),
@@ -143,38 +139,29 @@ impl HttpConversation {
         // RFC 9110 15.2: an HTTP/1.0 client knows no interim answers.
         let takes_interim = head.version == Version::Http11;
         let wish = Wish::Poll(PollOptions { form, timeout, repeats_timeout, takes_interim });
-        self.subscribe(head, since, wish, exchange, context)
+        Self::subscribe(head, since, wish, exchange, context)
     }
 
     fn subscribe(
-        &mut self,
         head: &Head<'_>,
         since: impl FnOnce(usize) -> Since,
         wish: Wish,
         exchange: Exchange,
         context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
-        let channels = match channels_of(head, context.settings.subscriptions_max)? {
-            Ok(channels) => channels,
-            Err(message) => {
-                let code = "channel_invalid";
-                return Ok(self.refuse(400, code, &message, &[], exchange, context));
-            }
-        };
-        if let Err(message) = check_way_back(head, channels.len(), wish, context.settings) {
-            return Ok(self.refuse(400, "channel_invalid", &message, &[], exchange, context));
-        }
+    ) -> Result<Self, Early> {
+        let invalid = |message| HttpError::new(400, "channel_invalid", message);
+        let channels = channels_of(head, context.settings.subscriptions_max)?.map_err(invalid)?;
+        check_way_back(head, channels.len(), wish, context.settings).map_err(invalid)?;
         if context.overloaded || context.is_spare {
             if !context.is_spare {
                 context.outputs.push(Output::Refused);
             }
+            let exchange = Exchange { keep_alive: false, ..exchange };
             match wish {
                 Wish::Stream(framing) => exchange.refuse_stream(framing, context),
-                Wish::Poll(_) => {
-                    refuse_overloaded(Exchange { keep_alive: false, ..exchange }, context)
-                }
+                Wish::Poll(_) => HttpError::overloaded().write(exchange, context),
             }
-            return Ok(Next::Flow(close(context)));
+            return Err(Early::Closed);
         }
         let since = match wish {
             Wish::Poll(PollOptions { form: form @ PollForm::One, .. }) => {
@@ -196,107 +183,101 @@ impl HttpConversation {
             recovered_bytes: 0,
             has_more: false,
             has_begun: false,
+            awaits_drain: false,
             wish,
             exchange,
         };
         opening.ask(context);
-        self.pending.get_or_insert_default().opening = Some(opening);
-        Ok(Next::Flow(HttpFlow::AwaitReply))
+        Ok(opening)
     }
 
-    /// Takes the answer to one of the subscriptions; after the last one, answers the request or has it wait.
-    pub(super) fn open(
+    /// Takes the answer to one of the subscriptions; after the last one, begins what was asked for.
+    pub(super) fn take(
         &mut self,
         ticket: Ticket,
         reply: &Reply,
         context: &mut Context<'_>,
-    ) -> HttpFlow {
-        let pending = self.pending.get_or_insert_default();
-        let opening = pending.opening.as_mut().expect("the caller looked");
-        match opening.take(ticket, reply) {
-            Step::Wait => HttpFlow::AwaitReply,
+    ) -> Opened {
+        match self.count(ticket, reply) {
+            Step::Wait => Opened::Wait,
             Step::Refuse(refusal) => {
-                let exchange = Exchange { keep_alive: false, ..opening.exchange };
-                if !opening.end_stream(refusal == Refusal::Overloaded, context) {
-                    fail_refused(exchange, refusal, context);
+                let exchange = Exchange { keep_alive: false, ..self.exchange };
+                if !self.end_stream(refusal == Refusal::Overloaded, context) {
+                    HttpError::refused(refusal).write(exchange, context);
                 }
-                self.pending = None;
-                close(context)
+                Opened::Closed
             }
-            Step::Finish => {
-                let opening = pending.opening.take().expect("it is there until here");
-                if pending.remainder.is_empty() {
-                    self.pending = None;
+            Step::Finish => match self.wish {
+                Wish::Poll(options) => {
+                    let places = Places::new(std::mem::take(&mut self.places));
+                    let items = std::mem::take(&mut self.items);
+                    let poll =
+                        Poll::begin(options, places, self.has_gap, &items, self.exchange, context);
+                    poll.map_or(Opened::Answered, Opened::Poll)
                 }
-                self.finish_opening(opening, context)
-            }
-        }
-    }
-
-    fn finish_opening(&mut self, opening: Opening, context: &mut Context<'_>) -> HttpFlow {
-        match opening.wish {
-            Wish::Poll(options) => {
-                let Opening { places, has_gap, items, exchange, .. } = opening;
-                let places = Places::new(places);
-                self.begin_poll(options, places, has_gap, &items, exchange, context)
-            }
-            Wish::Stream(framing) => self.begin_stream(opening, framing, context),
+                Wish::Stream(framing) => self.begin_stream(framing, context),
+            },
         }
     }
 
     /// Begins an event stream, or goes on with what its client missed, which comes in parts. Between two of them the
     /// client has no subscriptions, and is given time to read.
-    fn begin_stream(
-        &mut self,
-        mut opening: Opening,
-        framing: StreamFraming,
-        context: &mut Context<'_>,
-    ) -> HttpFlow {
-        let mut places = Places::new(std::mem::take(&mut opening.places));
-        self.has_answered = true;
-        if !opening.has_begun {
-            opening.exchange.write_stream_head(framing, context);
-            if opening.exchange.is_head {
-                self.pending = None;
-                return close(context);
+    fn begin_stream(&mut self, framing: StreamFraming, context: &mut Context<'_>) -> Opened {
+        let mut places = Places::new(std::mem::take(&mut self.places));
+        if !self.has_begun {
+            self.exchange.write_stream_head(framing, context);
+            if self.exchange.is_head {
+                return Opened::Closed;
             }
-            EventStream::write_first(&places, opening.has_gap, framing, context);
-        } else if opening.has_gap {
+            EventStream::write_first(&places, self.has_gap, framing, context);
+        } else if self.has_gap {
             EventStream::write_gap_at(&places, framing, context);
         }
-        let missed = std::mem::take(&mut opening.items);
+        let missed = std::mem::take(&mut self.items);
         let is_all = EventStream::write_missed(&mut places, &missed, framing, context);
-        if is_all && !opening.has_more {
-            self.pending = None;
-            let next = HttpNext::EventStream(EventStream::new(places, framing, context));
-            return HttpFlow::Become { next, rest: Vec::new() };
+        if is_all && !self.has_more {
+            return Opened::Stream(EventStream::new(places, framing, context));
         }
         context.outputs.push(Output::Leave);
         context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
-        opening.restart(places);
-        let pending = self.pending.get_or_insert_default();
-        pending.opening = Some(opening);
-        pending.awaits_drain = true;
-        HttpFlow::AwaitDrain
+        self.restart(places);
+        self.awaits_drain = true;
+        Opened::Part
+    }
+
+    /// Whether the next part of a stream waits until most of the last one has left.
+    pub(super) fn awaits_drain(&self) -> bool {
+        self.awaits_drain
     }
 
     /// Most of what was written has left: asks for the next part.
-    pub(super) fn go_on_opening(&mut self, context: &mut Context<'_>) -> HttpFlow {
-        if let Some(pending) = &mut self.pending
-            && let Some(opening) = &pending.opening
-        {
-            pending.awaits_drain = false;
-            opening.ask(context);
+    pub(super) fn resume(&mut self, context: &mut Context<'_>) {
+        if std::mem::take(&mut self.awaits_drain) {
+            self.ask(context);
         }
-        HttpFlow::AwaitReply
     }
 
-    /// Keeps what comes before all subscriptions are made.
-    pub(super) fn hold(&mut self, batch: &Batch<'_>) -> Delivered {
-        let opening = self.pending.as_mut().and_then(|pending| pending.opening.as_mut());
-        let count = opening.map_or(0, |opening| opening.hold(batch.items()));
-        Delivered { count, ..Delivered::NOTHING }
+    /// Keeps what is delivered before all subscriptions are made.
+    pub(super) fn keep(&mut self, batch: &Batch<'_>) -> Delivered {
+        Delivered { count: self.hold(batch.items()), ..Delivered::NOTHING }
     }
+}
+
+/// What the answer to a subscription leads to.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// Other answers are missing.
+    Wait,
+    /// A part of what a stream missed is written, and the next one waits until most of it has left.
+    Part,
+    /// The request is answered.
+    Answered,
+    /// The request is answered, and the connection ends.
+    Closed,
+    /// The poll waits.
+    Poll(Poll),
+    /// The event stream has begun.
+    Stream(EventStream),
 }
 
 /// What follows a reply.
@@ -350,7 +331,7 @@ impl Opening {
         }
     }
 
-    fn take(&mut self, ticket: Ticket, reply: &Reply) -> Step {
+    fn count(&mut self, ticket: Ticket, reply: &Reply) -> Step {
         let index = ticket.number() as usize - 1;
         if index >= self.places.len() {
             return Step::Wait;

@@ -1,9 +1,13 @@
 //! Requests that become WebSockets.
 
-use super::answer::{Exchange, close, fail_refused, refuse_overloaded};
-use super::{HttpConversation, HttpFlow, HttpNext, Next, channels_of, origin};
-use crate::message::{Actor, Refusal, Request, Ticket};
-use crate::protocol::http1::{Head, HttpFault, Method};
+use std::borrow::Cow;
+
+use super::cors::Cors;
+use super::error::{Early, HttpError};
+use super::origin;
+use super::parameters::channels_of;
+use crate::message::{Actor, Reply, Request, Ticket};
+use crate::protocol::http1::Head;
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
 use crate::transport::context::{Context, Output};
 use crate::transport::handshake_failure::HandshakeFailure;
@@ -14,7 +18,7 @@ use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 /// no position, neither in its answer nor with a publication, so a client cannot tell it from what came before it
 /// asked.
 #[derive(Debug)]
-pub(super) struct PendingUpgrade {
+pub(super) struct Upgrading {
     upgrade: AllowedUpgrade,
     subscriptions_left: usize,
 }
@@ -63,131 +67,105 @@ const JSON_COMMANDS: &str = "centrifuge-json";
 /// The subprotocol of commands in Protobuf.
 const PROTOBUF_COMMANDS: &str = "centrifuge-protobuf";
 
-impl HttpConversation {
-    pub(super) fn upgrade_to_channels(
-        &mut self,
-        head: &Head<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<Next, HttpFault> {
+/// Answers a handshake whose WebSocket needs no subscriptions.
+pub(super) fn upgrade_at_once(
+    service: WebSocketService,
+    head: &Head<'_>,
+    context: &mut Context<'_>,
+) -> Result<WebSocketConversation, Early> {
+    let upgrade = check(service, head, context)?;
+    check_memory(context)?;
+    accept(&upgrade, context);
+    if service == WebSocketService::Commands {
+        // The upgrade opens no session yet: that is for the first command to do.
+        context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
+    }
+    Ok(WebSocketConversation::new(service))
+}
+
+impl Upgrading {
+    /// Subscribes to the channels that a handshake names.
+    pub(super) fn begin(head: &Head<'_>, context: &mut Context<'_>) -> Result<Self, Early> {
         let channels = match channels_of(head, context.settings.subscriptions_max)? {
             Ok(channels) => channels,
             Err(message) => {
-                context.fail_handshake(HandshakeFailure::ChannelInvalid);
-                let exchange = Exchange::last();
-                let code = HandshakeFailure::ChannelInvalid.label();
-                return Ok(self.refuse(400, code, &message, &[], exchange, context));
+                return Err(fail(HandshakeFailure::ChannelInvalid, 400, message, context).into());
             }
         };
-        let upgrade = match self.check_upgrade(WebSocketService::Publish, head, context) {
-            Ok(upgrade) => upgrade,
-            Err(next) => return Ok(next),
-        };
-        if context.overloaded {
-            return Ok(refuse_handshake(context));
-        }
-        self.pending.get_or_insert_default().upgrade =
-            Some(PendingUpgrade { upgrade, subscriptions_left: channels.len() });
+        let upgrade = check(WebSocketService::Publish, head, context)?;
+        check_memory(context)?;
+        let subscriptions_left = channels.len();
         for channel in channels {
             let request = Request::Subscribe { channel, since: None, needs_all: false };
             context.request(Some(Ticket::FIRST), Actor::Client, request);
         }
-        Ok(Next::Flow(HttpFlow::AwaitReply))
+        Ok(Self { upgrade, subscriptions_left })
     }
 
-    /// A subscription of the handshake is made: answers it after the last one.
-    pub(super) fn count_subscription(&mut self, context: &mut Context<'_>) -> HttpFlow {
-        let Some(pending) = &mut self.pending else { return HttpFlow::Receive };
-        let Some(waiting) = &mut pending.upgrade else { return HttpFlow::Receive };
-        waiting.subscriptions_left -= 1;
-        if waiting.subscriptions_left > 0 {
-            return HttpFlow::AwaitReply;
+    /// Takes the answer to one of the subscriptions. Returns the WebSocket once all are made and the handshake is
+    /// answered; a subscription that is refused refuses the handshake.
+    pub(super) fn take(
+        &mut self,
+        reply: &Reply,
+        context: &mut Context<'_>,
+    ) -> Result<Option<WebSocketConversation>, HttpError> {
+        if let Reply::Refused(refusal) = reply {
+            context.fail_handshake(HandshakeFailure::SubscriptionRefused);
+            return Err(HttpError { is_handshake: true, ..HttpError::refused(*refusal) });
         }
-        accept(&waiting.upgrade, context);
-        let rest = pending.remainder.split_off(pending.used);
-        self.pending = None;
-        let next = HttpNext::WebSocket(WebSocketConversation::new(WebSocketService::Publish));
-        HttpFlow::Become { next, rest }
-    }
-
-    /// A subscription of the handshake is refused, and so is the handshake.
-    pub(super) fn refuse_subscription(
-        &mut self,
-        refusal: Refusal,
-        context: &mut Context<'_>,
-    ) -> HttpFlow {
-        self.pending = None;
-        context.fail_handshake(HandshakeFailure::SubscriptionRefused);
-        fail_refused(Exchange::last(), refusal, context);
-        close(context)
-    }
-
-    pub(super) fn upgrade_at_once(
-        &mut self,
-        service: WebSocketService,
-        head: &Head<'_>,
-        context: &mut Context<'_>,
-    ) -> Next {
-        match self.check_upgrade(service, head, context) {
-            Ok(_) if context.overloaded => refuse_handshake(context),
-            Ok(upgrade) => {
-                accept(&upgrade, context);
-                if service == WebSocketService::Commands {
-                    // The upgrade opens no session yet: that is for the first command to do.
-                    context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
-                }
-                let next = HttpNext::WebSocket(WebSocketConversation::new(service));
-                Next::Flow(HttpFlow::Become { next, rest: Vec::new() })
-            }
-            Err(next) => next,
+        self.subscriptions_left -= 1;
+        if self.subscriptions_left > 0 {
+            return Ok(None);
         }
+        accept(&self.upgrade, context);
+        Ok(Some(WebSocketConversation::new(WebSocketService::Publish)))
     }
+}
 
-    /// What the protocol and the settings ask of an upgrade; what is answered where it is not so.
-    fn check_upgrade(
-        &mut self,
-        service: WebSocketService,
-        head: &Head<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<AllowedUpgrade, Next> {
-        let upgrade = match handshake::check_upgrade(head) {
-            Ok(upgrade) => upgrade,
-            Err(fault) => return Err(self.refuse_upgrade(fault, head, context)),
-        };
-        let is_origin_allowed = origin::is_allowed(head, context.settings);
-        AllowedUpgrade::of(&upgrade, service, is_origin_allowed).map_err(|refusal| {
-            let (status, cause, message) = refusal;
-            context.fail_handshake(cause);
-            self.refuse(status, cause.label(), message, &[], Exchange::last(), context)
-        })
-    }
-
-    pub(super) fn refuse_upgrade(
-        &mut self,
-        fault: HandshakeFault,
-        head: &Head<'_>,
-        context: &mut Context<'_>,
-    ) -> Next {
+/// Checks what the protocol and the settings ask of an upgrade.
+fn check(
+    service: WebSocketService,
+    head: &Head<'_>,
+    context: &mut Context<'_>,
+) -> Result<AllowedUpgrade, HttpError> {
+    let upgrade = handshake::check_upgrade(head).map_err(|fault| {
         context.fail_handshake(fault.into());
         if fault == HandshakeFault::UpgradeRemoved {
             context.outputs.push(Output::ProxyFault(fault.reason()));
         }
-        let exchange = Exchange { is_head: head.method == Method::Head, ..Exchange::last() };
-        match fault.status() {
-            405 => self.refuse_method(exchange, "GET", context),
-            status => {
-                let headers = fault.headers();
-                self.refuse(status, fault.code(), fault.reason(), headers, exchange, context)
-            }
-        }
-    }
+        let error = match fault.status() {
+            405 => HttpError::method("GET"),
+            status => HttpError {
+                headers: fault.headers(),
+                ..HttpError::new(status, fault.code(), fault.reason())
+            },
+        };
+        HttpError { is_handshake: true, ..error }
+    })?;
+    let is_origin_allowed = origin::is_allowed(head, context.settings);
+    AllowedUpgrade::of(&upgrade, service, is_origin_allowed)
+        .map_err(|(status, cause, message)| fail(cause, status, message, context))
 }
 
-/// No new subscriber while memory is nearly used up.
-fn refuse_handshake(context: &mut Context<'_>) -> Next {
+/// While the server is low on memory, it takes no new subscribers.
+fn check_memory(context: &mut Context<'_>) -> Result<(), Early> {
+    if !context.overloaded {
+        return Ok(());
+    }
     context.fail_handshake(HandshakeFailure::Overloaded);
-    refuse_overloaded(Exchange::last(), context);
+    HttpError::overloaded().write_last(Cors::Silent, context);
     context.outputs.push(Output::Refused);
-    Next::Flow(close(context))
+    Err(Early::Closed)
+}
+
+fn fail(
+    cause: HandshakeFailure,
+    status: u16,
+    message: impl Into<Cow<'static, str>>,
+    context: &mut Context<'_>,
+) -> HttpError {
+    context.fail_handshake(cause);
+    HttpError { is_handshake: true, ..HttpError::new(status, cause.label(), message) }
 }
 
 /// Answers a handshake.

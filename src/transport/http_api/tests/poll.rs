@@ -8,7 +8,7 @@ pub(super) fn waiting(query: &str, headers: &str) -> Talk {
     let mut talk = Talk::new();
     talk.get(&format!("/poll?channel=a{query}"), headers);
     assert_eq!(talk.reply(1, &subscribed("a", 7, recovered(&[]))), "receive");
-    assert!(talk.http.is_polling());
+    assert!(talk.http.state.poll().is_some());
     assert_eq!(talk.said(), "");
     talk
 }
@@ -35,7 +35,7 @@ fn a_poll_waits_for_a_publication_and_leaves() {
     });
     assert_eq!(body, expected);
     assert_eq!(talk.asked(), ["Leave", "Deadline(130s)"]);
-    assert!(!talk.http.is_polling());
+    assert!(talk.http.state.poll().is_none());
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_poll_is_answered_at_once_with_what_was_missed() {
     let (head, body) = talk.answer();
     assert!(head.contains(&format!("ETag: \"7:{E}_2:{E}\"")), "{head}");
     assert_eq!(body["publications"][1]["data"], "meanwhile");
-    assert!(!talk.http.is_polling());
+    assert!(talk.http.state.poll().is_none());
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_poll_that_cannot_go_on_waits_for_what_comes_and_says_so_with_it() {
         let mut talk = Talk::new();
         talk.get(&format!("/poll?channel=a{query}"), headers);
         assert_eq!(talk.reply(1, &subscribed("a", 9, impossible())), "receive");
-        assert!(talk.http.is_polling() && talk.said().is_empty());
+        assert!(talk.http.state.poll().is_some() && talk.said().is_empty());
         talk
     };
     let query = format!("&since=3:{E}");
@@ -113,7 +113,7 @@ fn a_poll_that_cannot_go_on_waits_for_what_comes_and_says_so_with_it() {
     talk.get(&format!("/poll?channel=a&channel=b&since=3:{E}_4:{E}"), "");
     talk.reply(1, &subscribed("a", 9, impossible()));
     assert_eq!(talk.reply(2, &subscribed("b", 4, recovered(&[]))), "receive");
-    assert!(talk.http.is_polling());
+    assert!(talk.http.state.poll().is_some());
     talk.deliver(&[publication("b", 5, "x")]);
     let (_, body) = talk.answer();
     assert_eq!(
@@ -150,7 +150,7 @@ fn a_poll_of_no_time_is_answered_at_once() {
             (&true.into(), &format!("{position}:{E}").into())
         );
         assert!(head.contains("Cache-Control: no-store, no-transform"), "{head}");
-        assert!(!talk.http.is_polling());
+        assert!(talk.http.state.poll().is_none());
     }
 }
 
@@ -274,7 +274,7 @@ fn what_is_pipelined_behind_a_poll_waits_for_its_answer() {
         ["Leave", "Deadline(130s)", "Deadline(130s)", "1 b now", "Deadline(10s)"]
     );
     assert_eq!(talk.reply(1, &subscribed("b", 0, None)), "receive");
-    assert!(talk.http.is_polling());
+    assert!(talk.http.state.poll().is_some());
     assert_eq!(talk.receive(&"x".repeat(17_000)), "await", "more is not read while it waits");
 }
 
@@ -293,7 +293,7 @@ fn a_poll_is_told_nothing_came_when_the_server_ends() {
 #[test]
 fn a_waiting_poll_is_small() {
     assert!(size_of::<HttpConversation>() <= 24);
-    assert!(size_of::<Poll>() <= 64, "{}", size_of::<Poll>());
+    assert!(size_of::<Awaiting>() <= 64, "{}", size_of::<Awaiting>());
 }
 
 #[test]

@@ -1,0 +1,164 @@
+//! Requests that are refused: the errors, and how they are answered.
+
+use std::borrow::Cow;
+
+use super::answer::{Exchange, write_json};
+use super::cors::Cors;
+use crate::message::Refusal;
+use crate::protocol::http1::{HeadLimits, HttpFault, Response, write_error};
+use crate::transport::context::{Context, Output};
+use crate::transport::refusal::{LOW_ON_MEMORY, RefusalRow, row_of};
+
+/// An error that a request is answered with.
+#[derive(Clone, Debug)]
+pub(super) struct HttpError {
+    pub status: u16,
+    /// The code, for programs.
+    pub code: &'static str,
+    /// The sentence, for people.
+    pub message: Cow<'static, str>,
+    pub headers: &'static [(&'static str, &'static str)],
+    /// The methods of the address, where the request has another one.
+    pub allow: Option<&'static str>,
+    /// The whole answer, where it has a form of its own.
+    pub body: Option<Vec<u8>>,
+    /// A handshake that failed ends the connection, and says nothing to scripts.
+    pub is_handshake: bool,
+}
+
+/// Why a request goes no further than its head.
+#[derive(Debug)]
+pub(super) enum Early {
+    /// It breaks the protocol.
+    Fault(HttpFault),
+    /// It is refused.
+    Error(HttpError),
+    /// It is answered.
+    Answered,
+    /// It is answered, and the connection ends.
+    Closed,
+}
+
+impl From<HttpFault> for Early {
+    fn from(fault: HttpFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<HttpError> for Early {
+    fn from(error: HttpError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl HttpError {
+    pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            headers: &[],
+            allow: None,
+            body: None,
+            is_handshake: false,
+        }
+    }
+
+    /// The method is not one of the address.
+    pub fn method(allow: &'static str) -> Self {
+        let message = format!("allowed methods: {allow}");
+        Self { allow: Some(allow), ..Self::new(405, "method_not_allowed", message) }
+    }
+
+    /// The page that asks belongs to an origin that is not listed.
+    pub fn origin() -> Self {
+        let message = "origin not allowed (http.origins)";
+        Self::new(403, "origin_refused", message)
+    }
+
+    /// The request has a body, which nothing would read.
+    pub fn body() -> Self {
+        Self::new(400, "body_unexpected", "a body is not allowed with this request")
+    }
+
+    /// More is published than delivered.
+    pub fn congested() -> Self {
+        let message = "publications arrive faster than they are delivered, try again later";
+        Self { headers: &[("Retry-After", "1")], ..Self::new(503, "congested", message) }
+    }
+
+    /// The server is low on memory. Most causes are over within the time after which the client is to retry.
+    pub fn overloaded() -> Self {
+        Self { headers: &[("Retry-After", "5")], ..Self::new(503, "overloaded", LOW_ON_MEMORY) }
+    }
+
+    /// The connection is beyond the maximum.
+    pub fn beyond_max() -> Self {
+        let message = "connection limit reached (limits.connections_max)";
+        let headers = &[("Retry-After", "5")];
+        Self { headers, ..Self::new(503, "connections_exhausted", message) }
+    }
+
+    /// The hub refuses what the request asks for.
+    pub fn refused(refusal: Refusal) -> Self {
+        let RefusalRow { status, code, sentence, .. } = row_of(refusal);
+        let headers: &[_] = if status == 503 { &[("Retry-After", "1")] } else { &[] };
+        Self { headers, ..Self::new(status, code, sentence) }
+    }
+
+    /// The request breaks the protocol.
+    pub fn of_fault(fault: HttpFault, context: &Context<'_>) -> Self {
+        let HeadLimits { head_bytes_max, uri_bytes_max, headers_max } = context.settings.head;
+        let body_bytes_max = context.settings.body_bytes_max;
+        let message = match fault {
+            HttpFault::BodyTooLarge => {
+                format!("a body has at most {body_bytes_max} bytes (limits.message_bytes_max)")
+                    .into()
+            }
+            HttpFault::UriTooLong => {
+                format!("a request target has at most {uri_bytes_max} bytes").into()
+            }
+            HttpFault::HeadTooLarge => {
+                format!("a request head has at most {head_bytes_max} bytes").into()
+            }
+            HttpFault::TooManyHeaders => {
+                format!("a request has at most {headers_max} headers").into()
+            }
+            _ => Cow::Borrowed(fault.reason()),
+        };
+        Self::new(fault.status(), fault.code(), message)
+    }
+
+    /// The exchange as this error leaves it.
+    pub fn exchange(&self, exchange: Exchange) -> Exchange {
+        match self.is_handshake {
+            true => Exchange { is_head: exchange.is_head, ..Exchange::last() },
+            false => exchange,
+        }
+    }
+
+    /// Appends the answer.
+    pub fn write(&self, exchange: Exchange, context: &mut Context<'_>) {
+        context.outputs.push(Output::HttpError);
+        if let Some(body) = &self.body {
+            return write_json(exchange, self.status, body, context);
+        }
+        let Exchange { is_head: head_only, cors, .. } = exchange;
+        let keep_alive = exchange.keeps_alive(context.settings);
+        let mut headers = self.headers.to_vec();
+        headers.extend(self.allow.map(|methods| ("Allow", methods)));
+        let headers = &[&headers[..], &cors.headers(context.settings)].concat();
+        let (status, content_type, body) = (self.status, "", &b""[..]);
+        let date = &context.settings.now.date;
+        let response =
+            Response { status, date, headers, content_type, body, keep_alive, head_only };
+        context.log_refusal(self.code, "an HTTP request is refused");
+        context.messages.sent += 1;
+        write_error(context.out, &response, self.code, &self.message);
+    }
+
+    /// The same as the last answer of a connection, to a request of which nothing else is known.
+    pub fn write_last(&self, cors: Cors, context: &mut Context<'_>) {
+        self.write(Exchange { cors, ..Exchange::last() }, context);
+    }
+}
