@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use fantail::config::{self, Loaded};
 use fantail::connection::Service;
 use fantail::server::host::{Host, Plan, judge};
-use fantail::server::{Log, Reloader, Server, StopSignals, tell_ready};
+use fantail::server::{Log, Reloader, Server, StopSignals, notify_ready};
 use tracing::warn;
 
 use super::settings;
@@ -51,7 +51,7 @@ fn serve(
     let server = Server::start(&loaded.config).map_err(|error| error.to_string())?;
     let verdict = verdict(&server, loaded.config.connections_max);
     announce(&server, &verdict);
-    tell_ready(&verdict);
+    notify_ready(&verdict);
     let reloader = Reloader::new(arguments.sources, loaded.config, log);
     signals.wait(server, reloader).map_err(|error| error.to_string())
 }

@@ -1,12 +1,12 @@
-//! The log: one line per event on the standard error stream, levels per room, and only so many lines of one cause.
+//! The log: one line per event on the standard error stream, a level per room, and a rate limit per cause.
 //!
-//! Whatever peers do, they must not fill a disk: of events with one cause, [`LOG_LINES_PER_SECOND_MAX`] are written in
-//! a second, and the others are counted; a line then says how many there were. A cause is a place in the source and, if
-//! the event has one, its field `reason` or `setting`; so different faults of peers have their allowance each.
+//! Peers must not be able to fill a disk: of events with the same cause, [`LOG_LINES_PER_SECOND_MAX`] are written per
+//! second; the others are counted, and one line reports their number. A cause is a place in the source, together with
+//! the field `reason` or `setting` if the event has one; so each fault of peers has its own allowance.
 //!
-//! Nothing here locks: levels are one word that is asked for once for each place that logs, and counts are added to. A
-//! thread sleeps until something was logged, lets a second pass, and gives all causes their allowance back. Another one
-//! writes: see [`lines`].
+//! Logging takes no lock: the levels are one atomic word, read once for each place that logs, and counts are atomic. A
+//! thread sleeps until an event is logged, waits a second, and resets the allowance of every cause. Another thread
+//! writes the lines: see [`lines`].
 
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,32 +39,32 @@ pub struct Log {
     lines: Lines,
 }
 
-/// What an event must pass to be written.
+/// Decides which events are written.
 #[derive(Debug)]
 struct Gate {
-    /// [`LogLevels`], packed.
+    /// [`LogLevels::pack`] of the levels in effect.
     levels: AtomicU64,
     causes: [Cause; LOG_CAUSES_MAX],
-    /// Gives back the allowances.
+    /// The thread that resets the allowances every second.
     thread: OnceLock<Thread>,
 }
 
 /// The events of one cause.
 #[derive(Debug, Default)]
 struct Cause {
-    /// The hash of its place and cause; 0 while it has none.
+    /// The hash of the place in the source and the field of [`KEYS`]; 0 for a free entry.
     key: AtomicU64,
-    /// In this second, the suppressed ones too.
+    /// Events of this second, including the suppressed ones.
     count: AtomicU32,
-    /// What the first of them said.
+    /// The message of the first event.
     text: OnceLock<String>,
 }
 
-/// How long counts are kept.
+/// The period of an allowance.
 const SECOND: Duration = Duration::from_secs(1);
 
 impl Log {
-    /// Starts it, for the whole process; this can be done once.
+    /// Starts the log of the process. This can be done once.
     pub fn start(config: &Config) -> Result<Log, StartError> {
         let gate = Arc::new(Gate::new(config.log_levels));
         let lines = Lines::start()?;
@@ -84,15 +84,15 @@ impl Log {
         Ok(Log { gate, lines })
     }
 
-    /// Waits, at most a second, until what was logged is written: what a program does before it ends.
+    /// Waits until all events are written, for at most a second. A program calls this before it ends.
     pub fn flush(&self) {
         self.lines.flush();
     }
 
-    /// Other levels, from now on.
+    /// Changes the levels.
     pub fn set_levels(&self, levels: LogLevels) {
         self.gate.levels.store(levels.pack(), Ordering::Relaxed);
-        // Places that log have cached whether they may.
+        // Each place that logs has cached whether it is enabled.
         tracing::callsite::rebuild_interest_cache();
     }
 }
@@ -119,7 +119,7 @@ impl Gate {
         LogLevels::unpack(self.levels.load(Ordering::Relaxed))
     }
 
-    /// Whether an event of this cause may be written; `text` says what it is.
+    /// Whether an event of this cause may be written; `text` describes the cause, and is called for its first event.
     fn admit(&self, key: u64, text: impl Fn() -> String) -> bool {
         let cause = self.cause(key);
         cause.text.get_or_init(text);
@@ -132,7 +132,7 @@ impl Gate {
         before < LOG_LINES_PER_SECOND_MAX
     }
 
-    /// Where events of this cause are counted. When all places are taken, the last one is for everyone.
+    /// The entry that counts events of this cause. If all entries are taken, further causes share the last one.
     fn cause(&self, key: u64) -> &Cause {
         let key = key.max(1);
         let start = (key % LOG_CAUSES_MAX as u64) as usize;
@@ -144,7 +144,7 @@ impl Gate {
         places.next().unwrap_or(&self.causes[LOG_CAUSES_MAX - 1])
     }
 
-    /// Begins a new second. Returns what was not written in the last one: how many of each cause.
+    /// Begins a new second. Returns the number of events of each cause that were suppressed in the last one.
     fn settle(&self) -> impl Iterator<Item = (u32, &str)> {
         self.causes.iter().filter_map(|cause| {
             let count = cause.count.swap(0, Ordering::Relaxed);
@@ -154,7 +154,7 @@ impl Gate {
         })
     }
 
-    /// The thread's life.
+    /// The main loop of the thread that resets the allowances.
     fn watch(&self) {
         loop {
             thread::park();
@@ -186,7 +186,7 @@ impl<S: Subscriber> Layer<S> for Guard {
     }
 
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        // What this file says of others is bounded by their number, and what its thread says by what is written.
+        // Events of this module need no limit: they are at most one per second and cause, and one per emptied queue.
         if event.metadata().target().starts_with(module_path!()) {
             return true;
         }
@@ -212,7 +212,7 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Hashes an event's cause.
+/// Computes the hash of an event's cause.
 struct Key(DefaultHasher);
 
 impl Visit for Key {
@@ -231,7 +231,7 @@ impl Write for Key {
     }
 }
 
-/// What an event says, and its cause.
+/// The message of an event and its fields of [`KEYS`], as one text.
 #[derive(Default)]
 struct Text(String);
 
@@ -265,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_has_its_allowance_each_second_and_the_rest_is_counted() {
+    fn each_cause_has_an_allowance_per_second_and_suppressed_events_are_counted() {
         let gate = gate();
         let max = LOG_LINES_PER_SECOND_MAX as usize;
         for second in 0..3 {
             assert_eq!(admitted(&gate, 7, max), max, "{second}");
             assert_eq!(admitted(&gate, 7, 1000), 0, "{second}");
-            assert_eq!(admitted(&gate, 8, max), max, "another cause is not disturbed");
+            assert_eq!(admitted(&gate, 8, max), max, "another cause has its own allowance");
             let left_out: Vec<_> = gate.settle().collect();
             assert_eq!(left_out, [(1000, "event 7")]);
             assert_eq!(gate.settle().count(), 0);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_log_at_once_lose_no_count() {
+    fn events_logged_by_several_threads_are_all_counted() {
         let gate = gate();
         let written: usize = thread::scope(|scope| {
             let threads: Vec<_> =

@@ -1,11 +1,11 @@
-//! How much memory this process may count on.
+//! The default of the memory budget.
 
 use std::fs;
 
 use crate::config::limits::MEMORY_BYTES_FLOOR;
 
-/// The memory budget when none is set: [`BUDGET_PERCENT`] of what the host has left, or of what the control group of
-/// this process has left, if that is less.
+/// The memory budget, in bytes, if it is not set: [`BUDGET_PERCENT`] of the memory available on the host or left in the
+/// control group of this process, whichever is less, and at least [`MEMORY_BYTES_FLOOR`].
 pub fn bytes_by_default() -> u64 {
     let host = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -14,21 +14,21 @@ pub fn bytes_by_default() -> u64 {
     (bytes / 100 * BUDGET_PERCENT).max(MEMORY_BYTES_FLOOR)
 }
 
-/// The rest is for what is not counted: tables, buffers, the allocator, the kernel's part of each socket.
+/// The rest is for memory that is not accounted for: tables, buffers, the allocator, the kernel's part of each socket.
 const BUDGET_PERCENT: u64 = 60;
 
-/// Where nothing says how much there is.
+/// The memory that is assumed where neither the host nor a control group can be read.
 const UNKNOWN_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// What the kernel thinks new programs can have without swapping.
+/// The bytes that new programs can use without swapping, by the kernel's estimate.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
 
-/// Where the limits of this process's control groups may be: of its own group and of each above it, for version 2 and
-/// for version 1. In a container the root of the tree is the container's own group.
+/// The folders that may have the limits of this process's control groups: its own group and each of its ancestors, for
+/// cgroup v2 and v1. In a container, the root of the tree is the container's own group.
 fn group_folders(groups: &str) -> Vec<String> {
     let mut folders = Vec::new();
     for line in groups.lines() {
@@ -49,7 +49,7 @@ fn group_folders(groups: &str) -> Vec<String> {
     folders
 }
 
-/// What a group may still use; `None` without a limit.
+/// The bytes that a group may still use; `None` without a limit.
 fn left_in_group(folder: &str) -> Option<u64> {
     let number = |name: &str| {
         let text = fs::read_to_string(format!("{folder}/{name}")).ok()?;
@@ -57,7 +57,7 @@ fn left_in_group(folder: &str) -> Option<u64> {
     };
     let files =
         [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")];
-    // A file says "max" where there is no limit, and version 1 a number that is larger than any host.
+    // Without a limit, the file contains "max", or in version 1 a number larger than the memory of any host.
     files
         .into_iter()
         .find_map(|(limit, used)| Some(number(limit)?.saturating_sub(number(used).unwrap_or(0))))
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_available_is_found_in_its_line() {
+    fn available_memory_is_parsed_from_meminfo() {
         let text = "MemTotal:       24689200 kB\nMemAvailable:    1000 kB\nBuffers: 1 kB\n";
         assert_eq!(available(text), Some(1_024_000));
         assert_eq!(available("MemTotal: 1 kB\n"), None);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_both_versions_are_looked_for_up_to_their_roots() {
+    fn folders_of_both_cgroup_versions_are_listed_up_to_their_roots() {
         assert_eq!(group_folders("0::/\n"), ["/sys/fs/cgroup"]);
         assert_eq!(
             group_folders("0::/a/b\n"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_some_memory_and_less_than_there_is() {
+    fn the_default_budget_is_less_than_the_available_memory() {
         let bytes = bytes_by_default();
         assert!(bytes >= MEMORY_BYTES_FLOOR);
         let host = available(&fs::read_to_string("/proc/meminfo").expect("Linux")).expect("a line");

@@ -1,16 +1,16 @@
 //! Builds workers from a configuration; starts and stops them.
 //!
 //! **What it is.** [`Server`]: the threads, one per worker, each pinned to a core, with a descriptor table and
-//! listeners of its own. [`StopSignals`], [`tell_ready`]: what a program does meanwhile. [`Log`]: the log of the
-//! process. [`host`]: what the machine allows.
+//! listeners of its own. [`StopSignals`] and [`Reloader`] control it while it runs, [`notify_ready`] notifies a service
+//! manager. [`Log`]: the log of the process. [`host`]: the number of connections that the host can hold.
 //!
-//! **In and out.** In: a [`Config`], and while it runs signals. Out: addresses, and a [`StartError`] that says what to
+//! **In and out.** In: a [`Config`], and signals while it runs. Out: addresses, or a [`StartError`] that says what to
 //! do.
 //!
 //! **Always true.** When `start` returns a server, every worker listens; when it returns an error, none does. What
 //! workers share (wakers) is opened before the first of them leaves the shared descriptor table.
 //!
-//! **Must not know.** Command lines, protocols, what workers do in a turn.
+//! **Must not know.** Command lines, protocols, the steps of a worker's turn.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -53,7 +53,7 @@ use port_user::port_in_use;
 
 pub use log::Log;
 pub use reload::Reloader;
-pub use service_manager::tell_ready;
+pub use service_manager::notify_ready;
 pub use signal::StopSignals;
 
 /// A running server.
@@ -104,7 +104,7 @@ struct Job {
 }
 
 impl Server {
-    /// Starts a server. Port 0 is replaced by one that the kernel chooses.
+    /// Starts a server. A port of 0 is replaced by one that the kernel chooses.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         config.check()?;
         let (kind, driver_reason) = probe(config.driver)?;
@@ -155,7 +155,7 @@ impl Server {
             let ended = EndedGuard { worker, ended: ended_sender.clone() };
             match job.spawn(ready_sender.clone(), ended) {
                 Ok(thread) => threads.push(thread),
-                // Reported like a worker's own failure: those that run are stopped.
+                // Reported like a failure of the worker itself: the running workers are stopped.
                 Err(error) => drop(ready_sender.send(Err(error))),
             }
         }
@@ -182,13 +182,13 @@ impl Server {
         steps: &AtomicUsize,
     ) -> Result<Server, StartError> {
         let workers = self.workers();
-        // A worker that ends before it is ready has said why, or panicked and dropped its sender.
+        // A worker that ends before it is ready has sent its error, or panicked and dropped its sender.
         let ready: Vec<_> = ready.iter().take(workers).collect();
         if ready.len() == workers && ready.iter().all(Result::is_ok) {
             info!(driver = self.driver, reason = self.driver_reason, workers, "serving");
             return Ok(self);
         }
-        // Those that run do not wait for the steps of those that do not.
+        // The running workers must not wait for the shutdown steps of those that did not start.
         let missing = workers - ready.iter().filter(|ready| ready.is_ok()).count();
         steps.fetch_add(missing * STEPS_TO_END, Ordering::Release);
         self.stop();
@@ -200,7 +200,7 @@ impl Server {
         Err(said.unwrap_or_else(|| StartError("a worker ended while it was starting".into())))
     }
 
-    /// What is served where, in the order of the configuration.
+    /// Each service with its address, in the order of the configuration.
     pub fn addresses(&self) -> &[Door] {
         &self.addresses
     }
@@ -220,12 +220,12 @@ impl Server {
         self.controls.wakers.len()
     }
 
-    /// Connections that the server will hold.
+    /// The number of connections that the server accepts at most.
     pub fn connections_max(&self) -> usize {
         self.connections_max
     }
 
-    /// What each worker counts.
+    /// The counters of each worker.
     pub fn counters(&self) -> &[Arc<Counters>] {
         &self.counters
     }
@@ -255,7 +255,7 @@ impl Server {
             failure.get_or_insert(StartError(sentence));
         }
         for thread in self.threads {
-            // What a panic had to say has been said.
+            // The message of a panic has been printed.
             let _ = thread.join();
         }
         failure.map_or(Ok(()), Err)
@@ -271,7 +271,7 @@ impl Controls {
     fn reconfigure(&self, config: &Config) {
         let config = Arc::new(config.clone());
         for worker in &self.configs {
-            // A worker that has ended decides nothing any more.
+            // A worker that has ended needs no configuration.
             let _ = worker.send(config.clone());
         }
         self.wake();
@@ -284,7 +284,7 @@ impl Controls {
     }
 }
 
-/// Reports the end of a worker's thread, however it comes.
+/// Reports the end of a worker's thread, whether it returns or panics.
 struct EndedGuard {
     worker: WorkerId,
     ended: Sender<Ended>,
@@ -292,7 +292,7 @@ struct EndedGuard {
 
 impl EndedGuard {
     fn report(&self, result: Option<io::Result<()>>) {
-        // Without a receiver, no thread waits for the server any more.
+        // Without a receiver, the server has been dropped.
         let _ = self.ended.send(Ended { worker: self.worker, result });
     }
 }
@@ -331,14 +331,14 @@ impl Job {
         if let Some(core) = self.core {
             core_affinity::set_for_current(core);
         }
-        // Before anything is opened that the others need not have.
+        // Comes first, so that what the worker opens is in its own descriptor table only.
         let private = make_private().map_err(StartError::from);
         let listeners = private.and_then(|()| self.addresses.iter().copied().map(listen).collect());
         let driver = listeners.and_then(|listeners| {
             new_driver(&self.driver, listeners, self.waker)
                 .map_err(|error| StartError(format!("the {} driver: {error}", self.kind.name())))
         });
-        // The receiver is there until every worker has reported.
+        // Sending cannot fail: the receiver lives until every worker has reported.
         match driver {
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -353,14 +353,14 @@ impl Job {
     }
 }
 
-/// Chooses the driver, on a thread of its own: the kernel takes a ring down a moment after it was closed, which
-/// interrupts a later blocking call of the thread that had it.
+/// Chooses the driver, on a thread of its own: the kernel tears a ring down shortly after it is closed, which
+/// interrupts a later blocking call of the thread that used it.
 fn probe(asked: DriverChoice) -> Result<(Kind, String), StartError> {
     let probe = spawn("fantail-probe", move || choose(asked))?;
     probe.join().expect("a probe does not panic").map_err(StartError)
 }
 
-/// Starts a thread, where the host allows one more.
+/// Starts a thread. The error says how to raise the limit on threads.
 fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
@@ -373,7 +373,7 @@ fn spawn<T: Send + 'static>(
     })
 }
 
-/// Threads of a server beside its workers: main, the signals, and two of the log.
+/// The number of threads of a server in addition to its workers: main, signals, and two for the log.
 const OWN_THREADS: u64 = 4;
 
 fn listen((service, address): Door) -> Result<TcpListener, StartError> {
@@ -384,14 +384,14 @@ fn listen((service, address): Door) -> Result<TcpListener, StartError> {
     bind_listener(address, keepalive).map_err(|error| cannot_listen(address, &error))
 }
 
-/// The accounts of all workers in the memory budget.
+/// The memory budget of each worker: accounts of one shared total.
 fn budgets(config: &Config, workers: usize) -> Vec<Budget> {
     let bytes_max = config.memory_bytes_max.unwrap_or_else(memory::bytes_by_default);
     info!(bytes_max, "memory budget");
     Budget::of_workers(workers, bytes_max)
 }
 
-/// All addresses with their services; each is free, and port 0 has become a real one, held for the workers.
+/// All addresses with their services. Each was free; a port of 0 is replaced by a real one, held for the workers.
 fn resolve(config: &Config) -> Result<(Vec<Door>, Vec<HeldPort>), StartError> {
     let mut held = Vec::new();
     let addresses = [
@@ -431,7 +431,7 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
     })
 }
 
-/// Connections of each worker and of all of them.
+/// The maximum number of connections per worker and of the server.
 fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), StartError> {
     let open_files = raise_limit()?;
     let descriptors = open_files.saturating_sub(RESERVED_DESCRIPTORS);
@@ -453,7 +453,8 @@ fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), St
     }
 }
 
-/// An id for this run of the server: the standard library draws the keys of a hash from the host's randomness.
+/// A random id for this run of the server: the standard library draws the keys of its hasher from the system's source
+/// of randomness.
 fn draw_node() -> NodeId {
     NodeId::new(RandomState::new().hash_one("node"))
 }

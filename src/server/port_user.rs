@@ -1,13 +1,13 @@
-//! Who has a port that cannot be bound, as far as this process may see.
+//! Finds the process or connection that uses a port which cannot be bound, as far as this process has permission.
 
 use std::fs;
 use std::net::SocketAddr;
 
-/// A sentence about the port, which is in use: what has it, and what to do.
+/// A sentence for the user about an address in use: what uses it, and what to do.
 pub fn port_in_use(address: SocketAddr) -> String {
     let port = address.port();
-    // The kernel lists its table piece by piece: what comes and goes between two of them may hide a row.
-    let users = (0..LOOKS_MAX).map(|_| users_of(port)).find(|users| !users.is_empty());
+    // The kernel lists its table in pieces: a socket opened or closed between two pieces can hide another row.
+    let users = (0..READS_MAX).map(|_| users_of(port)).find(|users| !users.is_empty());
     let users = users.unwrap_or_default();
     if let Some(listener) = users.iter().find(|it| it.state == LISTEN) {
         return match process_of(listener.inode) {
@@ -43,8 +43,8 @@ struct TcpSocket {
     inode: u64,
 }
 
-/// Looks at the kernel's table that finds nothing, before the port's user is one that cannot be seen.
-const LOOKS_MAX: usize = 3;
+/// How often the kernel's table is read before the user of the port is reported as not visible.
+const READS_MAX: usize = 3;
 
 /// The sockets that are bound to a port.
 fn users_of(port: u16) -> Vec<TcpSocket> {
@@ -53,7 +53,7 @@ fn users_of(port: u16) -> Vec<TcpSocket> {
     tables.iter().flat_map(|table| sockets(table)).filter(|it| it.port == port).collect()
 }
 
-/// What the kernel calls TCP_LISTEN.
+/// The kernel's TCP_LISTEN.
 const LISTEN: u8 = 10;
 
 /// The rows of `/proc/net/tcp` (proc_pid_net(5)): "0: 0100007F:1F90 00000000:0000 0A … inode …".
@@ -67,13 +67,13 @@ fn sockets(table: &str) -> impl Iterator<Item = TcpSocket> {
     })
 }
 
-/// The process that has a socket open, and its name; other users' processes are not to be seen.
+/// The id and name of the process that has a socket open; `None` for a process of another user, which is not visible.
 fn process_of(inode: u64) -> Option<(u32, String)> {
     let wanted = format!("socket:[{inode}]");
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let pid = pids.find(|pid| {
-        // A worker has a descriptor table of its own, so each thread is looked at.
+        // Every thread is checked, because a worker has its own descriptor table.
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         let files = tasks.filter_map(|task| fs::read_dir(task.path().join("fd")).ok()).flatten();
         files.flatten().any(|file| {

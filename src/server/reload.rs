@@ -1,4 +1,4 @@
-//! SIGHUP: settings are read again, and what may change does.
+//! Reload on SIGHUP: reads the settings again and applies those that can change at run time.
 
 use tracing::{error, info, warn};
 
@@ -15,7 +15,7 @@ pub struct Reloader {
     log: Log,
 }
 
-/// A setting that is not what it was.
+/// A setting whose value has changed.
 #[derive(Debug)]
 struct Change {
     setting: &'static Setting,
@@ -24,12 +24,13 @@ struct Change {
 }
 
 impl Reloader {
-    /// For a server that runs with `running`, which was read from `sources`.
+    /// A reloader for a server that runs with `running`, which was loaded from `sources`.
     pub fn new(sources: Sources, running: Config, log: Log) -> Self {
         Self { sources, running, log }
     }
 
-    /// Reads the sources again and hands over what may change. If they are at fault, everything stays as it is.
+    /// Loads the sources again and applies the settings that can change at run time. If the sources have a fault, no
+    /// setting changes.
     pub(super) fn reload(&mut self, controls: &Controls) {
         let loaded = self.sources.load();
         let namespaces = &self.running.namespaces;
@@ -72,7 +73,8 @@ impl Reloader {
     }
 }
 
-/// What runs from now on, and all that is wanted otherwise.
+/// The configuration to run with from now on, and every setting that differs in `wanted`, whether it can be applied or
+/// not.
 fn merge(running: &Config, wanted: &Config) -> Result<(Config, Vec<Change>), ConfigError> {
     let mut merged = running.clone();
     let mut changes = Vec::new();
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_change_does_and_all_else_is_told() {
+    fn reloadable_settings_are_applied_and_every_change_is_reported() {
         let running = config(|config| {
             config.workers = Some(2);
             config.api_key = Some("old".to_owned());

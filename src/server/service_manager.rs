@@ -1,20 +1,21 @@
-//! What a service manager is told, if one asks: `Type=notify` of a systemd unit, by way of `$NOTIFY_SOCKET`.
+//! Notifications to a service manager: `Type=notify` of a systemd unit, through `$NOTIFY_SOCKET`.
 
 use sd_notify::{NotifyState, notify};
 use tracing::warn;
 
-/// The server serves. `status` is one line, shown by `systemctl status`. Does nothing without a service manager.
-pub fn tell_ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+/// Reports that the server is ready. `status` is one line, shown by `systemctl status`. Without a service manager, this
+/// does nothing.
+pub fn notify_ready(status: &str) {
+    send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The server stops, which takes a while.
-pub(super) fn tell_stopping() {
-    tell(&[NotifyState::Stopping]);
+/// Reports that the server is stopping, which takes up to the shutdown timeout.
+pub(super) fn notify_stopping() {
+    send(&[NotifyState::Stopping]);
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    // Nothing depends on it but the manager's own patience, so the server goes on.
+fn send(states: &[NotifyState<'_>]) {
+    // Without the notification, at worst the manager's timeout expires, so the server continues.
     if let Err(error) = notify(states) {
         warn!(%error, "cannot notify the service manager: see $NOTIFY_SOCKET");
     }

@@ -1,28 +1,28 @@
-//! SIGTERM and SIGINT: stop politely, within a stated time. SIGHUP: read the settings again.
+//! Signals: SIGTERM and SIGINT stop the server within the shutdown timeout, SIGHUP reloads the settings.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
-use super::service_manager::tell_stopping;
+use super::service_manager::notify_stopping;
 use super::{Reloader, Server, StartError, spawn};
 
-/// SIGTERM, SIGINT and SIGHUP, noted from when this is made: one that comes while the server starts counts too.
+/// SIGTERM, SIGINT and SIGHUP, recorded from its creation on: a signal that arrives while the server starts counts too.
 #[derive(Debug)]
 pub struct StopSignals {
     signals: Signals,
 }
 
 impl StopSignals {
-    /// Catches the signals from now on. It is made before the server, so that a signal sent as soon as the server is
-    /// announced stops it.
+    /// Catches the signals from now on. Create it before the server, so that a signal sent as soon as the server has
+    /// printed its addresses stops it.
     pub fn new() -> Result<Self, StartError> {
         Ok(Self { signals: Signals::new([SIGTERM, SIGINT, SIGHUP])? })
     }
 
-    /// Serves until SIGTERM or SIGINT, then stops: no new connections, a disconnect for each open one, what is
-    /// queued is sent. Returns within the shutdown timeout after the signal. A second signal ends the process at once.
-    /// SIGHUP reloads the settings.
+    /// Serves until SIGTERM or SIGINT, then stops: accepts no new connections, sends what is queued, and disconnects
+    /// every client with a reason. Returns within the drain time and the shutdown timeout after the signal. A second
+    /// signal ends the process at once. SIGHUP reloads the settings.
     pub fn wait(mut self, server: Server, mut reloader: Reloader) -> Result<(), StartError> {
         let controls = server.controls().clone();
         spawn("fantail-signals", move || {
@@ -37,7 +37,7 @@ impl StopSignals {
                 }
                 is_stopping = true;
                 info!(signal, "stopping");
-                tell_stopping();
+                notify_stopping();
                 controls.stop();
             }
         })?;

@@ -17,7 +17,6 @@ pub const WORDS: &[&str] = &[
     "src/hub/",
     "src/message/",
     "src/protocol/json/replies.rs",
-    "src/server/",
     "src/transport/",
     "src/worker/closing.rs",
     "src/worker/deliveries.rs",

@@ -1,4 +1,4 @@
-//! How many connections a host holds: the least of what its limits allow.
+//! The number of connections that a host holds: the lowest of its limits.
 
 use serde::Serialize;
 
@@ -6,17 +6,17 @@ use super::{Host, OWN_THREADS, Plan};
 use crate::config::limits::CONNECTIONS_PER_WORKER_MAX;
 use crate::driver::RESERVED_DESCRIPTORS;
 
-/// What stops a host first.
+/// A limit on the number of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bottleneck {
     /// Open files of each worker.
     Descriptors,
-    /// A worker's table, which is as large as it gets.
+    /// The connection table of a worker, which has a maximum size.
     WorkerTable,
-    /// `fs.file-max`: open files of the machine.
+    /// `fs.file-max`: open files of the host.
     FileMax,
-    /// Memory, of the machine or of the control group.
+    /// Memory of the host or of the control group.
     Memory,
     /// `net.netfilter.nf_conntrack_max`: connections that the firewall tracks.
     Conntrack,
@@ -26,7 +26,7 @@ pub enum Bottleneck {
     ConnectionsMax,
 }
 
-/// Connections that `plan.workers` workers hold, by what limits them; only what does.
+/// Each limit that applies, with the number of connections that `plan.workers` workers hold under it.
 pub(super) fn limits(host: &Host, plan: &Plan) -> impl Iterator<Item = (Bottleneck, u64)> {
     let descriptors = even_share(descriptors_of_worker(host), plan.workers);
     let table = even_share(CONNECTIONS_PER_WORKER_MAX as u64, plan.workers);
@@ -43,13 +43,13 @@ pub(super) fn limits(host: &Host, plan: &Plan) -> impl Iterator<Item = (Bottlene
     .filter_map(|(by, limit)| Some((by, limit?)))
 }
 
-/// The least of the limits.
+/// The lowest of the limits.
 pub(super) fn capacity(host: &Host, plan: &Plan) -> (Bottleneck, u64) {
     limits(host, plan).min_by_key(|(_, limit)| *limit).expect("descriptors always limit")
 }
 
-/// Another number of workers that holds more, and what it holds: the smallest that reaches the goal, else the one that
-/// holds the most. `None` if no number does better than the plan's.
+/// Another number of workers with which the host holds more connections, and how many: the smallest that reaches the
+/// goal, or else the one that holds the most. `None` if no number holds more than the plan's.
 pub(super) fn better_workers(host: &Host, plan: &Plan, workers_max: usize) -> Option<(usize, u64)> {
     let now = capacity(host, plan).1;
     if plan.goal.is_some_and(|goal| now >= goal) {
@@ -58,20 +58,21 @@ pub(super) fn better_workers(host: &Host, plan: &Plan, workers_max: usize) -> Op
     let options = (1..=workers_max)
         .map(|workers| (workers, capacity(host, &Plan { workers, ..plan.clone() }).1));
     let reaches = |capacity| plan.goal.is_some_and(|goal| capacity >= goal);
-    // Of equals the first: fewer workers.
+    // `rev`, because `max_by_key` returns the last of equals: the fewest workers are wanted.
     let most = options.clone().rev().max_by_key(|(_, capacity)| *capacity);
     let found = options.clone().find(|(_, capacity)| reaches(*capacity)).or(most);
     found.filter(|(_, capacity)| *capacity > now)
 }
 
-/// Descriptors of one worker that are left for connections.
+/// Descriptors of one worker that are available for connections.
 pub(super) fn descriptors_of_worker(host: &Host) -> u64 {
     host.descriptors_max.saturating_sub(RESERVED_DESCRIPTORS)
 }
 
-/// Connections that `workers` places for `each` hold before the first of them is full. The kernel deals connections out
-/// by hash (SO_REUSEPORT), so a worker gets m = N / workers give or take sqrt(m (1 - 1/workers)); four of these are
-/// left free, which one worker of 30,000 exceeds. A connection that meets a full worker waits in its backlog.
+/// Connections that `workers` workers with room for `each` hold before the first of them is full. The kernel assigns
+/// connections by hash (SO_REUSEPORT), so a worker gets m = N / workers with a standard deviation of
+/// sqrt(m (1 - 1/workers)). Four deviations are left free, which one worker in 30,000 exceeds. A connection to a full
+/// worker waits in the backlog of its listener.
 pub(super) fn even_share(each: u64, workers: usize) -> u64 {
     let workers = workers as f64;
     let spread = DEVIATIONS * (1.0 - 1.0 / workers).sqrt();
@@ -92,24 +93,24 @@ fn memory(host: &Host, plan: &Plan) -> u64 {
     left.saturating_sub(left / MEMORY_RESERVE_DIVISOR + own) / connection_bytes(plan.both_ends)
 }
 
-/// Bytes that the machine and the control group leave.
+/// Bytes that are available on the host and in the control group.
 pub(super) fn memory_left(host: &Host) -> u64 {
     host.cgroup_memory_left.unwrap_or(u64::MAX).min(host.memory_available)
 }
 
-/// Memory of one idle, subscribed WebSocket connection.
+/// Bytes of memory of one idle, subscribed WebSocket connection.
 pub(super) fn connection_bytes(both_ends: bool) -> u64 {
     let server = KERNEL_BYTES_OF_SERVER_END + USER_BYTES_OF_SERVER_END;
     if both_ends { server + BYTES_OF_CLIENT_END } else { server }
 }
 
-/// A server whose threads cannot all be started holds nothing.
+/// A server that cannot start all of its threads does not start: 0 connections.
 fn threads(host: &Host, plan: &Plan) -> Option<u64> {
     let workers = workers_startable(host)?;
     (workers < plan.workers as u64).then_some(0)
 }
 
-/// Workers for which there are threads; this process's first thread stands for the server's.
+/// Workers that can be started under the limit on threads; the first thread of this process counts as the server's.
 pub(super) fn workers_startable(host: &Host) -> Option<u64> {
     Some((host.threads_left? + 1).saturating_sub(OWN_THREADS))
 }
@@ -117,12 +118,12 @@ pub(super) fn workers_startable(host: &Host) -> Option<u64> {
 fn conntrack(host: &Host) -> Option<u64> {
     let max = host.number("net.netfilter.nf_conntrack_max")?;
     let count = host.number("net.netfilter.nf_conntrack_count")?;
-    // A host in use has connections, and a loaded module that counts none is used by no rule.
+    // A host in use has connections, so a loaded module that tracks none is not used by any rule.
     (count > 0).then(|| max.saturating_sub(count))
 }
 
 const DEVIATIONS: f64 = 4.0;
-/// Keeps a root that is a whole number from being rounded down.
+/// Keeps a root that should be a whole number from being rounded down.
 const ROUNDING: f64 = 1e-6;
 
 /// The kernel's part of an accepted connection: `/proc/slabinfo` beside 15,000 idle ones on Linux 6.18, per connection
@@ -139,11 +140,11 @@ const BYTES_OF_CLIENT_END: u64 = 4100 + 200;
 const PROCESS_BYTES: u64 = 4 << 20;
 /// RSS that each worker adds, 0.7 MB with 128 of them, and its ring.
 const WORKER_BYTES: u64 = 1 << 20;
-/// A thirty-second of the memory stays free: for the kernel's reserves, and for what is not idle.
+/// A thirty-second of the memory stays free, for the kernel's reserves and for connections that are not idle.
 const MEMORY_RESERVE_DIVISOR: u64 = 32;
-/// Files that a server opens beside its connections.
+/// Files that a server opens in addition to its connections.
 const OWN_FILES: u64 = 16;
-/// The same for each worker; copies in other tables are no new files.
+/// The same for each worker; duplicates of descriptors in other tables do not count as files.
 const OWN_FILES_PER_WORKER: u64 = 8;
 
 #[cfg(test)]
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_worker_is_filled_to_the_brim_and_many_are_not() {
+    fn one_worker_is_filled_completely_and_several_keep_room_for_deviations() {
         assert_eq!(even_share(19_744, 1), 19_744);
         assert_eq!(even_share(0, 4), 0);
         for workers in [2, 8, 56, 128] {

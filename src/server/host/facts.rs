@@ -8,21 +8,21 @@ use super::{Host, OWN_THREADS, Plan, recommended};
 /// One line of a judgement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fact {
-    /// What it is about: the kernel's name, where there is one.
+    /// The name of the fact: the kernel's name for it, if it has one.
     pub name: &'static str,
-    /// As it was found.
+    /// The value that was read.
     pub value: String,
-    /// Whether that is enough.
+    /// Whether the value is enough.
     pub verdict: Verdict,
-    /// Connections that it allows, if it limits them.
+    /// The number of connections that it allows, if it limits them.
     pub connections_max: Option<u64>,
-    /// What it is for, or what it does here.
+    /// What the value is for, or its effect on this host.
     pub note: String,
-    /// What raises it, unless it is enough.
+    /// How to raise it; `None` if it is enough.
     pub fix: Option<Fix>,
 }
 
-/// Whether a fact is as it should be.
+/// Whether a value is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -30,22 +30,22 @@ pub enum Verdict {
     Ok,
     /// Less than recommended.
     Low,
-    /// The goal is not reached with it.
+    /// Too low to reach the goal.
     Blocks,
-    /// Not to be seen from here: nothing is held against it.
+    /// Not visible to this process; counts as enough.
     Unknown,
 }
 
-/// How to raise something.
+/// How to raise a value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fix {
-    /// A sentence for a person.
+    /// A sentence for the user.
     pub why: String,
-    /// A line of shell; empty where a person has to act.
+    /// A line of shell; empty if there is no command for it.
     pub command: String,
 }
 
-/// All of them, in the order of a table.
+/// All facts, in the order of the table.
 pub(super) fn facts(host: &Host, plan: &Plan) -> Vec<Fact> {
     let mut facts = vec![descriptors(host, plan), nr_open(host), file_max(host, plan)];
     facts.extend([memory(host, plan), conntrack(host, plan)]);
@@ -92,7 +92,7 @@ fn file_max(host: &Host, plan: &Plan) -> Fact {
     if !host.settings.contains_key(name) {
         return unseen(name, note);
     }
-    // What does not bind is not held against it.
+    // A value that does not limit this process is not low.
     let low = limit.is_some() && is_below;
     let fix = Fix { why: note.clone(), command: assignment(name, &wanted) };
     fact(name, value(host, name), limiting(limit, low, plan), note, fix).limited(limit)
@@ -126,15 +126,15 @@ fn conntrack(host: &Host, plan: &Plan) -> Fact {
         0 => "connection tracking is loaded but tracks no connection".into(),
         _ => format!("{count} tracked connections; beyond the limit, packets are dropped"),
     };
-    // A goal may ask for more than is recommended to all.
+    // A goal may need more than the recommended value.
     let room = plan.goal.unwrap_or(0).saturating_mul(2).max(wanted[0]);
     let fix = Fix { why: note.clone(), command: assignment(name, &[room]) };
-    // What tracks nothing is no limit, so nothing is held against it.
+    // Without tracked connections it does not limit, and is not low.
     let low = limit.is_some() && is_below(host, name, &wanted);
     fact(name, max.to_string(), limiting(limit, low, plan), note, fix).limited(limit)
 }
 
-/// A setting that ought to be as high as the file has it, and limits no number of connections.
+/// A setting that should be at least as high as in the file, and does not limit the number of connections.
 fn setting(host: &Host, name: &'static str, note: &str) -> Fact {
     let wanted = recommended::setting(name);
     raise(host, name, is_below(host, name, &wanted), wanted, note)
@@ -151,8 +151,8 @@ fn syn_backlog(host: &Host) -> Fact {
     raise(host, name, without_cookies && is_below(host, name, &wanted), wanted, note)
 }
 
-/// Idle sockets hold none of it, so it limits no number of connections; how many it lets have bytes on their way is
-/// worth knowing before a broadcast.
+/// Idle sockets use none of it, so it does not limit the number of connections. The note says how many connections can
+/// have data in flight, which matters for a broadcast.
 fn tcp_mem(host: &Host, plan: &Plan) -> Fact {
     let name = "net.ipv4.tcp_mem";
     let Some(&[_, pressure, _]) = host.settings.get(name).map(Vec::as_slice) else {
@@ -245,7 +245,7 @@ fn cores(host: &Host, plan: &Plan) -> Fact {
     fact("cores", value, Verdict::Low, note, fix)
 }
 
-/// A kernel setting that `sysctl` raises to `wanted` if it is low.
+/// A kernel setting, with a `sysctl` command that raises it to `wanted` if it is low.
 fn raise(host: &Host, name: &'static str, is_low: bool, wanted: Vec<u64>, note: &str) -> Fact {
     if !host.settings.contains_key(name) {
         return unseen(name, note.into());
@@ -272,7 +272,8 @@ fn joined(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// The verdict on a value that limits connections: by the goal, or by the recommended value if there is no goal.
+/// The verdict on a value that limits connections: compared to the goal, or to the recommended value if there is no
+/// goal.
 fn limiting(limit: Option<u64>, is_low: bool, plan: &Plan) -> Verdict {
     match (plan.goal, limit) {
         (Some(goal), Some(limit)) if limit < goal => Verdict::Blocks,
@@ -285,7 +286,7 @@ fn limit(host: &Host, plan: &Plan, of: Bottleneck) -> Option<u64> {
     capacity::limits(host, plan).find(|(by, _)| *by == of).map(|(_, limit)| limit)
 }
 
-/// What is enough needs no fix.
+/// A fact that limits no number of connections. The fix is dropped if the verdict is [`Verdict::Ok`].
 fn fact(name: &'static str, value: String, verdict: Verdict, note: String, fix: Fix) -> Fact {
     let fix = (verdict != Verdict::Ok).then_some(fix);
     Fact { name, value, verdict, connections_max: None, note, fix }
@@ -305,7 +306,7 @@ impl Fact {
         Self { connections_max, ..self }
     }
 
-    /// Whether something should be done about it.
+    /// Whether the value should be raised.
     pub fn is_short(&self) -> bool {
         matches!(self.verdict, Verdict::Low | Verdict::Blocks)
     }

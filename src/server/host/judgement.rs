@@ -1,4 +1,4 @@
-//! The whole of it: how many connections, what stops them, what would raise that.
+//! The judgement: how many connections the host holds, the bottleneck, and how to raise it.
 
 use std::fmt;
 
@@ -12,55 +12,55 @@ use super::{Host, recommended};
 use crate::config::limits::WORKERS_MAX;
 use crate::driver::RESERVED_DESCRIPTORS;
 
-/// What the host is to do.
+/// The server to judge the host for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Workers, 1..=[`WORKERS_MAX`].
+    /// The number of workers, 1..=[`WORKERS_MAX`].
     pub workers: usize,
-    /// Connections to hold; without a goal a host is held to what is recommended.
+    /// Connections to hold; without a goal, a host is compared to the recommended values.
     pub goal: Option<u64>,
-    /// Whether the clients run on this host too: each connection then costs both its ends.
+    /// Whether the clients run on this host too, so that both ends of each connection count.
     pub both_ends: bool,
     /// The setting `limits.connections_max`, if it is set.
     pub connections_max: Option<u64>,
 }
 
 impl Plan {
-    /// Ends of each connection on this host.
+    /// The number of ends of each connection on this host.
     pub(super) fn ends(&self) -> u64 {
         if self.both_ends { 2 } else { 1 }
     }
 }
 
-/// What a host holds.
+/// The result of judging a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Judgement {
-    /// Workers of the plan.
+    /// The number of workers of the plan.
     pub workers: usize,
-    /// Idle, subscribed connections that they hold.
+    /// The number of idle, subscribed connections that they hold.
     pub connections: u64,
-    /// What stops there.
+    /// The lowest limit.
     pub bottleneck: Bottleneck,
     /// The bottleneck in words, with its value.
     pub bottleneck_text: String,
     /// How to raise the number of connections, as the end of a sentence.
     pub remedy: String,
-    /// Another number of workers that holds more, and how many.
+    /// Another number of workers with which the host holds more.
     pub better_workers: Option<BetterWorkers>,
     /// The goal of the plan.
     pub goal: Option<u64>,
     /// Whether the host holds the goal; without a goal, whether every value is at least the recommended one.
     pub ok: bool,
-    /// Each fact, in the order of a table.
+    /// The facts, in the order of the table.
     pub facts: Vec<Fact>,
 }
 
-/// A number of workers that holds more.
+/// A number of workers with which the host holds more connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct BetterWorkers {
-    /// How many.
+    /// The number of workers.
     pub workers: usize,
-    /// Connections that they hold.
+    /// The number of connections that they hold.
     pub connections: u64,
 }
 
@@ -164,7 +164,7 @@ impl fmt::Display for Judgement {
     }
 }
 
-/// A number with its thousands apart: 1,000,000.
+/// Displays a number with thousands separators: 1,000,000.
 #[derive(Clone, Copy, Debug)]
 pub struct Grouped(pub u64);
 

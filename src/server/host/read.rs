@@ -1,4 +1,4 @@
-//! Reads the machine: `/proc`, `/sys`, and the process's own limits.
+//! Reads the facts about the host: `/proc`, `/sys`, and the limits of the process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::config::DriverChoice;
 use crate::driver::open_files_max;
 
 impl Host {
-    /// Reads this machine, in well under a millisecond; io_uring is not tried. The error names what cannot be read.
+    /// Reads this host, in well under a millisecond, without trying io_uring. The error names what cannot be read.
     pub fn read() -> Result<Host, String> {
         let descriptors_max =
             open_files_max().map_err(|error| format!("the limit on open files: {error}"))?;
@@ -18,14 +18,14 @@ impl Host {
         read_below(Path::new("/"), descriptors_max, cores)
     }
 
-    /// Tries io_uring as a starting server does: sets a ring up and tests it over loopback.
+    /// Tries io_uring as a server does at its start: sets up a ring and tests it over loopback.
     pub fn try_io_uring(&mut self) {
         let tried = crate::server::probe(DriverChoice::IoUring);
         self.io_uring = Some(tried.map(|_| ()).map_err(|error| error.0));
     }
 }
 
-/// Reads the files below `root`. Without what the kernel always has, there is no judging.
+/// Reads the files below `root`. It is an error if a file is missing that every kernel has.
 pub(super) fn read_below(root: &Path, descriptors_max: u64, cores: usize) -> Result<Host, String> {
     let read = |path: &str| {
         let path = root.join(path);
@@ -54,7 +54,7 @@ pub(super) fn read_below(root: &Path, descriptors_max: u64, cores: usize) -> Res
     })
 }
 
-/// The kernel settings that a judgement looks at.
+/// The kernel settings of [`KEYS`] that exist.
 fn settings(root: &Path) -> BTreeMap<String, Vec<u64>> {
     let read = |key: &&str| {
         let path = root.join("proc/sys").join(key.replace('.', "/"));
@@ -64,19 +64,19 @@ fn settings(root: &Path) -> BTreeMap<String, Vec<u64>> {
     KEYS.iter().filter_map(read).collect()
 }
 
-/// A number behind a name: "MemAvailable:   1024 kB".
+/// The number that follows a name: "MemAvailable:   1024 kB".
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The capabilities in effect, as bits.
+/// The effective capabilities, as bits.
 fn capabilities(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// How many cores a list names: "0-3,8" has five.
+/// The number of cores in a list: "0-3,8" has five.
 fn cores_listed(list: &str) -> Option<usize> {
     list.trim().split(',').try_fold(0, |sum, range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -85,9 +85,9 @@ fn cores_listed(list: &str) -> Option<usize> {
     })
 }
 
-/// Threads that RLIMIT_NPROC leaves the user, unless it does not bind: the kernel exempts root and processes that have
-/// CAP_SYS_ADMIN or CAP_SYS_RESOURCE (kernel/fork.c, copy_process). A limit so high that no host comes near it is not
-/// worth counting all threads for.
+/// Threads that the user may still start under RLIMIT_NPROC. `None` where it does not apply: the kernel exempts root
+/// and processes with CAP_SYS_ADMIN or CAP_SYS_RESOURCE (kernel/fork.c, copy_process). `None` too for a limit so high
+/// that it is never reached, which saves counting all threads.
 fn threads_of_user(root: &Path, status: &str) -> Option<u64> {
     let user = field(status, "Uid:")?;
     if user == 0 || capabilities(status) & (CAP_SYS_ADMIN | CAP_SYS_RESOURCE) != 0 {
@@ -104,7 +104,7 @@ fn threads_of_user(root: &Path, status: &str) -> Option<u64> {
     Some(max.saturating_sub(threads.sum()))
 }
 
-/// The control groups around the process, innermost first, of the hierarchies that matter.
+/// The control groups that contain the process, innermost first, for each hierarchy that is read.
 #[derive(Default)]
 struct ControlGroups {
     unified: Vec<PathBuf>,
@@ -114,7 +114,7 @@ struct ControlGroups {
 }
 
 impl ControlGroups {
-    /// From `/proc/self/cgroup`: "0::/a/b", and with version 1 "4:memory:/a/b" too.
+    /// Parses `/proc/self/cgroup`: "0::/a/b", and "4:memory:/a/b" for version 1.
     fn of(root: &Path, text: &str) -> Self {
         let mut groups = Self::default();
         for line in text.lines() {
@@ -135,7 +135,7 @@ impl ControlGroups {
         groups
     }
 
-    /// Bytes left in the tightest of them; what the page cache would give back counts as left.
+    /// Bytes left in the group with the least; page cache that the kernel can reclaim counts as left.
     fn memory_left(&self) -> Option<u64> {
         let unified = self.unified.iter().filter_map(|group| {
             memory_left(group, "memory.max", "memory.current", "inactive_file ")
@@ -147,7 +147,7 @@ impl ControlGroups {
         unified.chain(first).min()
     }
 
-    /// Threads left in the tightest of them.
+    /// Threads left in the group with the fewest.
     fn threads_left(&self) -> Option<u64> {
         let left = |group: &PathBuf| {
             let number =
@@ -159,7 +159,7 @@ impl ControlGroups {
     }
 
     fn cores_quota(&self) -> Option<f64> {
-        // "max 100000" is not two numbers, and -1 is none: no quota.
+        // Without a quota, the text is "max 100000", or "-1" in version 1.
         let quota = |text: String| match numbers(&text)[..] {
             [quota, period] if period > 0 => Some(quota as f64 / period as f64),
             _ => None,
@@ -173,7 +173,7 @@ impl ControlGroups {
     }
 }
 
-/// The folders of a group and of those around it. One outside this namespace, "/../…", is not to be seen.
+/// The folders of a group and of its ancestors. A group outside this namespace, "/../…", is not visible.
 fn chain(mount: &Path, group: &str) -> Vec<PathBuf> {
     let below = group.trim_start_matches('/');
     let below = if below.starts_with("..") { "" } else { below };
@@ -182,7 +182,7 @@ fn chain(mount: &Path, group: &str) -> Vec<PathBuf> {
 
 fn memory_left(group: &Path, limit: &str, usage: &str, cache: &str) -> Option<u64> {
     let number = |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse().ok();
-    // "max", or version 1's "as many pages as fit": no limit.
+    // Without a limit, the text is "max", or the largest number of whole pages in version 1.
     let limit: u64 = number(limit).filter(|limit| *limit < NO_LIMIT)?;
     let usage: u64 = number(usage)?;
     let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();

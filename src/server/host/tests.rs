@@ -7,7 +7,7 @@ use super::judgement::BetterWorkers;
 use super::read::read_below;
 use super::{Bottleneck, Fact, Host, Judgement, Plan, Verdict, judge, recommended};
 
-/// Everything as recommended, 64 GiB, eight cores.
+/// A host with all recommended values, 64 GiB of memory and eight cores.
 fn good_host() -> Host {
     let mut host = Host {
         descriptors_max: recommended::DESCRIPTORS,
@@ -60,7 +60,8 @@ fn fact<'a>(judgement: &'a Judgement, name: &str) -> &'a Fact {
     judgement.facts.iter().find(|fact| fact.name == name).expect("a fact of this name")
 }
 
-/// What stops this host is found, at the limit and one past it, and the fact that is to blame says so.
+/// Asserts that the host has this bottleneck: a goal at its limit is reached, one past it is not, and the fact called
+/// `name` alone blocks it.
 #[track_caller]
 fn expect_bottleneck(host: &Host, plan: &Plan, bottleneck: Bottleneck, name: &str) {
     let free = judge(host, plan);
@@ -77,7 +78,7 @@ fn expect_bottleneck(host: &Host, plan: &Plan, bottleneck: Bottleneck, name: &st
 }
 
 #[test]
-fn a_host_as_recommended_has_nothing_to_raise() {
+fn a_host_with_the_recommended_values_has_nothing_to_raise() {
     let judgement = judge(&good_host(), &plan(8));
     let short: Vec<_> = judgement.facts.iter().filter(|fact| fact.is_short()).collect();
     assert!(short.is_empty() && judgement.ok, "{short:?}");
@@ -86,7 +87,7 @@ fn a_host_as_recommended_has_nothing_to_raise() {
 }
 
 #[test]
-fn open_files_hold_for_each_worker_and_more_workers_raise_them() {
+fn open_files_limit_each_worker_so_more_workers_hold_more() {
     let small = host(|host| host.descriptors_max = 20_000);
     expect_bottleneck(&small, &plan(2), Bottleneck::Descriptors, "open files per worker");
     let two = judge(&small, &plan(2));
@@ -122,7 +123,7 @@ fn without_a_goal_the_advice_is_the_fewest_workers_that_hold_the_most() {
 }
 
 #[test]
-fn the_files_of_the_host_bind_whoever_is_not_exempt() {
+fn fs_file_max_limits_every_process_that_is_not_exempt() {
     let small = host(|host| set(host, "fs.file-max", &[100_000]));
     expect_bottleneck(&small, &plan(2), Bottleneck::FileMax, "fs.file-max");
     let both = judge(&small, &Plan { both_ends: true, ..plan(2) });
@@ -135,7 +136,7 @@ fn the_files_of_the_host_bind_whoever_is_not_exempt() {
     assert_ne!(judgement.bottleneck, Bottleneck::FileMax);
     let fact = fact(&judgement, "fs.file-max");
     assert!(!fact.is_short() && fact.note.contains("CAP_SYS_ADMIN"), "{fact:?}");
-    // Of a host without a limit there is nothing to be exempt from.
+    // Without a limit, the exemption is not mentioned.
     let unlimited = host(|host| {
         set(host, "fs.file-max", &[i64::MAX as u64]);
         host.is_exempt_from_file_max = true;
@@ -146,7 +147,7 @@ fn the_files_of_the_host_bind_whoever_is_not_exempt() {
 }
 
 #[test]
-fn memory_is_that_of_the_host_or_of_the_control_group_whichever_is_less() {
+fn memory_is_limited_by_the_host_or_the_control_group_whichever_has_less() {
     let poor = host(|host| host.memory_available = 1 << 30);
     expect_bottleneck(&poor, &plan(2), Bottleneck::Memory, "memory");
     let grouped = host(|host| host.cgroup_memory_left = Some(1 << 30));
@@ -155,12 +156,12 @@ fn memory_is_that_of_the_host_or_of_the_control_group_whichever_is_less() {
     let both = judge(&poor, &Plan { both_ends: true, ..plan(2) });
     let one = judge(&poor, &plan(2)).connections;
     assert!(both.connections.abs_diff(one / 2) < 2, "{both}");
-    // Nothing left is no connection, not a panic.
+    // Without memory left, the result is 0 rather than a panic.
     assert_eq!(judge(&host(|host| host.memory_available = 0), &plan(128)).connections, 0);
 }
 
 #[test]
-fn a_firewall_that_tracks_limits_and_one_that_tracks_nothing_does_not() {
+fn connection_tracking_limits_only_if_it_tracks_connections() {
     let few = |count| {
         host(|host| {
             set(host, "net.netfilter.nf_conntrack_max", &[65_536]);
@@ -179,7 +180,7 @@ fn a_firewall_that_tracks_limits_and_one_that_tracks_nothing_does_not() {
 }
 
 #[test]
-fn what_the_server_was_told_and_what_its_table_takes_limit_too() {
+fn connections_max_and_the_connection_table_of_a_worker_limit_too() {
     let asked = Plan { connections_max: Some(10), ..plan(2) };
     let judgement = judge(&good_host(), &asked);
     assert_eq!((judgement.bottleneck, judgement.connections), (Bottleneck::ConnectionsMax, 10));
@@ -202,7 +203,7 @@ fn each_setting_of_the_file_is_judged_and_one_below_it_is_low() {
         };
         let low = host(|host| {
             set(host, key, &lower);
-            // Each of these binds only in such company.
+            // With these two, the settings that depend on them take effect.
             set(host, "net.ipv4.tcp_syncookies", &[0]);
             set(host, "net.netfilter.nf_conntrack_count", &[1]);
         });
@@ -226,7 +227,7 @@ fn with_syn_cookies_and_without_local_clients_two_settings_do_not_matter() {
 }
 
 #[test]
-fn a_refused_ring_is_said_with_its_reason() {
+fn the_reason_for_which_io_uring_is_refused_is_reported() {
     let refused = |disabled| {
         host(|host| {
             host.io_uring = Some(Err("io_uring is forbidden here".into()));
@@ -237,13 +238,13 @@ fn a_refused_ring_is_said_with_its_reason() {
     let io_uring = fact(&by_setting, "io_uring");
     assert!(io_uring.verdict == Verdict::Low && io_uring.note.contains("forbidden"));
     assert!(io_uring.fix.as_ref().unwrap().command.contains("io_uring_disabled=0"));
-    // A seccomp profile is nothing that a command here would lift.
+    // There is no command that lifts a seccomp profile.
     let by_filter = judge(&refused(0), &plan(2));
     assert_eq!(fact(&by_filter, "io_uring").fix.as_ref().unwrap().command, "");
 }
 
 #[test]
-fn cores_that_are_few_isolated_or_rationed_are_told() {
+fn isolated_cores_a_cpu_quota_and_shared_cores_are_reported() {
     let rationed = judge(&host(|host| host.cores_quota = Some(1.5)), &plan(8));
     assert_eq!(fact(&rationed, "cores").verdict, Verdict::Low);
     let generous = judge(&host(|host| host.cores_quota = Some(8.0)), &plan(8));
@@ -254,7 +255,7 @@ fn cores_that_are_few_isolated_or_rationed_are_told() {
 }
 
 #[test]
-fn what_cannot_be_seen_is_not_held_against_the_host() {
+fn settings_that_are_not_visible_do_not_count_against_the_host() {
     let judgement = judge(&host(|host| host.settings.clear()), &plan(2));
     assert!(judgement.ok, "{:?}", judgement.facts);
     assert_eq!(fact(&judgement, "net.core.somaxconn").verdict, Verdict::Unknown);
@@ -262,7 +263,7 @@ fn what_cannot_be_seen_is_not_held_against_the_host() {
 }
 
 #[test]
-fn each_limit_that_is_met_says_what_raises_it() {
+fn the_verdict_names_the_bottleneck_and_the_remedy_says_how_to_raise_it() {
     let lone = judge(&host(|host| host.descriptors_max = 1256), &plan(1));
     assert_eq!(
         lone.to_string(),
@@ -272,7 +273,7 @@ fn each_limit_that_is_met_says_what_raises_it() {
     assert!(lone.remedy.contains("LimitNOFILE=1048576"), "{}", lone.remedy);
 }
 
-/// A folder that stands for `/`, removed in the end.
+/// A folder that serves as `/`, removed when dropped.
 struct Root(PathBuf);
 
 impl Root {
@@ -337,7 +338,7 @@ fn a_host_is_read_from_its_files() {
 }
 
 #[test]
-fn groups_of_the_first_version_are_read_too() {
+fn control_groups_of_version_1_are_read_too() {
     let mut files = ALWAYS.to_vec();
     files.extend([
         ("proc/self/cgroup", "5:cpuacct,cpu:/y/z\n4:memory:/x\n3:pids:/x\n0::/../outside\n"),
@@ -360,7 +361,7 @@ fn groups_of_the_first_version_are_read_too() {
 }
 
 #[test]
-fn the_threads_of_a_user_are_counted_where_a_limit_binds_it() {
+fn the_threads_of_a_user_are_counted_if_a_limit_applies() {
     let status = |user: u32, capabilities: &str, threads: u32| {
         format!("Uid:\t{user}\t{user}\nThreads:\t{threads}\nCapEff:\t{capabilities}\n")
     };
@@ -390,8 +391,8 @@ fn the_threads_of_a_user_are_counted_where_a_limit_binds_it() {
 }
 
 #[test]
-fn a_server_whose_threads_cannot_all_be_started_holds_nothing() {
-    // Main is there; four workers, the signals and two of the log are to come.
+fn a_server_that_cannot_start_all_threads_holds_no_connections() {
+    // The main thread runs; the threads of four workers, of the signals and two of the log are to be started.
     for (left, is_enough) in [(7, true), (6, false)] {
         let judgement = judge(&host(|host| host.threads_left = Some(left)), &plan(4));
         assert_eq!(judgement.ok, is_enough, "{judgement}");
@@ -402,7 +403,7 @@ fn a_server_whose_threads_cannot_all_be_started_holds_nothing() {
     let judgement = judge(&host(|host| host.threads_left = Some(6)), &plan(4));
     assert_eq!(judgement.connections, 0);
     assert_eq!(judgement.better_workers.map(|better| better.workers), Some(3));
-    // What is said of 128 workers stays within what can be started.
+    // The advice is limited to the number of workers that can be started.
     let small = host(|host| {
         host.threads_left = Some(8);
         host.descriptors_max = 20_000;
@@ -411,31 +412,31 @@ fn a_server_whose_threads_cannot_all_be_started_holds_nothing() {
 }
 
 #[test]
-fn a_server_with_all_workers_is_not_told_to_start_more() {
+fn more_workers_are_not_the_remedy_at_the_maximum_of_workers() {
     let small = host(|host| host.descriptors_max = 2000);
     assert!(judge(&small, &plan(127)).remedy.contains("start more workers"));
     assert!(!judge(&small, &plan(128)).remedy.contains("start more workers"));
 }
 
 #[test]
-fn what_the_kernel_always_has_is_missed_by_name() {
+fn a_missing_file_is_named_in_the_error() {
     for (missing, _) in ALWAYS {
         let files: Vec<_> = ALWAYS.iter().copied().filter(|(path, _)| *path != missing).collect();
         let root = Root::new(&missing.replace('/', "-"), &files);
         let error = read_below(&root.0, 1, 1).unwrap_err();
         assert!(error.contains(missing), "{error}");
     }
-    let nonsense = ALWAYS.map(|(path, _)| (path, "no number\n"));
+    let nonsense = ALWAYS.map(|(path, _)| (path, "not a number\n"));
     let root = Root::new("nonsense", &nonsense);
     assert!(read_below(&root.0, 1, 1).is_err());
 }
 
 #[test]
-fn this_host_can_be_read_and_judged_in_no_time() {
+fn this_host_can_be_read_and_judged_quickly() {
     let began = std::time::Instant::now();
     let host = Host::read().unwrap();
     let judgement = judge(&host, &plan(2));
-    // A thousandth of this is usual; what counts is that nothing is tried or waited for.
+    // Usually it takes a thousandth of this; the bound shows that nothing is tried and nothing is waited for.
     assert!(began.elapsed() < std::time::Duration::from_millis(500), "{:?}", began.elapsed());
     assert!(host.io_uring.is_none() && judgement.connections > 0);
 }

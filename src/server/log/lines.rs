@@ -1,7 +1,7 @@
-//! Lines on their way to the standard error stream.
+//! The queue of log lines for the standard error stream.
 //!
-//! A thread writes them. Whoever logs never waits for whoever reads: a pipe that nobody empties, a disk that hangs, a
-//! reader that is gone. What the queue has no room for meanwhile is left out and counted.
+//! A thread of its own writes them, so that a thread that logs never waits for a reader: a pipe that is not read, a
+//! disk that hangs, a reader that has exited. Lines that do not fit into the queue are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::config::limits::{LOG_FLUSH_TIMEOUT, LOG_LINES_WAITING_MAX};
 use crate::server::{StartError, spawn};
 
-/// The queue's end that takes lines.
+/// The sending half of the queue.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     queue: SyncSender<Vec<u8>>,
@@ -24,10 +24,10 @@ pub(super) struct Lines {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Taken and not written yet.
+    /// Lines queued and not yet written.
     waiting: AtomicUsize,
-    /// Not taken since this was last told.
-    left_out: AtomicU64,
+    /// Lines dropped since the last report.
+    dropped: AtomicU64,
 }
 
 impl Lines {
@@ -51,7 +51,7 @@ impl Lines {
         (Self { queue, counts: counts.clone() }, Written { lines, counts })
     }
 
-    /// Waits until what was logged is written, but not long.
+    /// Waits until all queued lines are written, for at most [`LOG_FLUSH_TIMEOUT`].
     pub(super) fn flush(&self) {
         const STEPS: u32 = 1000;
         for _ in 0..STEPS {
@@ -63,13 +63,13 @@ impl Lines {
     }
 }
 
-/// A line at a time: the layer that writes events hands each over whole.
+/// Each write is one whole line: the layer that formats events passes each in one call.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.counts.waiting.fetch_add(1, Ordering::Relaxed);
         if self.queue.try_send(line.to_vec()).is_err() {
             self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.counts.left_out.fetch_add(1, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -87,25 +87,26 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// The queue's other end.
+/// The receiving half of the queue.
 struct Written {
     lines: Receiver<Vec<u8>>,
     counts: Arc<Counts>,
 }
 
 impl Written {
-    /// Writes until no thread logs any more. Once the queue is empty, `tell` hears how many lines it had no room for.
-    fn write_to(&self, out: &mut impl Write, tell: impl Fn(u64)) {
+    /// Writes lines until the sending half is dropped. When the queue becomes empty, calls `report` with the number of
+    /// lines that were dropped, unless it is 0.
+    fn write_to(&self, out: &mut impl Write, report: impl Fn(u64)) {
         loop {
             let next = self.lines.try_recv().or_else(|_| {
-                let left_out = self.counts.left_out.swap(0, Ordering::Relaxed);
-                if left_out > 0 {
-                    tell(left_out);
+                let dropped = self.counts.dropped.swap(0, Ordering::Relaxed);
+                if dropped > 0 {
+                    report(dropped);
                 }
                 self.lines.recv()
             });
             let Ok(line) = next else { return };
-            // The fault cannot be reported: the stream itself is broken.
+            // An error cannot be reported, because this is the stream for reports.
             let _ = out.write_all(&line);
             self.counts.waiting.fetch_sub(1, Ordering::Release);
         }
@@ -119,18 +120,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_queue_has_no_room_for_is_counted_and_told_once() {
+    fn lines_that_do_not_fit_the_queue_are_counted_and_reported_once() {
         let (lines, written) = Lines::new();
         for index in 0..LOG_LINES_WAITING_MAX + 7 {
             (&lines).write_all(format!("{index}\n").as_bytes()).unwrap();
         }
         drop(lines.queue);
-        let (mut out, told) = (Vec::new(), Cell::new(0));
-        written.write_to(&mut out, |count| told.set(told.get() + count));
+        let (mut out, reported) = (Vec::new(), Cell::new(0));
+        written.write_to(&mut out, |count| reported.set(reported.get() + count));
         let expected: String =
             (0..LOG_LINES_WAITING_MAX).map(|index| format!("{index}\n")).collect();
         assert_eq!(String::from_utf8(out).unwrap(), expected);
-        assert_eq!(told.get(), 7);
+        assert_eq!(reported.get(), 7);
         assert_eq!(lines.counts.waiting.load(Ordering::Relaxed), 0, "a flush would return");
     }
 }
