@@ -48,6 +48,7 @@
 //! | a socket option | `driver/socket.rs` |
 //! | what a host should have, how many connections it holds | `sysctl/90-fantail.conf`, `server/host/` |
 //! | what happens when memory is used up | `worker/evict.rs` |
+//! | a command or a snippet in a document | the document; its fence says how `tests/documents` runs it |
 //! | how much is done in one turn | `config/limits.rs` (`..._per_turn_max`) |
 
 pub mod auth;

@@ -1,4 +1,4 @@
-//! The documents of the repository: every fenced block is run, every link leads somewhere, every name exists.
+//! The documents of the repository: every fenced block is run, and every link and name is valid.
 //!
 //! A block's language, and what follows it on the line of the fence (which renderers ignore), say how it is run:
 //!
@@ -8,14 +8,14 @@
 //! | `console terminal` | the same, each command in a terminal of its own, where it stays |
 //! | `sh` | a script that must succeed |
 //! | `toml` | settings that `fantail check` must accept; `toml NAME` keeps them as a file for the blocks that follow |
-//! | `js`, `python`, `php` | a program that must succeed; it is passed over where its language is not installed |
+//! | `js`, `python`, `php` | a program that must succeed; it is skipped where its interpreter is not installed |
 //! | `rust in FILE` | stands word for word in a test |
 //! | any, with `conformance` | run by `tools/conformance/documents.py`, because it needs a browser, packages or root |
 //! | those of `PROXIES.md` | run by `tools/conformance/proxies.py` |
 //!
-//! More words, apart by `;`: `A => B` runs the command with B in place of A, to make it smaller; `parse` has the tool's
-//! own argument parser judge the command and runs nothing else; `publishes DATA` is what a program must have published
-//! to the channel `news`. Any other fence fails.
+//! Further words are separated by `;`. `A => B` runs the command with B in place of A, for a smaller load. With `parse`,
+//! the commands are only parsed by the tools' own argument parsers. `publishes DATA` is what a program must publish to
+//! the channel of the recipes. Any other fence fails.
 //!
 //! The blocks of one document run in order in one folder with one server, which is started with the defaults as soon as
 //! a block needs one, unless the document starts it. Addresses on this host are replaced by free ones. In what must be
