@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 use super::backlog::first_missed;
-use super::subscribers::{LocalChannel, Subscription};
-use super::{NONE, index, some};
+use super::local_channel::{LocalChannel, Subscription};
+use super::slots::{NONE, slot, some};
 use crate::config::limits::{
     FAN_OUT_BLOCK_BYTES_MAX, FAN_OUT_SLICE_COST_MAX, FIRST_SLICE_COST_MAX,
     FIRST_SLICES_COST_DIVISOR, PUBLICATIONS_PER_FAN_OUT_MAX,
@@ -154,7 +154,7 @@ impl FanOuts {
                 turns_waited: 0,
                 has_begun: false,
             };
-            local.fan_out = index(self.entries.insert(fan_out));
+            local.fan_out = slot(self.entries.insert(fan_out));
             self.new.push_back(Turn { key: local.fan_out, life: self.lives });
         }
         let fan_out = &mut self.entries[local.fan_out as usize];
@@ -267,7 +267,7 @@ impl FanOuts {
                 }
                 Visit::Lags => {
                     let from = first_missed(&in_flight[first..], channel.next_offset());
-                    channel.lag(at, from, subscriptions);
+                    channel.fall_behind(at, from, subscriptions);
                     cost += 1;
                 }
             }

@@ -2,7 +2,7 @@
 
 use slab::Slab;
 
-use super::index;
+use super::slots::slot;
 use crate::config::limits::{CHANNELS_LIST_MAX, GATHERS_MAX};
 use crate::message::{ChannelName, ClientInfo, Reply, RequestId, SessionId, WorkerId};
 
@@ -57,7 +57,7 @@ impl Gathers {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let gather = Gather { serial, session, request, received: 0, list_max, whole };
-        Some(GatherId { worker, key: index(self.entries.insert(gather)), serial })
+        Some(GatherId { worker, key: slot(self.entries.insert(gather)), serial })
     }
 
     /// Adds a part, of which there are `parts` in all; returns the answer once it is whole.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::{NONE, index, is_sparse, some};
-use crate::config::limits::ANSWER_PUBLICATIONS_MAX;
+use super::slots::{NONE, is_sparse, slot, some};
+use crate::config::limits::{ANSWER_PUBLICATIONS_MAX, PUBLICATION_BYTES};
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{HistoryQuery, Publication, Publications, Recovery};
 
@@ -85,7 +85,7 @@ impl Histories {
 
     /// A history for a channel that has none.
     pub(super) fn open(&mut self, home: u32, namespace: NamespaceId, now_ms: u64) -> u32 {
-        let key = index(self.entries.insert(History {
+        let key = slot(self.entries.insert(History {
             home,
             namespace,
             kept: VecDeque::new(),
@@ -339,15 +339,12 @@ impl Answer {
 
 /// What keeping a publication costs.
 fn cost(publication: &Publication) -> u64 {
-    publication.payload.bytes.len() as u64 + KEPT_BYTES
+    publication.payload.bytes.len() as u64 + PUBLICATION_BYTES
 }
 
 fn ttl_ms(options: &ChannelOptions) -> u64 {
     u64::try_from(options.history_ttl.as_millis()).expect("days are few")
 }
-
-/// Of a publication beside its payload: its fields, its place in the ring, and what the allocator adds.
-const KEPT_BYTES: u64 = 240;
 
 /// Of a history that keeps nothing.
 const HISTORY_BYTES: u64 = 160;
@@ -473,7 +470,7 @@ mod tests {
         for offset in 1..=8 {
             histories.push(key, &options(), publication(offset, 10), 0);
         }
-        let bytes_max = 2 * (KEPT_BYTES + 10);
+        let bytes_max = 2 * (PUBLICATION_BYTES + 10);
         assert_eq!(kept_within(&mut histories, key, None, bytes_max, 0), [7, 8]);
     }
 
@@ -487,7 +484,7 @@ mod tests {
         let all = histories.read(key, &options(), HistoryQuery::default(), 1_000_000, 16_001);
         assert_eq!(offsets(&all), [7, 8]);
         assert_eq!(histories.publications(), 2, "reading has what is too old dropped");
-        assert_eq!(histories.bytes(), HISTORY_BYTES + 2 * (10 + KEPT_BYTES));
+        assert_eq!(histories.bytes(), HISTORY_BYTES + 2 * (10 + PUBLICATION_BYTES));
     }
 
     #[test]
@@ -515,7 +512,7 @@ mod tests {
         for offset in 1..=4 {
             histories.push(key, &options(), publication(offset, 0), 0);
         }
-        let bytes_max = 3 * KEPT_BYTES;
+        let bytes_max = 3 * PUBLICATION_BYTES;
         let all = recovered_within(&mut histories, key, (1, 4), bytes_max, 0);
         assert_eq!(all, Some(vec![2, 3, 4]));
         // One byte less, as after a reload: not the answer that is still known, but a part.
@@ -549,7 +546,7 @@ mod tests {
         let all = [options(), options()];
         let read = histories.read(a, &options(), HistoryQuery::default(), 1_000_000, 10);
         let kept = read.len() as u64;
-        assert_eq!(kept, (5000 - HISTORY_BYTES) / (1000 + KEPT_BYTES));
+        assert_eq!(kept, (5000 - HISTORY_BYTES) / (1000 + PUBLICATION_BYTES));
         assert_eq!(histories.overdue(&all, 5000, 10), None);
         histories.push(b, &options(), publication(1, 1000), 20);
         assert_eq!(histories.overdue(&all, 5000, 20), Some(1));

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::is_sparse;
+use super::slots::is_sparse;
 use crate::config::limits::{IDEMPOTENCY_KEYS_MAX, OVERDUE_PER_TURN_MAX};
 use crate::message::{ChannelName, Position};
 
@@ -15,13 +15,12 @@ pub(super) struct Idempotency {
     /// The oldest first, each with the moment until which it counts.
     order: VecDeque<(u64, ChannelName, Arc<str>)>,
     bytes: u64,
-    bytes_max: u64,
 }
 
 impl Idempotency {
     /// No keys.
     pub(super) fn new() -> Self {
-        Self { seen: HashMap::new(), order: VecDeque::new(), bytes: 0, bytes_max: u64::MAX }
+        Self { seen: HashMap::new(), order: VecDeque::new(), bytes: 0 }
     }
 
     /// Where the publication is that came with this key.
@@ -36,10 +35,11 @@ impl Idempotency {
         name: ChannelName,
         key: Arc<str>,
         position: Position,
+        bytes_max: u64,
         now_ms: u64,
     ) {
         let bytes = cost(&name, &key);
-        while self.order.len() >= IDEMPOTENCY_KEYS_MAX || self.bytes + bytes > self.bytes_max {
+        while self.order.len() >= IDEMPOTENCY_KEYS_MAX || self.bytes + bytes > bytes_max {
             if !self.drop_first() {
                 break;
             }
@@ -52,10 +52,10 @@ impl Idempotency {
 
     /// Forgets keys that count no more, or whose memory is needed, a few in each turn. Returns whether there may be
     /// more.
-    pub(super) fn expire(&mut self, now_ms: u64) -> bool {
+    pub(super) fn expire(&mut self, bytes_max: u64, now_ms: u64) -> bool {
         for _ in 0..OVERDUE_PER_TURN_MAX {
             let is_overdue = self.order.front().is_some_and(|(until, ..)| *until <= now_ms);
-            if !(is_overdue || self.bytes > self.bytes_max) || !self.drop_first() {
+            if !(is_overdue || self.bytes > bytes_max) || !self.drop_first() {
                 return false;
             }
         }
@@ -73,11 +73,6 @@ impl Idempotency {
     /// What they keep in memory.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// What they may keep from now on; the newest one is kept whatever it takes.
-    pub(super) fn set_bytes_max(&mut self, bytes_max: u64) {
-        self.bytes_max = bytes_max;
     }
 
     fn drop_first(&mut self) -> bool {
@@ -112,7 +107,12 @@ mod tests {
     }
 
     fn insert(keys: &mut Idempotency, key: &str, offset: u64, now_ms: u64) {
-        keys.insert(name(), key.into(), Position { epoch: Epoch(1), offset }, now_ms);
+        insert_within(keys, key, offset, u64::MAX, now_ms);
+    }
+
+    fn insert_within(keys: &mut Idempotency, key: &str, offset: u64, bytes_max: u64, now_ms: u64) {
+        let position = Position { epoch: Epoch(1), offset };
+        keys.insert(name(), key.into(), position, bytes_max, now_ms);
     }
 
     fn find(keys: &Idempotency, key: &str, now_ms: u64) -> Option<u64> {
@@ -126,14 +126,14 @@ mod tests {
         assert_eq!(find(&keys, "k", IDEMPOTENCY_MS - 1), Some(1));
         assert_eq!(find(&keys, "k", IDEMPOTENCY_MS), None);
         insert(&mut keys, "k", 2, IDEMPOTENCY_MS);
-        keys.expire(IDEMPOTENCY_MS);
+        keys.expire(u64::MAX, IDEMPOTENCY_MS);
         assert_eq!(
             find(&keys, "k", IDEMPOTENCY_MS),
             Some(2),
             "it is the first one that is forgotten"
         );
         assert_eq!(keys.bytes(), cost(&name(), "k"));
-        keys.expire(2 * IDEMPOTENCY_MS);
+        keys.expire(u64::MAX, 2 * IDEMPOTENCY_MS);
         assert_eq!((keys.bytes(), keys.seen.len(), keys.order.len()), (0, 0, 0));
     }
 
@@ -143,9 +143,9 @@ mod tests {
         for n in 0..OVERDUE_PER_TURN_MAX + 1 {
             insert(&mut keys, &n.to_string(), 1, 0);
         }
-        assert!(keys.expire(IDEMPOTENCY_MS), "there is more");
+        assert!(keys.expire(u64::MAX, IDEMPOTENCY_MS), "there is more");
         assert_eq!(keys.order.len(), 1);
-        assert!(!keys.expire(IDEMPOTENCY_MS));
+        assert!(!keys.expire(u64::MAX, IDEMPOTENCY_MS));
         assert_eq!(keys.order.len(), 0);
     }
 
@@ -158,7 +158,7 @@ mod tests {
         keys.shrink();
         assert!(keys.order.capacity() >= 10_000);
         insert(&mut keys, "late", 7, 1);
-        while keys.expire(IDEMPOTENCY_MS) {}
+        while keys.expire(u64::MAX, IDEMPOTENCY_MS) {}
         keys.shrink();
         assert!(keys.order.capacity() < 10 && keys.seen.capacity() < 10);
         assert_eq!(find(&keys, "late", 1), Some(7));
@@ -167,15 +167,13 @@ mod tests {
     #[test]
     fn the_oldest_make_room() {
         let mut keys = Idempotency::new();
-        keys.set_bytes_max(3 * cost(&name(), "1"));
         for n in 1..=4 {
-            insert(&mut keys, &n.to_string(), n, 0);
+            insert_within(&mut keys, &n.to_string(), n, 3 * cost(&name(), "1"), 0);
         }
         assert_eq!(["1", "2", "4"].map(|key| find(&keys, key, 0)), [None, Some(2), Some(4)]);
-        keys.set_bytes_max(0);
-        keys.expire(0);
+        keys.expire(0, 0);
         assert_eq!(keys.bytes(), 0);
-        insert(&mut keys, "5", 5, 0);
+        insert_within(&mut keys, "5", 5, 0, 0);
         assert_eq!(find(&keys, "5", 0), Some(5));
         let mut keys = Idempotency::new();
         for n in 0..=IDEMPOTENCY_KEYS_MAX as u64 {

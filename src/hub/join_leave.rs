@@ -1,53 +1,54 @@
-//! Who came and went, gathered for a moment before it is told: whoever leaves again at once is not mentioned, unless
-//! somebody was told meanwhile that they are there.
+//! Join and leave events, debounced: a client that joins and leaves within the delay produces no event, unless a
+//! presence reply has listed it meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::config::limits::NEWS_PER_CHANNEL_MAX;
 use crate::message::{ChannelName, ClientInfo, Item};
 
-/// News of the channels whose home is this worker.
+/// Joins and leaves of the channels whose home is this worker.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct JoinLeave {
     channels: HashMap<ChannelName, Gathered>,
     /// Channels in `channels`, by when they are due.
     due: VecDeque<(u64, ChannelName)>,
 }
 
-/// What has yet to be told of one channel.
+/// Joins and leaves of one channel that are not delivered yet.
 #[derive(Debug, Default)]
 struct Gathered {
     items: Vec<Item>,
-    /// The first so many were there when subscribers were named.
-    named: usize,
+    /// The first so many had happened when subscribers were listed.
+    listed: usize,
 }
 
-/// How long news is gathered.
-pub(super) const NEWS_DELAY_MS: u64 = 1000;
+/// How long joins and leaves are gathered, in milliseconds.
+pub(super) const JOIN_LEAVE_DELAY_MS: u64 = 1000;
 
-impl News {
+impl JoinLeave {
     pub(super) fn add(&mut self, channel: ChannelName, item: Item, now_ms: u64) {
-        let Gathered { items, named } = self.channels.entry(channel.clone()).or_insert_with(|| {
-            self.due.push_back((now_ms + NEWS_DELAY_MS, channel));
-            Gathered::default()
-        });
+        let Gathered { items, listed } =
+            self.channels.entry(channel.clone()).or_insert_with(|| {
+                self.due.push_back((now_ms + JOIN_LEAVE_DELAY_MS, channel));
+                Gathered::default()
+            });
         if let Item::Left(left) = &item
-            && let Some(at) = items[*named..].iter().rposition(|other| has_joined(other, left))
+            && let Some(at) = items[*listed..].iter().rposition(|other| has_joined(other, left))
         {
-            items.remove(*named + at);
+            items.remove(*listed + at);
         } else if items.len() < NEWS_PER_CHANNEL_MAX {
             items.push(item);
         }
     }
 
-    /// A worker named its subscribers of a channel: of those who are among them, the leaving is told too.
-    pub(super) fn name(&mut self, channel: &ChannelName) {
+    /// A presence reply listed subscribers of a channel: leaves of the clients that joined before are delivered.
+    pub(super) fn mark_listed(&mut self, channel: &ChannelName) {
         if let Some(gathered) = self.channels.get_mut(channel) {
-            gathered.named = gathered.items.len();
+            gathered.listed = gathered.items.len();
         }
     }
 
-    /// The next channel whose news is due.
+    /// The next channel whose joins and leaves are due.
     pub(super) fn take_due(&mut self, now_ms: u64) -> Option<(ChannelName, Vec<Item>)> {
         if self.next_due()? > now_ms {
             return None;
@@ -82,42 +83,42 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_at_once_is_not_mentioned() {
-        let mut news = News::default();
+    fn a_client_that_leaves_at_once_produces_no_event() {
+        let mut events = JoinLeave::default();
         let channel = ChannelName::new("a").unwrap();
         for (index, has_joined) in [(1, true), (2, true), (3, false), (1, false)] {
-            news.add(channel.clone(), item(index, has_joined), 50);
+            events.add(channel.clone(), item(index, has_joined), 50);
         }
-        assert_eq!(news.next_due(), Some(50 + NEWS_DELAY_MS));
-        assert_eq!(news.take_due(49 + NEWS_DELAY_MS), None);
-        let due = news.take_due(50 + NEWS_DELAY_MS);
+        assert_eq!(events.next_due(), Some(50 + JOIN_LEAVE_DELAY_MS));
+        assert_eq!(events.take_due(49 + JOIN_LEAVE_DELAY_MS), None);
+        let due = events.take_due(50 + JOIN_LEAVE_DELAY_MS);
         assert_eq!(due, Some((channel, vec![item(2, true), item(3, false)])));
-        assert_eq!(news.next_due(), None);
+        assert_eq!(events.next_due(), None);
     }
 
     #[test]
-    fn who_was_named_is_told_to_leave() {
-        let mut news = News::default();
+    fn a_leave_is_delivered_for_every_client_listed_in_a_presence_reply() {
+        let mut events = JoinLeave::default();
         let channel = ChannelName::new("a").unwrap();
-        // There is nothing yet.
-        news.name(&channel);
-        news.add(channel.clone(), item(1, true), 0);
-        news.name(&channel);
+        // There are no events yet.
+        events.mark_listed(&channel);
+        events.add(channel.clone(), item(1, true), 0);
+        events.mark_listed(&channel);
         for (index, has_joined) in [(2, true), (1, false), (2, false), (1, true), (1, false)] {
-            news.add(channel.clone(), item(index, has_joined), 0);
+            events.add(channel.clone(), item(index, has_joined), 0);
         }
-        let due = news.take_due(NEWS_DELAY_MS);
+        let due = events.take_due(JOIN_LEAVE_DELAY_MS);
         assert_eq!(due, Some((channel, vec![item(1, true), item(1, false)])));
     }
 
     #[test]
-    fn news_of_a_channel_is_bounded() {
-        let mut news = News::default();
+    fn events_of_a_channel_are_bounded() {
+        let mut events = JoinLeave::default();
         let channel = ChannelName::new("a").unwrap();
         for index in 0..=NEWS_PER_CHANNEL_MAX as u32 {
-            news.add(channel.clone(), item(index, true), 0);
+            events.add(channel.clone(), item(index, true), 0);
         }
-        let (_, items) = news.take_due(NEWS_DELAY_MS).unwrap();
+        let (_, items) = events.take_due(JOIN_LEAVE_DELAY_MS).unwrap();
         assert_eq!(items.len(), NEWS_PER_CHANNEL_MAX);
     }
 }

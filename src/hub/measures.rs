@@ -1,36 +1,37 @@
 //! What can be measured of a hub.
 
-use super::{Drops, Hub};
+use super::backlog::Drops;
+use super::dispatch::Hub;
 
 impl Hub {
     /// Publications and payload bytes that wait for their fan-out.
     pub fn backlog(&self) -> (usize, usize) {
-        self.fan_outs.backlog()
+        self.subscribers.delivery().fan_outs().backlog()
     }
 
     /// Channels whose fan-out is in progress.
     pub fn fan_out_count(&self) -> usize {
-        self.fan_outs.len()
+        self.subscribers.delivery().fan_outs().len()
     }
 
     /// Publications dropped by what channels' options say.
     pub fn drops(&self) -> Drops {
-        self.drops
+        self.subscribers.delivery().drops()
     }
 
     /// Channels with local subscribers.
     pub fn channel_count(&self) -> usize {
-        self.channels.len()
+        self.subscribers.channel_count()
     }
 
     /// Subscriptions of local sessions.
     pub fn subscription_count(&self) -> usize {
-        self.subscriptions.len()
+        self.subscribers.subscription_count()
     }
 
     /// Payload bytes that channels hold back: for their moment, and for laggards.
     pub fn held_back_bytes(&self) -> usize {
-        self.backlog_bytes
+        self.subscribers.delivery().backlog_bytes()
     }
 
     /// Bytes that the channels whose home is here keep as their history.

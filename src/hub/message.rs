@@ -1,11 +1,12 @@
 //! What hubs send each other, and what leaves a hub.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::gather::{GatherId, Part};
 use crate::message::{
-    ChannelName, Control, HistoryQuery, Item, Payload, Position, Publication, Recovery, Reply,
-    RequestId, SessionId, WorkerId,
+    ChannelName, Control, HistoryQuery, Item, Payload, Position, Publication, Recovery, Refusal,
+    Reply, RequestId, SessionId, WorkerId,
 };
 
 /// What leaves a hub.
@@ -23,7 +24,7 @@ pub enum Output {
     /// a fan-out is in progress. In order, at least one.
     Deliver { session: SessionId, channel: ChannelName, items: Vec<Item> },
     /// The server API controls a client. The session may have ended meanwhile. The result goes to `receipt` through
-    /// [`super::reply_to`].
+    /// [`reply_to`].
     Control { receipt: Receipt, session: SessionId, control: Control },
 }
 
@@ -131,6 +132,23 @@ impl From<StreamMessage> for HubMessage {
 impl From<QueryMessage> for HubMessage {
     fn from(message: QueryMessage) -> Self {
         HubMessage::Query(message)
+    }
+}
+
+/// Replies to the request of a receipt, on whichever worker its session is.
+pub fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<Output>) {
+    out.push_back(Output::send(receipt.worker, QueryMessage::Answer { receipt, reply }));
+}
+
+/// Refuses a request, if it is to be answered.
+pub(super) fn refuse(
+    session: SessionId,
+    id: Option<RequestId>,
+    refusal: Refusal,
+    out: &mut VecDeque<Output>,
+) {
+    if let Some(id) = id {
+        out.push_back(Output::Reply { session, id, reply: Reply::Refused(refusal) });
     }
 }
 

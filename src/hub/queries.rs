@@ -1,11 +1,11 @@
-//! What sessions ask about channels and clients, and how workers find the answers together.
+//! Questions about channels and clients: sessions ask them, and workers answer them together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Hub;
+use super::dispatch::Hub;
 use super::gather::{GatherId, Part, matches};
-use super::message::{Output, QueryMessage, Receipt, StreamMessage};
+use super::message::{Output, QueryMessage, StreamMessage, refuse, reply_to};
 use crate::config::limits::{
     CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, PRESENCE_LIST_MAX,
 };
@@ -14,8 +14,9 @@ use crate::message::{
 };
 
 impl Hub {
-    /// Asks the home of a channel to have its subscribers counted.
-    pub(super) fn count_subscribers(
+    /// Asks all workers with subscribers of a channel, through its home, for their number and at most `list_max` of
+    /// them.
+    pub(super) fn ask_for_presence(
         &mut self,
         session: SessionId,
         id: RequestId,
@@ -24,10 +25,11 @@ impl Hub {
         out: &mut VecDeque<Output>,
     ) {
         let list_max = list_max.min(PRESENCE_LIST_MAX);
-        let whole = Part::Presence(Vec::new(), 0);
-        match self.gather(session, id, list_max as usize, whole) {
+        let nothing = Part::Presence(Vec::new(), 0);
+        let gather = self.gather(session, id, list_max as usize, nothing);
+        match gather {
             Ok(gather) => {
-                let to = self.home_of(&channel);
+                let to = self.settings.home_of(&channel);
                 let message = QueryMessage::CountAll { gather, channel, list_max };
                 out.push_back(Output::send(to, message));
             }
@@ -55,7 +57,7 @@ impl Hub {
         }
     }
 
-    /// Has a client's worker do something with it: whether there is such a client is known to that worker alone.
+    /// Has a client's worker do something with it: only that worker knows whether the client exists.
     pub(super) fn control(
         &self,
         session: SessionId,
@@ -74,7 +76,7 @@ impl Hub {
         }
     }
 
-    /// Answers another worker's question, or takes its answer.
+    /// Handles a question, a part of an answer, or an answer.
     pub(super) fn handle_query(&mut self, message: QueryMessage, out: &mut VecDeque<Output>) {
         match message {
             QueryMessage::Read { receipt, channel, query } => {
@@ -93,12 +95,13 @@ impl Hub {
                 self.count_all(gather, &channel, list_max, out);
             }
             QueryMessage::Count { gather, channel, list_max, parts } => {
-                let (clients, count) = self.subscribers(&channel, list_max);
-                let has_named = !clients.is_empty();
+                let (clients, count) =
+                    self.subscribers.presence(&channel, list_max, &self.settings);
+                let has_listed = !clients.is_empty();
                 send_part(gather, parts, Some(Part::Presence(clients, count)), out);
-                if has_named && self.tells_news(&channel) {
-                    // It comes there behind the news of their coming and before that of their going.
-                    let to = self.home_of(&channel);
+                if has_listed && self.settings.has_join_leave(&channel) {
+                    // It arrives there behind the joins of the clients that are listed, and before their leaves.
+                    let to = self.settings.home_of(&channel);
                     out.push_back(Output::send(to, StreamMessage::Listed(channel)));
                 }
             }
@@ -114,11 +117,6 @@ impl Hub {
                 out.push_back(Output::Control { receipt, session, control });
             }
         }
-    }
-
-    fn tells_news(&self, channel: &ChannelName) -> bool {
-        let namespaces = &self.settings.namespaces;
-        namespaces.find(channel.as_str()).is_some_and(|id| namespaces.options(id).join_leave)
     }
 
     fn gather(
@@ -151,7 +149,7 @@ impl Hub {
         }
     }
 
-    /// Looks at some channels; the rest comes as a message to this worker itself, behind whatever waits.
+    /// Looks at some channels; the rest follows as a message to this worker itself, behind the messages that wait.
     fn list(
         &self,
         gather: GatherId,
@@ -161,16 +159,15 @@ impl Hub {
         out: &mut VecDeque<Output>,
     ) {
         let until = from + CHANNELS_LOOKED_AT_PER_TURN_MAX;
-        let slots = self.channel_slots;
+        let slots = self.subscribers.channel_slots();
         for slot in from..until.min(slots) {
             if found.len() == CHANNELS_LIST_MAX {
                 break;
             }
-            if let Some(local) = self.channels.get(slot)
-                && local.subscribers > 0
-                && matches(&pattern, local.name.as_str())
+            if let Some((name, subscriber_count)) = self.subscribers.channel_at(slot)
+                && matches(&pattern, name.as_str())
             {
-                found.push((local.name.clone(), u64::from(local.subscribers)));
+                found.push((name.clone(), subscriber_count));
             }
         }
         if until < slots && found.len() < CHANNELS_LIST_MAX {
@@ -186,22 +183,4 @@ impl Hub {
 fn send_part(gather: GatherId, parts: u16, part: Option<Part>, out: &mut VecDeque<Output>) {
     let message = QueryMessage::Part { gather, parts, part };
     out.push_back(Output::send(gather.worker, message));
-}
-
-/// Answers a request, if anyone wants to know, that it is not done.
-pub(super) fn refuse(
-    session: SessionId,
-    id: Option<RequestId>,
-    refusal: Refusal,
-    out: &mut VecDeque<Output>,
-) {
-    if let Some(id) = id {
-        out.push_back(Output::Reply { session, id, reply: Reply::Refused(refusal) });
-    }
-}
-
-/// Answers the request that a receipt is of, whichever worker it came from.
-pub fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<Output>) {
-    let message = QueryMessage::Answer { receipt, reply };
-    out.push_back(Output::send(receipt.worker, message));
 }

@@ -1,11 +1,10 @@
-//! Which channels a session has. The caller names sessions; the index of a name is its place here.
+//! The subscriptions of each session. The caller chooses a session's id; its index is the session's place here.
 
 use slab::Slab;
 
-use super::subscribers::Subscription;
-use super::{HubSettings, NONE, some};
-use crate::config::limits::{CONNECTIONS_PER_WORKER_MAX, SPARE_CONNECTIONS, WORKERS_MAX};
-use crate::message::{ClientId, SessionId};
+use super::local_channel::Subscription;
+use super::slots::{NONE, some};
+use crate::message::SessionId;
 
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -19,17 +18,6 @@ struct Session {
     last: u32,
     count: u32,
 }
-
-impl HubSettings {
-    /// The id of the client that has a session of this worker.
-    pub fn client_id(&self, session: SessionId) -> ClientId {
-        ClientId { node: self.node, worker: self.worker, session }
-    }
-}
-
-// A client's id has room for every worker and session.
-const _: () = assert!(WORKERS_MAX <= 1 << ClientId::WORKER_BITS);
-const _: () = assert!(CONNECTIONS_PER_WORKER_MAX + SPARE_CONNECTIONS <= 1 << ClientId::INDEX_BITS);
 
 impl Sessions {
     pub(super) fn with_capacity(sessions_max: usize) -> Self {
@@ -49,18 +37,18 @@ impl Sessions {
         self.entries[id.index as usize] = Session::EMPTY;
     }
 
-    /// Whether this session is open, and still the one it was.
+    /// Whether this session is open.
     pub(super) fn is_open(&self, id: SessionId) -> bool {
         let session = self.entries.get(id.index as usize);
         session.is_some_and(|session| session.generation == id.generation)
     }
 
-    /// The full name of the session at an index.
+    /// The id of the session at an index.
     pub(super) fn id(&self, index: u32) -> SessionId {
         SessionId { index, generation: self.entries[index as usize].generation }
     }
 
-    /// The subscription that it made first.
+    /// The session's oldest subscription.
     pub(super) fn first(&self, id: SessionId) -> Option<u32> {
         some(self.entries[id.index as usize].first)
     }

@@ -7,7 +7,8 @@ use slab::Slab;
 use super::history::Histories;
 use super::idempotency::Idempotency;
 use super::name_table::{ChannelHash, NameTable, Named};
-use super::{HubLimits, HubSettings, NONE, some};
+use super::settings::{HubLimits, HubSettings};
+use super::slots::{NONE, slot, some};
 use crate::config::limits::{
     IDEMPOTENCY_BYTES_FLOOR, IDEMPOTENCY_SHARE_DIVISOR, OVERDUE_PER_TURN_MAX, WORKERS_MAX,
 };
@@ -140,6 +141,7 @@ impl Streams {
         name: ChannelName,
         payload: Payload,
         idempotency_key: Option<Arc<str>>,
+        limits: &HubLimits,
         now_us: u64,
     ) -> Numbered {
         let (now_ms, accepted_us) = (now_us / 1000, now_us as u32);
@@ -161,7 +163,8 @@ impl Streams {
             (channel.position, channel.interested)
         };
         if let Some(key) = idempotency_key {
-            self.idempotency.insert(name.clone(), key, position, now_ms);
+            let bytes_max = key_bytes_max(limits);
+            self.idempotency.insert(name.clone(), key, position, bytes_max, now_ms);
         }
         let publication = Arc::new(Publication { channel: name, position, payload, accepted_us });
         if keeps && let Some(key) = self.names.find(&publication.channel, &self.channels) {
@@ -252,7 +255,7 @@ impl Streams {
     /// Ends histories whose time is up or whose memory is needed, and forgets such keys, a few in each turn. Returns
     /// whether there may be more.
     pub(super) fn expire(&mut self, limits: &HubLimits, now_ms: u64) -> bool {
-        let has_more_keys = self.idempotency.expire(now_ms);
+        let has_more_keys = self.idempotency.expire(key_bytes_max(limits), now_ms);
         for _ in 0..OVERDUE_PER_TURN_MAX {
             let (all, bytes_max) = (self.namespaces.all(), limits.history_bytes_max);
             let Some(key) = self.histories.overdue(all, bytes_max, now_ms) else {
@@ -293,12 +296,6 @@ impl Streams {
         self.histories.publications()
     }
 
-    /// Idempotency keys may have a fraction of what histories may keep, beside them.
-    pub(super) fn set_limits(&mut self, limits: &HubLimits) {
-        let of_keys = limits.history_bytes_max / IDEMPOTENCY_SHARE_DIVISOR;
-        self.idempotency.set_bytes_max(of_keys.max(IDEMPOTENCY_BYTES_FLOOR));
-    }
-
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.channels.is_empty()
@@ -313,7 +310,7 @@ impl Streams {
             return key;
         }
         let position = Position { epoch: self.new_epoch(name), offset: 0 };
-        let key = super::index(self.channels.insert(Stream {
+        let key = slot(self.channels.insert(Stream {
             name: name.clone(),
             position,
             interested: Workers::default(),
@@ -352,6 +349,11 @@ impl Streams {
         // Two of them are not any life's.
         if [Epoch::NONE, Epoch::ANY].contains(&epoch) { Epoch(1) } else { epoch }
     }
+}
+
+/// Idempotency keys may take a fraction of what histories may take, beside them.
+fn key_bytes_max(limits: &HubLimits) -> u64 {
+    (limits.history_bytes_max / IDEMPOTENCY_SHARE_DIVISOR).max(IDEMPOTENCY_BYTES_FLOOR)
 }
 
 fn namespace_of(namespaces: &Namespaces, name: &ChannelName) -> NamespaceId {

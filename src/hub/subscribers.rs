@@ -1,341 +1,437 @@
-//! The part of a channel that one worker's subscribers see.
+//! The sessions of one worker and their subscriptions: how sessions subscribe and unsubscribe, and which channels this
+//! worker receives from their homes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use slab::Slab;
 
-use super::backlog::Backlog;
-use super::name_table::Named;
-use super::{NONE, some};
-use crate::config::limits::SUBSCRIPTION_BYTES_MAX;
-use crate::config::{ChannelOptions, NamespaceId};
-use crate::message::{ChannelName, Epoch, Origin, Position, RequestId, Ticket};
+use super::delivery::Delivery;
+use super::fan_out::{FanOutStep, Visit};
+use super::local_channel::{LocalChannel, Subscription};
+use super::message::{Output, StreamMessage, refuse};
+use super::name_table::NameTable;
+use super::session::Sessions;
+use super::settings::HubSettings;
+use super::slots::{slot, some};
+use crate::message::{
+    ChannelName, ClientInfo, Item, Origin, Position, Recovery, Refusal, Reply, RequestId, SessionId,
+};
 
-/// A channel on a worker that has subscribers of it.
+/// The local side of the hub: everything that subscribers of this worker need.
 #[derive(Debug)]
-pub(super) struct LocalChannel {
-    pub name: ChannelName,
-    /// Of the publication that came last, or of the home's answer.
-    position: Position,
-    /// Whether that answer came.
-    is_granted: bool,
-    /// Publications that came to this worker: the number of the next one.
-    pub arrivals: u64,
-    /// Of the question to the home.
-    pub serial: u32,
-    /// The fan-out in progress.
-    pub fan_out: u32,
-    pub namespace: NamespaceId,
-    /// Joined ones and laggards.
-    pub subscribers: u32,
-    /// What its options have it hold back.
-    pub backlog: Option<Box<Backlog>>,
-    joined: Ring,
-    waiting: List,
-    /// Those whose fan-out is not that of the others: laggards, and who waits for what it missed.
-    apart: List,
+pub(super) struct Subscribers {
+    sessions: Sessions,
+    subscriptions: Slab<Subscription>,
+    channels: Slab<LocalChannel>,
+    names: NameTable,
+    delivery: Delivery,
+    /// Slots of `channels` that were ever in use.
+    channel_slots: usize,
+    serial: u32,
 }
 
-/// The tie between a session and a channel: a node of two lists.
+/// A request to subscribe, which is allowed.
 #[derive(Debug)]
-pub(super) struct Subscription {
-    /// Index of the session.
-    pub session: u32,
-    /// The channel's local part.
-    pub channel: u32,
-    pub next_in_session: u32,
-    next: u32,
-    previous: u32,
-    /// While it waits: the serial and the ticket of its request, 0 if the server API made it. Joined: two arrivals, see
-    /// [`Subscription::given`] and [`Subscription::joined_at`]. Lagging: the offset of the first publication that it
-    /// has yet to get.
-    number: u64,
-    state: State,
+pub(super) struct Subscribe {
+    pub session: SessionId,
+    pub id: RequestId,
+    pub channel: ChannelName,
+    /// The position after which the session wants all publications, and whether it is refused otherwise.
+    pub since: Option<(Position, bool)>,
 }
 
-/// Where a subscription is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// For the home's answer to the channel's question.
-    Waiting,
-    /// For the home's answer to its own question: what it missed.
-    Recovering,
-    /// It is visited by fan-outs.
-    Joined,
-    /// Its socket took no more; it is given what it has yet to get once it does.
-    Lagging,
-}
-
-// A million channels are what this is about.
-const _: () = assert!(size_of::<Option<LocalChannel>>() <= 96);
-const _: () = assert!(size_of::<Subscription>() <= SUBSCRIPTION_BYTES_MAX);
-// A slab's entry must not cost a word more than what it holds.
-const _: () = assert!(size_of::<Option<Subscription>>() <= SUBSCRIPTION_BYTES_MAX);
-
-/// Both ends of a chain through [`Subscription::next`].
-#[derive(Debug)]
-struct List {
-    head: u32,
-    tail: u32,
-}
-
-/// A chain through [`Subscription::next`] that leads back to where it began, and where its visitor stands.
-#[derive(Debug)]
-struct Ring {
-    cursor: u32,
-}
-
-fn ticket_number(origin: Origin) -> u32 {
-    match origin {
-        Origin::Client(ticket) => ticket.number(),
-        Origin::Server => 0,
-    }
-}
-
-impl Subscription {
-    /// A subscription that waits for the reply to a request. `recovers` if it asks the home what followed a position.
-    pub(super) fn new(session: u32, channel: u32, id: RequestId, recovers: bool) -> Self {
-        let RequestId { serial, origin } = id;
+impl Subscribers {
+    pub(super) fn new(settings: &HubSettings) -> Self {
         Self {
-            session,
-            channel,
-            next_in_session: NONE,
-            next: NONE,
-            previous: NONE,
-            number: u64::from(serial) << 32 | u64::from(ticket_number(origin)),
-            state: if recovers { State::Recovering } else { State::Waiting },
+            sessions: Sessions::with_capacity(settings.sessions_max),
+            subscriptions: Slab::with_capacity(4 * settings.sessions_max),
+            channels: Slab::with_capacity(settings.sessions_max),
+            names: NameTable::new(&settings.hash),
+            delivery: Delivery::default(),
+            channel_slots: 0,
+            serial: 0,
         }
     }
 
-    /// Its request, if that is not replied to yet.
-    pub(super) fn waits_for(&self) -> Option<RequestId> {
-        let waits = matches!(self.state, State::Waiting | State::Recovering);
-        let origin = Ticket::new(self.number as u32).map_or(Origin::Server, Origin::Client);
-        waits.then_some(RequestId { serial: (self.number >> 32) as u32, origin })
+    pub(super) fn open(&mut self, session: SessionId) {
+        self.sessions.open(session);
     }
 
-    /// The serial of its own question to the home, if that is not answered yet.
-    pub(super) fn recovery(&self) -> Option<u32> {
-        (self.state == State::Recovering).then_some((self.number >> 32) as u32)
+    /// Ends a session and its subscriptions.
+    pub(super) fn close(
+        &mut self,
+        session: SessionId,
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) {
+        while let Some(subscription) = self.sessions.first(session) {
+            self.remove(subscription, settings, out);
+        }
+        self.sessions.close(session);
     }
 
-    /// Whether fan-outs visit it.
-    pub(super) fn is_joined(&self) -> bool {
-        self.state == State::Joined
+    pub(super) fn subscribe(
+        &mut self,
+        request: Subscribe,
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Subscribe { session, id, channel, since } = request;
+        if let Err(refusal) = self.may_subscribe(session, &channel, settings) {
+            return refuse(session, Some(id), refusal, out);
+        }
+        let key = match self.names.find(&channel, &self.channels) {
+            Some(key) => key,
+            None => self.take_interest(channel.clone(), settings, out),
+        };
+        let local = &mut self.channels[key as usize];
+        let granted = local.position();
+        // A position is compared with the history at the home; without one, this worker knows where the stream stands.
+        let node = Subscription::new(session.index, key, id, since.is_some());
+        let subscription = slot(self.subscriptions.insert(node));
+        self.sessions.append(session, subscription, &mut self.subscriptions);
+        local.wait(subscription, &mut self.subscriptions);
+        if let Some((since, needs_all)) = since {
+            let serial = id.serial;
+            let (from, to) = (settings.worker, settings.home_of(&channel));
+            let message =
+                StreamMessage::Recover { from, session, channel, since, needs_all, serial };
+            out.push_back(Output::send(to, message));
+        } else if let Some(position) = granted {
+            self.join(subscription, id, position, None, settings, out);
+        }
     }
 
-    /// The arrival before which everything was given to this subscriber, or is not for it. Only while joined. The low
-    /// 32 bits of the number: arrivals that are in flight together are far fewer.
-    pub(super) fn given(&self) -> u32 {
-        debug_assert_eq!(self.state, State::Joined);
-        self.number as u32
+    pub(super) fn unsubscribe(
+        &mut self,
+        session: SessionId,
+        id: RequestId,
+        channel: ChannelName,
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) {
+        let reply = match self.find(session, &channel) {
+            Some(subscription) => {
+                // A request to subscribe that is still waiting is answered too, and first.
+                let waits_for = self.subscriptions[subscription as usize].waits_for();
+                refuse(session, waits_for, Refusal::Withdrawn, out);
+                self.deliver_rest(subscription, out);
+                self.remove(subscription, settings, out);
+                Reply::Unsubscribed { channel }
+            }
+            None => Reply::Refused(Refusal::NotSubscribed),
+        };
+        out.push_back(Output::Reply { session, id, reply });
     }
 
-    /// The first arrival that is for this subscriber, if it has not been given anything yet; else the same as
-    /// [`Subscription::given`].
-    pub(super) fn joined_at(&self) -> u32 {
-        debug_assert_eq!(self.state, State::Joined);
-        (self.number >> 32) as u32
-    }
-
-    /// It was visited: everything before this arrival was given to it.
-    pub(super) fn give(&mut self, until: u32) {
-        let joined_at = self.joined_at();
-        let is_past = until.wrapping_sub(joined_at) as i32 >= 0;
-        self.set_arrivals(until, if is_past { until } else { joined_at });
-    }
-
-    fn set_arrivals(&mut self, given: u32, joined_at: u32) {
-        self.number = u64::from(given) | u64::from(joined_at) << 32;
-    }
-
-    /// The offset of the first publication that a laggard has yet to get.
-    pub(super) fn lags_from(&self) -> Option<u64> {
-        (self.state == State::Lagging).then_some(self.number)
-    }
-}
-
-impl Named for LocalChannel {
-    fn name(&self) -> &ChannelName {
-        &self.name
-    }
-}
-
-impl LocalChannel {
-    pub(super) fn new(
-        name: ChannelName,
+    /// The home granted an interest of this worker.
+    pub(super) fn grant(
+        &mut self,
+        channel: &ChannelName,
+        position: Position,
         serial: u32,
-        namespace: NamespaceId,
-        options: &ChannelOptions,
-    ) -> Self {
-        Self {
-            name,
-            position: Position { epoch: Epoch(0), offset: 0 },
-            is_granted: false,
-            arrivals: 0,
-            serial,
-            fan_out: NONE,
-            namespace,
-            subscribers: 0,
-            backlog: Backlog::is_wanted(options).then(Box::default),
-            joined: Ring { cursor: NONE },
-            waiting: List::EMPTY,
-            apart: List::EMPTY,
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(key) = self.names.find(channel, &self.channels) else { return };
+        let local = &mut self.channels[key as usize];
+        if local.position().is_some() || local.serial != serial {
+            return;
+        }
+        local.advance(position);
+        while let Some(subscription) = self.channels[key as usize].first_waiting() {
+            let id = self.subscriptions[subscription as usize].waits_for();
+            let id = id.expect("it waits");
+            self.join(subscription, id, position, None, settings, out);
         }
     }
 
-    /// Where the stream stands for who joins now; `None` until the home's answer came.
-    pub(super) fn position(&self) -> Option<Position> {
-        self.is_granted.then_some(self.position)
+    /// The home answered a session's request to recover: the stream stood at a position, and a recovery is missing if
+    /// the session needs all and cannot get it. Publications numbered before that answer have arrived already, and
+    /// those numbered after it will arrive.
+    pub(super) fn recovered(
+        &mut self,
+        session: SessionId,
+        channel: &ChannelName,
+        (position, recovery): (Position, Option<Recovery>),
+        serial: u32,
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) {
+        if !self.sessions.is_open(session) {
+            return;
+        }
+        let Some(subscription) = self.find(session, channel) else { return };
+        let node = &self.subscriptions[subscription as usize];
+        // It may have unsubscribed and subscribed again meanwhile.
+        let Some(id) = node.waits_for().filter(|_| node.recovery() == Some(serial)) else {
+            return;
+        };
+        let Some(recovery) = recovery else {
+            refuse(session, Some(id), Refusal::PositionUnrecoverable, out);
+            return self.remove(subscription, settings, out);
+        };
+        let key = node.channel;
+        if recovery.has_more && id.origin != Origin::Server {
+            let channel = self.channels[key as usize].name.clone();
+            let recovery = Some(recovery);
+            let reply = Reply::Subscribed { channel, position, recoverable: true, recovery };
+            out.push_back(Output::Reply { session, id, reply });
+            return self.remove(subscription, settings, out);
+        }
+        // A subscription that the server API made is announced to the client in one piece.
+        let recovery = if recovery.has_more { Recovery::impossible() } else { recovery };
+        // The channel's backlog is a part of what was recovered.
+        self.delivery.release_all(key, &mut self.channels, settings);
+        self.join(subscription, id, position, Some(recovery), settings, out);
     }
 
-    /// The offset that the next publication to arrive has, if none is dropped in front of it.
-    pub(super) fn next_offset(&self) -> u64 {
-        self.position.offset + 1
+    /// The slot of a channel that this worker receives. An item that was under way when the last subscriber left, or
+    /// before the home granted a new interest, has no receiver.
+    pub(super) fn receiving(&self, channel: &ChannelName) -> Option<u32> {
+        let key = self.names.find(channel, &self.channels)?;
+        self.channels[key as usize].position().map(|_| key)
     }
 
-    /// The stream stands here now.
-    pub(super) fn advance(&mut self, position: Position) {
-        self.position = position;
-        self.is_granted = true;
+    /// Delivers an item to the subscribers of the channel in slot `key`.
+    pub(super) fn deliver(&mut self, key: u32, item: Item, settings: &HubSettings) {
+        self.delivery.deliver(key, item, &mut self.channels, settings);
     }
 
-    /// The joined subscriber to visit next, or [`NONE`].
-    pub(super) fn cursor(&self) -> u32 {
-        self.joined.cursor
+    /// Releases the backlogs that are due.
+    pub(super) fn tick(&mut self, now_ms: u64, settings: &HubSettings) {
+        self.delivery.tick(now_ms, &mut self.channels, settings);
     }
 
-    /// The subscriber at the cursor was visited: the next one is the one behind it.
-    pub(super) fn move_cursor(&mut self, subscriptions: &Slab<Subscription>) {
-        self.joined.cursor = subscriptions[self.joined.cursor as usize].next;
+    /// Releases all backlogs, and paces nothing from now on.
+    pub(super) fn stop_pacing(&mut self, settings: &HubSettings) {
+        self.delivery.stop_pacing(&mut self.channels, settings);
     }
 
-    pub(super) fn first_waiting(&self) -> Option<u32> {
-        some(self.waiting.head)
+    /// Sheds the backlogs of `count` channels from slot `from` on. Returns the slot behind them; 0 after the last one.
+    pub(super) fn shed(&mut self, from: usize, count: usize, settings: &HubSettings) -> usize {
+        let until = self.channel_slots.min(from + count);
+        for slot in from..until {
+            if let Some(local) = self.channels.get_mut(slot) {
+                self.delivery.shed(local, settings);
+            }
+        }
+        if until == self.channel_slots { 0 } else { until }
     }
 
-    /// Whether there are subscribers whose fan-out is not that of the others.
-    pub(super) fn has_apart(&self) -> bool {
-        self.apart.head != NONE
+    /// Gives a slow subscriber, whose socket takes bytes again, some of what it has yet to get. Returns whether there
+    /// is more.
+    pub(super) fn catch_up(
+        &mut self,
+        session: SessionId,
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) -> bool {
+        let mut is_behind = false;
+        let mut at = self.sessions.first(session);
+        while let Some(subscription) = at {
+            let node = &self.subscriptions[subscription as usize];
+            at = some(node.next_in_session);
+            let Some(from) = node.is_behind_from() else { continue };
+            let local = &mut self.channels[node.channel as usize];
+            let (items, next) = self.delivery.catch_up(from, local, settings);
+            if !items.is_empty() {
+                let channel = local.name.clone();
+                out.push_back(Output::Deliver { session, channel, items });
+            }
+            if let Some(next) = next {
+                local.fall_behind(subscription, next, &mut self.subscriptions);
+                is_behind = true;
+            } else {
+                local.unlink(subscription, &mut self.subscriptions);
+                local.join(subscription, &mut self.subscriptions);
+            }
+        }
+        is_behind
     }
 
-    /// Joined subscribers, and those apart.
-    pub(super) fn members<'a>(
+    /// Visits subscribers, channel by channel in turns, until that has cost `cost_max`.
+    pub(super) fn fan_out(
+        &mut self,
+        cost_max: usize,
+        step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
+    ) {
+        self.delivery.fan_out(cost_max, &mut self.channels, &mut self.subscriptions, step);
+    }
+
+    /// Subscribers of a channel, at most `list_max` of them, and how many there are.
+    pub(super) fn presence(
         &self,
-        subscriptions: &'a Slab<Subscription>,
-    ) -> impl Iterator<Item = &'a Subscription> + use<'a> {
-        let (start, mut at, apart) = (self.joined.cursor, self.joined.cursor, self.apart.head);
-        let joined = std::iter::from_fn(move || {
-            let node = &subscriptions[some(at)? as usize];
-            at = if node.next == start { NONE } else { node.next };
-            Some(node)
-        });
-        let mut at = apart;
-        let apart = std::iter::from_fn(move || {
-            let node = &subscriptions[some(at)? as usize];
-            at = node.next;
-            Some(node)
-        });
-        joined.chain(apart)
+        channel: &ChannelName,
+        list_max: u32,
+        settings: &HubSettings,
+    ) -> (Vec<ClientInfo>, u64) {
+        let Some(key) = self.names.find(channel, &self.channels) else { return (Vec::new(), 0) };
+        let local = &self.channels[key as usize];
+        let clients = local
+            .members(&self.subscriptions)
+            .filter(|node| node.waits_for().is_none())
+            .take(list_max as usize)
+            .map(|node| {
+                let session = self.sessions.id(node.session);
+                ClientInfo::anonymous(settings.client_id(session))
+            })
+            .collect();
+        (clients, u64::from(local.subscribers))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.joined.cursor == NONE && self.waiting.head == NONE && self.apart.head == NONE
+    /// The channel in a slot with the number of its subscribers, if it has some.
+    pub(super) fn channel_at(&self, slot: usize) -> Option<(&ChannelName, u64)> {
+        let local = self.channels.get(slot).filter(|local| local.subscribers > 0)?;
+        Some((&local.name, u64::from(local.subscribers)))
     }
 
-    /// Adds a subscriber that waits for an answer of the home.
-    pub(super) fn wait(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        let list = match subscriptions[at as usize].state {
-            State::Waiting => &mut self.waiting,
-            State::Recovering => &mut self.apart,
-            State::Joined | State::Lagging => unreachable!("its request is not answered yet"),
-        };
-        list.append(at, subscriptions);
+    /// The number of slots in which [`Subscribers::channel_at`] finds channels.
+    pub(super) fn channel_slots(&self) -> usize {
+        self.channel_slots
     }
 
-    /// Adds a subscriber behind all others: what arrives from now on is for it.
-    pub(super) fn join(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        let last = some(self.joined.cursor)
-            .map(|cursor| subscriptions[cursor as usize].previous)
-            .map(|last| subscriptions[last as usize].given());
-        let arrivals = self.arrivals as u32;
-        let node = &mut subscriptions[at as usize];
-        node.state = State::Joined;
-        // As much as the one before it in the ring, so that what was given never falls from the cursor on.
-        node.set_arrivals(last.unwrap_or(arrivals), arrivals);
-        self.subscribers += 1;
-        self.joined.append(at, subscriptions);
+    /// The channel that a session subscribed to first.
+    pub(super) fn first_channel(&self, session: SessionId) -> Option<ChannelName> {
+        let subscription = self.sessions.first(session)?;
+        let channel = self.subscriptions[subscription as usize].channel;
+        Some(self.channels[channel as usize].name.clone())
     }
 
-    /// Takes a joined subscriber aside, or a laggard on: publications from offset `from` on are yet to be given to it.
-    pub(super) fn lag(&mut self, at: u32, from: u64, subscriptions: &mut Slab<Subscription>) {
-        self.unlink(at, subscriptions);
-        let node = &mut subscriptions[at as usize];
-        node.state = State::Lagging;
-        node.number = from;
-        self.subscribers += 1;
-        self.apart.append(at, subscriptions);
+    pub(super) fn delivery(&self) -> &Delivery {
+        &self.delivery
     }
 
-    /// Takes a subscriber out of the list that it is in.
-    pub(super) fn unlink(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        let state = subscriptions[at as usize].state;
-        self.subscribers -= u32::from(matches!(state, State::Joined | State::Lagging));
-        match state {
-            State::Joined => self.joined.unlink(at, subscriptions),
-            State::Waiting => self.waiting.unlink(at, subscriptions),
-            State::Recovering | State::Lagging => self.apart.unlink(at, subscriptions),
+    pub(super) fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    pub(super) fn subscription_count(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    fn may_subscribe(
+        &self,
+        session: SessionId,
+        channel: &ChannelName,
+        settings: &HubSettings,
+    ) -> Result<(), Refusal> {
+        if self.find(session, channel).is_some() {
+            return Err(Refusal::AlreadySubscribed);
         }
+        if self.sessions.count(session) >= settings.limits.subscriptions_max {
+            return Err(Refusal::SubscriptionsExhausted);
+        }
+        Ok(())
+    }
+
+    /// Adds a channel to those that this worker receives, and asks its home for it.
+    fn take_interest(
+        &mut self,
+        channel: ChannelName,
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let namespace = settings.namespaces.find(channel.as_str());
+        let namespace = namespace.expect("the request was allowed");
+        let options = settings.options(namespace);
+        let local = LocalChannel::new(channel.clone(), serial, namespace, options);
+        let key = slot(self.channels.insert(local));
+        self.channel_slots = self.channel_slots.max(key as usize + 1);
+        self.names.insert(key, &self.channels);
+        let (from, to) = (settings.worker, settings.home_of(&channel));
+        out.push_back(Output::send(to, StreamMessage::Interest { from, channel, serial }));
+        key
+    }
+
+    /// Makes a waiting subscription a joined one, and answers its request.
+    fn join(
+        &mut self,
+        subscription: u32,
+        id: RequestId,
+        position: Position,
+        recovery: Option<Recovery>,
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) {
+        let node = &self.subscriptions[subscription as usize];
+        let (session, key) = (self.sessions.id(node.session), node.channel);
+        let local = &mut self.channels[key as usize];
+        local.unlink(subscription, &mut self.subscriptions);
+        local.join(subscription, &mut self.subscriptions);
+        let options = settings.options(local.namespace);
+        let (channel, recoverable) = (local.name.clone(), options.is_recoverable());
+        let reply = Reply::Subscribed { channel: channel.clone(), position, recoverable, recovery };
+        out.push_back(Output::Reply { session, id, reply });
+        if options.join_leave {
+            send_join_leave(channel, client_of(session, settings), Item::Joined, settings, out);
+        }
+    }
+
+    /// Gives a subscriber that leaves what is under way to it: its publisher may have its reply already, and may be the
+    /// subscriber itself.
+    fn deliver_rest(&mut self, subscription: u32, out: &mut VecDeque<Output>) {
+        let node = &self.subscriptions[subscription as usize];
+        let local = &self.channels[node.channel as usize];
+        let items = self.delivery.rest(local, node);
+        if !items.is_empty() {
+            let (session, channel) = (self.sessions.id(node.session), local.name.clone());
+            out.push_back(Output::Deliver { session, channel, items });
+        }
+    }
+
+    fn remove(&mut self, subscription: u32, settings: &HubSettings, out: &mut VecDeque<Output>) {
+        let node = &self.subscriptions[subscription as usize];
+        let (session, key) = (self.sessions.id(node.session), node.channel);
+        let was_joined = node.waits_for().is_none();
+        self.sessions.unlink(session, subscription, &mut self.subscriptions);
+        let local = &mut self.channels[key as usize];
+        if was_joined && settings.options(local.namespace).join_leave {
+            let channel = local.name.clone();
+            send_join_leave(channel, client_of(session, settings), Item::Left, settings, out);
+        }
+        local.unlink(subscription, &mut self.subscriptions);
+        self.subscriptions.remove(subscription as usize);
+        if local.is_empty() {
+            let local = self.channels.remove(key as usize);
+            self.delivery.end(key, &local);
+            self.names.remove(key, &local.name);
+            let (from, to) = (settings.worker, settings.home_of(&local.name));
+            let message = StreamMessage::Disinterest { from, channel: local.name };
+            out.push_back(Output::send(to, message));
+        }
+    }
+
+    fn find(&self, session: SessionId, channel: &ChannelName) -> Option<u32> {
+        let channel = self.names.find(channel, &self.channels)?;
+        let mut at = self.sessions.first(session);
+        while let Some(subscription) = at {
+            let node = &self.subscriptions[subscription as usize];
+            if node.channel == channel {
+                return Some(subscription);
+            }
+            at = some(node.next_in_session);
+        }
+        None
     }
 }
 
-impl Ring {
-    /// Adds a node that the cursor comes to last.
-    fn append(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        let next = some(self.cursor).unwrap_or(at);
-        let previous = some(self.cursor).map_or(at, |next| subscriptions[next as usize].previous);
-        let node = &mut subscriptions[at as usize];
-        (node.previous, node.next) = (previous, next);
-        subscriptions[previous as usize].next = at;
-        subscriptions[next as usize].previous = at;
-        self.cursor = next;
-    }
-
-    fn unlink(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        let node = &subscriptions[at as usize];
-        let (previous, next) = (node.previous, node.next);
-        subscriptions[previous as usize].next = next;
-        subscriptions[next as usize].previous = previous;
-        if self.cursor == at {
-            self.cursor = if next == at { NONE } else { next };
-        }
-    }
+fn client_of(session: SessionId, settings: &HubSettings) -> Arc<ClientInfo> {
+    Arc::new(ClientInfo::anonymous(settings.client_id(session)))
 }
 
-impl List {
-    const EMPTY: List = List { head: NONE, tail: NONE };
-
-    fn append(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        let node = &mut subscriptions[at as usize];
-        node.previous = self.tail;
-        node.next = NONE;
-        match some(self.tail) {
-            Some(tail) => subscriptions[tail as usize].next = at,
-            None => self.head = at,
-        }
-        self.tail = at;
-    }
-
-    fn unlink(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
-        let (previous, next) = {
-            let node = &subscriptions[at as usize];
-            (node.previous, node.next)
-        };
-        match some(previous) {
-            Some(previous) => subscriptions[previous as usize].next = next,
-            None => self.head = next,
-        }
-        match some(next) {
-            Some(next) => subscriptions[next as usize].previous = previous,
-            None => self.tail = previous,
-        }
-    }
+/// Notifies a channel's home that a client joined or left.
+fn send_join_leave(
+    channel: ChannelName,
+    client: Arc<ClientInfo>,
+    item: fn(Arc<ClientInfo>) -> Item,
+    settings: &HubSettings,
+    out: &mut VecDeque<Output>,
+) {
+    let to = settings.home_of(&channel);
+    let item = item(client);
+    out.push_back(Output::send(to, StreamMessage::JoinLeave { channel, item }));
 }

@@ -1,10 +1,10 @@
 //! What breaks a rule today. Each list is to become empty: what is mended leaves it.
 
 /// Files, or folders, in circles.
-pub const CIRCLES: &[&str] = &["src/cli/", "src/config/", "src/hub/", "src/server/host/"];
+pub const CIRCLES: &[&str] = &["src/cli/", "src/config/", "src/server/host/"];
 
 /// Types with too many methods.
-pub const METHODS: &[&str] = &["Hub"];
+pub const METHODS: &[&str] = &[];
 
 /// Files, or folders, with words that the list of words does not allow.
 pub const WORDS: &[&str] = &[

@@ -284,7 +284,7 @@ fn fan_outs_that_end_before_their_turn_leave_nothing_behind() {
         mesh.end_view(0, 0, "a");
         while mesh.step(0, 0) {}
         assert!(!mesh.hubs[0].wants_fan_out());
-        assert_eq!(mesh.hubs[0].fan_outs.line_len(), 0);
+        assert_eq!(mesh.hubs[0].subscribers.delivery().fan_outs().line_len(), 0);
     }
 }
 

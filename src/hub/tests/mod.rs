@@ -1,13 +1,18 @@
 //! Several hubs joined by ordered queues, driven at random: every subscriber's view is exactly the stream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::slots::is_sparse;
 use super::*;
-use crate::config::ChannelOptions;
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARSE_ENTRIES_MIN};
-use crate::message::{NodeId, Origin, PayloadKind, Position, Publication, RequestId, Ticket};
+use crate::config::{ChannelOptions, Namespaces};
+use crate::message::{
+    ChannelName, Item, NodeId, Origin, Payload, PayloadKind, Position, Publication, Refusal, Reply,
+    Request, RequestId, SessionId, Ticket, WorkerId,
+};
 
 mod fan_out;
 mod views;

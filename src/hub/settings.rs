@@ -1,0 +1,70 @@
+//! What a hub is configured with, and what follows from it alone.
+
+use std::sync::Arc;
+
+use super::name_table::ChannelHash;
+use crate::config::limits::{CONNECTIONS_PER_WORKER_MAX, SPARE_CONNECTIONS, WORKERS_MAX};
+use crate::config::{ChannelOptions, NamespaceId, Namespaces};
+use crate::message::{ChannelName, ClientId, NodeId, SessionId, WorkerId};
+
+/// What a hub is configured with at start.
+#[derive(Clone, Debug)]
+pub struct HubSettings {
+    /// This node.
+    pub node: NodeId,
+    /// This worker.
+    pub worker: WorkerId,
+    /// The number of workers.
+    pub workers: u16,
+    /// Sessions that this worker may have; address space for them is reserved.
+    pub sessions_max: usize,
+    /// Limits that a reload may change.
+    pub limits: HubLimits,
+    /// Chooses a channel's home; the same for all workers.
+    pub hash: ChannelHash,
+    /// The options of all channels; the same for all workers.
+    pub namespaces: Arc<Namespaces>,
+}
+
+/// Limits that a reload may change. They are handed in whole and read where they are needed, so that no part of the hub
+/// keeps an older value.
+#[derive(Clone, Copy, Debug)]
+pub struct HubLimits {
+    /// Subscriptions of one session. A session that has more keeps them.
+    pub subscriptions_max: usize,
+    /// Bytes of publications in one reply.
+    pub answer_bytes_max: u64,
+    /// Payload bytes kept for the slow subscribers of one channel; one publication may exceed it.
+    pub backlog_bytes_max: u64,
+    /// Bytes of all histories of this worker. Whole histories are removed in the following turns until they fit.
+    pub history_bytes_max: u64,
+}
+
+impl HubSettings {
+    /// The id of the client that has a session of this worker.
+    pub fn client_id(&self, session: SessionId) -> ClientId {
+        ClientId { node: self.node, worker: self.worker, session }
+    }
+
+    /// The worker that numbers a channel's publications.
+    pub(super) fn home_of(&self, channel: &ChannelName) -> WorkerId {
+        let hash = self.hash.of(channel.as_str());
+        // The low bits choose the shard of a name table; the high ones the home.
+        let home = (hash >> 32) % u64::from(self.workers);
+        WorkerId(u16::try_from(home).expect("a remainder of 16 bits"))
+    }
+
+    /// The options of a namespace.
+    pub(super) fn options(&self, namespace: NamespaceId) -> &ChannelOptions {
+        self.namespaces.options(namespace)
+    }
+
+    /// Whether a channel delivers joins and leaves.
+    pub(super) fn has_join_leave(&self, channel: &ChannelName) -> bool {
+        self.namespaces.find(channel.as_str()).is_some_and(|id| self.options(id).join_leave)
+    }
+}
+
+// A client's id has room for every worker and session.
+const _: () = assert!(WORKERS_MAX <= 1 << ClientId::WORKER_BITS);
+const _: () = assert!(CONNECTIONS_PER_WORKER_MAX + SPARE_CONNECTIONS <= 1 << ClientId::INDEX_BITS);
