@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::buffer::SendQueue;
 use crate::config::limits::CONNECTION_BYTES_MAX;
-use crate::message::{ChannelName, Farewell, Item, Origin, Reply};
+use crate::message::{ChannelName, Disconnect, Item, Origin, Reply};
 use crate::transport::{
     Answer, Batch, Context, Conversation, Delivered, Flow, Output, Prepared, TransportSettings,
 };
@@ -139,7 +139,7 @@ impl Connection {
     /// `is_incomplete` if segments that were queued before, which are whole frames and replies, were dropped.
     pub fn disconnect(
         &mut self,
-        disconnect: &Farewell,
+        disconnect: &Disconnect,
         is_incomplete: bool,
         context: &mut Context<'_>,
     ) {

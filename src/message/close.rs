@@ -76,22 +76,22 @@ close_reasons! {
 
 /// What a client is told as its connection ends. The server API may choose the words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Farewell {
+pub struct Disconnect {
     /// Why, as it is counted.
     pub reason: CloseReason,
     /// The code, the same on every transport that has some: 3000..=4999. Without, the reason's.
     pub code: Option<u16>,
-    /// A few words: see [`Farewell::is_text`]. Without, the reason's.
+    /// A few words: see [`Disconnect::is_text`]. Without, the reason's.
     pub text: Option<Arc<str>>,
 }
 
 /// Bytes of a few words: RFC 6455 5.5 leaves as many to a close frame, behind its code.
-pub const FAREWELL_BYTES_MAX: usize = 123;
+pub const DISCONNECT_TEXT_BYTES_MAX: usize = 123;
 
-impl Farewell {
+impl Disconnect {
     /// Whether words fit all transports: a close frame, and a line of an event stream.
     pub fn is_text(text: &str) -> bool {
-        text.len() <= FAREWELL_BYTES_MAX && !text.chars().any(char::is_control)
+        text.len() <= DISCONNECT_TEXT_BYTES_MAX && !text.chars().any(char::is_control)
     }
 
     /// The close code of a plain WebSocket.
@@ -110,7 +110,7 @@ impl Farewell {
     }
 }
 
-impl From<CloseReason> for Farewell {
+impl From<CloseReason> for Disconnect {
     fn from(reason: CloseReason) -> Self {
         Self { reason, code: None, text: None }
     }
@@ -122,16 +122,16 @@ mod tests {
 
     #[test]
     fn words_fit_a_close_frame_and_a_line() {
-        assert!(Farewell::is_text("") && Farewell::is_text(&"x".repeat(123)));
+        assert!(Disconnect::is_text("") && Disconnect::is_text(&"x".repeat(123)));
         for text in [&*"x".repeat(124), "two\nlines", "two\rlines", "nul\0"] {
-            assert!(!Farewell::is_text(text), "{text:?}");
+            assert!(!Disconnect::is_text(text), "{text:?}");
         }
     }
 
     #[test]
     fn labels_are_distinct_and_fit_a_close_frame() {
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
-            assert!(Farewell::is_text(reason.label()));
+            assert!(Disconnect::is_text(reason.label()));
             let same = CloseReason::ALL.iter().position(|other| other.label() == reason.label());
             assert_eq!(same, Some(index));
         }

@@ -2,7 +2,7 @@
 //!
 //! **What it is.** Plain data: names of workers, sessions and channels, payloads, positions, publications, what a
 //! client asks ([`Request`]) and is answered ([`Reply`]), why a connection ends ([`CloseReason`]) and what is said
-//! of it ([`Farewell`]).
+//! of it ([`Disconnect`]).
 //!
 //! **In and out.** Nothing happens here; rooms hand these to each other.
 //!
@@ -21,7 +21,7 @@ mod request;
 mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
-pub use close::{CloseReason, FAREWELL_BYTES_MAX, Farewell};
+pub use close::{CloseReason, DISCONNECT_TEXT_BYTES_MAX, Disconnect};
 pub use identity::{ClientId, ClientIdError, ClientInfo, NodeId, SessionId, WorkerId};
 pub use item::Item;
 pub use node::NodeInfo;

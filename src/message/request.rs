@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{ChannelName, ClientId, ClientInfo, Farewell, Payload, Position, Publication};
+use super::{ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position, Publication};
 
 /// A client's number for a request, which ties the reply to it. A client may use one number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,7 +136,7 @@ impl Request {
                 Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => {
                     channel.as_str().len()
                 }
-                Control::Disconnect(Farewell { text, .. }) => {
+                Control::Disconnect(Disconnect { text, .. }) => {
                     text.as_ref().map_or(0, |text| text.len())
                 }
             },
@@ -183,7 +183,7 @@ pub enum Control {
         channel: ChannelName,
     },
     /// Ends its connection.
-    Disconnect(Farewell),
+    Disconnect(Disconnect),
 }
 
 /// What of a channel's history is wanted.

@@ -72,7 +72,7 @@ mod tests {
                 "others did not take its place"
             );
         }
-        // Another list is told apart even where the first one is gone.
+        // Another list is not taken for the first one, even once the first one is dropped.
         drop((first, again));
         let second = many(1000, "other");
         let mut out = Vec::new();

@@ -27,7 +27,7 @@ pub struct ApiCall {
     waiting: usize,
     /// Whether one of them waits for the worker.
     asks_info: bool,
-    /// Of filled slots.
+    /// The results of filled slots, one behind the other.
     json: Vec<u8>,
     /// A history did not fit though it seemed to: no other is put together.
     is_full: bool,
@@ -36,18 +36,18 @@ pub struct ApiCall {
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiRoute {
-    /// One method.
+    /// A call of one method.
     Single(ApiMethod),
-    /// Several at once.
+    /// Several calls at once.
     Batch,
 }
 
-/// Why a body is no call.
+/// Why a body is not a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiFault {
     /// It is not JSON.
     NotJson(String),
-    /// It is no batch.
+    /// It is JSON, but not a batch.
     BatchInvalid(String),
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Commands {
 /// Why a command is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommandFault {
-    /// The bytes are none: that can be said, and the session goes on.
+    /// The bytes are not a command: the client is sent an error, and the session goes on.
     InvalidCommand,
     /// The protocol ends the connection.
     Fatal,
@@ -47,7 +47,7 @@ enum Ping {
     Due,
     /// Nothing has come since the last one.
     Sent,
-    /// Something has.
+    /// Something has come since the last one.
     Answered,
 }
 
@@ -127,7 +127,7 @@ impl Commands {
         Ok(false)
     }
 
-    /// Tells the client that one of its commands is none.
+    /// Refuses bytes that are not a command.
     pub fn refuse_no_command(framing: CommandFraming, context: &mut Context<'_>) {
         let detail = Some("a command is one JSON object");
         Said { framing, context }.refuse(0, CommandError::BadRequest, detail);
@@ -295,7 +295,7 @@ impl Said<'_, '_> {
             return;
         }
         self.write(|out| json::write_subscribe_push(out, channel, subscribed));
-        // The push has no place for what was missed.
+        // The push has no place for missed publications.
         for publication in publications.iter() {
             self.write(|out| json::write_publication(out, publication));
         }
@@ -322,8 +322,8 @@ impl Said<'_, '_> {
     }
 }
 
-/// Where the client stands before it has taken what it missed: whoever stops halfway through comes back from where it
-/// stopped.
+/// The position in front of the publications of a recovery: a client that reads only some of them comes back from the
+/// last one that it read.
 fn recovered_from(position: Position, recovery: Option<&Recovery>) -> Position {
     let first = recovery.and_then(|recovery| recovery.publications.first());
     first.map_or(position, |first| Position {

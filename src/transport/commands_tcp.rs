@@ -11,7 +11,7 @@ use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
 use crate::config::Framing;
 use crate::config::limits::HALF_CLOSED_LINGER;
-use crate::message::{CloseReason, Farewell, Origin, Reply, TransportKind};
+use crate::message::{CloseReason, Disconnect, Origin, Reply, TransportKind};
 use crate::protocol::json;
 use crate::protocol::length_prefix::{LengthPrefixDecoder, LengthPrefixFault};
 use crate::protocol::line::LineDecoder;
@@ -166,7 +166,7 @@ impl Transport for CommandConversation {
         Flow::Receive
     }
 
-    fn disconnect(&mut self, disconnect: &Farewell, _: bool, context: &mut Context<'_>) {
+    fn disconnect(&mut self, disconnect: &Disconnect, _: bool, context: &mut Context<'_>) {
         write_disconnect(self.framing(), disconnect, context.out);
     }
 
@@ -185,7 +185,7 @@ impl Transport for CommandConversation {
     }
 }
 
-/// Names what a proxy sends; the operator is told as well.
+/// Refuses the header of a proxy by name; the operator is warned as well.
 fn refuse_proxy_protocol(framing: CommandFraming, context: &mut Context<'_>) {
     Commands::refuse_proxy_protocol(framing, context);
     context.outputs.push(Output::ProxyFault(proxy_protocol::REASON));
@@ -196,6 +196,6 @@ fn close(framing: CommandFraming, reason: CloseReason, context: &mut Context<'_>
     context.close(reason)
 }
 
-fn write_disconnect(framing: CommandFraming, disconnect: &Farewell, out: &mut Vec<u8>) {
+fn write_disconnect(framing: CommandFraming, disconnect: &Disconnect, out: &mut Vec<u8>) {
     write_framed(framing, out, |out| json::write_disconnect(out, disconnect));
 }

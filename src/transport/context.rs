@@ -16,19 +16,19 @@ use crate::message::{
 /// What a conversation may touch.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// Bytes for the peer are appended here.
+    /// The bytes for the peer: conversations only append.
     pub out: &'a mut Vec<u8>,
-    /// What the worker has to do.
+    /// What the worker has to do: conversations only append.
     pub outputs: &'a mut Vec<Output>,
     /// The same for all connections.
     pub settings: &'a TransportSettings,
-    /// What others were answered.
+    /// Encoded recoveries and histories that are kept for other clients.
     pub answers: &'a mut Answers,
-    /// Whose conversation it is.
+    /// The id of the client.
     pub client: ClientId,
-    /// Whether publications wait in such numbers that no more are taken.
+    /// Whether fan-outs are behind, so that no more publications are taken.
     pub congested: bool,
-    /// Whether memory is nearly used up, so that nobody new is served.
+    /// Whether the server is low on memory, so that no new subscriber is served.
     pub overloaded: bool,
     /// Whether the connection is beyond the maximum, so that only health checks and metrics are answered.
     pub is_spare: bool,
@@ -36,9 +36,9 @@ pub struct Context<'a> {
     pub has_ended: bool,
     /// Whether the hub has a session of the connection.
     pub has_session: bool,
-    /// What was received and said, for the worker to count.
+    /// Messages of this step, for the worker to count: conversations only add.
     pub messages: MessageCount,
-    /// Length of `out` from which on nothing more is said that can wait: the peer has much to read already.
+    /// Length of `out` from which on nothing is written that can wait: the peer has much to read already.
     pub out_bytes_high: usize,
 }
 
@@ -63,17 +63,17 @@ pub enum Output {
     Close(CloseReason),
     /// The next deadline is this far away.
     Deadline(Duration),
-    /// The next deadline is at most this far away: whoever waits for an answer by then gives up.
+    /// The next deadline is at most this far away, because a client gives up by then.
     DeadlineWithin(Duration),
     /// An HTTP error was answered.
     HttpError,
-    /// A new subscriber was refused because memory is nearly used up.
+    /// A new subscriber was refused because the server is low on memory.
     Refused,
     /// End the session: its subscriptions are gone, and the next request opens a new one.
     Leave,
     /// A handshake failed for this cause.
     HandshakeFailed(HandshakeFailure),
-    /// A proxy in front of the server is not set up for it: what an operator should read.
+    /// A proxy in front of the server is misconfigured: the message for the operator.
     ProxyFault(&'static str),
     /// The first request came through a proxy to a server that took this host to be alone with it.
     BehindProxy,
@@ -147,15 +147,15 @@ impl Context<'_> {
         self.outputs.push(Output::Request(SessionRequest { origin, by, request }));
     }
 
-    /// What a peer does wrong is its own affair, until someone looks for it.
+    /// Protocol errors are logged at debug: a misbehaving peer must not fill the log.
     pub(super) fn log_refusal(&self, reason: &str, what: &str) {
         let ClientId { worker, session, .. } = self.client;
         debug!(reason, worker = worker.0, connection = session.index, "{what}");
     }
 
-    /// A request came through a proxy. Without a key, what is open because only this host is served is closed from now
-    /// on; with one, an operator has thought of strangers.
-    pub(super) fn hear_of_proxy(&mut self) {
+    /// A request came through a proxy. Without an API key, what was open because only this host is served is closed
+    /// from now on; with one, the operator has configured the server for other hosts.
+    pub(super) fn note_proxy(&mut self) {
         let settings = self.settings;
         if settings.api_key.is_none()
             && settings.serves_this_host_only()

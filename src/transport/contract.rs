@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::context::{Answer, Context, Flow};
 use super::prepared::{Batch, Delivered};
 use super::settings::TransportSettings;
-use crate::message::{Farewell, Origin, Reply, TransportKind};
+use crate::message::{Disconnect, Origin, Reply, TransportKind};
 
 /// One way to talk to a client, from the connection's first byte or from a change of transport on.
 pub trait Transport {
@@ -64,7 +64,7 @@ pub trait Transport {
 
     /// Tells the client why the server ends the connection. `is_incomplete` if segments that were queued before, which
     /// are whole frames and replies, were dropped: what follows them could be misread.
-    fn disconnect(&mut self, _: &Farewell, _is_incomplete: bool, _: &mut Context<'_>) {}
+    fn disconnect(&mut self, _: &Disconnect, _is_incomplete: bool, _: &mut Context<'_>) {}
 
     /// Bytes of heap that it owns: messages and requests that are not finished.
     fn heap_bytes(&self) -> usize {
@@ -84,7 +84,7 @@ pub struct Traits {
     pub publishes: bool,
     /// Replies of the hub are gathered into one answer instead of being written as they come.
     pub collects_answers: bool,
-    /// The server API may subscribe it to channels: the client is told of them.
+    /// The server API may subscribe it to channels: the client is notified of them.
     pub accepts_server_subscriptions: bool,
     /// It waits for [`Transport::drained`].
     pub awaits_drain: bool,

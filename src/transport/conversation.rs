@@ -13,7 +13,7 @@ use super::settings::TransportSettings;
 use super::sse::EventStream;
 use super::websocket::WebSocketConversation;
 use crate::config::Framing;
-use crate::message::{Farewell, Origin, Reply};
+use crate::message::{Disconnect, Origin, Reply};
 
 macro_rules! conversations {
     ($($(#[$doc:meta])* $name:ident($conversation:ty);)*) => {
@@ -28,7 +28,7 @@ macro_rules! conversations {
                 match self { $(Self::$name(it) => it.traits(),)* }
             }
 
-            /// See [`Transport::receive`].
+            /// Passes [`Transport::receive`] on to the transport that is spoken.
             pub fn receive(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
                 let flow = match self {
                     $(Self::$name(it) => it.receive(bytes, context).map_next(Self::from),)*
@@ -36,7 +36,7 @@ macro_rules! conversations {
                 self.follow(flow, context)
             }
 
-            /// See [`Transport::reply`].
+            /// Passes [`Transport::reply`] on to the transport that is spoken.
             pub fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
                 let flow = match self {
                     $(Self::$name(it) => it.reply(origin, reply, context).map_next(Self::from),)*
@@ -44,7 +44,7 @@ macro_rules! conversations {
                 self.follow(flow, context)
             }
 
-            /// See [`Transport::answer`].
+            /// Passes [`Transport::answer`] on to the transport that is spoken.
             pub fn answer(&mut self, answer: &Answer<'_>, context: &mut Context<'_>) -> Flow {
                 let flow = match self {
                     $(Self::$name(it) => it.answer(answer, context).map_next(Self::from),)*
@@ -52,7 +52,7 @@ macro_rules! conversations {
                 self.follow(flow, context)
             }
 
-            /// See [`Transport::deliver`].
+            /// Passes [`Transport::deliver`] on to the transport that is spoken.
             pub fn deliver(
                 &mut self,
                 batch: &mut Batch<'_>,
@@ -62,7 +62,7 @@ macro_rules! conversations {
                 match self { $(Self::$name(it) => it.deliver(batch, out, settings),)* }
             }
 
-            /// See [`Transport::expire`].
+            /// Passes [`Transport::expire`] on to the transport that is spoken.
             pub fn expire(
                 &mut self,
                 silence: Duration,
@@ -75,7 +75,7 @@ macro_rules! conversations {
                 self.follow(flow, context)
             }
 
-            /// See [`Transport::drained`].
+            /// Passes [`Transport::drained`] on to the transport that is spoken.
             pub fn drained(&mut self, context: &mut Context<'_>) -> Flow {
                 let flow = match self {
                     $(Self::$name(it) => it.drained(context).map_next(Self::from),)*
@@ -83,7 +83,7 @@ macro_rules! conversations {
                 self.follow(flow, context)
             }
 
-            /// See [`Transport::end`].
+            /// Passes [`Transport::end`] on to the transport that is spoken.
             pub fn end(&mut self, context: &mut Context<'_>) -> Flow {
                 let flow = match self {
                     $(Self::$name(it) => it.end(context).map_next(Self::from),)*
@@ -91,10 +91,10 @@ macro_rules! conversations {
                 self.follow(flow, context)
             }
 
-            /// See [`Transport::disconnect`].
+            /// Passes [`Transport::disconnect`] on to the transport that is spoken.
             pub fn disconnect(
                 &mut self,
-                disconnect: &Farewell,
+                disconnect: &Disconnect,
                 is_incomplete: bool,
                 context: &mut Context<'_>,
             ) {
@@ -103,12 +103,12 @@ macro_rules! conversations {
                 }
             }
 
-            /// See [`Transport::heap_bytes`].
+            /// Passes [`Transport::heap_bytes`] on to the transport that is spoken.
             pub fn heap_bytes(&self) -> usize {
                 match self { $(Self::$name(it) => it.heap_bytes(),)* }
             }
 
-            /// See [`Transport::release`].
+            /// Passes [`Transport::release`] on to the transport that is spoken.
             pub fn release(&mut self) {
                 match self { $(Self::$name(it) => it.release(),)* }
             }
@@ -136,9 +136,9 @@ pub enum Service {
     Edge,
     /// The command protocol over raw TCP.
     Commands(Framing),
-    /// WebSockets, echoed.
+    /// An echo over WebSockets.
     EchoWebSocket,
-    /// Bytes, echoed.
+    /// An echo over raw TCP.
     EchoTcp,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Requests of one connection are answered in order. While one waits for the hub, what is pipelined behind it is kept,
 //! and the worker receives nothing more. The same holds while much of what was answered has not left: a few bytes may
-//! ask for a page, and a receive buffer has room for thousands of such requests. A poll that waits is no such request:
-//! the connection is still read, so that its end is noticed.
+//! ask for a page, and a receive buffer has room for thousands of such requests. A poll that waits is different: the
+//! connection is still read, so that its end is noticed.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::handshake_failure::HandshakeFailure;
 use super::prepared::{Batch, Delivered};
 use super::settings::TransportSettings;
 use crate::config::limits::POLL_PIPELINED_BYTES_MAX;
-use crate::message::{CloseReason, Farewell, Origin, Position, Reply, Ticket, TransportKind};
+use crate::message::{CloseReason, Disconnect, Origin, Position, Reply, Ticket, TransportKind};
 
 mod answer;
 mod api;
@@ -136,7 +136,7 @@ impl Transport for HttpConversation {
         if !self.has_answered {
             context.fail_handshake(HandshakeFailure::Timeout);
         }
-        let is_told = match &self.state {
+        let is_answered = match &self.state {
             State::Idle => true,
             State::Head(_) | State::Body(_) => false,
             State::Awaiting(awaiting) => match &awaiting.what {
@@ -145,7 +145,7 @@ impl Transport for HttpConversation {
                 _ => false,
             },
         };
-        if !is_told {
+        if !is_answered {
             let message = "the request was not completed in time";
             HttpError::new(408, "timeout", message).write_last(Cors::Silent, context);
         }
@@ -185,7 +185,7 @@ impl Transport for HttpConversation {
     /// requests (RFC 9112 9.3.2), and what follows a missing one would be taken for it, or for the rest of its body.
     fn disconnect(
         &mut self,
-        disconnect: &Farewell,
+        disconnect: &Disconnect,
         is_incomplete: bool,
         context: &mut Context<'_>,
     ) {

@@ -17,7 +17,7 @@ pub enum Places {
 /// The place in one channel.
 #[derive(Debug)]
 pub struct Place {
-    /// Which channel.
+    /// The channel's name.
     pub channel: ChannelName,
     /// The last publication that the client has, or that it may assume to have.
     pub position: Position,

@@ -13,7 +13,7 @@ use crate::protocol::{json, sse};
 /// is encoded once for each form; subscribers that are given different parts share one block.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    /// Which fan-out.
+    /// Which fan-out the encodings belong to.
     life: Option<u64>,
     websocket: Option<Encoded>,
     command_line: Option<Encoded>,
@@ -63,7 +63,7 @@ pub struct Batch<'a> {
 /// What a client takes of a batch.
 #[derive(Debug)]
 pub struct Delivered {
-    /// Items.
+    /// How many items the client takes.
     pub count: usize,
     /// What is shared, behind the bytes of the client's own.
     pub frame: Option<SharedFrame>,
@@ -120,12 +120,12 @@ impl<'a> Batch<'a> {
         self.items
     }
 
-    /// Their channel.
+    /// The channel that the items belong to.
     pub fn channel(&self) -> &'a ChannelName {
         self.channel
     }
 
-    /// As they look on the wire.
+    /// The items encoded in a wire form.
     pub fn frame(&mut self, form: WireForm) -> SharedFrame {
         let Self { prepared, channel, items, start, scratch } = self;
         let slot = match form {
@@ -165,7 +165,7 @@ impl<'a> Batch<'a> {
 }
 
 impl Encoded {
-    /// Items as they look on the wire; what `kept` has of them is copied from there.
+    /// Encodes items; what `kept` has of them is copied from there.
     fn new(
         form: WireForm,
         start: u64,

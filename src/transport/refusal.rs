@@ -1,9 +1,9 @@
-//! How refusals are told to clients, over HTTP and in the command protocol: one row each.
+//! How refusals are reported to clients, over HTTP and in the command protocol: one row each.
 
 use crate::message::Refusal;
 use crate::protocol::json::CommandError;
 
-/// How a refusal is told.
+/// How a refusal is reported.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RefusalRow {
     /// The status of an HTTP answer.

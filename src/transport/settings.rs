@@ -12,28 +12,28 @@ use crate::protocol::websocket;
 /// Scripts of which origins may use what is served here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
-    /// Any, without cookies.
+    /// Any origin, without cookies.
     Any,
-    /// These.
+    /// These origins, with their cookies.
     Listed(Vec<String>),
 }
 
 /// What all conversations of a worker share.
 #[derive(Clone, Debug)]
 pub struct TransportSettings {
-    /// Of HTTP requests.
+    /// Limits of the heads of HTTP requests.
     pub head: HeadLimits,
     /// What calls of the server API must show, if anything.
     pub api_key: Option<String>,
-    /// Of one HTTP body.
+    /// Bytes of the largest HTTP body.
     pub body_bytes_max: u64,
-    /// Of a WebSocket that publishes and subscribes.
+    /// Limits of the messages of a WebSocket that publishes and subscribes.
     pub messages: websocket::Limits,
-    /// Of a WebSocket that is echoed.
+    /// Limits of the messages of a WebSocket that is echoed.
     pub echo_messages: websocket::Limits,
-    /// Of one command.
+    /// Bytes of the largest command.
     pub command_bytes_max: u32,
-    /// Of one session.
+    /// Most subscriptions of one session.
     pub subscriptions_max: usize,
     /// From the first byte of a request to its last; from the connection's start to the end of its handshake.
     pub handshake_timeout: Duration,
@@ -45,9 +45,9 @@ pub struct TransportSettings {
     pub keepalive_timeout: Duration,
     /// The longest life of an event stream.
     pub stream_lifetime: Duration,
-    /// Bytes of missed publications in one answer, by one publication more at the most.
+    /// Bytes of missed publications in one answer, which may be exceeded by one publication.
     pub recovery_bytes_max: usize,
-    /// Whose scripts may use it, if that is set: see [`TransportSettings::origins`].
+    /// The origins whose scripts may use it, if they are set: see [`TransportSettings::origins`].
     pub origins: Option<Origins>,
     /// Whether the page is at `/`, if that is set: see [`TransportSettings::serves_page`].
     pub page: Option<bool>,
@@ -103,7 +103,8 @@ impl TransportSettings {
         }
     }
 
-    /// Whose scripts may use what is served: those that are listed; without a list, any where only this host is served.
+    /// The origins whose scripts may use what is served: those that are listed; without a list, any if only this host
+    /// is served.
     pub fn origins(&self) -> &Origins {
         match &self.origins {
             Some(origins) => origins,

@@ -8,7 +8,7 @@
 //!
 //! The first block is an event of a type of its own, `position` or `gap`: several libraries take a block without data
 //! for a message (`fetch-event-source`, `httpx-sse`, `aiosseclient`, r3labs/sse, Jersey), and what they hand over then
-//! is no JSON. It has the position, so that a client that loses its connection before the first event misses nothing.
+//! is not JSON. It has the position, so that a client that loses its connection before the first event misses nothing.
 //!
 //! To HTTP/1.1 the stream is sent in chunks, one for each event: proxies and clients pass chunks on as they come, and
 //! hold back what only the end of the connection delimits. The chunks are the same for everyone. A stream whose client
@@ -31,7 +31,7 @@ use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
 use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
 use crate::message::{
-    ChannelName, ClientId, CloseReason, Farewell, Item, Origin, Recovery, Reply, SessionId,
+    ChannelName, ClientId, CloseReason, Disconnect, Item, Origin, Recovery, Reply, SessionId,
     TransportKind,
 };
 use crate::protocol::http1::{LAST_CHUNK, begin_chunk, write_chunk};
@@ -40,16 +40,16 @@ use crate::protocol::{json, sse};
 /// One client's event stream after its head.
 #[derive(Debug)]
 pub enum EventStream {
-    /// Of one channel.
+    /// A stream of one channel.
     One {
-        /// Which.
+        /// The channel's name.
         channel: ChannelName,
         /// The server API subscribed it to others, whose positions must not become its id.
         has_others: bool,
         /// What delimits its events.
         framing: StreamFraming,
     },
-    /// Of several.
+    /// A stream of several channels.
     Many {
         /// Where it stands in each.
         places: Box<Places>,
@@ -92,7 +92,7 @@ impl EventStream {
         framing.write(context.out, |out| {
             sse::write_retry(out, retry);
             sse::write_id(out, places);
-            // A loss is told in the same block: a client that had the position alone would come back with it, and never
+            // A gap is sent in the same block: a client that had the position alone would come back with it, and never
             // learn of the loss.
             match has_gap {
                 true => write_gap(out),
@@ -161,7 +161,7 @@ impl EventStream {
         Duration::from_millis(spread_ms(client, shortest_ms..=longest_ms).into())
     }
 
-    fn write_end(&self, disconnect: &Farewell, out: &mut Vec<u8>) {
+    fn write_end(&self, disconnect: &Disconnect, out: &mut Vec<u8>) {
         let is_final = disconnect.reason == CloseReason::Forced;
         let framing = self.framing();
         framing.write(out, |out| {
@@ -202,7 +202,7 @@ impl Transport for EventStream {
                 if let Self::One { has_others, .. } = self {
                     *has_others = true;
                 }
-                framing.write(context.out, |out| write_news(out, "subscribe", channel));
+                framing.write(context.out, |out| write_change(out, "subscribe", channel));
                 if let Some(Recovery { is_complete, publications, .. }) = recovery {
                     if !is_complete {
                         framing.write(context.out, write_gap);
@@ -214,7 +214,7 @@ impl Transport for EventStream {
                 }
             }
             Reply::Unsubscribed { channel } => {
-                framing.write(context.out, |out| write_news(out, "unsubscribe", channel));
+                framing.write(context.out, |out| write_change(out, "unsubscribe", channel));
             }
             Reply::Published { .. }
             | Reply::History { .. }
@@ -280,7 +280,7 @@ impl Transport for EventStream {
     /// Says why the server ends the stream, and whether it is over for good.
     fn disconnect(
         &mut self,
-        disconnect: &Farewell,
+        disconnect: &Disconnect,
         is_incomplete: bool,
         context: &mut Context<'_>,
     ) {
@@ -332,16 +332,16 @@ fn write_gap(out: &mut Vec<u8>) {
     sse::write_event(out, "gap", &"{\"recovered\":false}");
 }
 
-fn write_news(out: &mut Vec<u8>, event: &str, channel: &ChannelName) {
+fn write_change(out: &mut Vec<u8>, event: &str, channel: &ChannelName) {
     let mut data = b"{\"channel\":".to_vec();
     json::write_text(&mut data, channel.as_str());
     data.push(b'}');
     sse::write_event(out, event, &String::from_utf8_lossy(&data));
 }
 
-fn write_disconnect(out: &mut Vec<u8>, farewell: &Farewell) {
-    let mut data = format!("{{\"code\":{},\"reason\":", farewell.disconnect_code()).into_bytes();
-    json::write_text(&mut data, farewell.text());
+fn write_disconnect(out: &mut Vec<u8>, disconnect: &Disconnect) {
+    let mut data = format!("{{\"code\":{},\"reason\":", disconnect.disconnect_code()).into_bytes();
+    json::write_text(&mut data, disconnect.text());
     data.push(b'}');
     sse::write_event(out, "disconnect", &String::from_utf8_lossy(&data));
 }

@@ -14,7 +14,7 @@ use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
 use crate::config::limits::{COMMANDS_PER_MESSAGE_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
-    Actor, CloseReason, Farewell, Origin, Payload, PayloadKind, Refusal, Reply, Request,
+    Actor, CloseReason, Disconnect, Origin, Payload, PayloadKind, Refusal, Reply, Request,
     TransportKind,
 };
 use crate::protocol::json::{self, Method};
@@ -34,7 +34,7 @@ pub struct WebSocketConversation {
 pub enum WebSocketService {
     /// Published to its first channel.
     Publish,
-    /// Sent back.
+    /// Sent back to the client.
     Echo,
     /// Done: they are commands.
     Commands,
@@ -70,7 +70,7 @@ impl WebSocketConversation {
         Self { decoder: MessageDecoder::default(), kind }
     }
 
-    fn write_disconnect(&self, disconnect: &Farewell, out: &mut Vec<u8>) {
+    fn write_disconnect(&self, disconnect: &Disconnect, out: &mut Vec<u8>) {
         let code = match self.kind {
             Kind::Plain { .. } => disconnect.websocket_code(),
             Kind::Commands(_) => disconnect.disconnect_code(),
@@ -78,12 +78,12 @@ impl WebSocketConversation {
         write_close(out, code, disconnect.text());
     }
 
-    /// What a client is told whose messages are not what this address takes. The code is one after which clients of the
-    /// command protocol do not come back.
-    fn refusal(&self) -> Farewell {
+    /// The disconnect of a client whose messages are not what this address takes. The code is one after which clients
+    /// of the command protocol do not come back.
+    fn refusal(&self) -> Disconnect {
         match self.kind {
             Kind::Commands(_) => CloseReason::ProtocolError.into(),
-            Kind::Plain { .. } => Farewell {
+            Kind::Plain { .. } => Disconnect {
                 reason: CloseReason::ProtocolError,
                 code: Some(CloseReason::ProtocolError.disconnect_code()),
                 text: Some("that is a command; commands are taken at /connection/websocket".into()),
@@ -243,7 +243,7 @@ impl Transport for WebSocketConversation {
         context.close(CloseReason::ClientGone)
     }
 
-    fn disconnect(&mut self, disconnect: &Farewell, _: bool, context: &mut Context<'_>) {
+    fn disconnect(&mut self, disconnect: &Disconnect, _: bool, context: &mut Context<'_>) {
         self.write_disconnect(disconnect, context.out);
     }
 
@@ -304,7 +304,7 @@ fn is_connect(message: &[u8]) -> bool {
             .is_ok_and(|command| command.id != 0 && command.method == Method::Connect)
 }
 
-/// Empty lines are passed over; a line that is no command is told so, like the others.
+/// Empty lines are skipped; a line that is not a command is answered with an error.
 fn take_commands(
     commands: &mut Commands,
     message: &[u8],

@@ -4,7 +4,7 @@ use tracing::{debug, info};
 
 use crate::connection::{Pause, Stage};
 use crate::driver::Close;
-use crate::message::{CloseReason, Farewell, SessionId, WorkerId};
+use crate::message::{CloseReason, Disconnect, SessionId, WorkerId};
 use crate::telemetry::Counters;
 use crate::transport::Flow;
 
@@ -27,10 +27,10 @@ impl Connections {
     }
 
     /// Sends the reason in the client's own protocol, and closes once everything was sent.
-    pub(super) fn close(&mut self, index: u32, farewell: impl Into<Farewell>) {
-        let farewell = farewell.into();
+    pub(super) fn close(&mut self, index: u32, disconnect: impl Into<Disconnect>) {
+        let disconnect = disconnect.into();
         self.step_connection(index, |connection, context| {
-            connection.disconnect(&farewell, false, context);
+            connection.disconnect(&disconnect, false, context);
             Flow::Closed
         });
     }

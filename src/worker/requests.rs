@@ -289,7 +289,7 @@ impl Connections {
         }
         let (origin, by) = (Some(Origin::Server), Actor::Server);
         match control {
-            Control::Disconnect(farewell) => self.close(session.index, farewell),
+            Control::Disconnect(disconnect) => self.close(session.index, disconnect),
             Control::Subscribe { channel, since } => {
                 let request = Request::Subscribe { channel, since, needs_all: false };
                 self.request(session, SessionRequest { origin, by, request });

@@ -58,7 +58,7 @@ pub struct Client {
     pub published: u32,
     pub acknowledged: u32,
     /// What it had when it was told that the server shuts down.
-    pub farewell: Option<[View; CHANNELS.len()]>,
+    pub disconnect: Option<[View; CHANNELS.len()]>,
     asks: HashMap<u32, Ask>,
     next_ask: u32,
 }
@@ -84,7 +84,7 @@ impl Client {
             is_observer: false,
             published: 0,
             acknowledged: 0,
-            farewell: None,
+            disconnect: None,
             asks: HashMap::new(),
             next_ask: 1,
         }
@@ -333,7 +333,7 @@ impl Client {
         let shutdown = CloseReason::Shutdown;
         let codes = [shutdown.disconnect_code(), shutdown.websocket_code()];
         if code.is_some_and(|code| codes.map(u64::from).contains(&code)) {
-            self.farewell = Some(self.views);
+            self.disconnect = Some(self.views);
         }
     }
 

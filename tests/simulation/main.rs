@@ -165,8 +165,8 @@ fn every_view_is_the_stream_or_was_told_of_a_gap() {
     });
     println!("{all:?}");
     // The dice do reach what this is about.
-    let Counts { complete, recovered, impossible, gaps, skipped, slow, farewells } = all;
-    for count in [complete, recovered, impossible, gaps, skipped, slow, farewells] {
+    let Counts { complete, recovered, impossible, gaps, skipped, slow, disconnects } = all;
+    for count in [complete, recovered, impossible, gaps, skipped, slow, disconnects] {
         assert!(count > seeds / 100, "{all:?}");
     }
 }

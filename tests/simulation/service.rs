@@ -288,7 +288,7 @@ impl World {
         let acknowledged = acknowledged.or_else(|| self.streams.acknowledged.take());
         let mut acknowledged = acknowledged.expect("it was looked at");
         acknowledged.retain(|payload| !earlier.contains(payload));
-        self.judge_farewells(&here, &acknowledged);
+        self.judge_disconnects(&here, &acknowledged);
         let is_told = |client: &Client| client.link.is_none() || client.is_stalled;
         assert!(self.clients.iter().all(is_told), "its clients are told");
     }
@@ -302,9 +302,9 @@ impl World {
         self.read_all();
     }
 
-    fn judge_farewells(&mut self, here: &[[View; CHANNELS.len()]], acknowledged: &[Payload]) {
+    fn judge_disconnects(&mut self, here: &[[View; CHANNELS.len()]], acknowledged: &[Payload]) {
         for (client, before) in self.clients.iter().zip(here) {
-            let Some(after) = client.farewell else { continue };
+            let Some(after) = client.disconnect else { continue };
             for payload in acknowledged {
                 let channel = payload.channel;
                 let is_live = |views: &[View]| views[channel].state == State::Live;
@@ -312,7 +312,7 @@ impl World {
                 if !is_whole || !is_live(before) || !is_live(&after) {
                     continue;
                 }
-                self.streams.counts.farewells += 1;
+                self.streams.counts.disconnects += 1;
                 let view = &after[channel];
                 let reached = view.position.map_or(0, |at| at.offset + view.gap);
                 let place = self.streams.place(*payload);

@@ -115,19 +115,19 @@ pub struct Counts {
     pub gaps: u64,
     pub skipped: u64,
     pub slow: u64,
-    pub farewells: u64,
+    pub disconnects: u64,
 }
 
 impl Counts {
     pub fn add(&mut self, other: &Self) {
-        let Self { complete, recovered, impossible, gaps, skipped, slow, farewells } = other;
+        let Self { complete, recovered, impossible, gaps, skipped, slow, disconnects } = other;
         self.complete += complete;
         self.recovered += recovered;
         self.impossible += impossible;
         self.gaps += gaps;
         self.skipped += skipped;
         self.slow += slow;
-        self.farewells += farewells;
+        self.disconnects += disconnects;
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::{CommandError, put, write_client_info, write_json};
-use crate::message::{ChannelName, ClientId, ClientInfo, Farewell, Position};
+use crate::message::{ChannelName, ClientId, ClientInfo, Disconnect, Position};
 
 /// The content of the reply to `connect`.
 #[derive(Clone, Copy, Debug)]
@@ -153,10 +153,10 @@ pub fn write_ping(out: &mut Vec<u8>) {
 }
 
 /// Appends the push that announces the end of the connection.
-pub fn write_disconnect(out: &mut Vec<u8>, farewell: &Farewell) {
-    let code = farewell.disconnect_code();
+pub fn write_disconnect(out: &mut Vec<u8>, disconnect: &Disconnect) {
+    let code = disconnect.disconnect_code();
     put(out, format_args!("{{\"push\":{{\"disconnect\":{{\"code\":{code},\"reason\":"));
-    write_json(out, farewell.text());
+    write_json(out, disconnect.text());
     out.extend_from_slice(b"}}}");
 }
 

@@ -11,18 +11,18 @@ use crate::config::limits::{
     API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX,
 };
 use crate::message::{
-    ChannelName, ClientId, CloseReason, Control, FAREWELL_BYTES_MAX, Farewell, HistoryQuery,
-    Payload, PayloadKind, Position, Request,
+    ChannelName, ClientId, CloseReason, Control, DISCONNECT_TEXT_BYTES_MAX, Disconnect,
+    HistoryQuery, Payload, PayloadKind, Position, Request,
 };
 use crate::protocol::api_json::{
-    ApiMethod, Channels, Disconnect, History, List, Nothing, OfChannel, OfClient, ParametersError,
-    Publish, Since, Text, decode, is_asked,
+    ApiMethod, Channels, Disconnect as DisconnectParameters, History, List, Nothing, OfChannel,
+    OfClient, ParametersError, Publish, Since, Text, decode, is_asked,
 };
 use crate::protocol::json::{CommandError, Object, exceeds_depth};
 use crate::transport::context::{Context, Output, Question};
 
 impl ApiCall {
-    /// Adds a command. `Err`: it is not added, because its parameters are none.
+    /// Adds a command. Nothing is added if its parameters are invalid.
     pub(super) fn command(
         &mut self,
         method: ApiMethod,
@@ -174,7 +174,7 @@ impl ApiCall {
                 Control::Subscribe { channel: channel()?, since: position_of(recover_since)? }
             }
             ApiMethod::Unsubscribe => Control::Unsubscribe { channel: channel()? },
-            _ => Control::Disconnect(farewell_of(disconnect)?),
+            _ => Control::Disconnect(disconnect_of(disconnect)?),
         };
         self.ask(method, context, Request::Control { client, control })
     }
@@ -234,8 +234,10 @@ fn position_of(since: Option<Object<Since<'_>>>) -> Result<Option<Position>, Fau
 }
 
 /// The code says whether clients come back, of whichever half of the codes: the protocol's, or the operator's own.
-fn farewell_of(disconnect: Option<Object<Disconnect<'_>>>) -> Result<Farewell, Fault> {
-    let Some(Object(Disconnect { code, reason: text })) = disconnect else {
+fn disconnect_of(
+    disconnect: Option<Object<DisconnectParameters<'_>>>,
+) -> Result<Disconnect, Fault> {
+    let Some(Object(DisconnectParameters { code, reason: text })) = disconnect else {
         return Ok(CloseReason::Forced.into());
     };
     let (reason, code) = match code.unwrap_or(0) {
@@ -245,12 +247,12 @@ fn farewell_of(disconnect: Option<Object<Disconnect<'_>>>) -> Result<Farewell, F
         _ => return Err(bad_request("disconnect: a code is from 3000 to 4999")),
     };
     let text = text.map(|Text(text)| text).filter(|text| !text.is_empty());
-    if text.as_ref().is_some_and(|text| !Farewell::is_text(text)) {
-        let max = FAREWELL_BYTES_MAX;
+    if text.as_ref().is_some_and(|text| !Disconnect::is_text(text)) {
+        let max = DISCONNECT_TEXT_BYTES_MAX;
         let detail = format!("disconnect: a reason has at most {max} bytes, on one line");
         return Err(bad_request(detail));
     }
-    Ok(Farewell { reason, code, text: text.map(|text| (*text).into()) })
+    Ok(Disconnect { reason, code, text: text.map(|text| (*text).into()) })
 }
 
 /// JSON stays as it was written. What comes in base64 is binary to every subscriber, whatever its bytes happen to be.

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::Config;
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
-    Actor, ChannelName, ClientId, CloseReason, Control, Epoch, Farewell, NodeId, Origin, Payload,
+    Actor, ChannelName, ClientId, CloseReason, Control, Disconnect, Epoch, NodeId, Origin, Payload,
     PayloadKind, Position, Publication, Refusal, SessionId, SessionRequest, WorkerId,
 };
 use crate::transport::answers::Answers;
@@ -99,7 +99,7 @@ fn a_publication_is_asked_for_with_all_that_it_has() {
     assert_eq!(payload.event.as_deref(), Some("e"));
     let mut call = call.unwrap();
     assert!(!call.is_answered());
-    // What nobody asked for, or was answered, fills nothing.
+    // A reply that was not asked for, or came before, fills nothing.
     for stray in [2, u32::MAX] {
         call.take_reply(ticket_of(stray), &Reply::Done);
         assert!(!call.is_answered());
@@ -120,7 +120,7 @@ fn base64_is_binary_and_goes_before_data() {
 }
 
 #[test]
-fn what_a_method_does_not_take_is_told_by_its_code() {
+fn parameters_that_a_method_does_not_take_are_refused_with_its_code() {
     let publish = |body: &str| code(ApiMethod::Publish, body);
     for body in [
         "{}",
@@ -224,12 +224,12 @@ fn clients_are_controlled_by_name() {
     );
     let body = r#"{"client":"00000000-0001-8001-8000-000200000003","channel":"a"}"#;
     assert_eq!(asked(ApiMethod::Unsubscribe, body).1, Control::Unsubscribe { channel });
-    let farewell = |disconnect: &str| {
+    let disconnect = |disconnect: &str| {
         let body = format!(
             r#"{{"client":"00000000-0001-8001-8000-000200000003","disconnect":{disconnect}}}"#
         );
         match asked(ApiMethod::Disconnect, &body).1 {
-            Control::Disconnect(farewell) => farewell,
+            Control::Disconnect(disconnect) => disconnect,
             other => panic!("{other:?}"),
         }
     };
@@ -243,11 +243,11 @@ fn clients_are_controlled_by_name() {
         (4500, CloseReason::Forced),
         (4999, CloseReason::Forced),
     ] {
-        let expected = Farewell { reason, code: Some(code), text: Some("because".into()) };
-        assert_eq!(farewell(&format!(r#"{{"code":{code},"reason":"because"}}"#)), expected);
+        let expected = Disconnect { reason, code: Some(code), text: Some("because".into()) };
+        assert_eq!(disconnect(&format!(r#"{{"code":{code},"reason":"because"}}"#)), expected);
     }
     for plain in ["null", "{}", r#"{"code":0,"reason":""}"#] {
-        assert_eq!(farewell(plain), CloseReason::Forced.into());
+        assert_eq!(disconnect(plain), CloseReason::Forced.into());
     }
     let body = r#"{"client":"00000000-0001-8001-8000-000200000003"}"#;
     let forced = Control::Disconnect(CloseReason::Forced.into());
@@ -344,7 +344,7 @@ fn a_batch_answers_for_each_command_in_order() {
 }
 
 #[test]
-fn what_is_no_batch_is_told() {
+fn a_body_that_is_not_a_batch_is_refused() {
     for body in ["{}", "[]", r#"{"commands":{}}"#, r#"{"commands":null}"#] {
         let call = ask(ApiRoute::Batch, body).call;
         assert!(matches!(call, Err(ApiFault::BatchInvalid(_))), "{body}");

@@ -51,7 +51,7 @@ impl Client {
         (out, outputs)
     }
 
-    fn told(&mut self, id: u32, reply: &Reply) -> Vec<Value> {
+    fn replied(&mut self, id: u32, reply: &Reply) -> Vec<Value> {
         let (out, outputs) = self.step(|_, context| {
             let origin = Ticket::new(id).map_or(Origin::Server, Origin::Client);
             Commands::reply(origin, reply, CommandFraming::Line, context);
@@ -101,29 +101,29 @@ fn items(offsets: std::ops::RangeInclusive<u64>) -> Vec<Value> {
 #[test]
 fn a_recovery_begins_where_the_client_was() {
     let mut client = Client::new();
-    let told = client.told(7, &subscribed(None));
+    let replies = client.replied(7, &subscribed(None));
     let body = json!({"recoverable": true, "positioned": true, "epoch": "00000001", "offset": 9});
-    assert_eq!(told, [json!({"id": 7, "subscribe": body})]);
+    assert_eq!(replies, [json!({"id": 7, "subscribe": body})]);
     let recover = |is_complete, publications| {
         subscribed(Some(Recovery { is_complete, publications, has_more: false }))
     };
-    let told = client.told(7, &recover(true, publications(5..=9)));
+    let replies = client.replied(7, &recover(true, publications(5..=9)));
     let mut body = json!({
         "recoverable": true, "positioned": true, "epoch": "00000001", "offset": 4,
         "was_recovering": true, "recovered": true, "publications": items(5..=9),
     });
-    assert_eq!(told, [json!({"id": 7, "subscribe": body})]);
-    // Nothing was missed; or what was missed is gone.
+    assert_eq!(replies, [json!({"id": 7, "subscribe": body})]);
+    // No publications were missed; or the missed publications are gone.
     body["offset"] = json!(9);
     body["publications"] = json!([]);
     assert_eq!(
-        client.told(7, &recover(true, Publications::default())),
+        client.replied(7, &recover(true, Publications::default())),
         [json!({"id": 7, "subscribe": body})]
     );
     body["recovered"] = json!(false);
     for kept in [Publications::default(), publications(8..=9)] {
-        let told = client.told(7, &recover(false, kept));
-        assert_eq!(told, [json!({"id": 7, "subscribe": body})], "it starts anew");
+        let replies = client.replied(7, &recover(false, kept));
+        assert_eq!(replies, [json!({"id": 7, "subscribe": body})], "it starts anew");
     }
 }
 
@@ -133,12 +133,12 @@ fn a_long_recovery_comes_in_parts() {
     let mut client = Client::new();
     let publications = publications(5..=7);
     let part = Recovery { is_complete: true, publications, has_more: true };
-    let told = client.told(7, &subscribed(Some(part)));
-    assert_eq!(told[0]["subscribe"]["publications"], json!(items(5..=7)));
-    assert_eq!(told[0]["subscribe"]["recovered"], true);
+    let replies = client.replied(7, &subscribed(Some(part)));
+    assert_eq!(replies[0]["subscribe"]["publications"], json!(items(5..=7)));
+    assert_eq!(replies[0]["subscribe"]["recovered"], true);
     let push =
         json!({"channel": "a", "unsubscribe": {"code": 2500, "reason": "insufficient state"}});
-    assert_eq!(told[1..], [json!({"push": push})]);
+    assert_eq!(replies[1..], [json!({"push": push})]);
 }
 
 #[test]
@@ -146,33 +146,37 @@ fn what_the_server_api_did_is_pushed() {
     let mut client = Client::new();
     let recovery =
         Recovery { is_complete: true, publications: publications(8..=9), has_more: false };
-    let told = client.told(0, &subscribed(Some(recovery)));
+    let replies = client.replied(0, &subscribed(Some(recovery)));
     let body = json!({"recoverable": true, "positioned": true, "epoch": "00000001", "offset": 7});
-    assert_eq!(told[0], json!({"push": {"channel": "a", "subscribe": body}}));
-    for (push, item) in told[1..].iter().zip(items(8..=9)) {
+    assert_eq!(replies[0], json!({"push": {"channel": "a", "subscribe": body}}));
+    for (push, item) in replies[1..].iter().zip(items(8..=9)) {
         assert_eq!(*push, json!({"push": {"channel": "a", "pub": item}}));
     }
-    assert_eq!(told.len(), 3);
-    let told = client.told(0, &Reply::Unsubscribed { channel: ChannelName::new("a").unwrap() });
+    assert_eq!(replies.len(), 3);
+    let replies =
+        client.replied(0, &Reply::Unsubscribed { channel: ChannelName::new("a").unwrap() });
     let body = json!({"code": 2000, "reason": "server unsubscribe"});
-    assert_eq!(told, [json!({"push": {"channel": "a", "unsubscribe": body}})]);
+    assert_eq!(replies, [json!({"push": {"channel": "a", "unsubscribe": body}})]);
 }
 
 #[test]
-fn every_reply_of_the_hub_is_told() {
+fn every_reply_of_the_hub_is_written() {
     let mut client = Client::new();
     let position = Position { epoch: Epoch(1), offset: 9 };
     let history = Reply::History { position, publications: publications(2..=4) };
     let body = json!({"publications": items(2..=4), "epoch": "00000001", "offset": 9});
-    assert_eq!(client.told(5, &history), [json!({"id": 5, "history": body})]);
+    assert_eq!(client.replied(5, &history), [json!({"id": 5, "history": body})]);
     let presence = Reply::Presence { clients: Some(Vec::new()), client_count: 0 };
-    assert_eq!(client.told(5, &presence), [json!({"id": 5, "presence": {"presence": {}}})]);
+    assert_eq!(client.replied(5, &presence), [json!({"id": 5, "presence": {"presence": {}}})]);
     let stats = Reply::Presence { clients: None, client_count: 3 };
     let body = json!({"num_clients": 3, "num_users": 1});
-    assert_eq!(client.told(5, &stats), [json!({"id": 5, "presence_stats": body})]);
-    assert_eq!(client.told(5, &Reply::Published { position }), [json!({"id": 5, "publish": {}})]);
+    assert_eq!(client.replied(5, &stats), [json!({"id": 5, "presence_stats": body})]);
     assert_eq!(
-        client.told(5, &Reply::Refused(Refusal::NotSubscribed)),
+        client.replied(5, &Reply::Published { position }),
+        [json!({"id": 5, "publish": {}})]
+    );
+    assert_eq!(
+        client.replied(5, &Reply::Refused(Refusal::NotSubscribed)),
         [json!({"id": 5, "unsubscribe": {}})]
     );
     for (refusal, code) in [
@@ -185,10 +189,10 @@ fn every_reply_of_the_hub_is_told() {
         (Refusal::PositionUnrecoverable, 112),
         (Refusal::Overloaded, 111),
     ] {
-        let told = client.told(5, &Reply::Refused(refusal));
-        assert_eq!((&told[0]["id"], &told[0]["error"]["code"]), (&json!(5), &json!(code)));
+        let replies = client.replied(5, &Reply::Refused(refusal));
+        assert_eq!((&replies[0]["id"], &replies[0]["error"]["code"]), (&json!(5), &json!(code)));
         // The server API wanted it: the client did not.
-        assert_eq!(client.told(0, &Reply::Refused(refusal)), [] as [Value; 0]);
+        assert_eq!(client.replied(0, &Reply::Refused(refusal)), [] as [Value; 0]);
     }
 }
 
@@ -293,7 +297,7 @@ fn expect_nothing_owned(
 
 /// What a client sent in pieces is gone once it was taken, also if the client is held back then, perhaps for long.
 #[test]
-fn who_is_held_back_owns_nothing_of_what_was_taken() {
+fn a_paused_publisher_owns_no_heap_for_what_was_taken() {
     for framing in [Framing::Line, Framing::LengthPrefix] {
         let mut conversation = CommandConversation::new(framing);
         let written = match framing {

@@ -17,7 +17,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Of a request behind whose head so many bytes have come.
+    /// The exchange of a request behind whose head so many bytes have come.
     pub(super) fn of(head: &Head<'_>, bytes_behind: usize, settings: &TransportSettings) -> Self {
         Self {
             keep_alive: head.keep_alive,

@@ -20,8 +20,8 @@ impl Cors {
         Self::of_origin(origin, settings)
     }
 
-    /// The same for a request whose head is not understood, or not received to its end: a script that is not told of
-    /// the refusal sees a network error.
+    /// The same for a request whose head is not understood, or not received to its end: without these
+    /// headers a script would see a network error instead of the refusal.
     pub(super) fn of_unparsed(received: &[u8], settings: &TransportSettings) -> Self {
         if matches!(settings.origins(), Origins::Any) {
             return Self::Any;
@@ -48,7 +48,7 @@ impl Cors {
     pub(super) fn headers(self, settings: &TransportSettings) -> Vec<(&'static str, &str)> {
         let expose = ("Access-Control-Expose-Headers", "ETag");
         let listed = match (self, settings.origins()) {
-            // A cookie is nobody's who may come from anywhere.
+            // Fetch, "CORS protocol and credentials": `*` cannot be combined with credentials.
             (Cors::Any, _) => return vec![("Access-Control-Allow-Origin", "*"), expose],
             (Cors::Silent, Origins::Any) | (Cors::Listed(_), Origins::Any) => None,
             // Fetch, "CORS protocol and HTTP caches": an answer that depends on the origin says so to every origin.

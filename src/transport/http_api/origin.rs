@@ -7,7 +7,7 @@ use crate::protocol::http1::Head;
 use crate::transport::settings::{Origins, TransportSettings};
 
 /// Whether the origin of a request may have a WebSocket, or post: one that is listed, or the server's own, which
-/// clients that are no browsers send (Netty, Vert.x, Spring, Tyrus, Go's x/net/websocket).
+/// clients other than browsers send (Netty, Vert.x, Spring, Tyrus, Go's x/net/websocket).
 pub(super) fn is_allowed(head: &Head<'_>, settings: &TransportSettings) -> bool {
     let Origins::Listed(list) = settings.origins() else { return true };
     head.header("origin").all(|origin| {

@@ -197,7 +197,8 @@ impl Poll {
     ) {
         let Self { places, form, repeats_timeout, .. } = self;
         exchange.write_status(out, settings);
-        // What was dropped while nothing else came is behind the position: the next poll recovers it, or is told.
+        // What was dropped while nothing else came is behind the position: the next poll recovers it, or reports
+        // the gap.
         let has_gap = self.begins_anew || self.has_gap && !publications.is_empty();
         let channels = places.all().iter().map(|place| place.channel.as_str());
         let cookie = form.cookie(channels);

@@ -28,7 +28,7 @@ pub(super) struct PublishTo {
 /// What the request says of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MediaType {
-    /// `application/octet-stream`: bytes.
+    /// `application/octet-stream`: binary, whatever the bytes look like.
     Binary,
     /// `text/plain`: text, whatever it looks like.
     Text,

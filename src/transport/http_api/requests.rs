@@ -38,7 +38,7 @@ pub struct HttpConversation {
 /// What is behind the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpService {
-    /// Every route.
+    /// All routes of the edge.
     Edge,
     /// WebSockets of any path, echoed.
     Echo,
@@ -234,7 +234,7 @@ impl HttpConversation {
         let body = *rest;
         // Before the exchange: which origins are allowed depends on it.
         if head.is_forwarded && self.service == HttpService::Edge {
-            context.hear_of_proxy();
+            context.note_proxy();
         }
         let mut exchange = Exchange::of(&head, rest.len(), context.settings);
         exchange.keep_alive &= !context.is_spare;

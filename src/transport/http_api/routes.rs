@@ -7,7 +7,7 @@ use crate::protocol::http1::Head;
 pub(super) struct Route {
     /// The path; one that ends with `/` is the beginning of several, but for the root.
     pub path: &'static str,
-    /// The methods that scripts and balancers are told of; `None` for addresses that are WebSockets only.
+    /// The methods in `Allow`; `None` for addresses that are WebSockets only.
     pub methods: Option<&'static str>,
     pub action: Action,
     /// Whether connections beyond the maximum are served this address too.

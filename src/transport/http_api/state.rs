@@ -100,7 +100,7 @@ impl State {
         }
     }
 
-    /// Bytes of heap: an unfinished request, or what waits for a reply. A poll that waits is no unfinished request.
+    /// Bytes of heap: an unfinished request, or what waits for a reply. A poll that waits is not counted.
     pub fn heap_bytes(&self) -> usize {
         match self {
             Self::Idle => 0,

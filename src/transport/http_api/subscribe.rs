@@ -36,7 +36,7 @@ pub(super) struct Opening {
     has_gap: bool,
     /// What it missed, and what came since.
     items: Vec<Item>,
-    /// Of what it missed, which its channels may have forgotten by now.
+    /// Bytes of recovered publications, which their channels may have dropped by now.
     recovered_bytes: usize,
     /// There is more of it: it comes in parts.
     has_more: bool,
@@ -60,10 +60,10 @@ enum Wish {
 enum Since {
     /// Now: it has nothing yet.
     Now,
-    /// Behind these.
+    /// Behind these positions, one for each channel.
     Positions(Vec<Position>),
-    /// Behind something that is no position of these channels: another server's id, or another list of channels. What
-    /// it missed cannot be known, so it is told of a gap. An error would end an event stream for good (WHATWG HTML
+    /// Behind something that is not a position of these channels: another server's id, or another list of channels.
+    /// What it missed cannot be known, so it is sent a gap. An error would end an event stream for good (WHATWG HTML
     /// 9.2.3), and a loop of polls would get no further.
     Unknown,
 }
@@ -92,7 +92,7 @@ impl Since {
 }
 
 impl Opening {
-    /// `GET /events`.
+    /// Subscribes for `GET /events`, an event stream.
     pub(super) fn stream(
         head: &Head<'_>,
         exchange: Exchange,
@@ -115,7 +115,7 @@ impl Opening {
         Self::subscribe(head, since, Wish::Stream(framing), exchange, context)
     }
 
-    /// `GET /poll`.
+    /// Subscribes for `GET /poll`, a long poll.
     pub(super) fn poll(
         head: &Head<'_>,
         exchange: Exchange,
@@ -288,7 +288,8 @@ enum Step {
 }
 
 impl Opening {
-    /// Bytes that it keeps in memory. What comes while it waits is not among them: a fan-out does not wait to be told.
+    /// Bytes that it keeps in memory. Items that are delivered meanwhile are not among them: a fan-out
+    /// does not report them.
     pub(super) fn heap_bytes(&self) -> usize {
         self.places.capacity() * size_of::<Place>() + self.recovered_bytes
     }
@@ -425,7 +426,7 @@ fn check_way_back(
 
 /// What a client that comes back says of itself; empty says nothing.
 fn last_event_id<'h>(head: &Head<'h>) -> Option<Cow<'h, str>> {
-    // What is no text is no position either.
+    // Bytes that are not text are not a position either.
     head.header("last-event-id").next().map(String::from_utf8_lossy).filter(|id| !id.is_empty())
 }
 

@@ -235,7 +235,7 @@ fn requests_wait_while_much_is_to_be_read() {
 }
 
 #[test]
-fn who_does_not_read_is_owed_no_word_about_the_next_request() {
+fn a_client_that_does_not_read_is_sent_nothing_about_the_next_request() {
     let mut talk = Talk::new();
     talk.out_bytes_high = 0;
     let live = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n";
@@ -265,7 +265,7 @@ fn a_subscription_that_is_refused_refuses_the_request() {
 }
 
 #[test]
-fn what_is_wrong_with_a_request_is_said_with_a_status() {
+fn an_invalid_request_is_answered_with_a_status() {
     for path in ["/events", "/poll"] {
         // What is whole leaves the connection as it is, unless the protocol itself is broken.
         for (method, query, headers, status, flow) in [
@@ -296,7 +296,7 @@ fn what_is_wrong_with_a_request_is_said_with_a_status() {
 }
 
 #[test]
-fn nobody_new_is_taken_while_memory_is_nearly_used_up() {
+fn new_subscribers_are_refused_while_memory_is_low() {
     let mut talk = Talk::new();
     talk.is_overloaded = true;
     assert_eq!(talk.get("/poll", ""), "closed");

@@ -13,10 +13,9 @@ use crate::transport::context::{Context, Output};
 use crate::transport::handshake_failure::HandshakeFailure;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 
-/// A handshake whose answer waits until its subscriptions are made: who has seen the answer misses nothing that is
-/// published from then on, by whomever. What comes for the first ones before it is not kept: a plain WebSocket is told
-/// no position, neither in its answer nor with a publication, so a client cannot tell it from what came before it
-/// asked.
+/// A handshake whose answer waits until its subscriptions are made: a client receives every publication made after it
+/// has read the answer. What is delivered before it is not kept: a plain WebSocket is sent no position, neither in its
+/// answer nor with a publication, so a client could not tell it from what came before it asked.
 #[derive(Debug)]
 pub(super) struct Upgrading {
     upgrade: AllowedUpgrade,
@@ -27,7 +26,7 @@ pub(super) struct Upgrading {
 #[derive(Debug)]
 struct AllowedUpgrade {
     key: Vec<u8>,
-    /// Of those that the client offers: it refuses a connection in which none of them is chosen.
+    /// One of the subprotocols that the client offers: it refuses a connection in which the server chose none of them.
     subprotocol: Option<String>,
 }
 

@@ -18,7 +18,7 @@ fn a_poll_waits_for_a_publication_and_leaves() {
     let mut talk = waiting(&format!("&since=7:{E}&timeout=1"), "");
     assert_eq!(talk.asked(), [format!("1 a 7:{E}"), "DeadlineWithin(1s)".to_owned()]);
     talk.deliver_items("a", &[joined()]);
-    assert_eq!(talk.said(), "", "news alone is no answer");
+    assert_eq!(talk.said(), "", "a join alone does not answer a poll");
     talk.deliver_items("a", &[item("a", 8, "x"), joined(), item("a", 9, "y")]);
     let (head, body) = talk.answer();
     assert!(
@@ -51,7 +51,7 @@ fn a_poll_is_answered_at_its_timeout() {
 }
 
 #[test]
-fn a_poll_is_answered_at_once_with_what_was_missed() {
+fn a_poll_is_answered_at_once_with_missed_publications() {
     let mut talk = Talk::new();
     talk.get("/poll?channel=a&channel=b", &format!("If-None-Match: W/\"5:{E}_2:{E}\"\r\n"));
     assert_eq!(talk.asked(), [format!("1 a 5:{E}"), format!("2 b 2:{E}")]);
@@ -234,7 +234,7 @@ fn a_bare_loop_gets_one_publication_at_a_time_and_a_cookie() {
     let (head, body) = talk.answer();
     expect_one(&body, "y", format!("9:{E}"));
     assert!(cookie(&head).ends_with(&format!("=9:{E}")), "{head}");
-    // The cookie of other channels is no position, and one that makes no sense one that nobody knows.
+    // The cookie of other channels is ignored, and an invalid one is an unknown position.
     for (query, cookie, since) in [
         ("channel=b", cookie(&head), " now"),
         ("channel=a", cookie(&head).replace(':', "x"), " 0:00000000"),
@@ -279,7 +279,7 @@ fn what_is_pipelined_behind_a_poll_waits_for_its_answer() {
 }
 
 #[test]
-fn a_poll_is_told_nothing_came_when_the_server_ends() {
+fn a_poll_times_out_early_when_the_server_ends() {
     let mut talk = waiting("", "");
     talk.step(|http, context| {
         http.disconnect(&CloseReason::Shutdown.into(), false, context);
@@ -297,25 +297,25 @@ fn a_waiting_poll_is_small() {
 }
 
 #[test]
-fn a_poll_is_told_of_what_was_dropped_before_what_it_gets() {
+fn a_poll_reports_what_was_dropped_before_its_publications() {
     let gap = Item::Gap(3);
     let (one, other) = (item("a", 11, "x"), item("a", 15, "y"));
-    let told = |query: &str, batches: &[&[_]]| {
+    let answers = |query: &str, batches: &[&[_]]| {
         let mut talk = waiting(query, "");
         batches.iter().for_each(|batch| talk.deliver_items("a", batch));
         let (_, body) = talk.answer();
         (body["recovered"].as_bool(), body["publications"].as_array().map_or(0, Vec::len))
     };
     let since = &format!("&since=7:{E}");
-    assert_eq!(told(since, &[&[gap.clone(), one.clone()]]), (Some(false), 1));
-    assert_eq!(told(since, &[&[one.clone(), gap.clone(), other.clone()]]), (Some(false), 2));
-    assert_eq!(told("", &[&[gap.clone(), one.clone()]]), (Some(false), 1));
-    // The news comes alone, and the publication behind it.
+    assert_eq!(answers(since, &[&[gap.clone(), one.clone()]]), (Some(false), 1));
+    assert_eq!(answers(since, &[&[one.clone(), gap.clone(), other.clone()]]), (Some(false), 2));
+    assert_eq!(answers("", &[&[gap.clone(), one.clone()]]), (Some(false), 1));
+    // The gap comes alone, and the publication behind it.
     assert_eq!(
-        told(since, &[std::slice::from_ref(&gap), std::slice::from_ref(&one)]),
+        answers(since, &[std::slice::from_ref(&gap), std::slice::from_ref(&one)]),
         (Some(false), 1)
     );
     // What is dropped behind the answer is the next one's to tell.
-    assert_eq!(told(since, &[&[one.clone(), gap.clone()]]), (None, 1));
-    assert_eq!(told("", &[&[one, gap.clone(), other]]), (None, 1));
+    assert_eq!(answers(since, &[&[one.clone(), gap.clone()]]), (None, 1));
+    assert_eq!(answers("", &[&[one, gap.clone(), other]]), (None, 1));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
-use crate::message::{Farewell, NodeId};
+use crate::message::{Disconnect, NodeId};
 
 /// The chunks of a stream; the last one is empty if it is the last chunk.
 fn chunks(mut body: &str) -> Vec<&str> {
@@ -114,7 +114,7 @@ fn an_event_stream_goes_on_where_the_client_stood() {
 }
 
 #[test]
-fn what_cannot_be_recovered_is_told_before_what_follows() {
+fn a_gap_is_sent_before_what_follows() {
     let mut talk = Talk::new();
     talk.get("/events?channel=a", &format!("Last-Event-ID: 3:{E}\r\n"));
     talk.reply(1, &subscribed("a", 9, impossible()));
@@ -198,8 +198,8 @@ fn what_the_server_api_does_is_an_event_each() {
     talk.of_stream(|stream, context| {
         stream.reply(Origin::Server, &subscribed("b", 1, missed), context)
     });
-    let news = "event: subscribe\ndata: {\"channel\":\"b\"}\n\n";
-    assert_eq!(chunks(&talk.said()), [news, "data: x\n\n"]);
+    let subscribed_to_b = "event: subscribe\ndata: {\"channel\":\"b\"}\n\n";
+    assert_eq!(chunks(&talk.said()), [subscribed_to_b, "data: x\n\n"]);
     talk.deliver(&[publication("b", 2, "y")]);
     talk.deliver(&[publication("b", 3, "z"), publication("b", 4, "z")]);
     let without_ids = ["data: y\n\n", "data: z\n\n", "data: z\n\n"];
@@ -210,7 +210,7 @@ fn what_the_server_api_does_is_an_event_each() {
 
 /// go-sse 0.12 takes a stream that ends behind a comment for the end of all; Jersey and Spring make an event of it.
 #[test]
-fn a_heartbeat_is_no_comment_and_no_block() {
+fn a_heartbeat_is_a_retry_line_alone() {
     let mut talk = Talk::new();
     talk.get("/events?channel=a", "");
     talk.reply(1, &subscribed("a", 7, None));
@@ -251,12 +251,12 @@ fn a_stream_has_a_longest_life_that_differs_from_client_to_client() {
     assert_eq!(talk.asked(), asked, "it is looked at when its time has come");
 }
 
-fn ended(request: &str, farewell: &Farewell) -> String {
+fn ended(request: &str, disconnect: &Disconnect) -> String {
     let mut talk = Talk::new();
     talk.receive(request);
     talk.reply(1, &subscribed("a", 7, None));
     talk.said();
-    talk.of_stream(|stream, context| stream.disconnect(farewell, false, context));
+    talk.of_stream(|stream, context| stream.disconnect(disconnect, false, context));
     talk.said()
 }
 
@@ -269,30 +269,30 @@ fn a_stream_whose_client_is_to_come_back_has_no_last_chunk() {
         (CloseReason::ForcedToReconnect, 3011),
         (CloseReason::SlowConsumer, 3008),
     ] {
-        let told = format!(
+        let expected = format!(
             "event: disconnect\ndata: {{\"code\":{code},\"reason\":\"{}\"}}\n\n",
             reason.label()
         );
         let chunked = "GET /events?channel=a HTTP/1.1\r\nHost: t\r\n\r\n";
-        assert_eq!(chunks(&ended(chunked, &reason.into())), [told.as_str()]);
+        assert_eq!(chunks(&ended(chunked, &reason.into())), [expected.as_str()]);
         let old = "GET /events?channel=a HTTP/1.0\r\n\r\n";
-        assert_eq!(ended(old, &reason.into()), told);
+        assert_eq!(ended(old, &reason.into()), expected);
     }
 }
 
 #[test]
-fn a_stream_that_is_over_for_good_says_so_to_whoever_comes_back() {
-    let farewell = Farewell {
+fn a_stream_that_is_over_for_good_says_so_to_a_client_that_comes_back() {
+    let disconnect = Disconnect {
         reason: CloseReason::Forced,
         code: Some(4500),
         text: Some("no \"more\"".into()),
     };
-    let told =
+    let expected =
         "id: ended\nevent: disconnect\ndata: {\"code\":4500,\"reason\":\"no \\\"more\\\"\"}\n\n";
-    let chunked = ended("GET /events?channel=a HTTP/1.1\r\nHost: t\r\n\r\n", &farewell);
-    assert_eq!(chunks(&chunked), [told, ""], "with the last chunk");
-    let old = ended("GET /events?channel=a HTTP/1.0\r\n\r\n", &farewell);
-    assert_eq!(old, told);
+    let chunked = ended("GET /events?channel=a HTTP/1.1\r\nHost: t\r\n\r\n", &disconnect);
+    assert_eq!(chunks(&chunked), [expected, ""], "with the last chunk");
+    let old = ended("GET /events?channel=a HTTP/1.0\r\n\r\n", &disconnect);
+    assert_eq!(old, expected);
     // WHATWG HTML 9.2.3: 204 tells a client to stop.
     for (target, header) in
         [("/events?channel=a", "Last-Event-ID: ended\r\n"), ("/events?lastEventId=ended", "")]
@@ -337,10 +337,10 @@ fn a_stream_that_cannot_begin_now_begins_and_ends() {
     let check = |said: &str| {
         assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("chunked"), "{said}");
         let [chunk] = chunks(body_of(said))[..] else { panic!("{said}") };
-        let (retry, told) = chunk.strip_prefix("retry: ").unwrap().split_once('\n').unwrap();
+        let (retry, expected) = chunk.strip_prefix("retry: ").unwrap().split_once('\n').unwrap();
         assert!(EVENT_STREAM_RETRY_OVERLOADED_MS.contains(&retry.parse().unwrap()), "{retry}");
         let reason = "event: disconnect\ndata: {\"code\":3003,\"reason\":\"overloaded\"}\n\n";
-        assert_eq!(told, reason);
+        assert_eq!(expected, reason);
     };
     let opening = || {
         let mut talk = Talk::new();
@@ -376,7 +376,7 @@ fn a_stream_that_cannot_begin_now_begins_and_ends() {
 }
 
 #[test]
-fn clients_that_were_told_together_come_back_apart() {
+fn clients_that_were_disconnected_together_come_back_apart() {
     let mut times: Vec<u32> = (0..1000)
         .map(|index| {
             let mut talk = Talk::new();
