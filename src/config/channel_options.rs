@@ -1,4 +1,4 @@
-//! The table of channel options: one row each, for `[channels]` and every `[namespaces.NAME]` of the settings file.
+//! The table of channel options, one row each: the keys of `[channels]` and `[namespaces.NAME]` in the settings file.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::{ChannelOptions, SlowConsumer};
 /// One option of a channel.
 #[derive(Debug)]
 pub struct ChannelOption {
-    /// Its key in a section of the file.
+    /// The key in a section of the file.
     pub name: &'static str,
-    /// What it is, in a few words.
+    /// A short description.
     pub doc: &'static str,
     value: Value,
 }
 
-/// What values an option has, and where they are kept. Ranges include both ends.
+/// The type and range of an option's values, and their field. Ranges include both ends.
 #[derive(Debug)]
 enum Value {
     Switch(fn(&mut ChannelOptions) -> &mut bool),
@@ -101,21 +101,21 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
 ];
 
 impl ChannelOption {
-    /// The row of a name.
+    /// The option with a name.
     pub fn named(name: &str) -> Option<&'static Self> {
         CHANNEL_OPTIONS.iter().find(|option| option.name == name)
     }
 
-    /// Sets it from text. An error is the part of a sentence that follows the option's name.
+    /// Sets the option from text. An error is the part of a sentence that follows the option's name.
     pub fn parse(&self, text: &str, options: &mut ChannelOptions) -> Result<(), String> {
         let text = text.trim();
-        let no_value = |wanted: &str| format!("'{text}' is not {wanted}");
+        let invalid = |wanted: &str| format!("'{text}' is not {wanted}");
         match self.value {
             Value::Switch(field) => {
-                *field(options) = text.parse().map_err(|_| no_value("true or false"))?;
+                *field(options) = text.parse().map_err(|_| invalid("true or false"))?;
             }
             Value::Count(min, max, field) => {
-                let count = text.parse().map_err(|_| no_value("a whole number"))?;
+                let count = text.parse().map_err(|_| invalid("a whole number"))?;
                 *field(options) = self.in_range(count, min, max)?;
             }
             Value::Bytes(min, max, field) => {
@@ -126,14 +126,14 @@ impl ChannelOption {
             }
             Value::SlowConsumer(field) => {
                 let index = SlowConsumer::WORDS.iter().position(|word| *word == text);
-                let index = index.ok_or_else(|| no_value(&SlowConsumer::WORDS.join(" or ")))?;
+                let index = index.ok_or_else(|| invalid(&SlowConsumer::WORDS.join(" or ")))?;
                 *field(options) = SlowConsumer::ALL[index];
             }
         }
         Ok(())
     }
 
-    /// Its value as text.
+    /// The value as text.
     pub fn text(&self, options: &ChannelOptions) -> String {
         let mut copy = options.clone();
         match self.value {
@@ -147,7 +147,7 @@ impl ChannelOption {
         }
     }
 
-    /// The values that it may have.
+    /// The range of values, as text.
     pub fn range(&self) -> String {
         match self.value {
             Value::Switch(_) => "true or false".to_owned(),
@@ -164,7 +164,7 @@ impl ChannelOption {
     }
 }
 
-/// The list of channel options, as it stands in `README.md`.
+/// The table of channel options in `README.md`.
 pub(super) fn channel_options_markdown() -> String {
     let mut table =
         "| option | `[namespaces.NAME]` | without configuration | range | what it is |\n"
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_option_is_read_as_it_is_written() {
+    fn the_text_of_every_option_is_parsed_back() {
         for option in CHANNEL_OPTIONS {
             for options in [ChannelOptions::closed(), ChannelOptions::development()] {
                 let mut read = ChannelOptions { history_size: 77, ..ChannelOptions::development() };
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_include_both_ends_and_nothing_else() {
+    fn ranges_include_both_ends_and_nothing_beyond() {
         let mut options = ChannelOptions::closed();
         for (name, fine, bad) in [
             ("history_size", vec!["0", "65536"], vec!["-1", "65537", "1.5"]),

@@ -196,7 +196,7 @@ pub const CHANNELS_LOOKED_AT_PER_TURN_MAX: usize = 16 * 1024;
 pub const GATHERS_MAX: usize = 1024;
 
 /// Join/leave events per channel and window; excess events are dropped, and presence statistics stay correct.
-pub const NEWS_PER_CHANNEL_MAX: usize = 1000;
+pub const JOIN_LEAVE_PER_CHANNEL_MAX: usize = 1000;
 
 /// Idempotency keys stored by one worker.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;

@@ -21,19 +21,20 @@ use super::{
 /// The variable that names the settings file.
 pub const FILE_VARIABLE: &str = "FANTAIL_CONFIG";
 
-/// What a program was given at its start. The file and the environment are read with each [`Sources::load`].
+/// The settings file and the flags that a program was started with. [`Sources::load`] reads the file and the
+/// environment anew each time.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// The settings file; that of [`FILE_VARIABLE`] if there is none.
+    /// The settings file; if `None`, the one named by [`FILE_VARIABLE`].
     pub file: Option<PathBuf>,
-    /// Flags, at most one for each setting.
+    /// The flags, at most one per setting.
     pub flags: Vec<Given>,
 }
 
-/// A setting, and text for it from one place.
+/// The text of a setting from one source.
 #[derive(Clone, Debug)]
 pub struct Given {
-    /// The setting that is given.
+    /// The setting that it is for.
     pub setting: &'static Setting,
     /// One text, or any number for a list.
     pub texts: Vec<String>,
@@ -48,12 +49,12 @@ pub enum Origin {
     Default,
     /// In the file.
     File {
-        /// Its path, as it was given.
+        /// The path, as it was given.
         path: String,
-        /// The first one is 1.
+        /// The line number, from 1.
         line: usize,
     },
-    /// In this variable.
+    /// In this environment variable.
     Environment(String),
     /// By this flag, without its dashes.
     Flag(&'static str),
@@ -71,7 +72,7 @@ pub struct Loaded {
 }
 
 impl Sources {
-    /// Reads the file and the environment. The error has every fault.
+    /// Reads the file and the environment. The error has all faults.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let variables = env::vars_os()
             .map(|(name, value)| (name.into_string(), value.into_string()))
@@ -97,10 +98,10 @@ impl Sources {
     }
 }
 
-/// The name of a variable and its value, if that is UTF-8.
+/// The name of an environment variable, and its value if that is UTF-8.
 type Variable = (String, Option<String>);
 
-/// Joins what was read; `faults` are those of reading.
+/// Combines the sources into a configuration. `faults` are those of reading them.
 fn assemble(
     file: Option<(&str, &str)>,
     environment: Vec<Variable>,
@@ -123,14 +124,14 @@ fn assemble(
     for Given { setting, texts, origin } in given {
         if let Err(fault) = setting.parse(&texts, &mut config) {
             let fault = match setting.kind {
-                // The fault says it.
+                // The fault names the range itself.
                 Kind::Addresses(_) | Kind::Levels(_) => fault,
                 _ => with_range(&fault, &setting.range()),
             };
             faults.push(format!("{origin}: {}: {fault}", setting.name));
         } else if let Err(fault) = setting.check(&mut config) {
             faults.push(format!("{origin}: {fault}"));
-            // So that what this is judged with later is in range.
+            // The default replaces it, so that checks that involve other settings see a value in its range.
             setting.copy(&Config::default(), &mut config);
         }
         let row = SETTINGS.iter().position(|row| row.name == setting.name);
@@ -155,12 +156,12 @@ fn assemble(
     Err(ConfigError(faults))
 }
 
-/// A fault with what would be right, unless it says that.
+/// A fault with the range of values, unless it names that already.
 fn with_range(fault: &str, range: &str) -> String {
     if fault.contains(range) { fault.to_owned() } else { format!("{fault}; it must be {range}") }
 }
 
-/// What is wrong with a whole configuration is wrong with its addresses.
+/// The places where addresses were set, because every fault of a configuration as a whole concerns its addresses.
 fn where_addresses_are(origins: &[Origin]) -> String {
     let set: Vec<_> = SETTINGS
         .iter()
@@ -172,7 +173,7 @@ fn where_addresses_are(origins: &[Origin]) -> String {
     if set.is_empty() { String::new() } else { format!(" (set: {})", set.join(", ")) }
 }
 
-/// The text of the settings file.
+/// Reads the settings file.
 fn read(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     File::open(path)
@@ -184,7 +185,7 @@ fn read(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
 }
 
-/// Takes settings from the file.
+/// Reads settings from the text of the file.
 struct FileReader<'a> {
     path: &'a str,
     text: &'a str,
@@ -331,7 +332,7 @@ impl FileReader<'_> {
     }
 }
 
-/// The sections of the file, each once.
+/// The names of the file's sections, each once.
 fn sections() -> impl Iterator<Item = &'static str> {
     let section = |setting: &Setting| setting.name.rsplit_once('.').map(|(section, _)| section);
     let of_settings = SETTINGS.iter().enumerate().filter_map(move |(row, setting)| {
@@ -342,7 +343,7 @@ fn sections() -> impl Iterator<Item = &'static str> {
     of_settings.chain(["channels", "namespaces.NAME"])
 }
 
-/// What a value of the file says, as text like that of a flag.
+/// A value of the file as text, like that of a flag.
 fn texts(value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
     let one = |value: &DeValue<'_>| match value {
         DeValue::String(text) => Ok(text.to_string()),
@@ -361,7 +362,7 @@ fn texts(value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
     }
 }
 
-/// Takes settings from the environment; an empty variable counts as none.
+/// Reads settings from the environment; an empty variable counts as not set.
 fn read_environment(
     environment: Vec<Variable>,
     given: &mut Vec<Given>,

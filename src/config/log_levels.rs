@@ -1,23 +1,23 @@
-//! What is logged: a level for everything, and levels of single rooms.
+//! Log levels: one for everything, and one per room.
 
 use std::fmt;
 
 use super::nearest::did_you_mean;
 
-/// How much is logged; each level includes those before it.
+/// A log level; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     /// Nothing is logged.
     Off,
-    /// What ends the server or a worker.
+    /// Faults that end the server or a worker.
     Error,
-    /// What an operator should look at.
+    /// Conditions that an operator should look at.
     Warn,
-    /// What the server does.
+    /// Start, stop, and changes of the configuration.
     Info,
-    /// What each client does wrong, and why connections end.
+    /// Protocol errors of clients, and the reasons for which connections end.
     Debug,
-    /// More than that.
+    /// Everything that is logged.
     Trace,
 }
 
@@ -71,7 +71,7 @@ impl LogLevels {
         Self { others: level, rooms: [level; ROOMS.len()] }
     }
 
-    /// Reads `info,driver=debug`: a level for everything (`info` if there is none) and levels of rooms, in any order.
+    /// Parses `info,driver=debug`: a level for everything (default: `info`) and levels of rooms, in any order.
     pub fn parse(text: &str) -> Result<Self, String> {
         let words = || text.split(',').map(str::trim);
         let mut levels = Self::all(LogLevel::Info);
@@ -89,7 +89,7 @@ impl LogLevels {
         Ok(levels)
     }
 
-    /// The level of what a module logs; `fantail::driver::epoll` is in the room `driver`.
+    /// The level of a module: that of its room. `fantail::driver::epoll` is in the room `driver`.
     pub fn of(&self, module: &str) -> LogLevel {
         let room = module.strip_prefix("fantail::").and_then(|path| path.split("::").next());
         let index = room.and_then(|room| ROOMS.iter().position(|known| *known == room));
@@ -97,20 +97,20 @@ impl LogLevels {
     }
 }
 
-/// Bits of a level among those of [`LogLevels::pack`].
+/// Bits of one level in [`LogLevels::pack`].
 const LEVEL_BITS: usize = 3;
 
 const _: () =
     assert!((ROOMS.len() + 1) * LEVEL_BITS <= u64::BITS as usize, "one word holds all levels");
 
 impl LogLevels {
-    /// All of them in one word, which can change while others read it.
+    /// All levels in one word, which can be stored atomically.
     pub fn pack(self) -> u64 {
         let levels = self.rooms.into_iter().chain([self.others]);
         levels.fold(0, |word, level| word << LEVEL_BITS | level as u64)
     }
 
-    /// What was packed.
+    /// The levels that [`LogLevels::pack`] put into a word.
     pub fn unpack(mut word: u64) -> Self {
         let mut next = || {
             let level = LogLevel::ALL[(word & ((1 << LEVEL_BITS) - 1)) as usize];
@@ -124,7 +124,7 @@ impl LogLevels {
         levels
     }
 
-    /// The level that logs most.
+    /// The most detailed level of all rooms.
     pub fn highest(self) -> LogLevel {
         self.rooms.into_iter().fold(self.others, LogLevel::max)
     }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_are_read_written_and_asked_for_by_module() {
+    fn levels_are_parsed_written_and_found_by_module() {
         let levels = LogLevels::parse(" worker=debug, warn ,driver=off").unwrap();
         assert_eq!(levels.to_string(), "warn,driver=off,worker=debug");
         assert_eq!(LogLevels::parse(&levels.to_string()), Ok(levels));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_level_or_room_is_named_with_the_nearest() {
+    fn an_unknown_level_or_room_is_named_with_the_nearest_known_one() {
         assert!(LogLevels::parse("dbug").unwrap_err().contains("did you mean debug?"));
         let fault = LogLevels::parse("info,drivers=debug").unwrap_err();
         assert!(

@@ -1,16 +1,16 @@
 //! Settings and limits: plain data.
 //!
-//! **What it is.** [`Config`] is everything that can be chosen, with its defaults; [`limits`] is what cannot.
+//! **What it is.** [`Config`] has the settings with their defaults; [`limits`] are fixed at compile time.
 //! [`SETTINGS`] has a row for each setting: its name, range, flag, and its place in [`Config`]. [`Sources`] are the
 //! file, the environment and the flags; reading them gives a checked [`Loaded`] configuration.
 //!
-//! **In and out.** Text in; checked values or a sentence that names the setting, the value, the range, and where it
-//! was set, out.
+//! **In and out.** In: text. Out: checked values, or sentences that name the setting, the value, the range, and where
+//! it was set.
 //!
-//! **Always true.** Defaults give way to the file, the file to the environment, the environment to flags. A checked
+//! **Always true.** The file overrides the defaults, the environment the file, flags the environment. A checked
 //! configuration satisfies every relation that the other rooms rely on.
 //!
-//! **Must not know.** What is done with the values.
+//! **Must not know.** How the values are used.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -35,123 +35,124 @@ pub use setting::{Kind, Setting};
 pub use settings::{SETTINGS, markdown};
 pub use units::{parse_count, parse_seconds};
 
-/// Everything that can be chosen.
+/// The settings of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// HTTP and WebSocket addresses.
     pub listen: Vec<SocketAddr>,
-    /// Raw TCP addresses: the command protocol, one JSON object a line.
+    /// Raw TCP addresses, for the command protocol.
     pub tcp: Vec<SocketAddr>,
-    /// What delimits the commands there.
+    /// The framing of commands on raw TCP.
     pub tcp_framing: Framing,
-    /// Addresses where every WebSocket message is echoed.
+    /// Addresses that echo every WebSocket message.
     pub echo: Vec<SocketAddr>,
-    /// Addresses where every byte is echoed.
+    /// Addresses that echo every byte.
     pub echo_tcp: Vec<SocketAddr>,
-    /// Threads that serve, 1..=[`limits::WORKERS_MAX`]; one per core when none is given.
+    /// Worker threads, 1..=[`limits::WORKERS_MAX`]; one per core if not set.
     pub workers: Option<usize>,
-    /// Which driver.
+    /// The kernel interface.
     pub driver: DriverChoice,
     /// Whether addresses beyond loopback may be served without authentication.
     pub insecure: bool,
-    /// What calls of the server API, and publications by HTTP, must show: 1..=[`limits::API_KEY_BYTES_MAX`] visible
-    /// characters of ASCII. Without it, anyone who reaches the server may call.
+    /// The key that calls of the server API and publications over HTTP must carry:
+    /// 1..=[`limits::API_KEY_BYTES_MAX`] visible ASCII characters. Without it, every client may call.
     pub api_key: Option<String>,
-    /// Connections of the whole process; as many as descriptors allow when none is given.
+    /// Maximum number of connections of the process; as many as descriptors allow if not set.
     pub connections_max: Option<usize>,
-    /// Bytes of everything that waits or is kept, of the whole process; follows from the host when none is given.
+    /// Memory budget of the process, in bytes, for queues, backlogs, histories and unfinished messages; follows from
+    /// the host if not set.
     pub memory_bytes_max: Option<u64>,
-    /// Bytes of one message from a client, or of one HTTP body.
+    /// Largest message or HTTP body from a client, in bytes.
     pub message_bytes_max: u64,
-    /// The same on echo addresses.
+    /// Largest message from a client on echo addresses, in bytes.
     pub echo_message_bytes_max: u64,
-    /// Bytes waiting for one client at which it is closed as a slow consumer.
+    /// Largest send queue of one client, in bytes; beyond it, the client is disconnected as a slow consumer.
     pub send_queue_bytes_max: u64,
-    /// Subscriptions of one client.
+    /// Maximum number of subscriptions of one client.
     pub subscriptions_max: usize,
-    /// Time for a client to finish its handshake, or one HTTP request.
+    /// Time for a client to complete its handshake or one HTTP request.
     pub handshake_timeout: Duration,
-    /// Time for a WebSocket client's message, or a command, from its first byte to its last.
+    /// Time to receive a whole WebSocket message or command, from its first byte.
     pub message_timeout: Duration,
-    /// Silence after which a WebSocket client is pinged; a second one of `keepalive_timeout` closes it.
+    /// A client that sends nothing for this long is pinged.
     pub keepalive_interval: Duration,
-    /// Time for the answer to a ping.
+    /// Time for a client to answer a ping.
     pub keepalive_timeout: Duration,
-    /// Silence between two requests of one HTTP connection.
+    /// Maximum idle time between two requests of one HTTP connection.
     pub http_idle_timeout: Duration,
-    /// The longest life of an event stream; each ends some time between three quarters of it and the whole.
+    /// Maximum lifetime of an event stream; each ends after three quarters of it up to the whole.
     pub stream_lifetime: Duration,
-    /// Time for a closing client to take what is queued for it and close its end.
+    /// Time for a client that is being closed to read its send queue and close its side.
     pub close_timeout: Duration,
-    /// Time that shutting down may take.
+    /// Maximum duration of a shutdown.
     pub shutdown_timeout: Duration,
-    /// Before that, the time for which a server that is to stop is not ready but accepts.
+    /// Time before a shutdown in which the server accepts connections while `/health/ready` answers 503.
     pub drain_time: Duration,
-    /// How lines of the log look.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// What is logged.
+    /// The log level of each room.
     pub log_levels: LogLevels,
-    /// Bytes of all histories together; each worker has its share of them.
+    /// Bytes of all histories together; each worker has an equal share.
     pub history_bytes_max: u64,
-    /// Origins whose scripts may use what is served over HTTP, as browsers send them (`https://example.org`), or `*`
-    /// for any; at most [`limits::ORIGINS_MAX`]. Without one, any where only this host is served.
+    /// Origins whose scripts may use the HTTP and WebSocket endpoints, as browsers send them (`https://example.org`),
+    /// or `*` for any; at most [`limits::ORIGINS_MAX`]. If empty: any, if the server listens on loopback only.
     pub origins: Vec<String>,
-    /// Whether the page from which one can subscribe and publish is served at `/`. Where that is not given: if only
-    /// this host is served.
+    /// Whether the web page, which subscribes and publishes, is served at `/`; if not set, it is if the server listens
+    /// on loopback only.
     pub page: Option<bool>,
-    /// Whether clients may subscribe to what is counted; see [`Config::serves_statistics`].
+    /// Whether the statistics are published; see [`Config::serves_statistics`].
     pub statistics: Option<bool>,
-    /// What channels do.
+    /// The options of channels, by namespace.
     pub namespaces: Namespaces,
 }
 
-/// What delimits commands and replies on a raw TCP connection.
+/// The framing of commands and replies on a raw TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Each ends in a line feed.
+    /// Each ends with a line feed.
     Line,
-    /// Each follows its length, 32 bits, big-endian.
+    /// Each has a length prefix of 32 bits, big-endian.
     LengthPrefix,
 }
 
 /// Which driver to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverChoice {
-    /// io_uring where it works, else epoll.
+    /// io_uring if it works, else epoll.
     Auto,
-    /// io_uring or nothing.
+    /// io_uring only: without it, the server does not start.
     IoUring,
-    /// epoll.
+    /// epoll, without trying io_uring.
     Epoll,
 }
 
-/// How lines of the log look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for a person to read.
     Text,
-    /// A JSON object each.
+    /// One JSON object per line.
     Json,
 }
 
 impl Framing {
-    /// In the order of their words.
+    /// All values, in the order of [`Self::WORDS`].
     pub const ALL: [Self; 2] = [Self::Line, Self::LengthPrefix];
-    /// What they are called in settings.
+    /// The names of the values in settings.
     pub const WORDS: &[&str] = &["line", "length"];
 }
 
 impl DriverChoice {
-    /// In the order of their words.
+    /// All values, in the order of [`Self::WORDS`].
     pub const ALL: [Self; 3] = [Self::Auto, Self::IoUring, Self::Epoll];
-    /// What they are called in settings.
+    /// The names of the values in settings.
     pub const WORDS: &[&str] = &["auto", "io_uring", "epoll"];
 }
 
 impl LogFormat {
-    /// In the order of their words.
+    /// All values, in the order of [`Self::WORDS`].
     pub const ALL: [Self; 2] = [Self::Text, Self::Json];
-    /// What they are called in settings.
+    /// The names of the values in settings.
     pub const WORDS: &[&str] = &["text", "json"];
 }
 
@@ -207,7 +208,7 @@ impl Config {
         ranges.and_then(|()| self.check_relations()).map_err(|fault| ConfigError(vec![fault]))
     }
 
-    /// Whether scripts of every origin may use what is served, if there is a list.
+    /// Whether every origin is allowed; `None` if `http.origins` is not set.
     pub fn allows_any_origin(&self) -> Option<bool> {
         let is_any = |origin: &String| origin == setting::ANY_ORIGIN;
         (!self.origins.is_empty()).then(|| self.origins.iter().any(is_any))
@@ -219,13 +220,13 @@ impl Config {
         self.statistics.unwrap_or_else(|| self.is_loopback())
     }
 
-    /// Whether nothing but loopback addresses is listened on: only this host is served, unless a proxy on it brings the
-    /// requests of others.
+    /// Whether the server listens on loopback addresses only: it then serves this host alone, unless a proxy on it
+    /// forwards requests of others.
     pub fn is_loopback(&self) -> bool {
         self.addresses().all(|address| address.ip().is_loopback())
     }
 
-    /// Whether everyone may publish over HTTP and call the server API as long as they reach a loopback address.
+    /// Whether every client that reaches a loopback address may publish over HTTP and call the server API.
     pub fn trusts_this_host(&self) -> bool {
         self.is_loopback() && self.api_key.is_none() && !self.listen.is_empty()
     }
@@ -234,7 +235,7 @@ impl Config {
         self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp)
     }
 
-    /// Checks what the ranges of single settings do not say.
+    /// Checks the relations between settings.
     fn check_relations(&self) -> Result<(), String> {
         let addresses = || self.addresses();
         if addresses().next().is_none() {
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_as_browsers_send_them() {
+    fn origins_are_accepted_as_browsers_send_them() {
         let with = |origins: &[&str]| {
             let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
             Config { origins, ..config() }
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_judged_at_their_limits_and_one_past() {
+    fn values_are_accepted_at_their_limits_and_refused_one_past() {
         let with = |change: fn(&mut Config)| {
             let mut config = config();
             change(&mut config);

@@ -1,4 +1,4 @@
-//! What channels do, by namespace.
+//! Channel options, by namespace.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,34 +8,34 @@ use super::limits::NAMESPACES_MAX;
 /// The options of every channel: those of its namespace, which is the part of its name before the first `:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespaces {
-    /// Of the channels without a namespace first, then of each namespace.
+    /// The options of channels without a namespace first, then those of each namespace.
     options: Vec<ChannelOptions>,
-    /// Where in `options`.
+    /// Index in `options` of each namespace.
     names: BTreeMap<String, u16>,
-    /// The server's own.
+    /// The namespace of the server's own channels.
     own: Option<NamespaceId>,
 }
 
-/// Where the server publishes what it counts, if it may: see [`Namespaces::add_statistics`].
+/// The channel of the server's statistics, if they are published: see [`Namespaces::add_statistics`].
 pub const STATISTICS_CHANNEL: &str = "fantail:statistics";
 
 /// The namespace of the server's own channels.
 const OWN_NAMESPACE: &str = "fantail";
 
-/// Names a namespace among [`Namespaces`]: dense from 0, which is that of the channels without one.
+/// Identifies a namespace of [`Namespaces`]: dense, from 0, which stands for channels without a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceId(pub u16);
 
-/// What the channels of one namespace do.
+/// The options of the channels of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelOptions {
     /// Publications that a channel keeps, 0..=[`super::limits::HISTORY_SIZE_CEILING`]; 0 keeps none.
     pub history_size: u32,
-    /// How long it keeps them.
+    /// How long a channel keeps publications.
     pub history_ttl: Duration,
-    /// Bytes that it keeps, with what keeping them costs.
+    /// Bytes of publications that a channel keeps, including overhead.
     pub history_bytes: u64,
-    /// Whether a client that comes back gets what it missed. Needs a history.
+    /// Whether a client that reconnects recovers missed publications. Needs a history.
     pub recovery: bool,
     /// Whether clients may subscribe.
     pub subscribe: bool,
@@ -43,39 +43,40 @@ pub struct ChannelOptions {
     pub publish: bool,
     /// Whether clients may read the history.
     pub history: bool,
-    /// Whether clients may ask who is subscribed.
+    /// Whether clients may list the subscribers.
     pub presence: bool,
-    /// Whether subscribers are told who comes and goes.
+    /// Whether subscribers receive join and leave events.
     pub join_leave: bool,
-    /// What happens to a subscriber whose socket takes no more.
+    /// The policy for a slow subscriber.
     pub slow_consumer: SlowConsumer,
     /// Publications kept per channel for slow subscribers under [`SlowConsumer::DropOldest`],
     /// 1..=[`super::limits::BACKLOG_SIZE_CEILING`].
     pub backlog_size: u32,
-    /// Publications wait so long for others to leave with; zero sends each at once.
+    /// How long publications are held to be delivered in one batch; zero delivers each at once.
     pub batch_delay: Duration,
-    /// Publications a second to one subscriber; 0 sets no limit. Needs a slow_consumer that may drop.
+    /// Publications per second delivered to one subscriber, 0..=[`DELIVERY_RATE_CEILING`]; 0 for no limit. Needs a
+    /// `slow_consumer` policy that drops publications.
     pub delivery_rate_max: u32,
 }
 
-/// What happens to a subscriber whose socket takes no more.
+/// The policy for a slow subscriber: one whose socket accepts no more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// Everything waits for it, until its queue passes the maximum: then it is closed as a slow consumer.
+    /// Publications are queued for it; once its send queue exceeds the maximum, it is disconnected as a slow consumer.
     Disconnect,
-    /// The newest publication replaces what waits.
+    /// The latest publication replaces the one that waits.
     Latest,
-    /// The oldest that waits gives way, and the subscriber is told of the gap.
+    /// The oldest publications of a full backlog are dropped, and the subscriber receives the number of dropped ones.
     DropOldest,
 }
 
 impl ChannelOptions {
-    /// Whether a position in such a channel is of use later.
+    /// Whether a client can recover from a position in such a channel.
     pub fn is_recoverable(&self) -> bool {
         self.recovery && self.history_size > 0
     }
 
-    /// Nothing but to subscribe is allowed, and nothing is kept: what a configured namespace begins with.
+    /// The defaults of a configured namespace: clients may only subscribe, and no history is kept.
     pub fn closed() -> Self {
         Self {
             history_size: 0,
@@ -94,8 +95,8 @@ impl ChannelOptions {
         }
     }
 
-    /// Everything is allowed, and 1,000 publications are kept for ten minutes: the channels of a server without
-    /// configuration.
+    /// The options of a server without configuration: everything but join and leave events is allowed, and 1,000
+    /// publications are kept for ten minutes.
     pub fn development() -> Self {
         Self {
             history_size: 1000,
@@ -132,26 +133,26 @@ impl ChannelOptions {
 }
 
 impl SlowConsumer {
-    /// In the order of their words.
+    /// All policies, in the order of [`Self::WORDS`].
     pub const ALL: [Self; 3] = [Self::Disconnect, Self::Latest, Self::DropOldest];
-    /// What they are called in settings.
+    /// The names of the policies in settings.
     pub const WORDS: &[&str] = &["disconnect", "latest", "drop_oldest"];
 }
 
 impl Namespaces {
-    /// The channels without a namespace have these options; there are no namespaces.
+    /// No namespaces, and these options for channels without a namespace.
     pub fn new(default: ChannelOptions) -> Self {
         Self { options: vec![default], names: BTreeMap::new(), own: None }
     }
 
-    /// Gives the channels without a namespace these options.
+    /// Sets the options of channels without a namespace.
     pub fn set_default(&mut self, options: ChannelOptions) -> Result<(), String> {
         options.check("[channels]")?;
         self.options[0] = options;
         Ok(())
     }
 
-    /// Each with the section that sets it.
+    /// The options of each namespace, with the section of the file that sets them.
     pub fn sections(&self) -> Vec<(String, &ChannelOptions)> {
         let mut names = vec!["channels".to_owned(); self.options.len()];
         for (name, id) in &self.names {
@@ -162,8 +163,8 @@ impl Namespaces {
 
     /// Adds a namespace. Its name is 1..=64 bytes of letters, digits, `_`, `-` and `.`.
     pub fn add(&mut self, name: &str, options: ChannelOptions) -> Result<(), String> {
-        let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-        if !(1..=64).contains(&name.len()) || !name.bytes().all(is_fine) {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        if !(1..=64).contains(&name.len()) || !name.bytes().all(is_allowed) {
             return Err(format!(
                 "[namespaces.{name}]: a name has 1 to 64 characters: letters, digits, '_', '-' or '.'"
             ));
@@ -187,12 +188,12 @@ impl Namespaces {
         self.own = self.names.get(OWN_NAMESPACE).copied().map(NamespaceId);
     }
 
-    /// Takes the names of the server's own channels away; who is subscribed keeps the options.
+    /// Removes the server's own namespace. Channels that have subscribers keep its options.
     pub fn remove_statistics(&mut self) {
         self.names.remove(OWN_NAMESPACE);
     }
 
-    /// Whether there are channels of the server's own.
+    /// Whether the server's own namespace exists.
     pub fn has_statistics(&self) -> bool {
         self.names.contains_key(OWN_NAMESPACE)
     }
@@ -202,9 +203,10 @@ impl Namespaces {
         self.own == Some(id)
     }
 
-    /// Returns whether there was one of this name.
+    /// Inserts a namespace, and returns whether there was one of this name.
     fn insert(&mut self, name: &str, options: ChannelOptions) -> bool {
-        let id = u16::try_from(self.options.len()).expect("they are few");
+        let id = u16::try_from(self.options.len())
+            .expect("at most NAMESPACES_MAX, and the server's own");
         let is_known = self.names.insert(name.to_owned(), id).is_some();
         self.options.push(options);
         is_known
@@ -223,7 +225,7 @@ impl Namespaces {
         &self.options[usize::from(id.0)]
     }
 
-    /// All of them, by [`NamespaceId`].
+    /// The options of all namespaces, indexed by [`NamespaceId`].
     pub fn all(&self) -> &[ChannelOptions] {
         &self.options
     }
@@ -235,11 +237,11 @@ impl Default for Namespaces {
     }
 }
 
-/// Longest time to live of a history.
+/// Upper bound of the channel option `history_ttl`.
 pub const HISTORY_TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
-/// Longest wait of a publication for others.
+/// Upper bound of the channel option `batch_delay`.
 pub const BATCH_DELAY_MAX: Duration = Duration::from_secs(60);
-/// Highest rate that can be set.
+/// Upper bound of the channel option `delivery_rate_max`.
 pub const DELIVERY_RATE_CEILING: u32 = 1000;
 
 #[cfg(test)]
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_channel_of_statistics_is_the_servers_own() {
+    fn clients_may_subscribe_but_not_publish_to_the_statistics_channel() {
         let mut namespaces = Namespaces::default();
         assert_eq!(namespaces.find(STATISTICS_CHANNEL), None);
         namespaces.add_statistics();
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_namespace() {
+    fn an_invalid_namespace_is_refused_by_name() {
         let closed = ChannelOptions::closed;
         let mut namespaces = Namespaces::default();
         namespaces.add("a", closed()).unwrap();

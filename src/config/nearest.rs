@@ -1,14 +1,15 @@
-//! The known name that someone may have meant.
+//! Suggestions for misspelt names.
 
-/// ", did you mean NAME?" with the nearest of the names, or nothing if none is near: at most a third of it may differ.
+/// ", did you mean NAME?" with the nearest of the names, or an empty text if none is near.
 pub fn did_you_mean<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> String {
     nearest(text, names).map_or_else(String::new, |name| format!(", did you mean {name}?"))
 }
 
-/// The nearest of the names, if one is near. The last word of a dotted name counts like the whole.
+/// The name nearest to a text, if at most a third of its characters differ. The last word of a dotted name is compared
+/// too.
 pub fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let text = text.to_ascii_lowercase().replace('-', "_");
-    // How far the text is from a word, if that is near.
+    // The edit distance to a word, if it is near.
     let distance = |word: &str| {
         let distance = strsim::damerau_levenshtein(&text, &word.to_ascii_lowercase());
         (distance <= word.len().div_ceil(3).min(DISTANCE_MAX)).then_some(distance)
@@ -23,7 +24,7 @@ pub fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, name)| name)
 }
 
-/// Beyond this, two names have little in common.
+/// Largest edit distance at which two names are near, however long they are.
 const DISTANCE_MAX: usize = 4;
 
 #[cfg(test)]

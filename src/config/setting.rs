@@ -1,4 +1,4 @@
-//! One setting: what values it has, where [`Config`] keeps it, how it is read and written.
+//! A setting: the type and range of its values, its field in [`Config`], and how it is parsed and shown.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -7,55 +7,55 @@ use super::log_levels::LogLevels;
 use super::units::{Bytes, Time, parse_bytes, parse_count, parse_seconds};
 use super::{Config, SETTINGS};
 
-/// One thing that can be chosen.
+/// One setting of the server.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its key in the file: sections and words, dotted.
+    /// The key in the settings file, with its section: `limits.close_timeout`.
     pub name: &'static str,
-    /// Its flag, without the dashes.
+    /// The flag, without its dashes.
     pub flag: &'static str,
-    /// What it is, in a few words.
+    /// A short description.
     pub doc: &'static str,
     /// Describes the default where it is not a value.
     pub default_note: Option<&'static str>,
-    /// Whether a running server takes a new value, for what it decides from then on.
+    /// Whether a reload applies a new value to a running server.
     pub is_reloadable: bool,
-    /// What its values are, and where [`Config`] keeps it.
+    /// The type and range of its values, and its field.
     pub kind: Kind,
 }
 
-/// What values a setting has. Ranges include both ends. A field is reached through one function, for reading too:
-/// that is done to copies, and rarely.
+/// The type and range of a setting's values, and its field in [`Config`]. Ranges include both ends. One function gives
+/// access to a field, for reading too: reading is rare, and uses a copy.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// Any number of addresses, IP:PORT.
     Addresses(fn(&mut Config) -> &mut Vec<SocketAddr>),
-    /// One of some words, by their index.
+    /// One of several words, by index.
     Choice(&'static [&'static str], fn(&Config) -> usize, fn(&mut Config, usize)),
-    /// Yes or no.
+    /// True or false.
     Switch(fn(&mut Config) -> &mut bool),
-    /// Yes or no, which follows from other settings unless it is given.
+    /// True or false; if not set, it follows from other settings.
     SwitchIfGiven(fn(&mut Config) -> &mut Option<bool>),
     /// A whole number.
     Count(u64, u64, fn(&mut Config) -> &mut usize),
-    /// A whole number that follows from the host unless it is given.
+    /// A whole number; if not set, it follows from the host.
     CountIfGiven(u64, u64, fn(&mut Config) -> &mut Option<usize>),
     /// A number of bytes.
     Bytes(u64, u64, fn(&mut Config) -> &mut u64),
-    /// A number of bytes that follows from the host unless it is given.
+    /// A number of bytes; if not set, it follows from the host.
     BytesIfGiven(u64, u64, fn(&mut Config) -> &mut Option<u64>),
-    /// A time.
+    /// A duration, with its minimum and maximum.
     Time(Duration, Duration, fn(&mut Config) -> &mut Duration),
-    /// Visible characters of ASCII, so and so many of them, if given. They are never shown again.
+    /// An optional secret of visible ASCII characters, with its minimum and maximum length. It is never shown.
     Secret(usize, usize, fn(&mut Config) -> &mut Option<String>),
-    /// Up to so many origins as browsers send them, or `*` for any.
+    /// Origins as browsers send them, or `*` for any; with the maximum number.
     Origins(usize, fn(&mut Config) -> &mut Vec<String>),
-    /// Levels of the log, per room.
+    /// Log levels, per room.
     Levels(fn(&mut Config) -> &mut LogLevels),
 }
 
 impl Setting {
-    /// A row: name, flag, what it is, its values.
+    /// A row of the table.
     pub const fn row(
         name: &'static str,
         flag: &'static str,
@@ -71,24 +71,24 @@ impl Setting {
         self
     }
 
-    /// A running server takes a new value.
+    /// Marks a setting that a reload applies to a running server.
     pub const fn reloadable(mut self) -> Self {
         self.is_reloadable = true;
         self
     }
 
-    /// The row of a name.
+    /// The setting with a name.
     pub fn named(name: &str) -> Option<&'static Setting> {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 
-    /// Its environment variable.
+    /// The environment variable of the setting.
     pub fn variable(&self) -> String {
         format!("{VARIABLE_PREFIX}{}", self.name.replace('.', "_").to_ascii_uppercase())
     }
 
-    /// Sets it from text: one, or any number for a list. An error says what is wrong with the text; whether a value is
-    /// in its range is for [`Setting::check`].
+    /// Sets the value from text: from one text, or any number of them for a list. An error says what is wrong with the
+    /// text. [`Setting::check`] checks the range.
     pub fn parse(&self, texts: &[String], config: &mut Config) -> Result<(), String> {
         if let Kind::Addresses(field) = self.kind {
             let addresses = texts.iter().map(|text| parse_address(text.trim()));
@@ -159,7 +159,7 @@ impl Setting {
         Err(format!("{} is {}; it must be {}", self.name, self.text(config), self.range()))
     }
 
-    /// Its value as text; empty if it has none.
+    /// The value as text; empty if it is not set.
     pub fn text(&self, config: &Config) -> String {
         let mut copy = config.clone();
         match self.kind {
@@ -189,13 +189,13 @@ impl Setting {
         }
     }
 
-    /// The same for people: with what stands for the default if it has none.
+    /// The value as it is shown to a user: [`Setting::text`], or the description of the default if it is not set.
     pub fn shown(&self, config: &Config) -> String {
         let texts = [self.text(config), self.default_text(), "none".to_owned()];
         texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
     }
 
-    /// Whether two configurations have different values of it.
+    /// Whether two configurations have different values of the setting.
     pub fn differs(&self, one: &Config, other: &Config) -> bool {
         match self.kind {
             Kind::Secret(_, _, field) => *field(&mut one.clone()) != *field(&mut other.clone()),
@@ -203,7 +203,7 @@ impl Setting {
         }
     }
 
-    /// Takes the value that another configuration has.
+    /// Copies the value from one configuration to another.
     pub fn copy(&self, from: &Config, to: &mut Config) {
         let mut from = from.clone();
         match self.kind {
@@ -222,7 +222,7 @@ impl Setting {
         }
     }
 
-    /// The values that it may have: "from 1 to 128".
+    /// The range of values, as text: "from 1 to 128".
     pub fn range(&self) -> String {
         match self.kind {
             Kind::Addresses(_) => "IP:PORT, any number of them".to_owned(),
@@ -245,26 +245,26 @@ impl Setting {
         }
     }
 
-    /// Its default as text, or the description of it; empty if it has no default.
+    /// The default as text, or its description; empty if there is no default.
     pub fn default_text(&self) -> String {
         self.default_note.map_or_else(|| self.text(&Config::default()), str::to_owned)
     }
 }
 
-/// Stands for every origin.
+/// The value of `http.origins` that allows every origin.
 pub(super) const ANY_ORIGIN: &str = "*";
 
-/// As browsers send it (RFC 6454 6.2), or [`ANY_ORIGIN`].
+/// Whether a text is an origin as browsers send it (RFC 6454 6.2), or [`ANY_ORIGIN`].
 fn is_origin(text: &str) -> bool {
     let is_plain = |text: &str| {
-        let is_fine = |byte: u8| {
+        let is_allowed = |byte: u8| {
             byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && !b"/?#,\"".contains(&byte)
         };
-        !text.is_empty() && text.bytes().all(is_fine)
+        !text.is_empty() && text.bytes().all(is_allowed)
     };
     let parts = text.split_once("://");
     let is_sent = |scheme: &str, host: &str| {
-        // A default port is left out (RFC 6454 6.2), and there are no patterns.
+        // Browsers omit a default port (RFC 6454 6.2). Patterns are not supported.
         let default_port = match scheme {
             "http" => ":80",
             "https" => ":443",
@@ -278,14 +278,14 @@ fn is_origin(text: &str) -> bool {
         })
 }
 
-/// What is shown of a secret.
+/// Shown instead of a secret.
 const HIDDEN: &str = "hidden";
 
-/// What the variables of settings begin with.
+/// The prefix of all environment variables of settings.
 pub const VARIABLE_PREFIX: &str = "FANTAIL_";
 
-/// An address, or what it lacks. An IPv4-mapped IPv6 address is the IPv4 address that it stands for: sockets here take
-/// one kind each.
+/// Parses an address; the error says what to write instead. An IPv4-mapped IPv6 address becomes the IPv4 address,
+/// because each listener accepts one IP version.
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<SocketAddr>() {
         Ok(SocketAddr::V6(v6)) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {

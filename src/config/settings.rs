@@ -1,7 +1,7 @@
 //! The table of settings: one row each.
 //!
-//! Whatever has to do with one setting follows from its row: its key in the file, its environment variable, its flag
-//! and help, the check of its range, what `fantail check` prints, the tables in `README.md`, what a reload may change.
+//! Everything about a setting follows from its row: its key in the file, its environment variable, its flag and help,
+//! the check of its range, the output of `fantail check`, the tables in `README.md`, and whether a reload applies it.
 
 use std::time::Duration;
 
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_reads_what_it_writes_and_copies_it() {
+    fn every_setting_parses_shows_and_copies_its_value_alone() {
         for setting in SETTINGS {
             let other = match setting.kind {
                 Addresses(_) => "127.0.0.1:1",
@@ -293,7 +293,7 @@ mod tests {
                 Count(..) | CountIfGiven(..) => "7",
                 Bytes(..) | BytesIfGiven(..) => "5 KiB",
                 Time(..) => "7 s",
-                // As it is shown.
+                // The text that is shown of it.
                 Secret(..) => "hidden",
                 Origins(..) => "https://example.org",
                 Levels(_) => "warn,driver=debug",
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_in_range_and_ranges_end_where_they_say() {
+    fn defaults_are_in_range_and_ranges_include_both_ends() {
         for setting in SETTINGS {
             assert_eq!(setting.check(&mut Config::default()), Ok(()), "{}", setting.name);
             let ends: [(String, bool); 4] = match setting.kind {
@@ -330,7 +330,7 @@ mod tests {
                 Time(min, max, _) => [
                     (units::Time(min).to_string(), true),
                     (units::Time(max).to_string(), true),
-                    // Below nothing there is nothing.
+                    // Zero is the lowest duration, so nothing is below that range.
                     (format!("{} ms", min.as_millis().saturating_sub(1)), min.is_zero()),
                     (format!("{} ms", max.as_millis() + 1), false),
                 ],
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_says_what_it_lacks() {
+    fn an_invalid_address_says_what_to_write_instead() {
         let listen = Setting::named("listen").unwrap();
         for (text, words) in [
             ("localhost:8000", "write 127.0.0.1:8000, [::1]:8000, or both"),
@@ -381,7 +381,7 @@ mod tests {
             let fault = parse(listen, text, &mut Config::default()).unwrap_err();
             assert!(fault.contains(words), "{text}: {fault}");
         }
-        // RFC 4291 2.5.5.2: an IPv4-mapped address stands for a node that speaks IPv4.
+        // RFC 4291 2.5.5.2: an IPv4-mapped address represents the address of an IPv4 node.
         for (text, shown) in [
             ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
             ("[fe80::1%2]:80", "[fe80::1%2]:80"),
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_value_is_quoted() {
+    fn an_invalid_value_is_quoted() {
         for (name, text) in [
             ("listen", "localhost"),
             ("listen", "127.0.0.1"),

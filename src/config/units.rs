@@ -1,9 +1,9 @@
-//! Human units: "64 KiB", "1.5 s", "1m30s", and back.
+//! Numbers with units, parsed and displayed: "64 KiB", "1.5 s", "1m30s".
 
 use std::fmt;
 use std::time::Duration;
 
-/// A whole number, as people write large ones: `1000000`, `1_000_000`, `1e6`.
+/// Parses a whole number: `1000000`, `1_000_000` or `1e6`.
 pub fn parse_count(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -15,7 +15,8 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
     count.ok_or_else(|| format!("'{text}' is not a whole number"))
 }
 
-/// Bytes: a whole number with an optional unit, `B`, `KiB`, `MiB`, `GiB` (or `K`, `M`, `G`, the same powers of 1024).
+/// Parses a number of bytes: a whole number with an optional unit, `B`, `KiB`, `MiB` or `GiB`; `K`, `M` and `G` are the
+/// same powers of 1024.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit, rest) = next_part(text.trim());
     if !rest.is_empty() {
@@ -30,7 +31,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "g" | "gib" | "gb" => 1 << 30,
         _ => return Err(format!("'{unit}' is not a unit of bytes: use B, KiB, MiB or GiB")),
     };
-    // A decimal point would be cut off somewhere, and a sign has no meaning.
+    // Fractions of a byte and signs are refused.
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!(
             "'{text}' is not a size: write a whole number and a unit, such as 64 KiB"
@@ -40,8 +41,8 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("'{text}' is too large"))
 }
 
-/// Time: a decimal number with an optional unit, `ms`, `s` (the default), `min`, `h`, `d`; or several with theirs,
-/// which add up: `1m30s`.
+/// Parses a duration: a decimal number with an optional unit, `ms`, `s` (the default), `min`, `h`, `d`; or the sum of
+/// several numbers with units: `1m30s`.
 pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     let mut total = Duration::ZERO;
     let (mut rest, mut parts) = (text.trim(), 0);
@@ -57,7 +58,7 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
             "" => return Err(format!("'{text}' has no unit: use ms, s, min, h or d")),
             _ => return Err(format!("'{unit}' is not a unit of time: use ms, s, min, h or d")),
         };
-        // What `f64` reads beside digits (inf, 1e9) is no time that anyone writes.
+        // `f64` parses more than decimal numbers (inf, 1e9), which is refused here.
         let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         let number: f64 = number
             .parse()
@@ -73,7 +74,7 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
-/// A number, the letters behind it, and what follows.
+/// Splits a text into a number, the unit that follows it, and the rest.
 fn next_part(text: &str) -> (&str, &str, &str) {
     let is_letter = |c: char| c.is_ascii_alphabetic();
     let (number, rest) = text.split_at(text.find(is_letter).unwrap_or(text.len()));
@@ -81,11 +82,11 @@ fn next_part(text: &str) -> (&str, &str, &str) {
     (number.trim(), unit, rest.trim())
 }
 
-/// Bytes as [`parse_bytes`] reads them, in the largest unit that leaves a whole number.
+/// Displays a number of bytes in the largest unit that gives a whole number, as [`parse_bytes`] accepts it.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes(pub u64);
 
-/// Time as [`parse_seconds`] reads it, in the largest unit that leaves a whole number.
+/// Displays a duration in the largest unit that gives a whole number, as [`parse_seconds`] accepts it.
 #[derive(Clone, Copy, Debug)]
 pub struct Time(pub Duration);
 
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_whole_numbers_in_the_forms_of_people() {
+    fn counts_are_whole_numbers_with_underscores_or_an_exponent() {
         for text in ["1000000", "1_000_000", "1e6", "10E5", " 1_0e5 "] {
             assert_eq!(parse_count(text), Ok(1_000_000), "{text}");
         }
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_take_units() {
+    fn bytes_have_optional_units() {
         assert_eq!(parse_bytes("512"), Ok(512));
         assert_eq!(parse_bytes("64 KiB"), Ok(65_536));
         assert_eq!(parse_bytes("16MiB"), Ok(16 << 20));
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_take_units_and_add_up() {
+    fn durations_have_units_and_add_up() {
         let milliseconds = |text| parse_seconds(text).map(|time| time.as_millis());
         assert_eq!(milliseconds("25"), Ok(25_000));
         assert_eq!(milliseconds("1.5 s"), Ok(1500));
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn displayed_values_are_parsed_back() {
         for (bytes, text) in [
             (0, "0 B"),
             (1023, "1023 B"),

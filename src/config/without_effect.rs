@@ -1,11 +1,11 @@
-//! What was set and has no effect: told once at the start, and by `fantail check`, and never refused, because other
-//! programs have a say in what a process's environment is, and because it harms no one.
+//! Warnings about settings that have no effect, given once at the start and by `fantail check`. They are not errors:
+//! they do no harm, and other programs set variables in a process's environment too.
 
 use super::nearest::nearest;
 use super::setting::VARIABLE_PREFIX;
 use super::{ChannelOptions, Config, FILE_VARIABLE, Origin, SETTINGS, SlowConsumer};
 
-/// A sentence about a variable that is not a setting; `None` where an orchestrator injects it, or where it is empty.
+/// A warning about a variable that is not a setting; `None` if it is empty or injected by an orchestrator.
 pub(super) fn of_variable(name: &str, value: Option<&str>) -> Option<String> {
     if value.is_some_and(|value| value.trim().is_empty() || is_injected(name, value)) {
         return None;
@@ -25,16 +25,16 @@ pub(super) fn of_variable(name: &str, value: Option<&str>) -> Option<String> {
     Some(near.map_or(says.clone(), |near| format!("{says}; did you mean {near}?")))
 }
 
-/// The variable of the setting whose flag is written like this. Flags of one word prove nothing: `FANTAIL_ECHO` may be
-/// anyone's.
+/// The variable of the setting whose flag is written like this. Flags of one word do not count: `FANTAIL_ECHO` may have
+/// nothing to do with this server.
 fn of_flag(word: &str) -> Option<String> {
     let flag = word.to_ascii_lowercase().replace('_', "-");
     let setting = SETTINGS.iter().find(|setting| setting.flag == flag && flag.contains('-'))?;
     Some(setting.variable())
 }
 
-/// Whether this is one of the variables that Kubernetes and Docker set in every container beside a service that is
-/// called `fantail` or `fantail-…`: `…_SERVICE_HOST`, `…_SERVICE_PORT` and one for each named port,
+/// Whether this is one of the variables that Kubernetes and Docker set in every container next to a service called
+/// `fantail` or `fantail-…`: `…_SERVICE_HOST`, `…_SERVICE_PORT` and one for each named port,
 /// `…_PORT=tcp://10.0.0.1:80`, `…_PORT_80_TCP` and its `_PROTO`, `_PORT` and `_ADDR` (Kubernetes, "Accessing the
 /// Service", environment variables).
 fn is_injected(name: &str, value: &str) -> bool {
@@ -43,7 +43,7 @@ fn is_injected(name: &str, value: &str) -> bool {
     let is_url = value.split_once("://").is_some_and(|(scheme, _)| protocol(scheme));
     let of_one_port = || {
         let (_, rest) = name.rsplit_once("_PORT_").filter(|(_, rest)| !rest.is_empty())?;
-        // Behind …_PORT_80_TCP_ the last split may have been at its own "_PORT".
+        // In …_PORT_80_TCP_PORT, the last "_PORT" is the suffix, which `rsplit_once` does not match.
         let mut parts = rest.split('_');
         let (number, kind) = (parts.next()?, parts.next()?);
         let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
@@ -56,7 +56,7 @@ fn is_injected(name: &str, value: &str) -> bool {
         || of_one_port().is_some()
 }
 
-/// Why an option of channels that was given does nothing beside the others.
+/// The reason why a channel option that is set has no effect together with the others; `None` if it has one.
 pub(super) fn of_option(options: &ChannelOptions, given: &str) -> Option<&'static str> {
     let keeps_nothing = options.history_size == 0;
     match given {
@@ -70,7 +70,7 @@ pub(super) fn of_option(options: &ChannelOptions, given: &str) -> Option<&'stati
     }
 }
 
-/// Settings that were set somewhere and do nothing beside the others: a sentence for each.
+/// A warning for each setting that is set and has no effect together with the others.
 pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
     let rows = SETTINGS.iter().zip(origins).filter(|(_, origin)| **origin != Origin::Default);
     let without = rows.filter_map(|(setting, origin)| {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_orchestrators_inject_is_passed_over() {
+    fn variables_injected_by_orchestrators_are_ignored() {
         for (name, value) in [
             ("FANTAIL_PORT", "tcp://10.0.0.1:8000"),
             ("FANTAIL_HTTP_PORT", "tcp://10.0.0.1:80"),
@@ -108,14 +108,14 @@ mod tests {
         ] {
             assert_eq!(of_variable(name, Some(value)), None, "{name}={value}");
         }
-        // None of them is the name of a setting.
+        // The variables of settings are never ignored.
         for setting in SETTINGS {
             assert!(!is_injected(&setting.variable(), "127.0.0.1:1"), "{}", setting.name);
         }
     }
 
     #[test]
-    fn what_is_no_setting_is_named_with_what_it_may_stand_for() {
+    fn an_unknown_variable_is_named_with_the_setting_that_may_be_meant() {
         for (name, words) in [
             ("FANTAIL_PORT", "FANTAIL_PORT is not a setting and has no effect"),
             ("FANTAIL_HTTP_PORT", "has no effect"),

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::config::limits::{
-    FAN_OUT_BLOCK_BYTES_MAX, NEWS_PER_CHANNEL_MAX, PUBLICATIONS_PER_FAN_OUT_MAX,
+    FAN_OUT_BLOCK_BYTES_MAX, JOIN_LEAVE_PER_CHANNEL_MAX, PUBLICATIONS_PER_FAN_OUT_MAX,
 };
 use crate::config::{ChannelOptions, SlowConsumer};
 use crate::message::{Item, Publication};
@@ -218,7 +218,7 @@ impl Backlog {
             self.dropped += 1;
             self.uncounted += 1;
         }
-        while self.waiting_join_leave > NEWS_PER_CHANNEL_MAX {
+        while self.waiting_join_leave > JOIN_LEAVE_PER_CHANNEL_MAX {
             self.drop_first(false);
             self.waiting_join_leave -= 1;
         }
@@ -402,11 +402,11 @@ mod tests {
         backlog.hold(&options, item(1), 1000);
         backlog.release(&options, 1000);
         backlog.hold(&options, item(2), 1001);
-        for _ in 0..2 * NEWS_PER_CHANNEL_MAX {
+        for _ in 0..2 * JOIN_LEAVE_PER_CHANNEL_MAX {
             backlog.hold(&options, joined(), 1001);
         }
         let released = offsets(&backlog.release(&options, 1100));
-        assert_eq!((released.len(), &*released[0]), (NEWS_PER_CHANNEL_MAX + 1, "2"));
+        assert_eq!((released.len(), &*released[0]), (JOIN_LEAVE_PER_CHANNEL_MAX + 1, "2"));
         assert_eq!(
             (backlog.bytes(), backlog.waiting_join_leave, backlog.take_dropped()),
             (0, 0, 0)

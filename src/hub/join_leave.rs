@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::config::limits::NEWS_PER_CHANNEL_MAX;
+use crate::config::limits::JOIN_LEAVE_PER_CHANNEL_MAX;
 use crate::message::{ChannelName, ClientInfo, Item};
 
 /// Joins and leaves of the channels whose home is this worker.
@@ -36,7 +36,7 @@ impl JoinLeave {
             && let Some(at) = items[*listed..].iter().rposition(|other| has_joined(other, left))
         {
             items.remove(*listed + at);
-        } else if items.len() < NEWS_PER_CHANNEL_MAX {
+        } else if items.len() < JOIN_LEAVE_PER_CHANNEL_MAX {
             items.push(item);
         }
     }
@@ -115,10 +115,10 @@ mod tests {
     fn events_of_a_channel_are_bounded() {
         let mut events = JoinLeave::default();
         let channel = ChannelName::new("a").unwrap();
-        for index in 0..=NEWS_PER_CHANNEL_MAX as u32 {
+        for index in 0..=JOIN_LEAVE_PER_CHANNEL_MAX as u32 {
             events.add(channel.clone(), item(index, true), 0);
         }
         let (_, items) = events.take_due(JOIN_LEAVE_DELAY_MS).unwrap();
-        assert_eq!(items.len(), NEWS_PER_CHANNEL_MAX);
+        assert_eq!(items.len(), JOIN_LEAVE_PER_CHANNEL_MAX);
     }
 }

@@ -12,7 +12,6 @@ pub const WORDS: &[&str] = &[
     "README.md",
     "src/lib.rs",
     "src/cli/",
-    "src/config/",
     "src/hub/",
     "src/message/",
     "src/transport/README.md",

@@ -20,13 +20,13 @@ fn load(
         .map_err(|error| error.to_string())
 }
 
-/// Text and origin of a setting.
+/// The text and origin of a setting.
 fn value(loaded: &Loaded, name: &str) -> (String, String) {
     let row = SETTINGS.iter().position(|setting| setting.name == name).unwrap();
     (SETTINGS[row].text(&loaded.config), loaded.origins[row].to_string())
 }
 
-/// Another value than the default, as text and as it stands in a file.
+/// A value that differs from the default, as text and as it is written in a file.
 fn another(setting: &Setting, n: usize) -> (String, String) {
     let text = match setting.kind {
         Kind::Addresses(_) => format!("127.0.0.1:{}", 1000 + n),
@@ -104,7 +104,7 @@ fn a_file_has_sections_lists_and_units() {
 }
 
 #[test]
-fn addresses_are_the_usual_ones_unless_there_are_others() {
+fn the_default_addresses_are_used_if_no_other_address_is_set() {
     let usual = load("", &[], &[]).unwrap().config;
     assert_eq!((usual.listen.len(), usual.tcp.len()), (1, 1));
     let only = load("", &[("FANTAIL_ECHO_LISTEN", "127.0.0.1:7, [::1]:7")], &[]).unwrap().config;
@@ -112,7 +112,7 @@ fn addresses_are_the_usual_ones_unless_there_are_others() {
 }
 
 #[test]
-fn an_empty_variable_is_none_and_an_unknown_one_is_told_of_and_no_fault() {
+fn an_empty_variable_is_ignored_and_an_unknown_one_is_a_warning() {
     let environment = [
         ("FANTAIL_WORKERS", ""),
         ("FANTAIL_CONFIG", "somewhere"),
@@ -132,7 +132,7 @@ fn an_empty_variable_is_none_and_an_unknown_one_is_told_of_and_no_fault() {
 }
 
 #[test]
-fn what_has_no_effect_beside_the_rest_is_told_of() {
+fn settings_without_effect_are_warned_of() {
     let warnings = |file: &str| load(file, &[], &[]).unwrap().warnings;
     for (file, warning) in [
         (
@@ -182,7 +182,7 @@ fn what_has_no_effect_beside_the_rest_is_told_of() {
 }
 
 #[test]
-fn a_fault_says_where_it_is_and_what_would_be_right() {
+fn a_fault_names_its_place_and_the_range() {
     type Pairs<'a> = &'a [(&'a str, &'a str)];
     let faults: [(&str, Pairs<'_>, Pairs<'_>, &str); 22] = [
         ("\nworkers = 129", &[], &[], "f.toml:2: workers is 129; it must be from 1 to 128"),
@@ -271,7 +271,7 @@ fn a_fault_says_where_it_is_and_what_would_be_right() {
 }
 
 #[test]
-fn every_fault_is_told_on_a_line_of_its_own() {
+fn every_fault_has_a_line_of_its_own() {
     let fault =
         load("workers = 0\ncolour = 1", &[("FANTAIL_DRIVER", "kqueue")], &[("workers", "200")]);
     let fault = fault.unwrap_err();
@@ -315,7 +315,7 @@ fn channels_have_sections_of_their_own() {
 }
 
 #[test]
-fn faults_in_sections_of_channels_are_told_with_their_line() {
+fn faults_in_sections_of_channels_name_their_line() {
     for (file, expected) in [
         ("channels = 1", "f.toml:1: channels is a section: write [channels]"),
         ("\nnamespaces = 1", "f.toml:2: namespaces is a section: write [namespaces.NAME]"),
