@@ -43,7 +43,10 @@
 //! | a reason to close | a row in `message/close.rs` |
 //! | what a wire format looks like | its one file in `protocol/` |
 //! | the page at `/` | `transport/http_api/page.html` |
-//! | an HTTP route | `transport/http_api.rs`; what it does, a file in `transport/http_api/` |
+//! | an HTTP route | a row in `transport/http_api/routes.rs`; what it does, a file in `transport/http_api/` |
+//! | how a refusal is reported to clients | a row in `transport/refusal.rs` |
+//! | a cause of failed handshakes | a row in `transport/handshake_failure.rs` |
+//! | a transport | `protocol/`, a file that implements `transport/contract.rs`, a row in `transport/conversation.rs` |
 //! | a right | `auth/decide.rs` |
 //! | a socket option | `driver/socket.rs` |
 //! | what a host should have, how many connections it holds | `sysctl/90-fantail.conf`, `server/host/` |

@@ -41,7 +41,7 @@ macro_rules! close_reasons {
 close_reasons! {
     /// The client closed in its protocol's way.
     ClientClosed => 1000, 3000, "connection closed";
-    /// The client's bytes ended without a goodbye.
+    /// The client's bytes ended without a close in its protocol's way.
     ClientGone => 1006, 3000, "connection lost";
     /// The server shuts down.
     Shutdown => 1001, 3001, "shutdown";

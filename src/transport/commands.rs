@@ -58,7 +58,7 @@ impl Commands {
     }
 
     /// Bytes came: the client lives.
-    pub fn hear(&mut self) {
+    pub fn note_bytes(&mut self) {
         if self.ping == Ping::Sent {
             self.ping = Ping::Answered;
         }
@@ -82,45 +82,51 @@ impl Commands {
         context.messages.received += 1;
         let client = context.client;
         let may_go_unanswered = matches!(method, Method::Publish(..));
-        let mut said = Said { framing, context };
+        let mut replies = Replies { framing, context };
         match method {
             Method::Pong => {}
-            Method::Malformed => said.refuse(id, bad, Some("wrong parameters")),
-            Method::Refused(error, detail) => said.refuse(id, error, Some(detail)),
-            Method::Unknown => said.refuse(id, CommandError::MethodNotFound, None),
+            Method::Malformed => replies.refuse(id, bad, Some("wrong parameters")),
+            Method::Refused(error, detail) => replies.refuse(id, error, Some(detail)),
+            Method::Unknown => replies.refuse(id, CommandError::MethodNotFound, None),
             Method::Send if id == 0 => {
                 let cause = CommandError::NotAvailable.message();
-                said.context.log_refusal(cause, "a message to the server is passed over");
+                replies.context.log_refusal(cause, "a message to the server is passed over");
             }
             _ if id == 0 && !may_go_unanswered => {
-                said.refuse(id, bad, Some("a command needs an id"));
+                replies.refuse(id, bad, Some("a command needs an id"));
             }
-            Method::Connect if self.is_connected => said.refuse(id, bad, Some("already connected")),
+            Method::Connect if self.is_connected => {
+                replies.refuse(id, bad, Some("already connected"))
+            }
             Method::Connect => {
                 self.is_connected = true;
-                said.connect(id);
+                replies.connect(id);
             }
-            Method::Ping => said.done(id, "ping"),
-            _ if !self.is_connected => said.refuse(id, bad, Some("connect first")),
+            Method::Ping => replies.done(id, "ping"),
+            _ if !self.is_connected => replies.refuse(id, bad, Some("connect first")),
             Method::Send | Method::NotAvailable => {
-                said.refuse(id, CommandError::NotAvailable, None);
+                replies.refuse(id, CommandError::NotAvailable, None);
             }
-            Method::Refresh => said.write(|out| json::write_refreshed(out, id, client)),
-            Method::SubRefresh => said.write(|out| json::write_sub_refreshed(out, id)),
+            Method::Refresh => replies.write(|out| json::write_refreshed(out, id, client)),
+            Method::SubRefresh => replies.write(|out| json::write_sub_refreshed(out, id)),
             Method::Fatal => return Err(CommandFault::Fatal),
             Method::Subscribe(name, since, needs_all) => {
-                said.request(id, &name, |channel| Request::Subscribe { channel, since, needs_all });
+                replies.request(id, &name, |channel| Request::Subscribe {
+                    channel,
+                    since,
+                    needs_all,
+                });
             }
             Method::Unsubscribe(name) => {
-                said.request(id, &name, |channel| Request::Unsubscribe { channel });
+                replies.request(id, &name, |channel| Request::Unsubscribe { channel });
             }
             Method::History(name, query) => {
-                said.request(id, &name, |channel| Request::History { channel, query });
+                replies.request(id, &name, |channel| Request::History { channel, query });
             }
-            Method::Presence(name) => said.presence(id, &name, PRESENCE_LIST_MAX),
-            Method::PresenceStats(name) => said.presence(id, &name, 0),
+            Method::Presence(name) => replies.presence(id, &name, PRESENCE_LIST_MAX),
+            Method::PresenceStats(name) => replies.presence(id, &name, 0),
             Method::Publish(name, data) => {
-                said.publish(id, &name, data);
+                replies.publish(id, &name, data);
                 return Ok(true);
             }
         }
@@ -130,20 +136,20 @@ impl Commands {
     /// Refuses bytes that are not a command.
     pub fn refuse_no_command(framing: CommandFraming, context: &mut Context<'_>) {
         let detail = Some("a command is one JSON object");
-        Said { framing, context }.refuse(0, CommandError::BadRequest, detail);
+        Replies { framing, context }.refuse(0, CommandError::BadRequest, detail);
     }
 
     /// Tells the client what a proxy sent in place of a command.
     pub fn refuse_proxy_protocol(framing: CommandFraming, context: &mut Context<'_>) {
         let detail = format!("{}: {}", proxy_protocol::CODE, proxy_protocol::REASON);
-        Said { framing, context }.refuse(0, CommandError::BadRequest, Some(&detail));
+        Replies { framing, context }.refuse(0, CommandError::BadRequest, Some(&detail));
     }
 
     /// Tells the client that one of its commands is too long.
     pub fn refuse_long(framing: CommandFraming, context: &mut Context<'_>) {
         let bytes_max = context.settings.command_bytes_max;
         let detail = format!("a command has at most {bytes_max} bytes");
-        Said { framing, context }.refuse(0, CommandError::LimitExceeded, Some(&detail));
+        Replies { framing, context }.refuse(0, CommandError::LimitExceeded, Some(&detail));
     }
 
     /// Takes the hub's answer to a command, or what the server API did.
@@ -157,15 +163,15 @@ impl Commands {
             Origin::Client(ticket) => ticket.number(),
             Origin::Server => 0,
         };
-        let mut said = Said { framing, context };
+        let mut replies = Replies { framing, context };
         match reply {
             // It was the server API's wish.
             Reply::Refused(_) if origin == Origin::Server => {}
             // The client has what it wants: perhaps the server API ended the subscription meanwhile.
-            Reply::Refused(Refusal::NotSubscribed) => said.done(id, "unsubscribe"),
+            Reply::Refused(Refusal::NotSubscribed) => replies.done(id, "unsubscribe"),
             Reply::Refused(refusal) => {
                 let row = row_of(*refusal);
-                said.refuse(id, row.error, row.detail());
+                replies.refuse(id, row.error, row.detail());
             }
             Reply::Subscribed { channel, position, recoverable, recovery } => {
                 // A client that starts anew reads its state elsewhere, and goes on from the position.
@@ -175,28 +181,28 @@ impl Commands {
                     is_recoverable: *recoverable,
                     recovered: recovery.as_ref().map(|recovery| recovery.is_complete),
                 };
-                said.subscribed(id, channel, &subscribed, missed);
+                replies.subscribed(id, channel, &subscribed, missed);
                 if missed.is_some_and(|missed| missed.has_more) {
-                    said.write(|out| json::write_resubscribe_push(out, channel));
+                    replies.write(|out| json::write_resubscribe_push(out, channel));
                 }
             }
             Reply::Unsubscribed { channel } if origin == Origin::Server => {
-                said.write(|out| json::write_unsubscribe_push(out, channel));
+                replies.write(|out| json::write_unsubscribe_push(out, channel));
             }
-            Reply::Unsubscribed { .. } => said.done(id, "unsubscribe"),
-            Reply::Published { .. } => said.done(id, "publish"),
+            Reply::Unsubscribed { .. } => replies.done(id, "unsubscribe"),
+            Reply::Published { .. } => replies.done(id, "publish"),
             Reply::History { position, publications } => {
-                said.write_with_answers(|out, answers| {
+                replies.write_with_answers(|out, answers| {
                     json::write_history(out, id, *position, |out| {
                         answers.write(out, publications);
                     });
                 });
             }
             Reply::Presence { clients: Some(clients), .. } => {
-                said.write(|out| json::write_presence(out, id, clients));
+                replies.write(|out| json::write_presence(out, id, clients));
             }
             Reply::Presence { clients: None, client_count } => {
-                said.write(|out| json::write_presence_stats(out, id, *client_count));
+                replies.write(|out| json::write_presence_stats(out, id, *client_count));
             }
             // To what only the server API asks.
             Reply::Channels { .. } | Reply::Done => {}
@@ -237,13 +243,13 @@ impl Commands {
     }
 }
 
-/// What is said in answer to a command.
-struct Said<'a, 'c> {
+/// What is replies in answer to a command.
+struct Replies<'a, 'c> {
     framing: CommandFraming,
     context: &'a mut Context<'c>,
 }
 
-impl Said<'_, '_> {
+impl Replies<'_, '_> {
     fn connect(&mut self, id: u32) {
         let interval = self.context.settings.keepalive_interval;
         let connected = Connected {

@@ -1,4 +1,5 @@
-//! HTTP requests: the routes, and the ways into a WebSocket and an event stream.
+//! HTTP: requests and polls, and the ways into a WebSocket and an event stream. How requests are taken apart and routed
+//! is in `requests.rs`; what they wait for, and how that ends, is here.
 //!
 //! Requests of one connection are answered in order. While one waits for the hub, what is pipelined behind it is kept,
 //! and the worker receives nothing more. The same holds while much of what was answered has not left: a few bytes may

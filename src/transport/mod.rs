@@ -1,11 +1,12 @@
 //! Conversations: the ways a client talks.
 //!
-//! **What it is.** One machine per transport, peers of one shape: the HTTP exchange that most of them begin with, and
-//! that long polls are ([`HttpConversation`]), WebSocket with plain messages or commands ([`WebSocketConversation`]),
-//! SSE ([`EventStream`]), the command protocol over raw TCP ([`CommandConversation`]), and the raw echo. [`Prepared`]
-//! holds a publication's encodings, one per [`WireForm`]; [`Answers`] what many are answered.
+//! **What it is.** One machine per transport, all of one shape ([`Transport`]), in one list ([`Conversation`]): the
+//! HTTP requests that most of them begin with, and that long polls are ([`HttpConversation`]), WebSocket with plain
+//! messages or commands ([`WebSocketConversation`]), SSE ([`EventStream`]), the command protocol over raw TCP
+//! ([`CommandConversation`]), and the raw echo. [`Prepared`] holds the encodings of what a fan-out delivers, one per
+//! wire form; [`Answers`] keeps an encoded recovery or history for other clients.
 //!
-//! **In and out.** In: bytes, to be decoded in place; replies; deadlines. Out: bytes appended to
+//! **In and out.** In: bytes, to be decoded in place; replies; answers of the worker; deadlines. Out: bytes appended to
 //! [`Context::out`], [`Output`]s for the hub and the worker.
 //!
 //! **Always true.** An idle conversation owns no heap memory, whole messages are decoded where they were received, and

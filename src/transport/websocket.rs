@@ -125,7 +125,7 @@ impl Transport for WebSocketConversation {
     fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
         match &mut self.kind {
             Kind::Plain { awaits_pong, .. } => *awaits_pong = false,
-            Kind::Commands(commands) => commands.hear(),
+            Kind::Commands(commands) => commands.note_bytes(),
         }
         let limits = self.limits(context);
         loop {

@@ -246,7 +246,7 @@ fn a_pong_is_due_before_the_next_ping() {
         for deadline in deadlines {
             let (out, outputs) = client.step(|commands, context| {
                 assert_eq!(commands.expire(message, context), Ok(()));
-                commands.hear();
+                commands.note_bytes();
             });
             pings += usize::from(out == b"\x81\x02{}");
             let [Output::Deadline(after)] = outputs[..] else { panic!("{outputs:?}") };
