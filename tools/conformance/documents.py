@@ -67,10 +67,12 @@ def shell(document, block, folder):
         checks.that("installs fantail", "fantail" in run([f"{folder}/bin/fantail", "--version"]).stdout)
         checks.equal("and nothing else", os.listdir(f"{folder}/bin"), ["fantail"])
         return
+    # The server under test may have another file name.
+    server = os.environ["FANTAIL_SERVER"]
+    block = block.replace("target/release/fantail /usr/local/bin/", f"{server} /usr/local/bin/fantail")
     for place in ("/usr/local/bin/", "/etc/sysctl.d/", "/etc/systemd/system/"):
         os.makedirs(folder + place)
         block = block.replace(place, folder + place)
-    block = block.replace("target/release/fantail", os.environ["FANTAIL_SERVER"])
     # They would change this host.
     block = "sysctl() { :; }; systemctl() { :; }\n" + block
     succeeds("the unit is installed", ["bash", "-ec", block], cwd=ROOT)
