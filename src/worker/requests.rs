@@ -323,9 +323,9 @@ impl Connections {
     }
 }
 
-const BEHIND_PROXY: &str = "a request came through a proxy, and api.key is not set: every client that the \
-    proxy forwards may publish and call the server API. What was open because only this host was served is closed \
-    now: the page, the statistics, and other origins, unless http.page, statistics and http.origins say otherwise";
+const BEHIND_PROXY: &str = "a request came through a proxy, and api.key is not set: every client of the proxy can \
+    publish and call the server API. From now on, the page, the statistics and requests of other origins are \
+    disabled, unless http.page, statistics and http.origins enable them";
 
 fn handle_message(
     message: HubMessage,
