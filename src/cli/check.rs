@@ -1,4 +1,4 @@
-//! `fantail check`: judges settings without serving, and prints what they are.
+//! `fantail check`: checks the settings and prints each with its source, without serving.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use fantail::config::{CHANNEL_OPTIONS, Origin, SETTINGS, markdown};
 
 use super::{say, settings};
 
-/// What to check.
+/// Arguments of `fantail check`.
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Print the list of settings, as it stands in src/config/README.md

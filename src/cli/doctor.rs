@@ -8,7 +8,7 @@ use fantail::server::host::{Fact, Grouped, Host, Judgement, Plan, Verdict, judge
 
 use super::{Failure, say};
 
-/// What to judge the host for.
+/// Arguments of `fantail doctor`.
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Number of connections to hold: the exit code is 0 if the host can, 1 if not
@@ -20,7 +20,7 @@ pub struct Arguments {
     /// The clients run on this host too, as with c1m: both ends of each connection count
     #[arg(long)]
     both_ends: bool,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long, conflicts_with = "fix_script")]
     json: bool,
     /// Print a shell script that raises the limits that are too low, without running it
@@ -28,7 +28,7 @@ pub struct Arguments {
     fix_script: bool,
 }
 
-/// What stands below the help of the command.
+/// Text below the help of the command.
 pub const EXAMPLES: &str = "\
 Run it as the user, and in the control group, of the server: limits differ between them. It changes
 nothing.
@@ -120,7 +120,7 @@ fn goal(judgement: &Judgement) -> String {
         .map_or_else(String::new, |goal| format!("The goal of {} is {held}.\n", Grouped(goal)))
 }
 
-/// Only what is short: a comment and a command each, until the next boot.
+/// A script that raises each value that is too low: a comment and a command for each, in effect until the next boot.
 fn fix_script(judgement: &Judgement) -> String {
     let mut script = String::from("#!/usr/bin/env bash\n");
     script += &format!("# {judgement}.\n");

@@ -1,8 +1,8 @@
 //! The command line: one file per command.
 //!
-//! **In and out.** In: arguments. Out: what a command prints, and its exit code.
+//! **In and out.** In: arguments. Out: the output of a command, and its exit code.
 //!
-//! **Must not know.** Anything but the library's public face.
+//! **Must not know.** Private items of the library.
 
 mod check;
 mod client;
@@ -55,7 +55,7 @@ enum Command {
     Top(top::Arguments),
 }
 
-/// Why a command did not do what it was asked for.
+/// The error of a command.
 #[derive(Debug)]
 pub struct Failure {
     /// One line for the user.
@@ -75,7 +75,7 @@ fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// Runs what the command line asks for. The exit code is that of a command that ran.
+/// Runs the command of a command line. Returns the exit code of a command that did not fail.
 pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         None => serve::run(arguments.serve)?,
@@ -85,8 +85,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Some(Command::Subscribe(subscribe)) => subscribe::run(subscribe)?,
         Some(Command::Top(top)) => top::run(&top)?,
         Some(Command::Doctor(doctor)) => {
-            let is_fine = doctor::run(&doctor)?;
-            return Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            let is_enough = doctor::run(&doctor)?;
+            return Ok(if is_enough { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_below_the_help_is_not_wrapped() {
+    fn lines_below_the_help_are_not_wrapped() {
         let all = Arguments::command();
         for command in all.get_subcommands().chain([&all]) {
             let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();

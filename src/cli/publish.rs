@@ -1,4 +1,4 @@
-//! `fantail publish`: hands one payload to a running server.
+//! `fantail publish`: publishes one payload to a channel of a running server.
 
 use std::env;
 use std::io::{self, Read};
@@ -11,14 +11,14 @@ use fantail::config::limits::MESSAGE_BYTES_CEILING;
 use super::client::{Request, Scheme, Server, encoded, error_of};
 use super::say;
 
-/// What to publish, and where.
+/// Arguments of `fantail publish`.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// The channel
+    /// The channel to publish to
     channel: String,
     /// The payload; `-` or no payload reads the standard input
     data: Option<String>,
-    /// The server
+    /// Address of the server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     server: Server,
     /// Event type of the publication
@@ -29,7 +29,7 @@ pub struct Arguments {
     api_key: Option<String>,
 }
 
-/// What stands below the help of the command.
+/// Text below the help of the command.
 pub const EXAMPLES: &str = "\
 Prints the offset and epoch of the publication once the server has accepted it.
 
@@ -59,7 +59,8 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     let mut headers = vec![("Content-Type", kind)];
     headers.extend(api_key.as_deref().map(|key| ("X-API-Key", key)));
     let request = Request { method: "POST", target: &target, headers: &headers, body: &payload };
-    let answer = request.exchange(&server, PATIENCE).map_err(|trouble| trouble.into_message())?;
+    let answer =
+        request.exchange(&server, RESPONSE_TIMEOUT).map_err(|trouble| trouble.into_message())?;
     if answer.status != 200 {
         return Err(error_of(&server, answer.status, &answer.body).into_message());
     }
@@ -77,5 +78,5 @@ fn read_input() -> Result<Vec<u8>, String> {
     Ok(payload)
 }
 
-/// For the server's answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for the server's response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);

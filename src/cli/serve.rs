@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::settings;
 
-/// What stands below the help of the command.
+/// Text below the help of the command.
 pub const EXAMPLES: &str = "\
 Without an address, it listens on 127.0.0.1:8000 (HTTP and WebSocket) and 127.0.0.1:8001 (raw TCP).
 Sizes and durations take units: 64 KiB, 1 MiB, 500 ms, 25 s, 1m30s.
@@ -56,7 +56,7 @@ fn serve(
     signals.wait(server, reloader).map_err(|error| error.to_string())
 }
 
-/// The addresses, and one line to try for each door.
+/// Prints the addresses, each with a command to try, and the verdict.
 fn announce(server: &Server, verdict: &str) {
     let (driver, reason) = server.driver();
     let mut text = format!(
@@ -70,7 +70,7 @@ fn announce(server: &Server, verdict: &str) {
             true => String::new(),
             false => format!(", on every address ({address})"),
         };
-        let door = match service {
+        let lines = match service {
             Service::Edge => format!(
                 "\n  http://{example}  HTTP and WebSocket{everywhere}\n\
                  \x20   curl -d hello 'http://{example}/publish?channel=a'\n\
@@ -97,14 +97,15 @@ fn announce(server: &Server, verdict: &str) {
                 example.port()
             ),
         };
-        text.push_str(&door);
+        text.push_str(&lines);
         text.push('\n');
     }
     text.push_str(&format!("\n{verdict}\n"));
     super::say(&text);
 }
 
-/// Where this host reaches a server that listens here: 0.0.0.0 and [::] are no addresses to connect to.
+/// The address at which this host reaches a server that listens on `address`: clients cannot connect to 0.0.0.0 and
+/// [::].
 fn reached_here(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -114,17 +115,17 @@ fn reached_here(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// What `fantail doctor` says of this host and these workers, in one line.
-fn verdict(server: &Server, asked: Option<usize>) -> String {
+/// The verdict of `fantail doctor` on this host with these workers, in one line.
+fn verdict(server: &Server, connections_max: Option<usize>) -> String {
     match Host::read() {
         Ok(mut host) => {
-            // The threads run.
+            // All threads have been started, so the limit on threads does not matter.
             host.threads_left = None;
             let plan = Plan {
                 workers: server.workers(),
                 goal: None,
                 both_ends: false,
-                connections_max: asked.map(|asked| asked as u64),
+                connections_max: connections_max.map(|connections_max| connections_max as u64),
             };
             format!("{}. See: fantail doctor", judge(&host, &plan))
         }

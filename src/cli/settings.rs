@@ -1,4 +1,4 @@
-//! The flags of every setting, made from the table of settings, and `--config`.
+//! The flags of the settings, generated from the table of settings, and `--config`.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 
 use fantail::config::{Config, FILE_VARIABLE, Given, Kind, Origin, SETTINGS, Setting, Sources};
 
-/// What was given on the command line.
+/// The settings given on the command line.
 #[derive(Debug)]
 pub struct Arguments {
-    /// Where values come from.
+    /// The sources of the settings: the file and the flags.
     pub sources: Sources,
 }
 
@@ -49,8 +49,8 @@ impl FromArgMatches for Arguments {
 
 const FILE: &str = "config";
 
-/// The flag of a setting. What is no value at all is refused here, with clap's words; ranges are for those who know all
-/// sources.
+/// The flag of a setting. Text that cannot be parsed is refused here, as an error of clap; ranges are checked when all
+/// sources are loaded.
 fn flag(setting: &'static Setting) -> Arg {
     let default = match setting.default_text() {
         text if text.is_empty() || matches!(setting.kind, Kind::Switch(_)) => String::new(),

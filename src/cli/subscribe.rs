@@ -1,4 +1,4 @@
-//! `fantail subscribe`: prints what is published to channels of a running server.
+//! `fantail subscribe`: prints the publications of channels of a running server.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -15,16 +15,16 @@ mod event_stream;
 mod long_poll;
 mod plain;
 
-/// What to listen to, and how.
+/// Arguments of `fantail subscribe`.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// The channels
+    /// Channels to subscribe to
     #[arg(required = true, value_name = "CHANNEL")]
     channels: Vec<String>,
     /// How to talk to the server
     #[arg(long, value_enum, default_value_t = Transport::Websocket)]
     transport: Transport,
-    /// The server [default: http://127.0.0.1:8000, tcp://127.0.0.1:8001 for tcp]
+    /// Address of the server [default: http://127.0.0.1:8000, tcp://127.0.0.1:8001 for tcp]
     #[arg(long, value_name = "URL")]
     server: Option<Server>,
     /// Exit after N publications
@@ -46,7 +46,7 @@ enum Transport {
     Poll,
 }
 
-/// What stands below the help of the command.
+/// Text below the help of the command.
 pub const EXAMPLES: &str = "\
 Prints one line per publication, the same for every transport: JSON as it was sent, text and JSON
 strings as text, text of several lines as a JSON string, binary as base64. Lost connections and gaps
@@ -57,17 +57,18 @@ Examples:
   fantail subscribe prices orders --transport sse
   fantail subscribe chat --transport tcp --server tcp://127.0.0.1:8001 --count 1";
 
-/// Publications on their way to the terminal.
+/// Prints publications to the standard output.
 struct Printer {
+    /// Publications left to print; `None` without `--count`.
     left: Option<u64>,
-    /// Something came since the last trouble.
+    /// Whether the server has accepted the subscriptions since the last error.
     is_fresh: bool,
 }
 
 /// All requested publications were printed, or the standard output is closed.
 struct Done;
 
-/// A way to get publications: runs until it is cut off, and goes on from there when it runs again.
+/// Receives publications until it fails, and when called again continues where it stopped.
 type Step<'a> = Box<dyn FnMut(&mut Printer) -> Result<Done, Trouble> + 'a>;
 
 /// Runs the command.
@@ -106,7 +107,7 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         if std::mem::take(&mut printer.is_fresh) {
             attempts = Some(0);
         }
-        // Whoever never got in is told at once.
+        // Without a first successful connection, it does not reconnect.
         let (Trouble::Lost(message), Some(attempt)) = (&trouble, &mut attempts) else {
             return Err(trouble.into_message());
         };
@@ -120,17 +121,17 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
 }
 
 impl Printer {
-    /// The server has let us in.
+    /// Notes that the server has accepted the subscriptions.
     fn welcome(&mut self) {
         self.is_fresh = true;
     }
 
-    /// Prints a payload, as it was sent.
+    /// Prints a payload as it was sent.
     fn print_payload(&mut self, payload: &str) -> Option<Done> {
         self.print_line(&line_of_payload(payload))
     }
 
-    /// Prints a payload that came within JSON: as it was sent, or as a string of other text.
+    /// Prints a payload that was received inside JSON: a payload that is JSON itself, or a string with any other text.
     fn print_data(&mut self, data: &RawValue) -> Option<Done> {
         self.print_line(&line_of_data(data.get()))
     }
@@ -154,12 +155,13 @@ fn line_of_payload(payload: &str) -> Cow<'_, str> {
     }
 }
 
-/// JSON as one line, without a look at its numbers and members: payloads are bytes. A string is what it says, because
-/// text within JSON looks no different; half of a surrogate pair says nothing, and stays as it is (RFC 8259 8.2).
+/// JSON as one line. Numbers and members are not parsed, because a payload is printed byte for byte. A string is
+/// printed as its text, because text inside JSON looks the same. A string with half of a surrogate pair has no text and
+/// is printed as it is (RFC 8259 8.2).
 fn line_of_data(json: &str) -> Cow<'_, str> {
     match serde_json::from_str::<String>(json) {
         Ok(text) => line_of_text(text.into()),
-        // Line breaks stand between tokens only. Where one line carries a payload, the server writes blanks too.
+        // In JSON, line breaks are between tokens only. The server too replaces them where a payload must be one line.
         Err(_) if json.contains(LINE_BREAKS) => json.replace(LINE_BREAKS, " ").into(),
         Err(_) => json.into(),
     }
@@ -171,32 +173,32 @@ fn line_of_text(text: Cow<'_, str>) -> Cow<'_, str> {
 
 const LINE_BREAKS: [char; 2] = ['\n', '\r'];
 
-/// What concerns the person and not the program behind the pipe.
-#[expect(clippy::print_stderr, reason = "what is no publication must not look like one")]
+/// Prints a message for the user, not for a program that reads the publications.
+#[expect(clippy::print_stderr, reason = "a message must not look like a publication")]
 fn note(message: &str) {
     eprintln!("fantail: {message}");
 }
 
-/// Where something of a channel is lost, as far as is known.
+/// Reports that publications of a channel were lost; their number is not known.
 fn note_missed(what: &str) {
     note(&format!("some publications of {what} are missed: they are not kept any more"));
 }
 
-/// The query that names channels.
+/// The query parameters that name the channels.
 fn query(channels: &[String]) -> String {
     let pairs: Vec<_> =
         channels.iter().map(|name| format!("channel={}", super::client::encoded(name))).collect();
     pairs.join("&")
 }
 
-/// About a minute, together.
+/// Reconnection attempts; together they take about a minute.
 const ATTEMPTS_MAX: u32 = 16;
 
 const ATTEMPT_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
 const ATTEMPT_INTERVAL_MAX: Duration = Duration::from_secs(5);
 
-/// A server that says nothing for so long is asked whether it is there, or counts as gone.
+/// A server that sends nothing for this long is pinged, or is considered lost.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -204,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_publication_is_the_same_line_alone_and_within_json() {
+    fn a_payload_is_printed_alike_alone_and_inside_json() {
         for (payload, line) in [
             ("plain", "plain"),
             ("1e400", "1e400"),

@@ -1,4 +1,4 @@
-//! `fantail top`: what a running server does, second by second, from its metrics page.
+//! `fantail top`: live statistics of a running server, computed every second from its metrics.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -13,10 +13,10 @@ mod samples;
 
 use samples::Samples;
 
-/// Whom to watch.
+/// Arguments of `fantail top`.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// The server
+    /// Address of the server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     server: Server,
     /// Print the statistics of one second, then exit
@@ -24,7 +24,7 @@ pub struct Arguments {
     once: bool,
 }
 
-/// What stands below the help of the command.
+/// Text below the help of the command.
 pub const EXAMPLES: &str = "\
 Rates and percentiles are those of the last second. Lag is the time from accepting a publication to
 handing its bytes to the kernel; percentiles are upper bounds of histogram buckets, which double.
@@ -39,10 +39,10 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     let server = server.clone().speaking(Scheme::Http);
     let server = &server.ok_or("metrics are at an http:// address")?;
     let is_screen = !once && io::stdout().is_terminal();
-    let mut before = look(server).map_err(Trouble::into_message)?;
+    let mut before = read_metrics(server).map_err(Trouble::into_message)?;
     loop {
         thread::sleep(INTERVAL.saturating_sub(before.0.elapsed()));
-        let text = match look(server) {
+        let text = match read_metrics(server) {
             Ok(now) => {
                 let seconds = (now.0 - before.0).as_secs_f64();
                 let text = frame(server, &before.1, &now.1, seconds);
@@ -58,28 +58,29 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         let mut out = io::stdout().lock();
         let text = if is_screen { on_screen(&text) } else { text };
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        // Nobody looks any more.
+        // A failed write means that the reader of the output has exited.
         if *once || written.is_err() {
             return Ok(());
         }
     }
 }
 
-/// A frame in place of the last one. Each line goes to its own row and is cut at the screen's edge: a small screen
-/// shows the frame's upper left corner, and never scrolls.
+/// A frame that replaces the last one on a terminal. Each line has its own row and is cut off at the edge of the
+/// screen, so that a small screen shows the upper left corner of the frame and never scrolls.
 fn on_screen(frame: &str) -> String {
     let mut out = "\x1b[?7l".to_owned();
     for (row, line) in frame.lines().enumerate() {
         // Writing to a String cannot fail.
         let _ = write!(out, "\x1b[{};1H\x1b[2K{line}", row + 1);
     }
-    // The cursor, and the shell after it, stay below.
+    // The cursor, and later the prompt of the shell, are below the frame.
     let _ = write!(out, "\x1b[{};1H\x1b[J\x1b[?7h", frame.lines().count() + 1);
     out
 }
 
-fn look(server: &Server) -> Result<(Instant, Samples), Trouble> {
-    let answer = Request::get("/metrics").exchange(server, PATIENCE)?;
+/// The metrics of a server, and when they were received.
+fn read_metrics(server: &Server) -> Result<(Instant, Samples), Trouble> {
+    let answer = Request::get("/metrics").exchange(server, RESPONSE_TIMEOUT)?;
     if answer.status != 200 {
         return Err(error_of(server, answer.status, &answer.body));
     }
@@ -90,7 +91,7 @@ fn look(server: &Server) -> Result<(Instant, Samples), Trouble> {
     Ok((Instant::now(), samples))
 }
 
-/// What there is to see, all workers and each.
+/// The text of a frame: statistics of all workers together, and of each.
 fn frame(server: &Server, before: &Samples, now: &Samples, seconds: f64) -> String {
     let rate = |name: &str| (now.sum(name) - before.sum(name)).max(0.0) / seconds;
     let workers = now.workers();
@@ -202,18 +203,18 @@ fn time(seconds: Option<f64>) -> String {
     }
 }
 
-/// Between two frames.
+/// The time between two frames.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// For the server's answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the server's response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_on_a_screen_wraps_and_scrolls_nothing() {
+    fn a_frame_on_a_terminal_neither_wraps_nor_scrolls() {
         let screen = on_screen("one\n\ntwo\n");
         assert_eq!(
             screen,
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_shown_in_units_of_their_size() {
+    fn numbers_are_shown_in_fitting_units() {
         assert_eq!(
             [0.0, 1023.0, 1536.0, 3.5e9].map(bytes),
             ["0 B", "1023 B", "1.5 KiB", "3.3 GiB"]

@@ -11,7 +11,6 @@ pub const WORDS: &[&str] = &[
     "CHANGELOG.md",
     "README.md",
     "src/lib.rs",
-    "src/cli/",
     "src/hub/",
     "src/message/",
     "src/transport/README.md",

@@ -1,4 +1,4 @@
-//! One request, one answer.
+//! HTTP requests and their responses.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Arrival, Server, Trouble, Wire};
 
-/// A request.
+/// An HTTP request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub method: &'a str,
@@ -16,15 +16,15 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
-/// An answer's status and size; its body follows on the wire.
+/// The status of a response and the size of its body, which is still to be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
     pub status: u16,
-    /// `None`: the body ends with the connection.
+    /// The size of the body; `None` if it ends with the connection.
     pub body_bytes: Option<usize>,
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -36,15 +36,15 @@ impl<'a> Request<'a> {
         Self { method: "GET", target, headers: &[], body: b"" }
     }
 
-    /// Connects, asks, and reads the answer to its end.
-    pub fn exchange(&self, server: &Server, patience: Duration) -> Result<Answer, Trouble> {
-        let mut wire = Wire::connect(server, patience)?;
+    /// Connects, sends the request, and reads the whole response.
+    pub fn exchange(&self, server: &Server, timeout: Duration) -> Result<Answer, Trouble> {
+        let mut wire = Wire::connect(server, timeout)?;
         self.send(&mut wire, "close")?;
         let head = Head::read(&mut wire)?;
         Ok(Answer { status: head.status, body: head.read_body(&mut wire)? })
     }
 
-    /// Sends it; `connection` is what becomes of the connection behind the answer.
+    /// Sends the request; `connection` is the value of its `Connection` header.
     pub fn send(&self, wire: &mut Wire, connection: &str) -> Result<(), Trouble> {
         let Request { method, target, headers, body } = self;
         let mut bytes = format!(
@@ -52,7 +52,7 @@ impl<'a> Request<'a> {
             wire.server()
         );
         for (name, value) in *headers {
-            // What would end the line comes from the command line or the server: it is left out.
+            // Values come from the command line or a server; characters that would end the line are left out.
             let value: String = value.chars().filter(|c| !c.is_control()).collect();
             // Writing to a String cannot fail.
             let _ = write!(bytes, "{name}: {value}\r\n");
@@ -66,7 +66,7 @@ impl<'a> Request<'a> {
 }
 
 impl Head {
-    /// Reads an answer's head off the wire.
+    /// Reads the head of a response.
     pub fn read(wire: &mut Wire) -> Result<Self, Trouble> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -96,7 +96,7 @@ impl Head {
         }
     }
 
-    /// Reads the body.
+    /// Reads the body that follows the head.
     pub fn read_body(self, wire: &mut Wire) -> Result<Vec<u8>, Trouble> {
         match self.body_bytes {
             Some(count) => {
@@ -117,18 +117,18 @@ fn no_http(wire: &Wire) -> Trouble {
     Trouble::Refused(format!("{} does not answer as an HTTP server of fantail does", wire.server()))
 }
 
-/// What an answer that is none says: its error's message, or its status.
+/// The error of a response that is not a success: its message if it has one, and its status.
 pub fn error_of(server: &Server, status: u16, body: &[u8]) -> Trouble {
     let error = serde_json::from_slice::<Value>(body).unwrap_or_default();
     let message = match error["error"]["message"].as_str() {
         Some(message) => format!("{server} answers {status}: {message}"),
         None => format!("{server} answers {status}"),
     };
-    // The server has to recover, not the client.
+    // An error of the server may go away; an error of the client stays.
     if status >= 500 { Trouble::Lost(message) } else { Trouble::Refused(message) }
 }
 
-/// A text as it may stand in a query.
+/// Percent-encodes a text for a query.
 pub fn encoded(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_takes_every_text() {
+    fn any_text_is_encoded_for_a_query() {
         assert_eq!(encoded("a:b-1.2_~"), "a:b-1.2_~");
         assert_eq!(encoded("a b&é/%"), "a%20b%26%C3%A9%2F%25");
     }

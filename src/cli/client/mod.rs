@@ -1,4 +1,4 @@
-//! What the commands that talk to a server share: addresses, a blocking connection, HTTP and WebSocket over it.
+//! The client of the commands that connect to a server: addresses, a blocking connection, HTTP and WebSocket over it.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -22,19 +22,19 @@ pub struct Server {
     port: u16,
 }
 
-/// What is spoken there.
+/// The protocol of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Http,
     Tcp,
 }
 
-/// Why something with a server did not work: one line.
+/// An error in communicating with a server: one line.
 #[derive(Debug)]
 pub enum Trouble {
-    /// The connection, or the server; another attempt may work.
+    /// The connection failed, or the server did; another attempt may succeed.
     Lost(String),
-    /// The server refuses, or is not what it should be.
+    /// The server refused the request, or is not a fantail server.
     Refused(String),
 }
 
@@ -47,13 +47,13 @@ impl Trouble {
 }
 
 impl Server {
-    /// The same for a command that speaks this; `None` if the address says otherwise.
+    /// The address with a scheme; `None` if it has another one.
     pub fn speaking(self, scheme: Scheme) -> Option<Self> {
         let fits = self.scheme.is_none_or(|own| own == scheme);
         fits.then_some(Self { scheme: Some(scheme), ..self })
     }
 
-    /// What is spoken there; HTTP, unless it is said.
+    /// The scheme of the address; HTTP if it has none.
     pub fn scheme(&self) -> Scheme {
         self.scheme.unwrap_or(Scheme::Http)
     }
@@ -73,7 +73,7 @@ impl FromStr for Server {
             _ => return Err(fault()),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        // An IPv6 address has colons of its own, and brackets for that.
+        // An IPv6 address has colons too, and is therefore in brackets.
         let port_at = rest.rfind(':').filter(|at| !rest[*at..].contains(']'));
         let (host, port) = match port_at {
             Some(at) => (&rest[..at], rest[at + 1..].parse().map_err(|_| fault())?),
@@ -93,7 +93,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// A blocking connection, and what came over it that was not looked at yet.
+/// A blocking connection, and the bytes received over it and not yet consumed.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
@@ -101,18 +101,18 @@ pub struct Wire {
     pub received: Vec<u8>,
 }
 
-/// What came of waiting for bytes.
+/// The result of waiting for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     Bytes,
     End,
-    /// Nothing came in time.
+    /// Nothing was received before the timeout.
     Silence,
 }
 
 impl Wire {
-    /// Connects; `patience` is how long the server may be silent.
-    pub fn connect(server: &Server, patience: Duration) -> Result<Self, Trouble> {
+    /// Connects; `timeout` is the longest wait for a single read or write.
+    pub fn connect(server: &Server, timeout: Duration) -> Result<Self, Trouble> {
         let lost = |error: io::Error| Trouble::Lost(format!("cannot reach {server}: {error}"));
         let host = server.host.trim_start_matches('[').trim_end_matches(']');
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -120,8 +120,8 @@ impl Wire {
             match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
                 Ok(stream) => {
                     stream.set_nodelay(true).map_err(lost)?;
-                    stream.set_read_timeout(Some(patience)).map_err(lost)?;
-                    stream.set_write_timeout(Some(patience)).map_err(lost)?;
+                    stream.set_read_timeout(Some(timeout)).map_err(lost)?;
+                    stream.set_write_timeout(Some(timeout)).map_err(lost)?;
                     return Ok(Self { stream, server: server.clone(), received: Vec::new() });
                 }
                 Err(error) => last = error,
@@ -134,7 +134,7 @@ impl Wire {
         self.stream.write_all(bytes).map_err(|error| self.lost(&error))
     }
 
-    /// Waits for something more in `received`.
+    /// Waits for more bytes in `received`.
     pub fn receive(&mut self) -> Result<Arrival, Trouble> {
         if self.received.len() > RECEIVED_BYTES_MAX {
             return Err(Trouble::Refused(format!("{} sends more than a message has", self.server)));
@@ -160,7 +160,7 @@ impl Wire {
         }
     }
 
-    /// Waits for something more, which must come.
+    /// Waits for more bytes; the end of the connection and a timeout are errors.
     pub fn receive_more(&mut self) -> Result<(), Trouble> {
         match self.receive()? {
             Arrival::Bytes => Ok(()),
@@ -169,7 +169,7 @@ impl Wire {
         }
     }
 
-    /// The server closed where it should not have.
+    /// The error for a connection that the server closed unexpectedly.
     pub fn ended(&self) -> Trouble {
         Trouble::Lost(format!("{} closed the connection", self.server))
     }
@@ -187,7 +187,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const RECEIVE_BYTES: usize = 64 * 1024;
 
-/// A message in JSON, where a byte may take six, and what surrounds it.
+/// Bytes of the largest message as JSON, where a byte may become six, and of what encloses it.
 const RECEIVED_BYTES_MAX: usize = 6 * MESSAGE_BYTES_CEILING as usize + RECEIVE_BYTES;
 
 #[cfg(test)]

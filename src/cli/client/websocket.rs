@@ -16,11 +16,11 @@ pub struct WebSocket {
     wire: Wire,
     decoder: MessageDecoder,
     frames: VecDeque<Frame>,
-    /// A ping was sent and nothing has come since.
+    /// Whether nothing has been received since the last ping.
     awaits_pong: bool,
 }
 
-/// What came.
+/// A message or close frame from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
     Text(Vec<u8>),
@@ -31,7 +31,7 @@ pub enum Frame {
 const LIMITS: Limits = Limits {
     role: Role::Client,
     message_bytes_max: {
-        // A push is a payload in JSON, where a byte may take six.
+        // A push is a payload as JSON, where a byte may become six.
         assert!(6 * MESSAGE_BYTES_CEILING + 65_536 <= u32::MAX as u64, "a length in 32 bits");
         (6 * MESSAGE_BYTES_CEILING + 65_536) as u32
     },
@@ -39,7 +39,7 @@ const LIMITS: Limits = Limits {
 };
 
 impl WebSocket {
-    /// Upgrades a connection.
+    /// Upgrades a connection to a WebSocket.
     pub fn open(mut wire: Wire, target: &str) -> Result<Self, Trouble> {
         let key = random();
         let mut request = Vec::new();
@@ -73,7 +73,7 @@ impl WebSocket {
         self.send(OpCode::Text, text.as_bytes())
     }
 
-    /// The next message. Whoever says nothing for long is asked whether it is there.
+    /// Waits for the next message. Pings a server that sends nothing for the timeout of the connection.
     pub fn next(&mut self) -> Result<Frame, Trouble> {
         loop {
             if let Some(frame) = self.frames.pop_front() {
@@ -101,7 +101,7 @@ impl WebSocket {
         self.wire.send(&frame)
     }
 
-    /// Takes what was received; answers pings.
+    /// Decodes the received bytes, and answers pings.
     fn decode(&mut self) -> Result<(), Trouble> {
         let mut bytes = std::mem::take(&mut self.wire.received);
         let mut left = bytes.as_mut_slice();
@@ -133,7 +133,8 @@ impl WebSocket {
     }
 }
 
-/// RFC 6455 10.3: what a proxy on the way cannot foresee. The hasher's keys come from the system.
+/// Random bytes for keys and masks, which intermediaries must not be able to predict (RFC 6455 10.3). The keys of the
+/// hasher come from the system's source of randomness.
 fn random() -> [u8; 16] {
     let half = || {
         let mut hasher = RandomState::new().build_hasher();

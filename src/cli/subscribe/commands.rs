@@ -1,4 +1,5 @@
-//! The command protocol, over WebSocket or raw TCP: every publication has a place, so nothing is missed or repeated.
+//! The command protocol, over WebSocket or raw TCP: publications have offsets, so none is missed or repeated after a
+//! reconnect.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Done, Printer, SILENCE_MAX, Trouble, note, note_missed};
 use crate::cli::client::{Arrival, Frame, Scheme, Server, WebSocket, Wire};
 
-/// Where it stands in each channel.
+/// Subscriptions to channels, with the position in each.
 pub struct Listener<'a> {
     server: &'a Server,
     channels: Vec<Channel<'a>>,
@@ -15,11 +16,11 @@ pub struct Listener<'a> {
 
 struct Channel<'a> {
     name: &'a str,
-    /// The epoch and the offset of the last publication seen, where the server will know them again.
+    /// The epoch and the offset of the last publication received; `None` in a channel without recovery.
     position: Option<(String, u64)>,
 }
 
-/// What is of use here in a reply or a push. Payloads are kept as they came.
+/// The members of a reply or push that are used here. Payloads keep their bytes.
 #[derive(Deserialize)]
 struct Object<'a> {
     #[serde(default)]
@@ -88,16 +89,16 @@ enum Link {
     WebSocket(WebSocket),
     Tcp {
         wire: Wire,
-        /// Bytes without a line's end that were looked at.
+        /// Bytes of `received` that were searched for a line feed.
         searched: usize,
         awaits_pong: bool,
     },
 }
 
-/// Of the subscription to the first channel; the others follow.
+/// Id of the command that subscribes to the first channel; those of the others follow.
 const FIRST_ID: usize = 2;
 
-/// Of a ping that asks whether the server is there.
+/// Id of a ping, which shows whether the server still answers.
 const PING_ID: u32 = 1_000_000;
 
 impl<'a> Listener<'a> {
@@ -127,7 +128,7 @@ impl<'a> Listener<'a> {
             if let Some(error) = object.error {
                 return Err(self.refused(object.id, &error.message));
             } else if text.trim_ascii() == b"{}" {
-                // A ping, and its pong.
+                // A ping, answered with a pong.
                 link.send(&json!({}))?;
             } else if let Some(push) = object.push {
                 done = self.take_push(&push, printer)?;
@@ -219,7 +220,7 @@ impl Link {
         }
     }
 
-    /// The text of the next object.
+    /// Waits for the text of the next object.
     fn next(&mut self) -> Result<Vec<u8>, Trouble> {
         match self {
             Link::WebSocket(socket) => match socket.next()? {
@@ -233,7 +234,7 @@ impl Link {
     }
 }
 
-/// A line without its end. Whoever says nothing for long is asked whether it is there.
+/// Waits for the next line, without its line feed. Pings a server that sends nothing for [`SILENCE_MAX`].
 fn next_line(
     wire: &mut Wire,
     searched: &mut usize,
@@ -265,7 +266,7 @@ fn no_commands(server: &Server) -> Trouble {
     Trouble::Refused(format!("{server} does not speak the command protocol"))
 }
 
-/// Codes of the command protocol: 3500 to 3999, and 4500 to 4999, are for good.
+/// Codes of the command protocol: after 3500 to 3999 and 4500 to 4999, a client does not reconnect.
 fn closed(server: &Server, code: u64, reason: &str) -> Trouble {
     let message = format!("{server} closed: {reason}");
     match code {
@@ -274,5 +275,5 @@ fn closed(server: &Server, code: u64, reason: &str) -> Trouble {
     }
 }
 
-/// From this code on, a client that is unsubscribed subscribes again, from where it stands by then.
+/// After an unsubscribe with this code or a higher one, a client subscribes again from its position.
 const RESUBSCRIBE_CODE_MIN: u16 = 2500;

@@ -5,7 +5,7 @@ use fantail::transport::EventStream;
 
 use crate::cli::client::{Arrival, Head, Request, Server, Wire, error_of};
 
-/// Where it stands in the stream.
+/// An event stream, with the position in it.
 pub struct Listener<'a> {
     server: &'a Server,
     target: String,
@@ -33,7 +33,7 @@ impl<'a> Listener<'a> {
             headers.push(("Last-Event-ID", self.last_event_id.as_str()));
         }
         let request = Request { headers: &headers, ..Request::get(&self.target) };
-        // Without chunks: the end of the connection delimits the answer.
+        // `Connection: close` avoids chunks: the end of the connection delimits the response.
         request.send(&mut wire, "close")?;
         let head = Head::read(&mut wire)?;
         if head.status != 200 {
@@ -71,8 +71,9 @@ impl<'a> Listener<'a> {
             let data = event.data.unwrap_or_default();
             return Err(Trouble::Refused(format!("{} ends the stream: {data}", self.server)));
         }
-        // News leads nowhere: see `fantail::protocol::sse`. Publications may have the same types.
-        let is_news = event.id.as_ref().is_none_or(|id| *id == self.last_event_id);
+        // Events of the server repeat the last id or have none (see `fantail::protocol::sse`), which tells them from
+        // publications with the same event type.
+        let is_of_server = event.id.as_ref().is_none_or(|id| *id == self.last_event_id);
         if let Some(id) = event.id {
             self.last_event_id = id;
         }
@@ -86,13 +87,13 @@ impl<'a> Listener<'a> {
                 note_missed("the channels");
                 None
             }
-            "gap" if is_news => {
+            "gap" if is_of_server => {
                 let gap: serde_json::Value = serde_json::from_str(&data).unwrap_or_default();
                 note(&format!("{} publications were dropped", gap["dropped"]));
                 None
             }
             "position" if data == "{}" => None,
-            "join" | "leave" | "subscribe" | "unsubscribe" | "disconnect" if is_news => None,
+            "join" | "leave" | "subscribe" | "unsubscribe" | "disconnect" if is_of_server => None,
             _ => printer.print_payload(&data),
         })
     }
@@ -112,7 +113,7 @@ impl Event {
                 }
                 None => self.data = Some(value.to_owned()),
             },
-            // A comment, which is a heartbeat; when to come back; what is new.
+            // A comment, `retry`, which is the heartbeat too, or an unknown field.
             _ => {}
         }
     }
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_data_are_joined_and_comments_are_none() {
+    fn data_lines_are_joined_and_comments_ignored() {
         let mut event = Event::default();
         for line in [": heart", "event: e", "id:1:ab", "data: a", "data:b", "data", "retry: 5"] {
             event.take_line(line);

@@ -1,4 +1,4 @@
-//! Long polls: each begins where the last one ended.
+//! Long polls: each continues from the position of the last response.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use serde_json::value::RawValue;
 use super::{Done, Printer, Trouble, note_missed, query};
 use crate::cli::client::{Head, Request, Server, Wire, encoded, error_of};
 
-/// Where it stands.
+/// A sequence of polls, with the position.
 pub struct Listener<'a> {
     server: &'a Server,
     query: String,
     position: Option<String>,
 }
 
-/// What is of use here in the answer to a poll.
+/// The members of a poll's response that are used here.
 #[derive(Deserialize)]
 struct Answer<'a> {
     position: String,
@@ -38,10 +38,10 @@ impl<'a> Listener<'a> {
     }
 
     pub fn listen(&mut self, printer: &mut Printer) -> Result<Done, Trouble> {
-        let patience = Duration::from_secs(2 * POLL_SECONDS);
-        let mut wire = Wire::connect(self.server, patience)?;
+        let timeout = Duration::from_secs(2 * POLL_SECONDS);
+        let mut wire = Wire::connect(self.server, timeout)?;
         loop {
-            // The first one only asks where the channels are, so that a connection that is cut costs nothing.
+            // The first poll is short: it gets the position, so that a connection lost later costs no publication.
             let seconds = if self.position.is_none() { 1 } else { POLL_SECONDS };
             let mut target = format!("/poll?{}&timeout={seconds}", self.query);
             if let Some(position) = &self.position {

@@ -1,4 +1,4 @@
-//! Plain WebSocket messages: payloads, without a place in their channel.
+//! Plain WebSocket messages: payloads without a position in their channel.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +26,7 @@ pub fn listen(
     }
 }
 
-/// RFC 6455 7.4.1: what a client may try again with hope.
+/// Whether a client may reconnect after a close code (RFC 6455 7.4.1): protocol errors would recur.
 fn closed(server: &Server, code: Option<u16>, reason: &str) -> Trouble {
     let message = format!("{server} closed: {reason}");
     match code {

@@ -1,8 +1,8 @@
-//! The numbers of a metrics page.
+//! The samples of a response to `/metrics`.
 
 use std::collections::BTreeMap;
 
-/// A page's samples.
+/// All samples of one response.
 #[derive(Debug, Default)]
 pub struct Samples {
     samples: Vec<Sample>,
@@ -26,28 +26,28 @@ impl Sample {
 }
 
 impl Samples {
-    /// Reads Prometheus text as this server writes it; lines that are not understood are passed over.
+    /// Parses the Prometheus text format as this server writes it; ignores other lines.
     pub fn parse(page: &str) -> Self {
         Self { samples: page.lines().filter_map(parse_line).collect() }
     }
 
-    /// How many workers there are.
+    /// The number of workers.
     pub fn workers(&self) -> usize {
         self.of_name("fantail_turns_total").count()
     }
 
-    /// All samples of a name together.
+    /// The sum of all samples with a name.
     pub fn sum(&self, name: &str) -> f64 {
         self.of_name(name).map(|sample| sample.value).sum()
     }
 
-    /// One worker's samples of a name together.
+    /// The sum of one worker's samples with a name.
     pub fn of_worker(&self, name: &str, worker: usize) -> f64 {
         let of_name = self.of_name(name).filter(|sample| sample.is_of(Some(worker)));
         of_name.map(|sample| sample.value).sum()
     }
 
-    /// The samples of a name by the value of a label, in the order of the page.
+    /// The sums of the samples with a name, for each value of a label, in the order of the response.
     pub fn by_label<'a>(&'a self, name: &'a str, key: &str) -> Vec<(&'a str, f64)> {
         let mut found: Vec<(&str, f64)> = Vec::new();
         for sample in self.of_name(name) {
@@ -60,7 +60,8 @@ impl Samples {
         found
     }
 
-    /// A histogram's cumulative counts, by bound; the bits of positive numbers are in their order.
+    /// The cumulative counts of a histogram, by upper bound. Keys are the bits of the bounds, which sort like the
+    /// bounds because those are positive.
     fn buckets(&self, name: &str, worker: Option<usize>) -> BTreeMap<u64, f64> {
         let mut buckets = BTreeMap::new();
         let bucket = format!("{name}_bucket");
@@ -93,7 +94,8 @@ fn parse_line(line: &str) -> Option<Sample> {
     Some(Sample { name: name.to_owned(), labels, value: value.parse().ok()? })
 }
 
-/// The bound of the bucket in which a share of what was observed between two pages ends; `None` if nothing was.
+/// The upper bound of the bucket that has the `share` quantile, 0.0..=1.0, of the values observed between two
+/// responses; `None` if none was observed.
 pub fn percentile(
     before: &Samples,
     now: &Samples,
@@ -105,7 +107,7 @@ pub fn percentile(
     let buckets: Vec<(f64, f64)> = now
         .buckets(name, worker)
         .into_iter()
-        // A server that was started anew counts from zero.
+        // After a restart, a server counts from zero.
         .map(|(bound, count)| {
             (f64::from_bits(bound), (count - old.get(&bound).unwrap_or(&0.0)).max(0.0))
         })
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_told_apart_by_their_labels() {
+    fn samples_are_distinguished_by_their_labels() {
         let page = page([1, 2, 3]);
         assert_eq!(page.workers(), 2);
         assert_eq!(page.sum("fantail_turns_total"), 12.0);
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_is_that_of_what_came_between_two_pages() {
+    fn a_percentile_is_that_of_the_values_between_two_responses() {
         let (before, now) = (page([100, 100, 100]), page([150, 190, 200]));
         let of_worker = |share| percentile(&before, &now, "lag_seconds", Some(0), share);
         assert_eq!(of_worker(0.5), Some(0.001));
@@ -156,6 +158,6 @@ mod tests {
         assert_eq!(of_worker(0.99), Some(f64::INFINITY));
         assert_eq!(percentile(&before, &now, "lag_seconds", None, 0.6), Some(0.001));
         assert_eq!(percentile(&now, &now, "lag_seconds", None, 0.5), None);
-        assert_eq!(percentile(&now, &before, "lag_seconds", None, 0.5), None, "started anew");
+        assert_eq!(percentile(&now, &before, "lag_seconds", None, 0.5), None, "a restart");
     }
 }
