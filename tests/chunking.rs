@@ -4,11 +4,12 @@
 //! every cut in two, byte by byte, and at random cuts; then mutated at random and compared again,
 //! which also shows that no input panics. A failure prints its seed; `CHUNKING_SEED` replays it.
 
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use fantail::config::{Config, Framing};
-use fantail::message::{ClientId, NodeId, SessionId, WorkerId};
+use fantail::message::{ClientId, NodeId, Reply, Request, SessionId, SessionRequest, WorkerId};
 use fantail::protocol::http1::{BodyDecoder, BodyPart, HeadLimits, parse_head};
 use fantail::protocol::length_prefix::LengthPrefixDecoder;
 use fantail::protocol::line::LineDecoder;
@@ -16,8 +17,8 @@ use fantail::protocol::websocket::{
     Fault, Limits, MessageDecoder, OpCode, Role, Utf8Check, write_close, write_frame, write_header,
 };
 use fantail::transport::{
-    Answers, CommandConversation, Context, Flow, MessageCount, Transport, TransportSettings,
-    WebSocketConversation, WebSocketService,
+    Answers, CommandConversation, Context, Flow, MessageCount, Output, Transport,
+    TransportSettings, WebSocketConversation, WebSocketService,
 };
 
 /// What a codec said, in order; the last may be a fault.
@@ -110,7 +111,7 @@ fn commands_do_not_depend_on_the_cuts() {
         command_corpus().into_iter().map(|lines| lines.join("\n").into()).collect();
     let over_lines = |pieces: &[&[u8]]| {
         let mut conversation = CommandConversation::new(Framing::Line);
-        feed(pieces, |bytes, context| conversation.receive(bytes, context))
+        feed(pieces, |bytes, context| receive(&mut conversation, bytes, context))
     };
     check_every_cut(&lines, over_lines);
     check_mutations(&lines, 20_000, over_lines);
@@ -122,7 +123,7 @@ fn commands_do_not_depend_on_the_cuts() {
         command_corpus().iter().map(|lines| lines.iter().flat_map(prefixed).collect()).collect();
     let over_frames = |pieces: &[&[u8]]| {
         let mut conversation = CommandConversation::new(Framing::LengthPrefix);
-        feed(pieces, |bytes, context| conversation.receive(bytes, context))
+        feed(pieces, |bytes, context| receive(&mut conversation, bytes, context))
     };
     check_every_cut(&frames, over_frames);
     check_mutations(&frames, 20_000, over_frames);
@@ -146,7 +147,7 @@ fn commands_in_messages_do_not_depend_on_the_cuts() {
     }
     let decode = |pieces: &[&[u8]]| {
         let mut conversation = WebSocketConversation::new(WebSocketService::Commands);
-        feed(pieces, |bytes, context| conversation.receive(bytes, context))
+        feed(pieces, |bytes, context| receive(&mut conversation, bytes, context))
     };
     check_every_cut(&corpus, decode);
     check_mutations(&corpus, 25_000, decode);
@@ -336,6 +337,23 @@ fn command_corpus() -> Vec<Vec<&'static str>> {
     broken.extend(&session[..2]);
     broken.extend([r#"{"id":7,"presence":{"channel":7}}"#, r#"{"id":8,"dance":{}}"#, "[1]", "{}"]);
     vec![session, broken]
+}
+
+/// A step of a conversation whose `connect` is replied to at once.
+fn receive(
+    conversation: &mut impl Transport<Next = Infallible>,
+    bytes: &mut [u8],
+    context: &mut Context<'_>,
+) -> Flow {
+    let flow = conversation.receive(bytes, context);
+    match context.outputs.last() {
+        Some(Output::Request(SessionRequest {
+            origin: Some(origin),
+            request: Request::Connect,
+            ..
+        })) => conversation.reply(*origin, &Reply::Connected, context),
+        _ => flow,
+    }
 }
 
 /// What a conversation answers, asks for, and ends with.

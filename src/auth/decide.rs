@@ -27,8 +27,8 @@ fn judge(by: Actor, request: &Request, namespaces: &Namespaces) -> Result<(), Re
         is_allowed.then_some(()).ok_or(Refusal::PermissionDenied)
     };
     match request {
-        // A client may always end what it has.
-        Request::Unsubscribe { .. } => Ok(()),
+        // Every client may connect, and a client may always end what it has.
+        Request::Connect | Request::Unsubscribe { .. } => Ok(()),
         Request::Subscribe { channel, .. } => may(options_of(channel, namespaces)?.subscribe),
         Request::Publish { channel: None, .. } => Err(Refusal::NotSubscribed),
         Request::Publish { channel: Some(channel), .. } => {
@@ -216,6 +216,9 @@ mod tests {
         {
             assert_eq!(decide(Actor::Client, &request, &namespaces), DENIED);
             assert_eq!(decide(Actor::Server, &request, &namespaces), Allow);
+        }
+        for by in [Actor::Client, Actor::Server] {
+            assert_eq!(decide(by, &Request::Connect, &namespaces), Allow);
         }
         // A publication goes to the session's first channel: there is none.
         let payload = Payload::new(PayloadKind::Text, "x");

@@ -82,6 +82,9 @@ impl Hub {
                 let message = StreamMessage::Publish { channel, payload, receipt, idempotency_key };
                 out.push_back(Output::send(to, message));
             }
+            (Some(id), Request::Connect) => {
+                out.push_back(Output::Reply { session, id, reply: Reply::Connected });
+            }
             (Some(id), Request::Subscribe { channel, since, needs_all }) => {
                 let since = since.map(|since| (since, needs_all));
                 let request = Subscribe { session, id, channel, since };

@@ -44,6 +44,9 @@ pub struct SessionRequest {
 /// What a client, or the server API, asks of the hub.
 #[derive(Clone, Debug)]
 pub enum Request {
+    /// Connect to the server: what a client of the command protocol asks first. The reply is [`Reply::Connected`] or
+    /// [`Reply::Refused`].
+    Connect,
     /// Subscribe to a channel. The reply is [`Reply::Subscribed`] or [`Reply::Refused`].
     Subscribe {
         /// The channel.
@@ -131,6 +134,7 @@ impl Request {
             | Request::History { channel, .. }
             | Request::HistoryRemove { channel, .. }
             | Request::Presence { channel, .. } => channel.as_str().len(),
+            Request::Connect => 0,
             Request::Channels { pattern, .. } => pattern.len(),
             Request::Control { control, .. } => match control {
                 Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => {
@@ -149,7 +153,8 @@ impl Request {
             Request::Publish { .. } | Request::HistoryRemove { .. } | Request::Control { .. } => {
                 true
             }
-            Request::Subscribe { .. }
+            Request::Connect
+            | Request::Subscribe { .. }
             | Request::Unsubscribe { .. }
             | Request::History { .. }
             | Request::Presence { .. }
@@ -207,6 +212,8 @@ impl HistoryQuery {
 /// What a client is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
+    /// The client is connected.
+    Connected,
     /// Publications after this position will be delivered.
     Subscribed {
         /// To what.

@@ -1,10 +1,10 @@
 //! The command protocol (Centrifuge v2, JSON), whatever carries its commands: TCP or WebSocket.
 //!
-//! A client may send commands before `connect` is answered, in any order behind it. Whatever is wrong with a command
-//! is answered with the protocol's own error, and the session goes on. A command without an `id` cannot be answered: it
-//! is refused, but for `publish`, which is then done or refused silently, and `send`. What the server API does with a
-//! client is a push; what it could not do is not mentioned. Clients take whatever has neither an `id` nor a push for a
-//! ping.
+//! A client may send commands before `connect` is answered, in any order behind it: they wait in [`Pipelined`], and are
+//! answered in their order. Whatever is wrong with a command is answered with the protocol's own error, and the session
+//! goes on. A command without an `id` cannot be answered: it is refused, but for `publish`, which is then done or
+//! refused silently, and `send`. What the server API does with a client is a push; what it could not do is not
+//! mentioned. Clients take whatever has neither an `id` nor a push for a ping.
 
 use bytes::Bytes;
 
@@ -26,8 +26,42 @@ use crate::protocol::proxy_protocol;
 /// Where a client of the command protocol is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Commands {
-    is_connected: bool,
+    stage: Stage,
     ping: Ping,
+}
+
+/// Where a client is on its way to be connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// It has not asked to connect.
+    #[default]
+    New,
+    /// Its `connect` is not replied to yet: nothing else of it is taken.
+    Connecting,
+    /// It is connected.
+    Connected,
+}
+
+/// What a command led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It was answered, or something was asked of the hub.
+    Done,
+    /// It asked the hub to publish something.
+    Published,
+    /// The client asked to connect: nothing more is to be taken before the reply.
+    Connecting,
+}
+
+/// What came behind `connect` and waits for the reply.
+#[derive(Debug, Default)]
+pub(super) struct Pipelined {
+    /// The rest of the message that `connect` was in: commands, a line each.
+    pub lines: Vec<u8>,
+    /// Commands of that message that were taken.
+    pub lines_taken: usize,
+    /// Bytes behind that message, as they were received.
+    pub bytes: Vec<u8>,
 }
 
 /// Why a command is not taken.
@@ -54,7 +88,12 @@ enum Ping {
 impl Commands {
     /// Whether the client has connected.
     pub fn is_connected(self) -> bool {
-        self.is_connected
+        self.stage == Stage::Connected
+    }
+
+    /// Whether the client has asked to connect and waits for the reply.
+    pub fn is_connecting(self) -> bool {
+        self.stage == Stage::Connecting
     }
 
     /// Bytes came: the client lives.
@@ -69,13 +108,13 @@ impl Commands {
         self.ping == Ping::Sent
     }
 
-    /// Does what a command asks; returns whether it published.
+    /// Does what a command asks.
     pub fn take(
         &mut self,
         command: &[u8],
         framing: CommandFraming,
         context: &mut Context<'_>,
-    ) -> Result<bool, CommandFault> {
+    ) -> Result<Taken, CommandFault> {
         let bad = CommandError::BadRequest;
         let Command { id, method } =
             json::decode_command(command).map_err(|InvalidCommand| CommandFault::InvalidCommand)?;
@@ -95,15 +134,16 @@ impl Commands {
             _ if id == 0 && !may_go_unanswered => {
                 replies.refuse(id, bad, Some("a command needs an id"));
             }
-            Method::Connect if self.is_connected => {
-                replies.refuse(id, bad, Some("already connected"))
+            Method::Connect if self.is_connected() => {
+                replies.refuse(id, bad, Some("already connected"));
             }
             Method::Connect => {
-                self.is_connected = true;
-                replies.connect(id);
+                self.stage = Stage::Connecting;
+                replies.context.request(Ticket::new(id), Actor::Client, Request::Connect);
+                return Ok(Taken::Connecting);
             }
             Method::Ping => replies.done(id, "ping"),
-            _ if !self.is_connected => replies.refuse(id, bad, Some("connect first")),
+            _ if !self.is_connected() => replies.refuse(id, bad, Some("connect first")),
             Method::Send | Method::NotAvailable => {
                 replies.refuse(id, CommandError::NotAvailable, None);
             }
@@ -127,10 +167,10 @@ impl Commands {
             Method::PresenceStats(name) => replies.presence(id, &name, 0),
             Method::Publish(name, data) => {
                 replies.publish(id, &name, data);
-                return Ok(true);
+                return Ok(Taken::Published);
             }
         }
-        Ok(false)
+        Ok(Taken::Done)
     }
 
     /// Refuses bytes that are not a command.
@@ -154,6 +194,7 @@ impl Commands {
 
     /// Takes the hub's answer to a command, or what the server API did.
     pub fn reply(
+        &mut self,
         origin: Origin,
         reply: &Reply,
         framing: CommandFraming,
@@ -163,8 +204,15 @@ impl Commands {
             Origin::Client(ticket) => ticket.number(),
             Origin::Server => 0,
         };
+        if self.is_connecting() {
+            self.stage = match reply {
+                Reply::Connected => Stage::Connected,
+                _ => Stage::New,
+            };
+        }
         let mut replies = Replies { framing, context };
         match reply {
+            Reply::Connected => replies.connected(id),
             // It was the server API's wish.
             Reply::Refused(_) if origin == Origin::Server => {}
             // The client has what it wants: perhaps the server API ended the subscription meanwhile.
@@ -216,7 +264,7 @@ impl Commands {
         framing: CommandFraming,
         context: &mut Context<'_>,
     ) -> Result<(), CloseReason> {
-        if !self.is_connected {
+        if !self.is_connected() {
             context.fail_handshake(HandshakeFailure::Timeout);
             return Err(CloseReason::HandshakeTimeout);
         }
@@ -250,7 +298,7 @@ struct Replies<'a, 'c> {
 }
 
 impl Replies<'_, '_> {
-    fn connect(&mut self, id: u32) {
+    fn connected(&mut self, id: u32) {
         let interval = self.context.settings.keepalive_interval;
         let connected = Connected {
             client: self.context.client,
@@ -258,7 +306,10 @@ impl Replies<'_, '_> {
             wants_pong: self.framing == CommandFraming::Message,
         };
         self.write(|out| json::write_connected(out, id, &connected));
-        self.context.outputs.push(Output::Deadline(interval));
+        // A client that has closed its end has a deadline already.
+        if !self.context.has_ended {
+            self.context.outputs.push(Output::Deadline(interval));
+        }
     }
 
     fn publish(&mut self, id: u32, name: &str, data: &[u8]) {

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::commands::{CommandFault, Commands};
+use super::commands::{CommandFault, Commands, Pipelined, Taken};
 use super::context::{Context, Flow, Output};
-use super::contract::{Traits, Transport};
+use super::contract::{Traits, Transport, receive_unpaused};
 use super::framing::{CommandFraming, write_framed};
 use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
@@ -22,6 +22,8 @@ use crate::protocol::proxy_protocol::{self, Header};
 pub struct CommandConversation {
     decoder: Decoder,
     commands: Commands,
+    /// While it connects, what has come meanwhile.
+    pipelined: Option<Box<Pipelined>>,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,17 @@ impl CommandConversation {
             Framing::Line => Decoder::Line(LineDecoder::new()),
             Framing::LengthPrefix => Decoder::LengthPrefix(LengthPrefixDecoder::new()),
         };
-        Self { decoder, commands: Commands::default() }
+        Self { decoder, commands: Commands::default(), pipelined: None }
+    }
+
+    /// The reply to `connect` comes before the peer has time to send more; what is there already waits for it.
+    fn wait_for_connect(&mut self, bytes: &[u8]) -> Flow {
+        if !bytes.is_empty() {
+            self.pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
+        }
+        // The command may have come in pieces, which are not kept.
+        self.release();
+        Flow::Receive
     }
 
     fn framing(&self) -> CommandFraming {
@@ -61,9 +73,13 @@ impl Transport for CommandConversation {
     }
 
     fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
+        if self.commands.is_connecting() {
+            self.pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
+            return Flow::AwaitReply;
+        }
         let bytes_max = context.settings.command_bytes_max;
         let framing = self.framing();
-        let Self { decoder, commands } = self;
+        let Self { decoder, commands, .. } = self;
         loop {
             let command = match decoder {
                 Decoder::Line(decoder) => match decoder.next(&mut bytes, bytes_max as usize) {
@@ -93,7 +109,8 @@ impl Transport for CommandConversation {
                 // A person at `nc` presses enter.
                 [] => {}
                 command => match commands.take(command, framing, context) {
-                    Ok(true) if context.congested => {
+                    Ok(Taken::Connecting) => return self.wait_for_connect(bytes),
+                    Ok(Taken::Published) if context.congested => {
                         // The publisher may be paused for long: it owns no heap meanwhile.
                         self.release();
                         return Flow::Hold(bytes.len());
@@ -121,8 +138,11 @@ impl Transport for CommandConversation {
     }
 
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
-        Commands::reply(origin, reply, self.framing(), context);
-        Flow::Receive
+        self.commands.reply(origin, reply, self.framing(), context);
+        match self.pipelined.take_if(|_| !self.commands.is_connecting()) {
+            Some(mut pipelined) => receive_unpaused(self, &mut pipelined.bytes, context),
+            None => Flow::Receive,
+        }
     }
 
     fn deliver(

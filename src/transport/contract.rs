@@ -75,6 +75,23 @@ pub trait Transport {
     fn release(&mut self) {}
 }
 
+/// Has a conversation take bytes that the worker does not have any more: its publisher is not paused for them, which
+/// are at most one receive buffer.
+pub fn receive_unpaused<T: Transport>(
+    transport: &mut T,
+    bytes: &mut [u8],
+    context: &mut Context<'_>,
+) -> Flow<T::Next> {
+    let mut left = bytes;
+    loop {
+        let len = left.len();
+        match transport.receive(left, context) {
+            Flow::Hold(count) => left = &mut left[len - count..],
+            flow => return flow,
+        }
+    }
+}
+
 /// What the worker has to know of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {

@@ -216,7 +216,8 @@ impl Transport for EventStream {
             Reply::Unsubscribed { channel } => {
                 framing.write(context.out, |out| write_change(out, "unsubscribe", channel));
             }
-            Reply::Published { .. }
+            Reply::Connected
+            | Reply::Published { .. }
             | Reply::History { .. }
             | Reply::Presence { .. }
             | Reply::Channels { .. }

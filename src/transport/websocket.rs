@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::commands::{CommandFault, Commands};
+use super::commands::{CommandFault, Commands, Pipelined, Taken};
 use super::context::{Context, Flow, Output};
-use super::contract::{Traits, Transport};
+use super::contract::{Traits, Transport, receive_unpaused};
 use super::framing::CommandFraming;
 use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
@@ -27,6 +27,8 @@ use crate::protocol::websocket::{
 pub struct WebSocketConversation {
     decoder: MessageDecoder,
     kind: Kind,
+    /// While it connects, what has come meanwhile.
+    pipelined: Option<Box<Pipelined>>,
 }
 
 /// What is done with a client's messages.
@@ -67,7 +69,7 @@ impl WebSocketConversation {
             WebSocketService::Echo => plain(PlainService::Echo),
             WebSocketService::Commands => Kind::Commands(Commands::default()),
         };
-        Self { decoder: MessageDecoder::default(), kind }
+        Self { decoder: MessageDecoder::default(), kind, pipelined: None }
     }
 
     fn write_disconnect(&self, disconnect: &Disconnect, out: &mut Vec<u8>) {
@@ -89,6 +91,19 @@ impl WebSocketConversation {
                 text: Some("that is a command; commands are taken at /connection/websocket".into()),
             },
         }
+    }
+
+    /// Goes on behind `connect`.
+    fn receive_pipelined(&mut self, pipelined: Pipelined, context: &mut Context<'_>) -> Flow {
+        let Pipelined { lines, lines_taken, mut bytes } = pipelined;
+        if let Kind::Commands(commands) = &mut self.kind {
+            let rest = &mut self.pipelined;
+            if take_commands(commands, &lines, lines_taken, rest, context).is_err() {
+                self.write_disconnect(&self.refusal(), context.out);
+                return context.close(CloseReason::ProtocolError);
+            }
+        }
+        receive_unpaused(self, &mut bytes, context)
     }
 
     fn limits(&self, context: &Context<'_>) -> Limits {
@@ -125,6 +140,10 @@ impl Transport for WebSocketConversation {
     fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
         match &mut self.kind {
             Kind::Plain { awaits_pong, .. } => *awaits_pong = false,
+            Kind::Commands(commands) if commands.is_connecting() => {
+                self.pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
+                return Flow::AwaitReply;
+            }
             Kind::Commands(commands) => commands.note_bytes(),
         }
         let limits = self.limits(context);
@@ -161,8 +180,17 @@ impl Transport for WebSocketConversation {
                 }
             };
             context.messages.any_ended = true;
-            match take(&mut self.kind, opcode, payload, context) {
-                Ok(true) if context.congested => {
+            match take(&mut self.kind, opcode, payload, &mut self.pipelined, context) {
+                // It is replied to before the peer has time to send more.
+                Ok(Taken::Connecting) => {
+                    if !bytes.is_empty() {
+                        self.pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
+                    }
+                    // It may have come in pieces, which are not kept.
+                    self.release();
+                    return Flow::Receive;
+                }
+                Ok(Taken::Published) if context.congested => {
                     // The publisher may be paused for long: it owns no heap meanwhile.
                     self.release();
                     return Flow::Hold(bytes.len());
@@ -178,10 +206,13 @@ impl Transport for WebSocketConversation {
 
     /// The subscriptions of a plain WebSocket were made with its handshake; one that is still refused ends it.
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
-        match (&self.kind, reply) {
-            (Kind::Commands(_), _) => {
-                Commands::reply(origin, reply, CommandFraming::Message, context);
-                Flow::Receive
+        match (&mut self.kind, reply) {
+            (Kind::Commands(commands), _) => {
+                commands.reply(origin, reply, CommandFraming::Message, context);
+                match self.pipelined.take_if(|_| !commands.is_connecting()) {
+                    Some(pipelined) => self.receive_pipelined(*pipelined, context),
+                    None => Flow::Receive,
+                }
             }
             (Kind::Plain { .. }, Reply::Refused(Refusal::SubscriptionsExhausted)) => {
                 self.write_disconnect(&CloseReason::SubscriptionsExhausted.into(), context.out);
@@ -256,20 +287,21 @@ impl Transport for WebSocketConversation {
     }
 }
 
-/// Does what a message asks; returns whether it published. `Err`: it cannot hold commands, and a client that does not
+/// Does what a message asks. `Err`: it cannot hold commands, and a client that does not
 /// speak the protocol is not heard further.
 fn take(
     kind: &mut Kind,
     opcode: OpCode,
     bytes: &[u8],
+    pipelined: &mut Option<Box<Pipelined>>,
     context: &mut Context<'_>,
-) -> Result<bool, CommandFault> {
+) -> Result<Taken, CommandFault> {
     match kind {
         Kind::Plain { service: PlainService::Echo, .. } => {
             context.messages.received += 1;
             context.messages.sent += 1;
             write_frame(context.out, opcode, bytes);
-            Ok(false)
+            Ok(Taken::Done)
         }
         Kind::Plain { service: PlainService::Publish, has_spoken, .. } => {
             context.messages.received += 1;
@@ -288,10 +320,10 @@ fn take(
                 idempotency_key: None,
             };
             context.request(None, Actor::Client, request);
-            Ok(true)
+            Ok(Taken::Published)
         }
         Kind::Commands(_) if opcode == OpCode::Binary => Err(CommandFault::Fatal),
-        Kind::Commands(commands) => take_commands(commands, bytes, context),
+        Kind::Commands(commands) => take_commands(commands, bytes, 0, pipelined, context),
     }
 }
 
@@ -304,27 +336,39 @@ fn is_connect(message: &[u8]) -> bool {
             .is_ok_and(|command| command.id != 0 && command.method == Method::Connect)
 }
 
-/// Empty lines are skipped; a line that is not a command is answered with an error.
+/// Takes the commands of a message, of which `taken` were taken before. Empty lines are skipped; a line that is not a
+/// command is answered with an error, like the others. What follows `connect` waits in `pipelined`.
 fn take_commands(
     commands: &mut Commands,
     message: &[u8],
+    taken: usize,
+    pipelined: &mut Option<Box<Pipelined>>,
     context: &mut Context<'_>,
-) -> Result<bool, CommandFault> {
-    let mut has_published = false;
+) -> Result<Taken, CommandFault> {
+    let mut result = Taken::Done;
     let lines = message.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-    for (index, command) in lines.enumerate() {
+    for (index, command) in (taken..).zip(lines) {
         if index == COMMANDS_PER_MESSAGE_MAX {
             return Err(CommandFault::Fatal);
         }
         match commands.take(command, CommandFraming::Message, context) {
-            Ok(publishes) => has_published |= publishes,
+            Ok(Taken::Done) => {}
+            Ok(Taken::Published) => result = Taken::Published,
+            Ok(Taken::Connecting) => {
+                let end = command.as_ptr_range().end.addr() - message.as_ptr().addr();
+                if end < message.len() {
+                    let (lines, bytes) = (message[end..].to_vec(), Vec::new());
+                    *pipelined = Some(Box::new(Pipelined { lines, lines_taken: index + 1, bytes }));
+                }
+                return Ok(Taken::Connecting);
+            }
             Err(CommandFault::InvalidCommand) => {
                 Commands::refuse_no_command(CommandFraming::Message, context);
             }
             Err(CommandFault::Fatal) => return Err(CommandFault::Fatal),
         }
     }
-    Ok(has_published)
+    Ok(result)
 }
 
 fn reason_for(fault: Fault) -> CloseReason {

@@ -62,7 +62,8 @@ impl Answer {
                 Answer::Publications
             }
             Request::Presence { .. } | Request::Channels { .. } => Answer::Gathered,
-            Request::Subscribe { since: None, .. }
+            Request::Connect
+            | Request::Subscribe { since: None, .. }
             | Request::Unsubscribe { .. }
             | Request::Publish { .. }
             | Request::HistoryRemove { .. }

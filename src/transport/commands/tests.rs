@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,9 +53,9 @@ impl Client {
     }
 
     fn replied(&mut self, id: u32, reply: &Reply) -> Vec<Value> {
-        let (out, outputs) = self.step(|_, context| {
+        let (out, outputs) = self.step(|commands, context| {
             let origin = Ticket::new(id).map_or(Origin::Server, Origin::Client);
-            Commands::reply(origin, reply, CommandFraming::Line, context);
+            commands.reply(origin, reply, CommandFraming::Line, context);
         });
         assert!(outputs.is_empty());
         let lines = out.strip_suffix(b"\n").unwrap_or_default().split(|byte| *byte == b'\n');
@@ -62,6 +63,16 @@ impl Client {
             .filter(|line| !line.is_empty())
             .map(|line| serde_json::from_slice(line).unwrap())
             .collect()
+    }
+
+    fn connect(&mut self) {
+        let asked = self.asks(&json!({"id": 1, "connect": {}}));
+        assert!(matches!(only_request(asked, 1), Request::Connect));
+        let (_, outputs) = self.step(|commands, context| {
+            let origin = Origin::Client(Ticket::FIRST);
+            commands.reply(origin, &Reply::Connected, CommandFraming::Line, context);
+        });
+        assert!(matches!(outputs[..], [Output::Deadline(_)]));
     }
 
     fn asks(&mut self, command: &Value) -> Vec<Output> {
@@ -212,8 +223,7 @@ fn only_request(mut asked: Vec<Output>, id: u32) -> Request {
 fn commands_become_requests_of_the_client() {
     let mut client = Client::new();
     assert!(client.asks(&json!({"id": 1, "history": {"channel": "a"}})).is_empty());
-    let outputs = client.asks(&json!({"id": 2, "connect": {}}));
-    assert!(matches!(outputs[..], [Output::Deadline(_)]));
+    client.connect();
     let asked = client.asks(&json!({"id": 3, "presence": {"channel": "a"}}));
     let Request::Presence { list_max, .. } = only_request(asked, 3) else { panic!() };
     assert_eq!(list_max, PRESENCE_LIST_MAX);
@@ -241,7 +251,7 @@ fn a_pong_is_due_before_the_next_ping() {
         client.step(|commands, context| {
             assert_eq!(commands.expire(message, context), Err(CloseReason::HandshakeTimeout));
         });
-        client.asks(&json!({"id": 1, "connect": {}}));
+        client.connect();
         let mut pings = 0;
         for deadline in deadlines {
             let (out, outputs) = client.step(|commands, context| {
@@ -263,7 +273,7 @@ fn a_pong_is_due_before_the_next_ping() {
 #[test]
 fn over_tcp_a_ping_need_not_be_answered() {
     let mut client = Client::new();
-    client.asks(&json!({"id": 1, "connect": {}}));
+    client.connect();
     for _ in 0..3 {
         let (out, _) = client.step(|commands, context| {
             assert_eq!(commands.expire(CommandFraming::Line, context), Ok(()));
@@ -306,12 +316,100 @@ fn a_paused_publisher_owns_no_heap_for_what_was_taken() {
         };
         expect_nothing_owned(
             |out, text| write_framed(written, out, |out| out.extend(text)),
-            |bytes, context| (conversation.receive(bytes, context), conversation.heap_bytes()),
+            |bytes, context| {
+                (receive(&mut conversation, bytes, context), conversation.heap_bytes())
+            },
         );
     }
     let mut conversation = WebSocketConversation::new(WebSocketService::Commands);
     expect_nothing_owned(
         |out, text| write_masked_frame(out, OpCode::Text, text, [1, 2, 3, 4]),
-        |bytes, context| (conversation.receive(bytes, context), conversation.heap_bytes()),
+        |bytes, context| (receive(&mut conversation, bytes, context), conversation.heap_bytes()),
     );
+}
+
+/// A step of a conversation whose `connect` is replied to at once.
+fn receive(
+    conversation: &mut impl Transport<Next = Infallible>,
+    bytes: &mut [u8],
+    context: &mut Context<'_>,
+) -> Flow {
+    let flow = conversation.receive(bytes, context);
+    match context.outputs.last() {
+        Some(Output::Request(SessionRequest {
+            origin: Some(origin),
+            request: Request::Connect,
+            ..
+        })) => conversation.reply(*origin, &Reply::Connected, context),
+        _ => flow,
+    }
+}
+
+/// What each step of a conversation says, and how much it asks: bytes come with `connect` and before the reply to it.
+fn connect_with_others_behind(
+    mut conversation: impl Transport<Next = Infallible>,
+    pieces: [&[u8]; 2],
+    reply: &Reply,
+) -> [(String, Vec<Output>, Flow); 3] {
+    let mut client = Client::new();
+    let mut run = |what: usize| {
+        let mut flow = Flow::Receive;
+        let (out, outputs) = client.step(|_, context| {
+            flow = match pieces.get(what) {
+                Some(piece) => conversation.receive(&mut piece.to_vec(), context),
+                None => conversation.reply(Origin::Client(Ticket::FIRST), reply, context),
+            };
+        });
+        (String::from_utf8_lossy(&out).into_owned(), outputs, flow)
+    };
+    [run(0), run(1), run(2)]
+}
+
+const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
+const PING: &str = r#"{"id":2,"ping":{}}"#;
+const SUBSCRIBE: &str = r#"{"id":3,"subscribe":{"channel":"a"}}"#;
+
+/// Commands over lines; and over a WebSocket, in the message of `connect` and in others behind it.
+fn pipelines(reply: &Reply) -> [[(String, Vec<Output>, Flow); 3]; 2] {
+    let lines = [format!("{CONNECT}\n{PING}\n"), format!("{SUBSCRIBE}\n")];
+    let frame = |opcode, text: &str| {
+        let mut out = Vec::new();
+        write_masked_frame(&mut out, opcode, text.as_bytes(), [1, 2, 3, 4]);
+        out
+    };
+    let first = frame(OpCode::Text, &format!("{CONNECT}\n{PING}\n"));
+    let frames = [[first, frame(OpCode::Ping, "")].concat(), frame(OpCode::Text, SUBSCRIBE)];
+    let tcp = CommandConversation::new(Framing::Line);
+    let websocket = WebSocketConversation::new(WebSocketService::Commands);
+    [
+        connect_with_others_behind(tcp, lines.each_ref().map(|line| line.as_bytes()), reply),
+        connect_with_others_behind(websocket, frames.each_ref().map(|frame| &frame[..]), reply),
+    ]
+}
+
+#[test]
+fn what_follows_connect_waits_for_its_reply_and_keeps_its_order() {
+    for [first, second, last] in pipelines(&Reply::Connected) {
+        assert_eq!((&*first.0, first.2), ("", Flow::Receive), "nothing is answered before connect");
+        assert!(matches!(only_request(first.1, 1), Request::Connect));
+        assert_eq!((&*second.0, second.1.len(), second.2), ("", 0, Flow::AwaitReply));
+        let (said, mut asked, flow) = last;
+        let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("{said}"));
+        assert!(at("\"connect\":{\"client\"") < at("\"id\":2,\"ping\":{}"), "{said}");
+        assert_eq!(flow, Flow::Receive);
+        let subscribe = asked.split_off(1);
+        assert!(matches!(asked[..], [Output::Deadline(_)]));
+        assert!(matches!(only_request(subscribe, 3), Request::Subscribe { .. }));
+    }
+}
+
+#[test]
+fn a_client_whose_connect_is_refused_may_ask_for_nothing_else() {
+    for [.., last] in pipelines(&Reply::Refused(Refusal::Overloaded)) {
+        let (said, asked, flow) = last;
+        let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("{said}"));
+        assert!(at("\"id\":1,\"error\":{\"code\":111") < at("\"id\":2,\"ping\":{}"), "{said}");
+        assert!(at("\"id\":2") < at("\"id\":3,\"error\":{\"code\":107"), "{said}");
+        assert_eq!((asked.len(), flow), (0, Flow::Receive));
+    }
 }

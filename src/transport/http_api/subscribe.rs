@@ -350,7 +350,8 @@ impl Opening {
                 self.replies_left -= 1;
                 if self.replies_left == 0 { Step::Finish } else { Step::Wait }
             }
-            Reply::Unsubscribed { .. }
+            Reply::Connected
+            | Reply::Unsubscribed { .. }
             | Reply::Published { .. }
             | Reply::History { .. }
             | Reply::Presence { .. }
