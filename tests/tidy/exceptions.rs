@@ -8,7 +8,6 @@ pub const METHODS: &[&str] = &[];
 
 /// Files, or folders, with words that the list of words does not allow.
 pub const WORDS: &[&str] = &[
-    "CHANGELOG.md",
     "README.md",
     "src/lib.rs",
     "src/hub/",

@@ -44,7 +44,7 @@ const BANNED: &[(&str, &str, &[&str])] = &[
     ("comings and goings", "join and leave events", &[]),
     ("news", "join and leave events", &["= news", "news .", "its news for version"]),
     ("laggard", "slow subscriber", &[]),
-    ("laggards", "slow subscribers", &[]),
+    ("laggards", "slow subscribers", &["evicted laggards total"]),
     ("lagging", "behind", &[]),
     ("may lag", "slow subscriber", &[]),
     ("what was missed", "missed publications", &[]),
