@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use super::{Host, OWN_THREADS, Plan};
+use super::{Host, Plan};
 use crate::config::limits::CONNECTIONS_PER_WORKER_MAX;
 use crate::driver::RESERVED_DESCRIPTORS;
+use crate::server::OWN_THREADS;
 
 /// A limit on the number of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::capacity::{self, Bottleneck};
-use super::{Host, OWN_THREADS, Plan, recommended};
+use super::{Host, Plan, recommended};
+use crate::server::OWN_THREADS;
 
 /// One line of a judgement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

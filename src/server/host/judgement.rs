@@ -8,29 +8,9 @@ use super::capacity::{
     Bottleneck, better_workers, capacity, descriptors_of_worker, memory_left, workers_startable,
 };
 use super::facts::{Fact, facts};
-use super::{Host, recommended};
+use super::{Host, Plan, recommended};
 use crate::config::limits::WORKERS_MAX;
 use crate::driver::RESERVED_DESCRIPTORS;
-
-/// The server to judge the host for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The number of workers, 1..=[`WORKERS_MAX`].
-    pub workers: usize,
-    /// Connections to hold; without a goal, a host is compared to the recommended values.
-    pub goal: Option<u64>,
-    /// Whether the clients run on this host too, so that both ends of each connection count.
-    pub both_ends: bool,
-    /// The setting `limits.connections_max`, if it is set.
-    pub connections_max: Option<u64>,
-}
-
-impl Plan {
-    /// The number of ends of each connection on this host.
-    pub(super) fn ends(&self) -> u64 {
-        if self.both_ends { 2 } else { 1 }
-    }
-}
 
 /// The result of judging a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
