@@ -35,7 +35,7 @@
 //! # Where to change what
 //! | change | place |
 //! |---|---|
-//! | a setting | a row in `config/settings.rs`, a field and its default in `config/mod.rs` |
+//! | a setting | a row in `config/settings.rs`, a field and its default in `config/configuration.rs` |
 //! | what a reload does to a running worker | `WorkerSettings::reconfigure` in `worker/settings.rs` |
 //! | a limit that nobody may choose | `config/limits.rs` |
 //! | a metric | a row in `telemetry/metrics.rs` |

@@ -1,7 +1,6 @@
 //! Where values come from: defaults, the file, the environment, flags; each overrides the one before.
 
 use std::env;
-use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -12,14 +11,11 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::limits::SETTINGS_FILE_BYTES_MAX;
 use super::nearest::did_you_mean;
-use super::setting::VARIABLE_PREFIX;
+use super::origin::VARIABLE_PREFIX;
 use super::{
-    CHANNEL_OPTIONS, ChannelOption, ChannelOptions, Config, ConfigError, Kind, Namespaces,
-    SETTINGS, Setting, without_effect,
+    CHANNEL_OPTIONS, ChannelOption, ChannelOptions, Config, ConfigError, FILE_VARIABLE, Kind,
+    Namespaces, Origin, SETTINGS, Setting, without_effect,
 };
-
-/// The variable that names the settings file.
-pub const FILE_VARIABLE: &str = "FANTAIL_CONFIG";
 
 /// The settings file and the flags that a program was started with. [`Sources::load`] reads the file and the
 /// environment anew each time.
@@ -40,24 +36,6 @@ pub struct Given {
     pub texts: Vec<String>,
     /// Where it was set.
     pub origin: Origin,
-}
-
-/// Where a value was set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Not set: the default.
-    Default,
-    /// In the file.
-    File {
-        /// The path, as it was given.
-        path: String,
-        /// The line number, from 1.
-        line: usize,
-    },
-    /// In this environment variable.
-    Environment(String),
-    /// By this flag, without its dashes.
-    Flag(&'static str),
 }
 
 /// A checked configuration.
@@ -392,17 +370,6 @@ fn read_environment(
             _ => vec![value],
         };
         given.push(Given { setting, texts, origin: Origin::Environment(name) });
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Default => out.write_str("default"),
-            Origin::File { path, line } => write!(out, "{path}:{line}"),
-            Origin::Environment(variable) => out.write_str(variable),
-            Origin::Flag(flag) => write!(out, "--{flag}"),
-        }
     }
 }
 

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::configuration::{ANY_ORIGIN, Config};
 use super::log_levels::LogLevels;
+use super::origin::VARIABLE_PREFIX;
 use super::units::{Bytes, Time, parse_bytes, parse_count, parse_seconds};
-use super::{Config, SETTINGS};
 
 /// One setting of the server.
 #[derive(Debug)]
@@ -75,11 +76,6 @@ impl Setting {
     pub const fn reloadable(mut self) -> Self {
         self.is_reloadable = true;
         self
-    }
-
-    /// The setting with a name.
-    pub fn named(name: &str) -> Option<&'static Setting> {
-        SETTINGS.iter().find(|setting| setting.name == name)
     }
 
     /// The environment variable of the setting.
@@ -251,9 +247,6 @@ impl Setting {
     }
 }
 
-/// The value of `http.origins` that allows every origin.
-pub(super) const ANY_ORIGIN: &str = "*";
-
 /// Whether a text is an origin as browsers send it (RFC 6454 6.2), or [`ANY_ORIGIN`].
 fn is_origin(text: &str) -> bool {
     let is_plain = |text: &str| {
@@ -280,9 +273,6 @@ fn is_origin(text: &str) -> bool {
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "hidden";
-
-/// The prefix of all environment variables of settings.
-pub const VARIABLE_PREFIX: &str = "FANTAIL_";
 
 /// Parses an address; the error says what to write instead. An IPv4-mapped IPv6 address becomes the IPv4 address,
 /// because each listener accepts one IP version.

@@ -240,6 +240,13 @@ pub const SETTINGS: &[Setting] = &[
 const TIME_MIN: Duration = Duration::from_millis(100);
 const TIME_MAX: Duration = Duration::from_secs(86_400);
 
+impl Setting {
+    /// The setting with a name.
+    pub fn named(name: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+}
+
 /// The tables of `README.md` beside this file.
 pub fn markdown() -> String {
     let mut table = "| setting | flag | default | range | reload | what it is |\n".to_owned()

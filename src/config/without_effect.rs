@@ -2,7 +2,7 @@
 //! they do no harm, and other programs set variables in a process's environment too.
 
 use super::nearest::nearest;
-use super::setting::VARIABLE_PREFIX;
+use super::origin::VARIABLE_PREFIX;
 use super::{ChannelOptions, Config, FILE_VARIABLE, Origin, SETTINGS, SlowConsumer};
 
 /// A warning about a variable that is not a setting; `None` if it is empty or injected by an orchestrator.

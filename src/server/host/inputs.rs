@@ -43,7 +43,7 @@ impl Host {
 /// The server to judge the host for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The number of workers, 1..=[`WORKERS_MAX`].
+    /// The number of workers, 1..=[`WORKERS_MAX`](crate::config::limits::WORKERS_MAX).
     pub workers: usize,
     /// Connections to hold; without a goal, a host is compared to the recommended values.
     pub goal: Option<u64>,

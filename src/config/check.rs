@@ -1,0 +1,157 @@
+//! The check of a configuration: the range of every setting, and the relations between settings.
+
+use std::fmt;
+
+use super::configuration::Config;
+use super::settings::SETTINGS;
+
+/// The faults of a configuration: at least one, each a sentence that names the setting, the value and the range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    /// Checks the range of every setting, and what settings need of one another. The error has the first fault.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let mut copy = self.clone();
+        let ranges = SETTINGS.iter().try_for_each(|setting| setting.check(&mut copy));
+        ranges.and_then(|()| self.check_relations()).map_err(|fault| ConfigError(vec![fault]))
+    }
+
+    /// Checks the relations between settings.
+    fn check_relations(&self) -> Result<(), String> {
+        let addresses = || self.addresses();
+        if addresses().next().is_none() {
+            return Err(
+                "no address to listen on: set --listen, --tcp, --echo or --echo-tcp".to_owned()
+            );
+        }
+        if addresses().count() > usize::from(u8::MAX) {
+            return Err("more than 255 addresses to listen on".to_owned());
+        }
+        // Listeners share their ports among workers, so the kernel would deal connections out to both services.
+        let mut seen = Vec::new();
+        for address in addresses().filter(|address| address.port() != 0) {
+            if seen.contains(&address) {
+                return Err(format!("{address} is set twice: each address has one service"));
+            }
+            seen.push(address);
+        }
+        if let Some(open) = addresses().find(|address| !address.ip().is_loopback())
+            && !self.insecure
+        {
+            return Err(format!(
+                "{open} can be reached from other hosts, and this version has no authentication: bind to a \
+                 loopback address, or pass --insecure to let anyone connect, subscribe and publish"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::limits;
+
+    fn config() -> Config {
+        Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Config::default() }
+    }
+
+    #[test]
+    fn the_defaults_pass_and_an_address_is_needed() {
+        assert_eq!(config().check(), Ok(()));
+        assert!(Config::default().check().unwrap_err().to_string().contains("--listen"));
+    }
+
+    #[test]
+    fn an_address_has_one_service() {
+        let mut twice = config();
+        twice.tcp.push("127.0.0.1:0".parse().unwrap());
+        assert_eq!(twice.check(), Ok(()), "the kernel chooses two ports");
+        twice.echo.push("127.0.0.1:9000".parse().unwrap());
+        assert_eq!(twice.check(), Ok(()));
+        twice.tcp.push("127.0.0.1:9000".parse().unwrap());
+        assert!(twice.check().unwrap_err().to_string().contains("127.0.0.1:9000 is set twice"));
+    }
+
+    #[test]
+    fn an_open_address_needs_insecure() {
+        let mut open = config();
+        open.tcp.push("0.0.0.0:8001".parse().unwrap());
+        assert!(open.check().unwrap_err().to_string().contains("--insecure"));
+        open.insecure = true;
+        assert_eq!(open.check(), Ok(()));
+    }
+
+    #[test]
+    fn origins_are_accepted_as_browsers_send_them() {
+        let with = |origins: &[&str]| {
+            let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+            Config { origins, ..config() }
+        };
+        assert_eq!(config().allows_any_origin(), None);
+        assert_eq!(with(&["http://a", "*"]).allows_any_origin(), Some(true));
+        let listed = with(&["https://example.org", "http://[::1]:8080", "capacitor://localhost"]);
+        assert_eq!(listed.check(), Ok(()));
+        assert_eq!(listed.allows_any_origin(), Some(false));
+        for bad in [
+            "",
+            "example.org",
+            "https://a/",
+            "https://",
+            "://a",
+            "https://A",
+            "http://a b",
+            "http://a,b",
+            "https://a:443",
+            "http://a:80",
+            "https://*.a",
+            "*://a",
+        ] {
+            let fault = with(&[bad]).check().unwrap_err();
+            assert!(fault.to_string().contains("http.origins"), "{bad}: {fault}");
+        }
+        let many = vec!["http://a"; limits::ORIGINS_MAX + 1];
+        assert!(with(&many).check().is_err());
+    }
+
+    #[test]
+    fn values_are_accepted_at_their_limits_and_refused_one_past() {
+        let with = |change: fn(&mut Config)| {
+            let mut config = config();
+            change(&mut config);
+            config.check()
+        };
+        let with_key = |key: &str| Config { api_key: Some(key.to_owned()), ..config() }.check();
+        assert!(with(|c| c.workers = Some(limits::WORKERS_MAX)).is_ok());
+        assert!(with(|c| c.workers = Some(limits::WORKERS_MAX + 1)).is_err());
+        assert!(with(|c| c.workers = Some(0)).is_err());
+        assert!(with(|c| c.message_bytes_max = limits::MESSAGE_BYTES_CEILING).is_ok());
+        let past = with(|c| c.message_bytes_max = limits::MESSAGE_BYTES_CEILING + 1)
+            .unwrap_err()
+            .to_string();
+        assert!(past.contains("message_bytes_max") && past.contains("67108865"), "{past}");
+        assert!(with(|c| c.send_queue_bytes_max = 4096).is_ok());
+        assert!(with(|c| c.send_queue_bytes_max = 4095).is_err());
+        assert!(with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX))).is_ok());
+        assert!(with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX + 1))).is_err());
+        for bad in ["", "a b", "é", "a\n"] {
+            let fault = with_key(bad).unwrap_err().to_string();
+            assert!(fault.contains("api.key is hidden"), "{bad:?}: {fault}");
+        }
+        assert!(with(|c| c.close_timeout = Duration::from_millis(100)).is_ok());
+        assert!(with(|c| c.close_timeout = Duration::ZERO).is_err());
+        assert!(with(|c| c.close_timeout = Duration::from_secs(86_400)).is_ok());
+        assert!(with(|c| c.close_timeout = Duration::from_secs(86_401)).is_err());
+    }
+}

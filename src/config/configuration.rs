@@ -1,0 +1,231 @@
+//! The configuration: the settings of a server, their defaults, and what follows from several of them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::log_levels::{LogLevel, LogLevels};
+use super::namespaces::Namespaces;
+
+/// The settings of a server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// HTTP and WebSocket addresses.
+    pub listen: Vec<SocketAddr>,
+    /// Raw TCP addresses, for the command protocol.
+    pub tcp: Vec<SocketAddr>,
+    /// The framing of commands on raw TCP.
+    pub tcp_framing: Framing,
+    /// Addresses that echo every WebSocket message.
+    pub echo: Vec<SocketAddr>,
+    /// Addresses that echo every byte.
+    pub echo_tcp: Vec<SocketAddr>,
+    /// Worker threads, 1..=[`WORKERS_MAX`](super::limits::WORKERS_MAX); one per core if not set.
+    pub workers: Option<usize>,
+    /// The kernel interface.
+    pub driver: DriverChoice,
+    /// Whether addresses beyond loopback may be served without authentication.
+    pub insecure: bool,
+    /// The key that calls of the server API and publications over HTTP must carry:
+    /// 1..=[`API_KEY_BYTES_MAX`](super::limits::API_KEY_BYTES_MAX) visible ASCII characters. Without it, every client
+    /// may call.
+    pub api_key: Option<String>,
+    /// Maximum number of connections of the process; as many as descriptors allow if not set.
+    pub connections_max: Option<usize>,
+    /// Memory budget of the process, in bytes, for queues, backlogs, histories and unfinished messages; follows from
+    /// the host if not set.
+    pub memory_bytes_max: Option<u64>,
+    /// Largest message or HTTP body from a client, in bytes.
+    pub message_bytes_max: u64,
+    /// Largest message from a client on echo addresses, in bytes.
+    pub echo_message_bytes_max: u64,
+    /// Largest send queue of one client, in bytes; beyond it, the client is disconnected as a slow consumer.
+    pub send_queue_bytes_max: u64,
+    /// Maximum number of subscriptions of one client.
+    pub subscriptions_max: usize,
+    /// Time for a client to complete its handshake or one HTTP request.
+    pub handshake_timeout: Duration,
+    /// Time to receive a whole WebSocket message or command, from its first byte.
+    pub message_timeout: Duration,
+    /// A client that sends nothing for this long is pinged.
+    pub keepalive_interval: Duration,
+    /// Time for a client to answer a ping.
+    pub keepalive_timeout: Duration,
+    /// Maximum idle time between two requests of one HTTP connection.
+    pub http_idle_timeout: Duration,
+    /// Maximum lifetime of an event stream; each ends after three quarters of it up to the whole.
+    pub stream_lifetime: Duration,
+    /// Time for a client that is being closed to read its send queue and close its side.
+    pub close_timeout: Duration,
+    /// Maximum duration of a shutdown.
+    pub shutdown_timeout: Duration,
+    /// Time before a shutdown in which the server accepts connections while `/health/ready` answers 503.
+    pub drain_time: Duration,
+    /// The format of log lines.
+    pub log_format: LogFormat,
+    /// The log level of each room.
+    pub log_levels: LogLevels,
+    /// Bytes of all histories together; each worker has an equal share.
+    pub history_bytes_max: u64,
+    /// Origins whose scripts may use the HTTP and WebSocket endpoints, as browsers send them (`https://example.org`),
+    /// or `*` for any; at most [`ORIGINS_MAX`](super::limits::ORIGINS_MAX). If empty: any, if the server listens on
+    /// loopback only.
+    pub origins: Vec<String>,
+    /// Whether the web page, which subscribes and publishes, is served at `/`; if not set, it is if the server listens
+    /// on loopback only.
+    pub page: Option<bool>,
+    /// Whether the statistics are published; see [`Config::serves_statistics`].
+    pub statistics: Option<bool>,
+    /// The options of channels, by namespace.
+    pub namespaces: Namespaces,
+}
+
+/// The framing of commands and replies on a raw TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Each ends with a line feed.
+    Line,
+    /// Each has a length prefix of 32 bits, big-endian.
+    LengthPrefix,
+}
+
+/// Which driver to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring if it works, else epoll.
+    Auto,
+    /// io_uring only: without it, the server does not start.
+    IoUring,
+    /// epoll, without trying io_uring.
+    Epoll,
+}
+
+/// The format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for a person to read.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Framing {
+    /// All values, in the order of [`Self::WORDS`].
+    pub const ALL: [Self; 2] = [Self::Line, Self::LengthPrefix];
+    /// The names of the values in settings.
+    pub const WORDS: &[&str] = &["line", "length"];
+}
+
+impl DriverChoice {
+    /// All values, in the order of [`Self::WORDS`].
+    pub const ALL: [Self; 3] = [Self::Auto, Self::IoUring, Self::Epoll];
+    /// The names of the values in settings.
+    pub const WORDS: &[&str] = &["auto", "io_uring", "epoll"];
+}
+
+impl LogFormat {
+    /// All values, in the order of [`Self::WORDS`].
+    pub const ALL: [Self; 2] = [Self::Text, Self::Json];
+    /// The names of the values in settings.
+    pub const WORDS: &[&str] = &["text", "json"];
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            tcp: Vec::new(),
+            tcp_framing: Framing::Line,
+            echo: Vec::new(),
+            echo_tcp: Vec::new(),
+            workers: None,
+            driver: DriverChoice::Auto,
+            insecure: false,
+            api_key: None,
+            connections_max: None,
+            memory_bytes_max: None,
+            message_bytes_max: 1024 * 1024,
+            echo_message_bytes_max: 16 * 1024 * 1024,
+            send_queue_bytes_max: 4 * 1024 * 1024,
+            subscriptions_max: 128,
+            handshake_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(60),
+            keepalive_interval: Duration::from_secs(25),
+            keepalive_timeout: Duration::from_secs(10),
+            // Proxies keep idle connections for up to two minutes, and must be the first to close them.
+            http_idle_timeout: Duration::from_secs(130),
+            stream_lifetime: Duration::from_secs(60 * 60),
+            close_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(10),
+            // A server stopped in a terminal should end at once; behind a load balancer it is set.
+            drain_time: Duration::ZERO,
+            log_format: LogFormat::Text,
+            log_levels: LogLevels::all(LogLevel::Info),
+            history_bytes_max: 1024 * 1024 * 1024,
+            origins: Vec::new(),
+            page: None,
+            statistics: None,
+            namespaces: Namespaces::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether every origin is allowed; `None` if `http.origins` is not set.
+    pub fn allows_any_origin(&self) -> Option<bool> {
+        let is_any = |origin: &String| origin == ANY_ORIGIN;
+        (!self.origins.is_empty()).then(|| self.origins.iter().any(is_any))
+    }
+
+    /// Whether the statistics are published to [`STATISTICS_CHANNEL`]; by default only if the server listens on
+    /// loopback alone, as its load should not be visible to other hosts.
+    pub fn serves_statistics(&self) -> bool {
+        self.statistics.unwrap_or_else(|| self.is_loopback())
+    }
+
+    /// Whether the server listens on loopback addresses only: it then serves this host alone, unless a proxy on it
+    /// forwards requests of others.
+    pub fn is_loopback(&self) -> bool {
+        self.addresses().all(|address| address.ip().is_loopback())
+    }
+
+    /// Whether every client that reaches a loopback address may publish over HTTP and call the server API.
+    pub fn trusts_this_host(&self) -> bool {
+        self.is_loopback() && self.api_key.is_none() && !self.listen.is_empty()
+    }
+
+    /// The addresses that the server listens on.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp)
+    }
+}
+
+/// The value of `http.origins` that allows every origin.
+pub(super) const ANY_ORIGIN: &str = "*";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Config::default() }
+    }
+
+    #[test]
+    fn statistics_are_not_published_to_other_hosts_unless_set() {
+        assert!(config().serves_statistics(), "only this host is served");
+        let open = Config { listen: vec!["0.0.0.0:80".parse().unwrap()], ..config() };
+        assert!(!open.serves_statistics());
+        assert!(Config { statistics: Some(true), ..open }.serves_statistics());
+        assert!(!Config { statistics: Some(false), ..config() }.serves_statistics());
+    }
+
+    #[test]
+    fn this_host_is_trusted_on_loopback_and_without_a_key() {
+        assert!(config().trusts_this_host());
+        let open = Config { listen: vec!["0.0.0.0:80".parse().unwrap()], ..config() };
+        assert!(!open.trusts_this_host(), "it needs --insecure");
+        assert!(!Config { api_key: Some("k".into()), ..config() }.trusts_this_host());
+        let tcp = Config { tcp: config().listen, listen: Vec::new(), ..config() };
+        assert!(!tcp.trusts_this_host(), "there is no HTTP");
+    }
+}
