@@ -1,4 +1,4 @@
-//! The server API: each method, each error, the key.
+//! The server API: methods, errors and API keys.
 
 use fantail::config::{ChannelOptions, DriverChoice};
 use fantail::message::{ClientId, NodeId, SessionId, WorkerId};
@@ -8,13 +8,13 @@ use crate::support::{
     Client, EventStream, Received, StreamEnd, TestServer, WebSocket, on_both_drivers, wait_until,
 };
 
-/// Two workers; beside the default channels, those of `closed` allow clients nothing, and keep nothing.
-fn with_namespace(driver: DriverChoice) -> TestServer {
+/// Two workers. Namespace `closed` grants clients no permission and keeps no history; other channels use the defaults.
+fn server_with_closed_namespace(driver: DriverChoice) -> TestServer {
     let closed = ChannelOptions { subscribe: false, ..ChannelOptions::closed() };
     TestServer::start_with(driver, 2, |config| config.namespaces.add("closed", closed).unwrap())
 }
 
-/// The next publication that a client of the command protocol is pushed.
+/// Reads the next publication push of the command protocol.
 #[track_caller]
 fn read_publication(client: &mut Client) -> Value {
     loop {
@@ -30,7 +30,7 @@ fn offsets(history: &Value) -> Vec<u64> {
     publications.iter().map(|publication| publication["offset"].as_u64().unwrap()).collect()
 }
 
-/// A client of the command protocol, and its name.
+/// A connected client of the command protocol and its id.
 fn connect(server: &TestServer) -> (Client, String) {
     let mut client = Client::connect(server.commands());
     let reply = client.command(&json!({"id": 1, "connect": {}}));
@@ -38,8 +38,7 @@ fn connect(server: &TestServer) -> (Client, String) {
     (client, name)
 }
 
-/// Ids of clients that the server of `client` does not have: on other workers, in other places, of another life of its
-/// place, and of another node.
+/// Ids that match no client of the server of `client`: each differs in its worker, index, generation or node.
 fn ids_of_no_client(client: &str) -> [String; 5] {
     let client: ClientId = client.parse().unwrap();
     let session = client.session;
@@ -53,7 +52,7 @@ fn ids_of_no_client(client: &str) -> [String; 5] {
     .map(|id| id.to_string())
 }
 
-/// The code of a call's error.
+/// The error code of a call's reply.
 #[track_caller]
 fn code(client: &mut Client, method: &str, parameters: &Value) -> u64 {
     let answer = client.call(method, parameters);
@@ -62,7 +61,7 @@ fn code(client: &mut Client, method: &str, parameters: &Value) -> u64 {
     answer["error"]["code"].as_u64().unwrap()
 }
 
-/// Calls what is refused as HTTP; the connection stays unless the answer says otherwise.
+/// Makes a call that fails with an HTTP error; the connection stays open unless the response says otherwise.
 #[track_caller]
 fn refused(client: &mut Client, method: &str, body: impl AsRef<[u8]>) -> (u16, Value) {
     let response = client.call_with(method, "", body);
@@ -71,7 +70,7 @@ fn refused(client: &mut Client, method: &str, body: impl AsRef<[u8]>) -> (u16, V
 }
 
 on_both_drivers! {
-    fn a_publication_reaches_subscribers_as_it_was_written(driver) {
+    fn subscribers_receive_a_publication_byte_for_byte(driver) {
         let server = TestServer::start(driver, 2);
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
         let mut client = Client::connect(server.edge());
@@ -84,12 +83,12 @@ on_both_drivers! {
         let answer = client.call("publish", &json!({"channel": "a", "b64data": "AAFoaQ=="}));
         assert_eq!(answer["result"]["offset"], 3);
         assert_eq!(subscriber.read(), Received::Binary(b"\x00\x01hi".to_vec()));
-        // What is handed over as binary stays that, also where it could be text.
+        // A binary payload stays binary, even if it is valid text.
         client.call("publish", &json!({"channel": "a", "b64data": "aGk="}));
         assert_eq!(subscriber.read(), Received::Binary(b"hi".to_vec()));
     }
 
-    fn a_type_of_event_is_delivered_with_the_publication(driver) {
+    fn the_event_type_is_delivered_with_the_publication(driver) {
         let server = TestServer::start(driver, 2);
         let (mut subscriber, _) = connect(&server);
         subscriber.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
@@ -104,7 +103,7 @@ on_both_drivers! {
         let own = ["gap", "join", "leave", "position", "disconnect"];
         for event in own {
             let publish = json!({"channel": "a", "data": 1, "tags": {"event": event}});
-            assert_eq!(code(&mut client, "publish", &publish), 107, "{event} is the server's own");
+            assert_eq!(code(&mut client, "publish", &publish), 107, "{event} is reserved for the server");
         }
         for event in ["", "gap", "join", "leave", "disconnect", "a%0Ab", "a%0D", "%00", "a&event=b", &"x".repeat(256)] {
             let mut client = Client::connect(server.edge());
@@ -119,7 +118,7 @@ on_both_drivers! {
         client.publish(&format!("a&event={}", "x".repeat(255)), "4");
     }
 
-    fn a_broadcast_reaches_each_channel_and_answers_for_each(driver) {
+    fn a_broadcast_reaches_each_channel_and_reports_each_result(driver) {
         let server = TestServer::start(driver, 2);
         let channels = ["a", "b", "c", "d", "e"];
         let mut subscribers: Vec<_> = channels
@@ -143,7 +142,7 @@ on_both_drivers! {
         subscribers[0].expect_text("4");
     }
 
-    fn a_batch_answers_for_each_command_in_order(driver) {
+    fn a_batch_replies_to_each_command_in_order(driver) {
         let server = TestServer::start(driver, 2);
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
         let mut client = Client::connect(server.edge());
@@ -171,9 +170,9 @@ on_both_drivers! {
         assert_eq!(client.call("batch", &json!({"commands": []})), json!({"replies": []}));
     }
 
-    fn calls_in_one_write_and_byte_by_byte_are_answered_in_order(driver) {
+    fn pipelined_calls_and_calls_sent_byte_by_byte_are_answered_in_order(driver) {
         let server = TestServer::start(driver, 2);
-        // Channels with subscribers keep counting whatever else they keep.
+        // Channels with subscribers keep their offset, with or without a history.
         let _subscriber = WebSocket::connect(server.edge(), "/ws?channel=c0&channel=c1&channel=c2&channel=c3");
         let mut client = Client::connect(server.edge());
         let mut requests = String::new();
@@ -200,7 +199,7 @@ on_both_drivers! {
         assert_eq!(answer["result"]["responses"][1]["result"]["offset"], 51, "{answer}");
     }
 
-    fn info_tells_what_runs(driver) {
+    fn info_describes_the_node(driver) {
         let server = TestServer::start(driver, 2);
         let _subscribers =
             [0, 1, 2].map(|_| WebSocket::connect(server.edge(), "/ws?channel=a&channel=b"));
@@ -209,13 +208,13 @@ on_both_drivers! {
             client.call("info", &json!({}))["result"]["nodes"][0]["num_subs"] == 6
         });
         let node = client.call("info", &json!({}))["result"]["nodes"][0].clone();
-        assert_eq!(node["num_clients"], 3, "the call is no client");
+        assert_eq!(node["num_clients"], 3, "the API connection is not counted as a client");
         assert!((2..=4).contains(&node["num_channels"].as_u64().unwrap()), "{node}");
         assert_eq!(node["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(node["uid"].as_str().map(str::len), Some(13));
         assert!(node["uptime"].is_u64());
         let uid = || Client::connect(server.edge()).call("info", &json!({}))["result"]["nodes"][0]["uid"].clone();
-        assert_eq!(uid(), node["uid"], "all workers are one node");
+        assert_eq!(uid(), node["uid"], "all workers report the same node");
         let node = node["uid"].as_str().unwrap();
         for _ in 0..4 {
             let (_client, id) = connect(&server);
@@ -223,10 +222,10 @@ on_both_drivers! {
         }
         let other = TestServer::start(driver, 1);
         let (_client, id) = connect(&other);
-        assert!(!id.starts_with(node), "another run is another node: {id}");
+        assert!(!id.starts_with(node), "a restart gets a new node id: {id}");
     }
 
-    fn what_cannot_be_done_is_told_by_its_code_and_the_connection_stays(driver) {
+    fn failed_calls_return_an_error_code_and_keep_the_connection_open(driver) {
         let server = TestServer::start(driver, 2);
         let _subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
         let mut client = Client::connect(server.edge());
@@ -272,7 +271,7 @@ on_both_drivers! {
         assert_eq!(most["result"]["responses"][999]["result"]["offset"], 1000);
     }
 
-    fn what_is_no_call_is_refused_as_http(driver) {
+    fn malformed_calls_fail_with_an_http_status(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.message_bytes_max = 100_000);
         let mut client = Client::connect(server.edge());
         for body in ["{\"channel\":}", "{}{}", "{\"channel\":\"\\ud800\"}"] {
@@ -319,7 +318,7 @@ on_both_drivers! {
         }
     }
 
-    fn with_a_key_nothing_is_done_without_it(driver) {
+    fn with_an_api_key_configured_calls_without_it_are_rejected(driver) {
         let key = "Key-1";
         let server =
             TestServer::start_with(driver, 2, |config| config.api_key = Some(key.to_owned()));
@@ -371,13 +370,13 @@ on_both_drivers! {
             assert_eq!(client.read_response().status, 200, "{headers}");
             subscriber.expect_text("x");
         }
-        // Pages and clients need none.
+        // Pages and clients need no key.
         assert_eq!(client.get("/health/live").status, 200);
         subscriber.round_trip();
     }
 
-    fn a_history_is_read_in_every_way_and_removed(driver) {
-        let server = with_namespace(driver);
+    fn a_history_is_read_with_every_option_and_removed(driver) {
+        let server = server_with_closed_namespace(driver);
         let mut client = Client::connect(server.edge());
         for channel in ["a", "b"] {
             let mut epoch = Value::Null;
@@ -410,9 +409,9 @@ on_both_drivers! {
             let rest = client.call("history", &json!({"channel": channel, "limit": -1}));
             assert_eq!(rest["result"], json!({"publications": [], "offset": 5, "epoch": epoch}));
             let next = client.call("publish", &json!({"channel": channel, "data": 6}));
-            assert_eq!(next["result"]["offset"], 6, "offsets go on");
+            assert_eq!(next["result"]["offset"], 6, "offsets continue");
         }
-        // In a batch, what is published first is there to be read.
+        // A history command in a batch sees publications of earlier commands.
         let commands = json!([
             {"publish": {"channel": "c", "data": 1}}, {"history": {"channel": "c", "limit": 9}},
             {"history_remove": {"channel": "c"}}, {"history": {"channel": "c", "limit": 9}},
@@ -444,7 +443,7 @@ on_both_drivers! {
         assert_eq!(got, ["1", "2", "2", "3"]);
     }
 
-    fn presence_names_who_is_there(driver) {
+    fn presence_lists_the_subscribed_clients(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
         let none = client.call("presence", &json!({"channel": "a"}));
@@ -508,7 +507,7 @@ on_both_drivers! {
                 Some(code) => json!({"code": code, "reason": "because"}),
             };
             assert!(rest.contains(&format!("\"disconnect\":{expected}")), "{rest}");
-            // Who is not there any more needs nothing done.
+            // Commands for a client that has left succeed without an effect.
             for method in ["subscribe", "unsubscribe"] {
                 let orders = json!({"client": name, "channel": "a"});
                 assert_eq!(client.call(method, &orders), json!({"result": {}}));
@@ -524,10 +523,10 @@ on_both_drivers! {
             assert_eq!(client.call("disconnect", &json!({"client": id})), json!({"result": {}}));
         }
         let reply = other.command(&json!({"id": 2, "ping": {}}));
-        assert_eq!(reply, json!({"id": 2, "ping": {}}), "they are none of it");
+        assert_eq!(reply, json!({"id": 2, "ping": {}}), "the client is unaffected");
     }
 
-    fn a_client_is_told_what_the_api_says_of_its_end(driver) {
+    fn a_disconnect_call_sends_its_code_and_reason_to_the_client(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
         let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a");
@@ -541,11 +540,11 @@ on_both_drivers! {
         assert_eq!(socket.read(), Received::Close(Some(4001), "élan \"vital\"".to_owned()));
         let (rest, end) = stream.read_to_end();
         assert_eq!(rest, "event: disconnect\ndata: {\"code\":4001,\"reason\":\"élan \\\"vital\\\"\"}\n\n");
-        assert_eq!(end, StreamEnd::NoLastChunk, "it may come back");
+        assert_eq!(end, StreamEnd::NoLastChunk, "the client may reconnect");
         assert_eq!(server.closed(fantail::message::CloseReason::ForcedToReconnect), 2);
     }
 
-    fn a_client_without_words_for_it_is_not_said_to_be_subscribed(driver) {
+    fn subscribing_a_client_whose_protocol_has_no_subscribe_push_fails(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
         let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a");
@@ -553,7 +552,7 @@ on_both_drivers! {
         poll.send("GET /poll?channel=b&timeout=60 HTTP/1.1\r\nHost: t\r\n\r\n");
         for channel in ["a", "b"] {
             let mut name = Value::Null;
-            wait_until("the client is there", || {
+            wait_until("the client is connected", || {
                 let clients = client.call("presence", &json!({"channel": channel}))["result"]["presence"].clone();
                 name = clients.as_object().unwrap().keys().next().map_or(Value::Null, |name| json!(name));
                 name.is_string()
@@ -568,7 +567,7 @@ on_both_drivers! {
         assert!(poll.read_response().text().contains("2"));
     }
 
-    fn a_member_that_no_method_has_is_refused(driver) {
+    fn unknown_parameters_are_rejected(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
         let (_subscriber, name) = connect(&server);
@@ -597,7 +596,7 @@ on_both_drivers! {
         ] {
             assert_eq!(code(&mut client, method, &parameters), expected, "{method} {parameters}");
         }
-        // What says nothing is what server libraries send for members that are not set.
+        // Server libraries send empty values for parameters that are not set.
         let set = json!({"channel": "a", "data": 1, "b64data": "", "tags": {}, "skip_history": false,
             "idempotency_key": "", "delta": true, "version": 0, "version_epoch": ""});
         assert_eq!(client.call("publish", &set)["result"]["offset"], 1);
@@ -608,10 +607,10 @@ on_both_drivers! {
         assert!(client.call("batch", &commands)["replies"].is_array());
     }
 
-    fn the_server_subscribes_clients_to_what_they_may_not_choose(driver) {
-        let server = with_namespace(driver);
+    fn the_server_subscribes_clients_to_channels_that_they_may_not_subscribe_to_themselves(driver) {
+        let server = server_with_closed_namespace(driver);
         let mut client = Client::connect(server.edge());
-        // On either worker, sooner or later.
+        // Connections are spread over both workers.
         for _ in 0..4 {
             let (mut subscriber, name) = connect(&server);
             let reply = subscriber.command(&json!({"id": 2, "subscribe": {"channel": "closed:a"}}));
@@ -624,7 +623,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_client_hears_nothing_of_orders_that_change_nothing(driver) {
+    fn server_subscriptions_that_change_nothing_send_no_push(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.subscriptions_max = 2);
         let mut client = Client::connect(server.edge());
         let (mut subscriber, name) = connect(&server);
@@ -645,13 +644,14 @@ on_both_drivers! {
         assert_eq!(subscriber.command(&json!({"id": 9, "ping": {}})), json!({"id": 9, "ping": {}}));
     }
 
-    fn a_connection_of_the_server_api_is_ended_through_it_too(driver) {
+    fn a_connection_of_the_server_api_can_be_disconnected_through_the_api(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
         let _ = client.get("/health/live");
         let info = client.call("info", &json!({}));
         let node = info["result"]["nodes"][0]["uid"].as_str().unwrap();
-        // Indices begin at 0: the first connection of the only worker. It cannot be told of channels.
+        // Indices begin at 0, so this is the first connection of the only worker. It does not accept server
+        // subscriptions.
         for method in ["subscribe", "unsubscribe"] {
             let mut codes = Vec::new();
             for generation in 0..4 {
@@ -667,8 +667,8 @@ on_both_drivers! {
         assert_eq!(client.call("channels", &json!({}))["result"]["channels"], json!({}));
     }
 
-    fn what_the_hub_refuses_is_told_by_its_code(driver) {
-        let server = with_namespace(driver);
+    fn errors_of_the_hub_are_returned_as_error_codes(driver) {
+        let server = server_with_closed_namespace(driver);
         let mut client = Client::connect(server.edge());
         for method in ["publish", "history", "history_remove", "presence", "presence_stats"] {
             let mut parameters = json!({"channel": "nowhere:a"});
@@ -677,7 +677,8 @@ on_both_drivers! {
             }
             assert_eq!(code(&mut client, method, &parameters), 102, "{method}");
         }
-        // Wherever the client is, and whether there is one: what it would be told of its orders does not come back.
+        // The result is the same for clients on any worker and for missing clients, because workers do not report it
+        // back.
         let orders = |name: &str, channel: &str| json!({"client": name, "channel": channel});
         let (_here, name) = connect(&server);
         for name in ids_of_no_client(&name).iter().chain([&name]) {
@@ -690,7 +691,7 @@ on_both_drivers! {
         let responses = client.call("broadcast", &mixed)["result"]["responses"].clone();
         assert_eq!(responses[0]["result"]["offset"], 1);
         assert_eq!(responses[1]["error"], json!({"code": 102, "message": "unknown channel"}));
-        assert_eq!(responses[2]["result"]["offset"], 1, "the server API has every right");
+        assert_eq!(responses[2]["result"]["offset"], 1, "the server API has all permissions");
 
         let mut publish = |channel: &str| {
             client.send(format!(
@@ -701,11 +702,11 @@ on_both_drivers! {
         };
         assert_eq!(publish("nowhere:a"), (404, "namespace_unknown".into()));
         assert_eq!(publish("closed:a"), (403, "permission_denied".into()));
-        assert_eq!(publish("a").0, 200, "and the connection stays");
+        assert_eq!(publish("a").0, 200, "and the connection stays open");
     }
 
-    fn a_handshake_whose_subscription_is_refused_is_refused(driver) {
-        let server = with_namespace(driver);
+    fn a_handshake_fails_if_its_subscription_is_refused(driver) {
+        let server = server_with_closed_namespace(driver);
         for (target, status, code) in [
             ("/ws?channel=nowhere:a", 404, "namespace_unknown"),
             ("/ws?channel=a&channel=nowhere:a&channel=b", 404, "namespace_unknown"),
@@ -726,7 +727,7 @@ on_both_drivers! {
         WebSocket::connect(server.edge(), "/ws?channel=a").round_trip();
     }
 
-    fn with_a_key_publishing_has_the_rights_of_the_server(driver) {
+    fn publishing_with_the_api_key_has_the_permissions_of_the_server(driver) {
         let closed = ChannelOptions::closed();
         let server = TestServer::start_with(driver, 2, |config| {
             config.namespaces.add("closed", closed).unwrap();

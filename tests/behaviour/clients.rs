@@ -1,4 +1,4 @@
-//! The commands that are clients of a running server: publish, subscribe, top.
+//! The client commands: publish, subscribe, top.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -13,7 +13,7 @@ use crate::support::{
     wait_until,
 };
 
-/// A subscriber in a process of its own, killed when it is dropped.
+/// A `fantail subscribe` process, killed on drop.
 struct Subscriber {
     child: std::process::Child,
     lines: Receiver<String>,
@@ -39,7 +39,7 @@ impl Subscriber {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(got) => assert_eq!(got, line),
             Err(_) => {
-                panic!("{line:?} does not come; {:?}", self.notes.try_iter().collect::<Vec<_>>())
+                panic!("{line:?} is not printed; {:?}", self.notes.try_iter().collect::<Vec<_>>())
             }
         }
     }
@@ -48,7 +48,7 @@ impl Subscriber {
     fn expect_note(&self, words: &str) {
         loop {
             let note = self.notes.recv_timeout(PATIENCE);
-            let note = note.unwrap_or_else(|_| panic!("{words:?} is not said"));
+            let note = note.unwrap_or_else(|_| panic!("no note contains {words:?}"));
             if note.contains(words) {
                 return;
             }
@@ -57,7 +57,7 @@ impl Subscriber {
 
     #[track_caller]
     fn expect_end(mut self) {
-        wait_until("it ends", || self.child.try_wait().unwrap().is_some());
+        wait_until("the process exits", || self.child.try_wait().unwrap().is_some());
         assert!(self.child.wait().unwrap().success());
         assert_eq!(self.lines.try_iter().next(), None, "nothing follows");
     }
@@ -65,7 +65,7 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        // Both fail if it has ended.
+        // Both fail if the process has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -83,8 +83,8 @@ fn http(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-/// Ways to subscribe, their server, and how the server counts them.
-fn ways(server: &TestServer) -> [(&'static str, String, TransportKind); 5] {
+/// All transports: name, server URL, and kind in the server's counters.
+fn transports(server: &TestServer) -> [(&'static str, String, TransportKind); 5] {
     let edge = http(server.edge());
     [
         ("websocket", edge.clone(), TransportKind::WebSocket),
@@ -111,9 +111,9 @@ fn expect_failure(ended: &Ended, words: &[&str]) {
 }
 
 on_both_drivers! {
-    fn each_transport_prints_one_publication_a_line(driver) {
+    fn each_transport_prints_one_publication_per_line(driver) {
         let server = with_history(driver);
-        let subscribers = ways(&server).map(|(transport, address, kind)| {
+        let subscribers = transports(&server).map(|(transport, address, kind)| {
             let arguments = ["a b", "b", "--transport", transport, "--server", &address, "--count", "7"];
             let subscriber = Subscriber::start(&arguments);
             wait_until(transport, || server.sum(|counters| &counters.connections[kind as usize]) == 1);
@@ -127,18 +127,18 @@ on_both_drivers! {
         }
         client.publish("a%20b", "{\"n\":\n1, \"n\": 1.0}");
         client.publish("a%20b", "two\nlines");
-        // A type of event is not a part of the payload.
+        // The event type is not part of the payload.
         client.publish("b&event=note", "é");
-        // JSON that some parsers do not take (RFC 8259 6 and 8.2), and a string of it.
+        // JSON that some parsers reject (RFC 8259, sections 6 and 8.2), and a JSON string.
         client.publish("b", "[1e400, \"\\ud800\"]");
         client.publish("b", "\"a \\u00e9\"");
-        for (subscriber, (transport, ..)) in subscribers.iter().zip(ways(&server)) {
+        for (subscriber, (transport, ..)) in subscribers.iter().zip(transports(&server)) {
             let lines = ["{\"n\": 1, \"n\": 1.0}", "\"two\\nlines\"", "é", "[1e400, \"\\ud800\"]", "a é"];
             let mut rest = lines.map(str::to_owned).to_vec();
             for _ in 0..5 {
                 let line = subscriber.lines.recv_timeout(PATIENCE).unwrap();
                 let at = rest.iter().position(|it| *it == line);
-                rest.remove(at.unwrap_or_else(|| panic!("{transport}: {line:?} is none of {rest:?}")));
+                rest.remove(at.unwrap_or_else(|| panic!("{transport}: {line:?} is not in {rest:?}")));
             }
         }
         let mut bytes = Client::connect(server.edge());
@@ -153,50 +153,50 @@ on_both_drivers! {
         }
     }
 
-    fn a_subscriber_that_is_cut_off_comes_back_and_misses_nothing(driver) {
+    fn a_subscriber_that_loses_its_connection_reconnects_and_misses_nothing(driver) {
         let server = with_history(driver);
-        // A door that can be shut while the server serves on.
-        for (transport, address, _) in ways(&server).into_iter().skip(1) {
+        // Connections go through a relay that can be cut while the server keeps running.
+        for (transport, address, _) in transports(&server).into_iter().skip(1) {
             let (scheme, to) = address.split_once("://").unwrap();
-            let door = Door::open(to.parse().unwrap());
-            let through = format!("{scheme}://{}", door.address);
+            let relay = Relay::open(to.parse().unwrap());
+            let through = format!("{scheme}://{}", relay.address);
             let before = server.sum(|counters| &counters.subscriptions);
             let subscriber = Subscriber::start(&["a", "--transport", transport, "--server", &through, "--count", "4"]);
             wait_until(transport, || server.sum(|counters| &counters.subscriptions) == before + 1);
             let mut client = Client::connect(server.edge());
             client.publish("a", "one");
             subscriber.expect("one");
-            // A poll is between two polls, or waits again.
-            door.cut();
+            // The poll transport is between two polls or waits again.
+            relay.cut();
             subscriber.expect_note("connecting again");
             for missed in ["two", "three"] {
                 client.publish("a", missed);
             }
-            door.pass();
+            relay.pass();
             subscriber.expect("two");
             subscriber.expect("three");
             client.publish("a", "four");
             subscriber.expect("four");
             subscriber.expect_end();
-            wait_until("it is gone", || server.sum(|counters| &counters.subscriptions) == before);
+            wait_until("the connection is gone", || server.sum(|counters| &counters.subscriptions) == before);
         }
     }
 
-    fn a_poll_that_is_cut_off_before_anything_came_misses_nothing(driver) {
+    fn a_poll_that_is_cut_before_the_first_publication_misses_nothing(driver) {
         let server = with_history(driver);
-        let door = Door::open(server.edge());
-        let through = http(door.address);
+        let relay = Relay::open(server.edge());
+        let through = http(relay.address);
         let subscriber = Subscriber::start(&["a", "--transport", "poll", "--server", &through, "--count", "1"]);
-        wait_until("it polls again", || server.sum(|counters| &counters.received_messages) == 2);
-        door.cut();
+        wait_until("the second poll arrives", || server.sum(|counters| &counters.received_messages) == 2);
+        relay.cut();
         subscriber.expect_note("connecting again");
         Client::connect(server.edge()).publish("a", "missed");
-        door.pass();
+        relay.pass();
         subscriber.expect("missed");
         subscriber.expect_end();
     }
 
-    fn what_is_published_arrives_with_its_type(driver) {
+    fn published_payloads_arrive_with_their_payload_kind_and_event_type(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.api_key = Some("secret".into()));
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a%26b");
         let mut events = EventStream::connect(server.edge(), "/events?channel=a%26b");
@@ -212,7 +212,7 @@ on_both_drivers! {
         let event = events.read_until(b"data: hello\n");
         assert!(String::from_utf8_lossy(&event).contains("event: my type\n"));
         let key = [("FANTAIL_API_KEY", "secret")];
-        // The standard input of a test's children is empty.
+        // Child processes of a test have an empty standard input.
         let published = run_with(&key, &["publish", "a&b", "--server", &edge]);
         assert!(published.status.success(), "{published:?}");
         subscriber.expect_text("");
@@ -227,7 +227,7 @@ on_both_drivers! {
         assert_eq!(subscriber.read(), crate::support::Received::Binary(vec![0xff, 0xfe]));
     }
 
-    fn top_prints_a_frame_of_one_second(driver) {
+    fn top_once_prints_the_rates_of_one_second(driver) {
         let server = TestServer::start(driver, 2);
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
         let edge = http(server.edge());
@@ -259,10 +259,10 @@ on_both_drivers! {
         assert!(line("lag").contains("µs") || line("lag").contains("ms"), "{}", line("lag"));
         let workers = top.stdout.lines().filter(|line| line.trim_end().ends_with('%'));
         assert_eq!(workers.count(), 2, "{}", top.stdout);
-        assert!(!top.stdout.contains('\x1b'), "a frame for scripts is plain text");
+        assert!(!top.stdout.contains('\x1b'), "output for scripts is plain text");
     }
 
-    fn a_client_that_is_refused_says_why_in_one_line(driver) {
+    fn a_client_command_that_fails_prints_the_reason_in_one_line(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.subscriptions_max = 1);
         let edge = http(server.edge());
         let tcp = format!("tcp://{}", server.commands());
@@ -274,7 +274,7 @@ on_both_drivers! {
         expect_failure(&run(&["subscribe", "a", "--transport", "commands", "--server", &tcp]), &["http://"]);
         expect_failure(&run(&["publish", "", "x", "--server", &edge]), &["400"]);
         expect_failure(&run(&["publish", "a", "x", "--server", &tcp]), &["http://"]);
-        // A port where something else speaks.
+        // A port that serves another protocol.
         let echo = http(server.echo_tcp());
         expect_failure(&run(&["publish", "a", "x", "--server", &echo]), &["HTTP server"]);
         expect_failure(&run(&["top", "--once", "--server", &http(server.echo())]), &["426"]);
@@ -287,13 +287,13 @@ on_both_drivers! {
     }
 }
 
-/// A way to a server that can be shut: what is under way is cut, and nobody new gets in.
-struct Door {
+/// A TCP relay to a server that can be cut: open connections are closed and new ones are rejected.
+struct Relay {
     address: SocketAddr,
     commands: std::sync::mpsc::Sender<bool>,
 }
 
-impl Door {
+impl Relay {
     fn open(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -328,7 +328,7 @@ impl Door {
                         }
                         pairs.push([client, server]);
                     }
-                    // Whoever comes to a shut door is turned away.
+                    // While the relay is cut, it closes new connections at once.
                     Ok((client, _)) => drop(client.shutdown(std::net::Shutdown::Both)),
                     Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
                 }

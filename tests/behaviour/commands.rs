@@ -1,4 +1,4 @@
-//! The command protocol over `/connection/websocket`: commands in text messages, a line each.
+//! The command protocol over `/connection/websocket`: text messages with one command per line.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::support::{Client, Received, TestServer, WebSocket, on_both_drivers, w
 /// A client of the command protocol over a WebSocket.
 struct Commander {
     socket: WebSocket,
-    /// Pushes that came before a reply.
+    /// Pushes received before a reply.
     pushes: VecDeque<Value>,
 }
 
@@ -46,14 +46,14 @@ impl Commander {
         self.socket.send_text(&command.to_string());
     }
 
-    /// The next object that comes, whatever it is.
+    /// Reads the next JSON object, a reply or a push.
     #[track_caller]
     fn read(&mut self) -> Value {
         let text = self.socket.read_text();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
     }
 
-    /// The reply with the command's id; pushes before it are kept.
+    /// Sends a command and reads its reply; pushes received before it are kept.
     #[track_caller]
     fn ask(&mut self, command: &Value) -> Value {
         self.send(command);
@@ -108,13 +108,13 @@ on_both_drivers! {
         assert_eq!(client.ask(&json!({"id": 12, "ping": {}})), json!({"id": 12, "ping": {}}));
         client.socket.send_close(1000);
         assert_eq!(client.socket.read(), Received::Close(Some(1000), String::new()));
-        wait_until("the server has noted it", || server.closed(CloseReason::ClientClosed) == 1);
+        wait_until("the server has counted the close", || server.closed(CloseReason::ClientClosed) == 1);
     }
 
-    fn a_message_carries_many_commands_and_may_come_in_pieces(driver) {
+    fn a_message_carries_several_commands_and_may_be_fragmented(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Commander::open(&server);
-        // Before the answer to connect, in one frame; an empty line and blanks are nothing.
+        // Before the reply to connect, in one frame; empty lines and blanks are ignored.
         let mut commands = vec![json!({"id": 1, "connect": {}}).to_string(), String::new(), " \r".to_owned()];
         for id in 2..1000 {
             commands.push(json!({"id": id, "subscribe": {"channel": format!("c{}", id % 64)}}).to_string());
@@ -135,7 +135,7 @@ on_both_drivers! {
         assert_eq!(client.read()["id"], 1002);
     }
 
-    fn commands_behind_the_handshake_are_taken(driver) {
+    fn commands_sent_with_the_handshake_are_processed(driver) {
         let server = TestServer::start(driver, 1);
         let mut socket = WebSocket::over(Client::connect(server.edge()));
         let mut bytes = WebSocket::request("/connection/websocket").into_bytes();
@@ -147,7 +147,7 @@ on_both_drivers! {
         assert!(socket.read_text().contains("\"subscribe\""));
     }
 
-    fn clients_of_all_kinds_hear_each_other(driver) {
+    fn clients_of_all_transports_receive_publications_of_each_other(driver) {
         let server = TestServer::start(driver, 2);
         let mut commander = Commander::subscribed(&server, "a");
         let mut plain = WebSocket::connect(server.edge(), "/ws?channel=a");
@@ -170,7 +170,7 @@ on_both_drivers! {
         assert_eq!(line.read_json()["push"]["pub"]["offset"], 5);
     }
 
-    fn what_is_wrong_with_a_command_is_answered_and_the_session_goes_on(driver) {
+    fn a_failed_command_gets_an_error_and_the_session_continues(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.subscriptions_max = 2);
         let mut client = Commander::open(&server);
         client.expect_error(&subscribe("early"), 107);
@@ -204,14 +204,15 @@ on_both_drivers! {
         }
         client.expect_error(&subscribe("a"), 105);
         client.expect_error(&subscribe("c"), 106);
-        // Not there is as good as ended: a client may not have heard yet that the server API ended it.
+        // Unsubscribing without a subscription succeeds: the server API may have ended it before the client learned of
+        // that.
         for _ in 0..2 {
             assert_eq!(client.ask(&json!({"id": 7, "unsubscribe": {"channel": "a"}})), json!({"id": 7, "unsubscribe": {}}));
         }
         assert_eq!(client.ask(&json!({"id": 6, "ping": {}}))["id"], 6);
     }
 
-    fn what_is_no_command_is_told_so_and_those_around_it_are_done(driver) {
+    fn invalid_commands_get_an_error_and_the_valid_ones_around_them_are_executed(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Commander::connected(&server);
         for text in ["hello", "[]", "null", "{", "{\"id\":-1}", "{}\nx", "{\"id\":1}{\"id\":2}"] {
@@ -225,7 +226,7 @@ on_both_drivers! {
         assert_eq!(client.read(), json!({"id": 8, "ping": {}}));
     }
 
-    fn what_cannot_hold_commands_ends_with_3501(driver) {
+    fn messages_that_cannot_contain_commands_disconnect_with_3501(driver) {
         let server = TestServer::start(driver, 1);
         let too_many = "{}\n".repeat(COMMANDS_PER_MESSAGE_MAX + 1);
         let mut client = Commander::connected(&server);
@@ -235,13 +236,13 @@ on_both_drivers! {
         client.socket.send_binary(b"{\"id\":1,\"ping\":{}}");
         client.socket.expect_close(3501);
         assert_eq!(server.closed(CloseReason::ProtocolError), 2);
-        // As many as there may be are taken.
+        // The maximum number of commands is accepted.
         let mut client = Commander::connected(&server);
         client.socket.send_text(&too_many[3..]);
         assert_eq!(client.ask(&json!({"id": 6, "ping": {}}))["id"], 6);
     }
 
-    fn what_needs_no_answer_gets_none(driver) {
+    fn commands_without_an_id_get_no_reply(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Commander::subscribed(&server, "a");
         client.send(&json!({"send": {"data": 1}}));
@@ -265,7 +266,7 @@ on_both_drivers! {
         assert_eq!(server.closed(CloseReason::HandshakeTimeout), 2);
     }
 
-    fn pings_come_whatever_the_client_says_and_want_a_pong(driver) {
+    fn pings_are_sent_regardless_of_traffic_and_require_a_pong(driver) {
         let server = TestServer::start_with(driver, 1, |config| {
             config.keepalive_interval = Duration::from_millis(400);
             config.keepalive_timeout = Duration::from_millis(200);
@@ -273,7 +274,7 @@ on_both_drivers! {
         let began = Instant::now();
         let mut client = Commander::connected(&server);
         for ping in 1..=3 {
-            // Commands meanwhile do not put a ping off: clients count on it.
+            // Commands do not postpone a ping: clients rely on its interval.
             let mut objects = 0;
             loop {
                 client.send(&json!({"id": 3, "ping": {}}));
@@ -287,7 +288,7 @@ on_both_drivers! {
             assert!(objects > 0 && began.elapsed() >= Duration::from_millis(350) * ping);
             client.socket.send_text("{}");
         }
-        // From here on, nothing is said.
+        // From here on, the client sends nothing.
         loop {
             match client.socket.read() {
                 Received::Text(_) => {}
@@ -298,10 +299,10 @@ on_both_drivers! {
                 other => panic!("{other:?}"),
             }
         }
-        wait_until("it is counted", || server.closed(CloseReason::KeepaliveTimeout) == 1);
+        wait_until("the close is counted", || server.closed(CloseReason::KeepaliveTimeout) == 1);
     }
 
-    fn a_server_that_stops_says_3001(driver) {
+    fn a_server_that_shuts_down_disconnects_with_3001(driver) {
         let server = TestServer::start(driver, 2);
         let mut clients: Vec<_> = (0..4).map(|_| Commander::subscribed(&server, "a")).collect();
         server.stop();
@@ -310,14 +311,14 @@ on_both_drivers! {
         }
     }
 
-    fn a_client_that_does_not_read_is_slow(driver) {
+    fn a_client_that_does_not_read_is_disconnected_as_a_slow_consumer(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.send_queue_bytes_max = 64 * 1024);
         let mut slow = Commander::subscribed(&server, "a");
         let mut http = Client::connect(server.edge());
         let payload = "x".repeat(200_000);
         let until = Instant::now() + Duration::from_secs(20);
         while server.closed(CloseReason::SlowConsumer) == 0 {
-            assert!(Instant::now() < until, "it is not closed");
+            assert!(Instant::now() < until, "the connection is still open");
             http.publish("a", &payload);
         }
         loop {
@@ -328,20 +329,20 @@ on_both_drivers! {
         }
     }
 
-    fn the_route_wants_an_upgrade(driver) {
+    fn the_endpoint_requires_an_upgrade(driver) {
         let server = TestServer::start(driver, 1);
         let response = Client::connect(server.edge()).get("/connection/websocket");
         assert_eq!(response.status, 426, "{response:?}");
         let mut http = Client::connect(server.edge());
         http.send("POST /connection/websocket HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(http.read_response().status, 405);
-        // A query is nothing to refuse: clients add what they like.
+        // A query is accepted: clients may add their own parameters.
         let mut socket = WebSocket::connect(server.edge(), "/connection/websocket?format=json&channel=");
         socket.send_text("{\"id\":1,\"connect\":{}}");
         assert!(socket.read_text().contains("\"client\""));
     }
 
-    fn a_history_is_read_in_every_way(driver) {
+    fn a_history_is_read_with_every_option(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Commander::connected(&server);
         let mut http = Client::connect(server.edge());
@@ -374,28 +375,28 @@ on_both_drivers! {
         }
     }
 
-    fn who_is_there_is_named_and_counted(driver) {
+    fn presence_lists_and_counts_the_subscribed_clients(driver) {
         let server = TestServer::start(driver, 2);
         let stats = |client: &mut Commander, channel: &str| {
             client.ask(&json!({"id": 9, "presence_stats": {"channel": channel}}))["presence_stats"].clone()
         };
-        let mut stranger = Commander::connected(&server);
-        assert_eq!(stats(&mut stranger, "a"), json!({"num_clients": 0, "num_users": 0}));
-        assert_eq!(stranger.ask(&json!({"id": 9, "presence": {"channel": "a"}})), json!({"id": 9, "presence": {"presence": {}}}));
+        let mut observer = Commander::connected(&server);
+        assert_eq!(stats(&mut observer, "a"), json!({"num_clients": 0, "num_users": 0}));
+        assert_eq!(observer.ask(&json!({"id": 9, "presence": {"channel": "a"}})), json!({"id": 9, "presence": {"presence": {}}}));
         let mut clients: Vec<_> = (0..8).map(|_| Commander::subscribed(&server, "a")).collect();
-        assert_eq!(stats(&mut stranger, "a"), json!({"num_clients": 8, "num_users": 1}));
+        assert_eq!(stats(&mut observer, "a"), json!({"num_clients": 8, "num_users": 1}));
         let reply = clients[0].ask(&json!({"id": 9, "presence": {"channel": "a"}}));
         let present = reply["presence"]["presence"].as_object().unwrap();
         assert_eq!(present.len(), 8, "{reply}");
         assert!(present.iter().all(|(name, info)| *info == json!({"client": name, "user": ""})), "{reply}");
         drop(clients);
-        wait_until("they are gone", || server.sum(|counters| &counters.subscriptions) == 0);
-        assert_eq!(stats(&mut stranger, "a"), json!({"num_clients": 0, "num_users": 0}));
+        wait_until("all subscriptions are gone", || server.sum(|counters| &counters.subscriptions) == 0);
+        assert_eq!(stats(&mut observer, "a"), json!({"num_clients": 0, "num_users": 0}));
     }
 
-    fn who_comes_and_goes_is_told_to_those_who_may_know(driver) {
+    fn join_and_leave_events_reach_the_subscribers_of_namespaces_that_allow_them(driver) {
         let options = ChannelOptions { join_leave: true, ..ChannelOptions::development() };
-        // In `slow`, whatever comes leaves with what comes soon after; the newest takes the place of what waits.
+        // In `slow`, deliveries are batched, and the newest publication replaces one that is still waiting.
         let slow = ChannelOptions { delivery_rate_max: 1, slow_consumer: SlowConsumer::Latest, ..options.clone() };
         let server = TestServer::start_with(driver, 2, |config| {
             config.namespaces = Namespaces::new(options.clone());
@@ -408,22 +409,23 @@ on_both_drivers! {
                 let present = reply["presence"]["presence"].as_object().unwrap();
                 present.keys().cloned().collect::<Vec<_>>()
             };
-            let news = |kind: &str, name: &str| {
+            let join_leave = |kind: &str, name: &str| {
                 json!({"push": {"channel": channel, kind: {"info": {"client": name, "user": ""}}}})
             };
             first.ask(&subscribe(channel));
             let first_name = name(&mut first)[0].clone();
-            assert_eq!(first.push(), news("join", &first_name), "its own");
-            // Who is named while nobody was told of it yet, and goes, is told to have gone.
+            assert_eq!(first.push(), join_leave("join", &first_name), "its own join");
+            // A client that a presence reply listed before its join event was sent, and that then leaves, produces a
+            // leave event.
             let mut second = Commander::connected(&server);
             second.ask(&subscribe(channel));
             let names = name(&mut first);
             let second_name = names.iter().find(|name| **name != first_name).unwrap().clone();
             drop(second);
-            assert_eq!(first.push(), news("join", &second_name));
-            assert_eq!(first.push(), news("leave", &second_name));
+            assert_eq!(first.push(), join_leave("join", &second_name));
+            assert_eq!(first.push(), join_leave("leave", &second_name));
             assert_eq!(name(&mut first), [first_name]);
-            // News takes no publication's place.
+            // Join and leave events do not replace a waiting publication.
             let mut third = Commander::connected(&server);
             third.ask(&subscribe(channel));
             for data in 1..=3 {
@@ -438,7 +440,7 @@ on_both_drivers! {
         }
     }
 
-    fn who_comes_back_misses_nothing(driver) {
+    fn a_client_that_recovers_receives_all_missed_publications(driver) {
         let server = TestServer::start(driver, 2);
         let mut http = Client::connect(server.edge());
         for channel in ["a", "b", "c", "d"] {
@@ -451,12 +453,12 @@ on_both_drivers! {
             for n in 1..=300 {
                 http.publish(channel, n.to_string());
             }
-            // Twice, for what was kept is answered like what was not.
+            // Twice, because a cached reply must equal one that was built anew.
             for _ in 0..2 {
                 let mut client = Commander::connected(&server);
                 let reply = client.ask(&recover(100, &epoch))["subscribe"].clone();
                 assert_eq!((&reply["recovered"], &reply["was_recovering"]), (&json!(true), &json!(true)));
-                assert_eq!(reply["offset"], 100, "where it was");
+                assert_eq!(reply["offset"], 100, "the position it recovered from");
                 let expected: Vec<Value> = (101..=300).map(|n| json!({"data": n, "offset": n})).collect();
                 assert_eq!(reply["publications"], json!(expected));
             }
@@ -465,8 +467,8 @@ on_both_drivers! {
             assert_eq!((&reply["recovered"], &reply["offset"], &reply["publications"]), (&json!(true), &json!(300), &json!([])));
             http.publish(channel, "301");
             assert_eq!(client.push()["push"]["pub"], json!({"data": 301, "offset": 301}));
-            // Another life, the future, and no position at all: all begin anew, at the position they are told.
-            // Before them, an answer that is kept for others.
+            // Another epoch, an offset in the future, and no position at all: the client starts from the position in
+            // the reply. Before them, a recovery whose reply is cached.
             assert_eq!(Commander::connected(&server).ask(&recover(300, &epoch))["subscribe"]["recovered"], true);
             for (offset, epoch) in [(100, "00000000"), (100, "_"), (302, epoch.as_str()), (u64::MAX, epoch.as_str()), (302, "")] {
                 let mut client = Commander::connected(&server);
@@ -477,10 +479,9 @@ on_both_drivers! {
         }
     }
 
-    // What the README promises: what a client published and was answered for comes before the answer to its
-    // unsubscribe, and nothing comes behind that. So many others and so large publications keep fan-outs busy for some
-    // turns.
-    fn an_unsubscribe_is_answered_behind_what_was_acknowledged_before_it(driver) {
+    // A guarantee of the README: publications that were acknowledged to a client arrive before the reply to its
+    // unsubscribe, and none after it. The many subscribers and large publications keep fan-outs busy for several turns.
+    fn an_unsubscribe_reply_follows_all_publications_acknowledged_before_it(driver) {
         for workers in [1, 2] {
             let server = TestServer::start(driver, workers);
             let mut others: Vec<Commander> = (0..100).map(|_| Commander::connected(&server)).collect();
@@ -512,9 +513,9 @@ on_both_drivers! {
         }
     }
 
-    // centrifuge 0.38, client.go, isStreamRecovered: an empty epoch fits any; clients that keep offsets only send it,
-    // and those that want everything from the beginning.
-    fn an_empty_epoch_fits_any(driver) {
+    // centrifuge 0.38, client.go, isStreamRecovered: an empty epoch matches every epoch. It is sent by clients that
+    // keep only offsets, and by clients that request all publications.
+    fn an_empty_epoch_matches_every_epoch(driver) {
         let server = TestServer::start(driver, 2);
         let mut http = Client::connect(server.edge());
         for channel in ["a", "b", "c"] {
@@ -541,9 +542,9 @@ on_both_drivers! {
         }
     }
 
-    // centrifuge 0.38, client.go, subscriptionFlagRejectUnrecovered: the client loads its state anew, and is not told
-    // that it is subscribed while it has lost something.
-    fn a_subscribe_that_needs_everything_is_refused_where_something_is_lost(driver) {
+    // centrifuge 0.38, client.go, subscriptionFlagRejectUnrecovered: the client reloads its state, and is not
+    // subscribed after it has lost publications.
+    fn a_subscribe_that_requires_full_recovery_fails_if_publications_are_lost(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             let small = ChannelOptions { history_size: 2, ..ChannelOptions::development() };
             let without = ChannelOptions { recovery: false, ..ChannelOptions::development() };
@@ -560,20 +561,20 @@ on_both_drivers! {
             for (offset, epoch) in [(1, &epoch), (6, &epoch), (5, &json!("abcd")), (3, &json!("00000001"))] {
                 back.expect_error(&recover(offset, epoch), 112);
             }
-            // It is not subscribed, so it may ask again, with what it has loaded.
+            // It is not subscribed, so it may subscribe again from the position of the state that it has loaded.
             assert_eq!(back.ask(&json!({"id": 7, "unsubscribe": {"channel": channel}})), json!({"id": 7, "unsubscribe": {}}));
             let reply = back.ask(&recover(3, &epoch))["subscribe"].clone();
             assert_eq!((&reply["recovered"], reply["publications"].as_array().unwrap().len()), (&json!(true), 2), "{reply}");
             http.publish(channel, "6");
             assert_eq!(back.push()["push"]["pub"]["offset"], 6);
         }
-        // Where nothing is recovered at all, the option has nothing to say (the same place: within EnableRecovery).
+        // Without recovery the flag has no effect (same function: inside `EnableRecovery`).
         let mut client = Commander::connected(&server);
         let reply = client.ask(&json!({"id": 6, "subscribe": {"channel": "without:a", "recover": true, "offset": 1, "epoch": "abcd", "flag": 2}}));
         assert_eq!((&reply["subscribe"]["recoverable"], &reply["subscribe"]["recovered"]), (&json!(false), &json!(false)), "{reply}");
     }
 
-    fn options_that_are_not_offered_are_refused(driver) {
+    fn unsupported_options_are_rejected(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Commander::connected(&server);
         for (rest, code) in [
@@ -597,7 +598,7 @@ on_both_drivers! {
     }
 
     // centrifuge-js 2 and its contemporaries: `method` is a number, absent for connect.
-    fn a_client_of_version_one_of_the_protocol_is_told_so(driver) {
+    fn a_client_of_protocol_version_1_gets_an_error_that_names_version_2(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Commander::open(&server);
         for command in [
@@ -612,7 +613,7 @@ on_both_drivers! {
         }
     }
 
-    fn what_was_trimmed_cannot_be_recovered(driver) {
+    fn trimmed_publications_cannot_be_recovered(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Commander::connected(&server);
         let reply = client.ask(&subscribe("a"))["subscribe"].clone();
@@ -629,7 +630,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_namespace_that_is_unknown_is_refused(driver) {
+    fn an_unknown_namespace_is_refused(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Commander::connected(&server);
         for method in ["subscribe", "publish", "history", "presence", "presence_stats"] {

@@ -1,16 +1,16 @@
-//! The echo services, and a thousand clients at once.
+//! The echo services, with up to a thousand concurrent clients.
 
 use fantail::message::CloseReason;
 use fantail::protocol::websocket::OpCode;
 
 use crate::support::{Client, Received, TestServer, WebSocket, on_both_drivers, wait_until};
 
-/// Bytes that show when some of them are missing or moved.
+/// Bytes in which missing or reordered parts are detected.
 fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
 }
 
-/// Sends while it receives, as one must with more than fits between.
+/// Sends and receives concurrently, which is necessary if the data exceeds the socket buffers.
 #[track_caller]
 fn exchange(client: &mut Client, bytes: &[u8]) -> Vec<u8> {
     let mut sender = client.stream().try_clone().unwrap();
@@ -21,7 +21,7 @@ fn exchange(client: &mut Client, bytes: &[u8]) -> Vec<u8> {
 }
 
 on_both_drivers! {
-    fn hello_comes_back(driver) {
+    fn bytes_are_echoed(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.echo_tcp());
         client.send("hello");
@@ -30,21 +30,21 @@ on_both_drivers! {
         assert_eq!(client.read_exactly(13), b"one at a time");
     }
 
-    fn what_is_large_comes_back_whole(driver) {
+    fn large_data_is_echoed_completely(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.echo_tcp());
         let bytes = pattern(8 << 20);
         assert!(exchange(&mut client, &bytes) == bytes);
     }
 
-    fn a_half_closed_client_gets_all_back(driver) {
+    fn a_half_closed_client_receives_the_complete_echo(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.echo_tcp());
         client.send("hello");
         client.end();
         assert_eq!(client.read_to_end(), b"hello");
 
-        // More than one receive, and the end behind it while much waits to be sent.
+        // More than one receive buffer, and the end of the stream while much output is still queued.
         let mut client = Client::connect_narrow(server.echo_tcp());
         let bytes = pattern(4 << 20);
         let sent = client.send_some(&bytes);
@@ -52,12 +52,12 @@ on_both_drivers! {
         assert!(client.read_to_end() == bytes[..sent]);
     }
 
-    fn a_peer_that_reads_nothing_is_read_no_more_and_loses_nothing(driver) {
+    fn a_peer_that_does_not_read_gets_backpressure_and_loses_nothing(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect_narrow(server.echo_tcp());
         let bytes = pattern(64 << 20);
         let mut sent = client.send_some(&bytes);
-        // The server took what fits its queue and the kernel's, and no more.
+        // The server accepts only as much as fits into its send queue and the kernel's buffers.
         loop {
             let before = server.sum(|counters| &counters.received_bytes);
             std::thread::sleep(std::time::Duration::from_millis(100));
@@ -69,10 +69,10 @@ on_both_drivers! {
         assert!(sent < bytes.len(), "backpressure reaches the sender");
         assert!(server.sum(|counters| &counters.send_queue_bytes) < 1 << 20);
         assert!(client.read_exactly(sent) == bytes[..sent]);
-        assert!(exchange(&mut client, b"and goes on") == b"and goes on");
+        assert!(exchange(&mut client, b"and continues") == b"and continues");
     }
 
-    fn websocket_messages_of_every_length_come_back(driver) {
+    fn websocket_messages_of_every_length_are_echoed(driver) {
         let server = TestServer::start(driver, 1);
         let mut socket = WebSocket::connect(server.echo(), "/any/path");
         for len in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20] {
@@ -85,7 +85,7 @@ on_both_drivers! {
         }
     }
 
-    fn sixteen_mebibytes_come_back_and_one_byte_more_is_refused(driver) {
+    fn a_message_of_16_mib_is_echoed_and_one_byte_more_is_rejected(driver) {
         let server = TestServer::start(driver, 1);
         let mut socket = WebSocket::connect(server.echo(), "/");
         let bytes = pattern(16 << 20);
@@ -96,7 +96,7 @@ on_both_drivers! {
         socket.expect_close(1009);
     }
 
-    fn many_websocket_messages_in_flight_come_back_in_order(driver) {
+    fn pipelined_websocket_messages_are_echoed_in_order(driver) {
         let server = TestServer::start(driver, 1);
         let mut socket = WebSocket::connect(server.echo(), "/");
         let mut sender = socket.client.stream().try_clone().unwrap();
@@ -113,7 +113,7 @@ on_both_drivers! {
         });
     }
 
-    fn a_thousand_clients_at_once(driver) {
+    fn a_thousand_concurrent_clients_are_echoed(driver) {
         let server = TestServer::start(driver, 2);
         let mut clients: Vec<Client> =
             (0..1000).map(|_| Client::connect(server.echo_tcp())).collect();
@@ -126,7 +126,7 @@ on_both_drivers! {
         assert_eq!(server.sum(|counters| &counters.connections_accepted), 1000);
     }
 
-    fn a_thousand_that_leave_at_once_are_all_gone_after(driver) {
+    fn all_connections_are_freed_after_a_thousand_clients_leave_at_once(driver) {
         let server = TestServer::start(driver, 2);
         let mut stays = Client::connect(server.echo_tcp());
         for how in [Client::reset, drop::<Client>] {
@@ -139,11 +139,11 @@ on_both_drivers! {
                 client.read_exactly(5);
             }
             for mut client in clients {
-                // Some leave with an answer on its way to them.
+                // Some leave while an echo is on its way to them.
                 client.send("bye");
                 how(client);
             }
-            wait_until("all but one are gone", || server.sum(|counters| &counters.connections_open) == 1);
+            wait_until("all but one have left", || server.sum(|counters| &counters.connections_open) == 1);
             stays.send("there?");
             assert_eq!(stays.read_exactly(6), b"there?");
         }

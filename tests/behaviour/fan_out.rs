@@ -1,4 +1,4 @@
-//! Publications to many, from many, while clients come and go.
+//! Many publishers and many subscribers, while clients join and leave.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,14 +13,14 @@ const PUBLISHERS: usize = 4;
 const PUBLICATIONS: u32 = 4000;
 const SUBSCRIBERS: usize = 12;
 
-/// Publisher and number of a publication.
+/// Decodes publisher and sequence number of a publication.
 fn decode(received: &Received) -> (usize, u32) {
     let Received::Text(text) = received else { panic!("{received:?}") };
     let (publisher, number) = text.split_once(' ').expect("two numbers");
     (publisher.parse().expect("a number"), number.parse().expect("a number"))
 }
 
-/// Sends numbered publications to a channel, a few at a time.
+/// Sends numbered publications to a channel in small batches.
 fn publish_all(edge: SocketAddr, publisher: usize) {
     let mut client = Client::connect(edge);
     for start in (0..PUBLICATIONS).step_by(50) {
@@ -39,18 +39,18 @@ fn publish_all(edge: SocketAddr, publisher: usize) {
     }
 }
 
-/// Reads until each publisher's last number came; there may be no gap, no repetition and no disorder.
+/// Reads until the last number of each publisher arrived; fails on a gap, a duplicate or a wrong order.
 fn read_all(subscriber: &mut WebSocket) {
     let mut next = [0; PUBLISHERS];
     while next != [PUBLICATIONS; PUBLISHERS] {
         let (publisher, number) = decode(&subscriber.read());
-        assert_eq!(number, next[publisher], "of publisher {publisher}");
+        assert_eq!(number, next[publisher], "publications of publisher {publisher}");
         next[publisher] += 1;
     }
 }
 
-/// Subscribes, reads a little, checks that what it got has no hole, and leaves in one of several ways; again and again.
-fn come_and_go(edge: SocketAddr, seed: usize, stop: &AtomicBool) -> u64 {
+/// Repeatedly subscribes, reads some publications, checks them for gaps, and leaves in one of several ways.
+fn join_and_leave(edge: SocketAddr, seed: usize, stop: &AtomicBool) -> u64 {
     let mut visits = 0;
     while !stop.load(Ordering::Relaxed) {
         let mut subscriber = WebSocket::connect(edge, "/ws?channel=b&channel=a&channel=c");
@@ -59,14 +59,18 @@ fn come_and_go(edge: SocketAddr, seed: usize, stop: &AtomicBool) -> u64 {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            // A ping, so that there is always something to read.
+            // The ping ensures that there is always something to read.
             subscriber.send_frame(true, OpCode::Ping, b"");
             let received = subscriber.read();
             if matches!(received, Received::Pong(_)) {
                 continue;
             }
             let (publisher, number) = decode(&received);
-            assert_eq!(number, next[publisher].unwrap_or(number), "of publisher {publisher}");
+            assert_eq!(
+                number,
+                next[publisher].unwrap_or(number),
+                "publications of publisher {publisher}"
+            );
             next[publisher] = Some(number + 1);
         }
         match visits % 3 {
@@ -80,7 +84,7 @@ fn come_and_go(edge: SocketAddr, seed: usize, stop: &AtomicBool) -> u64 {
 }
 
 on_both_drivers! {
-    fn nothing_is_lost_repeated_or_reordered_while_clients_come_and_go(driver) {
+    fn publications_are_not_lost_repeated_or_reordered_while_clients_join_and_leave(driver) {
         let server = TestServer::start(driver, 2);
         let edge = server.edge();
         let mut subscribers: Vec<WebSocket> =
@@ -89,7 +93,7 @@ on_both_drivers! {
         std::thread::scope(|scope| {
             for seed in 0..3 {
                 let (stop, visits) = (&stop, &visits);
-                scope.spawn(move || visits.fetch_add(come_and_go(edge, seed, stop), Ordering::Relaxed));
+                scope.spawn(move || visits.fetch_add(join_and_leave(edge, seed, stop), Ordering::Relaxed));
             }
             std::thread::scope(|scope| {
                 for publisher in 0..PUBLISHERS {
@@ -106,15 +110,15 @@ on_both_drivers! {
             subscriber.round_trip();
         }
         drop(subscribers);
-        wait_until("all are gone", || server.sum(|counters| &counters.connections_open) == 0);
-        wait_until("nothing is left of the channels", || {
+        wait_until("all clients are gone", || server.sum(|counters| &counters.connections_open) == 0);
+        wait_until("all channels are removed", || {
             server.sum(|counters| &counters.channels) == 0 && server.sum(|counters| &counters.send_queue_bytes) == 0
         });
     }
 
-    fn floods_from_many_end_in_order_whatever_worker_is_home(driver) {
+    fn publications_of_many_publishers_stay_in_order_whichever_worker_is_the_home(driver) {
         let server = TestServer::start(driver, 2);
-        // The publishers' own worker, the home and the subscribers' worker differ from channel to channel.
+        // The workers of the publishers, of the home and of the subscribers differ between channels.
         std::thread::scope(|scope| {
             for channel in 0..6 {
                 let edge = server.edge();
@@ -145,7 +149,7 @@ on_both_drivers! {
         });
     }
 
-    fn many_channels_at_once_keep_apart(driver) {
+    fn publications_reach_only_the_subscribers_of_their_channel(driver) {
         let server = TestServer::start(driver, 2);
         let mut subscribers: Vec<WebSocket> =
             (0..300).map(|n| WebSocket::connect(server.edge(), &format!("/ws?channel=c{n}"))).collect();

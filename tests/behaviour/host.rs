@@ -1,4 +1,4 @@
-//! The host: what `fantail doctor` says of it, what `serve` does, and what a service manager is told.
+//! The host: the report of `fantail doctor`, thread limits, and notifications to a service manager.
 
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{Child, Client, EPOLL, Ended, PATIENCE, run};
 
-/// The judgement of this host in JSON, whatever it is.
+/// Runs `fantail doctor --json` on this host; returns its report and exit code.
 #[track_caller]
 fn doctor_json(arguments: &[&str]) -> (Value, Option<i32>) {
     let ended = run(&[&["doctor", "--json"], arguments].concat());
@@ -18,7 +18,7 @@ fn doctor_json(arguments: &[&str]) -> (Value, Option<i32>) {
 }
 
 #[test]
-fn doctor_prints_json_whose_exit_code_tells() {
+fn doctor_prints_json_and_exits_with_1_if_a_fact_is_low() {
     let (json, code) = doctor_json(&[]);
     assert!(json["connections"].as_u64().unwrap() > 0, "{json}");
     assert!(json["workers"].as_u64().unwrap() > 0, "{json}");
@@ -31,8 +31,8 @@ fn doctor_prints_json_whose_exit_code_tells() {
 }
 
 #[test]
-fn doctor_says_whether_a_goal_is_held_at_it_and_one_past_it() {
-    // Descriptors are the bottleneck: this test's own memory and files come and go.
+fn doctor_accepts_a_goal_equal_to_the_limit_and_rejects_one_more() {
+    // Descriptors are the bottleneck here, because free memory and open files vary while tests run.
     let most = |json: &Value| json["connections"].as_u64().unwrap();
     let (json, _) = limited_doctor(1000, &["--workers", "3", "--json"]);
     assert_eq!(json["bottleneck"], "descriptors");
@@ -50,7 +50,7 @@ fn doctor_says_whether_a_goal_is_held_at_it_and_one_past_it() {
     assert!(workers.as_u64().unwrap() > 3 && held.as_u64().unwrap() >= 10_000, "{json}");
 }
 
-/// The doctor in a shell that may open `files` files only; its output as JSON if it is.
+/// Runs the doctor in a shell with an open-file limit of `files`; parses its output as JSON if possible.
 #[track_caller]
 fn limited_doctor(files: u64, arguments: &[&str]) -> (Value, Ended) {
     let line = format!("ulimit -n {files}; exec \"$0\" doctor \"$@\"");
@@ -77,7 +77,7 @@ fn doctor_prints_a_table_with_the_verdict_below_it() {
 }
 
 #[test]
-fn the_fix_script_is_a_script_that_raises_what_is_low() {
+fn the_fix_script_is_valid_shell_that_raises_low_limits() {
     let (_, ended) = limited_doctor(1000, &["--fix-script"]);
     assert!(ended.stdout.contains("\nulimit -n 1048576\n"), "{}", ended.stdout);
     let mut shell = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
@@ -91,7 +91,7 @@ fn the_fix_script_is_a_script_that_raises_what_is_low() {
 }
 
 #[test]
-fn doctor_refuses_what_makes_no_sense() {
+fn doctor_rejects_invalid_arguments() {
     for arguments in [
         &["--workers", "0"][..],
         &["--workers", "129"],
@@ -109,14 +109,15 @@ fn doctor_refuses_what_makes_no_sense() {
     }
 }
 
-/// Runs the program where its user may have so many processes and threads; root, whom no such limit binds, as a user
-/// that has none. `None` where that cannot be done.
+/// Runs the program as a new user that may have at most `threads` processes and threads, because the limit does not
+/// apply to root. Returns `None` if the host does not permit that.
 fn run_with_threads(threads: u32, arguments: &[&str]) -> Option<(Ended, Duration)> {
-    // A copy, because another user may not enter the folder of the build.
+    // A copy, because other users may have no access to the build folder.
     let folder = std::env::temp_dir().join(format!("fantail-threads-{}", std::process::id()));
     let program = folder.join(format!("fantail-{threads}"));
     std::fs::create_dir_all(&folder).unwrap();
-    // By another process: a program that a thread of this one writes cannot be run while a fork has the file open.
+    // Copied by another process: a program written by this one cannot be executed while a forked child holds the file
+    // open.
     let copied = Command::new("cp")
         .args([env!("CARGO_BIN_EXE_fantail").as_ref(), program.as_path()])
         .status();
@@ -136,7 +137,7 @@ fn run_with_threads(threads: u32, arguments: &[&str]) -> Option<(Ended, Duration
         !words.contains("setpriv: ") && !words.contains("ulimit: ")
     });
     let Some(output) = output else {
-        eprintln!("skipped: no other user can be had here");
+        eprintln!("skipped: this host does not permit switching users");
         return None;
     };
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -145,7 +146,7 @@ fn run_with_threads(threads: u32, arguments: &[&str]) -> Option<(Ended, Duration
 }
 
 #[test]
-fn where_threads_are_too_few_the_end_comes_at_once_and_with_words() {
+fn a_thread_limit_that_is_too_low_fails_the_start_at_once_with_a_message() {
     for threads in 1..=11 {
         let arguments = ["--listen", "127.0.0.1:0", "--workers", "8", "--shutdown-timeout", "60"];
         let Some((ended, taken)) = run_with_threads(threads, &arguments) else { return };
@@ -153,7 +154,7 @@ fn where_threads_are_too_few_the_end_comes_at_once_and_with_words() {
         let line = ended.stderr.lines().last().unwrap();
         assert!(line.starts_with("fantail: cannot start the thread"), "{ended:?}");
         assert!(!ended.stderr.contains("panicked"), "{ended:?}");
-        assert!(taken < Duration::from_secs(30), "it lingered for {taken:?}");
+        assert!(taken < Duration::from_secs(30), "exit took {taken:?}");
     }
     for (threads, is_enough) in [(12, true), (11, false), (1, false)] {
         let (ended, _) =
@@ -166,8 +167,8 @@ fn where_threads_are_too_few_the_end_comes_at_once_and_with_words() {
     }
 }
 
-/// A socket as a service manager has it.
-fn manager(name: &str) -> (UnixDatagram, std::path::PathBuf) {
+/// Binds the notification socket of a service manager.
+fn service_manager(name: &str) -> (UnixDatagram, std::path::PathBuf) {
     let path = std::env::temp_dir().join(format!("fantail-{name}-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -183,13 +184,13 @@ fn notification(socket: &UnixDatagram) -> String {
 }
 
 #[test]
-fn a_service_manager_is_told_of_the_start_once_it_serves_and_of_the_stop() {
-    let (socket, path) = manager("notify");
+fn a_service_manager_is_notified_when_the_server_is_ready_and_when_it_stops() {
+    let (socket, path) = service_manager("notify");
     let mut child = Child::start_with(EPOLL, &["--workers", "2"], &[("NOTIFY_SOCKET", &path)]);
     let ready = notification(&socket);
     let mut lines = ready.lines();
     assert_eq!(lines.next(), Some("READY=1"), "{ready}");
-    // The doctor's verdict, with the workers that run.
+    // The doctor's verdict for the number of running workers.
     let status = lines.next().unwrap();
     let (json, _) = doctor_json(&["--workers", "2"]);
     assert!(status.starts_with("STATUS=This host holds ") && status.contains(" 2 workers; "));
@@ -205,8 +206,8 @@ fn a_service_manager_is_told_of_the_start_once_it_serves_and_of_the_stop() {
 }
 
 #[test]
-fn a_server_that_was_told_how_many_to_take_says_so() {
-    let (socket, path) = manager("asked");
+fn the_status_names_connections_max_if_it_is_the_bottleneck() {
+    let (socket, path) = service_manager("asked");
     let arguments = ["--workers", "2", "--connections-max", "10"];
     let child = Child::start_with(EPOLL, &arguments, &[("NOTIFY_SOCKET", &path)]);
     let words = "holds 10 connections with 2 workers; the bottleneck is --connections-max. See";
@@ -216,8 +217,8 @@ fn a_server_that_was_told_how_many_to_take_says_so() {
 }
 
 #[test]
-fn a_service_manager_that_is_gone_does_not_keep_it_from_serving() {
-    let (socket, path) = manager("gone");
+fn the_server_starts_although_the_service_manager_is_gone() {
+    let (socket, path) = service_manager("gone");
     drop(socket);
     let mut child = Child::start_with(EPOLL, &["--workers", "1"], &[("NOTIFY_SOCKET", &path)]);
     assert_eq!(Client::connect(child.edge()).get("/health/live").status, 200);
@@ -227,8 +228,8 @@ fn a_service_manager_that_is_gone_does_not_keep_it_from_serving() {
 }
 
 #[test]
-fn a_server_that_does_not_start_tells_nobody_that_it_is_ready() {
-    let (socket, path) = manager("unready");
+fn a_server_that_fails_to_start_sends_no_ready_notification() {
+    let (socket, path) = service_manager("unready");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let status = Command::new(env!("CARGO_BIN_EXE_fantail"))

@@ -1,4 +1,4 @@
-//! Clients that do what they must not, in random orders, beside others that go on undisturbed.
+//! Misbehaving clients that act in random order, beside well-behaved ones that must stay unaffected.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -10,7 +10,7 @@ use crate::support::{
     Client, Received, TestServer, WebSocket, masked, on_both_drivers, unmasked, wait_until,
 };
 
-/// A small generator of numbers; the seed is in the name of the thread that fails.
+/// An xorshift random number generator.
 struct Random(u64);
 
 impl Random {
@@ -18,7 +18,7 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % end as u64).expect("it is below a usize")
+        usize::try_from(self.0 % end as u64).expect("the value fits a usize")
     }
 
     fn bytes(&mut self, len: usize) -> Vec<u8> {
@@ -26,8 +26,8 @@ impl Random {
     }
 }
 
-/// Something to say: right, wrong, cut, or noise.
-fn say(random: &mut Random) -> Vec<u8> {
+/// Returns bytes to send: valid, invalid, truncated, or random.
+fn random_input(random: &mut Random) -> Vec<u8> {
     let len = [0, 1, 100, 126, 3000, 70_000][random.below(6)];
     let payload = vec![b'x'; len];
     let mut bytes = match random.below(14) {
@@ -60,7 +60,7 @@ fn say(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// One client's life, short and bad. Whatever the server does with it is right, as long as others do not notice.
+/// Runs one misbehaving client. Any reaction of the server is accepted, as long as other clients are unaffected.
 fn misbehave(addresses: &[SocketAddr], random: &mut Random) {
     let address = addresses[random.below(addresses.len())];
     let narrow = random.below(3) == 0;
@@ -69,14 +69,14 @@ fn misbehave(addresses: &[SocketAddr], random: &mut Random) {
     stream.set_nonblocking(true).expect("a socket");
     let mut buffer = [0; 4096];
     if random.below(3) > 0 {
-        // Its first words are the right ones.
+        // It begins with a valid handshake.
         let _ = stream.write_all(WebSocket::request("/ws?channel=hostile").as_bytes());
     }
     for _ in 0..random.below(8) {
         let outcome = match random.below(6) {
             0 => stream.read(&mut buffer).map(|_| ()),
             1 => stream.shutdown(Shutdown::Write),
-            _ => stream.write_all(&say(random)),
+            _ => stream.write_all(&random_input(random)),
         };
         match outcome {
             Err(error) if error.kind() != ErrorKind::WouldBlock => break,
@@ -91,7 +91,7 @@ fn misbehave(addresses: &[SocketAddr], random: &mut Random) {
     }
 }
 
-/// The end may have come from the server.
+/// Resets the connection unless the server has already closed it.
 fn reset_if_open(client: Client) {
     if client.stream().peer_addr().is_ok() {
         client.reset();
@@ -99,7 +99,7 @@ fn reset_if_open(client: Client) {
 }
 
 on_both_drivers! {
-    fn hostile_clients_disturb_nobody(driver) {
+    fn hostile_clients_do_not_affect_others(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             config.message_bytes_max = 60_000;
             config.send_queue_bytes_max = 128 * 1024;
@@ -133,14 +133,14 @@ on_both_drivers! {
                 round += 1;
             }
         });
-        wait_until("only the good are left", || server.sum(|counters| &counters.connections_open) == 4);
-        wait_until("and nothing of the others", || {
+        wait_until("only the well-behaved clients are left", || server.sum(|counters| &counters.connections_open) == 4);
+        wait_until("all queues and subscriptions of the others are freed", || {
             server.sum(|counters| &counters.send_queue_bytes) == 0 && server.sum(|counters| &counters.subscriptions) == 4
         });
         let (accepted, closed) = (
             server.sum(|counters| &counters.connections_accepted),
             fantail::message::CloseReason::ALL.iter().map(|reason| server.closed(*reason)).sum::<u64>(),
         );
-        assert_eq!(accepted, closed + 4, "each that came is counted once as it goes");
+        assert_eq!(accepted, closed + 4, "each accepted connection is counted once when it closes");
     }
 }

@@ -1,4 +1,4 @@
-//! HTTP: the routes, and what malformed requests get.
+//! HTTP: endpoints, and responses to malformed requests.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime};
@@ -9,12 +9,12 @@ use crate::support::{Client, Response, TestServer, WebSocket, on_both_drivers, w
 
 const GET: &str = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n";
 
-/// A publish to channel `a` of the payload `x`, with some more headers.
+/// A request that publishes the payload `x` to channel `a`, with additional headers.
 fn publish_with(headers: &str) -> String {
     format!("POST /publish?channel=a HTTP/1.1\r\nHost: t\r\n{headers}\r\nx")
 }
 
-/// Sends bytes to a new connection; the answer has this status and the connection closes after it.
+/// Sends bytes on a new connection and expects a response with this status, after which the connection closes.
 #[track_caller]
 fn expect_refusal(server: &TestServer, request: impl AsRef<[u8]>, status: u16) -> Response {
     let request = request.as_ref();
@@ -34,21 +34,22 @@ fn expect_refusal(server: &TestServer, request: impl AsRef<[u8]>, status: u16) -
     response
 }
 
-/// The same where the request is whole and understood: the connection takes the next one.
+/// Expects a response with this status to a complete, well-formed request, after which the connection accepts another
+/// one.
 #[track_caller]
 fn expect_kept(server: &TestServer, request: &str, status: u16) -> Response {
     let mut client = Client::connect(server.edge());
     client.send(request);
     let response = client.read_response();
     assert_eq!(response.status, status, "{request:?}: {response:?}");
-    assert!(response.text().ends_with('\n'), "{request:?}: a prompt begins its own line");
+    assert!(response.text().ends_with('\n'), "{request:?}: the body ends with a line feed");
     assert_eq!(client.get("/health/live").status, 200, "{request:?}");
     response
 }
 
-/// A response has one `Date`, between a moment and now, in whole seconds.
+/// Expects exactly one `Date` header, between `before` and now, at a resolution of one second.
 #[track_caller]
-fn assert_tells_time(response: &Response, before: SystemTime) {
+fn assert_current_date(response: &Response, before: SystemTime) {
     let dates: Vec<_> = response.headers.iter().filter(|(name, _)| name == "date").collect();
     let [(_, date)] = dates[..] else { panic!("{response:?}") };
     let at = httpdate::parse_http_date(date).unwrap();
@@ -57,7 +58,7 @@ fn assert_tells_time(response: &Response, before: SystemTime) {
 }
 
 on_both_drivers! {
-    fn pages_answer_and_the_connection_stays(driver) {
+    fn pages_are_served_and_the_connection_is_kept_alive(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
         let live = client.get("/health/live");
@@ -74,7 +75,7 @@ on_both_drivers! {
         assert_eq!(client.get("/health/live").status, 200);
     }
 
-    fn a_head_request_gets_the_head_only(driver) {
+    fn a_head_request_gets_headers_without_a_body(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
         for target in ["/health/live", "/", "/metrics"] {
@@ -88,7 +89,7 @@ on_both_drivers! {
         assert_eq!(client.get("/health/live").status, 200);
     }
 
-    fn http_1_0_is_closed_unless_it_asks_otherwise(driver) {
+    fn http_1_0_connections_are_closed_unless_they_request_keep_alive(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
         client.send("GET /health/live HTTP/1.0\r\n\r\n");
@@ -112,10 +113,10 @@ on_both_drivers! {
         client.expect_end();
     }
 
-    fn requests_in_one_write_are_answered_in_order(driver) {
+    fn pipelined_requests_are_answered_in_order(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
-        // The channels' homes are on both workers, so some answers come from the other one.
+        // The channels' home workers differ, so some answers come from the other worker.
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=c0&channel=c1&channel=c2&channel=c3");
         let mut requests = Vec::new();
         for index in 0..200 {
@@ -146,7 +147,7 @@ on_both_drivers! {
         assert_eq!(got, (0..200).collect::<Vec<_>>());
     }
 
-    fn bytes_may_come_one_at_a_time(driver) {
+    fn requests_may_arrive_byte_by_byte(driver) {
         let server = TestServer::start(driver, 2);
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
         let mut client = Client::connect(server.edge());
@@ -158,11 +159,11 @@ on_both_drivers! {
         subscriber.expect_text("hello!");
     }
 
-    fn every_way_to_send_no_body_is_the_same(driver) {
-        // RFC 9110 8.6 and 9.3.1. Java's HttpClient (11 to 18) sends it with GET, Safari with a preflight, http-proxy
-        // adds it to OPTIONS, Envoy and lighttpd do.
+    fn all_encodings_of_an_empty_body_are_equivalent(driver) {
+        // RFC 9110 8.6 and 9.3.1. Java's HttpClient (11 to 18) declares an empty body with GET, Safari with a
+        // preflight; http-proxy, Envoy and lighttpd add it to OPTIONS.
         let server = TestServer::start(driver, 2);
-        // RFC 9112 7.1: nor does a last chunk alone say anything, whatever stands behind it.
+        // RFC 9112 7.1: a last chunk alone is an empty body too, whatever follows its size.
         let (chunked, last_chunk) = ("Transfer-Encoding: chunked\r\n", "0\r\n\r\n");
         for (length, body) in [
             ("", ""), ("Content-Length: 0\r\n", ""), ("Content-Length: 00\r\n", ""), (chunked, last_chunk),
@@ -177,7 +178,7 @@ on_both_drivers! {
                     if body.is_empty() {
                         continue;
                     }
-                    // Its last chunk comes behind the head, a byte at a time.
+                    // Its last chunk follows the head byte by byte.
                     let mut client = Client::connect(server.edge());
                     client.send_bytewise(format!("{head}{body}"));
                     assert_eq!(client.read_response_head().status, 200, "{method} {target} {length}");
@@ -191,7 +192,7 @@ on_both_drivers! {
                 assert!(response.header("allow").is_some_and(|allow| allow.ends_with("OPTIONS")));
                 assert!(response.header("access-control-allow-methods").is_some());
                 // HAProxy's health check by default.
-                // RFC 9112 6.1: which has no chunks.
+                // RFC 9112 6.1: HTTP/1.0 has no chunked encoding.
                 if body.is_empty() {
                     client.send(format!("OPTIONS {target} HTTP/1.0\r\n{length}\r\n"));
                     assert_eq!(client.read_response().status, 204, "OPTIONS {target} {length}");
@@ -212,13 +213,13 @@ on_both_drivers! {
             socket.read_upgrade();
             socket.round_trip();
         }
-        // A body that is one is refused as soon as it shows.
+        // A body with content is rejected as soon as its first byte is known.
         for chunk in ["1\r\nx\r\n0\r\n\r\n", "1\r\n", "x"] {
             expect_refusal(&server, format!("GET /health/live HTTP/1.1\r\nHost: t\r\n{chunked}\r\n{chunk}"), 400);
         }
     }
 
-    fn a_refused_request_that_has_come_whole_keeps_the_connection(driver) {
+    fn a_rejected_request_that_is_complete_keeps_the_connection_open(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.api_key = Some("k".into()));
         let refused = [
             ("POST /nowhere", "", 404), ("PUT /publish", "", 405), ("POST /poll", "", 405), ("GET /health/live", "", 400),
@@ -228,7 +229,7 @@ on_both_drivers! {
         ];
         let mut client = Client::connect(server.edge());
         for (line, headers, status) in refused {
-            // RFC 9112 9.3: its body is passed over, and what the body says is not taken for a request.
+            // RFC 9112 9.3: its body is skipped and not parsed as a request.
             let request = format!("{line} HTTP/1.1\r\nHost: t\r\n{headers}Content-Length: {}\r\n\r\n{GET}", GET.len());
             client.send(format!("{request}{request}{GET}"));
             for expected in [status, status, 200] {
@@ -236,7 +237,7 @@ on_both_drivers! {
                 assert_eq!((response.status, response.header("connection")), (expected, Some("keep-alive")), "{line}");
             }
         }
-        // Where the end of the body would have to be waited for or looked for, the connection ends.
+        // If the end of the body has not arrived or must be searched for, the connection closes.
         for body in ["Content-Length: 2\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"] {
             let mut client = Client::connect(server.edge());
             client.send(format!("POST /nowhere HTTP/1.1\r\nHost: t\r\n{body}"));
@@ -245,7 +246,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_media_type_says_what_a_body_is(driver) {
+    fn the_media_type_determines_the_payload_kind(driver) {
         let server = TestServer::start(driver, 2);
         let mut lines = Client::connect(server.commands());
         lines.command(&json!({"id": 1, "connect": {}}));
@@ -284,7 +285,7 @@ on_both_drivers! {
         }
         let refused = expect_kept(&server, &publish_with("Content-Length: 1\r\nContent-Encoding: gzip\r\n"), 415);
         assert_eq!(refused.header("accept-encoding"), Some("identity"));
-        // Not only where a payload is taken as it is: what an API call is encoded with is not undone either.
+        // API calls with a content encoding are rejected too, not only payloads.
         for method in ["info", "publish", "batch"] {
             let mut client = Client::connect(server.edge());
             let refused = client.call_with(method, "Content-Encoding: gzip\r\n", "{}");
@@ -313,8 +314,8 @@ on_both_drivers! {
         }
     }
 
-    fn a_refusal_reaches_a_client_that_expects_100(driver) {
-        // Java's HttpClient (17) and Jetty's show no final answer that comes in place of 100.
+    fn an_error_response_reaches_a_client_that_expects_100(driver) {
+        // Java's HttpClient (17) and Jetty's ignore a final response that is sent instead of 100.
         let server = TestServer::start_with(driver, 1, |config| config.api_key = Some("k".into()));
         for (target, status) in [("/publish", 401), ("/api/info", 401), ("/nowhere", 404), ("/health/live", 405)] {
             let mut client = Client::connect(server.edge());
@@ -324,8 +325,8 @@ on_both_drivers! {
                 client.send(if length.starts_with('C') { "hello" } else { "5\r\nhello\r\n0\r\n\r\n" });
                 assert_eq!(client.read_response().status, status, "{target}");
             }
-            assert_eq!(client.get("/health/live").status, 200, "what follows the body is answered");
-            // One who does not wait is answered at once.
+            assert_eq!(client.get("/health/live").status, 200, "the request after the body is answered");
+            // A client that does not wait for 100 is answered at once.
             client.send(format!("POST {target} HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhe"));
             assert_eq!(client.read_response().status, status, "{target}");
         }
@@ -333,10 +334,10 @@ on_both_drivers! {
         expect_refusal(&server, head, 401);
     }
 
-    fn a_proxy_that_is_in_the_way_is_named(driver) {
+    fn errors_name_a_proxy_that_breaks_the_upgrade(driver) {
         let server = TestServer::start(driver, 1);
-        // nginx, Apache, Varnish, Squid, lighttpd and h2o drop Upgrade where they are not told to pass it, and leave the
-        // rest in; nginx 1.22 speaks HTTP/1.0.
+        // nginx, Apache, Varnish, Squid, lighttpd and h2o drop the Upgrade header unless they are configured to pass
+        // it, and keep the rest; nginx 1.22 speaks HTTP/1.0.
         for target in ["/ws", "/connection/websocket"] {
             let request = WebSocket::request(target);
             let dropped = request.replace("Upgrade: websocket\r\n", "").replace("Connection: Upgrade\r\n", "");
@@ -360,7 +361,7 @@ on_both_drivers! {
         assert_eq!(client.read_response().json()["error"]["code"], "proxy_protocol_unexpected");
     }
 
-    fn an_upgrade_where_there_is_no_websocket_is_refused_at_once(driver) {
+    fn an_upgrade_to_an_endpoint_without_websockets_is_rejected_at_once(driver) {
         let server = TestServer::start(driver, 1);
         for target in ["/poll", "/events", "/health/live", "/metrics"] {
             let mut client = Client::connect(server.edge());
@@ -368,7 +369,7 @@ on_both_drivers! {
             let refused = client.read_response();
             assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &"not_a_websocket_endpoint".into()));
             assert!(refused.text().contains("/ws"));
-            // Java's HttpClient asks with each request.
+            // Java's HttpClient requests an upgrade to h2c with each request.
             client.send(format!(
                 "GET {target}?timeout=0 HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 0\r\n\
                  Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n"
@@ -377,7 +378,7 @@ on_both_drivers! {
         }
     }
 
-    fn origins_hold_for_websockets_and_posts(driver) {
+    fn allowed_origins_apply_to_websockets_and_posts(driver) {
         let server = TestServer::start_with(driver, 1, |config| {
             config.origins = vec!["https://good.example".into(), "http://app.example:3000".into()];
         });
@@ -404,7 +405,7 @@ on_both_drivers! {
             ("s.example", None),
             ("s.example", Some("https://good.example")),
             ("s.example", Some("http://app.example:3000")),
-            // The server's own address, as Netty, Vert.x, Spring, Tyrus and Go's x/net/websocket send it.
+            // The server's own origin, as Netty, Vert.x, Spring, Tyrus and Go's x/net/websocket send it.
             ("s.example:8000", Some("http://s.example:8000")),
             ("s.example", Some("https://S.Example:443")),
             ("localhost:80", Some("http://localhost/")),
@@ -415,7 +416,7 @@ on_both_drivers! {
             "https://good.example.evil", "", "http://s.example:1"] {
             assert_eq!(try_with("s.example", Some(origin)), [403; 5], "{origin}");
         }
-        // Reading is what CORS guards: the answer names no origin.
+        // Reads are protected by CORS: the response names no allowed origin.
         let mut client = Client::connect(server.edge());
         client.send("GET /poll?timeout=0 HTTP/1.1\r\nHost: t\r\nOrigin: https://evil.example\r\n\r\n");
         let response = client.read_response();
@@ -423,8 +424,9 @@ on_both_drivers! {
         assert_eq!(response.header("vary"), Some("Origin"));
     }
 
-    fn a_subprotocol_that_is_offered_is_answered(driver) {
-        // undici, ws and browsers refuse a connection in which none of those that they offered is chosen (RFC 6455 4.1).
+    fn an_offered_subprotocol_is_selected(driver) {
+        // undici, ws and browsers reject a connection if the server selects none of the offered subprotocols (RFC 6455
+        // 4.1).
         let server = TestServer::start(driver, 1);
         let offer = |address, target: &str, offered: &str| {
             let mut client = Client::connect(address);
@@ -454,7 +456,7 @@ on_both_drivers! {
         assert_eq!(refused["error"]["code"], "subprotocol_unsupported");
     }
 
-    fn a_misspelt_parameter_is_named_and_those_of_others_are_passed_over(driver) {
+    fn a_misspelt_parameter_gets_a_suggestion_and_foreign_parameters_are_ignored(driver) {
         let server = TestServer::start(driver, 1);
         for name in ["chanel", "channels", "channel[]", "channel%5B%5D", "Channel", "chnnel", "channle", "chan", "topic"] {
             let post = format!("POST /publish?{name}=a HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx");
@@ -475,11 +477,11 @@ on_both_drivers! {
             assert_eq!(client.get(&format!("/poll?channel=a&timeout=0&{query}")).status, 200, "{query}");
             assert_eq!(WebSocket::connect(server.edge(), &format!("/ws?{query}&channel=a")).round_trip(), ());
         }
-        // One that is ours is ours.
+        // The server's own parameters are still validated.
         expect_refusal(&server, "GET /poll?timeout=%zz HTTP/1.1\r\nHost: t\r\n\r\n", 400);
     }
 
-    fn no_answer_but_the_page_may_be_kept(driver) {
+    fn only_the_page_may_be_cached(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
         for target in ["/health/live", "/health/ready", "/metrics", "/nowhere", "/poll?timeout=0", "/poll?channel="] {
@@ -490,7 +492,7 @@ on_both_drivers! {
         assert_eq!(client.get("/").header("cache-control"), Some("no-cache"));
     }
 
-    fn empty_and_largest_bodies_are_published(driver) {
+    fn empty_bodies_and_bodies_of_the_maximum_size_are_published(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.message_bytes_max = 70_000);
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
         let mut client = Client::connect(server.edge());
@@ -506,7 +508,7 @@ on_both_drivers! {
         assert_eq!(subscriber.read(), crate::support::Received::Binary(b"x".to_vec()));
     }
 
-    fn a_client_that_expects_100_gets_it(driver) {
+    fn a_client_that_expects_100_continue_gets_it(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
         for _ in 0..2 {
@@ -520,7 +522,7 @@ on_both_drivers! {
         client.expect_end();
     }
 
-    fn a_half_closed_client_gets_its_answers(driver) {
+    fn a_half_closed_client_gets_its_responses(driver) {
         let server = TestServer::start(driver, 2);
         for channel in ["a", "b", "c", "d"] {
             let mut client = Client::connect(server.edge());
@@ -534,7 +536,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_head_that_smuggles_gets_400(driver) {
+    fn request_smuggling_gets_400(driver) {
         let server = TestServer::start(driver, 1);
         for headers in [
             "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
@@ -604,7 +606,7 @@ on_both_drivers! {
         }
     }
 
-    fn what_is_not_offered_gets_404_405_501_505(driver) {
+    fn unsupported_requests_get_404_405_501_505(driver) {
         let server = TestServer::start(driver, 1);
         expect_kept(&server, "GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n", 404);
         expect_kept(&server, "GET /health HTTP/1.1\r\nHost: t\r\n\r\n", 404);
@@ -615,7 +617,7 @@ on_both_drivers! {
         ] {
             assert_eq!(expect_kept(&server, request, 405).header("allow"), Some(allow));
         }
-        // RFC 9112 9.3: what follows a body that has come whole is the next request.
+        // RFC 9112 9.3: the bytes after a complete body are the next request.
         expect_kept(&server, "POST /nowhere HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx", 404);
         expect_refusal(&server, "DANCE / HTTP/1.1\r\nHost: t\r\n\r\n", 501);
         expect_refusal(&server, "CONNECT t:80 HTTP/1.1\r\nHost: t\r\n\r\n", 501);
@@ -627,19 +629,19 @@ on_both_drivers! {
         }
     }
 
-    fn what_is_too_large_gets_413_414_431(driver) {
+    fn requests_over_a_size_limit_get_413_414_431(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.message_bytes_max = 1000);
         let head = "POST /publish HTTP/1.1\r\nHost: t\r\n";
         let refusal = expect_refusal(&server, format!("{head}Content-Length: 1001\r\n\r\n"), 413);
         assert!(refusal.text().contains("1000 bytes (limits.message_bytes_max)"), "{refusal:?}");
-        // A script that may not read why sees a network error.
+        // Without CORS headers a script sees only a network error.
         assert_eq!(refusal.header("access-control-allow-origin"), Some("*"));
         let chunks = format!("{head}Transfer-Encoding: chunked\r\n\r\n3e8\r\n{}\r\n1\r\nx\r\n", "x".repeat(1000));
         expect_refusal(&server, chunks, 413);
         expect_refusal(&server, format!("GET /{} HTTP/1.1\r\nHost: t\r\n\r\n", "x".repeat(8000)), 414);
         expect_refusal(&server, format!("GET / HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "x".repeat(17_000)), 431);
         expect_refusal(&server, format!("GET / HTTP/1.1\r\nHost: t\r\n{}\r\n", "X: y\r\n".repeat(64)), 431);
-        // At each limit.
+        // Requests at exactly each limit are accepted.
         let mut client = Client::connect(server.edge());
         client.publish("a", "x".repeat(1000));
         assert_eq!(client.get(&format!("/?{}", "x".repeat(7998))).status, 200);
@@ -647,7 +649,7 @@ on_both_drivers! {
         assert_eq!(client.read_response().status, 200);
     }
 
-    fn a_websocket_handshake_that_cannot_be_gets_426_405_or_400(driver) {
+    fn an_invalid_websocket_handshake_gets_426_405_or_400(driver) {
         let server = TestServer::start(driver, 1);
         let request = WebSocket::request("/ws?channel=a");
         for (from, to, status) in [
@@ -674,7 +676,7 @@ on_both_drivers! {
         }
     }
 
-    fn the_welcome_page_minds_no_upgrade_but_that_to_a_websocket(driver) {
+    fn the_welcome_page_ignores_upgrades_other_than_websocket(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
         for upgrade in ["h2c", "TLS/1.0", "websockets"] {
@@ -689,16 +691,16 @@ on_both_drivers! {
         expect_refusal(&server, WebSocket::request("/").replace("Version: 13", "Version: 8"), 426);
     }
 
-    fn requests_are_answered_no_faster_than_the_answers_are_read(driver) {
+    fn pipelined_requests_get_backpressure_while_responses_are_not_read(driver) {
         let server = TestServer::start(driver, 1);
         let count = 2000;
         for path in ["/", "/metrics"] {
             let mut greedy = Client::connect(server.edge());
             greedy.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n").repeat(count));
-            // What was asked for is still answered.
+            // All requests are still answered.
             greedy.end();
             let queued = || server.sum(|counters| &counters.send_queue_bytes);
-            wait_until("the kernel takes no more", || queued() > 0);
+            wait_until("the kernel's buffers are full", || queued() > 0);
             let mut other = Client::connect(server.edge());
             for _ in 0..50 {
                 assert_eq!(other.get("/health/live").status, 200);
@@ -709,10 +711,10 @@ on_both_drivers! {
             }
             greedy.expect_end();
         }
-        wait_until("nothing is left", || server.sum(|counters| &counters.unfinished_message_bytes) == 0);
+        wait_until("everything is freed", || server.sum(|counters| &counters.unfinished_message_bytes) == 0);
     }
 
-    fn one_bad_client_does_not_disturb_another(driver) {
+    fn a_malformed_request_does_not_affect_other_clients(driver) {
         let server = TestServer::start(driver, 1);
         let mut good = Client::connect(server.edge());
         let noise: Vec<u8> = (0..50_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -726,8 +728,8 @@ on_both_drivers! {
         assert!(server.sum(|counters| &counters.http_errors) > 0);
     }
 
-    /// RFC 9110 6.6.1: on every answer but interim ones, and the time of that answer, also from a server that slept.
-    fn every_answer_says_the_time(driver) {
+    /// RFC 9110 6.6.1: every final response has a `Date` of its own time, also after the server was idle.
+    fn every_response_has_a_current_date(driver) {
         let server = TestServer::start(driver, 1);
         let post = publish_with("Content-Length: 1\r\n");
         let asks = publish_with("Content-Length: 1\r\nExpect: 100-continue\r\n");
@@ -761,7 +763,7 @@ on_both_drivers! {
                 client.send("x");
                 response = client.read_response_head();
             }
-            assert_tells_time(&response, before);
+            assert_current_date(&response, before);
         }
         let socket = WebSocket::over(Client::connect(server.edge()));
         let mut client = socket.client;
@@ -769,9 +771,9 @@ on_both_drivers! {
         let upgrade = client.read_response_head();
         assert_eq!((upgrade.status, upgrade.header("date")), (101, None));
         client.reset();
-        wait_until("nobody is left", || server.sum(|counters| &counters.connections_open) == 0);
+        wait_until("all clients are gone", || server.sum(|counters| &counters.connections_open) == 0);
         std::thread::sleep(Duration::from_millis(2500));
         let before = SystemTime::now();
-        assert_tells_time(&Client::connect(server.edge()).get("/health/live"), before);
+        assert_current_date(&Client::connect(server.edge()).get("/health/live"), before);
     }
 }

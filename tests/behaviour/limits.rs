@@ -1,4 +1,4 @@
-//! Deadlines, slow consumers, and too many of something.
+//! Deadlines, slow consumers, and maximum counts.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::support::{
 const SHORT: Duration = Duration::from_millis(300);
 
 on_both_drivers! {
-    fn a_silent_client_is_gone_at_the_handshake_deadline(driver) {
+    fn a_silent_client_is_closed_at_the_handshake_deadline(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.handshake_timeout = SHORT);
         let began = Instant::now();
         let mut clients = [server.edge(), server.echo()].map(Client::connect);
@@ -32,7 +32,7 @@ on_both_drivers! {
         assert_eq!(server.closed(CloseReason::HandshakeTimeout), 3);
     }
 
-    fn a_message_that_is_begun_has_a_deadline(driver) {
+    fn an_unfinished_message_has_a_deadline(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.message_timeout = SHORT);
         let frame = masked(true, OpCode::Text, b"0123456789");
         let began = Instant::now();
@@ -49,7 +49,7 @@ on_both_drivers! {
         let mut commands = Client::connect(server.commands());
         commands.command(&json!({"id": 1, "connect": {}}));
         commands.send("{\"id\": 2,");
-        // Control frames between its fragments, and more of it, do not put the end off.
+        // Control frames between its fragments, and further fragments, do not extend the deadline.
         halves[2].round_trip();
         for socket in &mut halves {
             socket.expect_close(1008);
@@ -72,7 +72,7 @@ on_both_drivers! {
         socket.client.send(first);
         commands.send("{");
         let began = Instant::now();
-        // There is always one under way, each for a fraction of the time.
+        // A message is always unfinished, each only for a fraction of the deadline.
         while began.elapsed() < 5 * SHORT {
             std::thread::sleep(SHORT / 10);
             socket.client.send([rest, first].concat());
@@ -118,7 +118,7 @@ on_both_drivers! {
         }
     }
 
-    fn what_is_empty_or_refused_ends_a_message_as_well(driver) {
+    fn empty_or_rejected_input_completes_a_message_too(driver) {
         let timeout = 4 * SHORT;
         let server = TestServer::start_with(driver, 1, |config| config.message_timeout = timeout);
         let mut socket = WebSocket::connect(server.edge(), "/ws");
@@ -141,7 +141,7 @@ on_both_drivers! {
         assert_eq!(server.closed(CloseReason::MessageTimeout), 0);
     }
 
-    fn a_client_that_drips_bytes_is_gone_at_the_handshake_deadline(driver) {
+    fn a_client_that_sends_slowly_is_closed_at_the_handshake_deadline(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.handshake_timeout = SHORT);
         let mut http = Client::connect(server.edge());
         let mut commands = Client::connect(server.commands());
@@ -152,7 +152,7 @@ on_both_drivers! {
             let _ = std::io::Write::write_all(&mut commands.stream(), b" ");
         };
         while server.closed(CloseReason::HandshakeTimeout) < 2 {
-            assert!(began.elapsed() < Duration::from_secs(10), "dripping keeps a connection");
+            assert!(began.elapsed() < Duration::from_secs(10), "sending slowly extended the deadline");
             drip();
         }
         assert_eq!(http.read_response().status, 408);
@@ -161,7 +161,7 @@ on_both_drivers! {
         commands.expect_gone();
     }
 
-    fn a_request_that_is_not_finished_gets_408(driver) {
+    fn an_unfinished_request_gets_408(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.handshake_timeout = SHORT);
         let mut first = Client::connect(server.edge());
         first.send("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhel");
@@ -188,7 +188,7 @@ on_both_drivers! {
         assert!(began.elapsed() >= Duration::from_millis(1100), "{:?}", began.elapsed());
     }
 
-    fn a_silent_websocket_is_pinged_and_then_given_up(driver) {
+    fn a_silent_websocket_is_pinged_and_then_closed(driver) {
         let server = TestServer::start_with(driver, 1, |config| {
             config.keepalive_interval = SHORT;
             config.keepalive_timeout = SHORT;
@@ -202,7 +202,7 @@ on_both_drivers! {
         assert_eq!(mute.read(), Received::Ping(vec![]));
         mute.expect_close(1011);
         assert_eq!(server.closed(CloseReason::KeepaliveTimeout), 1);
-        // Any message will do for a pong.
+        // Any message counts as a pong.
         loop {
             match answers.read() {
                 Received::Ping(_) => answers.send_text("here"),
@@ -212,7 +212,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_client_with_much_on_its_way_is_not_given_up(driver) {
+    fn a_client_that_is_still_reading_its_send_queue_is_not_closed_for_a_missing_pong(driver) {
         let server = TestServer::start_with(driver, 1, |config| {
             config.keepalive_interval = SHORT;
             config.keepalive_timeout = SHORT;
@@ -224,7 +224,7 @@ on_both_drivers! {
         for _ in 0..20 {
             http.publish("a", "x".repeat(100_000));
         }
-        // Two that have nothing to read are given up meanwhile, one after the other.
+        // Meanwhile, two clients with nothing to read are closed, one after the other.
         for _ in 0..2 {
             let mut mute = WebSocket::connect(server.edge(), "/ws");
             assert_eq!(mute.read(), Received::Ping(vec![]));
@@ -241,7 +241,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_command_client_is_pinged_and_need_not_answer(driver) {
+    fn a_command_client_over_tcp_is_pinged_and_need_not_answer(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.keepalive_interval = SHORT);
         let mut client = Client::connect(server.commands());
         client.command(&json!({"id": 1, "connect": {}}));
@@ -251,17 +251,18 @@ on_both_drivers! {
         assert_eq!(client.command(&json!({"id": 2, "ping": {}}))["id"], 2);
     }
 
-    fn a_closing_client_that_does_not_leave_is_cut(driver) {
+    fn a_connection_that_the_client_does_not_close_is_closed_after_the_close_timeout(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.close_timeout = SHORT);
         let mut client = WebSocket::connect(server.edge(), "/ws");
         client.send_close(1000);
         assert_eq!(client.read(), Received::Close(Some(1000), String::new()));
-        wait_until("it is cut", || server.sum(|counters| &counters.connections_open) == 0);
+        wait_until("the server closes the connection", || server.sum(|counters| &counters.connections_open) == 0);
         client.client.expect_gone();
     }
 
-    // RFC 6455 1.4 and RFC 9112 9.6: what a peer sent before it knew is read, so that no reset destroys the answer.
-    fn a_closing_client_that_sends_on_is_read_up_to_a_limit_and_then_cut(driver) {
+    // RFC 6455 1.4 and RFC 9112 9.6: data that a peer sent before it saw the close is read, so that no reset discards
+    // the response.
+    fn a_closing_connection_reads_up_to_a_limit_and_then_closes(driver) {
         const MESSAGE_BYTES_MAX: u64 = 5000;
         let server = TestServer::start_with(driver, 1, |config| {
             config.close_timeout = Duration::from_secs(60);
@@ -299,7 +300,7 @@ on_both_drivers! {
                 let before = received();
                 let most = CLOSING_BYTES_MAX + MESSAGE_BYTES_MAX;
                 client.send(vec![b'x'; most as usize]);
-                wait_until("it is read", || received() - before == most);
+                wait_until("the data is read", || received() - before == most);
                 std::thread::sleep(Duration::from_millis(50));
                 assert_eq!(open(), 1, "{door}");
                 if more > 0 {
@@ -307,13 +308,13 @@ on_both_drivers! {
                 } else {
                     client.end();
                 }
-                wait_until("it is gone", || open() == 0);
+                wait_until("the connection is gone", || open() == 0);
                 client.expect_gone();
             }
         }
     }
 
-    fn a_slow_consumer_is_closed_and_others_get_everything(driver) {
+    fn a_slow_consumer_is_disconnected_and_others_receive_every_publication(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             config.send_queue_bytes_max = 256 * 1024;
             config.close_timeout = Duration::from_secs(1);
@@ -334,12 +335,12 @@ on_both_drivers! {
             healthy.expect_text(&format!("{published} {payload}"));
             published += 1;
             most_queued = server.sum(|counters| &counters.send_queue_bytes).max(most_queued);
-            assert!(published < 10_000, "a slow consumer is found");
+            assert!(published < 10_000, "no slow consumer was disconnected");
         }
-        // Each of them had at most its mark, and what was in hand.
+        // Each queue holds at most its limit, and the publications being delivered.
         assert!(most_queued <= 2 * 256 * 1024 + 100_000, "{most_queued}");
         assert_eq!(server.closed(CloseReason::SlowConsumer), 2);
-        // Whoever reads on finds each message whole and in order, then the reason.
+        // Readers find complete messages in order, then the close reason.
         let mut next = 0;
         loop {
             match slow.read() {
@@ -368,7 +369,7 @@ on_both_drivers! {
         healthy.expect_text("after");
     }
 
-    fn a_slow_consumer_that_never_reads_is_cut(driver) {
+    fn a_slow_consumer_that_never_reads_is_closed(driver) {
         let server = TestServer::start_with(driver, 1, |config| {
             config.send_queue_bytes_max = 64 * 1024;
             config.close_timeout = SHORT;
@@ -380,13 +381,13 @@ on_both_drivers! {
         while server.closed(CloseReason::SlowConsumer) == 0 {
             publisher.publish("a", "x".repeat(50_000));
         }
-        wait_until("it is cut", || server.sum(|counters| &counters.connections_open) == 1);
+        wait_until("the server closes the connection", || server.sum(|counters| &counters.connections_open) == 1);
         assert_eq!(server.sum(|counters| &counters.send_queue_bytes), 0);
     }
 
-    // RFC 6455 7.1.1: the server closes first. Netty answers a Close with the end of its stream alone, gobwas with
-    // garbage to some codes, OkHttp without `close()` in onClosing with nothing.
-    fn who_does_not_answer_a_close_is_freed_all_the_same(driver) {
+    // RFC 6455 7.1.1: the server closes first. Netty answers a Close only by ending its stream, gobwas answers some
+    // codes with garbage, and OkHttp does not answer unless `close()` is called in onClosing.
+    fn connections_are_freed_without_an_answer_to_a_close(driver) {
         const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
         let server = TestServer::start_with(driver, 1, |config| config.close_timeout = CLOSE_TIMEOUT);
         let mut clients: Vec<WebSocket> =
@@ -395,7 +396,7 @@ on_both_drivers! {
         assert_eq!(open(), 60);
         let began = Instant::now();
         for (index, client) in clients.iter_mut().enumerate() {
-            // A frame without a mask: 5.1.
+            // An unmasked frame (RFC 6455 5.1).
             client.client.send(crate::support::unmasked(OpCode::Text, b"x"));
             client.expect_close(1002);
             match index % 3 {
@@ -404,13 +405,13 @@ on_both_drivers! {
                 _ => {}
             }
         }
-        wait_until("those who ended are freed at once", || open() <= 40);
+        wait_until("clients that ended their stream are freed at once", || open() <= 40);
         assert!(began.elapsed() < CLOSE_TIMEOUT, "{:?}", began.elapsed());
         wait_until("the others are freed", || open() == 0);
         assert!(began.elapsed() < 2 * CLOSE_TIMEOUT, "in parallel: {:?}", began.elapsed());
     }
 
-    fn a_stalled_client_that_resets_disturbs_nobody(driver) {
+    fn a_stalled_client_that_resets_does_not_affect_others(driver) {
         let server = TestServer::start(driver, 1);
         let mut publisher = WebSocket::connect(server.edge(), "/ws?channel=other");
         let mut http = Client::connect(server.edge());
@@ -423,12 +424,12 @@ on_both_drivers! {
             }
             http.publish("a", "y");
             stalled.client.reset();
-            wait_until("it is gone", || server.sum(|counters| &counters.connections_open) == 2);
+            wait_until("the connection is gone", || server.sum(|counters| &counters.connections_open) == 2);
             publisher.round_trip();
         }
     }
 
-    fn answers_to_a_client_that_reads_late_stay_whole(driver) {
+    fn replies_to_a_client_that_reads_late_stay_intact(driver) {
         let server = TestServer::start(driver, 1);
         let mut late = WebSocket::over(Client::connect_narrow(server.edge()));
         late.client.send(WebSocket::request("/ws?channel=a"));
@@ -439,7 +440,7 @@ on_both_drivers! {
             http.publish("a", "x".repeat(100_000));
             published += 1;
         }
-        // Pongs for a client that is stalled wait for turns, while others are written to.
+        // Pongs for a stalled client wait for several turns while other clients are written to.
         for n in 0..50_u8 {
             late.send_frame(true, OpCode::Ping, &[n; 100]);
             for _ in 0..5 {
@@ -462,29 +463,29 @@ on_both_drivers! {
         }
     }
 
-    fn past_connections_max_they_are_refused_until_one_leaves(driver) {
+    fn connections_beyond_connections_max_are_rejected_until_one_closes(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.connections_max = Some(10));
         let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(server.echo_tcp())).collect();
-        wait_until("ten are in", || server.sum(|counters| &counters.connections_accepted) == 10);
+        wait_until("ten connections are accepted", || server.sum(|counters| &counters.connections_accepted) == 10);
         for _ in 0..5 {
             Client::connect(server.echo_tcp()).expect_gone();
         }
-        wait_until("they were counted", || server.sum(|counters| &counters.connections_rejected) == 5);
+        wait_until("the rejections are counted", || server.sum(|counters| &counters.connections_rejected) == 5);
         for client in &mut clients {
             client.send("hello");
             assert_eq!(client.read_exactly(5), b"hello");
         }
         drop(clients.pop());
-        wait_until("one has left", || server.sum(|counters| &counters.connections_open) == 9);
+        wait_until("one connection has closed", || server.sum(|counters| &counters.connections_open) == 9);
         let mut next = Client::connect(server.echo_tcp());
         next.send("hello");
         assert_eq!(next.read_exactly(5), b"hello");
     }
 
-    /// Balancers and orchestrators would take a server that is full for a dead one.
+    /// Otherwise load balancers and orchestrators would treat a full server as dead.
     fn a_full_server_answers_its_health_checks(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.connections_max = Some(3));
-        // As many as may be are served.
+        // The maximum number of clients is served.
         let mut sockets: Vec<WebSocket> =
             (0..3).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
         for target in ["/health/live", "/health/ready", "/metrics"] {
@@ -529,29 +530,29 @@ on_both_drivers! {
         for socket in &mut sockets {
             socket.expect_text("undisturbed");
         }
-        // Those that were refused took nobody's place.
+        // Rejected connections do not occupy a slot.
         drop((commands, stream, sockets.pop()));
-        wait_until("they have left", || server.sum(|counters| &counters.connections_open) == 2);
+        wait_until("the connections are closed", || server.sum(|counters| &counters.connections_open) == 2);
         let mut next = WebSocket::connect(server.edge(), "/ws?channel=b");
         next.send_text("in");
         next.expect_text("in");
         assert_eq!(server.sum(|counters| &counters.connections_rejected), 3 + 9 + 3);
     }
 
-    fn connections_beyond_the_maximum_are_few_and_have_little_time(driver) {
+    fn connections_beyond_the_maximum_are_limited_and_short_lived(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.connections_max = Some(1));
         let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a");
         let began = Instant::now();
         let mut silent: Vec<Client> =
             (1..SPARE_CONNECTIONS).map(|_| Client::connect(server.edge())).collect();
         let refused = |count| {
-            wait_until("they were counted", || {
+            wait_until("the rejections are counted", || {
                 server.sum(|counters| &counters.connections_rejected) == count as u64
             });
         };
         refused(SPARE_CONNECTIONS - 1);
         assert_eq!(Client::connect(server.edge()).get("/health/live").status, 200);
-        wait_until("it has left", || {
+        wait_until("the connection is closed", || {
             server.sum(|counters| &counters.connections_open) == SPARE_CONNECTIONS as u64
         });
         silent.push(Client::connect(server.edge()));
@@ -566,12 +567,12 @@ on_both_drivers! {
         assert!(began.elapsed() >= SPARE_CONNECTION_TIME);
         assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
         drop(silent);
-        wait_until("they have left", || server.sum(|counters| &counters.connections_open) == 1);
+        wait_until("the connections are closed", || server.sum(|counters| &counters.connections_open) == 1);
         assert_eq!(Client::connect(server.edge()).get("/health/live").status, 200);
         socket.round_trip();
     }
 
-    fn a_websocket_may_name_as_many_channels_as_allowed(driver) {
+    fn a_websocket_may_subscribe_to_the_maximum_number_of_channels(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.subscriptions_max = 3);
         let mut client = WebSocket::connect(server.edge(), "/ws?channel=a&channel=b&channel=c&channel=a");
         client.send_text("x");
@@ -600,7 +601,7 @@ on_both_drivers! {
             client.send(WebSocket::request("/ws?channel=a"));
             WebSocket::over(client)
         }).collect();
-        wait_until("accepting paused, twice", || pauses() >= 2);
+        wait_until("accepting paused twice", || pauses() >= 2);
         before.send_text("undisturbed");
         before.expect_text("undisturbed");
         child.limit_files(libc::rlim_t::MAX);
@@ -611,10 +612,10 @@ on_both_drivers! {
         }
     }
 
-    fn a_flood_of_publications_is_held_back_and_nothing_is_lost(driver) {
+    fn a_flood_of_publications_gets_backpressure_and_nothing_is_lost(driver) {
         let server = TestServer::start(driver, 2);
         const PUBLICATIONS_PER_WRITE: usize = 10_000;
-        // They read late, yet keep up with what their queues hold: it is the fan-outs that fall behind.
+        // The subscribers keep up with their send queues; only the fan-outs fall behind.
         let mut readers: Vec<WebSocket> =
             (0..300).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
         let payload = |n: usize| [u8::try_from(n % 251).expect("a byte")];
@@ -627,9 +628,9 @@ on_both_drivers! {
             readers[0].client.send(&frames);
             published += PUBLICATIONS_PER_WRITE;
             most = server.sum(|counters| &counters.fan_out_backlog_publications).max(most);
-            assert!(published < 1_000_000, "{most} waited at the most");
+            assert!(published < 1_000_000, "at most {most} were queued");
         }
-        // The marks on both workers, and what was in hand when they were passed.
+        // The high-water marks of both workers, and the publications in flight when they were reached.
         assert!(most < 100_000, "{most}");
         let expected: Vec<u8> = (0..published).flat_map(|n| [0x82, 1, payload(n)[0]]).collect();
         for reader in &mut readers {

@@ -2,25 +2,25 @@
 //!
 //! | module | about |
 //! |---|---|
-//! | `http` | requests, answers, each refusal; the pages |
-//! | `clients` | the commands publish, subscribe and top |
-//! | `api` | the server API: each method, each error, the key |
-//! | `websocket` | plain WebSockets: chat, frames in every shape, each fault |
-//! | `tcp` | the command protocol, one JSON object a line |
-//! | `commands` | the command protocol over WebSocket; history, presence and recovery with it |
-//! | `sse` | event streams: resuming, several channels, slow readers, every way to end |
-//! | `poll` | long polls: what is missed, what is left behind, cookies, many at once |
-//! | `echo` | the echo services, and many clients at once |
-//! | `limits` | deadlines, slow consumers, too many of something |
-//! | `memory` | the memory budget: closing, refusing, holding back |
-//! | `metrics` | what is counted, the pages that tell it, readiness; the dashboard |
-//! | `page` | the page at `/`, and the statistics that it shows |
-//! | `hostile` | clients that do what they must not, in random orders |
-//! | `fan_out` | nothing lost, nothing twice, nothing out of order |
-//! | `pressure` | what a bystander notices when others do much at once, and what that costs |
-//! | `host` | what the doctor says of the host; what a service manager is told |
-//! | `settings` | the file, the environment and the flags; `fantail check`; reloads; the log |
-//! | `shutdown` | signals, goodbyes, exit codes, what start says |
+//! | `http` | requests, responses, errors; pages |
+//! | `clients` | the client commands publish, subscribe and top |
+//! | `api` | the server API: methods, errors, API keys |
+//! | `websocket` | plain WebSockets: chat, frames, protocol errors |
+//! | `tcp` | the command protocol over raw TCP, one JSON object per line |
+//! | `commands` | the command protocol over WebSocket, with history, presence and recovery |
+//! | `sse` | event streams: resuming, several channels, slow readers, ends of a stream |
+//! | `poll` | long polls: missed publications, aborted polls, cookies, many at once |
+//! | `echo` | the echo services, with many concurrent clients |
+//! | `limits` | deadlines, slow consumers, maximum counts |
+//! | `memory` | the memory budget: disconnects, refusals, backpressure |
+//! | `metrics` | counters, the metrics page, readiness, the dashboard |
+//! | `page` | the page at `/` and the statistics that it shows |
+//! | `hostile` | misbehaving clients in random order |
+//! | `fan_out` | no publication lost, duplicated or reordered |
+//! | `pressure` | latency of a bystander while other clients cause load, and the cost of that load |
+//! | `host` | the doctor's report, thread limits, service manager notifications |
+//! | `settings` | file, environment and flags; `fantail check`; reloads; the log |
+//! | `shutdown` | signals, shutdown closes, exit codes, errors at start |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! The memory budget: who is closed, who is refused and who is held back when it is used up, and that nobody else
-//! notices.
+//! The memory budget: which clients are disconnected, refused or given backpressure when memory is low, while all
+//! others are unaffected.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::support::{
     Child, Client, PATIENCE, TempFile, TestServer, WebSocket, masked, on_both_drivers, wait_until,
 };
 
-/// Channels `latest:…` and `oldest:…` beside those of the default policy.
+/// Adds namespaces `latest` and `oldest` with these policies.
 fn policies(config: &mut Config) {
     let open = ChannelOptions { publish: true, ..ChannelOptions::closed() };
     let with = |slow_consumer| ChannelOptions { slow_consumer, backlog_size: 16, ..open.clone() };
@@ -33,11 +33,11 @@ fn level(server: &TestServer) -> u64 {
     server.by_worker(|counters| &counters.memory_pressure_level).into_iter().max().unwrap()
 }
 
-fn wait_until_calm(server: &TestServer) {
+fn wait_until_no_pressure(server: &TestServer) {
     wait_until("memory pressure is over", || level(server) == 0);
 }
 
-/// Subscribes with commands, over a connection whose kernel takes little.
+/// Subscribes with the command protocol, over a connection with small kernel buffers.
 fn slow_subscriber(server: &TestServer, channel: &str) -> Client {
     let mut client = Client::connect_narrow(server.commands());
     client.command(&json!({"id": 1, "connect": {}}));
@@ -46,7 +46,7 @@ fn slow_subscriber(server: &TestServer, channel: &str) -> Client {
     client
 }
 
-/// The highest of what is looked at again and again while something is done.
+/// Samples `look` repeatedly while `action` runs; returns the highest value.
 fn highest(look: impl Fn() -> u64, action: impl FnOnce() + Send) -> u64 {
     std::thread::scope(|scope| {
         let doing = scope.spawn(action);
@@ -55,12 +55,12 @@ fn highest(look: impl Fn() -> u64, action: impl FnOnce() + Send) -> u64 {
             highest = highest.max(look());
             std::thread::sleep(Duration::from_micros(200));
         }
-        doing.join().expect("what is done succeeds");
+        doing.join().expect("the action succeeds");
         highest
     })
 }
 
-/// Publishes so many bytes, once they are taken: where little may wait, some of it has to be delivered before.
+/// Publishes so many bytes, repeating the request while the server answers that it is congested.
 fn publish(http: &mut Client, channel: &str, bytes: usize) {
     let until = Instant::now() + PATIENCE;
     let head = format!(
@@ -73,30 +73,30 @@ fn publish(http: &mut Client, channel: &str, bytes: usize) {
             return;
         }
         assert_eq!(response.json()["error"]["code"], "congested", "{response:?}");
-        assert!(Instant::now() < until, "nothing is taken");
+        assert!(Instant::now() < until, "the server accepts no publication");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// A publication as a line of commands shows it.
+/// The offset of a publication push.
 fn offset(push: &Value) -> Option<u64> {
     push["push"]["pub"]["offset"].as_u64()
 }
 
 const BUDGET: u64 = 8 * 1024 * 1024;
 
-/// What comes before it is noticed: a few turns' bytes on each worker.
+/// The budget and the bytes of a few turns of each worker, before the excess is detected.
 const BUDGET_AND_MORE: u64 = BUDGET + 3 * 1024 * 1024;
 
 on_both_drivers! {
-    fn a_subscriber_that_reads_nothing_sees_what_its_policy_says(driver) {
+    fn a_subscriber_that_does_not_read_is_handled_by_the_slow_consumer_policy(driver) {
         const PUBLICATIONS: u64 = 3000;
         const QUEUE_BYTES_MAX: u64 = 1024 * 1024;
         let server = TestServer::start_with(driver, 2, |config| {
             policies(config);
             config.memory_bytes_max = Some(BUDGET);
             config.send_queue_bytes_max = QUEUE_BYTES_MAX;
-            // It is closed long before it reads.
+            // It is disconnected long before it reads.
             config.close_timeout = Duration::from_secs(60);
         });
         let channels = ["all", "latest:a", "oldest:a"];
@@ -108,24 +108,24 @@ on_both_drivers! {
             for n in 1..=PUBLICATIONS {
                 for socket in &mut healthy {
                     socket.send_text(&text(n));
-                    // It misses nothing, and gets nothing twice.
+                    // It receives every publication exactly once.
                     socket.expect_text(&text(n));
                 }
             }
         });
-        // 6 MB went through each channel.
+        // 6 MB were published to each channel.
         assert!(highest < 2 * QUEUE_BYTES_MAX, "{highest} bytes");
         assert_eq!(level(&server), 0);
 
         let [all, mut latest, mut oldest] = slow.each_mut();
         assert_eq!(server.closed(CloseReason::SlowConsumer), 1);
-        let goodbye = loop {
+        let disconnect = loop {
             let push = all.read_json();
             if push["push"]["disconnect"].is_object() {
                 break push;
             }
         };
-        assert_eq!(goodbye["push"]["disconnect"]["code"], 3008);
+        assert_eq!(disconnect["push"]["disconnect"]["code"], 3008);
 
         let read = |client: &mut &mut Client| {
             let (mut next, mut count, mut dropped) = (1, 0, 0);
@@ -142,16 +142,16 @@ on_both_drivers! {
             }
             (count, dropped)
         };
-        let (count, told) = read(&mut latest);
+        let (count, missed) = read(&mut latest);
         assert!(count < PUBLICATIONS / 2, "{count} publications");
-        assert_eq!(told, 0, "the newest replaces what waits, without a word");
-        let (count, told) = read(&mut oldest);
-        assert!(count >= 16 && told > PUBLICATIONS / 2);
-        assert_eq!(count + told, PUBLICATIONS, "whatever is missing was told");
+        assert_eq!(missed, 0, "the newest publication replaces the waiting one, without a gap notice");
+        let (count, missed) = read(&mut oldest);
+        assert!(count >= 16 && missed > PUBLICATIONS / 2);
+        assert_eq!(count + missed, PUBLICATIONS, "every dropped publication is reported as a gap");
     }
 
-    /// RFC 9112 9.3.2: answers come in the order of their requests. One that is dropped is the last.
-    fn no_answer_follows_those_that_were_dropped_for_memory(driver) {
+    /// RFC 9112 9.3.2: responses come in the order of their requests, so none follows a dropped one.
+    fn no_response_follows_one_that_was_dropped_for_memory(driver) {
         const CLIENTS: usize = 50;
         let server = TestServer::start_with(driver, 2, |config| {
             config.memory_bytes_max = Some(BUDGET);
@@ -160,24 +160,24 @@ on_both_drivers! {
         let mut clients: Vec<Client> =
             (0..CLIENTS).map(|_| Client::connect_narrow(server.edge())).collect();
         let requests = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n".repeat(100);
-        // Answers of many turns, of which their kernels take few.
+        // Responses of many turns, few of which fit into the kernel's buffers.
         for _ in 0..20 {
             for client in &mut clients {
                 client.send(&requests);
             }
         }
-        wait_until("some are closed", || server.closed(CloseReason::Overloaded) > 0);
+        wait_until("some clients are disconnected", || server.closed(CloseReason::Overloaded) > 0);
         for client in &mut clients {
-            client.stream().shutdown(std::net::Shutdown::Write).expect("it is open");
+            client.stream().shutdown(std::net::Shutdown::Write).expect("the socket is open");
             let mut answers = Vec::new();
-            // Its own end may come first.
+            // The end of the stream may arrive first.
             let _ = std::io::Read::read_to_end(&mut client.stream(), &mut answers);
             let answers = String::from_utf8(answers).unwrap();
-            assert!(!answers.contains("HTTP/1.1 503"), "in place of one that was dropped");
+            assert!(!answers.contains("HTTP/1.1 503"), "a 503 replaces a dropped response");
         }
     }
 
-    fn messages_that_are_never_finished_do_not_use_up_memory(driver) {
+    fn unfinished_messages_do_not_exceed_the_memory_budget(driver) {
         const SENDERS: usize = 250;
         const MESSAGE_BYTES: usize = 256 * 1024;
         let server = TestServer::start_with(driver, 2, |config| {
@@ -191,7 +191,7 @@ on_both_drivers! {
         let whole = masked(true, OpCode::Binary, &[7; MESSAGE_BYTES]);
         let highest = highest(|| memory(&server), || {
             for (n, sender) in senders.iter_mut().enumerate() {
-                // One that has been closed meanwhile does not take it, which is all the same.
+                // The write fails if the connection has been closed meanwhile, which is allowed.
                 let _ = std::io::Write::write(&mut sender.client.stream(), &whole[..MESSAGE_BYTES * 7 / 8]);
                 healthy.send_text(&n.to_string());
                 healthy.expect_text(&n.to_string());
@@ -199,16 +199,16 @@ on_both_drivers! {
         });
         assert!(highest > BUDGET / 2, "{highest} bytes");
         assert!(highest <= BUDGET_AND_MORE, "{highest} bytes");
-        wait_until("some are closed", || server.closed(CloseReason::Overloaded) > 0);
+        wait_until("some clients are disconnected", || server.closed(CloseReason::Overloaded) > 0);
         let evicted = server.sum(|counters| &counters.evicted_unfinished_messages);
         assert_eq!(evicted, server.closed(CloseReason::Overloaded));
         drop(senders);
-        wait_until_calm(&server);
-        wait_until("all is given back", || memory(&server) == 0);
+        wait_until_no_pressure(&server);
+        wait_until("all memory is released", || memory(&server) == 0);
         WebSocket::connect(server.edge(), "/ws").round_trip();
     }
 
-    fn half_sent_messages_leave_no_holes_in_the_heap(driver) {
+    fn partially_sent_messages_do_not_fragment_the_heap(driver) {
         const SENDERS: usize = 800;
         const MESSAGE_BYTES: usize = 1_000_000;
         const BUDGET: u64 = 48 * 1024 * 1024;
@@ -222,17 +222,17 @@ on_both_drivers! {
             (client, 0)
         };
         let mut senders: Vec<(Client, usize)> = (0..SENDERS).map(|_| new()).collect();
-        let mut dice = 1_u32;
-        // They grow together, in steps of many sizes, as messages do that come over slow lines; who is closed comes back.
+        let mut random = 1_u32;
+        // All messages grow concurrently, in steps of many sizes, as on slow networks; disconnected clients reconnect.
         let until = Instant::now() + PATIENCE;
         for step in 0.. {
             let is_used = || server.resident_bytes("VmHWM") - before > BUDGET / 2;
             if step > SENDERS * 150 && (Instant::now() > until || is_used()) {
                 break;
             }
-            dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let (sender, sent) = &mut senders[(dice >> 8) as usize % SENDERS];
-            let step = [1000, 3000, 20_000, 60_000][(dice >> 4) as usize % 4];
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (sender, sent) = &mut senders[(random >> 8) as usize % SENDERS];
+            let step = [1000, 3000, 20_000, 60_000][(random >> 4) as usize % 4];
             let until = (*sent + step).min(MESSAGE_BYTES * 9 / 10);
             match std::io::Write::write(&mut sender.stream(), &whole[*sent..until]) {
                 Ok(count) => *sent += count,
@@ -241,16 +241,16 @@ on_both_drivers! {
             }
         }
         let peak = server.resident_bytes("VmHWM") - before;
-        assert!(peak > BUDGET / 2, "{peak} bytes: the budget was never used");
+        assert!(peak > BUDGET / 2, "{peak} bytes: the budget was never reached");
         assert!(peak < BUDGET * 5 / 4, "{peak} bytes of memory with a budget of {BUDGET}");
         drop(senders);
-        wait_until("most of it is given back", || {
+        wait_until("most of the memory is released", || {
             Client::connect(server.edge()).get("/health/live");
             server.resident_bytes("VmRSS") < before + BUDGET / 4
         });
     }
 
-    fn publishers_and_consumers_that_do_too_much_do_not_harm_others(driver) {
+    fn excessive_publishers_and_slow_consumers_do_not_affect_others(driver) {
         const FLOODED: usize = 6;
         let server = TestServer::start_with(driver, 2, |config| {
             config.memory_bytes_max = Some(BUDGET);
@@ -273,7 +273,7 @@ on_both_drivers! {
                             for _ in 0..1500 {
                                 publisher.send(format!("{publish}\n"));
                             }
-                            // It has been taken when this is answered.
+                            // The publications have been accepted once this is answered.
                             let pong = publisher.command(&json!({"id": 2, "ping": {}}));
                             assert_eq!(pong["id"], 2, "{pong}");
                         })
@@ -288,44 +288,44 @@ on_both_drivers! {
                 assert!(n > 0);
             });
         });
-        // 144 MB were published, 24 MB of them to each of the slow ones.
+        // 144 MB were published, 24 MB of them to each slow subscriber.
         assert!(highest > BUDGET / 4, "{highest} bytes");
         assert!(highest <= BUDGET_AND_MORE, "{highest} bytes");
         let slow_ones = server.closed(CloseReason::SlowConsumer);
         assert_eq!(slow_ones + server.closed(CloseReason::Overloaded), slow.len() as u64);
         drop(slow);
-        wait_until_calm(&server);
+        wait_until_no_pressure(&server);
         healthy.round_trip();
     }
 
-    fn while_memory_is_nearly_used_up_nobody_new_is_served(driver) {
+    fn while_memory_is_low_new_clients_are_refused(driver) {
         const CHANNELS: u64 = 66;
         const PAYLOAD_BYTES: u64 = 128 * 1024;
         let server = TestServer::start_with(driver, 2, |config| {
             policies(config);
-            // Reached with what a laggard has yet to get: the newest publication of each of its channels.
+            // Reached by the backlog of a slow subscriber: the newest publication of each of its channels.
             config.memory_bytes_max = Some(CHANNELS * PAYLOAD_BYTES * 100 / 87);
         });
         let mut healthy = WebSocket::connect(server.edge(), "/ws?channel=a");
         let mut http = Client::connect(server.edge());
         let query: Vec<_> = (0..CHANNELS).map(|n| format!("channel=latest:{n}")).collect();
-        let mut laggard = WebSocket::over(Client::connect_narrow(server.edge()));
-        laggard.client.send(WebSocket::request(&format!("/ws?{}", query.join("&"))));
-        laggard.read_upgrade();
-        // From here on its kernel takes nothing, and nothing more waits for it than what had to.
+        let mut slow = WebSocket::over(Client::connect_narrow(server.edge()));
+        slow.client.send(WebSocket::request(&format!("/ws?{}", query.join("&"))));
+        slow.read_upgrade();
+        // From here on the kernel's buffers are full, and the backlog holds no more than necessary.
         while server.sum(|counters| &counters.sends_partial) == 0 {
             publish(&mut http, "latest:0", PAYLOAD_BYTES as usize);
         }
         for n in 0..CHANNELS {
             publish(&mut http, &format!("latest:{n}"), PAYLOAD_BYTES as usize);
-            // One at a time: what is on its way counts too, and more of it would fill memory up.
-            wait_until("it is kept", || {
+            // One at a time: publications in flight count too, and more of them would exceed the budget.
+            wait_until("the publication is in the backlog", || {
                 let is_idle = server.sum(|counters| &counters.fan_out_backlog_publications) == 0;
                 is_idle && memory(&server) >= (n + 1) * PAYLOAD_BYTES
             });
         }
-        wait_until("memory is nearly used up", || level(&server) == 2);
-        // The other worker looks when it wakes up, but not more often than every few milliseconds.
+        wait_until("memory is low", || level(&server) == 2);
+        // The other worker checks when it wakes up, but at most every few milliseconds.
         std::thread::sleep(Duration::from_millis(50));
 
         for (address, target) in [(server.edge(), "/ws"), (server.echo(), "/")] {
@@ -343,7 +343,7 @@ on_both_drivers! {
         Client::connect(server.echo_tcp()).expect_end();
         assert_eq!(server.sum(|counters| &counters.rejected_low_memory), 4);
 
-        // Those who are there, and requests that need no memory, are served.
+        // Connected clients, and requests that need no memory, are served.
         healthy.send_text("still here");
         healthy.expect_text("still here");
         let page = http.get("/metrics");
@@ -351,10 +351,10 @@ on_both_drivers! {
         assert!(levels.clone().any(|line| line.ends_with(" 2")), "{levels:?}");
         http.publish("a", "from HTTP");
         healthy.expect_text("from HTTP");
-        assert_eq!(server.closed(CloseReason::Overloaded), 2, "the two that were turned away");
+        assert_eq!(server.closed(CloseReason::Overloaded), 2, "the two rejected clients");
 
-        drop(laggard);
-        wait_until_calm(&server);
+        drop(slow);
+        wait_until_no_pressure(&server);
         WebSocket::connect(server.edge(), "/ws").round_trip();
     }
 
@@ -368,7 +368,7 @@ on_both_drivers! {
         }
     }
 
-    fn an_idle_server_gives_back_the_heap_of_what_is_gone(driver) {
+    fn an_idle_server_returns_freed_heap_to_the_system(driver) {
         let settings = "[channels]\npublish = true\nhistory_size = 1\nhistory_ttl = '5 s'\n";
         let file = TempFile::new(&format!("heap-{driver:?}"), settings);
         let server = Child::start(driver, &["--workers", "1", "--config", file.path()]);
@@ -381,13 +381,13 @@ on_both_drivers! {
         drop(http);
         let burst = server.resident_bytes("VmRSS") - before;
         assert!(burst > 2 * HEAP_KEPT_BYTES, "{burst}");
-        wait_until("most of it is given back", || {
+        wait_until("most of the memory is released", || {
             server.resident_bytes("VmRSS") <= before + HEAP_KEPT_BYTES
         });
     }
 
-    /// An idle worker turns 17 times a second: with a slice of them in each, this would take 37 s.
-    fn expired_histories_give_their_memory_back_at_once(driver) {
+    /// An idle worker runs 17 turns per second: with one slice of histories in each, this would take 37 s.
+    fn the_memory_of_expired_histories_is_released_at_once(driver) {
         let server = TestServer::start_with(driver, 1, |config| {
             config.namespaces = Namespaces::new(ChannelOptions {
                 history_ttl: Duration::from_secs(3),
@@ -402,14 +402,14 @@ on_both_drivers! {
         let history = || server.sum(|counters| &counters.history_bytes);
         assert!(history() > 0);
         wait_until("all are gone", || history() == 0);
-        // Then it sleeps again.
+        // Then the worker sleeps again.
         let turns = || server.sum(|counters| &counters.turns);
         let before = turns();
         std::thread::sleep(Duration::from_millis(300));
         assert!(turns() - before < 100, "{}", turns() - before);
     }
 
-    fn histories_give_way_first(driver) {
+    fn histories_are_evicted_first(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             config.memory_bytes_max = Some(BUDGET);
             config.namespaces = Namespaces::new(ChannelOptions::development());
@@ -421,10 +421,10 @@ on_both_drivers! {
                 publish(&mut http, &format!("c{}", n % 50), 50_000);
             }
         });
-        assert!(highest > BUDGET / 4, "{highest} bytes: nothing was kept");
+        assert!(highest > BUDGET / 4, "{highest} bytes: no history was kept");
         assert!(highest < BUDGET * 3 / 4, "{highest} bytes");
-        socket.send_text("nobody is closed");
-        socket.expect_text("nobody is closed");
+        socket.send_text("no client is closed");
+        socket.expect_text("no client is closed");
         assert_eq!(server.closed(CloseReason::Overloaded), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted, and the pages that tell it.
+//! Counters, the metrics page and the health pages.
 
 use std::fs;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{Child, Client, TestServer, WebSocket, on_both_drivers, wait_until};
 
 impl TestServer {
-    fn talking(&self, transport: TransportKind) -> u64 {
+    fn connections_of(&self, transport: TransportKind) -> u64 {
         self.sum(|counters| &counters.connections[transport as usize])
     }
 
@@ -20,7 +20,7 @@ impl TestServer {
     }
 }
 
-/// All workers' samples of a name together, whatever their labels.
+/// The sum of all samples of a metric, over all workers and labels.
 fn sum(page: &str, name: &str) -> f64 {
     let of_name = page.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') && rest.contains("} "))
@@ -29,7 +29,7 @@ fn sum(page: &str, name: &str) -> f64 {
 }
 
 on_both_drivers! {
-    fn connections_are_counted_by_the_way_they_talk(driver) {
+    fn connections_are_counted_by_transport(driver) {
         let server = TestServer::start(driver, 2);
         let mut http = Client::connect(server.edge());
         assert_eq!(http.get("/health/live").status, 200);
@@ -46,10 +46,10 @@ on_both_drivers! {
         ];
         use TransportKind::{CommandsTcp, CommandsWebSocket, EchoTcp, EchoWebSocket, Http, WebSocket as Plain};
         let kinds = [Http, CommandsTcp, EchoTcp, Plain, CommandsWebSocket, EchoWebSocket];
-        assert_eq!(kinds.map(|kind| server.talking(kind)), [1, 1, 1, 2, 1, 1]);
+        assert_eq!(kinds.map(|kind| server.connections_of(kind)), [1, 1, 1, 2, 1, 1]);
         assert!(http.get("/metrics").text().contains("transport=\"commands_websocket\"} 1\n"));
         drop((http, tcp, bytes, sockets));
-        wait_until("all are gone", || kinds.iter().all(|kind| server.talking(*kind) == 0));
+        wait_until("all are gone", || kinds.iter().all(|kind| server.connections_of(*kind) == 0));
     }
 
     fn failed_handshakes_are_counted_by_cause(driver) {
@@ -79,7 +79,7 @@ on_both_drivers! {
         assert_eq!(sum(all.text(), "fantail_handshakes_failed_total"), 6.0);
     }
 
-    fn every_delivery_has_its_lag_and_every_message_is_counted(driver) {
+    fn the_lag_of_every_delivery_and_every_message_are_counted(driver) {
         const SUBSCRIBERS: u64 = 150;
         const PUBLICATIONS: u64 = 20;
         let server = TestServer::start(driver, 2);
@@ -102,10 +102,10 @@ on_both_drivers! {
         });
         let page = page();
         assert_eq!(sum(&page, "fantail_delivery_lag_seconds_count"), deliveries as f64);
-        // Nobody waited longer than the test took, and the sum is that of real times.
+        // No delivery took longer than the test, and the sum is plausible.
         let seconds = sum(&page, "fantail_delivery_lag_seconds_sum");
         assert!(seconds > 0.0 && seconds < 20.0 * deliveries as f64, "{seconds}");
-        // Each subscriber's request, and each publisher's, and at least two for the page.
+        // One request per subscriber and publication, and at least two for the metrics page.
         let requests = (SUBSCRIBERS + PUBLICATIONS) as f64;
         let received = sum(&page, "fantail_received_messages_total");
         assert!(received > requests && received < requests + 10_000.0, "{received}");
@@ -135,7 +135,7 @@ on_both_drivers! {
         assert!(buckets.len() > 10 && buckets.is_sorted(), "{buckets:?}");
     }
 
-    fn what_is_kept_and_what_is_dropped_is_counted(driver) {
+    fn kept_and_dropped_publications_are_counted(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             let kept = ChannelOptions { history_size: 3, ..ChannelOptions::development() };
             config.namespaces.add("kept", kept).unwrap();
@@ -155,7 +155,7 @@ on_both_drivers! {
         }
         subscriber.expect_text("0");
         subscriber.expect_text("4");
-        wait_until("the gauges are those of the last turn", || {
+        wait_until("the gauges are up to date", || {
             server.sum(|counters| &counters.history_publications) == 3
         });
         assert!(server.sum(|counters| &counters.history_bytes) > 3);
@@ -168,7 +168,7 @@ on_both_drivers! {
         let mut client = Client::connect(server.edge());
         let ready = client.get("/health/ready");
         assert_eq!((ready.status, ready.text()), (200, "{\"status\":\"ready\"}\n"));
-        // Each is answered in a turn of its own, so one of them is while the server shuts down.
+        // Each is answered in a separate turn, so one of them is answered while the server shuts down.
         client.send("GET /health/ready HTTP/1.1\r\nHost: t\r\n\r\n".repeat(30_000));
         assert_eq!(client.read_response().status, 200);
         server.stop();
@@ -191,7 +191,7 @@ on_both_drivers! {
         let waiting = Client::connect(child.edge());
         wait_until("accepting pauses", || client.get("/health/ready").status == 503);
         child.limit_files(libc::rlim_t::MAX);
-        wait_until("it accepts again", || client.get("/health/ready").status == 200);
+        wait_until("accepting resumes", || client.get("/health/ready").status == 200);
         drop(waiting);
     }
 }
@@ -200,7 +200,7 @@ fn publisher_page(server: &TestServer) -> String {
     Client::connect(server.edge()).get("/metrics").text().to_owned()
 }
 
-/// Names of metrics in a dashboard's queries, with what a histogram's samples add taken off.
+/// Collects the names of metrics in a dashboard's queries, without the suffixes of histogram samples.
 fn names_in(dashboard: &Value, found: &mut Vec<String>) {
     match dashboard {
         Value::Object(fields) => {
@@ -230,9 +230,9 @@ fn the_dashboard_names_metrics_that_exist() {
     names_in(&dashboard, &mut names);
     assert!(names.len() > 20, "{names:?}");
     for name in &names {
-        assert!(METRICS.iter().any(|metric| metric.name == name), "{name} is no metric");
+        assert!(METRICS.iter().any(|metric| metric.name == name), "{name} is not a metric");
     }
-    // A histogram is only ever read by its samples' names.
+    // A histogram is queried by the names of its samples only.
     let text = dashboard.to_string();
     for metric in METRICS.iter().filter(|metric| metric.kind == "histogram") {
         assert!(text.contains(&format!("{}_bucket", metric.name)), "{} is not shown", metric.name);

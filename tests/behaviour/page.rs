@@ -1,5 +1,5 @@
-//! The page at `/`, and the statistics that it shows: who gets them, who cannot forge them, what they cost when nobody
-//! looks.
+//! The page at `/` and the statistics that it shows: which clients receive them, that clients cannot forge them, and
+//! that they cost nothing without subscribers.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use crate::support::{
 
 const EVENTS: &str = "/events?channel=fantail:statistics";
 
-/// What one message tells.
+/// A statistics message.
 #[derive(Debug)]
-struct Told(Value);
+struct Statistics(Value);
 
-impl Told {
+impl Statistics {
     fn parse(text: &str) -> Self {
         Self(serde_json::from_str(text).expect("statistics are JSON"))
     }
@@ -25,21 +25,21 @@ impl Told {
         self.0["uptime_ms"].as_u64().expect("a time")
     }
 
-    /// A number of all workers together.
+    /// The sum of a number over all workers.
     fn sum(&self, name: &str) -> u64 {
         let workers = self.0["workers"].as_array().expect("workers");
         workers.iter().map(|worker| worker.pointer(name).and_then(Value::as_u64).unwrap()).sum()
     }
 }
 
-/// Lets time pass, of which nothing tells.
+/// Waits, for checks that nothing happens.
 fn let_pass(time: Duration) {
     let began = Instant::now();
     wait_until("time passes", || began.elapsed() > time);
 }
 
 on_both_drivers! {
-    fn the_page_is_sent_once_and_asked_for_again(driver) {
+    fn the_page_is_revalidated_by_its_entity_tag(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
         let page = client.get("/");
@@ -61,10 +61,10 @@ on_both_drivers! {
         let head = client.read_response_head();
         let length = page.body.len().to_string();
         assert_eq!((head.status, head.header("content-length")), (200, Some(length.as_str())));
-        assert_eq!(client.get("/health/live").status, 200, "nothing but the head was sent");
+        assert_eq!(client.get("/health/live").status, 200, "only the head was sent");
     }
 
-    fn other_methods_are_refused_and_an_upgrade_is_the_lobby(driver) {
+    fn other_methods_are_rejected_and_an_upgrade_joins_the_lobby(driver) {
         let server = TestServer::start(driver, 2);
         for method in ["POST", "PUT", "DELETE", "PATCH"] {
             let mut client = Client::connect(server.edge());
@@ -95,20 +95,20 @@ on_both_drivers! {
         assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (404, Some("namespace_unknown")));
     }
 
-    fn behind_a_proxy_what_is_for_this_host_is_for_nobody(driver) {
+    fn page_and_statistics_for_the_local_host_are_withheld_behind_a_proxy(driver) {
         for header in ["X-Forwarded-For: 1.2.3.4", "forwarded: for=1.2.3.4", "Via: 1.1 varnish", "X-Real-IP: 1.2.3.4", "X-Forwarded-Proto: https"] {
             let server = TestServer::start(driver, 2);
             let mut mine = EventStream::connect(server.edge(), EVENTS);
-            Told::parse(&mine.read().data);
+            Statistics::parse(&mine.read().data);
             let direct = Client::connect(server.edge()).get("/");
             assert_eq!(direct.header("content-type"), Some("text/html; charset=utf-8"));
-            // The first request of them is a stranger's already.
-            let mut stranger = Client::connect(server.edge());
-            stranger.send(format!("GET / HTTP/1.1\r\nHost: t\r\nOrigin: http://a\r\n{header}\r\n\r\n"));
-            let text = stranger.read_response();
+            // The first proxied request already gets neither.
+            let mut proxied = Client::connect(server.edge());
+            proxied.send(format!("GET / HTTP/1.1\r\nHost: t\r\nOrigin: http://a\r\n{header}\r\n\r\n"));
+            let text = proxied.read_response();
             assert_eq!((text.status, text.header("content-type")), (200, Some("text/plain; charset=utf-8")), "{header}");
             assert_eq!((text.header("access-control-allow-origin"), text.header("vary")), (None, Some("Origin")));
-            // Whatever worker is asked, and whether or not the proxy adds its headers to every request.
+            // The same holds on every worker, and for requests without the proxy's headers.
             for _ in 0..8 {
                 let mut client = Client::connect(server.edge());
                 assert_eq!(client.get("/").header("content-type"), Some("text/plain; charset=utf-8"));
@@ -121,18 +121,18 @@ on_both_drivers! {
             let publications = || server.sum(|counters| &counters.publications);
             let published = publications();
             let_pass(Duration::from_millis(1500));
-            assert_eq!(publications(), published, "those who were subscribed hear no more");
+            assert_eq!(publications(), published, "existing subscribers receive no more statistics");
             let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a");
             Client::connect(server.edge()).publish("a", "hello");
             socket.expect_text("hello");
         }
         let server = TestServer::start(driver, 2);
-        let mut stranger = Client::connect(server.edge());
-        stranger.send(format!("GET {EVENTS} HTTP/1.1\r\nHost: t\r\nVia: 1.1 a\r\n\r\n"));
-        assert_eq!(stranger.read_response().json()["error"]["code"], "namespace_unknown", "nor by the first request");
+        let mut proxied = Client::connect(server.edge());
+        proxied.send(format!("GET {EVENTS} HTTP/1.1\r\nHost: t\r\nVia: 1.1 a\r\n\r\n"));
+        assert_eq!(proxied.read_response().json()["error"]["code"], "namespace_unknown", "the first request is refused too");
     }
 
-    fn behind_a_proxy_what_is_set_holds(driver) {
+    fn explicit_settings_hold_behind_a_proxy(driver) {
         type Change = fn(&mut Config);
         let changes: [Change; 2] = [
             |config| config.api_key = Some("secret".to_owned()),
@@ -145,18 +145,18 @@ on_both_drivers! {
         for change in changes {
             let server = TestServer::start_with(driver, 2, change);
             for _ in 0..4 {
-                let mut stranger = Client::connect(server.edge());
-                stranger.send("GET / HTTP/1.1\r\nHost: t\r\nOrigin: http://a\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n");
-                let page = stranger.read_response();
+                let mut proxied = Client::connect(server.edge());
+                proxied.send("GET / HTTP/1.1\r\nHost: t\r\nOrigin: http://a\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n");
+                let page = proxied.read_response();
                 assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
                 assert_eq!(page.header("access-control-allow-origin"), Some("*"));
             }
             let mut events = EventStream::connect(server.edge(), EVENTS);
-            Told::parse(&events.read().data);
+            Statistics::parse(&events.read().data);
         }
     }
 
-    fn of_a_proxy_an_operator_is_told_once(driver) {
+    fn a_proxy_is_logged_once(driver) {
         let mut child = Child::start(driver, &["--workers", "2"]);
         for _ in 0..20 {
             let mut client = Client::connect(child.edge());
@@ -165,8 +165,8 @@ on_both_drivers! {
         }
         child.log_line(&["WARN", "came through a proxy", "api.key is not set", "http.page"]);
         child.signal(libc::SIGTERM);
-        let told = child.whole_log().iter().filter(|line| line.contains("came through a proxy")).count();
-        assert_eq!(told, 1);
+        let lines = child.whole_log().iter().filter(|line| line.contains("came through a proxy")).count();
+        assert_eq!(lines, 1);
     }
 
     fn every_transport_gets_the_statistics_of_all_workers(driver) {
@@ -183,28 +183,28 @@ on_both_drivers! {
             publisher.publish("a", number.to_string());
             others.iter_mut().for_each(|other| other.expect_text(&number.to_string()));
         }
-        let mut told = Told::parse(&events.read().data);
+        let mut statistics = Statistics::parse(&events.read().data);
         for _ in 0..3 {
-            let next = Told::parse(&events.read().data);
-            assert!((990..5000).contains(&(next.uptime_ms() - told.uptime_ms())), "{next:?} after {told:?}");
-            told = next;
+            let next = Statistics::parse(&events.read().data);
+            assert!((990..5000).contains(&(next.uptime_ms() - statistics.uptime_ms())), "{next:?} after {statistics:?}");
+            statistics = next;
         }
-        assert!(told.sum("/deliveries") >= 80);
-        assert_eq!(told.0["workers"].as_array().map(Vec::len), Some(2));
-        assert_eq!(told.sum("/connections/websocket"), 9);
-        assert_eq!((told.sum("/connections/sse"), told.sum("/connections/commands_tcp")), (1, 1));
-        assert!(told.sum("/publications") >= 10 && told.sum("/sent_bytes") > 0);
-        assert!((0..2).all(|worker| told.0["workers"][worker]["memory_max_bytes"].as_u64() > Some(0)));
-        let lags: Vec<_> = (0..21).map(|bucket| told.sum(&format!("/delivery_lag/{bucket}"))).collect();
+        assert!(statistics.sum("/deliveries") >= 80);
+        assert_eq!(statistics.0["workers"].as_array().map(Vec::len), Some(2));
+        assert_eq!(statistics.sum("/connections/websocket"), 9);
+        assert_eq!((statistics.sum("/connections/sse"), statistics.sum("/connections/commands_tcp")), (1, 1));
+        assert!(statistics.sum("/publications") >= 10 && statistics.sum("/sent_bytes") > 0);
+        assert!((0..2).all(|worker| statistics.0["workers"][worker]["memory_max_bytes"].as_u64() > Some(0)));
+        let lags: Vec<_> = (0..21).map(|bucket| statistics.sum(&format!("/delivery_lag/{bucket}"))).collect();
         assert!(lags.iter().sum::<u64>() >= 80, "{lags:?}");
-        assert!(Told::parse(&socket.read_text()).uptime_ms() > 0);
+        assert!(Statistics::parse(&socket.read_text()).uptime_ms() > 0);
         let push = commands.read_json();
         assert!(push["push"]["pub"]["data"]["uptime_ms"].is_u64(), "{push}");
         let poll = publisher.get("/poll?channel=fantail:statistics").json();
         assert!(poll["data"]["uptime_ms"].is_u64(), "{poll}");
     }
 
-    fn who_comes_back_to_the_statistics_misses_none(driver) {
+    fn a_stream_of_statistics_resumes_without_loss(driver) {
         let server = TestServer::start(driver, 2);
         let mut stays = EventStream::connect(server.edge(), EVENTS);
         let mut leaves = EventStream::connect(server.edge(), EVENTS);
@@ -221,7 +221,7 @@ on_both_drivers! {
         EventStream::resume(server.edge(), EVENTS, &id).expect(&missed);
     }
 
-    fn nobody_else_publishes_there(driver) {
+    fn clients_cannot_publish_to_the_statistics_channel(driver) {
         for key in [None, Some("secret")] {
             let server = TestServer::start_with(driver, 2, |config| config.api_key = key.map(str::to_owned));
             let mut events = EventStream::connect(server.edge(), EVENTS);
@@ -236,37 +236,37 @@ on_both_drivers! {
                 client.read_response()
             };
             assert_eq!(post("/publish?channel=fantail:statistics").status, 403);
-            assert_eq!(post("/publish?channel=fantail:other").status, 403, "nor anywhere else in the namespace");
+            assert_eq!(post("/publish?channel=fantail:other").status, 403, "the rest of the namespace is refused too");
             assert_eq!(post("/api/publish").json()["error"]["code"], 103);
             let mut commands = Client::connect(server.commands());
             commands.command(&json!({"id": 1, "connect": {}}));
             let publish = json!({"id": 2, "publish": {"channel": STATISTICS_CHANNEL, "data": "forged"}});
             assert_eq!(commands.command(&publish)["error"]["code"], 103);
             for _ in 0..2 {
-                let told = events.read().data;
-                assert!(!told.contains("forged"), "{told}");
-                Told::parse(&socket.read_text());
+                let data = events.read().data;
+                assert!(!data.contains("forged"), "{data}");
+                Statistics::parse(&socket.read_text());
             }
         }
     }
 
-    fn without_subscribers_nothing_is_done(driver) {
+    fn without_subscribers_no_statistics_are_published(driver) {
         let server = TestServer::start(driver, 2);
         let turns = || server.sum(|counters| &counters.turns);
         let publications = || server.sum(|counters| &counters.publications);
         let idle = turns();
         let_pass(Duration::from_millis(1500));
-        assert_eq!((turns(), publications()), (idle, 0), "nobody ever came");
+        assert_eq!((turns(), publications()), (idle, 0), "no client has subscribed yet");
         let mut events = EventStream::connect(server.edge(), EVENTS);
-        Told::parse(&events.read().data);
-        Told::parse(&events.read().data);
+        Statistics::parse(&events.read().data);
+        Statistics::parse(&events.read().data);
         assert!(publications() >= 2);
         drop(events);
-        wait_until("it is gone", || server.sum(|counters| &counters.subscriptions) == 0);
+        wait_until("the connection is gone", || server.sum(|counters| &counters.subscriptions) == 0);
         let published = publications();
         let_pass(Duration::from_millis(2500));
-        assert!(publications() <= published + 1, "one may have been under way");
-        // Another client, of something else, changes nothing.
+        assert!(publications() <= published + 1, "one may have been in flight");
+        // A client of another channel changes nothing.
         let _other = WebSocket::connect(server.edge(), "/ws?channel=a");
         let published = publications();
         let_pass(Duration::from_millis(1500));

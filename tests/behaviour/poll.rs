@@ -11,7 +11,7 @@ use fantail::message::TransportKind;
 
 use crate::support::{Client, Response, TestServer, on_both_drivers, wait_until};
 
-/// Polls from a position until so many publications came.
+/// Polls from a position until `count` publications arrived.
 pub fn poll_all(edge: SocketAddr, channel: &str, mut since: String, count: usize) -> Vec<String> {
     let mut client = Client::connect(edge);
     let mut got = Vec::new();
@@ -29,7 +29,7 @@ fn texts(answer: &Value) -> Vec<String> {
     publications.iter().map(|item| item["data"].as_str().expect("text").to_owned()).collect()
 }
 
-/// Where a channel stands, by a poll of its own that does not wait.
+/// The position of a channel, by a poll that does not wait.
 fn position(edge: SocketAddr, query: &str) -> String {
     let mut client = Client::connect(edge);
     client.send(format!("HEAD /poll?{query} HTTP/1.1\r\nHost: t\r\n\r\n"));
@@ -41,18 +41,18 @@ fn send_poll(client: &mut Client, query: &str) {
     client.send(format!("GET /poll?{query} HTTP/1.1\r\nHost: t\r\n\r\n"));
 }
 
-/// Subscriptions, those that are still being made among them: a poll without a position may not hear what is published
-/// next.
+/// Number of subscriptions, including unfinished ones, whose polls may miss the next publication if they have no
+/// position.
 fn waiting_polls(server: &TestServer) -> u64 {
     server.sum(|counters| &counters.subscriptions)
 }
 
-/// Polls whose subscriptions are made, and that are not answered.
+/// Number of polls whose subscriptions are complete and that are not yet answered.
 fn answerable_polls(server: &TestServer) -> u64 {
     server.sum(|counters| &counters.connections[TransportKind::LongPoll as usize])
 }
 
-/// What a tutorial's loop sees, with a browser's cookies.
+/// A simple polling loop with a browser's cookies.
 struct Browser {
     client: Client,
     cookie: String,
@@ -78,7 +78,7 @@ on_both_drivers! {
         for round in 1..=20_u64 {
             let since = position(server.edge(), "channel=a");
             send_poll(&mut client, &format!("channel=a&since={since}"));
-            wait_until("it waits", || waiting_polls(&server) == 1);
+            wait_until("the poll waits", || waiting_polls(&server) == 1);
             let published = publisher.publish("a", format!("{{\"round\":{round}}}"));
             let answer = client.read_response();
             assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store, no-transform")));
@@ -88,7 +88,7 @@ on_both_drivers! {
                 "publications": [{"channel": "a", "offset": round, "data": {"round": round}}],
                 "position": position,
             }));
-            wait_until("it has left", || waiting_polls(&server) == 0);
+            wait_until("the poll is over", || waiting_polls(&server) == 0);
         }
     }
 
@@ -99,7 +99,7 @@ on_both_drivers! {
         for _ in 0..2 {
             let began = Instant::now();
             let answer = client.get(&format!("/poll?channel=a&channel=b&since={since}&timeout=1"));
-            // Proxies that wait as long must have the answer by then, so it comes within a pass of the sweep before.
+            // Proxies with the same timeout must have the response by then, so it is sent up to one sweep earlier.
             assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
             assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
             let body = answer.json();
@@ -109,7 +109,7 @@ on_both_drivers! {
         assert_eq!(waiting_polls(&server), 0);
     }
 
-    fn nothing_is_lost_between_two_polls(driver) {
+    fn no_publication_is_lost_between_two_polls(driver) {
         let server = TestServer::start(driver, 2);
         let edge = server.edge();
         const COUNT: usize = 2000;
@@ -161,7 +161,7 @@ on_both_drivers! {
         }
         let mut publisher = Client::connect(edge);
         for round in 1..=ROUNDS {
-            // Some wait by now, and some are on their way: nobody may notice the difference.
+            // Some polls wait by now and some are on their way: all must be answered alike.
             publisher.publish("a", round.to_string());
             for client in &mut clients {
                 let answer = client.read_response().json();
@@ -172,10 +172,10 @@ on_both_drivers! {
             }
         }
         drop(clients);
-        wait_until("nothing is left", || waiting_polls(&server) == 0);
+        wait_until("everything is freed", || waiting_polls(&server) == 0);
     }
 
-    fn a_bare_loop_sees_each_publication_once(driver) {
+    fn a_simple_loop_receives_each_publication_once(driver) {
         let server = TestServer::start(driver, 2);
         let edge = server.edge();
         for target in ["/poll", "/poll?channel=a&channel=lobby"] {
@@ -200,7 +200,7 @@ on_both_drivers! {
         }
     }
 
-    fn what_cannot_be_recovered_is_told_with_what_is_kept_or_comes_next(driver) {
+    fn a_failed_recovery_is_reported_with_the_kept_or_the_next_publications(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
         let mut publisher = Client::connect(server.edge());
@@ -214,7 +214,7 @@ on_both_drivers! {
         assert_eq!(publisher.call("history_remove", &json!({"channel": "a"})), json!({"result": {}}));
         for (since, number) in foreign.iter().zip(2..) {
             send_poll(&mut client, &format!("channel=a&since={since}"));
-            wait_until("it waits", || answerable_polls(&server) == 1);
+            wait_until("the poll waits", || answerable_polls(&server) == 1);
             publisher.publish("a", "next");
             let answer = client.read_response().json();
             assert_eq!((&answer["recovered"], &answer["publications"][0]["data"]), (&json!(false), &json!("next")));
@@ -226,9 +226,9 @@ on_both_drivers! {
         assert_eq!(texts(&answer), ["last"]);
     }
 
-    /// A channel that keeps nothing, or may not be recovered, cannot say what followed a position. A loop of polls hears
-    /// what comes all the same, and is told that it may have missed something; it does not spin.
-    fn a_loop_hears_channels_that_keep_nothing(driver) {
+    /// A channel without history or recovery does not know what followed a position. A polling loop still receives new
+    /// publications, is informed of a possible gap, and does not spin.
+    fn a_loop_receives_publications_of_channels_without_history(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             let open = ChannelOptions::development();
             let mut namespaces = Namespaces::new(open.clone());
@@ -251,23 +251,23 @@ on_both_drivers! {
                         _ => (String::new(), format!("If-None-Match: W/\"{since}-gzip\"\r\n")),
                     };
                     client.send(format!("GET /poll?{query}{target} HTTP/1.1\r\nHost: t\r\n{header}\r\n"));
-                    wait_until("it waits", || answerable_polls(&server) == 1);
+                    wait_until("the poll waits", || answerable_polls(&server) == 1);
                     publisher.publish(&channel, format!("{way} {round}"));
                     let answer = client.read_response().json();
                     assert_eq!(texts(&answer), [format!("{way} {round}")], "{query}");
                     answer["position"].as_str().unwrap().clone_into(&mut since);
-                    wait_until("it has left", || waiting_polls(&server) == 0);
+                    wait_until("the poll is over", || waiting_polls(&server) == 0);
                 }
             }
-            // What is published between two polls is lost, and that is told.
+            // A publication between two polls is lost, and the gap is reported.
             publisher.publish(&channel, "lost");
             let answer = client.get(&format!("/poll?{query}&since={since}&timeout=1")).json();
             assert_eq!((&answer["recovered"], &answer["timeout"]), (&json!(false), &json!(true)), "{query}");
         }
     }
 
-    /// WHATWG Fetch and RFC 9111 4.3.2: HEAD is turned into GET by caches, so asking for the position has a GET.
-    fn a_poll_of_no_time_says_the_position(driver) {
+    /// WHATWG Fetch and RFC 9111 4.3.2: caches turn HEAD into GET, so the position is requested by GET.
+    fn a_poll_with_timeout_0_returns_the_position(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.edge());
         let epoch = client.publish("a", "one")["epoch"].as_str().unwrap().to_owned();
@@ -287,15 +287,15 @@ on_both_drivers! {
             for client in &mut clients {
                 send_poll(client, "channel=a&channel=b&timeout=120");
             }
-            wait_until("all wait", || waiting_polls(&server) == 100);
+            wait_until("all polls wait", || waiting_polls(&server) == 100);
             for client in clients {
-                // One that closes both halves answers what it is asked then with a reset.
+                // A client that closes both halves answers further data with a reset.
                 match way {
                     0 => client.reset(),
                     _ => drop(client),
                 }
             }
-            wait_until("nothing is left", || {
+            wait_until("everything is freed", || {
                 waiting_polls(&server) == 0
                     && server.sum(|counters| &counters.connections_open) == 0
                     && server.sum(|counters| &counters.channels) == 0
@@ -303,7 +303,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_client_that_ends_its_half_with_its_poll_still_learns_what_was_missed(driver) {
+    fn a_client_that_half_closes_after_its_poll_still_receives_missed_publications(driver) {
         let server = TestServer::start(driver, 2);
         let epoch = Client::connect(server.edge()).publish("a", "one")["epoch"].as_str().unwrap().to_owned();
         let mut client = Client::connect(server.edge());
@@ -311,11 +311,11 @@ on_both_drivers! {
         client.end();
         assert_eq!(texts(&client.read_response().json()), ["one"]);
         client.expect_end();
-        wait_until("nothing is left", || waiting_polls(&server) == 0);
+        wait_until("everything is freed", || waiting_polls(&server) == 0);
     }
 
-    /// `printf ... | nc -N` is a client. RFC 9110 15.2: interim answers may come before the final one.
-    fn a_client_that_ends_its_half_is_answered_when_something_comes(driver) {
+    /// `printf ... | nc -N` is a client. RFC 9110 15.2: interim responses may precede the final one.
+    fn a_half_closed_client_is_answered_by_the_next_publication(driver) {
         let server = TestServer::start(driver, 2);
         let mut publisher = Client::connect(server.edge());
         let waits_for = [Duration::ZERO, Duration::from_millis(1800)];
@@ -328,10 +328,10 @@ on_both_drivers! {
             let mut client = Client::connect(server.edge());
             client.send(format!("GET /poll?channel=a&since=&timeout=60 HTTP/{version}\r\nHost: t\r\n\r\n"));
             if ends_late {
-                wait_until("it waits", || answerable_polls(&server) == 1);
+                wait_until("the poll waits", || answerable_polls(&server) == 1);
             }
             client.end();
-            wait_until("it waits", || answerable_polls(&server) == 1);
+            wait_until("the poll waits", || answerable_polls(&server) == 1);
             std::thread::sleep(waits);
             publisher.publish("a", "x");
             let mut answer = client.read_response();
@@ -342,7 +342,7 @@ on_both_drivers! {
             assert_eq!(texts(&answer.json()), ["x"]);
             client.expect_end();
         }
-        // It is answered in time where nothing comes.
+        // It is answered at its timeout if nothing is published.
         let mut client = Client::connect(server.edge());
         send_poll(&mut client, "channel=a&timeout=3");
         client.end();
@@ -353,10 +353,10 @@ on_both_drivers! {
         }
         assert_eq!(answer.json()["timeout"], true);
         assert!((1500..3500).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
-        wait_until("nothing is left", || waiting_polls(&server) == 0);
+        wait_until("everything is freed", || waiting_polls(&server) == 0);
     }
 
-    fn requests_behind_a_poll_are_answered_after_it(driver) {
+    fn requests_pipelined_after_a_poll_are_answered_after_it(driver) {
         let server = TestServer::start(driver, 2);
         let places = ["a", "b", "c"].map(|channel| {
             format!("channel={channel}&since={}", position(server.edge(), &format!("channel={channel}")))
@@ -365,17 +365,17 @@ on_both_drivers! {
         send_poll(&mut client, &places[0]);
         client.send("GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n");
         send_poll(&mut client, &places[1]);
-        wait_until("it waits", || waiting_polls(&server) == 1);
+        wait_until("the poll waits", || waiting_polls(&server) == 1);
         let mut publisher = Client::connect(server.edge());
         publisher.publish("a", "x");
         assert_eq!(texts(&client.read_response().json()), ["x"]);
         assert_eq!(client.read_response().json()["status"], "live");
-        wait_until("the next one waits", || waiting_polls(&server) == 1);
+        wait_until("the next poll waits", || waiting_polls(&server) == 1);
         publisher.publish("b", "y");
         assert_eq!(texts(&client.read_response().json()), ["y"]);
-        // More than may wait: it is read once the poll is answered.
+        // More than may be buffered: it is read once the poll is answered.
         send_poll(&mut client, &places[2]);
-        wait_until("it waits", || waiting_polls(&server) == 1);
+        wait_until("the poll waits", || waiting_polls(&server) == 1);
         for _ in 0..2000 {
             client.send("GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n");
         }
@@ -386,37 +386,37 @@ on_both_drivers! {
         }
     }
 
-    /// RFC 9112 9.3.2: pipelined requests are all answered, and 9.6: also those of a client that has ended its half.
-    fn a_poll_behind_one_that_two_channels_answer_at_once_is_answered_too(driver) {
+    /// RFC 9112 9.3.2: pipelined requests are all answered; 9.6: also those of a half-closed client.
+    fn a_poll_pipelined_after_one_that_two_channels_answer_at_once_is_answered_too(driver) {
         let server = TestServer::start(driver, 1);
         let mut api = Client::connect(server.edge());
         for _ in 0..5 {
             let mut client = Client::connect(server.edge());
             let polls = ["channel=a&channel=b&since=", "channel=a&since="];
             client.send(polls.map(|query| format!("GET /poll?{query} HTTP/1.0\r\nHost: t\r\nConnection: keep-alive\r\n\r\n")).concat());
-            wait_until("it waits", || answerable_polls(&server) == 1);
+            wait_until("the poll waits", || answerable_polls(&server) == 1);
             client.end();
             api.call("broadcast", &json!({"channels": ["a", "b"], "data": "first"}));
             assert_eq!(texts(&client.read_response().json()), ["first"]);
-            wait_until("the next one waits", || answerable_polls(&server) == 1);
+            wait_until("the next poll waits", || answerable_polls(&server) == 1);
             api.call("publish", &json!({"channel": "a", "data": "second"}));
             assert_eq!(texts(&client.read_response().json()), ["second"]);
             client.expect_end();
         }
     }
 
-    fn a_stopping_server_answers_those_who_wait(driver) {
+    fn a_stopping_server_answers_waiting_polls(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
         send_poll(&mut client, "channel=a&timeout=120");
-        wait_until("it waits", || waiting_polls(&server) == 1);
+        wait_until("the poll waits", || waiting_polls(&server) == 1);
         server.stop();
         let answer = client.read_response();
         assert_eq!((answer.header("connection"), &answer.json()["timeout"]), (Some("close"), &json!(true)));
         client.expect_end();
     }
 
-    fn unknown_namespaces_and_wrong_queries_are_refused(driver) {
+    fn unknown_namespaces_and_invalid_queries_are_rejected(driver) {
         let server = TestServer::start(driver, 2);
         for path in ["/poll", "/events"] {
             for (query, status) in [
@@ -435,6 +435,6 @@ on_both_drivers! {
                 }
             }
         }
-        wait_until("nothing is left", || waiting_polls(&server) == 0);
+        wait_until("everything is freed", || waiting_polls(&server) == 0);
     }
 }

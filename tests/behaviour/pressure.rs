@@ -1,9 +1,9 @@
-//! Much at once: what a bystander notices of it, and what it costs.
+//! Load: its effect on the latency of a bystander, and its cost.
 //!
-//! The host may be busy with something else, so what a bystander waits is measured in the server's own CPU time, and
-//! compared with what the server spends until all is done: what is excluded is a turn that does everything there is to
-//! do, on a host of any speed. What one turn may take is found by a server that stands still until all there is to do
-//! has come: its answer to a request that came along says how far it was by then.
+//! Because the host may be busy, the wait of a bystander is measured in CPU time of the server and compared with the
+//! CPU time for all the work: this excludes a turn that does all the work at once, on a host of any speed. The work of
+//! one turn is measured with a server that is stopped until all input has arrived: its response to a request that
+//! arrives with the input shows the progress at that time.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -23,23 +23,23 @@ use crate::support::{
     unmasked, wait_until,
 };
 
-/// What a bystander waits is at most one part in so many of all that the server does meanwhile.
+/// A bystander waits for at most this fraction (1 / `PARTS`) of the server's work.
 const PARTS: u32 = 4;
 
-/// What a bystander may wait whatever is done. The CPU clock of another process goes in ticks of the kernel, most
-/// often of 4 ms.
+/// Wait of a bystander that is always allowed. The CPU clock of another process advances in ticks of the kernel,
+/// usually of 4 ms.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Publications that a turn may take: what it is allowed, and one receive buffer of the smallest frames.
+/// Maximum number of publications taken in one turn: its limit, and one receive buffer of the smallest frames.
 const BUFFERED_MAX: usize = REQUESTS_PER_TURN_MAX + RECEIVE_BUFFER_BYTES / 6;
 
-/// The tests here keep all cores busy: one at a time.
+/// These tests keep all cores busy, so they run one at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A subscriber whose kernel takes little.
+/// A subscriber with a small receive buffer.
 fn narrow(edge: SocketAddr, target: &str) -> WebSocket {
     let mut socket = WebSocket::over(Client::connect_narrow(edge));
     socket.client.send(WebSocket::request(target));
@@ -47,12 +47,12 @@ fn narrow(edge: SocketAddr, target: &str) -> WebSocket {
     socket
 }
 
-/// A byte that tells publications apart.
+/// A payload of one byte that distinguishes publications.
 fn tiny(n: usize) -> [u8; 1] {
     [u8::try_from(n % 251).expect("a byte")]
 }
 
-/// Reads all sockets, in turns, until each got exactly these bytes.
+/// Reads all sockets in turn until each has received exactly these bytes.
 fn read_all(sockets: &mut [WebSocket], expected: &[u8]) {
     let mut positions = vec![0; sockets.len()];
     let until = Instant::now() + PATIENCE;
@@ -62,25 +62,28 @@ fn read_all(sockets: &mut [WebSocket], expected: &[u8]) {
             let bytes = socket.client.read_available();
             is_quiet &= bytes.is_empty();
             let range = *position..*position + bytes.len();
-            assert!(expected.get(range) == Some(&bytes), "behind {position} bytes");
+            assert!(expected.get(range) == Some(&bytes), "after {position} bytes");
             *position += bytes.len();
         }
         if is_quiet {
-            assert!(Instant::now() < until, "waited {PATIENCE:?} for the rest: {positions:?}");
-            // The core is for whoever has something to do.
+            assert!(
+                Instant::now() < until,
+                "the rest did not arrive within {PATIENCE:?}: {positions:?}"
+            );
+            // Yields the core to other threads.
             std::thread::sleep(Duration::from_micros(200));
         }
     }
 }
 
-/// A server's CPU time while a bystander waited for a pong, and until all was done.
+/// The server's CPU time while a bystander waited for a pong, and until all work was done.
 #[derive(Clone, Copy, Debug)]
 struct Wait {
     pong: Duration,
     total: Duration,
 }
 
-/// Pings between beginning what makes work for the server and waiting for its end.
+/// Starts work for the server, sends a ping, and waits for the end of the work.
 fn ping_behind(
     server: &Child,
     bystander: &mut WebSocket,
@@ -96,8 +99,8 @@ fn ping_behind(
     Wait { pong, total: server.cpu_time() - began }
 }
 
-/// In most rounds the wait was a small part of the whole. Single ones say little, because the bystander may have
-/// waited for a core while the server went on.
+/// Expects that in most rounds the wait was a small part of the work. Single rounds may be outliers, because the
+/// bystander may have waited for a core while the server ran.
 #[track_caller]
 fn expect_unnoticed(mut rounds: Vec<Wait>) {
     rounds.sort_by_key(|wait| wait.pong);
@@ -105,13 +108,13 @@ fn expect_unnoticed(mut rounds: Vec<Wait>) {
     assert!(pong < total / PARTS + TICK, "{pong:?} of {total:?}: {rounds:?}");
 }
 
-/// Counts a bystander's round trips, at least one, while something is done.
+/// Counts a bystander's round trips, at least one, while `action` runs.
 fn round_trips(bystander: &mut WebSocket, action: impl FnOnce() + Send) -> u32 {
     let is_done = AtomicBool::new(false);
     let mut count = 0;
     std::thread::scope(|scope| {
         let doing = scope.spawn(|| {
-            // Also when it panics: the bystander must not go on for ever.
+            // Set on a panic too, or the bystander would never stop.
             let _done = SetWhenDropped(&is_done);
             action();
         });
@@ -119,7 +122,7 @@ fn round_trips(bystander: &mut WebSocket, action: impl FnOnce() + Send) -> u32 {
             bystander.round_trip();
             count += 1;
         }
-        doing.join().expect("what is done succeeds");
+        doing.join().expect("the action succeeds");
     });
     count
 }
@@ -132,7 +135,7 @@ impl Drop for SetWhenDropped<'_> {
     }
 }
 
-/// Publishes to its own channel and waits until it has it: what is published next is not in one batch with it.
+/// Publishes to its own channel and waits for each publication, so that no two are in one batch.
 fn publish_each(publisher: &mut WebSocket, range: Range<usize>) {
     for n in range {
         publisher.send_binary(&tiny(n));
@@ -140,7 +143,7 @@ fn publish_each(publisher: &mut WebSocket, range: Range<usize>) {
     }
 }
 
-/// Publishes until this many slow readers have been written to in vain; returns what each of them will read.
+/// Publishes until writes to this many slow readers were incomplete; returns the bytes that each of them will read.
 fn stall(
     mut sends_partial: impl FnMut() -> u64,
     publisher: &mut WebSocket,
@@ -151,7 +154,7 @@ fn stall(
         if sends_partial() >= readers {
             break;
         }
-        assert!(n < 10_000, "nobody reads, and nobody is late");
+        assert!(n < 10_000, "no reader became slow");
         let payload = vec![tiny(n)[0]; 2000];
         publisher.send_binary(&payload);
         assert!(publisher.read() == Received::Binary(payload.clone()));
@@ -160,18 +163,19 @@ fn stall(
     expected
 }
 
-/// A gauge or counter of a running program, all workers together.
+/// Reads a gauge or counter of a running program, summed over all workers.
 fn sum(metrics: &mut Client, name: &str) -> u64 {
     counted(&metrics.get("/metrics"), name)
 }
 
-/// The same, of a page.
+/// Sums a gauge or counter of a metrics page over all workers.
 fn counted(page: &Response, name: &str) -> u64 {
     let samples = page.text().lines().filter(|line| line.starts_with(&format!("{name}{{")));
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
-/// How much of what is begun while the server stands still it has counted when it answers a request that came with it.
+/// Runs `begin` while the server is stopped; returns the increase of a counter when the server answers a metrics
+/// request that arrived together with that input.
 #[track_caller]
 fn counted_at_once(server: &Child, metrics: &mut Client, name: &str, begin: impl FnOnce()) -> u64 {
     let before = sum(metrics, name);
@@ -182,27 +186,27 @@ fn counted_at_once(server: &Child, metrics: &mut Client, name: &str, begin: impl
     counted(&metrics.read_response(), name) - before
 }
 
-/// A literal, as are other bounds of single turns here: a limit that was lifted does not lift it too. A turn ends with
-/// 1,024 requests, and the last 16 KiB that it received may hold 2,730 of the smallest.
+/// A literal, like the other bounds of single turns here, so that a raised limit does not raise the bound. A turn ends
+/// after 1,024 requests, and its last receive of 16 KiB may contain 2,730 of the smallest.
 const REQUESTS_AT_ONCE_MAX: u64 = 1024 + 2730;
 
-/// One comes, one goes; and a turn more, should something else have ended the first.
+/// One connection per turn, and one more turn if something else ended the first.
 const CHURN_AT_ONCE_MAX: u64 = 2;
 
-/// Deliveries of one turn, as far as their bytes do not count.
+/// Maximum deliveries of one turn, if their bytes do not reach the limit first.
 const DELIVERIES_AT_ONCE_MAX: u64 = 256;
 
-/// Bytes delivered in one turn, by one delivery more.
+/// Bytes delivered in one turn, which may be exceeded by one delivery.
 const DELIVERED_BYTES_AT_ONCE_MAX: u64 = 1 << 20;
 
-/// Eight that publish, each to a channel of its own.
+/// Eight publishers, each with its own channel.
 fn publishers(server: &Child) -> Vec<WebSocket> {
     let connect = |n| WebSocket::connect(server.edge(), &format!("/ws?channel=c{n}"));
     (0..8).map(connect).collect()
 }
 
 on_both_drivers! {
-    fn a_flood_is_taken_in_parts(driver) {
+    fn a_flood_is_processed_over_several_turns(driver) {
         const FRAMES: usize = 7000;
         let _alone = alone();
         let server = Child::start(driver, &["--workers", "1"]);
@@ -214,14 +218,14 @@ on_both_drivers! {
             for round in 0..3 {
                 let flood = || publishers.iter_mut().for_each(|publisher| publisher.client.send(&frames));
                 let count = counted_at_once(&server, &mut metrics, "fantail_publications_total", flood);
-                // Before the first one, nothing tells a flooder from others.
+                // Before the first answer the server cannot distinguish a flooder from other clients.
                 assert!(count <= REQUESTS_AT_ONCE_MAX || round == 0, "{count} before the answer");
                 read_all(&mut publishers, &expected);
             }
         }
     }
 
-    fn those_who_come_and_go_together_are_taken_one_by_one(driver) {
+    fn simultaneous_connects_and_disconnects_are_processed_one_per_turn(driver) {
         const MANY: usize = 200;
         let _alone = alone();
         let server = Child::start(driver, &["--workers", "1"]);
@@ -235,17 +239,17 @@ on_both_drivers! {
             }));
         };
         let accepted = counted_at_once(&server, &mut metrics, "fantail_connections_accepted_total", come);
-        assert!(accepted <= CHURN_AT_ONCE_MAX, "{accepted} came before the answer");
+        assert!(accepted <= CHURN_AT_ONCE_MAX, "{accepted} were accepted before the answer");
         for socket in &mut crowd {
             socket.read_upgrade();
         }
         let go = || crowd.clear();
         let closed = counted_at_once(&server, &mut metrics, "fantail_connections_closed_total", go);
-        assert!(closed <= CHURN_AT_ONCE_MAX, "{closed} went before the answer");
-        wait_until("all are gone", || sum(&mut metrics, "fantail_connections_open") == 1);
+        assert!(closed <= CHURN_AT_ONCE_MAX, "{closed} were closed before the answer");
+        wait_until("all connections are closed", || sum(&mut metrics, "fantail_connections_open") == 1);
     }
 
-    fn a_fan_out_is_delivered_in_parts(driver) {
+    fn a_fan_out_is_delivered_over_several_turns(driver) {
         const READERS: usize = 2000;
         const LARGE: usize = 1 << 20;
         const DELIVERIES: &str = "fantail_deliveries_total";
@@ -261,19 +265,19 @@ on_both_drivers! {
         assert!((1..=DELIVERIES_AT_ONCE_MAX).contains(&count), "{count} before the answer");
         read_all(&mut readers, &unmasked(OpCode::Binary, b"x"));
 
-        // Many of a kibibyte.
+        // Many publications of 1 KiB.
         let frames = masked(true, OpCode::Binary, &[b'x'; 1024]).repeat(40);
         let backlog = || readers[0].client.send(&frames);
         let bytes = 1024 * counted_at_once(&server, &mut metrics, DELIVERIES, backlog);
         assert!(bytes <= DELIVERED_BYTES_AT_ONCE_MAX + (64 << 10), "{bytes} before the answer");
         read_all(&mut readers, &unmasked(OpCode::Binary, &[b'x'; 1024]).repeat(40));
 
-        // A large one, whose last byte comes.
+        // A large publication, completed by its last byte.
         readers.truncate(100);
         let frame = masked(true, OpCode::Binary, &[b'x'; LARGE]);
         let (last, begun) = frame.split_last().expect("a frame");
         readers[0].client.send(begun);
-        wait_until("all but the last byte came", || {
+        wait_until("all but the last byte arrived", || {
             sum(&mut metrics, "fantail_unfinished_message_bytes") >= LARGE as u64 - 1
         });
         let large = || readers[0].client.send([*last]);
@@ -283,7 +287,7 @@ on_both_drivers! {
         read_all(&mut readers, &unmasked(OpCode::Binary, &[b'x'; LARGE]));
     }
 
-    fn slow_readers_with_thousands_of_frames_waiting_do_not_hold_others_up(driver) {
+    fn slow_readers_with_thousands_of_queued_frames_do_not_delay_others(driver) {
         const READERS: usize = 40;
         const PUBLICATIONS: usize = 25_000;
         let _alone = alone();
@@ -300,12 +304,12 @@ on_both_drivers! {
         let began = server.cpu_time();
         let count = round_trips(&mut bystander, || read_all(&mut slow, &expected));
         assert!(count > 10, "{count} round trips in {:?}", server.cpu_time() - began);
-        wait_until("nothing waits", || sum(&mut metrics, "fantail_send_queue_bytes") == 0);
+        wait_until("all queues are empty", || sum(&mut metrics, "fantail_send_queue_bytes") == 0);
     }
 
-    fn newcomers_are_served_while_others_send_as_much_as_they_can(driver) {
+    fn new_clients_are_served_during_a_flood(driver) {
         const FLOODERS: usize = 8;
-        const NEWCOMERS: usize = 100;
+        const NEW_CLIENTS: usize = 100;
         let _alone = alone();
         let server = TestServer::start(driver, 1);
         let mut idle = WebSocket::connect(server.edge(), "/ws?channel=idle");
@@ -325,13 +329,13 @@ on_both_drivers! {
                     }
                 });
             }
-            wait_until("all of them flood", || published() > 100_000);
+            wait_until("all flooders are publishing", || published() > 100_000);
             let before = published();
-            for _ in 0..NEWCOMERS {
+            for _ in 0..NEW_CLIENTS {
                 WebSocket::connect(server.edge(), "/ws?channel=new").round_trip();
                 idle.round_trip();
             }
-            assert!(published() > before, "the flood went on");
+            assert!(published() > before, "the flood continued");
             assert!(server.sum(|counters| &counters.turns_budget_exhausted) > 0);
         });
     }
@@ -351,7 +355,7 @@ on_both_drivers! {
         let (mut sent, mut positions) = (0, [0; 2]);
         let until = Instant::now() + PATIENCE;
         while positions.iter().any(|position| *position < expected.len()) {
-            assert!(Instant::now() < until, "waited {PATIENCE:?} for the rest: {positions:?}");
+            assert!(Instant::now() < until, "the rest did not arrive within {PATIENCE:?}: {positions:?}");
             sent += sockets[0].client.send_some(&frames[sent..]);
             for (socket, position) in sockets.iter_mut().zip(&mut positions) {
                 let bytes = socket.client.read_available();
@@ -362,7 +366,7 @@ on_both_drivers! {
         assert_eq!(server.closed(CloseReason::SlowConsumer), 0);
     }
 
-    fn a_slow_consumer_of_tiny_frames_is_found_by_what_they_cost(driver) {
+    fn small_frames_in_a_send_queue_count_with_their_overhead(driver) {
         const QUEUE_BYTES_MAX: u64 = 128 * 1024;
         let _alone = alone();
         let server = TestServer::start_with(driver, 1, |config| {
@@ -376,17 +380,17 @@ on_both_drivers! {
             publish_each(&mut publisher, published..published + 1);
             expected.extend(unmasked(OpCode::Binary, &tiny(published)));
             published += 1;
-            assert!(published as u64 <= QUEUE_BYTES_MAX / 64 + 16, "each costs 64 bytes and its own");
+            assert!(published as u64 <= QUEUE_BYTES_MAX / 64 + 16, "each costs 64 bytes and its length");
             assert!(server.sum(|counters| &counters.send_queue_bytes) <= QUEUE_BYTES_MAX + 4096);
         }
-        // What it still gets are the first ones, and the reason.
+        // It still receives the first publications and the reason.
         let received = slow.client.read_to_end();
-        let goodbye = unmasked(OpCode::Close, &[&3008_u16.to_be_bytes()[..], b"slow consumer"].concat());
-        let publications = received.strip_suffix(&goodbye[..]).expect("a goodbye");
+        let close = unmasked(OpCode::Close, &[&3008_u16.to_be_bytes()[..], b"slow consumer"].concat());
+        let publications = received.strip_suffix(&close[..]).expect("a close frame");
         assert!(expected.starts_with(publications));
     }
 
-    fn a_broadcast_of_a_mebibyte_is_not_noticed_by_a_bystander(driver) {
+    fn a_broadcast_of_1_mib_does_not_delay_a_bystander(driver) {
         const READERS: usize = 200;
         let _alone = alone();
         let server = Child::start(driver, &["--workers", "1"]);
@@ -420,7 +424,7 @@ on_both_drivers! {
         expect_unnoticed(rounds.collect());
     }
 
-    fn a_backlog_of_a_kibibyte_each_is_not_noticed_by_a_bystander(driver) {
+    fn a_backlog_of_1_kib_publications_does_not_delay_a_bystander(driver) {
         const READERS: usize = 500;
         const PUBLICATIONS: usize = 500;
         let _alone = alone();
@@ -441,7 +445,7 @@ on_both_drivers! {
         expect_unnoticed(rounds.collect());
     }
 
-    fn floods_of_tiny_frames_are_not_noticed_by_a_bystander(driver) {
+    fn floods_of_small_frames_do_not_delay_a_bystander(driver) {
         const FRAMES: usize = 60_000;
         let _alone = alone();
         let server = Child::start(driver, &["--workers", "1"]);
@@ -451,7 +455,7 @@ on_both_drivers! {
             let frames = masked(true, OpCode::Binary, payload).repeat(FRAMES);
             let expected = unmasked(OpCode::Binary, payload).repeat(FRAMES);
             let rounds = (0..3).map(|_| {
-                // Each is in the kernel's hands at once: it takes more than this.
+                // The kernel's buffers hold each flood completely.
                 let mut senders: Vec<_> =
                     publishers.iter().map(|publisher| publisher.client.stream().try_clone().unwrap()).collect();
                 let publish = || senders.iter_mut().for_each(|sender| sender.write_all(&frames).unwrap());
@@ -475,7 +479,7 @@ on_both_drivers! {
         for client in &mut clients {
             client.client.send(begun);
         }
-        wait_until("all but the last bytes came", || {
+        wait_until("all but the last bytes arrived", || {
             server.sum(|counters| &counters.received_bytes) == before + (CLIENTS * begun.len()) as u64
         });
         let expected = unmasked(OpCode::Binary, &payload);
@@ -485,13 +489,13 @@ on_both_drivers! {
             }
             read_all(&mut clients, &expected);
         });
-        assert!(count > 1, "the bystander was served meanwhile");
+        assert!(count > 1, "the bystander was served during the echoes");
         for client in &mut clients {
             client.round_trip();
         }
     }
 
-    fn many_publishers_at_once_are_held_back_and_nothing_is_lost(driver) {
+    fn many_concurrent_publishers_get_backpressure_and_nothing_is_lost(driver) {
         const PUBLISHERS: u8 = 100;
         const PUBLICATIONS: u16 = 4000;
         let _alone = alone();
@@ -504,11 +508,11 @@ on_both_drivers! {
         let floods: Vec<Vec<u8>> = (0..PUBLISHERS)
             .map(|of| (0..PUBLICATIONS).flat_map(|n| masked(true, OpCode::Binary, &payload(of, n))).collect())
             .collect();
-        // The kernel takes each at once.
+        // The kernel's buffers hold each publisher's input completely.
         for (publisher, flood) in publishers.iter_mut().zip(&floods) {
             publisher.client.send(flood);
         }
-        // What the first reader gets is in each publisher's order; all get the same.
+        // The first reader receives publications in each publisher's order; all readers receive the same bytes.
         const FRAME_BYTES: usize = 5;
         let total = FRAME_BYTES * usize::from(PUBLISHERS) * usize::from(PUBLICATIONS);
         let mut backlog = 0;
@@ -517,19 +521,19 @@ on_both_drivers! {
             while !reading.is_finished() {
                 backlog = sum(&mut metrics, "fantail_fan_out_backlog_publications").max(backlog);
             }
-            reading.join().expect("everything comes")
+            reading.join().expect("all publications arrive")
         });
         let mut next = [0_u16; PUBLISHERS as usize];
         for frame in expected.chunks(FRAME_BYTES) {
             let [0x82, 3, of, n @ ..] = frame else { panic!("{frame:?}") };
-            assert_eq!(n, next[usize::from(*of)].to_be_bytes(), "of publisher {of}");
+            assert_eq!(n, next[usize::from(*of)].to_be_bytes(), "publications of publisher {of}");
             next[usize::from(*of)] += 1;
         }
         assert_eq!(next, [PUBLICATIONS; PUBLISHERS as usize]);
         read_all(&mut publishers, &expected);
-        // On both workers: the mark and what was in hand when it was passed, of the fan-outs and of the inbox.
+        // For both workers, fan-outs and inbox: the high-water mark and the publications in flight when it was reached.
         let bound = 2 * (2 * (FAN_OUT_BACKLOG_HIGH + BUFFERED_MAX)) as u64;
-        assert!(backlog < bound, "{backlog} waited, more than {bound}");
+        assert!(backlog < bound, "a backlog of {backlog}, more than {bound}");
         assert!(sum(&mut metrics, "fantail_publishers_paused_total") > 0);
         let peak = child.resident_bytes("VmHWM");
         assert!(peak < 256 << 20, "{peak} bytes were resident");
@@ -538,7 +542,7 @@ on_both_drivers! {
         assert_eq!(child.wait().code(), Some(0));
     }
 
-    fn many_that_publish_with_commands_are_held_back_or_refused(driver) {
+    fn many_publishers_with_commands_get_backpressure_or_errors(driver) {
         const PUBLISHERS: usize = 60;
         const PUBLICATIONS: usize = 1000;
         let _alone = alone();
@@ -553,7 +557,7 @@ on_both_drivers! {
             })
             .collect();
         for (of, publisher) in publishers.iter_mut().enumerate() {
-            // The kernel takes each at once.
+            // The kernel's buffers hold each publisher's input completely.
             publisher.send((0..PUBLICATIONS).fold(String::new(), |commands, n| {
                 let id = 2 + n;
                 commands + &format!("{{\"id\":{id},\"publish\":{{\"channel\":\"a\",\"data\":\"{of:02} {n:03}\"}}}}\n")
@@ -562,7 +566,7 @@ on_both_drivers! {
         let mut backlog = 0;
         let mut accepted: Vec<String> = Vec::new();
         for (of, publisher) in publishers.iter_mut().enumerate() {
-            // One reply for each, though those of refusals may come before those of others.
+            // One reply for each command; errors may arrive before other replies.
             let mut ids = Vec::new();
             for _ in 0..PUBLICATIONS {
                 let reply = publisher.read_json();
@@ -581,9 +585,9 @@ on_both_drivers! {
             assert_eq!(publisher.command(&json!({"id": 5000, "ping": {}}))["id"], 5000);
         }
         let bound = (FAN_OUT_BACKLOG_HIGH + 2 * REQUESTS_PER_TURN_MAX) as u64;
-        assert!(backlog < bound, "{backlog} waited, more than {bound}");
+        assert!(backlog < bound, "a backlog of {backlog}, more than {bound}");
         assert!(server.sum(|counters| &counters.publishers_paused) > 0 || accepted.len() < PUBLISHERS * PUBLICATIONS);
-        // Text in quotes: two digits, a space, three digits.
+        // Quoted text: two digits, a space, three digits.
         let expected = subscribers[0].client.read_exactly(10 * accepted.len());
         let mut delivered: Vec<String> = expected
             .chunks(10)
@@ -596,12 +600,12 @@ on_both_drivers! {
         for publication in &delivered {
             let (of, n) = publication.split_once(' ').unwrap();
             let (next, n) = (&mut next[of.parse::<usize>().unwrap()], n.parse::<u32>().unwrap());
-            assert!(*next <= n, "{publication} came behind {next}");
+            assert!(*next <= n, "{publication} arrived after {next}");
             *next = n + 1;
         }
         delivered.sort_unstable();
         accepted.sort_unstable();
-        assert!(delivered == accepted, "what was accepted is delivered, and nothing else");
+        assert!(delivered == accepted, "exactly the accepted publications are delivered");
         read_all(&mut subscribers[1..], &expected);
     }
 }

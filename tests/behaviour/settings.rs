@@ -1,4 +1,4 @@
-//! Settings from all their sources, and what `fantail check` says of them.
+//! Settings from all sources, `fantail check`, reloads and the log.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use crate::support::{
     Child, Client, Received, TempFile, WebSocket, on_both_drivers, run, run_with, wait_until,
 };
 
-/// The line of a setting among those that were printed, its columns apart by one blank.
+/// The line of a setting in the printed table, with its columns separated by one blank.
 fn line_of(stdout: &str, name: &str) -> String {
     let lines = stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let line = lines.into_iter().find(|words| words.first() == Some(&name));
@@ -21,7 +21,7 @@ fn line_of(stdout: &str, name: &str) -> String {
 }
 
 #[test]
-fn the_reference_lists_the_settings_as_they_are() {
+fn the_settings_reference_is_up_to_date() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/README.md");
     let readme = fs::read_to_string(readme).unwrap();
     let (begin, end) =
@@ -30,13 +30,13 @@ fn the_reference_lists_the_settings_as_they_are() {
     assert_eq!(
         list,
         markdown(),
-        "put what `fantail check --markdown` prints into src/config/README.md"
+        "put the output of `fantail check --markdown` into src/config/README.md"
     );
     assert_eq!(run(&["check", "--markdown"]).stdout, markdown());
 }
 
 #[test]
-fn check_says_who_is_trusted_without_a_key() {
+fn check_prints_a_note_if_the_server_trusts_local_clients_without_a_key() {
     let note = |arguments: &[&str]| run(arguments).stdout.contains("note: api.key is not set");
     assert!(note(&["check"]));
     assert!(!note(&["check", "--api-key", "secret"]));
@@ -67,12 +67,12 @@ fn check_prints_every_setting_with_its_value_and_source() {
         assert_eq!(line_of(&ended.stdout, name), line);
     }
     assert_eq!(line_of(&ended.stdout, "history_size"), "history_size 1000");
-    // A section of channels is an empty line, its name, and its options.
+    // A section of channel options is an empty line, its name, and its options.
     assert_eq!(ended.stdout.lines().count(), SETTINGS.len() + 2 + CHANNEL_OPTIONS.len() + 2);
 }
 
 #[test]
-fn a_flag_that_is_refused_says_so_once() {
+fn an_invalid_flag_is_reported_once() {
     for (flag, value, words) in [
         ("--page", "yes", "invalid value 'yes' for '--page <BOOL>': it is not true or false\n"),
         ("--listen", ":80", "invalid value ':80' for '--listen <ADDR>': it has no address: "),
@@ -84,7 +84,7 @@ fn a_flag_that_is_refused_says_so_once() {
 }
 
 #[test]
-fn check_and_serve_refuse_the_same_faults() {
+fn check_and_serve_report_the_same_faults() {
     let file = TempFile::new("faults", "workers = 0\nlisten = ['127.0.0.1:0']\nworker = 1\n");
     for command in ["check", "serve"] {
         let ended = run(&[command, "--config", file.path()]);
@@ -104,7 +104,7 @@ fn check_and_serve_refuse_the_same_faults() {
     }
 }
 
-/// How a message of 100 bytes is answered.
+/// The status of the response to a publication of 100 bytes.
 fn publish(child: &Child) -> u16 {
     let mut client = Client::connect(child.edge());
     client.send(format!(
@@ -115,7 +115,7 @@ fn publish(child: &Child) -> u16 {
 }
 
 on_both_drivers! {
-    fn a_reload_changes_what_is_decided_from_then_on(driver) {
+    fn a_reload_applies_to_later_decisions(driver) {
         let name = format!("reload-{driver:?}");
         let file = TempFile::new(&name, "[limits]\nkeepalive_interval = '1 d'\nmessage_bytes_max = 100\n");
         let mut child = Child::start(driver, &["--workers", "1", "--config", file.path()]);
@@ -132,14 +132,14 @@ on_both_drivers! {
         assert_eq!(silent.read(), Received::Ping(String::new().into()));
         silent.expect_close(1011);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-        // Its next deadline is a day away, and it is not disturbed. The limit holds for what it sends.
+        // Its next deadline is a day away, and the reload does not affect it. The new limit applies to its messages.
         old.send_text("hello");
         old.expect_text("hello");
         old.send_text(&"x".repeat(100));
         old.expect_close(1009);
     }
 
-    fn a_reload_that_is_at_fault_changes_nothing(driver) {
+    fn a_reload_of_an_invalid_file_changes_nothing(driver) {
         let file = TempFile::new(&format!("fault-{driver:?}"), "limits.message_bytes_max = 100\n");
         let mut child = Child::start(driver, &["--config", file.path()]);
         for (text, fault) in [
@@ -164,7 +164,7 @@ on_both_drivers! {
         assert_eq!(child.wait().code(), Some(0));
     }
 
-    fn what_needs_a_restart_is_said(driver) {
+    fn a_reload_logs_settings_that_need_a_restart(driver) {
         let file = TempFile::new(&format!("restart-{driver:?}"), "");
         let mut child = Child::start(driver, &["--config", file.path(), "--close-timeout", "1 s"]);
         file.write("workers = 100\n[limits]\nclose_timeout = '9 s'\nmessage_bytes_max = 10\n");
@@ -172,13 +172,13 @@ on_both_drivers! {
             child.signal(libc::SIGHUP);
             child.log_line(&["WARN", "takes effect at the next start", "workers", "one per core", "100"]);
         }
-        wait_until("what may change did", || publish(&child) == 413);
+        wait_until("the setting that can be reloaded applies", || publish(&child) == 413);
         child.signal(libc::SIGTERM);
         let log = child.whole_log();
-        assert!(!log.iter().any(|line| line.contains("close_timeout")), "the flag stands: {log:?}");
+        assert!(!log.iter().any(|line| line.contains("close_timeout")), "the flag overrides the file: {log:?}");
     }
 
-    fn a_reload_that_ends_a_drain_leaves_the_time_to_shut_down_as_it_is(driver) {
+    fn a_reload_that_ends_a_drain_keeps_the_shutdown_timeout(driver) {
         let name = format!("drain-{driver:?}");
         let file = TempFile::new(&name, "limits.drain_time = '1 h'\nlimits.shutdown_timeout = '1 s'\n");
         let mut child = Child::start(driver, &["--workers", "2", "--config", file.path()]);
@@ -190,7 +190,7 @@ on_both_drivers! {
             publisher.publish("a", "x".repeat(100_000));
         }
         child.signal(libc::SIGTERM);
-        wait_until("it drains", || publisher.get("/health/ready").status == 503);
+        wait_until("the server drains", || publisher.get("/health/ready").status == 503);
         file.write("limits.drain_time = 0\nlimits.shutdown_timeout = '1 s'\n");
         child.signal(libc::SIGHUP);
         child.log_line(&["a setting changed", "drain_time"]);
@@ -200,7 +200,7 @@ on_both_drivers! {
         drop(stalled);
     }
 
-    fn levels_of_rooms_change_with_a_reload(driver) {
+    fn log_levels_of_modules_change_with_a_reload(driver) {
         let file = TempFile::new(&format!("levels-{driver:?}"), "log.level = 'info'\n");
         let mut child = Child::start(driver, &["--config", file.path()]);
         assert_eq!(Client::connect(child.edge()).get("/before").status, 404);
@@ -215,7 +215,7 @@ on_both_drivers! {
         assert!(!log.iter().any(|line| line.contains("a connection ends")), "{log:?}");
     }
 
-    fn a_flood_of_faults_leaves_few_lines_and_each_is_json(driver) {
+    fn a_flood_of_errors_writes_few_log_lines_of_valid_json(driver) {
         const REQUESTS: usize = 400;
         let arguments = ["--log-format", "json", "--log-level", "debug", "--workers", "1"];
         let mut child = Child::start(driver, &arguments);
@@ -236,17 +236,17 @@ on_both_drivers! {
         let refused = lines.iter().filter(|line| line["reason"] == "not_found").count();
         let written = LOG_LINES_PER_SECOND_MAX as usize;
         assert!((written..=(seconds + 1) * written).contains(&refused), "{refused} in {seconds} s");
-        let left_out = lines.iter().filter(|line| line["message"].as_str().unwrap().contains("log lines were dropped"));
-        let left_out: u64 = left_out.map(|line| line["lines"].as_u64().unwrap()).sum();
-        assert!(left_out > 0 && refused + left_out as usize <= 2 * REQUESTS, "{refused} and {left_out}");
-        // The server's own lines are not among those that were left out.
+        let dropped = lines.iter().filter(|line| line["message"].as_str().unwrap().contains("log lines were dropped"));
+        let dropped: u64 = dropped.map(|line| line["lines"].as_u64().unwrap()).sum();
+        assert!(dropped > 0 && refused + dropped as usize <= 2 * REQUESTS, "{refused} and {dropped}");
+        // Lines about the server itself are never dropped.
         for message in ["serving", "stopping", "shutting down"] {
             assert!(lines.iter().any(|line| line["message"] == message), "{message}: {lines:?}");
         }
     }
 
-    fn a_log_that_nobody_reads_holds_nobody_up(driver) {
-        /// What a pipe holds, but for the lines of the start.
+    fn a_log_pipe_that_is_not_read_does_not_block_the_server(driver) {
+        /// The capacity of a pipe, minus the lines written at start.
         const FILLED: usize = 65_536 - 2048;
         let (mut reader, mut writer) = std::io::pipe().unwrap();
         writer.write_all(&[b' '; FILLED]).unwrap();
@@ -257,7 +257,7 @@ on_both_drivers! {
                 assert_ne!(Client::connect(child.edge()).get(target).status, 200);
             }
         }
-        // Its last lines wait a while for a reader, and then it ends without.
+        // The server waits for a while for its last lines to be read, and then exits.
         child.signal(libc::SIGTERM);
         assert_eq!(child.wait().code(), Some(0));
         let mut log = String::new();
@@ -266,7 +266,7 @@ on_both_drivers! {
         assert!(log.trim_start().starts_with("{\"timestamp\""), "{log}");
     }
 
-    fn each_end_of_a_connection_has_a_line_with_its_reason(driver) {
+    fn each_close_is_logged_with_its_reason(driver) {
         let arguments = ["--log-level", "debug", "--handshake-timeout", "200 ms", "--workers", "1"];
         let mut child = Child::start(driver, &arguments);
         let mut faulty = WebSocket::connect(child.edge(), "/ws");
@@ -287,7 +287,7 @@ on_both_drivers! {
 }
 
 #[test]
-fn a_log_that_is_off_says_nothing() {
+fn a_disabled_log_prints_nothing() {
     let mut child = Child::start(fantail::config::DriverChoice::Epoll, &["--log-level", "off"]);
     assert_eq!(Client::connect(child.edge()).get("/nowhere").status, 404);
     child.signal(libc::SIGTERM);

@@ -1,4 +1,4 @@
-//! The program: signals, goodbyes, exit codes, and what start says when it cannot.
+//! The program: signals, shutdown closes, exit codes, and errors at start.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::support::{
     wait_until,
 };
 
-/// A start that fails says one line that has all of these words, and the exit code is not 0.
+/// Expects that the start fails with one line that contains all of these words, and an exit code other than 0.
 #[track_caller]
 fn expect_start_error(arguments: &[&str], words: &[&str]) {
     let ended = run(arguments);
@@ -28,25 +28,25 @@ fn expect_start_error(arguments: &[&str], words: &[&str]) {
     }
 }
 
-/// The signals that stop it: the tests name them as the C library does.
+/// The signals that stop the server; test names use the names of the C library.
 const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 
-/// A client whose connection is on this worker.
+/// Connects until a connection is on this worker.
 #[track_caller]
 fn client_of(server: &TestServer, address: SocketAddr, worker: usize) -> Client {
     for _ in 0..100 {
         let before = server.by_worker(|counters| &counters.connections_accepted);
         let client = Client::connect(address);
         let accepted = || server.by_worker(|counters| &counters.connections_accepted);
-        wait_until("it is accepted", || accepted() != before);
+        wait_until("the connection is accepted", || accepted() != before);
         if accepted()[worker] > before[worker] {
             return client;
         }
     }
-    panic!("a hundred connections, and none is on worker {worker}");
+    panic!("none of a hundred connections is on worker {worker}");
 }
 
-/// A channel whose publications this worker numbers.
+/// A channel whose home is this worker.
 #[track_caller]
 fn channel_of(server: &TestServer, worker: usize) -> String {
     let mut client = Client::connect(server.edge());
@@ -55,11 +55,14 @@ fn channel_of(server: &TestServer, worker: usize) -> String {
         client.publish(name, "where?");
         server.by_worker(|counters| &counters.publications)[worker] > before
     };
-    (0..100).map(|n| format!("c{n}")).find(&mut is_home).expect("homes are on all workers")
+    (0..100)
+        .map(|n| format!("c{n}"))
+        .find(&mut is_home)
+        .expect("every worker is the home of some channel")
 }
 
 on_both_drivers! {
-    fn a_signal_says_goodbye_to_everyone_and_the_exit_code_is_0(driver) {
+    fn a_signal_disconnects_all_clients_and_the_exit_code_is_0(driver) {
         for signal in SIGNALS {
             let mut child = Child::start(driver, &["--workers", "2", "--echo", "127.0.0.1:0", "--echo-tcp", "127.0.0.1:0"]);
             let mut sockets = vec![WebSocket::connect(child.addresses[2], "/")];
@@ -99,7 +102,7 @@ on_both_drivers! {
         }
     }
 
-    fn before_it_closes_anything_it_is_not_ready_for_a_while(driver) {
+    fn the_server_reports_not_ready_for_a_while_before_it_closes_connections(driver) {
         let drain = ["--workers", "2", "--drain-time", "1 s", "--shutdown-timeout", "2 s"];
         let mut child = Child::start(driver, &drain);
         let mut early = WebSocket::connect(child.edge(), "/ws?channel=a");
@@ -112,15 +115,15 @@ on_both_drivers! {
         let began = Instant::now();
         child.signal(libc::SIGTERM);
         let is_ready = || Client::connect(child.edge()).get("/health/ready").status;
-        wait_until("it is not ready", || is_ready() == 503);
-        // Whoever a balancer still sends is served.
+        wait_until("the server is not ready", || is_ready() == 503);
+        // Clients that a load balancer still sends are served.
         let mut late = WebSocket::connect(child.edge(), "/ws?channel=a");
         assert_eq!(Client::connect(child.edge()).get("/health/live").status, 200);
         kept.publish("a", "still");
         for socket in [&mut early, &mut late] {
             socket.expect_text("still");
         }
-        // RFC 9112 9.6: those that keep connections, proxies as well as clients, are told to go elsewhere.
+        // RFC 9112 9.6: proxies and clients with persistent connections are asked to close them.
         kept.expect_end();
         let expect_last = |client: &mut Client, status| {
             let answer = client.read_response();
@@ -153,7 +156,7 @@ on_both_drivers! {
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
 
-    fn with_a_drain_time_clients_are_closed_a_few_at_a_time(driver) {
+    fn with_a_drain_time_clients_are_disconnected_gradually(driver) {
         let server = TestServer::start_with(driver, 2, |config| {
             config.drain_time = Duration::from_millis(100);
             config.shutdown_timeout = Duration::from_secs(4);
@@ -163,7 +166,7 @@ on_both_drivers! {
         server.stop();
         wait_until("some are closed", || server.closed(CloseReason::Shutdown) > 0);
         let began = Instant::now();
-        // Half of the shutdown timeout is for them.
+        // The drain takes half of the shutdown timeout.
         wait_until("half are closed", || server.closed(CloseReason::Shutdown) >= 100);
         assert!(began.elapsed() > Duration::from_millis(400), "{:?}", began.elapsed());
         for socket in &mut sockets {
@@ -179,7 +182,7 @@ on_both_drivers! {
             child.signal(libc::SIGTERM);
             if !drain.is_empty() {
                 let status = || Client::connect(child.edge()).get("/health/ready").status;
-                wait_until("it drains", || status() == 503);
+                wait_until("the server drains", || status() == 503);
                 child.signal(libc::SIGINT);
                 assert_eq!(child.wait().code(), Some(128 + libc::SIGINT));
             } else {
@@ -189,8 +192,8 @@ on_both_drivers! {
         }
     }
 
-    // RFC 9110 15.6.4: nothing was done, and the client may try again.
-    fn an_unfinished_upload_is_told_of_the_shutdown(driver) {
+    // RFC 9110 15.6.4: the request had no effect, and the client may retry.
+    fn an_unfinished_upload_gets_503_at_shutdown(driver) {
         let server = TestServer::start(driver, 2);
         let mut uploads = Vec::new();
         for begun in [
@@ -203,7 +206,7 @@ on_both_drivers! {
             let mut client = Client::connect(server.edge());
             client.send(begun);
             let came = before + begun.len() as u64;
-            wait_until("it came", || server.sum(|counters| &counters.received_bytes) >= came);
+            wait_until("the upload arrived", || server.sum(|counters| &counters.received_bytes) >= came);
             uploads.push(client);
         }
         let mut idle = Client::connect(server.edge());
@@ -218,7 +221,7 @@ on_both_drivers! {
         idle.expect_end();
     }
 
-    fn a_stalled_client_does_not_hold_the_exit(driver) {
+    fn a_stalled_client_does_not_delay_the_exit(driver) {
         let mut child = Child::start(driver, &["--workers", "2", "--shutdown-timeout", "1 s"]);
         let mut stalled = WebSocket::over(Client::connect_narrow(child.edge()));
         stalled.client.send(WebSocket::request("/ws?channel=a"));
@@ -235,15 +238,15 @@ on_both_drivers! {
         drop((stalled, silent));
     }
 
-    fn a_stopping_server_takes_nobody_new(driver) {
+    fn a_stopping_server_accepts_no_new_connections(driver) {
         let server = TestServer::start(driver, 2);
         let mut stays = WebSocket::connect(server.edge(), "/ws");
         server.stop();
         assert_eq!(stays.read(), Received::Close(Some(1001), "shutdown".into()));
-        wait_until("it refuses", || std::net::TcpStream::connect(server.edge()).is_err());
+        wait_until("new connections are refused", || std::net::TcpStream::connect(server.edge()).is_err());
     }
 
-    fn thousands_are_told_of_a_shutdown(driver) {
+    fn thousands_of_clients_receive_a_shutdown_close(driver) {
         let server = TestServer::start(driver, 2);
         let mut sockets: Vec<WebSocket> =
             (0..3000).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
@@ -253,7 +256,7 @@ on_both_drivers! {
         }
     }
 
-    fn what_was_accepted_is_delivered_before_the_goodbye(driver) {
+    fn accepted_publications_are_delivered_before_the_shutdown_close(driver) {
         for round in 0..3 {
             let server = TestServer::start(driver, 2);
             let mut sockets: Vec<WebSocket> =
@@ -272,7 +275,7 @@ on_both_drivers! {
         }
     }
 
-    fn what_waits_for_deliver_every_is_delivered_before_the_end(driver) {
+    fn batched_deliveries_are_sent_before_the_shutdown_close(driver) {
         let settings = "[channels]\npublish = true\nbatch_delay = '30 s'\n";
         let file = TempFile::new(&format!("paced-{driver:?}"), settings);
         let mut child = Child::start(driver, &["--workers", "2", "--config", file.path()]);
@@ -293,7 +296,7 @@ on_both_drivers! {
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
 
-    fn publishers_that_go_on_do_not_hold_the_shutdown(driver) {
+    fn active_publishers_do_not_delay_the_shutdown(driver) {
         let server = TestServer::start(driver, 2);
         let sockets: Vec<WebSocket> =
             (0..300).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
@@ -303,7 +306,7 @@ on_both_drivers! {
             let frames = masked(true, OpCode::Binary, b"x").repeat(1000);
             while std::io::Write::write_all(&mut stream, &frames).is_ok() {}
         });
-        wait_until("it publishes", || server.sum(|counters| &counters.publications) > 1000);
+        wait_until("the publisher is publishing", || server.sum(|counters| &counters.publications) > 1000);
         server.stop();
         drop((sockets, publisher));
         let began = Instant::now();
@@ -312,7 +315,7 @@ on_both_drivers! {
         publishing.join().unwrap();
     }
 
-    fn what_waits_for_a_worker_without_clients_is_answered_and_delivered(driver) {
+    fn publications_that_wait_for_a_worker_without_clients_are_answered_and_delivered_at_shutdown(driver) {
         let (mut answered, mut refused) = (0, 0);
         for round in 0..6 {
             let server = TestServer::start_with(driver, 2, |config| {
@@ -327,7 +330,7 @@ on_both_drivers! {
                 subscriber.read_upgrade();
             }
             let mut publishers: Vec<Client> = (0..60).map(|_| client_of(&server, server.edge(), 0)).collect();
-            wait_until("the other worker has nobody", || server.by_worker(|c| &c.connections_open)[1] == 0);
+            wait_until("the other worker has no clients", || server.by_worker(|c| &c.connections_open)[1] == 0);
             let begun = format!("POST /publish?channel={channel} HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n");
             let came = |bytes: usize| move |server: &TestServer, before: u64| {
                 server.sum(|counters| &counters.received_bytes) >= before + bytes as u64
@@ -337,12 +340,12 @@ on_both_drivers! {
                 publisher.send(format!("{begun}{}", &format!("{round}{n:03}")[..3]));
             }
             let rest = came(publishers.len() * (begun.len() + 3));
-            wait_until("all but the last bytes came", || rest(&server, before));
+            wait_until("all but the last bytes arrived", || rest(&server, before));
             let before = server.sum(|counters| &counters.received_bytes);
             for (n, publisher) in publishers.iter_mut().enumerate() {
                 publisher.send(&format!("{round}{n:03}")[3..]);
             }
-            // Now, not at some later moment: the last ones are on their way to the home or back.
+            // At this moment the last publications are on their way to the home worker or back.
             let (last, began) = (came(publishers.len()), Instant::now());
             while !last(&server, before) {
                 assert!(began.elapsed() < Duration::from_secs(10));
@@ -364,17 +367,17 @@ on_both_drivers! {
             answered += accepted.len();
             for subscriber in &mut subscribers {
                 let mut delivered = Vec::new();
-                let goodbye = loop {
+                let close = loop {
                     match subscriber.read() {
                         Received::Text(text) => delivered.push(text),
                         other => break other,
                     }
                 };
-                assert_eq!(goodbye, Received::Close(Some(1001), "shutdown".into()));
+                assert_eq!(close, Received::Close(Some(1001), "shutdown".into()));
                 delivered.sort_unstable();
                 assert_eq!(delivered, accepted);
             }
-            // Once, nobody closes an end: the server does not wait for that longer than it may.
+            // In one round no client closes its end: the server does not wait for that longer than the close timeout.
             if round > 0 {
                 drop((subscribers, publishers));
             }
@@ -385,7 +388,7 @@ on_both_drivers! {
         assert!(answered > 0, "{refused} were refused");
     }
 
-    fn what_one_worker_answers_as_the_other_stops_is_delivered(driver) {
+    fn publications_answered_by_one_worker_while_the_other_stops_are_delivered(driver) {
         const POSTS: usize = 300;
         for round in 0..10 {
             let server = TestServer::start(driver, 2);
@@ -408,7 +411,7 @@ on_both_drivers! {
                 let publish = json!({"id": 10 + n, "publish": {"channel": channel, "data": n}});
                 commands + &format!("{publish}\n")
             }));
-            // Somewhere in the middle, and each round somewhere else.
+            // At a different point in the middle of each round.
             let began = Instant::now();
             while server.sum(|counters| &counters.publications) < before + 1 + 40 * round {
                 assert!(began.elapsed() < Duration::from_secs(10));
@@ -416,20 +419,20 @@ on_both_drivers! {
             }
             server.stop();
             let mut delivered = Vec::new();
-            let goodbye = loop {
+            let close = loop {
                 match subscriber.read() {
                     Received::Text(text) => delivered.push(text),
                     other => break other,
                 }
             };
-            assert_eq!(goodbye, Received::Close(Some(1001), "shutdown".into()));
+            assert_eq!(close, Received::Close(Some(1001), "shutdown".into()));
             let replies = String::from_utf8(commander.read_to_end()).unwrap();
             for reply in replies.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
                 if reply.get("publish").is_some() {
                     let publication = (reply["id"].as_u64().unwrap() - 10).to_string();
                     assert!(
                         delivered.contains(&publication),
-                        "round {round}: {reply}, and it is not among {}", delivered.len()
+                        "round {round}: {reply}, which is not among {}", delivered.len()
                     );
                 }
             }
@@ -439,15 +442,15 @@ on_both_drivers! {
                     let publication = format!("{of} {n:03}");
                     assert!(
                         !answer.starts_with("200 ") || delivered.contains(&publication),
-                        "round {round}: {publication} was accepted and is not among {}", delivered.len()
+                        "round {round}: {publication} was accepted but is not among {}", delivered.len()
                     );
                 }
             }
         }
     }
 
-    fn a_server_that_starts_again_takes_its_port_at_once(driver) {
-        // Held, so that no other test gets the port in between.
+    fn a_restarted_server_binds_its_port_at_once(driver) {
+        // Reserved, so that no other test takes the port in between.
         let (address, _held) = hold_free_port("127.0.0.1:0".parse().unwrap()).unwrap();
         let first = TestServer::start_with(driver, 2, |config| config.listen = vec![address]);
         let mut client = WebSocket::connect(address, "/ws");
@@ -462,7 +465,7 @@ on_both_drivers! {
 }
 
 #[test]
-fn what_start_says_of_all_addresses_is_one_to_connect_to() {
+fn printed_addresses_of_wildcard_listeners_can_be_connected_to() {
     let arguments = ["--workers", "1", "--insecure", "--echo", "0.0.0.0:0", "--echo-tcp", "[::]:0"];
     let child = Child::start(DriverChoice::Epoll, &arguments);
     let [.., echo, echo_tcp] = child.addresses[..] else { panic!("{:?}", child.addresses) };
@@ -474,12 +477,12 @@ fn what_start_says_of_all_addresses_is_one_to_connect_to() {
 }
 
 #[test]
-fn a_port_in_use_says_by_what() {
+fn a_start_error_names_the_use_of_the_port() {
     let running = Child::start(DriverChoice::Epoll, &["--workers", "1"]);
     let (address, pid) = (running.edge().to_string(), running.pid().to_string());
     expect_start_error(&["--listen", &address], &[&address, "another fantail", &pid]);
 
-    // A connection that leaves from the port, and does not share it.
+    // An outgoing connection from the port, without address sharing.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let leave = || {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
@@ -495,9 +498,9 @@ fn a_port_in_use_says_by_what() {
         &[&address, "left this host", "ip_local_port_range"],
     );
     drop((socket, accepted));
-    // The end that closes first remembers the connection for a minute, unless the kernel's table of those is full: the
-    // other tests close connections by the thousand.
-    let remembered = (0..100).find_map(|_| {
+    // The end that closes first keeps the connection in TIME-WAIT for a minute, unless the kernel's table is full:
+    // other tests close thousands of connections.
+    let time_wait = (0..100).find_map(|_| {
         let (socket, accepted, address) = leave();
         drop(socket);
         drop(accepted);
@@ -505,15 +508,15 @@ fn a_port_in_use_says_by_what() {
         std::thread::sleep(Duration::from_millis(if is_free { 100 } else { 0 }));
         (!is_free).then_some(address)
     });
-    let address = remembered.expect("the kernel remembers a connection");
+    let address = time_wait.expect("the kernel keeps a connection in TIME-WAIT");
     expect_start_error(&["--listen", &address], &[&address, "left this host", "TIME-WAIT"]);
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    // The test's own process listens.
+    // This test process listens on it.
     let pid = std::process::id().to_string();
     expect_start_error(&["--listen", &address], &[&address, "in use", "listens there", &pid]);
     let server = TestServer::start(DriverChoice::Auto, 1);
@@ -522,13 +525,13 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
-fn an_address_for_two_services_is_refused() {
+fn an_address_used_by_two_services_is_rejected() {
     let arguments = ["--listen", "127.0.0.1:9", "--tcp", "127.0.0.1:9"];
     expect_start_error(&arguments, &["127.0.0.1:9", "twice"]);
 }
 
 #[test]
-fn an_address_that_is_not_ours_or_beyond_loopback_is_refused() {
+fn an_address_of_another_host_or_outside_loopback_is_rejected() {
     expect_start_error(&["--listen", "0.0.0.0:0"], &["0.0.0.0:0", "--insecure", "loopback"]);
     expect_start_error(&["--echo-tcp", "[::]:0"], &["[::]:0", "--insecure"]);
     expect_start_error(
@@ -538,7 +541,7 @@ fn an_address_that_is_not_ours_or_beyond_loopback_is_refused() {
 }
 
 #[test]
-fn values_out_of_range_name_the_setting_and_the_range() {
+fn errors_about_values_out_of_range_name_the_setting_and_the_range() {
     let at = ["--listen", "127.0.0.1:0"];
     for (flag, value, words) in [
         ("--workers", "0", ["--workers", "1 to 128"]),
@@ -556,7 +559,7 @@ fn values_out_of_range_name_the_setting_and_the_range() {
 }
 
 #[test]
-fn a_limit_of_files_that_leaves_none_for_connections_is_told() {
+fn an_open_file_limit_without_room_for_connections_is_reported() {
     let script =
         format!("ulimit -n 100; exec {} --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_fantail"));
     let ended = Command::new("sh").args(["-c", &script]).output().unwrap();
@@ -566,7 +569,7 @@ fn a_limit_of_files_that_leaves_none_for_connections_is_told() {
 }
 
 #[test]
-fn values_that_are_none_name_the_flag_and_the_value() {
+fn errors_about_invalid_values_name_the_flag_and_the_value() {
     for (flag, value) in [
         ("--listen", "nowhere"),
         ("--workers", "many"),
@@ -583,7 +586,7 @@ fn values_that_are_none_name_the_flag_and_the_value() {
 }
 
 #[test]
-fn the_help_teaches() {
+fn the_help_describes_the_flags_and_examples() {
     for arguments in [&["--help"][..], &["serve", "--help"]] {
         let ended = run(arguments);
         assert!(ended.status.success(), "{ended:?}");

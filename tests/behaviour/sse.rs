@@ -10,7 +10,7 @@ use crate::support::{
     Client, Event, EventStream, StreamEnd, TestServer, WebSocket, on_both_drivers, wait_until,
 };
 
-/// The next publication's channel, offset and data, on a connection of the command protocol.
+/// The text of the next publication on a connection of the command protocol.
 fn pushed(client: &mut Client) -> String {
     let push = client.read_json();
     push["push"]["pub"]["data"].as_str().expect("text").to_owned()
@@ -24,13 +24,13 @@ fn subscribe_tcp(server: &TestServer, channel: &str) -> Client {
     tcp
 }
 
-/// Publications that a channel keeps without a settings file.
+/// Default history size of a channel without a settings file.
 const KEPT: u64 = 1000;
 
 on_both_drivers! {
-    /// An id that did not fit would end the stream for good when its client comes back: 431 is no 200 (WHATWG HTML
-    /// 9.2.3).
-    fn an_id_fits_the_head_that_brings_it_back(driver) {
+    /// An event id that exceeds the head limit would end the stream for good at a reconnect, because its client stops
+    /// at any status other than 200, such as 431 (WHATWG HTML 9.2.3).
+    fn an_event_id_fits_into_the_head_of_a_reconnect(driver) {
         const HEAD_BYTES_MAX: usize = 16 * 1024;
         let server = TestServer::start_with(driver, 1, |config| config.subscriptions_max = 1000);
         let farthest = "18446744073709551615:ffffffff";
@@ -49,7 +49,7 @@ on_both_drivers! {
         for (door, header) in [("/events?", "Last-Event-ID: "), ("/poll?timeout=0&since=0:00000001&", "If-None-Match: \"")] {
             let end = if header.ends_with('"') { "\"" } else { "" };
             for count in [1, 128, 300] {
-                // What the server counts with: each position at its longest, and what stands around them.
+                // The server assumes that each position has its maximum length, plus separators.
                 let room = HEAD_BYTES_MAX - 64 - count * (farthest.len() + 1);
                 let padding = room - ask(door, count, 0, "").len();
                 assert_eq!(status(&ask(door, count, padding, "")), 200, "{door} {count}");
@@ -57,7 +57,7 @@ on_both_drivers! {
                 client.send(ask(door, count, padding + 1, ""));
                 let refused = client.read_response();
                 assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &"channel_invalid".into()));
-                // So the farthest of all positions comes back.
+                // So even the longest position can be sent back.
                 let id = format!("{header}{}{end}", vec![farthest; count].join("_"));
                 let back = ask(door, count, padding, &id);
                 assert!(back.len() <= HEAD_BYTES_MAX);
@@ -70,7 +70,7 @@ on_both_drivers! {
         assert_eq!(status(&ask("/poll?timeout=0&since=x&", 136, 0, "")), 200);
     }
 
-    fn publications_of_every_kind_are_events(driver) {
+    fn publications_of_every_payload_kind_are_sent_as_events(driver) {
         let server = TestServer::start(driver, 2);
         let mut stream = EventStream::connect(server.edge(), "/events?channel=a");
         assert!(stream.retry.is_some_and(|retry| (2000..=5000).contains(&retry)), "{:?}", stream.retry);
@@ -97,14 +97,14 @@ on_both_drivers! {
         assert!(stream.last_id.starts_with("6:"), "{}", stream.last_id);
     }
 
-    fn without_a_channel_it_is_the_lobby(driver) {
+    fn without_a_channel_a_stream_joins_the_lobby(driver) {
         let server = TestServer::start(driver, 1);
         let mut stream = EventStream::connect(server.edge(), "/events");
         WebSocket::connect(server.edge(), "/ws").send_text("hello");
         stream.expect("hello");
     }
 
-    fn several_channels_share_a_stream_and_each_event_leads_on(driver) {
+    fn several_channels_share_a_stream_and_each_event_id_has_all_positions(driver) {
         let server = TestServer::start(driver, 2);
         let target = "/events?channel=a&channel=b&channel=c";
         let mut stream = EventStream::connect(server.edge(), target);
@@ -120,10 +120,10 @@ on_both_drivers! {
         }
     }
 
-    fn the_same_order_reaches_every_transport(driver) {
+    fn every_transport_receives_the_same_order(driver) {
         let server = TestServer::start(driver, 2);
         const COUNT: usize = 300;
-        // Two of each, so that both workers have some.
+        // Two of each, so that both workers have connections.
         let mut sockets: Vec<_> = (0..4).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
         let mut streams: Vec<_> =
             (0..4).map(|_| EventStream::connect(server.edge(), "/events?channel=a")).collect();
@@ -162,7 +162,7 @@ on_both_drivers! {
         }
     }
 
-    fn who_comes_back_misses_nothing_and_gets_nothing_twice(driver) {
+    fn a_client_that_reconnects_receives_each_publication_exactly_once(driver) {
         let server = TestServer::start(driver, 2);
         let (stop, seen) = (AtomicBool::new(false), AtomicU64::new(0));
         let edge = server.edge();
@@ -176,7 +176,7 @@ on_both_drivers! {
                     let mut client = Client::connect(edge);
                     let mut number = 0;
                     while !stop.load(Ordering::Relaxed) {
-                        // What is missed must still be in the history.
+                        // Missed publications must still be in the history.
                         if number < seen.load(Ordering::Relaxed) + KEPT / 2 {
                             client.publish("a", number.to_string());
                             number += 1;
@@ -202,10 +202,10 @@ on_both_drivers! {
                 publisher.join().expect("publishes");
             });
         }
-        wait_until("nothing is left", || server.sum(|counters| &counters.subscriptions) == 0);
+        wait_until("everything is freed", || server.sum(|counters| &counters.subscriptions) == 0);
     }
 
-    fn what_cannot_be_recovered_is_told(driver) {
+    fn a_failed_recovery_sends_a_gap_event(driver) {
         let server = TestServer::start(driver, 2);
         let mut publisher = Client::connect(server.edge());
         let first = publisher.publish("a", "one");
@@ -216,14 +216,14 @@ on_both_drivers! {
         for id in ours.into_iter().chain(foreign.map(str::to_owned)) {
             let mut stream = EventStream::resume(server.edge(), "/events?channel=a", &id);
             assert_eq!(stream.read(), gap);
-            assert_ne!(stream.last_id, id, "it goes on from where the channel stands");
+            assert_ne!(stream.last_id, id, "the stream continues from the current position");
             publisher.publish("a", "two");
             while stream.read().data != "two" {}
         }
     }
 
-    /// A channel keeps more than may wait for one client: it comes in parts, as fast as it is read.
-    fn all_that_a_channel_keeps_can_be_recovered(driver) {
+    /// A history may exceed the send queue of a client: it is sent in parts, as fast as the client reads.
+    fn a_complete_history_can_be_recovered(driver) {
         const COUNT: usize = 300;
         let server = TestServer::start(driver, 2);
         let mut publisher = Client::connect(server.edge());
@@ -243,7 +243,7 @@ on_both_drivers! {
             if since.contains("fffffffe") {
                 assert_eq!(stream.read().kind, "gap");
                 first = (!target.contains('b')).then(|| number_of(&stream.read().data));
-                // Behind a gap, the newest that fit.
+                // After a gap, the newest publications that fit.
                 assert!(first.is_none_or(|first| first > 0), "{first:?}");
             }
             for number in first.map_or(0, |first| first + 1)..COUNT {
@@ -256,7 +256,7 @@ on_both_drivers! {
         // By polls.
         let got = super::poll::poll_all(server.edge(), "a", format!("0:{epoch}"), COUNT);
         assert!(got.iter().take(COUNT).enumerate().all(|(at, text)| number_of(text) == at));
-        // By commands: a client subscribes again where it is told to.
+        // By commands: a client subscribes again if the server requests it.
         let mut tcp = Client::connect(server.commands());
         tcp.command(&json!({"id": 1, "connect": {}}));
         let mut at = 0;
@@ -292,10 +292,10 @@ on_both_drivers! {
         assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
         client.expect_end();
         drop(old);
-        wait_until("nobody is subscribed", || server.sum(|counters| &counters.subscriptions) == 0);
+        wait_until("all subscriptions are gone", || server.sum(|counters| &counters.subscriptions) == 0);
     }
 
-    fn who_is_gone_is_unsubscribed(driver) {
+    fn a_client_that_leaves_is_unsubscribed(driver) {
         let server = TestServer::start(driver, 2);
         for way in 0..3 {
             let mut stream = EventStream::connect(server.edge(), "/events?channel=a&channel=b");
@@ -305,13 +305,13 @@ on_both_drivers! {
                 1 => stream.client.reset(),
                 _ => drop(stream),
             }
-            wait_until("it is gone", || {
+            wait_until("the subscription is gone", || {
                 server.sum(|counters| &counters.subscriptions) == 0 && server.sum(|counters| &counters.connections_open) == 0
             });
         }
     }
 
-    fn what_a_client_sends_behind_its_request_is_not_answered(driver) {
+    fn data_after_the_request_is_ignored(driver) {
         let server = TestServer::start(driver, 1);
         let mut stream = EventStream::connect(server.edge(), "/events?channel=a");
         stream.client.send("GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n");
@@ -320,7 +320,7 @@ on_both_drivers! {
         stream.expect("hello");
     }
 
-    fn a_quiet_stream_is_kept_alive_by_lines_that_are_no_event(driver) {
+    fn an_idle_stream_is_kept_alive_by_lines_without_an_event(driver) {
         let server = TestServer::start_with(driver, 1, |config| {
             config.keepalive_interval = Duration::from_millis(200);
         });
@@ -335,7 +335,7 @@ on_both_drivers! {
         }
     }
 
-    fn who_reads_too_slowly_is_closed_and_the_others_are_not(driver) {
+    fn a_slow_consumer_is_disconnected_and_others_are_not(driver) {
         let server = TestServer::start_with(driver, 1, |config| {
             config.send_queue_bytes_max = 64 * 1024;
             config.namespaces = fantail::config::Namespaces::new(fantail::config::ChannelOptions {
@@ -350,21 +350,21 @@ on_both_drivers! {
             let before = server.closed(CloseReason::SlowConsumer);
             let payload = "x".repeat(8 * 1024);
             let mut published = 0;
-            wait_until("the slow one is closed", || {
+            wait_until("the slow consumer is disconnected", || {
                 publisher.publish("a", &payload);
                 fast.expect(&payload);
                 published += 1;
                 server.closed(CloseReason::SlowConsumer) > before
             });
-            assert!(published > 7, "{published}: its queue was used");
+            assert!(published > 7, "{published}: its send queue was used");
             publisher.publish("a", "still here");
             fast.expect("still here");
             drop(slow);
         }
     }
 
-    /// http-proxy 1.18 keeps the stream of a client that left, open and unread.
-    fn a_stream_ends_after_its_longest_life_and_goes_on_where_it_was(driver) {
+    /// http-proxy 1.18 keeps the stream of a client that has left open without reading it.
+    fn a_stream_ends_after_its_maximum_lifetime_and_resumes_without_loss(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.stream_lifetime = Duration::from_secs(2));
         let mut publisher = Client::connect(server.edge());
         let mut stream = EventStream::connect(server.edge(), "/events?channel=a");
@@ -375,19 +375,20 @@ on_both_drivers! {
         assert_eq!((end, server.closed(CloseReason::StreamLifetime)), (StreamEnd::NoLastChunk, 1));
         publisher.publish("a", "two");
         EventStream::resume(server.edge(), "/events?channel=a", &stream.last_id).expect("two");
-        // One that does not read what is queued for it ends too.
+        // A stream whose client does not read its send queue ends too.
         let narrow = Client::connect_narrow(server.edge());
         let mut unread = EventStream::over(narrow, "/events?channel=a", "");
         for _ in 0..30 {
             publisher.publish("a", "x".repeat(64 * 1024));
         }
-        wait_until("it is closed", || server.closed(CloseReason::StreamLifetime) == 2);
-        wait_until("nothing is left", || server.sum(|counters| &counters.subscriptions) == 0);
+        wait_until("the stream is closed", || server.closed(CloseReason::StreamLifetime) == 2);
+        wait_until("everything is freed", || server.sum(|counters| &counters.subscriptions) == 0);
         unread.client.expect_gone();
     }
 
-    /// r3labs/sse 2.10 takes a regular end for the end of all, go-sse 0.12 one behind a comment.
-    fn a_stopping_server_cuts_its_streams_so_that_their_clients_come_back(driver) {
+    /// r3labs/sse 2.10 does not reconnect after a regular end of the response, and go-sse 0.12 not after one that
+    /// follows a comment.
+    fn a_stopping_server_aborts_its_streams_so_that_clients_reconnect(driver) {
         let server = TestServer::start(driver, 2);
         let mut streams = [
             EventStream::connect(server.edge(), "/events"),
@@ -402,7 +403,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_client_that_is_sent_away_for_good_is_answered_with_204_if_it_comes_back(driver) {
+    fn a_client_disconnected_for_good_gets_204_when_it_reconnects(driver) {
         let server = TestServer::start(driver, 2);
         let mut api = Client::connect(server.edge());
         for (headers, expected) in [("", StreamEnd::LastChunk), ("Connection: close\r\n", StreamEnd::Close)] {
@@ -413,12 +414,12 @@ on_both_drivers! {
                 api.call("disconnect", &json!({"client": client}));
             }
             let (rest, end) = stream.read_to_end();
-            let told = "event: disconnect\ndata: {\"code\":3503,\"reason\":\"force disconnect\"}\n\n";
-            assert_eq!((rest, end), (format!("id: ended\n{told}"), expected));
+            let disconnect = "event: disconnect\ndata: {\"code\":3503,\"reason\":\"force disconnect\"}\n\n";
+            assert_eq!((rest, end), (format!("id: ended\n{disconnect}"), expected));
             let mut again = Client::connect(server.edge());
             again.send("GET /events?channel=a HTTP/1.1\r\nHost: t\r\nLast-Event-ID: ended\r\n\r\n");
             assert_eq!(again.read_response().status, 204);
-            wait_until("nothing is left", || server.sum(|counters| &counters.subscriptions) == 0);
+            wait_until("everything is freed", || server.sum(|counters| &counters.subscriptions) == 0);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The command protocol: one JSON object a line.
+//! The command protocol over raw TCP: one JSON object per line.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Child, Client, TestServer, WebSocket, on_both_drivers, wait_until};
 
-/// A client that has connected.
+/// A client that has sent `connect`.
 #[track_caller]
 fn connected(server: &TestServer) -> Client {
     let mut client = Client::connect(server.commands());
@@ -15,7 +15,7 @@ fn connected(server: &TestServer) -> Client {
     client
 }
 
-/// One that has subscribed.
+/// A client that has subscribed to a channel.
 #[track_caller]
 fn subscribed(server: &TestServer, channel: &str) -> Client {
     let mut client = connected(server);
@@ -33,7 +33,7 @@ fn expect_push(client: &mut Client, channel: &str, data: Value, offset: u64) {
     );
 }
 
-/// The reply to a command is an error with this code, and says something beside the code.
+/// Expects an error reply with this code and a message.
 #[track_caller]
 fn expect_error(reply: &Value, id: Option<u32>, code: u32) {
     assert_eq!(reply.get("id").cloned(), id.map(Value::from), "{reply}");
@@ -41,13 +41,13 @@ fn expect_error(reply: &Value, id: Option<u32>, code: u32) {
     assert!(reply["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{reply}");
 }
 
-/// What HAProxy, hitch and stunnel send ahead of what their client says (proxy-protocol.txt 2.1, 2.2).
+/// The header that HAProxy, hitch and stunnel send before the data of their client (proxy-protocol.txt 2.1, 2.2).
 const PROXY_V1: &[u8] = b"PROXY TCP4 127.0.0.1 127.0.0.1 5000 8001\r\n";
 const PROXY_V2: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\x13\x88\x1f\x41";
 
 on_both_drivers! {
-    fn the_proxy_protocol_is_named(driver) {
+    fn errors_name_the_proxy_protocol(driver) {
         let server = TestServer::start(driver, 1);
         let connect = b"{\"id\":1,\"connect\":{}}\n";
         for bytewise in [false, true] {
@@ -63,11 +63,11 @@ on_both_drivers! {
                 assert!(message.contains("proxy_protocol_unexpected: a proxy in front"), "{message}");
                 client
             };
-            // A line as any other: what follows is understood.
+            // The header is a line, so the lines after it are processed.
             let mut client = talk(PROXY_V1);
             assert_eq!(client.read_json()["id"], 1);
             assert_eq!(client.command(&json!({"id": 2, "ping": {}}))["id"], 2);
-            // Behind `connect` these are bad lines as any other.
+            // After `connect` these are ordinary invalid lines.
             for line in [&b"\0\n"[..], PROXY_V1] {
                 client.send(line);
                 let refused = client.read_json();
@@ -75,7 +75,7 @@ on_both_drivers! {
                 assert!(!refused.to_string().contains("proxy_protocol"), "{refused}");
             }
             assert_eq!(client.command(&json!({"id": 3, "ping": {}}))["id"], 3);
-            // No line feed ends it: where the first command begins is not known.
+            // No line feed ends the header, so the start of the first command is unknown.
             let mut client = talk(&PROXY_V2[..10]);
             assert_eq!(client.read_json()["push"]["disconnect"]["code"], 3501);
             client.expect_end();
@@ -89,8 +89,8 @@ on_both_drivers! {
         }
         child.log_line(&["WARN", "sends the PROXY protocol"]);
         child.signal(libc::SIGTERM);
-        let told = child.whole_log().iter().filter(|line| line.contains("PROXY protocol")).count();
-        assert_eq!(told, 1, "once a minute");
+        let logged = child.whole_log().iter().filter(|line| line.contains("PROXY protocol")).count();
+        assert_eq!(logged, 1, "at most once a minute");
     }
 
     fn a_session_from_connect_to_unsubscribe(driver) {
@@ -116,12 +116,12 @@ on_both_drivers! {
             assert_eq!(client.command(&json!({"id": 31, "publish": {"channel": channel, "data": 1}})), json!({"id": 31, "publish": {}}));
         }
         assert_eq!(client.command(&json!({"id": 40, "ping": {}})), json!({"id": 40, "ping": {}}));
-        // A pong has no reply; neither has an empty line.
+        // A pong has no reply, nor does an empty line.
         client.send("{}\n\n\r\n");
         assert_eq!(client.command(&json!({"id": 41, "ping": {}})), json!({"id": 41, "ping": {}}));
     }
 
-    fn commands_may_share_a_write_or_come_bytewise(driver) {
+    fn commands_may_be_pipelined_or_arrive_byte_by_byte(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.commands());
         let session = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\r\n\
@@ -141,7 +141,7 @@ on_both_drivers! {
         }
     }
 
-    fn pushes_come_in_order_whatever_the_payload(driver) {
+    fn pushes_arrive_in_order_for_every_payload(driver) {
         let server = TestServer::start(driver, 2);
         let mut clients = [subscribed(&server, "a"), subscribed(&server, "a"), subscribed(&server, "a")];
         let mut http = Client::connect(server.edge());
@@ -166,7 +166,7 @@ on_both_drivers! {
         }
     }
 
-    fn what_is_no_command_gets_an_error_and_the_session_goes_on(driver) {
+    fn invalid_commands_get_an_error_and_the_session_continues(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = connected(&server);
         for line in ["hello", "[]", "{", "{\"id\":-1}", "{\"id\":1}{\"id\":2}", "\"", "null", "{}}"] {
@@ -195,7 +195,7 @@ on_both_drivers! {
         assert_eq!(client.command(&json!({"id": 6, "ping": {}}))["id"], 6);
     }
 
-    fn what_nests_deeper_than_parsers_go_reaches_nobody_as_json(driver) {
+    fn json_that_exceeds_the_nesting_limit_is_not_delivered_as_json(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = subscribed(&server, "a");
         let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -204,7 +204,7 @@ on_both_drivers! {
             client.send(publish(&nested(deep)));
             expect_error(&client.read_json(), Some(3), 107);
         }
-        // A body and a message may be anything, so they are text.
+        // Bodies and plain messages may have any content, so they are delivered as text.
         let mut http = Client::connect(server.edge());
         http.publish("a", nested(51));
         expect_push(&mut client, "a", json!(nested(51)), 1);
@@ -215,7 +215,7 @@ on_both_drivers! {
         expect_push(&mut client, "a", serde_json::from_str(&nested(50)).unwrap(), 3);
     }
 
-    fn before_connect_only_connect_is_done(driver) {
+    fn commands_before_connect_fail(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = Client::connect(server.commands());
         for command in [
@@ -230,7 +230,7 @@ on_both_drivers! {
         assert_eq!(client.command(&json!({"id": 4, "connect": {}}))["id"], 4);
     }
 
-    fn a_line_past_the_limit_gets_an_error_and_the_next_is_heard(driver) {
+    fn a_line_over_the_limit_gets_an_error_and_the_next_is_processed(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.message_bytes_max = 100_000);
         let mut client = connected(&server);
         for _ in 0..3 {
@@ -246,7 +246,7 @@ on_both_drivers! {
         expect_error(&client.read_json(), None, 106);
     }
 
-    fn subscriptions_are_counted_and_are_distinct(driver) {
+    fn subscriptions_are_limited_and_unique(driver) {
         let server = TestServer::start_with(driver, 2, |config| config.subscriptions_max = 3);
         let mut client = connected(&server);
         let subscribe = |channel: &str| json!({"id": 5, "subscribe": {"channel": channel}});
@@ -259,7 +259,7 @@ on_both_drivers! {
         assert!(client.command(&subscribe("d")).get("subscribe").is_some());
     }
 
-    // `printf '{"id":1,"connect":{}}' | nc -N`: the end of the stream ends a line too.
+    // `printf '{"id":1,"connect":{}}' | nc -N`: the end of the stream completes a line too.
     fn the_last_line_needs_no_line_feed(driver) {
         let server = TestServer::start(driver, 2);
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
@@ -270,7 +270,7 @@ on_both_drivers! {
         assert_eq!(client.read_json(), json!({"id": 2, "publish": {}}));
         subscriber.expect_text("7");
         client.expect_end();
-        // What is cut off is no command, and is told so.
+        // A truncated line is an invalid command and gets an error.
         let mut client = Client::connect(server.commands());
         client.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"publish\":{\"channel\":\"a\",\"da");
         client.end();
@@ -297,11 +297,11 @@ on_both_drivers! {
         }
     }
 
-    fn a_subscribe_withdrawn_in_the_same_write_is_answered_like_any_other(driver) {
+    fn a_subscribe_followed_by_unsubscribe_in_the_same_write_is_answered(driver) {
         for workers in [1, 2] {
             let server = TestServer::start(driver, workers);
             let mut client = connected(&server);
-            // With two workers, about half of the homes are on the other one.
+            // With two workers, about half of the channels have their home on the other one.
             const CHANNELS: usize = 32;
             let mut commands = String::new();
             for n in 0..CHANNELS {
@@ -312,7 +312,7 @@ on_both_drivers! {
             }
             client.send(commands);
             let replies: Vec<Value> = (0..3 * CHANNELS).map(|_| client.read_json()).collect();
-            // A second answer would come before these.
+            // A duplicate reply would arrive before these.
             for n in 0..CHANNELS {
                 client.send(format!("{}\n", json!({"id": 1000, "publish": {"channel": format!("c{n}"), "data": n}})));
                 let mut lines = [client.read_json(), client.read_json()];
@@ -330,7 +330,7 @@ on_both_drivers! {
                     (at, &replies[at])
                 };
                 let [first, second, third] = [at(10 + 3 * n), at(11 + 3 * n), at(12 + 3 * n)];
-                assert!(first.0 < second.0, "{first:?} came after {second:?}");
+                assert!(first.0 < second.0, "{first:?} arrived after {second:?}");
                 if first.1.get("subscribe").is_none() {
                     withdrawn += 1;
                     expect_error(first.1, Some(10 + 3 * n as u32), 107);
@@ -338,16 +338,16 @@ on_both_drivers! {
                 assert_eq!(second.1["unsubscribe"], json!({}), "{}", second.1);
                 assert_eq!(third.1["subscribe"]["offset"], 0, "{}", third.1);
             }
-            assert!(workers == 1 || withdrawn > 0, "none had to ask another worker");
+            assert!(workers == 1 || withdrawn > 0, "no subscribe had to wait for another worker");
         }
     }
 
-    fn a_half_closed_subscriber_listens_on(driver) {
+    fn a_half_closed_subscriber_still_receives_publications(driver) {
         let server = TestServer::start(driver, 1);
         let mut subscriber = subscribed(&server, "a");
         let began = Instant::now();
         subscriber.end();
-        // It outlives those who closed their half and have nothing to wait for.
+        // It stays open longer than half-closed clients without subscriptions.
         while began.elapsed() < Duration::from_millis(2500) {
             let mut other = connected(&server);
             let began = Instant::now();
@@ -366,16 +366,16 @@ on_both_drivers! {
         assert_eq!(push, json!({"push": {"channel": "a", "pub": {"data": "late", "offset": 1}}}));
     }
 
-    fn a_subscriber_that_closed_altogether_is_gone_soon(driver) {
+    fn a_subscriber_that_closed_both_halves_is_removed_soon(driver) {
         let server = TestServer::start(driver, 1);
         let clients = [subscribed(&server, "a"), subscribed(&server, "b")];
         let silent = connected(&server);
         assert_eq!(server.sum(|counters| &counters.connections_open), 3);
         let began = Instant::now();
         drop((clients, silent));
-        wait_until("they are gone", || server.sum(|counters| &counters.connections_open) == 0);
-        // One word to a peer that is gone, its answer, and a turn of the sweep.
+        wait_until("the connections are closed", || server.sum(|counters| &counters.connections_open) == 0);
+        // One keepalive to a closed peer, its reset, and one pass of the sweep.
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-        wait_until("nothing is left of them", || server.sum(|counters| &counters.channels) == 0);
+        wait_until("their channels are removed", || server.sum(|counters| &counters.channels) == 0);
     }
 }

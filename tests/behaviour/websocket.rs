@@ -1,4 +1,4 @@
-//! Plain WebSockets: what a client sends is published, what is published it gets.
+//! Plain WebSockets: messages of a client are published, and publications are sent to clients.
 
 use fantail::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
 use fantail::message::CloseReason;
@@ -8,7 +8,7 @@ use crate::support::{
     Client, Received, TestServer, WebSocket, masked, on_both_drivers, unmasked, wait_until,
 };
 
-/// A client that is not ours.
+/// A WebSocket client of another implementation.
 #[track_caller]
 fn tungstenite(server: &TestServer, target: &str) -> tungstenite::WebSocket<std::net::TcpStream> {
     let stream = std::net::TcpStream::connect(server.edge()).unwrap();
@@ -17,13 +17,13 @@ fn tungstenite(server: &TestServer, target: &str) -> tungstenite::WebSocket<std:
     tungstenite::client(url, stream).expect("the handshake succeeds").0
 }
 
-/// Sends bytes after the handshake; the server says goodbye with this code.
+/// Sends bytes after the handshake and expects a close with this code.
 #[track_caller]
 fn expect_fault(server: &TestServer, bytes: &[u8], code: u16) {
     for bytewise in [false, true] {
         let mut socket = WebSocket::connect(server.edge(), "/ws?channel=fault");
         if bytewise && bytes.len() < 1000 {
-            // What follows the fault may not be taken any more.
+            // The write fails if the server has already closed the connection.
             for byte in bytes {
                 if std::io::Write::write_all(&mut socket.client.stream(), &[*byte]).is_err() {
                     break;
@@ -37,8 +37,8 @@ fn expect_fault(server: &TestServer, bytes: &[u8], code: u16) {
 }
 
 on_both_drivers! {
-    // centrifuge-js 5.8 sends connect and its subscribes in one message, and takes what comes back for answers.
-    fn a_client_of_the_command_protocol_is_sent_to_its_address(driver) {
+    // centrifuge-js 5.8 sends connect and its subscribes in one message, and interprets incoming messages as replies.
+    fn a_client_of_the_command_protocol_is_referred_to_its_endpoint(driver) {
         let server = TestServer::start(driver, 2);
         let mut listener = WebSocket::connect(server.edge(), "/ws?channel=a");
         for command in [
@@ -51,7 +51,7 @@ on_both_drivers! {
             let reason = "that is a command; commands are taken at /connection/websocket".to_owned();
             assert_eq!(client.read(), Received::Close(Some(3501), reason));
         }
-        // What is no such command is a message, and so is one that comes later.
+        // Anything else is a message, and so is a later command.
         for text in ["{\"connect\":{}}", "{\"id\":1,\"connect\":[]}", "{\"id\":1,\"ping\":{}}", "{\"id\":1,\"connect\":{}} x"] {
             let mut client = WebSocket::connect(server.edge(), "/ws?channel=a");
             for text in [text, "{\"id\":1,\"connect\":{}}"] {
@@ -75,7 +75,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_client_that_is_not_ours_chats(driver) {
+    fn tungstenite_clients_can_chat(driver) {
         let server = TestServer::start(driver, 2);
         let mut one = tungstenite(&server, "/ws?channel=a");
         let mut two = tungstenite(&server, "/ws?channel=a");
@@ -95,7 +95,7 @@ on_both_drivers! {
         assert!(matches!(one.read(), Err(tungstenite::Error::ConnectionClosed)));
     }
 
-    fn what_is_sent_goes_to_the_first_channel(driver) {
+    fn messages_are_published_to_the_first_channel(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = WebSocket::connect(server.edge(), "/ws?channel=a&channel=b&channel=a&channel=c%20d");
         let mut others = ["a", "b", "c%20d", "e"].map(|channel| {
@@ -115,7 +115,7 @@ on_both_drivers! {
         client.round_trip();
     }
 
-    fn text_stays_text_and_binary_binary(driver) {
+    fn text_stays_text_and_binary_stays_binary(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = WebSocket::connect(server.edge(), "/ws?channel=a");
         let mut other = WebSocket::connect(server.edge(), "/ws?channel=a");
@@ -133,7 +133,7 @@ on_both_drivers! {
         }
     }
 
-    fn fragments_are_joined_with_pings_between(driver) {
+    fn fragments_are_reassembled_with_pings_between_them(driver) {
         let server = TestServer::start(driver, 1);
         let mut client = WebSocket::connect(server.edge(), "/ws?channel=a");
         client.send_frame(false, OpCode::Text, "ж".as_bytes().split_at(1).0);
@@ -156,7 +156,7 @@ on_both_drivers! {
         }
     }
 
-    fn bytes_may_come_one_at_a_time(driver) {
+    fn frames_may_arrive_byte_by_byte(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = WebSocket::over(Client::connect(server.edge()));
         let mut bytes = WebSocket::request("/ws?channel=a").into_bytes();
@@ -188,9 +188,9 @@ on_both_drivers! {
         }
     }
 
-    fn frames_may_follow_the_handshake_at_once(driver) {
+    fn frames_may_be_sent_with_the_handshake(driver) {
         let server = TestServer::start(driver, 2);
-        // The channels' homes are on both workers.
+        // The channels' home workers differ.
         for channel in ["a", "b", "c", "d", "e", "f"] {
             let mut client = WebSocket::over(Client::connect(server.edge()));
             let mut bytes = WebSocket::request(&format!("/ws?channel={channel}")).into_bytes();
@@ -205,7 +205,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_request_before_the_handshake_may_share_its_write(driver) {
+    fn a_request_may_be_pipelined_before_the_handshake(driver) {
         let server = TestServer::start(driver, 2);
         for channel in ["a", "b", "c", "d"] {
             let mut client = WebSocket::over(Client::connect(server.edge()));
@@ -230,7 +230,7 @@ on_both_drivers! {
         for client in &mut clients {
             assert!(client.read() == Received::Text(text.clone()));
         }
-        // In fragments of an odd size, too.
+        // The same in fragments of an odd size.
         let bytes = text.as_bytes();
         for (index, piece) in bytes.chunks(9973).enumerate() {
             let opcode = if index == 0 { OpCode::Text } else { OpCode::Continuation };
@@ -242,7 +242,7 @@ on_both_drivers! {
         }
     }
 
-    fn a_message_at_the_limit_passes_and_one_past_it_is_1009(driver) {
+    fn a_message_at_the_size_limit_is_accepted_and_a_larger_one_closes_with_1009(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.message_bytes_max = 70_000);
         let mut client = WebSocket::connect(server.edge(), "/ws?channel=a");
         let largest = vec![1; 70_000];
@@ -256,13 +256,13 @@ on_both_drivers! {
         let mut fragments = masked(false, OpCode::Binary, &largest);
         fragments.extend(masked(true, OpCode::Continuation, b"x"));
         expect_fault(&server, &fragments, 1009);
-        // Refused by what it announces, before it comes.
+        // Rejected by its announced length, before it arrives.
         expect_fault(&server, &[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x71, 1, 2, 3, 4], 1009);
         assert_eq!(server.closed(CloseReason::MessageTooBig), 6);
     }
 
     // RFC 6455 5.4: a fragment may be empty. Autobahn 9.3.1 sends 4 MiB in fragments of 64 bytes.
-    fn a_message_in_as_many_fragments_as_there_may_be_passes_and_one_more_is_1009(driver) {
+    fn a_message_with_the_maximum_number_of_fragments_is_accepted_and_one_more_closes_with_1009(driver) {
         let server = TestServer::start_with(driver, 1, |config| config.message_bytes_max = 4 << 20);
         let of = |first: &[u8], more: usize, piece: &[u8], last: &[u8]| {
             let mut bytes = masked(false, OpCode::Binary, first);
@@ -285,7 +285,7 @@ on_both_drivers! {
         assert_eq!(server.closed(CloseReason::MessageTooBig), 1);
     }
 
-    fn each_breach_of_the_protocol_is_1002(driver) {
+    fn each_protocol_error_closes_with_1002(driver) {
         let server = TestServer::start(driver, 1);
         let frame = |first: u8| {
             let mut frame = masked(true, OpCode::Text, b"hello");
@@ -311,18 +311,18 @@ on_both_drivers! {
         let mut interrupted = masked(false, OpCode::Text, b"x");
         interrupted.extend(masked(true, OpCode::Text, b"y"));
         expect_fault(&server, &interrupted, 1002);
-        // Lengths that are not in their shortest form, or negative.
+        // Lengths that are not minimally encoded, or negative.
         expect_fault(&server, &[0x82, 0xfe, 0, 125, 1, 2, 3, 4], 1002);
         expect_fault(&server, &[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4], 1002);
         expect_fault(&server, &[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], 1002);
-        // Closes that cannot be.
+        // Invalid close frames.
         expect_fault(&server, &masked(true, OpCode::Close, b"x"), 1002);
         for code in [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
             expect_fault(&server, &masked(true, OpCode::Close, &code.to_be_bytes()), 1002);
         }
     }
 
-    fn text_that_is_not_utf_8_is_1007(driver) {
+    fn invalid_utf_8_closes_with_1007(driver) {
         let server = TestServer::start(driver, 1);
         for text in [&b"\xff"[..], b"a\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"] {
             expect_fault(&server, &masked(true, OpCode::Text, text), 1007);
@@ -331,7 +331,7 @@ on_both_drivers! {
         let mut split = masked(false, OpCode::Text, b"\xe2\x82");
         split.extend(masked(true, OpCode::Continuation, b"x"));
         expect_fault(&server, &split, 1007);
-        // As soon as it is known: the message is not finished.
+        // As soon as it is detected, although the message is unfinished.
         expect_fault(&server, &masked(false, OpCode::Text, b"\xff"), 1007);
         assert_eq!(server.closed(CloseReason::InvalidUtf8), 24);
     }
@@ -353,7 +353,7 @@ on_both_drivers! {
         assert_eq!(server.closed(CloseReason::ClientClosed), 18);
     }
 
-    fn messages_before_a_close_are_published_and_those_after_are_not(driver) {
+    fn messages_before_a_close_are_published_and_later_ones_are_not(driver) {
         let server = TestServer::start(driver, 2);
         let mut reader = WebSocket::connect(server.edge(), "/ws?channel=a");
         let mut client = WebSocket::connect(server.edge(), "/ws?channel=a");
@@ -377,7 +377,7 @@ on_both_drivers! {
         client.round_trip();
     }
 
-    fn a_client_that_leaves_without_goodbye_is_gone(driver) {
+    fn a_client_that_leaves_without_a_close_is_removed(driver) {
         let server = TestServer::start(driver, 2);
         let mut stays = WebSocket::connect(server.edge(), "/ws?channel=a");
         let mut ends = WebSocket::connect(server.edge(), "/ws?channel=a");
@@ -385,13 +385,13 @@ on_both_drivers! {
         ends.client.expect_end();
         let resets = WebSocket::connect(server.edge(), "/ws?channel=a");
         resets.client.reset();
-        wait_until("both are gone", || server.sum(|counters| &counters.subscriptions) == 1);
+        wait_until("both subscriptions are gone", || server.sum(|counters| &counters.subscriptions) == 1);
         stays.send_text("still here");
         stays.expect_text("still here");
         assert_eq!(server.closed(CloseReason::ClientGone), 2);
     }
 
-    fn a_client_that_half_closes_with_its_handshake_is_heard_and_gone(driver) {
+    fn messages_of_a_client_that_half_closes_with_its_handshake_are_published(driver) {
         let server = TestServer::start(driver, 2);
         let channels = ["a", "b", "c", "d", "e", "f"];
         let mut readers = channels.map(|channel| {
@@ -411,7 +411,7 @@ on_both_drivers! {
         }
     }
 
-    fn one_publisher_many_subscribers_one_order(driver) {
+    fn many_subscribers_receive_the_order_of_one_publisher(driver) {
         let server = TestServer::start(driver, 2);
         let mut clients: Vec<WebSocket> =
             (0..20).map(|_| WebSocket::connect(server.edge(), "/ws?channel=a")).collect();
@@ -425,9 +425,9 @@ on_both_drivers! {
         }
     }
 
-    fn who_has_seen_the_upgrade_misses_nothing(driver) {
+    fn a_client_receives_every_publication_made_after_its_handshake(driver) {
         let server = TestServer::start(driver, 2);
-        // On both workers, whatever the channel's home.
+        // On both workers, independent of the channel's home.
         let mut publishers: Vec<Client> = (0..4).map(|_| Client::connect(server.edge())).collect();
         for round in 0..400 {
             let channel = format!("r{round}");
@@ -439,14 +439,14 @@ on_both_drivers! {
         }
     }
 
-    fn who_has_left_gets_nothing_and_the_stream_goes_on(driver) {
+    fn a_client_that_leaves_receives_nothing_and_offsets_continue(driver) {
         let server = TestServer::start(driver, 2);
         let mut publisher = Client::connect(server.edge());
         let mut epochs = Vec::new();
         for round in 0..3 {
             let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
             let first = publisher.publish("a", "x");
-            // What a channel keeps outlives its subscribers, so its offsets do.
+            // The history of a channel outlives its subscribers, so its offsets continue.
             assert_eq!(first["offset"], 3 * round + 1);
             assert_eq!(publisher.publish("a", "y")["offset"], 3 * round + 2);
             epochs.push(first["epoch"].as_str().unwrap().to_owned());
@@ -454,7 +454,7 @@ on_both_drivers! {
             subscriber.expect_text("y");
             subscriber.send_close(1000);
             subscriber.expect_close(1000);
-            publisher.publish("a", "for nobody");
+            publisher.publish("a", "without subscribers");
         }
         epochs.dedup();
         assert_eq!(epochs.len(), 1);

@@ -14,7 +14,6 @@ pub const WORDS: &[&str] = &[
     "src/message/",
     "src/transport/README.md",
     "src/worker/deliveries.rs",
-    "tests/behaviour/",
     "tests/simulation/",
 ];
 
