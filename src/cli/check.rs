@@ -6,7 +6,8 @@ use clap::Args;
 
 use fantail::config::{CHANNEL_OPTIONS, Origin, SETTINGS, markdown};
 
-use super::{say, settings};
+use super::output::say;
+use super::settings;
 
 /// Arguments of `fantail check`.
 #[derive(Args, Debug)]

@@ -6,7 +6,7 @@ use fantail::config::limits::WORKERS_MAX;
 use fantail::config::parse_count;
 use fantail::server::host::{Fact, Grouped, Host, Judgement, Plan, Verdict, judge};
 
-use super::{Failure, say};
+use super::output::{Failure, say};
 
 /// Arguments of `fantail doctor`.
 #[derive(Args, Debug)]

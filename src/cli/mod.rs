@@ -6,111 +6,13 @@
 
 mod check;
 mod client;
+mod command_line;
 mod doctor;
+mod output;
 mod publish;
 mod serve;
 mod settings;
 mod subscribe;
 mod top;
 
-use std::io::{self, Write};
-use std::process::ExitCode;
-
-use clap::{Parser, Subcommand};
-
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(
-    name = "fantail",
-    version,
-    about = "An edge fan-out server: delivers publications to millions of TCP and WebSocket clients",
-    args_conflicts_with_subcommands = true,
-    after_help = serve::EXAMPLES
-)]
-pub struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: settings::Arguments,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the server (the default)
-    #[command(after_help = serve::EXAMPLES)]
-    Serve(Box<settings::Arguments>),
-    /// Check the settings and print each with its source, without serving
-    Check(check::Arguments),
-    /// Report how many connections this host can hold, the bottleneck, and how to raise it
-    #[command(after_help = doctor::EXAMPLES)]
-    Doctor(doctor::Arguments),
-    /// Publish to a channel of a running server
-    #[command(after_help = publish::EXAMPLES)]
-    Publish(publish::Arguments),
-    /// Subscribe to channels of a running server and print their publications
-    #[command(after_help = subscribe::EXAMPLES)]
-    Subscribe(subscribe::Arguments),
-    /// Show live statistics of a running server
-    #[command(after_help = top::EXAMPLES)]
-    Top(top::Arguments),
-}
-
-/// The error of a command.
-#[derive(Debug)]
-pub struct Failure {
-    /// One line for the user.
-    pub message: String,
-    /// The program's exit code.
-    pub code: u8,
-}
-
-impl From<String> for Failure {
-    fn from(message: String) -> Self {
-        Self { message, code: 1 }
-    }
-}
-
-/// Prints to the standard output. A closed pipe is not an error.
-fn say(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
-}
-
-/// Runs the command of a command line. Returns the exit code of a command that did not fail.
-pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    match arguments.command {
-        None => serve::run(arguments.serve)?,
-        Some(Command::Serve(serve)) => serve::run(*serve)?,
-        Some(Command::Check(check)) => check::run(check)?,
-        Some(Command::Publish(publish)) => publish::run(publish)?,
-        Some(Command::Subscribe(subscribe)) => subscribe::run(subscribe)?,
-        Some(Command::Top(top)) => top::run(&top)?,
-        Some(Command::Doctor(doctor)) => {
-            let is_enough = doctor::run(&doctor)?;
-            return Ok(if is_enough { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::Arguments;
-
-    #[test]
-    fn the_command_line_has_no_contradictions() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn lines_below_the_help_are_not_wrapped() {
-        let all = Arguments::command();
-        for command in all.get_subcommands().chain([&all]) {
-            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            for line in text.lines() {
-                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
-            }
-        }
-    }
-}
+pub use command_line::{Arguments, run};

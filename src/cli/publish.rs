@@ -9,7 +9,7 @@ use clap::Args;
 use fantail::config::limits::MESSAGE_BYTES_CEILING;
 
 use super::client::{Request, Scheme, Server, encoded, error_of};
-use super::say;
+use super::output::say;
 
 /// Arguments of `fantail publish`.
 #[derive(Args, Debug)]

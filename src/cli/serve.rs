@@ -8,6 +8,7 @@ use fantail::server::host::{Host, Plan, judge};
 use fantail::server::{Log, Reloader, Server, StopSignals, notify_ready};
 use tracing::warn;
 
+use super::output::say;
 use super::settings;
 
 /// Text below the help of the command.
@@ -101,7 +102,7 @@ fn announce(server: &Server, verdict: &str) {
         text.push('\n');
     }
     text.push_str(&format!("\n{verdict}\n"));
-    super::say(&text);
+    say(&text);
 }
 
 /// The address at which this host reaches a server that listens on `address`: clients cannot connect to 0.0.0.0 and

@@ -1,7 +1,7 @@
 //! What breaks a rule today. Each list is to become empty: what is mended leaves it.
 
 /// Files, or folders, in circles.
-pub const CIRCLES: &[&str] = &["src/cli/"];
+pub const CIRCLES: &[&str] = &[];
 
 /// Types with too many methods.
 pub const METHODS: &[&str] = &[];

@@ -128,6 +128,16 @@ pub fn error_of(server: &Server, status: u16, body: &[u8]) -> Trouble {
     if status >= 500 { Trouble::Lost(message) } else { Trouble::Refused(message) }
 }
 
+const HEADERS_MAX: usize = 64;
+
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The query parameters that name the channels.
+pub fn channels_query(channels: &[String]) -> String {
+    let pairs: Vec<_> = channels.iter().map(|name| format!("channel={}", encoded(name))).collect();
+    pairs.join("&")
+}
+
 /// Percent-encodes a text for a query.
 pub fn encoded(text: &str) -> String {
     let mut out = String::new();
@@ -141,10 +151,6 @@ pub fn encoded(text: &str) -> String {
     }
     out
 }
-
-const HEADERS_MAX: usize = 64;
-
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Done, Printer, SILENCE_MAX, Trouble, note, note_missed};
-use crate::cli::client::{Arrival, Frame, Scheme, Server, WebSocket, Wire};
+use super::printer::{Done, Printer, note, note_missed};
+use crate::cli::client::{Arrival, Frame, SILENCE_MAX, Scheme, Server, Trouble, WebSocket, Wire};
 
 /// Subscriptions to channels, with the position in each.
 pub struct Listener<'a> {

@@ -1,9 +1,11 @@
 //! An event stream, as `EventSource` reads it (WHATWG HTML 9.2.6).
 
-use super::{Done, Printer, SILENCE_MAX, Trouble, note, note_missed, query};
+use super::printer::{Done, Printer, note, note_missed};
 use fantail::transport::EventStream;
 
-use crate::cli::client::{Arrival, Head, Request, Server, Wire, error_of};
+use crate::cli::client::{
+    Arrival, Head, Request, SILENCE_MAX, Server, Trouble, Wire, channels_query, error_of,
+};
 
 /// An event stream, with the position in it.
 pub struct Listener<'a> {
@@ -22,7 +24,7 @@ struct Event {
 
 impl<'a> Listener<'a> {
     pub fn new(server: &'a Server, channels: &[String]) -> Self {
-        let target = format!("/events?{}", query(channels));
+        let target = format!("/events?{}", channels_query(channels));
         Self { server, target, last_event_id: String::new() }
     }
 

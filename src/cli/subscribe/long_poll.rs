@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Done, Printer, Trouble, note_missed, query};
-use crate::cli::client::{Head, Request, Server, Wire, encoded, error_of};
+use super::printer::{Done, Printer, note_missed};
+use crate::cli::client::{Head, Request, Server, Trouble, Wire, channels_query, encoded, error_of};
 
 /// A sequence of polls, with the position.
 pub struct Listener<'a> {
@@ -34,7 +34,7 @@ const POLL_SECONDS: u64 = 25;
 
 impl<'a> Listener<'a> {
     pub fn new(server: &'a Server, channels: &[String]) -> Self {
-        Self { server, query: query(channels), position: None }
+        Self { server, query: channels_query(channels), position: None }
     }
 
     pub fn listen(&mut self, printer: &mut Printer) -> Result<Done, Trouble> {

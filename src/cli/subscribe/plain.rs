@@ -3,15 +3,15 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Done, Printer, SILENCE_MAX, Trouble, query};
-use crate::cli::client::{Frame, Server, WebSocket, Wire};
+use super::printer::{Done, Printer};
+use crate::cli::client::{Frame, SILENCE_MAX, Server, Trouble, WebSocket, Wire, channels_query};
 
 pub fn listen(
     server: &Server,
     channels: &[String],
     printer: &mut Printer,
 ) -> Result<Done, Trouble> {
-    let target = format!("/ws?{}", query(channels));
+    let target = format!("/ws?{}", channels_query(channels));
     let mut socket = WebSocket::open(Wire::connect(server, SILENCE_MAX)?, &target)?;
     printer.welcome();
     loop {
