@@ -40,7 +40,7 @@
 //! | a limit that nobody may choose | `config/limits.rs` |
 //! | a metric | a row in `telemetry/metrics.rs` |
 //! | the ways to talk that connections are counted by | a row in `message/transport_kind.rs` |
-//! | a reason to close | a row in `message/close.rs` |
+//! | a reason to close | a row in `message/disconnect.rs` |
 //! | what a wire format looks like | its one file in `protocol/` |
 //! | the page at `/` | `transport/http_api/page.html` |
 //! | an HTTP route | a row in `transport/http_api/routes.rs`; what it does, a file in `transport/http_api/` |

@@ -12,7 +12,7 @@
 //! **Must not know.** Any other room.
 
 mod channel_name;
-mod close;
+mod disconnect;
 mod identity;
 mod item;
 mod node;
@@ -21,7 +21,7 @@ mod request;
 mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
-pub use close::{CloseReason, DISCONNECT_TEXT_BYTES_MAX, Disconnect};
+pub use disconnect::{CloseReason, DISCONNECT_TEXT_BYTES_MAX, Disconnect};
 pub use identity::{ClientId, ClientIdError, ClientInfo, NodeId, SessionId, WorkerId};
 pub use item::Item;
 pub use node::NodeInfo;
