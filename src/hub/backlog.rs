@@ -39,7 +39,7 @@ pub struct Drops {
     /// Before any subscriber here was given them: a rate has room for so many only.
     pub rate: u64,
     /// For one subscriber each: its socket took no more.
-    pub lag: u64,
+    pub slow_subscriber: u64,
     /// Before any subscriber here was given them: memory was nearly used up.
     pub memory: u64,
 }
@@ -196,11 +196,11 @@ impl Backlog {
 
     /// Gives back what may be: all that waits but the newest, where publications may be dropped, and what is kept for
     /// laggards, but the newest if there are any.
-    pub(super) fn shed(&mut self, options: &ChannelOptions, has_laggards: bool) {
+    pub(super) fn shed(&mut self, options: &ChannelOptions, has_slow_subscribers: bool) {
         if options.slow_consumer != SlowConsumer::Disconnect {
             self.shrink_waiting(1);
         }
-        while self.recent.len() > usize::from(has_laggards) {
+        while self.recent.len() > usize::from(has_slow_subscribers) {
             let Some(first) = self.recent.pop_front() else { break };
             self.recent_bytes -= first.payload.bytes.len();
         }

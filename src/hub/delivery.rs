@@ -117,7 +117,7 @@ impl Delivery {
         let Some(backlog) = &local.backlog else { return (Vec::new(), None) };
         let options = settings.options(local.namespace);
         let (items, next) = backlog.catch_up(options, from, CATCH_UP_BYTES_MAX);
-        self.drops.lag += missed_before(from, &items);
+        self.drops.slow_subscriber += missed_before(from, &items);
         (items, next)
     }
 

@@ -47,8 +47,8 @@ pub enum FanOutStep<'a> {
         batch: FanOutBatch<'a>,
         /// Index of the session.
         session: u32,
-        /// Whether it may lag: see [`Visit::Lags`].
-        may_lag: bool,
+        /// Whether it may lag: see [`Visit::Behind`].
+        may_fall_behind: bool,
         /// Turns for which the fan-out has waited: see [`Visit::Full`].
         turns_waited: u16,
     },
@@ -70,7 +70,7 @@ pub enum Visit {
     Full,
     /// The subscriber's socket takes no more, or others have waited for it in vain: it is left out until
     /// [`super::Hub::catch_up`].
-    Lags,
+    Behind,
 }
 
 #[derive(Debug, Default)]
@@ -227,7 +227,7 @@ impl FanOuts {
     ) -> (usize, Progress) {
         let fan_out = &mut self.entries[key as usize];
         let channel = &mut channels[fan_out.channel as usize];
-        let may_lag = channel.backlog.as_ref().is_some_and(|backlog| backlog.keeps());
+        let may_fall_behind = channel.backlog.as_ref().is_some_and(|backlog| backlog.keeps());
         let FanOut { start, life, turns_waited, .. } = *fan_out;
         fan_out.turns_waited = 0;
         let in_flight: &[_] = fan_out.in_flight.make_contiguous();
@@ -252,7 +252,7 @@ impl FanOuts {
                 let session = subscriber.session;
                 let start = start + first as u64;
                 let batch = FanOutBatch { key, life, start, channel, items, bytes };
-                step(FanOutStep::Deliver { batch, session, may_lag, turns_waited })
+                step(FanOutStep::Deliver { batch, session, may_fall_behind, turns_waited })
             };
             match visit {
                 Visit::Cost(worth) => {
@@ -265,7 +265,7 @@ impl FanOuts {
                     progress = Progress::Full;
                     break;
                 }
-                Visit::Lags => {
+                Visit::Behind => {
                     let from = first_missed(&in_flight[first..], channel.next_offset());
                     channel.fall_behind(at, from, subscriptions);
                     cost += 1;

@@ -5,7 +5,7 @@ use super::dispatch::Hub;
 
 impl Hub {
     /// Publications and payload bytes that wait for their fan-out.
-    pub fn backlog(&self) -> (usize, usize) {
+    pub fn fan_out_backlog(&self) -> (usize, usize) {
         self.subscribers.delivery().fan_outs().backlog()
     }
 
@@ -30,7 +30,7 @@ impl Hub {
     }
 
     /// Payload bytes that channels hold back: for their moment, and for laggards.
-    pub fn held_back_bytes(&self) -> usize {
+    pub fn channel_backlog_bytes(&self) -> usize {
         self.subscribers.delivery().backlog_bytes()
     }
 

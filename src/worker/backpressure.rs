@@ -21,7 +21,7 @@ impl Connections {
 
     /// Counts this worker as behind or not, and resumes publishers once no worker is behind.
     pub fn regulate(&mut self) {
-        let (count, bytes) = self.hub.backlog();
+        let (count, bytes) = self.hub.fan_out_backlog();
         let divisor = if self.mesh.is_congested() { FAN_OUT_BACKLOG_LOW_DIVISOR } else { 1 };
         let bytes_high = FAN_OUT_BACKLOG_BYTES_HIGH.min(self.budget.fan_out_bytes_max());
         let behind = count > FAN_OUT_BACKLOG_HIGH / divisor || bytes > bytes_high / divisor;

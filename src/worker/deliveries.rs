@@ -46,7 +46,7 @@ impl Deliveries {
         outbox: &mut Outbox,
         bounds: Bounds<'_>,
     ) -> Visit {
-        let FanOutStep::Deliver { batch, session, may_lag, turns_waited } = step else {
+        let FanOutStep::Deliver { batch, session, may_fall_behind, turns_waited } = step else {
             if let FanOutStep::Done { key } = step
                 && let Some(encodings) = self.prepared.get_mut(key as usize)
             {
@@ -61,9 +61,9 @@ impl Deliveries {
         // this turn queued leaves with it. Once other subscribers have waited for it, it is given more.
         let is_past = queued > 0 && queued as usize + batch.bytes > bytes_max as usize;
         let is_full = !is_blocked && (is_past || (turns_waited == 0 && queued > bytes_high));
-        if may_lag && (is_blocked || (is_full && turns_waited > 0)) {
+        if may_fall_behind && (is_blocked || (is_full && turns_waited > 0)) {
             connection.flags.set_behind(true);
-            return Visit::Lags;
+            return Visit::Behind;
         }
         if is_full && turns_waited < FAN_OUT_WAITS_MAX {
             return Visit::Full;

@@ -69,15 +69,15 @@ impl Connections {
         counters.memory_used_bytes.set(self.memory_bytes());
         counters.memory_pressure_level.set(self.budget.level() as u64);
         counters.memory_max_bytes.set(self.budget.share_bytes());
-        let (waiting, waiting_bytes) = self.hub.backlog();
+        let (waiting, waiting_bytes) = self.hub.fan_out_backlog();
         counters.fan_out_backlog_publications.set(waiting as u64);
         counters.fan_out_backlog_bytes.set(waiting_bytes as u64);
         counters.fan_outs_in_progress.set(self.hub.fan_out_count() as u64);
-        counters.channel_backlog_bytes.set(self.hub.held_back_bytes() as u64);
+        counters.channel_backlog_bytes.set(self.hub.channel_backlog_bytes() as u64);
         counters.history_bytes.set(self.hub.history_bytes());
         counters.history_publications.set(self.hub.history_publications() as u64);
-        let Drops { rate, lag, memory } = self.hub.drops();
-        for (index, count) in [rate, lag, memory].into_iter().enumerate() {
+        let Drops { rate, slow_subscriber, memory } = self.hub.drops();
+        for (index, count) in [rate, slow_subscriber, memory].into_iter().enumerate() {
             counters.publications_dropped[index].set(count);
         }
         counters.unfinished_message_bytes.set(self.unfinished_bytes as u64);

@@ -47,14 +47,14 @@ fn what_is_published_while_a_fan_out_is_in_progress_is_joined_with_it() {
     for _ in 0..5 {
         publish_and_hand_over(&mut mesh);
     }
-    assert_eq!(mesh.hubs[0].backlog(), (6, 6));
+    assert_eq!(mesh.hubs[0].fan_out_backlog(), (6, 6));
     // Those who have yet to get the first one get everything at once; it is done with the last of them.
     let visits = visit(&mut mesh, 6);
     assert_eq!(visits, (4..10).map(|at| (at, (1..=6).collect())).collect::<Vec<_>>());
-    assert_eq!(mesh.hubs[0].backlog(), (5, 5));
+    assert_eq!(mesh.hubs[0].fan_out_backlog(), (5, 5));
     let visits = visit(&mut mesh, 100);
     assert_eq!(visits, (0..4).map(|at| (at, (2..=6).collect())).collect::<Vec<_>>());
-    assert_eq!(mesh.hubs[0].backlog(), (0, 0));
+    assert_eq!(mesh.hubs[0].fan_out_backlog(), (0, 0));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_subscriber_that_joins_among_blocks_is_given_only_what_follows() {
     };
     assert_eq!((given(0), given(1)), (vec![2, 3, 4], vec![2, 3, 4]));
     assert_eq!((given(2), given(3)), (vec![1, 2, 3, 4], vec![4]));
-    assert_eq!(mesh.hubs[0].backlog(), (0, 0));
+    assert_eq!(mesh.hubs[0].fan_out_backlog(), (0, 0));
 }
 
 /// What an unsubscribe makes the hub say: the offsets that come before the answer.
@@ -126,12 +126,12 @@ fn a_subscriber_that_leaves_is_given_what_is_under_way_and_nothing_twice() {
     assert_eq!(leave(&mut mesh, 1), [1, 2, 3, 4]);
     assert_eq!(leave(&mut mesh, 3), [4]);
     assert_eq!(visit(&mut mesh, 9), [(2, vec![1, 2, 3, 4])]);
-    assert_eq!(mesh.hubs[0].backlog(), (0, 0));
+    assert_eq!(mesh.hubs[0].fan_out_backlog(), (0, 0));
     // At most one block: two of these are more than that.
     publish_and_hand_over(&mut mesh, publish_much("a"));
     publish_and_hand_over(&mut mesh, publish_much("a"));
     assert_eq!(leave(&mut mesh, 2), [5]);
-    assert_eq!(mesh.hubs[0].backlog(), (0, 0), "it was the last one");
+    assert_eq!(mesh.hubs[0].fan_out_backlog(), (0, 0), "it was the last one");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_full_queue_holds_its_fan_out_back_for_a_turn_and_no_other() {
     let expected = [(0, "a"), (1, "a"), (2, "b")].map(|(of, name)| (of, name.to_owned()));
     assert_eq!(asked, expected, "what is full is not asked again in the same turn");
     assert_eq!(visit(&mut mesh, 100), [(1, vec![1]), (2, vec![1])]);
-    assert_eq!(mesh.hubs[0].backlog(), (0, 0));
+    assert_eq!(mesh.hubs[0].fan_out_backlog(), (0, 0));
 }
 
 #[test]

@@ -316,7 +316,7 @@ fn every_view_is_the_stream_from_its_position_on() {
         mesh.settle();
         for hub in &mesh.hubs {
             assert_eq!((hub.channel_count(), hub.subscription_count()), (0, 0), "seed {seed}");
-            assert_eq!(hub.backlog(), (0, 0), "seed {seed}");
+            assert_eq!(hub.fan_out_backlog(), (0, 0), "seed {seed}");
             assert!(!hub.wants_fan_out());
             assert!(
                 hub.streams.is_empty(),

@@ -221,13 +221,13 @@ impl World {
         let visits = &mut self.visits;
         let mut given = Vec::new();
         self.hubs[worker].fan_out(visits_max, |step| {
-            let FanOutStep::Deliver { batch, session, may_lag, .. } = step else {
+            let FanOutStep::Deliver { batch, session, may_fall_behind, .. } = step else {
                 return Visit::Cost(0);
             };
             *visits += 1;
-            if may_lag && blocked[session as usize] {
+            if may_fall_behind && blocked[session as usize] {
                 lagging[session as usize] = true;
-                return Visit::Lags;
+                return Visit::Behind;
             }
             if visits.is_multiple_of(7) {
                 return Visit::Full;
@@ -359,7 +359,7 @@ fn a_laggard_costs_nothing_until_it_takes_more() {
     let offsets: Vec<_> = world.live.values().map(|seen| seen.offset).collect();
     assert_eq!(offsets, [100, 100]);
     assert_eq!(world.gaps, 1);
-    assert!(world.hubs[0].held_back_bytes() <= 3);
+    assert!(world.hubs[0].channel_backlog_bytes() <= 3);
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn a_hub_that_stops_pacing_lets_go_what_waits_and_what_comes_later() {
             (world.live[&key].offset, world.gaps)
         };
         assert!(publish_and_deliver(&mut world, 10).0 <= 1, "{name}");
-        assert!(world.hubs[0].held_back_bytes() > 0, "{name}");
+        assert!(world.hubs[0].channel_backlog_bytes() > 0, "{name}");
         world.hubs[0].stop_pacing();
         assert_eq!(publish_and_deliver(&mut world, 0), (10, gaps), "{name}");
         // What other workers sent before they stopped too.
