@@ -1,30 +1,30 @@
-//! The name of a channel, checked once.
+//! Channel names, validated once.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest name, in bytes.
+/// Maximum length of a channel name, in bytes.
 pub const CHANNEL_NAME_BYTES_MAX: usize = 255;
 
-/// 1..=255 bytes of UTF-8 without control characters. Shared: cloning costs an atomic increment, on paths that cross
-/// workers anyway.
+/// A channel name: 1..=255 bytes of UTF-8 without control characters. Shared: a clone costs an atomic increment, on
+/// paths that cross workers anyway.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
-/// Why bytes are not a channel's name.
+/// Why a text is not a channel name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelNameError {
-    /// No bytes.
+    /// It is empty.
     Empty,
-    /// More than [`CHANNEL_NAME_BYTES_MAX`].
+    /// It is longer than [`CHANNEL_NAME_BYTES_MAX`].
     TooLong,
-    /// A control character (Unicode category Cc), such as NUL or a line feed.
+    /// It contains a control character (Unicode category Cc), such as NUL or a line feed.
     Control,
 }
 
 impl ChannelName {
-    /// Checks a name.
+    /// Validates a name.
     pub fn new(name: &str) -> Result<Self, ChannelNameError> {
         match name.len() {
             0 => Err(ChannelNameError::Empty),
@@ -36,7 +36,7 @@ impl ChannelName {
         }
     }
 
-    /// The name.
+    /// The name as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,23 +1,23 @@
-//! Why a connection ends: one row per reason.
+//! Why connections are closed, one row per reason, and what is sent to their clients.
 //!
-//! The codes of plain WebSockets are those that arrive everywhere: 1000 to 1011, and 3000 to 4999. What IANA has
-//! registered since RFC 6455 (1012 to 1014) is a protocol error to clients that know the RFC's list only: faye in Node
-//! and Ruby, Qt 5, libsoup 3, libwebsockets 4.1, ws4py. Where none of the first fits, the code is the one of the
-//! command protocol.
+//! Plain WebSockets are closed with codes that every client accepts: 1000 to 1011, and 3000 to 4999. The codes that
+//! IANA has registered since RFC 6455 (1012 to 1014) are a protocol error to clients that know the RFC's list only:
+//! faye in Node and Ruby, Qt 5, libsoup 3, libwebsockets 4.1, ws4py. Where no code of RFC 6455 fits, the code of the
+//! command protocol is used.
 
 use std::sync::Arc;
 
 macro_rules! close_reasons {
     ($($(#[$doc:meta])* $name:ident => $websocket:literal, $command:literal, $label:literal;)*) => {
-        /// Why a connection ends. Each transport says it in its protocol's own terms.
+        /// Why a connection is closed. Each transport expresses it in its own protocol.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum CloseReason { $($(#[$doc])* $name,)* }
 
         impl CloseReason {
-            /// Every reason, in the order of the table.
+            /// All reasons, in the order of the table.
             pub const ALL: &'static [CloseReason] = &[$(CloseReason::$name),*];
 
-            /// The labels, in the same order.
+            /// The labels of all reasons, in the order of the table.
             pub const LABELS: &'static [&'static str] = &[$($label),*];
 
             /// The close code of a plain WebSocket (RFC 6455 7.4).
@@ -25,12 +25,13 @@ macro_rules! close_reasons {
                 match self { $(CloseReason::$name => $websocket,)* }
             }
 
-            /// The disconnect code of the command protocol: 3000..=3499 come back, 3500..=3999 do not.
+            /// The disconnect code of the command protocol. Clients reconnect after 3000..=3499, and do not after
+            /// 3500..=3999.
             pub fn disconnect_code(self) -> u16 {
                 match self { $(CloseReason::$name => $command,)* }
             }
 
-            /// A few words, the same on the wire and as a metric's label.
+            /// The text of the reason, the same on the wire and as a metric's label.
             pub fn label(self) -> &'static str {
                 match self { $(CloseReason::$name => $label,)* }
             }
@@ -39,57 +40,57 @@ macro_rules! close_reasons {
 }
 
 close_reasons! {
-    /// The client closed in its protocol's way.
+    /// The client closed the connection as its protocol prescribes.
     ClientClosed => 1000, 3000, "connection closed";
-    /// The client's bytes ended without a close in its protocol's way.
+    /// The client's socket ended without a close in its protocol.
     ClientGone => 1006, 3000, "connection lost";
-    /// The server shuts down.
+    /// The server is shutting down.
     Shutdown => 1001, 3001, "shutdown";
-    /// The client read too slowly and its queue passed its maximum.
+    /// The client read too slowly, and its send queue reached its maximum.
     SlowConsumer => 3008, 3008, "slow consumer";
-    /// The client's bytes broke its protocol.
+    /// The client violated its protocol.
     ProtocolError => 1002, 3501, "bad request";
-    /// Text that is not UTF-8.
+    /// The client sent text that is not UTF-8.
     InvalidUtf8 => 1007, 3501, "invalid utf-8";
-    /// A message past the limit.
+    /// The client sent a message beyond the limit.
     MessageTooBig => 1009, 3501, "message too big";
-    /// No answer to keepalives.
+    /// The client did not respond to a keepalive ping.
     KeepaliveTimeout => 1011, 3012, "no pong";
-    /// The handshake was not finished in time.
+    /// The handshake was not completed in time.
     HandshakeTimeout => 1008, 3502, "stale";
-    /// A message that was begun was not finished in time.
+    /// An incomplete message was not completed in time.
     MessageTimeout => 1008, 3501, "message timeout";
-    /// More subscriptions than allowed.
+    /// The client requested more subscriptions than allowed.
     SubscriptionsExhausted => 1008, 3505, "channel limit";
-    /// The server API ended it; the client may come back.
+    /// The server API disconnected the client, which may reconnect.
     ForcedToReconnect => 3011, 3011, "force reconnect";
-    /// The server API ended it for good.
+    /// The server API disconnected the client, which must not reconnect.
     Forced => 1008, 3503, "force disconnect";
-    /// Memory is nearly used up, and this client's queue was among the largest, or it came last; or it came when there
-    /// were as many connections as may be.
+    /// Memory is low and this client's buffers were among the largest, or it connected last; or the connection limit
+    /// was reached when it connected.
     Overloaded => 3003, 3003, "overloaded";
-    /// An event stream has lived for as long as one may; the client comes back.
+    /// An event stream reached its maximum lifetime; the client reconnects.
     StreamLifetime => 1000, 3000, "stream lifetime";
-    /// An HTTP exchange that ends its connection.
+    /// An HTTP exchange is complete and its connection is not kept alive.
     HttpDone => 1000, 3000, "http done";
 }
 
-/// What a client is told as its connection ends. The server API may choose the words.
+/// What is sent to a client when its connection is closed. The server API may choose the code and the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disconnect {
-    /// Why, as it is counted.
+    /// The reason, which metrics count.
     pub reason: CloseReason,
-    /// The code, the same on every transport that has some: 3000..=4999. Without, the reason's.
+    /// The code, 3000..=4999, the same on all transports that have close codes. `None` for that of the reason.
     pub code: Option<u16>,
-    /// A few words: see [`Disconnect::is_text`]. Without, the reason's.
+    /// The text, see [`Disconnect::is_text`]. `None` for that of the reason.
     pub text: Option<Arc<str>>,
 }
 
-/// Bytes of a few words: RFC 6455 5.5 leaves as many to a close frame, behind its code.
+/// Maximum length of the text: a close frame has room for 125 bytes, of which the code takes two (RFC 6455 5.5).
 pub const DISCONNECT_TEXT_BYTES_MAX: usize = 123;
 
 impl Disconnect {
-    /// Whether words fit all transports: a close frame, and a line of an event stream.
+    /// Whether a text fits all transports: a close frame, and one line of an event stream.
     pub fn is_text(text: &str) -> bool {
         text.len() <= DISCONNECT_TEXT_BYTES_MAX && !text.chars().any(char::is_control)
     }
@@ -104,7 +105,7 @@ impl Disconnect {
         self.code.unwrap_or_else(|| self.reason.disconnect_code())
     }
 
-    /// The words.
+    /// The text that is sent.
     pub fn text(&self) -> &str {
         self.text.as_deref().unwrap_or_else(|| self.reason.label())
     }
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_fit_a_close_frame_and_a_line() {
+    fn a_text_fits_a_close_frame_and_one_line() {
         assert!(Disconnect::is_text("") && Disconnect::is_text(&"x".repeat(123)));
         for text in [&*"x".repeat(124), "two\nlines", "two\rlines", "nul\0"] {
             assert!(!Disconnect::is_text(text), "{text:?}");
@@ -138,9 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn the_codes_of_plain_websockets_arrive_everywhere() {
+    fn the_codes_of_plain_websockets_are_accepted_by_all_clients() {
         for reason in CloseReason::ALL {
-            // RFC 6455 7.4.1: 1004 to 1006 are reserved; 1006 is what a client reports by itself.
+            // RFC 6455 7.4.1: 1004 to 1006 are reserved and never sent; a client reports 1006 on its own.
             let is_sent = *reason != CloseReason::ClientGone;
             let code = reason.websocket_code();
             assert_eq!(matches!(code, 1000..=1003 | 1007..=1011 | 3000..=4999), is_sent, "{code}");

@@ -43,7 +43,7 @@ pub struct ClientId {
 /// A client as others see it: in presence replies, and when it joins or leaves a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
-    /// Its id.
+    /// The id of the client.
     pub client: ClientId,
     /// The user that it acts for; `None` if it is anonymous.
     pub user: Option<Arc<str>>,

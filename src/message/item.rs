@@ -14,14 +14,15 @@ pub enum Item {
     Joined(Arc<ClientInfo>),
     /// A client unsubscribed, or its session ended.
     Left(Arc<ClientInfo>),
-    /// The channel's delivery policy dropped so many publications in front of the next one.
+    /// The channel's delivery policy dropped this number of publications before the next one.
     Gap(u64),
 }
 
-/// A fan-out in progress holds its items by value.
+// A fan-out in progress holds its items by value.
 const _: () = assert!(size_of::<Item>() <= 16);
 
-/// About what the JSON of a join, a leave or a gap takes.
+/// What a join, a leave or a gap counts as in limits of bytes, where publications count their payloads. Less than its
+/// JSON takes: it is never what reaches such a limit, because limits on the number of items apply first.
 const NOTICE_BYTES: usize = 32;
 
 impl Item {
@@ -33,7 +34,7 @@ impl Item {
         }
     }
 
-    /// Bytes of a publication's payload, and about as many as the others take on the wire.
+    /// The bytes that count towards limits: the payload's of a publication, a fixed number for other items.
     pub fn bytes(&self) -> usize {
         self.publication().map_or(NOTICE_BYTES, |publication| publication.payload.bytes.len())
     }

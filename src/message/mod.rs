@@ -1,13 +1,14 @@
-//! The words every room speaks.
+//! The types that all rooms share.
 //!
-//! **What it is.** Plain data: names of workers, sessions and channels, payloads, positions, publications, what a
-//! client asks ([`Request`]) and is answered ([`Reply`]), why a connection ends ([`CloseReason`]) and what is said
-//! of it ([`Disconnect`]).
+//! **What it is.** Plain data: ids of nodes, workers, sessions and clients, channel names, payloads, positions, what a
+//! channel delivers ([`Item`]), requests ([`Request`]) and replies ([`Reply`]), the reasons for which a connection is
+//! closed ([`CloseReason`]) and what is sent to its client ([`Disconnect`]).
 //!
-//! **In and out.** Nothing happens here; rooms hand these to each other.
+//! **In and out.** These types are what rooms pass to each other. There is no logic here beyond validation and
+//! formatting.
 //!
-//! **Always true.** A [`ChannelName`] is 1..=255 bytes of UTF-8 without control characters. A [`Publication`] never
-//! changes once numbered.
+//! **Always true.** A [`ChannelName`] is 1..=255 bytes of UTF-8 without control characters. A [`Publication`] is
+//! immutable once it is numbered.
 //!
 //! **Must not know.** Any other room.
 

@@ -1,4 +1,4 @@
-//! What a channel carries.
+//! Publications, their payloads and their positions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,40 +8,40 @@ use bytes::Bytes;
 
 use super::ChannelName;
 
-/// What a publication's bytes are, settled once when it is published.
+/// What the bytes of a payload are, determined once when it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadKind {
-    /// A JSON value.
+    /// The bytes are a JSON value.
     Json,
-    /// Other UTF-8.
+    /// The bytes are other UTF-8 text.
     Text,
-    /// Anything.
+    /// The bytes may be anything.
     Binary,
 }
 
 /// The bytes of a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
-    /// What they are.
+    /// What the bytes are.
     pub kind: PayloadKind,
-    /// The bytes; shared by reference between workers.
+    /// The bytes, shared by reference between workers.
     pub bytes: Bytes,
-    /// Event type of the publication, for clients that tell events apart (SSE's `event:`). 1..=255 bytes without line
-    /// ends and NUL: see [`Payload::event_of`].
+    /// The event type of the publication, for transports that have one (the `event` field of SSE). 1..=255 bytes
+    /// without line ends and NUL, see [`Payload::event_of`].
     pub event: Option<Arc<str>>,
 }
 
-/// Which life of a channel's stream an offset belongs to. Two lives of one channel have different epochs.
+/// Identifies the stream that an offset belongs to: a channel that is removed and created again has a new epoch.
 /// Written as eight hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u32);
 
-/// A place in a channel's stream. Written as `OFFSET:EPOCH`.
+/// A position in a channel's stream. Written as `OFFSET:EPOCH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Which life of the stream.
+    /// The epoch of the stream.
     pub epoch: Epoch,
-    /// Number of the publication last seen; the first is 1.
+    /// The offset of the last publication that was received. The first publication has offset 1.
     pub offset: u64,
 }
 
@@ -49,31 +49,31 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PositionError;
 
-/// The text is not a type of event.
+/// The text is not a valid event type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventError;
 
-/// An item of a channel, numbered by the channel's home worker.
+/// A publication, numbered by the home worker of its channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
-    /// Where it was published.
+    /// The channel to which it was published.
     pub channel: ChannelName,
-    /// Its number.
+    /// Its position in the channel's stream.
     pub position: Position,
-    /// Its bytes.
+    /// What was published.
     pub payload: Payload,
-    /// When its home worker accepted it: microseconds of the workers' clock, of which 32 bits are kept: 71 minutes.
+    /// When the home worker accepted it, in microseconds of the workers' clock. Wraps around every 71 minutes.
     pub accepted_us: u32,
 }
 
 impl Payload {
-    /// Bytes of the longest type of event.
+    /// Maximum length of an event type, in bytes.
     pub const EVENT_BYTES_MAX: usize = 255;
 
-    /// Types of event that are the server's own: a publication cannot pass for one.
+    /// Event types that the server uses itself; publications cannot have them.
     pub const OWN_EVENTS: [&str; 5] = ["gap", "join", "leave", "position", "disconnect"];
 
-    /// Checks a type of event.
+    /// Validates an event type.
     pub fn event_of(text: &str) -> Result<Arc<str>, EventError> {
         let ends_line = |byte: u8| matches!(byte, b'\r' | b'\n' | 0);
         if !(1..=Self::EVENT_BYTES_MAX).contains(&text.len())
@@ -85,7 +85,7 @@ impl Payload {
         Ok(Arc::from(text))
     }
 
-    /// A payload without a type of event.
+    /// Creates a payload without an event type.
     pub fn new(kind: PayloadKind, bytes: impl Into<Bytes>) -> Self {
         Self { kind, bytes: bytes.into(), event: None }
     }
@@ -94,10 +94,7 @@ impl Payload {
 impl fmt::Display for EventError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let own = Payload::OWN_EVENTS.join(", ");
-        write!(
-            out,
-            "a type of event has 1 to 255 bytes, without CR, LF and NUL; {own} are the server's own"
-        )
+        write!(out, "an event type has 1 to 255 bytes, without CR, LF and NUL; {own} are reserved")
     }
 }
 
@@ -108,23 +105,23 @@ impl fmt::Display for Epoch {
 }
 
 impl Epoch {
-    /// Of no life of any channel.
+    /// An epoch that no stream has.
     pub const NONE: Epoch = Epoch(0);
 
-    /// Of whichever life: what a client says that keeps offsets only. It cannot be written.
+    /// Matches every epoch, for clients that keep offsets only. It has no text.
     pub const ANY: Epoch = Epoch(u32::MAX);
 
-    /// Whether a position of this epoch is one of a life's.
-    pub fn fits(self, life: Epoch) -> bool {
-        self == Epoch::ANY || self == life
+    /// Whether a client's position of this epoch is a position in the stream of epoch `stream`.
+    pub fn fits(self, stream: Epoch) -> bool {
+        self == Epoch::ANY || self == stream
     }
 }
 
 impl Position {
-    /// A position in no stream: what a client has that names another server's. What follows it cannot be had.
+    /// A position in no stream: that of a client that received it from another server. It cannot be recovered from.
     pub const NOWHERE: Position = Position { epoch: Epoch::NONE, offset: 0 };
 
-    /// Where a client says that it is; an empty epoch is whichever.
+    /// The position that a client sends as an offset and an epoch. An empty epoch matches every one.
     pub fn since(offset: u64, epoch: &str) -> Position {
         match epoch.parse() {
             _ if epoch.is_empty() => Position { epoch: Epoch::ANY, offset },
@@ -168,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_type_of_event_has_1_to_255_bytes_and_ends_no_line() {
+    fn an_event_type_has_1_to_255_bytes_and_no_line_end() {
         assert_eq!(Payload::event_of("é b").as_deref(), Ok("é b"));
         assert!(Payload::event_of(&"x".repeat(255)).is_ok());
         for bad in [

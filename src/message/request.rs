@@ -1,127 +1,120 @@
-//! What sessions ask of the hub, and what they are answered.
+//! Requests of sessions, and the replies to them.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::{ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position, Publication};
 
-/// A client's number for a request, which ties the reply to it. A client may use one number twice.
+/// A client's own number for a request, which its reply repeats. A client may use a number more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(NonZeroU32);
 
-/// Who made a request, and is told its result.
+/// Which side made a request for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// The client itself, under its own number.
+    /// The client itself, with its own number for the request.
     Client(Ticket),
-    /// The server API, on behalf of the client: the client is told what was done, and nothing if it was refused.
+    /// The server API, on behalf of the client. The client is notified of the result, but not of a refusal.
     Server,
 }
 
-/// A worker's own name for a request that is replied to.
+/// Identifies a request that gets a reply, within its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId {
     /// Distinguishes the request from the others of its worker, until 2^32 more were made.
     pub serial: u32,
-    /// Whose request it is.
+    /// The side that made the request.
     pub origin: Origin,
 }
 
-// A subscription that waits for its reply keeps it in a word that it has other uses for later.
+// A subscription stores it, while it waits for the reply, in a word that has another use later.
 const _: () = assert!(size_of::<RequestId>() == 8);
 
 /// A request of a session, on its way to the hub.
 #[derive(Clone, Debug)]
 pub struct SessionRequest {
-    /// Who made it; `None` if no reply is wanted.
+    /// The side that made it; `None` if no reply is wanted.
     pub origin: Option<Origin>,
-    /// Whose rights it has.
+    /// The actor whose permissions apply.
     pub by: Actor,
-    /// What is asked.
+    /// The request itself.
     pub request: Request,
 }
 
-/// What a client, or the server API, asks of the hub.
+/// A request of a client, or of the server API, to the hub.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Request {
-    /// Connect to the server: what a client of the command protocol asks first. The reply is [`Reply::Connected`] or
-    /// [`Reply::Refused`].
+    /// Connect to the server, the first request of a client of the command protocol. The reply is [`Reply::Connected`]
+    /// or [`Reply::Refused`].
     Connect,
     /// Subscribe to a channel. The reply is [`Reply::Subscribed`] or [`Reply::Refused`].
     Subscribe {
-        /// The channel.
         channel: ChannelName,
-        /// The last publication that the client has seen: it wants what followed. `None` begins now.
+        /// The position after which the client wants all publications. `None` subscribes from now on.
         since: Option<Position>,
-        /// Whether it is refused where what followed that cannot be had. A channel that recovers nothing has none of
-        /// it to begin with, and refuses nothing.
+        /// Whether the request is refused if the publications after `since` cannot be recovered. Without effect on
+        /// channels without recovery.
         needs_all: bool,
     },
     /// End a subscription. The reply is [`Reply::Unsubscribed`] or [`Reply::Refused`].
-    Unsubscribe {
-        /// The channel.
-        channel: ChannelName,
-    },
+    Unsubscribe { channel: ChannelName },
     /// Publish to a channel. The reply is [`Reply::Published`] or [`Reply::Refused`].
     Publish {
-        /// The channel; `None` is the one that the session subscribed to first.
+        /// The channel; `None` for the one that the session subscribed to first.
         channel: Option<ChannelName>,
-        /// What is published.
+        /// The payload to publish.
         payload: Payload,
-        /// Within five minutes, a second publication of this key is answered as the first was, and not delivered.
+        /// A second publication with the same key within five minutes gets the reply of the first, and is not
+        /// delivered.
         idempotency_key: Option<Arc<str>>,
     },
     /// Read the history of a channel. The reply is [`Reply::History`] or [`Reply::Refused`].
     History {
-        /// The channel.
         channel: ChannelName,
         /// The part of the history that is wanted.
         query: HistoryQuery,
     },
     /// Remove the history of a channel; its offsets go on. The reply is [`Reply::Done`] or [`Reply::Refused`].
-    HistoryRemove {
-        /// The channel.
-        channel: ChannelName,
-    },
+    HistoryRemove { channel: ChannelName },
     /// List the subscribers of a channel. The reply is [`Reply::Presence`] or [`Reply::Refused`].
     Presence {
-        /// The channel.
         channel: ChannelName,
-        /// Clients to list; 0 asks for their number only.
+        /// The maximum number of clients to list; 0 for their number only.
         list_max: u32,
     },
     /// List channels with subscribers. The reply is [`Reply::Channels`].
     Channels {
-        /// A name in which each `*` stands for any bytes; empty for all.
+        /// A pattern in which each `*` matches any bytes; empty for all channels.
         pattern: Arc<str>,
     },
-    /// Do something with another client. The reply is [`Reply::Done`], also where there is no such client, or
-    /// [`Reply::Refused`] where there is no such namespace or the client's transport cannot be told.
+    /// Control another client. The reply is [`Reply::Done`], also if there is no such client, or [`Reply::Refused`] if
+    /// the namespace does not exist or the client's transport has no way to announce the change.
     Control {
         /// The other client.
         client: ClientId,
-        /// What is done with it.
+        /// What to do with it.
         control: Control,
     },
 }
 
 impl Ticket {
-    /// Of a request that is its client's only one.
+    /// The ticket of a client that has one request at a time.
     pub const FIRST: Ticket = Ticket(NonZeroU32::MIN);
 
-    /// A ticket with this number; `None` for 0, which is no number.
+    /// A ticket with this number; `None` for 0, which is not valid.
     pub fn new(number: u32) -> Option<Self> {
         NonZeroU32::new(number).map(Self)
     }
 
-    /// Its number.
+    /// The number on the wire.
     pub fn number(self) -> u32 {
         self.0.get()
     }
 }
 
 impl Request {
-    /// About what it owns on the heap.
+    /// Approximate number of bytes that it owns on the heap.
     pub fn heap_bytes(&self) -> usize {
         match self {
             Request::Publish { channel, payload, idempotency_key, .. } => {
@@ -147,7 +140,7 @@ impl Request {
         }
     }
 
-    /// Whether it does something that others see, and nothing that only its session would.
+    /// Whether it affects other clients, and not the session that makes it.
     pub fn is_for_others(&self) -> bool {
         match self {
             Request::Publish { .. } | Request::HistoryRemove { .. } | Request::Control { .. } => {
@@ -163,150 +156,144 @@ impl Request {
     }
 }
 
-/// Whose right counts.
+/// The actor whose permissions apply to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
-    /// A client's: what its channel's options allow.
+    /// A client, with the permissions that the channel's options give to clients.
     Client,
-    /// The server API's: everything.
+    /// The server API, with all permissions.
     Server,
 }
 
-/// What the server API does with a client.
+/// A command of the server API for one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Control {
-    /// Subscribes it.
+    /// Subscribe the client to a channel.
     Subscribe {
-        /// To what.
         channel: ChannelName,
-        /// From where.
+        /// The position to recover from; `None` subscribes from now on.
         since: Option<Position>,
     },
-    /// Ends its subscription.
-    Unsubscribe {
-        /// Of what.
-        channel: ChannelName,
-    },
-    /// Ends its connection.
+    /// End the client's subscription to a channel.
+    Unsubscribe { channel: ChannelName },
+    /// Close the client's connection.
     Disconnect(Disconnect),
 }
 
-/// What of a channel's history is wanted.
+/// Selects a part of a channel's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct HistoryQuery {
-    /// What follows this position, or with `reverse`, what came before it.
+    /// Only publications after this position, or before it with `reverse`.
     pub since: Option<Position>,
-    /// Publications at most; 0 asks for the position only, `None` for as many as one answer may have.
+    /// The maximum number of publications; 0 for the position only, `None` for as many as one reply may have.
     pub limit: Option<u32>,
-    /// The newest first.
+    /// Whether the newest come first.
     pub reverse: bool,
 }
 
 impl HistoryQuery {
-    /// Whether it wants what came before anything could.
+    /// Whether it asks for publications before the first possible offset.
     pub fn is_before_all(self) -> bool {
         self.reverse && self.since.is_some_and(|since| since.offset == 0)
     }
 }
 
-/// What a client is answered.
+/// The reply to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Reply {
     /// The client is connected.
     Connected,
-    /// Publications after this position will be delivered.
+    /// The session is subscribed: publications after `position` will be delivered.
     Subscribed {
-        /// To what.
         channel: ChannelName,
-        /// Where its stream stood.
+        /// The position of the channel's stream.
         position: Position,
-        /// Whether the channel keeps what a client that comes back will want.
+        /// Whether a client that reconnects can recover from a position in this channel.
         recoverable: bool,
-        /// To a request with a position: what was missed.
+        /// The recovery, if the request had a position.
         recovery: Option<Recovery>,
     },
-    /// Nothing of the channel will be delivered any more.
-    Unsubscribed {
-        /// Of which.
-        channel: ChannelName,
-    },
-    /// The publication was accepted and has this place in its stream.
+    /// The subscription has ended: nothing of the channel will be delivered after this reply.
+    Unsubscribed { channel: ChannelName },
+    /// The publication was accepted.
     Published {
-        /// Its place.
+        /// Its position in the channel's stream.
         position: Position,
     },
-    /// What a channel keeps.
+    /// The history of a channel.
     History {
-        /// Where its stream stands.
+        /// The position of the channel's stream.
         position: Position,
-        /// In the order asked for.
+        /// The selected publications, in the requested order.
         publications: Publications,
     },
-    /// Who is subscribed.
+    /// The subscribers of a channel.
     Presence {
-        /// Some of them, as many as were asked for; `None` if only their number was.
+        /// Some of them, up to the requested number; `None` if only their number was requested.
         clients: Option<Vec<ClientInfo>>,
-        /// All of them.
+        /// The number of all subscribers.
         client_count: u64,
     },
     /// Channels with subscribers.
     Channels {
-        /// Each with its subscribers; in no order.
+        /// Each channel with its number of subscribers.
         channels: Vec<(ChannelName, u64)>,
     },
-    /// It was done.
+    /// The request was carried out.
     Done,
-    /// It was not done.
+    /// The request was refused.
     Refused(Refusal),
 }
 
-/// Publications that are shared, not copied.
+/// Publications in order, shared by reference.
 pub type Publications = Arc<[Arc<Publication>]>;
 
-/// What a subscriber that named a position missed.
+/// The result of a recovery: publications after the position of a subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {
-    /// Whether nothing is missing behind that position. If something is, `publications` is what the channel keeps, as
-    /// far as it fits an answer, and the client starts anew.
+    /// Whether no publication is missing after that position. Otherwise `publications` is the newest part of the
+    /// history that fits one reply, and the client has to reset its state.
     pub is_complete: bool,
-    /// In order.
+    /// The publications, in order.
     pub publications: Publications,
-    /// Whether these are the first part only. Then nothing else will be delivered: there is no subscription, and who
-    /// wants the rest subscribes from the last of them.
+    /// Whether these are only the first part. Then the session is not subscribed: it has to subscribe again from the
+    /// position of the last of them.
     pub has_more: bool,
 }
 
 impl Recovery {
-    /// Nothing was missed.
+    /// A recovery of a subscriber that has received all publications.
     pub fn of_nothing() -> Self {
         Self { is_complete: true, publications: Arc::new([]), has_more: false }
     }
 
-    /// The client has to start anew, and nothing is kept for it.
+    /// A recovery that is not possible, of a channel that keeps no publications.
     pub fn impossible() -> Self {
         Self { is_complete: false, ..Self::of_nothing() }
     }
 }
 
-/// Why a request was not done.
+/// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The session has this channel already.
+    /// The session is already subscribed to the channel.
     AlreadySubscribed,
-    /// The session does not have this channel.
+    /// The session is not subscribed to the channel.
     NotSubscribed,
-    /// The session has as many subscriptions as it may have.
+    /// The session has reached its maximum number of subscriptions.
     SubscriptionsExhausted,
-    /// The subscription was ended before it was made.
+    /// The session unsubscribed while its request to subscribe was pending.
     Withdrawn,
-    /// The part of the name before its first `:` is no namespace of this server.
+    /// The part of the channel name before its first `:` does not name a namespace of this server.
     NamespaceUnknown,
-    /// The channel's options do not allow it to clients.
+    /// The channel's options do not permit it to clients.
     PermissionDenied,
-    /// The channel's options do not offer it.
+    /// The channel's options do not enable the feature.
     NotAvailable,
-    /// The position is not one of this life of the channel, or what followed it is not kept any more.
+    /// The position belongs to another stream, or publications after it are no longer in the history.
     PositionUnrecoverable,
-    /// Memory is nearly used up: later.
+    /// The server is low on memory; the client may try again later.
     Overloaded,
 }

@@ -1,33 +1,33 @@
-//! The ways in which a client talks: one row each.
+//! The transports over which clients connect, one row each.
 
 macro_rules! transports {
     ($($(#[$doc:meta])* $name:ident => $label:literal;)*) => {
-        /// The way in which a client talks, as it is counted.
+        /// The transport of a connection, as metrics count it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum TransportKind { $($(#[$doc])* $name,)* }
 
         impl TransportKind {
-            /// What they are called in metrics, in the order of the table.
+            /// The labels in metrics, in the order of the table.
             pub const LABELS: &'static [&'static str] = &[$($label),*];
         }
     };
 }
 
 transports! {
-    /// HTTP requests, and what has yet to become something else.
+    /// HTTP requests, and connections whose transport is not negotiated yet.
     Http => "http";
-    /// Plain WebSocket messages.
+    /// Plain WebSocket messages, without the command protocol.
     WebSocket => "websocket";
-    /// An event stream.
+    /// An event stream (server-sent events).
     Sse => "sse";
-    /// A poll that waits.
+    /// A long poll that waits for publications.
     LongPoll => "long_poll";
     /// The command protocol over raw TCP.
     CommandsTcp => "commands_tcp";
     /// The command protocol over WebSocket.
     CommandsWebSocket => "commands_websocket";
-    /// WebSocket messages that come back.
+    /// WebSocket messages that are echoed.
     EchoWebSocket => "echo_websocket";
-    /// Bytes that come back.
+    /// Bytes on raw TCP that are echoed.
     EchoTcp => "echo_tcp";
 }
