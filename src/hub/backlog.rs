@@ -1,7 +1,9 @@
-//! What a channel holds back: publications that wait for their moment, and those that laggards have yet to get.
+//! The backlog of a channel on one worker: items that wait for their release, and publications that slow subscribers
+//! have not received.
 //!
-//! Only channels whose options ask for it have a [`Backlog`]. A laggard is a subscriber whose socket took no more; it
-//! costs a number, not a queue, because what it has yet to get is kept once for all laggards of the channel.
+//! Only channels whose options require it have a [`Backlog`]. A slow subscriber is one whose socket accepts no more
+//! bytes. It costs a number, not a queue, because the publications that it has not received are kept once for all slow
+//! subscribers of the channel.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,62 +14,62 @@ use crate::config::limits::{
 use crate::config::{ChannelOptions, SlowConsumer};
 use crate::message::{Item, Publication};
 
-/// What one channel holds back on one worker.
+/// The backlog of one channel on one worker.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Not given to anyone yet, with their bytes; joins and leaves are among them.
+    /// Items that wait for their release, joins and leaves included.
     waiting: VecDeque<Item>,
     waiting_bytes: usize,
-    /// Joins and leaves in `waiting`: they take no publication's place.
+    /// The number of joins and leaves in `waiting`, which do not count towards the limit of publications.
     waiting_join_leave: usize,
-    /// Dropped from `waiting`, and not told yet.
+    /// Publications dropped from `waiting` since the last gap was delivered.
     dropped: u64,
-    /// Dropped from `waiting`, and not counted yet.
+    /// Publications dropped from `waiting` that metrics do not include yet.
     uncounted: u64,
-    /// When publications were let go last.
+    /// The time of the last release.
     released_ms: Option<u64>,
-    /// The moment that is set for `waiting`.
+    /// The time of the next release, if one is scheduled.
     due_ms: Option<u64>,
-    /// Publications that laggards may have yet to get.
+    /// Publications that slow subscribers may not have received.
     recent: VecDeque<Arc<Publication>>,
     recent_bytes: usize,
 }
 
-/// Publications that channels' options had dropped since the start.
+/// Publications that were dropped since the server started, as the options of their channels say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drops {
-    /// Before any subscriber here was given them: a rate has room for so many only.
+    /// Dropped for all subscribers of a channel on this worker, to keep its delivery rate.
     pub rate: u64,
-    /// For one subscriber each: its socket took no more.
+    /// Dropped for one slow subscriber.
     pub slow_subscriber: u64,
-    /// Before any subscriber here was given them: memory was nearly used up.
+    /// Dropped for all subscribers of a channel on this worker, because memory was low.
     pub memory: u64,
 }
 
 impl Drops {
-    /// What they are called in metrics.
+    /// The labels in metrics, in the order of the fields.
     pub const LABELS: &[&str] = &["rate", "slow_subscriber", "memory"];
 }
 
-/// What becomes of a publication that came.
+/// What happens to an item that was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// It waits; a moment for it is set already.
+    /// It waits; a release is scheduled already.
     Wait,
-    /// It waits until then: a moment has to be set.
+    /// It waits; the caller has to schedule a release at this time, in milliseconds.
     WaitUntil(u64),
-    /// What waits leaves now.
+    /// The caller has to release the backlog now.
     Release,
 }
 
 impl Backlog {
-    /// Whether a channel with these options has one.
+    /// Whether a channel with these options has a backlog.
     pub(super) fn is_wanted(options: &ChannelOptions) -> bool {
         options.slow_consumer != SlowConsumer::Disconnect || interval_ms(options) > 0
     }
 
-    /// Takes an item that came, in order.
-    pub(super) fn hold(&mut self, options: &ChannelOptions, item: Item, now_ms: u64) -> Pace {
+    /// Adds an item.
+    pub(super) fn add(&mut self, options: &ChannelOptions, item: Item, now_ms: u64) -> Pace {
         let interval = interval_ms(options);
         self.waiting_bytes += item.bytes();
         self.waiting_join_leave += usize::from(item.publication().is_none());
@@ -76,7 +78,7 @@ impl Backlog {
             return Pace::Release;
         }
         match options.slow_consumer {
-            // Nothing may be dropped, so a full block leaves before its time.
+            // Nothing may be dropped, so a full block is released early.
             SlowConsumer::Disconnect => {
                 if self.waiting.len() >= PUBLICATIONS_PER_FAN_OUT_MAX
                     || self.waiting_bytes >= FAN_OUT_BLOCK_BYTES_MAX
@@ -91,7 +93,7 @@ impl Backlog {
             return Pace::Wait;
         }
         let due = match self.released_ms {
-            // A batch is worth waiting for; a rate lets the first one go at once.
+            // A batch waits for more items; a rate releases the first one at once.
             _ if !options.batch_delay.is_zero() => now_ms + interval,
             Some(released) => released + interval,
             None => now_ms,
@@ -103,9 +105,9 @@ impl Backlog {
         Pace::WaitUntil(due)
     }
 
-    /// What leaves now, in order; a new moment is set for whatever is left.
+    /// Removes the items that are delivered now, in order, and schedules a release of the rest.
     pub(super) fn release(&mut self, options: &ChannelOptions, now_ms: u64) -> Vec<Item> {
-        // Joins and leaves go with the publications around them: a rate counts publications.
+        // A rate counts publications only; joins and leaves are released with the publications around them.
         let is_publication = |(_, item): &(usize, &Item)| item.publication().is_some();
         let mut places = self.waiting.iter().enumerate().filter(is_publication);
         let has_publication = places.clone().next().is_some();
@@ -120,11 +122,11 @@ impl Backlog {
         let join_leave = self.waiting.iter().filter(|item| item.publication().is_none());
         self.waiting_join_leave = join_leave.count();
         self.released_ms = Some(now_ms);
-        self.due_ms = self.waits().then(|| now_ms + interval_ms(options));
+        self.due_ms = self.has_waiting().then(|| now_ms + interval_ms(options));
         released
     }
 
-    /// Keeps a publication for laggards. They get no joins and leaves that happened meanwhile.
+    /// Keeps a publication for slow subscribers, which do not receive the joins and leaves that they missed.
     pub(super) fn keep(
         &mut self,
         options: &ChannelOptions,
@@ -146,8 +148,8 @@ impl Backlog {
         }
     }
 
-    /// What a laggard gets that has everything before offset `from`: publications of about `bytes_max` bytes, and the
-    /// offset with which the next ones begin, if there are more.
+    /// The next items for a slow subscriber that has received everything before offset `from`, of about `bytes_max`
+    /// bytes, and the offset at which the rest begins. `None` if there is nothing left.
     pub(super) fn catch_up(
         &self,
         options: &ChannelOptions,
@@ -162,7 +164,7 @@ impl Backlog {
             if bytes >= bytes_max {
                 return (items, Some(next));
             }
-            // There are gaps in front, where this ring dropped something, and between, where a rate did.
+            // A gap is at the start, where this queue dropped publications, or between, where a rate did.
             let dropped = publication.position.offset - next;
             if dropped > 0 && options.slow_consumer == SlowConsumer::DropOldest {
                 items.push(Item::Gap(dropped));
@@ -174,28 +176,28 @@ impl Backlog {
         (items, None)
     }
 
-    /// The moment for [`Backlog::release`], if one is set.
+    /// The time of the scheduled release, in milliseconds.
     pub(super) fn due_ms(&self) -> Option<u64> {
         self.due_ms
     }
 
-    /// Whether something waits for its moment.
-    pub(super) fn waits(&self) -> bool {
+    /// Whether items wait for their release.
+    pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Whether something is kept for laggards.
-    pub(super) fn keeps(&self) -> bool {
+    /// Whether publications are kept for slow subscribers.
+    pub(super) fn has_recent(&self) -> bool {
         !self.recent.is_empty()
     }
 
-    /// Bytes of payloads held.
+    /// Bytes of all items, see [`Item::bytes`].
     pub(super) fn bytes(&self) -> usize {
         self.waiting_bytes + self.recent_bytes
     }
 
-    /// Gives back what may be: all that waits but the newest, where publications may be dropped, and what is kept for
-    /// laggards, but the newest if there are any.
+    /// Drops as much as the options allow: waiting publications but the newest, and those kept for slow subscribers but
+    /// the newest if there are slow subscribers.
     pub(super) fn shed(&mut self, options: &ChannelOptions, has_slow_subscribers: bool) {
         if options.slow_consumer != SlowConsumer::Disconnect {
             self.shrink_waiting(1);
@@ -206,12 +208,12 @@ impl Backlog {
         }
     }
 
-    /// Publications dropped before anyone was given them, since this was asked last.
+    /// The number of publications dropped from `waiting` since the last call.
     pub(super) fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.uncounted)
     }
 
-    /// Drops the oldest publications past so many, and the oldest joins and leaves past their limit.
+    /// Drops the oldest publications beyond `count_max`, and the oldest joins and leaves beyond their limit.
     fn shrink_waiting(&mut self, count_max: usize) {
         while self.waiting.len() - self.waiting_join_leave > count_max {
             self.drop_first(true);
@@ -233,8 +235,8 @@ impl Backlog {
     }
 }
 
-/// The offset of the first publication that a subscriber misses to whom these items could not be given. `next` is the
-/// offset of the one that will arrive behind them.
+/// The offset of the first publication that a subscriber does not receive if these items are not delivered to it.
+/// `next` is the offset of the publication that will arrive after them.
 pub(super) fn first_missed(items: &[Item], next: u64) -> u64 {
     let mut dropped = 0;
     for item in items {
@@ -247,18 +249,18 @@ pub(super) fn first_missed(items: &[Item], next: u64) -> u64 {
     next - dropped
 }
 
-/// Publications that a subscriber misses who is given these items and had everything before offset `from`.
-pub(super) fn missed_before(from: u64, given: &[Item]) -> u64 {
+/// The number of publications that a subscriber with everything before offset `from` misses if it receives these items.
+pub(super) fn missed_before(from: u64, items: &[Item]) -> u64 {
     let (mut next, mut missed) = (from, 0);
-    for publication in given.iter().filter_map(Item::publication) {
+    for publication in items.iter().filter_map(Item::publication) {
         missed += publication.position.offset.saturating_sub(next);
         next = publication.position.offset + 1;
     }
     missed
 }
 
-/// Between two releases; 0 releases everything at once. With a rate, long enough that what leaves in whole milliseconds
-/// and whole publications is not past it, and not far below it.
+/// The time between two releases, in milliseconds; 0 releases everything at once. With a rate, it is long enough that
+/// whole publications in whole milliseconds do not exceed the rate, and are not far below it.
 fn interval_ms(options: &ChannelOptions) -> u64 {
     let every = u64::try_from(options.batch_delay.as_millis()).expect("at most a minute");
     match u64::from(options.delivery_rate_max) {
@@ -270,10 +272,10 @@ fn interval_ms(options: &ChannelOptions) -> u64 {
     }
 }
 
-/// About so long is between two releases of a rate that has room for more than one.
+/// The approximate time between two releases, in milliseconds, at rates that allow more than one publication in it.
 const RATE_INTERVAL_MS: u64 = 20;
 
-/// Publications in one release.
+/// The maximum number of publications in one release.
 fn release_max(options: &ChannelOptions) -> usize {
     match u64::from(options.delivery_rate_max) {
         0 => usize::MAX,
@@ -327,45 +329,45 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_waits_for_its_moment_and_leaves_whole() {
+    fn a_batch_waits_for_its_release_and_is_released_whole() {
         let options = ChannelOptions {
             batch_delay: Duration::from_millis(50),
             ..options(SlowConsumer::Disconnect)
         };
         let mut backlog = Backlog::default();
-        assert_eq!(backlog.hold(&options, item(1), 100), Pace::WaitUntil(150));
-        assert_eq!(backlog.hold(&options, item(2), 120), Pace::Wait);
+        assert_eq!(backlog.add(&options, item(1), 100), Pace::WaitUntil(150));
+        assert_eq!(backlog.add(&options, item(2), 120), Pace::Wait);
         assert_eq!(offsets(&backlog.release(&options, 150)), ["1", "2"]);
         assert_eq!(backlog.due_ms(), None);
         assert_eq!(backlog.bytes(), 0);
-        // A full block does not wait.
+        // A full block is released at once.
         for offset in 3..3 + PUBLICATIONS_PER_FAN_OUT_MAX as u64 - 1 {
-            assert_ne!(backlog.hold(&options, item(offset), 160), Pace::Release);
+            assert_ne!(backlog.add(&options, item(offset), 160), Pace::Release);
         }
-        assert_eq!(backlog.hold(&options, item(99), 160), Pace::Release);
+        assert_eq!(backlog.add(&options, item(99), 160), Pace::Release);
     }
 
     #[test]
-    fn a_rate_lets_the_first_go_and_keeps_the_newest() {
+    fn a_rate_releases_the_first_at_once_and_then_the_newest() {
         let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::Latest) };
         let mut backlog = Backlog::default();
-        assert_eq!(backlog.hold(&options, item(1), 1000), Pace::Release);
+        assert_eq!(backlog.add(&options, item(1), 1000), Pace::Release);
         assert_eq!(offsets(&backlog.release(&options, 1000)), ["1"]);
-        assert_eq!(backlog.hold(&options, item(2), 1010), Pace::WaitUntil(1100));
-        assert_eq!(backlog.hold(&options, item(3), 1020), Pace::Wait);
+        assert_eq!(backlog.add(&options, item(2), 1010), Pace::WaitUntil(1100));
+        assert_eq!(backlog.add(&options, item(3), 1020), Pace::Wait);
         assert_eq!(offsets(&backlog.release(&options, 1100)), ["3"]);
         assert_eq!(backlog.due_ms(), None);
-        assert_eq!(backlog.hold(&options, item(4), 1300), Pace::Release);
+        assert_eq!(backlog.add(&options, item(4), 1300), Pace::Release);
     }
 
     #[test]
-    fn a_rate_that_drops_the_oldest_tells_of_the_gap() {
+    fn a_rate_that_drops_the_oldest_delivers_a_gap() {
         let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::DropOldest) };
         let mut backlog = Backlog::default();
-        assert_eq!(backlog.hold(&options, item(1), 1000), Pace::Release);
+        assert_eq!(backlog.add(&options, item(1), 1000), Pace::Release);
         backlog.release(&options, 1000);
         for offset in 2..=6 {
-            backlog.hold(&options, item(offset), 1001);
+            backlog.add(&options, item(offset), 1001);
         }
         assert_eq!(offsets(&backlog.release(&options, 1100)), ["gap 2", "4"]);
         assert_eq!(backlog.due_ms(), Some(1200));
@@ -374,36 +376,36 @@ mod tests {
     }
 
     #[test]
-    fn joins_and_leaves_take_no_publications_place() {
+    fn joins_and_leaves_do_not_count_as_publications() {
         for (delivery, expected) in [
             (SlowConsumer::Latest, ["join", "7", "join"].as_slice()),
             (SlowConsumer::DropOldest, &["gap 3", "join", "5"]),
         ] {
             let options = ChannelOptions { delivery_rate_max: 10, ..options(delivery) };
             let mut backlog = Backlog::default();
-            backlog.hold(&options, item(1), 1000);
+            backlog.add(&options, item(1), 1000);
             backlog.release(&options, 1000);
             for offset in 2..=7 {
-                backlog.hold(&options, item(offset), 1001);
+                backlog.add(&options, item(offset), 1001);
                 if offset == 4 {
-                    backlog.hold(&options, joined(), 1001);
+                    backlog.add(&options, joined(), 1001);
                 }
             }
-            backlog.hold(&options, joined(), 1001);
+            backlog.add(&options, joined(), 1001);
             assert_eq!(offsets(&backlog.release(&options, 1100)), expected);
             assert_eq!(
                 backlog.take_dropped(),
                 if delivery == SlowConsumer::Latest { 5 } else { 3 }
             );
         }
-        // It is bounded all the same.
+        // Their number is bounded.
         let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::Latest) };
         let mut backlog = Backlog::default();
-        backlog.hold(&options, item(1), 1000);
+        backlog.add(&options, item(1), 1000);
         backlog.release(&options, 1000);
-        backlog.hold(&options, item(2), 1001);
+        backlog.add(&options, item(2), 1001);
         for _ in 0..2 * JOIN_LEAVE_PER_CHANNEL_MAX {
-            backlog.hold(&options, joined(), 1001);
+            backlog.add(&options, joined(), 1001);
         }
         let released = offsets(&backlog.release(&options, 1100));
         assert_eq!((released.len(), &*released[0]), (JOIN_LEAVE_PER_CHANNEL_MAX + 1, "2"));
@@ -414,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rate_is_passed_and_none_is_missed_by_far() {
+    fn rates_are_not_exceeded_and_nearly_reached() {
         for rate in [1, 3, 7, 30, 49, 50, 51, 99, 150, 300, 600, 999, 1000] {
             for every in [0, 1, 15, 1000] {
                 let batch_delay = Duration::from_millis(every);
@@ -433,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_laggard_gets_the_newest_or_what_is_left_behind_a_gap() {
+    fn a_slow_subscriber_receives_the_newest_or_a_gap_and_the_rest() {
         for (delivery, expected) in [
             (SlowConsumer::Latest, vec!["7"]),
             (SlowConsumer::DropOldest, vec!["gap 2", "5", "6", "7"]),
@@ -453,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_laggard_catches_up_in_pieces_and_bytes_are_bounded() {
+    fn a_slow_subscriber_catches_up_in_parts_and_bytes_are_bounded() {
         let options = options(SlowConsumer::DropOldest);
         let mut backlog = Backlog::default();
         for offset in 1..=3 {
@@ -467,13 +469,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shed_is_a_gap_and_the_newest_stays_for_laggards() {
+    fn shedding_leaves_a_gap_and_the_newest_for_slow_subscribers() {
         let options = ChannelOptions { delivery_rate_max: 10, ..options(SlowConsumer::DropOldest) };
         let mut backlog = Backlog::default();
-        backlog.hold(&options, item(1), 1000);
+        backlog.add(&options, item(1), 1000);
         backlog.release(&options, 1000);
         for offset in 2..=4 {
-            backlog.hold(&options, item(offset), 1001);
+            backlog.add(&options, item(offset), 1001);
             backlog.keep(&options, &publication(offset), 1000);
         }
         backlog.shed(&options, true);
@@ -482,11 +484,11 @@ mod tests {
         assert_eq!(offsets(&backlog.catch_up(&options, 2, 1000).0), ["gap 2", "4"]);
         backlog.shed(&options, false);
         assert_eq!(backlog.bytes(), 0);
-        assert!(!backlog.keeps());
+        assert!(!backlog.has_recent());
     }
 
     #[test]
-    fn a_subscriber_that_misses_a_gap_misses_what_was_dropped_in_front_of_it() {
+    fn a_subscriber_that_misses_a_gap_misses_the_publications_of_the_gap() {
         assert_eq!(first_missed(&[item(9)], 10), 9);
         assert_eq!(first_missed(&[Item::Gap(4), item(9)], 10), 5);
         assert_eq!(first_missed(&[joined(), Item::Gap(4), joined(), item(9)], 10), 5);

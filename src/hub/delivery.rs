@@ -1,4 +1,5 @@
-//! Delivers what arrives for the channels of this worker: at once, or paced as their options say.
+//! Delivers what arrives for the channels of this worker, at once or paced as the channels' options say. An item starts
+//! or joins the fan-out of its channel, or waits in the channel's backlog until that is released.
 
 use std::collections::BTreeSet;
 
@@ -17,11 +18,11 @@ pub(super) struct Delivery {
     fan_outs: FanOuts,
     /// When backlogs are to be released, in milliseconds, with the slots of their channels.
     due: BTreeSet<(u64, u32)>,
-    /// Payload bytes of all backlogs.
+    /// Bytes of all backlogs.
     backlog_bytes: usize,
     drops: Drops,
     now_ms: u64,
-    /// The server stops: backlogs are released at once.
+    /// The server is shutting down: backlogs are released at once.
     is_unpaced: bool,
 }
 
@@ -39,7 +40,7 @@ impl Delivery {
             return self.start_fan_out(key, item, local, settings);
         };
         let before = backlog.bytes();
-        let pace = backlog.hold(settings.options(local.namespace), item, self.now_ms);
+        let pace = backlog.add(settings.options(local.namespace), item, self.now_ms);
         self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
         self.drops.rate += backlog.take_dropped();
         match pace {
@@ -66,37 +67,37 @@ impl Delivery {
         }
     }
 
-    /// When [`Delivery::tick`] has something to do next.
+    /// The time at which [`Delivery::tick`] has something to do, in milliseconds.
     pub(super) fn next_due(&self) -> Option<u64> {
         self.due.first().map(|(due_ms, _)| *due_ms)
     }
 
-    /// Releases all backlogs, and paces nothing from now on. What a rate dropped stays dropped.
+    /// Releases all backlogs, and delivers at once from now on. Publications that a rate dropped stay dropped.
     pub(super) fn stop_pacing(
         &mut self,
         channels: &mut Slab<LocalChannel>,
         settings: &HubSettings,
     ) {
         self.is_unpaced = true;
-        // A release that a rate limits is followed by another one.
+        // A rate limits each release: the rest is due again.
         while let Some((_, key)) = self.due.pop_first() {
             self.release(key, channels, settings);
         }
     }
 
-    /// Releases all of a channel's backlog.
+    /// Releases a channel's whole backlog, at any rate.
     pub(super) fn release_all(
         &mut self,
         key: u32,
         channels: &mut Slab<LocalChannel>,
         settings: &HubSettings,
     ) {
-        while channels[key as usize].backlog.as_ref().is_some_and(|backlog| backlog.waits()) {
+        while channels[key as usize].backlog.as_ref().is_some_and(|backlog| backlog.has_waiting()) {
             self.release(key, channels, settings);
         }
     }
 
-    /// Drops what the channel's options let be dropped from its backlog, because memory is low.
+    /// Drops publications from a channel's backlog as far as its options allow, because memory is low.
     pub(super) fn shed(&mut self, local: &mut LocalChannel, settings: &HubSettings) {
         let has_slow = local.has_apart();
         let Some(backlog) = &mut local.backlog else { return };
@@ -106,8 +107,8 @@ impl Delivery {
         self.backlog_bytes = self.backlog_bytes + backlog.bytes() - before;
     }
 
-    /// What a slow subscriber gets next that has everything before offset `from`, and the offset with which the rest
-    /// begins, if there is more.
+    /// The next items for a slow subscriber that has received everything before offset `from`, and the offset at which
+    /// the rest begins. `None` if there is nothing left.
     pub(super) fn catch_up(
         &mut self,
         from: u64,
@@ -121,12 +122,12 @@ impl Delivery {
         (items, next)
     }
 
-    /// What a subscriber that leaves has yet to get of the fan-out in progress, as far as it makes one block.
+    /// The items of the fan-out in progress that a subscriber has not received when it leaves, at most one block.
     pub(super) fn rest(&mut self, local: &LocalChannel, subscriber: &Subscription) -> Vec<Item> {
         self.fan_outs.rest(local, subscriber)
     }
 
-    /// The channel in slot `key` lost its last subscriber.
+    /// Ends the fan-out and the backlog of the channel in slot `key`, which lost its last subscriber.
     pub(super) fn end(&mut self, key: u32, local: &LocalChannel) {
         self.fan_outs.end(local);
         if let Some(backlog) = &local.backlog {
@@ -137,7 +138,7 @@ impl Delivery {
         }
     }
 
-    /// Visits subscribers, channel by channel in turns, until that has cost `cost_max`.
+    /// Runs the fan-outs in progress until that has cost `cost_max`.
     pub(super) fn fan_out(
         &mut self,
         cost_max: usize,
@@ -153,12 +154,12 @@ impl Delivery {
         &self.fan_outs
     }
 
-    /// Payload bytes of all backlogs.
+    /// Bytes of all backlogs.
     pub(super) fn backlog_bytes(&self) -> usize {
         self.backlog_bytes
     }
 
-    /// Publications dropped since the start.
+    /// Publications dropped since the server started.
     pub(super) fn drops(&self) -> Drops {
         self.drops
     }
@@ -181,7 +182,7 @@ impl Delivery {
         }
     }
 
-    /// Adds an item to the channel's fan-out: it goes to every subscriber that has joined by now.
+    /// Adds an item to the channel's fan-out, which delivers it to all current subscribers.
     fn start_fan_out(
         &mut self,
         key: u32,

@@ -1,12 +1,12 @@
-//! Handing publications to all local subscribers of a channel, one bounded slice at a time.
+//! Fan-outs: the delivery of items to all subscribers of a channel on this worker, one bounded slice at a time.
 //!
-//! A channel's subscribers form a ring, and one cursor goes round it for as long as publications are in flight. A visit
-//! gives a subscriber everything in flight that it does not have yet, joined into one block: however many publications
-//! are under way, a subscriber is sent to once a round. A publication is done when the cursor has been all the way
-//! round since it arrived.
+//! A channel's subscribers form a ring, and a cursor moves round it for as long as items are in flight. A visit
+//! delivers all items in flight that the subscriber has not received, as one block: however many items are in flight, a
+//! subscriber is visited once a round. An item is done when the cursor has gone once round the ring since the item
+//! arrived.
 //!
-//! Invariant: from the cursor on, what subscribers were given never falls ([`Subscription::given`]), so the one at the
-//! cursor has been given the least, and what it has is done.
+//! Invariant: [`Subscription::given`] never decreases from the cursor on round the ring. So the subscriber at the
+//! cursor has received the least, and what it has received is done.
 
 use std::collections::VecDeque;
 
@@ -21,112 +21,115 @@ use crate::config::limits::{
 };
 use crate::message::{ChannelName, Item};
 
-/// Items of one channel on their way to one of its subscribers.
+/// Items of one channel for one of its subscribers.
 #[derive(Clone, Copy, Debug)]
 pub struct FanOutBatch<'a> {
-    /// Names the fan-out while it is in progress; small, dense, used again later.
+    /// Identifies the fan-out while it is in progress: dense from 0, used again afterwards.
     pub key: u32,
-    /// Differs between two fan-outs of one key.
+    /// Distinguishes fan-outs with the same key.
     pub life: u64,
-    /// Number of the first item within the channel: they are numbered as they arrived.
+    /// The arrival number of the first item within the channel.
     pub start: u64,
-    /// Their channel.
+    /// The channel of the items.
     pub channel: &'a ChannelName,
-    /// In order; at least one.
+    /// The items in order, at least one.
     pub items: &'a [Item],
-    /// Of their payloads.
+    /// The bytes of the items, see [`Item::bytes`].
     pub bytes: usize,
 }
 
-/// What a fan-out's slice has its caller do.
+/// A step of a fan-out, for the caller to carry out.
 #[derive(Clone, Copy, Debug)]
 pub enum FanOutStep<'a> {
     /// Deliver a batch to a subscriber.
     Deliver {
-        /// What.
+        /// The items to deliver.
         batch: FanOutBatch<'a>,
-        /// Index of the session.
+        /// The index of the subscriber's session.
         session: u32,
-        /// Whether it may lag: see [`Visit::Behind`].
+        /// Whether the caller may return [`Visit::Behind`]: the channel keeps publications for slow subscribers.
         may_fall_behind: bool,
-        /// Turns for which the fan-out has waited: see [`Visit::Full`].
+        /// The number of turns for which the fan-out has waited for this subscriber, see [`Visit::Full`].
         turns_waited: u16,
     },
-    /// Everything that was in flight went to everyone.
+    /// A fan-out has ended: what the caller keeps for its key can be released.
     Done {
-        /// May name another fan-out from here on.
+        /// The key of the fan-out, which another one may have from now on.
         key: u32,
     },
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visit {
-    /// It cost this, in units of a small delivery.
+    /// The batch was delivered. The cost, where a small delivery costs 1.
     Cost(usize),
-    /// Nothing was delivered: as much as fits one send waits for the subscriber already. The fan-out goes on with it
-    /// in the next turn. Those behind it wait with it, so one for which the fan-out has waited is to be given more than
-    /// that, as far as may be.
+    /// Nothing was delivered, because the subscriber's send queue holds as much as one send takes. The fan-out
+    /// continues with this subscriber in the next turn. All subscribers after it wait as well, so the caller should
+    /// exceed that limit for a subscriber for which the fan-out has waited.
     Full,
-    /// The subscriber's socket takes no more, or others have waited for it in vain: it is left out until
-    /// [`super::Hub::catch_up`].
+    /// Nothing was delivered, because the subscriber's socket accepts no more bytes, or others have waited for it
+    /// without effect. Fan-outs do not visit it until it has caught up, see [`super::Hub::catch_up`].
     Behind,
 }
 
+/// The fan-outs in progress on one worker.
 #[derive(Debug, Default)]
 pub(super) struct FanOuts {
     entries: Slab<FanOut>,
-    /// Those that have not had a slice yet: they go first, so that a publication to a few subscribers does not wait for
-    /// a slice of every large fan-out. The scheduling of RFC 8290 4.2, new and old flows.
+    /// Fan-outs without a slice so far. They are first, so that a publication to a few subscribers does not wait for a
+    /// slice of every large fan-out: the scheduling of new and old flows of RFC 8290 4.2.
     new: VecDeque<Turn>,
-    /// The others in progress, the next one first. Both may name some that have ended.
+    /// The other fan-outs, the next one first. Both queues may contain fan-outs that have ended.
     old: VecDeque<Turn>,
-    /// Those that can go on in the next turn only.
+    /// Fan-outs that wait for a full send queue until the next turn.
     full: Vec<Turn>,
-    /// Keys of those that had a slice and ended without their last one: of which [`FanOutStep::Done`] is owed.
+    /// Keys of fan-outs that ended between slices, for which [`FanOutStep::Done`] is pending.
     ended: Vec<u32>,
     lives: u64,
     waiting: usize,
     waiting_bytes: usize,
 }
 
-/// A fan-out's place in the line. Whether it is still in progress is looked at when its turn comes, so that ending
-/// one searches nothing.
+/// A fan-out in a queue. Whether it is still in progress is checked when its turn comes, so that a fan-out can end
+/// without a search for it.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     key: u32,
     life: u64,
 }
 
+/// The fan-out of one channel.
 #[derive(Debug)]
 struct FanOut {
     channel: u32,
-    /// Differs between two fan-outs of one key.
+    /// Distinguishes fan-outs with the same key.
     life: u64,
-    /// Publications that some subscriber may have yet to get.
+    /// Items that some subscribers have not received.
     in_flight: VecDeque<Item>,
-    /// Number of the first of them.
+    /// The arrival number of the first of them.
     start: u64,
-    /// Turns for which it has waited for the subscriber at the cursor.
+    /// The number of turns for which it has waited for the subscriber at the cursor.
     turns_waited: u16,
-    /// Whether it had a slice.
+    /// Whether it has begun: the caller may keep something for its key.
     has_begun: bool,
 }
 
-/// Where a fan-out stands after a slice.
+/// The state of a fan-out after a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    GoesOn,
+    Continues,
     Full,
     Done,
 }
 
 impl FanOuts {
+    /// The number of items in flight, and their bytes.
     pub(super) fn backlog(&self) -> (usize, usize) {
         (self.waiting, self.waiting_bytes)
     }
 
-    /// In progress.
+    /// The number of fan-outs in progress.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -140,7 +143,7 @@ impl FanOuts {
         self.new.len() + self.old.len() + self.full.len()
     }
 
-    /// An item that arrived as number `arrival`.
+    /// Adds an item with arrival number `arrival`; starts a fan-out of its channel if none is in progress.
     pub(super) fn add(&mut self, channel: u32, local: &mut LocalChannel, arrival: u64, item: Item) {
         self.waiting += 1;
         self.waiting_bytes += item.bytes();
@@ -162,7 +165,7 @@ impl FanOuts {
         fan_out.in_flight.push_back(item);
     }
 
-    /// Visits subscribers, channel by channel in turns, until that has cost `cost_max`.
+    /// Runs one slice of a fan-out after the other, until that has cost `cost_max`.
     pub(super) fn run(
         &mut self,
         cost_max: usize,
@@ -185,8 +188,8 @@ impl FanOuts {
             cost += spent.max(1);
             cost_of_new += if is_new { spent.max(1) } else { 0 };
             match progress {
-                Progress::GoesOn => self.old.push_back(turn),
-                // Those that wait for the same subscriber take turns.
+                Progress::Continues => self.old.push_back(turn),
+                // Fan-outs that wait for the same subscriber alternate.
                 Progress::Full if spent == 0 => {
                     self.full.insert(without_progress, turn);
                     without_progress += 1;
@@ -201,7 +204,7 @@ impl FanOuts {
         self.old.extend(self.full.drain(..));
     }
 
-    /// The fan-out whose turn it is, and whether it is new.
+    /// Removes the next fan-out from its queue. Returns also whether it is new.
     fn next(&mut self, may_be_new: bool) -> Option<(Turn, bool)> {
         let Self { entries, new, old, .. } = self;
         let first = |line: &mut VecDeque<Turn>| {
@@ -216,7 +219,7 @@ impl FanOuts {
         first(old).map(|turn| (turn, false)).or_else(|| first(new).map(|turn| (turn, true)))
     }
 
-    /// Goes on with one fan-out until that has cost `cost_max`. Ends it when everything was delivered.
+    /// Continues one fan-out until that has cost `cost_max`. Ends it when everything is delivered.
     fn slice(
         &mut self,
         key: u32,
@@ -227,13 +230,13 @@ impl FanOuts {
     ) -> (usize, Progress) {
         let fan_out = &mut self.entries[key as usize];
         let channel = &mut channels[fan_out.channel as usize];
-        let may_fall_behind = channel.backlog.as_ref().is_some_and(|backlog| backlog.keeps());
+        let may_fall_behind = channel.backlog.as_ref().is_some_and(|backlog| backlog.has_recent());
         let FanOut { start, life, turns_waited, .. } = *fan_out;
         fan_out.turns_waited = 0;
         let in_flight: &[_] = fan_out.in_flight.make_contiguous();
-        // The low 32 bits of arrivals are enough: few are in flight together.
+        // The low 32 bits of arrival numbers suffice, because few items are in flight together.
         let place = |arrival: u32| arrival.wrapping_sub(start as u32) as usize;
-        let (mut cost, mut progress, mut block) = (0, Progress::GoesOn, Block::default());
+        let (mut cost, mut progress, mut block) = (0, Progress::Continues, Block::default());
         while cost < cost_max && channel.cursor() != NONE {
             let at = channel.cursor();
             let subscriber = &mut subscriptions[at as usize];
@@ -244,7 +247,7 @@ impl FanOuts {
             let first = given.max(place(subscriber.joined_at()));
             block.begin(given, in_flight);
             let (end, bytes) = block.from(first, in_flight);
-            // One that joined behind all of these is passed over.
+            // A subscriber that joined after all of these items is skipped.
             let visit = if first >= end {
                 Visit::Cost(1)
             } else {
@@ -287,7 +290,7 @@ impl FanOuts {
         (cost, progress)
     }
 
-    /// What a subscriber has yet to get, as far as it makes one block.
+    /// The items that a subscriber has not received, at most one block.
     pub(super) fn rest(&mut self, local: &LocalChannel, subscriber: &Subscription) -> Vec<Item> {
         if local.fan_out == NONE || !subscriber.is_joined() {
             return Vec::new();
@@ -302,7 +305,7 @@ impl FanOuts {
         in_flight[first..block.end].to_vec()
     }
 
-    /// The channel lost its last subscriber.
+    /// Ends the fan-out of a channel that lost its last subscriber.
     pub(super) fn end(&mut self, local: &LocalChannel) {
         if local.fan_out != NONE {
             let fan_out = self.entries.remove(local.fan_out as usize);
@@ -312,7 +315,7 @@ impl FanOuts {
                 self.ended.push(local.fan_out);
             }
         }
-        // Without a fan-out in progress no slice looks at them.
+        // Ended fan-outs are removed from the queues by later slices, of which there are none now.
         if self.entries.is_empty() {
             self.new.clear();
             self.old.clear();
@@ -320,17 +323,17 @@ impl FanOuts {
     }
 }
 
-/// As much as may leave together: the same for all subscribers that were given as much.
+/// The items that are delivered together: the same for all subscribers that have received the same.
 #[derive(Debug, Default)]
 struct Block {
     start: usize,
     end: usize,
-    /// Of the payloads.
+    /// The bytes of its items.
     bytes: usize,
 }
 
 impl Block {
-    /// Makes it the block that begins at `start`.
+    /// Computes the block that begins at `start`, unless this is it.
     fn begin(&mut self, start: usize, in_flight: &[Item]) {
         if self.start == start && self.end > start {
             return;
@@ -345,7 +348,7 @@ impl Block {
         }
     }
 
-    /// The end of the part that begins at `first`, and its bytes.
+    /// The end of the part of the block that begins at `first`, and its bytes.
     fn from(&self, first: usize, in_flight: &[Item]) -> (usize, usize) {
         let before = bytes_of(&in_flight[self.start..first.min(self.end)]);
         (self.end, self.bytes - before)

@@ -1,9 +1,9 @@
-//! What channels keep for those who come back, on their home workers.
+//! Histories: recent publications of channels, kept on their home workers for recovery and for reads.
 //!
-//! A history is a ring of publications without a gap. What is too old, too many or too large leaves it when something
-//! is added. A channel where nothing is added any more is found without a timer of its own: histories of a namespace
-//! share one time to live, so they stand in a list in the order in which they were touched, and the first is the first
-//! to expire. When all of them together are too large, the one that was touched longest ago is forgotten whole.
+//! A history is a queue of publications without a gap. Publications that are too old, too many or too large are removed
+//! when one is added or the history is read. Histories that are no longer used need no timers: those of a namespace
+//! have the same time to live, so a list in the order of their last use has the next one to expire first. When all
+//! histories together are too large, the least recently used one is removed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::message::{HistoryQuery, Publication, Publications, Recovery};
 #[derive(Debug)]
 pub(super) struct Histories {
     entries: Slab<History>,
-    /// One for each namespace.
+    /// The list of each namespace's histories.
     ages: Vec<Age>,
     bytes: u64,
     publications: usize,
 }
 
-/// What one channel keeps.
+/// The history of one channel.
 #[derive(Debug)]
 struct History {
-    /// The channel, among the streams.
+    /// The slot of the channel's stream.
     home: u32,
     namespace: NamespaceId,
     kept: VecDeque<Kept>,
@@ -36,16 +36,16 @@ struct History {
     touched_ms: u64,
     newer: u32,
     older: u32,
-    /// The last answer: clients that come back together ask the same.
+    /// The last recovery: clients that reconnect together recover from the same position.
     answer: Option<Answer>,
 }
 
-/// What a recovery was answered, as long as the ring still has all of it.
+/// A recovery that is kept as long as the history has all of its publications.
 #[derive(Debug)]
 struct Answer {
-    /// The offset that was asked for; `None` is for the newest.
+    /// The offset of the request; `None` for the newest publications.
     since: Option<u64>,
-    /// What its publications cost.
+    /// The cost of its publications.
     bytes: u64,
     publications: Publications,
 }
@@ -56,7 +56,7 @@ struct Kept {
     at_ms: u64,
 }
 
-/// The histories of one namespace, by when they were touched.
+/// The histories of one namespace, in the order of their last use.
 #[derive(Clone, Copy, Debug)]
 struct Age {
     oldest: u32,
@@ -73,17 +73,17 @@ impl Histories {
         }
     }
 
-    /// Bytes kept, with what keeping them costs.
+    /// Bytes of all histories, including their overhead.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Publications kept.
+    /// The number of publications in all histories.
     pub(super) fn publications(&self) -> usize {
         self.publications
     }
 
-    /// A history for a channel that has none.
+    /// Creates a history for a channel that has none.
     pub(super) fn open(&mut self, home: u32, namespace: NamespaceId, now_ms: u64) -> u32 {
         let key = slot(self.entries.insert(History {
             home,
@@ -100,14 +100,14 @@ impl Histories {
         key
     }
 
-    /// Keeps it alive for another time to live.
+    /// Marks a history as used, which keeps it for another time to live.
     pub(super) fn touch(&mut self, key: u32, now_ms: u64) {
         self.unlink(key);
         self.entries[key as usize].touched_ms = now_ms;
         self.append(key);
     }
 
-    /// Adds a publication whose number follows the last one's, and drops what has to go for it.
+    /// Adds the publication after the last one, and removes what the limits do not allow.
     pub(super) fn push(
         &mut self,
         key: u32,
@@ -126,7 +126,7 @@ impl Histories {
         self.publications = self.publications + history.kept.len() - before.1;
     }
 
-    /// Drops what is too old: where a channel is only read, nothing else does.
+    /// Removes publications that are too old, also from a history that is only read.
     fn trim(&mut self, key: u32, options: &ChannelOptions, now_ms: u64) {
         let history = &mut self.entries[key as usize];
         let before = (history.bytes, history.kept.len());
@@ -135,7 +135,7 @@ impl Histories {
         self.publications -= before.1 - history.kept.len();
     }
 
-    /// Forgets what a channel keeps, but not that it has a history.
+    /// Removes all publications from a history.
     pub(super) fn clear(&mut self, key: u32) {
         let history = &mut self.entries[key as usize];
         self.bytes -= history.bytes - HISTORY_BYTES;
@@ -145,7 +145,7 @@ impl Histories {
         history.answer = None;
     }
 
-    /// Ends a history.
+    /// Removes a history.
     pub(super) fn close(&mut self, key: u32) {
         self.unlink(key);
         let history = self.entries.remove(key as usize);
@@ -153,7 +153,7 @@ impl Histories {
         self.publications -= history.kept.len();
     }
 
-    /// Gives back what stands behind the last entry, if most of them are gone. Returns whether they are.
+    /// Releases the memory after the last entry, if most entries were removed. Returns whether they were.
     pub(super) fn shrink(&mut self) -> bool {
         let is_sparse = is_sparse(self.entries.len(), self.entries.capacity());
         if is_sparse {
@@ -162,8 +162,8 @@ impl Histories {
         is_sparse
     }
 
-    /// The channel whose history has to end now, because nothing happened for its time to live or because all of them
-    /// are too large; the caller closes it.
+    /// The slot of the stream whose history has to be removed, because it was not used for its time to live or because
+    /// all histories together are too large. The caller closes it.
     pub(super) fn overdue(
         &self,
         all: &[ChannelOptions],
@@ -183,8 +183,8 @@ impl Histories {
             .map(|history| history.home)
     }
 
-    /// What followed offset `since`, as much of it as has `bytes_max`, up to the channel's last publication, whose
-    /// number is `last`. Without `since`, or where some of that is not kept, the newest of what is kept.
+    /// The publications after offset `since`, up to `bytes_max`. The channel's last publication has offset `last`.
+    /// Without `since`, or if some of them are lost, the newest publications of the history.
     pub(super) fn recover(
         &mut self,
         key: u32,
@@ -203,12 +203,12 @@ impl Histories {
         let first = first.publication.position.offset;
         let since = since.filter(|since| *since < last && since + 1 >= first);
         let publications = history.answer(since, first, bytes_max);
-        // The last one kept is the last one published: nothing leaves a ring but from its front.
+        // The newest publication in the history is the last one published: others are removed before it.
         let has_more = publications.last().is_some_and(|end| end.position.offset < last);
         Recovery { is_complete: since.is_some(), publications, has_more }
     }
 
-    /// Publications that a query asks for, as many as fit one answer.
+    /// The publications that a query selects, as many as fit one reply.
     pub(super) fn read(
         &mut self,
         key: u32,
@@ -223,7 +223,7 @@ impl Histories {
         let mut bytes = 0;
         let mut fits = |publication: &Arc<Publication>| {
             bytes += cost(publication);
-            // One always does: a reader gets on.
+            // One always fits, so that a reader makes progress.
             bytes <= bytes_max || bytes == cost(publication)
         };
         let limit = limit.min(ANSWER_PUBLICATIONS_MAX);
@@ -274,7 +274,7 @@ impl Histories {
 }
 
 impl History {
-    /// Drops what is too old, too many or too large, and the answer that had it.
+    /// Removes publications that are too old, too many or too large, and the kept recovery that has one of them.
     fn trim(&mut self, options: &ChannelOptions, now_ms: u64) {
         let expired = now_ms.saturating_sub(ttl_ms(options));
         while let Some(first) = self.kept.front() {
@@ -293,8 +293,8 @@ impl History {
         }
     }
 
-    /// Publications behind offset `since`, which are kept, or the newest from offset `first` on; as many as fit an
-    /// answer, but always one, so that a reader gets on.
+    /// The publications after offset `since`, which the history has, or the newest from offset `first` on; as many as
+    /// fit one reply, but at least one, so that a reader makes progress.
     fn answer(&mut self, since: Option<u64>, first: u64, bytes_max: u64) -> Publications {
         let is_valid = |answer: &&Answer| {
             let fits = answer.bytes <= bytes_max || answer.publications.len() == 1;
@@ -304,7 +304,7 @@ impl History {
             return answer.publications.clone();
         }
         let from = since.map_or(0, |since| since + 1 - first);
-        let from = usize::try_from(from).expect("as many are kept");
+        let from = usize::try_from(from).expect("the history has them");
         let wanted = self.kept.range(from..).map(|kept| &kept.publication);
         let mut bytes = 0;
         let mut fits = |publication: &&Arc<Publication>| {
@@ -331,13 +331,13 @@ impl History {
 }
 
 impl Answer {
-    /// The offset of its first publication: it has one.
+    /// The offset of its first publication, of which there is at least one.
     fn first(&self) -> u64 {
         self.publications[0].position.offset
     }
 }
 
-/// What keeping a publication costs.
+/// The bytes of a publication in a history, including its overhead.
 fn cost(publication: &Publication) -> u64 {
     publication.payload.bytes.len() as u64 + PUBLICATION_BYTES
 }
@@ -346,7 +346,7 @@ fn ttl_ms(options: &ChannelOptions) -> u64 {
     u64::try_from(options.history_ttl.as_millis()).expect("days are few")
 }
 
-/// Of a history that keeps nothing.
+/// The bytes of an empty history.
 const HISTORY_BYTES: u64 = 160;
 
 #[cfg(test)]
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_back_once_most_are_gone_and_no_other_moves() {
+    fn memory_is_released_once_most_histories_are_removed_and_no_other_moves() {
         let (mut histories, first) = filled(3);
         let others: Vec<u32> =
             (0..10_000).map(|home| histories.open(home, NamespaceId(0), 0)).collect();
@@ -399,7 +399,7 @@ mod tests {
         assert!(histories.entries.capacity() < 10, "{} of {before}", histories.entries.capacity());
         assert!(!histories.shrink());
         assert_eq!(histories.entries[first as usize].kept.len(), 3);
-        assert_eq!(histories.open(8, NamespaceId(0), 4000), others[0], "their places are free");
+        assert_eq!(histories.open(8, NamespaceId(0), 4000), others[0], "their slots are free");
         assert_eq!(histories.overdue(&[options()], u64::MAX, 20_000), Some(7));
     }
 
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_recovered_and_what_is_not_is_not() {
+    fn publications_in_the_history_are_recovered_and_others_are_not() {
         let (mut histories, key) = filled(8);
         // 4 to 8 are kept, published at 4 s to 8 s.
         assert_eq!(recovered(&mut histories, key, 3, 8, 8000), Some(vec![4, 5, 6, 7, 8]));
@@ -454,14 +454,14 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_gap_what_is_kept_follows() {
+    fn an_incomplete_recovery_has_the_newest_publications() {
         let (mut histories, key) = filled(8);
         for _ in 0..2 {
             assert_eq!(kept(&mut histories, key, Some(2), 8000), [4, 5, 6, 7, 8]);
             assert_eq!(kept(&mut histories, key, Some(9), 8000), [4, 5, 6, 7, 8]);
             assert_eq!(kept(&mut histories, key, None, 8000), [4, 5, 6, 7, 8]);
         }
-        // What was answered does not outlive its time.
+        // A kept recovery does not outlive its publications.
         assert_eq!(kept(&mut histories, key, None, 16_001), [7, 8]);
         assert_eq!(kept(&mut histories, key, None, 99_000), [0; 0]);
         // The newest, if not all of them fit.
@@ -475,15 +475,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_is_gone_before_it_is_dropped() {
+    fn expired_publications_are_not_returned_and_removed_on_reads() {
         let (mut histories, key) = filled(8);
         assert_eq!(recovered(&mut histories, key, 5, 8, 16_000), Some(vec![6, 7, 8]));
-        // The answer is not given again once the first in it is too old.
+        // A kept recovery is not used once its first publication has expired.
         assert_eq!(recovered(&mut histories, key, 5, 8, 16_001), None);
         assert_eq!(recovered(&mut histories, key, 6, 8, 16_001), Some(vec![7, 8]));
         let all = histories.read(key, &options(), HistoryQuery::default(), 1_000_000, 16_001);
         assert_eq!(offsets(&all), [7, 8]);
-        assert_eq!(histories.publications(), 2, "reading has what is too old dropped");
+        assert_eq!(histories.publications(), 2, "a read removes expired publications");
         assert_eq!(histories.bytes(), HISTORY_BYTES + 2 * (10 + PUBLICATION_BYTES));
     }
 
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_its_bytes() {
+    fn the_bytes_of_a_reply_are_bounded() {
         let mut histories = Histories::new(1);
         let key = histories.open(7, NamespaceId(0), 0);
         for offset in 1..=4 {
@@ -515,7 +515,7 @@ mod tests {
         let bytes_max = 3 * PUBLICATION_BYTES;
         let all = recovered_within(&mut histories, key, (1, 4), bytes_max, 0);
         assert_eq!(all, Some(vec![2, 3, 4]));
-        // One byte less, as after a reload: not the answer that is still known, but a part.
+        // One byte less, as after a reload: not the recovery that is kept, but a part of it.
         let part = recovered_within(&mut histories, key, (1, 4), bytes_max - 1, 0);
         assert_eq!(part, Some(vec![2, 3]));
         // In parts, each at least one publication.
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn each_channel_and_all_of_them_have_their_bytes() {
+    fn the_bytes_of_each_history_and_of_all_are_bounded() {
         let mut histories = Histories::new(2);
         let a = histories.open(1, NamespaceId(0), 0);
         let b = histories.open(2, NamespaceId(1), 1);

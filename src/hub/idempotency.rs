@@ -1,4 +1,5 @@
-//! Publications that are not to be published again: what a channel's home remembers of the keys they came with.
+//! Idempotency keys of publications, which a channel's home keeps for five minutes. A publication with a known key is
+//! not published again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,29 +8,29 @@ use super::slots::is_sparse;
 use crate::config::limits::{IDEMPOTENCY_KEYS_MAX, OVERDUE_PER_TURN_MAX};
 use crate::message::{ChannelName, Position};
 
-/// The keys of one worker's channels.
+/// The keys of the channels whose home is this worker.
 #[derive(Debug)]
 pub(super) struct Idempotency {
-    /// What has the key, and until when it counts.
+    /// The position of the publication of each key, and the time at which the key expires in milliseconds.
     seen: HashMap<(ChannelName, Arc<str>), (Position, u64)>,
-    /// The oldest first, each with the moment until which it counts.
+    /// All keys, the oldest first, with the times at which they expire.
     order: VecDeque<(u64, ChannelName, Arc<str>)>,
     bytes: u64,
 }
 
 impl Idempotency {
-    /// No keys.
+    /// Creates a store without keys.
     pub(super) fn new() -> Self {
         Self { seen: HashMap::new(), order: VecDeque::new(), bytes: 0 }
     }
 
-    /// Where the publication is that came with this key.
+    /// The position of the publication with this key.
     pub(super) fn find(&self, name: &ChannelName, key: &Arc<str>, now_ms: u64) -> Option<Position> {
         let (position, until) = self.seen.get(&(name.clone(), key.clone()))?;
         (*until > now_ms).then_some(*position)
     }
 
-    /// Remembers a key that [`Idempotency::find`] does not find. The oldest ones make room.
+    /// Adds a key that [`Idempotency::find`] does not find. The oldest keys are removed to stay within the limits.
     pub(super) fn insert(
         &mut self,
         name: ChannelName,
@@ -50,8 +51,7 @@ impl Idempotency {
         self.seen.insert((name, key), (position, until));
     }
 
-    /// Forgets keys that count no more, or whose memory is needed, a few in each turn. Returns whether there may be
-    /// more.
+    /// Removes keys that have expired or whose memory is needed, a few in each turn. Returns whether there may be more.
     pub(super) fn expire(&mut self, bytes_max: u64, now_ms: u64) -> bool {
         for _ in 0..OVERDUE_PER_TURN_MAX {
             let is_overdue = self.order.front().is_some_and(|(until, ..)| *until <= now_ms);
@@ -62,7 +62,7 @@ impl Idempotency {
         true
     }
 
-    /// Gives back the room for keys that are forgotten, if most are.
+    /// Releases the memory of removed keys, if most were removed.
     pub(super) fn shrink(&mut self) {
         if is_sparse(self.order.len(), self.order.capacity()) {
             self.order.shrink_to_fit();
@@ -70,7 +70,7 @@ impl Idempotency {
         }
     }
 
-    /// What they keep in memory.
+    /// Bytes of all keys.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -79,7 +79,7 @@ impl Idempotency {
         let Some((until, name, key)) = self.order.pop_front() else { return false };
         self.bytes -= cost(&name, &key);
         let place = (name, key);
-        // A key that counted no more may have come again since.
+        // The key may have expired and been added again since.
         if self.seen.get(&place).is_some_and(|(_, of)| *of == until) {
             self.seen.remove(&place);
         }
@@ -91,10 +91,11 @@ fn cost(name: &ChannelName, key: &str) -> u64 {
     (KEY_BYTES + name.as_str().len() + key.len()) as u64
 }
 
-/// What a key costs beside its text and its channel's name: its places in both collections, and what they keep free.
+/// Bytes of a key in addition to its text and its channel's name: its entries in both collections, with their spare
+/// capacity.
 const KEY_BYTES: usize = 200;
 
-/// How long an idempotency key counts: five minutes.
+/// The lifetime of an idempotency key: five minutes.
 const IDEMPOTENCY_MS: u64 = 5 * 60 * 1000;
 
 #[cfg(test)]
@@ -120,25 +121,21 @@ mod tests {
     }
 
     #[test]
-    fn a_key_counts_for_five_minutes_and_may_come_again() {
+    fn a_key_expires_after_five_minutes_and_can_be_used_again() {
         let mut keys = Idempotency::new();
         insert(&mut keys, "k", 1, 0);
         assert_eq!(find(&keys, "k", IDEMPOTENCY_MS - 1), Some(1));
         assert_eq!(find(&keys, "k", IDEMPOTENCY_MS), None);
         insert(&mut keys, "k", 2, IDEMPOTENCY_MS);
         keys.expire(u64::MAX, IDEMPOTENCY_MS);
-        assert_eq!(
-            find(&keys, "k", IDEMPOTENCY_MS),
-            Some(2),
-            "it is the first one that is forgotten"
-        );
+        assert_eq!(find(&keys, "k", IDEMPOTENCY_MS), Some(2), "only the first one has expired");
         assert_eq!(keys.bytes(), cost(&name(), "k"));
         keys.expire(u64::MAX, 2 * IDEMPOTENCY_MS);
         assert_eq!((keys.bytes(), keys.seen.len(), keys.order.len()), (0, 0, 0));
     }
 
     #[test]
-    fn a_turn_forgets_a_few() {
+    fn a_turn_removes_a_few_expired_keys() {
         let mut keys = Idempotency::new();
         for n in 0..OVERDUE_PER_TURN_MAX + 1 {
             insert(&mut keys, &n.to_string(), 1, 0);
@@ -150,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_for_keys_is_given_back_once_most_are_forgotten() {
+    fn memory_is_released_once_most_keys_are_removed() {
         let mut keys = Idempotency::new();
         for n in 0..10_000 {
             insert(&mut keys, &n.to_string(), n, 0);
@@ -165,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_make_room() {
+    fn the_oldest_keys_are_removed_at_the_limits() {
         let mut keys = Idempotency::new();
         for n in 1..=4 {
             insert_within(&mut keys, &n.to_string(), n, 3 * cost(&name(), "1"), 0);

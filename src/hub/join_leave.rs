@@ -1,5 +1,6 @@
-//! Join and leave events, debounced: a client that joins and leaves within the delay produces no event, unless a
-//! presence reply has listed it meanwhile.
+//! Join and leave events of the channels whose home is this worker, debounced: a client that joins and leaves within
+//! the delay produces no event, unless a presence reply has listed it meanwhile. Events of all workers come in; after
+//! the delay, those that are left go out to the channel's subscribers.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,7 +11,7 @@ use crate::message::{ChannelName, ClientInfo, Item};
 #[derive(Debug, Default)]
 pub(super) struct JoinLeave {
     channels: HashMap<ChannelName, Gathered>,
-    /// Channels in `channels`, by when they are due.
+    /// The channels in `channels`, with the times at which they are due in milliseconds.
     due: VecDeque<(u64, ChannelName)>,
 }
 
@@ -18,7 +19,7 @@ pub(super) struct JoinLeave {
 #[derive(Debug, Default)]
 struct Gathered {
     items: Vec<Item>,
-    /// The first so many had happened when subscribers were listed.
+    /// The number of items that precede the last presence reply.
     listed: usize,
 }
 
@@ -26,6 +27,7 @@ struct Gathered {
 pub(super) const JOIN_LEAVE_DELAY_MS: u64 = 1000;
 
 impl JoinLeave {
+    /// Adds a join or a leave. A leave cancels the client's join, unless a presence reply may have listed the client.
     pub(super) fn add(&mut self, channel: ChannelName, item: Item, now_ms: u64) {
         let Gathered { items, listed } =
             self.channels.entry(channel.clone()).or_insert_with(|| {
@@ -41,14 +43,14 @@ impl JoinLeave {
         }
     }
 
-    /// A presence reply listed subscribers of a channel: leaves of the clients that joined before are delivered.
+    /// A presence reply listed subscribers of a channel: leaves of clients that joined before it are delivered.
     pub(super) fn mark_listed(&mut self, channel: &ChannelName) {
         if let Some(gathered) = self.channels.get_mut(channel) {
             gathered.listed = gathered.items.len();
         }
     }
 
-    /// The next channel whose joins and leaves are due.
+    /// Removes the next channel whose joins and leaves are due.
     pub(super) fn take_due(&mut self, now_ms: u64) -> Option<(ChannelName, Vec<Item>)> {
         if self.next_due()? > now_ms {
             return None;
@@ -58,6 +60,7 @@ impl JoinLeave {
         Some((channel, items))
     }
 
+    /// The time at which joins and leaves are due, in milliseconds.
     pub(super) fn next_due(&self) -> Option<u64> {
         self.due.front().map(|(due, _)| *due)
     }

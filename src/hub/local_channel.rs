@@ -1,4 +1,5 @@
-//! The part of a channel that one worker's subscribers see.
+//! A channel on a worker with subscribers of it, and the lists of these subscribers: the ring that fan-outs visit,
+//! those that wait for the home's answer, and those that are behind.
 
 use slab::Slab;
 
@@ -9,75 +10,75 @@ use crate::config::limits::SUBSCRIPTION_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
 use crate::message::{ChannelName, Epoch, Origin, Position, RequestId, Ticket};
 
-/// A channel on a worker that has subscribers of it.
+/// A channel on a worker with subscribers of it.
 #[derive(Debug)]
 pub(super) struct LocalChannel {
     pub name: ChannelName,
-    /// Of the publication that came last, or of the home's answer.
+    /// The position of the last publication that arrived, or that of the home's answer.
     position: Position,
-    /// Whether that answer came.
+    /// Whether the home has answered.
     is_granted: bool,
-    /// Publications that came to this worker: the number of the next one.
+    /// The number of items that have started a fan-out here, which is the arrival number of the next one.
     pub arrivals: u64,
-    /// Of the question to the home.
+    /// The serial of the interest that was sent to the home.
     pub serial: u32,
-    /// The fan-out in progress.
+    /// The slot of the fan-out in progress, or [`NONE`].
     pub fan_out: u32,
     pub namespace: NamespaceId,
-    /// Joined ones and laggards.
+    /// The number of subscribers that have joined, including those that are behind.
     pub subscribers: u32,
-    /// What its options have it hold back.
+    /// The backlog, if its options require one.
     pub backlog: Option<Box<Backlog>>,
     joined: Ring,
     waiting: List,
-    /// Those whose fan-out is not that of the others: laggards, and who waits for what it missed.
+    /// Subscribers that fan-outs do not visit: those that are behind, and those that wait for a recovery.
     apart: List,
 }
 
-/// The tie between a session and a channel: a node of two lists.
+/// The subscription of a session to a channel: a node in a list of each.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    /// Index of the session.
+    /// The index of the session.
     pub session: u32,
-    /// The channel's local part.
+    /// The slot of the local channel.
     pub channel: u32,
     pub next_in_session: u32,
     next: u32,
     previous: u32,
-    /// While it waits: the serial and the ticket of its request, 0 if the server API made it. Joined: two arrivals, see
-    /// [`Subscription::given`] and [`Subscription::joined_at`]. Lagging: the offset of the first publication that it
-    /// has yet to get.
+    /// While it waits: the serial of its request, and the ticket, or 0 if the server API made the request. Once joined:
+    /// two arrival numbers, see [`Subscription::given`] and [`Subscription::joined_at`]. While behind: the offset of
+    /// the first publication that it has not received.
     number: u64,
     state: State,
 }
 
-/// Where a subscription is in its life.
+/// The state of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// For the home's answer to the channel's question.
+    /// Waits for the home's answer to the interest of this worker.
     Waiting,
-    /// For the home's answer to its own question: what it missed.
+    /// Waits for the home's answer to its own request to recover.
     Recovering,
-    /// It is visited by fan-outs.
+    /// Is visited by fan-outs.
     Joined,
-    /// Its socket took no more; it is given what it has yet to get once it does.
+    /// Is not visited, because its socket accepts no more bytes; it catches up once the socket does.
     Behind,
 }
 
-// A million channels are what this is about.
+// A million channels have this size a million times.
 const _: () = assert!(size_of::<Option<LocalChannel>>() <= 96);
 const _: () = assert!(size_of::<Subscription>() <= SUBSCRIPTION_BYTES_MAX);
-// A slab's entry must not cost a word more than what it holds.
+// The entry of a slab must not take a word more than the subscription.
 const _: () = assert!(size_of::<Option<Subscription>>() <= SUBSCRIPTION_BYTES_MAX);
 
-/// Both ends of a chain through [`Subscription::next`].
+/// A list through [`Subscription::next`].
 #[derive(Debug)]
 struct List {
     head: u32,
     tail: u32,
 }
 
-/// A chain through [`Subscription::next`] that leads back to where it began, and where its visitor stands.
+/// A ring through [`Subscription::next`], and the subscriber that is visited next.
 #[derive(Debug)]
 struct Ring {
     cursor: u32,
@@ -91,7 +92,7 @@ fn ticket_number(origin: Origin) -> u32 {
 }
 
 impl Subscription {
-    /// A subscription that waits for the reply to a request. `recovers` if it asks the home what followed a position.
+    /// A subscription whose request is pending. With `recovers`, it waits for a recovery from the home.
     pub(super) fn new(session: u32, channel: u32, id: RequestId, recovers: bool) -> Self {
         let RequestId { serial, origin } = id;
         Self {
@@ -105,14 +106,14 @@ impl Subscription {
         }
     }
 
-    /// Its request, if that is not replied to yet.
+    /// Its request to subscribe, while that is pending.
     pub(super) fn waits_for(&self) -> Option<RequestId> {
         let waits = matches!(self.state, State::Waiting | State::Recovering);
         let origin = Ticket::new(self.number as u32).map_or(Origin::Server, Origin::Client);
         waits.then_some(RequestId { serial: (self.number >> 32) as u32, origin })
     }
 
-    /// The serial of its own question to the home, if that is not answered yet.
+    /// The serial of its request to recover, while that is pending.
     pub(super) fn recovery(&self) -> Option<u32> {
         (self.state == State::Recovering).then_some((self.number >> 32) as u32)
     }
@@ -122,21 +123,21 @@ impl Subscription {
         self.state == State::Joined
     }
 
-    /// The arrival before which everything was given to this subscriber, or is not for it. Only while joined. The low
-    /// 32 bits of the number: arrivals that are in flight together are far fewer.
+    /// The arrival number before which this subscriber has received everything that is for it. Only while joined. Its
+    /// low 32 bits suffice, because far fewer items are in flight together.
     pub(super) fn given(&self) -> u32 {
         debug_assert_eq!(self.state, State::Joined);
         self.number as u32
     }
 
-    /// The first arrival that is for this subscriber, if it has not been given anything yet; else the same as
+    /// The arrival number of the first item that is for this subscriber, until it has received one; then the same as
     /// [`Subscription::given`].
     pub(super) fn joined_at(&self) -> u32 {
         debug_assert_eq!(self.state, State::Joined);
         (self.number >> 32) as u32
     }
 
-    /// It was visited: everything before this arrival was given to it.
+    /// Records that the subscriber has received everything before this arrival number.
     pub(super) fn give(&mut self, until: u32) {
         let joined_at = self.joined_at();
         let is_past = until.wrapping_sub(joined_at) as i32 >= 0;
@@ -147,7 +148,7 @@ impl Subscription {
         self.number = u64::from(given) | u64::from(joined_at) << 32;
     }
 
-    /// The offset of the first publication that a laggard has yet to get.
+    /// The offset of the first publication that a subscriber which is behind has not received.
     pub(super) fn is_behind_from(&self) -> Option<u64> {
         (self.state == State::Behind).then_some(self.number)
     }
@@ -182,17 +183,17 @@ impl LocalChannel {
         }
     }
 
-    /// Where the stream stands for who joins now; `None` until the home's answer came.
+    /// The position of the stream for subscribers that join now; `None` until the home has answered.
     pub(super) fn position(&self) -> Option<Position> {
         self.is_granted.then_some(self.position)
     }
 
-    /// The offset that the next publication to arrive has, if none is dropped in front of it.
+    /// The offset of the next publication to arrive, if none before it is dropped.
     pub(super) fn next_offset(&self) -> u64 {
         self.position.offset + 1
     }
 
-    /// The stream stands here now.
+    /// Sets the position of the stream.
     pub(super) fn advance(&mut self, position: Position) {
         self.position = position;
         self.is_granted = true;
@@ -203,7 +204,7 @@ impl LocalChannel {
         self.joined.cursor
     }
 
-    /// The subscriber at the cursor was visited: the next one is the one behind it.
+    /// Moves on to the subscriber after the one that was visited.
     pub(super) fn move_cursor(&mut self, subscriptions: &Slab<Subscription>) {
         self.joined.cursor = subscriptions[self.joined.cursor as usize].next;
     }
@@ -212,12 +213,12 @@ impl LocalChannel {
         some(self.waiting.head)
     }
 
-    /// Whether there are subscribers whose fan-out is not that of the others.
+    /// Whether there are subscribers that fan-outs do not visit.
     pub(super) fn has_apart(&self) -> bool {
         self.apart.head != NONE
     }
 
-    /// Joined subscribers, and those apart.
+    /// All subscribers but those that wait for the home's answer to the interest of this worker.
     pub(super) fn members<'a>(
         &self,
         subscriptions: &'a Slab<Subscription>,
@@ -241,7 +242,7 @@ impl LocalChannel {
         self.joined.cursor == NONE && self.waiting.head == NONE && self.apart.head == NONE
     }
 
-    /// Adds a subscriber that waits for an answer of the home.
+    /// Adds a subscriber that waits for the home's answer.
     pub(super) fn wait(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
         let list = match subscriptions[at as usize].state {
             State::Waiting => &mut self.waiting,
@@ -251,7 +252,7 @@ impl LocalChannel {
         list.append(at, subscriptions);
     }
 
-    /// Adds a subscriber behind all others: what arrives from now on is for it.
+    /// Adds a subscriber to the end of the ring: what arrives from now on is for it.
     pub(super) fn join(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
         let last = some(self.joined.cursor)
             .map(|cursor| subscriptions[cursor as usize].previous)
@@ -259,13 +260,14 @@ impl LocalChannel {
         let arrivals = self.arrivals as u32;
         let node = &mut subscriptions[at as usize];
         node.state = State::Joined;
-        // As much as the one before it in the ring, so that what was given never falls from the cursor on.
+        // The same as the one before it in the ring, so that `given` never decreases from the cursor on.
         node.set_arrivals(last.unwrap_or(arrivals), arrivals);
         self.subscribers += 1;
         self.joined.append(at, subscriptions);
     }
 
-    /// Takes a joined subscriber aside, or a laggard on: publications from offset `from` on are yet to be given to it.
+    /// Removes a subscriber from the ring that has not received publications from offset `from` on, or moves the offset
+    /// of one that is behind.
     pub(super) fn fall_behind(
         &mut self,
         at: u32,
@@ -280,7 +282,7 @@ impl LocalChannel {
         self.apart.append(at, subscriptions);
     }
 
-    /// Takes a subscriber out of the list that it is in.
+    /// Removes a subscriber from its list.
     pub(super) fn unlink(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
         let state = subscriptions[at as usize].state;
         self.subscribers -= u32::from(matches!(state, State::Joined | State::Behind));
@@ -293,7 +295,7 @@ impl LocalChannel {
 }
 
 impl Ring {
-    /// Adds a node that the cursor comes to last.
+    /// Adds a node that the cursor reaches last.
     fn append(&mut self, at: u32, subscriptions: &mut Slab<Subscription>) {
         let next = some(self.cursor).unwrap_or(at);
         let previous = some(self.cursor).map_or(at, |next| subscriptions[next as usize].previous);

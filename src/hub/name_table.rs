@@ -1,10 +1,10 @@
-//! From a channel's name to its entry.
+//! Finds the entry of a channel by its name.
 //!
-//! A hash table that doubles moves everything it holds, at a million channels for tens of milliseconds. Many small
-//! tables, chosen by the name's hash, double one at a time.
+//! A hash table moves all of its entries when it grows, which takes tens of milliseconds at a million channels. Many
+//! small tables, chosen by the hash of the name, grow one at a time.
 //!
-//! A table holds the places of entries, not their names: the entry has its own, and it is looked at anyway. So a
-//! channel costs five bytes here, and the room that a table keeps free.
+//! A table holds the slots of entries, not their names: the entry has its name, and is compared anyway. So a channel
+//! costs five bytes here, plus the table's spare capacity.
 
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 
@@ -13,19 +13,19 @@ use slab::Slab;
 
 use crate::message::ChannelName;
 
-/// Hashes channel names under a secret key, the same for all workers: they agree on a channel's home, and peers cannot
-/// choose names that collide.
+/// Hashes channel names with a secret key. All workers have the same one, so that they agree on a channel's home; peers
+/// do not know it, so that they cannot choose names that collide.
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelHash {
     key: u64,
 }
 
-/// What has a channel's name and is found by it.
+/// An entry that is found by the name of its channel.
 pub(super) trait Named {
     fn name(&self) -> &ChannelName;
 }
 
-/// Where the entries of a slab are, by their names.
+/// The slots of a slab's entries by their names.
 #[derive(Debug)]
 pub(super) struct NameTable {
     hash: ChannelHash,
@@ -35,19 +35,19 @@ pub(super) struct NameTable {
 const SHARDS: usize = 256;
 
 impl ChannelHash {
-    /// A hash with a given key, for runs that are to be repeated.
+    /// A hash with a fixed key, for reproducible runs.
     pub fn with_key(key: u64) -> Self {
         Self { key }
     }
 
-    /// The hash of a name.
+    /// Computes the hash of a name.
     pub fn of(&self, name: &str) -> u64 {
         self.hash_one(name)
     }
 }
 
 impl Default for ChannelHash {
-    /// A key drawn at random.
+    /// A hash with a random key.
     fn default() -> Self {
         Self::with_key(RandomState::new().hash_one(0))
     }
@@ -56,7 +56,7 @@ impl Default for ChannelHash {
 impl BuildHasher for ChannelHash {
     type Hasher = DefaultHasher;
 
-    /// SipHash, whose state no peer knows once it has taken in the key.
+    /// SipHash with the secret key as its first input.
     fn build_hasher(&self) -> DefaultHasher {
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(self.key);
@@ -75,7 +75,7 @@ impl NameTable {
         self.shards[shard(hash)].find(hash, is_it).copied()
     }
 
-    /// Adds an entry, whose name no other one has.
+    /// Adds an entry. Its name must not be in the table.
     pub(super) fn insert<T: Named>(&mut self, key: u32, entries: &Slab<T>) {
         let of = self.hash;
         let hash_of = |key: &u32| of.of(entries[*key as usize].name().as_str());
@@ -83,14 +83,14 @@ impl NameTable {
         self.shards[shard(hash)].insert_unique(hash, key, hash_of);
     }
 
-    /// Removes the entry that was at `key`, and its name.
+    /// Removes the entry that was in slot `key`.
     pub(super) fn remove(&mut self, key: u32, name: &ChannelName) {
         let hash = self.hash.of(name.as_str());
         let entry = self.shards[shard(hash)].find_entry(hash, |other| *other == key);
         entry.expect("only an entry's owner removes it").remove();
     }
 
-    /// Gives back the room for entries that are gone.
+    /// Releases the memory of removed entries.
     pub(super) fn shrink<T: Named>(&mut self, entries: &Slab<T>) {
         let of = self.hash;
         for shard in &mut self.shards {
@@ -100,7 +100,7 @@ impl NameTable {
 }
 
 fn shard(hash: u64) -> usize {
-    // Bits that choose neither the home (the high half) nor the bucket within the shard (the lowest).
+    // Other bits than those that choose the home (the high half) and the bucket within the shard (the lowest).
     (hash >> 20) as usize % SHARDS
 }
 
@@ -136,7 +136,7 @@ mod tests {
             let expected = (index % 2 == 1).then_some(index as u32);
             assert_eq!(table.find(&name(index), &entries), expected);
         }
-        // The freed places have other names now.
+        // Freed slots are used by other names now.
         for index in 20_000..30_000 {
             let key = entries.insert(name(index)) as u32;
             table.insert(key, &entries);

@@ -1,4 +1,5 @@
-//! The subscriptions of each session. The caller chooses a session's id; its index is the session's place here.
+//! The subscriptions of each session, as a list through [`Subscription::next_in_session`]. The caller chooses the ids
+//! of sessions; the index of an id is the slot of the session.
 
 use slab::Slab;
 
@@ -48,7 +49,7 @@ impl Sessions {
         SessionId { index, generation: self.entries[index as usize].generation }
     }
 
-    /// The session's oldest subscription.
+    /// The oldest subscription of a session.
     pub(super) fn first(&self, id: SessionId) -> Option<u32> {
         some(self.entries[id.index as usize].first)
     }
@@ -72,7 +73,7 @@ impl Sessions {
         session.count += 1;
     }
 
-    /// Takes a subscription out. The chain is walked: it is as long as a session may have subscriptions.
+    /// Removes a subscription. This walks the list, whose length is the number of the session's subscriptions.
     pub(super) fn unlink(
         &mut self,
         id: SessionId,

@@ -1,4 +1,4 @@
-//! What a hub is configured with, and what follows from it alone.
+//! The configuration of a hub, and what can be computed from it alone.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use crate::config::limits::{CONNECTIONS_PER_WORKER_MAX, SPARE_CONNECTIONS, WORKE
 use crate::config::{ChannelOptions, NamespaceId, Namespaces};
 use crate::message::{ChannelName, ClientId, NodeId, SessionId, WorkerId};
 
-/// What a hub is configured with at start.
+/// The configuration of a hub.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
-    /// This node.
+    /// The id of this node.
     pub node: NodeId,
-    /// This worker.
+    /// The id of this worker.
     pub worker: WorkerId,
     /// The number of workers.
     pub workers: u16,
-    /// Sessions that this worker may have; address space for them is reserved.
+    /// Maximum number of sessions of this worker, for which address space is reserved.
     pub sessions_max: usize,
-    /// Limits that a reload may change.
+    /// The limits that a reload may change.
     pub limits: HubLimits,
     /// Chooses a channel's home; the same for all workers.
     pub hash: ChannelHash,
@@ -26,22 +26,22 @@ pub struct HubSettings {
     pub namespaces: Arc<Namespaces>,
 }
 
-/// Limits that a reload may change. They are handed in whole and read where they are needed, so that no part of the hub
-/// keeps an older value.
+/// Limits that a reload may change. They are replaced as a whole and read where they are needed, so that no part of the
+/// hub keeps an older value.
 #[derive(Clone, Copy, Debug)]
 pub struct HubLimits {
-    /// Subscriptions of one session. A session that has more keeps them.
+    /// Maximum number of subscriptions of one session. A session that already has more keeps them.
     pub subscriptions_max: usize,
-    /// Bytes of publications in one reply.
+    /// Maximum bytes of publications in one reply; one publication may exceed it.
     pub answer_bytes_max: u64,
-    /// Payload bytes kept for the slow subscribers of one channel; one publication may exceed it.
+    /// Maximum payload bytes kept for the slow subscribers of one channel; one publication may exceed it.
     pub backlog_bytes_max: u64,
-    /// Bytes of all histories of this worker. Whole histories are removed in the following turns until they fit.
+    /// Maximum bytes of all histories of this worker. Beyond it, whole histories are removed, a few in each turn.
     pub history_bytes_max: u64,
 }
 
 impl HubSettings {
-    /// The id of the client that has a session of this worker.
+    /// The id of the client with this session of this worker.
     pub fn client_id(&self, session: SessionId) -> ClientId {
         ClientId { node: self.node, worker: self.worker, session }
     }
@@ -59,7 +59,7 @@ impl HubSettings {
         self.namespaces.options(namespace)
     }
 
-    /// Whether a channel delivers joins and leaves.
+    /// Whether a channel delivers join and leave events.
     pub(super) fn has_join_leave(&self, channel: &ChannelName) -> bool {
         self.namespaces.find(channel.as_str()).is_some_and(|id| self.options(id).join_leave)
     }

@@ -1,4 +1,6 @@
-//! Channels whose home is this worker: their numbers, what they keep, and who wants them.
+//! The home side of channels: this worker numbers the publications of these channels, keeps their histories, and knows
+//! which workers have subscribers of them. Payloads come in, numbered publications with the workers to send them to go
+//! out.
 
 use std::sync::Arc;
 
@@ -18,17 +20,19 @@ use crate::message::{
     WorkerId,
 };
 
+/// The channels whose home is this worker.
 #[derive(Debug)]
 pub(super) struct Streams {
     channels: Slab<Stream>,
-    /// Channels that address space is reserved for.
+    /// The number of channels for which address space is reserved.
     channels_min: usize,
     names: NameTable,
     histories: Histories,
     idempotency: Idempotency,
     namespaces: Arc<Namespaces>,
     hash: ChannelHash,
-    lives: u64,
+    /// The number of epochs that were created.
+    epochs: u64,
 }
 
 #[derive(Debug)]
@@ -36,12 +40,12 @@ struct Stream {
     name: ChannelName,
     position: Position,
     interested: Workers,
-    /// What it keeps, or [`NONE`].
+    /// The slot of its history, or [`NONE`].
     history: u32,
     namespace: NamespaceId,
 }
 
-/// A set of workers. In halves, which need no more room than they have bits.
+/// A set of workers. Two halves have a smaller alignment than one `u128`, which would make streams larger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Workers([u64; 2]);
 
@@ -50,9 +54,9 @@ const _: () = assert!(WORKERS_MAX <= 128, "one bit a worker");
 /// What became of a publish.
 #[derive(Debug)]
 pub(super) enum Numbered {
-    /// It has a number now, and these want it.
+    /// The publication was numbered; these workers have subscribers.
     New(Arc<Publication>, Workers),
-    /// It is the same as the one that has this number.
+    /// It repeats the publication at this position.
     Known(Position),
 }
 
@@ -91,7 +95,7 @@ impl Named for Stream {
 }
 
 impl Streams {
-    /// Address space is reserved for as many channels as there may be sessions.
+    /// Reserves address space for as many channels as there may be sessions.
     pub(super) fn new(settings: &HubSettings) -> Self {
         let namespaces = settings.namespaces.clone();
         Self {
@@ -102,20 +106,20 @@ impl Streams {
             idempotency: Idempotency::new(),
             namespaces,
             hash: settings.hash,
-            lives: 0,
+            epochs: 0,
         }
     }
 
-    /// Where the stream stands for a worker that receives it from now on.
+    /// Adds a worker with subscribers. Returns the position after which it will receive all publications.
     pub(super) fn add_interest(&mut self, name: &ChannelName, from: WorkerId) -> Position {
-        let key = self.find_or_make(name);
+        let key = self.find_or_add(name);
         let channel = &mut self.channels[key as usize];
         channel.interested.insert(from);
         channel.position
     }
 
-    /// The last one to leave ends the channel's life, unless it keeps something: then it lives on for as long as that
-    /// would, so that clients between two connections find it again.
+    /// Removes a worker. Without workers, a channel is removed, unless it has a history: then it is kept for the time
+    /// to live of the history, so that clients that reconnect can recover.
     pub(super) fn remove_interest(&mut self, name: &ChannelName, from: WorkerId, now_ms: u64) {
         let Some(key) = self.names.find(name, &self.channels) else { return };
         let channel = &mut self.channels[key as usize];
@@ -130,12 +134,13 @@ impl Streams {
         }
     }
 
+    /// The workers with subscribers of a channel.
     pub(super) fn interested(&self, name: &ChannelName) -> Workers {
         let key = self.names.find(name, &self.channels);
         key.map_or_else(Workers::default, |key| self.channels[key as usize].interested)
     }
 
-    /// Gives a payload its number.
+    /// Numbers a publication, and keeps it if its channel has a history.
     pub(super) fn number(
         &mut self,
         name: ChannelName,
@@ -150,24 +155,27 @@ impl Streams {
         if let Some(position) = known {
             return Numbered::Known(position);
         }
-        let found = self.names.find(&name, &self.channels);
         let namespace = namespace_of(&self.namespaces, &name);
         let keeps = self.namespaces.options(namespace).history_size > 0;
-        let (position, interested) = if found.is_none() && !keeps {
-            // Nobody listens and nothing is kept: a stream of one publication, over at once.
-            (Position { epoch: self.new_epoch(&name), offset: 1 }, Workers::default())
-        } else {
-            let key = found.unwrap_or_else(|| self.find_or_make(&name));
-            let channel = &mut self.channels[key as usize];
-            channel.position.offset += 1;
-            (channel.position, channel.interested)
+        let key = match self.names.find(&name, &self.channels) {
+            None if keeps => Some(self.add(&name)),
+            found => found,
+        };
+        let (position, interested) = match key {
+            Some(key) => {
+                let channel = &mut self.channels[key as usize];
+                channel.position.offset += 1;
+                (channel.position, channel.interested)
+            }
+            // Without subscribers and history, the stream has one publication and ends at once.
+            None => (Position { epoch: self.new_epoch(&name), offset: 1 }, Workers::default()),
         };
         if let Some(key) = idempotency_key {
             let bytes_max = key_bytes_max(limits);
             self.idempotency.insert(name.clone(), key, position, bytes_max, now_ms);
         }
         let publication = Arc::new(Publication { channel: name, position, payload, accepted_us });
-        if keeps && let Some(key) = self.names.find(&publication.channel, &self.channels) {
+        if keeps && let Some(key) = key {
             let history = self.history(key, now_ms);
             let options = self.namespaces.options(namespace);
             self.histories.push(history, options, publication.clone(), now_ms);
@@ -175,7 +183,7 @@ impl Streams {
         Numbered::New(publication, interested)
     }
 
-    /// Where the stream stands, and what followed a position.
+    /// The position of the stream, and the publications between `since` and it.
     pub(super) fn recover(
         &mut self,
         name: &ChannelName,
@@ -184,7 +192,7 @@ impl Streams {
         now_ms: u64,
     ) -> (Position, Recovery) {
         let bytes_max = limits.answer_bytes_max;
-        let key = self.find_or_make(name);
+        let key = self.find_or_add(name);
         let Stream { position, history, namespace, .. } = self.channels[key as usize];
         let options = self.namespaces.options(namespace);
         let is_possible = since.epoch.fits(position.epoch);
@@ -194,7 +202,7 @@ impl Streams {
                 let last = position.offset;
                 self.histories.recover(history, options, since, last, bytes_max, now_ms)
             }
-            // Nothing is kept, but perhaps nothing was missed.
+            // The history is gone, but the subscriber may have received everything.
             None if is_possible
                 && since.offset == position.offset
                 && options.recovery
@@ -207,12 +215,12 @@ impl Streams {
         (position, recovery)
     }
 
-    /// Whether a position in the channel is of use later.
+    /// Whether clients can recover from a position in the channel.
     pub(super) fn is_recoverable(&self, name: &ChannelName) -> bool {
         self.namespaces.options(namespace_of(&self.namespaces, name)).is_recoverable()
     }
 
-    /// What the channel keeps.
+    /// Reads the channel's history.
     pub(super) fn read(
         &mut self,
         name: &ChannelName,
@@ -220,17 +228,17 @@ impl Streams {
         limits: &HubLimits,
         now_ms: u64,
     ) -> Reply {
-        let key = self.find_or_make(name);
-        // Who asks for a position will come back with it.
+        let key = self.find_or_add(name);
+        // The client may recover from the position that it reads here.
         if self.channels[key as usize].interested == Workers::default() {
             self.keep(key, now_ms);
         }
         let Stream { position, history, namespace, .. } = self.channels[key as usize];
-        // A position beyond the last publication is one that nothing follows, as in Centrifugo's memory broker.
+        // After a position beyond the last publication there is nothing, as in Centrifugo's memory broker.
         if query.since.is_some_and(|since| !since.epoch.fits(position.epoch)) {
             return Reply::Refused(Refusal::PositionUnrecoverable);
         }
-        // So is one more than a publication beyond it, with nothing before it.
+        // Nor is there before one that is more than one publication beyond it.
         let is_beyond = query.reverse
             && query.since.is_some_and(|since| since.offset > position.offset.saturating_add(1));
         let options = self.namespaces.options(namespace);
@@ -243,7 +251,7 @@ impl Streams {
         Reply::History { position, publications }
     }
 
-    /// Forgets what the channel keeps.
+    /// Removes all publications from the channel's history.
     pub(super) fn forget(&mut self, name: &ChannelName) {
         if let Some(key) = self.names.find(name, &self.channels)
             && let Some(history) = some(self.channels[key as usize].history)
@@ -252,7 +260,7 @@ impl Streams {
         }
     }
 
-    /// Ends histories whose time is up or whose memory is needed, and forgets such keys, a few in each turn. Returns
+    /// Removes histories and idempotency keys that have expired or whose memory is needed, a few in each turn. Returns
     /// whether there may be more.
     pub(super) fn expire(&mut self, limits: &HubLimits, now_ms: u64) -> bool {
         let has_more_keys = self.idempotency.expire(key_bytes_max(limits), now_ms);
@@ -270,8 +278,8 @@ impl Streams {
         true
     }
 
-    /// Gives back the places of channels and keys that are gone, where most are: all of a name table's, and what stands
-    /// behind the last entry of the others. No entry moves.
+    /// Releases the memory of removed channels and keys, if most were removed: in name tables all of it, in other
+    /// tables what follows the last entry. No entry moves.
     pub(super) fn shrink(&mut self) {
         self.idempotency.shrink();
         if self.histories.shrink() {
@@ -281,17 +289,17 @@ impl Streams {
         }
     }
 
-    /// Bytes that are kept.
+    /// Bytes of all histories.
     pub(super) fn history_bytes(&self) -> u64 {
         self.histories.bytes()
     }
 
-    /// Bytes of the idempotency keys that are remembered.
+    /// Bytes of all idempotency keys.
     pub(super) fn key_bytes(&self) -> u64 {
         self.idempotency.bytes()
     }
 
-    /// Publications that are kept.
+    /// The number of publications in all histories.
     pub(super) fn history_publications(&self) -> usize {
         self.histories.publications()
     }
@@ -305,10 +313,13 @@ impl Streams {
         self.namespaces.options(self.channels[key as usize].namespace)
     }
 
-    fn find_or_make(&mut self, name: &ChannelName) -> u32 {
-        if let Some(key) = self.names.find(name, &self.channels) {
-            return key;
-        }
+    fn find_or_add(&mut self, name: &ChannelName) -> u32 {
+        let found = self.names.find(name, &self.channels);
+        found.unwrap_or_else(|| self.add(name))
+    }
+
+    /// Adds a channel, which does not exist yet.
+    fn add(&mut self, name: &ChannelName) -> u32 {
         let position = Position { epoch: self.new_epoch(name), offset: 0 };
         let key = slot(self.channels.insert(Stream {
             name: name.clone(),
@@ -326,7 +337,7 @@ impl Streams {
         self.names.remove(key, &channel.name);
     }
 
-    /// The channel's history, made if there is none.
+    /// The slot of the channel's history, which is created if there is none.
     fn history(&mut self, key: u32, now_ms: u64) -> u32 {
         let channel = &mut self.channels[key as usize];
         if channel.history == NONE {
@@ -335,29 +346,30 @@ impl Streams {
         channel.history
     }
 
-    /// Has the channel live for another time to live, though nobody listens.
+    /// Keeps a channel without subscribers for another time to live of its history.
     fn keep(&mut self, key: u32, now_ms: u64) {
         let history = self.history(key, now_ms);
         self.histories.touch(history, now_ms);
     }
 
-    /// Differs between two lives of a channel, and between two runs, because the hash's key is drawn at start.
+    /// An epoch that differs from earlier ones of the channel, also from those before a restart, because the key of the
+    /// hash is random.
     fn new_epoch(&mut self, name: &ChannelName) -> Epoch {
-        self.lives += 1;
-        let mixed = self.hash.of(name.as_str()) ^ self.lives.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.epochs += 1;
+        let mixed = self.hash.of(name.as_str()) ^ self.epochs.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let epoch = Epoch((mixed >> 32) as u32);
-        // Two of them are not any life's.
+        // Two values are reserved.
         if [Epoch::NONE, Epoch::ANY].contains(&epoch) { Epoch(1) } else { epoch }
     }
 }
 
-/// Idempotency keys may take a fraction of what histories may take, beside them.
+/// The maximum bytes of idempotency keys: a fraction of that of histories, in addition to it.
 fn key_bytes_max(limits: &HubLimits) -> u64 {
     (limits.history_bytes_max / IDEMPOTENCY_SHARE_DIVISOR).max(IDEMPOTENCY_BYTES_FLOOR)
 }
 
 fn namespace_of(namespaces: &Namespaces, name: &ChannelName) -> NamespaceId {
-    // Whoever asked was told of unknown ones already.
+    // Requests with an unknown namespace were refused before.
     namespaces.find(name.as_str()).unwrap_or(NamespaceId(0))
 }
 
@@ -377,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_channel_is_small_at_its_home() {
-        // A million channels are what this is about.
+        // A million channels have this size a million times.
         assert!(size_of::<Option<Stream>>() <= 56, "{}", size_of::<Option<Stream>>());
     }
 }

@@ -1,11 +1,11 @@
-//! Who is visited when, and what each visit gives.
+//! Fan-outs: the order in which subscribers are visited, and what each visit delivers.
 
 use super::*;
 use crate::config::limits::{
     DELIVERY_COST_PER_TURN_MAX, FAN_OUT_SLICE_COST_MAX, PUBLICATIONS_PER_FAN_OUT_MAX,
 };
 
-/// A hub whose first sessions are subscribed to a channel.
+/// A hub with sessions that are subscribed to a channel.
 fn mesh_of(subscribers: u32, name: &str) -> Mesh {
     let mut mesh = Mesh::new(1, 8);
     for index in 0..subscribers {
@@ -16,7 +16,7 @@ fn mesh_of(subscribers: u32, name: &str) -> Mesh {
     mesh
 }
 
-/// Visits at most so many subscribers; returns whom, and the offsets that each was given.
+/// Visits at most `visits_max` subscribers; returns each with the offsets that it received.
 fn visit(mesh: &mut Mesh, visits_max: usize) -> Vec<(u32, Vec<u64>)> {
     let mut visits = Vec::new();
     mesh.hubs[0].fan_out(visits_max, |step| {
@@ -35,7 +35,7 @@ fn visit(mesh: &mut Mesh, visits_max: usize) -> Vec<(u32, Vec<u64>)> {
 }
 
 #[test]
-fn what_is_published_while_a_fan_out_is_in_progress_is_joined_with_it() {
+fn publications_join_the_fan_out_in_progress() {
     let mut mesh = mesh_of(10, "a");
     let publish_and_hand_over = |mesh: &mut Mesh| {
         mesh.request(0, session(0), publish("a"));
@@ -48,7 +48,7 @@ fn what_is_published_while_a_fan_out_is_in_progress_is_joined_with_it() {
         publish_and_hand_over(&mut mesh);
     }
     assert_eq!(mesh.hubs[0].fan_out_backlog(), (6, 6));
-    // Those who have yet to get the first one get everything at once; it is done with the last of them.
+    // Subscribers without the first one receive everything at once; it is done with the last of them.
     let visits = visit(&mut mesh, 6);
     assert_eq!(visits, (4..10).map(|at| (at, (1..=6).collect())).collect::<Vec<_>>());
     assert_eq!(mesh.hubs[0].fan_out_backlog(), (5, 5));
@@ -58,14 +58,14 @@ fn what_is_published_while_a_fan_out_is_in_progress_is_joined_with_it() {
 }
 
 #[test]
-fn a_subscriber_that_joins_among_blocks_is_given_only_what_follows() {
+fn a_subscriber_that_joins_between_blocks_receives_only_later_publications() {
     let mut mesh = mesh_of(3, "a");
     for _ in 0..3 {
         mesh.request(0, session(0), publish_much("a"));
         while mesh.step(0, 0) {}
     }
     assert_eq!(visit(&mut mesh, 2), [(0, vec![1]), (1, vec![1])]);
-    // It stands behind those that were given a block, and in front of one that is given two more before it.
+    // In the ring, it follows two that have received a block, and precedes one that receives two more before it.
     mesh.hubs[0].open(session(3));
     mesh.request(0, session(3), subscribe("a"));
     while mesh.step(0, 0) {}
@@ -84,14 +84,14 @@ fn a_subscriber_that_joins_among_blocks_is_given_only_what_follows() {
     assert_eq!(mesh.hubs[0].fan_out_backlog(), (0, 0));
 }
 
-/// What an unsubscribe makes the hub say: the offsets that come before the answer.
+/// Unsubscribes a session; returns the offsets that are delivered before the reply.
 fn leave(mesh: &mut Mesh, index: u32) -> Vec<u64> {
     let mut out = VecDeque::new();
     let id = Some(RequestId { serial: 0, origin: Origin::Server });
     mesh.hubs[0].handle(session(index), id, unsubscribe("a"), &mut out);
     let mut offsets = Vec::new();
     loop {
-        match out.pop_front().expect("an answer comes") {
+        match out.pop_front().expect("the reply follows") {
             Output::Deliver { session: to, items, .. } => {
                 assert_eq!(to, session(index));
                 let publications = items.iter().filter_map(Item::publication);
@@ -108,7 +108,7 @@ fn leave(mesh: &mut Mesh, index: u32) -> Vec<u64> {
 }
 
 #[test]
-fn a_subscriber_that_leaves_is_given_what_is_under_way_and_nothing_twice() {
+fn a_subscriber_that_leaves_receives_the_publications_in_flight_once() {
     let mut mesh = mesh_of(4, "a");
     let publish_and_hand_over = |mesh: &mut Mesh, request: Request| {
         mesh.request(0, session(0), request);
@@ -119,7 +119,7 @@ fn a_subscriber_that_leaves_is_given_what_is_under_way_and_nothing_twice() {
     publish_and_hand_over(&mut mesh, publish("a"));
     assert_eq!(visit(&mut mesh, 1), [(0, vec![1, 2])]);
     publish_and_hand_over(&mut mesh, publish("a"));
-    // One that was given a part, one that was given nothing, one that joined behind most of it.
+    // One that has received a part, one that has received nothing, one that joined after most of it.
     mesh.request(0, session(3), subscribe("a"));
     publish_and_hand_over(&mut mesh, publish("a"));
     assert_eq!(leave(&mut mesh, 0), [3, 4]);
@@ -127,7 +127,7 @@ fn a_subscriber_that_leaves_is_given_what_is_under_way_and_nothing_twice() {
     assert_eq!(leave(&mut mesh, 3), [4]);
     assert_eq!(visit(&mut mesh, 9), [(2, vec![1, 2, 3, 4])]);
     assert_eq!(mesh.hubs[0].fan_out_backlog(), (0, 0));
-    // At most one block: two of these are more than that.
+    // At most one block, which two of these exceed.
     publish_and_hand_over(&mut mesh, publish_much("a"));
     publish_and_hand_over(&mut mesh, publish_much("a"));
     assert_eq!(leave(&mut mesh, 2), [5]);
@@ -135,7 +135,7 @@ fn a_subscriber_that_leaves_is_given_what_is_under_way_and_nothing_twice() {
 }
 
 #[test]
-fn a_subscriber_that_leaves_is_given_one_block_at_most() {
+fn a_subscriber_that_leaves_receives_one_block_at_most() {
     for (count, given) in [
         (0, 0),
         (PUBLICATIONS_PER_FAN_OUT_MAX, PUBLICATIONS_PER_FAN_OUT_MAX),
@@ -151,7 +151,7 @@ fn a_subscriber_that_leaves_is_given_one_block_at_most() {
 }
 
 #[test]
-fn a_publication_to_a_few_does_not_wait_for_large_fan_outs() {
+fn a_publication_to_few_subscribers_does_not_wait_for_large_fan_outs() {
     let mut mesh = mesh_of(200, "a");
     for channel in ["b", "c", "d", "e", "f"] {
         for index in 0..200 {
@@ -169,7 +169,7 @@ fn a_publication_to_a_few_does_not_wait_for_large_fan_outs() {
     while mesh.step(0, 0) {}
     mesh.fan_out(0, DELIVERY_COST_PER_TURN_MAX);
     assert_eq!(mesh.seen.live[&(0, 0, "few".to_owned())].offsets, [1]);
-    // And large ones share a turn: none of them is done before the last one began.
+    // Large ones share a turn: the last one begins before any of them is done.
     let began = |name: &str| {
         (0..200).any(|at| !mesh.seen.live[&(0, at, name.to_owned())].offsets.is_empty())
     };
@@ -177,7 +177,7 @@ fn a_publication_to_a_few_does_not_wait_for_large_fan_outs() {
 }
 
 #[test]
-fn a_full_queue_holds_its_fan_out_back_for_a_turn_and_no_other() {
+fn a_full_send_queue_delays_its_fan_out_for_a_turn_and_no_other() {
     let mut mesh = mesh_of(3, "a");
     mesh.request(0, session(2), subscribe("b"));
     mesh.settle();
@@ -192,13 +192,13 @@ fn a_full_queue_holds_its_fan_out_back_for_a_turn_and_no_other() {
         if session == 1 && channel == "a" { Visit::Full } else { Visit::Cost(1) }
     });
     let expected = [(0, "a"), (1, "a"), (2, "b")].map(|(of, name)| (of, name.to_owned()));
-    assert_eq!(asked, expected, "what is full is not asked again in the same turn");
+    assert_eq!(asked, expected, "a full send queue is not visited again in the same turn");
     assert_eq!(visit(&mut mesh, 100), [(1, vec![1]), (2, vec![1])]);
     assert_eq!(mesh.hubs[0].fan_out_backlog(), (0, 0));
 }
 
 #[test]
-fn full_queues_hold_those_behind_them_back_for_a_turn_at_a_time() {
+fn full_send_queues_delay_later_subscribers_for_a_turn_at_a_time() {
     let mut mesh = mesh_of(200, "a");
     mesh.request(0, session(0), publish("a"));
     while mesh.step(0, 0) {}
@@ -221,7 +221,7 @@ fn full_queues_hold_those_behind_them_back_for_a_turn_at_a_time() {
 }
 
 #[test]
-fn fan_outs_that_wait_for_the_same_subscriber_take_turns() {
+fn fan_outs_that_wait_for_the_same_subscriber_alternate() {
     let mut mesh = mesh_of(1, "a");
     mesh.request(0, session(0), subscribe("b"));
     mesh.settle();
@@ -246,9 +246,9 @@ fn fan_outs_that_wait_for_the_same_subscriber_take_turns() {
     assert_eq!(given, expected.map(|(name, waited)| (name.to_owned(), waited)));
 }
 
-/// What was encoded for them is kept until then.
+/// The caller keeps encoded items until then.
 #[test]
-fn a_fan_out_that_loses_its_last_subscriber_is_told_to_be_done() {
+fn a_fan_out_that_loses_its_last_subscriber_is_reported_as_done() {
     let mut mesh = mesh_of(1, "a");
     let done = |mesh: &mut Mesh| {
         let mut done = 0;
@@ -271,7 +271,7 @@ fn a_fan_out_that_loses_its_last_subscriber_is_told_to_be_done() {
 }
 
 #[test]
-fn fan_outs_that_end_before_their_turn_leave_nothing_behind() {
+fn fan_outs_that_end_before_their_turn_leave_no_memory() {
     let mut mesh = mesh_of(0, "a");
     mesh.hubs[0].open(session(0));
     for _ in 0..100 {
@@ -317,4 +317,6 @@ fn a_batch_is_bounded_in_count_and_bytes() {
     assert_eq!(sizes(PUBLICATIONS_PER_FAN_OUT_MAX + 1, 1), [PUBLICATIONS_PER_FAN_OUT_MAX, 1]);
     assert_eq!(sizes(3, FAN_OUT_BLOCK_BYTES_MAX / 2), [2, 1]);
     assert_eq!(sizes(2, FAN_OUT_BLOCK_BYTES_MAX + 1), [1, 1]);
+    // Joins, leaves and gaps count a few bytes each: only their number ends a block.
+    assert!(PUBLICATIONS_PER_FAN_OUT_MAX * Item::Gap(1).bytes() <= FAN_OUT_BLOCK_BYTES_MAX);
 }

@@ -1,4 +1,4 @@
-//! Several hubs joined by ordered queues, driven at random: every subscriber's view is exactly the stream.
+//! Several hubs that are connected by ordered queues, driven at random: every subscriber receives exactly the stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::message::{
 mod fan_out;
 mod views;
 
-/// Splitmix64: enough to choose what happens next.
+/// SplitMix64, a generator of reproducible random numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -30,7 +30,7 @@ impl Dice {
     }
 }
 
-/// What one session saw of one channel: where it began, and each offset since.
+/// What one session received of one channel: the position at which it subscribed, and each offset since.
 #[derive(Debug)]
 struct View {
     position: Position,
@@ -50,7 +50,7 @@ struct Seen {
 impl Seen {
     fn deliver(&mut self, worker: usize, session: u32, publication: &Publication) {
         let key = (worker, session, publication.channel.to_string());
-        let view = self.live.get_mut(&key).expect("only subscribers are given anything");
+        let view = self.live.get_mut(&key).expect("only subscribers receive publications");
         assert_eq!(view.position.epoch, publication.position.epoch);
         view.offsets.push(publication.position.offset);
     }
@@ -58,11 +58,11 @@ impl Seen {
 
 struct Mesh {
     hubs: Vec<Hub>,
-    /// Of the last request.
+    /// The serial of the last request.
     serial: u32,
     queues: HashMap<(usize, usize), VecDeque<HubMessage>>,
     seen: Seen,
-    /// Each so many visits finds a queue that is full; 0 for none.
+    /// The number of visits after which one finds a full send queue; 0 for none.
     full_every: u64,
     visits: u64,
 }
@@ -133,7 +133,7 @@ impl Mesh {
                         self.seen.deliver(worker, session.index, publication);
                     }
                 }
-                other => panic!("not in these tests: {other:?}"),
+                other => panic!("unexpected in these tests: {other:?}"),
             }
         }
     }
@@ -237,7 +237,7 @@ fn publish(name: &str) -> Request {
     Request::Publish { channel: Some(channel(name)), payload: payload(b"x"), idempotency_key: None }
 }
 
-/// Publishes so much that two of them do not leave together.
+/// Publishes so many bytes that two of these publications do not fit one block.
 fn publish_much(name: &str) -> Request {
     static MUCH: [u8; FAN_OUT_BLOCK_BYTES_MAX / 2 + 1] = [0; _];
     let Request::Publish { channel, idempotency_key, .. } = publish(name) else {
@@ -247,7 +247,7 @@ fn publish_much(name: &str) -> Request {
 }
 
 #[test]
-fn every_view_is_the_stream_from_its_position_on() {
+fn every_subscriber_receives_the_stream_from_its_position_on() {
     for seed in 0..600 {
         let mut dice = Dice(seed);
         let workers = 1 + dice.roll(3) as usize;
@@ -373,7 +373,7 @@ fn every_request_is_replied_to_once_and_only_once() {
         mesh.settle();
         for (worker, id, serial) in asked {
             let answers = mesh.seen.answers.remove(&(worker, id, serial)).unwrap_or(0);
-            // Nobody waits for the answers to a session that has ended.
+            // A session that has ended may not receive its replies.
             let is_open = generations[worker][id.index as usize] == id.generation;
             assert!(
                 answers == 1 || !is_open && answers == 0,
@@ -385,7 +385,7 @@ fn every_request_is_replied_to_once_and_only_once() {
 }
 
 #[test]
-fn a_session_has_at_most_its_maximum_and_each_channel_once() {
+fn subscriptions_of_a_session_are_bounded_and_unique() {
     let mut mesh = Mesh::new(1, 2);
     mesh.hubs[0].open(session(0));
     for name in ["a", "b", "a", "c"] {
@@ -400,7 +400,7 @@ fn a_session_has_at_most_its_maximum_and_each_channel_once() {
 }
 
 #[test]
-fn a_publish_goes_to_the_channel_that_the_caller_chose_or_is_refused() {
+fn a_publish_without_a_channel_is_refused() {
     let mut mesh = Mesh::new(1, 8);
     mesh.hubs[0].open(session(0));
     let request =
@@ -419,9 +419,9 @@ fn a_publish_goes_to_the_channel_that_the_caller_chose_or_is_refused() {
     assert!(mesh.seen.live[&(0, 0, "second".to_owned())].offsets.is_empty());
 }
 
-/// A tick takes a few, so that nothing waits for them; the hub says that there is more.
+/// A tick removes only a few of them, because the worker must not stall.
 #[test]
-fn what_is_overdue_is_work_until_it_is_gone() {
+fn a_hub_reports_expired_histories_until_all_are_removed() {
     let kept = ChannelOptions {
         publish: true,
         history_size: 1,
@@ -447,7 +447,7 @@ fn what_is_overdue_is_work_until_it_is_gone() {
 }
 
 #[test]
-fn a_table_is_sparse_when_it_is_large_and_most_of_it_is_gone() {
+fn a_table_is_sparse_when_it_is_large_and_most_entries_are_removed() {
     assert!(!is_sparse(0, SPARSE_ENTRIES_MIN) && is_sparse(0, SPARSE_ENTRIES_MIN + 1));
     let capacity = 2 * SPARSE_ENTRIES_MIN;
     assert!(is_sparse(capacity / 4, capacity) && !is_sparse(capacity / 4 + 1, capacity));

@@ -1,5 +1,5 @@
-//! Every option of a namespace, driven at random: what a subscriber sees is the stream from its position on, or it was
-//! told of a gap, or its channel's options say that only the newest counts.
+//! Every option of a namespace, driven at random: a subscriber receives the stream from its position on, or a gap in
+//! place of dropped publications, or the newest only if the channel's options say so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,12 +31,12 @@ fn namespaces() -> Arc<Namespaces> {
     Arc::new(namespaces)
 }
 
-/// What one session has seen of one channel.
+/// What one session has received of one channel.
 #[derive(Clone, Debug)]
 struct Seen {
     epoch: Epoch,
     offset: u64,
-    /// Told, and not yet followed by a publication.
+    /// The gaps received since the last publication.
     gap: u64,
 }
 
@@ -44,14 +44,14 @@ type Key = (usize, u32, usize);
 
 struct World {
     hubs: Vec<Hub>,
-    /// Of the last request.
+    /// The serial of the last request.
     serial: u32,
     queues: BTreeMap<(usize, usize), VecDeque<HubMessage>>,
-    /// Sessions whose socket takes nothing.
+    /// Sessions whose socket accepts no bytes.
     blocked: Vec<[bool; SESSIONS]>,
-    lagging: Vec<[bool; SESSIONS]>,
+    behind: Vec<[bool; SESSIONS]>,
     live: BTreeMap<Key, Seen>,
-    /// Where those who left may go on.
+    /// The positions from which sessions that left may recover.
     left: BTreeMap<Key, Position>,
     asked: BTreeMap<Key, Option<Position>>,
     published: BTreeMap<(usize, u32), u64>,
@@ -97,7 +97,7 @@ impl World {
             serial: 0,
             queues: BTreeMap::new(),
             blocked: flags.clone(),
-            lagging: flags,
+            behind: flags,
             live: BTreeMap::new(),
             left: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// Makes a request, which the place `at` of its channel distinguishes from others that are replied to.
+    /// Makes a request, with the index `at` of its channel as its ticket.
     fn request(&mut self, worker: usize, index: u32, at: usize, request: Request) {
         let mut out = VecDeque::new();
         let ticket = Ticket::new(at as u32 + 1).expect("above 0");
@@ -142,7 +142,7 @@ impl World {
                 Output::Deliver { session, channel, items } => {
                     items.iter().for_each(|item| self.see(worker, session.index, &channel, item));
                 }
-                other => panic!("not in this test: {other:?}"),
+                other => panic!("unexpected in this test: {other:?}"),
             }
         }
     }
@@ -150,7 +150,7 @@ impl World {
     fn answered(&mut self, key: Key, reply: Reply) {
         match reply {
             Reply::Subscribed { position, recovery, .. } => {
-                let asked = self.asked.remove(&key).expect("only who asked is answered");
+                let asked = self.asked.remove(&key).expect("each request gets one reply");
                 let mut seen = Seen { epoch: position.epoch, offset: position.offset, gap: 0 };
                 match (asked, recovery) {
                     (None, None) => {}
@@ -162,7 +162,10 @@ impl World {
                             assert_eq!(item.position.offset, seen.offset + 1, "{key:?}");
                             seen.offset += 1;
                         }
-                        assert_eq!(seen.offset, position.offset, "{key:?}: up to where it stands");
+                        assert_eq!(
+                            seen.offset, position.offset,
+                            "{key:?}: up to the position of the stream"
+                        );
                     }
                     (Some(_), Some(_)) => self.impossible += 1,
                     (asked, recovery) => panic!("{asked:?} answered with {recovery:?}"),
@@ -180,7 +183,7 @@ impl World {
     fn see(&mut self, worker: usize, index: u32, channel: &ChannelName, item: &Item) {
         let name = place(channel.as_str());
         let key = (worker, index, name);
-        let seen = self.live.get_mut(&key).expect("only subscribers are given anything");
+        let seen = self.live.get_mut(&key).expect("only subscribers receive items");
         let publication = match item {
             Item::Publication(publication) => publication,
             Item::Gap(dropped) => {
@@ -189,7 +192,9 @@ impl World {
                 self.gaps += 1;
                 return;
             }
-            Item::Joined(_) | Item::Left(_) => panic!("not in these channels"),
+            Item::Joined(_) | Item::Left(_) => {
+                panic!("these channels have no join and leave events")
+            }
         };
         assert_eq!((&publication.channel, publication.position.epoch), (channel, seen.epoch));
         let expected = seen.offset + 1 + seen.gap;
@@ -217,7 +222,7 @@ impl World {
     }
 
     fn fan_out(&mut self, worker: usize, visits_max: usize) {
-        let (blocked, lagging) = (self.blocked[worker], &mut self.lagging[worker]);
+        let (blocked, behind) = (self.blocked[worker], &mut self.behind[worker]);
         let visits = &mut self.visits;
         let mut given = Vec::new();
         self.hubs[worker].fan_out(visits_max, |step| {
@@ -226,7 +231,7 @@ impl World {
             };
             *visits += 1;
             if may_fall_behind && blocked[session as usize] {
-                lagging[session as usize] = true;
+                behind[session as usize] = true;
                 return Visit::Behind;
             }
             if visits.is_multiple_of(7) {
@@ -244,10 +249,10 @@ impl World {
 
     fn unblock(&mut self, worker: usize, index: usize) {
         self.blocked[worker][index] = false;
-        while self.lagging[worker][index] {
+        while self.behind[worker][index] {
             let mut out = VecDeque::new();
-            let lags = self.hubs[worker].catch_up(session(index as u32), &mut out);
-            self.lagging[worker][index] = lags;
+            let is_behind = self.hubs[worker].catch_up(session(index as u32), &mut out);
+            self.behind[worker][index] = is_behind;
             self.carry(worker, out);
         }
     }
@@ -325,7 +330,7 @@ fn run(seed: u64) -> World {
 }
 
 #[test]
-fn every_view_is_the_stream_or_was_told_of_a_gap() {
+fn every_subscriber_receives_the_stream_or_a_gap() {
     let (mut complete, mut impossible, mut gaps) = (0, 0, 0);
     for seed in 0..2000 {
         let world = std::panic::catch_unwind(|| run(seed))
@@ -334,12 +339,12 @@ fn every_view_is_the_stream_or_was_told_of_a_gap() {
         impossible += world.impossible;
         gaps += world.gaps;
     }
-    // The dice do reach what this is about.
+    // The seeds reach recoveries and gaps.
     assert!(complete > 1000 && impossible > 100 && gaps > 1000, "{complete} {impossible} {gaps}");
 }
 
 #[test]
-fn a_laggard_costs_nothing_until_it_takes_more() {
+fn a_slow_subscriber_costs_nothing_until_its_socket_accepts_bytes() {
     let mut world = World::new(1, 1);
     for index in 0..2 {
         world.subscribe((0, index, place("drop:1")), None);
@@ -352,7 +357,7 @@ fn a_laggard_costs_nothing_until_it_takes_more() {
         let before = world.visits;
         world.fan_out(0, 100);
         world.fan_out(0, 100);
-        // The other, and again where its queue was full; the laggard once.
+        // The other one, and again if its queue was full; the slow one once.
         assert!(world.visits - before <= 3);
     }
     world.settle();
@@ -363,8 +368,8 @@ fn a_laggard_costs_nothing_until_it_takes_more() {
 }
 
 #[test]
-fn a_hub_that_stops_pacing_lets_go_what_waits_and_what_comes_later() {
-    // A rate keeps the last four, and tells of the gap in front of them.
+fn a_hub_that_stops_pacing_releases_backlogs_and_delivers_at_once() {
+    // A rate keeps the last four, and delivers a gap before them.
     for (name, gaps) in [("paced:1", 0), ("rated:1", 1)] {
         let mut world = World::new(1, 0);
         let key = (0, 0, place(name));
@@ -382,7 +387,7 @@ fn a_hub_that_stops_pacing_lets_go_what_waits_and_what_comes_later() {
         assert!(world.hubs[0].channel_backlog_bytes() > 0, "{name}");
         world.hubs[0].stop_pacing();
         assert_eq!(publish_and_deliver(&mut world, 0), (10, gaps), "{name}");
-        // What other workers sent before they stopped too.
+        // Publications that arrive later are delivered at once.
         assert_eq!(publish_and_deliver(&mut world, 6), (16, gaps), "{name}");
         assert_eq!(world.hubs[0].next_tick(), None, "{name}");
     }
