@@ -158,7 +158,8 @@ pub const FIRST_SLICES_COST_DIVISOR: usize = 2;
 /// Publications delivered together as one block of a fan-out.
 pub const PUBLICATIONS_PER_FAN_OUT_MAX: usize = 1024;
 
-/// Payload bytes of one block of a fan-out; a larger publication is a block of its own.
+/// Payload bytes of one block of a fan-out; a larger publication is a block of its own. Joins, leaves and gaps count 32
+/// bytes each.
 pub const FAN_OUT_BLOCK_BYTES_MAX: usize = 64 * 1024;
 
 /// Publications in one worker's fan-out backlog at which publishers are paused.

@@ -1,38 +1,42 @@
-//! One worker's share of the hub: takes requests and messages, and has its parts handle them.
+//! One worker's share of the hub. Requests, messages and the time come in here, and are handled by the parts of the
+//! hub; replies and messages leave through the queue of outputs that the caller passes in.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::fan_out::{FanOutStep, Visit};
-use super::gather::Gathers;
+use super::gather::{Gathers, send_part};
 use super::join_leave::JoinLeave;
-use super::message::{HubMessage, Output, QueryMessage, Receipt, StreamMessage, refuse, reply_to};
+use super::message::{
+    HubMessage, Output, Part, QueryMessage, Receipt, StreamMessage, refuse, reply_to,
+};
 use super::settings::{HubLimits, HubSettings};
 use super::streams::{Numbered, Streams};
 use super::subscribers::{Subscribe, Subscribers};
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    ChannelName, Item, Payload, PayloadKind, Refusal, Reply, Request, RequestId, SessionId,
+    ChannelName, ClientId, Control, Item, Payload, PayloadKind, Refusal, Reply, Request, RequestId,
+    SessionId,
 };
 
 /// One worker's share of the hub.
 #[derive(Debug)]
 pub struct Hub {
-    pub(super) settings: HubSettings,
+    settings: HubSettings,
     pub(super) subscribers: Subscribers,
     pub(super) streams: Streams,
     join_leave: JoinLeave,
-    pub(super) gathers: Gathers,
+    gathers: Gathers,
     now_us: u64,
-    pub(super) now_ms: u64,
-    /// This worker is the home of the statistics, and a worker has subscribers of them.
+    now_ms: u64,
+    /// This worker is the home of the statistics channel, and the channel has subscribers.
     wants_statistics: bool,
-    /// The last tick left histories or idempotency keys that are overdue.
+    /// The last tick left histories or idempotency keys that have expired.
     pub(super) has_overdue: bool,
 }
 
 impl Hub {
-    /// A hub without channels.
+    /// Creates a hub without channels.
     pub fn new(settings: HubSettings) -> Self {
         Self {
             subscribers: Subscribers::new(&settings),
@@ -52,7 +56,7 @@ impl Hub {
         self.settings.limits = limits;
     }
 
-    /// Opens a session, whose index must be free.
+    /// Opens a session. Its index must be free.
     pub fn open(&mut self, session: SessionId) {
         self.subscribers.open(session);
     }
@@ -62,8 +66,8 @@ impl Hub {
         self.subscribers.close(session, &self.settings, out);
     }
 
-    /// Handles a session's request, which is allowed: the namespace of its channel exists. Without an id, it gets no
-    /// reply.
+    /// Handles a request of a session. The caller has checked its permissions, and that the channel's namespace exists.
+    /// A request without an id gets no reply.
     pub fn handle(
         &mut self,
         session: SessionId,
@@ -71,7 +75,7 @@ impl Hub {
         request: Request,
         out: &mut VecDeque<Output>,
     ) {
-        let Self { settings, subscribers, .. } = self;
+        let Self { settings, subscribers, gathers, .. } = self;
         match (id, request) {
             (id, Request::Publish { channel, payload, idempotency_key }) => {
                 let Some(channel) = channel else {
@@ -102,15 +106,16 @@ impl Hub {
                 out.push_back(Output::send(to, QueryMessage::Forget { receipt, channel }));
             }
             (Some(id), Request::Presence { channel, list_max }) => {
-                self.ask_for_presence(session, id, channel, list_max, out);
+                let question = (channel, list_max);
+                gathers.ask_for_presence(session, id, question, settings, out);
             }
             (Some(id), Request::Channels { pattern }) => {
-                self.ask_for_channels(session, id, &pattern, out);
+                gathers.ask_for_channels(session, id, &pattern, settings, out);
             }
             (Some(id), Request::Control { client, control }) => {
-                self.control(session, id, client, control, out);
+                self.control(self.receipt(session, id), client, control, out);
             }
-            // Only a publish does something without a reply.
+            // Other requests have no effect beyond their reply.
             (None, _) => {}
         }
     }
@@ -119,7 +124,7 @@ impl Hub {
     pub fn handle_message(&mut self, message: HubMessage, out: &mut VecDeque<Output>) {
         match message {
             HubMessage::Stream(message) => self.handle_stream_message(message, out),
-            HubMessage::Query(message) => self.handle_query(message, out),
+            HubMessage::Query(message) => self.handle_query_message(message, out),
         }
     }
 
@@ -171,7 +176,62 @@ impl Hub {
         }
     }
 
-    /// Does what is due at the time of this turn, in microseconds since the start that all workers count from.
+    fn handle_query_message(&mut self, message: QueryMessage, out: &mut VecDeque<Output>) {
+        let Self { settings, subscribers, streams, gathers, now_ms, .. } = self;
+        match message {
+            QueryMessage::Read { receipt, channel, query } => {
+                reply_to(receipt, streams.read(&channel, query, &settings.limits, *now_ms), out);
+            }
+            QueryMessage::Forget { receipt, channel } => {
+                streams.forget(&channel);
+                reply_to(receipt, Reply::Done, out);
+            }
+            QueryMessage::Answer { receipt, reply } => {
+                let (session, id) = (receipt.session, receipt.id);
+                out.push_back(Output::Reply { session, id, reply });
+            }
+            QueryMessage::CountAll { gather, channel, list_max } => {
+                let interested = streams.interested(&channel);
+                let parts = interested.len();
+                if parts == 0 {
+                    return send_part(gather, 0, None, out);
+                }
+                for to in interested.iter() {
+                    let channel = channel.clone();
+                    let message = QueryMessage::Count { gather, channel, list_max, parts };
+                    out.push_back(Output::send(to, message));
+                }
+            }
+            QueryMessage::Count { gather, channel, list_max, parts } => {
+                let (clients, count) = subscribers.presence(&channel, list_max, settings);
+                let has_listed = !clients.is_empty();
+                send_part(gather, parts, Some(Part::Presence(clients, count)), out);
+                if has_listed && settings.has_join_leave(&channel) {
+                    // It arrives there after the joins of the clients that are listed, and before their leaves.
+                    let to = settings.home_of(&channel);
+                    out.push_back(Output::send(to, StreamMessage::Listed(channel)));
+                }
+            }
+            QueryMessage::List { gather, pattern, from, mut found } => {
+                if let Some(from) = subscribers.list(&pattern, from, &mut found) {
+                    let message = QueryMessage::List { gather, pattern, from, found };
+                    out.push_back(Output::Later(message.into()));
+                } else {
+                    send_part(gather, settings.workers, Some(Part::Channels(found)), out);
+                }
+            }
+            QueryMessage::Part { gather, parts, part } => {
+                if let Some((session, id, reply)) = gathers.add(gather, parts, part) {
+                    out.push_back(Output::Reply { session, id, reply });
+                }
+            }
+            QueryMessage::Control { receipt, session, control } => {
+                out.push_back(Output::Control { receipt, session, control });
+            }
+        }
+    }
+
+    /// Does what is due at the time of this turn, in microseconds on the clock that all workers share.
     pub fn tick(&mut self, now_us: u64, out: &mut VecDeque<Output>) {
         let now_ms = now_us / 1000;
         (self.now_us, self.now_ms) = (now_us, now_ms);
@@ -186,24 +246,24 @@ impl Hub {
         }
     }
 
-    /// When [`Hub::tick`] has something to do next, in milliseconds from now.
+    /// The time until [`Hub::tick`] has something to do, in milliseconds. `None` if nothing is due.
     pub fn next_tick(&self) -> Option<u64> {
         let due = [self.subscribers.delivery().next_due(), self.join_leave.next_due()];
         let due = due.into_iter().flatten().min()?;
         Some(due.saturating_sub(self.now_ms))
     }
 
-    /// Whether this worker has to publish the statistics: it is their home, and they have subscribers.
+    /// Whether this worker has to publish the statistics: it is the home of their channel, which has subscribers.
     pub fn wants_statistics(&self) -> bool {
         self.wants_statistics && self.settings.namespaces.has_statistics()
     }
 
-    /// Refuses subscriptions to the statistics from now on, and publishes no more of them.
+    /// Refuses subscriptions to the statistics channel from now on, and publishes no more statistics.
     pub fn withdraw_statistics(&mut self) {
         Arc::make_mut(&mut self.settings.namespaces).remove_statistics();
     }
 
-    /// Publishes the statistics.
+    /// Publishes the statistics, a JSON document.
     pub fn publish_statistics(&mut self, json: String, out: &mut VecDeque<Output>) {
         let channel = ChannelName::new(STATISTICS_CHANNEL).expect("a name");
         let payload = Payload::new(PayloadKind::Json, json);
@@ -215,26 +275,26 @@ impl Hub {
         !self.subscribers.delivery().fan_outs().is_idle()
     }
 
-    /// A turn's share of the fan-outs in progress: visits subscribers, channel by channel in turns. Each visit costs
-    /// what `step` says, at least 1; it ends when `cost_max` is reached.
+    /// Runs the fan-outs in progress for one turn: visits subscribers, and changes between channels after each slice.
+    /// Each visit costs what `step` returns, at least 1; the turn ends once `cost_max` is reached.
     pub fn fan_out(&mut self, cost_max: usize, mut step: impl FnMut(FanOutStep<'_>) -> Visit) {
         self.subscribers.fan_out(cost_max, &mut step);
     }
 
-    /// Delivers all backlogs, and paces nothing from now on: the server stops, and publications that it acknowledged
-    /// are to reach subscribers before their connections are closed. What rates dropped stays dropped.
+    /// Releases all backlogs, and delivers at once from now on. For shutdown: publications that were acknowledged reach
+    /// their subscribers before the connections are closed. Publications that a rate dropped stay dropped.
     pub fn stop_pacing(&mut self) {
         self.subscribers.stop_pacing(&self.settings);
     }
 
-    /// Drops from the backlogs of `count` channels, from slot `from` on, what their options let be dropped. Returns the
-    /// slot behind them; 0 after the last one.
+    /// Sheds the backlogs of `count` channels from slot `from` on, as far as their options allow publications to be
+    /// dropped. Returns the slot to continue with; 0 after the last one.
     pub fn shed_backlogs(&mut self, from: usize, count: usize) -> usize {
         self.subscribers.shed(from, count, &self.settings)
     }
 
-    /// Gives a slow subscriber, whose socket takes bytes again, some of what it has yet to get. Returns whether there
-    /// is more: then it is to be called again once those bytes are gone.
+    /// Delivers some of the pending publications to a slow subscriber whose socket accepts bytes again. Returns whether
+    /// there are more: then the caller has to repeat this once those bytes are sent.
     pub fn catch_up(&mut self, session: SessionId, out: &mut VecDeque<Output>) -> bool {
         self.subscribers.catch_up(session, &self.settings, out)
     }
@@ -244,16 +304,33 @@ impl Hub {
         &self.settings.namespaces
     }
 
-    /// The channel that an open session subscribed to first, if it has subscriptions.
+    /// The channel that an open session subscribed to first. `None` without subscriptions.
     pub fn first_channel(&self, session: SessionId) -> Option<ChannelName> {
         self.subscribers.first_channel(session)
     }
 
-    pub(super) fn receipt(&self, session: SessionId, id: RequestId) -> Receipt {
+    fn receipt(&self, session: SessionId, id: RequestId) -> Receipt {
         Receipt { worker: self.settings.worker, session, id }
     }
 
-    /// Numbers a publication and sends it to the workers with subscribers.
+    /// Sends a command of the server API to a client's worker: only that worker knows whether the client exists.
+    fn control(
+        &self,
+        receipt: Receipt,
+        client: ClientId,
+        control: Control,
+        out: &mut VecDeque<Output>,
+    ) {
+        // Clients of other nodes, and of earlier runs of this one, do not exist here.
+        if client.node == self.settings.node && client.worker.0 < self.settings.workers {
+            let message = QueryMessage::Control { receipt, session: client.session, control };
+            out.push_back(Output::send(client.worker, message));
+        } else {
+            reply_to(receipt, Reply::Done, out);
+        }
+    }
+
+    /// On the channel's home: numbers a publication and sends it to the workers with subscribers.
     fn number(
         &mut self,
         channel: ChannelName,
@@ -274,13 +351,13 @@ impl Hub {
             }
             Numbered::Known(position) => position,
         };
-        // Behind the publication: when its publisher gets the reply, it is delivered or under way.
+        // The reply follows the publication: when the publisher receives it, the fan-outs have begun or are about to.
         if let Some(receipt) = receipt {
             reply_to(receipt, Reply::Published { position }, out);
         }
     }
 
-    /// Sends joins and leaves to the workers with subscribers.
+    /// On the channel's home: sends joins and leaves to the workers with subscribers.
     fn deliver_join_leave(
         &self,
         channel: &ChannelName,
@@ -297,7 +374,7 @@ impl Hub {
         }
     }
 
-    /// The interest in a channel has changed.
+    /// The workers with subscribers of a channel have changed: updates whether statistics are wanted.
     fn watch_statistics(&mut self, channel: &ChannelName) {
         if channel.as_str() == STATISTICS_CHANNEL {
             self.wants_statistics = self.streams.interested(channel).len() > 0;

@@ -1,34 +1,22 @@
-//! Answers that several workers have parts of.
+//! Questions that several workers answer together. The worker of the session that asks sends a question to the others,
+//! and replies to the session once all parts of the answer have arrived.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use slab::Slab;
 
+use super::message::{GatherId, Output, Part, QueryMessage, refuse};
+use super::settings::HubSettings;
 use super::slots::slot;
-use crate::config::limits::{CHANNELS_LIST_MAX, GATHERS_MAX};
-use crate::message::{ChannelName, ClientInfo, Reply, RequestId, SessionId, WorkerId};
+use crate::config::limits::{CHANNELS_LIST_MAX, GATHERS_MAX, PRESENCE_LIST_MAX};
+use crate::message::{ChannelName, Refusal, Reply, RequestId, SessionId, WorkerId};
 
-/// Answers that wait for parts.
+/// The questions of this worker's sessions that wait for parts of their answers.
 #[derive(Debug, Default)]
 pub(super) struct Gathers {
     entries: Slab<Gather>,
     serial: u32,
-}
-
-/// Names an answer that waits for parts, on the worker that wants them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GatherId {
-    /// The worker.
-    pub worker: WorkerId,
-    key: u32,
-    serial: u32,
-}
-
-/// One worker's part of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Subscribers of a channel there: some, and how many they are.
-    Presence(Vec<ClientInfo>, u64),
-    /// Channels with subscribers there.
-    Channels(Vec<(ChannelName, u64)>),
 }
 
 #[derive(Debug)]
@@ -42,25 +30,50 @@ struct Gather {
 }
 
 impl Gathers {
-    /// Begins an answer; `None` if too many wait.
-    pub(super) fn begin(
+    /// Asks all workers with subscribers of a channel, through its home, for their number and at most `list_max` of
+    /// them.
+    pub(super) fn ask_for_presence(
         &mut self,
-        worker: WorkerId,
         session: SessionId,
         request: RequestId,
-        list_max: usize,
-        whole: Part,
-    ) -> Option<GatherId> {
-        if self.entries.len() >= GATHERS_MAX {
-            return None;
+        (channel, list_max): (ChannelName, u32),
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) {
+        let list_max = list_max.min(PRESENCE_LIST_MAX);
+        let nothing = Part::Presence(Vec::new(), 0);
+        match self.begin(settings.worker, session, request, list_max as usize, nothing) {
+            Some(gather) => {
+                let to = settings.home_of(&channel);
+                let message = QueryMessage::CountAll { gather, channel, list_max };
+                out.push_back(Output::send(to, message));
+            }
+            None => refuse(session, Some(request), Refusal::Overloaded, out),
         }
-        self.serial = self.serial.wrapping_add(1);
-        let serial = self.serial;
-        let gather = Gather { serial, session, request, received: 0, list_max, whole };
-        Some(GatherId { worker, key: slot(self.entries.insert(gather)), serial })
     }
 
-    /// Adds a part, of which there are `parts` in all; returns the answer once it is whole.
+    /// Asks all workers for their channels that match a pattern.
+    pub(super) fn ask_for_channels(
+        &mut self,
+        session: SessionId,
+        request: RequestId,
+        pattern: &Arc<str>,
+        settings: &HubSettings,
+        out: &mut VecDeque<Output>,
+    ) {
+        match self.begin(settings.worker, session, request, 0, Part::Channels(Vec::new())) {
+            Some(gather) => {
+                for worker in 0..settings.workers {
+                    let (pattern, found) = (pattern.clone(), Vec::new());
+                    let message = QueryMessage::List { gather, pattern, from: 0, found };
+                    out.push_back(Output::send(WorkerId(worker), message));
+                }
+            }
+            None => refuse(session, Some(request), Refusal::Overloaded, out),
+        }
+    }
+
+    /// Adds one of `parts` parts of an answer. Returns the reply once it is complete.
     pub(super) fn add(
         &mut self,
         id: GatherId,
@@ -81,6 +94,34 @@ impl Gathers {
         let gather = self.entries.remove(id.key as usize);
         Some((gather.session, gather.request, gather.whole.into_reply(gather.list_max)))
     }
+
+    /// Adds a question. `None` if too many wait already.
+    fn begin(
+        &mut self,
+        worker: WorkerId,
+        session: SessionId,
+        request: RequestId,
+        list_max: usize,
+        whole: Part,
+    ) -> Option<GatherId> {
+        if self.entries.len() >= GATHERS_MAX {
+            return None;
+        }
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let gather = Gather { serial, session, request, received: 0, list_max, whole };
+        Some(GatherId { worker, key: slot(self.entries.insert(gather)), serial })
+    }
+}
+
+/// Sends one of `parts` parts of an answer to the worker whose session asks.
+pub(super) fn send_part(
+    gather: GatherId,
+    parts: u16,
+    part: Option<Part>,
+    out: &mut VecDeque<Output>,
+) {
+    out.push_back(Output::send(gather.worker, QueryMessage::Part { gather, parts, part }));
 }
 
 impl Part {
@@ -102,7 +143,7 @@ impl Part {
                 Reply::Presence { clients: (list_max > 0).then_some(clients), client_count }
             }
             Part::Channels(mut channels) => {
-                // A channel has subscribers on several workers.
+                // A channel may have subscribers on several workers.
                 channels.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
                 channels.dedup_by(|(name, count), (first, sum)| {
                     let is_same = name == first;
@@ -116,7 +157,7 @@ impl Part {
     }
 }
 
-/// Whether a name fits a pattern in which each `*` stands for any bytes.
+/// Whether a name matches a pattern in which each `*` matches any bytes.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     if pattern.is_empty() {
         return true;
@@ -125,7 +166,7 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };
-    // The leftmost place is as good as any for all but the last part.
+    // The leftmost match is sufficient for all parts but the last.
     for part in parts {
         match rest.find(part) {
             Some(at) => rest = &rest[at + part.len()..],
@@ -138,14 +179,14 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ClientId, NodeId, Origin};
+    use crate::message::{ClientId, ClientInfo, NodeId, Origin};
 
     fn request(serial: u32) -> RequestId {
         RequestId { serial, origin: Origin::Server }
     }
 
     #[test]
-    fn a_star_stands_for_any_bytes() {
+    fn a_star_matches_any_bytes() {
         for (pattern, name, expected) in [
             ("", "anything", true),
             ("*", "anything", true),
@@ -166,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_make_a_whole_and_late_ones_are_nobodys() {
+    fn a_reply_has_all_parts_and_late_parts_are_ignored() {
         let mut gathers = Gathers::default();
         let session = SessionId { index: 3, generation: 1 };
         let client = |index| {
@@ -188,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_on_two_workers_is_one() {
+    fn a_channel_on_two_workers_is_listed_once() {
         let mut gathers = Gathers::default();
         let session = SessionId { index: 0, generation: 0 };
         let nothing = Part::Channels(Vec::new());
@@ -201,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_wait_are_bounded() {
+    fn the_number_of_questions_is_bounded() {
         let mut gathers = Gathers::default();
         let session = SessionId { index: 0, generation: 0 };
         let mut begin =

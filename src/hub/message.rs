@@ -1,39 +1,37 @@
-//! What hubs send each other, and what leaves a hub.
+//! The messages between hubs, and the outputs of a hub.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::gather::{GatherId, Part};
 use crate::message::{
-    ChannelName, Control, HistoryQuery, Item, Payload, Position, Publication, Recovery, Refusal,
-    Reply, RequestId, SessionId, WorkerId,
+    ChannelName, ClientInfo, Control, HistoryQuery, Item, Payload, Position, Publication, Recovery,
+    Refusal, Reply, RequestId, SessionId, WorkerId,
 };
 
-/// What leaves a hub.
+/// An output of a hub, for its worker to carry out.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Output {
     /// The reply to a session's request.
     Reply { session: SessionId, id: RequestId, reply: Reply },
-    /// A message for a worker's hub, which may be this one.
+    /// A message to the hub of a worker, which may be this one.
     Send { to: WorkerId, message: HubMessage },
-    /// A message for this hub itself, to be handled after the messages that are queued already: the rest of a long
-    /// task.
+    /// A message to this hub itself, to be handled after all messages that are already queued: the rest of a long task.
     Later(HubMessage),
-    /// Items of one channel for one session: a slow subscriber that catches up, or one that unsubscribes while
-    /// a fan-out is in progress. In order, at least one.
+    /// Items of one channel for one session, in order, at least one: for a slow subscriber that catches up, or for one
+    /// that unsubscribes while a fan-out is in progress.
     Deliver { session: SessionId, channel: ChannelName, items: Vec<Item> },
-    /// The server API controls a client. The session may have ended meanwhile. The result goes to `receipt` through
+    /// A command of the server API for a session, which may have ended meanwhile. The result goes to `receipt` through
     /// [`reply_to`].
     Control { receipt: Receipt, session: SessionId, control: Control },
 }
 
-/// What hubs send each other. Messages between two workers arrive in the order in which they were sent.
+/// A message between hubs. Messages between two workers arrive in the order in which they were sent.
 #[derive(Clone, Debug)]
 pub enum HubMessage {
-    /// Between a channel's home, which numbers its publications, and the workers with subscribers.
+    /// A message between a channel's home and the workers with subscribers of the channel.
     Stream(StreamMessage),
-    /// A question, a part of an answer, or an answer.
+    /// A question, or a part of its answer.
     Query(QueryMessage),
 }
 
@@ -41,15 +39,16 @@ pub enum HubMessage {
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum StreamMessage {
-    /// To the home: `from` has subscribers now. Answered with [`StreamMessage::Granted`] of the same `serial`, so that
-    /// the answer to an earlier interest is not taken for it.
+    /// To the home: `from` has subscribers now. Answered with [`StreamMessage::Granted`] of the same `serial`, which
+    /// distinguishes it from the answer to an earlier interest.
     Interest { from: WorkerId, channel: ChannelName, serial: u32 },
-    /// To the home: `from` has no subscribers any more.
+    /// To the home: `from` has no more subscribers.
     Disinterest { from: WorkerId, channel: ChannelName },
     /// From the home: every publication after `position` will be delivered.
     Granted { channel: ChannelName, position: Position, serial: u32 },
-    /// To the home, in which `from` is interested already: `session` wants what followed `since`. With `needs_all` it
-    /// wants nothing unless all of it can be had. Answered with [`StreamMessage::Recovered`] of the same `serial`.
+    /// To the home, to which `from` has sent its interest before: `session` wants the publications after `since`. With
+    /// `needs_all`, it is refused unless all of them are available. Answered with [`StreamMessage::Recovered`] of the
+    /// same `serial`.
     Recover {
         from: WorkerId,
         session: SessionId,
@@ -58,7 +57,7 @@ pub enum StreamMessage {
         needs_all: bool,
         serial: u32,
     },
-    /// From the home: the stream stood at `position`. `recovery` is `None` if all was needed and cannot be had.
+    /// From the home: the publications up to `position`. Without `recovery`, all were needed and some are lost.
     Recovered {
         session: SessionId,
         channel: ChannelName,
@@ -66,7 +65,7 @@ pub enum StreamMessage {
         recovery: Option<Recovery>,
         serial: u32,
     },
-    /// To the home: number this payload and deliver it, unless a publication with the same key was numbered within the
+    /// To the home: number and deliver this payload, unless a publication with the same key was numbered within the
     /// last five minutes. The position goes to `receipt`.
     Publish {
         channel: ChannelName,
@@ -92,22 +91,40 @@ pub enum QueryMessage {
     Read { receipt: Receipt, channel: ChannelName, query: HistoryQuery },
     /// To a channel's home: remove its history.
     Forget { receipt: Receipt, channel: ChannelName },
-    /// The reply to a session's request, for the session's worker.
+    /// To a session's worker: the reply to a request of the session.
     Answer { receipt: Receipt, reply: Reply },
     /// To a channel's home: have every worker with subscribers count them and list at most `list_max`.
     CountAll { gather: GatherId, channel: ChannelName, list_max: u32 },
     /// To one of `parts` workers with subscribers: count them and list at most `list_max`.
     Count { gather: GatherId, channel: ChannelName, list_max: u32, parts: u16 },
-    /// To each worker: list channels that match `pattern`. A worker goes on with slot `from` and what it `found` so
-    /// far.
+    /// To each worker: list channels that match `pattern`. A worker sends it to itself to continue at slot `from` with
+    /// the channels that it has `found` so far.
     List { gather: GatherId, pattern: Arc<str>, from: usize, found: Vec<(ChannelName, u64)> },
-    /// One of `parts` parts of an answer. `None` if there are none, because no worker has subscribers.
+    /// One of `parts` parts of an answer; `None` with 0 parts, if no worker has subscribers.
     Part { gather: GatherId, parts: u16, part: Option<Part> },
-    /// To a client's worker: the server API controls it.
+    /// To a client's worker: a command of the server API for the client.
     Control { receipt: Receipt, session: SessionId, control: Control },
 }
 
-/// Where the reply to a request goes.
+/// Identifies a question on the worker whose session asks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatherId {
+    /// The worker of the session that asks.
+    pub worker: WorkerId,
+    pub(super) key: u32,
+    pub(super) serial: u32,
+}
+
+/// The part of an answer that one worker has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Some subscribers of a channel on that worker, and the number of all of them.
+    Presence(Vec<ClientInfo>, u64),
+    /// Channels with subscribers on that worker, each with their number.
+    Channels(Vec<(ChannelName, u64)>),
+}
+
+/// The address of a reply: the request, and the worker of its session.
 #[derive(Clone, Copy, Debug)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub struct Receipt {
@@ -117,7 +134,7 @@ pub struct Receipt {
 }
 
 impl Output {
-    /// A message for a worker.
+    /// Creates a message to a worker.
     pub(super) fn send(to: WorkerId, message: impl Into<HubMessage>) -> Self {
         Output::Send { to, message: message.into() }
     }
@@ -135,12 +152,12 @@ impl From<QueryMessage> for HubMessage {
     }
 }
 
-/// Replies to the request of a receipt, on whichever worker its session is.
+/// Sends the reply to a request to the worker of its session.
 pub fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<Output>) {
     out.push_back(Output::send(receipt.worker, QueryMessage::Answer { receipt, reply }));
 }
 
-/// Refuses a request, if it is to be answered.
+/// Refuses a request of a session of this worker. Without an id, it gets no reply.
 pub(super) fn refuse(
     session: SessionId,
     id: Option<RequestId>,
@@ -152,5 +169,5 @@ pub(super) fn refuse(
     }
 }
 
-/// What a worker's inbox holds for each message.
+// The inbox of a worker holds messages by value.
 const _: () = assert!(size_of::<HubMessage>() <= 112);

@@ -51,7 +51,7 @@ pub(super) struct Workers([u64; 2]);
 
 const _: () = assert!(WORKERS_MAX <= 128, "one bit a worker");
 
-/// What became of a publish.
+/// The result of numbering a publication.
 #[derive(Debug)]
 pub(super) enum Numbered {
     /// The publication was numbered; these workers have subscribers.

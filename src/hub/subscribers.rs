@@ -1,5 +1,6 @@
-//! The sessions of one worker and their subscriptions: how sessions subscribe and unsubscribe, and which channels this
-//! worker receives from their homes.
+//! The local side of channels: the sessions of this worker, their subscriptions, and the channels that this worker
+//! receives from their homes. Requests to subscribe and messages of homes come in; replies, and messages to homes, go
+//! out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,17 +9,19 @@ use slab::Slab;
 
 use super::delivery::Delivery;
 use super::fan_out::{FanOutStep, Visit};
+use super::gather::matches;
 use super::local_channel::{LocalChannel, Subscription};
 use super::message::{Output, StreamMessage, refuse};
 use super::name_table::NameTable;
 use super::session::Sessions;
 use super::settings::HubSettings;
 use super::slots::{slot, some};
+use crate::config::limits::{CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX};
 use crate::message::{
     ChannelName, ClientInfo, Item, Origin, Position, Recovery, Refusal, Reply, RequestId, SessionId,
 };
 
-/// The local side of the hub: everything that subscribers of this worker need.
+/// The sessions of this worker, their subscriptions and their channels.
 #[derive(Debug)]
 pub(super) struct Subscribers {
     sessions: Sessions,
@@ -26,18 +29,18 @@ pub(super) struct Subscribers {
     channels: Slab<LocalChannel>,
     names: NameTable,
     delivery: Delivery,
-    /// Slots of `channels` that were ever in use.
+    /// The number of slots of `channels` that were ever in use.
     channel_slots: usize,
     serial: u32,
 }
 
-/// A request to subscribe, which is allowed.
+/// A request to subscribe that was permitted.
 #[derive(Debug)]
 pub(super) struct Subscribe {
     pub session: SessionId,
     pub id: RequestId,
     pub channel: ChannelName,
-    /// The position after which the session wants all publications, and whether it is refused otherwise.
+    /// The position after which the session wants all publications, and whether it is refused if some are lost.
     pub since: Option<(Position, bool)>,
 }
 
@@ -87,7 +90,7 @@ impl Subscribers {
         };
         let local = &mut self.channels[key as usize];
         let granted = local.position();
-        // A position is compared with the history at the home; without one, this worker knows where the stream stands.
+        // Only the home can recover from a position. Without one, this worker knows the position of the stream.
         let node = Subscription::new(session.index, key, id, since.is_some());
         let subscription = slot(self.subscriptions.insert(node));
         self.sessions.append(session, subscription, &mut self.subscriptions);
@@ -113,7 +116,7 @@ impl Subscribers {
     ) {
         let reply = match self.find(session, &channel) {
             Some(subscription) => {
-                // A request to subscribe that is still waiting is answered too, and first.
+                // A pending request to subscribe gets its reply first.
                 let waits_for = self.subscriptions[subscription as usize].waits_for();
                 refuse(session, waits_for, Refusal::Withdrawn, out);
                 self.deliver_rest(subscription, out);
@@ -125,7 +128,7 @@ impl Subscribers {
         out.push_back(Output::Reply { session, id, reply });
     }
 
-    /// The home granted an interest of this worker.
+    /// The home granted the interest of this worker: sessions that wait for that are subscribed.
     pub(super) fn grant(
         &mut self,
         channel: &ChannelName,
@@ -147,9 +150,9 @@ impl Subscribers {
         }
     }
 
-    /// The home answered a session's request to recover: the stream stood at a position, and a recovery is missing if
-    /// the session needs all and cannot get it. Publications numbered before that answer have arrived already, and
-    /// those numbered after it will arrive.
+    /// The home answered a session's request to recover, with the position of the stream and the recovery; `None` if
+    /// the session needs all publications and some are lost. Publications up to that position have arrived before this
+    /// answer, and later ones will arrive after it.
     pub(super) fn recovered(
         &mut self,
         session: SessionId,
@@ -180,15 +183,15 @@ impl Subscribers {
             out.push_back(Output::Reply { session, id, reply });
             return self.remove(subscription, settings, out);
         }
-        // A subscription that the server API made is announced to the client in one piece.
+        // A subscription by the server API is announced to the client in one piece.
         let recovery = if recovery.has_more { Recovery::impossible() } else { recovery };
-        // The channel's backlog is a part of what was recovered.
+        // The recovery includes the channel's backlog.
         self.delivery.release_all(key, &mut self.channels, settings);
         self.join(subscription, id, position, Some(recovery), settings, out);
     }
 
-    /// The slot of a channel that this worker receives. An item that was under way when the last subscriber left, or
-    /// before the home granted a new interest, has no receiver.
+    /// The slot of a channel that this worker receives. `None` for items that were sent before the last subscriber
+    /// left, or before the home granted a new interest: they are not delivered.
     pub(super) fn receiving(&self, channel: &ChannelName) -> Option<u32> {
         let key = self.names.find(channel, &self.channels)?;
         self.channels[key as usize].position().map(|_| key)
@@ -204,12 +207,13 @@ impl Subscribers {
         self.delivery.tick(now_ms, &mut self.channels, settings);
     }
 
-    /// Releases all backlogs, and paces nothing from now on.
+    /// Releases all backlogs, and delivers at once from now on.
     pub(super) fn stop_pacing(&mut self, settings: &HubSettings) {
         self.delivery.stop_pacing(&mut self.channels, settings);
     }
 
-    /// Sheds the backlogs of `count` channels from slot `from` on. Returns the slot behind them; 0 after the last one.
+    /// Sheds the backlogs of `count` channels from slot `from` on. Returns the slot to continue with; 0 after the last
+    /// one.
     pub(super) fn shed(&mut self, from: usize, count: usize, settings: &HubSettings) -> usize {
         let until = self.channel_slots.min(from + count);
         for slot in from..until {
@@ -220,8 +224,8 @@ impl Subscribers {
         if until == self.channel_slots { 0 } else { until }
     }
 
-    /// Gives a slow subscriber, whose socket takes bytes again, some of what it has yet to get. Returns whether there
-    /// is more.
+    /// Delivers some of the pending publications to a slow subscriber whose socket accepts bytes again. Returns whether
+    /// there are more.
     pub(super) fn catch_up(
         &mut self,
         session: SessionId,
@@ -251,7 +255,7 @@ impl Subscribers {
         is_behind
     }
 
-    /// Visits subscribers, channel by channel in turns, until that has cost `cost_max`.
+    /// Runs the fan-outs in progress until that has cost `cost_max`.
     pub(super) fn fan_out(
         &mut self,
         cost_max: usize,
@@ -260,7 +264,7 @@ impl Subscribers {
         self.delivery.fan_out(cost_max, &mut self.channels, &mut self.subscriptions, step);
     }
 
-    /// Subscribers of a channel, at most `list_max` of them, and how many there are.
+    /// At most `list_max` subscribers of a channel on this worker, and the number of all of them.
     pub(super) fn presence(
         &self,
         channel: &ChannelName,
@@ -281,18 +285,30 @@ impl Subscribers {
         (clients, u64::from(local.subscribers))
     }
 
-    /// The channel in a slot with the number of its subscribers, if it has some.
-    pub(super) fn channel_at(&self, slot: usize) -> Option<(&ChannelName, u64)> {
-        let local = self.channels.get(slot).filter(|local| local.subscribers > 0)?;
-        Some((&local.name, u64::from(local.subscribers)))
+    /// Adds the channels with subscribers that match a pattern, each with their number, to `found`. Looks at a limited
+    /// number of slots from `from` on; returns the slot to continue with, or `None` if the list is complete.
+    pub(super) fn list(
+        &self,
+        pattern: &str,
+        from: usize,
+        found: &mut Vec<(ChannelName, u64)>,
+    ) -> Option<usize> {
+        let until = from + CHANNELS_LOOKED_AT_PER_TURN_MAX;
+        for slot in from..until.min(self.channel_slots) {
+            if found.len() == CHANNELS_LIST_MAX {
+                break;
+            }
+            if let Some(local) = self.channels.get(slot)
+                && local.subscribers > 0
+                && matches(pattern, local.name.as_str())
+            {
+                found.push((local.name.clone(), u64::from(local.subscribers)));
+            }
+        }
+        (until < self.channel_slots && found.len() < CHANNELS_LIST_MAX).then_some(until)
     }
 
-    /// The number of slots in which [`Subscribers::channel_at`] finds channels.
-    pub(super) fn channel_slots(&self) -> usize {
-        self.channel_slots
-    }
-
-    /// The channel that a session subscribed to first.
+    /// The channel that a session subscribed to first. `None` without subscriptions.
     pub(super) fn first_channel(&self, session: SessionId) -> Option<ChannelName> {
         let subscription = self.sessions.first(session)?;
         let channel = self.subscriptions[subscription as usize].channel;
@@ -326,7 +342,7 @@ impl Subscribers {
         Ok(())
     }
 
-    /// Adds a channel to those that this worker receives, and asks its home for it.
+    /// Adds a channel to those that this worker receives, and sends the interest to its home.
     fn take_interest(
         &mut self,
         channel: ChannelName,
@@ -336,7 +352,7 @@ impl Subscribers {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let namespace = settings.namespaces.find(channel.as_str());
-        let namespace = namespace.expect("the request was allowed");
+        let namespace = namespace.expect("the request was permitted");
         let options = settings.options(namespace);
         let local = LocalChannel::new(channel.clone(), serial, namespace, options);
         let key = slot(self.channels.insert(local));
@@ -347,7 +363,7 @@ impl Subscribers {
         key
     }
 
-    /// Makes a waiting subscription a joined one, and answers its request.
+    /// Makes a waiting subscription a joined one, and replies to its request.
     fn join(
         &mut self,
         subscription: u32,
@@ -371,8 +387,8 @@ impl Subscribers {
         }
     }
 
-    /// Gives a subscriber that leaves what is under way to it: its publisher may have its reply already, and may be the
-    /// subscriber itself.
+    /// Delivers the items of a fan-out in progress to a subscriber that leaves: the publisher may have its reply
+    /// already, and may be the subscriber itself.
     fn deliver_rest(&mut self, subscription: u32, out: &mut VecDeque<Output>) {
         let node = &self.subscriptions[subscription as usize];
         let local = &self.channels[node.channel as usize];
