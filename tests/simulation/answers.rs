@@ -1,14 +1,14 @@
-//! Long answers: who wants them, who waits meanwhile, and what they cost.
+//! Long replies: their order, their effect on other clients, and their cost.
 
 use fantail::config::limits::{ANSWERED_BYTES_PER_TURN_MAX, ANSWERS_AWAITED_MAX};
 use serde_json::{Value, json};
 
-use crate::talker::{Talker, WIDE};
+use crate::command_client::{CommandClient, WIDE};
 use crate::world::World;
 
-/// Fills a channel; returns its epoch.
+/// Fills the history of a channel; returns its epoch.
 fn fill(world: &mut World, channel: &str, count: usize, bytes: usize) -> Value {
-    let mut publisher = Talker::new(world);
+    let mut publisher = CommandClient::new(world);
     let data = "x".repeat(bytes);
     for _ in 0..count {
         let publish = json!({"id": 2, "publish": {"channel": channel, "data": data}});
@@ -27,25 +27,25 @@ fn recover(id: usize, channel: &str, epoch: &Value) -> Value {
 }
 
 #[test]
-fn a_crowd_that_recovers_at_once_does_not_hold_a_bystander_up() {
+fn many_simultaneous_recoveries_do_not_delay_a_bystander() {
     let (missed, bytes) = (100, 2000);
     let answer_bytes = missed * (bytes + 100);
     for workers in [1, 2, 3] {
         let mut world = World::of_real_size(workers as u64, workers);
         let epoch = fill(&mut world, "crowd", missed, bytes);
-        let mut bystander = Talker::new(&mut world);
+        let mut bystander = CommandClient::new(&mut world);
         let subscribed =
             bystander.ask(&mut world, &json!({"id": 2, "subscribe": {"channel": "calm"}}));
         assert_eq!(subscribed["subscribe"]["offset"], 0);
-        let mut crowd: Vec<_> = (0..200).map(|_| Talker::new(&mut world)).collect();
-        for talker in &crowd {
-            talker.say(&world, &[recover(2, "crowd", &epoch)]);
+        let mut crowd: Vec<_> = (0..200).map(|_| CommandClient::new(&mut world)).collect();
+        for client in &crowd {
+            client.send(&world, &[recover(2, "crowd", &epoch)]);
         }
         let publish = json!({"id": 3, "publish": {"channel": "calm", "data": "now"}});
-        bystander.say(&world, &[publish]);
+        bystander.send(&world, &[publish]);
 
         let mut answers = vec![0; crowd.len()];
-        let (mut turns, mut came_in) = (0, None);
+        let (mut turns, mut received_in) = (0, None);
         while answers.contains(&0) {
             turns += 1;
             assert!(turns < 1000, "{answers:?}");
@@ -55,26 +55,26 @@ fn a_crowd_that_recovers_at_once_does_not_hold_a_bystander_up() {
             let most = (workers * (ANSWERED_BYTES_PER_TURN_MAX + answer_bytes)) as u64;
             assert!(sent < most, "{sent} bytes in one turn of {workers} workers");
             if bystander.lines(&world).iter().any(|line| line["push"]["pub"]["data"] == "now") {
-                came_in.get_or_insert(turns);
+                received_in.get_or_insert(turns);
             }
-            for (talker, answer) in crowd.iter_mut().zip(&mut answers) {
-                for line in talker.lines(&world) {
+            for (client, answer) in crowd.iter_mut().zip(&mut answers) {
+                for line in client.lines(&world) {
                     assert_eq!(line["subscribe"]["recovered"], true, "{line}");
                     *answer += line["subscribe"]["publications"].as_array().map_or(0, Vec::len);
                 }
             }
         }
         assert_eq!(answers, vec![missed; crowd.len()]);
-        // To its home and to the worker that has it, behind the answers that are under way.
+        // To the home worker and to the subscriber's worker, after the replies in progress.
         let before_it = ANSWERS_AWAITED_MAX * answer_bytes / ANSWERED_BYTES_PER_TURN_MAX;
         let most = if workers == 1 { 2 } else { 5 + before_it };
-        assert!(came_in.is_some_and(|turn| turn <= most), "{came_in:?} of {turns} turns");
-        assert!(turns > most, "a crowd takes its time: {turns}");
+        assert!(received_in.is_some_and(|turn| turn <= most), "{received_in:?} of {turns} turns");
+        assert!(turns > most, "the recoveries take longer: {turns}");
     }
 }
 
 #[test]
-fn polls_of_a_crowd_are_answered_as_much_in_a_turn_as_may_be() {
+fn answers_to_many_simultaneous_polls_are_limited_per_turn() {
     let (missed, bytes) = (50, 20_000);
     let answer_bytes = missed * (bytes + 100);
     for workers in [1, 2] {
@@ -117,55 +117,58 @@ fn polls_of_a_crowd_are_answered_as_much_in_a_turn_as_may_be() {
 }
 
 #[test]
-fn who_recovers_much_and_does_not_read_has_one_answer_waiting() {
+fn a_client_that_recovers_and_does_not_read_has_at_most_one_reply_queued() {
     let (missed, bytes, channels) = (50, 20_000, 12);
     for workers in [1, 2] {
         let mut world = World::of_real_size(7, workers);
         let names: Vec<_> = (0..channels).map(|index| format!("much{index}")).collect();
         let epochs: Vec<_> =
             names.iter().map(|name| fill(&mut world, name, missed, bytes)).collect();
-        let mut talker = Talker::new(&mut world);
-        world.network.set_window(talker.peer, 1000);
+        let mut client = CommandClient::new(&mut world);
+        world.network.set_window(client.peer, 1000);
         let asked = names.iter().zip(&epochs).zip(2..);
         let asked: Vec<_> = asked.map(|((name, epoch), id)| recover(id, name, epoch)).collect();
-        talker.say(&world, &asked);
+        client.send(&world, &asked);
         for _ in 0..200 {
             world.turn_all();
             let queued = world.sum(|counters| &counters.send_queue_bytes);
-            assert!(queued < (missed * bytes * 3 / 2) as u64, "{queued} bytes wait for one client");
+            assert!(
+                queued < (missed * bytes * 3 / 2) as u64,
+                "{queued} bytes are queued for one client"
+            );
         }
         assert!(world.sum(|counters| &counters.deferred_request_bytes) > 0);
-        world.network.set_window(talker.peer, WIDE);
-        let replies = talker.replies(&mut world, channels);
+        world.network.set_window(client.peer, WIDE);
+        let replies = client.replies(&mut world, channels);
         for (reply, id) in replies.iter().zip(2..) {
-            assert_eq!(reply["id"], id, "in the order in which it asked");
+            assert_eq!(reply["id"], id, "replies are in the order of the commands");
             assert_eq!(reply["subscribe"]["publications"].as_array().map(Vec::len), Some(missed));
         }
         assert_eq!(world.sum(|counters| &counters.deferred_request_bytes), 0);
 
-        // Another one does the same, and leaves.
-        let talker = Talker::new(&mut world);
-        world.network.set_window(talker.peer, 1000);
-        talker.say(&world, &asked);
+        // Another client does the same and leaves.
+        let client = CommandClient::new(&mut world);
+        world.network.set_window(client.peer, 1000);
+        client.send(&world, &asked);
         for _ in 0..20 {
             world.turn_all();
         }
         assert!(world.sum(|counters| &counters.deferred_request_bytes) > 0);
-        world.network.reset(talker.peer);
+        world.network.reset(client.peer);
         for _ in 0..20 {
             world.turn_all();
         }
         assert_eq!(world.sum(|counters| &counters.deferred_request_bytes), 0);
-        Talker::new(&mut world);
+        CommandClient::new(&mut world);
     }
 }
 
 #[test]
-fn what_is_asked_behind_a_long_answer_keeps_its_order() {
+fn commands_after_a_long_reply_keep_their_order() {
     for workers in [1, 2, 3] {
         let mut world = World::of_real_size(3, workers);
         let epoch = fill(&mut world, "a", 10, 100);
-        let mut talker = Talker::new(&mut world);
+        let mut client = CommandClient::new(&mut world);
         let newest =
             |id| json!({"id": id, "history": {"channel": "a", "limit": 1, "reverse": true}});
         let mut commands: Vec<_> = (2..50).map(newest).collect();
@@ -176,8 +179,8 @@ fn what_is_asked_behind_a_long_answer_keeps_its_order() {
         commands.push(recover(54, "a", &epoch));
         commands.push(newest(55));
         commands.push(json!({"id": 56, "unsubscribe": {"channel": "a"}}));
-        talker.say(&world, &commands);
-        let replies = talker.replies(&mut world, commands.len());
+        client.send(&world, &commands);
+        let replies = client.replies(&mut world, commands.len());
         let reply = |id| replies.iter().find(|reply| reply["id"] == id).expect("a reply to each");
         for reply in &replies {
             assert!(reply.get("error").is_none(), "{reply}");
@@ -190,21 +193,21 @@ fn what_is_asked_behind_a_long_answer_keeps_its_order() {
 }
 
 #[test]
-fn what_was_published_before_the_end_is_published() {
+fn publications_sent_before_a_disconnect_are_published() {
     let mut world = World::of_real_size(5, 2);
     fill(&mut world, "long", 100, 10_000);
-    let talker = Talker::new(&mut world);
-    world.network.set_window(talker.peer, 1000);
+    let client = CommandClient::new(&mut world);
+    world.network.set_window(client.peer, 1000);
     let history = json!({"id": 2, "history": {"channel": "long", "limit": -1}});
     let publish = json!({"id": 3, "publish": {"channel": "last", "data": "words"}});
-    talker.say(&world, &[history.clone(), history.clone(), history, publish]);
+    client.send(&world, &[history.clone(), history.clone(), history, publish]);
     for _ in 0..20 {
         world.turn_all();
     }
-    let mut other = Talker::new(&mut world);
+    let mut other = CommandClient::new(&mut world);
     let last = json!({"id": 2, "history": {"channel": "last"}});
     assert_eq!(other.ask(&mut world, &last)["history"]["offset"], 0);
-    world.network.reset(talker.peer);
+    world.network.reset(client.peer);
     for _ in 0..20 {
         world.turn_all();
     }
@@ -212,7 +215,7 @@ fn what_was_published_before_the_end_is_published() {
 }
 
 #[test]
-fn batches_that_ask_who_is_there_are_all_answered() {
+fn concurrent_batches_of_presence_queries_are_all_answered() {
     let command = json!({"presence_stats": {"channel": "a"}});
     let batch = json!({"commands": vec![command; 1000]}).to_string();
     let length = batch.len();
@@ -220,14 +223,14 @@ fn batches_that_ask_who_is_there_are_all_answered() {
         format!("POST /api/batch HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{batch}");
     for workers in [1, 3] {
         let mut world = World::of_real_size(workers as u64, workers);
-        let mut asked = Talker::new(&mut world);
+        let mut asked = CommandClient::new(&mut world);
         asked.ask(&mut world, &json!({"id": 2, "subscribe": {"channel": "a"}}));
         let peers: Vec<_> = (0..12).map(|_| world.connect_http()).collect();
         for peer in &peers {
             world.network.set_window(*peer, WIDE);
             assert_eq!(world.network.write(*peer, request.as_bytes()), request.len());
         }
-        asked.say(&world, &[json!({"id": 3, "presence_stats": {"channel": "a"}})]);
+        asked.send(&world, &[json!({"id": 3, "presence_stats": {"channel": "a"}})]);
         let (mut turns, mut answered_in) = (0, None);
         let mut answers = vec![Vec::new(); peers.len()];
         while answers.iter().any(|answer: &Vec<u8>| !answer.ends_with(b"]}\n")) {
@@ -247,24 +250,24 @@ fn batches_that_ask_who_is_there_are_all_answered() {
             assert_eq!(text.matches("\"num_clients\":1").count(), 1000, "{}", &text[..200]);
             assert!(!text.contains("error"));
         }
-        // Those who ask take turns: before it, each of the others asks as much as may be under way at once.
+        // Clients take turns: before this query, each of the others may have the maximum number of queries in progress.
         let most = 10 + 5 * ANSWERS_AWAITED_MAX;
         assert!(answered_in.is_some_and(|turn| turn <= most), "{answered_in:?} of {turns} turns");
     }
 }
 
-/// Publishes to the first of some channels in every turn, until a client of all of them has heard of it a few times.
-/// Returns what the client received.
-fn hear(seed: u64, target: &str) -> String {
+/// Publishes to the first channel in every turn, until a client that subscribes to all channels has received some
+/// publications. Returns the bytes that the client received.
+fn receive_while_subscribing(seed: u64, target: &str) -> String {
     let mut world = World::of_real_size(seed, 3);
-    let publisher = Talker::new(&mut world);
+    let publisher = CommandClient::new(&mut world);
     let peer = world.connect_http();
     world.network.set_window(peer, WIDE);
     let request = format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n");
     assert_eq!(world.network.write(peer, request.as_bytes()), request.len());
     let mut received = Vec::new();
     for _ in 0..1000 {
-        publisher.say(&world, &[json!({"publish": {"channel": "c0", "data": "x"}})]);
+        publisher.send(&world, &[json!({"publish": {"channel": "c0", "data": "x"}})]);
         world.turn();
         received.extend(world.network.read(peer));
         let text = String::from_utf8_lossy(&received);
@@ -272,22 +275,22 @@ fn hear(seed: u64, target: &str) -> String {
             return text.into_owned();
         }
     }
-    panic!("only this came: {}", String::from_utf8_lossy(&received));
+    panic!("received only: {}", String::from_utf8_lossy(&received));
 }
 
 #[test]
-fn what_comes_while_subscriptions_are_made_is_heard() {
+fn publications_made_while_a_stream_subscribes_are_delivered() {
     let channels: String = (0..8).map(|index| format!("channel=c{index}&")).collect();
     let mut held = 0;
     for seed in 0..50 {
-        let text = hear(seed, &format!("/events?{channels}"));
+        let text = receive_while_subscribing(seed, &format!("/events?{channels}"));
         let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
         let offsets: Vec<u64> =
             ids.map(|id| id.split(':').next().unwrap().parse().unwrap()).collect();
-        // Where it begins, then each that follows.
+        // The position of the first event, then each following offset.
         let expected: Vec<_> = (offsets[0]..).take(offsets.len()).collect();
         assert_eq!(offsets, expected, "seed {seed}: {text}");
         held += usize::from(offsets.len() > 6);
     }
-    assert!(held > 10, "chance had several publications come with the head in {held} runs");
+    assert!(held > 10, "several publications arrived with the response head in only {held} runs");
 }

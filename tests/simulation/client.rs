@@ -1,4 +1,4 @@
-//! The clients of the simulated world: each comes, is cut off, and comes back with what it knows.
+//! The clients of the simulated world: each connects, loses its connection, and reconnects with its last position.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::link::Link;
 use crate::options::SEND_QUEUE_BYTES_LEAST;
 use crate::stream::{CHANNELS, Payload, State, Streams, View};
 
-/// How a client talks.
+/// The transport of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Commands, one a line.
+    /// Commands over raw TCP, one per line.
     Lines,
     /// Commands over a WebSocket.
     Messages,
@@ -23,12 +23,12 @@ pub enum Kind {
     Plain,
     /// An event stream.
     Events,
-    /// Long polls, one after the other.
+    /// Consecutive long polls.
     Polls,
 }
 
 impl Kind {
-    /// What it is counted as.
+    /// The transport that the server counts it under.
     pub fn transport(self) -> TransportKind {
         match self {
             Self::Lines => TransportKind::CommandsTcp,
@@ -40,31 +40,31 @@ impl Kind {
     }
 }
 
-/// One client.
+/// A client of the simulated world.
 pub struct Client {
     pub kind: Kind,
-    /// What it named in its request, if it named any.
+    /// Channels named in its request.
     pub named: Vec<usize>,
     pub link: Option<Link>,
     pub views: [View; CHANNELS.len()],
-    /// What a plain WebSocket saw since it connected last.
+    /// Publications that a plain WebSocket received since it last connected.
     pub seen: Vec<Payload>,
-    /// Its socket may have taken less than it was given.
+    /// Whether a send to it may have been short, so that its queue may have filled.
     pub may_skip: bool,
-    /// Reads nothing.
+    /// Whether it has stopped reading.
     pub is_stalled: bool,
-    /// It is never disturbed.
+    /// Whether it is exempt from faults.
     pub is_observer: bool,
     pub published: u32,
     pub acknowledged: u32,
-    /// What it had when it was told that the server shuts down.
+    /// Its views when it received the shutdown disconnect.
     pub disconnect: Option<[View; CHANNELS.len()]>,
-    asks: HashMap<u32, Ask>,
-    next_ask: u32,
+    pending: HashMap<u32, Request>,
+    next_id: u32,
 }
 
-/// What a command asked.
-enum Ask {
+/// A command that waits for its reply.
+enum Request {
     Connect,
     Subscribe(usize, Option<Position>),
     Unsubscribe(usize),
@@ -85,27 +85,27 @@ impl Client {
             published: 0,
             acknowledged: 0,
             disconnect: None,
-            asks: HashMap::new(),
-            next_ask: 1,
+            pending: HashMap::new(),
+            next_id: 1,
         }
     }
 
-    /// Whether nothing that it asked waits for its answer. A poll that waits is no such thing.
+    /// Whether all its commands are answered. A waiting poll does not count.
     pub fn is_answered(&self) -> bool {
-        self.asks.is_empty()
+        self.pending.is_empty()
     }
 
-    /// What it published and does not know to be accepted.
+    /// Publications without an acknowledgement.
     pub fn unanswered(&self) -> impl Iterator<Item = Payload> {
-        self.asks.values().filter_map(|ask| match ask {
-            Ask::Publish(payload) => Some(*payload),
+        self.pending.values().filter_map(|request| match request {
+            Request::Publish(payload) => Some(*payload),
             _ => None,
         })
     }
 
-    /// Channels that it is subscribed to, as it knows.
+    /// Channels that it is subscribed to, according to the replies.
     pub fn subscribed(&self) -> Vec<usize> {
-        let is_live = |at: &usize| self.views[*at].state == State::Live;
+        let is_live = |at: &usize| self.views[*at].state == State::Subscribed;
         match self.has_commands() {
             true => (0..CHANNELS.len()).filter(is_live).collect(),
             false => self.named.clone(),
@@ -116,7 +116,7 @@ impl Client {
         matches!(self.kind, Kind::Lines | Kind::Messages)
     }
 
-    /// Whether it may publish here.
+    /// Whether it may publish to this channel.
     pub fn publishes_to(&self, channel: usize) -> bool {
         let link = self.link.as_ref();
         match self.kind {
@@ -126,11 +126,11 @@ impl Client {
         }
     }
 
-    /// Begins a conversation. `goes_on`: from where it stood.
-    pub fn connect(&mut self, network: &SimulatedNetwork, peer: PeerId, goes_on: bool) {
+    /// Opens its transport on a new connection. `resumes`: recovers from its last position.
+    pub fn connect(&mut self, network: &SimulatedNetwork, peer: PeerId, resumes: bool) {
         self.link = Some(Link::new(peer));
         (self.is_stalled, self.may_skip) = (false, false);
-        self.asks.clear();
+        self.pending.clear();
         self.seen.clear();
         let upgrade = |target: &str| {
             format!(
@@ -148,23 +148,23 @@ impl Client {
                 network.write(peer, upgrade(&format!("/ws?{channels}")).as_bytes());
             }
             Kind::Events => {
-                let since = goes_on.then(|| self.positions()).flatten();
+                let since = resumes.then(|| self.positions()).flatten();
                 let header = since.as_ref().map_or_else(String::new, |positions| {
                     format!("Last-Event-ID: {}\r\n", written(positions))
                 });
                 let request = format!("GET /events?{channels} HTTP/1.1\r\nHost: x\r\n{header}\r\n");
                 network.write(peer, request.as_bytes());
-                self.named.iter().for_each(|at| self.views[*at].state = State::Asked);
+                self.named.iter().for_each(|at| self.views[*at].state = State::Subscribing);
                 self.link.as_mut().expect("just made").since = since;
             }
-            Kind::Polls => self.poll(network, goes_on),
+            Kind::Polls => self.poll(network, resumes),
         }
         if self.has_commands() {
-            self.command(network, Ask::Connect, &json!({"connect": {}}));
+            self.command(network, Request::Connect, &json!({"connect": {}}));
         }
     }
 
-    /// Asks for a channel, from a position or from now on.
+    /// Subscribes to a channel, from a position or from its current end.
     pub fn subscribe(
         &mut self,
         network: &SimulatedNetwork,
@@ -178,40 +178,41 @@ impl Client {
                 "channel": name, "recover": true, "offset": offset, "epoch": epoch.to_string(),
             }}),
         };
-        self.views[channel].state = State::Asked;
-        self.command(network, Ask::Subscribe(channel, since), &command)
+        self.views[channel].state = State::Subscribing;
+        self.command(network, Request::Subscribe(channel, since), &command)
     }
 
     pub fn unsubscribe(&mut self, network: &SimulatedNetwork, channel: usize) -> bool {
-        self.views[channel].state = State::Leaving;
+        self.views[channel].state = State::Unsubscribing;
         let command = json!({"unsubscribe": {"channel": CHANNELS[channel].name}});
-        self.command(network, Ask::Unsubscribe(channel), &command)
+        self.command(network, Request::Unsubscribe(channel), &command)
     }
 
-    /// Publishes to a channel. Returns whether all of it was written: what is cut off cannot be taken back.
+    /// Publishes to a channel. Returns whether all of it was written, because a truncated message cannot be completed
+    /// later.
     pub fn publish(&mut self, network: &SimulatedNetwork, channel: usize, padding: usize) -> bool {
         let Some(link) = &self.link else { return true };
         self.published += 1;
-        // The order in which it publishes is kept by its connection.
+        // Order is preserved per connection, so the connection identifies the publisher.
         let payload = Payload { channel, publisher: link.peer.0, number: self.published };
         let data = payload.write(padding);
         if self.has_commands() {
             let command = json!({"publish": {"channel": CHANNELS[channel].name, "data": data}});
-            return self.command(network, Ask::Publish(payload), &command);
+            return self.command(network, Request::Publish(payload), &command);
         }
         let mut frame = Vec::new();
         write_masked_frame(&mut frame, OpCode::Text, data.as_bytes(), [1, 2, 3, 4]);
         network.write(link.peer, &frame) == frame.len()
     }
 
-    /// Its connection is over.
+    /// Forgets its connection.
     pub fn cut(&mut self) {
         self.link = None;
-        self.asks.clear();
+        self.pending.clear();
         self.views.iter_mut().for_each(View::cut);
     }
 
-    /// Takes what the server sent. Returns how many bytes came; the end counts as one.
+    /// Reads and processes input from the server. Returns the number of bytes; the end of the stream counts as one.
     pub fn read(&mut self, network: &SimulatedNetwork, streams: &mut Streams) -> usize {
         let Some(link) = &mut self.link else { return 0 };
         if self.is_stalled {
@@ -220,7 +221,7 @@ impl Client {
         let peer = link.peer;
         let mut bytes = network.read(peer);
         let count = bytes.len();
-        // So much at once may have filled its queue.
+        // This much input at once may have filled its send queue.
         self.may_skip |= count > SEND_QUEUE_BYTES_LEAST / 2;
         link.bytes.append(&mut bytes);
         match self.kind {
@@ -239,7 +240,7 @@ impl Client {
 
     fn read_lines(&mut self, network: &SimulatedNetwork, streams: &mut Streams) {
         while let Some(line) = self.link_mut().take_until(b"\n") {
-            self.hear(network, &line, streams);
+            self.on_message(network, &line, streams);
         }
     }
 
@@ -259,32 +260,33 @@ impl Client {
         let limits =
             Limits { role: Role::Client, message_bytes_max: 1 << 20, fragments_max: u32::MAX };
         let mut decoder = std::mem::take(&mut link.decoder);
-        while let Some(message) = decoder.next(&mut rest, &limits).expect("the server speaks well")
+        while let Some(message) =
+            decoder.next(&mut rest, &limits).expect("the server sends valid frames")
         {
             match (message, self.kind) {
                 (Message::Text(text), Kind::Plain) => {
                     let text = std::str::from_utf8(text).expect("text");
                     self.seen.push(Payload::read(text));
                 }
-                (Message::Text(text), _) => self.hear(network, text, streams),
+                (Message::Text(text), _) => self.on_message(network, text, streams),
                 (Message::Ping(payload), _) => {
                     let mut pong = Vec::new();
                     write_masked_frame(&mut pong, OpCode::Pong, payload, [9, 9, 9, 9]);
                     network.write(peer, &pong);
                 }
-                (Message::Close { code, .. }, _) => self.hear_end(code.map(u64::from)),
+                (Message::Close { code, .. }, _) => self.on_disconnect(code.map(u64::from)),
                 (other, _) => panic!("unexpected: {other:?}"),
             }
         }
         self.link_mut().decoder = decoder;
     }
 
-    /// Takes a reply, a push or a ping.
-    fn hear(&mut self, network: &SimulatedNetwork, text: &[u8], streams: &mut Streams) {
+    /// Processes a reply, a push or a ping.
+    fn on_message(&mut self, network: &SimulatedNetwork, text: &[u8], streams: &mut Streams) {
         let value: Value = serde_json::from_slice(text).expect("the server writes JSON");
         if let Some(id) = value["id"].as_u64() {
-            let ask = self.asks.remove(&(id as u32)).expect("only what was asked is answered");
-            return self.hear_reply(&ask, &value, streams);
+            let request = self.pending.remove(&(id as u32)).expect("a reply matches a command");
+            return self.on_reply(&request, &value, streams);
         }
         if value == json!({}) {
             if self.kind == Kind::Messages {
@@ -294,29 +296,35 @@ impl Client {
             return;
         }
         let push = &value["push"];
-        // An error without a number: the server API asked in vain.
+        // An error without an id.
         let Some(name) = push["channel"].as_str() else {
             assert!(push["disconnect"].is_object() || value["error"].is_object(), "{value}");
-            return self.hear_end(push["disconnect"]["code"].as_u64());
+            return self.on_disconnect(push["disconnect"]["code"].as_u64());
         };
         let channel = channel_of(name);
         let view = &mut self.views[channel];
         if push["pub"].is_object() {
             let (offset, payload) = item_of(&push["pub"]);
             let before = view.position.expect("subscribed before the first push");
-            view.hear(channel, Position { offset, ..before }, payload, self.may_skip, streams);
+            view.on_publication(
+                channel,
+                Position { offset, ..before },
+                payload,
+                self.may_skip,
+                streams,
+            );
         } else if let Some(dropped) = push["gap"]["dropped"].as_u64() {
-            view.hear_gap(channel, dropped, self.may_skip, streams);
+            view.on_gap(channel, dropped, self.may_skip, streams);
         } else if push["subscribe"].is_object() {
             view.begin(channel, None, position_of(&push["subscribe"]), false, streams);
-            if view.state != State::Leaving {
-                view.state = State::Live;
+            if view.state != State::Unsubscribing {
+                view.state = State::Subscribed;
             }
         } else if push["unsubscribe"].is_object() {
-            if view.state == State::Live {
-                view.state = State::Away;
+            if view.state == State::Subscribed {
+                view.state = State::Unsubscribed;
                 let since = view.position;
-                // It has a part of what it missed, and asks for the next one.
+                // It has received a part of the missed publications, and subscribes again for the next part.
                 if push["unsubscribe"]["code"].as_u64() >= Some(2500)
                     && !self.subscribe(network, channel, since)
                 {
@@ -328,8 +336,8 @@ impl Client {
         }
     }
 
-    /// Its conversation ends, with this code.
-    fn hear_end(&mut self, code: Option<u64>) {
+    /// Processes a disconnect with this code.
+    fn on_disconnect(&mut self, code: Option<u64>) {
         let shutdown = CloseReason::Shutdown;
         let codes = [shutdown.disconnect_code(), shutdown.websocket_code()];
         if code.is_some_and(|code| codes.map(u64::from).contains(&code)) {
@@ -337,41 +345,41 @@ impl Client {
         }
     }
 
-    fn hear_reply(&mut self, ask: &Ask, value: &Value, streams: &mut Streams) {
+    fn on_reply(&mut self, request: &Request, value: &Value, streams: &mut Streams) {
         let error = value["error"]["code"].as_u64();
-        match ask {
-            Ask::Connect => {
-                let name = value["connect"]["client"].as_str().expect("it has a name");
+        match request {
+            Request::Connect => {
+                let name = value["connect"]["client"].as_str().expect("a client id");
                 self.link_mut().name = Some(name.to_owned());
             }
-            Ask::Publish(payload) => {
+            Request::Publish(payload) => {
                 assert!(value["publish"].is_object(), "{value}");
                 self.acknowledged += 1;
                 streams.acknowledge(*payload);
             }
-            Ask::Unsubscribe(channel) => {
+            Request::Unsubscribe(channel) => {
                 assert!(value["unsubscribe"].is_object() || error == Some(107), "{value}");
                 self.views[*channel].cut();
             }
-            // It has as many as it may, perhaps by the server API and not told of all yet.
-            Ask::Subscribe(channel, _) if error == Some(106) => {
-                if self.views[*channel].state == State::Asked {
+            // It has reached its maximum, possibly with server subscriptions whose pushes have not arrived yet.
+            Request::Subscribe(channel, _) if error == Some(106) => {
+                if self.views[*channel].state == State::Subscribing {
                     self.views[*channel].cut();
                 }
             }
-            Ask::Subscribe(channel, since) => {
+            Request::Subscribe(channel, since) => {
                 let view = &mut self.views[*channel];
                 match error {
                     None => {
                         let reply = &value["subscribe"];
-                        hear_subscribed(view, *channel, *since, reply, self.may_skip, streams);
-                        if view.state != State::Leaving {
-                            view.state = State::Live;
+                        on_subscribed(view, *channel, *since, reply, self.may_skip, streams);
+                        if view.state != State::Unsubscribing {
+                            view.state = State::Subscribed;
                         }
                     }
-                    // The server API did that already, and a push tells of it, now or later; or it left, or was
-                    // unsubscribed, before it was answered.
-                    Some(105 | 107) if view.state == State::Asked => view.cut(),
+                    // The server API has already subscribed it, and a push reports that before or after this reply; or
+                    // it unsubscribed, or was unsubscribed, before the reply.
+                    Some(105 | 107) if view.state == State::Subscribing => view.cut(),
                     Some(105 | 107) => {}
                     Some(_) => panic!("{value}"),
                 }
@@ -390,48 +398,48 @@ impl Client {
             link.is_open = true;
         }
         while let Some(chunk) = self.link_mut().take_chunk() {
-            self.hear_block(std::str::from_utf8(&chunk).expect("text"), streams);
+            self.on_event(std::str::from_utf8(&chunk).expect("text"), streams);
         }
     }
 
-    fn hear_block(&mut self, block: &str, streams: &mut Streams) {
+    fn on_event(&mut self, block: &str, streams: &mut Streams) {
         let field =
             |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         let ids = field("id").map(positions_of);
-        // Heartbeats, and why it ends, lead nowhere.
+        // Heartbeats and disconnects carry no position.
         if field("event") == Some("disconnect") {
             let why: Value = serde_json::from_str(field("data").expect("data")).expect("JSON");
-            return self.hear_end(why["code"].as_u64());
+            return self.on_disconnect(why["code"].as_u64());
         }
         if block.starts_with("retry: ") && ids.is_none() {
             return;
         }
-        // A place counts from the end of its block on, so a loss has to be told by then.
+        // An id takes effect at the end of its block, so a loss must be reported in the same block.
         if field("retry").is_some() {
             let is_loss = field("data") == Some("{\"recovered\":false}");
             let since = self.link_mut().since.take();
-            return self.begin_all(since.as_deref(), &ids.expect("a place"), is_loss, streams);
+            return self.begin_all(since.as_deref(), &ids.expect("an event id"), is_loss, streams);
         }
         if let (Some("gap"), Some(ids)) = (field("event"), &ids) {
-            // A later part of what it missed: some of that has been forgotten meanwhile.
-            let since: Vec<_> = self.positions().expect("it stands somewhere");
+            // A later part of the missed publications, some of which have been removed meanwhile.
+            let since: Vec<_> = self.positions().expect("a stream has positions");
             return self.begin_all(Some(&since), ids, true, streams);
         }
         if field("event") == Some("gap") {
             let gap: Value = serde_json::from_str(field("data").expect("data")).expect("JSON");
             let dropped = gap["dropped"].as_u64().expect("a number");
-            // Who has several channels does not learn which.
+            // A stream of several channels does not name the channel of a gap.
             let [channel] = self.named[..] else { panic!("only streams of one channel drop") };
-            return self.views[channel].hear_gap(channel, dropped, self.may_skip, streams);
+            return self.views[channel].on_gap(channel, dropped, self.may_skip, streams);
         }
         let Some(data) = field("data") else { return };
         let (payload, ids) = (Payload::read(data), ids.expect("a publication has an id"));
         for (at, id) in self.named.iter().zip(ids) {
             let view = &mut self.views[*at];
             if *at == payload.channel {
-                view.hear(*at, id, payload, self.may_skip, streams);
+                view.on_publication(*at, id, payload, self.may_skip, streams);
             } else {
-                assert_eq!(view.position, Some(id), "a place moves only with its channel");
+                assert_eq!(view.position, Some(id), "a position changes only with its channel");
             }
         }
     }
@@ -445,21 +453,21 @@ impl Client {
     ) {
         for (index, channel) in self.named.iter().enumerate() {
             let since = since.map(|positions| positions[index]);
-            // Whose channel lost something is seen by its position, unless it is the only one.
-            let is_told = is_loss && (self.named.len() == 1 || since != Some(at[index]));
-            self.views[*channel].begin(*channel, since, at[index], is_told, streams);
-            self.views[*channel].state = State::Live;
+            // With several channels, a loss in one is visible by its position.
+            let is_reported = is_loss && (self.named.len() == 1 || since != Some(at[index]));
+            self.views[*channel].begin(*channel, since, at[index], is_reported, streams);
+            self.views[*channel].state = State::Subscribed;
         }
     }
 
-    fn poll(&mut self, network: &SimulatedNetwork, goes_on: bool) {
-        let since = goes_on.then(|| self.positions()).flatten();
+    fn poll(&mut self, network: &SimulatedNetwork, resumes: bool) {
+        let since = resumes.then(|| self.positions()).flatten();
         let text = since.as_deref().map_or_else(String::new, written);
         let request = format!(
             "GET /poll?timeout=2&{}&since={text} HTTP/1.1\r\nHost: x\r\n\r\n",
             self.query()
         );
-        self.named.iter().for_each(|at| self.views[*at].state = State::Asked);
+        self.named.iter().for_each(|at| self.views[*at].state = State::Subscribing);
         let link = self.link_mut();
         link.since = since;
         network.write(link.peer, request.as_bytes());
@@ -472,12 +480,12 @@ impl Client {
                 return self.cut();
             };
             let answer: Value = serde_json::from_slice(&body).expect("an answer is JSON");
-            self.hear_answer(&answer, streams);
+            self.on_poll_response(&answer, streams);
             self.poll(network, true);
         }
     }
 
-    fn hear_answer(&mut self, answer: &Value, streams: &mut Streams) {
+    fn on_poll_response(&mut self, answer: &Value, streams: &mut Streams) {
         let since = self.link_mut().since.take();
         let at = positions_of(answer["position"].as_str().expect("a position"));
         let items: Vec<_> = answer["publications"].as_array().expect("a list").iter().collect();
@@ -492,26 +500,32 @@ impl Client {
             let since = since.as_ref().map(|positions| positions[index]);
             let first = items.first().map_or(at[index].offset, |(offset, _)| offset - 1);
             let begins = Position { offset: first, ..at[index] };
-            let is_told = is_loss && since != Some(begins);
-            if is_told && CHANNELS[*channel].slow_consumer == SlowConsumer::DropOldest {
+            let is_reported = is_loss && since != Some(begins);
+            if is_reported && CHANNELS[*channel].slow_consumer == SlowConsumer::DropOldest {
                 view.position = Some(begins);
                 streams.counts.gaps += 1;
             } else {
-                view.begin(*channel, since, begins, is_told, streams);
+                view.begin(*channel, since, begins, is_reported, streams);
             }
-            view.state = State::Live;
+            view.state = State::Subscribed;
             for (offset, payload) in items {
-                view.hear(*channel, Position { offset, ..at[index] }, payload, false, streams);
+                view.on_publication(
+                    *channel,
+                    Position { offset, ..at[index] },
+                    payload,
+                    false,
+                    streams,
+                );
             }
             assert_eq!(view.position, Some(at[index]), "an answer leads to its position");
         }
     }
 
-    fn command(&mut self, network: &SimulatedNetwork, ask: Ask, command: &Value) -> bool {
+    fn command(&mut self, network: &SimulatedNetwork, request: Request, command: &Value) -> bool {
         let Some(link) = &self.link else { return true };
-        let id = self.next_ask;
-        self.next_ask += 1;
-        self.asks.insert(id, ask);
+        let id = self.next_id;
+        self.next_id += 1;
+        self.pending.insert(id, request);
         let mut command = command.clone();
         command["id"] = id.into();
         let mut text = command.to_string().into_bytes();
@@ -532,11 +546,11 @@ impl Client {
     }
 
     fn link_mut(&mut self) -> &mut Link {
-        self.link.as_mut().expect("only who is connected reads")
+        self.link.as_mut().expect("only connected clients read")
     }
 }
 
-fn hear_subscribed(
+fn on_subscribed(
     view: &mut View,
     channel: usize,
     since: Option<Position>,
@@ -546,22 +560,22 @@ fn hear_subscribed(
 ) {
     let at = position_of(reply);
     assert_eq!(reply["was_recovering"] == true, since.is_some(), "{reply}");
-    let is_told = since.is_some() && reply["recovered"] == false;
-    view.begin(channel, since, at, is_told, streams);
-    let leaves = std::mem::replace(&mut view.state, State::Live) == State::Leaving;
+    let is_reported = since.is_some() && reply["recovered"] == false;
+    view.begin(channel, since, at, is_reported, streams);
+    let leaves = std::mem::replace(&mut view.state, State::Subscribed) == State::Unsubscribing;
     for item in reply["publications"].as_array().into_iter().flatten() {
         let (offset, payload) = item_of(item);
-        // What is recovered has no holes, whatever the channel drops.
+        // Recovered publications have no gaps, regardless of the channel's policy.
         assert_eq!(Some(offset - 1), view.position.map(|position| position.offset));
-        view.hear(channel, Position { offset, ..at }, payload, may_skip, streams);
+        view.on_publication(channel, Position { offset, ..at }, payload, may_skip, streams);
         streams.counts.recovered += 1;
     }
     if leaves {
-        view.state = State::Leaving;
+        view.state = State::Unsubscribing;
     }
 }
 
-/// There is no place left: the connection ends behind the answer.
+/// Whether the server refused the connection because it is full; it closes after this response.
 fn is_refused(head: &[u8]) -> bool {
     head.starts_with(b"HTTP/1.1 503 ")
 }
@@ -581,7 +595,7 @@ fn item_of(item: &Value) -> (u64, Payload) {
     (offset, Payload::read(item["data"].as_str().expect("a string")))
 }
 
-/// Of a reply that has both parts.
+/// The position in a reply.
 pub fn position_of(value: &Value) -> Position {
     let epoch = value["epoch"].as_str().expect("an epoch").parse().expect("eight digits");
     Position { epoch, offset: value["offset"].as_u64().expect("an offset") }

@@ -1,4 +1,4 @@
-//! What must be true once everything has come to rest: of what clients saw, and of what the workers count.
+//! Checks of an idle world: the views of clients and the counters of workers.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::client::Kind;
 use crate::stream::{CHANNELS, Counts, Payload};
 use crate::world::{CONNECTIONS_MAX, Call, World};
 
-/// What one worker should count.
+/// The expected counters of one worker.
 #[derive(Default)]
 struct Recount {
     transports: [u64; TransportKind::LABELS.len()],
@@ -21,20 +21,20 @@ struct Recount {
     channels: HashSet<usize>,
 }
 
-/// Reasons that no client of these worlds gives.
+/// Close reasons that no client of these worlds causes.
 const NEVER: &[CloseReason] = &[CloseReason::InvalidUtf8, CloseReason::MessageTooBig];
 
-/// Rounds without a byte after which nothing is on its way: longer than anything waits for its moment.
+/// Rounds without a byte after which a world is idle: longer than every delay.
 const QUIET_ROUNDS: usize = 15;
 
-/// Half seconds of that patience, and one more for every worker to notice.
+/// Half seconds until the server drops silent connections, plus one for every worker to detect them.
 const PATIENCE_ROUNDS: usize = 20;
 
-/// Rounds for those who closed their half to be asked whether they are there, and to have their time.
+/// Rounds in which half-closed connections are probed and time out.
 const LINGER_ROUNDS: usize = 12;
 
 impl World {
-    /// Lets everything come to rest.
+    /// Removes all faults and runs until the world is idle.
     pub fn settle(&mut self) {
         self.set_faults(Faults::default());
         for peer in self.silent.drain(..) {
@@ -57,28 +57,30 @@ impl World {
                 return;
             }
         }
-        panic!("no rest");
+        panic!("the world does not become idle");
     }
 
-    /// Publishes a last word to each channel, and compares what everyone has with where that is.
+    /// Publishes a last time to each channel, and compares the view of each client with that position.
     pub fn judge(&mut self) -> Counts {
-        assert!(self.operator.call.is_none(), "everything is answered");
-        let words: Vec<_> =
-            (0..CHANNELS.len()).map(|channel| self.operator.word(channel)).collect();
-        let command = |word: &Payload| json!({"publish": {"channel": CHANNELS[word.channel].name, "data": word.write(20)}});
-        let commands: Vec<_> = words.iter().map(command).collect();
-        self.call("batch", &json!({"commands": commands}), Call::Publish(words.clone()));
+        assert!(self.operator.call.is_none(), "the last call is answered");
+        let payloads: Vec<_> =
+            (0..CHANNELS.len()).map(|channel| self.operator.next_payload(channel)).collect();
+        let command = |payload: &Payload| json!({"publish": {"channel": CHANNELS[payload.channel].name, "data": payload.write(20)}});
+        let commands: Vec<_> = payloads.iter().map(command).collect();
+        self.call("batch", &json!({"commands": commands}), Call::Publish(payloads.clone()));
         self.settle();
-        let place = |word: &Payload| self.streams.place(*word).expect("it is answered");
-        let last: Vec<_> = words.iter().map(place).collect();
+        let position = |payload: &Payload| {
+            self.streams.position_of(*payload).expect("the publication is acknowledged")
+        };
+        let last: Vec<_> = payloads.iter().map(position).collect();
         self.streams.judge_order();
         let slow = self.closed(CloseReason::SlowConsumer);
         self.streams.counts.slow = slow;
         for (index, client) in self.clients.iter().enumerate() {
             let is_lost = client.is_observer && client.link.is_none();
-            assert!(!is_lost || slow > 0, "an observer was cut off");
+            assert!(!is_lost || slow > 0, "an observer was disconnected");
             for (channel, view) in client.views.iter().enumerate() {
-                // Between two polls, nobody is subscribed: the next one goes on.
+                // Between two polls no client is subscribed: the next poll continues.
                 if client.kind == Kind::Polls {
                     let at = view.position.filter(|_| client.link.is_some());
                     assert!(at.is_none_or(|at| at == last[channel]), "{index}: {view:?}");
@@ -96,24 +98,30 @@ impl World {
         self.streams.counts
     }
 
-    /// What a plain WebSocket saw is a piece of the stream, up to its end if it is still there.
+    /// Checks that a plain WebSocket received a contiguous part of the stream, up to its end if it is still connected.
     fn judge_plain(&self, seen: &[Payload], last: Option<Position>) {
-        let place = |payload: &Payload| self.streams.place(*payload);
-        let places: Vec<_> = seen.iter().map_while(place).collect();
-        if places.len() < seen.len() {
-            // Nobody else was there.
+        let position = |payload: &Payload| self.streams.position_of(*payload);
+        let positions: Vec<_> = seen.iter().map_while(position).collect();
+        if positions.len() < seen.len() {
+            // No other client was subscribed.
             let observer = self.clients.iter().find(|client| client.is_observer);
-            return assert!(observer.is_some_and(|it| it.link.is_none()), "an observer missed it");
+            return assert!(
+                observer.is_some_and(|it| it.link.is_none()),
+                "an observer missed a publication"
+            );
         }
-        for pair in places.windows(2) {
+        for pair in positions.windows(2) {
             let next = Position { offset: pair[0].offset + 1, ..pair[0] };
-            assert_eq!(pair[1], next, "a plain WebSocket sees a gap, a swap or a duplicate");
+            assert_eq!(
+                pair[1], next,
+                "a plain WebSocket received a gap, a duplicate or a wrong order"
+            );
         }
-        assert!(last.is_none() || places.last().copied() == last, "{last:?} is not the end");
+        assert!(last.is_none() || positions.last().copied() == last, "{last:?} is not the end");
     }
 
-    /// Lets the server's patience with those who closed their half end.
-    fn outlast(&mut self) {
+    /// Runs until half-closed connections have timed out.
+    fn expire_half_closed(&mut self) {
         for _ in 0..LINGER_ROUNDS {
             self.turn_all();
             self.network.advance(HALF_CLOSED_LINGER / 5);
@@ -121,18 +129,18 @@ impl World {
         }
     }
 
-    /// Compares what the workers count with who is there, and what they have.
+    /// Compares the counters of the workers with the connected clients and their subscriptions.
     pub fn recount(&mut self) {
-        self.outlast();
+        self.expire_half_closed();
         self.settle();
-        // What ends by its time at the last moment has yet to be told so.
+        // Connections that timed out at the last moment still receive their close.
         for _ in 0..QUIET_ROUNDS {
             self.turn_all();
             self.read_all();
         }
         let mut counts: Vec<_> = self.workers.iter().map(|_| Recount::default()).collect();
         let mut add = |peer, transport: TransportKind, channels: &[usize]| {
-            let worker = self.network.worker_of(peer).expect("it is connected");
+            let worker = self.network.worker_of(peer).expect("the peer is connected");
             let count = &mut counts[worker];
             count.transports[transport as usize] += 1;
             count.subscriptions += channels.len() as u64;
@@ -141,7 +149,7 @@ impl World {
         add(self.operator.link.peer, TransportKind::Http, &[]);
         for client in &self.clients {
             let Some(link) = &client.link else { continue };
-            assert!(client.is_answered(), "everything that was asked is answered");
+            assert!(client.is_answered(), "every command is answered");
             add(link.peer, client.kind.transport(), &client.subscribed());
         }
         for (counters, count) in self.counters.iter().zip(counts) {
@@ -156,16 +164,20 @@ impl World {
             assert_eq!(counters.subscriptions.value(), count.subscriptions, "subscriptions");
             assert_eq!(counters.channels.value(), count.channels.len() as u64, "channels");
         }
-        self.expect_rest();
+        self.expect_idle();
         self.expect_balance();
         let most = self.config.history_bytes_max / self.counters.len() as u64;
         for counters in self.counters.iter() {
-            assert!(counters.history_bytes.value() <= most, "histories have their room");
+            assert!(counters.history_bytes.value() <= most, "histories exceed their limit");
         }
         if self.open_max == CONNECTIONS_MAX {
-            assert_eq!(self.closed(CloseReason::Overloaded), 0, "there is memory");
-            // Without a place, they have little.
-            assert_eq!(self.closed(CloseReason::HandshakeTimeout), 0, "requests have their time");
+            assert_eq!(self.closed(CloseReason::Overloaded), 0, "memory is sufficient");
+            // Rejected connections have a shorter timeout.
+            assert_eq!(
+                self.closed(CloseReason::HandshakeTimeout),
+                0,
+                "requests finish before their timeout"
+            );
         }
         let numbered = self.sum(|counters| &counters.publications);
         let (published, acknowledged) = self.published();
@@ -173,42 +185,47 @@ impl World {
         assert!(numbered >= acknowledged, "{numbered} publications, {acknowledged} acknowledged");
     }
 
-    /// Nothing waits for anything.
-    pub fn expect_rest(&self) {
+    /// Checks that all queues are empty.
+    pub fn expect_idle(&self) {
         for counters in self.counters.iter() {
             for (counter, what) in [
                 (&counters.send_queue_bytes, "queued bytes"),
                 (&counters.unfinished_message_bytes, "unfinished messages"),
-                (&counters.paused_publisher_bytes, "held publishers"),
+                (&counters.paused_publisher_bytes, "paused publishers"),
                 (&counters.deferred_request_bytes, "deferred requests"),
                 (&counters.mesh_inbox_bytes, "messages between workers"),
                 (&counters.fan_outs_in_progress, "fan-outs"),
-                (&counters.fan_out_backlog_publications, "publications that wait"),
-                (&counters.fan_out_backlog_bytes, "bytes that wait"),
+                (&counters.fan_out_backlog_publications, "publications in the backlog"),
+                (&counters.fan_out_backlog_bytes, "bytes in the backlog"),
             ] {
                 assert_eq!(counter.value(), 0, "{what}");
             }
             let kept = counters.history_bytes.value() + counters.channel_backlog_bytes.value();
-            assert_eq!(counters.memory_used_bytes.value(), kept, "only what channels keep");
+            assert_eq!(
+                counters.memory_used_bytes.value(),
+                kept,
+                "only histories and backlogs use memory"
+            );
         }
     }
 
-    /// Whoever came was accepted or refused, and whoever was accepted is there or was closed for a reason.
+    /// Checks that each connection was accepted or rejected, and that each accepted one is open or was closed with a
+    /// reason.
     fn expect_balance(&self) {
         let accepted = self.sum(|counters| &counters.connections_accepted);
         let refused = self.sum(|counters| &counters.connections_rejected);
         let came = self.network.connections() as u64;
         if self.open_max == CONNECTIONS_MAX {
-            assert_eq!((accepted, refused), (came, 0), "connections that came");
+            assert_eq!((accepted, refused), (came, 0), "connection attempts");
         } else {
-            // Some of those that are refused are accepted, to be told so.
+            // Some rejected connections are accepted first, to send them an error.
             assert!(accepted <= came && came <= accepted + refused, "{accepted} {refused} {came}");
         }
         let open = self.sum(|counters| &counters.connections_open);
         assert_eq!(open, self.open.load(Ordering::Relaxed) as u64, "connections of all workers");
         let closed: u64 =
             self.counters.iter().map(|counters| counters.connections_closed.sum()).sum();
-        assert_eq!(accepted, open + closed, "connections that were accepted");
+        assert_eq!(accepted, open + closed, "accepted connections");
         for reason in NEVER {
             assert_eq!(self.closed(*reason), 0, "{reason:?}");
         }
@@ -224,7 +241,7 @@ impl World {
         self.network.reset(self.operator.link.peer);
     }
 
-    /// Lets the server's patience with those who are gone end.
+    /// Runs until connections of vanished clients have timed out.
     pub fn forget(&mut self) {
         for _ in 0..PATIENCE_ROUNDS {
             for worker in &mut self.workers {
@@ -234,13 +251,13 @@ impl World {
         }
     }
 
-    /// Every connection has ended, and nothing is left of any.
+    /// Checks that every connection is closed and all state is freed.
     pub fn expect_empty(&self) {
         for counters in self.counters.iter() {
             assert_eq!(counters.connections_open.value(), 0, "connections");
             assert_eq!(counters.channels.value(), 0, "channels");
             assert_eq!(counters.subscriptions.value(), 0, "subscriptions");
-            assert_eq!(counters.channel_backlog_bytes.value(), 0, "held back");
+            assert_eq!(counters.channel_backlog_bytes.value(), 0, "backlogs");
         }
         self.expect_balance();
     }

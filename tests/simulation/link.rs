@@ -7,13 +7,13 @@ use fantail::protocol::websocket::MessageDecoder;
 /// One connection of a client.
 pub struct Link {
     pub peer: PeerId,
-    /// What the server calls it.
+    /// The client id that the server assigned.
     pub name: Option<String>,
     pub bytes: Vec<u8>,
     pub decoder: MessageDecoder,
-    /// The handshake, or the head, is done.
+    /// Whether the handshake, or the response head, is complete.
     pub is_open: bool,
-    /// Where it stood when it asked, until it is answered.
+    /// The positions in its request, until the response.
     pub since: Option<Vec<Position>>,
 }
 
@@ -23,7 +23,7 @@ impl Link {
         Self { peer, name: None, bytes, decoder, is_open: false, since: None }
     }
 
-    /// Takes the bytes before `end`, once they are there.
+    /// Takes the bytes before `end`, if it has arrived.
     pub fn take_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         let at = find(&self.bytes, end)?;
         let mut taken: Vec<u8> = self.bytes.drain(..at + end.len()).collect();
@@ -31,7 +31,7 @@ impl Link {
         Some(taken)
     }
 
-    /// Takes what is in the next chunk (RFC 9112 7.1), once all of it is there.
+    /// Takes the data of the next chunk (RFC 9112 7.1), if it is complete.
     pub fn take_chunk(&mut self) -> Option<Vec<u8>> {
         let line_end = find(&self.bytes, b"\r\n")?;
         let size = std::str::from_utf8(&self.bytes[..line_end]).expect("a size is text");
@@ -46,7 +46,7 @@ impl Link {
         Some(taken.split_off(line_end + 2))
     }
 
-    /// Takes bytes as they come.
+    /// Buffers received bytes; returns their number.
     pub fn read(&mut self, network: &SimulatedNetwork) -> usize {
         let mut bytes = network.read(self.peer);
         let count = bytes.len();
@@ -54,7 +54,8 @@ impl Link {
         count
     }
 
-    /// Takes the body of an HTTP response, once it is there. `Err`: the server asks for patience, or has none.
+    /// Takes the body of an HTTP response, if it is complete. `Err` if the server is overloaded or the request timed
+    /// out.
     pub fn take_response(&mut self) -> Option<Result<Vec<u8>, Vec<u8>>> {
         let end = find(&self.bytes, b"\r\n\r\n")?;
         let head = std::str::from_utf8(&self.bytes[..end]).expect("a head is text");
@@ -74,7 +75,7 @@ impl Link {
 }
 
 fn find(bytes: &[u8], end: &[u8]) -> Option<usize> {
-    let last = *end.last().expect("an end has bytes");
+    let last = *end.last().expect("the delimiter is not empty");
     let ends = (0..bytes.len()).filter(|at| bytes[*at] == last && bytes[..=*at].ends_with(end));
     ends.map(|at| at + 1 - end.len()).next()
 }

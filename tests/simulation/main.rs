@@ -1,28 +1,30 @@
 //! Whole servers in one thread and virtual time: several workers on a simulated network that splits, stalls, shortens
-//! and resets, with publishers, subscribers of every transport, slow readers, and clients that come, are cut off and
-//! come back with their positions, all chosen by a seed.
+//! and resets, with publishers, subscribers of every transport, slow readers, and clients that connect, lose their
+//! connections and recover from their positions, all drawn from a seed.
 //!
-//! What must hold for every seed: each subscriber's view is its channel's stream from the position that it was told,
-//! without a gap, a duplicate or a swap, or it was told of the gap, or its channel's options say that only the newest
-//! counts; who comes back gets what it missed, or is told that it cannot; what is kept is not said to be lost; whoever
-//! is still there when all is quiet has seen everything; and when all have left, nothing is left of them.
+//! Invariants for every seed: each subscriber's view is its channel's stream from the position in its reply, without
+//! gaps, duplicates or reordering, unless the gap was reported or the channel's policy is to deliver only the newest
+//! publication; a client that recovers receives the publications that it missed or is informed that recovery failed;
+//! publications in the history are not reported as lost; clients that are still connected when the world is idle have
+//! received everything; and when all clients have left, all their state is freed.
 //!
-//! The configuration is drawn from the seed too, and again by every reload: workers, limits, times, what channels keep,
-//! what a turn takes in. At the end of a run what the workers count is compared with a recount of who is there; then the
-//! world must serve: newcomers beside publishers that send as much as they can, a client that missed much and reads
-//! slowly; and then it must stop in time. Some worlds are stopped in the middle of their load, where what was acknowledged
-//! must have reached those who were there; some have too little memory, or too few places.
+//! The configuration is drawn from the seed too, and again at every reload: workers, limits, timeouts, histories, input
+//! per turn. At the end of a run the counters of the workers are compared with the clients' state; then the world must
+//! serve new clients during a flood, and a slow reader with a long recovery; and finally it must stop in time. Some
+//! worlds are stopped under load, where acknowledged publications must have reached the connected clients; some have too
+//! little memory or too few connections.
 //!
-//! A failure names its seed: `SEED=n cargo test --test simulation` runs that one alone. `SEEDS=n` runs as many.
+//! A failure names its seed: `SEED=n cargo test --test simulation` runs that one alone. `SEEDS=n` runs the first `n`
+//! seeds.
 
 mod answers;
 mod client;
+mod command_client;
 mod judgement;
 mod link;
 mod options;
 mod service;
 mod stream;
-mod talker;
 mod world;
 
 use std::time::Duration;
@@ -35,25 +37,25 @@ use world::{Size, World};
 const SEEDS: u64 = 2000;
 const STEPS: usize = 150;
 
-/// One world in so many has publishers at its end that send as much as they can.
+/// One in this many worlds ends with publishers that flood.
 const FLOODED: u64 = 25;
 
-/// One in so many has its memory budget filled.
+/// One in this many worlds has its memory budget filled.
 const PRESSED: u64 = 20;
 
-/// One in so many has fewer places than clients.
+/// One in this many worlds allows fewer connections than it has clients.
 const FULL: u64 = 20;
 
-/// One in so many has connections that say nothing more.
+/// One in this many worlds has connections that become silent.
 const IDLE: u64 = 10;
 
-/// One in so many is stopped in the middle of its load.
+/// One in this many worlds is stopped under load.
 const STOPPED: u64 = 10;
 
-/// One in so many has a client that missed much and reads slowly.
+/// One in this many worlds has a slow reader with a long recovery.
 const SLOW: u64 = 5;
 
-/// One world: steps of chance, then quiet, then the judgement.
+/// Runs one world: random steps, then idling, then the checks.
 fn run(seed: u64) -> (Counts, String) {
     let (is_pressed, is_full) = (seed % PRESSED == 2, seed % FULL == 7);
     let mut size = Size::LARGE;
@@ -61,13 +63,13 @@ fn run(seed: u64) -> (Counts, String) {
         size.memory_bytes_max = 1 << 20;
     }
     if is_full {
-        // The operator, the observer, and most of the others.
+        // Room for the operator, the observer, and most of the other clients.
         size.open_max = 8;
     }
     let mut world = World::new(seed, size);
     world.set_faults(Faults {
         split_receives: 300,
-        // Without them, who reads is never behind.
+        // Without short sends, a client that reads is never behind.
         short_sends: if seed.is_multiple_of(4) { 0 } else { 100 },
         stalls: 50,
         stall_max: Duration::from_millis(40),
@@ -98,7 +100,7 @@ fn run(seed: u64) -> (Counts, String) {
         world.expect_refusals();
     }
     if seed % IDLE == 4 {
-        world.expect_patience();
+        world.expect_timeouts();
     }
     world.expect_service(seed.is_multiple_of(FLOODED));
     if seed % SLOW == 1 {
@@ -108,17 +110,17 @@ fn run(seed: u64) -> (Counts, String) {
         world.close_all();
         world.forget();
         world.expect_empty();
-        world.expect_rest();
+        world.expect_idle();
     }
     world.stop();
     world.expect_empty();
     (counts, trace)
 }
 
-/// Something happens.
+/// Performs one random step.
 fn step(world: &mut World) {
-    match world.roll(100) {
-        0..8 => world.come(),
+    match world.random_below(100) {
+        0..8 => world.connect_client(),
         8..18 => world.join(),
         18..21 => world.leave(),
         21..25 => world.cut(),
@@ -137,7 +139,7 @@ fn step(world: &mut World) {
 }
 
 #[test]
-fn every_view_is_the_stream_or_was_told_of_a_gap() {
+fn every_view_equals_the_stream_or_had_its_gap_reported() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     if let Some(seed) = number("SEED") {
         println!("{:?}", run(seed).0);
@@ -164,7 +166,7 @@ fn every_view_is_the_stream_or_was_told_of_a_gap() {
         }
     });
     println!("{all:?}");
-    // The dice do reach what this is about.
+    // The random steps reach the cases under test.
     let Counts { complete, recovered, impossible, gaps, skipped, slow, disconnects } = all;
     for count in [complete, recovered, impossible, gaps, skipped, slow, disconnects] {
         assert!(count > seeds / 100, "{all:?}");
@@ -172,6 +174,6 @@ fn every_view_is_the_stream_or_was_told_of_a_gap() {
 }
 
 #[test]
-fn one_seed_makes_one_run() {
+fn runs_of_one_seed_are_identical() {
     assert_eq!(run(7).1, run(7).1);
 }

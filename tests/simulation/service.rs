@@ -1,5 +1,4 @@
-//! Once nothing disturbs a world any more, it serves those who are there and those who come, in a bounded time; and it
-//! stops when it is told to.
+//! Without faults, a world serves connected and new clients in bounded time, and stops on request.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -12,43 +11,43 @@ use fantail::protocol::websocket::{OpCode, write_masked_frame};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Kind};
+use crate::command_client::CommandClient;
 use crate::options::SEND_QUEUE_BYTES_LEAST;
 use crate::stream::{CHANNELS, Payload, State, View};
-use crate::talker::Talker;
 use crate::world::World;
 
-/// Turns of every worker in which newcomers are accepted, and their first commands are answered: one is accepted for
-/// each listener in a turn, and one heard for the first time.
+/// Turns of every worker in which new clients are accepted and their first commands are answered: in each turn, one is
+/// accepted per listener, and one is read for the first time.
 const TURNS_TO_SERVE: usize = 40;
 
-/// Rounds in which a client that reads slowly gets everything that it missed.
+/// Rounds in which a slow reader receives all missed publications.
 const ROUNDS_TO_RECOVER: usize = 1000;
 
 /// Publications of one byte that a flooder sends between two turns of the workers, each in a frame of seven.
 const FRAMES_PER_TURN: usize = 1200;
 
-/// A publisher that sends as much as it can, and reads everything.
+/// A publisher that sends as fast as possible and reads everything.
 struct Flooder {
     peer: PeerId,
-    /// Bytes of a frame that the network has not taken.
+    /// Bytes of a frame that the network has not accepted.
     rest: Vec<u8>,
 }
 
-/// A client that missed much, and reads little at a time.
+/// A slow reader that recovers many publications.
 struct Reader {
-    talker: Talker,
+    client: CommandClient,
     epoch: Value,
-    /// It has everything up to here.
+    /// The offset up to which it has received everything.
     offset: u64,
 }
 
 impl World {
-    /// Newcomers are served within a bounded number of turns, also while others send as much as they can.
+    /// Checks that new clients are served within a bounded number of turns, also during a flood.
     pub fn expect_service(&mut self, is_flooded: bool) {
         let flooders = if is_flooded { 2 * self.workers.len() + 1 } else { 0 };
         let mut flooders: Vec<_> = (0..flooders).map(|at| self.flooder(at)).collect();
         if is_flooded {
-            // They are there before the newcomers are.
+            // The flooders connect before the new clients.
             for _ in 0..TURNS_TO_SERVE {
                 self.turn_all();
             }
@@ -59,15 +58,16 @@ impl World {
             json!({"id": 3, "publish": {"channel": "hall", "data": "here"}}),
         ];
         let count = 2 * self.workers.len();
-        let mut newcomers: Vec<_> = (0..count).map(|_| Talker::come(self, &commands)).collect();
+        let mut new_clients: Vec<_> =
+            (0..count).map(|_| CommandClient::connect(self, &commands)).collect();
         let mut answers = vec![0; count];
         for _ in 0..TURNS_TO_SERVE {
             self.flood(&mut flooders);
             self.turn_all();
             self.network.advance(Duration::from_millis(1));
             self.read_all();
-            for (newcomer, answers) in newcomers.iter_mut().zip(&mut answers) {
-                let lines = newcomer.lines(self);
+            for (new_client, answers) in new_clients.iter_mut().zip(&mut answers) {
+                let lines = new_client.lines(self);
                 assert!(lines.iter().all(|line| line.get("error").is_none()), "{lines:?}");
                 *answers += lines.iter().filter(|line| line["id"].is_number()).count();
             }
@@ -75,10 +75,14 @@ impl World {
                 break;
             }
         }
-        assert_eq!(answers, vec![commands.len(); count], "newcomers wait for their answers");
-        let newcomers = newcomers.iter().map(|newcomer| newcomer.peer);
-        for peer in newcomers.chain(flooders.iter().map(|flooder| flooder.peer)) {
-            assert_eq!(self.network.ended(peer), None, "a client that reads everything is served");
+        assert_eq!(answers, vec![commands.len(); count], "new clients are not answered");
+        let new_clients = new_clients.iter().map(|new_client| new_client.peer);
+        for peer in new_clients.chain(flooders.iter().map(|flooder| flooder.peer)) {
+            assert_eq!(
+                self.network.ended(peer),
+                None,
+                "a client that reads everything was disconnected"
+            );
             self.network.reset(peer);
         }
     }
@@ -104,22 +108,22 @@ impl World {
             self.network.read(flooder.peer);
             let bytes = [&flooder.rest[..], &frames].concat();
             let taken = self.network.write(flooder.peer, &bytes);
-            // What is left of a frame that was begun follows; the others are not sent.
+            // The rest of a partly written frame follows; the other frames are dropped.
             let begun = (bytes.len() - taken) % frame_bytes;
             flooder.rest = bytes[taken..taken + begun].to_vec();
         }
     }
 
-    /// A client that missed more than its queue may hold, and reads slowly, gets all of it and what is published
-    /// meanwhile, and is not disconnected: what is sent at once leaves room in its queue, also where the limit is another
-    /// one than at the start.
+    /// Checks that a slow reader that missed more than its send queue may hold receives all missed and new publications
+    /// and is not disconnected: each part of a recovery leaves room in the send queue, also after a reload of its
+    /// limit.
     pub fn expect_recovery(&mut self) {
-        let mut publisher = Talker::new(self);
+        let mut publisher = CommandClient::new(self);
         let size = 1000;
         let publish =
             |data: String| json!({"id": 3, "publish": {"channel": "kept:slow", "data": data}});
         let mut count = (3 * SEND_QUEUE_BYTES_LEAST / size) as u64;
-        publisher.say(self, &vec![publish("x".repeat(size)); count as usize]);
+        publisher.send(self, &vec![publish("x".repeat(size)); count as usize]);
         publisher.replies(self, count as usize);
         let history = json!({"id": 2, "history": {"channel": "kept:slow", "limit": 0}});
         let epoch = publisher.ask(self, &history)["history"]["epoch"].clone();
@@ -128,7 +132,7 @@ impl World {
         let last = count + MEANWHILE;
         for _ in 0..ROUNDS_TO_RECOVER {
             if count < last {
-                publisher.say(self, &[publish("x".to_owned())]);
+                publisher.send(self, &[publish("x".to_owned())]);
                 count += 1;
             }
             self.turn_all();
@@ -140,16 +144,16 @@ impl World {
                 break;
             }
         }
-        assert_eq!(self.closed(CloseReason::SlowConsumer), slow, "what is sent at once fits");
+        assert_eq!(self.closed(CloseReason::SlowConsumer), slow, "a part exceeds the send queue");
         assert_eq!(reader.offset, last, "everything is recovered");
-        self.network.reset(reader.talker.peer);
+        self.network.reset(reader.client.peer);
         self.network.reset(publisher.peer);
     }
 
-    /// Uploads that never end fill the memory budget: those who send them are closed, everyone else stays, and once they
-    /// are gone the workers serve as before.
+    /// Checks that unfinished uploads that fill the memory budget are closed, that other clients stay connected, and
+    /// that the workers recover afterwards.
     pub fn press(&mut self) {
-        // Uploads may be as large as that.
+        // Allows uploads of that size.
         self.reload_with(|config| config.message_bytes_max = PRESSING_BYTES_MAX);
         self.turn_all();
         let bytes = PRESSING_BYTES_MAX;
@@ -173,7 +177,7 @@ impl World {
             self.network.advance(Duration::from_millis(1));
             highest = highest.max(level(self));
         }
-        assert!(highest >= CRITICAL, "the budget is met");
+        assert!(highest >= CRITICAL, "the budget was not reached");
         for peer in peers {
             self.network.reset(peer);
         }
@@ -185,18 +189,19 @@ impl World {
         assert!(self.sum(|counters| &counters.evicted_unfinished_messages) > 0);
         self.read_all();
         let left = self.clients.iter().filter(stays).count();
-        assert_eq!(left, here, "those who hold little stay");
+        assert_eq!(left, here, "a client with little memory was disconnected");
     }
 
-    /// A server that is full refuses in words, and answers health checks; when the others have left, it serves again.
+    /// Checks that a full server rejects clients with an error and answers health checks, and that it serves again when
+    /// clients have left.
     pub fn expect_refusals(&mut self) {
         let free = self.open_max - self.open.load(Ordering::Relaxed);
-        let talkers: Vec<_> = (0..free).map(|_| Talker::new(self)).collect();
-        let mut late = Talker::come(self, &[json!({"id": 1, "connect": {}})]);
-        let asks = ["GET /health/live", "GET /events?channel=hall", "GET /poll?channel=hall"];
-        let peers = asks.map(|ask| {
+        let clients: Vec<_> = (0..free).map(|_| CommandClient::new(self)).collect();
+        let mut late = CommandClient::connect(self, &[json!({"id": 1, "connect": {}})]);
+        let targets = ["GET /health/live", "GET /events?channel=hall", "GET /poll?channel=hall"];
+        let peers = targets.map(|target| {
             let peer = self.connect_http();
-            self.network.write(peer, format!("{ask} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+            self.network.write(peer, format!("{target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
             peer
         });
         for _ in 0..TURNS_TO_SERVE {
@@ -210,7 +215,7 @@ impl World {
         let begin = |answer: &Vec<u8>| String::from_utf8_lossy(&answer[..12]).into_owned();
         assert_eq!(begin(&answers[0]), "HTTP/1.1 200");
         assert_eq!(begin(&answers[2]), "HTTP/1.1 503");
-        let others = talkers.iter().map(|talker| talker.peer).chain(peers);
+        let others = clients.iter().map(|client| client.peer).chain(peers);
         for peer in others.chain([late.peer]) {
             self.network.reset(peer);
         }
@@ -219,8 +224,8 @@ impl World {
         self.expect_empty();
     }
 
-    /// Connections that say nothing, or nothing whole, or nothing more, have their time.
-    pub fn expect_patience(&mut self) {
+    /// Checks that silent connections, unfinished requests and idle connections time out.
+    pub fn expect_timeouts(&mut self) {
         let (first, next) = (Duration::from_secs(2), Duration::from_secs(4));
         self.reload_with(|config| {
             (config.handshake_timeout, config.http_idle_timeout) = (first, next);
@@ -254,12 +259,12 @@ impl World {
         }
     }
 
-    /// Stops the server while clients publish, some of them do not read, and some have silently left. What it
-    /// acknowledged before its drain ended has reached those who were there, and who were told of the shutdown and of no
-    /// gap before it.
+    /// Stops the server while clients publish, some do not read, and some have vanished. Publications acknowledged
+    /// before the end of the drain must have reached all clients that were connected and received the shutdown
+    /// disconnect, unless a gap was reported to them before.
     pub fn stop_under_load(&mut self) {
         let here: Vec<_> = self.clients.iter().map(|client| client.views).collect();
-        // Those who are there may have come behind these.
+        // Publications sent before these clients subscribed do not count.
         let earlier: HashSet<_> = self.clients.iter().flat_map(Client::unanswered).collect();
         self.streams.acknowledged = Some(Vec::new());
         for _ in 0..STEPS_UNDER_LOAD {
@@ -272,11 +277,11 @@ impl World {
         let mut acknowledged = None;
         while self.workers.iter().any(|worker| !worker.is_done()) {
             let passed = self.network.now() - begun;
-            assert!(passed <= longest, "it does not end");
+            assert!(passed <= longest, "the server does not stop in time");
             if drain.is_zero() || passed < drain / 3 {
                 self.step_under_load();
             } else {
-                // The goodbyes of a drain come while others publish.
+                // During a drain, clients are disconnected while others publish.
                 acknowledged = acknowledged.or_else(|| self.streams.acknowledged.take());
             }
             for worker in self.workers.iter_mut().filter(|worker| !worker.is_done()) {
@@ -286,15 +291,15 @@ impl World {
             self.read_all();
         }
         let acknowledged = acknowledged.or_else(|| self.streams.acknowledged.take());
-        let mut acknowledged = acknowledged.expect("it was looked at");
+        let mut acknowledged = acknowledged.expect("acknowledgements were recorded");
         acknowledged.retain(|payload| !earlier.contains(payload));
         self.judge_disconnects(&here, &acknowledged);
-        let is_told = |client: &Client| client.link.is_none() || client.is_stalled;
-        assert!(self.clients.iter().all(is_told), "its clients are told");
+        let is_disconnected = |client: &Client| client.link.is_none() || client.is_stalled;
+        assert!(self.clients.iter().all(is_disconnected), "a client received no disconnect");
     }
 
     fn step_under_load(&mut self) {
-        match self.roll(4) {
+        match self.random_below(4) {
             0 => self.publish(3, 20),
             1 => self.publish(1, 300),
             _ => self.turn(),
@@ -307,7 +312,7 @@ impl World {
             let Some(after) = client.disconnect else { continue };
             for payload in acknowledged {
                 let channel = payload.channel;
-                let is_live = |views: &[View]| views[channel].state == State::Live;
+                let is_live = |views: &[View]| views[channel].state == State::Subscribed;
                 let is_whole = CHANNELS[channel].slow_consumer == SlowConsumer::Disconnect;
                 if !is_whole || !is_live(before) || !is_live(&after) {
                     continue;
@@ -315,55 +320,58 @@ impl World {
                 self.streams.counts.disconnects += 1;
                 let view = &after[channel];
                 let reached = view.position.map_or(0, |at| at.offset + view.gap);
-                let place = self.streams.place(*payload);
+                let position = self.streams.position_of(*payload);
                 assert!(
-                    place.is_some_and(|place| place.offset <= reached),
-                    "{:?} has {view:?}, and {payload:?} at {place:?} was acknowledged",
+                    position.is_some_and(|position| position.offset <= reached),
+                    "{:?} has {view:?}, but {payload:?} at {position:?} was acknowledged",
                     client.kind
                 );
             }
         }
     }
 
-    /// Stops the server: every worker ends in time, and every client hears of it.
+    /// Stops the server and checks that every worker ends in time and every client is disconnected.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        // Clients that read everything and close at once are not waited for.
+        // Clients that read everything and close at once do not delay the shutdown.
         let drain = self.config.drain_time;
         let leaving = if drain.is_zero() { drain } else { self.config.shutdown_timeout / 2 };
         let longest = drain + leaving + Duration::from_secs(1);
         let begun = self.network.now();
         while self.workers.iter().any(|worker| !worker.is_done()) {
-            assert!(self.network.now() - begun <= longest, "it does not end");
+            assert!(self.network.now() - begun <= longest, "the server does not stop in time");
             for worker in self.workers.iter_mut().filter(|worker| !worker.is_done()) {
                 worker.turn(Duration::ZERO).expect("a simulated driver does not fail");
             }
             self.network.advance(Duration::from_millis(50));
             self.read_all();
         }
-        assert!(self.clients.iter().all(|client| client.link.is_none()), "its clients are told");
+        assert!(
+            self.clients.iter().all(|client| client.link.is_none()),
+            "a client received no disconnect"
+        );
     }
 }
 
 impl Reader {
     fn new(world: &World, epoch: Value) -> Self {
-        let talker = Talker::come(world, &[json!({"id": 1, "connect": {}})]);
-        world.network.set_window(talker.peer, READER_WINDOW);
-        let reader = Self { talker, epoch, offset: 0 };
+        let client = CommandClient::connect(world, &[json!({"id": 1, "connect": {}})]);
+        world.network.set_window(client.peer, READER_WINDOW);
+        let reader = Self { client, epoch, offset: 0 };
         reader.recover(world);
         reader
     }
 
     fn recover(&self, world: &World) {
-        let Self { talker, epoch, offset } = self;
+        let Self { client, epoch, offset } = self;
         let recover = json!({"id": 2, "subscribe": {
             "channel": "kept:slow", "recover": true, "epoch": epoch, "offset": offset,
         }});
-        talker.say(world, &[recover]);
+        client.send(world, &[recover]);
     }
 
     fn read(&mut self, world: &World) {
-        for line in self.talker.lines(world) {
+        for line in self.client.lines(world) {
             assert!(line.get("error").is_none(), "{line}");
             let recovered = line["subscribe"]["publications"].as_array();
             let pushed = line["push"].get("pub");
@@ -371,7 +379,7 @@ impl Reader {
                 self.offset += 1;
                 assert_eq!(publication["offset"], self.offset, "{line}");
             }
-            // There is more of it.
+            // There are more missed publications.
             if line["push"]["unsubscribe"]["code"] == 2500 {
                 self.recover(world);
             }
@@ -379,22 +387,22 @@ impl Reader {
     }
 }
 
-/// Clients that send an upload without its end, what each sends of it, and turns in which they come.
+/// Number of clients with unfinished uploads, bytes of each, and turns of the test.
 const PRESSING: usize = 24;
 const PRESSING_BYTES_MAX: u64 = 64 * 1024;
 const TURNS_OF_PRESSURE: usize = 1200;
 
-/// The level of memory use at which clients are closed.
+/// The memory pressure level at which clients are disconnected.
 const CRITICAL: u64 = 2;
 
-/// After its time, a connection is closed within this.
+/// Maximum delay of a timeout.
 const LATENESS_MAX: Duration = Duration::from_millis(1500);
 
 /// Steps of load before a stop.
 const STEPS_UNDER_LOAD: usize = 30;
 
-/// What it reads at a time.
+/// Window of a slow reader, in bytes.
 const READER_WINDOW: usize = 512;
 
-/// Publications that come while it reads.
+/// Publications made while it reads.
 const MEANWHILE: u64 = 40;

@@ -1,4 +1,4 @@
-//! The world: workers, clients, chance.
+//! The simulated world: workers, clients and randomness.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::stream::{CHANNELS, Payload, State, Streams};
 pub struct World {
     pub network: SimulatedNetwork,
     pub workers: Vec<Worker<SimulatedDriver>>,
-    /// What the workers were told last.
+    /// The configuration last sent to the workers.
     pub config: Config,
     pub configs: Vec<Sender<Arc<Config>>>,
     pub stop: Arc<AtomicBool>,
@@ -35,15 +35,15 @@ pub struct World {
     pub clients: Vec<Client>,
     pub streams: Streams,
     pub operator: Operator,
-    /// Connections that their clients have forgotten, and nobody told the server.
+    /// Connections of vanished clients, which the server has not been notified of.
     pub silent: Vec<PeerId>,
-    dice: Dice,
-    /// Channels where most happens: who meets there meets often.
+    random: Random,
+    /// Channels with most of the activity.
     busy: [usize; 3],
     has_short_sends: bool,
 }
 
-/// Calls the server API, one call after the other.
+/// A client of the server API that makes one call at a time.
 pub struct Operator {
     pub link: Link,
     pub call: Option<Call>,
@@ -51,7 +51,7 @@ pub struct Operator {
     acknowledged: u32,
 }
 
-/// What waits for its answer.
+/// A call that waits for its response.
 pub enum Call {
     Publish(Vec<Payload>),
     Other,
@@ -66,58 +66,58 @@ const fn address(port: u16) -> SocketAddr {
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port))
 }
 
-/// What a server has.
+/// The size of a server.
 #[derive(Clone, Copy)]
 pub struct Size {
     pub workers: usize,
-    /// Connections of all workers.
+    /// Maximum number of connections of all workers.
     pub open_max: usize,
     pub memory_bytes_max: u64,
 }
 
 impl Size {
-    /// Whose bounds are not met.
+    /// Bounds that are never reached.
     pub const LARGE: Self =
         Self { workers: 1, open_max: CONNECTIONS_MAX, memory_bytes_max: 1 << 30 };
 }
 
-/// Chance: splitmix64.
-pub struct Dice(u64);
+/// SplitMix64 random numbers.
+pub struct Random(u64);
 
-impl Dice {
-    /// A number below `sides`.
-    pub fn roll(&mut self, sides: usize) -> usize {
+impl Random {
+    /// A random number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % sides as u64) as usize
+        ((z ^ (z >> 31)) % end as u64) as usize
     }
 
-    /// One of these.
+    /// A random element.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.roll(of.len())]
+        of[self.below(of.len())]
     }
 }
 
 impl Operator {
-    /// Something to publish.
-    pub fn word(&mut self, channel: usize) -> Payload {
+    /// The next payload to publish.
+    pub fn next_payload(&mut self, channel: usize) -> Payload {
         self.published += 1;
         Payload { channel, publisher: self.link.peer.0, number: self.published }
     }
 }
 
 impl World {
-    /// Small queues and turns, drawn from the seed: limits are met often.
+    /// A world with small queues and turns drawn from the seed, so that limits are often reached.
     pub fn new(seed: u64, size: Size) -> Self {
-        let mut dice = Dice(!seed);
-        let workers = 1 + dice.roll(4);
-        let config = options::draw(&mut dice);
-        Self::with(seed, Size { workers, ..size }, config, options::draw_driver(&mut dice))
+        let mut random = Random(!seed);
+        let workers = 1 + random.below(4);
+        let config = options::draw(&mut random);
+        Self::with(seed, Size { workers, ..size }, config, options::draw_driver(&mut random))
     }
 
-    /// Queues and turns as they are outside.
+    /// A world with queues and turns of their default size.
     pub fn of_real_size(seed: u64, workers: usize) -> Self {
         let sockets_max = CONNECTIONS_MAX as u32;
         let driver = DriverSettings { sockets_max, ..DriverSettings::default() };
@@ -132,7 +132,7 @@ impl World {
     ) -> Self {
         let network = SimulatedNetwork::new(seed);
         let config = Config { listen: vec![EDGE], tcp: vec![COMMANDS], ..config };
-        config.check().expect("a sound configuration");
+        config.check().expect("a valid configuration");
         let wakers: Vec<_> = (0..workers).map(|_| Waker::none()).collect();
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
         let clock = Arc::new(std::sync::OnceLock::new());
@@ -195,7 +195,7 @@ impl World {
             streams,
             operator,
             silent,
-            dice: Dice(seed),
+            random: Random(seed),
             busy,
             has_short_sends: false,
         }
@@ -206,20 +206,20 @@ impl World {
         self.network.set_faults(faults);
     }
 
-    /// A number below `sides`.
-    pub fn roll(&mut self, sides: usize) -> usize {
-        self.dice.roll(sides)
+    /// A random number below `end`.
+    pub fn random_below(&mut self, end: usize) -> usize {
+        self.random.below(end)
     }
 
-    /// A channel, likely a busy one.
+    /// A random channel, most likely a busy one.
     fn channel(&mut self) -> usize {
-        match self.roll(8) {
-            0 => self.roll(CHANNELS.len()),
-            _ => self.busy[self.roll(3)],
+        match self.random_below(8) {
+            0 => self.random_below(CHANNELS.len()),
+            _ => self.busy[self.random_below(3)],
         }
     }
 
-    /// A client that is never disturbed, in the channels that have one.
+    /// Adds a client without faults that subscribes to the observed channels.
     pub fn add_observer(&mut self) {
         self.add(Kind::Lines);
         let observer = self.clients.len() - 1;
@@ -230,60 +230,60 @@ impl World {
                 self.clients[observer].subscribe(&self.network, at, None);
             }
         }
-        let peer = self.clients[observer].link.as_ref().expect("it connected").peer;
+        let peer = self.clients[observer].link.as_ref().expect("a connection").peer;
         self.network.set_window(peer, 1 << 30);
-        while self.clients[observer].views.iter().any(|view| view.state == State::Asked) {
+        while self.clients[observer].views.iter().any(|view| view.state == State::Subscribing) {
             self.turn();
             self.advance(10);
             self.read_all();
         }
     }
 
-    /// A client of this kind, not connected. Those that name their channels name one or two.
+    /// Adds a disconnected client of this kind. Clients that name their channels name one or two.
     pub fn add(&mut self, kind: Kind) {
         let observed: Vec<_> = (0..CHANNELS.len()).filter(|at| CHANNELS[*at].is_observed).collect();
         let named = match kind {
             Kind::Lines | Kind::Messages => vec![],
-            Kind::Plain => vec![observed[self.roll(observed.len())]],
-            Kind::Events if self.roll(2) == 0 => vec![self.channel()],
-            // Two that keep everything: the first ones that do.
+            Kind::Plain => vec![observed[self.random_below(observed.len())]],
+            Kind::Events if self.random_below(2) == 0 => vec![self.channel()],
+            // The first two channels with a complete history.
             Kind::Events => vec![2, 5],
-            // A channel that keeps nothing has a poll answered at once.
-            Kind::Polls if self.roll(2) == 0 => vec![self.channel().max(2)],
+            // A poll of a channel without history would be answered at once.
+            Kind::Polls if self.random_below(2) == 0 => vec![self.channel().max(2)],
             Kind::Polls => vec![2, 3],
         };
         self.clients.push(Client::new(kind, named));
     }
 
-    /// A connection of the command protocol that is none of the clients'.
+    /// Opens a connection of the command protocol that belongs to none of the clients.
     pub fn connect_commands(&self) -> PeerId {
         self.network.connect(COMMANDS).expect("a listener")
     }
 
-    /// One that speaks HTTP.
+    /// Opens an HTTP connection that belongs to none of the clients.
     pub fn connect_http(&self) -> PeerId {
         self.network.connect(EDGE).expect("a listener")
     }
 
-    /// Has all workers take another configuration, each in its next turn.
+    /// Sends a new configuration to all workers, which apply it in their next turn.
     pub fn reload(&mut self) {
-        let config = options::redraw(&self.config, &mut self.dice);
+        let config = options::redraw(&self.config, &mut self.random);
         self.reload_with(|drawn| *drawn = config);
     }
 
-    /// Has them take the same but for a change.
+    /// Sends a changed configuration to all workers.
     pub fn reload_with(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
-        self.config.check().expect("a sound configuration");
+        self.config.check().expect("a valid configuration");
         let config = Arc::new(self.config.clone());
         for (worker, configs) in self.workers.iter_mut().zip(&self.configs) {
-            configs.send(config.clone()).expect("the worker is there");
+            configs.send(config.clone()).expect("the worker is running");
             worker.driver().wake();
         }
     }
 
-    /// Has a client come, or come back.
-    pub fn come(&mut self) {
+    /// Connects or reconnects a client.
+    pub fn connect_client(&mut self) {
         let away = |client: &Client| client.link.is_none();
         if let Some(index) = self.choose(away) {
             self.connect(index);
@@ -295,26 +295,26 @@ impl World {
             Kind::Lines => COMMANDS,
             Kind::Messages | Kind::Plain | Kind::Events | Kind::Polls => EDGE,
         };
-        let goes_on = self.roll(8) > 0;
+        let resumes = self.random_below(8) > 0;
         let peer = self.network.connect(address).expect("a listener");
         self.network.set_window(peer, WINDOW);
         let client = &mut self.clients[index];
-        client.connect(&self.network, peer, goes_on);
+        client.connect(&self.network, peer, resumes);
         client.may_skip = self.has_short_sends;
-        // It comes back to what it had.
+        // It recovers its subscriptions.
         for channel in 0..CHANNELS.len() {
             let has_position = self.clients[index].views[channel].position.is_some();
-            if self.clients[index].has_commands() && goes_on && has_position {
+            if self.clients[index].has_commands() && resumes && has_position {
                 self.subscribe(index, channel);
             }
         }
     }
 
-    /// A client that speaks commands comes to a channel.
+    /// Subscribes a command client to a channel.
     pub fn join(&mut self) {
         if let Some(index) = self.choose(|client| client.has_commands() && client.link.is_some()) {
             let channel = self.channel();
-            if self.clients[index].views[channel].state == State::Away {
+            if self.clients[index].views[channel].state == State::Unsubscribed {
                 self.subscribe(index, channel);
             }
         }
@@ -322,9 +322,9 @@ impl World {
 
     fn subscribe(&mut self, index: usize, channel: usize) {
         let since = self.clients[index].views[channel].position;
-        let since = since.filter(|_| self.roll(8) > 0);
-        let since = since.map(|position| match self.roll(32) {
-            // Positions that were never given.
+        let since = since.filter(|_| self.random_below(8) > 0);
+        let since = since.map(|position| match self.random_below(32) {
+            // Positions that the server never assigned.
             0 => Position { offset: position.offset + 1_000_000, ..position },
             1 => Position { epoch: fantail::message::Epoch(!position.epoch.0), ..position },
             _ => position,
@@ -338,7 +338,7 @@ impl World {
         if let Some(index) = self.choose(|client| client.has_commands() && client.link.is_some()) {
             let channel = self.channel();
             let client = &mut self.clients[index];
-            if matches!(client.views[channel].state, State::Live | State::Asked)
+            if matches!(client.views[channel].state, State::Subscribed | State::Subscribing)
                 && !client.unsubscribe(&self.network, channel)
             {
                 self.abort(index);
@@ -346,15 +346,15 @@ impl World {
         }
     }
 
-    /// Cuts a client off: FIN, RST or nothing at all, between two messages or within one.
+    /// Disconnects a client with a FIN, an RST or silently, between two messages or within one.
     pub fn cut(&mut self) {
         let Some(index) = self.choose(|client| client.link.is_some()) else { return };
         let peer = self.clients[index].link.as_ref().expect("chosen").peer;
-        if self.roll(3) == 0 {
-            let count = 1 + self.roll(20);
+        if self.random_below(3) == 0 {
+            let count = 1 + self.random_below(20);
             self.network.write(peer, &b"{\"id\":1,\"publish\":{\"chan"[..count]);
         }
-        match self.roll(4) {
+        match self.random_below(4) {
             0 => self.network.reset(peer),
             1 => self.silent.push(peer),
             _ => self.network.close(peer),
@@ -380,13 +380,13 @@ impl World {
         }
     }
 
-    /// Some client, or the server API, publishes `count` times to one channel.
+    /// Publishes `count` times to one channel, by a client or once by the server API.
     pub fn publish(&mut self, count: usize, padding: usize) {
         let channel = self.channel();
         let candidates: Vec<_> = (0..self.clients.len())
             .filter(|index| self.clients[*index].publishes_to(channel))
             .collect();
-        let which = self.roll(candidates.len() + 1);
+        let which = self.random_below(candidates.len() + 1);
         let Some(publisher) = candidates.get(which).copied() else {
             return self.publish_by_api(channel);
         };
@@ -397,7 +397,7 @@ impl World {
         }
     }
 
-    /// A message cut in the middle by a full window cannot be taken back.
+    /// Resets a connection whose last message was truncated by a full window.
     fn abort(&mut self, index: usize) {
         let client = &mut self.clients[index];
         assert!(!client.is_observer);
@@ -412,19 +412,19 @@ impl World {
         if is_over || self.operator.call.is_some() {
             return;
         }
-        let word = self.operator.word(channel);
-        let body = json!({"channel": CHANNELS[channel].name, "data": word.write(20)});
-        self.call("publish", &body, Call::Publish(vec![word]));
+        let payload = self.operator.next_payload(channel);
+        let body = json!({"channel": CHANNELS[channel].name, "data": payload.write(20)});
+        self.call("publish", &body, Call::Publish(vec![payload]));
     }
 
-    /// The server API does something to a client or a channel.
+    /// Makes a server API call for a client or a channel.
     pub fn control(&mut self) {
         if self.operator.call.is_some() {
             return;
         }
         let channel = self.channel();
         let name = CHANNELS[channel].name;
-        if self.roll(8) == 0 {
+        if self.random_below(8) == 0 {
             if !matches!(channel, 0 | 1) {
                 self.streams.is_removed[channel] = true;
                 self.call("history_remove", &json!({"channel": name}), Call::Other);
@@ -434,7 +434,7 @@ impl World {
         let Some(index) = self.choose(|client| client.link.is_some()) else { return };
         let link = self.clients[index].link.as_ref().expect("chosen");
         let Some(client) = link.name.clone() else { return };
-        let (method, body) = match self.roll(5) {
+        let (method, body) = match self.random_below(5) {
             0 => ("disconnect", json!({"client": client})),
             1 | 2 => ("subscribe", json!({"client": client, "channel": name})),
             _ => ("unsubscribe", json!({"client": client, "channel": name})),
@@ -455,12 +455,12 @@ impl World {
     }
 
     pub fn advance(&mut self, milliseconds_max: usize) {
-        let milliseconds = self.roll(milliseconds_max) as u64;
+        let milliseconds = self.random_below(milliseconds_max) as u64;
         self.network.advance(Duration::from_millis(milliseconds));
     }
 
     pub fn turn(&mut self) {
-        let worker = self.roll(self.workers.len());
+        let worker = self.random_below(self.workers.len());
         if self.workers[worker].is_done() {
             return;
         }
@@ -474,7 +474,7 @@ impl World {
         }
     }
 
-    /// Has everyone take what came. Returns whether anything did.
+    /// Reads the input of all clients. Returns whether there was any.
     pub fn read_all(&mut self) -> bool {
         let mut count = 0;
         for client in &mut self.clients {
@@ -485,7 +485,7 @@ impl World {
             self.network.close(self.operator.link.peer);
         }
         if let Some(response) = self.operator.link.take_response() {
-            let call = self.operator.call.take().expect("only calls are answered");
+            let call = self.operator.call.take().expect("a response matches a call");
             let is_refused = response.is_err();
             let (Ok(body) | Err(body)) = response;
             let answer: Value = serde_json::from_slice(&body).expect("an answer is JSON");
@@ -493,17 +493,17 @@ impl World {
             match call {
                 // The server has stopped.
                 _ if is_refused && answer["error"]["code"] == "shutdown" => {}
-                // It stops, or has too little memory, and takes no more publications.
+                // The server is stopping or low on memory and accepts no publications.
                 Call::Publish(_) if is_refused => {
                     assert_eq!(answer["error"]["code"], "congested", "{answer}");
                 }
-                Call::Publish(words) => {
-                    for (index, word) in words.into_iter().enumerate() {
+                Call::Publish(payloads) => {
+                    for (index, payload) in payloads.into_iter().enumerate() {
                         self.operator.acknowledged += 1;
-                        self.streams.acknowledge(word);
+                        self.streams.acknowledge(payload);
                         let batched = &answer["replies"][index]["publish"];
                         let result = if result.is_object() { result } else { batched };
-                        self.streams.note(word.channel, position_of(result), word);
+                        self.streams.note(payload.channel, position_of(result), payload);
                     }
                 }
                 Call::Other => assert!(result.is_object(), "{answer}"),
@@ -512,7 +512,7 @@ impl World {
         count > 0
     }
 
-    /// Publications that were written, and those that were acknowledged.
+    /// Number of publications written and acknowledged.
     pub fn published(&self) -> (u64, u64) {
         let Operator { published, acknowledged, .. } = &self.operator;
         let clients = || self.clients.iter();
@@ -523,7 +523,7 @@ impl World {
         )
     }
 
-    /// One counter, all workers together.
+    /// The sum of a counter over all workers.
     pub fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
         self.counters.iter().map(|counters| counter(counters).value()).sum()
     }
@@ -532,7 +532,7 @@ impl World {
         self.sum(|counters| &counters.connections_closed[reason as usize])
     }
 
-    /// Everything that anyone saw, in a form that two runs can be compared by.
+    /// All views as text, to compare two runs.
     pub fn trace(&self) -> String {
         let views = self.clients.iter().map(|client| (&client.views, &client.seen));
         format!("{:?}", views.collect::<Vec<_>>())
@@ -545,6 +545,6 @@ impl World {
         if candidates.is_empty() {
             return None;
         }
-        Some(candidates[self.roll(candidates.len())])
+        Some(candidates[self.random_below(candidates.len())])
     }
 }
