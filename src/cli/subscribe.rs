@@ -101,9 +101,9 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
             return Err(trouble.into_message());
         };
         if *attempt == ATTEMPTS_MAX {
-            return Err(format!("{message}; given up after {ATTEMPTS_MAX} attempts"));
+            return Err(format!("{message}; gave up after {ATTEMPTS_MAX} attempts"));
         }
-        note(&format!("{message}; connecting again"));
+        note(&format!("{message}; reconnecting"));
         thread::sleep(ATTEMPT_INTERVAL_MIN.saturating_mul(1 << *attempt).min(ATTEMPT_INTERVAL_MAX));
         *attempt += 1;
     }

@@ -172,7 +172,7 @@ on_both_drivers! {
             subscriber.expect("one");
             // The poll transport is between two polls or waits again.
             relay.cut();
-            subscriber.expect_note("connecting again");
+            subscriber.expect_note("reconnecting");
             for missed in ["two", "three"] {
                 client.publish("a", missed);
             }
@@ -193,7 +193,7 @@ on_both_drivers! {
         let subscriber = Subscriber::start(&["a", "--transport", "poll", "--server", &through, "--count", "1"]);
         wait_until("the second poll arrives", || server.sum(|counters| &counters.received_messages) == 2);
         relay.cut();
-        subscriber.expect_note("connecting again");
+        subscriber.expect_note("reconnecting");
         Client::connect(server.edge()).publish("a", "missed");
         relay.pass();
         subscriber.expect("missed");
@@ -274,13 +274,13 @@ on_both_drivers! {
             let ended = run(&["subscribe", "a", "b", "--transport", transport, "--server", &edge]);
             expect_failure(&ended, &["400", "at most 1"]);
         }
-        expect_failure(&run(&["subscribe", "a", "b", "--transport", "tcp", "--server", &tcp]), &["refuses"]);
+        expect_failure(&run(&["subscribe", "a", "b", "--transport", "tcp", "--server", &tcp]), &["refused"]);
         expect_failure(&run(&["subscribe", "a", "--transport", "commands", "--server", &tcp]), &["http://"]);
         expect_failure(&run(&["publish", "", "x", "--server", &edge]), &["400"]);
         expect_failure(&run(&["publish", "a", "x", "--server", &tcp]), &["http://"]);
         // A port that serves another protocol.
         let echo = http(server.echo_tcp());
-        expect_failure(&run(&["publish", "a", "x", "--server", &echo]), &["HTTP server"]);
+        expect_failure(&run(&["publish", "a", "x", "--server", &echo]), &["fantail server"]);
         expect_failure(&run(&["top", "--once", "--server", &http(server.echo())]), &["426"]);
         let closed = http(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
         for command in [&["publish", "a", "x"][..], &["subscribe", "a"], &["top", "--once"]] {

@@ -114,15 +114,15 @@ impl Head {
 }
 
 fn no_http(wire: &Wire) -> Trouble {
-    Trouble::Refused(format!("{} does not answer as an HTTP server of fantail does", wire.server()))
+    Trouble::Refused(format!("{} does not respond as a fantail server does", wire.server()))
 }
 
 /// The error of a response that is not a success: its message if it has one, and its status.
 pub fn error_of(server: &Server, status: u16, body: &[u8]) -> Trouble {
     let error = serde_json::from_slice::<Value>(body).unwrap_or_default();
     let message = match error["error"]["message"].as_str() {
-        Some(message) => format!("{server} answers {status}: {message}"),
-        None => format!("{server} answers {status}"),
+        Some(message) => format!("{server} answered {status}: {message}"),
+        None => format!("{server} answered {status}"),
     };
     // An error of the server may go away; an error of the client stays.
     if status >= 500 { Trouble::Lost(message) } else { Trouble::Refused(message) }

@@ -83,7 +83,7 @@ impl WebSocket {
                 Arrival::Bytes => self.awaits_pong = false,
                 Arrival::End => return Err(self.wire.ended()),
                 Arrival::Silence if self.awaits_pong => {
-                    return Err(Trouble::Lost(format!("{} is silent", self.wire.server())));
+                    return Err(Trouble::Lost(format!("{} does not respond", self.wire.server())));
                 }
                 Arrival::Silence => {
                     self.awaits_pong = true;
@@ -109,7 +109,7 @@ impl WebSocket {
         loop {
             let message = self.decoder.next(&mut left, &LIMITS).map_err(|fault| {
                 let server = self.wire.server();
-                Trouble::Refused(format!("{server} sends a wrong frame: {}", fault.reason()))
+                Trouble::Refused(format!("{server} sent an invalid frame: {}", fault.reason()))
             })?;
             match message {
                 None => break,

@@ -69,7 +69,10 @@ impl Wire {
     /// Waits for more bytes in `received`.
     pub fn receive(&mut self) -> Result<Arrival, Trouble> {
         if self.received.len() > RECEIVED_BYTES_MAX {
-            return Err(Trouble::Refused(format!("{} sends more than a message has", self.server)));
+            return Err(Trouble::Refused(format!(
+                "{} sent a message that is too large",
+                self.server
+            )));
         }
         let start = self.received.len();
         self.received.resize(start + RECEIVE_BYTES, 0);
@@ -97,7 +100,7 @@ impl Wire {
         match self.receive()? {
             Arrival::Bytes => Ok(()),
             Arrival::End => Err(self.ended()),
-            Arrival::Silence => Err(Trouble::Lost(format!("{} does not answer", self.server))),
+            Arrival::Silence => Err(Trouble::Lost(format!("{} does not respond", self.server))),
         }
     }
 

@@ -148,7 +148,7 @@ impl<'a> Listener<'a> {
     fn refused(&self, id: usize, message: &str) -> Trouble {
         let channel = id.checked_sub(FIRST_ID).and_then(|index| self.channels.get(index));
         let what = channel.map_or("the connection", |channel| channel.name);
-        Trouble::Refused(format!("{} refuses {what}: {message}", self.server))
+        Trouble::Refused(format!("{} refused {what}: {message}", self.server))
     }
 
     fn take_subscribed(
@@ -179,11 +179,11 @@ impl<'a> Listener<'a> {
             return Ok(None);
         };
         if push.unsubscribe.as_ref().is_some_and(|it| it.code >= RESUBSCRIBE_CODE_MIN) {
-            return Err(Trouble::Lost(format!("{} has more of {name}", self.server)));
+            return Err(Trouble::Lost(format!("{} has more publications of {name}", self.server)));
         }
         if push.unsubscribe.is_some() {
             return Err(Trouble::Refused(format!(
-                "{} ends the subscription to {name}",
+                "{} ended the subscription to {name}",
                 self.server
             )));
         }
@@ -252,7 +252,7 @@ fn next_line(
             Arrival::Bytes => *awaits_pong = false,
             Arrival::End => return Err(wire.ended()),
             Arrival::Silence if *awaits_pong => {
-                return Err(Trouble::Lost(format!("{} is silent", wire.server())));
+                return Err(Trouble::Lost(format!("{} does not respond", wire.server())));
             }
             Arrival::Silence => {
                 *awaits_pong = true;
@@ -268,7 +268,7 @@ fn no_commands(server: &Server) -> Trouble {
 
 /// Codes of the command protocol: after 3500 to 3999 and 4500 to 4999, a client does not reconnect.
 fn closed(server: &Server, code: u64, reason: &str) -> Trouble {
-    let message = format!("{server} closed: {reason}");
+    let message = format!("{server} closed the connection: {reason}");
     match code {
         3500..=3999 | 4500..=4999 => Trouble::Refused(message),
         _ => Trouble::Lost(message),

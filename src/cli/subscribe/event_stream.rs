@@ -52,7 +52,7 @@ impl<'a> Listener<'a> {
                     Arrival::Bytes => continue,
                     Arrival::End => return Err(wire.ended()),
                     Arrival::Silence => {
-                        return Err(Trouble::Lost(format!("{} is silent", self.server)));
+                        return Err(Trouble::Lost(format!("{} does not respond", self.server)));
                     }
                 }
             };
@@ -71,7 +71,7 @@ impl<'a> Listener<'a> {
     fn dispatch(&mut self, event: Event, printer: &mut Printer) -> Result<Option<Done>, Trouble> {
         if event.id.as_deref() == Some(EventStream::ENDED) {
             let data = event.data.unwrap_or_default();
-            return Err(Trouble::Refused(format!("{} ends the stream: {data}", self.server)));
+            return Err(Trouble::Refused(format!("{} ended the stream: {data}", self.server)));
         }
         // Events of the server repeat the last id or have none (see `fantail::protocol::sse`), which tells them from
         // publications with the same event type.

@@ -63,7 +63,10 @@ impl<'a> Listener<'a> {
 
     fn take(&mut self, body: &[u8], printer: &mut Printer) -> Result<Option<Done>, Trouble> {
         let Ok(answer) = serde_json::from_slice::<Answer<'_>>(body) else {
-            return Err(Trouble::Refused(format!("{} does not answer polls", self.server)));
+            return Err(Trouble::Refused(format!(
+                "{} does not answer polls as fantail does",
+                self.server
+            )));
         };
         if answer.recovered == Some(false) {
             note_missed("the channels");

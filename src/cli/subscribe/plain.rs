@@ -28,7 +28,7 @@ pub fn listen(
 
 /// Whether a client may reconnect after a close code (RFC 6455 7.4.1): protocol errors would recur.
 fn closed(server: &Server, code: Option<u16>, reason: &str) -> Trouble {
-    let message = format!("{server} closed: {reason}");
+    let message = format!("{server} closed the connection: {reason}");
     match code {
         Some(1002 | 1003 | 1007..=1010) => Trouble::Refused(message),
         _ => Trouble::Lost(message),

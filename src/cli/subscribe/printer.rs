@@ -89,7 +89,7 @@ pub fn note(message: &str) {
 
 /// Reports that publications of a channel were lost; their number is not known.
 pub fn note_missed(what: &str) {
-    note(&format!("some publications of {what} are missed: they are not kept any more"));
+    note(&format!("some publications of {what} were missed: they are no longer kept"));
 }
 
 #[cfg(test)]
