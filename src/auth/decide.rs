@@ -1,6 +1,6 @@
 //! Whether a request is allowed.
 
-use crate::config::{ChannelOptions, Namespaces};
+use crate::config::{ChannelOptions, NamespaceId, Namespaces};
 use crate::message::{Actor, ChannelName, Control, Refusal, Request};
 
 /// What becomes of a request.
@@ -32,9 +32,9 @@ fn judge(by: Actor, request: &Request, namespaces: &Namespaces) -> Result<(), Re
         Request::Subscribe { channel, .. } => may(options_of(channel, namespaces)?.subscribe),
         Request::Publish { channel: None, .. } => Err(Refusal::NotSubscribed),
         Request::Publish { channel: Some(channel), .. } => {
-            may(options_of(channel, namespaces)?.publish)?;
-            let is_own = namespaces.find(channel.as_str()).is_some_and(|id| namespaces.is_own(id));
-            if is_own { Err(Refusal::PermissionDenied) } else { Ok(()) }
+            let id = namespace_of(channel, namespaces)?;
+            may(namespaces.options(id).publish)?;
+            if namespaces.is_own(id) { Err(Refusal::PermissionDenied) } else { Ok(()) }
         }
         Request::History { channel, .. } => {
             let options = options_of(channel, namespaces)?;
@@ -64,8 +64,11 @@ fn options_of<'n>(
     channel: &ChannelName,
     namespaces: &'n Namespaces,
 ) -> Result<&'n ChannelOptions, Refusal> {
-    let id = namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)?;
-    Ok(namespaces.options(id))
+    Ok(namespaces.options(namespace_of(channel, namespaces)?))
+}
+
+fn namespace_of(channel: &ChannelName, namespaces: &Namespaces) -> Result<NamespaceId, Refusal> {
+    namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)
 }
 
 fn has_history(options: &ChannelOptions) -> Result<(), Refusal> {
