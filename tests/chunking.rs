@@ -1,8 +1,8 @@
-//! However a stream is cut, a codec says the same: the same frames, the same fault.
+//! A codec returns the same frames and the same fault for every split of its input.
 //!
-//! Each corpus has valid streams and each way they become invalid. Each stream is decoded whole, at
-//! every cut in two, byte by byte, and at random cuts; then mutated at random and compared again,
-//! which also shows that no input panics. A failure prints its seed; `CHUNKING_SEED` replays it.
+//! Each corpus contains valid streams and streams with each fault. Each stream is decoded in one piece, in two pieces
+//! at every position, byte by byte, and at random splits; then random mutations are compared in the same way, which
+//! also shows that no input panics. A failure prints its seed, and `CHUNKING_SEED` repeats it.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -21,36 +21,36 @@ use fantail::transport::{
     TransportSettings, WebSocketConversation, WebSocketService,
 };
 
-/// What a codec said, in order; the last may be a fault.
-type Said = Vec<String>;
+/// The results of a codec in order; the last may be a fault.
+type Results = Vec<String>;
 
 const MESSAGE_BYTES_MAX: u32 = 400;
 
 #[test]
-fn websocket_messages_do_not_depend_on_the_cuts() {
+fn websocket_messages_do_not_depend_on_splits() {
     let mut corpus = websocket_corpus();
     for role in [Role::Server, Role::Client] {
         let decode = |pieces: &[&[u8]]| decode_websocket(pieces, role);
-        check_every_cut(&corpus, decode);
+        check_every_split(&corpus, decode);
         check_mutations(&corpus, 25_000, decode);
         corpus = corpus.iter().map(|frames| toggle_first_mask_bit(frames)).collect();
     }
 }
 
 #[test]
-fn every_websocket_fault_is_in_the_corpus() {
-    let mut said: Vec<String> = Vec::new();
+fn the_corpus_contains_every_websocket_fault() {
+    let mut results: Vec<String> = Vec::new();
     for stream in websocket_corpus() {
-        said.extend(decode_websocket(&[&stream], Role::Server));
-        said.extend(decode_websocket(&[&stream], Role::Client));
+        results.extend(decode_websocket(&[&stream], Role::Server));
+        results.extend(decode_websocket(&[&stream], Role::Client));
     }
     for fault in Fault::ALL {
-        assert!(said.contains(&format!("{fault:?}")), "{fault:?} is not provoked");
+        assert!(results.contains(&format!("{fault:?}")), "{fault:?} is not in the corpus");
     }
 }
 
 #[test]
-fn a_frame_with_a_64_bit_length_does_not_depend_on_the_cuts() {
+fn a_frame_with_a_64_bit_length_does_not_depend_on_splits() {
     let payload: Vec<u8> = (0..70_000_u32).map(|index| b'a' + (index % 26) as u8).collect();
     let mut stream = masked(OpCode::Text, true, &payload);
     stream.extend(masked(OpCode::Ping, true, b"after"));
@@ -62,7 +62,7 @@ fn a_frame_with_a_64_bit_length_does_not_depend_on_the_cuts() {
         .chain([1000, 65_536, 69_999, 70_010, 70_014])
         .chain(stream.len() - 12..=stream.len())
     {
-        assert!(decode(&[&stream[..cut], &stream[cut..]]) == whole, "cut at {cut}");
+        assert!(decode(&[&stream[..cut], &stream[cut..]]) == whole, "split at {cut}");
     }
     let mut random = Random::seeded();
     for _ in 0..20 {
@@ -71,14 +71,14 @@ fn a_frame_with_a_64_bit_length_does_not_depend_on_the_cuts() {
 }
 
 #[test]
-fn http_requests_do_not_depend_on_the_cuts() {
+fn http_requests_do_not_depend_on_splits() {
     let corpus = http_corpus();
-    check_every_cut(&corpus, decode_http);
+    check_every_split(&corpus, decode_http);
     check_mutations(&corpus, 40_000, decode_http);
 }
 
 #[test]
-fn lines_do_not_depend_on_the_cuts() {
+fn lines_do_not_depend_on_splits() {
     let streams: [&[u8]; 6] = [
         b"one\ntwo\r\n\nfour\r\r\nrest",
         b"1234567890\n1234567890\r\nok\n",
@@ -88,12 +88,12 @@ fn lines_do_not_depend_on_the_cuts() {
         b"\r\n\n\r\r\n\0\xFF\n",
     ];
     let corpus: Vec<Vec<u8>> = streams.map(<[u8]>::to_vec).into();
-    check_every_cut(&corpus, decode_lines);
+    check_every_split(&corpus, decode_lines);
     check_mutations(&corpus, 20_000, decode_lines);
 }
 
 #[test]
-fn length_prefixed_frames_do_not_depend_on_the_cuts() {
+fn length_prefixed_frames_do_not_depend_on_splits() {
     let streams: [&[u8]; 4] = [
         b"\0\0\0\x05hello\0\0\0\0\0\0\0\x01!\0\0\0\x03cu",
         b"\0\0\0\x0A0123456789\0\0\0\x0B",
@@ -101,19 +101,19 @@ fn length_prefixed_frames_do_not_depend_on_the_cuts() {
         b"\0\0\0",
     ];
     let corpus: Vec<Vec<u8>> = streams.map(<[u8]>::to_vec).into();
-    check_every_cut(&corpus, decode_length_prefixed);
+    check_every_split(&corpus, decode_length_prefixed);
     check_mutations(&corpus, 20_000, decode_length_prefixed);
 }
 
 #[test]
-fn commands_do_not_depend_on_the_cuts() {
+fn commands_do_not_depend_on_splits() {
     let lines: Vec<Vec<u8>> =
         command_corpus().into_iter().map(|lines| lines.join("\n").into()).collect();
     let over_lines = |pieces: &[&[u8]]| {
         let mut conversation = CommandConversation::new(Framing::Line);
         feed(pieces, |bytes, context| receive(&mut conversation, bytes, context))
     };
-    check_every_cut(&lines, over_lines);
+    check_every_split(&lines, over_lines);
     check_mutations(&lines, 20_000, over_lines);
     let prefixed = |line: &&str| {
         let len = u32::try_from(line.len()).expect("a line is short");
@@ -125,12 +125,12 @@ fn commands_do_not_depend_on_the_cuts() {
         let mut conversation = CommandConversation::new(Framing::LengthPrefix);
         feed(pieces, |bytes, context| receive(&mut conversation, bytes, context))
     };
-    check_every_cut(&frames, over_frames);
+    check_every_split(&frames, over_frames);
     check_mutations(&frames, 20_000, over_frames);
 }
 
 #[test]
-fn commands_in_messages_do_not_depend_on_the_cuts() {
+fn commands_in_messages_do_not_depend_on_splits() {
     let mut corpus: Vec<Vec<u8>> = Vec::new();
     for lines in command_corpus() {
         let each = lines.iter().flat_map(|line| masked(OpCode::Text, true, line.as_bytes()));
@@ -149,12 +149,12 @@ fn commands_in_messages_do_not_depend_on_the_cuts() {
         let mut conversation = WebSocketConversation::new(WebSocketService::Commands);
         feed(pieces, |bytes, context| receive(&mut conversation, bytes, context))
     };
-    check_every_cut(&corpus, decode);
+    check_every_split(&corpus, decode);
     check_mutations(&corpus, 25_000, decode);
 }
 
 #[test]
-fn text_is_judged_alike_however_it_is_cut() {
+fn utf_8_validation_does_not_depend_on_splits() {
     let texts: [&[u8]; 5] = [
         "κόσμε – naïve 😀 €, and ASCII up to more than one vector of sixty-four bytes 😀"
             .as_bytes(),
@@ -170,18 +170,18 @@ fn text_is_judged_alike_however_it_is_cut() {
         assert_eq!(valid, std::str::from_utf8(&pieces.concat()).is_ok());
         vec![format!("{valid}")]
     };
-    check_every_cut(&corpus, judge);
+    check_every_split(&corpus, judge);
     check_mutations(&corpus, 20_000, judge);
 }
 
-fn check_every_cut(corpus: &[Vec<u8>], decode: impl Fn(&[&[u8]]) -> Said) {
+fn check_every_split(corpus: &[Vec<u8>], decode: impl Fn(&[&[u8]]) -> Results) {
     let mut random = Random::seeded();
     for stream in corpus {
         let whole = decode(&[stream]);
         let text = String::from_utf8_lossy(stream);
         for cut in 0..=stream.len() {
-            let said = decode(&[&stream[..cut], &stream[cut..]]);
-            assert_eq!(said, whole, "cut at {cut} of {text:?}");
+            let results = decode(&[&stream[..cut], &stream[cut..]]);
+            assert_eq!(results, whole, "split at {cut} of {text:?}");
         }
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
         assert_eq!(decode(&bytes), whole, "byte by byte, {text:?}");
@@ -192,7 +192,7 @@ fn check_every_cut(corpus: &[Vec<u8>], decode: impl Fn(&[&[u8]]) -> Said) {
     }
 }
 
-fn check_mutations(corpus: &[Vec<u8>], count: usize, decode: impl Fn(&[&[u8]]) -> Said) {
+fn check_mutations(corpus: &[Vec<u8>], count: usize, decode: impl Fn(&[&[u8]]) -> Results) {
     let mut random = Random::seeded();
     for _ in 0..count {
         let stream = random.mutation(corpus);
@@ -202,34 +202,33 @@ fn check_mutations(corpus: &[Vec<u8>], count: usize, decode: impl Fn(&[&[u8]]) -
     }
 }
 
-fn decode_websocket(pieces: &[&[u8]], role: Role) -> Said {
+fn decode_websocket(pieces: &[&[u8]], role: Role) -> Results {
     let message_bytes_max = MESSAGE_BYTES_MAX;
     decode_websocket_within(pieces, &Limits { role, message_bytes_max, fragments_max: 4 })
 }
 
-fn decode_websocket_within(pieces: &[&[u8]], limits: &Limits) -> Said {
+fn decode_websocket_within(pieces: &[&[u8]], limits: &Limits) -> Results {
     let mut decoder = MessageDecoder::new();
-    let mut said = Said::new();
+    let mut results = Results::new();
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut input = bytes.as_mut_slice();
         loop {
             match decoder.next(&mut input, limits) {
-                Ok(Some(message)) => said.push(format!("{message:?}")),
-                Ok(None) => break assert!(input.is_empty(), "all of the input is taken"),
-                Err(fault) => return faulted(said, fault),
+                Ok(Some(message)) => results.push(format!("{message:?}")),
+                Ok(None) => break assert!(input.is_empty(), "input is left over"),
+                Err(fault) => return faulted(results, fault),
             }
         }
         assert!(!decoder.is_between_messages() || decoder.buffered_bytes() == 0);
     }
-    said
+    results
 }
 
-/// Requests as a connection reads them: a head from what was gathered, then its body, then the next
-/// head.
-fn decode_http(pieces: &[&[u8]]) -> Said {
+/// Decodes requests like a connection does: a head from the buffered bytes, then its body, then the next head.
+fn decode_http(pieces: &[&[u8]]) -> Results {
     let limits = HeadLimits { head_bytes_max: 200, uri_bytes_max: 40, headers_max: 5 };
-    let mut said = Said::new();
+    let mut results = Results::new();
     let mut gathered: Vec<u8> = Vec::new();
     let mut body: Option<(BodyDecoder, Vec<u8>)> = None;
     for piece in pieces {
@@ -238,12 +237,12 @@ fn decode_http(pieces: &[&[u8]]) -> Said {
             let taken = match &mut body {
                 None => match parse_head(&gathered, &limits) {
                     Ok(None) => break,
-                    Err(fault) => return faulted(said, fault),
+                    Err(fault) => return faulted(results, fault),
                     Ok(Some(head)) => {
-                        said.push(describe(&head));
+                        results.push(describe(&head));
                         match BodyDecoder::new(head.body, 30) {
                             Ok(decoder) => body = Some((decoder, Vec::new())),
-                            Err(fault) => return faulted(said, fault),
+                            Err(fault) => return faulted(results, fault),
                         }
                         head.head_bytes
                     }
@@ -251,14 +250,14 @@ fn decode_http(pieces: &[&[u8]]) -> Said {
                 Some((decoder, data)) => {
                     let mut input = gathered.as_slice();
                     match decoder.next(&mut input) {
-                        Err(fault) => return faulted(said, fault),
+                        Err(fault) => return faulted(results, fault),
                         Ok(BodyPart::Data(part)) => data.extend_from_slice(part),
                         Ok(BodyPart::NeedMore) => {
                             gathered.clear();
                             break;
                         }
                         Ok(BodyPart::End) => {
-                            said.push(format!("body {data:?}"));
+                            results.push(format!("body {data:?}"));
                             body = None;
                         }
                     }
@@ -268,7 +267,7 @@ fn decode_http(pieces: &[&[u8]]) -> Said {
             gathered.drain(..taken);
         }
     }
-    said
+    results
 }
 
 fn describe(head: &fantail::protocol::http1::Head<'_>) -> String {
@@ -286,39 +285,39 @@ fn describe(head: &fantail::protocol::http1::Head<'_>) -> String {
     )
 }
 
-fn decode_lines(pieces: &[&[u8]]) -> Said {
+fn decode_lines(pieces: &[&[u8]]) -> Results {
     let mut decoder = LineDecoder::new();
-    let mut said = Said::new();
+    let mut results = Results::new();
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut input = bytes.as_mut_slice();
         loop {
             match decoder.next(&mut input, 10) {
-                Ok(Some(line)) => said.push(format!("{line:?}")),
-                Ok(None) => break assert!(input.is_empty(), "all of the input is taken"),
-                Err(fault) => said.push(format!("{fault:?}")),
+                Ok(Some(line)) => results.push(format!("{line:?}")),
+                Ok(None) => break assert!(input.is_empty(), "input is left over"),
+                Err(fault) => results.push(format!("{fault:?}")),
             }
         }
-        assert!(decoder.buffered_bytes() < 100, "a line is not stored past its limit");
+        assert!(decoder.buffered_bytes() < 100, "a line is buffered beyond its limit");
     }
-    said
+    results
 }
 
-fn decode_length_prefixed(pieces: &[&[u8]]) -> Said {
+fn decode_length_prefixed(pieces: &[&[u8]]) -> Results {
     let mut decoder = LengthPrefixDecoder::new();
-    let mut said = Said::new();
+    let mut results = Results::new();
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut input = bytes.as_mut_slice();
         loop {
             match decoder.next(&mut input, 10) {
-                Ok(Some(payload)) => said.push(format!("{payload:?}")),
-                Ok(None) => break assert!(input.is_empty(), "all of the input is taken"),
-                Err(fault) => return faulted(said, fault),
+                Ok(Some(payload)) => results.push(format!("{payload:?}")),
+                Ok(None) => break assert!(input.is_empty(), "input is left over"),
+                Err(fault) => return faulted(results, fault),
             }
         }
     }
-    said
+    results
 }
 
 /// Sessions of commands, one command on each line; the last session has invalid ones.
@@ -339,7 +338,7 @@ fn command_corpus() -> Vec<Vec<&'static str>> {
     vec![session, broken]
 }
 
-/// A step of a conversation whose `connect` is replied to at once.
+/// Runs a step of a conversation and replies to a `connect` at once.
 fn receive(
     conversation: &mut impl Transport<Next = Infallible>,
     bytes: &mut [u8],
@@ -356,14 +355,14 @@ fn receive(
     }
 }
 
-/// What a conversation answers, asks for, and ends with.
-fn feed(pieces: &[&[u8]], mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -> Flow) -> Said {
+/// Returns the output, the requests and the final flow of a conversation.
+fn feed(pieces: &[&[u8]], mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -> Flow) -> Results {
     let config =
         Config { message_bytes_max: 2 * u64::from(MESSAGE_BYTES_MAX), ..Config::default() };
     let settings = TransportSettings::new(&config);
     let (mut out, mut outputs, mut answers) = (Vec::new(), Vec::new(), Answers::default());
     let session = SessionId { index: 1, generation: 2 };
-    let mut said = Said::new();
+    let mut results = Results::new();
     for piece in pieces {
         let mut context = Context {
             out: &mut out,
@@ -381,18 +380,18 @@ fn feed(pieces: &[&[u8]], mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -
         };
         let flow = receive(&mut piece.to_vec(), &mut context);
         if flow != Flow::Receive {
-            said.push(format!("{flow:?}"));
+            results.push(format!("{flow:?}"));
             break;
         }
     }
-    said.push(String::from_utf8_lossy(&out).into_owned());
-    said.extend(outputs.iter().map(|output| format!("{output:?}")));
-    said
+    results.push(String::from_utf8_lossy(&out).into_owned());
+    results.extend(outputs.iter().map(|output| format!("{output:?}")));
+    results
 }
 
-fn faulted(mut said: Said, fault: impl Debug) -> Said {
-    said.push(format!("{fault:?}"));
-    said
+fn faulted(mut results: Results, fault: impl Debug) -> Results {
+    results.push(format!("{fault:?}"));
+    results
 }
 
 fn masked(opcode: OpCode, fin: bool, payload: &[u8]) -> Vec<u8> {
@@ -405,7 +404,7 @@ fn masked(opcode: OpCode, fin: bool, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Streams for a server, and some for a client, which each role refuses of the other.
+/// Streams for a server and some for a client. Each role rejects those of the other.
 fn websocket_corpus() -> Vec<Vec<u8>> {
     let text = "naïve 😀 text";
     let (front, back) = text.as_bytes().split_at(9);
@@ -462,8 +461,7 @@ fn websocket_corpus() -> Vec<Vec<u8>> {
     corpus
 }
 
-/// Makes the first frame acceptable to the other role; what follows becomes noise that both must
-/// agree on.
+/// Makes the first frame valid for the other role; the rest becomes noise, which must be decoded consistently.
 fn toggle_first_mask_bit(stream: &[u8]) -> Vec<u8> {
     let mut stream = stream.to_vec();
     stream[1] ^= 0x80;
@@ -497,7 +495,7 @@ fn http_corpus() -> Vec<Vec<u8>> {
         "GET / HTTP/1.1\r\n\r\n".to_owned(),
         format!("GET / HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(200)),
         format!("GET / HTTP/1.1\r\n{host}{}\r\n", "A: b\r\n".repeat(5)),
-        // Wrong in two ways: the one that comes first must win, whole or in pieces.
+        // Two faults in one request: the first must be reported, for every split.
         format!("GET /{} HTTP/3.0\nX : {}", "u".repeat(60), "x".repeat(300)),
         format!("GET / HTTP/1.1\r\n{host}X: {}\0\r\n\r\n", "x".repeat(300)),
         format!("GET / HTTP/1.1\r\n{host}\n{}", "x".repeat(300)),
@@ -528,7 +526,7 @@ fn http_corpus() -> Vec<Vec<u8>> {
     texts.into_iter().map(String::into_bytes).collect()
 }
 
-/// SplitMix64: enough for cuts, and a seed is one number.
+/// SplitMix64 random numbers.
 struct Random {
     seed: u64,
     state: u64,
@@ -566,7 +564,7 @@ impl Random {
         pieces
     }
 
-    /// A stream of the corpus with a few bytes changed, lost, doubled or moved; or only noise.
+    /// A stream of the corpus with some bytes changed, removed, duplicated or moved, or pure noise.
     fn mutation(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
         let index = self.below(corpus.len());
         let mut stream = corpus[index].clone();

@@ -1,7 +1,7 @@
-//! What a driver promises, kept by each of them: every test runs on epoll, on io_uring and on the simulation, and
-//! on a simulation that splits, shortens and delays.
+//! The contract of drivers: every test runs on epoll, on io_uring, on the simulation, and on a simulation that splits,
+//! shortens and delays.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails there says where")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
 #[path = "support/drivers/mod.rs"]
 mod support;
@@ -50,7 +50,7 @@ fn large_transfers_go_both_ways<H: Harness>() {
     let len = 2 << 20;
     let bytes = pattern(len);
     let (mut written, mut read, mut echoed) = (0, Vec::new(), 0);
-    world.until("all came back", |world| {
+    world.until("the echo is complete", |world| {
         written += peer.write(&bytes[written..(written + 50_000).min(len)]);
         for seen in &world.seen[echoed..].to_vec() {
             if let Seen::Received(_, part) = seen {
@@ -61,10 +61,10 @@ fn large_transfers_go_both_ways<H: Harness>() {
         read.extend(peer.read().0);
         read.len() == len
     });
-    assert!(read == bytes, "in order and whole");
+    assert!(read == bytes, "the data is complete and in order");
 }
 
-fn ten_megabytes_pass_a_small_window_unharmed<H: Harness>() {
+fn ten_megabytes_pass_a_small_window_intact<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peer, id) = world.pair_with_window(Some(16 << 10));
     let bytes = pattern(10 << 20);
@@ -74,12 +74,12 @@ fn ten_megabytes_pass_a_small_window_unharmed<H: Harness>() {
         read.extend(peer.read().0);
         read.len() == bytes.len()
     });
-    assert!(read == bytes, "in order and whole");
+    assert!(read == bytes, "the data is complete and in order");
     assert!(world.late.iter().any(|(_, result)| matches!(result, SendResult::Short(_))));
     assert!(world.seen.contains(&Seen::Sendable(id)));
 }
 
-fn an_item_of_more_slices_than_a_send_takes_arrives_whole<H: Harness>() {
+fn an_item_with_more_slices_than_one_send_accepts_arrives_completely<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peer, id) = world.pair();
     let bytes = pattern(2500 * 7);
@@ -105,17 +105,17 @@ fn an_item_of_more_slices_than_a_send_takes_arrives_whole<H: Harness>() {
     assert!(read == bytes[..sent]);
 }
 
-fn a_paused_socket_is_silent_until_resumed<H: Harness>() {
+fn a_paused_socket_has_no_events_until_it_is_resumed<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peer, id) = world.pair();
     peer.write(b"one");
     world.until("received", |world| world.received(id) == b"one");
-    // Once right after receiving, once while the kernel may have been asked already.
+    // Once right after receiving, and once while a receive may already be submitted to the kernel.
     for round in 1..=3 {
         world.harness.driver().pause(id);
         peer.write(b"two");
         world.quiet();
-        assert_eq!(world.received(id).len(), 3 * round, "nothing while paused");
+        assert_eq!(world.received(id).len(), 3 * round, "no data while paused");
         world.harness.driver().resume(id);
         world.until("the rest", |world| world.received(id).len() == 3 * (round + 1));
         if round == 2 {
@@ -130,7 +130,7 @@ fn a_paused_socket_is_silent_until_resumed<H: Harness>() {
     world.until("ended", |world| world.seen.contains(&Seen::Ended(id, End::Eof)));
 }
 
-fn a_peer_that_half_closed_still_reads<H: Harness>() {
+fn a_half_closed_peer_still_receives<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peer, id) = world.pair();
     peer.write(b"last words");
@@ -150,7 +150,7 @@ fn a_peer_that_half_closed_still_reads<H: Harness>() {
     assert_eq!(peer.read().1, Some(End::Eof));
 }
 
-fn after_shutdown_write_receiving_goes_on<H: Harness>() {
+fn receiving_continues_after_shutdown_write<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peer, id) = world.pair();
     world.send(id, b"all");
@@ -208,10 +208,10 @@ fn a_reset_reaches_a_blocked_sender<H: Harness>() {
     world.until("failed", |world| world.late.contains(&(id, SendResult::Failed)));
 }
 
-fn closed_is_last_and_comes_once<H: Harness>() {
+fn closed_is_the_last_event_and_is_reported_once<H: Harness>() {
     let mut world = World::<H>::new();
     let mut pairs: Vec<_> = (0..24).map(|_| world.pair()).collect();
-    // Every state a socket can be in: idle, blocked, paused, with bytes waiting, with its end waiting.
+    // Sockets in every state: idle, blocked, paused, with unread bytes, with an unread end of stream.
     for (number, (peer, id)) in pairs.iter_mut().enumerate() {
         match number % 6 {
             0 => {}
@@ -231,7 +231,7 @@ fn closed_is_last_and_comes_once<H: Harness>() {
         world.close(*id, if id.index % 2 == 0 { Close::Orderly } else { Close::Abort });
         world.close(*id, Close::Abort);
     }
-    // Half of the rest with an event of the same turn in hand.
+    // The other half is closed while an event is pending.
     world.quiet();
     for (peer, id) in &mut pairs[12..] {
         peer.write(b"more");
@@ -247,19 +247,19 @@ fn closed_is_last_and_comes_once<H: Harness>() {
     for (number, (mut peer, id)) in pairs.into_iter().enumerate() {
         assert_eq!(world.count(&Seen::Closed(id)), 1);
         let mut end = None;
-        world.until("the peer learns", |_| {
+        world.until("the peer is closed", |_| {
             end = end.or(peer.read().1);
             end.is_some()
         });
         if id.index % 2 == 1 {
-            assert_eq!(end, Some(End::Reset), "peer {number} of an abort");
+            assert_eq!(end, Some(End::Reset), "peer {number} of an aborted socket");
         } else if number < 12 {
-            assert_eq!(end, Some(End::Eof), "peer {number} of an orderly close");
+            assert_eq!(end, Some(End::Eof), "peer {number} of an orderly closed socket");
         }
     }
 }
 
-fn an_orderly_close_delivers_what_was_sent<H: Harness>() {
+fn an_orderly_close_delivers_the_queued_data<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peer, id) = world.pair();
     peer.write(b"never read");
@@ -281,7 +281,7 @@ fn an_orderly_close_delivers_what_was_sent<H: Harness>() {
     assert!(read == pattern(10_000));
 }
 
-fn a_slot_used_again_sees_nothing_of_its_past<H: Harness>() {
+fn a_reused_slot_receives_no_events_of_the_previous_socket<H: Harness>() {
     let mut world = World::<H>::new();
     let mut old: Option<(H::Peer, SocketId)> = None;
     for round in 0..100_u32 {
@@ -305,7 +305,7 @@ fn a_slot_used_again_sees_nothing_of_its_past<H: Harness>() {
     }
 }
 
-fn sockets_beyond_the_turns_bound_are_served_without_sleep<H: Harness>() {
+fn sockets_beyond_the_limit_of_a_turn_are_served_without_sleeping<H: Harness>() {
     let settings = DriverSettings { sockets_max: 64, events_per_turn_max: 8, ..Default::default() };
     let mut world = World::<H>::with(settings);
     let mut pairs: Vec<_> = (0..50).map(|_| world.pair()).collect();
@@ -317,11 +317,14 @@ fn sockets_beyond_the_turns_bound_are_served_without_sleep<H: Harness>() {
     let mut turns = 0;
     while pairs.iter().any(|(_, id)| world.received(*id).is_empty()) {
         world.turn(Some(Duration::from_secs(20)));
-        assert!(world.events_of_turn <= 8, "a turn has a bound");
+        assert!(world.events_of_turn <= 8, "a turn has a limit");
         turns += 1;
         assert!(turns < 1000);
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "no sleep while events are left");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it does not sleep while events are pending"
+    );
 }
 
 fn a_flooder_does_not_starve_others<H: Harness>() {
@@ -339,16 +342,19 @@ fn a_flooder_does_not_starve_others<H: Harness>() {
     while world.received(flooding).len() < flood.len() {
         let seen = world.turn(Some(Duration::from_secs(20)));
         let of_flooder = |seen: &&Seen| matches!(seen, Seen::Received(id, _) if *id == flooding);
-        assert!(seen.iter().filter(of_flooder).count() <= 1, "one receive a turn");
+        assert!(seen.iter().filter(of_flooder).count() <= 1, "one receive per turn");
         let all = others.iter().all(|(_, id)| !world.received(*id).is_empty());
         if all {
             served.push(world.received(flooding).len());
         }
     }
-    assert!(served.first().is_some_and(|at| *at < flood.len() / 2), "served while it floods");
+    assert!(
+        served.first().is_some_and(|at| *at < flood.len() / 2),
+        "others are served during the flood"
+    );
 }
 
-fn the_bytes_of_a_turn_are_bounded_and_all_are_heard<H: Harness>() {
+fn the_bytes_of_a_turn_are_limited_and_all_sockets_are_served<H: Harness>() {
     let settings = DriverSettings {
         sockets_max: 64,
         receive_buffer_bytes: 1024,
@@ -368,7 +374,7 @@ fn the_bytes_of_a_turn_are_bounded_and_all_are_heard<H: Harness>() {
             Seen::Received(_, bytes) => bytes.len(),
             _ => 0,
         });
-        assert!(bytes.sum::<usize>() < 3000 + 1024, "the bound, and what was begun within it");
+        assert!(bytes.sum::<usize>() < 3000 + 1024, "the limit, exceeded by at most one receive");
         turns += 1;
         assert!(turns < 1000);
     }
@@ -384,7 +390,7 @@ fn after_stop_listening_connections_are_refused_and_open_ones_continue<H: Harnes
     world.until("received", |world| world.received(id) == b"still");
 }
 
-fn a_thousand_connect_at_once<H: Harness>() {
+fn a_thousand_peers_connect_at_once<H: Harness>() {
     let mut world = World::<H>::new();
     let mut peers: Vec<_> = (0..1000).map(|_| world.connect()).collect();
     for (number, peer) in (0_u32..).zip(&mut peers) {
@@ -392,7 +398,7 @@ fn a_thousand_connect_at_once<H: Harness>() {
     }
     let mut echoed = 0;
     let mut read = vec![Vec::new(); peers.len()];
-    world.until("each has its own bytes back", |world| {
+    world.until("each peer has received its echo", |world| {
         for seen in &world.seen[echoed..].to_vec() {
             if let Seen::Received(id, bytes) = seen {
                 world.send(*id, bytes);
@@ -411,19 +417,19 @@ fn a_thousand_connect_at_once<H: Harness>() {
     }
 }
 
-fn a_wait_sleeps_as_long_as_it_may<D: KernelDriver>() {
+fn a_wait_sleeps_until_its_timeout<D: KernelDriver>() {
     let mut world = World::<Kernel<D>>::new();
     world.quiet();
     let begun = Instant::now();
     world.turn(Some(Duration::ZERO));
-    assert!(begun.elapsed() < Duration::from_secs(5), "it sleeps");
+    assert!(begun.elapsed() < Duration::from_secs(5), "a wait with a timeout of zero slept");
     let begun = Instant::now();
     assert_eq!(world.turn(Some(Duration::from_millis(30))), []);
     assert!(begun.elapsed() >= Duration::from_millis(29));
     assert!(world.harness.driver().now() >= begun + Duration::from_millis(29));
 }
 
-fn a_waker_ends_the_longest_wait<D: KernelDriver>() {
+fn a_waker_ends_a_wait_without_a_timeout<D: KernelDriver>() {
     let mut world = World::<Kernel<D>>::new();
     world.quiet();
     for _ in 0..20 {
@@ -437,7 +443,7 @@ fn a_waker_ends_the_longest_wait<D: KernelDriver>() {
     }
 }
 
-fn wakes_add_up_and_none_is_lost<D: KernelDriver>() {
+fn wakes_are_merged_and_none_is_lost<D: KernelDriver>() {
     let mut world = World::<Kernel<D>>::new();
     world.quiet();
     let waker = world.harness.waker();
@@ -445,7 +451,7 @@ fn wakes_add_up_and_none_is_lost<D: KernelDriver>() {
         for _ in 0..100 {
             waker.wake();
         }
-        // A wake from before the wait keeps it from sleeping.
+        // A wake before the wait prevents it from sleeping.
         assert_eq!(world.turn(None), [Seen::Woken]);
         world.quiet();
         assert!(world.count(&Seen::Woken) <= 20);
@@ -460,7 +466,7 @@ fn established_sockets_are_served_before_new_and_closed_ones<H: Harness>() {
     let mut world = World::<H>::with(settings);
     let (mut staying, id) = world.pair();
     staying.write(b"1");
-    world.until("it was heard", |world| world.received(id) == b"1");
+    world.until("the data is received", |world| world.received(id) == b"1");
     let mut going: Vec<_> = (0..MANY).map(|_| world.pair().0).collect();
     let mut coming: Vec<_> = (0..MANY).map(|_| world.pair().0).collect();
     world.quiet();
@@ -471,36 +477,44 @@ fn established_sockets_are_served_before_new_and_closed_ones<H: Harness>() {
     let ended = |seen: &[Seen]| seen.iter().filter(|s| matches!(s, Seen::Ended(..))).count();
     let received = |seen: &[Seen]| seen.iter().filter(|s| matches!(s, Seen::Received(..))).count();
     let first = world.turn(Some(Duration::from_secs(20)));
-    assert!(first.contains(&Seen::Received(id, b"2".to_vec())), "it is first");
+    assert!(
+        first.contains(&Seen::Received(id, b"2".to_vec())),
+        "the established socket is served first"
+    );
     let others = (ended(&first), received(&first) - 1);
-    assert!(others.0 <= 1 && others.1 <= 1, "one of each kind beside those who stay: {others:?}");
+    assert!(
+        others.0 <= 1 && others.1 <= 1,
+        "one of each kind besides the established socket: {others:?}"
+    );
     let mut left = (MANY - ended(&first), MANY + 1 - received(&first));
     let mut most = (0, 0);
     while left != (0, 0) {
         let seen = world.turn(Some(Duration::from_secs(20)));
         let (gone, come) = (ended(&seen), received(&seen));
         most = (most.0.max(gone), most.1.max(come));
-        assert!(gone + come > 0, "no sleep while some are left");
+        assert!(gone + come > 0, "it does not sleep while events are pending");
         let is_crowd = left.0 + left.1 > CROWD_MIN;
         assert!(!is_crowd || (gone <= 1 && come <= 1), "a crowd: {gone} and {come}");
         left = (left.0 - gone, left.1 - come);
     }
-    assert_eq!(most, (8, 8), "the last of them, while no other socket waits");
+    assert_eq!(most, (8, 8), "the full batch, when no other socket has events");
 }
 
-fn the_last_of_a_turn_has_no_more_than_the_first<H: Harness>() {
+fn every_socket_of_a_turn_has_the_same_share<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peers, ids): (Vec<_>, Vec<_>) = (0..2).map(|_| world.pair()).unzip();
     for (bytes, heard) in [(1, 1), (64 << 10, 1 + RECEIVE_SHARE_BYTES)] {
         peers.iter_mut().for_each(|peer| assert_eq!(peer.write(&vec![b'x'; bytes]), bytes));
-        world.until("as much", |world| ids.iter().all(|id| world.received(*id).len() == heard));
+        world.until("the same share", |world| {
+            ids.iter().all(|id| world.received(*id).len() == heard)
+        });
     }
 }
 
-/// Sparse flows go first, as in FQ-CoDel (RFC 8290 section 4.2), but not for ever.
-fn sparse_senders_are_served_first_and_every_other_turn<H: Harness>() {
+/// Sparse flows go first, as in FQ-CoDel (RFC 8290 section 4.2), without starving the others.
+fn sparse_senders_are_served_first_in_every_second_turn<H: Harness>() {
     const SPARSE: usize = 4;
-    // A turn ends with the first bytes.
+    // A turn ends after its first receive.
     let settings = DriverSettings { received_bytes_per_turn_max: 1, ..DriverSettings::default() };
     let mut world = World::<H>::with(settings);
     let (mut peers, ids): (Vec<_>, Vec<_>) = (0..2 + SPARSE).map(|_| world.pair()).unzip();
@@ -508,21 +522,22 @@ fn sparse_senders_are_served_first_and_every_other_turn<H: Harness>() {
     for (peer, &id) in peers.iter_mut().zip(&ids) {
         let bytes = SPARSE_RECEIVE_BYTES_MAX + usize::from(bulky.contains(&id));
         assert_eq!(peer.write(&vec![b'x'; bytes]), bytes);
-        world.until("it was heard", |world| world.received(id).len() == bytes);
+        world.until("the data is received", |world| world.received(id).len() == bytes);
     }
-    // Some two of the largest pieces of each.
+    // Two full shares from each bulk sender, one byte from each sparse sender.
     for (peer, &id) in peers.iter_mut().zip(&ids) {
         let bytes = if bulky.contains(&id) { 2 * RECEIVE_SHARE_BYTES } else { 1 };
         assert_eq!(peer.write(&vec![b'x'; bytes]), bytes);
     }
     for turn in 0..2 * SPARSE {
         let seen = world.turn(Some(Duration::from_secs(20)));
-        let [Seen::Received(id, _)] = &seen[..] else { panic!("one has its share: {seen:?}") };
+        let [Seen::Received(id, _)] = &seen[..] else { panic!("one receive per turn: {seen:?}") };
         assert_eq!(bulky.contains(id), turn % 2 == 1, "in turn {turn}");
     }
 }
 
-/// A table of its own, so that filling it hurts no other test; the limit itself is the process's.
+/// The thread has a private descriptor table, so that filling it does not affect other tests; the limit applies to the
+/// process.
 fn accepting_fails_without_descriptors_and_resumes<D: KernelDriver>() {
     let (address, addresses) = std::sync::mpsc::channel();
     let (connected, connections) = std::sync::mpsc::channel();
@@ -542,7 +557,10 @@ fn accepting_fails_without_descriptors_and_resumes<D: KernelDriver>() {
         for _ in 0..10 {
             world.turn(Some(Duration::from_millis(3)));
         }
-        assert!(begun.elapsed() >= Duration::from_millis(20), "it sleeps meanwhile");
+        assert!(
+            begun.elapsed() >= Duration::from_millis(20),
+            "it sleeps while accepting is paused"
+        );
         assert_eq!(world.seen.iter().filter(|seen| failed(seen)).count(), 1, "reported once");
         drop(files);
         world.harness.driver().resume_accepting(fantail::driver::ListenerId(0));
@@ -556,36 +574,36 @@ fn accepting_fails_without_descriptors_and_resumes<D: KernelDriver>() {
     drop(peers);
 }
 
-/// Hosts that forbid io_uring run the rest.
+/// Tests of io_uring are skipped on hosts that forbid it.
 fn runs_here(module: &str) -> bool {
     if !module.ends_with("io_uring") {
         return true;
     }
-    choose(DriverChoice::IoUring).inspect_err(|error| println!("left out: {error}")).is_ok()
+    choose(DriverChoice::IoUring).inspect_err(|error| println!("skipped: {error}")).is_ok()
 }
 
-/// The promises that every driver keeps.
+/// The contract of all drivers.
 macro_rules! contract {
     ($harness:ty) => {
         contract!($harness: accepted_socket_receives_and_sends
             bytes_sent_before_accept_are_received
             large_transfers_go_both_ways
-            ten_megabytes_pass_a_small_window_unharmed
-            an_item_of_more_slices_than_a_send_takes_arrives_whole
-            a_paused_socket_is_silent_until_resumed
-            a_peer_that_half_closed_still_reads
-            after_shutdown_write_receiving_goes_on
+            ten_megabytes_pass_a_small_window_intact
+            an_item_with_more_slices_than_one_send_accepts_arrives_completely
+            a_paused_socket_has_no_events_until_it_is_resumed
+            a_half_closed_peer_still_receives
+            receiving_continues_after_shutdown_write
             a_reset_is_reported_once_and_sends_fail
             a_send_to_a_full_socket_is_short_and_room_is_reported
             a_reset_reaches_a_blocked_sender
-            closed_is_last_and_comes_once
-            an_orderly_close_delivers_what_was_sent
-            a_slot_used_again_sees_nothing_of_its_past
-            sockets_beyond_the_turns_bound_are_served_without_sleep
+            closed_is_the_last_event_and_is_reported_once
+            an_orderly_close_delivers_the_queued_data
+            a_reused_slot_receives_no_events_of_the_previous_socket
+            sockets_beyond_the_limit_of_a_turn_are_served_without_sleeping
             a_flooder_does_not_starve_others
-            the_bytes_of_a_turn_are_bounded_and_all_are_heard
+            the_bytes_of_a_turn_are_limited_and_all_sockets_are_served
             after_stop_listening_connections_are_refused_and_open_ones_continue
-            a_thousand_connect_at_once);
+            a_thousand_peers_connect_at_once);
     };
     ($harness:ty: $($test:ident)*) => {
         $(#[test]
@@ -597,22 +615,22 @@ macro_rules! contract {
     };
 }
 
-/// Tests that need a kernel and a clock.
+/// The contract of drivers that need a kernel and a clock.
 macro_rules! kernel_contract {
     ($driver:ty) => {
-        contract!($driver: a_wait_sleeps_as_long_as_it_may
-            a_waker_ends_the_longest_wait
-            wakes_add_up_and_none_is_lost
+        contract!($driver: a_wait_sleeps_until_its_timeout
+            a_waker_ends_a_wait_without_a_timeout
+            wakes_are_merged_and_none_is_lost
             accepting_fails_without_descriptors_and_resumes);
     };
 }
 
-/// Tests of the order in which sockets are served, which faults of the network disturb.
+/// The order in which sockets are served. Network faults change it.
 macro_rules! order_contract {
     ($harness:ty) => {
         contract!($harness: established_sockets_are_served_before_new_and_closed_ones
-            the_last_of_a_turn_has_no_more_than_the_first
-            sparse_senders_are_served_first_and_every_other_turn);
+            every_socket_of_a_turn_has_the_same_share
+            sparse_senders_are_served_first_in_every_second_turn);
     };
 }
 

@@ -1,5 +1,5 @@
-//! What the driver suite runs on: one harness for each driver, peers in the test's hands, and a world that keeps
-//! the books and checks what must always hold.
+//! The harnesses of the driver tests: one for each driver, peers controlled by the test, and a world that records all
+//! events and checks invariants.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
@@ -20,18 +20,18 @@ pub trait Harness {
     type Peer: Peer;
     fn new(settings: DriverSettings) -> Self;
     fn driver(&mut self) -> &mut Self::Driver;
-    /// A new peer, refused or connected.
+    /// Connects a new peer; `None` if the connection is refused.
     fn try_connect(&mut self, window: Option<usize>) -> Option<Self::Peer>;
-    /// Lets a moment pass.
+    /// Waits until events in flight have arrived.
     fn settle(&mut self);
     fn waker(&self) -> Waker;
 }
 
-/// The other end of a connection; nothing it does blocks.
+/// The other end of a connection. No method blocks.
 pub trait Peer {
-    /// Number of bytes taken.
+    /// Returns the number of bytes written.
     fn write(&mut self, bytes: &[u8]) -> usize;
-    /// What arrived, and how it ended if it has.
+    /// Returns the received bytes, and how the stream ended if it has.
     fn read(&mut self) -> (Vec<u8>, Option<End>);
     fn shutdown_write(&mut self);
     fn reset(self);
@@ -130,7 +130,7 @@ impl Peer for TcpStream {
     }
 }
 
-/// `ROUGH`: with the faults on that a correct user of a driver never notices.
+/// With `ROUGH`, all faults are enabled that a correct user of a driver tolerates.
 pub struct Simulated<const ROUGH: bool> {
     driver: SimulatedDriver,
     network: SimulatedNetwork,
@@ -203,7 +203,7 @@ fn address() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 1).into()
 }
 
-/// `FANTAIL_SEED` repeats a run; otherwise each run is another one. Shown when a test fails.
+/// The seed of a run, printed by failed tests. `FANTAIL_SEED` repeats a run; the default is random.
 pub fn seed() -> u64 {
     let seed = std::env::var("FANTAIL_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| {
@@ -213,7 +213,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// An event, kept.
+/// A recorded event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     Accepted(SocketId),
@@ -225,7 +225,7 @@ pub enum Seen {
     Woken,
 }
 
-/// What waits to be sent to one socket.
+/// Unsent data of one socket.
 #[derive(Default)]
 struct Outbox {
     bytes: Vec<u8>,
@@ -235,11 +235,11 @@ struct Outbox {
 pub struct World<H: Harness> {
     pub harness: H,
     pub batch: SendBatch,
-    /// All that happened.
+    /// All events so far.
     pub seen: Vec<Seen>,
-    /// All that came late.
+    /// Results of sends that were reported later.
     pub late: Vec<(SocketId, SendResult)>,
-    /// Events of sockets in the last turn.
+    /// Number of socket events in the last turn.
     pub events_of_turn: usize,
     live: HashSet<SocketId>,
     free: Vec<SocketId>,
@@ -267,17 +267,17 @@ impl<H: Harness> World<H> {
     }
 
     pub fn connect(&mut self) -> H::Peer {
-        self.harness.try_connect(None).expect("the listener listens")
+        self.harness.try_connect(None).expect("the listener accepts")
     }
 
-    /// A peer and the id of its socket.
+    /// Connects a peer; returns it with the id of its socket.
     pub fn pair(&mut self) -> (H::Peer, SocketId) {
         self.pair_with_window(None)
     }
 
     pub fn pair_with_window(&mut self, window: Option<usize>) -> (H::Peer, SocketId) {
         let before = self.seen.len();
-        let peer = self.harness.try_connect(window).expect("the listener listens");
+        let peer = self.harness.try_connect(window).expect("the listener accepts");
         let mut id = None;
         self.until("accepted", |world| {
             id = world.seen[before..].iter().find_map(|seen| match seen {
@@ -289,7 +289,7 @@ impl<H: Harness> World<H> {
         (peer, id.unwrap())
     }
 
-    /// Sends as a worker does: one item at most per socket and turn, the rest when there is room.
+    /// Sends like a worker: at most one item per socket and turn, the rest when the socket is writable.
     pub fn send(&mut self, id: SocketId, bytes: &[u8]) {
         self.outboxes.entry(id).or_default().bytes.extend_from_slice(bytes);
     }
@@ -298,13 +298,13 @@ impl<H: Harness> World<H> {
         self.outboxes.get(&id).map_or(0, |outbox| outbox.bytes.len())
     }
 
-    /// One turn. Accepts everybody.
+    /// Runs one turn and accepts all connections.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Vec<Seen> {
         let mut flushed = Vec::new();
         for (&id, outbox) in &mut self.outboxes {
             if !outbox.blocked && !outbox.bytes.is_empty() && self.live.contains(&id) {
                 let bytes = std::mem::take(&mut outbox.bytes);
-                // In three segments of two kinds, unless it is short.
+                // In three segments of two kinds, if it is long enough.
                 let third = bytes.len() / 3;
                 if third == 0 {
                     let all = turn_segment(&mut self.batch.turn, &bytes);
@@ -330,7 +330,7 @@ impl<H: Harness> World<H> {
             let outbox = self.outboxes.entry(item.id).or_default();
             match late.result {
                 SendResult::Short(sent) => {
-                    assert!(sent < item.bytes, "what was sent whole is not late");
+                    assert!(sent < item.bytes, "a complete send is not reported later");
                     outbox.blocked = true;
                     if let Some((_, bytes)) = flushed.iter().find(|(id, _)| *id == item.id) {
                         let mut kept = bytes[sent as usize..].to_vec();
@@ -367,7 +367,7 @@ impl<H: Harness> World<H> {
                     Seen::AcceptFailed(listener, error.raw_os_error())
                 }
                 Event::Received { id, bytes } => {
-                    assert!(!bytes.is_empty(), "nothing is not received");
+                    assert!(!bytes.is_empty(), "an empty receive is not reported");
                     Seen::Received(id, bytes.to_vec())
                 }
                 Event::Ended { id, end } => Seen::Ended(id, end),
@@ -381,7 +381,7 @@ impl<H: Harness> World<H> {
             }
             match &seen {
                 Seen::Received(id, _) | Seen::Ended(id, _) | Seen::Sendable(id) => {
-                    assert!(self.live.contains(id), "{seen:?} of a socket that is not there");
+                    assert!(self.live.contains(id), "{seen:?} of an unknown socket");
                     self.events_of_turn += 1;
                 }
                 Seen::Closed(id) => {
@@ -399,16 +399,16 @@ impl<H: Harness> World<H> {
         }
     }
 
-    /// Takes turns until something holds.
+    /// Runs turns until the condition holds.
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !holds(self) {
-            assert!(Instant::now() < deadline, "never happened: {what}");
+            assert!(Instant::now() < deadline, "timed out: {what}");
             self.turn(Some(Duration::from_millis(2)));
         }
     }
 
-    /// Takes turns for long enough that whatever may come has come.
+    /// Runs turns until all pending events have arrived.
     pub fn quiet(&mut self) {
         for _ in 0..40 {
             self.turn(Some(Duration::from_millis(1)));
@@ -432,7 +432,7 @@ impl<H: Harness> World<H> {
     }
 }
 
-/// Bytes that are wrong at any other place.
+/// Bytes in which missing or reordered parts are detected.
 pub fn pattern(len: usize) -> Vec<u8> {
     let numbers = (0_u32..).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes());
     numbers.take(len).collect()
