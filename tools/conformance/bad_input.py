@@ -1,4 +1,4 @@
-"""Malformed, oversized, slow and hostile bytes: each gets the answer of its protocol, and nobody else notices."""
+"""Malformed, oversized, slow and hostile bytes: each gets the answer of its protocol, and other clients are not affected."""
 
 import base64
 import json
@@ -70,7 +70,7 @@ def websocket_fault(service, path, what, code, data, split=None):
 
 
 def websocket_too_big():
-    """The limit of /ws is 1 MiB: told from the header alone, and over all fragments."""
+    """The limit of /ws is 1 MiB, for one frame (known from its header) and for all fragments together."""
     client = RawWebSocket("FANTAIL_HTTP", "/ws?channel=bad")
     client.send(frame(2, b"", declared=(1 << 20) + 1))
     checks.equal("1 MiB and a byte, declared", client.receive_close(), 1009)
@@ -290,7 +290,7 @@ def slow_clients():
     for name, kind, seconds, rest in results:
         checks.that(f"a {kind} client of {name} is gone at the deadline", seconds <= limit, (seconds, rest))
         if kind == "dripping" and name != "FANTAIL_TCP":
-            checks.that(f"a {kind} client of {name} is told 408", b" 408 " in rest.split(b"\r\n")[0], rest)
+            checks.that(f"a {kind} client of {name} gets 408", b" 408 " in rest.split(b"\r\n")[0], rest)
 
 
 # Garbage

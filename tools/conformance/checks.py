@@ -1,4 +1,4 @@
-"""What the Python cases share: counting checks, addresses, and a WebSocket that does as it is told."""
+"""What the Python cases share: counting checks, addresses, and a WebSocket that sends exactly what a case gives it."""
 
 import base64
 import os

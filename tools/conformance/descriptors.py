@@ -1,4 +1,4 @@
-"""Out of descriptors: accepting pauses and resumes, and who is connected notices nothing."""
+"""Out of descriptors: accepting pauses and resumes, and connected clients are not affected."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ def starve(server):
     checks.equal("the first of the crowd got in", Response(first).status, 200)
     for number in range(10):
         pair[0].send(frame(1, b"%d" % number))
-        checks.equal("those who are in are served", pair[1].receive(), (True, 1, b"%d" % number))
+        checks.equal("connected clients are served", pair[1].receive(), (True, 1, b"%d" % number))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
     crowd[-1].settimeout(10)
     checks.equal("the last gets in when there is room", Response(last).status, 200)

@@ -125,7 +125,7 @@ install_promtool() {
         (cd "$folder" && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb)
     } >"$work/apt-prometheus.log" 2>&1
     [[ -x $promtool ]] && return
-    missing="promtool could not be had, see $work/apt-prometheus.log"
+    missing="promtool is not available, see $work/apt-prometheus.log"
   else
     missing="promtool is not installed (Debian: apt-get install prometheus)"
   fi
@@ -145,7 +145,7 @@ install_python() {
     rm -rf "$work/python" && python3 -m venv "$work/python" &&
       "$work/python/bin/pip" install --disable-pip-version-check -r "$list" && cp "$list" "$work/python/installed"
   } >"$work/install-python.log" 2>&1 && return
-  missing="Python's venv or its packages could not be had, see $work/install-python.log"
+  missing="Python's venv or its packages are not available, see $work/install-python.log"
   return 1
 }
 
@@ -163,7 +163,7 @@ install_node() {
     cp "$here"/node/package*.json "$work/node/" &&
       (cd "$work/node" && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --no-audit --no-fund) && cp "$lock" "$work/node/installed"
   } >"$work/install-node.log" 2>&1 && return
-  missing="the packages could not be had, see $work/install-node.log"
+  missing="the packages are not available, see $work/install-node.log"
   return 1
 }
 

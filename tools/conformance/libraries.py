@@ -144,7 +144,7 @@ def sockets_of_the_servers_own_origin_pass():
             if client.library == "x-net":  # shows its caller no close code
                 client.lines = [line for line in client.lines if line[0] != "error"]
             else:
-                client.wait("is told of the shutdown", lambda: ["close", "1001"] in client.lines)
+                client.wait("receives the shutdown", lambda: ["close", "1001"] in client.lines)
             client.end()
 
 

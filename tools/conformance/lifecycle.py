@@ -1,4 +1,4 @@
-"""Starting and ending: what is wrong is said in a line, and nobody is cut off without a word."""
+"""Start and end: errors are one line each, and every client is disconnected with a reason."""
 
 import os
 import signal
@@ -38,10 +38,10 @@ def faults_at_start():
         checks.that("which names it", name in text, text)
         checks.that("in few lines", len(text.strip().splitlines()) <= 5, text)
     for what, arguments in {
-        "an address that is none": ["--listen", "nonsense"],
+        "an invalid address": ["--listen", "nonsense"],
         "no workers": ["--workers", "0"],
-        "a driver that is none": ["--driver", "kqueue"],
-        "a flag that is none": ["--lisen", ports[0]],
+        "an unknown driver": ["--driver", "kqueue"],
+        "an unknown flag": ["--lisen", ports[0]],
     }.items():
         code, text = run("serve", *arguments)
         checks.that(f"{what} is an error", code != 0, code)
@@ -83,9 +83,9 @@ def ends(signal_number):
         checks.that("in time", time.monotonic() - began < ENDS_WITHIN_SECONDS)
         try:
             socket.create_connection(address("FANTAIL_HTTP"), timeout=1).close()
-            checks.that("nobody listens any more", False)
+            checks.that("the port is closed", False)
         except OSError:
-            checks.that("nobody listens any more", True)
+            checks.that("the port is closed", True)
     checks.that("nothing panicked", "panicked" not in server.log())
 
 

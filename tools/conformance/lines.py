@@ -92,7 +92,7 @@ def errors_leave_the_connection_open():
         client.send_line(line)
         checks.that(f"{line!r} is an error", is_error(client.receive()))
     client.sock.sendall(b'{"id":1,"publish":{"channel":"once","data":"\xff\xfe"}}\n')
-    checks.that("bytes that are no UTF-8 are an error", is_error(client.receive()))
+    checks.that("bytes that are not UTF-8 are an error", is_error(client.receive()))
     checks.that("the connection is still good", "ping" in client.ask("ping"))
 
 

@@ -13,7 +13,7 @@ def free_port():
 
 
 def server_environment():
-    """Without the cases' addresses: their names are no settings of the server's."""
+    """Without the addresses of the cases, whose variables are not settings of the server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("FANTAIL_")}
 
 

@@ -199,7 +199,7 @@ def events():
         publish("live", data, "FANTAIL_DIRECT")
     began = time.monotonic()
     stream = Stream("/events?channel=live", position)
-    checks.equal("what was missed", [stream.event()[1] for _ in range(3)], ["three", "four", "five"])
+    checks.equal("missed publications", [stream.event()[1] for _ in range(3)], ["three", "four", "five"])
     checks.that("comes within a second", time.monotonic() - began < SOON_SECONDS, time.monotonic() - began)
     stream.close()
 

@@ -45,7 +45,7 @@ async function twoTabsAreAChat() {
   checks.equal('text and binary, in order', await heard(anna, 2), ['hello from a tab', [0, 255]]);
   await anna.close();
   await ben.evaluate(() => socket.send('still here'));
-  checks.equal('a closed tab disturbs nobody', (await heard(ben, 3)).at(-1), 'still here');
+  checks.equal('a closed tab does not affect the others', (await heard(ben, 3)).at(-1), 'still here');
   await ben.close();
 }
 

@@ -101,8 +101,8 @@ async function chat() {
   checks.equal('both are present', Object.keys(clients).length, 2);
   checks.that('each with its name', Object.entries(clients).every(([name, info]) => info.client === name));
   checks.equal('they are counted', counts(await hers.presenceStats()), [2, 1]);
-  checks.equal('nobody is elsewhere', counts(await anna.presenceStats('js-nobody')), [0, 0]);
-  checks.equal('nobody is named elsewhere', await anna.presence('js-nobody'), { clients: {} });
+  checks.equal('another channel has no clients', counts(await anna.presenceStats('js-empty')), [0, 0]);
+  checks.equal('another channel lists no clients', await anna.presence('js-empty'), { clients: {} });
 
   const all = await hers.history({ limit: -1 });
   checks.equal('history', all.publications.map(({ offset }) => offset), [1, 2, 3]);
@@ -113,7 +113,7 @@ async function chat() {
   checks.equal('since', rest.publications.map(({ data }) => data), ['é\n']);
   const back = await anna.history('js-chat', { limit: 2, reverse: true });
   checks.equal('reverse', back.publications.map(({ offset }) => offset), [3, 2]);
-  checks.equal('a position that is none', await error(hers.history({ since: { offset: 1, epoch: 'none' }, limit: 1 })), 112);
+  checks.equal('an invalid position', await error(hers.history({ since: { offset: 1, epoch: 'none' }, limit: 1 })), 112);
 
   checks.equal('rpc is not available', await error(anna.rpc('method', {})), 108);
   checks.equal('an unknown namespace', await error(anna.publish('nowhere:a', 1)), 102);
@@ -158,7 +158,7 @@ async function cutOff() {
   between.mend();
   const context = await back;
   checks.equal('what is gone cannot be recovered', [context.wasRecovering, context.recovered], [true, false]);
-  checks.equal('and the position is told', context.streamPosition.offset, 5 + 3 * 52 + 1100);
+  checks.equal('and the position is reported', context.streamPosition.offset, 5 + 3 * 52 + 1100);
   await publish('js-cut', '"anew"');
   await until('it goes on', () => subscription.got.at(-1) === 'anew');
   centrifuge.disconnect();
@@ -235,7 +235,7 @@ async function stateOverARestart() {
   await server.stop();
 }
 
-async function goodbyes() {
+async function disconnects() {
   const socket = new WebSocket(`ws://${http}/connection/websocket`);
   await once(socket, 'open');
   socket.send('no command');
@@ -250,5 +250,5 @@ async function goodbyes() {
   checks.equal('a client may leave', (await gone).code, 0);
 }
 
-for (const check of [chat, cutOff, elsewhere, many, stateOverARestart, goodbyes]) await checks.run(check);
+for (const check of [chat, cutOff, elsewhere, many, stateOverARestart, disconnects]) await checks.run(check);
 checks.finish();

@@ -279,8 +279,8 @@ async function countersMove() {
     () => Number(document.getElementById('deliveries').textContent.replaceAll(',', '')) >= 40, null, { timeout: 10_000 },
   );
   clearInterval(busy);
-  checks.that('lag is told', /≤ [0-9.]+ (µs|ms)/.test(await page.locator('#lag').innerText()));
-  checks.that('memory is told', /[0-9] (B|KiB|MiB)/.test(await page.locator('#memory').innerText()));
+  checks.that('lag is shown', /≤ [0-9.]+ (µs|ms)/.test(await page.locator('#lag').innerText()));
+  checks.that('memory is shown', /[0-9] (B|KiB|MiB)/.test(await page.locator('#memory').innerText()));
   const drawn = await page.evaluate(() => [...document.querySelectorAll('svg')].map((svg) => /M.*L/.test(svg.innerHTML)));
   checks.equal('charts are drawn', drawn, [true, true, true, true]);
   const metrics = await (await fetch(`http://${http}/metrics`)).text();

@@ -168,7 +168,7 @@ public final class JavaHttp {
     return send(request).statusCode();
   }
 
-  /** The request's own timeout ends with the first head, be it one that is not told. */
+  /** The request's own timeout ends with the first head, even of an interim response, which is not reported. */
   private static HttpResponse<String> send(HttpRequest.Builder request) throws Exception {
     return CLIENT.sendAsync(request.build(), BodyHandlers.ofString()).get(10, TimeUnit.SECONDS);
   }
