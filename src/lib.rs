@@ -1,58 +1,97 @@
 //! fantail: an edge fan-out server. This file is the map of the house.
 //!
-//! Every room is a machine with typed input and typed output. Rooms do not call each other: the worker carries the
-//! outputs of one into the inputs of the next. Codecs, conversations, channels and connections know no sockets and no
-//! clock, so they are tested at full speed, split at every byte, and simulated.
+//! Each room, which is a module, is a machine with typed input and typed output. Rooms do not call each other: the
+//! worker passes the output of one room to the next. Codecs, conversations, channels and connections have no sockets
+//! and no clock, so tests run them at full speed, split their input at every byte, fuzz and simulate them.
 //!
 //! ```text
-//!               bytes               requests           allowed          messages
-//!    ┌────────┐ ──────▶ ┌────────────┐ ──────▶ ┌──────┐ ──────▶ ┌─────┐ ──────▶ ┌────────────────┐
-//!    │ driver │         │ connection │         │ auth │         │ hub │         │ hub of another │
-//!    └────────┘ ◀────── └────────────┘ ◀─────────────────────── └─────┘ ◀────── │     worker     │
-//!               bytes                   replies, deliveries            messages └────────────────┘
-//!    ╰────────────────────────── worker: one thread, one core, carries ─────────────────────────╯
-//!      a connection speaks one transport: HTTP │ WebSocket │ event stream │ commands over TCP │ echo
+//!            bytes                requests           allowed         messages
+//! ┌────────┐ ─────▶ ┌────────────┐ ────────▶ ┌──────┐ ───────▶ ┌─────┐ ─────────▶ ┌────────────────┐
+//! │        │        │ connection │           │ auth │          │     │            │                │
+//! │ driver │        │  with its  │           └──┬───┘          │ hub │            │ hub of another │
+//! │        │        │ transport  │ ◀────────────┘              │     │            │     worker     │
+//! │        │        │            │   refusals                  │     │            │                │
+//! └────────┘ ◀───── └────────────┘ ◀────────────────────────── └─────┘ ◀───────── └────────────────┘
+//!            bytes                   replies, items                    messages
+//! ╰───────────────── worker: one thread on one core, which passes it all on ─────────────────╯
+//!   transports: HTTP │ WebSocket │ event stream │ commands over TCP │ echo
 //! ```
 //!
-//! # The floors: who may import whom
-//! `tests/tidy/floors.rs` holds the same table, and a permission that nothing uses fails there.
+//! # Threads
+//! ```text
+//! data plane     fantail-0 ◀─ mesh ─▶ fantail-1 ◀─ mesh ─▶ …   one worker per core, with its own driver, descriptor
+//!                    ▲                    ▲                    table, connections and share of the hub
+//! ───────────────────┼────────────────────┼──────────────────────────────────────────────────────────────────
+//! control plane  main, fantail-signals: start, stop, reload    fantail-lines: writes the log
+//!                fantail-probe: tries io_uring at start        fantail-log: limits its rate
+//! ```
+//! The bytes of a client stay on the thread of its worker; only messages between hubs cross the mesh. The control plane
+//! reaches workers through atomic flags and channels, and wakes them; workers never wait for it.
+//!
+//! # The floors: which room may import which
+//! `tests/tidy/floors.rs` has the same table, and a permission that is not used is an error there.
 //!
 //! | room | what it is | may import |
 //! |---|---|---|
-//! | [`message`] | the words every room speaks | nothing |
+//! | [`message`] | the vocabulary of all rooms | nothing |
 //! | [`config`] | settings and limits: plain data | nothing |
-//! | [`telemetry`] | what is counted: one table | nothing |
-//! | [`buffer`] | bytes that wait to be sent | nothing |
+//! | [`telemetry`] | the metrics: one table | nothing |
+//! | [`buffer`] | bytes to be sent | nothing |
 //! | [`protocol`] | codecs: bytes ⇄ frames | message |
 //! | [`auth`] | rights: pure decisions | message, config |
-//! | [`transport`] | conversations: frames ⇄ requests, replies, deliveries | protocol, message, buffer, config |
+//! | [`transport`] | conversations: frames ⇄ requests, replies, items | protocol, message, buffer, config |
 //! | [`hub`] | channels, subscriptions, fan-outs | message, config |
 //! | [`driver`] | sockets and the kernel | buffer, config |
-//! | [`connection`] | one client's socket | transport, message, buffer, config |
+//! | [`connection`] | the socket of one client | transport, message, buffer, config |
 //! | [`worker`] | the turn; the mesh between workers; the sweep | all above |
 //! | [`server`] | threads, listeners, signals, the log | all above but buffer, protocol, auth, transport |
 //!
+//! `src/main.rs` and `src/cli/`, the program, use the public items of this library, as do `tools/` and `tests/`.
+//!
 //! # Where to change what
+//! Paths are below `src/`, or start at the top of the repository. `tests/tidy/map.rs` checks that they exist.
+//!
 //! | change | place |
 //! |---|---|
-//! | a setting | a row in `config/settings.rs`, a field and its default in `config/configuration.rs` |
-//! | what a reload does to a running worker | `WorkerSettings::reconfigure` in `worker/settings.rs` |
-//! | a limit that nobody may choose | `config/limits.rs` |
-//! | a metric | a row in `telemetry/metrics.rs` |
-//! | the ways to talk that connections are counted by | a row in `message/transport_kind.rs` |
-//! | a reason to close | a row in `message/disconnect.rs` |
-//! | what a wire format looks like | its one file in `protocol/` |
-//! | the page at `/` | `transport/http_api/page.html` |
-//! | an HTTP route | a row in `transport/http_api/routes.rs`; what it does, a file in `transport/http_api/` |
-//! | how a refusal is reported to clients | a row in `transport/refusal.rs` |
-//! | a cause of failed handshakes | a row in `transport/handshake_failure.rs` |
-//! | a transport | `protocol/`, a file that implements `transport/contract.rs`, a row in `transport/conversation.rs` |
+//! | a transport | its codec in `protocol/`; a file in `transport/`; a row in `transport/conversation.rs` |
+//! | the transports that connections are counted by | a row in `message/transport_kind.rs` |
+//! | a wire format | its one codec in `protocol/` |
+//! | an HTTP route | a row in `transport/http_api/routes.rs`; a file in `transport/http_api/` |
+//! | an HTTP error | `transport/http_api/error.rs` |
+//! | a command of the command protocol | `protocol/json/commands.rs`, `transport/commands.rs` |
+//! | a method of the server API | `protocol/api_json.rs`, `transport/api_call/commands.rs` |
+//! | the web page | `transport/http_api/page.html` |
 //! | a right | `auth/decide.rs` |
-//! | a socket option | `driver/socket.rs` |
-//! | what a host should have, how many connections it holds | `sysctl/90-fantail.conf`, `server/host/` |
-//! | what happens when memory is used up | `worker/evict.rs` |
-//! | a command or a snippet in a document | the document; its fence says how `tests/documents` runs it |
-//! | how much is done in one turn | `config/limits.rs` (`..._per_turn_max`) |
+//! | the text or code of a refusal | a row in `transport/refusal.rs` |
+//! | a close code or disconnect reason | a row in `message/disconnect.rs` |
+//! | a cause of failed handshakes | a row in `transport/handshake_failure.rs` |
+//! | a setting | a row in `config/settings.rs`; a field and its default in `config/configuration.rs` |
+//! | a channel option | a row in `config/channel_options.rs`; a field in `config/namespaces.rs` |
+//! | a limit fixed at compile time, such as the work of one turn | `config/limits.rs` |
+//! | the effect of a reload | `server/reload.rs`, `worker/settings.rs` |
+//! | a metric | a row in `telemetry/metrics.rs`; a panel in `tools/grafana/fantail.json` |
+//! | the published statistics | `telemetry/statistics.rs`, `worker/statistics.rs` |
+//! | a log level, the format or rate limit of the log | `config/log_levels.rs`, `server/log.rs` |
+//! | history and recovery | `hub/history.rs`, `hub/streams.rs` |
+//! | the order and speed of fan-outs | `hub/fan_out.rs`, `worker/deliveries.rs` |
+//! | the policy for slow subscribers | `SlowConsumer` in `config/namespaces.rs`; `hub/backlog.rs` |
+//! | backpressure on publishers | `worker/backpressure.rs`, `worker/paused_publishers.rs` |
+//! | presence, join and leave events | `hub/gather.rs`, `hub/local_channel.rs`, `hub/join_leave.rs` |
+//! | a broker | a room of its own, as a member of `worker/mesh.rs`; until then `hub/streams.rs` alone gives numbers |
+//! | messages between workers | `hub/message.rs`, `worker/mesh.rs` |
+//! | keepalive | `transport/websocket.rs`, `transport/commands.rs`, `transport/sse.rs`; of TCP, `driver/socket.rs` |
+//! | timeouts | deadlines of a conversation in its file in `transport/`; `worker/sweep.rs` notices them |
+//! | admission of connections | `worker/admission.rs`, `worker/accept.rs` |
+//! | how a connection ends | `connection/mod.rs`, `worker/closing.rs` |
+//! | memory pressure | levels in `worker/budget.rs`; what is freed in `worker/evict.rs`, `worker/eviction.rs` |
+//! | a socket option, a system call on a socket | `driver/socket.rs` |
+//! | a driver | a file in `driver/`; the choice in `driver/probe.rs`; the contract in `tests/drivers.rs` |
+//! | recommended values of a host | `sysctl/90-fantail.conf`; their verdicts in `server/host/facts.rs` |
+//! | how many connections a host holds | `server/host/capacity.rs` |
+//! | a command of the program | a row in `cli/command_line.rs`; a file in `cli/` |
+//! | a load of the benchmarks | a file in `tools/bench/load/`; a row in `tools/bench/run/cases.rs` |
+//! | a command or a snippet in a document | the document; its fence says how `tests/documents/` runs it |
+//! | a fuzz target | `tools/fuzz/fuzz_targets/` |
 
 pub mod auth;
 pub mod buffer;

@@ -9,6 +9,7 @@ mod bans;
 mod circles;
 mod exceptions;
 mod floors;
+mod map;
 mod modules;
 mod sizes;
 mod source;
