@@ -1,0 +1,48 @@
+//! Drives a conversation without a server and without a hub.
+
+use fantail::config::Config;
+use fantail::message::{ClientId, NodeId, Reply, Request, SessionId, SessionRequest, WorkerId};
+use fantail::transport::{
+    Answers, Context, Flow, MessageCount, Output, Transport, TransportSettings,
+};
+
+/// What a conversation writes, and what it asks the worker for, when the bytes of its peer arrive in these pieces. The
+/// first connection of the command protocol is accepted; no other request gets a reply.
+pub fn drive<'p, T: Transport>(
+    mut conversation: T,
+    pieces: impl Iterator<Item = &'p [u8]>,
+) -> (Vec<u8>, Vec<String>) {
+    let settings = TransportSettings::new(&Config::default());
+    let (mut out, mut outputs, mut answers) = (Vec::new(), Vec::new(), Answers::default());
+    let session = SessionId { index: 1, generation: 2 };
+    for piece in pieces {
+        let mut context = Context {
+            out: &mut out,
+            outputs: &mut outputs,
+            settings: &settings,
+            answers: &mut answers,
+            client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session },
+            congested: false,
+            overloaded: false,
+            is_spare: false,
+            has_ended: false,
+            has_session: false,
+            messages: MessageCount::default(),
+            out_bytes_high: usize::MAX,
+        };
+        let mut flow = conversation.receive(&mut piece.to_vec(), &mut context);
+        if let Some(Output::Request(SessionRequest {
+            origin: Some(origin),
+            request: Request::Connect,
+            ..
+        })) = context.outputs.last()
+        {
+            flow = conversation.reply(*origin, &Reply::Connected, &mut context);
+        }
+        if !matches!(flow, Flow::Receive) {
+            break;
+        }
+    }
+    let outputs = outputs.iter().map(|output| format!("{output:?}")).collect();
+    (out, outputs)
+}
