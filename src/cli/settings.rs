@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-use fantail::config::{Config, FILE_VARIABLE, Given, Kind, Origin, SETTINGS, Setting, Sources};
+use fantail::config::{
+    Config, FILE_VARIABLE, Given, Origin, SETTINGS, Setting, SettingKind, Sources,
+};
 
 /// The settings given on the command line.
 #[derive(Debug)]
@@ -32,7 +34,9 @@ impl FromArgMatches for Arguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = SETTINGS.iter().filter_map(|setting| {
             let texts = match setting.kind {
-                Kind::Switch(_) => matches.get_flag(setting.flag).then(|| vec!["true".to_owned()]),
+                SettingKind::Switch(_) => {
+                    matches.get_flag(setting.flag).then(|| vec!["true".to_owned()])
+                }
                 _ => matches.get_many::<String>(setting.flag).map(|texts| texts.cloned().collect()),
             };
             texts.map(|texts| Given { setting, texts, origin: Origin::Flag(setting.flag) })
@@ -53,12 +57,12 @@ const FILE: &str = "config";
 /// sources are loaded.
 fn flag(setting: &'static Setting) -> Arg {
     let default = match setting.default_text() {
-        text if text.is_empty() || matches!(setting.kind, Kind::Switch(_)) => String::new(),
+        text if text.is_empty() || matches!(setting.kind, SettingKind::Switch(_)) => String::new(),
         text => format!(" [default: {text}]"),
     };
     let choices = match setting.kind {
-        Kind::Choice(words, ..) => format!(" [possible values: {}]", words.join(", ")),
-        Kind::SwitchIfGiven(_) => " [possible values: true, false]".to_owned(),
+        SettingKind::Choice(words, ..) => format!(" [possible values: {}]", words.join(", ")),
+        SettingKind::SwitchIfGiven(_) => " [possible values: true, false]".to_owned(),
         _ => String::new(),
     };
     let parse = move |text: &str| {
@@ -72,24 +76,24 @@ fn flag(setting: &'static Setting) -> Arg {
     };
     let flag = Arg::new(setting.flag).long(setting.flag).value_parser(parse);
     let (flag, more) = match setting.kind {
-        Kind::Addresses(_) => {
+        SettingKind::Addresses(_) => {
             (flag.value_name("ADDR").action(ArgAction::Append), "; may be given more than once")
         }
-        Kind::Origins(..) => {
+        SettingKind::Origins(..) => {
             (flag.value_name("ORIGIN").action(ArgAction::Append), "; may be given more than once")
         }
-        Kind::Choice(..) => (flag.value_name("WORD"), ""),
-        Kind::Switch(_) => {
+        SettingKind::Choice(..) => (flag.value_name("WORD"), ""),
+        SettingKind::Switch(_) => {
             (Arg::new(setting.flag).long(setting.flag).action(ArgAction::SetTrue), "")
         }
-        Kind::SwitchIfGiven(_) => (flag.value_name("BOOL"), ""),
-        Kind::Count(..) | Kind::CountIfGiven(..) => (flag.value_name("N"), ""),
-        Kind::Bytes(..) | Kind::BytesIfGiven(..) => (flag.value_name("BYTES"), ""),
-        Kind::Time(..) => (flag.value_name("TIME"), ""),
-        Kind::Secret(..) => {
+        SettingKind::SwitchIfGiven(_) => (flag.value_name("BOOL"), ""),
+        SettingKind::Count(..) | SettingKind::CountIfGiven(..) => (flag.value_name("N"), ""),
+        SettingKind::Bytes(..) | SettingKind::BytesIfGiven(..) => (flag.value_name("BYTES"), ""),
+        SettingKind::Time(..) => (flag.value_name("TIME"), ""),
+        SettingKind::Secret(..) => {
             (flag.value_name("SECRET"), "; better given in the file or the environment")
         }
-        Kind::Levels(_) => (flag.value_name("LEVELS"), ""),
+        SettingKind::Levels(_) => (flag.value_name("LEVELS"), ""),
     };
     let heading = match setting.name.split_once('.') {
         Some(("limits", _)) => Some("Limits"),

@@ -13,8 +13,8 @@ use super::limits::SETTINGS_FILE_BYTES_MAX;
 use super::nearest::did_you_mean;
 use super::origin::VARIABLE_PREFIX;
 use super::{
-    CHANNEL_OPTIONS, ChannelOption, ChannelOptions, Config, ConfigError, FILE_VARIABLE, Kind,
-    Namespaces, Origin, SETTINGS, Setting, without_effect,
+    CHANNEL_OPTIONS, ChannelOption, ChannelOptions, Config, ConfigError, FILE_VARIABLE, Namespaces,
+    Origin, SETTINGS, Setting, SettingKind, without_effect,
 };
 
 /// The settings file and the flags that a program was started with. [`Sources::load`] reads the file and the
@@ -103,7 +103,7 @@ fn assemble(
         if let Err(fault) = setting.parse(&texts, &mut config) {
             let fault = match setting.kind {
                 // The fault names the range itself.
-                Kind::Addresses(_) | Kind::Levels(_) => fault,
+                SettingKind::Addresses(_) | SettingKind::Levels(_) => fault,
                 _ => with_range(&fault, &setting.range()),
             };
             faults.push(format!("{origin}: {}: {fault}", setting.name));
@@ -144,7 +144,7 @@ fn where_addresses_are(origins: &[Origin]) -> String {
     let set: Vec<_> = SETTINGS
         .iter()
         .zip(origins)
-        .filter(|(setting, _)| matches!(setting.kind, Kind::Addresses(_)))
+        .filter(|(setting, _)| matches!(setting.kind, SettingKind::Addresses(_)))
         .filter(|(_, origin)| **origin != Origin::Default)
         .map(|(setting, origin)| format!("{} by {origin}", setting.name))
         .collect();
@@ -364,7 +364,7 @@ fn read_environment(
             continue;
         }
         let texts = match setting.kind {
-            Kind::Addresses(_) | Kind::Origins(..) => {
+            SettingKind::Addresses(_) | SettingKind::Origins(..) => {
                 value.split(',').map(|text| text.trim().to_owned()).collect()
             }
             _ => vec![value],

@@ -33,6 +33,6 @@ pub use load::{Given, Loaded, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};
 pub use namespaces::{ChannelOptions, NamespaceId, Namespaces, STATISTICS_CHANNEL, SlowConsumer};
 pub use origin::{FILE_VARIABLE, Origin};
-pub use setting::{Kind, Setting};
+pub use setting::{Setting, SettingKind};
 pub use settings::{SETTINGS, markdown};
 pub use units::{parse_count, parse_seconds};

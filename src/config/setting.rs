@@ -22,13 +22,13 @@ pub struct Setting {
     /// Whether a reload applies a new value to a running server.
     pub is_reloadable: bool,
     /// The type and range of its values, and its field.
-    pub kind: Kind,
+    pub kind: SettingKind,
 }
 
 /// The type and range of a setting's values, and its field in [`Config`]. Ranges include both ends. One function gives
 /// access to a field, for reading too: reading is rare, and uses a copy.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum SettingKind {
     /// Any number of addresses, IP:PORT.
     Addresses(fn(&mut Config) -> &mut Vec<SocketAddr>),
     /// One of several words, by index.
@@ -61,7 +61,7 @@ impl Setting {
         name: &'static str,
         flag: &'static str,
         doc: &'static str,
-        kind: Kind,
+        kind: SettingKind,
     ) -> Self {
         Self { name, flag, doc, default_note: None, is_reloadable: false, kind }
     }
@@ -86,65 +86,65 @@ impl Setting {
     /// Sets the value from text: from one text, or any number of them for a list. An error says what is wrong with the
     /// text. [`Setting::check`] checks the range.
     pub fn parse(&self, texts: &[String], config: &mut Config) -> Result<(), String> {
-        if let Kind::Addresses(field) = self.kind {
+        if let SettingKind::Addresses(field) = self.kind {
             let addresses = texts.iter().map(|text| parse_address(text.trim()));
             *field(config) = addresses.collect::<Result<_, _>>()?;
             return Ok(());
         }
-        if let Kind::Origins(_, field) = self.kind {
+        if let SettingKind::Origins(_, field) = self.kind {
             *field(config) = texts.iter().map(|text| text.trim().to_owned()).collect();
             return Ok(());
         }
         let [text] = texts else { return Err("it takes one value, not a list".to_owned()) };
         let text = text.trim();
         match self.kind {
-            Kind::Addresses(_) | Kind::Origins(..) => {}
-            Kind::Choice(words, _, set) => {
+            SettingKind::Addresses(_) | SettingKind::Origins(..) => {}
+            SettingKind::Choice(words, _, set) => {
                 let index = words.iter().position(|word| *word == text.replace('-', "_"));
                 let index = index.ok_or_else(|| no_value(text, &words.join(" or ")))?;
                 set(config, index);
             }
-            Kind::Switch(field) => {
+            SettingKind::Switch(field) => {
                 *field(config) = text.parse().map_err(|_| no_value(text, "true or false"))?;
             }
-            Kind::SwitchIfGiven(field) => {
+            SettingKind::SwitchIfGiven(field) => {
                 let given = text.parse().map_err(|_| no_value(text, "true or false"))?;
                 *field(config) = Some(given);
             }
-            Kind::Count(_, _, field) => *field(config) = count(text)?,
-            Kind::CountIfGiven(_, _, field) => *field(config) = Some(count(text)?),
-            Kind::Bytes(_, _, field) => *field(config) = parse_bytes(text)?,
-            Kind::BytesIfGiven(_, _, field) => *field(config) = Some(parse_bytes(text)?),
-            Kind::Time(_, _, field) => *field(config) = parse_seconds(text)?,
-            Kind::Secret(_, _, field) => *field(config) = Some(text.to_owned()),
-            Kind::Levels(field) => *field(config) = LogLevels::parse(text)?,
+            SettingKind::Count(_, _, field) => *field(config) = count(text)?,
+            SettingKind::CountIfGiven(_, _, field) => *field(config) = Some(count(text)?),
+            SettingKind::Bytes(_, _, field) => *field(config) = parse_bytes(text)?,
+            SettingKind::BytesIfGiven(_, _, field) => *field(config) = Some(parse_bytes(text)?),
+            SettingKind::Time(_, _, field) => *field(config) = parse_seconds(text)?,
+            SettingKind::Secret(_, _, field) => *field(config) = Some(text.to_owned()),
+            SettingKind::Levels(field) => *field(config) = LogLevels::parse(text)?,
         }
         Ok(())
     }
 
     /// Checks that the value is in its range. The error is a sentence with the setting, the value and the range. The
-    /// configuration is not changed: [`Kind`] reaches fields through one function, which is for writing too.
+    /// configuration is not changed: [`SettingKind`] reaches fields through one function, which is for writing too.
     pub fn check(&self, config: &mut Config) -> Result<(), String> {
         let is_in_range = match self.kind {
-            Kind::Addresses(_)
-            | Kind::Choice(..)
-            | Kind::Switch(_)
-            | Kind::SwitchIfGiven(_)
-            | Kind::Levels(_) => true,
-            Kind::Count(min, max, field) => (min..=max).contains(&(*field(config) as u64)),
-            Kind::CountIfGiven(min, max, field) => {
+            SettingKind::Addresses(_)
+            | SettingKind::Choice(..)
+            | SettingKind::Switch(_)
+            | SettingKind::SwitchIfGiven(_)
+            | SettingKind::Levels(_) => true,
+            SettingKind::Count(min, max, field) => (min..=max).contains(&(*field(config) as u64)),
+            SettingKind::CountIfGiven(min, max, field) => {
                 field(config).is_none_or(|count| (min..=max).contains(&(count as u64)))
             }
-            Kind::Bytes(min, max, field) => (min..=max).contains(field(config)),
-            Kind::BytesIfGiven(min, max, field) => {
+            SettingKind::Bytes(min, max, field) => (min..=max).contains(field(config)),
+            SettingKind::BytesIfGiven(min, max, field) => {
                 field(config).is_none_or(|bytes| (min..=max).contains(&bytes))
             }
-            Kind::Time(min, max, field) => (min..=max).contains(field(config)),
-            Kind::Origins(max, field) => {
+            SettingKind::Time(min, max, field) => (min..=max).contains(field(config)),
+            SettingKind::Origins(max, field) => {
                 let origins = field(config);
                 origins.len() <= max && origins.iter().all(|origin| is_origin(origin))
             }
-            Kind::Secret(min, max, field) => field(config).as_ref().is_none_or(|secret| {
+            SettingKind::Secret(min, max, field) => field(config).as_ref().is_none_or(|secret| {
                 let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
                 is_visible && (min..=max).contains(&secret.len())
             }),
@@ -159,29 +159,29 @@ impl Setting {
     pub fn text(&self, config: &Config) -> String {
         let mut copy = config.clone();
         match self.kind {
-            Kind::Addresses(field) => {
+            SettingKind::Addresses(field) => {
                 let addresses: Vec<_> = field(&mut copy).iter().map(ToString::to_string).collect();
                 addresses.join(", ")
             }
-            Kind::Choice(words, index, _) => words[index(config)].to_owned(),
-            Kind::Switch(field) => field(&mut copy).to_string(),
-            Kind::SwitchIfGiven(field) => {
+            SettingKind::Choice(words, index, _) => words[index(config)].to_owned(),
+            SettingKind::Switch(field) => field(&mut copy).to_string(),
+            SettingKind::SwitchIfGiven(field) => {
                 field(&mut copy).map(|given| given.to_string()).unwrap_or_default()
             }
-            Kind::Count(_, _, field) => field(&mut copy).to_string(),
-            Kind::CountIfGiven(_, _, field) => {
+            SettingKind::Count(_, _, field) => field(&mut copy).to_string(),
+            SettingKind::CountIfGiven(_, _, field) => {
                 field(&mut copy).map(|count| count.to_string()).unwrap_or_default()
             }
-            Kind::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
-            Kind::BytesIfGiven(_, _, field) => {
+            SettingKind::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
+            SettingKind::BytesIfGiven(_, _, field) => {
                 field(&mut copy).map(|bytes| Bytes(bytes).to_string()).unwrap_or_default()
             }
-            Kind::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
-            Kind::Secret(_, _, field) => {
+            SettingKind::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
+            SettingKind::Secret(_, _, field) => {
                 field(&mut copy).as_ref().map_or("", |_| HIDDEN).to_owned()
             }
-            Kind::Origins(_, field) => field(&mut copy).join(", "),
-            Kind::Levels(field) => field(&mut copy).to_string(),
+            SettingKind::Origins(_, field) => field(&mut copy).join(", "),
+            SettingKind::Levels(field) => field(&mut copy).to_string(),
         }
     }
 
@@ -194,7 +194,9 @@ impl Setting {
     /// Whether two configurations have different values of the setting.
     pub fn differs(&self, one: &Config, other: &Config) -> bool {
         match self.kind {
-            Kind::Secret(_, _, field) => *field(&mut one.clone()) != *field(&mut other.clone()),
+            SettingKind::Secret(_, _, field) => {
+                *field(&mut one.clone()) != *field(&mut other.clone())
+            }
             _ => self.text(one) != self.text(other),
         }
     }
@@ -203,41 +205,41 @@ impl Setting {
     pub fn copy(&self, from: &Config, to: &mut Config) {
         let mut from = from.clone();
         match self.kind {
-            Kind::Addresses(field) => field(to).clone_from(field(&mut from)),
-            Kind::Choice(_, index, set) => set(to, index(&from)),
-            Kind::Switch(field) => *field(to) = *field(&mut from),
-            Kind::SwitchIfGiven(field) => *field(to) = *field(&mut from),
-            Kind::Count(_, _, field) => *field(to) = *field(&mut from),
-            Kind::CountIfGiven(_, _, field) => *field(to) = *field(&mut from),
-            Kind::Bytes(_, _, field) => *field(to) = *field(&mut from),
-            Kind::BytesIfGiven(_, _, field) => *field(to) = *field(&mut from),
-            Kind::Time(_, _, field) => *field(to) = *field(&mut from),
-            Kind::Secret(_, _, field) => field(to).clone_from(field(&mut from)),
-            Kind::Origins(_, field) => field(to).clone_from(field(&mut from)),
-            Kind::Levels(field) => *field(to) = *field(&mut from),
+            SettingKind::Addresses(field) => field(to).clone_from(field(&mut from)),
+            SettingKind::Choice(_, index, set) => set(to, index(&from)),
+            SettingKind::Switch(field) => *field(to) = *field(&mut from),
+            SettingKind::SwitchIfGiven(field) => *field(to) = *field(&mut from),
+            SettingKind::Count(_, _, field) => *field(to) = *field(&mut from),
+            SettingKind::CountIfGiven(_, _, field) => *field(to) = *field(&mut from),
+            SettingKind::Bytes(_, _, field) => *field(to) = *field(&mut from),
+            SettingKind::BytesIfGiven(_, _, field) => *field(to) = *field(&mut from),
+            SettingKind::Time(_, _, field) => *field(to) = *field(&mut from),
+            SettingKind::Secret(_, _, field) => field(to).clone_from(field(&mut from)),
+            SettingKind::Origins(_, field) => field(to).clone_from(field(&mut from)),
+            SettingKind::Levels(field) => *field(to) = *field(&mut from),
         }
     }
 
     /// The range of values, as text: "from 1 to 128".
     pub fn range(&self) -> String {
         match self.kind {
-            Kind::Addresses(_) => "IP:PORT, any number of them".to_owned(),
-            Kind::Choice(words, ..) => words.join(" or "),
-            Kind::Switch(_) | Kind::SwitchIfGiven(_) => "true or false".to_owned(),
-            Kind::Count(min, max, _) | Kind::CountIfGiven(min, max, _) => {
+            SettingKind::Addresses(_) => "IP:PORT, any number of them".to_owned(),
+            SettingKind::Choice(words, ..) => words.join(" or "),
+            SettingKind::Switch(_) | SettingKind::SwitchIfGiven(_) => "true or false".to_owned(),
+            SettingKind::Count(min, max, _) | SettingKind::CountIfGiven(min, max, _) => {
                 format!("from {min} to {max}")
             }
-            Kind::Bytes(min, max, _) | Kind::BytesIfGiven(min, max, _) => {
+            SettingKind::Bytes(min, max, _) | SettingKind::BytesIfGiven(min, max, _) => {
                 format!("from {} to {}", Bytes(min), Bytes(max))
             }
-            Kind::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
-            Kind::Secret(min, max, _) => {
+            SettingKind::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
+            SettingKind::Secret(min, max, _) => {
                 format!("{min} to {max} visible ASCII characters")
             }
-            Kind::Origins(max, _) => format!(
+            SettingKind::Origins(max, _) => format!(
                 "*, or up to {max} origins as browsers send them: lower case, no default port, no patterns"
             ),
-            Kind::Levels(_) => "a level, and levels per module".to_owned(),
+            SettingKind::Levels(_) => "a level, and levels per module".to_owned(),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::channel_options::channel_options_markdown;
-use super::setting::Kind::{
+use super::setting::SettingKind::{
     Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Origins, Secret, Switch,
     SwitchIfGiven, Time,
 };

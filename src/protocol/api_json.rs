@@ -149,7 +149,7 @@ pub struct OfClient<'a> {
     pub recover_since: Option<Object<Since<'a>>>,
     /// The code and reason sent to the client, for `disconnect`.
     #[serde(borrow)]
-    pub disconnect: Option<Object<Disconnect<'a>>>,
+    pub disconnect: Option<Object<DisconnectParameters<'a>>>,
     #[serde(borrow)]
     user: NotOffered<'a>,
     #[serde(borrow)]
@@ -197,7 +197,7 @@ impl OfClient<'_> {
 /// The code and reason with which a client is disconnected.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Disconnect<'a> {
+pub struct DisconnectParameters<'a> {
     /// The code: clients reconnect after 3000..=3499 and 4000..=4499. 0 for the server's default.
     pub code: Option<u16>,
     /// The reason sent to the client; empty for the server's default.
@@ -257,7 +257,7 @@ pub struct Nothing {}
 /// Parameters of a batch.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Batch<'a, const COMMANDS_MAX: usize> {
+pub struct CommandBatch<'a, const COMMANDS_MAX: usize> {
     /// The commands, each an object with one member: the method's name with its parameters.
     #[serde(borrow)]
     pub commands: List<&'a RawValue, COMMANDS_MAX>,

@@ -30,7 +30,7 @@ use crate::config::limits::{
 use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
 use crate::driver::{
-    Driver, DriverSettings, EpollDriver, HeldPort, Keepalive, Kind, RESERVED_DESCRIPTORS,
+    Driver, DriverKind, DriverSettings, EpollDriver, HeldPort, Keepalive, RESERVED_DESCRIPTORS,
     UringDriver, Waker, bind_listener, bind_probe, choose, hold_free_port, make_private,
     raise_limit,
 };
@@ -94,7 +94,7 @@ struct Ended {
 
 /// Everything a worker's thread needs.
 struct Job {
-    kind: Kind,
+    kind: DriverKind,
     core: Option<core_affinity::CoreId>,
     addresses: Vec<Door>,
     driver: DriverSettings,
@@ -317,8 +317,8 @@ impl Job {
 
     fn run(self, ready: &Sender<Result<(), StartError>>, ended: &EndedGuard) {
         let result = match self.kind {
-            Kind::IoUring => self.run_with(ready, UringDriver::new),
-            Kind::Epoll => self.run_with(ready, EpollDriver::new),
+            DriverKind::IoUring => self.run_with(ready, UringDriver::new),
+            DriverKind::Epoll => self.run_with(ready, EpollDriver::new),
         };
         ended.report(Some(result));
     }
@@ -355,7 +355,7 @@ impl Job {
 
 /// Chooses the driver, on a thread of its own: the kernel tears a ring down shortly after it is closed, which
 /// interrupts a later blocking call of the thread that used it.
-fn probe(asked: DriverChoice) -> Result<(Kind, String), StartError> {
+fn probe(asked: DriverChoice) -> Result<(DriverKind, String), StartError> {
     let probe = spawn("fantail-probe", move || choose(asked))?;
     probe.join().expect("a probe does not panic").map_err(StartError)
 }

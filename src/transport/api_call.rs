@@ -117,7 +117,7 @@ impl ApiCall {
     }
 
     fn batch(body: &[u8], context: &mut Context<'_>) -> Result<Self, ApiFault> {
-        let batch: api_json::Batch<'_, API_REQUESTS_MAX> = api_json::decode(text_of(body)?)
+        let batch: api_json::CommandBatch<'_, API_REQUESTS_MAX> = api_json::decode(text_of(body)?)
             .map_err(|error| match error {
                 ParametersError::NotJson(why) => ApiFault::NotJson(why),
                 ParametersError::Unfit(why) => ApiFault::BatchInvalid(why),

@@ -38,13 +38,13 @@ struct Requester {
     waiting: VecDeque<SessionRequest>,
     bytes: usize,
     /// Long answers that are under way, by the serials of their requests.
-    awaited: Vec<(u32, Answer)>,
+    awaited: Vec<(u32, AnswerKind)>,
     is_ready: bool,
 }
 
 /// What it takes to answer a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum AnswerKind {
     /// A few bytes, at once.
     Short,
     /// Parts of several workers.
@@ -53,30 +53,32 @@ pub(super) enum Answer {
     Publications,
 }
 
-impl Answer {
+impl AnswerKind {
     pub(super) fn to(request: &Request) -> Self {
         match request {
             // It asks for the position only.
-            Request::History { query: HistoryQuery { limit: Some(0), .. }, .. } => Answer::Short,
-            Request::Subscribe { since: Some(_), .. } | Request::History { .. } => {
-                Answer::Publications
+            Request::History { query: HistoryQuery { limit: Some(0), .. }, .. } => {
+                AnswerKind::Short
             }
-            Request::Presence { .. } | Request::Channels { .. } => Answer::Gathered,
+            Request::Subscribe { since: Some(_), .. } | Request::History { .. } => {
+                AnswerKind::Publications
+            }
+            Request::Presence { .. } | Request::Channels { .. } => AnswerKind::Gathered,
             Request::Connect
             | Request::Subscribe { since: None, .. }
             | Request::Unsubscribe { .. }
             | Request::Publish { .. }
             | Request::HistoryRemove { .. }
-            | Request::Control { .. } => Answer::Short,
+            | Request::Control { .. } => AnswerKind::Short,
         }
     }
 }
 
 impl Requester {
     /// Whether a request may be made now, as far as its session goes.
-    fn may_ask(&self, answer: Answer, is_collected: bool) -> bool {
-        let is_long = |(_, other): &(u32, Answer)| *other == Answer::Publications;
-        answer != Answer::Publications || is_collected || !self.awaited.iter().any(is_long)
+    fn may_ask(&self, answer: AnswerKind, is_collected: bool) -> bool {
+        let is_long = |(_, other): &(u32, AnswerKind)| *other == AnswerKind::Publications;
+        answer != AnswerKind::Publications || is_collected || !self.awaited.iter().any(is_long)
     }
 
     fn is_idle(&self) -> bool {
@@ -111,7 +113,12 @@ impl Deferred {
     }
 
     /// Whether a request may be made at once, by a session that has nothing waiting.
-    pub(super) fn admits(&self, session: SessionId, answer: Answer, is_collected: bool) -> bool {
+    pub(super) fn admits(
+        &self,
+        session: SessionId,
+        answer: AnswerKind,
+        is_collected: bool,
+    ) -> bool {
         self.ready.is_empty()
             && self.awaited < ANSWERS_AWAITED_MAX
             && !self.is_turn_full()
@@ -122,7 +129,7 @@ impl Deferred {
     }
 
     /// A request is made: its answer is under way.
-    pub(super) fn await_answer(&mut self, session: SessionId, id: RequestId, answer: Answer) {
+    pub(super) fn await_answer(&mut self, session: SessionId, id: RequestId, answer: AnswerKind) {
         self.sessions.entry(session).or_default().awaited.push((id.serial, answer));
         self.awaited += 1;
     }
@@ -166,15 +173,16 @@ impl Deferred {
             // It may have left.
             let Some(requester) = self.sessions.get_mut(&session) else { continue };
             let Some(request) = requester.waiting.front() else { continue };
-            let answer = Answer::to(&request.request);
-            if answer != Answer::Short && self.awaited >= ANSWERS_AWAITED_MAX {
+            let answer = AnswerKind::to(&request.request);
+            if answer != AnswerKind::Short && self.awaited >= ANSWERS_AWAITED_MAX {
                 self.ready.push_front(session);
                 return None;
             }
             let (has_room, is_collected) = state(session);
             requester.is_ready = false;
             // It is woken when its queue is nearly empty, or by the reply that it waits for.
-            if answer != Answer::Short && !(has_room && requester.may_ask(answer, is_collected)) {
+            if answer != AnswerKind::Short && !(has_room && requester.may_ask(answer, is_collected))
+            {
                 continue;
             }
             let request = requester.waiting.pop_front().expect("it was looked at");
@@ -256,13 +264,13 @@ mod tests {
         let session = SessionId { index: 0, generation: 1 };
         let origin = Origin::Client(Ticket::FIRST);
         let [long, other] = [0, 1].map(|_| deferred.number(origin));
-        deferred.await_answer(session, long, Answer::Publications);
+        deferred.await_answer(session, long, AnswerKind::Publications);
         assert!(!deferred.settle(session, other), "the other one is refused first");
         assert_eq!(deferred.awaited, 1);
-        assert!(!deferred.admits(session, Answer::Publications, false));
+        assert!(!deferred.admits(session, AnswerKind::Publications, false));
         assert!(deferred.settle(session, long));
         assert_eq!(deferred.awaited, 0);
-        assert!(deferred.admits(session, Answer::Publications, false));
+        assert!(deferred.admits(session, AnswerKind::Publications, false));
         assert!(!deferred.settle(session, long), "it was replied to");
         assert!(deferred.sessions.is_empty());
     }

@@ -24,12 +24,12 @@ use crate::message::{Publication, Reply, WorkerId};
 #[derive(Debug)]
 pub struct Mesh {
     worker: WorkerId,
-    inbox: Receiver<Batch>,
+    inbox: Receiver<MessageBatch>,
     /// The batch that is being taken: it was found in the inbox, or by the last look before sleeping. It counts as
     /// waiting until its last message is taken.
     opened: Opened,
     peers: Vec<Peer>,
-    outboxes: Vec<Batch>,
+    outboxes: Vec<MessageBatch>,
     /// Workers whose outbox is not empty.
     touched: Vec<u16>,
     /// Workers that had too much waiting in their inbox when something was added.
@@ -41,14 +41,14 @@ pub struct Mesh {
 
 /// What one turn has for one worker.
 #[derive(Debug, Default)]
-struct Batch {
+struct MessageBatch {
     /// In the order in which they were sent.
     pub messages: Vec<HubMessage>,
     /// Their payload bytes, and [`MESSAGE_LOAD`] for each.
     pub load: usize,
 }
 
-impl Batch {
+impl MessageBatch {
     /// About what it keeps in memory.
     fn bytes(&self) -> usize {
         self.load - self.messages.len() * (MESSAGE_LOAD - PUBLICATION_BYTES as usize)
@@ -69,7 +69,7 @@ struct Opened {
 /// Another worker, or this one, as seen by those who send to it.
 #[derive(Clone, Debug)]
 struct Peer {
-    inbox: SyncSender<Batch>,
+    inbox: SyncSender<MessageBatch>,
     /// The load of all batches in its inbox. The sender adds to it: a worker that is busy, or does not get its core,
     /// does not know of them yet.
     load: Arc<AtomicUsize>,
@@ -107,7 +107,7 @@ impl Mesh {
                 worker: WorkerId(u16::try_from(worker).expect("workers are few")),
                 inbox,
                 opened: Opened::default(),
-                outboxes: peers.iter().map(|_| Batch::default()).collect(),
+                outboxes: peers.iter().map(|_| MessageBatch::default()).collect(),
                 peers: peers.clone(),
                 touched: Vec::new(),
                 crowded: Vec::new(),

@@ -15,7 +15,7 @@ use crate::telemetry::Counters;
 use crate::transport::{Context, Flow, MessageCount, Output};
 
 use super::connections::Connections;
-use super::deferred::Answer;
+use super::deferred::AnswerKind;
 use super::statistics::withdraw_behind_proxy;
 use super::sweep::LATENESS_MAX;
 use super::table::{socket_of, ticks};
@@ -133,14 +133,14 @@ impl Connections {
     /// Makes a request, now or when its turn has come.
     pub(super) fn request(&mut self, session: SessionId, request: SessionRequest) {
         self.turn.requests += 1;
-        let answer = Answer::to(&request.request);
+        let answer = AnswerKind::to(&request.request);
         let connection = self.table.at(session.index);
         if !connection.flags.is_open() {
             return;
         }
         let is_behind = connection.flags.is_paused_by(Pause::Answers);
         let has_room = !connection.flags.is_paused_by(Pause::Queue);
-        let may_ask = answer == Answer::Short
+        let may_ask = answer == AnswerKind::Short
             || (has_room
                 && self.deferred.admits(session, answer, connection.traits().collects_answers));
         if may_ask && !is_behind {
@@ -172,7 +172,7 @@ impl Connections {
                 (has_room, connection.traits().collects_answers)
             });
             let Some((session, request, is_last)) = next else { break };
-            let answer = Answer::to(&request.request);
+            let answer = AnswerKind::to(&request.request);
             self.ask(session, request, answer);
             if is_last {
                 self.table.unpause(session.index, Pause::Answers, self.turn.tick);
@@ -181,10 +181,10 @@ impl Connections {
         }
     }
 
-    fn ask(&mut self, session: SessionId, request: SessionRequest, answer: Answer) {
+    fn ask(&mut self, session: SessionId, request: SessionRequest, answer: AnswerKind) {
         let SessionRequest { origin, by, request } = request;
         let id = origin.map(|origin| self.deferred.number(origin));
-        if answer != Answer::Short
+        if answer != AnswerKind::Short
             && let Some(id) = id
         {
             self.deferred.await_answer(session, id, answer);

@@ -29,22 +29,23 @@ fn value(loaded: &Loaded, name: &str) -> (String, String) {
 /// A value that differs from the default, as text and as it is written in a file.
 fn another(setting: &Setting, n: usize) -> (String, String) {
     let text = match setting.kind {
-        Kind::Addresses(_) => format!("127.0.0.1:{}", 1000 + n),
-        Kind::Choice(words, ..) => words[n % words.len()].to_owned(),
-        Kind::Switch(_) | Kind::SwitchIfGiven(_) => (n % 2 == 1).to_string(),
-        Kind::Count(..) | Kind::CountIfGiven(..) => (10 + n).to_string(),
-        Kind::Bytes(..) => format!("{} KiB", 10 + n),
-        Kind::BytesIfGiven(..) => format!("{} MiB", 10 + n),
-        Kind::Time(..) => format!("{} s", 11 + n),
-        Kind::Secret(..) => "hidden".to_owned(),
-        Kind::Origins(..) => format!("https://example{n}.org"),
-        Kind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),
+        SettingKind::Addresses(_) => format!("127.0.0.1:{}", 1000 + n),
+        SettingKind::Choice(words, ..) => words[n % words.len()].to_owned(),
+        SettingKind::Switch(_) | SettingKind::SwitchIfGiven(_) => (n % 2 == 1).to_string(),
+        SettingKind::Count(..) | SettingKind::CountIfGiven(..) => (10 + n).to_string(),
+        SettingKind::Bytes(..) => format!("{} KiB", 10 + n),
+        SettingKind::BytesIfGiven(..) => format!("{} MiB", 10 + n),
+        SettingKind::Time(..) => format!("{} s", 11 + n),
+        SettingKind::Secret(..) => "hidden".to_owned(),
+        SettingKind::Origins(..) => format!("https://example{n}.org"),
+        SettingKind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),
     };
     let in_file = match setting.kind {
-        Kind::Count(..) | Kind::CountIfGiven(..) | Kind::Switch(_) | Kind::SwitchIfGiven(_) => {
-            text.clone()
-        }
-        Kind::Addresses(_) | Kind::Origins(..) => format!("[\"{text}\"]"),
+        SettingKind::Count(..)
+        | SettingKind::CountIfGiven(..)
+        | SettingKind::Switch(_)
+        | SettingKind::SwitchIfGiven(_) => text.clone(),
+        SettingKind::Addresses(_) | SettingKind::Origins(..) => format!("[\"{text}\"]"),
         _ => format!("\"{text}\""),
     };
     (text, in_file)

@@ -15,8 +15,8 @@ use crate::message::{
     HistoryQuery, Payload, PayloadKind, Position, Request,
 };
 use crate::protocol::api_json::{
-    ApiMethod, Channels, Disconnect as DisconnectParameters, History, List, Nothing, OfChannel,
-    OfClient, ParametersError, Publish, Since, Text, decode, is_asked,
+    ApiMethod, Channels, DisconnectParameters, History, List, Nothing, OfChannel, OfClient,
+    ParametersError, Publish, Since, Text, decode, is_asked,
 };
 use crate::protocol::json::{CommandError, Object, exceeds_depth};
 use crate::transport::context::{Context, Output, Question};
