@@ -1,8 +1,8 @@
 //! Rights: who may do what.
 //!
-//! **What it is.** [`decide`], a pure function between what a conversation asks and the hub that does it. Every request
-//! is decided at once, so there is no third verdict yet: one that has to wait, for a backend that is asked, say, would
-//! be parked by the worker.
+//! **What it is.** [`decide()`], a pure function between what a conversation asks and the hub that does it. Every
+//! request is decided at once, so there is no third verdict yet: one that has to wait, for a backend that is asked,
+//! say, would be parked by the worker.
 //!
 //! **In and out.** In: whose rights a request has ([`Actor`](crate::message::Actor)), the request, and the options of
 //! all channels. Out: a [`Verdict`].

@@ -176,8 +176,8 @@ impl Config {
         (!self.origins.is_empty()).then(|| self.origins.iter().any(is_any))
     }
 
-    /// Whether the statistics are published to [`STATISTICS_CHANNEL`]; by default only if the server listens on
-    /// loopback alone, as its load should not be visible to other hosts.
+    /// Whether the statistics are published to `STATISTICS_CHANNEL`; by default only if the server listens on loopback
+    /// alone, as its load should not be visible to other hosts.
     pub fn serves_statistics(&self) -> bool {
         self.statistics.unwrap_or_else(|| self.is_loopback())
     }

@@ -54,7 +54,7 @@ pub struct ChannelOptions {
     pub backlog_size: u32,
     /// How long publications are held to be delivered in one batch; zero delivers each at once.
     pub batch_delay: Duration,
-    /// Publications per second delivered to one subscriber, 0..=[`DELIVERY_RATE_CEILING`]; 0 for no limit. Needs a
+    /// Publications per second delivered to one subscriber, 0..=`DELIVERY_RATE_CEILING`; 0 for no limit. Needs a
     /// `slow_consumer` policy that drops publications.
     pub delivery_rate_max: u32,
 }

@@ -1,24 +1,24 @@
 //! Channels: their subscribers, their publications and their histories.
 //!
-//! **What it is.** One worker's share of the hub. A channel has one *home* worker, chosen by the hash of its
-//! name, which numbers its publications; every worker with subscribers of the channel has a *local* side, which knows
-//! them. A hub plays both roles and exchanges [`HubMessage`]s with the hubs of all workers, its own included. Messages
-//! between two workers arrive in order.
+//! **What it is.** One worker's share of the hub. A channel has one *home* worker, chosen by the hash of its name,
+//! which numbers its publications; every worker with subscribers of the channel has a *local* side, which knows them. A
+//! hub plays both roles and exchanges [`HubMessage`]s with the hubs of all workers, its own included. Messages between
+//! two workers arrive in order.
 //!
-//! [`dispatch`] takes what comes in and has the parts of the hub handle it: [`streams`] the home side, [`subscribers`]
-//! the local side, [`join_leave`] the join and leave events of the home side, [`gather`] the questions that several
-//! workers answer together. A publication passes, in this order:
+//! `dispatch` takes what comes in and has the parts of the hub handle it: `streams` the home side, `subscribers` the
+//! local side, `join_leave` the join and leave events of the home side, `gather` the questions that several workers
+//! answer together. A publication passes, in this order:
 //!
 //! | file | what happens |
 //! |---|---|
-//! | [`dispatch`] | the request becomes a message to the channel's home |
-//! | [`streams`] | on the home, the publication gets its position, unless [`idempotency`] knows its key |
-//! | [`name_table`] | finds the channel by its name, here and in [`subscribers`] |
-//! | [`history`] | the publication is kept, if the channel has a history |
-//! | [`dispatch`] | the publication is sent to every worker with subscribers |
-//! | [`subscribers`] | on each of them, the local channel is found |
-//! | [`delivery`] | the publication starts or joins the channel's fan-out, or waits in its [`backlog`] |
-//! | [`fan_out`] | in slices, every subscriber of the ring in [`local_channel`] is visited |
+//! | `dispatch` | the request becomes a message to the channel's home |
+//! | `streams` | on the home, the publication gets its position, unless `idempotency` knows its key |
+//! | `name_table` | finds the channel by its name, here and in `subscribers` |
+//! | `history` | the publication is kept, if the channel has a history |
+//! | `dispatch` | the publication is sent to every worker with subscribers |
+//! | `subscribers` | on each of them, the local channel is found |
+//! | `delivery` | the publication starts or joins the channel's fan-out, or waits in its `backlog` |
+//! | `fan_out` | in slices, every subscriber of the ring in `local_channel` is visited |
 //!
 //! **In and out.** In: sessions that open and close, [`Request`](crate::message::Request)s, [`HubMessage`]s, the time
 //! ([`Hub::tick`]). Out: [`Output`]s, which are replies to sessions and messages to workers; and, slice by slice, the

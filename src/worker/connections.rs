@@ -1,6 +1,6 @@
 //! All connections of a worker and its share of the hub: everything except the kernel.
 //!
-//! Events go in; what leaves is the turn's [`SendBatch`], messages in the mesh, and [`Action`]s for the driver.
+//! Events go in; what leaves is the turn's `SendBatch`, messages in the mesh, and `Action`s for the driver.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
