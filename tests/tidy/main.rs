@@ -7,7 +7,6 @@
 
 mod bans;
 mod circles;
-mod exceptions;
 mod floors;
 mod map;
 mod modules;
