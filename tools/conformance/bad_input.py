@@ -1,4 +1,4 @@
-"""Malformed, oversized, slow and hostile bytes: each gets the answer of its protocol, and other clients are not affected."""
+"""Malformed, oversized, slow and random input: each gets the error of its protocol, and other clients are unaffected."""
 
 import base64
 import json
@@ -31,16 +31,16 @@ def websocket_faults():
         ("a ping of 126 bytes", 1002, frame(9, b"x" * 126)),
         ("a ping that only declares 126 bytes", 1002, frame(9, b"", declared=126)),
         ("a close of 126 bytes", 1002, frame(8, close_payload(1000) + b"x" * 124)),
-        ("a continuation of nothing", 1002, frame(0, b"x")),
+        ("a continuation without a first fragment", 1002, frame(0, b"x")),
         ("a text inside a fragmented text", 1002, frame(1, b"a", fin=False) + frame(1, b"b")),
         ("a close of one byte", 1002, frame(8, b"\x03")),
         *((f"close code {code}", 1002, frame(8, close_payload(code)))
           for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]),
-        ("a reason that is no UTF-8", 1007, frame(8, close_payload(1000, b"\xff"))),
-        ("a text that is no UTF-8", 1007, frame(1, b"\xce\xba\xe1\xbd\xb9\xcf\x83\xed\xa0\x80")),
+        ("a reason with invalid UTF-8", 1007, frame(8, close_payload(1000, b"\xff"))),
+        ("a text with invalid UTF-8", 1007, frame(1, b"\xce\xba\xe1\xbd\xb9\xcf\x83\xed\xa0\x80")),
         ("an overlong NUL", 1007, frame(1, b"\xc0\x80")),
         ("a code point past U+10FFFF", 1007, frame(1, b"\xf4\x90\x80\x80")),
-        ("a text that ends in a character", 1007, frame(1, b"\xe2\x82")),
+        ("a text that ends within a character", 1007, frame(1, b"\xe2\x82")),
         ("a bad byte in the second fragment", 1007, frame(1, b"a", fin=False) + frame(0, b"\xff")),
         ("a bad byte before the last fragment", 1007, frame(1, b"\xff", fin=False)),
         ("a character that the next fragment breaks", 1007, frame(1, b"\xe2", fin=False) + frame(0, b"a")),
@@ -70,7 +70,7 @@ def websocket_fault(service, path, what, code, data, split=None):
 
 
 def websocket_too_big():
-    """The limit of /ws is 1 MiB, for one frame (known from its header) and for all fragments together."""
+    """The limit of /ws is 1 MiB. It applies to the declared length and to the sum of all fragments."""
     client = RawWebSocket("FANTAIL_HTTP", "/ws?channel=bad")
     client.send(frame(2, b"", declared=(1 << 20) + 1))
     checks.equal("1 MiB and a byte, declared", client.receive_close(), 1009)
@@ -81,7 +81,7 @@ def websocket_too_big():
     client = RawWebSocket("FANTAIL_HTTP", "/ws?channel=limit")
     client.send(frame(2, b"x" * (1 << 20)))
     _, opcode, payload = client.receive()
-    checks.equal("1 MiB passes", (opcode, len(payload)), (2, 1 << 20))
+    checks.equal("1 MiB is accepted", (opcode, len(payload)), (2, 1 << 20))
 
 
 def websocket_closes():
@@ -94,7 +94,7 @@ def websocket_closes():
     client.send(frame(8) + frame(1, b"too late"))
     _, opcode, _ = client.receive()
     checks.equal("an empty close is answered", opcode, 8)
-    checks.that("nothing follows a close", client.is_closed_by_peer())
+    checks.that("no data follows a close", client.is_closed_by_peer())
 
 
 # HTTP
@@ -110,12 +110,12 @@ def http_statuses():
     upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
     key = "Sec-WebSocket-Key: " + base64.b64encode(os.urandom(16)).decode()
     cases = [
-        ("no HTTP", 400, b"\x16\x03\x01\x02\x00\r\n\r\n", True),
-        ("a line of one word", 400, request("GET"), True),
+        ("not HTTP", 400, b"\x16\x03\x01\x02\x00\r\n\r\n", True),
+        ("a request line of one word", 400, request("GET"), True),
         ("no Host", 400, request("GET /health/live HTTP/1.1", host=False), True),
         ("two Hosts", 400, request("GET /health/live HTTP/1.1", "Host: other"), True),
         ("a NUL in a value", 400, request("GET /health/live HTTP/1.1", "X: a\0b"), True),
-        ("a name that is no token", 400, request("GET /health/live HTTP/1.1", "X Y: z"), True),
+        ("a name that is not a token", 400, request("GET /health/live HTTP/1.1", "X Y: z"), True),
         ("a space before the colon", 400, request("GET /health/live HTTP/1.1", "X : z"), True),
         ("a line without a colon", 400, request("GET /health/live HTTP/1.1", "nothing"), True),
         ("obs-fold", 400, request("GET /health/live HTTP/1.1", "X: a", " b"), True),
@@ -136,30 +136,30 @@ def http_statuses():
         ("chunked twice", (400, 501), request(publish, "Transfer-Encoding: chunked, chunked"), True),
         ("chunked in HTTP/1.0", 400,
          request("POST /publish?channel=bad HTTP/1.0", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"), True),
-        ("a chunk size that is no number", 400,
+        ("a chunk size that is not a number", 400,
          request(publish, "Transfer-Encoding: chunked", body=b"xyz\r\nhello\r\n0\r\n\r\n"), True),
         ("a chunk size past 64 bits", (400, 413),
          request(publish, "Transfer-Encoding: chunked", body=b"fffffffffffffffff\r\n"), True),
         ("a chunk ended by a bare LF", 400,
          request(publish, "Transfer-Encoding: chunked", body=b"5\nhello\r\n0\r\n\r\n"), True),
-        ("a chunk longer than it said", 400,
+        ("a chunk longer than its size", 400,
          request(publish, "Transfer-Encoding: chunked", body=b"3\r\nhello\r\n0\r\n\r\n"), True),
         ("an upgrade without a key", 400, request("GET /ws HTTP/1.1", *upgrade), False),
         ("an upgrade with a short key", 400, request("GET /ws HTTP/1.1", *upgrade, "Sec-WebSocket-Key: c2hvcnQ="), False),
-        ("an upgrade with a key that is no base64", 400,
+        ("an upgrade with a key that is not base64", 400,
          request("GET /ws HTTP/1.1", *upgrade, "Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!=="), False),
         ("a channel of 256 bytes", 400,
          request(f"GET /ws?channel={'x' * 256} HTTP/1.1", *upgrade, key), False),
-        ("a channel that is no UTF-8", 400, request("GET /ws?channel=%ff HTTP/1.1", *upgrade, key), False),
+        ("a channel with invalid UTF-8", 400, request("GET /ws?channel=%ff HTTP/1.1", *upgrade, key), False),
         ("a bad escape", 400, request("GET /ws?channel=%zz HTTP/1.1", *upgrade, key), False),
         ("an unknown path", 404, request("GET /nothing HTTP/1.1"), False),
         ("DELETE of the health", 405, request("DELETE /health/live HTTP/1.1"), False),
-        ("GET of what takes POST", 405, request("GET /publish?channel=bad HTTP/1.1"), False),
-        ("POST without a length: a body of no bytes", 200, request(publish), False),
+        ("GET of a POST endpoint", 405, request("GET /publish?channel=bad HTTP/1.1"), False),
+        ("POST without a length: an empty body", 200, request(publish), False),
         ("a body past 1 MiB, declared", 413, request(publish, f"Content-Length: {(1 << 20) + 1}"), True),
         ("a chunk past 1 MiB, declared", 413, request(publish, "Transfer-Encoding: chunked", body=b"100001\r\n"), True),
         ("a target of 64 KiB", 414, request(f"GET /{'x' * 65536} HTTP/1.1"), True),
-        ("no upgrade where one is needed", 426, request("GET /ws?channel=bad HTTP/1.1"), False),
+        ("no upgrade where one is required", 426, request("GET /ws?channel=bad HTTP/1.1"), False),
         ("WebSocket version 8", 426,
          request("GET /ws HTTP/1.1", *upgrade[:2], "Sec-WebSocket-Version: 8", key), False),
         ("a header of 64 KiB", 431, request("GET /health/live HTTP/1.1", "X: " + "x" * 65536), True),
@@ -175,7 +175,7 @@ def http_statuses():
         if response:
             seen.add(response.status)
     for status in (400, 404, 405, 413, 414, 426, 431, 501, 505):
-        checks.that(f"status {status} is in use", status in seen)
+        checks.that(f"status {status} is covered", status in seen)
 
 
 def http_status(what, status, data, ends):
@@ -184,7 +184,7 @@ def http_status(what, status, data, ends):
     try:
         sock.sendall(data)
     except (ConnectionResetError, BrokenPipeError):
-        # Refused before all was sent; the answer may still be read.
+        # Rejected before all was sent; the response may still be readable.
         pass
     response = Response(reader)
     expected = status if isinstance(status, tuple) else (status,)
@@ -195,12 +195,12 @@ def http_status(what, status, data, ends):
     if response.status == 426:
         checks.equal(f"{what}: Sec-WebSocket-Version", response.headers.get("sec-websocket-version"), "13")
     if ends:
-        # What was smuggled behind it must never be answered.
+        # A smuggled request after it must not be answered.
         try:
             sock.sendall(request("GET /health/live HTTP/1.1"))
         except OSError:
             pass
-        checks.equal(f"{what}: nothing is answered after it", reader.buffer + read_to_end(sock), b"")
+        checks.equal(f"{what}: no response follows", reader.buffer + read_to_end(sock), b"")
     sock.close()
     return response
 
@@ -215,7 +215,7 @@ def is_json_error(response):
 
 
 def http_good():
-    """What looks odd and is right."""
+    """Unusual but valid requests."""
     sock = connect("FANTAIL_HTTP")
     reader = Reader(sock)
     sock.sendall(request("GET /health/live HTTP/1.1") * 50)
@@ -237,7 +237,7 @@ def http_good():
 # Slowness
 
 def slow_clients():
-    """Silent, and one byte a second: both gone at the deadline, wherever they connect."""
+    """Silent clients and clients that send one byte per second are closed at the deadline by every service."""
     limit = HANDSHAKE_SECONDS + 3
 
     def silent(name):
@@ -268,7 +268,7 @@ def slow_clients():
 
     head = request("GET /ws?channel=slow HTTP/1.1", "X-Padding: " + "x" * 100)
     body = request("POST /publish?channel=slow HTTP/1.1", "Content-Length: 100", body=b"x" * 100)
-    # Of the body, all but the end comes at once.
+    # All but the end of the body is sent at once.
     tasks = [
         (silent, "FANTAIL_HTTP"), (silent, "FANTAIL_ECHO"), (silent, "FANTAIL_TCP"),
         (dripping, "FANTAIL_TCP", b'{"id":1,"connect":{}}\n'),
@@ -279,7 +279,7 @@ def slow_clients():
     def run(function, *arguments):
         try:
             results.append(function(*arguments))
-        except Exception as error:  # whatever a server does to a client
+        except Exception as error:  # any error of the client is a failure
             results.append((arguments[0], function.__name__, float("inf"), repr(error).encode()))
 
     threads = [threading.Thread(target=run, args=task, daemon=True) for task in tasks]
@@ -288,7 +288,7 @@ def slow_clients():
     for thread in threads:
         thread.join()
     for name, kind, seconds, rest in results:
-        checks.that(f"a {kind} client of {name} is gone at the deadline", seconds <= limit, (seconds, rest))
+        checks.that(f"a {kind} client of {name} is closed at the deadline", seconds <= limit, (seconds, rest))
         if kind == "dripping" and name != "FANTAIL_TCP":
             checks.that(f"a {kind} client of {name} gets 408", b" 408 " in rest.split(b"\r\n")[0], rest)
 
@@ -296,7 +296,7 @@ def slow_clients():
 # Garbage
 
 def garbage():
-    """Seeded noise, cut anywhere, at every door."""
+    """Seeded random bytes, truncated anywhere, to every service."""
     seed = int(os.environ.get("CONFORMANCE_SEED", "20"))
     noise = random.Random(seed)
     openings = {
@@ -321,11 +321,11 @@ def garbage():
         except OSError:
             pass
         client.close()
-    checks.that(f"noise of seed {seed} was survived", True)
+    checks.that(f"the server survived noise of seed {seed}", True)
 
 
 class Bystander:
-    """A subscriber and a publisher who must notice nothing of all this."""
+    """A subscriber and a publisher that must stay unaffected."""
 
     def __init__(self):
         self.subscriber = RawWebSocket("FANTAIL_HTTP", "/ws?channel=bystander")
@@ -350,8 +350,8 @@ class Bystander:
                 heard.append(payload)
             elif opcode == 9:
                 self.subscriber.send(frame(10, payload))
-        checks.that("the bystander heard everything in order", heard == [b"%d" % n for n in range(self.sent)])
-        checks.that("there was something to hear", self.sent > 10, self.sent)
+        checks.that("the bystander received everything in order", heard == [b"%d" % n for n in range(self.sent)])
+        checks.that("something was published", self.sent > 10, self.sent)
 
 
 bystander = checks.run("bystander", Bystander)

@@ -1,4 +1,4 @@
-"""What the Python cases share: counting checks, addresses, and a WebSocket that sends exactly what a case gives it."""
+"""Shared code of the Python cases: counting checks, addresses, and a WebSocket that can send invalid frames."""
 
 import base64
 import os
@@ -9,7 +9,7 @@ import traceback
 
 
 class Checks:
-    """Counts; prints one line per failure and a summary."""
+    """Counts checks; prints one line per failure and a summary."""
 
     def __init__(self, name):
         self.name = name
@@ -27,10 +27,10 @@ class Checks:
         self.that(what, actual == expected, f"got {actual!r}, expected {expected!r}")
 
     def run(self, what, function, *arguments):
-        """A check that is a function: an exception is a failure."""
+        """Runs a function; an exception counts as a failure."""
         try:
             return function(*arguments)
-        except Exception as error:  # whatever a server does to a client
+        except Exception as error:  # any error of the client is a failure
             traceback.print_exc(file=sys.stdout)
             self.that(what, False, f"{type(error).__name__}: {error}")
             return None
@@ -84,7 +84,7 @@ class Reader:
     def fill(self):
         part = self.sock.recv(65536)
         if not part:
-            raise ConnectionError(f"closed; left over: {self.buffer[:200]!r}")
+            raise ConnectionError(f"closed; unread: {self.buffer[:200]!r}")
         self.buffer += part
 
     def until(self, end):
@@ -123,7 +123,7 @@ def mask_bytes(payload, mask):
 
 
 def frame(opcode, payload=b"", fin=True, rsv=0, masked=True, declared=None):
-    """A frame, as wrong as wanted. `declared` replaces the length in its header."""
+    """Encodes a frame, valid or not. `declared` replaces the length in its header."""
     length = len(payload) if declared is None else declared
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
     bit = 0x80 if masked else 0
@@ -161,7 +161,7 @@ class RawWebSocket:
         self.sock.sendall(data)
 
     def receive(self):
-        """(fin, opcode, payload) of the next frame."""
+        """Reads the next frame; returns (fin, opcode, payload)."""
         first, second = self.reader.exactly(2)
         length = second & 0x7F
         if length == 126:
@@ -171,7 +171,7 @@ class RawWebSocket:
         return bool(first & 0x80), first & 0x0F, self.reader.exactly(length)
 
     def receive_close(self):
-        """The code of the close frame, skipping what comes before it; None when it has none."""
+        """Reads until a close frame; returns its code, or None if it has none."""
         while True:
             _, opcode, payload = self.receive()
             if opcode == 8:

@@ -1,4 +1,4 @@
-"""The blocks of the documents that need a browser, packages, other compilers or root: those marked `conformance`.
+"""The code blocks of the documents that need a browser, packages, other compilers or root: those marked `conformance`.
 
 All other blocks are run by `cargo test --test documents`, which also sees to it that each block is run by something.
 """
@@ -21,7 +21,7 @@ checks = Checks("documents")
 
 
 def blocks():
-    """Each marked block: its document, its language, its text."""
+    """Yields the document, language and text of each marked block."""
     for path in sorted(glob.glob(f"{ROOT}/*.md") + glob.glob(f"{ROOT}/s*/**/*.md", recursive=True)):
         with open(path) as file:
             text = file.read()
@@ -34,7 +34,7 @@ def http():
 
 
 def here(block):
-    """With the address of this run's server."""
+    """Replaces the address with that of this run's server."""
     return block.replace("127.0.0.1:8000", http())
 
 
@@ -61,11 +61,11 @@ def write(folder, name, text):
 
 
 def shell(document, block, folder):
-    """Installs below a folder; what only a booted system has is left out."""
+    """Installs below a folder; skips the commands that need a booted system."""
     if document == "README.md":
         succeeds("cargo install", ["bash", "-ec", block.split(" #")[0] + f" --quiet --root {folder}"], cwd=ROOT)
         checks.that("installs fantail", "fantail" in run([f"{folder}/bin/fantail", "--version"]).stdout)
-        checks.equal("and nothing else", os.listdir(f"{folder}/bin"), ["fantail"])
+        checks.equal("and no other file", os.listdir(f"{folder}/bin"), ["fantail"])
         return
     # The server under test may have another file name.
     server = os.environ["FANTAIL_SERVER"]
@@ -73,7 +73,7 @@ def shell(document, block, folder):
     for place in ("/usr/local/bin/", "/etc/sysctl.d/", "/etc/systemd/system/"):
         os.makedirs(folder + place)
         block = block.replace(place, folder + place)
-    # They would change this host.
+    # These would change this host.
     block = "sysctl() { :; }; systemctl() { :; }\n" + block
     succeeds("the unit is installed", ["bash", "-ec", block], cwd=ROOT)
     unit = f"{folder}/etc/systemd/system/fantail.service"
@@ -83,30 +83,30 @@ def shell(document, block, folder):
 
 
 def browser(_, block, folder):
-    """What a page logs is what is published: a number for each way to subscribe."""
+    """The page logs each publication once per transport."""
     page = here(block if block.startswith("<script") else f"<script>{block}</script>")
     ways = block.count("console.log")
     path = write(folder, "page.html", f"<!doctype html>{page}")
     node = ["node", f"{WORK}/node/document.mjs", path, str(ways)]
     heard = succeeds("a page in Chromium", node, env={**os.environ, "NODE_PATH": f"{WORK}/node/node_modules"})
-    checks.equal("hears what is published", heard.split(), ['{"n":1}'] * ways)
+    checks.equal("receives the publications", heard.split(), ['{"n":1}'] * ways)
 
 
 def javascript(document, block, folder):
     if "import " not in block:
         return browser(document, block, folder)
-    # Packages are found from where the program is.
+    # Node searches packages from the folder of the program.
     path = write(f"{WORK}/node", "document_client.mjs", here(block))
     with subprocess.Popen(["node", path], stdout=subprocess.PIPE, text=True) as node:
         until(lambda: subscriptions() > 0)
         ask("/publish?channel=a", b"hello")
-        checks.equal("Node hears what is published", node.stdout.readline(), "hello\n")
+        checks.equal("Node receives the publication", node.stdout.readline(), "hello\n")
         node.terminate()
 
 
 def python(_, block, folder):
     path = write(folder, "client.py", here(block))
-    checks.equal("Python hears itself", succeeds("Python", [f"{WORK}/python/bin/python", path]), "hello\n")
+    checks.equal("Python receives its own publication", succeeds("Python", [f"{WORK}/python/bin/python", path]), "hello\n")
 
 
 def publishes(language, command, **options):
@@ -130,7 +130,7 @@ def java(_, block, folder):
 
 
 def nginx(_, block, folder):
-    """TLS ends at the proxy, and everything goes through it."""
+    """The proxy terminates TLS and forwards all transports."""
     key, certificate, port = f"{folder}/key.pem", f"{folder}/certificate.pem", free_port()
     succeeds("a certificate", [
         "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "1",
@@ -144,7 +144,7 @@ def nginx(_, block, folder):
         f"daemon off; pid {folder}/pid; error_log stderr;\nevents {{}}\n"
         f"http {{ access_log off; client_body_temp_path {folder}/body; {paths}\n{block}}}\n"
     ))
-    os.chmod(folder, 0o777)  # those that give up root's rights write there too
+    os.chmod(folder, 0o777)  # proxies that drop root privileges write there too
     process = subprocess.Popen(["nginx", "-e", "stderr", "-p", folder, "-c", path], stderr=subprocess.DEVNULL)
     base = ["curl", "-sSkN", "--http1.1"]
     try:
@@ -181,7 +181,7 @@ def until(holds, seconds=10):
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
-            checks.that("what is waited for happens", False)
+            checks.that("the condition holds in time", False)
             return
         time.sleep(0.02)
 
@@ -203,7 +203,7 @@ def main():
         with OwnServer("documents"), tempfile.TemporaryDirectory() as folder:
             checks.run(f"{document} {language}", RUNNERS[language], document, block, folder)
         ran += 1
-    checks.that("there are such blocks", ran > 5, ran)
+    checks.that("blocks are found", ran > 5, ran)
 
 
 with contextlib.suppress(KeyboardInterrupt):

@@ -18,7 +18,7 @@ def publish(channel, body, **more):
 
 
 class Stream:
-    """An event stream that remembers where it stood."""
+    """An event stream that remembers its position."""
 
     def __init__(self, client, query, last_id=None):
         headers = {"Last-Event-ID": last_id} if last_id else {}
@@ -26,7 +26,7 @@ class Stream:
         self.events = self.context.__enter__().iter_sse()
         first = next(self.events)
         checks.equal("the first block", (first.event, first.data), ("position", "{}"))
-        checks.equal("a time to come back after", 2000 <= first.retry <= 5000, True)
+        checks.equal("a reconnection time", 2000 <= first.retry <= 5000, True)
         self.last_id = first.id
 
     def read(self):
@@ -47,11 +47,11 @@ def payloads_are_events():
             checks.equal("data", stream.read().data, data)
         publish("ep1", b'{"n": 1}', event="notification")
         event = stream.read()
-        checks.equal("a type", (event.event, event.json()), ("notification", {"n": 1}))
+        checks.equal("an event type", (event.event, event.json()), ("notification", {"n": 1}))
         stream.leave()
 
 
-def who_comes_back_misses_nothing():
+def resumed_streams_miss_nothing():
     for query, channels in [("channel=ep2", ["ep2"]), ("channel=ep3&channel=ep4", ["ep3", "ep4"])]:
         number, last_id = 0, None
         with httpx.Client(timeout=10) as client:
@@ -63,13 +63,13 @@ def who_comes_back_misses_nothing():
                     expected.append(str(number))
                     number += 1
                 stream = Stream(client, query, last_id)
-                # Each channel has an order of its own.
+                # Order is defined per channel only.
                 heard = [stream.read().data for _ in expected]
                 checks.equal("everything once", sorted(heard, key=int), expected)
                 last_id = stream.leave()
 
 
-def polls_go_on_where_they_stood():
+def polls_continue_from_their_position():
     with httpx.Client(timeout=10) as client:
         position = client.head(f"{HTTP}/poll?channel=ep5").headers["ETag"].strip('"')
         for number in range(10):
@@ -94,7 +94,7 @@ def cookies_keep_the_position():
 
 
 for function in [
-    payloads_are_events, who_comes_back_misses_nothing, polls_go_on_where_they_stood, cookies_keep_the_position,
+    payloads_are_events, resumed_streams_miss_nothing, polls_continue_from_their_position, cookies_keep_the_position,
 ]:
     checks.run(function.__name__, function)
 checks.finish()

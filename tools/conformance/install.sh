@@ -1,4 +1,4 @@
-# Sourced by run: gets what a case needs, once, and says what it lacks.
+# Sourced by run: installs the dependencies of a case once, and reports missing ones.
 #
 # prepare CASE DRIVER: sets `command` to the words that run the case, or fails with `missing` set to a reason.
 
@@ -62,7 +62,7 @@ prepare() {
     java_http)
       install_java || return
       command=("${java[@]}" JavaHttp) ;;
-    # The name that the page gives its rules, the program, and Debian's package.
+    # The name of the rules in PROXIES.md, the program, and Debian's package.
     proxy_nginx) behind_proxy nginx nginx nginx-light ;;
     proxy_haproxy) behind_proxy haproxy haproxy haproxy ;;
     proxy_varnish) behind_proxy vcl varnishd varnish ;;
@@ -82,8 +82,8 @@ prepare() {
   esac
 }
 
-# The case of the proxy whose rules the page keeps under RULES. Packages start their daemons as they are installed, on
-# the ports of the system: a policy keeps them from it meanwhile (see /usr/share/doc/init-system-helpers).
+# Prepares the case of the proxy whose rules PROXIES.md has under RULES. Packages start their daemons on installation,
+# on the standard ports; a policy prevents that meanwhile (see /usr/share/doc/init-system-helpers).
 behind_proxy() {
   local rules=$1 program=$2 package=$3 policy=/usr/sbin/policy-rc.d
   if ! builtin command -v "$program" >/dev/null && ((EUID == 0)) && [[ ! -e $policy ]]; then
@@ -95,7 +95,7 @@ behind_proxy() {
   command=(python3 "$here/proxies.py" "$rules")
 }
 
-# A program, from the system's packages if it is absent and we may install.
+# Installs a program from the system's packages if it is absent and the user is root.
 have() {
   local program=$1 package=$2
   builtin command -v "$program" >/dev/null && return
@@ -111,7 +111,7 @@ have() {
   return 1
 }
 
-# Debian has it in the package of the whole server, of which the one program is taken.
+# Debian includes it in the package of the whole server, from which only this program is extracted.
 install_promtool() {
   promtool=$(builtin command -v promtool) && return
   promtool=$work/prometheus/usr/bin/promtool
@@ -125,14 +125,14 @@ install_promtool() {
         (cd "$folder" && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb)
     } >"$work/apt-prometheus.log" 2>&1
     [[ -x $promtool ]] && return
-    missing="promtool is not available, see $work/apt-prometheus.log"
+    missing="promtool could not be installed, see $work/apt-prometheus.log"
   else
     missing="promtool is not installed (Debian: apt-get install prometheus)"
   fi
   return 1
 }
 
-# Installs again when the list of what to install has changed.
+# Installs again if the list of packages has changed.
 fresh() {
   cmp -s "$1" "$2"
 }
@@ -145,7 +145,7 @@ install_python() {
     rm -rf "$work/python" && python3 -m venv "$work/python" &&
       "$work/python/bin/pip" install --disable-pip-version-check -r "$list" && cp "$list" "$work/python/installed"
   } >"$work/install-python.log" 2>&1 && return
-  missing="Python's venv or its packages are not available, see $work/install-python.log"
+  missing="the venv or its packages could not be installed, see $work/install-python.log"
   return 1
 }
 
@@ -163,7 +163,7 @@ install_node() {
     cp "$here"/node/package*.json "$work/node/" &&
       (cd "$work/node" && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --no-audit --no-fund) && cp "$lock" "$work/node/installed"
   } >"$work/install-node.log" 2>&1 && return
-  missing="the packages are not available, see $work/install-node.log"
+  missing="the packages could not be installed, see $work/install-node.log"
   return 1
 }
 
@@ -178,13 +178,13 @@ install_go() {
   return 1
 }
 
-# Sets `java` to the words that run a class.
+# Sets `java` to the command that runs a class.
 install_java() {
   builtin command -v javac >/dev/null && builtin command -v mvn >/dev/null || {
     missing="a JDK and Maven are not installed"
     return 1
   }
-  # They start sooner so, and none runs for long.
+  # These flags shorten the start of short-lived programs.
   java=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$work/java/target/classes:$work/java/target/lib/*")
   local sources
   sources=$(cat "$here"/java/pom.xml "$here"/java/src/main/java/*.java | cksum)
@@ -219,7 +219,7 @@ install_autobahn() {
   }
   echo "installing the Autobahn testsuite for $python2"
   {
-    # virtualenv 20.21 is the last that makes environments for 2.7, and brings the last pip that runs there.
+    # virtualenv 20.21 is the last version that supports Python 2.7, and includes the last pip that does.
     rm -rf "$work/autobahn" "$work/virtualenv" && python3 -m venv "$work/virtualenv" &&
       "$work/virtualenv/bin/pip" install --disable-pip-version-check virtualenv==20.21.1 &&
       "$work/virtualenv/bin/virtualenv" -p "$python2" "$work/autobahn" &&
@@ -230,7 +230,7 @@ install_autobahn() {
   return 1
 }
 
-# With pyenv at hand an interpreter can be built; python2 stays where pyenv keeps it.
+# Builds an interpreter with pyenv, if available, in pyenv's folder.
 build_python2() {
   builtin command -v pyenv >/dev/null || return
   echo "building Python 2.7 with pyenv: this takes a few minutes" >&2

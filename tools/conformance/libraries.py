@@ -1,4 +1,4 @@
-"""Libraries of other languages: event streams that come back, and WebSockets where origins are listed.
+"""Libraries of other languages: event streams that reconnect, and WebSockets with a list of allowed origins.
 
     libraries.py LANGUAGE COMMAND...
 
@@ -21,7 +21,7 @@ from own_server import OwnServer
 
 STREAMS = {"go": ["r3labs", "go-sse"], "java": ["jersey", "spring"], "node": ["eventsource", "fetch-event-source"]}
 SOCKETS = {"go": ["x-net"], "java": ["netty", "vertx", "spring-socket"], "node": []}
-# Clients wait as long as `retry:` says, some a while longer, and a virtual machine has to start.
+# Clients wait for the time in `retry:`, some a little longer, and a virtual machine has to start.
 WAITS_SECONDS = 20
 
 language, command = sys.argv[1], sys.argv[2:]
@@ -29,7 +29,7 @@ checks = Checks(f"libraries of {language}")
 
 
 class Client:
-    """A running client, and what it has heard."""
+    """A running client and the lines that it printed."""
 
     def __init__(self, library, url):
         self.library = library
@@ -48,11 +48,11 @@ class Client:
         return [rest for kind, *rest in list(self.lines) if kind == "error"]
 
     def wait(self, what, holds):
-        """Until it holds; a client that has failed is waited for no more."""
+        """Waits until the condition holds or the client has failed."""
         until = time.monotonic() + WAITS_SECONDS
         while not holds() and self.is_alive() and time.monotonic() < until:
             time.sleep(0.02)
-        checks.that(f"{self.library}: {what}", holds(), f"last heard {self.lines[-5:]}")
+        checks.that(f"{self.library}: {what}", holds(), f"last lines: {self.lines[-5:]}")
         return holds()
 
     def is_alive(self):
@@ -79,12 +79,12 @@ def api(method, **parameters):
 
 
 def subscribers():
-    """Those whose subscription is at the server now running."""
+    """Returns the clients that are subscribed at the running server."""
     return list(api("presence", channel="news")["presence"])
 
 
-def streams_come_back():
-    """What is published from the server's start on arrives once and in order, however the stream before it ended."""
+def streams_reconnect():
+    """Publications since the server's start arrive once and in order, however the previous stream ended."""
     with OwnServer(f"streams-{language}", ("--keepalive-interval", "1s")) as server:
         url = f"http://{os.environ['FANTAIL_HTTP']}/events?channel=news"
         clients = [Client(library, url) for library in STREAMS[language]]
@@ -99,7 +99,7 @@ def streams_come_back():
             expected.append(json.dumps({"said": when}))
             publish(expected[-1])
 
-        def all_hear(what):
+        def all_receive(what):
             for client in list(clients):
                 if not client.wait(what, lambda: client.messages() == expected):
                     clients.remove(client)
@@ -107,44 +107,44 @@ def streams_come_back():
 
         all_present()
         say("at first")
-        all_hear("the first event")
+        all_receive("the first event")
         for client in subscribers():
-            api("disconnect", client=client, disconnect={"code": 3011, "reason": "come back"})
+            api("disconnect", client=client, disconnect={"code": 3011, "reason": "reconnect"})
         say("after the disconnect")
-        all_hear("what came while it was disconnected")
-        time.sleep(1.5)  # the last bytes of the stream are a keepalive's
-        say("behind a keepalive")
-        all_hear("a keepalive does no harm")
+        all_receive("the publications made while it was disconnected")
+        time.sleep(1.5)  # the stream ends with a keepalive
+        say("after a keepalive")
+        all_receive("the publication after a keepalive")
         for number in (signal.SIGTERM, signal.SIGKILL):
             name = signal.Signals(number).name
             time.sleep(1.5)
             server.stop(number)
             server.start()
-            say(f"at once after {name}")
+            say(f"right after {name}")
             all_present()
             say(f"after {name}")
-            all_hear(f"what was published after {name}")
+            all_receive(f"the publications after {name}")
         for client in clients:
             client.end()
 
 
-def sockets_of_the_servers_own_origin_pass():
-    """RFC 6454, 3.2.1 has who names the server itself be of its origin; these name it without being told to."""
+def websockets_of_the_servers_own_origin_are_accepted():
+    """These libraries send the server's own origin by default (RFC 6454, 3.2.1)."""
     with OwnServer(f"origins-{language}", ("--origin", "https://good.example")) as server:
         host = os.environ["FANTAIL_HTTP"]
         clients = [Client(library, f"ws://{host}/ws?channel={library}") for library in SOCKETS[language]]
         for client in clients:
-            client.wait("hears itself", lambda: client.messages() == ["hello"])
+            client.wait("receives its own message", lambda: client.messages() == ["hello"])
         for origin in ("https://evil.example", "null"):
             checks.equal(f"from {origin}", status_of_upgrade(f"Origin: {origin}\r\n"), "403")
         for origin in ("https://good.example", f"http://{host}"):
             checks.equal(f"from {origin}", status_of_upgrade(f"Origin: {origin}\r\n"), "101")
         server.stop(signal.SIGTERM)
         for client in clients:
-            if client.library == "x-net":  # shows its caller no close code
+            if client.library == "x-net":  # does not report the close code
                 client.lines = [line for line in client.lines if line[0] != "error"]
             else:
-                client.wait("receives the shutdown", lambda: ["close", "1001"] in client.lines)
+                client.wait("receives the shutdown close", lambda: ["close", "1001"] in client.lines)
             client.end()
 
 
@@ -157,7 +157,7 @@ def status_of_upgrade(headers):
         return str(error).split(" ")[1]
 
 
-checks.run("streams come back", streams_come_back)
+checks.run("streams reconnect", streams_reconnect)
 if SOCKETS[language]:
-    checks.run("sockets of the server's own origin pass", sockets_of_the_servers_own_origin_pass)
+    checks.run("WebSockets of the server's own origin are accepted", websockets_of_the_servers_own_origin_are_accepted)
 checks.finish()

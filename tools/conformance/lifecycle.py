@@ -1,4 +1,4 @@
-"""Start and end: errors are one line each, and every client is disconnected with a reason."""
+"""Start and shutdown: errors are reported in one line, and every client receives a close."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ def run(*arguments):
     return result.returncode, result.stderr + result.stdout
 
 
-def help_teaches():
+def help_lists_the_flags():
     for arguments in (["--help"], ["serve", "--help"]):
         code, text = run(*arguments)
         checks.equal(f"{arguments} succeeds", code, 0)
@@ -29,14 +29,14 @@ def help_teaches():
         checks.that(f"help has {flag}", flag in text)
 
 
-def faults_at_start():
+def errors_at_start():
     ports = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         name = "127.0.0.1:%d" % taken.getsockname()[1]
         code, text = run("serve", "--listen", name, "--tcp", ports[0])
         checks.that("a taken port is an error", code != 0, code)
-        checks.that("which names it", name in text, text)
-        checks.that("in few lines", len(text.strip().splitlines()) <= 5, text)
+        checks.that("the error names the port", name in text, text)
+        checks.that("the error has few lines", len(text.strip().splitlines()) <= 5, text)
     for what, arguments in {
         "an invalid address": ["--listen", "nonsense"],
         "no workers": ["--workers", "0"],
@@ -58,7 +58,7 @@ def ends(signal_number):
         silent = connect("FANTAIL_HTTP")
         publications = [b"%d" % number for number in range(200)]
         clients[0].send(b"".join(frame(1, publication) for publication in publications))
-        # The last one was accepted when its own publisher has it.
+        # The last publication is accepted once its publisher receives it.
         while clients[0].receive()[2] != publications[-1]:
             pass
         began = time.monotonic()
@@ -71,16 +71,16 @@ def ends(signal_number):
                     break
                 if opcode == 1:
                     heard.append(payload)
-            checks.equal("what was accepted is flushed", len(heard), len(publications))
-            checks.equal("then 1001", int.from_bytes(payload[:2], "big"), 1001)
+            checks.equal("accepted publications are delivered", len(heard), len(publications))
+            checks.equal("close code", int.from_bytes(payload[:2], "big"), 1001)
             client.send(frame(8, payload[:2]))
-            checks.that("then the end", client.is_closed_by_peer())
+            checks.that("the connection is closed", client.is_closed_by_peer())
         clients[0].close()
         read_to_end(lines)
         read_to_end(silent)
         code = server.process.wait(ENDS_WITHIN_SECONDS)
         checks.equal("exit code", code, 0)
-        checks.that("in time", time.monotonic() - began < ENDS_WITHIN_SECONDS)
+        checks.that("the server exits in time", time.monotonic() - began < ENDS_WITHIN_SECONDS)
         try:
             socket.create_connection(address("FANTAIL_HTTP"), timeout=1).close()
             checks.that("the port is closed", False)
@@ -89,8 +89,8 @@ def ends(signal_number):
     checks.that("nothing panicked", "panicked" not in server.log())
 
 
-checks.run("help", help_teaches)
-checks.run("faults at start", faults_at_start)
+checks.run("help", help_lists_the_flags)
+checks.run("errors at start", errors_at_start)
 for number in (signal.SIGTERM, signal.SIGINT):
     checks.run(f"{signal.Signals(number).name}", ends, number)
 checks.finish()

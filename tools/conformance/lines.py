@@ -1,4 +1,4 @@
-"""Raw TCP: the command protocol, one JSON object a line, spoken with nothing but `socket` and `json`."""
+"""The command protocol over raw TCP, one JSON object per line, with only `socket` and `json`."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ class LineClient:
         self.sock.sendall(line.encode() + b"\n")
 
     def receive(self):
-        """The next object that is no server ping."""
+        """Returns the next object other than a ping of the server."""
         while True:
             message = json.loads(self.reader.until(b"\n"))
             if message != {}:
@@ -52,14 +52,14 @@ def conversation():
     for number in range(3):
         push = subscriber.receive().get("push", {})
         checks.equal("a push names its channel", push.get("channel"), "lines")
-        checks.equal("publications come in order", push.get("pub", {}).get("data"), {"number": number})
+        checks.equal("publications arrive in order", push.get("pub", {}).get("data"), {"number": number})
     reply = subscriber.ask("ping")
     checks.that("ping is answered", "ping" in reply and reply.get("id") == 3, reply)
     reply = subscriber.ask("unsubscribe", channel="lines")
     checks.that("unsubscribe is answered", "unsubscribe" in reply, reply)
     publisher.ask("publish", channel="lines", data="unheard")
     reply = subscriber.ask("ping")
-    checks.that("nothing comes after unsubscribing", "ping" in reply, reply)
+    checks.that("no publication arrives after unsubscribing", "ping" in reply, reply)
 
 
 def any_json_is_data():
@@ -70,7 +70,7 @@ def any_json_is_data():
         client.send_line(json.dumps({"id": client.last_id, "publish": {"channel": "any", "data": data}}))
         messages = [client.receive(), client.receive()]
         pushes = [message["push"] for message in messages if "push" in message]
-        checks.that("data comes back as it went", pushes and pushes[0]["pub"]["data"] == data, messages)
+        checks.that("data is delivered unchanged", pushes and pushes[0]["pub"]["data"] == data, messages)
 
 
 def errors_leave_the_connection_open():
@@ -92,18 +92,18 @@ def errors_leave_the_connection_open():
         client.send_line(line)
         checks.that(f"{line!r} is an error", is_error(client.receive()))
     client.sock.sendall(b'{"id":1,"publish":{"channel":"once","data":"\xff\xfe"}}\n')
-    checks.that("bytes that are not UTF-8 are an error", is_error(client.receive()))
-    checks.that("the connection is still good", "ping" in client.ask("ping"))
+    checks.that("invalid UTF-8 is an error", is_error(client.receive()))
+    checks.that("the connection still works", "ping" in client.ask("ping"))
 
 
 def split_and_joined():
     client = LineClient().connected()
     for byte in b'{"id":77,"ping":{}}\r\n':
         client.sock.sendall(bytes([byte]))
-    checks.equal("a line may come byte by byte, ended by CRLF", client.receive().get("id"), 77)
+    checks.equal("a line may arrive byte by byte and end with CRLF", client.receive().get("id"), 77)
     client.sock.sendall(b"".join(b'{"id":%d,"ping":{}}\n' % number for number in range(100, 1100)))
     ids = [client.receive().get("id") for _ in range(1000)]
-    checks.equal("a thousand lines at once are answered in order", ids, list(range(100, 1100)))
+    checks.equal("a thousand pipelined lines are answered in order", ids, list(range(100, 1100)))
 
 
 def half_close():
@@ -111,11 +111,11 @@ def half_close():
     client.sock.sendall(b'{"id":9,"ping":{}}\n')
     client.sock.shutdown(socket.SHUT_WR)
     rest = client.reader.buffer + read_to_end(client.sock)
-    checks.that("what was asked before the end is answered", b'"id":9' in rest, rest)
+    checks.that("commands before the half-close are answered", b'"id":9' in rest, rest)
 
 
 def endless_line():
-    """Told at the limit, not when the line ends; then either skipped to its end, or the connection is closed."""
+    """An error is sent at the limit, before the line ends; then the rest is skipped or the connection closed."""
     client = LineClient().connected()
     try:
         for _ in range(64):
@@ -123,13 +123,13 @@ def endless_line():
     except OSError:
         pass
     reply = client.receive()
-    checks.that("a line without end is an error", is_error(reply) or "disconnect" in reply.get("push", {}), reply)
+    checks.that("an endless line is an error", is_error(reply) or "disconnect" in reply.get("push", {}), reply)
     try:
         client.send_line("")
         client.last_id = 500
-        checks.that("after its end, commands count again", "ping" in client.ask("ping"))
+        checks.that("commands after its end are processed", "ping" in client.ask("ping"))
     except (ConnectionError, OSError):
-        checks.that("it is closed", True)
+        checks.that("the connection is closed", True)
 
 
 for function in [

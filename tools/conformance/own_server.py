@@ -1,4 +1,4 @@
-"""A server of a case's own, to be starved or ended."""
+"""A private server for cases that starve or stop it."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ def free_port():
 
 
 def server_environment():
-    """Without the addresses of the cases, whose variables are not settings of the server."""
+    """The environment without the addresses of the cases, which are not settings of the server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("FANTAIL_")}
 
 
@@ -44,7 +44,7 @@ class OwnServer:
             self.stop(signal.SIGTERM)
 
     def start(self):
-        """Again, after `stop`, where it was."""
+        """Starts the server again after `stop`, at the same addresses."""
         with open(self.log_path, "a") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=server_environment())
         host, port = self.addresses["FANTAIL_HTTP"].split(":")
@@ -66,7 +66,7 @@ class OwnServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
-        # Where a process that used io_uring is killed, its listeners go on accepting for a moment after it has ended.
+        # After a process that used io_uring is killed, its listeners accept connections for a short time.
         host, port = self.addresses["FANTAIL_HTTP"].split(":")
         while True:
             try:

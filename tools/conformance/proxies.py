@@ -1,4 +1,4 @@
-"""A reverse proxy in front of the server, with the rules of src/transport/PROXIES.md: proxies.py NAME."""
+"""Tests a reverse proxy in front of the server, with the rules of src/transport/PROXIES.md: proxies.py NAME."""
 
 import contextlib
 import http.client
@@ -16,12 +16,12 @@ from checks import Checks, RawWebSocket, address, connect, frame
 from own_server import OwnServer, free_port
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../src/transport/PROXIES.md")
-# What was missed, and what happens, is with the client within this.
+# Publications, missed and new, must reach the client within this time.
 SOON_SECONDS = 1.0
 KEY = {"X-API-Key": "of-the-proxies-case"}
 
-# For each: what the page's block needs around it, and the command that runs it in the foreground.
-# {rules} is the block, {file} where the whole is written, {folder} a folder of its own, {port} the proxy's.
+# For each proxy: the configuration around the block of PROXIES.md, and the command that runs it in the foreground.
+# {rules} is the block, {file} the configuration file, {folder} a private folder, {port} the proxy's port.
 PROXIES = {
     "nginx": (
         "daemon off; pid {folder}/pid; error_log stderr;\nevents {{}}\n"
@@ -53,7 +53,7 @@ checks = Checks(f"proxies {sys.argv[1]}")
 
 
 def rules(language, proxy_port, server_port):
-    """The page's block, with the ports of this run."""
+    """The block of PROXIES.md with the ports of this run."""
     with open(PAGE) as file:
         (block,) = re.findall(rf"^```{language}\n(.*?)^```$", file.read(), re.MULTILINE | re.DOTALL)
     block = block.replace("0.0.0.0", "127.0.0.1")
@@ -61,7 +61,7 @@ def rules(language, proxy_port, server_port):
 
 
 class Behind(OwnServer):
-    """The server with a proxy in front; FANTAIL_HTTP names the proxy, FANTAIL_DIRECT the server."""
+    """The server behind a proxy. FANTAIL_HTTP is the address of the proxy, FANTAIL_DIRECT that of the server."""
 
     def __init__(self, language, change=lambda block: block):
         super().__init__(f"proxies-{language}")
@@ -77,7 +77,7 @@ class Behind(OwnServer):
         super().__enter__()
         self.stack = contextlib.ExitStack()
         folder = self.stack.enter_context(tempfile.TemporaryDirectory())
-        os.chmod(folder, 0o777)  # those that give up root's rights write there too
+        os.chmod(folder, 0o777)  # proxies that drop root privileges write there too
         os.environ["FANTAIL_DIRECT"] = os.environ["FANTAIL_HTTP"]
         port, (_, server_port) = free_port(), address("FANTAIL_DIRECT")
         frame_of, command = PROXIES[self.language]
@@ -92,7 +92,7 @@ class Behind(OwnServer):
         os.environ["FANTAIL_HTTP"] = f"127.0.0.1:{port}"
         if not until(lambda: ask("GET", "/health/live")[0] == 200, 5):
             self.__exit__()
-            raise RuntimeError(f"{words[0]} does not pass requests on, see {log.name}")
+            raise RuntimeError(f"{words[0]} does not forward requests, see {log.name}")
         return self
 
     def end_proxy(self):
@@ -109,7 +109,7 @@ class Behind(OwnServer):
 
 
 def until(holds, seconds):
-    """Whether it comes to hold in time; what cannot be asked does not hold."""
+    """Returns whether the condition holds in time; an error counts as not holding."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -120,7 +120,7 @@ def until(holds, seconds):
 
 
 def ask(method, path, body=None, headers=None, server="FANTAIL_HTTP"):
-    """Status, headers and body of one request, through the proxy unless another is named."""
+    """Returns status, headers and body of one request, through the proxy by default."""
     connection = http.client.HTTPConnection(*address(server), timeout=10)
     try:
         connection.request(method, path, body, headers or {})
@@ -135,7 +135,7 @@ def publish(channel, data, server="FANTAIL_HTTP"):
 
 
 class Stream:
-    """An event stream; `event` reads the next one that has data of the channel's."""
+    """An event stream; `event` reads the next publication."""
 
     def __init__(self, path, last_event_id=None):
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
@@ -144,7 +144,7 @@ class Stream:
         self.response = self.connection.getresponse()
 
     def event(self):
-        """(id, data)"""
+        """Returns (id, data)."""
         fields = {}
         while True:
             line = self.response.readline().decode().rstrip("\n")
@@ -157,7 +157,7 @@ class Stream:
                 fields = {}
 
     def close(self):
-        # The response holds the socket too.
+        # The response holds a reference to the socket too.
         self.response.close()
         self.connection.close()
 
@@ -176,13 +176,13 @@ def preflight_and_post():
     }
     status, headers, body = ask("OPTIONS", "/publish?channel=post", headers=asks)
     checks.that("a preflight is answered", status in (200, 204), (status, body))
-    checks.equal("for its origin", headers["Access-Control-Allow-Origin"], "http://app.example")
+    checks.equal("it allows the origin", headers["Access-Control-Allow-Origin"], "http://app.example")
     allowed = (headers["Access-Control-Allow-Headers"] or "").lower()
-    checks.that("with its headers", "x-api-key" in allowed or allowed == "*", allowed)
+    checks.that("it allows the headers", "x-api-key" in allowed or allowed == "*", allowed)
     status, _, body = publish("post", b"hello")
     checks.equal("a POST", status, 200)
-    checks.that("has its offset", json.loads(body).get("offset") == 1, body)
-    checks.that("without the key it is refused", ask("POST", "/publish?channel=post", b"x")[0] in (401, 403))
+    checks.that("the reply has an offset", json.loads(body).get("offset") == 1, body)
+    checks.that("a request without the key is refused", ask("POST", "/publish?channel=post", b"x")[0] in (401, 403))
 
 
 def events():
@@ -193,14 +193,14 @@ def events():
         publish("live", data, "FANTAIL_DIRECT")
         position, heard = stream.event()
         checks.equal("an event", heard, data)
-        checks.that("comes at once", time.monotonic() - began < SOON_SECONDS, time.monotonic() - began)
+        checks.that("it arrives at once", time.monotonic() - began < SOON_SECONDS, time.monotonic() - began)
     stream.close()
     for data in ("three", "four", "five"):
         publish("live", data, "FANTAIL_DIRECT")
     began = time.monotonic()
     stream = Stream("/events?channel=live", position)
-    checks.equal("missed publications", [stream.event()[1] for _ in range(3)], ["three", "four", "five"])
-    checks.that("comes within a second", time.monotonic() - began < SOON_SECONDS, time.monotonic() - began)
+    checks.equal("missed events", [stream.event()[1] for _ in range(3)], ["three", "four", "five"])
+    checks.that("they arrive within a second", time.monotonic() - began < SOON_SECONDS, time.monotonic() - began)
     stream.close()
 
 
@@ -212,22 +212,22 @@ def polls():
         status, headers, body = ask("GET", f"/poll?channel=polled&since={position}&timeout=5")
         answer = json.loads(body)
         checks.equal("a poll", status, 200)
-        checks.equal("has what came", [one["data"] for one in answer["publications"]], [number])
+        checks.equal("a poll has the publication", [one["data"] for one in answer["publications"]], [number])
         position = answer["position"]
     began = time.monotonic()
     status, _, body = ask("GET", f"/poll?channel=polled&since={position}&timeout=1")
-    checks.equal("a poll to which nothing comes", (status, json.loads(body)["timeout"]), (200, True))
-    checks.that("is not late", time.monotonic() - began < 1.5, time.monotonic() - began)
+    checks.equal("a poll that times out", (status, json.loads(body)["timeout"]), (200, True))
+    checks.that("it is on time", time.monotonic() - began < 1.5, time.monotonic() - began)
 
 
 def websocket():
     with contextlib.closing(RawWebSocket("FANTAIL_HTTP", "/ws?channel=socket")) as socket_:
         publish("socket", "to a WebSocket")
-        checks.equal("a WebSocket hears", socket_.receive()[2], b"to a WebSocket")
+        checks.equal("a WebSocket receives a publication", socket_.receive()[2], b"to a WebSocket")
         socket_.send(frame(9, b"are you there"))
-        checks.equal("and its ping is answered", socket_.receive()[1:], (10, b"are you there"))
+        checks.equal("its ping is answered", socket_.receive()[1:], (10, b"are you there"))
         socket_.send(frame(8, (1000).to_bytes(2, "big")))
-        checks.equal("and its close", socket_.receive_close(), 1000)
+        checks.equal("its close is answered", socket_.receive_close(), 1000)
 
 
 def health():
@@ -236,11 +236,11 @@ def health():
         checks.that(f"{method} {path}", status in (200, 204), (status, body))
     for path in ("/health/ready", "/events?channel=no:such", "/poll?channel=no:such"):
         _, headers, _ = ask("GET", path)
-        checks.that(f"{path} is kept by no cache", "no-store" in (headers["Cache-Control"] or ""), headers.items())
+        checks.that(f"{path} is not cacheable", "no-store" in (headers["Cache-Control"] or ""), headers.items())
 
 
 def ambiguous():
-    """RFC 9112 6.3 and 11.2: what two readers may read differently is one request for both, or refused."""
+    """RFC 9112 6.3 and 11.2: proxy and server must parse ambiguous requests alike or reject them."""
     inner = b"POST /publish?channel=inner HTTP/1.1\r\nHost: a\r\nX-API-Key: %s\r\nContent-Length: 1\r\n\r\nx"
     inner %= KEY["X-API-Key"].encode()
     chunked = b"Transfer-Encoding: chunked\r\n"
@@ -258,39 +258,39 @@ def ambiguous():
     for rest in rests.values():
         with contextlib.closing(connect("FANTAIL_HTTP", timeout=0.5)) as sock:
             heard = b""
-            # What is refused, and what is waited for in vain, are both right.
+            # Both a rejection and a timeout are correct.
             with contextlib.suppress(OSError):
                 sock.sendall(b"POST /publish?channel=outer HTTP/1.1\r\nHost: a\r\n" + rest + inner)
                 while part := sock.recv(65536):
                     heard += part
             answered += heard.count(b'"offset"')
         status, _, body = ask("GET", "/health/live")
-        checks.that("the next one gets its own answer", status == 200 and b"offset" not in body, (status, body))
+        checks.that("the next request gets its own response", status == 200 and b"offset" not in body, (status, body))
     position = json.loads(ask("GET", "/poll?channel=inner&timeout=0")[2])["position"]
-    checks.equal("as many were carried out as were answered", int(position.split(":")[0]), answered)
+    checks.equal("each executed request was answered", int(position.split(":")[0]), answered)
 
 
 def shutdown(behind):
-    """Readiness says 503 before anything is refused."""
+    """Readiness returns 503 before any request is refused."""
     checks.equal("ready", ask("GET", "/health/ready")[0], 200)
     behind.process.send_signal(signal.SIGTERM)
     seen = []
 
-    def is_told():
+    def sees_503():
         status, _, body = ask("GET", "/health/ready")
         seen.append((status, body[:80]))
         return status == 503 and ask("GET", "/health/ready", server="FANTAIL_DIRECT")[0] == 503
 
-    checks.that("after SIGTERM it is seen as 503 while it still answers", until(is_told, 3), seen[-3:])
-    checks.equal("and ends with", behind.process.wait(15), 0)
+    checks.that("after SIGTERM the proxy sees 503 while the server still answers", until(sees_503, 3), seen[-3:])
+    checks.equal("exit code", behind.process.wait(15), 0)
 
 
 def plain_check(language):
-    """HAProxy's check as it is without words: OPTIONS / over HTTP/1.0."""
+    """HAProxy's default check: OPTIONS / over HTTP/1.0."""
     with Behind(language, lambda block: block.replace("option httpchk GET /health/ready", "option httpchk")):
-        # Three checks that fail take a server out.
+        # Three failed checks remove a server.
         time.sleep(2)
-        checks.equal("behind plain `option httpchk`", ask("GET", "/health/live")[0], 200)
+        checks.equal("behind the default `option httpchk`", ask("GET", "/health/live")[0], 200)
 
 
 def main(language):

@@ -1,4 +1,4 @@
-"""centrifuge-python: subscribes, publishes, asks, is cut off, comes back and has missed nothing."""
+"""centrifuge-python: subscribes, publishes, queries, loses its connection and recovers all missed publications."""
 
 import asyncio
 import urllib.request
@@ -19,7 +19,7 @@ HOST, PORT = address("FANTAIL_HTTP")
 
 
 class Gatherer(SubscriptionEventHandler):
-    """Keeps what a subscription gets."""
+    """Collects the events of a subscription."""
 
     def __init__(self):
         self.got = []
@@ -33,7 +33,7 @@ class Gatherer(SubscriptionEventHandler):
 
 
 class Proxy:
-    """What stands between a client and the server, and can be cut."""
+    """A TCP proxy between a client and the server that can be cut."""
 
     def __init__(self):
         self.writers = set()
@@ -62,7 +62,7 @@ class Proxy:
             return
         far_reader, far_writer = await asyncio.open_connection(HOST, PORT)
         self.writers |= {writer, far_writer}
-        # A task of its own: the stream's callback trips over one that is cancelled at the end.
+        # A separate task, because the callback of the stream fails if its task is cancelled at the end.
         asyncio.ensure_future(self.carry(far_reader, writer))
         await self.carry(reader, far_writer)
 
@@ -124,7 +124,7 @@ async def chat():
     await his.publish({"text": "hello"})
     await anna.publish("py-chat", "é\n")
     await publish("py-chat", b"plain text")
-    await until("both hear all", lambda: len(heard.got) == len(also_heard.got) == 3)
+    await until("both receive all", lambda: len(heard.got) == len(also_heard.got) == 3)
     checks.equal("in order", heard.got, [{"text": "hello"}, "é\n", "plain text"])
     presence = await hers.presence()
     checks.equal("both are present", len(presence.clients), 2)
@@ -132,7 +132,7 @@ async def chat():
     checks.equal("they are counted", (stats.num_clients, stats.num_users), (2, 1))
     stats = await anna.presence_stats("py-empty")
     checks.equal("another channel has no clients", (stats.num_clients, stats.num_users), (0, 0))
-    checks.equal("another channel lists no clients", (await anna.presence("py-empty")).clients, {})
+    checks.equal("presence of another channel is empty", (await anna.presence("py-empty")).clients, {})
     history = await hers.history(limit=-1)
     checks.equal("history", [pub.offset for pub in history.publications], [1, 2, 3])
     since = StreamPosition(offset=1, epoch=history.epoch)
@@ -147,8 +147,8 @@ async def chat():
     checks.equal("rpc is not available", await code_of(anna.rpc("method", {})), 108)
     await his.unsubscribe()
     await publish("py-chat", b'"after"')
-    await until("who stayed hears on", lambda: len(heard.got) == 4)
-    checks.equal("who left does not", len(also_heard.got), 3)
+    await until("the remaining subscriber receives the next one", lambda: len(heard.got) == 4)
+    checks.equal("the other one does not", len(also_heard.got), 3)
     await anna.disconnect()
     await ben.disconnect()
 
@@ -165,14 +165,14 @@ async def cut_off():
             missed = [len(expected) + number for number in range(count)]
             await publish("py-cut", *(b"%d" % number for number in missed))
             proxy.mend()
-            await until("it is back", lambda: len(heard.contexts) > before)
+            await until("it reconnects", lambda: len(heard.contexts) > before)
             context = heard.contexts[-1]
             checks.equal("recovered", (context.was_recovering, context.recovered), (True, expected_recovery))
             if expected_recovery:
                 expected.extend(missed)
             await publish("py-cut", b'"live"')
             expected.append("live")
-            await until("it hears on", lambda: heard.got[-1:] == ["live"] and len(heard.got) >= len(expected))
+            await until("it receives new publications", lambda: heard.got[-1:] == ["live"] and len(heard.got) >= len(expected))
 
         await publish("py-cut", b"-1")
         expected.append(-1)
@@ -180,7 +180,7 @@ async def cut_off():
         for count in (50, 1, 500):
             await miss(count, True)
         await miss(1100, False)
-        checks.equal("nothing is lost, doubled or out of order", heard.got, expected)
+        checks.equal("nothing is lost, duplicated or reordered", heard.got, expected)
         await client.disconnect()
 
 

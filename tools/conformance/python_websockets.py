@@ -1,4 +1,4 @@
-"""Python `websockets`: chat, echo, close codes, a thousand at once."""
+"""Python `websockets`: chat, echo, close codes, a thousand clients at once."""
 
 import asyncio
 import urllib.request
@@ -13,15 +13,15 @@ ECHO = "ws://%s:%d" % address("FANTAIL_ECHO")
 
 
 def connect(url, **options):
-    # The server offers no compression yet; asking for it must do no harm, so the default stays.
+    # The server does not support compression; an offer of it is the default here and must be ignored.
     return websockets.connect(url, max_size=2**25, open_timeout=30, **options)
 
 
 async def lobby_is_a_chat():
     async with connect(f"ws://{HTTP}") as anna, connect(f"ws://{HTTP}/") as ben:
         await anna.send("hello")
-        checks.equal("the other hears it", await ben.recv(), "hello")
-        checks.equal("and so does the sender", await anna.recv(), "hello")
+        checks.equal("the other client receives it", await ben.recv(), "hello")
+        checks.equal("the sender receives it too", await anna.recv(), "hello")
         await ben.send(b"\x00\x01\xff")
         checks.equal("binary stays binary", await anna.recv(), b"\x00\x01\xff")
 
@@ -32,15 +32,15 @@ async def channels_are_apart():
         connect(f"ws://{HTTP}/ws?channel=py2&channel=py1") as both,
     ):
         await first.send("to py1")
-        checks.equal("who has both hears py1", await both.recv(), "to py1")
+        checks.equal("a subscriber of both receives py1", await both.recv(), "to py1")
         await both.send("to py2")
         checks.equal("publishing goes to the first channel", await both.recv(), "to py2")
-        checks.equal("its own message comes first", await first.recv(), "to py1")
+        checks.equal("its own message arrives first", await first.recv(), "to py1")
         try:
             unexpected = await asyncio.wait_for(first.recv(), 0.3)
-            checks.that("py1 does not hear py2", False, unexpected)
+            checks.that("a subscriber of py1 does not receive py2", False, unexpected)
         except asyncio.TimeoutError:
-            checks.that("py1 does not hear py2", True)
+            checks.that("a subscriber of py1 does not receive py2", True)
 
 
 async def http_publishes():
@@ -62,7 +62,7 @@ async def echo_of_every_length():
             await client.send(text)
             checks.that(f"text of {length}", await client.recv() == text)
         await client.send(["frag", "men", "ted"])
-        checks.equal("fragments come back joined in meaning", await client.recv(), "fragmented")
+        checks.equal("a fragmented message is echoed", await client.recv(), "fragmented")
         await (await client.ping(b"are you there"))
         checks.that("pong", True)
 
@@ -109,7 +109,7 @@ async def main():
     ]:
         try:
             await asyncio.wait_for(function(), 60)
-        except Exception as error:  # whatever a server does to a client
+        except Exception as error:  # any error of the client is a failure
             checks.that(function.__name__, False, f"{type(error).__name__}: {error}")
 
 

@@ -1,8 +1,8 @@
-"""Clients that read an HTTP answer as a file, on a stream where little is said: each event is theirs at once.
+"""Clients that read an HTTP response like a file receive each small event of a quiet stream at once.
 
     quiet.py NAME COMMAND...
 
-COMMAND URL prints each line of the answer's body as it gets it.
+COMMAND URL prints each line of the response body when it arrives.
 """
 
 import os
@@ -17,7 +17,7 @@ from checks import Checks
 name, command = sys.argv[1], sys.argv[2:]
 checks = Checks(name)
 HTTP = f"http://{os.environ['FANTAIL_HTTP']}"
-# An event that waits for the next bytes waits for a heartbeat, 25 seconds.
+# A buffered event would wait for the next keepalive, up to 25 seconds.
 AT_ONCE_SECONDS = 2
 
 
@@ -40,10 +40,10 @@ class Reader:
         until = time.monotonic() + seconds
         while line not in self.lines and time.monotonic() < until:
             time.sleep(0.01)
-        checks.that(what, line in self.lines, f"after {seconds} s there is {self.lines}")
+        checks.that(what, line in self.lines, f"after {seconds} s the lines are {self.lines}")
 
 
-def small_events_come_at_once():
+def small_events_arrive_at_once():
     channel = f"quiet-{name}"
     reader = Reader(f"{HTTP}/events?channel={channel}")
     try:
@@ -57,5 +57,5 @@ def small_events_come_at_once():
         reader.process.wait()
 
 
-checks.run("small events come at once", small_events_come_at_once)
+checks.run("small events arrive at once", small_events_arrive_at_once)
 checks.finish()

@@ -1,4 +1,4 @@
-"""quiet_client.py requests|urllib3 URL: the lines of an answer, as the library's documentation reads them."""
+"""quiet_client.py requests|urllib3 URL: prints the lines of a response, read as in the library's documentation."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# nc and curl against every endpoint.
+# Uses every endpoint with nc and curl.
 set -uo pipefail
 http=http://$FANTAIL_HTTP
 tcp_host=${FANTAIL_TCP%:*} tcp_port=${FANTAIL_TCP##*:}
@@ -18,7 +18,7 @@ check() {
   fi
 }
 
-# netcats differ in how they end; a time limit ends them all.
+# Versions of nc differ in when they exit; a time limit ends all of them.
 check "nc echoes" "$(printf 'hello\n' | timeout 2 nc "$echo_host" "$echo_port")" '^hello$'
 
 status() { curl -sS -o "$scratch/body" -w '%{http_code}' "$@"; }
@@ -44,12 +44,12 @@ check "publish a body that waits for 100 Continue" \
 wait "$subscriber"
 heard=$(cat "$scratch/subscriber")
 check "nc is answered" "$heard" '"id":1,"connect":\{'
-check "nc hears JSON" "$heard" '"channel":"shell".*"data":\{"from":"curl"\}'
-check "nc hears text" "$heard" '"hello"'
-check "nc hears what came in chunks" "$heard" '\{"chunked":true\}'
-check "nc hears what waited" "$heard" '\{"continued":true\}'
+check "nc receives JSON" "$heard" '"channel":"shell".*"data":\{"from":"curl"\}'
+check "nc receives text" "$heard" '"hello"'
+check "nc receives the chunked body" "$heard" '\{"chunked":true\}'
+check "nc receives the body after 100 Continue" "$heard" '\{"continued":true\}'
 
-# A publisher with nc, a subscriber with curl: the handshake is all that curl need know to show frames.
+# A publisher with nc, a subscriber with curl: after the handshake, curl prints the frames.
 timeout 2 curl -sSN --http1.1 -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \
   -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' "$http/ws?channel=shell2" >"$scratch/frames" 2>/dev/null &
 subscriber=$!
@@ -58,7 +58,7 @@ sleep 0.5
   timeout 2 nc "$tcp_host" "$tcp_port" >"$scratch/publisher"
 wait "$subscriber"
 check "nc publishes" "$(cat "$scratch/publisher")" '"id":2,"publish":\{'
-check "curl hears it" "$(tr -d '\000' <"$scratch/frames")" 'from nc'
+check "curl receives it" "$(tr -d '\000' <"$scratch/frames")" 'from nc'
 
 # Event streams and polls, with curl alone.
 timeout 2 curl -sSN "$http/events?channel=shell3" >"$scratch/events" &
@@ -67,16 +67,16 @@ timeout 5 curl -sS "$http/poll?channel=shell3" >"$scratch/poll" &
 poll=$!
 sleep 0.5
 check "publish" "$(status --data 'one' "$http/publish?channel=shell3")" '^200$'
-check "publish with a type" "$(status --data 'two' "$http/publish?channel=shell3&event=greeting")" '^200$'
+check "publish with an event type" "$(status --data 'two' "$http/publish?channel=shell3&event=greeting")" '^200$'
 wait "$subscriber" "$poll"
-check "curl hears events" "$(cat "$scratch/events")" $'\nid: 1:([0-9a-f]{8})\ndata: one\n\nid: 2:'
-check "curl hears a type" "$(cat "$scratch/events")" $'event: greeting\ndata: two'
+check "curl receives events" "$(cat "$scratch/events")" $'\nid: 1:([0-9a-f]{8})\ndata: one\n\nid: 2:'
+check "curl receives an event type" "$(cat "$scratch/events")" $'event: greeting\ndata: two'
 check "curl is answered" "$(cat "$scratch/poll")" '"data":"one"\}$'
 first=$(sed -n 's/^id: \(1:.*\)/\1/p' "$scratch/events")
 resumed=$(timeout 1 curl -sSN -H "Last-Event-ID: $first" "$http/events?channel=shell3")
-check "curl resumes behind the first" "$resumed" $'^retry: [2-5][0-9]+\nid: 1:[0-9a-f]+\nevent: position\ndata: \{\}\n\nid: 2:[0-9a-f]+\nevent: greeting\ndata: two$'
-check "curl polls what it missed" "$(curl -sS "$http/poll?channel=shell3&since=$first")" '"data":"two","event":"greeting"\}\],"position":"2:'
-check "a position of nowhere" "$(curl -sS "$http/poll?since=x&timeout=0")" '"recovered":false'
+check "curl resumes after the first" "$resumed" $'^retry: [2-5][0-9]+\nid: 1:[0-9a-f]+\nevent: position\ndata: \{\}\n\nid: 2:[0-9a-f]+\nevent: greeting\ndata: two$'
+check "curl polls the missed publication" "$(curl -sS "$http/poll?channel=shell3&since=$first")" '"data":"two","event":"greeting"\}\],"position":"2:'
+check "an invalid position" "$(curl -sS "$http/poll?since=x&timeout=0")" '"recovered":false'
 
 echo "shell: $passed passed, $failed failed"
 ((failed == 0))

@@ -1,4 +1,4 @@
-"""The socket programs that every tutorial starts with, and a thousand of them at once."""
+"""The socket programs of common tutorials, and a thousand of them at once."""
 
 import asyncio
 import io
@@ -12,7 +12,7 @@ checks = Checks("sockets")
 
 
 def tutorial(host, port):
-    """Word for word what beginners write."""
+    """The client of a tutorial, verbatim."""
     client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     client.connect((host, port))
     client.send("hello".encode())
@@ -28,7 +28,7 @@ def one():
 
 
 def thousand_threads():
-    """A thousand at once: none sends before all are connected."""
+    """A thousand clients at once: none sends before all are connected."""
     host, port = address("FANTAIL_ECHO_TCP")
     ready = threading.Barrier(THOUSAND)
     answers = [None] * THOUSAND
@@ -56,7 +56,7 @@ def thousand_threads():
 
 
 async def thousand_streams():
-    """The same with asyncio, ten messages each."""
+    """A thousand asyncio clients, ten messages each."""
     host, port = address("FANTAIL_ECHO_TCP")
     streams = [await asyncio.open_connection(host, port) for _ in range(THOUSAND)]
 
@@ -75,7 +75,7 @@ async def thousand_streams():
 
 
 def large():
-    """More than all socket buffers hold, sent while reading: nothing is lost or reordered."""
+    """Data that exceeds all socket buffers, sent while reading: nothing is lost or reordered."""
     sent = bytes(range(256)) * 64 * 1024
     received = bytearray()
     with socket.create_connection(address("FANTAIL_ECHO_TCP"), timeout=30) as sock:
@@ -88,11 +88,11 @@ def large():
         while part := sock.recv(1 << 20):
             received += part
         thread.join()
-    checks.that("16 MiB come back as they went, then the end", bytes(received) == sent, len(received))
+    checks.that("16 MiB are echoed unchanged, then the stream ends", bytes(received) == sent, len(received))
 
 
 def websocket_by_hand():
-    """An echo without any library: the handshake's answer, a text, a binary, a ping."""
+    """A WebSocket echo without a library: handshake, text, binary, ping."""
     client = RawWebSocket("FANTAIL_ECHO")
     checks.equal("upgrade", client.response.headers.get("upgrade", "").lower(), "websocket")
     client.send(frame(1, b"hello") + frame(2, b"\x00\xff") + frame(9, b"ping"))

@@ -1,4 +1,4 @@
-"""Autobahn's fuzzing client against the echo service: cases 1 to 10 all OK, 12 and 13 as they come."""
+"""Autobahn's fuzzing client against the echo service: cases 1 to 10 must pass, 12 and 13 are informational."""
 
 import collections
 import json
@@ -16,7 +16,7 @@ def main():
     reports = os.path.join(WORK, "autobahn-reports", DRIVER)
     os.makedirs(reports, exist_ok=True)
     index = os.path.join(reports, "index.json")
-    # An index from an earlier run must not pass for this one's.
+    # An index of an earlier run must not be mistaken for that of this run.
     if os.path.exists(index):
         os.remove(index)
     specification = os.path.join(reports, "fuzzingclient.json")
@@ -38,7 +38,7 @@ def main():
             cwd=reports, stdout=log, stderr=log, timeout=540, check=True,
         )
     with open(index) as file:
-        # Nothing at all when the server could not be reached: every group is then missing.
+        # If the server could not be reached, every group is missing.
         cases = json.load(file).get("fantail", {})
     return judge(cases)
 
@@ -50,7 +50,7 @@ def judge(cases):
         case = cases[name]
         outcome = case["behavior"], case["behaviorClose"]
         groups[name.split(".")[0]] += 1
-        # Compression is negotiated: a server without it is not at fault.
+        # Compression is optional, so a server without it passes.
         if int(name.split(".")[0]) >= 12 and outcome[0] == "UNIMPLEMENTED":
             unimplemented += 1
         elif set(outcome) <= GOOD:

@@ -1,4 +1,4 @@
-// Clients of Go libraries. What they hear is printed, a line each; libraries.py says what it should be.
+// Clients of Go libraries, which print each event in a line for libraries.py to check.
 //
 //	clients r3labs|go-sse URL   listens to an event stream: its events' types and data
 //	clients x-net URL           opens a WebSocket, says hello, and prints its messages
@@ -24,7 +24,7 @@ func main() {
 	switch address := os.Args[2]; os.Args[1] {
 	case "r3labs":
 		err = r3labs.NewClient(address).SubscribeRaw(func(event *r3labs.Event) {
-			// What is left of a block where a killed server's stream is cut is an event to it.
+			// It reports the incomplete last block of a killed server's stream as an event.
 			if len(event.Data) > 0 {
 				heard(string(event.Event), string(event.Data))
 			}
@@ -36,7 +36,7 @@ func main() {
 	default:
 		fail("no library " + os.Args[1])
 	}
-	// Neither of the two stream clients returns while it means to go on.
+	// Both stream clients return only when they give up.
 	fail(fmt.Sprint("ended: ", err))
 }
 
@@ -50,7 +50,7 @@ func goSSE(address string) error {
 	return connection.Connect()
 }
 
-// Its Dial demands an Origin, and sends it with the slash that its documentation writes behind it.
+// Its Dial requires an Origin, and sends it with the trailing slash of its documentation.
 func xNet(address string) error {
 	server, err := url.Parse(address)
 	if err != nil {

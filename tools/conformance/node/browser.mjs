@@ -1,4 +1,4 @@
-// Headless Chromium's WebSocket: a chat in two tabs, echo, close codes.
+// The WebSocket of headless Chromium: a chat in two tabs, echo, close codes.
 
 import { Checks } from './checks.mjs';
 import { launch } from './chromium.mjs';
@@ -9,7 +9,7 @@ const echo = `ws://${process.env.FANTAIL_ECHO}`;
 
 const context = await launch();
 
-// A tab of the server's own origin, with what a tutorial writes, and its messages in a list.
+// A tab of the server's own origin with a tutorial's client, which collects its messages in a list.
 async function tab(url) {
   const page = await context.newPage();
   await page.goto(`http://${http}/health/live`);
@@ -40,16 +40,16 @@ async function heard(page, count) {
 async function twoTabsAreAChat() {
   const [anna, ben] = [await tab(`ws://${http}`), await tab(`ws://${http}`)];
   await anna.evaluate(() => socket.send('hello from a tab'));
-  checks.equal('the other tab hears it', await heard(ben, 1), ['hello from a tab']);
+  checks.equal('the other tab receives it', await heard(ben, 1), ['hello from a tab']);
   await ben.evaluate(() => socket.send(new Uint8Array([0, 255])));
   checks.equal('text and binary, in order', await heard(anna, 2), ['hello from a tab', [0, 255]]);
   await anna.close();
   await ben.evaluate(() => socket.send('still here'));
-  checks.equal('a closed tab does not affect the others', (await heard(ben, 3)).at(-1), 'still here');
+  checks.equal('a closed tab does not affect others', (await heard(ben, 3)).at(-1), 'still here');
   await ben.close();
 }
 
-// A browser fails the connection where it offered some and none is chosen.
+// A browser fails the connection if it offered subprotocols and none is selected.
 async function subprotocols() {
   const page = await tab(`ws://${http}`);
   const chosen = (url, offered) =>
@@ -67,7 +67,7 @@ async function subprotocols() {
   checks.equal('on echo', await chosen(echo, ['chat']), 'chat');
   const commands = `ws://${http}/connection/websocket`;
   checks.equal('commands', await chosen(commands, ['centrifuge-protobuf', 'centrifuge-json']), 'centrifuge-json');
-  checks.equal('what is not spoken', await chosen(commands, ['centrifuge-protobuf']), 'refused');
+  checks.equal('an unsupported subprotocol', await chosen(commands, ['centrifuge-protobuf']), 'refused');
   await page.close();
 }
 
@@ -85,7 +85,7 @@ async function fetchPublishes() {
 async function echoesAndCloses() {
   const page = await tab(echo);
   await page.evaluate(() => socket.send('x'.repeat(1_000_000)));
-  checks.equal('a megabyte comes back', (await heard(page, 1))[0].length, 1_000_000);
+  checks.equal('a megabyte is echoed', (await heard(page, 1))[0].length, 1_000_000);
   const end = await page.evaluate(() => (socket.close(4000, 'bye'), ended));
   checks.equal('the close is answered', [end.code, end.wasClean], [4000, true]);
   await page.close();
@@ -94,7 +94,7 @@ async function echoesAndCloses() {
 async function tooBigIsTold() {
   const page = await tab(`ws://${http}/ws?channel=big`);
   const end = await page.evaluate(() => (socket.send('x'.repeat(2 << 20)), ended));
-  checks.equal('the page learns why', end.code, 1009);
+  checks.equal('the page gets the close code', end.code, 1009);
   await page.close();
 }
 

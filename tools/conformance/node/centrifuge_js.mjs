@@ -1,4 +1,4 @@
-// centrifuge-js: subscribes, publishes, asks, is cut off, comes back and has missed nothing.
+// centrifuge-js: subscribes, publishes, queries, loses its connection and recovers all missed publications.
 
 import { once } from 'node:events';
 import net from 'node:net';
@@ -21,7 +21,7 @@ function client(address = http) {
   });
 }
 
-// The next time an event comes.
+// Resolves at the next event of this type.
 const event = (emitter, name) => new Promise((resolve) => emitter.once(name, resolve));
 
 async function connected(address) {
@@ -32,7 +32,7 @@ async function connected(address) {
   return centrifuge;
 }
 
-// A subscription that gathers what it gets.
+// A subscription that collects its publications.
 async function subscribed(centrifuge, channel, options) {
   const subscription = centrifuge.newSubscription(channel, options);
   subscription.got = [];
@@ -44,7 +44,7 @@ async function subscribed(centrifuge, channel, options) {
 }
 
 async function publish(channel, body) {
-  // Bytes have no type of their own; a string would be sent as text/plain, and stay text.
+  // Bytes are sent without a media type; a string would be sent as text/plain and stay text.
   const sent = { method: 'POST', body: Buffer.from(body) };
   const response = await fetch(`http://${http}/publish?channel=${channel}`, sent);
   checks.equal('publish', response.status, 200);
@@ -64,7 +64,7 @@ const counts = ({ numClients, numUsers }) => [numClients, numUsers];
 
 const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, index) => from + index);
 
-// What stands between a client and the server, and can be cut.
+// A TCP proxy between a client and the server that can be cut.
 async function proxy() {
   const sockets = new Set();
   const server = net.createServer((near) => {
@@ -90,7 +90,7 @@ async function chat() {
   const [anna, ben] = await Promise.all([connected(), connected()]);
   const [hers, his] = [await subscribed(anna, 'js-chat'), await subscribed(ben, 'js-chat')];
   checks.equal('a first subscription recovers nothing', [hers.context.wasRecovering, hers.context.recovered], [false, false]);
-  checks.equal('it is positioned', [hers.context.positioned, hers.context.recoverable], [true, true]);
+  checks.equal('the subscription is positioned', [hers.context.positioned, hers.context.recoverable], [true, true]);
   await his.publish({ text: 'hello' });
   await ben.publish('js-chat', 'é\n');
   await publish('js-chat', 'plain text');
@@ -102,7 +102,7 @@ async function chat() {
   checks.that('each with its name', Object.entries(clients).every(([name, info]) => info.client === name));
   checks.equal('they are counted', counts(await hers.presenceStats()), [2, 1]);
   checks.equal('another channel has no clients', counts(await anna.presenceStats('js-empty')), [0, 0]);
-  checks.equal('another channel lists no clients', await anna.presence('js-empty'), { clients: {} });
+  checks.equal('presence of another channel is empty', await anna.presence('js-empty'), { clients: {} });
 
   const all = await hers.history({ limit: -1 });
   checks.equal('history', all.publications.map(({ offset }) => offset), [1, 2, 3]);
@@ -121,7 +121,7 @@ async function chat() {
   his.unsubscribe();
   await publish('js-chat', 'after');
   await until('who stayed hears on', () => hers.got.length === 4);
-  checks.equal('who left does not', his.got.length, 3);
+  checks.equal('an unsubscribed client does not receive it', his.got.length, 3);
   checks.equal('one is left', (await hers.presenceStats()).numClients, 1);
   anna.disconnect();
   ben.disconnect();
@@ -147,9 +147,9 @@ async function cutOff() {
     await until('it hears on', () => subscription.got.at(-1) === 'live');
   }
   const expected = [...numbers(1, 5), ...[1, 2, 3].flatMap((round) => [...numbers(round * 100, round * 100 + 50), 'live'])];
-  checks.equal('nothing is lost, doubled or out of order', subscription.got, expected);
+  checks.equal('nothing is lost, duplicated or reordered', subscription.got, expected);
 
-  // More than is kept.
+  // More publications than the history keeps.
   const gone = event(subscription, 'subscribing');
   between.cut();
   await gone;
@@ -157,8 +157,8 @@ async function cutOff() {
   const back = event(subscription, 'subscribed');
   between.mend();
   const context = await back;
-  checks.equal('what is gone cannot be recovered', [context.wasRecovering, context.recovered], [true, false]);
-  checks.equal('and the position is reported', context.streamPosition.offset, 5 + 3 * 52 + 1100);
+  checks.equal('removed publications cannot be recovered', [context.wasRecovering, context.recovered], [true, false]);
+  checks.equal('the reply has the new position', context.streamPosition.offset, 5 + 3 * 52 + 1100);
   await publish('js-cut', '"anew"');
   await until('it goes on', () => subscription.got.at(-1) === 'anew');
   centrifuge.disconnect();
@@ -176,7 +176,7 @@ async function elsewhere() {
   centrifuge.disconnect();
 }
 
-// A hundred subscriptions leave in a few frames.
+// A hundred unsubscribes in a few frames.
 async function many() {
   const centrifuge = client();
   const subscriptions = numbers(1, 100).map((number) => centrifuge.newSubscription(`js-many-${number}`));
@@ -185,12 +185,12 @@ async function many() {
   centrifuge.connect();
   await all;
   const replies = await Promise.all(subscriptions.map((subscription) => subscription.publish(1)));
-  checks.equal('all are answered', replies.length, 100);
+  checks.equal('all commands are answered', replies.length, 100);
   centrifuge.disconnect();
 }
 
-// An application that loads its state, and where that stands, whenever what was missed cannot be had (flag 2 of a
-// subscribe asks for error 112 then): nothing is missing over a restart.
+// An application that reloads its state and position whenever recovery fails (flag 2 of a subscribe requests error 112
+// then) misses nothing over a restart.
 async function stateOverARestart() {
   const server = await new OwnServer('centrifuge-js').start();
   const history = async (limit) =>
@@ -223,10 +223,10 @@ async function stateOverARestart() {
   await say(7);
   await until('it hears the last', () => state.at(-1) === 7);
   checks.equal('the state after the restart', state, [5, 6, 7]);
-  checks.equal('loaded once for each life of the server', loads, 2);
+  checks.equal('loaded once for each start of the server', loads, 2);
   centrifuge.disconnect();
 
-  // The position of one that knows nothing yet: from the start.
+  // A position before the first publication.
   const another = await connected(server.http);
   const all = await subscribed(another, 'js-state', { since: { offset: 0, epoch: '' } });
   await until('all that is kept comes', () => all.got.length === 3);
@@ -240,14 +240,14 @@ async function disconnects() {
   await once(socket, 'open');
   socket.send('no command');
   const [refusal] = await once(socket, 'message');
-  checks.equal('what is no command', JSON.parse(refusal).error.code, 107);
+  checks.equal('an invalid command', JSON.parse(refusal).error.code, 107);
   socket.send(Buffer.from('{"id":1,"connect":{}}'));
   const [code, reason] = await once(socket, 'close');
-  checks.equal('what cannot hold commands', [code, reason.toString()], [3501, 'bad request']);
+  checks.equal('a message that cannot contain commands', [code, reason.toString()], [3501, 'bad request']);
   const left = await connected();
   const gone = event(left, 'disconnected');
   left.disconnect();
-  checks.equal('a client may leave', (await gone).code, 0);
+  checks.equal('a client may disconnect', (await gone).code, 0);
 }
 
 for (const check of [chat, cutOff, elsewhere, many, stateOverARestart, disconnects]) await checks.run(check);

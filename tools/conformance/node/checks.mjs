@@ -1,4 +1,4 @@
-// What the JavaScript cases share: counting checks.
+// Shared code of the JavaScript cases: counting checks.
 
 export class Checks {
   constructor(name) {
@@ -21,7 +21,7 @@ export class Checks {
     this.that(what, left === right, `got ${left}, expected ${right}`);
   }
 
-  // A check that is a function: an exception, or 30 seconds, is a failure.
+  // Runs a function; an exception or more than 30 seconds is a failure.
   async run(check) {
     let timer;
     const late = new Promise((_, reject) => {

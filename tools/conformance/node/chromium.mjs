@@ -1,4 +1,4 @@
-// Headless Chromium with a profile of its own, which is gone when the program ends, however it ends.
+// Headless Chromium with a temporary profile, which is removed when the program exits for any reason.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,8 +1,7 @@
-// Clients of JavaScript's libraries for event streams, for libraries.py.
+// Clients of JavaScript libraries for event streams, for libraries.py.
 //
 //   clients.mjs eventsource|fetch-event-source URL
-//
-// Prints each event: its type, a blank, its data.
+// Prints each event as its type, a blank, and its data.
 
 import { EventSource } from 'eventsource';
 import { fetchEventSource } from '@microsoft/fetch-event-source';
@@ -17,10 +16,10 @@ if (library === 'eventsource') {
     if (source.readyState === EventSource.CLOSED) print('error', `closed by ${code}`);
   };
 } else if (library === 'fetch-event-source') {
-  // It is a browser's, of which it uses no more than this.
+  // The library is for browsers, but needs only these globals.
   globalThis.window = globalThis;
   globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
-  // As tutorials use it: each message is JSON, and what its own fetch throws is tried again.
+  // As in tutorials: each message is JSON, and errors of its fetch are retried.
   await fetchEventSource(url, {
     onmessage({ event, data }) {
       try {

@@ -1,10 +1,10 @@
-// A network between a client and the server that can be cut, or stand still.
+// A network between a client and the server that can be cut or stalled.
 
 import net from 'node:net';
 import { once } from 'node:events';
 
 export class Cutter {
-  // `target` may become another.
+  // `target` may be changed later.
   constructor(target) {
     this.target = target;
     this.sockets = new Set();
@@ -32,7 +32,7 @@ export class Cutter {
     return this;
   }
 
-  // Every connection ends, and while `meanwhile` runs, none is made.
+  // Closes all connections, and refuses new ones while `meanwhile` runs.
   async cut(meanwhile) {
     this.refuses = true;
     for (const socket of this.sockets) socket.destroy();
@@ -40,7 +40,7 @@ export class Cutter {
     this.refuses = false;
   }
 
-  // Nothing comes or goes while `meanwhile` runs, and every connection stays.
+  // Forwards no data while `meanwhile` runs, and keeps all connections.
   async hold(meanwhile) {
     const held = [...this.sockets];
     for (const socket of held) socket.pause();

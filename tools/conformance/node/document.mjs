@@ -1,4 +1,4 @@
-// A page of the documents in headless Chromium: document.mjs FILE COUNT prints what it logs until there are COUNT lines.
+// Runs a page of the documents in headless Chromium: document.mjs FILE COUNT prints its first COUNT log lines.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { launch } from './chromium.mjs';
 const [file, count] = process.argv.slice(2);
 const http = process.env.FANTAIL_HTTP;
 const context = await launch();
-// What the page takes from a network, from the packages that are installed.
+// Serves the page's remote scripts from the installed packages.
 await context.route('https://unpkg.com/**', (route) => {
   const path = new URL(route.request().url()).pathname.replace(/@[\d.]+/, '');
   const body = readFileSync(join(import.meta.dirname, 'node_modules', path));

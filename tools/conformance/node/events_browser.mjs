@@ -1,4 +1,4 @@
-// Headless Chromium's EventSource and fetch, written as tutorials write them.
+// EventSource and fetch of headless Chromium, used as in tutorials.
 
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -14,12 +14,12 @@ const context = await launch();
 
 async function publish(channel, body, event = '') {
   const query = new URLSearchParams(event ? { channel, event } : { channel });
-  // Bytes have no type of their own; a string would be sent as text/plain, and stay text.
+  // Bytes are sent without a media type; a string would be sent as text/plain and stay text.
   const response = await fetch(`http://${http}/publish?${query}`, { method: 'POST', body: Buffer.from(body) });
   checks.equal('publish', response.status, 200);
 }
 
-// A page of the server's own origin, whose script runs.
+// A page of the server's own origin with a script.
 async function tab(script, argument, origin = network.address) {
   const page = await context.newPage();
   await page.goto(`http://${origin}/health/live`);
@@ -41,11 +41,11 @@ async function subscribers(count) {
     if (sum >= count) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  // They may still be on their way between workers.
+  // Subscriptions may still be in progress between workers.
   await new Promise((resolve) => setTimeout(resolve, 200));
 }
 
-// Every tutorial's event stream.
+// The event stream of a tutorial.
 function listen() {
   const events = new EventSource('/events');
   events.onmessage = (event) => heard.push(JSON.parse(event.data));
@@ -53,7 +53,7 @@ function listen() {
   return new Promise((resolve) => (events.onopen = resolve));
 }
 
-// Every tutorial's long poll.
+// The long polling loop of a tutorial.
 function pollForever() {
   async function poll() {
     try {
@@ -87,8 +87,8 @@ async function theTutorialsRunUnchanged() {
   checks.equal('EventSource misses nothing', await heard(events, 25), expected);
   checks.equal('fetch misses nothing', await heard(polls, 25), expected);
   await publish('lobby', '{"x":1}', 'notification');
-  checks.equal('a listener hears its type', (await heard(events, 26)).at(-1), { notification: { x: 1 } });
-  checks.equal('fetch hears it too', (await heard(polls, 26)).at(-1), { x: 1 });
+  checks.equal('a listener receives its event type', (await heard(events, 26)).at(-1), { notification: { x: 1 } });
+  checks.equal('fetch receives it too', (await heard(polls, 26)).at(-1), { x: 1 });
   await events.close();
   await polls.close();
 }
@@ -101,7 +101,7 @@ async function aCutBeforeTheFirstEventMissesNothing() {
   }, 'channel=eb1&channel=eb2');
   await network.cut(() => publish('eb2', 'while it was away'));
   await publish('eb1', 'back');
-  checks.equal('both came', (await heard(page, 2)).sort(), ['back', 'while it was away']);
+  checks.equal('both arrive', (await heard(page, 2)).sort(), ['back', 'while it was away']);
   await page.close();
 }
 
@@ -111,7 +111,7 @@ async function anotherOriginMayListenAndPoll() {
       const events = new EventSource(`http://${http}/events?channel=eb3`);
       events.onmessage = (event) => heard.push(event.data);
       await new Promise((resolve) => (events.onopen = resolve));
-      // The header makes it a request that has to be asked for first.
+      // The header makes the request need a preflight.
       const tag = (await fetch(`http://${http}/poll?channel=eb3`, { method: 'HEAD' })).headers.get('ETag');
       fetch(`http://${http}/poll?channel=eb3`, { headers: { 'If-None-Match': tag } })
         .then((response) => response.json())
@@ -120,11 +120,11 @@ async function anotherOriginMayListenAndPoll() {
     http,
   );
   await publish('eb3', 'across');
-  checks.equal('both hear it', await heard(page, 2), ['across', 'across']);
+  checks.equal('both receive it', await heard(page, 2), ['across', 'across']);
   await page.close();
 }
 
-// It comes with the id of another server's event, is told of a gap, and hears what is published then.
+// It sends the event id of another server, gets a gap event, and receives later publications.
 async function anIdOfAnotherServerIsNotTheEnd() {
   const other = createServer((request, response) => {
     const isStream = request.url.startsWith('/events');
@@ -148,7 +148,7 @@ async function anIdOfAnotherServerIsNotTheEnd() {
   await network.cut(() => (network.target = http));
   checks.equal('a gap', await heard(page, 2), ['of another', 'gap']);
   await publish('eb4', 'of this one');
-  checks.equal('and on', (await heard(page, 3)).at(-1), 'of this one');
+  checks.equal('a later publication', (await heard(page, 3)).at(-1), 'of this one');
   await page.close();
   network.close();
   other.close();

@@ -1,4 +1,4 @@
-// npm `eventsource`: events of every kind, several channels, a cut connection that misses nothing.
+// npm `eventsource`: all payload kinds, several channels, lossless reconnects.
 
 import { EventSource } from 'eventsource';
 import { Checks } from './checks.mjs';
@@ -14,7 +14,7 @@ async function publish(channel, body, event = '') {
   checks.equal('publish', response.status, 200);
 }
 
-// An open stream, with what it hears in a list.
+// An open stream that collects its events in a list.
 async function open(query, kinds = ['message']) {
   const source = new EventSource(`http://${network.address}/events?${query}`);
   const heard = [];
@@ -43,7 +43,7 @@ async function aCutConnectionMissesNothing(query, channels) {
     await publish(channels[expected.length % channels.length], text);
     expected.push(text);
   };
-  // This library takes an id only from a block with data, so the first cut comes behind an event.
+  // This library uses an id only if its block has data, so the first cut follows an event.
   await next();
   await source.heard(1);
   for (let round = 0; round < 3; round++) {
@@ -53,11 +53,11 @@ async function aCutConnectionMissesNothing(query, channels) {
     });
     await source.heard(expected.length);
     await next();
-    // Each channel has an order of its own.
+    // Order is defined per channel only.
     const heard = await source.heard(expected.length);
     for (const [at, channel] of channels.entries()) {
       const of = (list) => list.filter((text) => Number(text.split(' ')[1]) % channels.length === at);
-      checks.equal(`nothing of ${channel} is missing or comes twice`, of(heard), of(expected));
+      checks.equal(`no event of ${channel} is lost or duplicated`, of(heard), of(expected));
     }
   }
   source.close();
@@ -67,7 +67,7 @@ async function refusalsAreErrors() {
   const source = new EventSource(`http://${http}/events?channel=nowhere:1`);
   const error = await new Promise((resolve) => (source.onerror = resolve));
   checks.equal('an unknown namespace', error.code, 404);
-  checks.equal('and it does not come back', source.readyState, EventSource.CLOSED);
+  checks.equal('and it does not reconnect', source.readyState, EventSource.CLOSED);
 }
 
 await checks.run(payloadsAreEvents);

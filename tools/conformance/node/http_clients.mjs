@@ -1,5 +1,5 @@
-// Requests as Safari and Node's proxies send them, subprotocols, EventSource where it was refused, polls where nothing
-// is kept, and the close codes that faye-websocket understands.
+// Requests as sent by Safari and Node's proxies, subprotocols, EventSource after a rejection, polls without a history,
+// and the close codes that faye-websocket supports.
 
 import { once } from 'node:events';
 import http from 'node:http';
@@ -16,7 +16,7 @@ import { OwnServer } from './own_server.mjs';
 const checks = new Checks('http_clients');
 const address = process.env.FANTAIL_HTTP;
 
-// Node's own client, without what fetch forbids or adds.
+// Node's own client, without the restrictions and headers of fetch.
 function request(to, method, path, headers = {}, body = '') {
   return new Promise((resolve, reject) => {
     const sent = http.request(`http://${to}${path}`, { method, headers, agent: false }, (response) => {
@@ -35,8 +35,8 @@ async function preflight(to, path, headers) {
   return [status, answered['access-control-allow-origin']];
 }
 
-// Safari says a length of 0 with a preflight (RFC 9110, 8.6: no content).
-async function aLengthOfZeroIsNoBody() {
+// Safari sends Content-Length: 0 with a preflight (RFC 9110, 8.6: no content).
+async function aLengthOfZeroIsAnEmptyBody() {
   const empty = { 'Content-Length': '0' };
   for (const path of ['/publish', '/api/publish', '/poll', '/events']) {
     const asked = { ...empty, 'Access-Control-Request-Headers': 'content-type,x-api-key' };
@@ -48,7 +48,7 @@ async function aLengthOfZeroIsNoBody() {
   }
 }
 
-// A proxy in front, the way its documentation begins.
+// A proxy configured as at the beginning of its documentation.
 async function behind(name, proxy) {
   const server = http.createServer((request, response) => proxy.web(request, response));
   server.on('upgrade', (request, socket, head) => proxy.ws(request, socket, head));
@@ -73,7 +73,7 @@ async function behind(name, proxy) {
   server.close();
 }
 
-// Libraries that offered some fail the connection where none is chosen (undici, ws, browsers).
+// Libraries that offered subprotocols fail the connection if none is selected (undici, ws, browsers).
 async function subprotocols() {
   for (const [name, Client] of [['ws', WebSocket], ['undici', UndiciWebSocket]]) {
     const chosen = (path, offered) =>
@@ -93,15 +93,15 @@ async function subprotocols() {
     checks.equal(`${name}: commands`, await chosen(commands, ['centrifuge-json']), 'centrifuge-json');
     const both = ['centrifuge-protobuf', 'centrifuge-json'];
     checks.equal(`${name}: of two`, await chosen(commands, both), 'centrifuge-json');
-    checks.equal(`${name}: what is not spoken`, await chosen(commands, ['centrifuge-protobuf']), 'refused');
+    checks.equal(`${name}: an unsupported subprotocol`, await chosen(commands, ['centrifuge-protobuf']), 'refused');
   }
 }
 
-// WHATWG HTML, 9.2.3: any status but 200 ends an EventSource for good.
+// WHATWG HTML, 9.2.3: any status other than 200 ends an EventSource for good.
 async function eventSourceComesBackAfterAnOverload() {
   const channels = Array.from({ length: 66 }, (_, number) => `latest:${number}`);
   const payload = 'x'.repeat(128 * 1024);
-  // Used up to 87 % by the latest publication of each channel, once a subscriber to all reads no more.
+  // Memory is 87 % used by the latest publication of each channel once a subscriber of all channels stops reading.
   const budget = Math.floor((channels.length * payload.length * 100) / 87);
   const settings = '[namespaces.latest]\npublish = true\nslow_consumer = "latest"\n';
   const options = ['--workers', '1', '--memory-bytes-max', String(budget)];
@@ -113,29 +113,29 @@ async function eventSourceComesBackAfterAnOverload() {
   const slow = new WebSocket(`ws://${server.http}/ws?${channels.map((name) => `channel=${name}`).join('&')}`);
   await once(slow, 'open');
   slow.pause();
-  // Its kernel takes some megabytes first.
+  // Its kernel buffers hold some megabytes first.
   for (let number = 0; number < 100; number += 1) await server.post('/publish?channel=latest:0', payload);
   for (let turn = 0; turn < 5 && (await level()) < 2; turn += 1) {
     for (const channel of channels) await server.post(`/publish?channel=${channel}`, payload);
     await sleep(50);
   }
-  checks.equal('memory is critical', await level(), 2);
+  checks.equal('memory is low', await level(), 2);
 
   const source = new EventSource(`http://${server.http}/events?channel=a`);
   await new Promise((resolve) => (source.onerror = resolve));
-  checks.equal('it means to come back', source.readyState, EventSource.CONNECTING);
+  checks.equal('it is reconnecting', source.readyState, EventSource.CONNECTING);
   slow.terminate();
   const heard = new Promise((resolve) => (source.onmessage = ({ data }) => resolve(data)));
   const began = Date.now();
   await new Promise((resolve) => source.addEventListener('position', resolve));
-  checks.that('not at once', Date.now() - began > 2000, `after ${Date.now() - began} ms`);
+  checks.that('it waits before it reconnects', Date.now() - began > 2000, `after ${Date.now() - began} ms`);
   await server.post('/publish?channel=a', 'after the overload');
-  checks.equal('and does', await heard, 'after the overload');
+  checks.equal('it reconnects', await heard, 'after the overload');
   source.close();
   await server.stop();
 }
 
-// Its id is of another server, or of another making; a gap is told, and what is published then is heard.
+// Its event id is from another server or malformed: it gets a gap event and receives later publications.
 async function eventSourceComesFromElsewhere() {
   for (const id of ['5', '1700000000:0', 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6', 'null', '*']) {
     const withId = (url, init) => fetch(url, { ...init, headers: { ...init.headers, 'Last-Event-ID': id } });
@@ -154,7 +154,7 @@ async function eventSourceComesFromElsewhere() {
   }
 }
 
-// The loop of any tutorial, by the position of the last answer and by the cookie.
+// A tutorial's loop, by the position of the last response and by the cookie.
 async function pollsWhereNothingIsKept() {
   const settings = [
     '[namespaces.live]', 'publish = true', 'history_size = 0',
@@ -185,14 +185,14 @@ async function pollsWhereNothingIsKept() {
         await server.post(`/publish?channel=${channel}`, text);
       }
       await Promise.race([loop, sleep(3000)]);
-      checks.equal(`${channel} by ${way}: all is heard`, heard, ['one', 'two', 'last']);
+      checks.equal(`${channel} by ${way}: all are received`, heard, ['one', 'two', 'last']);
       checks.that(`${channel} by ${way}: it waits`, answers <= 4, `${answers} answers`);
     }
   }
   await server.stop();
 }
 
-// It reports codes between 1012 and 2999 as 1002.
+// faye-websocket reports codes between 1012 and 2999 as 1002.
 async function fayeUnderstandsWhyItIsClosed() {
   const server = await new OwnServer('faye').start();
   const open = async () => {
@@ -221,7 +221,7 @@ async function fayeUnderstandsWhyItIsClosed() {
   checks.equal('a shutdown', (await closed)[0], 1001);
 }
 
-await checks.run(aLengthOfZeroIsNoBody);
+await checks.run(aLengthOfZeroIsAnEmptyBody);
 const target = `http://${address}`;
 await checks.run(() => behind('http-proxy', httpProxy.createProxyServer({ target, ws: true })));
 await checks.run(() => behind('httpxy', createProxyServer({ target, ws: true })));

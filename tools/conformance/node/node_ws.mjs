@@ -1,4 +1,4 @@
-// Node's `ws`: chat, echo, close codes, a thousand at once.
+// Node's `ws`: chat, echo, close codes, a thousand clients at once.
 
 import { once } from 'node:events';
 import WebSocket from 'ws';
@@ -8,7 +8,7 @@ const checks = new Checks('node');
 const http = process.env.FANTAIL_HTTP;
 const echo = `ws://${process.env.FANTAIL_ECHO}`;
 
-// A socket that is open, with its messages in a queue from the first byte on.
+// An open socket that queues its messages from the first byte.
 async function open(url) {
   const socket = new WebSocket(url);
   const queue = [];
@@ -26,7 +26,7 @@ async function open(url) {
 async function lobbyIsAChat() {
   const [anna, ben] = await Promise.all([open(`ws://${http}`), open(`ws://${http}/`)]);
   anna.send('hello from node');
-  checks.equal('the other hears it', await ben.next(), 'hello from node');
+  checks.equal('the other client receives it', await ben.next(), 'hello from node');
   ben.send(Buffer.from([0, 255]));
   await anna.next();
   checks.equal('binary stays binary', [...(await anna.next())], [0, 255]);
@@ -43,7 +43,7 @@ async function publishOverHttp() {
   for (const publication of publications) subscriber.send(publication);
   const heard = [];
   while (heard.length < publications.length) heard.push(await subscriber.next());
-  checks.equal('a thousand publications come in order', heard, publications);
+  checks.equal('a thousand publications arrive in order', heard, publications);
   subscriber.terminate();
 }
 

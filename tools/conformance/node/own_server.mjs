@@ -1,4 +1,4 @@
-// A server of a case's own, with options of its own, to be ended and begun again.
+// A private server for a case, with its own options, that can be stopped and restarted.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -17,7 +17,7 @@ export async function freePort() {
 }
 
 export class OwnServer {
-  // `settings` is a settings file's text.
+  // `settings` is the text of a settings file.
   constructor(name, options = [], settings = '') {
     this.name = `${CONFORMANCE_WORK}/logs/${CONFORMANCE_DRIVER}-${name}-server`;
     this.options = options;
@@ -42,7 +42,7 @@ export class OwnServer {
   async stop(signal = 'SIGTERM') {
     this.process.kill(signal);
     await this.ended;
-    // Where a process that used io_uring is killed, its listeners go on accepting for a moment after it has ended.
+    // After a process that used io_uring is killed, its listeners accept connections for a short time.
     const [host, port] = this.http.split(':');
     const isOpen = () =>
       new Promise((resolve) => {
@@ -56,7 +56,7 @@ export class OwnServer {
     while (await isOpen()) await sleep(5);
   }
 
-  // Bytes, which have no type of their own: a string would be sent as text/plain, and stay text.
+  // Bytes are sent without a media type; a string would be sent as text/plain and stay text.
   async post(path, body) {
     const response = await fetch(`http://${this.http}${path}`, { method: 'POST', body: Buffer.from(body) });
     return response.json();

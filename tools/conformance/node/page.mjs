@@ -1,6 +1,6 @@
-// The page at /, in headless Chromium, as a person uses it: by mouse, by keyboard, on a phone, over a network that is cut.
+// The page at / in headless Chromium: by mouse, by keyboard, on a phone, over a network that is cut.
 //
-// With PAGE_SCREENSHOT=FILE it also takes the picture that the README shows.
+// With PAGE_SCREENSHOT=FILE it also takes the screenshot of the README.
 
 import { execFile } from 'node:child_process';
 import { createServer, request as httpRequest } from 'node:http';
@@ -26,13 +26,13 @@ async function curl(channel, body, event = '') {
   return JSON.parse(stdout);
 }
 
-// The page, and what its console complains of.
+// Opens the page and collects the errors of its console.
 async function open(address = `http://${network.address}/`) {
   const page = await context.newPage();
   page.complaints = [];
   page.on('pageerror', (error) => page.complaints.push(error.message));
   page.on('console', (message) => {
-    // A connection that is cut is logged by the browser itself.
+    // The browser itself logs cut connections.
     const isNetwork = /ERR_|WebSocket connection/.test(message.text());
     if (message.type() === 'error' && !isNetwork) page.complaints.push(message.text());
   });
@@ -55,7 +55,7 @@ async function connected(page, count) {
   );
 }
 
-// What a transport's subscription has shown, the oldest first.
+// Messages of a transport's subscription, oldest first.
 async function shown(page, transport, count) {
   const rows = `#messages li[data-transport="${LABELS[transport]}"]`;
   await page.waitForFunction(
@@ -75,8 +75,8 @@ async function everyTransportShowsWhatCurlPublishes() {
     checks.equal(transport, await shown(page, transport, 2), ['hello <b>from</b> curl', '{"n":1}']);
   }
   const meta = await page.locator('#messages li[data-transport="Event stream"] .meta').first().innerText();
-  checks.that('position and type are shown', /position 2/.test(meta) && /type notification/.test(meta), meta);
-  checks.equal('nothing is complained of', page.complaints, []);
+  checks.that('position and event type are shown', /position 2/.test(meta) && /type notification/.test(meta), meta);
+  checks.equal('the console has no errors', page.complaints, []);
   await page.close();
 }
 
@@ -92,7 +92,7 @@ async function aCutConnectionComesBackAndMissesNothing() {
   };
   await publish(3);
   for (const transport of TRANSPORTS) await shown(page, transport, 3);
-  // Twice, so that what came after the first cut counts as seen.
+  // Twice, so that messages after the first cut count as received.
   for (const _ of [1, 2]) {
     await network.cut(() => publish(4));
     await connected(page, 4);
@@ -102,10 +102,10 @@ async function aCutConnectionComesBackAndMissesNothing() {
     }
   }
   const plain = await shown(page, 'websocket', 3 + 2 + 2 + 2);
-  checks.that('a plain WebSocket comes back', plain.includes(expected.at(-1)), plain);
-  checks.equal('and says that it cannot know', plain.filter((text) => /plain WebSockets have no positions/.test(text)).length, 2);
+  checks.that('a plain WebSocket reconnects', plain.includes(expected.at(-1)), plain);
+  checks.equal('and reports that messages may be lost', plain.filter((text) => /plain WebSockets have no positions/.test(text)).length, 2);
   await page.waitForFunction(() => /up for/.test(document.getElementById('server').textContent), null, { timeout: 10_000 });
-  checks.equal('nothing is complained of', page.complaints, []);
+  checks.equal('the console has no errors', page.complaints, []);
   await page.close();
 }
 
@@ -123,13 +123,14 @@ async function whatIsNotKeptIsSaid() {
   await curl('page3', 'last');
   for (const transport of ['commands', 'sse', 'poll']) {
     const texts = await shown(page, transport, 3);
-    checks.equal(`${transport} goes on`, [texts[0], texts.at(-1)], ['first', 'last']);
-    checks.that(`${transport} tells of the gap`, /not kept any more/.test(texts[1]), texts);
+    checks.equal(`${transport} continues`, [texts[0], texts.at(-1)], ['first', 'last']);
+    checks.that(`${transport} reports the gap`, /not kept any more/.test(texts[1]), texts);
   }
   await page.close();
 }
 
-// Payloads are bytes: JSON keeps its numbers, its order and its duplicates (RFC 8259 4 and 6), a string is what it says.
+// Payloads are bytes: JSON keeps its numbers, its order and its duplicates (RFC 8259 4 and 6), a string is shown as
+// text.
 async function payloadsAreShownAsTheyWereSent() {
   const page = await open();
   await subscribe(page, TRANSPORTS, 'page7');
@@ -142,13 +143,13 @@ async function payloadsAreShownAsTheyWereSent() {
   for (const transport of TRANSPORTS) {
     checks.equal(transport, await shown(page, transport, expected.length), expected);
   }
-  // What is recovered takes another way.
+  // Recovered messages use another code path.
   await network.cut(() => curl('page7', '[1.0, 1e400]'));
   await connected(page, 4);
   for (const transport of ['commands', 'sse', 'poll']) {
     checks.equal(`${transport}, recovered`, (await shown(page, transport, expected.length + 1)).at(-1), '[1.0, 1e400]');
   }
-  checks.equal('nothing is complained of', page.complaints, []);
+  checks.equal('the console has no errors', page.complaints, []);
   await page.close();
 }
 
@@ -159,17 +160,17 @@ async function aServerThatStandsStillIsSaid() {
   );
   const isDimmed = () => page.evaluate(() => document.getElementById('tiles').classList.contains('old'));
   await says('up for');
-  checks.equal('numbers of now are bright', await isDimmed(), false);
+  checks.equal('current numbers are bright', await isDimmed(), false);
   await network.hold(async () => {
     await says('no statistics received from the server for');
     checks.equal('old numbers are dim', await isDimmed(), true);
   });
   await says('up for');
-  checks.equal('and bright again', await isDimmed(), false);
+  checks.equal('new numbers are bright again', await isDimmed(), false);
   await page.close();
 }
 
-// A proxy that serves all of it below a path.
+// A proxy that serves everything below a path.
 async function belowAPath(path) {
   const [host, port] = http.split(':');
   const target = (request) => ({ host, port, path: request.url.slice(path.length), method: request.method, headers: request.headers });
@@ -207,12 +208,12 @@ async function itWorksBelowAPath() {
   await page.locator('#publish button').click();
   for (const transport of TRANSPORTS) checks.equal(transport, await shown(page, transport, 1), ['from below']);
   await page.waitForFunction(() => /up for/.test(document.getElementById('server').textContent), null, { timeout: 10_000 });
-  checks.equal('nothing is complained of', page.complaints, []);
+  checks.equal('the console has no errors', page.complaints, []);
   await page.close();
   proxy.close();
 }
 
-// WCAG 2.2, 1.4.3: text against what is behind it, 4.5 to 1.
+// WCAG 2.2, 1.4.3: a contrast of text to its background of 4.5 to 1.
 async function textStandsOut() {
   for (const colorScheme of ['light', 'dark']) {
     const page = await open();
@@ -240,7 +241,7 @@ async function textStandsOut() {
         })
         .filter(([contrast]) => contrast < 4.5);
     });
-    checks.equal(`text stands out, ${colorScheme}`, faint, []);
+    checks.equal(`text has enough contrast, ${colorScheme}`, faint, []);
     await page.close();
   }
 }
@@ -254,7 +255,7 @@ async function rolesAndNamesTellThingsApart() {
       region.getAttribute('aria-label') ?? document.getElementById(region.getAttribute('aria-labelledby')).textContent),
   }));
   checks.equal('a list in a log', [found.log, found.items], ['DIV', null]);
-  checks.equal('each region has a name of its own', new Set(found.names).size, found.names.length);
+  checks.equal('each region has a unique name', new Set(found.names).size, found.names.length);
   await page.close();
 }
 
@@ -268,7 +269,7 @@ async function aLagIsANumberOfFewDigits() {
 async function countersMove() {
   const page = await open();
   await subscribe(page, ['commands', 'websocket'], 'page4');
-  // Connections of the page before may still be counted.
+  // Connections of the previous page may still be counted.
   await page.waitForFunction(() => {
     const kinds = document.getElementById('kinds').textContent;
     const all = Number(document.getElementById('connections').textContent.replaceAll(',', ''));
@@ -286,7 +287,7 @@ async function countersMove() {
   const metrics = await (await fetch(`http://${http}/metrics`)).text();
   const workers = metrics.match(/^fantail_turns_total/gm).length;
   checks.equal('a row for each worker', await page.locator('#rows tr').count(), workers);
-  checks.equal('nothing is complained of', page.complaints, []);
+  checks.equal('the console has no errors', page.complaints, []);
   await page.close();
 }
 
@@ -304,7 +305,7 @@ async function everythingIsReachedByKeyboard() {
   await reached('the transport', () => document.activeElement.name === 'transport');
   await page.keyboard.press('ArrowDown');
   await page.keyboard.press('ArrowDown');
-  checks.equal('arrows choose', await page.evaluate(() => document.activeElement.value), 'sse');
+  checks.equal('arrow keys select', await page.evaluate(() => document.activeElement.value), 'sse');
   await reached('the channel', () => document.activeElement.closest('#subscribe') && document.activeElement.name === 'channel');
   await page.keyboard.type('page5');
   await page.keyboard.press('Enter');
@@ -318,7 +319,7 @@ async function everythingIsReachedByKeyboard() {
   await page.keyboard.type('in two lines');
   await page.keyboard.press('Enter');
   checks.equal('Enter publishes', await shown(page, 'sse', 1), ['typed\nin two lines']);
-  checks.that('and says so', /published to page5/.test(await page.locator('#publish-status').innerText()));
+  checks.that('and shows a confirmation', /published to page5/.test(await page.locator('#publish-status').innerText()));
   checks.equal('the field is empty', await page.locator('#publish textarea').inputValue(), '');
   await page.keyboard.press('Enter');
   await page.keyboard.type('again');
@@ -331,8 +332,8 @@ async function everythingIsReachedByKeyboard() {
   await page.keyboard.press('Shift+Tab');
   await page.locator('#subscriptions button').focus();
   await page.keyboard.press('Enter');
-  checks.equal('it is unsubscribed', await page.locator('#subscriptions li').count(), 0);
-  checks.equal('focus stays in reach', await page.evaluate(() => document.activeElement.name), 'channel');
+  checks.equal('the subscription is removed', await page.locator('#subscriptions li').count(), 0);
+  checks.equal('focus moves to a nearby control', await page.evaluate(() => document.activeElement.name), 'channel');
   const nameless = await page.evaluate(() =>
     [...document.querySelectorAll('input, select, textarea, button')]
       .filter((control) => !control.labels?.[0]?.textContent.trim() && !control.textContent.trim())
@@ -350,7 +351,7 @@ async function refusalsAreSaid() {
   }
   await page.waitForFunction(() => document.querySelectorAll('#subscriptions .bad').length === 4, null, { timeout: 10_000 });
   const refused = await page.locator('#subscriptions .bad').allInnerTexts();
-  checks.that('with words', refused.every((text) => /^refused: [a-z' ]*(channel|namespace)/.test(text)), refused.join('; '));
+  checks.that('the error is shown', refused.every((text) => /^refused: [a-z' ]*(channel|namespace)/.test(text)), refused.join('; '));
   await page.locator('#publish [name=channel]').fill('fantail:statistics');
   await page.locator('#publish textarea').fill('forged');
   await page.locator('#publish button').click();
@@ -374,12 +375,12 @@ async function itFitsAPhone() {
     return [document.documentElement.scrollWidth, Math.min(...controls.map((control) => control.offsetHeight))];
   });
   checks.equal('nothing is wider than the screen', wide, 375);
-  checks.that('fingers find the controls', high >= 44, high);
+  checks.that('controls are large enough for touch', high >= 44, high);
   const below = await page.evaluate(() => {
     const [field, first] = ['#publish textarea', '#messages li'].map((name) => document.querySelector(name).getBoundingClientRect());
     return Math.round(first.top - field.top);
   });
-  checks.that('the newest message is on the screen of its field', below < 667 / 2, below);
+  checks.that('the newest message is visible with its field', below < 667 / 2, below);
   await page.close();
 }
 

@@ -44,7 +44,7 @@ import reactor.util.retry.Retry;
  */
 public final class Clients {
   public static void main(String[] arguments) throws Exception {
-    // A connection that is lost is what they are here for.
+    // Lost connections are expected.
     Logger.getLogger("").setLevel(Level.OFF);
     var url = arguments[1];
     switch (arguments[0]) {
@@ -67,7 +67,7 @@ public final class Clients {
     source.open();
   }
 
-  /** Spring leaves it to the caller to come back, and to say from where. */
+  /** With Spring the caller reconnects and sends the last event id. */
   private static void spring(String url) {
     var lastId = new AtomicReference<String>();
     var type = new ParameterizedTypeReference<ServerSentEvent<String>>() {};
@@ -76,7 +76,7 @@ public final class Clients {
             .retrieve()
             .bodyToFlux(type))
         .doOnNext(event -> { if (event.id() != null) lastId.set(event.id()); })
-        // Its result must not be null: each event needs data.
+        // The result must not be null: each event needs data.
         .map(event -> new String[] {event.event() == null ? "message" : event.event(), event.data()})
         .doOnNext(event -> { if (event[1] == null) throw new NullPointerException("an event without data"); })
         .repeatWhen(ends -> ends.delayElements(PAUSE))
@@ -135,7 +135,7 @@ public final class Clients {
 
   private static void vertx(String url) {
     var client = Vertx.vertx().createWebSocketClient();
-    // Collected with its sockets if it were not held.
+    // Referenced, or it would be garbage-collected with its sockets.
     HELD.set(client);
     client.connect(new WebSocketConnectOptions().setAbsoluteURI(url))
         .onFailure(error -> print("error", error.toString()))

@@ -13,7 +13,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 
-/** Java's own HTTP client as it comes: it asks for h2c, and says Content-Length: 0 where there is no body. */
+/** Java's own HTTP client with defaults: it requests h2c, and sends Content-Length: 0 without a body. */
 public final class JavaHttp {
   private static final String ADDRESS = System.getenv("FANTAIL_HTTP");
   private static final HttpClient CLIENT = HttpClient.newHttpClient();
@@ -57,12 +57,12 @@ public final class JavaHttp {
     try {
       equal("too big", status(request("/publish").POST(tooBig)), 413);
     } catch (ExecutionException lost) {
-      // It was still sending when the server had answered and closed.
+      // The client was still sending when the server had answered and closed.
       that("too big", lost.getCause() instanceof IOException, lost);
     }
   }
 
-  /** RFC 9110, 10.1.1. This client shows its caller no final answer but the one behind the body. */
+  /** RFC 9110, 10.1.1. This client reports only the final response after the body. */
   private static void bodiesThatWait() throws Exception {
     var body = BodyPublishers.ofString("waited");
     equal("accepted", status(request("/publish?channel=jh1").expectContinue(true).POST(body)), 200);
@@ -103,11 +103,11 @@ public final class JavaHttp {
 
   private static void subprotocols() throws Exception {
     var plain = open("/ws?channel=jh5", new Listener(), "chat", "superchat");
-    equal("the first that is offered", plain.getSubprotocol(), "chat");
+    equal("the first offered subprotocol", plain.getSubprotocol(), "chat");
     plain.abort();
     var listener = new Listener();
     var commands = open("/connection/websocket", listener, "centrifuge-json");
-    equal("that of the commands", commands.getSubprotocol(), "centrifuge-json");
+    equal("the subprotocol of the commands", commands.getSubprotocol(), "centrifuge-json");
     commands.sendText("{\"id\":1,\"connect\":{}}", true).get();
     var reply = listener.next();
     that("a reply", reply.startsWith("{\"id\":1,\"connect\":"), reply);
@@ -168,7 +168,7 @@ public final class JavaHttp {
     return send(request).statusCode();
   }
 
-  /** The request's own timeout ends with the first head, even of an interim response, which is not reported. */
+  /** The request's timeout ends at the first response head, even an interim one. */
   private static HttpResponse<String> send(HttpRequest.Builder request) throws Exception {
     return CLIENT.sendAsync(request.build(), BodyHandlers.ofString()).get(10, TimeUnit.SECONDS);
   }
