@@ -7,7 +7,7 @@ use crate::report;
 use crate::source::{Source, sources};
 
 /// The files that a file uses, each with a name that it uses of it.
-type Graph = BTreeMap<String, BTreeMap<String, String>>;
+pub type Graph = BTreeMap<String, BTreeMap<String, String>>;
 
 const CRATES: &[&str] = &["src/lib.rs", "src/main.rs", "tools/bench/main.rs", "tools/c1m/main.rs"];
 
@@ -52,7 +52,7 @@ fn way(graph: &Graph, from: &str, to: &str) -> Option<Vec<String>> {
 }
 
 /// The shortest circle of each file that is in one, each circle once.
-fn circles(graph: &Graph) -> Vec<String> {
+pub fn circles(graph: &Graph) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for file in graph.keys() {

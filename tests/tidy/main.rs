@@ -12,6 +12,7 @@ mod map;
 mod modules;
 mod sizes;
 mod source;
+mod spread;
 mod words;
 
 fn report(faults: &[String]) {

@@ -83,12 +83,12 @@ fn functions(source: &Source) -> Vec<(usize, usize)> {
 }
 
 /// Whether a function is declared here, and not a type of functions.
-fn is_function(tokens: &[Token<'_>], at: usize) -> bool {
+pub fn is_function(tokens: &[Token<'_>], at: usize) -> bool {
     tokens[at].is("fn") && tokens.get(at + 1).is_some_and(|next| next.kind == Kind::Word)
 }
 
 /// Where the body of a function, an `impl` or a trait opens; none where a `;` ends it.
-fn body(tokens: &[Token<'_>], head: usize) -> Option<usize> {
+pub fn body(tokens: &[Token<'_>], head: usize) -> Option<usize> {
     let mut at = head;
     while at < tokens.len() && !tokens[at].is("{") {
         if tokens[at].is(";") {
@@ -126,7 +126,7 @@ fn methods(sources: &[Source]) -> BTreeMap<(String, String), usize> {
 }
 
 /// The type of an `impl` block; none where it is of a trait.
-fn own_type<'a>(tokens: &[Token<'a>], head: usize) -> Option<&'a str> {
+pub fn own_type<'a>(tokens: &[Token<'a>], head: usize) -> Option<&'a str> {
     let open = body(tokens, head)?;
     let mut depth = 0_i32;
     let mut name = None;
