@@ -76,7 +76,7 @@
 //! | the order and speed of fan-outs | `hub/fan_out.rs`, `worker/deliveries.rs` |
 //! | the policy for slow subscribers | `SlowConsumer` in `config/namespaces.rs`; `hub/backlog.rs` |
 //! | backpressure on publishers | `worker/backpressure.rs`, `worker/paused_publishers.rs` |
-//! | presence, join and leave events | `hub/gather.rs`, `hub/local_channel.rs`, `hub/join_leave.rs` |
+//! | presence, join and leave events | `hub/gather.rs`, `hub/subscribers.rs`, `hub/join_leave.rs` |
 //! | a broker | a room of its own, as a member of `worker/mesh.rs`; until then `hub/streams.rs` alone gives numbers |
 //! | messages between workers | `hub/message.rs`, `worker/mesh.rs` |
 //! | keepalive | `transport/websocket.rs`, `transport/commands.rs`, `transport/sse.rs`; of TCP, `driver/socket.rs` |
