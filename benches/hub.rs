@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fantail::config::{ChannelOptions, Namespaces};
-use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubSettings, Output, Visit};
+use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubOutput, HubSettings, Visit};
 use fantail::message::{
     ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId, WorkerId,
 };
@@ -22,7 +22,7 @@ use fantail::message::{
 struct Channels {
     hub: Hub,
     names: Vec<ChannelName>,
-    out: VecDeque<Output>,
+    out: VecDeque<HubOutput>,
     next: usize,
 }
 
@@ -93,7 +93,7 @@ impl Channels {
 
     fn carry(&mut self) {
         while let Some(output) = self.out.pop_front() {
-            if let Output::Send { message, .. } = output {
+            if let HubOutput::Send { message, .. } = output {
                 self.hub.handle_message(message, &mut self.out);
             }
         }

@@ -8,7 +8,7 @@ use super::fan_out::{FanOutStep, Visit};
 use super::gather::{Gathers, send_part};
 use super::join_leave::JoinLeave;
 use super::message::{
-    HubMessage, Output, Part, QueryMessage, Receipt, StreamMessage, refuse, reply_to,
+    HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, refuse, reply_to,
 };
 use super::settings::{HubLimits, HubSettings};
 use super::streams::{Numbered, Streams};
@@ -62,7 +62,7 @@ impl Hub {
     }
 
     /// Ends a session and its subscriptions.
-    pub fn close(&mut self, session: SessionId, out: &mut VecDeque<Output>) {
+    pub fn close(&mut self, session: SessionId, out: &mut VecDeque<HubOutput>) {
         self.subscribers.close(session, &self.settings, out);
     }
 
@@ -73,7 +73,7 @@ impl Hub {
         session: SessionId,
         id: Option<RequestId>,
         request: Request,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         let Self { settings, subscribers, gathers, .. } = self;
         match (id, request) {
@@ -84,10 +84,10 @@ impl Hub {
                 let to = settings.home_of(&channel);
                 let receipt = id.map(|id| self.receipt(session, id));
                 let message = StreamMessage::Publish { channel, payload, receipt, idempotency_key };
-                out.push_back(Output::send(to, message));
+                out.push_back(HubOutput::send(to, message));
             }
             (Some(id), Request::Connect) => {
-                out.push_back(Output::Reply { session, id, reply: Reply::Connected });
+                out.push_back(HubOutput::Reply { session, id, reply: Reply::Connected });
             }
             (Some(id), Request::Subscribe { channel, since, needs_all }) => {
                 let since = since.map(|since| (since, needs_all));
@@ -99,11 +99,11 @@ impl Hub {
             }
             (Some(id), Request::History { channel, query }) => {
                 let (to, receipt) = (settings.home_of(&channel), self.receipt(session, id));
-                out.push_back(Output::send(to, QueryMessage::Read { receipt, channel, query }));
+                out.push_back(HubOutput::send(to, QueryMessage::Read { receipt, channel, query }));
             }
             (Some(id), Request::HistoryRemove { channel }) => {
                 let (to, receipt) = (settings.home_of(&channel), self.receipt(session, id));
-                out.push_back(Output::send(to, QueryMessage::Forget { receipt, channel }));
+                out.push_back(HubOutput::send(to, QueryMessage::Forget { receipt, channel }));
             }
             (Some(id), Request::Presence { channel, list_max }) => {
                 let question = (channel, list_max);
@@ -121,21 +121,21 @@ impl Hub {
     }
 
     /// Handles a message from a hub, which may be this one.
-    pub fn handle_message(&mut self, message: HubMessage, out: &mut VecDeque<Output>) {
+    pub fn handle_message(&mut self, message: HubMessage, out: &mut VecDeque<HubOutput>) {
         match message {
             HubMessage::Stream(message) => self.handle_stream_message(message, out),
             HubMessage::Query(message) => self.handle_query_message(message, out),
         }
     }
 
-    fn handle_stream_message(&mut self, message: StreamMessage, out: &mut VecDeque<Output>) {
+    fn handle_stream_message(&mut self, message: StreamMessage, out: &mut VecDeque<HubOutput>) {
         let Self { settings, subscribers, streams, join_leave, now_ms, .. } = self;
         match message {
             StreamMessage::Interest { from, channel, serial } => {
                 let position = streams.add_interest(&channel, from);
                 self.watch_statistics(&channel);
                 let message = StreamMessage::Granted { channel, position, serial };
-                out.push_back(Output::send(from, message));
+                out.push_back(HubOutput::send(from, message));
             }
             StreamMessage::Disinterest { from, channel } => {
                 streams.remove_interest(&channel, from, *now_ms);
@@ -152,7 +152,7 @@ impl Hub {
                 let recovery = (!is_refused).then_some(recovery);
                 let message =
                     StreamMessage::Recovered { session, channel, position, recovery, serial };
-                out.push_back(Output::send(from, message));
+                out.push_back(HubOutput::send(from, message));
             }
             StreamMessage::Recovered { session, channel, position, recovery, serial } => {
                 let answer = (position, recovery);
@@ -176,7 +176,7 @@ impl Hub {
         }
     }
 
-    fn handle_query_message(&mut self, message: QueryMessage, out: &mut VecDeque<Output>) {
+    fn handle_query_message(&mut self, message: QueryMessage, out: &mut VecDeque<HubOutput>) {
         let Self { settings, subscribers, streams, gathers, now_ms, .. } = self;
         match message {
             QueryMessage::Read { receipt, channel, query } => {
@@ -188,7 +188,7 @@ impl Hub {
             }
             QueryMessage::Answer { receipt, reply } => {
                 let (session, id) = (receipt.session, receipt.id);
-                out.push_back(Output::Reply { session, id, reply });
+                out.push_back(HubOutput::Reply { session, id, reply });
             }
             QueryMessage::CountAll { gather, channel, list_max } => {
                 let interested = streams.interested(&channel);
@@ -199,7 +199,7 @@ impl Hub {
                 for to in interested.iter() {
                     let channel = channel.clone();
                     let message = QueryMessage::Count { gather, channel, list_max, parts };
-                    out.push_back(Output::send(to, message));
+                    out.push_back(HubOutput::send(to, message));
                 }
             }
             QueryMessage::Count { gather, channel, list_max, parts } => {
@@ -209,30 +209,30 @@ impl Hub {
                 if has_listed && settings.has_join_leave(&channel) {
                     // It arrives there after the joins of the clients that are listed, and before their leaves.
                     let to = settings.home_of(&channel);
-                    out.push_back(Output::send(to, StreamMessage::Listed(channel)));
+                    out.push_back(HubOutput::send(to, StreamMessage::Listed(channel)));
                 }
             }
             QueryMessage::List { gather, pattern, from, mut found } => {
                 if let Some(from) = subscribers.list(&pattern, from, &mut found) {
                     let message = QueryMessage::List { gather, pattern, from, found };
-                    out.push_back(Output::Later(message.into()));
+                    out.push_back(HubOutput::Later(message.into()));
                 } else {
                     send_part(gather, settings.workers, Some(Part::Channels(found)), out);
                 }
             }
             QueryMessage::Part { gather, parts, part } => {
                 if let Some((session, id, reply)) = gathers.add(gather, parts, part) {
-                    out.push_back(Output::Reply { session, id, reply });
+                    out.push_back(HubOutput::Reply { session, id, reply });
                 }
             }
             QueryMessage::Control { receipt, session, control } => {
-                out.push_back(Output::Control { receipt, session, control });
+                out.push_back(HubOutput::Control { receipt, session, control });
             }
         }
     }
 
     /// Does what is due at the time of this turn, in microseconds on the clock that all workers share.
-    pub fn tick(&mut self, now_us: u64, out: &mut VecDeque<Output>) {
+    pub fn tick(&mut self, now_us: u64, out: &mut VecDeque<HubOutput>) {
         let now_ms = now_us / 1000;
         (self.now_us, self.now_ms) = (now_us, now_ms);
         self.subscribers.tick(now_ms, &self.settings);
@@ -264,7 +264,7 @@ impl Hub {
     }
 
     /// Publishes the statistics, a JSON document.
-    pub fn publish_statistics(&mut self, json: String, out: &mut VecDeque<Output>) {
+    pub fn publish_statistics(&mut self, json: String, out: &mut VecDeque<HubOutput>) {
         let channel = ChannelName::new(STATISTICS_CHANNEL).expect("a name");
         let payload = Payload::new(PayloadKind::Json, json);
         self.number(channel, payload, None, None, out);
@@ -295,7 +295,7 @@ impl Hub {
 
     /// Delivers some of the pending publications to a slow subscriber whose socket accepts bytes again. Returns whether
     /// there are more: then the caller has to repeat this once those bytes are sent.
-    pub fn catch_up(&mut self, session: SessionId, out: &mut VecDeque<Output>) -> bool {
+    pub fn catch_up(&mut self, session: SessionId, out: &mut VecDeque<HubOutput>) -> bool {
         self.subscribers.catch_up(session, &self.settings, out)
     }
 
@@ -319,12 +319,12 @@ impl Hub {
         receipt: Receipt,
         client: ClientId,
         control: Control,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         // Clients of other nodes, and of earlier runs of this one, do not exist here.
         if client.node == self.settings.node && client.worker.0 < self.settings.workers {
             let message = QueryMessage::Control { receipt, session: client.session, control };
-            out.push_back(Output::send(client.worker, message));
+            out.push_back(HubOutput::send(client.worker, message));
         } else {
             reply_to(receipt, Reply::Done, out);
         }
@@ -337,7 +337,7 @@ impl Hub {
         payload: Payload,
         receipt: Option<Receipt>,
         idempotency_key: Option<Arc<str>>,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         let limits = &self.settings.limits;
         let numbered = self.streams.number(channel, payload, idempotency_key, limits, self.now_us);
@@ -345,7 +345,7 @@ impl Hub {
             Numbered::New(publication, interested) => {
                 for to in interested.iter() {
                     let message = StreamMessage::Deliver(publication.clone());
-                    out.push_back(Output::send(to, message));
+                    out.push_back(HubOutput::send(to, message));
                 }
                 publication.position
             }
@@ -362,14 +362,14 @@ impl Hub {
         &self,
         channel: &ChannelName,
         items: &[Item],
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         let interested = self.streams.interested(channel);
         for item in items {
             for to in interested.iter() {
                 let (channel, item) = (channel.clone(), item.clone());
                 let message = StreamMessage::DeliverJoinLeave { channel, item };
-                out.push_back(Output::send(to, message));
+                out.push_back(HubOutput::send(to, message));
             }
         }
     }

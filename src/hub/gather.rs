@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::message::{GatherId, Output, Part, QueryMessage, refuse};
+use super::message::{GatherId, HubOutput, Part, QueryMessage, refuse};
 use super::settings::HubSettings;
 use super::slots::slot;
 use crate::config::limits::{CHANNELS_LIST_MAX, GATHERS_MAX, PRESENCE_LIST_MAX};
@@ -38,7 +38,7 @@ impl Gathers {
         request: RequestId,
         (channel, list_max): (ChannelName, u32),
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         let list_max = list_max.min(PRESENCE_LIST_MAX);
         let nothing = Part::Presence(Vec::new(), 0);
@@ -46,7 +46,7 @@ impl Gathers {
             Some(gather) => {
                 let to = settings.home_of(&channel);
                 let message = QueryMessage::CountAll { gather, channel, list_max };
-                out.push_back(Output::send(to, message));
+                out.push_back(HubOutput::send(to, message));
             }
             None => refuse(session, Some(request), Refusal::Overloaded, out),
         }
@@ -59,14 +59,14 @@ impl Gathers {
         request: RequestId,
         pattern: &Arc<str>,
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         match self.begin(settings.worker, session, request, 0, Part::Channels(Vec::new())) {
             Some(gather) => {
                 for worker in 0..settings.workers {
                     let (pattern, found) = (pattern.clone(), Vec::new());
                     let message = QueryMessage::List { gather, pattern, from: 0, found };
-                    out.push_back(Output::send(WorkerId(worker), message));
+                    out.push_back(HubOutput::send(WorkerId(worker), message));
                 }
             }
             None => refuse(session, Some(request), Refusal::Overloaded, out),
@@ -119,9 +119,9 @@ pub(super) fn send_part(
     gather: GatherId,
     parts: u16,
     part: Option<Part>,
-    out: &mut VecDeque<Output>,
+    out: &mut VecDeque<HubOutput>,
 ) {
-    out.push_back(Output::send(gather.worker, QueryMessage::Part { gather, parts, part }));
+    out.push_back(HubOutput::send(gather.worker, QueryMessage::Part { gather, parts, part }));
 }
 
 impl Part {

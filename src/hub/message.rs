@@ -11,7 +11,7 @@ use crate::message::{
 /// An output of a hub, for its worker to carry out.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
-pub enum Output {
+pub enum HubOutput {
     /// The reply to a session's request.
     Reply { session: SessionId, id: RequestId, reply: Reply },
     /// A message to the hub of a worker, which may be this one.
@@ -133,10 +133,10 @@ pub struct Receipt {
     pub id: RequestId,
 }
 
-impl Output {
+impl HubOutput {
     /// Creates a message to a worker.
     pub(super) fn send(to: WorkerId, message: impl Into<HubMessage>) -> Self {
-        Output::Send { to, message: message.into() }
+        HubOutput::Send { to, message: message.into() }
     }
 }
 
@@ -153,8 +153,8 @@ impl From<QueryMessage> for HubMessage {
 }
 
 /// Sends the reply to a request to the worker of its session.
-pub fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<Output>) {
-    out.push_back(Output::send(receipt.worker, QueryMessage::Answer { receipt, reply }));
+pub fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<HubOutput>) {
+    out.push_back(HubOutput::send(receipt.worker, QueryMessage::Answer { receipt, reply }));
 }
 
 /// Refuses a request of a session of this worker. Without an id, it gets no reply.
@@ -162,10 +162,10 @@ pub(super) fn refuse(
     session: SessionId,
     id: Option<RequestId>,
     refusal: Refusal,
-    out: &mut VecDeque<Output>,
+    out: &mut VecDeque<HubOutput>,
 ) {
     if let Some(id) = id {
-        out.push_back(Output::Reply { session, id, reply: Reply::Refused(refusal) });
+        out.push_back(HubOutput::Reply { session, id, reply: Reply::Refused(refusal) });
     }
 }
 

@@ -21,8 +21,8 @@
 //! | `fan_out` | in slices, every subscriber of the ring in `local_channel` is visited |
 //!
 //! **In and out.** In: sessions that open and close, [`Request`](crate::message::Request)s, [`HubMessage`]s, the time
-//! ([`Hub::tick`]). Out: [`Output`]s, which are replies to sessions and messages to workers; and, slice by slice, the
-//! items for each session ([`Hub::fan_out`]).
+//! ([`Hub::tick`]). Out: [`HubOutput`]s, which are replies to sessions and messages to workers; and, slice by slice,
+//! the items for each session ([`Hub::fan_out`]).
 //!
 //! **Always true.** Only the home worker numbers a channel's publications. A subscriber receives every publication
 //! after the position at which it subscribed, in order and once, until it unsubscribes, and none before it. Where the
@@ -53,7 +53,7 @@ pub use backlog::Drops;
 pub use dispatch::Hub;
 pub use fan_out::{FanOutBatch, FanOutStep, Visit};
 pub use message::{
-    GatherId, HubMessage, Output, Part, QueryMessage, Receipt, StreamMessage, reply_to,
+    GatherId, HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, reply_to,
 };
 pub use name_table::ChannelHash;
 pub use settings::{HubLimits, HubSettings};

@@ -11,7 +11,7 @@ use super::delivery::Delivery;
 use super::fan_out::{FanOutStep, Visit};
 use super::gather::matches;
 use super::local_channel::{LocalChannel, Subscription};
-use super::message::{Output, StreamMessage, refuse};
+use super::message::{HubOutput, StreamMessage, refuse};
 use super::name_table::NameTable;
 use super::session::Sessions;
 use super::settings::HubSettings;
@@ -66,7 +66,7 @@ impl Subscribers {
         &mut self,
         session: SessionId,
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         while let Some(subscription) = self.sessions.first(session) {
             self.remove(subscription, settings, out);
@@ -78,7 +78,7 @@ impl Subscribers {
         &mut self,
         request: Subscribe,
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         let Subscribe { session, id, channel, since } = request;
         if let Err(refusal) = self.may_subscribe(session, &channel, settings) {
@@ -100,7 +100,7 @@ impl Subscribers {
             let (from, to) = (settings.worker, settings.home_of(&channel));
             let message =
                 StreamMessage::Recover { from, session, channel, since, needs_all, serial };
-            out.push_back(Output::send(to, message));
+            out.push_back(HubOutput::send(to, message));
         } else if let Some(position) = granted {
             self.join(subscription, id, position, None, settings, out);
         }
@@ -112,7 +112,7 @@ impl Subscribers {
         id: RequestId,
         channel: ChannelName,
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         let reply = match self.find(session, &channel) {
             Some(subscription) => {
@@ -125,7 +125,7 @@ impl Subscribers {
             }
             None => Reply::Refused(Refusal::NotSubscribed),
         };
-        out.push_back(Output::Reply { session, id, reply });
+        out.push_back(HubOutput::Reply { session, id, reply });
     }
 
     /// The home granted the interest of this worker: sessions that wait for that are subscribed.
@@ -135,7 +135,7 @@ impl Subscribers {
         position: Position,
         serial: u32,
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         let Some(key) = self.names.find(channel, &self.channels) else { return };
         let local = &mut self.channels[key as usize];
@@ -160,7 +160,7 @@ impl Subscribers {
         (position, recovery): (Position, Option<Recovery>),
         serial: u32,
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         if !self.sessions.is_open(session) {
             return;
@@ -180,7 +180,7 @@ impl Subscribers {
             let channel = self.channels[key as usize].name.clone();
             let recovery = Some(recovery);
             let reply = Reply::Subscribed { channel, position, recoverable: true, recovery };
-            out.push_back(Output::Reply { session, id, reply });
+            out.push_back(HubOutput::Reply { session, id, reply });
             return self.remove(subscription, settings, out);
         }
         // A subscription by the server API is announced to the client in one piece.
@@ -230,7 +230,7 @@ impl Subscribers {
         &mut self,
         session: SessionId,
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) -> bool {
         let mut is_behind = false;
         let mut at = self.sessions.first(session);
@@ -242,7 +242,7 @@ impl Subscribers {
             let (items, next) = self.delivery.catch_up(from, local, settings);
             if !items.is_empty() {
                 let channel = local.name.clone();
-                out.push_back(Output::Deliver { session, channel, items });
+                out.push_back(HubOutput::Deliver { session, channel, items });
             }
             if let Some(next) = next {
                 local.fall_behind(subscription, next, &mut self.subscriptions);
@@ -347,7 +347,7 @@ impl Subscribers {
         &mut self,
         channel: ChannelName,
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) -> u32 {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
@@ -359,7 +359,7 @@ impl Subscribers {
         self.channel_slots = self.channel_slots.max(key as usize + 1);
         self.names.insert(key, &self.channels);
         let (from, to) = (settings.worker, settings.home_of(&channel));
-        out.push_back(Output::send(to, StreamMessage::Interest { from, channel, serial }));
+        out.push_back(HubOutput::send(to, StreamMessage::Interest { from, channel, serial }));
         key
     }
 
@@ -371,7 +371,7 @@ impl Subscribers {
         position: Position,
         recovery: Option<Recovery>,
         settings: &HubSettings,
-        out: &mut VecDeque<Output>,
+        out: &mut VecDeque<HubOutput>,
     ) {
         let node = &self.subscriptions[subscription as usize];
         let (session, key) = (self.sessions.id(node.session), node.channel);
@@ -381,7 +381,7 @@ impl Subscribers {
         let options = settings.options(local.namespace);
         let (channel, recoverable) = (local.name.clone(), options.is_recoverable());
         let reply = Reply::Subscribed { channel: channel.clone(), position, recoverable, recovery };
-        out.push_back(Output::Reply { session, id, reply });
+        out.push_back(HubOutput::Reply { session, id, reply });
         if options.join_leave {
             send_join_leave(channel, client_of(session, settings), Item::Joined, settings, out);
         }
@@ -389,17 +389,17 @@ impl Subscribers {
 
     /// Delivers the items of a fan-out in progress to a subscriber that leaves: the publisher may have its reply
     /// already, and may be the subscriber itself.
-    fn deliver_rest(&mut self, subscription: u32, out: &mut VecDeque<Output>) {
+    fn deliver_rest(&mut self, subscription: u32, out: &mut VecDeque<HubOutput>) {
         let node = &self.subscriptions[subscription as usize];
         let local = &self.channels[node.channel as usize];
         let items = self.delivery.rest(local, node);
         if !items.is_empty() {
             let (session, channel) = (self.sessions.id(node.session), local.name.clone());
-            out.push_back(Output::Deliver { session, channel, items });
+            out.push_back(HubOutput::Deliver { session, channel, items });
         }
     }
 
-    fn remove(&mut self, subscription: u32, settings: &HubSettings, out: &mut VecDeque<Output>) {
+    fn remove(&mut self, subscription: u32, settings: &HubSettings, out: &mut VecDeque<HubOutput>) {
         let node = &self.subscriptions[subscription as usize];
         let (session, key) = (self.sessions.id(node.session), node.channel);
         let was_joined = node.waits_for().is_none();
@@ -417,7 +417,7 @@ impl Subscribers {
             self.names.remove(key, &local.name);
             let (from, to) = (settings.worker, settings.home_of(&local.name));
             let message = StreamMessage::Disinterest { from, channel: local.name };
-            out.push_back(Output::send(to, message));
+            out.push_back(HubOutput::send(to, message));
         }
     }
 
@@ -445,9 +445,9 @@ fn send_join_leave(
     client: Arc<ClientInfo>,
     item: fn(Arc<ClientInfo>) -> Item,
     settings: &HubSettings,
-    out: &mut VecDeque<Output>,
+    out: &mut VecDeque<HubOutput>,
 ) {
     let to = settings.home_of(&channel);
     let item = item(client);
-    out.push_back(Output::send(to, StreamMessage::JoinLeave { channel, item }));
+    out.push_back(HubOutput::send(to, StreamMessage::JoinLeave { channel, item }));
 }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::config::limits::SPARE_CONNECTIONS;
 use crate::connection::Stage;
 use crate::driver::{Close, End, SocketId};
-use crate::hub::{self, Hub};
+use crate::hub::{Hub, HubOutput};
 use crate::message::CloseReason;
 use crate::protocol::http1::date_text;
 use crate::telemetry::Counters;
@@ -40,7 +40,7 @@ pub struct Connections {
     pub(super) table: Table,
     pub(super) hub: Hub,
     /// What the hub wants done; empty between two events.
-    pub(super) hub_outputs: VecDeque<hub::Output>,
+    pub(super) hub_outputs: VecDeque<HubOutput>,
     pub(super) turn: Turn,
     sweep: Sweep,
     /// The connections of a slice of the sweep.

@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::auth::{self, Verdict};
 use crate::config::limits::{DEFERRED_PER_TURN_MAX, PROXY_WARNING_INTERVAL};
 use crate::connection::{Connection, Pause};
-use crate::hub::{self, Hub, HubMessage, StreamMessage};
+use crate::hub::{Hub, HubMessage, HubOutput, StreamMessage, reply_to};
 use crate::message::{
     Actor, Control, Origin, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
 };
@@ -153,7 +153,7 @@ impl Connections {
                 if let Some(origin) = request.origin {
                     let id = self.deferred.number(origin);
                     let reply = Reply::Refused(Refusal::Overloaded);
-                    self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
+                    self.hub_outputs.push_back(HubOutput::Reply { session, id, reply });
                 }
             }
         }
@@ -197,7 +197,7 @@ impl Connections {
             }
             (Request::Unsubscribe { .. }, Some(id)) if !connection.flags.has_session() => {
                 let reply = Reply::Refused(Refusal::NotSubscribed);
-                self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
+                self.hub_outputs.push_back(HubOutput::Reply { session, id, reply });
                 return;
             }
             _ => {}
@@ -223,7 +223,7 @@ impl Connections {
             Verdict::Refuse(refusal) => {
                 if let Some(id) = id {
                     let reply = Reply::Refused(refusal);
-                    self.hub_outputs.push_back(hub::Output::Reply { session, id, reply });
+                    self.hub_outputs.push_back(HubOutput::Reply { session, id, reply });
                 }
             }
         }
@@ -252,26 +252,25 @@ impl Connections {
     pub(super) fn drain_hub_outputs(&mut self) {
         while let Some(output) = self.hub_outputs.pop_front() {
             match output {
-                hub::Output::Send { to, message } if to == self.settings.hub.worker => {
+                HubOutput::Send { to, message } if to == self.settings.hub.worker => {
                     handle_message(message, &mut self.hub, &mut self.hub_outputs, &self.counters);
                 }
-                hub::Output::Send { to, message } => self.mesh.send(to, message),
-                hub::Output::Later(message) => self.mesh.send(self.settings.hub.worker, message),
-                hub::Output::Reply { session, id, reply } => {
+                HubOutput::Send { to, message } => self.mesh.send(to, message),
+                HubOutput::Later(message) => self.mesh.send(self.settings.hub.worker, message),
+                HubOutput::Reply { session, id, reply } => {
                     self.reply(session, id, &reply);
                 }
-                hub::Output::Deliver { session, .. } if !self.table.is_open(socket_of(session)) => {
-                }
-                hub::Output::Deliver { session, channel, items } => {
+                HubOutput::Deliver { session, .. } if !self.table.is_open(socket_of(session)) => {}
+                HubOutput::Deliver { session, channel, items } => {
                     self.counters.deliveries.add(items.len() as u64);
                     self.counters.sent_messages.add(items.len() as u64);
                     self.step_connection(session.index, |connection, context| {
                         connection.deliver_alone(&channel, &items, context)
                     });
                 }
-                hub::Output::Control { receipt, session, control } => {
+                HubOutput::Control { receipt, session, control } => {
                     let reply = self.control(session, control);
-                    hub::reply_to(receipt, reply, &mut self.hub_outputs);
+                    reply_to(receipt, reply, &mut self.hub_outputs);
                 }
             }
         }
@@ -330,7 +329,7 @@ const BEHIND_PROXY: &str = "a request came through a proxy, and api.key is not s
 fn handle_message(
     message: HubMessage,
     hub: &mut Hub,
-    outputs: &mut VecDeque<hub::Output>,
+    outputs: &mut VecDeque<HubOutput>,
     counters: &Counters,
 ) {
     if matches!(message, HubMessage::Stream(StreamMessage::Publish { .. })) {

@@ -92,17 +92,17 @@ fn leave(mesh: &mut Mesh, index: u32) -> Vec<u64> {
     let mut offsets = Vec::new();
     loop {
         match out.pop_front().expect("the reply follows") {
-            Output::Deliver { session: to, items, .. } => {
+            HubOutput::Deliver { session: to, items, .. } => {
                 assert_eq!(to, session(index));
                 let publications = items.iter().filter_map(Item::publication);
                 offsets.extend(publications.map(|item| item.position.offset));
             }
-            Output::Send { .. } => {}
-            Output::Reply { reply: Reply::Unsubscribed { .. }, .. } => break,
+            HubOutput::Send { .. } => {}
+            HubOutput::Reply { reply: Reply::Unsubscribed { .. }, .. } => break,
             other => panic!("{other:?}"),
         }
     }
-    assert!(!out.iter().any(|output| matches!(output, Output::Deliver { .. })), "{out:?}");
+    assert!(!out.iter().any(|output| matches!(output, HubOutput::Deliver { .. })), "{out:?}");
     mesh.end_view(0, index, "a");
     offsets
 }

@@ -112,14 +112,14 @@ impl Mesh {
         self.carry(worker, out);
     }
 
-    fn carry(&mut self, worker: usize, out: VecDeque<Output>) {
+    fn carry(&mut self, worker: usize, out: VecDeque<HubOutput>) {
         for output in out {
             match output {
-                Output::Send { to, message } => {
+                HubOutput::Send { to, message } => {
                     let to = usize::from(to.0);
                     self.queues.entry((worker, to)).or_default().push_back(message);
                 }
-                Output::Reply { session, id, reply } => {
+                HubOutput::Reply { session, id, reply } => {
                     if let Reply::Subscribed { channel, position, .. } = &reply {
                         let key = (worker, session.index, channel.to_string());
                         let view = View { position: *position, offsets: Vec::new() };
@@ -128,7 +128,7 @@ impl Mesh {
                     *self.seen.answers.entry((worker, session, id.serial)).or_default() += 1;
                     self.seen.replies.push((worker, session, id.serial, reply));
                 }
-                Output::Deliver { session, items, .. } => {
+                HubOutput::Deliver { session, items, .. } => {
                     for publication in items.iter().filter_map(Item::publication) {
                         self.seen.deliver(worker, session.index, publication);
                     }

@@ -128,18 +128,18 @@ impl World {
         self.request(worker, index, at, request);
     }
 
-    fn carry(&mut self, worker: usize, out: VecDeque<Output>) {
+    fn carry(&mut self, worker: usize, out: VecDeque<HubOutput>) {
         for output in out {
             match output {
-                Output::Send { to, message } => {
+                HubOutput::Send { to, message } => {
                     self.queues.entry((worker, usize::from(to.0))).or_default().push_back(message);
                 }
-                Output::Reply { session, id, reply } => {
+                HubOutput::Reply { session, id, reply } => {
                     let Origin::Client(ticket) = id.origin else { unreachable!("clients ask") };
                     let at = ticket.number() as usize - 1;
                     self.answered((worker, session.index, at), reply);
                 }
-                Output::Deliver { session, channel, items } => {
+                HubOutput::Deliver { session, channel, items } => {
                     items.iter().for_each(|item| self.see(worker, session.index, &channel, item));
                 }
                 other => panic!("unexpected in this test: {other:?}"),
