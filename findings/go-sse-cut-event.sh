@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A Go client takes an event that the connection cut in half for a whole one, and its id with it.
+# A Go client delivers an incomplete event at the end of a cut connection as a complete one, and remembers its id.
 #
-# github.com/r3labs/sse/v2 2.10.0; beside it github.com/tmaxmax/go-sse 0.12.0. WHATWG HTML, 9.2.6: what is at the end
-# of the file without an empty line behind it is discarded. The server here sends the chunk of an event up to the middle
-# of its data and closes; when a client comes back it notes the Last-Event-ID.
+# github.com/r3labs/sse/v2 2.10.0, compared with github.com/tmaxmax/go-sse 0.12.0. WHATWG HTML, 9.2.6: data at the end
+# of the stream without a following empty line is discarded. The server here sends an event up to the middle of its data
+# within a chunk and closes the connection; on a reconnect it records the Last-Event-ID.
 #
-# One would bet: the half is dropped, and the client asks for it again, since HTTP said that the answer was cut.
-# Seen: so does go-sse. r3labs hands the half to the caller as an event, remembers its id, comes back with that, and a
-# server that replays what follows it never sends the other half. A server that writes `id` behind the data instead of
-# before it loses nothing: the half is still an event, but the whole follows.
+# Expected: the incomplete event is discarded and the client requests it again, because HTTP reports the truncation.
+# Observed: go-sse does so. r3labs/sse passes the incomplete event to the caller, remembers its id and reconnects with
+# it, so a server that replays the events after that id never sends the rest. A server that writes `id` after the data
+# loses nothing: the incomplete event is still delivered, but the complete one follows.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -43,7 +43,7 @@ import (
 const whole = "id: 1\ndata: first\n\n"
 const half = "id: 2\ndata: the first half"
 
-// Serves two clients' requests, the second until the end, and tells its Last-Event-ID.
+// Serves two requests, the second one without a cut, and reports its Last-Event-ID.
 func serve() (string, chan string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

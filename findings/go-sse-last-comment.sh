@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# A Go client's Connect returns nil, and never comes back, if the last line of a stream was a comment.
+# A Go client's Connect returns nil and does not reconnect if the last line of a stream was a comment.
 #
-# github.com/tmaxmax/go-sse 0.12.0, which says of Connect that it returns when the context is done or the attempts are
-# used up, and never otherwise. The server ends its first answer in the regular way, each time behind another last line;
-# what asks again is given a second event.
+# github.com/tmaxmax/go-sse 0.12.0, whose documentation says that Connect returns only when the context is done or the
+# attempts are exhausted. The server ends its first response normally, each time after a different last line, and sends
+# a second event to a client that reconnects.
 #
-# One would bet: the client comes back, whatever was last; a comment is there to be ignored.
-# Seen: it comes back behind an event, behind a comment with an empty line, and behind half an event. Behind a comment
-# with one line end, behind one empty line more than an event needs, and behind a field that it does not know, Connect
-# returns nil at once: no error, no OnRetry, the context alive. A heartbeat may be such a comment, and then a server
-# that stops in the regular way loses the clients whose last line was one. To call Connect in a loop is safe.
+# Expected: the client reconnects after every last line, because comments are to be ignored.
+# Observed: it reconnects after an event, after a comment with an empty line, and after an incomplete event. After a
+# comment with one line end, after an additional empty line, and after an unknown field, Connect returns nil at once:
+# no error, no OnRetry, the context still active. A keepalive may be such a comment, and then a server that shuts down
+# normally loses the clients whose last line was a keepalive. Calling Connect in a loop is safe.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -36,7 +36,7 @@ import (
 	"github.com/tmaxmax/go-sse"
 )
 
-// Whether a client comes back to a stream that ended with this, and what its Connect returned.
+// Returns whether a client reconnects after a stream with this end, and the result of its Connect.
 func comesBack(tail string) (bool, error) {
 	var requests atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, request *http.Request) {
@@ -78,7 +78,7 @@ func main() {
 		{"unknown: 1\n", false},
 	} {
 		comes, err := comesBack(seen.tail)
-		fmt.Printf("go-sse 0.12.0: behind %q: comes back %t, Connect returned %v\n", seen.tail, comes, err)
+		fmt.Printf("go-sse 0.12.0: after %q: reconnects %t, Connect returned %v\n", seen.tail, comes, err)
 		ok = ok && comes == seen.comes && comes == (err != nil)
 	}
 	if !ok {

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# A ring that is asked all the time, but never waited on, never completes a read of bytes that are there.
+# A ring that is entered continuously, but never waited on, never completes a read of available bytes.
 #
 # The Rust crate io-uring 0.7.15, Linux 6.18. A read is queued, a byte is written to the other end, and then
-# `submit_and_wait(0)` is called in a loop for a second, with a look at the completion queue after each call: once with
+# `submit_and_wait(0)` is called in a loop for a second, followed by a check of the completion queue: once with
 # IORING_SETUP_DEFER_TASKRUN, once with that and IORING_SETUP_TASKRUN_FLAG.
 #
-# One would bet: every call is an io_uring_enter, and what has arrived is seen after the first of them.
-# Seen: so it is with the second flag, which the crate describes as one for COOP_TASKRUN, and for looks at the queue
-# without a call. Without it a million calls bring nothing, and `submit_and_wait(1)` behind them has the byte at once:
-# the crate sets IORING_ENTER_GETEVENTS only where it waits or where the ring's flags ask for it, and deferred work runs
-# in no other call. A loop that waits when it is idle, and only submits when it is busy, starves while it is busy.
+# Expected: every call is an io_uring_enter, and the completion is visible after the first one.
+# Observed: this holds with the second flag, which the crate documents for COOP_TASKRUN, and for checks of the queue
+# without a call. Without it, a million calls complete nothing, and a following `submit_and_wait(1)` returns the byte at
+# once: the crate sets IORING_ENTER_GETEVENTS only if it waits or the flags of the ring require it, and deferred work
+# runs in no other call. A loop that waits when it is idle, and only submits when it is busy, starves while it is busy.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, types, IoUring};
 
-/// The calls without a wait until the read was complete, if it was within a second, and whether it is after a wait.
+/// Returns the calls without a wait until the read completed, whether it completed within a second, and after a wait.
 fn calls_until_read(taskrun_flag: bool) -> (u64, bool, bool) {
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_defer_taskrun();
@@ -42,7 +42,7 @@ fn calls_until_read(taskrun_flag: bool) -> (u64, bool, bool) {
     let (mut writer, reader) = UnixStream::pair().unwrap();
     let mut byte = [0];
     let read = opcode::Read::new(types::Fd(reader.as_raw_fd()), byte.as_mut_ptr(), 1).build();
-    // SAFETY: the socket and the byte outlive the read, which is waited for below.
+    // SAFETY: the socket and the byte outlive the read, whose completion is awaited below.
     unsafe { ring.submission().push(&read).unwrap() };
     ring.submit().unwrap();
     writer.write_all(b"x").unwrap();

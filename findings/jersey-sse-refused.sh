@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# An event source that comes back after a 503 is gone for good after one refused connection.
+# An event source that reconnects after a 503 does not reconnect after one refused connection.
 #
-# org.glassfish.jersey.media:jersey-media-sse 4.0.2, Java 17. The stream ends twice. The first time the next request is
-# answered 503 with Retry-After, and the one after that is served. The second time nothing listens for a second and a
-# half; then the listener is back at the same port.
+# org.glassfish.jersey.media:jersey-media-sse 4.0.2, Java 17. The stream ends twice. The first time, the next request
+# gets a 503 with Retry-After, and the one after it is served. The second time, no server listens for one and a half
+# seconds; then the listener is back on the same port.
 #
-# One would bet: what survives a 503 survives a restart; a refused connection is the most ordinary sign of one.
-# Seen: after the 503 the source comes back, as Jakarta RESTful Web Services says. After the refused connection it tells
-# its error handler, isOpen() goes false, and no request comes again: a server that is away for longer than its clients
-# wait between two attempts loses every one of them. What opens a new source from the error handler is safe.
+# Expected: a client that survives a 503 survives a restart, of which a refused connection is the usual sign.
+# Observed: after the 503 the source reconnects, as Jakarta RESTful Web Services specifies. After the refused connection
+# it calls its error handler, isOpen() becomes false, and no further request is sent: a server that is away for longer
+# than its clients wait between two attempts loses all of them. Opening a new source in the error handler is safe.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -75,7 +75,7 @@ public class Check {
     } catch (SocketTimeoutException late) {
       comesBack = false;
     }
-    System.out.printf("jersey-media-sse 4.0.2: heard %s; after a refused connection: error told %s, open %s, comes back %s%n",
+    System.out.printf("jersey-media-sse 4.0.2: received %s; after a refused connection: error reported %s, open %s, reconnects %s%n",
         heard, refused, source.isOpen(), comesBack);
     boolean asSeen = heard.equals(List.of("first", "behind a 503")) && refused.get() && !source.isOpen() && !comesBack;
     System.exit(asSeen ? 0 : 1);

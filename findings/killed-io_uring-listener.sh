@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A listener of a process that is killed stays open if io_uring waits for connections on it.
+# The listener of a killed process stays open for a while if io_uring waits for connections on it.
 #
-# liburing 2026.3.30 (Python, its own copy of liburing); Linux 6.18. A child listens and is killed; its parent waits for
-# it with waitpid, and then connects to the same address every 5 ms.
+# liburing 2026.3.30 (Python, with its own copy of liburing); Linux 6.18. A child listens and is killed; its parent
+# waits for it with waitpid, and then connects to the same address every 5 ms.
 #
-# One would bet: refused from the moment that waitpid returns, since a process that has ended holds no descriptors.
-# Seen: so it is where nothing waits on the socket. Where an accept is queued in io_uring, the kernel goes on accepting
-# for about 10 ms, because the ring is taken down after the process; those connections are reset, and if they come fast
-# enough to fill the backlog, the next SYN is dropped and tried again after a second. A supervisor that kills and starts
-# again at once sends first clients into the old listener, and with SO_REUSEPORT both are open at the same time.
+# Expected: connections are refused once waitpid returns, because a process that has exited holds no descriptors.
+# Observed: this holds if nothing waits on the socket. If an accept is queued in io_uring, the kernel accepts
+# connections for about 10 ms more, because the ring is destroyed after the process; those connections are reset, and if
+# they fill the backlog, the next SYN is dropped and retried after a second. A supervisor that kills and restarts at
+# once sends the first clients to the old listener, and with SO_REUSEPORT both are open at the same time.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Three Python libraries for event streams hand over less than an event's data says.
+# Three Python libraries for event streams deliver less than the data of an event.
 #
-# aiosseclient 0.1.8, requests-sse 0.5.3, aiohttp-sse-client 0.2.1; beside them httpx-sse 0.4.3 and sseclient-py 1.9.0.
-# WHATWG HTML, 9.2.5 and 9.2.6: a line ends in LF, CR or CRLF and in nothing else; of the value after the colon one
-# leading space is removed, and no more.
+# aiosseclient 0.1.8, requests-sse 0.5.3, aiohttp-sse-client 0.2.1, compared with httpx-sse 0.4.3 and sseclient-py
+# 1.9.0. WHATWG HTML, 9.2.5 and 9.2.6: a line ends only in LF, CR or CRLF; one leading space is removed from the value
+# after the colon.
 #
-# One would bet: text of any kind arrives as it was sent.
-# Seen: aiosseclient splits with str.splitlines, so what follows U+2028, U+0085 or a vertical tab in a line is a line of
-# its own, "Invalid SSE line" in a log, and lost: JSON.stringify writes U+2028 as it is. requests-sse and
-# aiohttp-sse-client remove all leading blanks. The two others are right.
+# Expected: any text arrives unchanged.
+# Observed: aiosseclient splits with str.splitlines, so the text after a U+2028, U+0085 or vertical tab becomes a
+# separate line, is logged as "Invalid SSE line", and is lost; JSON.stringify does not escape U+2028. requests-sse and
+# aiohttp-sse-client remove all leading blanks. The two others are correct.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Whether undici tells a chunked answer that was cut from a whole one hangs on a header that has nothing to do with it.
+# Whether undici detects a truncated chunked response depends on an unrelated header.
 #
-# undici 6.24.1 (the one inside Node 20.20) and 7.16.0; beside them undici 6.27.0. RFC 9112, section 8: a chunked body
-# is incomplete where the chunk of size zero has not come. The server here sends one chunk and the beginning of another,
-# and closes; once it had said `Connection: close` in its head, and once it had not.
+# undici 6.24.1 (included in Node 20.20) and 7.16.0, compared with undici 6.27.0. RFC 9112, section 8: a chunked body is
+# incomplete without the chunk of size zero. The server here sends one chunk and the beginning of another, and closes
+# the connection: once with `Connection: close` in its head, and once without.
 #
-# One would bet: both reads fail, as they do where a Content-Length is not reached.
-# Seen: only the one without the header fails. With it, `text()` resolves with the half, in fetch() as in request(): the
-# close that was announced is taken for the end. Behind a server or a proxy that keeps no connections every answer that
-# breaks off looks whole. 6.27.0 fails both times.
+# Expected: both reads fail, as they do for a truncated Content-Length.
+# Observed: only the one without the header fails. With it, `text()` resolves with the truncated body, in fetch() and in
+# request(): the announced close is treated as the end of the body. Behind a server or a proxy without persistent
+# connections, every truncated response looks complete. 6.27.0 fails both times.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -18,7 +18,7 @@ npm install --silent --no-audit --no-fund seen-6@npm:undici@6.24.1 seen-7@npm:un
 cat >check.mjs <<'JS'
 import { createServer } from 'node:net';
 
-// One process for each version: those that are loaded together share a dispatcher.
+// One process per version, because versions in one process share a dispatcher.
 const [name, whatWithClose] = process.argv.slice(2);
 const undici = await import(name);
 

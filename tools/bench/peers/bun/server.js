@@ -1,4 +1,4 @@
-// Bun's own server, which carries uWebSockets: native topics, compression off as is default.
+// Bun's own server, based on uWebSockets: native topics, compression off by default.
 const [mode, port] = process.argv.slice(2)
 
 const server = Bun.serve({

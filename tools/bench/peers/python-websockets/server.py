@@ -1,4 +1,4 @@
-"""Python's `websockets` as its page on performance has it: uvloop, broadcast(), no compression."""
+"""Python's `websockets` as recommended in its page on performance: uvloop, broadcast(), no compression."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ async def fanout(connection):
 
 
 async def main(mode, port):
-    # A reset is how the load's clients leave: nothing to log.
+    # The clients of the load leave with a reset, which is not logged.
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
     handler = {"echo": echo, "fanout": fanout}[mode]
     async with serve(handler, "127.0.0.1", int(port), compression=None, backlog=1024) as server:
