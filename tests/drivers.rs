@@ -503,10 +503,10 @@ fn established_sockets_are_served_before_new_and_closed_ones<H: Harness>() {
 fn every_socket_of_a_turn_has_the_same_share<H: Harness>() {
     let mut world = World::<H>::new();
     let (mut peers, ids): (Vec<_>, Vec<_>) = (0..2).map(|_| world.pair()).unzip();
-    for (bytes, heard) in [(1, 1), (64 << 10, 1 + RECEIVE_SHARE_BYTES)] {
+    for (bytes, received) in [(1, 1), (64 << 10, 1 + RECEIVE_SHARE_BYTES)] {
         peers.iter_mut().for_each(|peer| assert_eq!(peer.write(&vec![b'x'; bytes]), bytes));
         world.until("the same share", |world| {
-            ids.iter().all(|id| world.received(*id).len() == heard)
+            ids.iter().all(|id| world.received(*id).len() == received)
         });
     }
 }

@@ -69,7 +69,7 @@ const CONF: &str = "# a comment\n\nfs.file-max = 100\nnet.core.somaxconn = 65535
                     net.ipv4.ip_local_port_range = 10240 65535\n-net.netfilter.nf_conntrack_max = 5\n";
 
 #[test]
-fn what_is_lower_is_raised_and_undo_puts_exactly_the_first_values_back() {
+fn lower_values_are_raised_and_undo_restores_the_original_values() {
     let tree = Tree::new("raise", &BEFORE, CONF);
     let said = tree.expect(&[], 0);
     assert!(said.contains("nf_conntrack_max: not here"), "{said}");
@@ -119,7 +119,7 @@ fn a_missing_key_or_an_invalid_line_is_refused_before_anything_is_set() {
 }
 
 #[test]
-fn what_cannot_be_set_is_said_and_the_rest_is_set_and_undone() {
+fn values_that_cannot_be_set_are_reported_and_the_rest_is_set_and_undone() {
     let conf = format!("net.ipv4.refused = 65537\n{CONF}");
     let tree = Tree::new("refused", &BEFORE, &conf);
     // Root may write any file, but not this one, which contains 65536.

@@ -271,9 +271,9 @@ on_both_drivers! {
         });
         let open = || server.sum(|counters| &counters.connections_open);
         let received = || server.sum(|counters| &counters.received_bytes);
-        for door in ["websocket", "commands", "http"] {
+        for transport in ["websocket", "commands", "http"] {
             for more in [0, 1] {
-                let mut client = match door {
+                let mut client = match transport {
                     "websocket" => {
                         let mut socket = WebSocket::connect(server.edge(), "/ws");
                         socket.send_close(1000);
@@ -302,7 +302,7 @@ on_both_drivers! {
                 client.send(vec![b'x'; most as usize]);
                 wait_until("the data is read", || received() - before == most);
                 std::thread::sleep(Duration::from_millis(50));
-                assert_eq!(open(), 1, "{door}");
+                assert_eq!(open(), 1, "{transport}");
                 if more > 0 {
                     client.send("x");
                 } else {

@@ -34,10 +34,10 @@ on_both_drivers! {
         const HEAD_BYTES_MAX: usize = 16 * 1024;
         let server = TestServer::start_with(driver, 1, |config| config.subscriptions_max = 1000);
         let farthest = "18446744073709551615:ffffffff";
-        let ask = |door: &str, count: usize, padding: usize, id: &str| {
+        let request = |endpoint: &str, count: usize, padding: usize, id: &str| {
             let channels: Vec<_> = (0..count).map(|index| format!("channel={index}")).collect();
             let padding = "x".repeat(padding);
-            let target = format!("{door}{}", channels.join("&"));
+            let target = format!("{endpoint}{}", channels.join("&"));
             let id = if id.is_empty() { String::new() } else { format!("{id}\r\n") };
             format!("GET {target} HTTP/1.1\r\nHost: t\r\n{id}X: {padding}\r\n\r\n")
         };
@@ -46,28 +46,28 @@ on_both_drivers! {
             client.send(request);
             client.read_response_head().status
         };
-        for (door, header) in [("/events?", "Last-Event-ID: "), ("/poll?timeout=0&since=0:00000001&", "If-None-Match: \"")] {
+        for (endpoint, header) in [("/events?", "Last-Event-ID: "), ("/poll?timeout=0&since=0:00000001&", "If-None-Match: \"")] {
             let end = if header.ends_with('"') { "\"" } else { "" };
             for count in [1, 128, 300] {
                 // The server assumes that each position has its maximum length, plus separators.
                 let room = HEAD_BYTES_MAX - 64 - count * (farthest.len() + 1);
-                let padding = room - ask(door, count, 0, "").len();
-                assert_eq!(status(&ask(door, count, padding, "")), 200, "{door} {count}");
+                let padding = room - request(endpoint, count, 0, "").len();
+                assert_eq!(status(&request(endpoint, count, padding, "")), 200, "{endpoint} {count}");
                 let mut client = Client::connect(server.edge());
-                client.send(ask(door, count, padding + 1, ""));
+                client.send(request(endpoint, count, padding + 1, ""));
                 let refused = client.read_response();
                 assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &"channel_invalid".into()));
                 // So even the longest position can be sent back.
                 let id = format!("{header}{}{end}", vec![farthest; count].join("_"));
-                let back = ask(door, count, padding, &id);
+                let back = request(endpoint, count, padding, &id);
                 assert!(back.len() <= HEAD_BYTES_MAX);
-                assert_eq!(status(&back), 200, "{door} {count}");
+                assert_eq!(status(&back), 200, "{endpoint} {count}");
             }
         }
         // RFC 6265 6.1: browsers keep cookies of 4096 bytes, name and value.
-        assert_eq!(status(&ask("/poll?timeout=0&", 135, 0, "")), 200);
-        assert_eq!(status(&ask("/poll?timeout=0&", 136, 0, "")), 400);
-        assert_eq!(status(&ask("/poll?timeout=0&since=x&", 136, 0, "")), 200);
+        assert_eq!(status(&request("/poll?timeout=0&", 135, 0, "")), 200);
+        assert_eq!(status(&request("/poll?timeout=0&", 136, 0, "")), 400);
+        assert_eq!(status(&request("/poll?timeout=0&since=x&", 136, 0, "")), 200);
     }
 
     fn publications_of_every_payload_kind_are_sent_as_events(driver) {

@@ -44,7 +44,7 @@ impl EventStream {
         Self::connect_with(address, target, "")
     }
 
-    /// As a client comes back.
+    /// Reconnects like a client, from an event id.
     #[track_caller]
     pub fn resume(address: SocketAddr, target: &str, last_id: &str) -> Self {
         Self::connect_with(address, target, &format!("Last-Event-ID: {last_id}\r\n"))
@@ -91,7 +91,7 @@ impl EventStream {
         assert_eq!(self.read(), Event { kind: "message".to_owned(), data: data.to_owned() });
     }
 
-    /// What else comes, without its chunks, and how it ends.
+    /// Reads to the end of the stream; returns the decoded data and how the stream ended.
     #[track_caller]
     pub fn read_to_end(&mut self) -> (String, StreamEnd) {
         let mut rest = std::mem::take(&mut self.text);
@@ -110,7 +110,7 @@ impl EventStream {
                 rest.extend(received.drain(..size));
                 assert_eq!(received.drain(..2).collect::<Vec<_>>(), b"\r\n");
                 if size == 0 {
-                    assert!(received.is_empty(), "nothing comes behind the last chunk");
+                    assert!(received.is_empty(), "no data follows the last chunk");
                     break StreamEnd::LastChunk;
                 }
             }

@@ -2,8 +2,8 @@
 
     libraries.py LANGUAGE COMMAND...
 
-COMMAND LIBRARY URL is a client of that library; it prints each event or message that it hears as a line: its type, a
-blank, its data; or `close` and a code, or `error` and what is wrong.
+COMMAND LIBRARY URL is a client of that library; it prints each received event or message as a line: its type, a
+blank, its data; or `close` and a code, or `error` and a description.
 """
 
 import json

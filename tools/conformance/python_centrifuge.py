@@ -176,7 +176,7 @@ async def cut_off():
 
         await publish("py-cut", b"-1")
         expected.append(-1)
-        await until("it hears", lambda: heard.got == expected)
+        await until("it receives all", lambda: heard.got == expected)
         for count in (50, 1, 500):
             await miss(count, True)
         await miss(1100, False)

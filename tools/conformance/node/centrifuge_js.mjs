@@ -120,7 +120,7 @@ async function chat() {
 
   his.unsubscribe();
   await publish('js-chat', 'after');
-  await until('who stayed hears on', () => hers.got.length === 4);
+  await until('the remaining subscriber receives the next one', () => hers.got.length === 4);
   checks.equal('an unsubscribed client does not receive it', his.got.length, 3);
   checks.equal('one is left', (await hers.presenceStats()).numClients, 1);
   anna.disconnect();
@@ -132,7 +132,7 @@ async function cutOff() {
   const centrifuge = await connected(between.address_);
   const subscription = await subscribed(centrifuge, 'js-cut');
   for (const number of numbers(1, 5)) await publish('js-cut', String(number));
-  await until('it hears them', () => subscription.got.length === 5);
+  await until('it receives them', () => subscription.got.length === 5);
   for (const round of [1, 2, 3]) {
     const gone = event(subscription, 'subscribing');
     between.cut();
@@ -144,7 +144,7 @@ async function cutOff() {
     const context = await back;
     checks.equal(`cut ${round}: recovered`, [context.wasRecovering, context.recovered, context.hasRecoveredPublications], [true, true, true]);
     await publish('js-cut', '"live"');
-    await until('it hears on', () => subscription.got.at(-1) === 'live');
+    await until('it receives new publications', () => subscription.got.at(-1) === 'live');
   }
   const expected = [...numbers(1, 5), ...[1, 2, 3].flatMap((round) => [...numbers(round * 100, round * 100 + 50), 'live'])];
   checks.equal('nothing is lost, duplicated or reordered', subscription.got, expected);
@@ -160,7 +160,7 @@ async function cutOff() {
   checks.equal('removed publications cannot be recovered', [context.wasRecovering, context.recovered], [true, false]);
   checks.equal('the reply has the new position', context.streamPosition.offset, 5 + 3 * 52 + 1100);
   await publish('js-cut', '"anew"');
-  await until('it goes on', () => subscription.got.at(-1) === 'anew');
+  await until('it continues', () => subscription.got.at(-1) === 'anew');
   centrifuge.disconnect();
   between.close();
 }
@@ -212,7 +212,7 @@ async function stateOverARestart() {
   subscription.subscribe();
   await done;
   await say(4);
-  await until('it hears on', () => state.length === 4);
+  await until('it receives new publications', () => state.length === 4);
   const gone = event(subscription, 'subscribing');
   await server.stop('SIGKILL');
   await gone;
@@ -221,7 +221,7 @@ async function stateOverARestart() {
   await until('the state is loaded again', () => loads === 2);
   await until('it is subscribed again', () => subscription.state === 'subscribed');
   await say(7);
-  await until('it hears the last', () => state.at(-1) === 7);
+  await until('it receives the last one', () => state.at(-1) === 7);
   checks.equal('the state after the restart', state, [5, 6, 7]);
   checks.equal('loaded once for each start of the server', loads, 2);
   centrifuge.disconnect();

@@ -1,6 +1,7 @@
 // Clients of JavaScript libraries for event streams, for libraries.py.
 //
 //   clients.mjs eventsource|fetch-event-source URL
+//
 // Prints each event as its type, a blank, and its data.
 
 import { EventSource } from 'eventsource';

@@ -1,4 +1,4 @@
-//! What both servers share: `SERVER echo|fanout PORT`, one thread, one task a connection, one channel.
+//! Shared code of both servers: `SERVER echo|fanout PORT`, one thread, one task per connection, one channel.
 
 use std::error::Error;
 use std::net::Ipv4Addr;
@@ -9,9 +9,9 @@ pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Messages come back.
+    /// Messages are echoed to their sender.
     Echo,
-    /// A message goes to every connection, its sender's too.
+    /// Messages are sent to every connection, including the sender.
     Fanout,
 }
 

@@ -1,5 +1,5 @@
 //! fastwebsockets behind hyper. Echo is its own `echo_server` example; fan-out is its `echo_server_split` with a tokio
-//! broadcast channel, and a small buffer, so that what waits in the channel leaves with one write.
+//! broadcast channel, and a small buffer, so that waiting messages are sent with one write.
 
 use bytes::Bytes;
 use fantail_bench_peers::{CHANNEL_CAPACITY, Mode, Outcome, run};

@@ -1,5 +1,5 @@
 //! tungstenite under tokio. Echo is the `forward` of tokio-tungstenite's own example, which flushes when nothing more
-//! is there to read; fan-out is a tokio broadcast channel, and what waits in it leaves with one flush.
+//! is there to read; fan-out is a tokio broadcast channel, and waiting messages are sent with one flush.
 
 use fantail_bench_peers::{CHANNEL_CAPACITY, Mode, Outcome, run};
 use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
