@@ -62,18 +62,20 @@
 //! | a method of the server API | `protocol/api_json.rs`, `transport/api_call/commands.rs` |
 //! | the web page | `transport/http_api/page.html` |
 //! | a right | `auth/decide.rs` |
-//! | the text or code of a refusal | a row in `transport/refusal.rs` |
+//! | the sentence, HTTP status or command code of a refusal | a row in `transport/refusal.rs` |
 //! | a close code or disconnect reason | a row in `message/disconnect.rs` |
 //! | a cause of failed handshakes | a row in `transport/handshake_failure.rs` |
 //! | a setting | a row in `config/settings.rs`; a field and its default in `config/configuration.rs` |
 //! | a channel option | a row in `config/channel_options.rs`; a field in `config/namespaces.rs` |
 //! | a limit fixed at compile time, such as the work of one turn | `config/limits.rs` |
-//! | the effect of a reload | `server/reload.rs`, `worker/settings.rs` |
+//! | the settings that a reload may change | `.reloadable()` in the row of `config/settings.rs`; `worker/settings.rs` |
 //! | a metric | a row in `telemetry/metrics.rs`; a panel in `tools/grafana/fantail.json` |
 //! | the published statistics | `telemetry/statistics.rs`, `worker/statistics.rs` |
 //! | a log level, the format or rate limit of the log | `config/log_levels.rs`, `server/log.rs` |
-//! | history and recovery | `hub/history.rs`, `hub/streams.rs` |
-//! | the order and speed of fan-outs | `hub/fan_out.rs`, `worker/deliveries.rs` |
+//! | the publications that a channel keeps, and recovery | `hub/history.rs` |
+//! | the numbering of publications | `hub/streams.rs` |
+//! | the order of fan-outs and their slices | `hub/fan_out.rs` |
+//! | the step of a fan-out at one connection | `worker/deliveries.rs` |
 //! | the policy for slow subscribers | `SlowConsumer` in `config/namespaces.rs`; `hub/backlog.rs` |
 //! | backpressure on publishers | `worker/backpressure.rs`, `worker/paused_publishers.rs` |
 //! | presence, join and leave events | `hub/gather.rs`, `hub/subscribers.rs`, `hub/join_leave.rs` |
@@ -83,7 +85,8 @@
 //! | timeouts | deadlines of a conversation in its file in `transport/`; `worker/sweep.rs` notices them |
 //! | admission of connections | `worker/admission.rs`, `worker/accept.rs` |
 //! | how a connection ends | `connection/mod.rs`, `worker/closing.rs` |
-//! | memory pressure | levels in `worker/budget.rs`; what is freed in `worker/evict.rs`, `worker/eviction.rs` |
+//! | memory pressure | levels in `worker/budget.rs`; what is freed in `worker/evict.rs` |
+//! | which connections are evicted first | `worker/eviction.rs` |
 //! | a socket option, a system call on a socket | `driver/socket.rs` |
 //! | a driver | a file in `driver/`; the choice in `driver/probe.rs`; the contract in `tests/drivers.rs` |
 //! | recommended values of a host | `sysctl/90-fantail.conf`; their verdicts in `server/host/facts.rs` |
