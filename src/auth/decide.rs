@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_kept_is_not_available_to_those_with_the_right() {
+    fn a_history_that_is_not_kept_is_not_available_even_with_the_right() {
         let kept =
             |has_right| with(|options| (options.history_size, options.history) = (0, has_right));
         let not_available = Refuse(Refusal::NotAvailable);

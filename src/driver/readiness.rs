@@ -174,7 +174,7 @@ impl Readiness {
                 if hangup {
                     list(&mut self.waiting.hung_up, id, entry);
                 } else if entry.has(NEW) {
-                    list(&mut self.waiting.newcomers, id, entry);
+                    list(&mut self.waiting.accepted, id, entry);
                 } else {
                     list(self.waiting.staying(entry.has(BULKY)), id, entry);
                 }

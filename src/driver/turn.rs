@@ -21,7 +21,7 @@ use super::{DriverSettings, SocketId};
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     /// Sockets from which nothing was received yet.
-    pub newcomers: VecDeque<SocketId>,
+    pub accepted: VecDeque<SocketId>,
     /// Sockets whose peers sent FIN or RST.
     pub hung_up: VecDeque<SocketId>,
     /// Sparse sockets, whose last receive was short.
@@ -32,9 +32,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub fn is_empty(&self) -> bool {
-        [&self.newcomers, &self.hung_up, &self.ready, &self.bulky]
-            .iter()
-            .all(|list| list.is_empty())
+        [&self.accepted, &self.hung_up, &self.ready, &self.bulky].iter().all(|list| list.is_empty())
     }
 
     /// The list of an established socket.
@@ -48,7 +46,7 @@ impl Waiting {
 #[derive(Debug)]
 pub(super) struct Turn {
     settings: DriverSettings,
-    newcomers_left: usize,
+    accepted_left: usize,
     hung_up_left: usize,
     ready_left: usize,
     bulky_left: usize,
@@ -65,7 +63,7 @@ impl Turn {
         assert!(settings.events_per_turn_max > 0, "a turn makes progress");
         Self {
             settings: settings.clone(),
-            newcomers_left: 0,
+            accepted_left: 0,
             hung_up_left: 0,
             ready_left: 0,
             bulky_left: 0,
@@ -81,7 +79,7 @@ impl Turn {
         self.bulky_left = waiting.bulky.len();
         self.bulky_waited = if self.bulky_left > 0 { self.bulky_waited + 1 } else { 0 };
         let others_wait = self.ready_left + self.bulky_left > 0
-            || waiting.hung_up.len() + waiting.newcomers.len() > CROWD_MIN;
+            || waiting.hung_up.len() + waiting.accepted.len() > CROWD_MIN;
         let churn = if others_wait {
             self.settings.churn_per_shared_turn_max
         } else {
@@ -89,7 +87,7 @@ impl Turn {
         };
         self.hung_up_left = waiting.hung_up.len().min(churn);
         // Sockets that are accepted in this turn count as well.
-        self.newcomers_left = churn;
+        self.accepted_left = churn;
         self.events_left = self.settings.events_per_turn_max;
         self.bytes_left = self.settings.received_bytes_per_turn_max;
         churn
@@ -113,7 +111,7 @@ impl Turn {
     /// The socket to serve next.
     pub fn next(&mut self, waiting: &mut Waiting) -> Option<SocketId> {
         for (left, list) in [
-            (&mut self.newcomers_left, &mut waiting.newcomers),
+            (&mut self.accepted_left, &mut waiting.accepted),
             (&mut self.hung_up_left, &mut waiting.hung_up),
         ] {
             if *left > 0

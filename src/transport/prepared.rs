@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_flight_is_one_block_and_parts_of_it_are_views() {
+    fn publications_in_flight_are_one_block_and_parts_of_it_are_views() {
         let (channel, items) = (channel(), items());
         let mut prepared = Prepared::default();
         let mut scratch = Vec::new();

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_began_is_finished_and_the_rest_is_dropped() {
+    fn a_partly_sent_segment_is_finished_and_the_rest_is_dropped() {
         let (mut outbox, mut table, id) = outbox();
         write(&mut outbox, &mut table, id, b"begun");
         outbox.fill(&mut table);

@@ -83,7 +83,7 @@ fn check_unsafe(sources: &[Source], allowed: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn what_belongs_to_one_room_is_done_there_only_and_no_permission_is_unused() {
+fn each_banned_text_stays_in_its_rooms_and_no_permission_is_unused() {
     report(&check_bans(&sources("src"), BANS));
 }
 

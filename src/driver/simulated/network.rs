@@ -346,7 +346,7 @@ impl Network {
         let waiting = &mut self.workers[worker].waiting;
         let list = match (is_change && !is_sendable, is_over, is_new) {
             (true, true, _) => &mut waiting.hung_up,
-            (true, false, true) => &mut waiting.newcomers,
+            (true, false, true) => &mut waiting.accepted,
             _ => waiting.staying(is_bulky),
         };
         list.push_back(id);

@@ -153,7 +153,7 @@ fn a_long_recovery_comes_in_parts() {
 }
 
 #[test]
-fn what_the_server_api_did_is_pushed() {
+fn actions_of_the_server_api_are_pushed() {
     let mut client = Client::new();
     let recovery =
         Recovery { is_complete: true, publications: publications(8..=9), has_more: false };
@@ -388,7 +388,7 @@ fn pipelines(reply: &Reply) -> [[(String, Vec<Output>, Flow); 3]; 2] {
 }
 
 #[test]
-fn what_follows_connect_waits_for_its_reply_and_keeps_its_order() {
+fn commands_behind_connect_wait_for_its_reply_in_order() {
     for [first, second, last] in pipelines(&Reply::Connected) {
         assert_eq!((&*first.0, first.2), ("", Flow::Receive), "nothing is answered before connect");
         assert!(matches!(only_request(first.1, 1), Request::Connect));

@@ -2,7 +2,7 @@
 //! disconnect and idle connections are pinged.
 //!
 //! The flooders use large prepared writes, which block when the socket is full. Their thread runs only when the core is
-//! otherwise idle, and newcomers and pings preempt everything, so that the server is measured and not the scheduling of
+//! otherwise idle, and new clients and pings preempt everything, so that the server is measured and not the scheduling of
 //! the load's core.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -34,7 +34,7 @@ pub struct Arguments {
     flooders: usize,
     /// Number of connections opened one after another during the measurement, and closed after the handshake
     #[arg(long, default_value_t = 1000)]
-    newcomers: u32,
+    new_clients: u32,
     /// Number of idle connections, which are pinged one after another
     #[arg(long, default_value_t = 20)]
     idle: usize,
@@ -55,8 +55,8 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let meter = target.meter()?;
     let (began, echoed) = (Instant::now(), flood.echoed());
     probe.open();
-    let mut newcomers = Newcomers::new(target.connector(), arguments);
-    newcomers.connect_all(began)?;
+    let mut new_clients = NewClients::new(target.connector(), arguments);
+    new_clients.connect_all(began)?;
     let length = began.elapsed();
     let spent = meter.spent()?;
     let published: Vec<u64> =
@@ -70,13 +70,13 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     Ok(json!({
         "kind": "flood",
         "seconds": length.as_secs_f64(),
-        "newcomers": {
-            "wanted": arguments.newcomers,
-            "served": newcomers.accept.count(),
-            "unserved": u64::from(arguments.newcomers) - newcomers.accept.count(),
-            "fault": newcomers.fault,
+        "new_clients": {
+            "requested": arguments.new_clients,
+            "served": new_clients.accept.count(),
+            "unserved": u64::from(arguments.new_clients) - new_clients.accept.count(),
+            "fault": new_clients.fault,
         },
-        "accept": newcomers.accept.to_json(),
+        "accept": new_clients.accept.to_json(),
         "ping": ping.to_json(),
         "flooders": {
             "count": arguments.flooders,
@@ -96,7 +96,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
 }
 
 /// Connections that are opened and closed one after another.
-struct Newcomers {
+struct NewClients {
     connector: Connector,
     count: u32,
     length: Duration,
@@ -106,11 +106,11 @@ struct Newcomers {
     fault: Option<String>,
 }
 
-impl Newcomers {
+impl NewClients {
     fn new(connector: Connector, arguments: &Arguments) -> Self {
         Self {
             connector,
-            count: arguments.newcomers,
+            count: arguments.new_clients,
             length: Duration::from_secs_f64(arguments.seconds),
             accept: Histogram::new(),
             fault: None,

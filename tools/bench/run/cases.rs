@@ -218,15 +218,15 @@ pub fn solos(seconds: f64) -> Vec<Solo> {
     ]
 }
 
-/// Ten times as long as other loads, since newcomers connect one after another and a p99 needs many of them.
+/// Ten times as long as other loads, since new clients connect one after another and a p99 needs many of them.
 fn flood(seconds: f64) -> Solo {
-    const NEWCOMERS: f64 = 1000.0;
+    const NEW_CLIENTS: f64 = 1000.0;
     let figures = vec![
         figure(
-            "flood: newcomers served",
-            &["newcomers", "served"],
+            "flood: new clients served",
+            &["new_clients", "served"],
             "connections",
-            Some(Bound::AtLeast(NEWCOMERS)),
+            Some(Bound::AtLeast(NEW_CLIENTS)),
         ),
         figure("flood: accept, p50", &["accept", "p50_us"], "us", None),
         figure("flood: accept, p99", &["accept", "p99_us"], "us", Some(Bound::AtMost(20_000.0))),
@@ -247,8 +247,8 @@ fn flood(seconds: f64) -> Solo {
         listener: Listener::Listen,
         load: words(&[
             "flood",
-            "--newcomers",
-            &NEWCOMERS.to_string(),
+            "--new-clients",
+            &NEW_CLIENTS.to_string(),
             "--path",
             "/ws?channel=bench",
             "--seconds",

@@ -65,7 +65,7 @@ fn a_poll_is_answered_at_once_with_missed_publications() {
 }
 
 #[test]
-fn what_comes_while_subscriptions_are_made_answers_a_poll() {
+fn a_publication_received_while_subscribing_answers_a_poll() {
     let mut talk = Talk::new();
     talk.get("/poll?channel=a&channel=b", "");
     assert_eq!(talk.reply(1, &subscribed("a", 7, None)), "await");
@@ -123,7 +123,7 @@ fn a_poll_that_cannot_go_on_waits_for_what_comes_and_says_so_with_it() {
 }
 
 #[test]
-fn what_a_channel_keeps_behind_a_gap_answers_a_poll() {
+fn the_history_after_a_gap_answers_a_poll() {
     let mut talk = Talk::new();
     talk.get("/poll?channel=a&since=3:ffffffff", "");
     let kept = [publication("a", 8, "x"), publication("a", 9, "y")];
@@ -257,7 +257,7 @@ fn one_of_several_channels_answers_a_bare_loop() {
 }
 
 #[test]
-fn what_is_pipelined_behind_a_poll_waits_for_its_answer() {
+fn a_request_pipelined_behind_a_poll_waits_for_its_answer() {
     let mut talk = waiting("", "");
     assert_eq!(talk.get("/health/live", ""), "receive");
     let poll = "GET /poll?channel=b HTTP/1.1\r\nHost: t\r\n\r\n";

@@ -189,7 +189,7 @@ fn several_channels_are_delimited_by_the_end_too() {
 }
 
 #[test]
-fn what_the_server_api_does_is_an_event_each() {
+fn each_action_of_the_server_api_is_an_event() {
     let mut talk = Talk::new();
     talk.get("/events?channel=a", "");
     talk.reply(1, &subscribed("a", 7, None));
