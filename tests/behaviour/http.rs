@@ -87,6 +87,9 @@ on_both_drivers! {
         client.send("HEAD /nowhere HTTP/1.1\r\nHost: t\r\n\r\n");
         assert_eq!(client.read_response_head().status, 404);
         assert_eq!(client.get("/health/live").status, 200);
+        client.send("HEAD /ws?chanel=a HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert_eq!(client.read_response_head().status, 400);
+        client.expect_end();
     }
 
     fn http_1_0_connections_are_closed_unless_they_request_keep_alive(driver) {
