@@ -23,7 +23,7 @@ const _: () = assert!(size_of::<Item>() <= 16);
 
 /// What a join, a leave or a gap counts as in limits of bytes, where publications count their payloads. Less than its
 /// JSON takes: it is never what reaches such a limit, because limits on the number of items apply first.
-const NOTICE_BYTES: usize = 64;
+const NOTICE_BYTES: usize = 32;
 
 impl Item {
     /// The publication, if it is one.
