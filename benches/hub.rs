@@ -66,7 +66,7 @@ impl Channels {
             idempotency_key: None,
         };
         self.hub.handle(session(self.next), None, request, &mut self.out);
-        self.carry();
+        self.route();
         let mut delivered = 0;
         self.hub.fan_out(usize::MAX, |step| {
             delivered += usize::from(matches!(step, FanOutStep::Deliver { .. }));
@@ -81,17 +81,17 @@ impl Channels {
         self.subscribe(count, count);
         let request = Request::Unsubscribe { channel: self.names[count].clone() };
         self.hub.handle(session(count), Some(REQUEST), request, &mut self.out);
-        self.carry();
+        self.route();
     }
 
     fn subscribe(&mut self, index: usize, name: usize) {
         let channel = self.names[name].clone();
         let request = Request::Subscribe { channel, since: None, needs_all: false };
         self.hub.handle(session(index), Some(REQUEST), request, &mut self.out);
-        self.carry();
+        self.route();
     }
 
-    fn carry(&mut self) {
+    fn route(&mut self) {
         while let Some(output) = self.out.pop_front() {
             if let HubOutput::Send { message, .. } = output {
                 self.hub.handle_message(message, &mut self.out);

@@ -62,7 +62,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     controls: Controls,
     ended: Receiver<Ended>,
-    addresses: Vec<Door>,
+    addresses: Vec<Endpoint>,
     counters: Arc<[Arc<Counters>]>,
     driver: &'static str,
     driver_reason: String,
@@ -78,7 +78,7 @@ struct Controls {
 }
 
 /// A service, and the address that it listens on.
-pub type Door = (Service, SocketAddr);
+pub type Endpoint = (Service, SocketAddr);
 
 /// Why a server did not start: a sentence that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ struct Ended {
 struct Job {
     kind: DriverKind,
     core: Option<core_affinity::CoreId>,
-    addresses: Vec<Door>,
+    addresses: Vec<Endpoint>,
     driver: DriverSettings,
     waker: Waker,
     worker: WorkerSettings,
@@ -201,7 +201,7 @@ impl Server {
     }
 
     /// Each service with its address, in the order of the configuration.
-    pub fn addresses(&self) -> &[Door] {
+    pub fn addresses(&self) -> &[Endpoint] {
         &self.addresses
     }
 
@@ -376,7 +376,7 @@ fn spawn<T: Send + 'static>(
 /// The number of threads of a server in addition to its workers: main, signals, and two for the log.
 const OWN_THREADS: u64 = 4;
 
-fn listen((service, address): Door) -> Result<TcpListener, StartError> {
+fn listen((service, address): Endpoint) -> Result<TcpListener, StartError> {
     let keepalive = match service {
         Service::Edge | Service::EchoWebSocket => Keepalive::Off,
         Service::Commands(_) | Service::EchoTcp => Keepalive::Kernel,
@@ -392,7 +392,7 @@ fn budgets(config: &Config, workers: usize) -> Vec<Budget> {
 }
 
 /// All addresses with their services. Each was free; a port of 0 is replaced by a real one, held for the workers.
-fn resolve(config: &Config) -> Result<(Vec<Door>, Vec<HeldPort>), StartError> {
+fn resolve(config: &Config) -> Result<(Vec<Endpoint>, Vec<HeldPort>), StartError> {
     let mut held = Vec::new();
     let addresses = [
         (Service::Edge, &config.listen),

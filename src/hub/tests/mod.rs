@@ -109,10 +109,10 @@ impl Mesh {
         self.serial += 1;
         let id = RequestId { serial: self.serial, origin: Origin::Client(Ticket::FIRST) };
         self.hubs[worker].handle(session, Some(id), request, &mut out);
-        self.carry(worker, out);
+        self.route(worker, out);
     }
 
-    fn carry(&mut self, worker: usize, out: VecDeque<HubOutput>) {
+    fn route(&mut self, worker: usize, out: VecDeque<HubOutput>) {
         for output in out {
             match output {
                 HubOutput::Send { to, message } => {
@@ -149,7 +149,7 @@ impl Mesh {
         }
         let mut out = VecDeque::new();
         self.hubs[to].handle_message(message, &mut out);
-        self.carry(to, out);
+        self.route(to, out);
         true
     }
 
@@ -192,7 +192,7 @@ impl Mesh {
         for key in channels {
             self.end_view(worker, session.index, &key.2);
         }
-        self.carry(worker, out);
+        self.route(worker, out);
     }
 
     fn settle(&mut self) {

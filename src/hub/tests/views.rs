@@ -117,7 +117,7 @@ impl World {
         self.serial += 1;
         let id = RequestId { serial: self.serial, origin: Origin::Client(ticket) };
         self.hubs[worker].handle(session(index), Some(id), request, &mut out);
-        self.carry(worker, out);
+        self.route(worker, out);
     }
 
     fn subscribe(&mut self, key: Key, since: Option<Position>) {
@@ -128,7 +128,7 @@ impl World {
         self.request(worker, index, at, request);
     }
 
-    fn carry(&mut self, worker: usize, out: VecDeque<HubOutput>) {
+    fn route(&mut self, worker: usize, out: VecDeque<HubOutput>) {
         for output in out {
             match output {
                 HubOutput::Send { to, message } => {
@@ -217,7 +217,7 @@ impl World {
         }
         let mut out = VecDeque::new();
         self.hubs[to].handle_message(message, &mut out);
-        self.carry(to, out);
+        self.route(to, out);
         true
     }
 
@@ -253,7 +253,7 @@ impl World {
             let mut out = VecDeque::new();
             let is_behind = self.hubs[worker].catch_up(session(index as u32), &mut out);
             self.behind[worker][index] = is_behind;
-            self.carry(worker, out);
+            self.route(worker, out);
         }
     }
 
@@ -262,7 +262,7 @@ impl World {
         for worker in 0..self.hubs.len() {
             let mut out = VecDeque::new();
             self.hubs[worker].tick(self.now_ms * 1000, &mut out);
-            self.carry(worker, out);
+            self.route(worker, out);
         }
     }
 
