@@ -1,10 +1,10 @@
-//! The command protocol (Centrifuge v2, JSON), whatever carries its commands: TCP or WebSocket.
+//! The command protocol (Centrifuge v2, JSON) over TCP or WebSocket.
 //!
-//! A client may send commands before `connect` is answered, in any order behind it: they wait in [`Pipelined`], and are
-//! answered in their order. Whatever is wrong with a command is answered with the protocol's own error, and the session
-//! goes on. A command without an `id` cannot be answered: it is refused, but for `publish`, which is then done or
-//! refused silently, and `send`. What the server API does with a client is a push; what it could not do is not
-//! mentioned. Clients take whatever has neither an `id` nor a push for a ping.
+//! A client may pipeline commands behind `connect`: they wait in [`Pipelined`] for its reply, and are then taken in
+//! order. An invalid command is answered with an error of the protocol, and the session continues. A command without
+//! an `id` cannot be answered and is refused, except `publish`, which is executed or refused silently, and `send`.
+//! What the server API does with a client reaches it as a push; what the server API failed to do does not. Clients
+//! take a message with neither an `id` nor a push for a ping.
 
 use bytes::Bytes;
 
@@ -96,7 +96,7 @@ impl Commands {
         self.stage == Stage::Connecting
     }
 
-    /// Bytes came: the client lives.
+    /// Notes that bytes were received, which answers a ping.
     pub fn note_bytes(&mut self) {
         if self.ping == Ping::Sent {
             self.ping = Ping::Answered;
@@ -174,7 +174,7 @@ impl Commands {
     }
 
     /// Refuses bytes that are not a command.
-    pub fn refuse_no_command(framing: CommandFraming, context: &mut Context<'_>) {
+    pub fn refuse_invalid(framing: CommandFraming, context: &mut Context<'_>) {
         let detail = Some("a command is one JSON object");
         Replies { framing, context }.refuse(0, CommandError::BadRequest, detail);
     }
@@ -213,7 +213,7 @@ impl Commands {
         let mut replies = Replies { framing, context };
         match reply {
             Reply::Connected => replies.connected(id),
-            // It was the server API's wish.
+            // The client did not ask for it: the server API did.
             Reply::Refused(_) if origin == Origin::Server => {}
             // The client has what it wants: perhaps the server API ended the subscription meanwhile.
             Reply::Refused(Refusal::NotSubscribed) => replies.done(id, "unsubscribe"),
@@ -252,13 +252,13 @@ impl Commands {
             Reply::Presence { clients: None, client_count } => {
                 replies.write(|out| json::write_presence_stats(out, id, *client_count));
             }
-            // To what only the server API asks.
+            // Replies to requests that only the server API makes.
             Reply::Channels { .. } | Reply::Done => {}
         }
     }
 
-    /// The deadline came: pings, or returns why the client is to be given up. A pong is due within the keepalive
-    /// timeout, or before the next ping where that is earlier.
+    /// Handles the deadline: sends a ping, or returns the reason to disconnect the client. A pong is due within the
+    /// keepalive timeout, or before the next ping if that is earlier.
     pub fn expire(
         &mut self,
         framing: CommandFraming,
@@ -291,7 +291,7 @@ impl Commands {
     }
 }
 
-/// What is replies in answer to a command.
+/// Writes replies and pushes to one client, and makes the requests of its commands.
 struct Replies<'a, 'c> {
     framing: CommandFraming,
     context: &'a mut Context<'c>,

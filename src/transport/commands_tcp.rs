@@ -119,9 +119,9 @@ impl Transport for CommandConversation {
                     // A proxy sends it ahead of everything else.
                     Err(CommandFault::InvalidCommand) => match proxy_protocol::of_line(command) {
                         _ if commands.is_connected() => {
-                            Commands::refuse_no_command(framing, context);
+                            Commands::refuse_invalid(framing, context);
                         }
-                        None => Commands::refuse_no_command(framing, context),
+                        None => Commands::refuse_invalid(framing, context),
                         Some(Header::Text) => refuse_proxy_protocol(framing, context),
                         // It has no line feed at its end: where the first command begins is not known.
                         Some(Header::Binary) => {
@@ -140,7 +140,9 @@ impl Transport for CommandConversation {
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         self.commands.reply(origin, reply, self.framing(), context);
         match self.pipelined.take_if(|_| !self.commands.is_connecting()) {
-            Some(mut pipelined) => receive_unpaused(self, &mut pipelined.bytes, context),
+            Some(mut pipelined) => {
+                receive_unpaused(&mut pipelined.bytes, |left| self.receive(left, context))
+            }
             None => Flow::Receive,
         }
     }

@@ -75,17 +75,16 @@ pub trait Transport {
     fn release(&mut self) {}
 }
 
-/// Has a conversation take bytes that the worker does not have any more: its publisher is not paused for them, which
-/// are at most one receive buffer.
-pub fn receive_unpaused<T: Transport>(
-    transport: &mut T,
+/// Has a conversation `receive` bytes that the worker does not keep: its publisher is not paused for them. They are at
+/// most one receive buffer.
+pub(super) fn receive_unpaused<N>(
     bytes: &mut [u8],
-    context: &mut Context<'_>,
-) -> Flow<T::Next> {
+    mut receive: impl FnMut(&mut [u8]) -> Flow<N>,
+) -> Flow<N> {
     let mut left = bytes;
     loop {
         let len = left.len();
-        match transport.receive(left, context) {
+        match receive(left) {
             Flow::Hold(count) => left = &mut left[len - count..],
             flow => return flow,
         }

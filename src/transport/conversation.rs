@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::commands_tcp::CommandConversation;
 use super::context::{Answer, Context, Flow};
-use super::contract::{Traits, Transport};
+use super::contract::{Traits, Transport, receive_unpaused};
 use super::echo::Echo;
 use super::http_api::{HttpConversation, HttpNext, HttpService};
 use super::prepared::{Batch, Delivered};
@@ -166,15 +166,7 @@ impl Conversation {
         // What the handshake left unfinished is over.
         context.messages.any_ended = true;
         *self = next;
-        let mut left = rest.as_mut_slice();
-        loop {
-            let len = left.len();
-            // At most one receive buffer came behind a handshake: its publisher is not paused for that.
-            match self.receive(left, context) {
-                Flow::Hold(count) => left = &mut left[len - count..],
-                flow => return flow,
-            }
-        }
+        receive_unpaused(&mut rest, |left| self.receive(left, context))
     }
 }
 

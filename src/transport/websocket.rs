@@ -38,7 +38,7 @@ pub enum WebSocketService {
     Publish,
     /// Sent back to the client.
     Echo,
-    /// Done: they are commands.
+    /// Executed: they are commands.
     Commands,
 }
 
@@ -80,8 +80,8 @@ impl WebSocketConversation {
         write_close(out, code, disconnect.text());
     }
 
-    /// The disconnect of a client whose messages are not what this address takes. The code is one after which clients
-    /// of the command protocol do not come back.
+    /// The disconnect for a message that this endpoint does not accept. Its code is one after which clients of the
+    /// command protocol do not reconnect.
     fn refusal(&self) -> Disconnect {
         match self.kind {
             Kind::Commands(_) => CloseReason::ProtocolError.into(),
@@ -93,7 +93,7 @@ impl WebSocketConversation {
         }
     }
 
-    /// Goes on behind `connect`.
+    /// Takes what was pipelined behind `connect`, which has been answered.
     fn receive_pipelined(&mut self, pipelined: Pipelined, context: &mut Context<'_>) -> Flow {
         let Pipelined { lines, lines_taken, mut bytes } = pipelined;
         if let Kind::Commands(commands) = &mut self.kind {
@@ -103,7 +103,7 @@ impl WebSocketConversation {
                 return context.close(CloseReason::ProtocolError);
             }
         }
-        receive_unpaused(self, &mut bytes, context)
+        receive_unpaused(&mut bytes, |left| self.receive(left, context))
     }
 
     fn limits(&self, context: &Context<'_>) -> Limits {
@@ -287,8 +287,7 @@ impl Transport for WebSocketConversation {
     }
 }
 
-/// Does what a message asks. `Err`: it cannot hold commands, and a client that does not
-/// speak the protocol is not heard further.
+/// Handles one message. An error ends the connection: the client does not speak the protocol of this endpoint.
 fn take(
     kind: &mut Kind,
     opcode: OpCode,
@@ -363,7 +362,7 @@ fn take_commands(
                 return Ok(Taken::Connecting);
             }
             Err(CommandFault::InvalidCommand) => {
-                Commands::refuse_no_command(CommandFraming::Message, context);
+                Commands::refuse_invalid(CommandFraming::Message, context);
             }
             Err(CommandFault::Fatal) => return Err(CommandFault::Fatal),
         }

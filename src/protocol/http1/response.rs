@@ -27,19 +27,6 @@ pub struct Response<'r> {
 }
 
 impl Response<'_> {
-    /// A response with only a status, after which the connection stays open; set other fields by struct update.
-    pub const fn of_status(status: u16) -> Self {
-        Self {
-            status,
-            date: "",
-            headers: &[],
-            content_type: "",
-            body: b"",
-            keep_alive: true,
-            head_only: false,
-        }
-    }
-
     /// Appends the response to `out`.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let body_is_sent = !self.head_only && may_have_body(self.status);

@@ -78,8 +78,8 @@ impl Poll {
         let held = &items[..fitting.count()];
         let publications = form.of(held);
         let has_gap = form.has_gap(held);
-        // A poll that cannot go on where it was waits like any other: answered at once, a client whose channel keeps
-        // nothing would ask again and again, and hear nothing.
+        // A poll that cannot go on where it was waits like any other: answered at once, a client of a channel
+        // without a history would poll in a tight loop and receive nothing.
         let waits = publications.is_empty() && !exchange.is_head && !timeout.is_zero();
         for publication in &publications {
             places.advance(publication);

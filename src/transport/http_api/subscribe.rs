@@ -38,19 +38,19 @@ pub(super) struct Opening {
     items: Vec<Item>,
     /// Bytes of recovered publications, which their channels may have dropped by now.
     recovered_bytes: usize,
-    /// There is more of it: it comes in parts.
+    /// The client missed more than that: it is sent in parts.
     has_more: bool,
     /// The event stream has begun, with a first part.
     has_begun: bool,
     /// The next part waits until most of the last one has left.
     awaits_drain: bool,
-    wish: Wish,
+    kind: OpeningKind,
     exchange: Exchange,
 }
 
-/// What becomes of the subscriptions.
+/// What the request opens once its subscriptions are made.
 #[derive(Clone, Copy, Debug)]
-enum Wish {
+enum OpeningKind {
     Stream(StreamFraming),
     Poll(PollOptions),
 }
@@ -112,7 +112,7 @@ impl Opening {
             false => StreamFraming::Close,
         };
         let since = |count| since.map_or(Since::Now, |text| Since::of(&text, count));
-        Self::subscribe(head, since, Wish::Stream(framing), exchange, context)
+        Self::subscribe(head, since, OpeningKind::Stream(framing), exchange, context)
     }
 
     /// Subscribes for `GET /poll`, a long poll.
@@ -138,36 +138,36 @@ impl Opening {
         };
         // RFC 9110 15.2: an HTTP/1.0 client knows no interim answers.
         let takes_interim = head.version == Version::Http11;
-        let wish = Wish::Poll(PollOptions { form, timeout, repeats_timeout, takes_interim });
-        Self::subscribe(head, since, wish, exchange, context)
+        let kind = OpeningKind::Poll(PollOptions { form, timeout, repeats_timeout, takes_interim });
+        Self::subscribe(head, since, kind, exchange, context)
     }
 
     fn subscribe(
         head: &Head<'_>,
         since: impl FnOnce(usize) -> Since,
-        wish: Wish,
+        kind: OpeningKind,
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Result<Self, Early> {
         let invalid = |message| HttpError::new(400, "channel_invalid", message);
         let channels = channels_of(head, context.settings.subscriptions_max)?.map_err(invalid)?;
-        check_way_back(head, channels.len(), wish, context.settings).map_err(invalid)?;
+        check_way_back(head, channels.len(), kind, context.settings).map_err(invalid)?;
         if context.overloaded || context.is_spare {
             if !context.is_spare {
                 context.outputs.push(Output::Refused);
             }
             let exchange = Exchange { keep_alive: false, ..exchange };
-            match wish {
-                Wish::Stream(framing) => exchange.refuse_stream(framing, context),
-                Wish::Poll(_) => HttpError::overloaded().write(exchange, context),
+            match kind {
+                OpeningKind::Stream(framing) => exchange.refuse_stream(framing, context),
+                OpeningKind::Poll(_) => HttpError::overloaded().write(exchange, context),
             }
             return Err(Early::Closed);
         }
-        let since = match wish {
-            Wish::Poll(PollOptions { form: form @ PollForm::One, .. }) => {
+        let since = match kind {
+            OpeningKind::Poll(PollOptions { form: form @ PollForm::One, .. }) => {
                 cookie_of(head, form, &channels)
             }
-            Wish::Poll(_) | Wish::Stream(_) => since(channels.len()),
+            OpeningKind::Poll(_) | OpeningKind::Stream(_) => since(channels.len()),
         };
         let (since, has_gap) = match since {
             Since::Now => (None, false),
@@ -184,7 +184,7 @@ impl Opening {
             has_more: false,
             has_begun: false,
             awaits_drain: false,
-            wish,
+            kind,
             exchange,
         };
         opening.ask(context);
@@ -207,15 +207,15 @@ impl Opening {
                 }
                 Opened::Closed
             }
-            Step::Finish => match self.wish {
-                Wish::Poll(options) => {
+            Step::Finish => match self.kind {
+                OpeningKind::Poll(options) => {
                     let places = Places::new(std::mem::take(&mut self.places));
                     let items = std::mem::take(&mut self.items);
                     let poll =
                         Poll::begin(options, places, self.has_gap, &items, self.exchange, context);
                     poll.map_or(Opened::Answered, Opened::Poll)
                 }
-                Wish::Stream(framing) => self.begin_stream(framing, context),
+                OpeningKind::Stream(framing) => self.begin_stream(framing, context),
             },
         }
     }
@@ -305,7 +305,7 @@ impl Opening {
         }
     }
 
-    /// Will go on from these places.
+    /// Prepares the next part of a stream, which continues from these places.
     fn restart(&mut self, places: Places) {
         let places = match places {
             Places::One(place) => vec![place],
@@ -318,17 +318,17 @@ impl Opening {
         self.has_begun = true;
     }
 
-    /// Ends an event stream that has begun, or one that is refused, so that its client comes back. Returns whether it
-    /// is such a one.
+    /// Ends an event stream that has begun, or one that is refused, so that its client reconnects. Returns false for
+    /// any other request.
     pub(super) fn end_stream(&self, is_refused: bool, context: &mut Context<'_>) -> bool {
-        match self.wish {
-            Wish::Stream(framing) if is_refused && !self.has_begun => {
+        match self.kind {
+            OpeningKind::Stream(framing) if is_refused && !self.has_begun => {
                 self.exchange.refuse_stream(framing, context);
                 true
             }
-            // It is cut.
-            Wish::Stream(_) => self.has_begun,
-            Wish::Poll(_) => false,
+            // Its head is written: the connection is cut.
+            OpeningKind::Stream(_) => self.has_begun,
+            OpeningKind::Poll(_) => false,
         }
     }
 
@@ -397,11 +397,11 @@ impl Opening {
 fn check_way_back(
     head: &Head<'_>,
     count: usize,
-    wish: Wish,
+    kind: OpeningKind,
     settings: &TransportSettings,
 ) -> Result<(), String> {
     let position_bytes = Places::bytes_max(count);
-    if let Wish::Poll(PollOptions { form: PollForm::One, .. }) = wish
+    if let OpeningKind::Poll(PollOptions { form: PollForm::One, .. }) = kind
         && CookieName::BYTES + "=".len() + position_bytes > COOKIE_BYTES_MAX
     {
         return Err(format!(
@@ -425,7 +425,7 @@ fn check_way_back(
     Ok(())
 }
 
-/// What a client that comes back says of itself; empty says nothing.
+/// The header `Last-Event-ID` of a client that reconnects; an empty one counts as none.
 fn last_event_id<'h>(head: &Head<'h>) -> Option<Cow<'h, str>> {
     // Bytes that are not text are not a position either.
     head.header("last-event-id").next().map(String::from_utf8_lossy).filter(|id| !id.is_empty())
