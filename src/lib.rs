@@ -43,7 +43,7 @@
 //! | [`hub`] | channels, subscriptions, fan-outs | message, config |
 //! | [`driver`] | sockets and the kernel | buffer, config |
 //! | [`connection`] | the socket of one client | transport, message, buffer, config |
-//! | [`worker`] | the turn; the mesh between workers; the sweep | all above |
+//! | [`worker`] | the turn; the mesh between workers; the sweep | all above but protocol |
 //! | [`server`] | threads, listeners, signals, the log | all above but buffer, protocol, auth, transport |
 //!
 //! `src/main.rs` and `src/cli/`, the program, use the public items of this library, as do `tools/` and `tests/`.

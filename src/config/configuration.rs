@@ -193,6 +193,12 @@ impl Config {
         self.is_loopback() && self.api_key.is_none() && !self.listen.is_empty()
     }
 
+    /// Bytes of publications in one answer, and in the backlog of one channel: half a send queue, so that there is room
+    /// for what is published meanwhile.
+    pub fn answer_bytes_max(&self) -> u64 {
+        self.send_queue_bytes_max / 2
+    }
+
     /// The addresses that the server listens on.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
         self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
-use crate::protocol::http1::HeadLimits;
+use crate::protocol::http1::{HeadLimits, date_text};
 use crate::protocol::websocket;
 
 /// Scripts of which origins may use what is served here.
@@ -90,8 +90,7 @@ impl TransportSettings {
             keepalive_interval: config.keepalive_interval,
             keepalive_timeout: config.keepalive_timeout,
             stream_lifetime: config.stream_lifetime,
-            // What is published meanwhile has room behind it.
-            recovery_bytes_max: usize::try_from(config.send_queue_bytes_max / 2)
+            recovery_bytes_max: usize::try_from(config.answer_bytes_max())
                 .expect("checked with the configuration"),
             origins: config.allows_any_origin().map(|any| match any {
                 true => Origins::Any,
@@ -111,6 +110,11 @@ impl TransportSettings {
             None if self.serves_this_host_only() => &Origins::Any,
             None => &NO_ORIGINS,
         }
+    }
+
+    /// Brings the value of `Date` up to date; it changes once a second.
+    pub fn set_date(&mut self, since_epoch: Duration) {
+        self.now.date = date_text(since_epoch);
     }
 
     /// Whether the page is at `/`; else there is plain text. Where it is not set: if only this host is served.

@@ -1,4 +1,4 @@
-//! How connections end: Open → Closing → Dead, politely or at once.
+//! How connections end: Open → Closing → Dead, gracefully or at once.
 
 use tracing::{debug, info};
 

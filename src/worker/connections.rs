@@ -13,7 +13,6 @@ use crate::connection::Stage;
 use crate::driver::{Close, End, SocketId};
 use crate::hub::{Hub, HubOutput};
 use crate::message::CloseReason;
-use crate::protocol::http1::date_text;
 use crate::telemetry::Counters;
 use crate::transport::{Answers, Flow, Output, Question};
 
@@ -119,7 +118,7 @@ impl Connections {
     ) {
         self.turn.begin(self.sweep.tick(now), self.sweep.microseconds(now));
         if let Some(since_epoch) = self.turn.new_second(wall_clock) {
-            self.settings.transport.now.date = date_text(since_epoch);
+            self.settings.transport.set_date(since_epoch);
         }
         self.settings.transport.now.is_stopping = is_stopping;
         withdraw_behind_proxy(&mut self.settings, &mut self.hub);

@@ -84,8 +84,8 @@ impl WorkerSettings {
                 sessions_max: connections_max + SPARE_CONNECTIONS,
                 limits: HubLimits {
                     subscriptions_max: config.subscriptions_max,
-                    answer_bytes_max: config.send_queue_bytes_max / 2,
-                    backlog_bytes_max: config.send_queue_bytes_max / 2,
+                    answer_bytes_max: config.answer_bytes_max(),
+                    backlog_bytes_max: config.answer_bytes_max(),
                     history_bytes_max: config.history_bytes_max / u64::from(workers),
                 },
                 hash,

@@ -22,7 +22,6 @@ const FLOORS: &[(&str, &[&str])] = &[
             "config",
             "telemetry",
             "buffer",
-            "protocol",
             "auth",
             "transport",
             "hub",
