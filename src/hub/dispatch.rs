@@ -115,7 +115,7 @@ impl Hub {
             (Some(id), Request::Control { client, control }) => {
                 self.control(self.receipt(session, id), client, control, out);
             }
-            // Other requests have no effect beyond their reply.
+            // Conversations give every other request an id.
             (None, _) => {}
         }
     }
