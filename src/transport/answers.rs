@@ -1,4 +1,4 @@
-//! An encoded recovery or history, kept for other clients that are answered the same.
+//! The last encoded recovery or history, reused for other clients with the same answer.
 
 use std::sync::{Arc, Weak};
 
@@ -6,10 +6,11 @@ use crate::config::limits::ANSWER_BYTES_KEPT_MAX;
 use crate::message::{Publication, Publications};
 use crate::protocol::json;
 
-/// The publications of the last answer as a JSON array: clients that come back by the thousand missed the same.
+/// The publications of the last answer as a JSON array: clients that reconnect by the thousand missed the same ones.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// What is kept. It keeps the place in memory from being another's, not the publications.
+    /// The publications that are kept encoded. The weak reference keeps their address from being reused, but does not
+    /// keep them in memory.
     of: Option<Weak<[Arc<Publication>]>>,
     json: Vec<u8>,
 }
@@ -25,7 +26,7 @@ impl Answers {
         let start = out.len();
         json::write_items(out, publications);
         let written = &out[start..];
-        // A few are encoded as fast as copied, and would take the place of many.
+        // A short list is encoded as fast as copied, and would displace a long one.
         if (ANSWER_BYTES_WORTH_KEEPING..=ANSWER_BYTES_KEPT_MAX).contains(&written.len()) {
             self.of = Some(Arc::downgrade(publications));
             self.json.clear();

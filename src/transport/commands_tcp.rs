@@ -42,7 +42,7 @@ impl CommandConversation {
         Self { decoder, commands: Commands::default(), pipelined: None }
     }
 
-    /// The reply to `connect` comes before the peer has time to send more; what is there already waits for it.
+    /// Keeps what was received behind `connect` until its reply, which comes before more is received.
     fn wait_for_connect(&mut self, bytes: &[u8]) -> Flow {
         if !bytes.is_empty() {
             self.pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);

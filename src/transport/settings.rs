@@ -9,7 +9,7 @@ use crate::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
 use crate::protocol::http1::{HeadLimits, date_text};
 use crate::protocol::websocket;
 
-/// Scripts of which origins may use what is served here.
+/// The origins whose scripts may use the endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
     /// Any origin, without cookies.
@@ -57,14 +57,14 @@ pub struct TransportSettings {
     pub now: Now,
 }
 
-/// What changes while a worker runs, and no configuration says.
+/// Settings that the worker derives while it runs, rather than from the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Now {
-    /// The time, as answers say it. Empty where it is not known.
+    /// The value of `Date`. Empty if the time is not known: then the header is left out.
     pub date: String,
-    /// The server is to stop: no connection is kept for another request.
+    /// The server is stopping: HTTP connections are closed after their answer.
     pub is_stopping: bool,
-    /// A proxy on this host brings requests of others. The same for all workers.
+    /// A proxy on this host forwards requests of other hosts. The same for all workers.
     pub is_behind_proxy: Arc<AtomicBool>,
 }
 
@@ -117,12 +117,12 @@ impl TransportSettings {
         self.now.date = date_text(since_epoch);
     }
 
-    /// Whether the page is at `/`; else there is plain text. Where it is not set: if only this host is served.
+    /// Whether `/` is the page rather than plain text; by default only if this host alone is served.
     pub fn serves_page(&self) -> bool {
         self.page.unwrap_or_else(|| self.serves_this_host_only())
     }
 
-    /// A proxy makes a loopback address one for everybody.
+    /// Whether only this host is served: on loopback addresses, and not through a proxy.
     pub(super) fn serves_this_host_only(&self) -> bool {
         self.is_loopback && !self.now.is_behind_proxy.load(Ordering::Relaxed)
     }

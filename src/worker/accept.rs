@@ -10,10 +10,10 @@ use super::connections::Connections;
 impl Connections {
     /// Finds a place for a new connection; `None` if there is none.
     pub fn admit(&mut self, service: Service) -> Option<(SocketId, Place)> {
-        // An echo of bytes has no words to refuse with.
-        let has_words = service != Service::EchoTcp;
+        // An echo of bytes has no form in which to refuse.
+        let can_refuse = service != Service::EchoTcp;
         let (here, here_max) = (self.table.len(), self.settings.connections_max);
-        let place = self.admission.admit(here, here_max, has_words);
+        let place = self.admission.admit(here, here_max, can_refuse);
         if place != Some(Place::Regular) {
             self.counters.connections_rejected.add(1);
         }

@@ -40,14 +40,14 @@ impl Admission {
     }
 
     /// Takes a place for a new connection of a worker that has `here`, spare ones included, and may have `here_max`.
-    /// `None` if there is none. Only a connection whose protocol has words for it is refused as a spare one.
-    pub fn admit(&mut self, here: usize, here_max: usize, has_words: bool) -> Option<Place> {
+    /// `None` if there is none. A spare place is only for a protocol in which a refusal can be expressed.
+    pub fn admit(&mut self, here: usize, here_max: usize, can_refuse: bool) -> Option<Place> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         if open < self.open_max && here - self.spares < here_max {
             return Some(Place::Regular);
         }
         self.open.fetch_sub(1, Ordering::Relaxed);
-        if !has_words || self.spares >= SPARE_CONNECTIONS {
+        if !can_refuse || self.spares >= SPARE_CONNECTIONS {
             return None;
         }
         self.spares += 1;

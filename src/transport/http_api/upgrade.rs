@@ -22,7 +22,7 @@ pub(super) struct Upgrading {
     subscriptions_left: usize,
 }
 
-/// An upgrade whose origin may have a WebSocket here: [`accept`] takes no other.
+/// An upgrade whose origin is allowed: [`accept`] takes no other.
 #[derive(Debug)]
 struct AllowedUpgrade {
     key: Vec<u8>,
@@ -31,7 +31,7 @@ struct AllowedUpgrade {
 }
 
 impl AllowedUpgrade {
-    /// Why it is refused, if it is: status, cause, and a sentence.
+    /// Checks the origin and the subprotocols. A refusal has a status, a cause, and a sentence.
     fn of(
         upgrade: &Upgrade<'_, '_>,
         service: WebSocketService,
@@ -43,7 +43,7 @@ impl AllowedUpgrade {
         }
         let mut offered = upgrade.subprotocols();
         let subprotocol = match service {
-            // What passes is the application's, and so is the name that it has for it.
+            // The payloads are the application's, and so is the name of their protocol.
             WebSocketService::Publish | WebSocketService::Echo => offered.next(),
             WebSocketService::Commands => {
                 let names: Vec<_> = offered.collect();
@@ -76,7 +76,7 @@ pub(super) fn upgrade_at_once(
     check_memory(context)?;
     accept(&upgrade, context);
     if service == WebSocketService::Commands {
-        // The upgrade opens no session yet: that is for the first command to do.
+        // The session begins with the first command, which must come in time.
         context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
     }
     Ok(WebSocketConversation::new(service))
@@ -121,7 +121,7 @@ impl Upgrading {
     }
 }
 
-/// Checks what the protocol and the settings ask of an upgrade.
+/// Checks an upgrade against the protocol and the settings.
 fn check(
     service: WebSocketService,
     head: &Head<'_>,
