@@ -78,7 +78,7 @@ impl Transport for HttpConversation {
                 }
             }
         };
-        self.mind_end(flow, context)
+        self.apply_half_close(flow, context)
     }
 
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
@@ -87,7 +87,7 @@ impl Transport for HttpConversation {
             // What the server API did to this connection does not concern its requests.
             Origin::Server => self.wait_on(),
         };
-        self.mind_end(flow, context)
+        self.apply_half_close(flow, context)
     }
 
     fn answer(&mut self, answer: &Answer<'_>, context: &mut Context<'_>) -> HttpFlow {
@@ -107,7 +107,7 @@ impl Transport for HttpConversation {
             }
             Answer::NodeInfo(info) => self.advance_call(|call| call.take_info(info), context),
         };
-        self.mind_end(flow, context)
+        self.apply_half_close(flow, context)
     }
 
     fn deliver(
@@ -132,7 +132,7 @@ impl Transport for HttpConversation {
             }
             poll.time_out(exchange, context);
             let flow = self.end_poll(context);
-            return self.mind_end(flow, context);
+            return self.apply_half_close(flow, context);
         }
         if !self.has_answered {
             context.fail_handshake(HandshakeFailure::Timeout);
@@ -166,7 +166,7 @@ impl Transport for HttpConversation {
             },
             State::Idle | State::Head(_) | State::Body(_) => Flow::Receive,
         };
-        self.mind_end(flow, context)
+        self.apply_half_close(flow, context)
     }
 
     /// What was asked for is still answered: `printf ... | nc -N` is a client.
@@ -341,8 +341,9 @@ impl HttpConversation {
         }
     }
 
-    /// What a step means for a client that has closed its end: nothing more is asked, and nothing goes on.
-    fn mind_end(&self, flow: HttpFlow, context: &mut Context<'_>) -> HttpFlow {
+    /// The outcome of a step for a client that may have closed its sending side: it can send no further request then,
+    /// so that only a poll continues.
+    fn apply_half_close(&self, flow: HttpFlow, context: &mut Context<'_>) -> HttpFlow {
         match flow {
             Flow::Receive if context.has_ended => match self.state.poll() {
                 Some((poll, _)) => {

@@ -347,7 +347,8 @@ fn write_disconnect(out: &mut Vec<u8>, disconnect: &Disconnect) {
     sse::write_event(out, "disconnect", &String::from_utf8_lossy(&data));
 }
 
-/// A number of milliseconds that differs from client to client, so that those that come together go apart.
+/// A number of milliseconds that differs from client to client, so that clients that
+/// connected together reconnect at different times.
 fn spread_ms(client: ClientId, range: RangeInclusive<u32>) -> u32 {
     let (from, to) = range.into_inner();
     // Fibonacci hashing: neighbours in the table, and lives of one place in it, land far from each other.

@@ -56,7 +56,7 @@ struct Shared {
     maps_blocks: AtomicBool,
 }
 
-/// A line of its own, and its neighbour that processors fetch with it, so that workers do not contend.
+/// A counter aligned to two cache lines, because processors prefetch the adjacent one: workers do not contend.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Account(AtomicU64);

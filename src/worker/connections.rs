@@ -121,7 +121,7 @@ impl Connections {
             self.settings.transport.set_date(since_epoch);
         }
         self.settings.transport.now.is_stopping = is_stopping;
-        withdraw_behind_proxy(&mut self.settings, &mut self.hub);
+        withdraw_behind_proxy(&self.settings, &mut self.hub);
         self.account();
         self.hub.tick(self.turn.began_us, &mut self.hub_outputs);
         self.counters.turns.add(1);

@@ -120,7 +120,7 @@ impl Connections {
                 Output::ProxyFault(_) => {}
                 Output::BehindProxy => {
                     warn!("{BEHIND_PROXY}");
-                    withdraw_behind_proxy(&mut self.settings, &mut self.hub);
+                    withdraw_behind_proxy(&self.settings, &mut self.hub);
                 }
                 Output::HandshakeFailed(cause) => {
                     self.counters.handshakes_failed[cause as usize].add(1);

@@ -23,8 +23,8 @@ pub struct WorkerSettings {
     pub hub: HubSettings,
     /// The settings of all its conversations.
     pub transport: TransportSettings,
-    /// Whether clients behind a proxy may subscribe to the statistics.
-    pub statistics_behind_proxy: bool,
+    /// Whether the configuration says if there are statistics: a proxy in front then changes nothing.
+    pub statistics_are_configured: bool,
     /// What is behind each listener.
     pub services: Vec<Service>,
     /// Connections it may hold, without spare ones.
@@ -92,7 +92,7 @@ impl WorkerSettings {
                 namespaces: Arc::new(namespaces),
             },
             transport: TransportSettings::new(config),
-            statistics_behind_proxy: config.statistics.is_some(),
+            statistics_are_configured: config.statistics.is_some(),
             services,
             connections_max,
             send_queue_bytes_max,

@@ -36,10 +36,12 @@ impl Statistics {
 }
 
 /// Keeps the statistics for clients of this host once a proxy forwards others, unless they are configured for all.
-pub fn withdraw_behind_proxy(settings: &mut WorkerSettings, hub: &mut Hub) {
+pub fn withdraw_behind_proxy(settings: &WorkerSettings, hub: &mut Hub) {
     let is_behind_proxy = &settings.transport.now.is_behind_proxy;
-    if !settings.statistics_behind_proxy && is_behind_proxy.load(Ordering::Relaxed) {
-        settings.statistics_behind_proxy = true;
+    if !settings.statistics_are_configured
+        && is_behind_proxy.load(Ordering::Relaxed)
+        && hub.namespaces().has_statistics()
+    {
         hub.withdraw_statistics();
     }
 }

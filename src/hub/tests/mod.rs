@@ -18,15 +18,15 @@ mod fan_out;
 mod views;
 
 /// SplitMix64, a generator of reproducible random numbers.
-struct Dice(u64);
+struct Random(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % sides
+        (z ^ (z >> 31)) % bound
     }
 }
 
@@ -249,26 +249,26 @@ fn publish_much(name: &str) -> Request {
 #[test]
 fn every_subscriber_receives_the_stream_from_its_position_on() {
     for seed in 0..600 {
-        let mut dice = Dice(seed);
-        let workers = 1 + dice.roll(3) as usize;
+        let mut random = Random(seed);
+        let workers = 1 + random.below(3) as usize;
         let mut mesh = Mesh::new(workers as u16, 8);
         mesh.full_every = [0, 2, 3, 5, 7][(seed % 5) as usize];
         let names = ["a", "b", "c"];
         let mut open = vec![[0u32; 5]; workers];
         let mut generation = 0;
         for _ in 0..400 {
-            let worker = dice.roll(workers as u64) as usize;
-            let index = dice.roll(5) as u32;
-            let name = names[dice.roll(3) as usize];
+            let worker = random.below(workers as u64) as usize;
+            let index = random.below(5) as u32;
+            let name = names[random.below(3) as usize];
             let current = open[worker][index as usize];
             let id = SessionId { index, generation: current };
-            match dice.roll(10) {
+            match random.below(10) {
                 0 | 1 if current == 0 => {
                     generation += 1;
                     open[worker][index as usize] = generation;
                     mesh.hubs[worker].open(SessionId { index, generation });
                 }
-                0 if dice.roll(4) == 0 => {
+                0 if random.below(4) == 0 => {
                     open[worker][index as usize] = 0;
                     mesh.close(worker, id);
                 }
@@ -278,13 +278,13 @@ fn every_subscriber_receives_the_stream_from_its_position_on() {
                     mesh.end_view(worker, index, name);
                 }
                 4 | 5 if current != 0 => {
-                    let is_much = dice.roll(4) == 0;
+                    let is_much = random.below(4) == 0;
                     let request = if is_much { publish_much(name) } else { publish(name) };
                     mesh.request(worker, id, request);
                 }
-                6 | 7 => mesh.fan_out(worker, 1 + dice.roll(3) as usize),
+                6 | 7 => mesh.fan_out(worker, 1 + random.below(3) as usize),
                 _ => {
-                    let to = dice.roll(workers as u64) as usize;
+                    let to = random.below(workers as u64) as usize;
                     mesh.step(worker, to);
                 }
             }
@@ -329,8 +329,8 @@ fn every_subscriber_receives_the_stream_from_its_position_on() {
 #[test]
 fn every_request_is_replied_to_once_and_only_once() {
     for seed in 0..600 {
-        let mut dice = Dice(seed);
-        let workers = 1 + dice.roll(3) as usize;
+        let mut random = Random(seed);
+        let workers = 1 + random.below(3) as usize;
         let mut mesh = Mesh::new(workers as u16, 2);
         let mut generations = vec![[1; 3]; workers];
         for worker in 0..workers {
@@ -338,27 +338,27 @@ fn every_request_is_replied_to_once_and_only_once() {
         }
         let mut asked = Vec::new();
         for _ in 1..300 {
-            let worker = dice.roll(workers as u64) as usize;
-            let index = dice.roll(3) as u32;
+            let worker = random.below(workers as u64) as usize;
+            let index = random.below(3) as u32;
             let generation = &mut generations[worker][index as usize];
             let id = SessionId { index, generation: *generation };
-            let name = ["a", "b", "c"][dice.roll(3) as usize];
-            let request = match dice.roll(10) {
+            let name = ["a", "b", "c"][random.below(3) as usize];
+            let request = match random.below(10) {
                 0..=2 => subscribe(name),
                 3 | 4 => unsubscribe(name),
                 5 => publish(name),
-                6 if dice.roll(8) == 0 => {
+                6 if random.below(8) == 0 => {
                     mesh.close(worker, id);
                     *generation += 1;
                     mesh.hubs[worker].open(SessionId { index, generation: *generation });
                     continue;
                 }
                 6 => {
-                    mesh.fan_out(worker, 1 + dice.roll(3) as usize);
+                    mesh.fan_out(worker, 1 + random.below(3) as usize);
                     continue;
                 }
                 _ => {
-                    let to = dice.roll(workers as u64) as usize;
+                    let to = random.below(workers as u64) as usize;
                     mesh.step(worker, to);
                     continue;
                 }

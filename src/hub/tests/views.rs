@@ -291,18 +291,18 @@ impl World {
 }
 
 fn run(seed: u64) -> World {
-    let mut dice = Dice(seed);
-    let workers = 1 + dice.roll(3) as usize;
+    let mut random = Random(seed);
+    let workers = 1 + random.below(3) as usize;
     let mut world = World::new(workers as u16, seed);
     for _ in 0..600 {
-        let worker = dice.roll(workers as u64) as usize;
-        let index = dice.roll(SESSIONS as u64) as u32;
-        let at = dice.roll(NAMES.len() as u64) as usize;
+        let worker = random.below(workers as u64) as usize;
+        let index = random.below(SESSIONS as u64) as u32;
+        let at = random.below(NAMES.len() as u64) as usize;
         let key = (worker, index, at);
         let name = channel(NAMES[at]);
-        match dice.roll(12) {
+        match random.below(12) {
             0..=2 if !world.live.contains_key(&key) && !world.asked.contains_key(&key) => {
-                let since = world.left.get(&key).copied().filter(|_| dice.roll(4) > 0);
+                let since = world.left.get(&key).copied().filter(|_| random.below(4) > 0);
                 world.subscribe(key, since);
             }
             3 => {
@@ -313,10 +313,10 @@ fn run(seed: u64) -> World {
             6 => world.request(worker, index, at, publish_much(NAMES[at])),
             7 => world.blocked[worker][index as usize] = true,
             8 => world.unblock(worker, index as usize),
-            9 => world.pass(dice.roll(15)),
-            10 => world.fan_out(worker, 1 + dice.roll(3) as usize),
+            9 => world.pass(random.below(15)),
+            10 => world.fan_out(worker, 1 + random.below(3) as usize),
             _ => (0..3).for_each(|_| {
-                world.step(worker, dice.roll(workers as u64) as usize);
+                world.step(worker, random.below(workers as u64) as usize);
             }),
         }
     }

@@ -14,14 +14,14 @@ use crate::transport::poll_form::PollForm;
 use crate::transport::prepared::{Batch, Delivered};
 use crate::transport::settings::TransportSettings;
 
-/// What a client asks for beside its channels.
+/// The parameters of a poll, apart from its channels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PollOptions {
     pub form: PollForm,
     pub timeout: Duration,
-    /// The tag that it asks with says that nothing came.
+    /// Whether the ETag of the request is that of a poll that timed out.
     pub repeats_timeout: bool,
-    /// It understands interim answers.
+    /// Whether the client understands interim responses (1xx).
     pub takes_interim: bool,
 }
 
@@ -30,9 +30,9 @@ pub(super) struct PollOptions {
 pub(super) struct Poll {
     places: Places,
     form: PollForm,
-    /// What the client asked for is lost, and its position is another from here on.
+    /// The position of the request cannot be recovered from: the client continues from another one.
     begins_anew: bool,
-    /// Publications were dropped before the next one that comes.
+    /// Publications were dropped before the next one that is delivered.
     has_gap: bool,
     repeats_timeout: bool,
     takes_interim: bool,

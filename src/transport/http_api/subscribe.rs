@@ -151,7 +151,7 @@ impl Opening {
     ) -> Result<Self, Early> {
         let invalid = |message| HttpError::new(400, "channel_invalid", message);
         let channels = channels_of(head, context.settings.subscriptions_max)?.map_err(invalid)?;
-        check_way_back(head, channels.len(), kind, context.settings).map_err(invalid)?;
+        check_position_size(head, channels.len(), kind, context.settings).map_err(invalid)?;
         if context.overloaded || context.is_spare {
             if !context.is_spare {
                 context.outputs.push(Output::Refused);
@@ -392,9 +392,9 @@ impl Opening {
     }
 }
 
-/// Whether the position in so many channels fits where the client brings it back: into the head of a request that is
-/// the same otherwise, or into a cookie. Otherwise one that comes back would be refused when its positions have grown.
-fn check_way_back(
+/// Checks that the position in so many channels fits where the client sends it back: the head of a request that is the
+/// same otherwise, or a cookie. Without this, a client that reconnects would be refused once its positions have grown.
+fn check_position_size(
     head: &Head<'_>,
     count: usize,
     kind: OpeningKind,
@@ -409,7 +409,7 @@ fn check_way_back(
              bytes: ask with since=, or name fewer"
         ));
     }
-    // What brings a position now brings the next one then.
+    // The header that has the position in this request will have the next one.
     let brought = ["last-event-id", "if-none-match"].iter().flat_map(|name| {
         head.header(name).map(|value| name.len() + ": ".len() + value.len() + "\r\n".len())
     });
