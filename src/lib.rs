@@ -39,7 +39,7 @@
 //! | [`buffer`] | bytes to be sent | nothing |
 //! | [`protocol`] | codecs: bytes ⇄ frames | message |
 //! | [`auth`] | rights: pure decisions | message, config |
-//! | [`transport`] | conversations: frames ⇄ requests, replies, items | protocol, message, buffer, config |
+//! | [`transport`] | conversations: frames ⇄ requests, replies, items | protocol, message, buffer, config, auth |
 //! | [`hub`] | channels, subscriptions, fan-outs | message, config |
 //! | [`driver`] | sockets and the kernel | buffer, config |
 //! | [`connection`] | the socket of one client | transport, message, buffer, config |
@@ -61,7 +61,8 @@
 //! | a command of the command protocol | `protocol/json/commands.rs`, `transport/commands.rs` |
 //! | a method of the server API | `protocol/api_json.rs`, `transport/api_call/commands.rs` |
 //! | the web page | `transport/http_api/page.html` |
-//! | a right | `auth/decide.rs` |
+//! | a right of clients | `auth/decide.rs` |
+//! | a right of API keys | a row in `config/api_keys.rs`; `auth/api_keys.rs` |
 //! | the sentence, HTTP status or command code of a refusal | a row in `transport/refusal.rs` |
 //! | a close code or disconnect reason | a row in `message/disconnect.rs` |
 //! | a cause of failed handshakes | a row in `transport/handshake_failure.rs` |

@@ -4,6 +4,8 @@
 //! request is decided at once, so there is no third verdict yet: one that has to wait, for a backend that is asked,
 //! say, would be parked by the worker.
 //!
+//! [`ApiKeys`] are the keys of the server API: the transport asks them what a request may do that shows one.
+//!
 //! **In and out.** In: whose rights a request has ([`Actor`](crate::message::Actor)), the request, and the options of
 //! all channels. Out: a [`Verdict`].
 //!
@@ -11,6 +13,8 @@
 //!
 //! **Must not know.** Sessions, sockets, the clock, which transport a request came by.
 
+mod api_keys;
 mod decide;
 
+pub use api_keys::{ApiGrant, ApiKeys, ApiRefusal};
 pub use decide::{Verdict, decide};

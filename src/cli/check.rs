@@ -44,6 +44,12 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
             let _ = writeln!(text, "{:name_width$}  {}", option.name, option.text(options));
         }
     }
+    for key in &loaded.config.api_keys {
+        let _ = writeln!(text, "\n[api.keys.{}]\n{:name_width$}  hidden", key.name, "key");
+        for (option, value) in key.rights.texts() {
+            let _ = writeln!(text, "{option:name_width$}  {value}");
+        }
+    }
     for warning in &loaded.warnings {
         let _ = writeln!(text, "\nwarning: {warning}");
     }

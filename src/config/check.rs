@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::configuration::Config;
+use super::limits::API_KEYS_MAX;
 use super::settings::SETTINGS;
 
 /// The faults of a configuration: at least one, each a sentence that names the setting, the value and the range.
@@ -14,7 +15,26 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let mut copy = self.clone();
         let ranges = SETTINGS.iter().try_for_each(|setting| setting.check(&mut copy));
-        ranges.and_then(|()| self.check_relations()).map_err(|fault| ConfigError(vec![fault]))
+        ranges
+            .and_then(|()| self.check_api_keys())
+            .and_then(|()| self.check_relations())
+            .map_err(|fault| ConfigError(vec![fault]))
+    }
+
+    /// Checks the keys of the server API. A secret of two keys would have the rights of either.
+    pub(super) fn check_api_keys(&self) -> Result<(), String> {
+        if self.api_keys.len() > API_KEYS_MAX {
+            return Err(format!("api.keys: there are at most {API_KEYS_MAX}"));
+        }
+        let mut seen: Vec<_> = self.api_key.iter().map(|secret| ("api.key", secret)).collect();
+        for key in &self.api_keys {
+            key.check()?;
+            if let Some((other, _)) = seen.iter().find(|(_, secret)| **secret == key.secret) {
+                return Err(format!("[api.keys.{}]: {other} has the same key", key.name));
+            }
+            seen.push((&key.name, &key.secret));
+        }
+        Ok(())
     }
 
     /// Checks the relations between settings.

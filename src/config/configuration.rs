@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::api_keys::ApiKey;
 use super::log_levels::{LogLevel, LogLevels};
 use super::namespaces::Namespaces;
 
@@ -25,10 +26,12 @@ pub struct Config {
     pub driver: DriverChoice,
     /// Whether addresses beyond loopback may be served without authentication.
     pub insecure: bool,
-    /// The key that calls of the server API and publications over HTTP must carry:
-    /// 1..=[`API_KEY_BYTES_MAX`](super::limits::API_KEY_BYTES_MAX) visible ASCII characters. Without it, every client
-    /// may call.
+    /// The key with all rights to the server API and to publishing over HTTP:
+    /// 1..=[`API_KEY_BYTES_MAX`](super::limits::API_KEY_BYTES_MAX) visible ASCII characters.
     pub api_key: Option<String>,
+    /// Further keys, each with its rights; at most [`API_KEYS_MAX`](super::limits::API_KEYS_MAX). Without any key,
+    /// every client may call the server API.
+    pub api_keys: Vec<ApiKey>,
     /// Maximum number of connections of the process; as many as descriptors allow if not set.
     pub connections_max: Option<usize>,
     /// Memory budget of the process, in bytes, for queues, backlogs, histories and unfinished messages; follows from
@@ -141,6 +144,7 @@ impl Default for Config {
             driver: DriverChoice::Auto,
             insecure: false,
             api_key: None,
+            api_keys: Vec::new(),
             connections_max: None,
             memory_bytes_max: None,
             message_bytes_max: 1024 * 1024,
@@ -190,7 +194,12 @@ impl Config {
 
     /// Whether every client that reaches a loopback address may publish over HTTP and call the server API.
     pub fn trusts_this_host(&self) -> bool {
-        self.is_loopback() && self.api_key.is_none() && !self.listen.is_empty()
+        self.is_loopback() && !self.has_api_key() && !self.listen.is_empty()
+    }
+
+    /// Whether calls of the server API and publications over HTTP must show a key.
+    pub fn has_api_key(&self) -> bool {
+        self.api_key.is_some() || !self.api_keys.is_empty()
     }
 
     /// Bytes of publications in one answer, and in the backlog of one channel: half a send queue, so that there is room

@@ -16,8 +16,11 @@ pub const NAMESPACES_MAX: usize = 256;
 /// Origins in `http.origins`.
 pub const ORIGINS_MAX: usize = 256;
 
-/// Length of `api.key`.
+/// Length of a key of the server API.
 pub const API_KEY_BYTES_MAX: usize = 1024;
+
+/// Sections `[api.keys.NAME]`: a key that a request shows is compared with all of them.
+pub const API_KEYS_MAX: usize = 64;
 
 /// Upper bound of the setting `limits.message_bytes_max`.
 pub const MESSAGE_BYTES_CEILING: u64 = 64 * 1024 * 1024;
@@ -266,6 +269,9 @@ pub const SWEEP_ENTRIES_PER_TURN_MAX: usize = 64 * 1024;
 
 /// Interval at which the statistics are published while they have subscribers.
 pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Minimum interval between two warnings about refused requests to the server API.
+pub const API_WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Minimum interval between two warnings of one worker about a misconfigured proxy.
 pub const PROXY_WARNING_INTERVAL: Duration = Duration::from_secs(60);

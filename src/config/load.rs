@@ -13,9 +13,15 @@ use super::limits::SETTINGS_FILE_BYTES_MAX;
 use super::nearest::did_you_mean;
 use super::origin::VARIABLE_PREFIX;
 use super::{
-    CHANNEL_OPTIONS, ChannelOption, ChannelOptions, Config, ConfigError, FILE_VARIABLE, Namespaces,
-    Origin, SETTINGS, Setting, SettingKind, without_effect,
+    ApiKey, CHANNEL_OPTIONS, ChannelOption, ChannelOptions, Config, ConfigError, FILE_VARIABLE,
+    Namespaces, Origin, SETTINGS, Setting, SettingKind, without_effect,
 };
+
+mod api_keys;
+mod value;
+
+use api_keys::{read_api_keys, unknown_namespaces};
+use value::texts;
 
 /// The settings file and the flags that a program was started with. [`Sources::load`] reads the file and the
 /// environment anew each time.
@@ -91,9 +97,13 @@ fn assemble(
     if let Some((path, text)) = file {
         let namespaces = std::mem::take(&mut config.namespaces);
         let (given, faults, warnings) = (&mut given, &mut faults, &mut warnings);
-        let mut reader = FileReader { path, text, given, faults, warnings, namespaces };
+        let api_keys = Vec::new();
+        let mut reader = FileReader { path, text, given, faults, warnings, namespaces, api_keys };
         reader.read();
+        let unknown = unknown_namespaces(&reader.api_keys, &reader.namespaces);
+        unknown.into_iter().for_each(|(at, fault)| reader.fault(at, &fault));
         config.namespaces = reader.namespaces;
+        config.api_keys = reader.api_keys.into_iter().map(|(_, key)| key).collect();
     }
     read_environment(environment, &mut given, &mut faults, &mut warnings);
     given.extend_from_slice(flags);
@@ -118,6 +128,9 @@ fn assemble(
     if [&config.listen, &config.tcp, &config.echo, &config.echo_tcp].iter().all(|a| a.is_empty()) {
         config.listen.push(SocketAddr::from(([127, 0, 0, 1], 8000)));
         config.tcp.push(SocketAddr::from(([127, 0, 0, 1], 8001)));
+    }
+    if faults.is_empty() {
+        faults.extend(config.check_api_keys().err());
     }
     if faults.is_empty() {
         match config.check() {
@@ -171,6 +184,8 @@ struct FileReader<'a> {
     faults: &'a mut Vec<String>,
     warnings: &'a mut Vec<String>,
     namespaces: Namespaces,
+    /// The keys of the server API, each with the place of its section.
+    api_keys: Vec<(usize, ApiKey)>,
 }
 
 impl FileReader<'_> {
@@ -187,6 +202,12 @@ impl FileReader<'_> {
     fn read_section(&mut self, section: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             if section.is_empty() && self.read_channels(key, value) {
+                continue;
+            }
+            if section == "api" && key.get_ref() == "keys" {
+                let (keys, faults) = read_api_keys(key, value);
+                self.api_keys = keys;
+                faults.into_iter().for_each(|(at, fault)| self.fault(at, &fault));
                 continue;
             }
             let name = match section {
@@ -318,26 +339,7 @@ fn sections() -> impl Iterator<Item = &'static str> {
         let is_first = SETTINGS[..row].iter().all(|before| section(before) != Some(name));
         is_first.then(|| &setting.name[..name.len()])
     });
-    of_settings.chain(["channels", "namespaces.NAME"])
-}
-
-/// A value of the file as text, like that of a flag.
-fn texts(value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
-    let one = |value: &DeValue<'_>| match value {
-        DeValue::String(text) => Ok(text.to_string()),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .map(|number| number.to_string())
-            .map_err(|_| "a number that is too large"),
-        DeValue::Float(number) => Ok(number.as_str().to_owned()),
-        DeValue::Boolean(is_set) => Ok(is_set.to_string()),
-        DeValue::Datetime(_) => Err("a date"),
-        DeValue::Array(_) => Err("a list in a list"),
-        DeValue::Table(_) => Err("a section"),
-    };
-    match value {
-        DeValue::Array(values) => values.iter().map(Spanned::get_ref).map(one).collect(),
-        value => one(value).map(|text| vec![text]),
-    }
+    of_settings.chain(["api.keys.NAME", "channels", "namespaces.NAME"])
 }
 
 /// Reads settings from the environment; an empty variable counts as not set.

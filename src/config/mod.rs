@@ -12,6 +12,7 @@
 //!
 //! **Must not know.** How the values are used.
 
+mod api_keys;
 mod channel_options;
 mod check;
 mod configuration;
@@ -26,6 +27,7 @@ mod settings;
 mod units;
 mod without_effect;
 
+pub use api_keys::{API_KEY_OPTIONS, ApiKey, ApiMethods, ApiRight, ApiRights};
 pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use check::ConfigError;
 pub use configuration::{Config, DriverChoice, Framing, LogFormat};

@@ -161,6 +161,21 @@ impl Namespaces {
         names.into_iter().zip(&self.options).collect()
     }
 
+    /// The names of the namespaces.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// Whether there may be channels of a namespace; an empty name stands for channels without one.
+    pub fn has(&self, name: &str) -> bool {
+        name.is_empty() || name == OWN_NAMESPACE || self.names.contains_key(name)
+    }
+
+    /// The name of a channel's namespace, whether or not it exists; empty if the channel has none.
+    pub fn name_of(channel: &str) -> &str {
+        channel.split_once(':').map_or("", |(name, _)| name)
+    }
+
     /// Adds a namespace. Its name is 1..=64 bytes of letters, digits, `_`, `-` and `.`.
     pub fn add(&mut self, name: &str, options: ChannelOptions) -> Result<(), String> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::api_keys::api_keys_markdown;
 use super::channel_options::channel_options_markdown;
 use super::setting::SettingKind::{
     Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Origins, Secret, Switch,
@@ -76,7 +77,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::row(
         "api.key",
         "api-key",
-        "API key required in X-API-Key by the server API and POST /publish",
+        "API key with all rights, required in X-API-Key by the server API and POST /publish; further keys: api.keys",
         Secret(1, limits::API_KEY_BYTES_MAX, |config| &mut config.api_key),
     )
     .reloadable(),
@@ -263,7 +264,9 @@ pub fn markdown() -> String {
         ));
     }
     table.push('\n');
-    table + &channel_options_markdown()
+    table.push_str(&channel_options_markdown());
+    table.push('\n');
+    table + &api_keys_markdown()
 }
 
 #[cfg(test)]

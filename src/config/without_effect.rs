@@ -84,7 +84,11 @@ pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
         };
         Some(format!("{origin}: {} has no effect: {why}", setting.name))
     });
-    without.collect()
+    let mut warnings: Vec<_> = without.collect();
+    if !config.api_keys.is_empty() && config.listen.is_empty() {
+        warnings.push("api.keys has no effect: listen is not set".to_owned());
+    }
+    warnings
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -116,7 +116,7 @@ impl Server {
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
         let (stop, clock) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::new()));
-        let is_behind_proxy = Arc::new(AtomicBool::new(false));
+        let (is_behind_proxy, api_warned_until) = <(Arc<AtomicBool>, Arc<AtomicU32>)>::default();
         let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let (hash, node) = (ChannelHash::default(), draw_node());
         let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
@@ -140,6 +140,7 @@ impl Server {
                 steps: steps.clone(),
                 clock: clock.clone(),
                 is_behind_proxy: is_behind_proxy.clone(),
+                api_warned_until: api_warned_until.clone(),
                 shares_core,
             };
             let place = WorkerPlace { node, worker, workers: of };

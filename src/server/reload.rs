@@ -53,10 +53,13 @@ impl Reloader {
             let setting = "channels";
             warn!(setting, "new channel options take effect at the next start");
         }
+        let has_other_keys = config.api_keys != self.running.api_keys;
         self.log.set_levels(config.log_levels);
         controls.reconfigure(&config);
         self.running = config;
-        if changes.is_empty() {
+        if has_other_keys {
+            info!(setting = "api.keys", "a setting changed");
+        } else if changes.is_empty() {
             info!("settings reloaded: nothing changed");
         }
         for Change { setting, from, to } in changes {
@@ -88,6 +91,7 @@ fn merge(running: &Config, wanted: &Config) -> Result<(Config, Vec<Change>), Con
         }
         changes.push(Change { setting, from, to });
     }
+    merged.api_keys.clone_from(&wanted.api_keys);
     merged.check()?;
     Ok((merged, changes))
 }
@@ -97,6 +101,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::ApiKey;
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
         let mut config =
@@ -107,6 +112,7 @@ mod tests {
 
     #[test]
     fn reloadable_settings_are_applied_and_every_change_is_reported() {
+        let key = ApiKey { secret: "w".to_owned(), ..ApiKey::new("writer") };
         let running = config(|config| {
             config.workers = Some(2);
             config.api_key = Some("old".to_owned());
@@ -116,10 +122,12 @@ mod tests {
             config.listen.clear();
             config.insecure = true;
             config.api_key = Some("new".to_owned());
+            config.api_keys = vec![key.clone()];
         });
         let (merged, changes) = merge(&running, &wanted).unwrap();
         assert_eq!(merged.close_timeout, Duration::from_secs(1));
         assert_eq!(merged.api_key.as_deref(), Some("new"));
+        assert_eq!(merged.api_keys, [key]);
         assert_eq!((merged.workers, merged.listen.len(), merged.insecure), (Some(2), 1, false));
         let changes: Vec<_> = changes
             .iter()

@@ -135,6 +135,9 @@ metrics! {
         connections, "gauge", "transport", "fantail_connections", "Connections, by transport.";
         connections_closed, "counter", "reason", "fantail_connections_closed_total", "Connections closed, by reason.";
         handshakes_failed, "counter", "reason", "fantail_handshakes_failed_total", "Failed handshakes, by reason.";
+        api_refused, "counter", "reason", "fantail_api_refused_total",
+            "Requests to the server API refused for lack of a key or a right, by reason; each command of a batch \
+             counts.";
         publications_dropped, "counter", "reason", "fantail_publications_dropped_total",
             "Publications dropped: for all subscribers of a channel on this worker, or for one slow subscriber.";
     }
@@ -171,6 +174,7 @@ mod tests {
             connections: &["http"],
             connections_closed: &["gone", "slow"],
             handshakes_failed: &["timeout"],
+            api_refused: &["key_missing"],
             publications_dropped: &["rate"],
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();

@@ -70,6 +70,7 @@ mod tests {
             connections: &["http", "sse"],
             connections_closed: &["gone"],
             handshakes_failed: &["timeout"],
+            api_refused: &["key_missing"],
             publications_dropped: &["rate"],
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();

@@ -8,8 +8,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::context::Context;
+use super::context::{Context, Output};
 use super::refusal::row_of;
+use crate::auth::{ApiGrant, ApiRefusal};
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
 use crate::message::{Actor, NodeInfo, Publication, Reply, Request, Ticket};
 use crate::protocol::api_json::{self, ApiMethod, BatchCommand, ParametersError};
@@ -18,9 +19,11 @@ use crate::protocol::json::CommandError;
 mod commands;
 
 /// A call that is being answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ApiCall {
     is_batch: bool,
+    /// What its key allows.
+    grant: Arc<ApiGrant>,
     commands: Vec<Command>,
     slots: Vec<Slot>,
     /// Slots that are not filled.
@@ -95,17 +98,33 @@ impl ApiCall {
     /// Asks the hub what a body asks.
     pub fn begin(
         route: ApiRoute,
+        grant: Arc<ApiGrant>,
         body: &[u8],
         context: &mut Context<'_>,
     ) -> Result<Self, ApiFault> {
+        let call = Self {
+            is_batch: route == ApiRoute::Batch,
+            grant,
+            commands: Vec::new(),
+            slots: Vec::new(),
+            waiting: 0,
+            asks_info: false,
+            json: Vec::new(),
+            is_full: false,
+        };
         match route {
-            ApiRoute::Single(method) => Self::single(method, body, context),
-            ApiRoute::Batch => Self::batch(body, context),
+            ApiRoute::Single(method) => call.single(method, body, context),
+            ApiRoute::Batch => call.batch(body, context),
         }
     }
 
-    fn single(method: ApiMethod, body: &[u8], context: &mut Context<'_>) -> Result<Self, ApiFault> {
-        let mut call = Self::default();
+    fn single(
+        self,
+        method: ApiMethod,
+        body: &[u8],
+        context: &mut Context<'_>,
+    ) -> Result<Self, ApiFault> {
+        let mut call = self;
         match call.command(method, text_of(body)?, context) {
             Ok(()) => Ok(call),
             Err(ParametersError::NotJson(why)) => Err(ApiFault::NotJson(why)),
@@ -116,7 +135,7 @@ impl ApiCall {
         }
     }
 
-    fn batch(body: &[u8], context: &mut Context<'_>) -> Result<Self, ApiFault> {
+    fn batch(self, body: &[u8], context: &mut Context<'_>) -> Result<Self, ApiFault> {
         let batch: api_json::CommandBatch<'_, API_REQUESTS_MAX> = api_json::decode(text_of(body)?)
             .map_err(|error| match error {
                 ParametersError::NotJson(why) => ApiFault::NotJson(why),
@@ -126,7 +145,7 @@ impl ApiCall {
             let why = format!("a batch has at most {API_REQUESTS_MAX} commands");
             return Err(ApiFault::BatchInvalid(why));
         }
-        let mut call = Self { is_batch: true, ..Self::default() };
+        let mut call = self;
         for command in batch.commands.items {
             let unfit = match api_json::decode(command.get()) {
                 Ok(BatchCommand(None)) => {
@@ -162,6 +181,13 @@ impl ApiCall {
             && (self.is_full || self.cannot_hold(publications))
         {
             self.fill_error(index, &too_long());
+        } else if let Reply::Channels { channels } = reply
+            && !self.grant.covers_all()
+        {
+            let covered =
+                channels.iter().filter(|(channel, _)| self.grant.covers(channel.as_str()));
+            let reply = Reply::Channels { channels: covered.cloned().collect() };
+            self.fill(index, |json, bytes_max| write_result(json, method, &reply, bytes_max));
         } else {
             self.fill(index, |json, bytes_max| write_result(json, method, reply, bytes_max));
         }
@@ -336,6 +362,12 @@ fn write_result(
 
 fn text_of(body: &[u8]) -> Result<&str, ApiFault> {
     simdutf8::basic::from_utf8(body).map_err(|_| ApiFault::NotJson("it is not UTF-8".to_owned()))
+}
+
+/// The key does not allow a command.
+fn refuse_right(context: &mut Context<'_>) -> Fault {
+    context.outputs.push(Output::ApiRefused(ApiRefusal::RightMissing));
+    CommandError::PermissionDenied.into()
 }
 
 fn bad_request(detail: impl Into<Cow<'static, str>>) -> Fault {

@@ -9,6 +9,7 @@ use tracing::debug;
 use super::answers::Answers;
 use super::handshake_failure::HandshakeFailure;
 use super::settings::TransportSettings;
+use crate::auth::ApiRefusal;
 use crate::message::{
     Actor, ClientId, CloseReason, NodeInfo, Origin, Request, SessionRequest, Ticket,
 };
@@ -67,6 +68,8 @@ pub enum Output {
     DeadlineWithin(Duration),
     /// An HTTP error was answered.
     HttpError,
+    /// A request to the server API was refused for lack of a key or a right.
+    ApiRefused(ApiRefusal),
     /// A new subscriber was refused because the server is low on memory.
     Refused,
     /// End the session: its subscriptions are gone, and the next request opens a new one.
@@ -157,7 +160,7 @@ impl Context<'_> {
     /// from now on; with one, the operator has configured the server for other hosts.
     pub(super) fn note_proxy(&mut self) {
         let settings = self.settings;
-        if settings.api_key.is_none()
+        if !settings.api_keys.are_required()
             && settings.serves_this_host_only()
             && !settings.now.is_behind_proxy.swap(true, Ordering::Relaxed)
         {

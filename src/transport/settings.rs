@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::auth::ApiKeys;
 use crate::config::Config;
 use crate::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
 use crate::protocol::http1::{HeadLimits, date_text};
@@ -23,8 +24,8 @@ pub enum Origins {
 pub struct TransportSettings {
     /// Limits of the heads of HTTP requests.
     pub head: HeadLimits,
-    /// What calls of the server API must show, if anything.
-    pub api_key: Option<String>,
+    /// The keys of the server API.
+    pub api_keys: ApiKeys,
     /// Bytes of the largest HTTP body.
     pub body_bytes_max: u64,
     /// Limits of the messages of a WebSocket that publishes and subscribes.
@@ -78,7 +79,7 @@ impl TransportSettings {
         };
         Self {
             head: HeadLimits::default(),
-            api_key: config.api_key.clone(),
+            api_keys: ApiKeys::new(config),
             body_bytes_max: config.message_bytes_max,
             messages: messages(config.message_bytes_max),
             echo_messages: messages(config.echo_message_bytes_max),

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub struct Connections {
     pub(super) statistics: Statistics,
     /// The tick until which a proxy that is not set up for this server is not logged again.
     pub(super) proxy_warned_until: u32,
+    /// The tick until which no refusal of the server API is logged, by any worker.
+    pub(super) api_warned_until: Arc<AtomicU32>,
     pub(super) counters: Arc<Counters>,
     pub(super) all_counters: Arc<[Arc<Counters>]>,
 }
@@ -103,6 +106,7 @@ impl Connections {
             questions: Vec::new(),
             statistics: Statistics::default(),
             proxy_warned_until: 0,
+            api_warned_until: parts.api_warned_until,
             counters,
             all_counters: parts.counters,
             settings,

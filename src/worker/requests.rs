@@ -1,11 +1,12 @@
 //! The steps of conversations, their requests to the hub, and its replies.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tracing::warn;
 
-use crate::auth::{self, Verdict};
-use crate::config::limits::{DEFERRED_PER_TURN_MAX, PROXY_WARNING_INTERVAL};
+use crate::auth::{self, ApiRefusal, Verdict};
+use crate::config::limits::{API_WARNING_INTERVAL, DEFERRED_PER_TURN_MAX, PROXY_WARNING_INTERVAL};
 use crate::connection::{Connection, Pause};
 use crate::hub::{Hub, HubMessage, HubOutput, StreamMessage, reply_to};
 use crate::message::{
@@ -108,6 +109,10 @@ impl Connections {
                     );
                 }
                 Output::HttpError => self.counters.http_errors.add(1),
+                Output::ApiRefused(refusal) => {
+                    self.counters.api_refused[refusal as usize].add(1);
+                    log_api_refusal(refusal, self.turn.tick, &self.api_warned_until);
+                }
                 Output::Refused => self.counters.rejected_low_memory.add(1),
                 Output::Leave => self.leave(session),
                 Output::Ask(question) => self.questions.push((socket_of(session), question)),
@@ -319,6 +324,16 @@ impl Connections {
         if is_long {
             self.deferred.count_answer(reply, self.turn.written_bytes - before);
         }
+    }
+}
+
+/// Logs that a request to the server API was refused, unless this second has a line already.
+fn log_api_refusal(refusal: ApiRefusal, now: u32, warned_until: &AtomicU32) {
+    let order = Ordering::Relaxed;
+    let (until, next) = (warned_until.load(order), now.saturating_add(ticks(API_WARNING_INTERVAL)));
+    if now >= until && warned_until.compare_exchange(until, next, order, order).is_ok() {
+        let reason = refusal.label();
+        warn!(reason, "a request to the server API was refused");
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a worker needs to begin: its settings, and its share of what all workers have.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::auth::ApiRefusal;
 use crate::config::Config;
 use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
 use crate::connection::Service;
@@ -139,6 +140,8 @@ pub struct WorkerParts {
     pub steps: Arc<AtomicUsize>,
     /// A proxy brings requests of others to this host.
     pub is_behind_proxy: Arc<AtomicBool>,
+    /// The tick until which no refusal of the server API is logged, by any worker.
+    pub api_warned_until: Arc<AtomicU32>,
     /// Other workers run on its core: they have their turns in between.
     pub shares_core: bool,
 }
@@ -149,6 +152,7 @@ pub fn new_counters() -> Counters {
         connections: TransportKind::LABELS,
         connections_closed: CloseReason::LABELS,
         handshakes_failed: HandshakeFailure::LABELS,
+        api_refused: ApiRefusal::LABELS,
         publications_dropped: Drops::LABELS,
     })
 }

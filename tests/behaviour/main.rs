@@ -5,6 +5,7 @@
 //! | `http` | requests, responses, errors; pages |
 //! | `clients` | the client commands publish, subscribe and top |
 //! | `api` | the server API: methods, errors, API keys |
+//! | `api_keys` | keys of the server API and their rights |
 //! | `websocket` | plain WebSockets: chat, frames, protocol errors |
 //! | `tcp` | the command protocol over raw TCP, one JSON object per line |
 //! | `commands` | the command protocol over WebSocket, with history, presence and recovery |
@@ -25,6 +26,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod api_keys;
 mod clients;
 mod commands;
 mod echo;

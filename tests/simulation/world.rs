@@ -169,6 +169,7 @@ impl World {
                     steps: steps.clone(),
                     clock: clock.clone(),
                     is_behind_proxy: Arc::default(),
+                    api_warned_until: Arc::default(),
                     shares_core: false,
                 };
                 let driver = SimulatedDriver::new(&driver, &network, &[EDGE, COMMANDS]);

@@ -11,7 +11,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("buffer", &[]),
     ("protocol", &["message"]),
     ("auth", &["message", "config"]),
-    ("transport", &["protocol", "message", "buffer", "config"]),
+    ("transport", &["protocol", "message", "buffer", "config", "auth"]),
     ("hub", &["message", "config"]),
     ("driver", &["buffer", "config"]),
     ("connection", &["transport", "message", "buffer", "config"]),

@@ -6,7 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::{ApiCall, Command, Fault, bad_request, too_many};
+use super::{ApiCall, Command, Fault, bad_request, refuse_right, too_many};
+use crate::config::ApiRight;
 use crate::config::limits::{
     API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX,
 };
@@ -22,13 +23,17 @@ use crate::protocol::json::{CommandError, Object, exceeds_depth};
 use crate::transport::context::{Context, Output, Question};
 
 impl ApiCall {
-    /// Adds a command. Nothing is added if its parameters are invalid.
+    /// Adds a command, which is refused if the key does not allow it. Nothing is added if its parameters are invalid.
     pub(super) fn command(
         &mut self,
         method: ApiMethod,
         parameters: &str,
         context: &mut Context<'_>,
     ) -> Result<(), ParametersError> {
+        if !self.grant.allows(right_to(method)) {
+            self.refuse_command(Some(method), refuse_right(context));
+            return Ok(());
+        }
         let asked = match method {
             ApiMethod::Publish => self.publish(decode(parameters)?, context),
             ApiMethod::Broadcast => self.broadcast(decode(parameters)?, context),
@@ -84,7 +89,7 @@ impl ApiCall {
         if publish.channels.is_some() {
             return Err(bad_request("channels: publish has one channel, broadcast has several"));
         }
-        let channel = channel_of(channel)?;
+        let channel = self.channel(ApiMethod::Publish, channel, context)?;
         let payload = payload_of(&publish)?;
         let key = key_of(&publish)?;
         self.ask(
@@ -115,7 +120,7 @@ impl ApiCall {
         let key = key_of(&publish)?;
         let first = self.slots.len();
         for channel in channels {
-            let channel = match channel_of(channel) {
+            let channel = match self.channel(ApiMethod::Publish, channel, context) {
                 Ok(channel) => channel,
                 Err(fault) => {
                     let index = self.slot(ApiMethod::Publish);
@@ -168,12 +173,17 @@ impl ApiCall {
         if let Some(member) = not_offered_member {
             return Err(not_offered(member));
         }
-        let channel = || channel_of(channel.as_ref().ok_or_else(|| missing("channel"))?);
-        let control = match method {
-            ApiMethod::Subscribe => {
-                Control::Subscribe { channel: channel()?, since: position_of(recover_since)? }
+        let control = match (method, channel) {
+            (ApiMethod::Subscribe | ApiMethod::Unsubscribe, None) => {
+                return Err(missing("channel"));
             }
-            ApiMethod::Unsubscribe => Control::Unsubscribe { channel: channel()? },
+            (ApiMethod::Subscribe, Some(channel)) => {
+                let channel = self.channel(method, &channel, context)?;
+                Control::Subscribe { channel, since: position_of(recover_since)? }
+            }
+            (ApiMethod::Unsubscribe, Some(channel)) => {
+                Control::Unsubscribe { channel: self.channel(method, &channel, context)? }
+            }
             _ => Control::Disconnect(disconnect_of(disconnect)?),
         };
         self.ask(method, context, Request::Control { client, control })
@@ -181,7 +191,7 @@ impl ApiCall {
 
     fn history(&mut self, parameters: History<'_>, context: &mut Context<'_>) -> Result<(), Fault> {
         let History { channel, limit, since, reverse } = parameters;
-        let channel = channel_of(&channel)?;
+        let channel = self.channel(ApiMethod::History, &channel, context)?;
         let since = position_of(since)?;
         let limit = match limit.unwrap_or(0) {
             ..0 => None,
@@ -216,13 +226,41 @@ impl ApiCall {
         request: impl FnOnce(ChannelName) -> Request,
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
-        let channel = channel_of(&parameters.channel)?;
+        let channel = self.channel(method, &parameters.channel, context)?;
         self.ask(method, context, request(channel))
+    }
+
+    /// The channel of a command, if the key allows the command there.
+    fn channel(
+        &self,
+        method: ApiMethod,
+        Text(name): &Text<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<ChannelName, Fault> {
+        let channel = ChannelName::new(name).map_err(|error| bad_request(error.to_string()))?;
+        match self.grant.allows_on(right_to(method), channel.as_str()) {
+            true => Ok(channel),
+            false => Err(refuse_right(context)),
+        }
     }
 }
 
-fn channel_of(Text(name): &Text<'_>) -> Result<ChannelName, Fault> {
-    ChannelName::new(name).map_err(|error| bad_request(error.to_string()))
+/// The right that a method needs.
+fn right_to(method: ApiMethod) -> ApiRight {
+    match method {
+        ApiMethod::Publish | ApiMethod::Broadcast => ApiRight::Publish,
+        ApiMethod::Subscribe => ApiRight::Subscribe,
+        ApiMethod::Unsubscribe => ApiRight::Unsubscribe,
+        ApiMethod::Disconnect => ApiRight::Disconnect,
+        ApiMethod::History => ApiRight::History,
+        ApiMethod::HistoryRemove => ApiRight::HistoryRemove,
+        ApiMethod::Presence => ApiRight::Presence,
+        ApiMethod::PresenceStats => ApiRight::PresenceStats,
+        ApiMethod::Channels => ApiRight::Channels,
+        ApiMethod::Info => ApiRight::Info,
+        ApiMethod::Rpc => ApiRight::Rpc,
+        ApiMethod::Refresh => ApiRight::Refresh,
+    }
 }
 
 /// An epoch of another server is refused at once.

@@ -3,8 +3,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 use super::*;
-use crate::config::Config;
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
+use crate::config::{ApiMethods, ApiRight, ApiRights, Config};
 use crate::message::{
     Actor, ChannelName, ClientId, CloseReason, Control, Disconnect, Epoch, NodeId, Origin, Payload,
     PayloadKind, Position, Publication, Refusal, SessionId, SessionRequest, WorkerId,
@@ -18,9 +18,15 @@ struct Asked {
     call: Result<ApiCall, ApiFault>,
     requests: Vec<SessionRequest>,
     asks_info: usize,
+    refusals: usize,
 }
 
 fn ask(route: ApiRoute, body: &str) -> Asked {
+    ask_with(ApiRights::all(), route, body)
+}
+
+fn ask_with(rights: ApiRights, route: ApiRoute, body: &str) -> Asked {
+    let grant = Arc::new(ApiGrant::new(rights));
     let settings = TransportSettings::new(&Config::default());
     let (mut out, mut outputs) = (Vec::new(), Vec::new());
     let session = SessionId { index: 0, generation: 0 };
@@ -39,17 +45,18 @@ fn ask(route: ApiRoute, body: &str) -> Asked {
         messages: MessageCount::default(),
         out_bytes_high: usize::MAX,
     };
-    let call = ApiCall::begin(route, body.as_bytes(), &mut context);
+    let call = ApiCall::begin(route, grant, body.as_bytes(), &mut context);
     assert!(out.is_empty(), "a call says nothing before its answer");
-    let (mut requests, mut asks_info) = (Vec::new(), 0);
+    let (mut requests, mut asks_info, mut refusals) = (Vec::new(), 0, 0);
     for output in outputs {
         match output {
             Output::Request(request) => requests.push(request),
             Output::Ask(Question::NodeInfo) => asks_info += 1,
+            Output::ApiRefused(ApiRefusal::RightMissing) => refusals += 1,
             other => panic!("{other:?}"),
         }
     }
-    Asked { call, requests, asks_info }
+    Asked { call, requests, asks_info, refusals }
 }
 
 fn single(method: ApiMethod, body: &str) -> Asked {
@@ -301,7 +308,7 @@ fn a_batch_answers_for_each_command_in_order() {
         {"publish":{"channel":"a","data":1}}, {"dance":{}}, {}, {"publish":{}}, 7,
         {"broadcast":{"channels":["a","b"],"data":1}}, {"info":{}}, {"presence_stats":{"channel":"a"}},
         {"history_remove":{"channel":"a"}}, {"channels":{"pattern":"a*"}}, {"info":{}}]}"#;
-    let Asked { call, requests, asks_info } = ask(ApiRoute::Batch, body);
+    let Asked { call, requests, asks_info, .. } = ask(ApiRoute::Batch, body);
     let mut call = call.unwrap();
     assert_eq!((requests.len(), asks_info), (6, 1));
     for request in requests.into_iter().rev() {
@@ -408,4 +415,49 @@ fn an_answer_past_its_maximum_is_refused_in_its_place() {
     assert_eq!(answer["replies"][0]["error"]["code"], 106);
     let publications = answer["replies"][1]["history"]["publications"].as_array().unwrap();
     assert_eq!(publications.len(), 2);
+}
+
+#[test]
+fn what_the_key_does_not_allow_is_refused_command_by_command_and_channel_by_channel() {
+    let rights = ApiRights {
+        methods: ApiMethods::parse(&["publish".to_owned(), "channels".to_owned()]).unwrap(),
+        namespaces: Some(vec!["chat".to_owned()]),
+    };
+    let body = r#"{"commands":[{"publish":{"channel":"chat:a","data":1}},{"publish":{"channel":"a","data":1}},
+        {"broadcast":{"channels":["chat:a","b:1","chat:b"],"data":1}},{"info":{}},{"history":{"channel":"chat:a"}},
+        {"disconnect":{"client":"x"}},{"channels":{}}]}"#;
+    let Asked { call, requests, asks_info, refusals } = ask_with(rights, ApiRoute::Batch, body);
+    assert_eq!((requests.len(), asks_info, refusals), (4, 0, 5));
+    let mut call = call.unwrap();
+    for request in requests {
+        let Some(Origin::Client(ticket)) = request.origin else { panic!("{request:?}") };
+        let channels = ["chat:a", "a", "chats:a"];
+        let reply = match request.request {
+            Request::Channels { .. } => Reply::Channels {
+                channels: channels.map(|name| (ChannelName::new(name).unwrap(), 1)).to_vec(),
+            },
+            _ => Reply::Published { position: position(1) },
+        };
+        call.take_reply(ticket, &reply);
+    }
+    let denied = json!({"error": {"code": 103, "message": "permission denied"}});
+    let done = json!({"offset": 1, "epoch": "000000ab"});
+    assert_eq!(
+        answer(&call),
+        json!({"replies": [
+            {"publish": done},
+            denied,
+            {"broadcast": {"responses": [{"result": done}, denied, {"result": done}]}},
+            denied,
+            denied,
+            denied,
+            {"channels": {"channels": {"chat:a": {"num_clients": 1}}}},
+        ]})
+    );
+    // The right is judged before the parameters.
+    let rights = ApiRights { methods: ApiMethods::of(ApiRight::Info), namespaces: None };
+    for body in ["{", r#"{"channel":1}"#] {
+        let asked = ask_with(rights.clone(), ApiRoute::Single(ApiMethod::Publish), body);
+        assert_eq!(answer(&asked.call.unwrap()), denied, "{body}");
+    }
 }

@@ -1,6 +1,9 @@
 //! `POST /api/METHOD`: calls of the server API.
 
+use std::sync::Arc;
+
 use super::error::HttpError;
+use crate::auth::ApiGrant;
 use crate::protocol::api_json::{self, ApiMethod};
 use crate::protocol::json::CommandError;
 use crate::transport::api_call::{ApiCall, ApiFault, ApiRoute};
@@ -23,13 +26,14 @@ pub(super) fn route_of(name: &str) -> Result<ApiRoute, HttpError> {
 /// Makes the requests of a call whose body is complete.
 pub(super) fn begin(
     route: ApiRoute,
+    grant: Arc<ApiGrant>,
     body: &[u8],
     context: &mut Context<'_>,
 ) -> Result<ApiCall, HttpError> {
     if context.congested && route.may_publish() {
         return Err(HttpError::congested());
     }
-    ApiCall::begin(route, body, context).map_err(|fault| {
+    ApiCall::begin(route, grant, body, context).map_err(|fault| {
         let (code, why) = match fault {
             ApiFault::NotJson(why) => ("json_invalid", why),
             ApiFault::BatchInvalid(why) => ("batch_invalid", why),

@@ -1,7 +1,10 @@
 //! Bodies on their way in.
 
+use std::sync::Arc;
+
 use super::answer::Exchange;
 use super::publish::PublishTo;
+use crate::auth::ApiGrant;
 use crate::protocol::http1::{BodyDecoder, BodyLength, BodyPart, HttpFault};
 use crate::transport::api_call::ApiRoute;
 
@@ -18,7 +21,8 @@ pub(super) struct Body {
 #[derive(Debug)]
 pub(super) enum Target {
     Publish(PublishTo),
-    Api(ApiRoute),
+    /// A call of the server API, and what its key allows.
+    Api(ApiRoute, Arc<ApiGrant>),
     /// Nothing: the request was refused, and this is its answer, which follows the body.
     Refused(Vec<u8>),
 }
@@ -56,7 +60,7 @@ impl Body {
     pub fn heap_bytes(&self) -> usize {
         let answer = match &self.target {
             Target::Refused(answer) => answer.capacity(),
-            Target::Publish(_) | Target::Api(_) => 0,
+            Target::Publish(_) | Target::Api(..) => 0,
         };
         self.bytes.capacity() + answer
     }

@@ -1,10 +1,13 @@
 //! What a request must show before its body is received.
 
+use std::sync::Arc;
+
 use super::error::HttpError;
 use super::origin;
+use crate::auth::{ApiGrant, ApiRefusal};
 use crate::protocol::http1::{BodyLength, Head, Method};
 use crate::protocol::websocket::handshake;
-use crate::transport::settings::TransportSettings;
+use crate::transport::context::{Context, Output};
 
 /// Checks a request that only reads.
 pub(super) fn check_read(head: &Head<'_>, methods: &'static str) -> Result<(), HttpError> {
@@ -21,24 +24,30 @@ pub(super) fn check_read(head: &Head<'_>, methods: &'static str) -> Result<(), H
     check_no_body(head)
 }
 
-/// Checks a request that writes: its origin, its method, its key.
+/// Checks a request that writes: its method, its origin, its key. Returns what the key allows.
 pub(super) fn check_write(
     head: &Head<'_>,
     methods: &'static str,
-    settings: &TransportSettings,
-) -> Result<(), HttpError> {
+    context: &mut Context<'_>,
+) -> Result<Arc<ApiGrant>, HttpError> {
     if head.method != Method::Post {
         return Err(HttpError::method(methods));
     }
-    if !origin::is_allowed(head, settings) {
+    if !origin::is_allowed(head, context.settings) {
         return Err(HttpError::origin());
     }
-    if !settings.admits_to_api(head) {
+    context.settings.api_keys.admit(shown_keys(head)).map_err(|refusal| {
+        context.outputs.push(Output::ApiRefused(refusal));
         let message = "an API key is required: X-API-Key: KEY, or Authorization: apikey KEY";
         let headers = &[("WWW-Authenticate", "apikey")];
-        return Err(HttpError { headers, ..HttpError::new(401, "unauthorized", message) });
-    }
-    Ok(())
+        HttpError { headers, ..HttpError::new(401, "unauthorized", message) }
+    })
+}
+
+/// Refuses a request whose key does not allow it.
+pub(super) fn refuse_right(context: &mut Context<'_>) -> HttpError {
+    context.outputs.push(Output::ApiRefused(ApiRefusal::RightMissing));
+    HttpError::new(403, "permission_denied", "the API key does not allow it")
 }
 
 /// Checks a request that has no body.
@@ -58,23 +67,12 @@ pub(super) fn check_encoding(head: &Head<'_>) -> Result<(), HttpError> {
     Err(HttpError { headers, ..HttpError::new(415, "content_encoding_unsupported", message) })
 }
 
-impl TransportSettings {
-    /// Whether a request shows the key that the server API wants.
-    fn admits_to_api(&self, head: &Head<'_>) -> bool {
-        let Some(key) = &self.api_key else { return true };
-        let mut shown =
-            head.header("x-api-key").chain(head.header("authorization").filter_map(|value| {
-                let (scheme, key) = value.split_at_checked(API_KEY_SCHEME.len())?;
-                scheme.eq_ignore_ascii_case(API_KEY_SCHEME).then(|| key.trim_ascii_start())
-            }));
-        shown.any(|shown| is_same(shown, key.as_bytes()))
-    }
-}
-
-/// Compares in a time that tells nothing but the length.
-fn is_same(shown: &[u8], key: &[u8]) -> bool {
-    let differences = shown.iter().zip(key).fold(0, |all, (a, b)| all | (a ^ b));
-    shown.len() == key.len() && std::hint::black_box(differences) == 0
+/// The API keys that a request shows.
+fn shown_keys<'h>(head: &Head<'h>) -> impl Iterator<Item = &'h [u8]> {
+    head.header("x-api-key").chain(head.header("authorization").filter_map(|value| {
+        let (scheme, key) = value.split_at_checked(API_KEY_SCHEME.len())?;
+        scheme.eq_ignore_ascii_case(API_KEY_SCHEME).then(|| key.trim_ascii_start())
+    }))
 }
 
 const API_KEY_SCHEME: &[u8] = b"apikey ";

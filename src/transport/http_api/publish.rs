@@ -81,12 +81,17 @@ impl PublishTo {
         check_encoding(head)?;
         let idempotency_key = idempotency_key_of(head)
             .map_err(|message| HttpError::new(400, "idempotency_key_invalid", message))?;
-        // A client that showed the key has the rights of the server API.
-        let by = match settings.api_key {
-            Some(_) => Actor::Server,
-            None => Actor::Client,
+        // A request that shows a key has the rights of the server API, as far as the key allows it.
+        let by = match settings.api_keys.are_required() {
+            true => Actor::Server,
+            false => Actor::Client,
         };
         Ok(Self { channel, event, media_type: MediaType::of(head), by, idempotency_key })
+    }
+
+    /// The channel that is published to.
+    pub(super) fn channel(&self) -> &str {
+        self.channel.as_str()
     }
 
     /// Asks the hub to publish a body.

@@ -14,6 +14,7 @@ use super::state::{Await, Input, State};
 use super::subscribe::Opening;
 use super::upgrade::{Upgrading, upgrade_at_once};
 use super::{api, guards, routes};
+use crate::config::ApiRight;
 use crate::message::CloseReason;
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, write_continue,
@@ -186,7 +187,7 @@ impl HttpConversation {
     ) -> Next {
         let asked = match target {
             Target::Publish(to) => to.publish(bytes, context).map(|()| Await::Publish),
-            Target::Api(route) => match api::begin(route, &bytes, context) {
+            Target::Api(route, grant) => match api::begin(route, grant, &bytes, context) {
                 Ok(call) if call.is_answered() => {
                     write_json(exchange, 200, &call.answer(), context);
                     return self.finish(exchange, context);
@@ -290,15 +291,18 @@ impl HttpConversation {
             Action::PlainWebSocket => self.upgrade(WebSocketService::Publish, head, context),
             Action::CommandWebSocket => self.upgrade(WebSocketService::Commands, head, context),
             Action::Publish => {
-                guards::check_write(head, methods, context.settings)?;
+                let grant = guards::check_write(head, methods, context)?;
                 let to = PublishTo::of(head, context.settings)?;
+                if !grant.allows_on(ApiRight::Publish, to.channel()) {
+                    return Err(guards::refuse_right(context).into());
+                }
                 self.begin_body(head, rest, Target::Publish(to), exchange, context)
             }
             Action::Api => {
-                guards::check_write(head, methods, context.settings)?;
+                let grant = guards::check_write(head, methods, context)?;
                 let call = api::route_of(routes::name_behind(route, head))?;
                 guards::check_encoding(head)?;
-                self.begin_body(head, rest, Target::Api(call), exchange, context)
+                self.begin_body(head, rest, Target::Api(call, grant), exchange, context)
             }
             action => {
                 guards::check_read(head, methods)?;

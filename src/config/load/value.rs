@@ -1,0 +1,23 @@
+//! Values of the settings file.
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+/// A value of the file as text, like that of a flag.
+pub(super) fn texts(value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
+    let one = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map(|number| number.to_string())
+            .map_err(|_| "a number that is too large"),
+        DeValue::Float(number) => Ok(number.as_str().to_owned()),
+        DeValue::Boolean(is_set) => Ok(is_set.to_string()),
+        DeValue::Datetime(_) => Err("a date"),
+        DeValue::Array(_) => Err("a list in a list"),
+        DeValue::Table(_) => Err("a section"),
+    };
+    match value {
+        DeValue::Array(values) => values.iter().map(Spanned::get_ref).map(one).collect(),
+        value => one(value).map(|text| vec![text]),
+    }
+}
