@@ -31,7 +31,7 @@ const REQUEST: RequestId = RequestId { serial: 1, origin: Origin::Server };
 
 impl Channels {
     fn new(count: usize) -> Self {
-        let options = ChannelOptions { publish: true, ..ChannelOptions::closed() };
+        let options = ChannelOptions::open();
         let hub = Hub::new(HubSettings {
             node: NodeId::new(1),
             worker: WorkerId(0),

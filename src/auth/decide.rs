@@ -1,7 +1,17 @@
 //! Whether a request is allowed.
 
-use crate::config::{ChannelOptions, NamespaceId, Namespaces};
+use crate::config::{ChannelOptions, ClientRight, NamespaceId, Namespaces};
 use crate::message::{Actor, ChannelName, Control, Refusal, Request};
+
+/// What a verdict depends on of the client that asks.
+#[derive(Debug)]
+pub struct Client<F> {
+    /// Whether it acts for a user; else it is anonymous.
+    pub has_user: bool,
+    /// Whether it is subscribed to a channel. Called only if the verdict depends on it, because the answer takes a
+    /// walk over all of a client's subscriptions.
+    pub is_subscribed: F,
+}
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,44 +22,63 @@ pub enum Verdict {
     Refuse(Refusal),
 }
 
-/// Decides a request. Clients have the rights that the options of its channel give them; the server API has all of
-/// them, but nothing is published to the server's own channels.
-pub fn decide(by: Actor, request: &Request, namespaces: &Namespaces) -> Verdict {
-    match judge(by, request, namespaces) {
+/// Decides a request. Clients have the rights that the options of its channel give them, depending on their user and on
+/// whether they are subscribed to it; the server API has all rights, but nothing is published to the server's own
+/// channels. What a channel does not offer is not available, to clients or to the server API.
+pub fn decide(
+    by: Actor,
+    client: Client<impl FnOnce(&ChannelName) -> bool>,
+    request: &Request,
+    namespaces: &Namespaces,
+) -> Verdict {
+    match judge(by, client, request, namespaces) {
         Ok(()) => Verdict::Allow,
         Err(refusal) => Verdict::Refuse(refusal),
     }
 }
 
-fn judge(by: Actor, request: &Request, namespaces: &Namespaces) -> Result<(), Refusal> {
-    let may = |right: bool| {
-        let is_allowed = right || by == Actor::Server;
+fn judge(
+    by: Actor,
+    client: Client<impl FnOnce(&ChannelName) -> bool>,
+    request: &Request,
+    namespaces: &Namespaces,
+) -> Result<(), Refusal> {
+    let may = |right: ClientRight, channel: &ChannelName| {
+        let Client { has_user, is_subscribed } = client;
+        let is_allowed = by == Actor::Server || right.is_held(has_user, || is_subscribed(channel));
         is_allowed.then_some(()).ok_or(Refusal::PermissionDenied)
     };
+    let only_server = (by == Actor::Server).then_some(()).ok_or(Refusal::PermissionDenied);
     match request {
         // Every client may connect, and a client may always end what it has.
         Request::Connect | Request::Unsubscribe { .. } => Ok(()),
-        Request::Subscribe { channel, .. } => may(options_of(channel, namespaces)?.subscribe),
+        Request::Subscribe { channel, .. } => {
+            may(options_of(channel, namespaces)?.allow_subscribe, channel)
+        }
         Request::Publish { channel: None, .. } => Err(Refusal::NotSubscribed),
         Request::Publish { channel: Some(channel), .. } => {
             let id = namespace_of(channel, namespaces)?;
-            may(namespaces.options(id).publish)?;
+            may(namespaces.options(id).allow_publish, channel)?;
             if namespaces.is_own(id) { Err(Refusal::PermissionDenied) } else { Ok(()) }
         }
         Request::History { channel, .. } => {
             let options = options_of(channel, namespaces)?;
-            may(options.history)?;
-            has_history(options)
+            offers(options.history_size > 0)?;
+            may(options.allow_history, channel)
         }
         Request::HistoryRemove { channel } => {
             let options = options_of(channel, namespaces)?;
-            may(false)?;
-            has_history(options)
+            only_server?;
+            offers(options.history_size > 0)
         }
-        Request::Presence { channel, .. } => may(options_of(channel, namespaces)?.presence),
-        Request::Channels { .. } => may(false),
+        Request::Presence { channel, .. } => {
+            let options = options_of(channel, namespaces)?;
+            offers(options.presence)?;
+            may(options.allow_presence, channel)
+        }
+        Request::Channels { .. } => only_server,
         Request::Control { control, .. } => {
-            may(false)?;
+            only_server?;
             match control {
                 Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => {
                     options_of(channel, namespaces).map(drop)
@@ -71,8 +100,8 @@ fn namespace_of(channel: &ChannelName, namespaces: &Namespaces) -> Result<Namesp
     namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)
 }
 
-fn has_history(options: &ChannelOptions) -> Result<(), Refusal> {
-    if options.history_size == 0 { Err(Refusal::NotAvailable) } else { Ok(()) }
+fn offers(does: bool) -> Result<(), Refusal> {
+    does.then_some(()).ok_or(Refusal::NotAvailable)
 }
 
 #[cfg(test)]
@@ -119,55 +148,107 @@ mod tests {
         ]
     }
 
-    /// Nothing is allowed, and a history is kept, but for what `set` changes.
+    /// Nothing is allowed to clients, and everything is offered, but for what `set` changes.
     fn with(set: impl FnOnce(&mut ChannelOptions)) -> Namespaces {
         let mut options =
-            ChannelOptions { subscribe: false, history_size: 1, ..ChannelOptions::closed() };
+            ChannelOptions { history_size: 1, presence: true, ..ChannelOptions::closed() };
         set(&mut options);
         let mut namespaces = Namespaces::new(ChannelOptions::development());
         namespaces.add("a", options).unwrap();
         namespaces
     }
 
+    fn client(has_user: bool, is_subscribed: bool) -> Client<impl FnOnce(&ChannelName) -> bool> {
+        Client { has_user, is_subscribed: move |_: &ChannelName| is_subscribed }
+    }
+
+    /// The verdict for a client that has a user and is subscribed.
+    fn of_client(request: &Request, namespaces: &Namespaces) -> Verdict {
+        decide(Actor::Client, client(true, true), request, namespaces)
+    }
+
+    fn of_server(request: &Request, namespaces: &Namespaces) -> Verdict {
+        decide(Actor::Server, client(false, false), request, namespaces)
+    }
+
+    /// Every set of values of a right.
+    fn client_rights() -> impl Iterator<Item = ClientRight> {
+        (0..8).map(|bits| ClientRight {
+            client: bits & 1 != 0,
+            subscriber: bits & 2 != 0,
+            anonymous: bits & 4 != 0,
+        })
+    }
+
     #[test]
     fn clients_have_the_rights_of_the_channel_and_no_others() {
-        type Set = fn(&mut ChannelOptions);
-        let rights: [(&str, Set); 5] = [
-            ("", |_| {}),
-            ("subscribe", |options| options.subscribe = true),
-            ("publish", |options| options.publish = true),
-            ("history", |options| options.history = true),
-            ("presence", |options| options.presence = true),
+        type Set = fn(&mut ChannelOptions) -> &mut ClientRight;
+        let rights: [(&str, Set); 4] = [
+            ("subscribe", |options| &mut options.allow_subscribe),
+            ("publish", |options| &mut options.allow_publish),
+            ("history", |options| &mut options.allow_history),
+            ("presence", |options| &mut options.allow_presence),
         ];
-        for (right, set) in rights {
-            let namespaces = with(set);
-            for (name, request) in requests("a:1") {
-                let is_allowed = name == right || name == "unsubscribe";
-                let expected = if is_allowed { Allow } else { DENIED };
-                assert_eq!(
-                    decide(Actor::Client, &request, &namespaces),
-                    expected,
-                    "{right}: {name}"
-                );
-                assert_eq!(decide(Actor::Server, &request, &namespaces), Allow, "{right}: {name}");
+        for (name_of_right, set) in rights {
+            for right in client_rights() {
+                let namespaces = with(|options| *set(options) = right);
+                for (has_user, is_subscribed) in
+                    [(false, false), (false, true), (true, false), (true, true)]
+                {
+                    // A user, or a right that includes those without; a client, or a subscriber that is subscribed.
+                    let holds = match (has_user, is_subscribed) {
+                        (false, false) => right.anonymous && right.client,
+                        (false, true) => right.anonymous && (right.client || right.subscriber),
+                        (true, false) => right.client,
+                        (true, true) => right.client || right.subscriber,
+                    };
+                    for (name, request) in requests("a:1") {
+                        let is_allowed = (name == name_of_right && holds) || name == "unsubscribe";
+                        let is = client(has_user, is_subscribed);
+                        assert_eq!(
+                            decide(Actor::Client, is, &request, &namespaces),
+                            if is_allowed { Allow } else { DENIED },
+                            "{name}, {name_of_right}: {right:?}, {has_user}, {is_subscribed}"
+                        );
+                        assert_eq!(of_server(&request, &namespaces), Allow, "{name}");
+                    }
+                }
             }
         }
     }
 
     #[test]
-    fn a_history_that_is_not_kept_is_not_available_even_with_the_right() {
-        let kept =
-            |has_right| with(|options| (options.history_size, options.history) = (0, has_right));
+    fn subscriptions_are_looked_at_only_if_the_verdict_depends_on_them() {
+        let unasked = |has_user| Client {
+            has_user,
+            is_subscribed: |_: &ChannelName| -> bool { panic!("it is asked") },
+        };
+        for right in client_rights().filter(|right| right.client || !right.subscriber) {
+            let namespaces = with(|options| options.allow_publish = right);
+            for (_, request) in requests("a:1") {
+                decide(Actor::Client, unasked(true), &request, &namespaces);
+                decide(Actor::Server, unasked(false), &request, &namespaces);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_channel_does_not_offer_is_not_available_to_anyone() {
         let not_available = Refuse(Refusal::NotAvailable);
-        for (name, request) in requests("a:1") {
-            let expected = match name {
-                "history" | "history_remove" => not_available,
-                _ => Allow,
-            };
-            assert_eq!(decide(Actor::Server, &request, &kept(false)), expected, "{name}");
-            if name == "history" {
-                assert_eq!(decide(Actor::Client, &request, &kept(true)), not_available);
-                assert_eq!(decide(Actor::Client, &request, &kept(false)), DENIED);
+        for right in [ClientRight::NONE, ClientRight::ALL] {
+            let namespaces = with(|options| {
+                (options.history_size, options.presence) = (0, false);
+                (options.allow_history, options.allow_presence) = (right, right);
+            });
+            for (name, request) in requests("a:1") {
+                let (client, server) = match name {
+                    "history" | "presence" => (not_available, not_available),
+                    "history_remove" => (DENIED, not_available),
+                    "unsubscribe" => (Allow, Allow),
+                    _ => (DENIED, Allow),
+                };
+                assert_eq!(of_client(&request, &namespaces), client, "{name}");
+                assert_eq!(of_server(&request, &namespaces), server, "{name}");
             }
         }
     }
@@ -182,8 +263,8 @@ mod tests {
                 "control" => (DENIED, unknown),
                 _ => (unknown, unknown),
             };
-            assert_eq!(decide(Actor::Client, &request, &namespaces), client, "{name}");
-            assert_eq!(decide(Actor::Server, &request, &namespaces), server, "{name}");
+            assert_eq!(of_client(&request, &namespaces), client, "{name}");
+            assert_eq!(of_server(&request, &namespaces), server, "{name}");
         }
     }
 
@@ -193,17 +274,17 @@ mod tests {
         namespaces.add_statistics();
         for (name, request) in requests(STATISTICS_CHANNEL) {
             if name == "publish" {
-                assert_eq!(decide(Actor::Client, &request, &namespaces), DENIED);
-                assert_eq!(decide(Actor::Server, &request, &namespaces), DENIED);
+                assert_eq!(of_client(&request, &namespaces), DENIED);
+                assert_eq!(of_server(&request, &namespaces), DENIED);
             } else if name == "subscribe" {
-                assert_eq!(decide(Actor::Client, &request, &namespaces), Allow);
+                assert_eq!(of_client(&request, &namespaces), Allow);
             }
         }
         namespaces.remove_statistics();
         for (name, request) in requests(STATISTICS_CHANNEL) {
             if name == "subscribe" {
                 let unknown = Refuse(Refusal::NamespaceUnknown);
-                assert_eq!(decide(Actor::Client, &request, &namespaces), unknown);
+                assert_eq!(of_client(&request, &namespaces), unknown);
             }
         }
     }
@@ -212,23 +293,23 @@ mod tests {
     fn requests_without_a_channel_are_decided_too() {
         let namespaces = with(|_| {});
         let session = SessionId { index: 0, generation: 1 };
-        let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
+        let id = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
         let control = Control::Disconnect(CloseReason::Forced.into());
         for request in
-            [Request::Channels { pattern: "".into() }, Request::Control { client, control }]
+            [Request::Channels { pattern: "".into() }, Request::Control { client: id, control }]
         {
-            assert_eq!(decide(Actor::Client, &request, &namespaces), DENIED);
-            assert_eq!(decide(Actor::Server, &request, &namespaces), Allow);
+            assert_eq!(of_client(&request, &namespaces), DENIED);
+            assert_eq!(of_server(&request, &namespaces), Allow);
         }
         for by in [Actor::Client, Actor::Server] {
-            assert_eq!(decide(by, &Request::Connect, &namespaces), Allow);
+            assert_eq!(decide(by, client(false, false), &Request::Connect, &namespaces), Allow);
         }
         // A publication goes to the session's first channel: there is none.
         let payload = Payload::new(PayloadKind::Text, "x");
         let publish = Request::Publish { channel: None, payload, idempotency_key: None };
         for by in [Actor::Client, Actor::Server] {
             let expected = Refuse(Refusal::NotSubscribed);
-            assert_eq!(decide(by, &publish, &namespaces), expected);
+            assert_eq!(decide(by, client(true, true), &publish, &namespaces), expected);
         }
     }
 }

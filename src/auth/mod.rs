@@ -17,4 +17,4 @@ mod api_keys;
 mod decide;
 
 pub use api_keys::{ApiGrant, ApiKeys, ApiRefusal};
-pub use decide::{Verdict, decide};
+pub use decide::{Client, Verdict, decide};

@@ -52,23 +52,63 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
         value: Value::Switch(|options| &mut options.recovery),
     },
     ChannelOption {
-        name: "subscribe",
+        name: "allow_subscribe_for_client",
         doc: "Whether clients may subscribe",
-        value: Value::Switch(|options| &mut options.subscribe),
+        value: Value::Switch(|options| &mut options.allow_subscribe.client),
     },
     ChannelOption {
-        name: "publish",
+        name: "allow_subscribe_for_anonymous",
+        doc: "Whether these include clients without a user",
+        value: Value::Switch(|options| &mut options.allow_subscribe.anonymous),
+    },
+    ChannelOption {
+        name: "allow_publish_for_client",
         doc: "Whether clients may publish",
-        value: Value::Switch(|options| &mut options.publish),
+        value: Value::Switch(|options| &mut options.allow_publish.client),
     },
     ChannelOption {
-        name: "history",
-        doc: "Whether clients may read the history",
-        value: Value::Switch(|options| &mut options.history),
+        name: "allow_publish_for_subscriber",
+        doc: "Whether clients that are subscribed to the channel may publish",
+        value: Value::Switch(|options| &mut options.allow_publish.subscriber),
+    },
+    ChannelOption {
+        name: "allow_publish_for_anonymous",
+        doc: "Whether these include clients without a user",
+        value: Value::Switch(|options| &mut options.allow_publish.anonymous),
+    },
+    ChannelOption {
+        name: "allow_history_for_client",
+        doc: "Whether clients may read the history; needs history_size",
+        value: Value::Switch(|options| &mut options.allow_history.client),
+    },
+    ChannelOption {
+        name: "allow_history_for_subscriber",
+        doc: "Whether clients that are subscribed to the channel may read the history; needs history_size",
+        value: Value::Switch(|options| &mut options.allow_history.subscriber),
+    },
+    ChannelOption {
+        name: "allow_history_for_anonymous",
+        doc: "Whether these include clients without a user",
+        value: Value::Switch(|options| &mut options.allow_history.anonymous),
+    },
+    ChannelOption {
+        name: "allow_presence_for_client",
+        doc: "Whether clients may list the subscribers; needs presence",
+        value: Value::Switch(|options| &mut options.allow_presence.client),
+    },
+    ChannelOption {
+        name: "allow_presence_for_subscriber",
+        doc: "Whether clients that are subscribed to the channel may list the subscribers; needs presence",
+        value: Value::Switch(|options| &mut options.allow_presence.subscriber),
+    },
+    ChannelOption {
+        name: "allow_presence_for_anonymous",
+        doc: "Whether these include clients without a user",
+        value: Value::Switch(|options| &mut options.allow_presence.anonymous),
     },
     ChannelOption {
         name: "presence",
-        doc: "Whether clients may list the subscribers",
+        doc: "Whether the subscribers can be listed, by the server API and by clients with the right",
         value: Value::Switch(|options| &mut options.presence),
     },
     ChannelOption {

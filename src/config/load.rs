@@ -296,7 +296,13 @@ impl FileReader<'_> {
         for (key, value) in table {
             let name = key.get_ref();
             let Some(option) = ChannelOption::named(name) else {
-                let hint = did_you_mean(name, CHANNEL_OPTIONS.iter().map(|option| option.name));
+                let hint = match &**name {
+                    // What the options of rights were called.
+                    "subscribe" | "publish" | "history" => {
+                        format!(", did you mean allow_{name}_for_client?")
+                    }
+                    _ => did_you_mean(name, CHANNEL_OPTIONS.iter().map(|option| option.name)),
+                };
                 let fault = format!("[{section}]: unknown option {name}{hint}");
                 self.fault(key.span().start, &fault);
                 continue;

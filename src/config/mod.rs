@@ -33,7 +33,9 @@ pub use check::ConfigError;
 pub use configuration::{Config, DriverChoice, Framing, LogFormat};
 pub use load::{Given, Loaded, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};
-pub use namespaces::{ChannelOptions, NamespaceId, Namespaces, STATISTICS_CHANNEL, SlowConsumer};
+pub use namespaces::{
+    ChannelOptions, ClientRight, NamespaceId, Namespaces, STATISTICS_CHANNEL, SlowConsumer,
+};
 pub use origin::{FILE_VARIABLE, Origin};
 pub use setting::{Setting, SettingKind};
 pub use settings::{SETTINGS, markdown};

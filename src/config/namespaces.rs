@@ -37,13 +37,15 @@ pub struct ChannelOptions {
     pub history_bytes: u64,
     /// Whether a client that reconnects recovers missed publications. Needs a history.
     pub recovery: bool,
-    /// Whether clients may subscribe.
-    pub subscribe: bool,
-    /// Whether clients may publish.
-    pub publish: bool,
-    /// Whether clients may read the history.
-    pub history: bool,
-    /// Whether clients may list the subscribers.
+    /// The right to subscribe.
+    pub allow_subscribe: ClientRight,
+    /// The right to publish.
+    pub allow_publish: ClientRight,
+    /// The right to read the history.
+    pub allow_history: ClientRight,
+    /// The right to list the subscribers.
+    pub allow_presence: ClientRight,
+    /// Whether the subscribers can be listed, by the server API and by clients with the right.
     pub presence: bool,
     /// Whether subscribers receive join and leave events.
     pub join_leave: bool,
@@ -57,6 +59,18 @@ pub struct ChannelOptions {
     /// Publications per second delivered to one subscriber, 0..=`DELIVERY_RATE_CEILING`; 0 for no limit. Needs a
     /// `slow_consumer` policy that drops publications.
     pub delivery_rate_max: u32,
+}
+
+/// A right of clients in a channel. As with Centrifugo, clients without a user are a part of those that the other two
+/// fields name: they have the right if `anonymous` is set too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientRight {
+    /// Clients have it.
+    pub client: bool,
+    /// Clients that are subscribed to the channel have it.
+    pub subscriber: bool,
+    /// Clients without a user are not excluded.
+    pub anonymous: bool,
 }
 
 /// The policy for a slow subscriber: one whose socket accepts no more bytes.
@@ -76,16 +90,17 @@ impl ChannelOptions {
         self.recovery && self.history_size > 0
     }
 
-    /// The defaults of a configured namespace: clients may only subscribe, and no history is kept.
+    /// The defaults of a configured namespace: clients have no rights, and no history is kept.
     pub fn closed() -> Self {
         Self {
             history_size: 0,
             history_ttl: Duration::from_secs(300),
             history_bytes: 16 * 1024 * 1024,
             recovery: true,
-            subscribe: true,
-            publish: false,
-            history: false,
+            allow_subscribe: ClientRight::NONE,
+            allow_publish: ClientRight::NONE,
+            allow_history: ClientRight::NONE,
+            allow_presence: ClientRight::NONE,
             presence: false,
             join_leave: false,
             slow_consumer: SlowConsumer::Disconnect,
@@ -95,16 +110,25 @@ impl ChannelOptions {
         }
     }
 
+    /// Every client may subscribe and publish, and no history is kept.
+    pub fn open() -> Self {
+        Self {
+            allow_subscribe: ClientRight::ALL,
+            allow_publish: ClientRight::ALL,
+            ..Self::closed()
+        }
+    }
+
     /// The options of a server without configuration: everything but join and leave events is allowed, and 1,000
     /// publications are kept for ten minutes.
     pub fn development() -> Self {
         Self {
             history_size: 1000,
             history_ttl: Duration::from_secs(600),
-            publish: true,
-            history: true,
+            allow_history: ClientRight::ALL,
+            allow_presence: ClientRight::ALL,
             presence: true,
-            ..Self::closed()
+            ..Self::open()
         }
     }
 
@@ -116,6 +140,7 @@ impl ChannelOptions {
             history_ttl: Duration::from_secs(60),
             history_bytes: 1024 * 1024,
             slow_consumer: SlowConsumer::Latest,
+            allow_subscribe: ClientRight::ALL,
             ..Self::closed()
         }
     }
@@ -129,6 +154,18 @@ impl ChannelOptions {
             ));
         }
         Ok(())
+    }
+}
+
+impl ClientRight {
+    /// The right of no client.
+    pub const NONE: Self = Self { client: false, subscriber: false, anonymous: false };
+    /// The right of every client.
+    pub const ALL: Self = Self { client: true, subscriber: true, anonymous: true };
+
+    /// Whether a client has the right. `is_subscribed` is asked only if the verdict depends on it.
+    pub fn is_held(self, has_user: bool, is_subscribed: impl FnOnce() -> bool) -> bool {
+        (has_user || self.anonymous) && (self.client || (self.subscriber && is_subscribed()))
     }
 }
 
@@ -285,7 +322,8 @@ mod tests {
         let id = namespaces.find(STATISTICS_CHANNEL).unwrap();
         assert!(namespaces.is_own(id) && !namespaces.is_own(NamespaceId(0)));
         let options = namespaces.options(id);
-        assert!(options.subscribe && !options.publish);
+        let rights = (options.allow_subscribe, options.allow_publish);
+        assert_eq!(rights, (ClientRight::ALL, ClientRight::NONE));
         assert_eq!(options.check("[namespaces.fantail]"), Ok(()));
         assert!(namespaces.has_statistics());
         namespaces.remove_statistics();
@@ -293,7 +331,7 @@ mod tests {
             (namespaces.has_statistics(), namespaces.find(STATISTICS_CHANNEL)),
             (false, None)
         );
-        assert!(!namespaces.options(id).publish);
+        assert_eq!(namespaces.options(id).allow_publish, ClientRight::NONE);
     }
 
     #[test]

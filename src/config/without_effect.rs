@@ -3,7 +3,7 @@
 
 use super::nearest::nearest;
 use super::origin::VARIABLE_PREFIX;
-use super::{ChannelOptions, Config, FILE_VARIABLE, Origin, SETTINGS, SlowConsumer};
+use super::{ChannelOptions, ClientRight, Config, FILE_VARIABLE, Origin, SETTINGS, SlowConsumer};
 
 /// A warning about a variable that is not a setting; `None` if it is empty or injected by an orchestrator.
 pub(super) fn of_variable(name: &str, value: Option<&str>) -> Option<String> {
@@ -62,12 +62,36 @@ pub(super) fn of_option(options: &ChannelOptions, given: &str) -> Option<&'stati
     match given {
         "history_ttl" | "history_bytes" if keeps_nothing => Some("history_size is 0"),
         "recovery" if keeps_nothing && options.recovery => Some("history_size is 0"),
-        "history" if keeps_nothing && options.history => Some("history_size is 0"),
+        "allow_history_for_client" | "allow_history_for_subscriber"
+            if keeps_nothing && options.allow_history != ClientRight::NONE =>
+        {
+            Some("history_size is 0")
+        }
+        "allow_presence_for_client" | "allow_presence_for_subscriber"
+            if !options.presence && options.allow_presence != ClientRight::NONE =>
+        {
+            Some("presence is false")
+        }
         "backlog_size" if options.slow_consumer != SlowConsumer::DropOldest => {
             Some("slow_consumer is not drop_oldest")
         }
+        _ if includes_in_nothing(options, given) => {
+            Some("clients with a user do not have this right")
+        }
         _ => None,
     }
+}
+
+/// Whether an option that includes clients without a user includes them in nothing.
+fn includes_in_nothing(options: &ChannelOptions, given: &str) -> bool {
+    let right = match given {
+        "allow_subscribe_for_anonymous" => options.allow_subscribe,
+        "allow_publish_for_anonymous" => options.allow_publish,
+        "allow_history_for_anonymous" => options.allow_history,
+        "allow_presence_for_anonymous" => options.allow_presence,
+        _ => ClientRight::NONE,
+    };
+    right.anonymous && !right.client && !right.subscriber
 }
 
 /// A warning for each setting that is set and has no effect together with the others.

@@ -309,6 +309,11 @@ impl Hub {
         self.subscribers.first_channel(session)
     }
 
+    /// Whether a session is subscribed to a channel.
+    pub fn is_subscribed(&self, session: SessionId, channel: &ChannelName) -> bool {
+        self.subscribers.is_subscribed(session, channel)
+    }
+
     fn receipt(&self, session: SessionId, id: RequestId) -> Receipt {
         Receipt { worker: self.settings.worker, session, id }
     }

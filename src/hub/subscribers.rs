@@ -315,6 +315,10 @@ impl Subscribers {
         Some(self.channels[channel as usize].name.clone())
     }
 
+    pub(super) fn is_subscribed(&self, session: SessionId, channel: &ChannelName) -> bool {
+        self.find(session, channel).is_some()
+    }
+
     pub(super) fn delivery(&self) -> &Delivery {
         &self.delivery
     }

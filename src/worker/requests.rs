@@ -10,7 +10,8 @@ use crate::config::limits::{API_WARNING_INTERVAL, DEFERRED_PER_TURN_MAX, PROXY_W
 use crate::connection::{Connection, Pause};
 use crate::hub::{Hub, HubMessage, HubOutput, StreamMessage, reply_to};
 use crate::message::{
-    Actor, Control, Origin, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
+    Actor, ChannelName, Control, Origin, Refusal, Reply, Request, RequestId, SessionId,
+    SessionRequest,
 };
 use crate::telemetry::Counters;
 use crate::transport::{Context, Flow, MessageCount, Output};
@@ -223,7 +224,12 @@ impl Connections {
         {
             *channel = self.hub.first_channel(session);
         }
-        match auth::decide(by, &request, self.hub.namespaces()) {
+        let has_session = self.table.at(session.index).flags.has_session();
+        let is_subscribed =
+            |channel: &ChannelName| has_session && self.hub.is_subscribed(session, channel);
+        // No client has a user yet.
+        let client = auth::Client { has_user: false, is_subscribed };
+        match auth::decide(by, client, &request, self.hub.namespaces()) {
             Verdict::Allow => self.hub.handle(session, id, request, &mut self.hub_outputs),
             Verdict::Refuse(refusal) => {
                 if let Some(id) = id {

@@ -1,6 +1,6 @@
 //! The server API: methods, errors and API keys.
 
-use fantail::config::{ChannelOptions, DriverChoice};
+use fantail::config::{ChannelOptions, ClientRight, DriverChoice};
 use fantail::message::{ClientId, NodeId, SessionId, WorkerId};
 use serde_json::{Value, json};
 
@@ -10,7 +10,8 @@ use crate::support::{
 
 /// Two workers. Namespace `closed` grants clients no permission and keeps no history; other channels use the defaults.
 fn server_with_closed_namespace(driver: DriverChoice) -> TestServer {
-    let closed = ChannelOptions { subscribe: false, ..ChannelOptions::closed() };
+    // Presence is there for the server API.
+    let closed = ChannelOptions { presence: true, ..ChannelOptions::closed() };
     TestServer::start_with(driver, 2, |config| config.namespaces.add("closed", closed).unwrap())
 }
 
@@ -728,7 +729,8 @@ on_both_drivers! {
     }
 
     fn publishing_with_the_api_key_has_the_permissions_of_the_server(driver) {
-        let closed = ChannelOptions::closed();
+        let allow_subscribe = ClientRight::ALL;
+        let closed = ChannelOptions { allow_subscribe, ..ChannelOptions::closed() };
         let server = TestServer::start_with(driver, 2, |config| {
             config.namespaces.add("closed", closed).unwrap();
             config.api_key = Some("k".to_owned());

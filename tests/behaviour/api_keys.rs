@@ -61,7 +61,8 @@ impl Row {
 fn server(driver: DriverChoice) -> TestServer {
     TestServer::start_with(driver, 2, |config| {
         for name in ["chat", "other"] {
-            let options = ChannelOptions { history_size: 10, ..ChannelOptions::closed() };
+            let options =
+                ChannelOptions { history_size: 10, presence: true, ..ChannelOptions::open() };
             config.namespaces.add(name, options).unwrap();
         }
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();

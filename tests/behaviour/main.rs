@@ -6,6 +6,7 @@
 //! | `clients` | the client commands publish, subscribe and top |
 //! | `api` | the server API: methods, errors, API keys |
 //! | `api_keys` | keys of the server API and their rights |
+//! | `rights` | rights of clients, by route |
 //! | `websocket` | plain WebSockets: chat, frames, protocol errors |
 //! | `tcp` | the command protocol over raw TCP, one JSON object per line |
 //! | `commands` | the command protocol over WebSocket, with history, presence and recovery |
@@ -40,6 +41,7 @@ mod metrics;
 mod page;
 mod poll;
 mod pressure;
+mod rights;
 mod settings;
 mod shutdown;
 mod sse;

@@ -16,7 +16,7 @@ use crate::support::{
 
 /// Adds namespaces `latest` and `oldest` with these policies.
 fn policies(config: &mut Config) {
-    let open = ChannelOptions { publish: true, ..ChannelOptions::closed() };
+    let open = ChannelOptions::open();
     let with = |slow_consumer| ChannelOptions { slow_consumer, backlog_size: 16, ..open.clone() };
     let mut namespaces = Namespaces::new(open.clone());
     namespaces.add("latest", with(SlowConsumer::Latest)).unwrap();
@@ -370,7 +370,8 @@ on_both_drivers! {
 
     fn an_idle_server_returns_freed_heap_to_the_system(driver) {
         // Longer than filling takes on a busy host, so that nothing expires before all is there.
-        let settings = "[channels]\npublish = true\nhistory_size = 1\nhistory_ttl = '12 s'\n";
+        let settings = "[channels]\nallow_publish_for_client = true\nallow_publish_for_anonymous = true\n\
+            history_size = 1\nhistory_ttl = '12 s'\n";
         let file = TempFile::new(&format!("heap-{driver:?}"), settings);
         let server = Child::start(driver, &["--workers", "1", "--config", file.path()]);
         let before = server.resident_bytes("VmRSS");

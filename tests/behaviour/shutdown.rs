@@ -276,7 +276,8 @@ on_both_drivers! {
     }
 
     fn batched_deliveries_are_sent_before_the_shutdown_close(driver) {
-        let settings = "[channels]\npublish = true\nbatch_delay = '30 s'\n";
+        let settings = "[channels]\nallow_subscribe_for_client = true\nallow_subscribe_for_anonymous = true\n\
+             allow_publish_for_client = true\nallow_publish_for_anonymous = true\n             batch_delay = '30 s'\n";
         let file = TempFile::new(&format!("paced-{driver:?}"), settings);
         let mut child = Child::start(driver, &["--workers", "2", "--config", file.path()]);
         let mut sockets: Vec<_> =

@@ -52,9 +52,8 @@ pub const CHANNELS: [Channel; 9] = [
 
 /// The options of these channels. Values that [`CHANNELS`] does not fix are random.
 pub fn namespaces(random: &mut Random) -> Namespaces {
-    let open = || ChannelOptions { publish: true, ..ChannelOptions::closed() };
-    let kept = || ChannelOptions { history_size: 1000, ..open() };
-    let mut namespaces = Namespaces::new(open());
+    let kept = || ChannelOptions { history_size: 1000, ..ChannelOptions::open() };
+    let mut namespaces = Namespaces::new(ChannelOptions::open());
     let mut add = |name, options| namespaces.add(name, options).expect("valid options");
     add("kept", kept());
     add("few", ChannelOptions { history_size: random.pick(&[1, 3, 8]), ..kept() });

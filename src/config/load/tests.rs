@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::ClientRight;
 use crate::config::limits::API_KEYS_MAX;
 
 fn flag(flag: &str, text: &str) -> Given {
@@ -150,8 +151,20 @@ fn settings_without_effect_are_warned_of() {
             "f.toml:2: channels.recovery has no effect: history_size is 0",
         ),
         (
-            "[channels]\nhistory = true",
-            "f.toml:2: channels.history has no effect: history_size is 0",
+            "[channels]\nallow_history_for_client = true",
+            "f.toml:2: channels.allow_history_for_client has no effect: history_size is 0",
+        ),
+        (
+            "[channels]\nallow_presence_for_subscriber = true",
+            "f.toml:2: channels.allow_presence_for_subscriber has no effect: presence is false",
+        ),
+        (
+            "[channels]\nallow_publish_for_anonymous = true",
+            "f.toml:2: channels.allow_publish_for_anonymous has no effect: clients with a user do not have this right",
+        ),
+        (
+            "[echo]\nlisten = '[::1]:1'\n[api.keys.a]\nkey = 'a'",
+            "api.keys has no effect: listen is not set",
         ),
         (
             "[channels]\nbacklog_size = 5",
@@ -173,8 +186,10 @@ fn settings_without_effect_are_warned_of() {
         assert_eq!(warnings(file), [warning]);
     }
     for file in [
-        "[channels]\nhistory_size = 1\nhistory_ttl = 5\nhistory_bytes = 5000\nrecovery = true\nhistory = true",
-        "[channels]\nrecovery = false\nhistory = false",
+        "[channels]\nhistory_size = 1\nhistory_ttl = 5\nhistory_bytes = 5000\nrecovery = true\n\
+         allow_history_for_client = true",
+        "[channels]\nrecovery = false\nallow_history_for_client = false\nallow_history_for_anonymous = false",
+        "[channels]\nallow_publish_for_anonymous = true\nallow_publish_for_subscriber = true",
         "[channels]\nbacklog_size = 5\nslow_consumer = 'drop_oldest'",
         "[tcp]\nframing = 'length'",
         "api.key = 'a'",
@@ -299,11 +314,13 @@ fn a_file_that_cannot_be_read_is_named() {
 
 #[test]
 fn channels_have_sections_of_their_own() {
-    let file = "[channels]\npublish = true\n\n[namespaces.chat]\nhistory_size = 7\nhistory_ttl = \"1m30s\"\n\
+    let file = "[channels]\nallow_publish_for_subscriber = true\n\n\
+                [namespaces.chat]\nhistory_size = 7\nhistory_ttl = \"1m30s\"\n\
                 slow_consumer = \"latest\"\ndelivery_rate_max = 5\n";
     let namespaces = load(file, &[], &[]).unwrap().config.namespaces;
     let of = |name| namespaces.options(namespaces.find(name).unwrap()).clone();
-    assert_eq!(of("lobby"), ChannelOptions { publish: true, ..ChannelOptions::closed() });
+    let allow_publish = ClientRight { subscriber: true, ..ClientRight::NONE };
+    assert_eq!(of("lobby"), ChannelOptions { allow_publish, ..ChannelOptions::closed() });
     let chat = ChannelOptions {
         history_size: 7,
         history_ttl: std::time::Duration::from_secs(90),
@@ -339,7 +356,16 @@ fn faults_in_sections_of_channels_name_their_line() {
             "[channels]\ndelivery_rate_max = 5",
             "f.toml:1: [channels]: delivery_rate_max needs slow_consumer",
         ),
-        ("[channels]\npublish = [true]", "f.toml:2: channels.publish: "),
+        ("[channels]\npresence = [true]", "f.toml:2: channels.presence: "),
+        (
+            "[channels]\npublish = true",
+            "f.toml:2: [channels]: unknown option publish, did you mean allow_publish_for_client?",
+        ),
+        (
+            "[channels]\nallow_publish_for_clients = true",
+            "f.toml:2: [channels]: unknown option allow_publish_for_clients, did you mean \
+             allow_publish_for_client?",
+        ),
         ("[channels.x]\npublish = 1", "f.toml:1: [channels]: unknown option x"),
     ] {
         let error = load(file, &[], &[]).unwrap_err();

@@ -69,7 +69,7 @@ struct Mesh {
 
 impl Mesh {
     fn new(workers: u16, subscriptions_max: usize) -> Self {
-        let open = ChannelOptions { publish: true, ..ChannelOptions::closed() };
+        let open = ChannelOptions::open();
         Self::with(workers, subscriptions_max, open)
     }
 
@@ -423,10 +423,9 @@ fn a_publish_without_a_channel_is_refused() {
 #[test]
 fn a_hub_reports_expired_histories_until_all_are_removed() {
     let kept = ChannelOptions {
-        publish: true,
         history_size: 1,
         history_ttl: std::time::Duration::from_secs(1),
-        ..ChannelOptions::closed()
+        ..ChannelOptions::open()
     };
     let mut mesh = Mesh::with(1, 10, kept);
     let session = SessionId { index: 0, generation: 1 };

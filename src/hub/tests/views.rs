@@ -11,7 +11,7 @@ use crate::message::Epoch;
 const NAMES: [&str; 7] = ["plain", "kept:1", "few:1", "latest:1", "drop:1", "paced:1", "rated:1"];
 
 fn namespaces() -> Arc<Namespaces> {
-    let open = || ChannelOptions { publish: true, ..ChannelOptions::closed() };
+    let open = || ChannelOptions::open();
     let kept = || ChannelOptions { history_size: 1000, ..open() };
     let mut namespaces = Namespaces::new(open());
     let mut add = |name, options| namespaces.add(name, options).unwrap();

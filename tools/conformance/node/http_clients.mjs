@@ -15,6 +15,10 @@ import { OwnServer } from './own_server.mjs';
 
 const checks = new Checks('http_clients');
 const address = process.env.FANTAIL_HTTP;
+// Every client may subscribe and publish.
+const OPEN = ['subscribe', 'publish'].flatMap((right) =>
+  ['client', 'anonymous'].map((client) => `allow_${right}_for_${client} = true`),
+);
 
 // Node's own client, without the restrictions and headers of fetch.
 function request(to, method, path, headers = {}, body = '') {
@@ -103,7 +107,7 @@ async function eventSourceComesBackAfterAnOverload() {
   const payload = 'x'.repeat(128 * 1024);
   // Memory is 87 % used by the latest publication of each channel once a subscriber of all channels stops reading.
   const budget = Math.floor((channels.length * payload.length * 100) / 87);
-  const settings = '[namespaces.latest]\npublish = true\nslow_consumer = "latest"\n';
+  const settings = ['[namespaces.latest]', ...OPEN, 'slow_consumer = "latest"'].join('\n');
   const options = ['--workers', '1', '--memory-bytes-max', String(budget)];
   const server = await new OwnServer('overload', options, settings).start();
   const level = async () => {
@@ -157,8 +161,8 @@ async function eventSourceComesFromElsewhere() {
 // A tutorial's loop, by the position of the last response and by the cookie.
 async function pollsWhereNothingIsKept() {
   const settings = [
-    '[namespaces.live]', 'publish = true', 'history_size = 0',
-    '[namespaces.forgetful]', 'publish = true', 'history_size = 10', 'recovery = false',
+    '[namespaces.live]', ...OPEN, 'history_size = 0',
+    '[namespaces.forgetful]', ...OPEN, 'history_size = 10', 'recovery = false',
   ].join('\n');
   const server = await new OwnServer('polls', [], settings).start();
   for (const channel of ['live:a', 'forgetful:a']) {

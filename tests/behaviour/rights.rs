@@ -1,0 +1,115 @@
+//! The rights of clients without a user, by each route that a client can take.
+
+use fantail::config::{ChannelOptions, ClientRight, DriverChoice};
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, WebSocket, on_both_drivers};
+
+/// Namespaces, the right that each gives to publish and to read the history and the presence, and whether a client
+/// without a user has it before and after it subscribes.
+const ROWS: [(&str, ClientRight, bool, bool); 6] = [
+    ("none", ClientRight::NONE, false, false),
+    ("users", ClientRight { client: true, subscriber: true, anonymous: false }, false, false),
+    ("alone", ClientRight { client: false, subscriber: false, anonymous: true }, false, false),
+    ("subscribers", ClientRight { client: false, subscriber: true, anonymous: true }, false, true),
+    ("clients", ClientRight { client: true, subscriber: false, anonymous: true }, true, true),
+    ("all", ClientRight::ALL, true, true),
+];
+
+/// Namespaces `NAME`, to which every client may subscribe, and `NAME-s`, where the right is that to subscribe.
+fn server(driver: DriverChoice) -> TestServer {
+    TestServer::start_with(driver, 2, |config| {
+        for (name, right, ..) in ROWS {
+            let options = ChannelOptions {
+                history_size: 10,
+                presence: true,
+                allow_subscribe: ClientRight::ALL,
+                allow_publish: right,
+                allow_history: right,
+                allow_presence: right,
+                ..ChannelOptions::closed()
+            };
+            config.namespaces.add(name, options).unwrap();
+            let options = ChannelOptions { allow_subscribe: right, ..ChannelOptions::closed() };
+            config.namespaces.add(&format!("{name}-s"), options).unwrap();
+        }
+    })
+}
+
+/// Sends a command to a client that is connected, and skips pushes. Returns whether it was done; else it is denied.
+#[track_caller]
+fn is_done(client: &mut Client, method: &str, parameters: &Value) -> bool {
+    client.send(format!("{}\n", json!({"id": 2, method: parameters})));
+    loop {
+        let reply = client.read_json();
+        if reply["id"] == 2 {
+            assert!(reply["error"].is_null() || reply["error"]["code"] == 103, "{reply}");
+            return reply["error"].is_null();
+        }
+    }
+}
+
+fn post(client: &mut Client, channel: &str) -> u16 {
+    let length = "Content-Length: 1";
+    client
+        .send(format!("POST /publish?channel={channel} HTTP/1.1\r\nHost: t\r\n{length}\r\n\r\nx"));
+    client.read_response().status
+}
+
+on_both_drivers! {
+    fn a_client_without_a_user_has_the_rights_that_include_it(driver) {
+        let server = server(driver);
+        let mut http = Client::connect(server.edge());
+        for (name, _, before, after) in ROWS {
+            let channel = format!("{name}:1");
+            let mut client = Client::connect(server.commands());
+            client.command(&json!({"id": 1, "connect": {}}));
+            let publication = json!({"channel": channel, "data": 1});
+            let of_channel = json!({"channel": channel});
+            for is_subscribed in [false, true] {
+                let expected = if is_subscribed { after } else { before };
+                if is_subscribed {
+                    assert!(is_done(&mut client, "subscribe", &of_channel));
+                }
+                assert_eq!(is_done(&mut client, "publish", &publication), expected, "{name}");
+                for method in ["history", "presence", "presence_stats"] {
+                    assert_eq!(is_done(&mut client, method, &of_channel), expected, "{method} {name}");
+                }
+            }
+            // A request has no subscription, and a WebSocket publishes to a channel that it is subscribed to.
+            assert_eq!(post(&mut http, &channel), if before { 200 } else { 403 }, "{name}");
+            let mut subscriber = WebSocket::connect(server.edge(), &format!("/ws?channel={channel}"));
+            let mut publisher = WebSocket::connect(server.edge(), &format!("/ws?channel={channel}"));
+            publisher.send_text("by WebSocket");
+            publisher.round_trip();
+            if after {
+                subscriber.expect_text("by WebSocket");
+            }
+            subscriber.round_trip();
+        }
+    }
+
+    fn a_client_without_a_user_subscribes_where_the_right_includes_it(driver) {
+        let server = server(driver);
+        for (name, right, ..) in ROWS {
+            let is_allowed = right.client && right.anonymous;
+            let channel = format!("{name}-s:1");
+            let mut client = Client::connect(server.commands());
+            client.command(&json!({"id": 1, "connect": {}}));
+            assert_eq!(is_done(&mut client, "subscribe", &json!({"channel": channel})), is_allowed, "{name}");
+            for (route, allowed) in [("poll", 200), ("events", 200)] {
+                let mut client = Client::connect(server.edge());
+                client.send(format!("GET /{route}?channel={channel}&timeout=0 HTTP/1.1\r\nHost: t\r\n\r\n"));
+                let status = client.read_response_head().status;
+                assert_eq!(status, if is_allowed { allowed } else { 403 }, "{route} {name}");
+            }
+            let mut client = Client::connect(server.edge());
+            client.send(format!(
+                "GET /ws?channel={channel} HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            ));
+            let status = client.read_response_head().status;
+            assert_eq!(status, if is_allowed { 101 } else { 403 }, "WebSocket {name}");
+        }
+    }
+}
