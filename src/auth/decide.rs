@@ -1,6 +1,6 @@
 //! Whether a request is allowed.
 
-use crate::config::{ChannelOptions, ClientRight, NamespaceId, Namespaces};
+use crate::config::{ClientRight, NamespaceId, Namespaces};
 use crate::message::{Actor, ChannelName, Control, Refusal, Request};
 
 /// What a verdict depends on of the client that asks.
@@ -49,30 +49,30 @@ fn judge(
         is_allowed.then_some(()).ok_or(Refusal::PermissionDenied)
     };
     let only_server = (by == Actor::Server).then_some(()).ok_or(Refusal::PermissionDenied);
+    let options_of =
+        |channel| namespace_of(by, channel, namespaces).map(|id| namespaces.options(id));
     match request {
         // Every client may connect, and a client may always end what it has.
         Request::Connect | Request::Unsubscribe { .. } => Ok(()),
-        Request::Subscribe { channel, .. } => {
-            may(options_of(channel, namespaces)?.allow_subscribe, channel)
-        }
+        Request::Subscribe { channel, .. } => may(options_of(channel)?.allow_subscribe, channel),
         Request::Publish { channel: None, .. } => Err(Refusal::NotSubscribed),
         Request::Publish { channel: Some(channel), .. } => {
-            let id = namespace_of(channel, namespaces)?;
+            let id = namespace_of(by, channel, namespaces)?;
             may(namespaces.options(id).allow_publish, channel)?;
             if namespaces.is_own(id) { Err(Refusal::PermissionDenied) } else { Ok(()) }
         }
         Request::History { channel, .. } => {
-            let options = options_of(channel, namespaces)?;
+            let options = options_of(channel)?;
             offers(options.history_size > 0)?;
             may(options.allow_history, channel)
         }
         Request::HistoryRemove { channel } => {
-            let options = options_of(channel, namespaces)?;
+            let options = options_of(channel)?;
             only_server?;
             offers(options.history_size > 0)
         }
         Request::Presence { channel, .. } => {
-            let options = options_of(channel, namespaces)?;
+            let options = options_of(channel)?;
             offers(options.presence)?;
             may(options.allow_presence, channel)
         }
@@ -81,7 +81,7 @@ fn judge(
             only_server?;
             match control {
                 Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => {
-                    options_of(channel, namespaces).map(drop)
+                    options_of(channel).map(drop)
                 }
                 Control::Disconnect(_) => Ok(()),
             }
@@ -89,15 +89,21 @@ fn judge(
     }
 }
 
-fn options_of<'n>(
+/// The namespace of a channel, if there may be a channel of this name.
+fn namespace_of(
+    by: Actor,
     channel: &ChannelName,
-    namespaces: &'n Namespaces,
-) -> Result<&'n ChannelOptions, Refusal> {
-    Ok(namespaces.options(namespace_of(channel, namespaces)?))
-}
-
-fn namespace_of(channel: &ChannelName, namespaces: &Namespaces) -> Result<NamespaceId, Refusal> {
-    namespaces.find(channel.as_str()).ok_or(Refusal::NamespaceUnknown)
+    namespaces: &Namespaces,
+) -> Result<NamespaceId, Refusal> {
+    let (name, is_client) = (channel.as_str(), by == Actor::Client);
+    if is_client && !namespaces.is_short_enough(name) {
+        return Err(Refusal::ChannelInvalid);
+    }
+    let id = namespaces.find(name).ok_or(Refusal::NamespaceUnknown)?;
+    match &namespaces.options(id).channel_regex {
+        Some(regex) if is_client && !regex.is_match(name) => Err(Refusal::ChannelInvalid),
+        _ => Ok(id),
+    }
 }
 
 fn offers(does: bool) -> Result<(), Refusal> {
@@ -108,7 +114,7 @@ fn offers(does: bool) -> Result<(), Refusal> {
 mod tests {
     use super::Verdict::{Allow, Refuse};
     use super::*;
-    use crate::config::STATISTICS_CHANNEL;
+    use crate::config::{ChannelOptions, ChannelRegex, STATISTICS_CHANNEL};
     use crate::message::{
         ClientId, CloseReason, HistoryQuery, NodeId, Payload, PayloadKind, SessionId, WorkerId,
     };
@@ -249,6 +255,31 @@ mod tests {
                 };
                 assert_eq!(of_client(&request, &namespaces), client, "{name}");
                 assert_eq!(of_server(&request, &namespaces), server, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_clients_may_not_use_are_invalid_to_clients_only() {
+        let mut namespaces = with(|options| {
+            options.channel_regex = Some(ChannelRegex::new("^[0-9]+$").unwrap());
+            options.allow_subscribe = ClientRight::ALL;
+        });
+        namespaces.limit_names("a:1234".len());
+        let invalid = Refuse(Refusal::ChannelInvalid);
+        for (channel, is_valid) in
+            [("a:1234", true), ("a:12345", false), ("a:x", false), ("a:", false)]
+        {
+            for (name, request) in requests(channel) {
+                assert_eq!(of_server(&request, &namespaces), Allow, "{name} {channel}");
+                let expected = match name {
+                    "unsubscribe" => Allow,
+                    "subscribe" if is_valid => Allow,
+                    "control" => DENIED,
+                    _ if is_valid => DENIED,
+                    _ => invalid,
+                };
+                assert_eq!(of_client(&request, &namespaces), expected, "{name} {channel}");
             }
         }
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::limits::{BACKLOG_SIZE_CEILING, HISTORY_SIZE_CEILING};
+use super::limits::{BACKLOG_SIZE_CEILING, CHANNEL_REGEX_BYTES_MAX, HISTORY_SIZE_CEILING};
 use super::namespaces::{BATCH_DELAY_MAX, DELIVERY_RATE_CEILING, HISTORY_TTL_MAX};
 use super::units::{Bytes, Time, parse_bytes, parse_seconds};
-use super::{ChannelOptions, SlowConsumer};
+use super::{ChannelOptions, ChannelRegex, SlowConsumer};
 
 /// One option of a channel.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ enum Value {
     Bytes(u64, u64, fn(&mut ChannelOptions) -> &mut u64),
     Time(Duration, Duration, fn(&mut ChannelOptions) -> &mut Duration),
     SlowConsumer(fn(&mut ChannelOptions) -> &mut SlowConsumer),
+    Regex(fn(&mut ChannelOptions) -> &mut Option<ChannelRegex>),
 }
 
 /// Every option, in the order in which they are listed.
@@ -50,6 +51,11 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
         name: "recovery",
         doc: "Whether a client that reconnects recovers missed publications; needs history_size",
         value: Value::Switch(|options| &mut options.recovery),
+    },
+    ChannelOption {
+        name: "channel_regex",
+        doc: "What clients may call channels: a regular expression that the name behind the namespace matches",
+        value: Value::Regex(|options| &mut options.channel_regex),
     },
     ChannelOption {
         name: "allow_subscribe_for_client",
@@ -169,6 +175,10 @@ impl ChannelOption {
                 let index = index.ok_or_else(|| invalid(&SlowConsumer::WORDS.join(" or ")))?;
                 *field(options) = SlowConsumer::ALL[index];
             }
+            Value::Regex(field) => {
+                let given = (!text.is_empty()).then(|| ChannelRegex::new(text));
+                *field(options) = given.transpose()?;
+            }
         }
         Ok(())
     }
@@ -184,6 +194,9 @@ impl ChannelOption {
             Value::SlowConsumer(field) => {
                 SlowConsumer::WORDS[*field(&mut copy) as usize].to_owned()
             }
+            Value::Regex(field) => {
+                field(&mut copy).as_ref().map_or("", ChannelRegex::as_str).to_owned()
+            }
         }
     }
 
@@ -195,6 +208,7 @@ impl ChannelOption {
             Value::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
             Value::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
             Value::SlowConsumer(_) => SlowConsumer::WORDS.join(" or "),
+            Value::Regex(_) => format!("up to {CHANNEL_REGEX_BYTES_MAX} bytes"),
         }
     }
 
@@ -236,7 +250,8 @@ mod tests {
                 option.parse(&option.text(&options), &mut read).unwrap();
                 assert_eq!(option.text(&read), option.text(&options), "{}", option.name);
             }
-            assert!(option.parse("nonsense", &mut ChannelOptions::closed()).is_err());
+            let nonsense = option.parse("[nonsense", &mut ChannelOptions::closed());
+            assert!(nonsense.is_err(), "{}", option.name);
         }
     }
 
@@ -250,6 +265,7 @@ mod tests {
             ("backlog_size", vec!["1", "65536"], vec!["0", "65537"]),
             ("batch_delay", vec!["0", "20 ms", "60 s"], vec!["61 s"]),
             ("delivery_rate_max", vec!["0", "1000"], vec!["1001"]),
+            ("channel_regex", vec!["", "^a+$"], vec!["("]),
             ("slow_consumer", vec!["latest", "drop_oldest", "disconnect"], vec!["newest"]),
         ] {
             let option = ChannelOption::named(name).unwrap();

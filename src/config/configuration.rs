@@ -43,6 +43,8 @@ pub struct Config {
     pub echo_message_bytes_max: u64,
     /// Largest send queue of one client, in bytes; beyond it, the client is disconnected as a slow consumer.
     pub send_queue_bytes_max: u64,
+    /// Bytes of the longest channel name that clients may use.
+    pub channel_bytes_max: usize,
     /// Maximum number of subscriptions of one client.
     pub subscriptions_max: usize,
     /// Time for a client to complete its handshake or one HTTP request.
@@ -150,6 +152,7 @@ impl Default for Config {
             message_bytes_max: 1024 * 1024,
             echo_message_bytes_max: 16 * 1024 * 1024,
             send_queue_bytes_max: 4 * 1024 * 1024,
+            channel_bytes_max: 255,
             subscriptions_max: 128,
             handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(60),

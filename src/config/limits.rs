@@ -16,6 +16,12 @@ pub const NAMESPACES_MAX: usize = 256;
 /// Origins in `http.origins`.
 pub const ORIGINS_MAX: usize = 256;
 
+/// Length of the channel option `channel_regex`.
+pub const CHANNEL_REGEX_BYTES_MAX: usize = 512;
+
+/// Bytes of a compiled `channel_regex`, which bound the time of a match.
+pub const CHANNEL_REGEX_PROGRAM_BYTES_MAX: usize = 64 * 1024;
+
 /// Length of a key of the server API.
 pub const API_KEY_BYTES_MAX: usize = 1024;
 

@@ -14,6 +14,7 @@
 
 mod api_keys;
 mod channel_options;
+mod channel_regex;
 mod check;
 mod configuration;
 pub mod limits;
@@ -29,6 +30,7 @@ mod without_effect;
 
 pub use api_keys::{API_KEY_OPTIONS, ApiKey, ApiMethods, ApiRight, ApiRights};
 pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
+pub use channel_regex::ChannelRegex;
 pub use check::ConfigError;
 pub use configuration::{Config, DriverChoice, Framing, LogFormat};
 pub use load::{Given, Loaded, Sources};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::ChannelRegex;
 use super::limits::NAMESPACES_MAX;
 
 /// The options of every channel: those of its namespace, which is the part of its name before the first `:`.
@@ -14,6 +15,8 @@ pub struct Namespaces {
     names: BTreeMap<String, u16>,
     /// The namespace of the server's own channels.
     own: Option<NamespaceId>,
+    /// Bytes of the longest name that clients may use; every name if `None`.
+    name_bytes_max: Option<usize>,
 }
 
 /// The channel of the server's statistics, if they are published: see [`Namespaces::add_statistics`].
@@ -37,6 +40,8 @@ pub struct ChannelOptions {
     pub history_bytes: u64,
     /// Whether a client that reconnects recovers missed publications. Needs a history.
     pub recovery: bool,
+    /// What the names of channels match that clients ask for.
+    pub channel_regex: Option<ChannelRegex>,
     /// The right to subscribe.
     pub allow_subscribe: ClientRight,
     /// The right to publish.
@@ -97,6 +102,7 @@ impl ChannelOptions {
             history_ttl: Duration::from_secs(300),
             history_bytes: 16 * 1024 * 1024,
             recovery: true,
+            channel_regex: None,
             allow_subscribe: ClientRight::NONE,
             allow_publish: ClientRight::NONE,
             allow_history: ClientRight::NONE,
@@ -179,7 +185,7 @@ impl SlowConsumer {
 impl Namespaces {
     /// No namespaces, and these options for channels without a namespace.
     pub fn new(default: ChannelOptions) -> Self {
-        Self { options: vec![default], names: BTreeMap::new(), own: None }
+        Self { options: vec![default], names: BTreeMap::new(), own: None, name_bytes_max: None }
     }
 
     /// Sets the options of channels without a namespace.
@@ -232,6 +238,16 @@ impl Namespaces {
             return Err(format!("[namespaces.{name}] is set twice"));
         }
         Ok(())
+    }
+
+    /// Limits the names that clients may use to a number of bytes.
+    pub fn limit_names(&mut self, bytes_max: usize) {
+        self.name_bytes_max = Some(bytes_max);
+    }
+
+    /// Whether clients may use a name of this length.
+    pub fn is_short_enough(&self, channel: &str) -> bool {
+        self.name_bytes_max.is_none_or(|bytes_max| channel.len() <= bytes_max)
     }
 
     /// Adds the server's own namespace: clients may subscribe to [`STATISTICS_CHANNEL`].

@@ -150,6 +150,12 @@ pub const SETTINGS: &[Setting] = &[
         Bytes(4 * 1024, 1 << 50, |config| &mut config.history_bytes_max),
     ),
     Setting::row(
+        "limits.channel_bytes_max",
+        "channel-bytes-max",
+        "Longest channel name that clients may use, in bytes; the server API may use up to 255",
+        Count(1, 255, |config| &mut config.channel_bytes_max),
+    ),
+    Setting::row(
         "limits.subscriptions_max",
         "subscriptions-max",
         "Maximum number of channels that one client is subscribed to",

@@ -288,6 +288,8 @@ pub enum Refusal {
     Withdrawn,
     /// The part of the channel name before its first `:` does not name a namespace of this server.
     NamespaceUnknown,
+    /// Clients may not use a channel of this name.
+    ChannelInvalid,
     /// The channel's options do not permit it to clients.
     PermissionDenied,
     /// The channel's options do not enable the feature.

@@ -42,6 +42,12 @@ pub(super) fn row_of(refusal: Refusal) -> RefusalRow {
         Refusal::NamespaceUnknown => {
             (404, "namespace_unknown", Error::UnknownChannel, "the server has no such namespace")
         }
+        Refusal::ChannelInvalid => (
+            400,
+            "channel_invalid",
+            Error::BadRequest,
+            "a channel cannot have this name (channel_regex, limits.channel_bytes_max)",
+        ),
         Refusal::PermissionDenied => (
             403,
             "permission_denied",

@@ -74,6 +74,7 @@ impl WorkerSettings {
         let closing_bytes_max = u32::try_from(CLOSING_BYTES_MAX + message_bytes_max)
             .expect("checked with the configuration");
         let mut namespaces = config.namespaces.clone();
+        namespaces.limit_names(config.channel_bytes_max);
         if config.serves_statistics() {
             namespaces.add_statistics();
         }

@@ -1,6 +1,6 @@
 //! The rights of clients without a user, by each route that a client can take.
 
-use fantail::config::{ChannelOptions, ClientRight, DriverChoice};
+use fantail::config::{ChannelOptions, ChannelRegex, ClientRight, DriverChoice};
 use serde_json::{Value, json};
 
 use crate::support::{Client, TestServer, WebSocket, on_both_drivers};
@@ -36,17 +36,24 @@ fn server(driver: DriverChoice) -> TestServer {
     })
 }
 
-/// Sends a command to a client that is connected, and skips pushes. Returns whether it was done; else it is denied.
+/// Sends a command to a client that is connected, and skips pushes. Returns the error's code, if it is refused.
 #[track_caller]
-fn is_done(client: &mut Client, method: &str, parameters: &Value) -> bool {
+fn code_of(client: &mut Client, method: &str, parameters: &Value) -> Option<u64> {
     client.send(format!("{}\n", json!({"id": 2, method: parameters})));
     loop {
         let reply = client.read_json();
         if reply["id"] == 2 {
-            assert!(reply["error"].is_null() || reply["error"]["code"] == 103, "{reply}");
-            return reply["error"].is_null();
+            return reply["error"]["code"].as_u64();
         }
     }
+}
+
+/// Whether a command is done; else it is denied.
+#[track_caller]
+fn is_done(client: &mut Client, method: &str, parameters: &Value) -> bool {
+    let code = code_of(client, method, parameters);
+    assert!(matches!(code, None | Some(103)), "{method}: {code:?}");
+    code.is_none()
 }
 
 fn post(client: &mut Client, channel: &str) -> u16 {
@@ -81,11 +88,14 @@ on_both_drivers! {
             let mut subscriber = WebSocket::connect(server.edge(), &format!("/ws?channel={channel}"));
             let mut publisher = WebSocket::connect(server.edge(), &format!("/ws?channel={channel}"));
             publisher.send_text("by WebSocket");
-            publisher.round_trip();
-            if after {
-                subscriber.expect_text("by WebSocket");
+            for socket in [&mut publisher, &mut subscriber] {
+                if after {
+                    socket.expect_text("by WebSocket");
+                }
+                socket.round_trip();
             }
-            subscriber.round_trip();
+            let kept = http.call("history", &json!({"channel": channel, "limit": -1}));
+            assert_eq!(kept.to_string().contains("by WebSocket"), after, "{name}");
         }
     }
 
@@ -110,6 +120,28 @@ on_both_drivers! {
             ));
             let status = client.read_response_head().status;
             assert_eq!(status, if is_allowed { 101 } else { 403 }, "WebSocket {name}");
+        }
+    }
+
+    fn names_that_clients_may_not_use_are_refused_as_bad_requests(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            let channel_regex = Some(ChannelRegex::new("^[a-z]+$").unwrap());
+            let options = ChannelOptions { channel_regex, ..ChannelOptions::open() };
+            config.namespaces.add("words", options).unwrap();
+            config.channel_bytes_max = 10;
+        });
+        let mut http = Client::connect(server.edge());
+        let mut client = Client::connect(server.commands());
+        client.command(&json!({"id": 1, "connect": {}}));
+        for (channel, is_valid) in
+            [("words:abcd", true), ("words:abcde", false), ("words:1", false), ("0123456789", true), ("0123456789a", false)]
+        {
+            let code = code_of(&mut client, "subscribe", &json!({"channel": channel}));
+            assert_eq!(code, (!is_valid).then_some(107), "{channel}");
+            assert_eq!(post(&mut http, channel), if is_valid { 200 } else { 400 }, "{channel}");
+            // The server API may use every name.
+            let published = http.call("publish", &json!({"channel": channel, "data": 1}));
+            assert!(published["error"].is_null(), "{published}");
         }
     }
 }

@@ -195,6 +195,7 @@ fn every_reply_of_the_hub_is_written() {
         (Refusal::SubscriptionsExhausted, 106),
         (Refusal::Withdrawn, 107),
         (Refusal::NamespaceUnknown, 102),
+        (Refusal::ChannelInvalid, 107),
         (Refusal::PermissionDenied, 103),
         (Refusal::NotAvailable, 108),
         (Refusal::PositionUnrecoverable, 112),

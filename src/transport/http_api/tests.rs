@@ -250,6 +250,7 @@ fn a_subscription_that_is_refused_refuses_the_request() {
     for path in ["/events", "/poll"] {
         for (refusal, status) in [
             (Refusal::NamespaceUnknown, 404),
+            (Refusal::ChannelInvalid, 400),
             (Refusal::PermissionDenied, 403),
             (Refusal::SubscriptionsExhausted, 400),
         ] {
