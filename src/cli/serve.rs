@@ -72,10 +72,14 @@ fn announce(server: &Server, verdict: &str) {
             false => format!(", on every address ({address})"),
         };
         let lines = match service {
-            Service::Edge => format!(
+            Service::Edge | Service::Public => format!(
                 "\n  http://{example}  HTTP and WebSocket{everywhere}\n\
                  \x20   curl -d hello 'http://{example}/publish?channel=a'\n\
                  \x20   new WebSocket('ws://{example}/ws?channel=a').onmessage = m => console.log(m.data)"
+            ),
+            Service::Admin => format!(
+                "\n  http://{example}  the server API, metrics, health checks and the page{everywhere}\n\
+                 \x20   fantail top --server http://{example}"
             ),
             Service::Commands(config::Framing::LengthPrefix) => format!(
                 "\n  tcp://{example}  raw TCP, JSON objects with a 32-bit big-endian length prefix{everywhere}"

@@ -16,7 +16,7 @@ use samples::Samples;
 /// Arguments of `fantail top`.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Address of the server
+    /// Address of the server: one of admin.listen, if that is set
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     server: Server,
     /// Print the statistics of one second, then exit
@@ -81,6 +81,11 @@ fn on_screen(frame: &str) -> String {
 /// The metrics of a server, and when they were received.
 fn read_metrics(server: &Server) -> Result<(Instant, Samples), Trouble> {
     let answer = Request::get("/metrics").exchange(server, RESPONSE_TIMEOUT)?;
+    if answer.status == 404 {
+        return Err(Trouble::Refused(format!(
+            "{server} has no metrics: use the address that admin.listen sets, if this is a server of fantail"
+        )));
+    }
     if answer.status != 200 {
         return Err(error_of(server, answer.status, &answer.body));
     }

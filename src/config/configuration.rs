@@ -12,6 +12,9 @@ use super::namespaces::Namespaces;
 pub struct Config {
     /// HTTP and WebSocket addresses.
     pub listen: Vec<SocketAddr>,
+    /// Addresses for administration: the server API, metrics, health checks and the page. If empty, `listen` serves
+    /// them.
+    pub admin: Vec<SocketAddr>,
     /// Raw TCP addresses, for the command protocol.
     pub tcp: Vec<SocketAddr>,
     /// The framing of commands on raw TCP.
@@ -138,6 +141,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            admin: Vec::new(),
             tcp: Vec::new(),
             tcp_framing: Framing::Line,
             echo: Vec::new(),
@@ -195,9 +199,20 @@ impl Config {
         self.addresses().all(|address| address.ip().is_loopback())
     }
 
-    /// Whether every client that reaches a loopback address may publish over HTTP and call the server API.
+    /// Whether the server API is served on loopback addresses only.
+    pub fn is_admin_loopback(&self) -> bool {
+        let admin = if self.admin.is_empty() {
+            self.addresses().collect()
+        } else {
+            self.admin.iter().collect::<Vec<_>>()
+        };
+        admin.iter().all(|address| address.ip().is_loopback())
+    }
+
+    /// Whether every client that reaches a loopback address may call the server API.
     pub fn trusts_this_host(&self) -> bool {
-        self.is_loopback() && !self.has_api_key() && !self.listen.is_empty()
+        let serves_api = !self.listen.is_empty() || !self.admin.is_empty();
+        self.is_admin_loopback() && !self.has_api_key() && serves_api
     }
 
     /// Whether calls of the server API and publications over HTTP must show a key.
@@ -213,7 +228,12 @@ impl Config {
 
     /// The addresses that the server listens on.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
-        self.listen.iter().chain(&self.tcp).chain(&self.echo).chain(&self.echo_tcp)
+        self.listen
+            .iter()
+            .chain(&self.admin)
+            .chain(&self.tcp)
+            .chain(&self.echo)
+            .chain(&self.echo_tcp)
     }
 }
 
@@ -245,5 +265,10 @@ mod tests {
         assert!(!Config { api_key: Some("k".into()), ..config() }.trusts_this_host());
         let tcp = Config { tcp: config().listen, listen: Vec::new(), ..config() };
         assert!(!tcp.trusts_this_host(), "there is no HTTP");
+        let admin = Config { admin: config().listen, ..open };
+        assert!(admin.trusts_this_host(), "the server API is on loopback");
+        assert!(!admin.is_loopback() && admin.is_admin_loopback());
+        let open_admin = Config { admin: vec!["0.0.0.0:81".parse().unwrap()], ..config() };
+        assert!(!open_admin.trusts_this_host() && !open_admin.is_loopback());
     }
 }

@@ -125,6 +125,7 @@ fn assemble(
         let row = SETTINGS.iter().position(|row| row.name == setting.name);
         origins[row.expect("a setting is a row of the table")] = origin;
     }
+    // An address for administration alone would leave clients without one.
     if [&config.listen, &config.tcp, &config.echo, &config.echo_tcp].iter().all(|a| a.is_empty()) {
         config.listen.push(SocketAddr::from(([127, 0, 0, 1], 8000)));
         config.tcp.push(SocketAddr::from(([127, 0, 0, 1], 8001)));

@@ -21,14 +21,20 @@ pub const SETTINGS: &[Setting] = &[
         "Addresses for HTTP and WebSocket",
         Addresses(|config| &mut config.listen),
     )
-    .by_default("127.0.0.1:8000 if no other address is set"),
+    .by_default("127.0.0.1:8000 if no address but admin.listen is set"),
+    Setting::row(
+        "admin.listen",
+        "admin",
+        "Addresses for the server API, metrics, health checks and the page, which listen then serves no longer",
+        Addresses(|config| &mut config.admin),
+    ),
     Setting::row(
         "tcp.listen",
         "tcp",
         "Addresses for the command protocol over raw TCP",
         Addresses(|config| &mut config.tcp),
     )
-    .by_default("127.0.0.1:8001 if no other address is set"),
+    .by_default("127.0.0.1:8001 if no address but admin.listen is set"),
     Setting::row(
         "tcp.framing",
         "tcp-framing",
@@ -95,7 +101,7 @@ pub const SETTINGS: &[Setting] = &[
         "Serve the web page at /, which subscribes, publishes and shows statistics",
         SwitchIfGiven(|config| &mut config.page),
     )
-    .by_default("true if it listens on loopback only, and no proxy is seen")
+    .by_default("true if it is served on loopback only, and no proxy is seen")
     .reloadable(),
     Setting::row(
         "statistics",

@@ -101,7 +101,9 @@ pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
         let why = match setting.name {
             "tcp.framing" if config.tcp.is_empty() => "tcp.listen is not set",
             "echo.message_bytes_max" if config.echo.is_empty() => "echo.listen is not set",
-            "api.key" | "http.origins" | "http.page" if config.listen.is_empty() => {
+            "api.key" | "http.origins" | "http.page"
+                if config.listen.is_empty() && config.admin.is_empty() =>
+            {
                 "listen is not set"
             }
             _ => return None,

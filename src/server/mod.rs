@@ -379,7 +379,7 @@ const OWN_THREADS: u64 = 4;
 
 fn listen((service, address): Endpoint) -> Result<TcpListener, StartError> {
     let keepalive = match service {
-        Service::Edge | Service::EchoWebSocket => Keepalive::Off,
+        Service::Edge | Service::Public | Service::Admin | Service::EchoWebSocket => Keepalive::Off,
         Service::Commands(_) | Service::EchoTcp => Keepalive::Kernel,
     };
     bind_listener(address, keepalive).map_err(|error| cannot_listen(address, &error))
@@ -395,8 +395,10 @@ fn budgets(config: &Config, workers: usize) -> Vec<Budget> {
 /// All addresses with their services. Each was free; a port of 0 is replaced by a real one, held for the workers.
 fn resolve(config: &Config) -> Result<(Vec<Endpoint>, Vec<HeldPort>), StartError> {
     let mut held = Vec::new();
+    let has_admin = !config.admin.is_empty();
     let addresses = [
-        (Service::Edge, &config.listen),
+        (if has_admin { Service::Public } else { Service::Edge }, &config.listen),
+        (Service::Admin, &config.admin),
         (Service::Commands(config.tcp_framing), &config.tcp),
         (Service::EchoWebSocket, &config.echo),
         (Service::EchoTcp, &config.echo_tcp),

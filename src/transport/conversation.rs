@@ -132,8 +132,12 @@ conversations! {
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// HTTP, WebSocket, event streams and polls.
+    /// HTTP, WebSocket, event streams and polls, with all that is for administration.
     Edge,
+    /// The same without what is for administration, which has addresses of its own.
+    Public,
+    /// Everything that `Edge` serves, at the addresses for administration.
+    Admin,
     /// The command protocol over raw TCP.
     Commands(Framing),
     /// An echo over WebSockets.
@@ -147,6 +151,8 @@ impl Conversation {
     pub fn new(service: Service) -> Self {
         match service {
             Service::Edge => Self::Http(HttpConversation::new(HttpService::Edge)),
+            Service::Public => Self::Http(HttpConversation::new(HttpService::Public)),
+            Service::Admin => Self::Http(HttpConversation::new(HttpService::Admin)),
             Service::EchoWebSocket => Self::Http(HttpConversation::new(HttpService::Echo)),
             Service::Commands(framing) => Self::Commands(CommandConversation::new(framing)),
             Service::EchoTcp => Self::Echo(Echo),

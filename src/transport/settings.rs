@@ -54,6 +54,8 @@ pub struct TransportSettings {
     pub page: Option<bool>,
     /// Whether nothing but loopback addresses is listened on.
     pub is_loopback: bool,
+    /// Whether what is for administration is served on loopback addresses only.
+    pub is_admin_loopback: bool,
     /// What the worker keeps up to date.
     pub now: Now,
 }
@@ -99,6 +101,7 @@ impl TransportSettings {
             }),
             page: config.page,
             is_loopback: config.is_loopback(),
+            is_admin_loopback: config.is_admin_loopback(),
             now: Now::default(),
         }
     }
@@ -121,6 +124,13 @@ impl TransportSettings {
     /// Whether `/` is the page rather than plain text; by default only if this host alone is served.
     pub fn serves_page(&self) -> bool {
         self.page.unwrap_or_else(|| self.serves_this_host_only())
+    }
+
+    /// The same on an address for administration. Where it is not set: to this host only, and without an API key not
+    /// through a proxy.
+    pub(super) fn serves_page_to_admin(&self, is_forwarded: bool) -> bool {
+        let is_trusted = self.api_keys.are_required() || !is_forwarded;
+        self.page.unwrap_or(self.is_admin_loopback && is_trusted)
     }
 
     /// Whether only this host is served: on loopback addresses, and not through a proxy.

@@ -35,7 +35,7 @@ impl Connections {
     /// are answered.
     pub fn turn_away(&mut self, id: SocketId, service: Service) {
         match service {
-            Service::Edge | Service::EchoWebSocket => {}
+            Service::Edge | Service::Public | Service::Admin | Service::EchoWebSocket => {}
             Service::Commands(_) | Service::EchoTcp => {
                 if !self.table.at(id.index).flags.is_spare() {
                     self.counters.rejected_low_memory.add(1);

@@ -74,7 +74,8 @@ impl TestServer {
         self.server.as_ref().expect("it is there until it is dropped")
     }
 
-    fn address(&self, service: Service) -> SocketAddr {
+    /// The first address of a service.
+    pub fn address(&self, service: Service) -> SocketAddr {
         self.server().address(service).expect("every service is served")
     }
 

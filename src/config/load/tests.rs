@@ -112,6 +112,8 @@ fn the_default_addresses_are_used_if_no_other_address_is_set() {
     assert_eq!((usual.listen.len(), usual.tcp.len()), (1, 1));
     let only = load("", &[("FANTAIL_ECHO_LISTEN", "127.0.0.1:7, [::1]:7")], &[]).unwrap().config;
     assert_eq!((only.listen.len(), only.tcp.len(), only.echo.len()), (0, 0, 2));
+    let admin = load("admin.listen = '127.0.0.1:9000'", &[], &[]).unwrap().config;
+    assert_eq!((admin.admin.len(), admin.listen.len(), admin.tcp.len()), (1, 1, 1));
 }
 
 #[test]
@@ -229,7 +231,7 @@ fn a_fault_names_its_place_and_the_range() {
             "[chats.x]",
             &[],
             &[],
-            "f.toml:1: unknown section [chats] (tcp, echo, api, http, limits, log, api.keys.NAME, channels, \
+            "f.toml:1: unknown section [chats] (admin, tcp, echo, api, http, limits, log, api.keys.NAME, channels, \
              namespaces.NAME)",
         ),
         (

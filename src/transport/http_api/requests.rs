@@ -9,7 +9,7 @@ use super::error::{Early, HttpError};
 use super::page::write_page;
 use super::preflight::write_preflight;
 use super::publish::PublishTo;
-use super::routes::Action;
+use super::routes::{Action, Route};
 use super::state::{Await, Input, State};
 use super::subscribe::Opening;
 use super::upgrade::{Upgrading, upgrade_at_once};
@@ -22,6 +22,7 @@ use crate::protocol::http1::{
 use crate::protocol::websocket::handshake;
 use crate::transport::context::{Context, Flow, Output, Question};
 use crate::transport::handshake_failure::HandshakeFailure;
+use crate::transport::settings::TransportSettings;
 use crate::transport::sse::EventStream;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 
@@ -41,6 +42,10 @@ pub struct HttpConversation {
 pub enum HttpService {
     /// All routes of the edge.
     Edge,
+    /// The routes that are not for administration.
+    Public,
+    /// All routes, on an address for administration.
+    Admin,
     /// WebSockets of any path, echoed.
     Echo,
 }
@@ -234,7 +239,7 @@ impl HttpConversation {
         context.messages.received += 1;
         let body = *rest;
         // Before the exchange: which origins are allowed depends on it.
-        if head.is_forwarded && self.service == HttpService::Edge {
+        if head.is_forwarded && self.service != HttpService::Echo {
             context.note_proxy();
         }
         let mut exchange = Exchange::of(&head, rest.len(), context.settings);
@@ -264,8 +269,7 @@ impl HttpConversation {
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Result<Next, Early> {
-        let is_edge = self.service == HttpService::Edge;
-        let route = routes::find(head.path).filter(|_| is_edge);
+        let route = routes::find(head.path).filter(|route| self.serves(route, head));
         let methods = route.and_then(|route| route.methods);
         if head.method == Method::Options
             && let Some(methods) = methods
@@ -277,7 +281,7 @@ impl HttpConversation {
         if context.is_spare && !route.is_some_and(|route| route.is_for_all) {
             return Err(HttpError::beyond_max().into());
         }
-        if !is_edge {
+        if self.service == HttpService::Echo {
             return self.upgrade(WebSocketService::Echo, head, context);
         }
         let Some(route) = route else {
@@ -311,6 +315,26 @@ impl HttpConversation {
         }
     }
 
+    /// Whether a route is served on this listener. Where there are addresses for administration, the root of the others
+    /// is a WebSocket only.
+    fn serves(&self, route: &Route, head: &Head<'_>) -> bool {
+        match self.service {
+            HttpService::Edge | HttpService::Admin => true,
+            HttpService::Public if route.action == Action::Home => handshake::wants_upgrade(head),
+            HttpService::Public => !route.is_for_admin,
+            HttpService::Echo => false,
+        }
+    }
+
+    /// Whether the page is at `/`. A proxy in front of other listeners does not make an address for administration
+    /// public; one in front of this listener adds its headers to each request.
+    fn serves_page(&self, head: &Head<'_>, settings: &TransportSettings) -> bool {
+        match self.service {
+            HttpService::Admin => settings.serves_page_to_admin(head.is_forwarded),
+            _ => settings.serves_page(),
+        }
+    }
+
     fn read(
         &mut self,
         action: Action,
@@ -333,7 +357,7 @@ impl HttpConversation {
                 write_ok(exchange, "application/json", b"{\"status\":\"live\"}\n", context);
                 return Err(Early::Answered);
             }
-            _ if context.settings.serves_page() => {
+            _ if self.serves_page(head, context.settings) => {
                 write_page(head, exchange, context);
                 return Err(Early::Answered);
             }

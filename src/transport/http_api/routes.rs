@@ -12,6 +12,8 @@ pub(super) struct Route {
     pub action: Action,
     /// Whether connections beyond the maximum are served this address too.
     pub is_for_all: bool,
+    /// Whether it is for administration, and therefore on addresses of its own if there are any.
+    pub is_for_admin: bool,
     /// The lines of the welcome text about it.
     pub help: &'static str,
 }
@@ -99,7 +101,11 @@ const fn route(
     action: Action,
     help: &'static str,
 ) -> Route {
-    Route { path, methods, action, is_for_all: false, help }
+    let is_for_admin = matches!(
+        action,
+        Action::Home | Action::Api | Action::Live | Action::Ready | Action::Metrics
+    );
+    Route { path, methods, action, is_for_all: false, is_for_admin, help }
 }
 
 const fn for_all(route: Route) -> Route {
