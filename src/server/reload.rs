@@ -133,7 +133,7 @@ mod tests {
             .iter()
             .map(|change| (change.setting.name, change.from.as_str(), change.to.as_str()))
             .collect();
-        let no_address = "127.0.0.1:8000 if no other address is set";
+        let no_address = "127.0.0.1:8000 if no address but admin.listen is set";
         assert_eq!(
             changes,
             [
