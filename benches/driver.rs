@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a bench is a program of its own")]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,12 @@ struct Pair<D> {
 }
 
 impl<D: Driver<Socket = OwnedFd>> Pair<D> {
-    fn new(build: impl FnOnce(Vec<TcpListener>) -> D, count: u32) -> Self {
+    fn new(build: impl FnOnce(Vec<OwnedFd>) -> D, count: u32) -> Self {
         raise_limit().unwrap();
         let listener = bind_listener((Ipv4Addr::LOCALHOST, 0).into(), Keepalive::Off).unwrap();
         let address = listener.local_addr().unwrap();
         let mut pair = Self {
-            driver: build(vec![listener]),
+            driver: build(vec![listener.into()]),
             peers: (0..count).map(|_| TcpStream::connect(address).unwrap()).collect(),
             batch: SendBatch::default(),
         };
@@ -97,7 +97,7 @@ impl<D: Driver<Socket = OwnedFd>> Pair<D> {
 fn run<D: Driver<Socket = OwnedFd>>(
     criterion: &mut Criterion,
     name: &str,
-    build: impl Fn(Vec<TcpListener>) -> D,
+    build: impl Fn(Vec<OwnedFd>) -> D,
 ) {
     let mut group = criterion.benchmark_group(name);
     group.sample_size(20).warm_up_time(Duration::from_millis(500));

@@ -1,8 +1,9 @@
 //! `fantail serve`: runs the server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
-use fantail::config::{self, Loaded};
+use fantail::config::{Framing, ListenAddress, Loaded};
 use fantail::connection::Service;
 use fantail::server::host::{Host, Plan, judge};
 use fantail::server::{Log, Reloader, Server, StopSignals, notify_ready};
@@ -66,47 +67,72 @@ fn announce(server: &Server, verdict: &str) {
         workers(server)
     );
     for (service, address) in server.addresses() {
-        let example = reached_here(*address);
-        let everywhere = match example == *address {
-            true => String::new(),
-            false => format!(", on every address ({address})"),
-        };
-        let lines = match service {
-            Service::Edge | Service::Public => format!(
-                "\n  http://{example}  HTTP and WebSocket{everywhere}\n\
-                 \x20   curl -d hello 'http://{example}/publish?channel=a'\n\
-                 \x20   new WebSocket('ws://{example}/ws?channel=a').onmessage = m => console.log(m.data)"
-            ),
-            Service::Admin => format!(
-                "\n  http://{example}  the server API, metrics, health checks and the page{everywhere}\n\
-                 \x20   fantail top --server http://{example}"
-            ),
-            Service::Commands(config::Framing::LengthPrefix) => format!(
-                "\n  tcp://{example}  raw TCP, JSON objects with a 32-bit big-endian length prefix{everywhere}"
-            ),
-            Service::Commands(config::Framing::Line) => format!(
-                "\n  tcp://{example}  raw TCP, one JSON object per line{everywhere}\n\
-                 \x20   printf '%s\\n' '{{\"id\":1,\"connect\":{{}}}}' \
-                 '{{\"id\":2,\"subscribe\":{{\"channel\":\"a\"}}}}' | nc {} {}",
-                example.ip(),
-                example.port()
-            ),
-            Service::EchoWebSocket => format!(
-                "\n  ws://{example}  echoes WebSocket messages{everywhere}\n\
-                 \x20   new WebSocket('ws://{example}').onopen = e => e.target.send('hello')"
-            ),
-            Service::EchoTcp => format!(
-                "\n  tcp://{example}  echoes bytes{everywhere}\n\
-                 \x20   echo hello | nc {} {}",
-                example.ip(),
-                example.port()
-            ),
-        };
-        text.push_str(&lines);
+        text.push_str(&match address {
+            ListenAddress::Ip(address) => announce_address(*service, *address),
+            ListenAddress::Unix(path) => announce_socket(*service, path),
+        });
         text.push('\n');
     }
     text.push_str(&format!("\n{verdict}\n"));
     say(&text);
+}
+
+/// The lines about an address.
+fn announce_address(service: Service, address: SocketAddr) -> String {
+    let example = reached_here(address);
+    let everywhere = match example == address {
+        true => String::new(),
+        false => format!(", on every address ({address})"),
+    };
+    match service {
+        Service::Edge | Service::Public => format!(
+            "\n  http://{example}  HTTP and WebSocket{everywhere}\n\
+             \x20   curl -d hello 'http://{example}/publish?channel=a'\n\
+             \x20   new WebSocket('ws://{example}/ws?channel=a').onmessage = m => console.log(m.data)"
+        ),
+        Service::Admin => format!(
+            "\n  http://{example}  the server API, metrics, health checks and the page{everywhere}\n\
+             \x20   fantail top --server http://{example}"
+        ),
+        Service::Commands(Framing::LengthPrefix) => format!(
+            "\n  tcp://{example}  raw TCP, JSON objects with a 32-bit big-endian length prefix{everywhere}"
+        ),
+        Service::Commands(Framing::Line) => format!(
+            "\n  tcp://{example}  raw TCP, one JSON object per line{everywhere}\n\
+             \x20   printf '%s\\n' '{{\"id\":1,\"connect\":{{}}}}' \
+             '{{\"id\":2,\"subscribe\":{{\"channel\":\"a\"}}}}' | nc {} {}",
+            example.ip(),
+            example.port()
+        ),
+        Service::EchoWebSocket => format!(
+            "\n  ws://{example}  echoes WebSocket messages{everywhere}\n\
+             \x20   new WebSocket('ws://{example}').onopen = e => e.target.send('hello')"
+        ),
+        Service::EchoTcp => format!(
+            "\n  tcp://{example}  echoes bytes{everywhere}\n\
+             \x20   echo hello | nc {} {}",
+            example.ip(),
+            example.port()
+        ),
+    }
+}
+
+/// The lines about a Unix socket.
+fn announce_socket(service: Service, path: &Path) -> String {
+    let path = path.display();
+    match service {
+        Service::Edge | Service::Public => format!(
+            "\n  unix:{path}  HTTP and WebSocket\n\
+             \x20   curl --unix-socket {path} -d hello 'http://localhost/publish?channel=a'"
+        ),
+        Service::Admin => format!(
+            "\n  unix:{path}  the server API, metrics, health checks and the page\n\
+             \x20   curl --unix-socket {path} http://localhost/health/ready"
+        ),
+        Service::Commands(_) => format!("\n  unix:{path}  the command protocol"),
+        Service::EchoWebSocket => format!("\n  unix:{path}  echoes WebSocket messages"),
+        Service::EchoTcp => format!("\n  unix:{path}  echoes bytes"),
+    }
 }
 
 /// The address at which this host reaches a server that listens on `address`: clients cannot connect to 0.0.0.0 and

@@ -50,13 +50,13 @@ impl Config {
         }
         // Listeners share their ports among workers, so the kernel would deal connections out to both services.
         let mut seen = Vec::new();
-        for address in addresses().filter(|address| address.port() != 0) {
+        for address in addresses().filter(|address| !address.is_any_port()) {
             if seen.contains(&address) {
                 return Err(format!("{address} is set twice: each address has one service"));
             }
             seen.push(address);
         }
-        if let Some(open) = addresses().find(|address| !address.ip().is_loopback())
+        if let Some(open) = addresses().find(|address| !address.is_local())
             && !self.insecure
         {
             return Err(format!(

@@ -1,9 +1,9 @@
 //! The configuration: the settings of a server, their defaults, and what follows from several of them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::api_keys::ApiKey;
+use super::listen_address::ListenAddress;
 use super::log_levels::{LogLevel, LogLevels};
 use super::namespaces::Namespaces;
 
@@ -11,18 +11,20 @@ use super::namespaces::Namespaces;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// HTTP and WebSocket addresses.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenAddress>,
     /// Addresses for administration: the server API, metrics, health checks and the page. If empty, `listen` serves
     /// them.
-    pub admin: Vec<SocketAddr>,
+    pub admin: Vec<ListenAddress>,
     /// Raw TCP addresses, for the command protocol.
-    pub tcp: Vec<SocketAddr>,
+    pub tcp: Vec<ListenAddress>,
     /// The framing of commands on raw TCP.
     pub tcp_framing: Framing,
     /// Addresses that echo every WebSocket message.
-    pub echo: Vec<SocketAddr>,
+    pub echo: Vec<ListenAddress>,
     /// Addresses that echo every byte.
-    pub echo_tcp: Vec<SocketAddr>,
+    pub echo_tcp: Vec<ListenAddress>,
+    /// Which users of this host may connect to Unix sockets.
+    pub unix_mode: UnixMode,
     /// Worker threads, 1..=[`WORKERS_MAX`](super::limits::WORKERS_MAX); one per core if not set.
     pub workers: Option<usize>,
     /// The kernel interface.
@@ -96,6 +98,17 @@ pub enum Framing {
     LengthPrefix,
 }
 
+/// The permissions of the files of Unix sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnixMode {
+    /// The server's user may connect.
+    User,
+    /// The server's user and group may connect.
+    Group,
+    /// Every user of this host may connect.
+    All,
+}
+
 /// Which driver to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverChoice {
@@ -123,6 +136,22 @@ impl Framing {
     pub const WORDS: &[&str] = &["line", "length"];
 }
 
+impl UnixMode {
+    /// All values, in the order of [`Self::WORDS`].
+    pub const ALL: [Self; 3] = [Self::User, Self::Group, Self::All];
+    /// The names of the values in settings.
+    pub const WORDS: &[&str] = &["600", "660", "666"];
+
+    /// The bits of the file's mode.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::User => 0o600,
+            Self::Group => 0o660,
+            Self::All => 0o666,
+        }
+    }
+}
+
 impl DriverChoice {
     /// All values, in the order of [`Self::WORDS`].
     pub const ALL: [Self; 3] = [Self::Auto, Self::IoUring, Self::Epoll];
@@ -146,6 +175,7 @@ impl Default for Config {
             tcp_framing: Framing::Line,
             echo: Vec::new(),
             echo_tcp: Vec::new(),
+            unix_mode: UnixMode::Group,
             workers: None,
             driver: DriverChoice::Auto,
             insecure: false,
@@ -196,7 +226,7 @@ impl Config {
     /// Whether the server listens on loopback addresses only: it then serves this host alone, unless a proxy on it
     /// forwards requests of others.
     pub fn is_loopback(&self) -> bool {
-        self.addresses().all(|address| address.ip().is_loopback())
+        self.addresses().all(|address| address.is_local())
     }
 
     /// Whether the server API is served on loopback addresses only.
@@ -206,7 +236,7 @@ impl Config {
         } else {
             self.admin.iter().collect::<Vec<_>>()
         };
-        admin.iter().all(|address| address.ip().is_loopback())
+        admin.iter().all(|address| address.is_local())
     }
 
     /// Whether every client that reaches a loopback address may call the server API.
@@ -227,7 +257,7 @@ impl Config {
     }
 
     /// The addresses that the server listens on.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
         self.listen
             .iter()
             .chain(&self.admin)

@@ -127,8 +127,8 @@ fn assemble(
     }
     // An address for administration alone would leave clients without one.
     if [&config.listen, &config.tcp, &config.echo, &config.echo_tcp].iter().all(|a| a.is_empty()) {
-        config.listen.push(SocketAddr::from(([127, 0, 0, 1], 8000)));
-        config.tcp.push(SocketAddr::from(([127, 0, 0, 1], 8001)));
+        config.listen.push(SocketAddr::from(([127, 0, 0, 1], 8000)).into());
+        config.tcp.push(SocketAddr::from(([127, 0, 0, 1], 8001)).into());
     }
     if faults.is_empty() {
         faults.extend(config.check_api_keys().err());

@@ -18,6 +18,7 @@ mod channel_regex;
 mod check;
 mod configuration;
 pub mod limits;
+mod listen_address;
 mod load;
 mod log_levels;
 mod namespaces;
@@ -32,7 +33,8 @@ pub use api_keys::{API_KEY_OPTIONS, ApiKey, ApiMethods, ApiRight, ApiRights};
 pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use channel_regex::ChannelRegex;
 pub use check::ConfigError;
-pub use configuration::{Config, DriverChoice, Framing, LogFormat};
+pub use configuration::{Config, DriverChoice, Framing, LogFormat, UnixMode};
+pub use listen_address::ListenAddress;
 pub use load::{Given, Loaded, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};
 pub use namespaces::{

@@ -1,9 +1,9 @@
 //! A setting: the type and range of its values, its field in [`Config`], and how it is parsed and shown.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::configuration::{ANY_ORIGIN, Config};
+use super::listen_address::ListenAddress;
 use super::log_levels::LogLevels;
 use super::origin::VARIABLE_PREFIX;
 use super::units::{Bytes, Time, parse_bytes, parse_count, parse_seconds};
@@ -29,8 +29,8 @@ pub struct Setting {
 /// access to a field, for reading too: reading is rare, and uses a copy.
 #[derive(Clone, Copy, Debug)]
 pub enum SettingKind {
-    /// Any number of addresses, IP:PORT.
-    Addresses(fn(&mut Config) -> &mut Vec<SocketAddr>),
+    /// Any number of addresses, IP:PORT or `unix:` and a path.
+    Addresses(fn(&mut Config) -> &mut Vec<ListenAddress>),
     /// One of several words, by index.
     Choice(&'static [&'static str], fn(&Config) -> usize, fn(&mut Config, usize)),
     /// True or false.
@@ -87,7 +87,7 @@ impl Setting {
     /// text. [`Setting::check`] checks the range.
     pub fn parse(&self, texts: &[String], config: &mut Config) -> Result<(), String> {
         if let SettingKind::Addresses(field) = self.kind {
-            let addresses = texts.iter().map(|text| parse_address(text.trim()));
+            let addresses = texts.iter().map(|text| text.trim().parse());
             *field(config) = addresses.collect::<Result<_, _>>()?;
             return Ok(());
         }
@@ -223,7 +223,7 @@ impl Setting {
     /// The range of values, as text: "from 1 to 128".
     pub fn range(&self) -> String {
         match self.kind {
-            SettingKind::Addresses(_) => "IP:PORT, any number of them".to_owned(),
+            SettingKind::Addresses(_) => "IP:PORT or unix:PATH, any number of them".to_owned(),
             SettingKind::Choice(words, ..) => words.join(" or "),
             SettingKind::Switch(_) | SettingKind::SwitchIfGiven(_) => "true or false".to_owned(),
             SettingKind::Count(min, max, _) | SettingKind::CountIfGiven(min, max, _) => {
@@ -275,54 +275,6 @@ fn is_origin(text: &str) -> bool {
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "hidden";
-
-/// Parses an address; the error says what to write instead. An IPv4-mapped IPv6 address becomes the IPv4 address,
-/// because each listener accepts one IP version.
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    match text.parse::<SocketAddr>() {
-        Ok(SocketAddr::V6(v6)) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
-            return Err(link_local(text));
-        }
-        Ok(SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_some() => {
-            return Ok(SocketAddr::new(v6.ip().to_canonical(), v6.port()));
-        }
-        Ok(address) => return Ok(address),
-        Err(_) => {}
-    }
-    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-    let has_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
-    Err(match host {
-        _ if has_port && port.parse::<u16>().is_err() => {
-            format!("'{port}' is not a port, which is from 0 to 65535")
-        }
-        _ if text.contains('%') => link_local(text),
-        _ if is_ipv6(text) || is_ipv6(host) => {
-            format!("'{text}' is not IP:PORT: an IPv6 address is written in brackets, [::1]:8000")
-        }
-        _ if text.parse::<IpAddr>().is_ok() || (text.starts_with('[') && text.ends_with(']')) => {
-            format!("'{text}' has no port: write {text}:8000")
-        }
-        "" | "*" if has_port => format!(
-            "'{text}' has no address: 127.0.0.1:{port} listens for this host only, 0.0.0.0:{port} on all IPv4 \
-             addresses, [::]:{port} on all IPv6 addresses"
-        ),
-        _ if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() => {
-            format!("'{text}' is not IP:PORT: write 127.0.0.1:{text} to listen for this host only")
-        }
-        "localhost" if has_port => {
-            format!("'{text}' is not IP:PORT: write 127.0.0.1:{port}, [::1]:{port}, or both")
-        }
-        _ if has_port => format!("'{text}' is not IP:PORT: host names are not resolved"),
-        _ => no_value(text, "IP:PORT"),
-    })
-}
-
-fn link_local(text: &str) -> String {
-    format!(
-        "'{text}' needs the index of its interface, as `ip link` lists it: [fe80::1%2]:8000 for index 2"
-    )
-}
 
 fn count(text: &str) -> Result<usize, String> {
     usize::try_from(parse_count(text)?).map_err(|_| no_value(text, "a whole number"))

@@ -11,7 +11,7 @@ use super::setting::SettingKind::{
     Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Origins, Secret, Switch,
     SwitchIfGiven, Time,
 };
-use super::{DriverChoice, Framing, LogFormat, Setting, limits};
+use super::{DriverChoice, Framing, LogFormat, Setting, UnixMode, limits};
 
 /// Every setting, in the order in which they are listed.
 pub const SETTINGS: &[Setting] = &[
@@ -56,6 +56,16 @@ pub const SETTINGS: &[Setting] = &[
         "echo-tcp",
         "Addresses that echo every byte",
         Addresses(|config| &mut config.echo_tcp),
+    ),
+    Setting::row(
+        "unix.mode",
+        "unix-mode",
+        "Permissions of Unix sockets: the user of the server, its group too, or every user of this host",
+        Choice(
+            UnixMode::WORDS,
+            |config| config.unix_mode as usize,
+            |config, index| config.unix_mode = UnixMode::ALL[index],
+        ),
     ),
     Setting::row(
         "workers",

@@ -100,6 +100,9 @@ pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
     let without = rows.filter_map(|(setting, origin)| {
         let why = match setting.name {
             "tcp.framing" if config.tcp.is_empty() => "tcp.listen is not set",
+            "unix.mode" if config.addresses().all(|address| address.ip().is_some()) => {
+                "no address is a Unix socket"
+            }
             "echo.message_bytes_max" if config.echo.is_empty() => "echo.listen is not set",
             "api.key" | "http.origins" | "http.page"
                 if config.listen.is_empty() && config.admin.is_empty() =>

@@ -4,7 +4,6 @@
 //! its registration as well. Sends are made one by one before the wait.
 
 use std::io::{self, IoSlice};
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -32,7 +31,7 @@ impl EpollDriver {
     /// A driver for the calling thread. A thread that gets a private descriptor table must have it before this call.
     pub fn new(
         settings: &DriverSettings,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<OwnedFd>,
         waker: Waker,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;

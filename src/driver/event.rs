@@ -43,8 +43,8 @@ pub enum Event<'a, S> {
         listener: ListenerId,
         /// The socket, which has no id yet.
         socket: S,
-        /// The address of the peer.
-        peer: SocketAddr,
+        /// The address of the peer; `None` behind a Unix socket.
+        peer: Option<SocketAddr>,
     },
     /// Accepting failed for lack of descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM). The listener is paused
     /// until `resume_accepting`; connections wait in its backlog.

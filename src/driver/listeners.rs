@@ -1,6 +1,5 @@
 //! Accepting, the same for both kernel drivers.
 
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::{Event, ListenerId, socket};
@@ -18,7 +17,9 @@ pub(super) struct Listeners {
 
 #[derive(Debug)]
 struct Listener {
-    socket: TcpListener,
+    socket: OwnedFd,
+    /// Other workers accept from the same socket, and may have stopped it.
+    is_shared: bool,
     /// Connections may be waiting.
     ready: bool,
     /// Accepting failed, and the worker has not resumed it since.
@@ -28,11 +29,14 @@ struct Listener {
 }
 
 impl Listeners {
-    pub fn new(sockets: Vec<TcpListener>) -> Self {
+    pub fn new(sockets: Vec<OwnedFd>) -> Self {
         assert!(sockets.len() <= usize::from(u8::MAX) + 1, "listeners are named by a u8");
         let listeners = sockets
             .into_iter()
-            .map(|socket| Listener { socket, ready: false, paused: false, armed: false })
+            .map(|socket| {
+                let is_shared = socket::is_unix(&socket);
+                Listener { socket, is_shared, ready: false, paused: false, armed: false }
+            })
             .collect();
         Self { listeners, current: 0, accepts_left: 0, accepts_per_turn_max: 0 }
     }
@@ -85,6 +89,8 @@ impl Listeners {
             };
             match error.raw_os_error() {
                 Some(libc::EAGAIN) => listener.ready = false,
+                // The server stops, and another worker was the first to stop it.
+                Some(libc::EINVAL) if listener.is_shared => listener.paused = true,
                 // The queue is not empty, so without the pause the same error would return every turn. The last four
                 // mean that the descriptor is not a listening socket; retrying will not help.
                 Some(

@@ -32,6 +32,7 @@ mod simulated;
 mod socket;
 mod socket_table;
 mod turn;
+mod unix_socket;
 mod uring;
 mod user_data;
 mod waker;
@@ -44,6 +45,7 @@ pub use probe::{DriverKind, choose};
 pub use send_batch::{Late, SendBatch, SendItem, SendResult};
 pub use simulated::{Faults, PeerId, SimulatedDriver, SimulatedNetwork, SimulatedSocket};
 pub use socket::{HeldPort, Keepalive, bind_listener, bind_probe, hold_free_port};
+pub use unix_socket::UnixSocket;
 pub use uring::UringDriver;
 pub use waker::Waker;
 

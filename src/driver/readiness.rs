@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -54,7 +53,7 @@ pub fn since_epoch() -> Duration {
 }
 
 impl Readiness {
-    pub fn new(settings: &DriverSettings, listeners: Vec<TcpListener>, polls: Polls) -> Self {
+    pub fn new(settings: &DriverSettings, listeners: Vec<OwnedFd>, polls: Polls) -> Self {
         Self {
             table: SocketTable::with_capacity(settings.sockets_max),
             listeners: Listeners::new(listeners),

@@ -95,16 +95,20 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Accepts one connection, nonblocking and close-on-exec.
-pub(super) fn accept(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
+pub(super) fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let (socket, peer) =
         SockRef::from(listener).accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)?;
-    let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EPROTO))?;
-    Ok((socket.into(), peer))
+    Ok((socket.into(), peer.as_socket()))
+}
+
+/// Whether a listener is a Unix socket, from which all workers accept.
+pub(super) fn is_unix(listener: &OwnedFd) -> bool {
+    SockRef::from(listener).local_addr().is_ok_and(|address| address.is_unix())
 }
 
 /// Stops listening, for all holders of the socket. Closing alone would leave the socket and the connections queued on
 /// it alive for as long as an armed poll or another worker's descriptor table holds it.
-pub(super) fn stop_listening(listener: TcpListener) {
+pub(super) fn stop_listening(listener: OwnedFd) {
     // It fails only for a socket that no longer listens.
     let _ = SockRef::from(&listener).shutdown(Shutdown::Read);
 }
@@ -171,11 +175,12 @@ fn abort(socket: &OwnedFd) {
     }
 }
 
-/// Discards bytes that were received and not read. With MSG_TRUNC, TCP drops bytes without copying them.
+/// Discards bytes that were received and not read. With MSG_TRUNC, TCP drops bytes without copying them; a Unix socket
+/// refuses to, and its bytes are read.
 fn discard_received(socket: &OwnedFd) {
     // SAFETY: with MSG_TRUNC a TCP socket writes nothing to the buffer, so none is given; the descriptor is open,
     // because it is borrowed from its owner.
-    let _ = unsafe {
+    let discarded = unsafe {
         libc::recv(
             socket.as_fd().as_raw_fd(),
             std::ptr::null_mut(),
@@ -183,6 +188,11 @@ fn discard_received(socket: &OwnedFd) {
             libc::MSG_TRUNC | libc::MSG_DONTWAIT,
         )
     };
+    if discarded < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT) {
+        let mut buffer = [0; DISCARD_BUFFER_BYTES];
+        let mut reads = 0..DISCARD_READS_MAX;
+        while reads.next().is_some() && receive(socket, &mut buffer).is_ok_and(|read| read > 0) {}
+    }
 }
 
 /// The flags with which both drivers send; the io_uring driver adds MSG_WAITALL.
@@ -190,7 +200,7 @@ pub(super) const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
 /// Length of the accept queue, which the kernel caps at `net.core.somaxconn`. A mass reconnect fills a short queue
 /// within milliseconds.
-const BACKLOG: i32 = 65_535;
+pub(super) const BACKLOG: i32 = 65_535;
 const NOTSENT_BYTES_MAX: u32 = 16_384;
 /// A peer that acknowledges no data for this long is gone. It may also be a client that pauses reading: how its backlog
 /// is handled is the channel's delivery policy, so this is longer than a pause that a client may make.
@@ -198,6 +208,9 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_RETRIES: u32 = 3;
+/// Together more than the receive buffer of a Unix socket.
+const DISCARD_BUFFER_BYTES: usize = 4096;
+const DISCARD_READS_MAX: usize = 128;
 /// More than any receive buffer holds.
 const DISCARD_BYTES_MAX: usize = 1 << 30;
 
@@ -246,8 +259,8 @@ mod tests {
     fn accepted_sockets_inherit_the_options() {
         let listener = bind_listener(any("127.0.0.1:0"), Keepalive::Kernel).unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (socket, address) = accept(&listener).unwrap();
-        assert_eq!(address, peer.local_addr().unwrap());
+        let (socket, address) = accept(&listener.into()).unwrap();
+        assert_eq!(address, Some(peer.local_addr().unwrap()));
         let socket = Socket::from(socket);
         assert!(socket.tcp_nodelay().unwrap());
         assert!(socket.keepalive().unwrap());
@@ -261,7 +274,7 @@ mod tests {
         use std::io::Write;
         let listener = bind_listener(any("127.0.0.1:0"), Keepalive::Off).unwrap();
         let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (socket, _) = accept(&listener).unwrap();
+        let (socket, _) = accept(&listener.into()).unwrap();
         peer.write_all(b"never read").unwrap();
         send(&socket, b"bye").unwrap();
         close(socket, Close::Orderly);

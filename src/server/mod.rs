@@ -15,7 +15,8 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -30,9 +31,8 @@ use crate::config::limits::{
 use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
 use crate::driver::{
-    Driver, DriverKind, DriverSettings, EpollDriver, HeldPort, Keepalive, RESERVED_DESCRIPTORS,
-    UringDriver, Waker, bind_listener, bind_probe, choose, hold_free_port, make_private,
-    raise_limit,
+    Driver, DriverKind, DriverSettings, EpollDriver, RESERVED_DESCRIPTORS, UringDriver, Waker,
+    choose, make_private, raise_limit,
 };
 use crate::hub::ChannelHash;
 use crate::message::{NodeId, WorkerId};
@@ -42,6 +42,7 @@ use crate::worker::{
 };
 
 pub mod host;
+mod listeners;
 mod log;
 mod memory;
 mod port_user;
@@ -49,8 +50,9 @@ mod reload;
 mod service_manager;
 mod signal;
 
-use port_user::port_in_use;
+use listeners::{Listeners, Pending};
 
+pub use listeners::Endpoint;
 pub use log::Log;
 pub use reload::Reloader;
 pub use service_manager::notify_ready;
@@ -62,7 +64,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     controls: Controls,
     ended: Receiver<Ended>,
-    addresses: Vec<Endpoint>,
+    listeners: Listeners,
     counters: Arc<[Arc<Counters>]>,
     driver: &'static str,
     driver_reason: String,
@@ -76,9 +78,6 @@ struct Controls {
     wakers: Vec<Waker>,
     configs: Vec<Sender<Arc<Config>>>,
 }
-
-/// A service, and the address that it listens on.
-pub type Endpoint = (Service, SocketAddr);
 
 /// Why a server did not start: a sentence that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +95,7 @@ struct Ended {
 struct Job {
     kind: DriverKind,
     core: Option<core_affinity::CoreId>,
-    addresses: Vec<Endpoint>,
+    listeners: Vec<Pending>,
     driver: DriverSettings,
     waker: Waker,
     worker: WorkerSettings,
@@ -112,14 +111,14 @@ impl Server {
         let workers = config.workers.unwrap_or(cores.len()).clamp(1, WORKERS_MAX);
         let (per_worker, connections_max) = connections_max(config, workers)?;
         let shares_core = workers > cores.len();
-        let (addresses, held_ports) = resolve(config)?;
+        let listeners = Listeners::resolve(config).map_err(StartError)?;
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
         let (stop, clock) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::new()));
         let (is_behind_proxy, api_warned_until) = <(Arc<AtomicBool>, Arc<AtomicU32>)>::default();
         let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let (hash, node) = (ChannelHash::default(), draw_node());
-        let services: Vec<_> = addresses.iter().map(|(service, _)| *service).collect();
+        let services: Vec<_> = listeners.endpoints.iter().map(|(service, _)| *service).collect();
         let of = u16::try_from(workers).expect("at most WORKERS_MAX");
 
         let (ended_sender, ended) = channel();
@@ -147,7 +146,7 @@ impl Server {
             let job = Job {
                 kind,
                 core: cores.get(index % cores.len().max(1)).copied(),
-                addresses: addresses.clone(),
+                listeners: listeners.of_worker().map_err(StartError)?,
                 driver: driver_settings(per_worker, shares_core),
                 waker: wakers[index].clone(),
                 worker: WorkerSettings::new(config, place, per_worker, services.clone(), hash),
@@ -165,14 +164,14 @@ impl Server {
             threads,
             controls: Controls { stop, wakers, configs },
             ended,
-            addresses,
+            listeners,
             counters,
             driver: kind.name(),
             driver_reason,
             connections_max,
         };
-        let server = server.when_ready(&ready, &steps)?;
-        drop(held_ports);
+        let mut server = server.when_ready(&ready, &steps)?;
+        server.listeners.release_ports();
         Ok(server)
     }
 
@@ -203,12 +202,13 @@ impl Server {
 
     /// Each service with its address, in the order of the configuration.
     pub fn addresses(&self) -> &[Endpoint] {
-        &self.addresses
+        &self.listeners.endpoints
     }
 
-    /// The first address of a service.
+    /// The first address of a service that is not a Unix socket.
     pub fn address(&self, service: Service) -> Option<SocketAddr> {
-        self.addresses.iter().find(|(of, _)| *of == service).map(|(_, address)| *address)
+        let of_service = self.addresses().iter().filter(|(of, _)| *of == service);
+        of_service.filter_map(|(_, address)| address.ip()).next()
     }
 
     /// The driver's name, and why it was chosen.
@@ -327,14 +327,16 @@ impl Job {
     fn run_with<D: Driver>(
         self,
         ready: &Sender<Result<(), StartError>>,
-        new_driver: impl FnOnce(&DriverSettings, Vec<TcpListener>, Waker) -> io::Result<D>,
+        new_driver: impl FnOnce(&DriverSettings, Vec<OwnedFd>, Waker) -> io::Result<D>,
     ) -> io::Result<()> {
         if let Some(core) = self.core {
             core_affinity::set_for_current(core);
         }
         // Comes first, so that what the worker opens is in its own descriptor table only.
         let private = make_private().map_err(StartError::from);
-        let listeners = private.and_then(|()| self.addresses.iter().copied().map(listen).collect());
+        let listeners = private.and_then(|()| {
+            self.listeners.into_iter().map(|pending| pending.open().map_err(StartError)).collect()
+        });
         let driver = listeners.and_then(|listeners| {
             new_driver(&self.driver, listeners, self.waker)
                 .map_err(|error| StartError(format!("the {} driver: {error}", self.kind.name())))
@@ -377,61 +379,11 @@ fn spawn<T: Send + 'static>(
 /// The number of threads of a server in addition to its workers: main, signals, and two for the log.
 const OWN_THREADS: u64 = 4;
 
-fn listen((service, address): Endpoint) -> Result<TcpListener, StartError> {
-    let keepalive = match service {
-        Service::Edge | Service::Public | Service::Admin | Service::EchoWebSocket => Keepalive::Off,
-        Service::Commands(_) | Service::EchoTcp => Keepalive::Kernel,
-    };
-    bind_listener(address, keepalive).map_err(|error| cannot_listen(address, &error))
-}
-
 /// The memory budget of each worker: accounts of one shared total.
 fn budgets(config: &Config, workers: usize) -> Vec<Budget> {
     let bytes_max = config.memory_bytes_max.unwrap_or_else(memory::bytes_by_default);
     info!(bytes_max, "memory budget");
     Budget::of_workers(workers, bytes_max)
-}
-
-/// All addresses with their services. Each was free; a port of 0 is replaced by a real one, held for the workers.
-fn resolve(config: &Config) -> Result<(Vec<Endpoint>, Vec<HeldPort>), StartError> {
-    let mut held = Vec::new();
-    let has_admin = !config.admin.is_empty();
-    let addresses = [
-        (if has_admin { Service::Public } else { Service::Edge }, &config.listen),
-        (Service::Admin, &config.admin),
-        (Service::Commands(config.tcp_framing), &config.tcp),
-        (Service::EchoWebSocket, &config.echo),
-        (Service::EchoTcp, &config.echo_tcp),
-    ]
-    .into_iter()
-    .flat_map(|(service, addresses)| addresses.iter().map(move |address| (service, *address)))
-    .map(|(service, address)| {
-        let free = match address.port() {
-            0 => hold_free_port(address).map(|(address, port)| {
-                held.push(port);
-                address
-            }),
-            _ => bind_probe(address).map(|()| address),
-        };
-        free.map(|free| (service, free)).map_err(|error| cannot_listen(address, &error))
-    })
-    .collect::<Result<_, _>>()?;
-    Ok((addresses, held))
-}
-
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
-    StartError(match error.kind() {
-        io::ErrorKind::AddrInUse => port_in_use(address),
-        io::ErrorKind::PermissionDenied => {
-            format!(
-                "no permission to listen on {address}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port"
-            )
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            format!("{address} is not an address of this host: see `ip address`")
-        }
-        _ => format!("cannot listen on {address}: {error}"),
-    })
 }
 
 /// The maximum number of connections per worker and of the server.

@@ -453,13 +453,13 @@ on_both_drivers! {
     fn a_restarted_server_binds_its_port_at_once(driver) {
         // Reserved, so that no other test takes the port in between.
         let (address, _held) = hold_free_port("127.0.0.1:0".parse().unwrap()).unwrap();
-        let first = TestServer::start_with(driver, 2, |config| config.listen = vec![address]);
+        let first = TestServer::start_with(driver, 2, |config| config.listen = vec![address.into()]);
         let mut client = WebSocket::connect(address, "/ws");
         first.stop();
         client.expect_close(1001);
         drop(client);
         drop(first);
-        let again = TestServer::start_with(driver, 2, |config| config.listen = vec![address]);
+        let again = TestServer::start_with(driver, 2, |config| config.listen = vec![address.into()]);
         assert_eq!(again.edge(), address);
         WebSocket::connect(address, "/ws").round_trip();
     }

@@ -131,7 +131,7 @@ impl World {
         driver: DriverSettings,
     ) -> Self {
         let network = SimulatedNetwork::new(seed);
-        let config = Config { listen: vec![EDGE], tcp: vec![COMMANDS], ..config };
+        let config = Config { listen: vec![EDGE.into()], tcp: vec![COMMANDS.into()], ..config };
         config.check().expect("a valid configuration");
         let wakers: Vec<_> = (0..workers).map(|_| Waker::none()).collect();
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();

@@ -52,12 +52,12 @@ impl TestServer {
         workers: usize,
         change: impl FnOnce(&mut Config),
     ) -> Self {
-        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let any = || vec!["127.0.0.1:0".parse().expect("an address")];
         let mut config = Config {
-            listen: vec![any],
-            tcp: vec![any],
-            echo: vec![any],
-            echo_tcp: vec![any],
+            listen: any(),
+            tcp: any(),
+            echo: any(),
+            echo_tcp: any(),
             workers: Some(workers),
             driver,
             // Many servers in one process can only reserve a little address space each.

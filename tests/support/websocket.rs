@@ -53,7 +53,13 @@ pub fn unmasked(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
 impl WebSocket {
     #[track_caller]
     pub fn connect(address: SocketAddr, target: &str) -> Self {
-        let mut socket = Self::over(Client::connect(address));
+        Self::upgrade(Client::connect(address), target)
+    }
+
+    /// Performs the handshake on a connection.
+    #[track_caller]
+    pub fn upgrade(client: Client, target: &str) -> Self {
+        let mut socket = Self::over(client);
         socket.client.send(Self::request(target));
         socket.read_upgrade();
         socket

@@ -12,7 +12,7 @@ const BANS: &[(&str, &[&str], &str)] = &[
     ("io_uring::", &["driver"], "system calls are the driver's"),
     ("mio::", &["driver"], "system calls are the driver's"),
     ("socket2::", &["driver"], "socket options are the driver's"),
-    ("TcpListener", &["driver", "server"], "sockets are the driver's"),
+    ("TcpListener", &["driver"], "sockets are the driver's"),
     ("TcpStream", &["driver", "cli"], "sockets are the driver's"),
     ("UdpSocket", &[], "sockets are the driver's"),
     ("thread::spawn", &[], "threads are started by the server"),

@@ -231,7 +231,7 @@ fn a_fault_names_its_place_and_the_range() {
             "[chats.x]",
             &[],
             &[],
-            "f.toml:1: unknown section [chats] (admin, tcp, echo, api, http, limits, log, api.keys.NAME, channels, \
+            "f.toml:1: unknown section [chats] (admin, tcp, echo, unix, api, http, limits, log, api.keys.NAME, channels, \
              namespaces.NAME)",
         ),
         (

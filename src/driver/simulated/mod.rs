@@ -210,7 +210,7 @@ impl SimulatedDriver {
         Some(Event::Accepted {
             listener,
             socket: SimulatedSocket { network: self.network.clone(), link: Some(link) },
-            peer: address_of(link),
+            peer: Some(address_of(link)),
         })
     }
 }

@@ -20,6 +20,7 @@ fn turn(driver: &mut SimulatedDriver, attached: &mut u32) -> Vec<String> {
         let Some(event) = driver.next_event() else { return seen };
         match event {
             Event::Accepted { socket, peer, .. } => {
+                let peer = peer.unwrap();
                 seen.push(format!("accepted {peer}"));
                 accepted = Some(socket);
             }

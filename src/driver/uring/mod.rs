@@ -12,7 +12,6 @@ mod probe;
 mod ring;
 
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -45,7 +44,7 @@ impl UringDriver {
     /// A driver for the calling thread. A thread that gets a private descriptor table must have it before this call.
     pub fn new(
         settings: &DriverSettings,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<OwnedFd>,
         waker: Waker,
     ) -> io::Result<Self> {
         Ok(Self {

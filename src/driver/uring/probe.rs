@@ -162,7 +162,7 @@ fn take(ring: &mut Ring, data: u64) -> Result<Option<i32>, String> {
 fn loopback_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let listener = socket::bind_listener((Ipv4Addr::LOCALHOST, 0).into(), Keepalive::Off)?;
     let peer = TcpStream::connect(listener.local_addr()?)?;
-    let (socket, _) = socket::accept(&listener)?;
+    let (socket, _) = socket::accept(&listener.into())?;
     Ok((socket, peer.into()))
 }
 

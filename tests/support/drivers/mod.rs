@@ -44,17 +44,17 @@ pub struct Kernel<D> {
 }
 
 pub trait KernelDriver: Driver<Socket = OwnedFd> + Sized {
-    fn build(settings: &DriverSettings, listener: std::net::TcpListener, waker: Waker) -> Self;
+    fn build(settings: &DriverSettings, listener: OwnedFd, waker: Waker) -> Self;
 }
 
 impl KernelDriver for EpollDriver {
-    fn build(settings: &DriverSettings, listener: std::net::TcpListener, waker: Waker) -> Self {
+    fn build(settings: &DriverSettings, listener: OwnedFd, waker: Waker) -> Self {
         EpollDriver::new(settings, vec![listener], waker).unwrap()
     }
 }
 
 impl KernelDriver for UringDriver {
-    fn build(settings: &DriverSettings, listener: std::net::TcpListener, waker: Waker) -> Self {
+    fn build(settings: &DriverSettings, listener: OwnedFd, waker: Waker) -> Self {
         UringDriver::new(settings, vec![listener], waker).unwrap()
     }
 }
@@ -68,7 +68,7 @@ impl<D: KernelDriver> Harness for Kernel<D> {
         let waker = Waker::new().unwrap();
         let listener = bind_listener((Ipv4Addr::LOCALHOST, 0).into(), Keepalive::Off).unwrap();
         let address = listener.local_addr().unwrap();
-        Self { driver: D::build(&settings, listener, waker.clone()), address, waker }
+        Self { driver: D::build(&settings, listener.into(), waker.clone()), address, waker }
     }
 
     fn driver(&mut self) -> &mut D {

@@ -1,0 +1,159 @@
+//! The addresses that a server listens on.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// A TCP address and port.
+    Ip(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// The address and port, if it is not a Unix socket.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether only this host reaches it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Ip(address) => address.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// Whether the kernel chooses its port.
+    pub(super) fn is_any_port(&self) -> bool {
+        self.ip().is_some_and(|address| address.port() == 0)
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix(UNIX) {
+            Some(path) => parse_path(text, Path::new(path)).map(Self::Unix),
+            None => parse_address(text).map(Self::Ip),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(out),
+            Self::Unix(path) => write!(out, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+const UNIX: &str = "unix:";
+
+/// The longest path of a Unix socket: `sun_path` has 108 bytes, and the last one is zero (unix(7)).
+const PATH_BYTES_MAX: usize = 107;
+
+fn parse_path(text: &str, path: &Path) -> Result<PathBuf, String> {
+    let bytes = path.as_os_str().len();
+    if !path.is_absolute() {
+        return Err(format!("'{text}' has no absolute path: write unix:/run/fantail.sock"));
+    }
+    if bytes > PATH_BYTES_MAX {
+        return Err(format!(
+            "'{text}' has a path of {bytes} bytes; the path of a Unix socket has at most {PATH_BYTES_MAX}"
+        ));
+    }
+    if path.as_os_str().as_encoded_bytes().iter().any(u8::is_ascii_control) {
+        return Err(format!("'{}' has control characters in its path", text.escape_debug()));
+    }
+    Ok(path.to_owned())
+}
+
+/// Parses IP:PORT; the error says what to write instead. An IPv4-mapped IPv6 address becomes the IPv4 address,
+/// because each listener accepts one IP version.
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(SocketAddr::V6(v6)) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            return Err(link_local(text));
+        }
+        Ok(SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_some() => {
+            return Ok(SocketAddr::new(v6.ip().to_canonical(), v6.port()));
+        }
+        Ok(address) => return Ok(address),
+        Err(_) => {}
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let has_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    Err(match host {
+        _ if has_port && port.parse::<u16>().is_err() => {
+            format!("'{port}' is not a port, which is from 0 to 65535")
+        }
+        _ if text.contains('%') => link_local(text),
+        _ if is_ipv6(text) || is_ipv6(host) => {
+            format!("'{text}' is not IP:PORT: an IPv6 address is written in brackets, [::1]:8000")
+        }
+        _ if text.parse::<IpAddr>().is_ok() || (text.starts_with('[') && text.ends_with(']')) => {
+            format!("'{text}' has no port: write {text}:8000")
+        }
+        "" | "*" if has_port => format!(
+            "'{text}' has no address: 127.0.0.1:{port} listens for this host only, 0.0.0.0:{port} on all IPv4 \
+             addresses, [::]:{port} on all IPv6 addresses"
+        ),
+        _ if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() => {
+            format!("'{text}' is not IP:PORT: write 127.0.0.1:{text} to listen for this host only")
+        }
+        "localhost" if has_port => {
+            format!("'{text}' is not IP:PORT: write 127.0.0.1:{port}, [::1]:{port}, or both")
+        }
+        _ if has_port => format!("'{text}' is not IP:PORT: host names are not resolved"),
+        _ => format!("'{text}' is not IP:PORT or unix:PATH"),
+    })
+}
+
+fn link_local(text: &str) -> String {
+    format!(
+        "'{text}' needs the index of its interface, as `ip link` lists it: [fe80::1%2]:8000 for index 2"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unix_socket_has_an_absolute_path_of_limited_length() {
+        let parsed = |text: &str| text.parse::<ListenAddress>();
+        let socket = parsed("unix:/run/fantail.sock").unwrap();
+        assert_eq!(socket, ListenAddress::Unix("/run/fantail.sock".into()));
+        assert_eq!(socket.to_string(), "unix:/run/fantail.sock");
+        assert!(socket.is_local() && socket.ip().is_none() && !socket.is_any_port());
+        for (text, words) in [
+            ("unix:fantail.sock", "no absolute path"),
+            ("unix:", "no absolute path"),
+            ("unix:@fantail", "no absolute path"),
+            ("unix:/run/a\nb", "control characters"),
+        ] {
+            let fault = parsed(text).unwrap_err();
+            assert!(fault.contains(words), "{text}: {fault}");
+        }
+        let path = |bytes| format!("unix:/{}", "x".repeat(bytes - 1));
+        assert!(parsed(&path(PATH_BYTES_MAX)).is_ok());
+        assert!(parsed(&path(PATH_BYTES_MAX + 1)).unwrap_err().contains("108 bytes"));
+    }
+}
