@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use fantail::config::{Framing, ListenAddress, Loaded};
+use fantail::config::{BindAddress, Framing, Loaded};
 use fantail::connection::Service;
 use fantail::server::host::{Host, Plan, judge};
 use fantail::server::{Log, Reloader, Server, StopSignals, notify_ready};
@@ -67,9 +67,9 @@ fn announce(server: &Server, verdict: &str) {
         workers(server)
     );
     for (service, address) in server.addresses() {
-        text.push_str(&match address {
-            ListenAddress::Ip(address) => announce_address(*service, *address),
-            ListenAddress::Unix(path) => announce_socket(*service, path),
+        text.push_str(&match &address.bind {
+            BindAddress::Ip(address) => announce_address(*service, *address),
+            BindAddress::Unix(path) => announce_socket(*service, path),
         });
         text.push('\n');
     }

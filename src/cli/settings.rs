@@ -82,6 +82,9 @@ fn flag(setting: &'static Setting) -> Arg {
         SettingKind::Origins(..) => {
             (flag.value_name("ORIGIN").action(ArgAction::Append), "; may be given more than once")
         }
+        SettingKind::Networks(..) => {
+            (flag.value_name("NETWORK").action(ArgAction::Append), "; may be given more than once")
+        }
         SettingKind::Choice(..) => (flag.value_name("WORD"), ""),
         SettingKind::Switch(_) => {
             (Arg::new(setting.flag).long(setting.flag).action(ArgAction::SetTrue), "")

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::configuration::Config;
 use super::limits::API_KEYS_MAX;
+use super::listen_address::ListenAddress;
 use super::settings::SETTINGS;
 
 /// The faults of a configuration: at least one, each a sentence that names the setting, the value and the range.
@@ -51,10 +52,19 @@ impl Config {
         // Listeners share their ports among workers, so the kernel would deal connections out to both services.
         let mut seen = Vec::new();
         for address in addresses().filter(|address| !address.is_any_port()) {
-            if seen.contains(&address) {
-                return Err(format!("{address} is set twice: each address has one service"));
+            if seen.contains(&&address.bind) {
+                return Err(format!("{} is set twice: each address has one service", address.bind));
             }
-            seen.push(address);
+            seen.push(&address.bind);
+        }
+        let proxied =
+            |address: &&ListenAddress| address.expects_proxy_header && address.ip().is_some();
+        if let Some(proxied) = addresses().find(proxied)
+            && self.trusted_proxies.is_empty()
+        {
+            return Err(format!(
+                "{proxied} expects the PROXY protocol, and proxy.trusted does not say from which networks"
+            ));
         }
         if let Some(open) = addresses().find(|address| !address.is_local())
             && !self.insecure
@@ -111,6 +121,19 @@ mod tests {
         assert!(open.check().unwrap_err().to_string().contains("--insecure"));
         open.insecure = true;
         assert_eq!(open.check(), Ok(()));
+    }
+
+    #[test]
+    fn an_address_that_expects_a_proxy_needs_its_network() {
+        let mut proxied = config();
+        proxied.listen.push("127.0.0.1:1 proxy".parse().unwrap());
+        assert!(proxied.check().unwrap_err().to_string().contains("proxy.trusted"));
+        proxied.trusted_proxies.push("127.0.0.0/8".parse().unwrap());
+        assert_eq!(proxied.check(), Ok(()));
+        proxied.listen.push("127.0.0.1:1".parse().unwrap());
+        assert!(proxied.check().unwrap_err().to_string().contains("127.0.0.1:1 is set twice"));
+        let socket = vec!["unix:/run/a proxy".parse().unwrap()];
+        assert_eq!(Config { listen: socket, ..config() }.check(), Ok(()), "its mode decides");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::api_keys::ApiKey;
 use super::listen_address::ListenAddress;
 use super::log_levels::{LogLevel, LogLevels};
 use super::namespaces::Namespaces;
+use super::network::Network;
 
 /// The settings of a server.
 #[derive(Clone, Debug)]
@@ -25,6 +26,9 @@ pub struct Config {
     pub echo_tcp: Vec<ListenAddress>,
     /// Which users of this host may connect to Unix sockets.
     pub unix_mode: UnixMode,
+    /// Networks whose proxies are believed when they name the address of a client; at most
+    /// [`NETWORKS_MAX`](super::limits::NETWORKS_MAX).
+    pub trusted_proxies: Vec<Network>,
     /// Worker threads, 1..=[`WORKERS_MAX`](super::limits::WORKERS_MAX); one per core if not set.
     pub workers: Option<usize>,
     /// The kernel interface.
@@ -176,6 +180,7 @@ impl Default for Config {
             echo: Vec::new(),
             echo_tcp: Vec::new(),
             unix_mode: UnixMode::Group,
+            trusted_proxies: Vec::new(),
             workers: None,
             driver: DriverChoice::Auto,
             insecure: false,
@@ -223,20 +228,20 @@ impl Config {
         self.statistics.unwrap_or_else(|| self.is_loopback())
     }
 
-    /// Whether the server listens on loopback addresses only: it then serves this host alone, unless a proxy on it
-    /// forwards requests of others.
+    /// Whether the server listens on loopback addresses only and expects no proxy: it then serves this host alone,
+    /// unless a proxy on it forwards requests of others.
     pub fn is_loopback(&self) -> bool {
-        self.addresses().all(|address| address.is_local())
+        self.addresses().all(|address| address.serves_this_host_only())
     }
 
-    /// Whether the server API is served on loopback addresses only.
+    /// Whether the server API is served on loopback addresses only, and no proxy is expected there.
     pub fn is_admin_loopback(&self) -> bool {
         let admin = if self.admin.is_empty() {
             self.addresses().collect()
         } else {
             self.admin.iter().collect::<Vec<_>>()
         };
-        admin.iter().all(|address| address.is_local())
+        admin.iter().all(|address| address.serves_this_host_only())
     }
 
     /// Whether every client that reaches a loopback address may call the server API.

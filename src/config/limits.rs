@@ -13,6 +13,9 @@ pub const SETTINGS_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Namespaces of one configuration.
 pub const NAMESPACES_MAX: usize = 256;
 
+/// Networks in `proxy.trusted`.
+pub const NETWORKS_MAX: usize = 256;
+
 /// Origins in `http.origins`.
 pub const ORIGINS_MAX: usize = 256;
 
@@ -278,6 +281,10 @@ pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Minimum interval between two warnings about refused requests to the server API.
 pub const API_WARNING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest header of the PROXY protocol, version 2, with its extensions. With every option of HAProxy it has some
+/// hundred bytes.
+pub const PROXY_HEADER_BYTES_MAX: usize = 2048;
 
 /// Minimum interval between two warnings of one worker about a misconfigured proxy.
 pub const PROXY_WARNING_INTERVAL: Duration = Duration::from_secs(60);

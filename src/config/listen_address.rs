@@ -5,9 +5,18 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// An address to listen on.
+/// An address to listen on, written as the address alone or followed by ` proxy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
+pub struct ListenAddress {
+    /// Where it listens.
+    pub bind: BindAddress,
+    /// Whether each connection begins with a header of the PROXY protocol.
+    pub expects_proxy_header: bool,
+}
+
+/// What a listener is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindAddress {
     /// A TCP address and port.
     Ip(SocketAddr),
     /// The path of a Unix socket.
@@ -17,18 +26,20 @@ pub enum ListenAddress {
 impl ListenAddress {
     /// The address and port, if it is not a Unix socket.
     pub fn ip(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Ip(address) => Some(*address),
-            Self::Unix(_) => None,
+        match self.bind {
+            BindAddress::Ip(address) => Some(address),
+            BindAddress::Unix(_) => None,
         }
     }
 
-    /// Whether only this host reaches it.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Ip(address) => address.ip().is_loopback(),
-            Self::Unix(_) => true,
-        }
+    /// Whether only this host can connect to it.
+    pub(super) fn is_local(&self) -> bool {
+        self.ip().is_none_or(|address| address.ip().is_loopback())
+    }
+
+    /// Whether it serves this host alone: no other host can connect, and no proxy is expected.
+    pub(super) fn serves_this_host_only(&self) -> bool {
+        self.is_local() && !self.expects_proxy_header
     }
 
     /// Whether the kernel chooses its port.
@@ -37,9 +48,21 @@ impl ListenAddress {
     }
 }
 
+impl From<BindAddress> for ListenAddress {
+    fn from(bind: BindAddress) -> Self {
+        Self { bind, expects_proxy_header: false }
+    }
+}
+
 impl From<SocketAddr> for ListenAddress {
     fn from(address: SocketAddr) -> Self {
-        Self::Ip(address)
+        BindAddress::Ip(address).into()
+    }
+}
+
+impl From<PathBuf> for ListenAddress {
+    fn from(path: PathBuf) -> Self {
+        BindAddress::Unix(path).into()
     }
 }
 
@@ -47,14 +70,18 @@ impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix(UNIX) {
-            Some(path) => parse_path(text, Path::new(path)).map(Self::Unix),
-            None => parse_address(text).map(Self::Ip),
-        }
+        let address = text.strip_suffix(PROXY);
+        let expects_proxy_header = address.is_some();
+        let address = address.unwrap_or(text).trim_end();
+        let bind = match address.strip_prefix(UNIX) {
+            Some(path) => parse_path(text, Path::new(path)).map(BindAddress::Unix)?,
+            None => parse_address(address).map(BindAddress::Ip)?,
+        };
+        Ok(Self { bind, expects_proxy_header })
     }
 }
 
-impl fmt::Display for ListenAddress {
+impl fmt::Display for BindAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(address) => address.fmt(out),
@@ -62,6 +89,15 @@ impl fmt::Display for ListenAddress {
         }
     }
 }
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}{}", self.bind, if self.expects_proxy_header { PROXY } else { "" })
+    }
+}
+
+/// Behind an address: each connection begins with a header of the PROXY protocol.
+const PROXY: &str = " proxy";
 
 const UNIX: &str = "unix:";
 
@@ -140,7 +176,7 @@ mod tests {
     fn a_unix_socket_has_an_absolute_path_of_limited_length() {
         let parsed = |text: &str| text.parse::<ListenAddress>();
         let socket = parsed("unix:/run/fantail.sock").unwrap();
-        assert_eq!(socket, ListenAddress::Unix("/run/fantail.sock".into()));
+        assert_eq!(socket, PathBuf::from("/run/fantail.sock").into());
         assert_eq!(socket.to_string(), "unix:/run/fantail.sock");
         assert!(socket.is_local() && socket.ip().is_none() && !socket.is_any_port());
         for (text, words) in [
@@ -155,5 +191,20 @@ mod tests {
         let path = |bytes| format!("unix:/{}", "x".repeat(bytes - 1));
         assert!(parsed(&path(PATH_BYTES_MAX)).is_ok());
         assert!(parsed(&path(PATH_BYTES_MAX + 1)).unwrap_err().contains("108 bytes"));
+    }
+
+    #[test]
+    fn an_address_may_expect_the_proxy_protocol() {
+        for text in ["127.0.0.1:8000", "[::1]:8000", "unix:/run/fantail.sock"] {
+            let plain: ListenAddress = text.parse().unwrap();
+            assert!(!plain.expects_proxy_header && plain.serves_this_host_only(), "{text}");
+            let proxied: ListenAddress = format!("{text} proxy").parse().unwrap();
+            assert!(proxied.expects_proxy_header && !proxied.serves_this_host_only(), "{text}");
+            assert_eq!(proxied.to_string(), format!("{text} proxy"));
+            assert_eq!(proxied.is_local(), plain.is_local());
+            assert_eq!(proxied.bind, plain.bind);
+        }
+        assert!("127.0.0.1:8000 tls".parse::<ListenAddress>().is_err());
+        assert!("proxy".parse::<ListenAddress>().is_err());
     }
 }

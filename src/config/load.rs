@@ -113,7 +113,9 @@ fn assemble(
         if let Err(fault) = setting.parse(&texts, &mut config) {
             let fault = match setting.kind {
                 // The fault names the range itself.
-                SettingKind::Addresses(_) | SettingKind::Levels(_) => fault,
+                SettingKind::Addresses(_) | SettingKind::Networks(..) | SettingKind::Levels(_) => {
+                    fault
+                }
                 _ => with_range(&fault, &setting.range()),
             };
             faults.push(format!("{origin}: {}: {fault}", setting.name));
@@ -373,7 +375,7 @@ fn read_environment(
             continue;
         }
         let texts = match setting.kind {
-            SettingKind::Addresses(_) | SettingKind::Origins(..) => {
+            SettingKind::Addresses(_) | SettingKind::Origins(..) | SettingKind::Networks(..) => {
                 value.split(',').map(|text| text.trim().to_owned()).collect()
             }
             _ => vec![value],

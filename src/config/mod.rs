@@ -23,6 +23,7 @@ mod load;
 mod log_levels;
 mod namespaces;
 mod nearest;
+mod network;
 mod origin;
 mod setting;
 mod settings;
@@ -34,12 +35,13 @@ pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use channel_regex::ChannelRegex;
 pub use check::ConfigError;
 pub use configuration::{Config, DriverChoice, Framing, LogFormat, UnixMode};
-pub use listen_address::ListenAddress;
+pub use listen_address::{BindAddress, ListenAddress};
 pub use load::{Given, Loaded, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};
 pub use namespaces::{
     ChannelOptions, ClientRight, NamespaceId, Namespaces, STATISTICS_CHANNEL, SlowConsumer,
 };
+pub use network::Network;
 pub use origin::{FILE_VARIABLE, Origin};
 pub use setting::{Setting, SettingKind};
 pub use settings::{SETTINGS, markdown};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::configuration::{ANY_ORIGIN, Config};
 use super::listen_address::ListenAddress;
 use super::log_levels::LogLevels;
+use super::network::Network;
 use super::origin::VARIABLE_PREFIX;
 use super::units::{Bytes, Time, parse_bytes, parse_count, parse_seconds};
 
@@ -51,6 +52,8 @@ pub enum SettingKind {
     Secret(usize, usize, fn(&mut Config) -> &mut Option<String>),
     /// Origins as browsers send them, or `*` for any; with the maximum number.
     Origins(usize, fn(&mut Config) -> &mut Vec<String>),
+    /// Networks of addresses; with the maximum number.
+    Networks(usize, fn(&mut Config) -> &mut Vec<Network>),
     /// Log levels, per room.
     Levels(fn(&mut Config) -> &mut LogLevels),
 }
@@ -95,10 +98,15 @@ impl Setting {
             *field(config) = texts.iter().map(|text| text.trim().to_owned()).collect();
             return Ok(());
         }
+        if let SettingKind::Networks(_, field) = self.kind {
+            let networks = texts.iter().map(|text| text.trim().parse());
+            *field(config) = networks.collect::<Result<_, _>>()?;
+            return Ok(());
+        }
         let [text] = texts else { return Err("it takes one value, not a list".to_owned()) };
         let text = text.trim();
         match self.kind {
-            SettingKind::Addresses(_) | SettingKind::Origins(..) => {}
+            SettingKind::Addresses(_) | SettingKind::Origins(..) | SettingKind::Networks(..) => {}
             SettingKind::Choice(words, _, set) => {
                 let index = words.iter().position(|word| *word == text.replace('-', "_"));
                 let index = index.ok_or_else(|| no_value(text, &words.join(" or ")))?;
@@ -144,6 +152,7 @@ impl Setting {
                 let origins = field(config);
                 origins.len() <= max && origins.iter().all(|origin| is_origin(origin))
             }
+            SettingKind::Networks(max, field) => field(config).len() <= max,
             SettingKind::Secret(min, max, field) => field(config).as_ref().is_none_or(|secret| {
                 let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
                 is_visible && (min..=max).contains(&secret.len())
@@ -181,6 +190,10 @@ impl Setting {
                 field(&mut copy).as_ref().map_or("", |_| HIDDEN).to_owned()
             }
             SettingKind::Origins(_, field) => field(&mut copy).join(", "),
+            SettingKind::Networks(_, field) => {
+                let networks: Vec<_> = field(&mut copy).iter().map(ToString::to_string).collect();
+                networks.join(", ")
+            }
             SettingKind::Levels(field) => field(&mut copy).to_string(),
         }
     }
@@ -216,6 +229,7 @@ impl Setting {
             SettingKind::Time(_, _, field) => *field(to) = *field(&mut from),
             SettingKind::Secret(_, _, field) => field(to).clone_from(field(&mut from)),
             SettingKind::Origins(_, field) => field(to).clone_from(field(&mut from)),
+            SettingKind::Networks(_, field) => field(to).clone_from(field(&mut from)),
             SettingKind::Levels(field) => *field(to) = *field(&mut from),
         }
     }
@@ -223,7 +237,7 @@ impl Setting {
     /// The range of values, as text: "from 1 to 128".
     pub fn range(&self) -> String {
         match self.kind {
-            SettingKind::Addresses(_) => "IP:PORT or unix:PATH, any number of them".to_owned(),
+            SettingKind::Addresses(_) => ADDRESSES.to_owned(),
             SettingKind::Choice(words, ..) => words.join(" or "),
             SettingKind::Switch(_) | SettingKind::SwitchIfGiven(_) => "true or false".to_owned(),
             SettingKind::Count(min, max, _) | SettingKind::CountIfGiven(min, max, _) => {
@@ -239,6 +253,9 @@ impl Setting {
             SettingKind::Origins(max, _) => format!(
                 "*, or up to {max} origins as browsers send them: lower case, no default port, no patterns"
             ),
+            SettingKind::Networks(max, _) => {
+                format!("up to {max} networks such as 10.0.0.0/8, or addresses")
+            }
             SettingKind::Levels(_) => "a level, and levels per module".to_owned(),
         }
     }
@@ -272,6 +289,10 @@ fn is_origin(text: &str) -> bool {
             is_plain(scheme) && is_plain(host) && is_sent(scheme, host)
         })
 }
+
+/// The form of addresses to listen on.
+const ADDRESSES: &str = "IP:PORT or unix:PATH, any number of them; followed by ` proxy`, a PROXY protocol header is \
+    expected";
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "hidden";

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::api_keys::api_keys_markdown;
 use super::channel_options::channel_options_markdown;
 use super::setting::SettingKind::{
-    Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Origins, Secret, Switch,
-    SwitchIfGiven, Time,
+    Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Networks, Origins, Secret,
+    Switch, SwitchIfGiven, Time,
 };
 use super::{DriverChoice, Framing, LogFormat, Setting, UnixMode, limits};
 
@@ -57,6 +57,13 @@ pub const SETTINGS: &[Setting] = &[
         "Addresses that echo every byte",
         Addresses(|config| &mut config.echo_tcp),
     ),
+    Setting::row(
+        "proxy.trusted",
+        "trusted-proxy",
+        "Networks of the proxies that may name the address of a client; those behind a Unix socket always may",
+        Networks(limits::NETWORKS_MAX, |config| &mut config.trusted_proxies),
+    )
+    .reloadable(),
     Setting::row(
         "unix.mode",
         "unix-mode",
@@ -328,6 +335,7 @@ mod tests {
                 // The text that is shown of it.
                 Secret(..) => "hidden",
                 Origins(..) => "https://example.org",
+                Networks(..) => "10.0.0.0/8",
                 Levels(_) => "warn,driver=debug",
             };
             let (mut config, mut copy) = (Config::default(), Config::default());
@@ -373,7 +381,7 @@ mod tests {
                     ("x".repeat(max + 1), false),
                 ],
                 Addresses(_) | Choice(..) | Switch(_) | SwitchIfGiven(_) | Origins(..)
-                | Levels(_) => {
+                | Networks(..) | Levels(_) => {
                     continue;
                 }
             };

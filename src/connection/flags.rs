@@ -163,6 +163,16 @@ impl Flags {
         self.set(SPARE, is_spare);
     }
 
+    /// Whether a header of the PROXY protocol is to come before the bytes of the client.
+    pub fn awaits_proxy_header(self) -> bool {
+        self.has(AWAITS_PROXY_HEADER)
+    }
+
+    /// Notes whether a header of the PROXY protocol is to come.
+    pub fn set_awaits_proxy_header(&mut self, awaits: bool) {
+        self.set(AWAITS_PROXY_HEADER, awaits);
+    }
+
     fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
     }
@@ -193,6 +203,7 @@ const FINISHED: u32 = 1 << 10;
 const SESSION: u32 = 1 << 11;
 const BEHIND: u32 = 1 << 12;
 const SPARE: u32 = 1 << 13;
+const AWAITS_PROXY_HEADER: u32 = 1 << 14;
 const COUNTED_SHIFT: u32 = 24;
 
 const _: () = assert!(TransportKind::LABELS.len() <= 256, "the transport has the upper 8 bits");
@@ -204,7 +215,7 @@ mod tests {
     type Setter = fn(&mut Flags, bool);
     type Getter = fn(Flags) -> bool;
 
-    const FLAGS: [(Setter, Getter); 12] = [
+    const FLAGS: [(Setter, Getter); 13] = [
         (Flags::set_dirty, Flags::is_dirty),
         (Flags::set_blocked, Flags::is_blocked),
         (Flags::set_split, Flags::is_split),
@@ -229,6 +240,7 @@ mod tests {
             |flags, is| flags.set_paused_by(Pause::Answers, is),
             |flags| flags.is_paused_by(Pause::Answers),
         ),
+        (Flags::set_awaits_proxy_header, Flags::awaits_proxy_header),
     ];
 
     #[test]

@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::port_user::port_in_use;
-use crate::config::{Config, ListenAddress};
+use crate::config::{BindAddress, Config, ListenAddress};
 use crate::connection::Service;
 use crate::driver::{HeldPort, Keepalive, UnixSocket, bind_listener, bind_probe, hold_free_port};
+use crate::worker::Listener;
 
 /// A service, and the address that it listens on.
 pub type Endpoint = (Service, ListenAddress);
@@ -56,30 +57,38 @@ impl Listeners {
     }
 
     fn take(&mut self, address: &ListenAddress, config: &Config) -> Result<ListenAddress, String> {
-        match address {
-            ListenAddress::Unix(path) => {
+        match &address.bind {
+            BindAddress::Unix(path) => {
                 let socket = UnixSocket::bind(path, config.unix_mode.bits());
                 self.unix_sockets.push(socket.map_err(|error| cannot_bind(path, &error))?);
                 Ok(address.clone())
             }
-            ListenAddress::Ip(ip) if ip.port() == 0 => {
+            BindAddress::Ip(ip) if ip.port() == 0 => {
                 let free = hold_free_port(*ip).map_err(|error| cannot_listen(*ip, &error))?;
                 self.held_ports.push(free.1);
-                Ok(free.0.into())
+                Ok(ListenAddress { bind: BindAddress::Ip(free.0), ..*address })
             }
-            ListenAddress::Ip(ip) => {
+            BindAddress::Ip(ip) => {
                 bind_probe(*ip).map_err(|error| cannot_listen(*ip, &error))?;
                 Ok(address.clone())
             }
         }
     }
 
+    /// What workers do with the connections of each address.
+    pub fn policies(&self) -> impl Iterator<Item = Listener> {
+        self.endpoints.iter().map(|(service, address)| Listener {
+            service: *service,
+            expects_proxy_header: address.expects_proxy_header,
+        })
+    }
+
     /// The listeners of one worker. To be called before any worker has a descriptor table of its own.
     pub fn of_worker(&self) -> Result<Vec<Pending>, String> {
         let mut unix_sockets = self.unix_sockets.iter();
-        let pending = self.endpoints.iter().map(|(service, address)| match address {
-            ListenAddress::Ip(ip) => Ok(Pending::Ip(*ip, keepalive(*service))),
-            ListenAddress::Unix(_) => {
+        let pending = self.endpoints.iter().map(|(service, address)| match &address.bind {
+            BindAddress::Ip(ip) => Ok(Pending::Ip(*ip, keepalive(*service))),
+            BindAddress::Unix(_) => {
                 let socket = unix_sockets.next().expect("each of these addresses has one");
                 socket.share().map(Pending::Unix).map_err(|error| error.to_string())
             }

@@ -118,7 +118,7 @@ impl Server {
         let (is_behind_proxy, api_warned_until) = <(Arc<AtomicBool>, Arc<AtomicU32>)>::default();
         let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let (hash, node) = (ChannelHash::default(), draw_node());
-        let services: Vec<_> = listeners.endpoints.iter().map(|(service, _)| *service).collect();
+        let policies: Vec<_> = listeners.policies().collect();
         let of = u16::try_from(workers).expect("at most WORKERS_MAX");
 
         let (ended_sender, ended) = channel();
@@ -149,7 +149,7 @@ impl Server {
                 listeners: listeners.of_worker().map_err(StartError)?,
                 driver: driver_settings(per_worker, shares_core),
                 waker: wakers[index].clone(),
-                worker: WorkerSettings::new(config, place, per_worker, services.clone(), hash),
+                worker: WorkerSettings::new(config, place, per_worker, policies.clone(), hash),
                 parts,
             };
             let ended = EndedGuard { worker, ended: ended_sender.clone() };

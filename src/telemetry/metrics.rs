@@ -140,6 +140,8 @@ metrics! {
              counts.";
         publications_dropped, "counter", "reason", "fantail_publications_dropped_total",
             "Publications dropped: for all subscribers of a channel on this worker, or for one slow subscriber.";
+        proxy_headers_rejected, "counter", "reason", "fantail_proxy_headers_rejected_total",
+            "Connections closed because a listener expects the PROXY protocol and got no valid header, by reason.";
     }
     times {
         turn_duration, "fantail_turn_duration_seconds",
@@ -176,6 +178,7 @@ mod tests {
             handshakes_failed: &["timeout"],
             api_refused: &["key_missing"],
             publications_dropped: &["rate"],
+            proxy_headers_rejected: &["missing"],
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();
         workers[1].connections_accepted.add(3);

@@ -72,6 +72,7 @@ mod tests {
             handshakes_failed: &["timeout"],
             api_refused: &["key_missing"],
             publications_dropped: &["rate"],
+            proxy_headers_rejected: &["missing"],
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();
         workers[1].deliveries.add(3);

@@ -33,6 +33,7 @@ mod settings;
 mod sse;
 mod websocket;
 
+pub use crate::protocol::proxy_protocol::{HeaderFault, ProxyHeader, parse_header};
 pub use answers::Answers;
 pub use commands_tcp::CommandConversation;
 pub use context::{Answer, Context, Flow, MessageCount, Output, Question};

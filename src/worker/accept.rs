@@ -50,6 +50,9 @@ impl Connections {
     pub fn remove(&mut self, id: SocketId) {
         let flags = self.table.at(id.index).flags;
         self.counters.connections[flags.counted()].subtract(1);
+        if flags.awaits_proxy_header() {
+            self.proxy_headers.remove(id.index);
+        }
         self.admission.release(flags.is_spare());
         self.table.remove(id.index);
     }

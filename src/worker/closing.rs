@@ -115,6 +115,10 @@ impl Connections {
         match connection.flags.stage() {
             Stage::Dead => {}
             Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),
+            // A header of the PROXY protocol did not arrive, so there is no client yet.
+            Stage::Open if connection.flags.awaits_proxy_header() => {
+                self.kill(index, CloseReason::HandshakeTimeout, Close::Orderly);
+            }
             Stage::Open => {
                 if connection.is_busy() {
                     // Under memory pressure the kernel may have refused without ever telling of room: try again.

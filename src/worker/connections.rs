@@ -13,7 +13,7 @@ use crate::config::limits::SPARE_CONNECTIONS;
 use crate::connection::Stage;
 use crate::driver::{Close, End, SocketId};
 use crate::hub::{Hub, HubOutput};
-use crate::message::CloseReason;
+use crate::message::{CloseReason, TransportKind};
 use crate::telemetry::Counters;
 use crate::transport::{Answers, Flow, Output, Question};
 
@@ -25,6 +25,7 @@ use super::eviction::Eviction;
 use super::mesh::Mesh;
 use super::outbox::Outbox;
 use super::paused_publishers::PausedPublishers;
+use super::proxy_headers::ProxyHeaders;
 use super::settings::{WorkerParts, WorkerSettings};
 use super::statistics::{Statistics, withdraw_behind_proxy};
 use super::sweep::Sweep;
@@ -48,6 +49,8 @@ pub struct Connections {
     pub(super) outbox: Outbox,
     pub(super) deliveries: Deliveries,
     pub(super) paused: PausedPublishers,
+    /// Headers of the PROXY protocol that came in part.
+    pub(super) proxy_headers: ProxyHeaders,
     pub(super) deferred: Deferred,
     pub(super) admission: Admission,
     pub(super) budget: Budget,
@@ -95,6 +98,7 @@ impl Connections {
             outbox: Outbox::new(places),
             deliveries: Deliveries::default(),
             paused: PausedPublishers::default(),
+            proxy_headers: ProxyHeaders::new(mesh.worker()),
             deferred: Deferred::default(),
             admission: Admission::new(parts.open, parts.open_max),
             budget: parts.budget,
@@ -151,7 +155,26 @@ impl Connections {
         match connection.flags.stage() {
             Stage::Open => {
                 connection.received = tick;
-                if self.paused.pauses_all() && connection.traits().publishes {
+                let (mut bytes, mut kept) = (bytes, Vec::new());
+                if connection.flags.awaits_proxy_header() {
+                    let flags = &mut connection.flags;
+                    match self.proxy_headers.receive(id.index, flags, bytes, &mut kept) {
+                        Ok(Some(rest)) => bytes = rest,
+                        Ok(None) => return,
+                        Err(refusal) => {
+                            self.proxy_headers.refuse(refusal, None, tick, &self.counters);
+                            self.kill(id.index, CloseReason::ProtocolError, Close::Orderly);
+                            return self.drain_hub_outputs();
+                        }
+                    }
+                    if connection.traits().kind == TransportKind::EchoTcp {
+                        self.table.set_deadline(id.index, NEVER);
+                    }
+                    if bytes.is_empty() {
+                        return;
+                    }
+                }
+                if self.paused.pauses_all() && self.table.at(id.index).traits().publishes {
                     self.pause_publisher(id, bytes);
                 } else {
                     self.receive_open(id, bytes);

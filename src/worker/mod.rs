@@ -20,14 +20,14 @@
 //! **Must not know.** Which driver it has, protocols, how threads are started.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::limits::{INBOX_LOAD_PER_TURN_MAX, SHUTDOWN_CLOSES_PER_TURN_MAX};
-use crate::connection::Service;
 use crate::driver::{Driver, Event, ListenerId};
 
 mod accept;
@@ -46,6 +46,7 @@ mod lags;
 mod mesh;
 mod outbox;
 mod paused_publishers;
+mod proxy_headers;
 mod reports;
 mod requests;
 mod settings;
@@ -56,10 +57,11 @@ mod turn;
 
 pub use budget::{Budget, Level};
 pub use mesh::Mesh;
-pub use settings::{WorkerParts, WorkerPlace, WorkerSettings, new_counters};
+pub use settings::{Listener, WorkerParts, WorkerPlace, WorkerSettings, new_counters};
 
 use admission::Place;
 use connections::Connections;
+use proxy_headers::ProxyRefusal;
 use table::Action;
 
 /// One driver and all of its connections.
@@ -67,7 +69,7 @@ use table::Action;
 pub struct Worker<D: Driver> {
     driver: D,
     connections: Connections,
-    services: Vec<Service>,
+    listeners: Vec<Listener>,
     accepting: Accepting,
     stop: Arc<AtomicBool>,
     drain: Option<Drain>,
@@ -139,14 +141,14 @@ impl<D: Driver> Worker<D> {
         let (stop, steps) = (parts.stop.clone(), parts.steps.clone());
         let shares_core = parts.shares_core;
         parts.counters[usize::from(parts.mesh.worker().0)].accepting.set(1);
-        let (workers, services) = (usize::from(settings.hub.workers), settings.services.clone());
+        let (workers, listeners) = (usize::from(settings.hub.workers), settings.listeners.clone());
         let connections = Connections::new(settings, parts, driver.now());
         // Other workers report the counters of one that has not begun its first turn.
         connections.count();
         Self {
             steps,
             workers,
-            services,
+            listeners,
             connections,
             shares_core,
             driver,
@@ -286,29 +288,55 @@ impl<D: Driver> Worker<D> {
                 Event::Ended { id, end } => self.connections.end(id, end),
                 Event::Closed { id } => self.connections.remove(id),
                 Event::Woken => self.reconfigure(),
-                Event::Accepted { listener, socket, .. } => {
-                    let service = self.services[usize::from(listener.0)];
-                    // A socket without a place is closed by being dropped.
-                    match self.connections.admit(service) {
-                        Some((id, Place::Regular)) => {
-                            self.driver.attach(id, socket);
-                            if self.connections.budget.is_critical() {
-                                self.connections.turn_away(id, service);
-                            }
-                        }
-                        Some((id, Place::Spare)) => {
-                            self.driver.attach(id, socket);
-                            self.connections.turn_away(id, service);
-                            self.accepting.refuse(now, &self.connections);
-                        }
-                        None => self.accepting.refuse(now, &self.connections),
-                    }
+                Event::Accepted { listener, socket, peer } => {
+                    self.accept(listener, socket, peer, now);
                 }
                 Event::AcceptFailed { listener, error } => {
                     self.accepting.pause(listener, &error, now, &self.connections);
                 }
             }
             self.act();
+        }
+    }
+
+    /// Takes a new connection; a socket without a place is closed by being dropped.
+    fn accept(
+        &mut self,
+        listener: ListenerId,
+        socket: D::Socket,
+        peer: Option<SocketAddr>,
+        now: Instant,
+    ) {
+        let Listener { service, expects_proxy_header } = self.listeners[usize::from(listener.0)];
+        if expects_proxy_header
+            && !self.connections.settings.trusts_proxy(peer.map(|peer| peer.ip()))
+        {
+            let Connections { proxy_headers, turn, counters, .. } = &mut self.connections;
+            return proxy_headers.refuse(ProxyRefusal::Untrusted, peer, turn.tick, counters);
+        }
+        let Some((id, place)) = self.connections.admit(service) else {
+            return self.accepting.refuse(now, &self.connections);
+        };
+        self.driver.attach(id, socket);
+        let Connections { table, turn, settings, .. } = &mut self.connections;
+        // What is logged of the connection later has its number.
+        let worker = settings.hub.worker.0;
+        debug!(worker, connection = id.index, peer = peer.map(display), "accepted");
+        if expects_proxy_header {
+            table.at(id.index).flags.set_awaits_proxy_header(true);
+            // An echo of bytes has no handshake, and therefore no deadline yet.
+            let timeout = settings.transport.handshake_timeout;
+            table.set_deadline_after(id.index, turn.tick, timeout);
+        }
+        match place {
+            Place::Regular if self.connections.budget.is_critical() => {
+                self.connections.turn_away(id, service);
+            }
+            Place::Regular => {}
+            Place::Spare => {
+                self.connections.turn_away(id, service);
+                self.accepting.refuse(now, &self.connections);
+            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! What a worker needs to begin: its settings, and its share of what all workers have.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::auth::ApiRefusal;
-use crate::config::Config;
 use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
+use crate::config::{Config, Network};
 use crate::connection::Service;
 use crate::hub::{ChannelHash, Drops, HubLimits, HubSettings};
 use crate::message::{CloseReason, NodeId, TransportKind, WorkerId};
@@ -16,6 +17,7 @@ use crate::transport::{HandshakeFailure, TransportSettings};
 
 use super::budget::Budget;
 use super::mesh::Mesh;
+use super::proxy_headers::ProxyRefusal;
 
 /// The configuration of a worker.
 #[derive(Clone, Debug)]
@@ -26,8 +28,10 @@ pub struct WorkerSettings {
     pub transport: TransportSettings,
     /// Whether the configuration says if there are statistics: a proxy in front then changes nothing.
     pub statistics_are_configured: bool,
-    /// What is behind each listener.
-    pub services: Vec<Service>,
+    /// Each listener, in the order of the driver's.
+    pub listeners: Vec<Listener>,
+    /// Networks whose proxies are believed when they name the address of a client.
+    pub trusted_proxies: Vec<Network>,
     /// Connections it may hold, without spare ones.
     pub connections_max: usize,
     /// Bytes waiting for one client at which it is a slow consumer.
@@ -44,6 +48,15 @@ pub struct WorkerSettings {
     pub shutdown_timeout: Duration,
     /// Before that, for balancers to see that the server is not ready.
     pub drain_time: Duration,
+}
+
+/// What a worker does with the connections of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    /// The service of its connections.
+    pub service: Service,
+    /// Whether each connection begins with a header of the PROXY protocol.
+    pub expects_proxy_header: bool,
 }
 
 /// Which worker it is.
@@ -63,7 +76,7 @@ impl WorkerSettings {
         config: &Config,
         place: WorkerPlace,
         connections_max: usize,
-        services: Vec<Service>,
+        listeners: Vec<Listener>,
         hash: ChannelHash,
     ) -> Self {
         let WorkerPlace { node, worker, workers } = place;
@@ -95,7 +108,8 @@ impl WorkerSettings {
             },
             transport: TransportSettings::new(config),
             statistics_are_configured: config.statistics.is_some(),
-            services,
+            listeners,
+            trusted_proxies: config.trusted_proxies.clone(),
             connections_max,
             send_queue_bytes_max,
             send_queue_bytes_high: send_queue_bytes_max.min(SEND_QUEUE_BYTES_HIGH),
@@ -107,13 +121,19 @@ impl WorkerSettings {
         }
     }
 
+    /// Whether the address of a client may come from this peer. Behind a Unix socket, which has no addresses, its
+    /// permissions decide who connects.
+    pub(super) fn trusts_proxy(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_none_or(|peer| self.trusted_proxies.iter().any(|network| network.contains(peer)))
+    }
+
     /// Takes from another configuration what may change while a worker runs.
     pub(super) fn reconfigure(&mut self, config: &Config) {
-        let WorkerSettings { hub, services, connections_max, .. } = self.clone();
+        let WorkerSettings { hub, listeners, connections_max, .. } = self.clone();
         let HubSettings { node, worker, workers, hash, .. } = hub;
         let now = std::mem::take(&mut self.transport.now);
         let place = WorkerPlace { node, worker, workers };
-        *self = Self::new(config, place, connections_max, services, hash);
+        *self = Self::new(config, place, connections_max, listeners, hash);
         self.transport.now = now;
     }
 }
@@ -155,5 +175,6 @@ pub fn new_counters() -> Counters {
         handshakes_failed: HandshakeFailure::LABELS,
         api_refused: ApiRefusal::LABELS,
         publications_dropped: Drops::LABELS,
+        proxy_headers_rejected: ProxyRefusal::LABELS,
     })
 }

@@ -1,4 +1,4 @@
-//! Listeners: addresses for administration, Unix sockets.
+//! Listeners: addresses for administration, Unix sockets, the PROXY protocol.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use fantail::config::{Config, DriverChoice, ListenAddress};
 use fantail::connection::Service;
@@ -13,7 +14,7 @@ use fantail::protocol::websocket::OpCode;
 use fantail::server::Server;
 use serde_json::json;
 
-use crate::support::{Client, Received, TestServer, WebSocket, on_both_drivers, wait_until};
+use crate::support::{Child, Client, Received, TestServer, WebSocket, on_both_drivers, wait_until};
 
 /// A path that no other test uses.
 fn socket_path() -> PathBuf {
@@ -24,8 +25,32 @@ fn socket_path() -> PathBuf {
 
 /// A server whose first address of clients is a Unix socket.
 fn serve_at(driver: DriverChoice, path: &Path) -> TestServer {
-    let path = ListenAddress::Unix(path.to_path_buf());
+    let path = ListenAddress::from(path.to_path_buf());
     TestServer::start_with(driver, 2, |config| config.listen.insert(0, path))
+}
+
+/// A header of version 1.
+const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.1 50000 443\r\n";
+
+/// A header of version 2 with an extension.
+const BINARY: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x11\xc0\x00\x02\x01\xc6\x33\x64\x01\xc3\x50\x01\xbb\x01\x00\x02h2";
+
+/// A server all of whose addresses expect the PROXY protocol, from this host.
+fn serve_proxied(driver: DriverChoice, trusted: &str) -> TestServer {
+    TestServer::start_with(driver, 1, |config| {
+        for addresses in
+            [&mut config.listen, &mut config.tcp, &mut config.echo, &mut config.echo_tcp]
+        {
+            addresses[0].expects_proxy_header = true;
+        }
+        config.trusted_proxies = vec![trusted.parse().unwrap()];
+        config.handshake_timeout = Duration::from_millis(500);
+    })
+}
+
+fn rejected(server: &TestServer, reason: &str) -> u64 {
+    server.sum(|counters| counters.proxy_headers_rejected.labelled(reason))
 }
 
 const FOR_ADMIN: [&str; 6] =
@@ -100,7 +125,7 @@ on_both_drivers! {
 
     fn long_messages_cross_a_unix_socket_whole(driver) {
         let path = socket_path();
-        let address = ListenAddress::Unix(path.to_path_buf());
+        let address = ListenAddress::from(path.to_path_buf());
         let _server = TestServer::start_with(driver, 1, |config| config.echo.insert(0, address));
         let mut websocket = WebSocket::upgrade(Client::connect_unix(&path), "/");
         let payload: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
@@ -135,7 +160,7 @@ on_both_drivers! {
         let server = serve_at(driver, &path);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert_eq!(Client::connect_unix(&path).get("/health/live").status, 200);
-        let again = Config { listen: vec![ListenAddress::Unix(path.clone())], driver, ..Config::default() };
+        let again = Config { listen: vec![ListenAddress::from(path.clone())], driver, ..Config::default() };
         let error = Server::start(&again).unwrap_err().to_string();
         assert!(error.contains("is in use: another process listens there"), "{error}");
         assert_eq!(Client::connect_unix(&path).get("/health/live").status, 200, "it is left alone");
@@ -146,4 +171,115 @@ on_both_drivers! {
         assert_eq!(fs::read(&path).unwrap(), b"a file");
         fs::remove_file(&path).unwrap();
     }
+
+    fn clients_are_served_behind_a_header_of_either_version(driver) {
+        let server = serve_proxied(driver, "127.0.0.0/8");
+        for header in [LINE, BINARY, b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"] {
+            let mut client = Client::connect(server.edge());
+            client.send(header);
+            assert_eq!(client.get("/health/live").status, 200);
+            let mut client = Client::connect(server.edge());
+            client.send([header, b"GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n"].concat());
+            assert_eq!(client.read_response().status, 200);
+            let mut client = Client::connect(server.edge());
+            client.send_bytewise([header, b"GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n"].concat());
+            assert_eq!(client.read_response().status, 200);
+            let mut client = Client::connect(server.commands());
+            client.send([header, b"{\"id\":1,\"connect\":{}}\n"].concat());
+            assert!(client.read_json()["connect"].is_object());
+            let mut client = Client::connect(server.echo_tcp());
+            client.send(header);
+            client.send("hello");
+            assert_eq!(client.read_exactly(5), b"hello");
+        }
+        let mut websocket = {
+            let mut client = Client::connect(server.edge());
+            client.send(BINARY);
+            WebSocket::upgrade(client, "/ws?channel=a")
+        };
+        websocket.send_text("hello");
+        assert_eq!(websocket.read_text(), "hello");
+    }
+
+    fn an_echo_behind_a_header_has_no_deadline(driver) {
+        let server = serve_proxied(driver, "127.0.0.1");
+        let mut client = Client::connect(server.echo_tcp());
+        client.send(LINE);
+        let mut silent = Client::connect(server.echo_tcp());
+        silent.send(&LINE[..7]);
+        silent.expect_end();
+        client.send("still here");
+        assert_eq!(client.read_exactly(10), b"still here");
+    }
+
+    fn a_header_is_split_at_every_byte(driver) {
+        let server = serve_proxied(driver, "127.0.0.1");
+        for header in [LINE, BINARY] {
+            for at in 1..header.len() {
+                let mut client = Client::connect(server.edge());
+                let before = server.sum(|counters| &counters.receives);
+                client.send(&header[..at]);
+                wait_until("the first part is received", || server.sum(|counters| &counters.receives) > before);
+                client.send([&header[at..], b"GET /health/live HTTP/1.0\r\n\r\n"].concat());
+                assert_eq!(client.read_response().status, 200, "{at}");
+            }
+        }
+    }
+
+    fn connections_without_a_valid_header_are_closed_and_counted(driver) {
+        let server = serve_proxied(driver, "127.0.0.1");
+        let long = [&b"PROXY UNKNOWN "[..], &[b'x'; 100]].concat();
+        let huge = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".to_vec();
+        for (reason, bytes) in [
+            ("missing", b"GET / HTTP/1.1\r\nHost: t\r\n\r\n".to_vec()),
+            ("missing", b"{\"id\":1,\"connect\":{}}\n".to_vec()),
+            ("malformed", b"PROXY TCP4 192.0.2.1\r\n".to_vec()),
+            ("malformed", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\x00\x00".to_vec()),
+            ("too_long", long),
+            ("too_long", huge),
+        ] {
+            let before = rejected(&server, reason);
+            for address in [server.edge(), server.commands(), server.echo_tcp()] {
+                let mut client = Client::connect(address);
+                client.send(&bytes);
+                client.expect_gone();
+            }
+            assert_eq!(rejected(&server, reason), before + 3, "{reason}");
+        }
+        // A header that is never finished is closed in the time of a handshake.
+        for begun in [&LINE[..20], &BINARY[..14], b""] {
+            let mut client = Client::connect(server.commands());
+            client.send(begun);
+            client.read_to_end();
+        }
+    }
+
+    fn connections_of_other_networks_are_closed(driver) {
+        let server = serve_proxied(driver, "192.0.2.0/24");
+        for address in [server.edge(), server.commands(), server.echo(), server.echo_tcp()] {
+            Client::connect(address).expect_gone();
+        }
+        assert_eq!(rejected(&server, "untrusted"), 4);
+        assert_eq!(server.sum(|counters| &counters.connections_accepted), 0);
+    }
+}
+
+#[test]
+fn the_address_of_a_client_is_in_the_log() {
+    let arguments = [
+        "--workers",
+        "1",
+        "--listen",
+        "127.0.0.1:0 proxy",
+        "--trusted-proxy",
+        "127.0.0.0/8",
+        "--log-level",
+        "worker=debug",
+    ];
+    let mut child = Child::start(DriverChoice::Epoll, &arguments);
+    // The program's other address is the first one.
+    let mut client = Client::connect(child.addresses[1]);
+    client.send(BINARY);
+    assert_eq!(client.get("/").status, 200, "there is plain text");
+    child.log_line(&["192.0.2.1:50000"]);
 }

@@ -17,7 +17,7 @@
 //! | `memory` | the memory budget: disconnects, refusals, backpressure |
 //! | `metrics` | counters, the metrics page, readiness, the dashboard |
 //! | `page` | the page at `/` and the statistics that it shows |
-//! | `listeners` | addresses for administration, Unix sockets |
+//! | `listeners` | addresses for administration, Unix sockets, the PROXY protocol |
 //! | `hostile` | misbehaving clients in random order |
 //! | `fan_out` | no publication lost, duplicated or reordered |
 //! | `pressure` | latency of a bystander while other clients cause load, and the cost of that load |

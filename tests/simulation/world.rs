@@ -13,7 +13,7 @@ use fantail::hub::ChannelHash;
 use fantail::message::{CloseReason, NodeId, Position};
 use fantail::telemetry::{Counter, Counters};
 use fantail::worker::{
-    Budget, Mesh, Worker, WorkerParts, WorkerPlace, WorkerSettings, new_counters,
+    Budget, Listener, Mesh, Worker, WorkerParts, WorkerPlace, WorkerSettings, new_counters,
 };
 use serde_json::{Value, json};
 
@@ -155,7 +155,9 @@ impl World {
                         workers: workers as u16,
                     },
                     CONNECTIONS_MAX,
-                    vec![Service::Edge, Service::Commands(Framing::Line)],
+                    [Service::Edge, Service::Commands(Framing::Line)]
+                        .map(|service| Listener { service, expects_proxy_header: false })
+                        .to_vec(),
                     hash,
                 );
                 let parts = WorkerParts {

@@ -32,6 +32,7 @@ fn value(loaded: &Loaded, name: &str) -> (String, String) {
 fn another(setting: &Setting, n: usize) -> (String, String) {
     let text = match setting.kind {
         SettingKind::Addresses(_) => format!("127.0.0.1:{}", 1000 + n),
+        SettingKind::Networks(..) => format!("10.0.0.{n}"),
         SettingKind::Choice(words, ..) => words[n % words.len()].to_owned(),
         SettingKind::Switch(_) | SettingKind::SwitchIfGiven(_) => (n % 2 == 1).to_string(),
         SettingKind::Count(..) | SettingKind::CountIfGiven(..) => (10 + n).to_string(),
@@ -47,7 +48,9 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         | SettingKind::CountIfGiven(..)
         | SettingKind::Switch(_)
         | SettingKind::SwitchIfGiven(_) => text.clone(),
-        SettingKind::Addresses(_) | SettingKind::Origins(..) => format!("[\"{text}\"]"),
+        SettingKind::Addresses(_) | SettingKind::Origins(..) | SettingKind::Networks(..) => {
+            format!("[\"{text}\"]")
+        }
         _ => format!("\"{text}\""),
     };
     (text, in_file)
@@ -231,8 +234,8 @@ fn a_fault_names_its_place_and_the_range() {
             "[chats.x]",
             &[],
             &[],
-            "f.toml:1: unknown section [chats] (admin, tcp, echo, unix, api, http, limits, log, api.keys.NAME, channels, \
-             namespaces.NAME)",
+            "f.toml:1: unknown section [chats] (admin, tcp, echo, proxy, unix, api, http, limits, log, api.keys.NAME, \
+             channels, namespaces.NAME)",
         ),
         (
             "[limits]\nmessage_byte_max = 1",
