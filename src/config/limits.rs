@@ -101,6 +101,12 @@ pub const FRAGMENTS_PER_MESSAGE_MAX: u32 = 2 * 64 * 1024;
 /// protocol, and the strictest parser in wide use gives up at 64.
 pub const PAYLOAD_DEPTH_MAX: usize = 50;
 
+/// Tags of one publication.
+pub const TAGS_MAX: usize = 64;
+
+/// Bytes of the names and texts of the tags of one publication.
+pub const TAGS_BYTES_MAX: usize = 4 * 1024;
+
 /// Length of an idempotency key; the channel's home worker keeps it for minutes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 

@@ -339,7 +339,7 @@ impl Answer {
 
 /// The bytes of a publication in a history, including its overhead.
 fn cost(publication: &Publication) -> u64 {
-    publication.payload.bytes.len() as u64 + PUBLICATION_BYTES
+    publication.payload.heap_bytes() as u64 + PUBLICATION_BYTES
 }
 
 fn ttl_ms(options: &ChannelOptions) -> u64 {

@@ -19,6 +19,7 @@ mod item;
 mod node;
 mod publication;
 mod request;
+mod tags;
 mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
@@ -26,11 +27,10 @@ pub use disconnect::{CloseReason, DISCONNECT_TEXT_BYTES_MAX, Disconnect};
 pub use identity::{ClientId, ClientIdError, ClientInfo, NodeId, SessionId, WorkerId};
 pub use item::Item;
 pub use node::NodeInfo;
-pub use publication::{
-    Epoch, EventError, Payload, PayloadKind, Position, PositionError, Publication,
-};
+pub use publication::{Epoch, Payload, PayloadKind, Position, PositionError, Publication};
 pub use request::{
     Actor, Control, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply, Request,
     RequestId, SessionRequest, Ticket,
 };
+pub use tags::{EVENT, EventError, Tags};
 pub use transport_kind::TransportKind;

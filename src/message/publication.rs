@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::ChannelName;
+use super::{ChannelName, Tags};
 
 /// What the bytes of a payload are, determined once when it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +26,8 @@ pub struct Payload {
     pub kind: PayloadKind,
     /// The bytes, shared by reference between workers.
     pub bytes: Bytes,
-    /// The event type of the publication, for transports that have one (the `event` field of SSE). 1..=255 bytes
-    /// without line ends and NUL, see [`Payload::event_of`].
-    pub event: Option<Arc<str>>,
+    /// The tags, if there are any.
+    pub tags: Option<Arc<Tags>>,
 }
 
 /// Identifies the stream that an offset belongs to: a channel that is removed and created again has a new epoch.
@@ -49,10 +48,6 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PositionError;
 
-/// The text is not a valid event type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventError;
-
 /// A publication, numbered by the home worker of its channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
@@ -67,34 +62,19 @@ pub struct Publication {
 }
 
 impl Payload {
-    /// Maximum length of an event type, in bytes.
-    pub const EVENT_BYTES_MAX: usize = 255;
-
-    /// Event types that the server uses itself; publications cannot have them.
-    pub const OWN_EVENTS: [&str; 5] = ["gap", "join", "leave", "position", "disconnect"];
-
-    /// Validates an event type.
-    pub fn event_of(text: &str) -> Result<Arc<str>, EventError> {
-        let ends_line = |byte: u8| matches!(byte, b'\r' | b'\n' | 0);
-        if !(1..=Self::EVENT_BYTES_MAX).contains(&text.len())
-            || text.bytes().any(ends_line)
-            || Self::OWN_EVENTS.contains(&text)
-        {
-            return Err(EventError);
-        }
-        Ok(Arc::from(text))
-    }
-
-    /// Creates a payload without an event type.
+    /// Creates a payload without tags.
     pub fn new(kind: PayloadKind, bytes: impl Into<Bytes>) -> Self {
-        Self { kind, bytes: bytes.into(), event: None }
+        Self { kind, bytes: bytes.into(), tags: None }
     }
-}
 
-impl fmt::Display for EventError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let own = Payload::OWN_EVENTS.join(", ");
-        write!(out, "an event type has 1 to 255 bytes, without CR, LF and NUL; {own} are reserved")
+    /// The type of event, which is a tag.
+    pub fn event(&self) -> Option<&str> {
+        self.tags.as_ref()?.event()
+    }
+
+    /// Bytes of heap that the payload takes, those of its tags included.
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes.len() + self.tags.as_ref().map_or(0, |tags| tags.heap_bytes())
     }
 }
 
@@ -163,26 +143,6 @@ impl FromStr for Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_event_type_has_1_to_255_bytes_and_no_line_end() {
-        assert_eq!(Payload::event_of("é b").as_deref(), Ok("é b"));
-        assert!(Payload::event_of(&"x".repeat(255)).is_ok());
-        for bad in [
-            "",
-            "a\nb",
-            "a\r",
-            "\0",
-            "gap",
-            "join",
-            "leave",
-            "position",
-            "disconnect",
-            &"x".repeat(256),
-        ] {
-            assert_eq!(Payload::event_of(bad), Err(EventError), "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_position_is_read_as_it_is_written() {

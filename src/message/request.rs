@@ -120,7 +120,7 @@ impl Request {
             Request::Publish { channel, payload, idempotency_key, .. } => {
                 let name = channel.as_ref().map_or(0, |channel| channel.as_str().len());
                 let key = idempotency_key.as_ref().map_or(0, |key| key.len());
-                name + payload.bytes.len() + key
+                name + payload.heap_bytes() + key
             }
             Request::Subscribe { channel, .. }
             | Request::Unsubscribe { channel, .. }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::iter;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -201,14 +202,19 @@ pub fn write_items(out: &mut Vec<u8>, publications: &[Arc<Publication>]) {
     out.push(b']');
 }
 
-/// Appends a publication as an object: data, offset, and the type of event as a tag.
+/// Appends a publication as an object: data, offset, and tags.
 pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
     out.extend_from_slice(b"{\"data\":");
     write_data(out, &publication.payload);
     put(out, format_args!(",\"offset\":{}", publication.position.offset));
-    if let Some(event) = &publication.payload.event {
-        out.extend_from_slice(b",\"tags\":{\"event\":");
-        write_json(out, &**event);
+    if let Some(tags) = &publication.payload.tags {
+        let opening = [&b",\"tags\":{"[..]].into_iter().chain(iter::repeat(&b","[..]));
+        for ((name, text), before) in tags.iter().zip(opening) {
+            out.extend_from_slice(before);
+            write_json(out, name);
+            out.push(b':');
+            write_json(out, text);
+        }
         out.push(b'}');
     }
     out.push(b'}');
@@ -262,7 +268,7 @@ pub(super) fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ClientId, Epoch, NodeId, Position, SessionId, WorkerId};
+    use crate::message::{ClientId, Epoch, NodeId, Position, SessionId, Tags, WorkerId};
 
     fn publication(kind: PayloadKind, bytes: &[u8]) -> Publication {
         Publication {
@@ -341,11 +347,11 @@ mod tests {
         };
         assert_eq!(items(&[]), serde_json::json!([]));
         let mut tagged = publication(PayloadKind::Text, b"x");
-        tagged.payload.event = Some("tick".into());
+        tagged.payload.tags = Tags::new([("event", "tick"), ("k\"", "v")]).unwrap();
         let two = [Arc::new(publication(PayloadKind::Json, b"[1]")), Arc::new(tagged)];
         let expected = serde_json::json!([
             {"data": [1], "offset": 5},
-            {"data": "x", "offset": 5, "tags": {"event": "tick"}},
+            {"data": "x", "offset": 5, "tags": {"event": "tick", "k\"": "v"}},
         ]);
         assert_eq!(items(&two), expected);
     }

@@ -129,7 +129,7 @@ fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
     json::write_text(out, publication.channel.as_str());
     json::put(out, format_args!(",\"offset\":{},\"data\":", publication.position.offset));
     json::write_data(out, &publication.payload);
-    if let Some(event) = &publication.payload.event {
+    if let Some(event) = publication.payload.event() {
         out.extend_from_slice(b",\"event\":");
         json::write_text(out, event);
     }
@@ -148,13 +148,16 @@ const COOKIE_SECONDS: u32 = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ChannelName, Epoch, Payload, Position};
+    use crate::message::{ChannelName, Epoch, Payload, Position, Tags};
 
     fn publication(kind: PayloadKind, event: Option<&str>, bytes: &[u8]) -> Arc<Publication> {
         Arc::new(Publication {
             channel: ChannelName::new("a\"b").unwrap(),
             position: Position { epoch: Epoch(1), offset: 5 },
-            payload: Payload { event: event.map(Into::into), ..Payload::new(kind, bytes.to_vec()) },
+            payload: Payload {
+                tags: Tags::new(event.map(|event| ("event", event))).unwrap(),
+                ..Payload::new(kind, bytes.to_vec())
+            },
             accepted_us: 0,
         })
     }
@@ -181,14 +184,14 @@ mod tests {
     #[test]
     fn an_answer_has_its_publications_and_its_position() {
         let publications = [
-            publication(PayloadKind::Json, Some("x\ny"), b"[1,\n2]"),
+            publication(PayloadKind::Json, Some("x\"y"), b"[1,\n2]"),
             publication(PayloadKind::Binary, None, b"\xff"),
         ];
         let (head, body) = written(&Answer { publications: &publications, ..NOTHING });
         assert!(!head.contains("Cookie"), "{head}");
         let expected = serde_json::json!({
             "publications": [
-                {"channel": "a\"b", "offset": 5, "data": [1, 2], "event": "x\ny"},
+                {"channel": "a\"b", "offset": 5, "data": [1, 2], "event": "x\"y"},
                 {"channel": "a\"b", "offset": 5, "data": "/w==", "encoding": "base64"},
             ],
             "position": "7:00000001",

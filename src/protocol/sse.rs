@@ -49,8 +49,8 @@ pub fn write_item(out: &mut Vec<u8>, item: &Item) {
 
 /// Writes a payload as an event and ends the block: JSON on one line, text line by line, binary as base64.
 pub fn write_payload(out: &mut Vec<u8>, payload: &Payload) {
-    if let Some(event) = &payload.event {
-        write_field(out, "event: ", event);
+    if let Some(event) = payload.event() {
+        write_field(out, "event: ", &event);
     }
     let bytes = &payload.bytes;
     match payload.kind {
@@ -103,11 +103,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::message::{ClientId, NodeId, SessionId, WorkerId};
+    use crate::message::{ClientId, NodeId, SessionId, Tags, WorkerId};
 
     fn event(kind: PayloadKind, event: Option<&str>, bytes: &[u8]) -> String {
-        let payload =
-            Payload { event: event.map(Into::into), ..Payload::new(kind, bytes.to_vec()) };
+        let payload = Payload {
+            tags: Tags::new(event.map(|event| ("event", event))).unwrap(),
+            ..Payload::new(kind, bytes.to_vec())
+        };
         let mut out = Vec::new();
         write_payload(&mut out, &payload);
         String::from_utf8(out).unwrap()

@@ -195,7 +195,7 @@ impl ApiCall {
 
     /// Whether publications are certainly too long for what is left of the answer.
     fn cannot_hold(&self, publications: &[Arc<Publication>]) -> bool {
-        let bytes: usize = publications.iter().map(|item| item.payload.bytes.len()).sum();
+        let bytes: usize = publications.iter().map(|item| item.payload.heap_bytes()).sum();
         bytes > API_ANSWER_BYTES_MAX.saturating_sub(self.json.len())
     }
 

@@ -242,7 +242,7 @@ fn work_of(reply: &Reply) -> usize {
     match reply {
         Reply::History { publications, .. } => publications
             .iter()
-            .map(|publication| size_of::<Publication>() + publication.payload.bytes.len())
+            .map(|publication| size_of::<Publication>() + publication.payload.heap_bytes())
             .sum(),
         _ => 0,
     }

@@ -260,8 +260,8 @@ impl Mesh {
 /// What a message costs the worker that gets it.
 fn load_of(message: &HubMessage) -> usize {
     let bytes = match message {
-        HubMessage::Stream(StreamMessage::Publish { payload, .. }) => payload.bytes.len(),
-        HubMessage::Stream(StreamMessage::Deliver(publication)) => publication.payload.bytes.len(),
+        HubMessage::Stream(StreamMessage::Publish { payload, .. }) => payload.heap_bytes(),
+        HubMessage::Stream(StreamMessage::Deliver(publication)) => publication.payload.heap_bytes(),
         HubMessage::Stream(StreamMessage::Recovered { recovery: Some(recovery), .. }) => {
             bytes_of(&recovery.publications)
         }
@@ -276,5 +276,5 @@ fn load_of(message: &HubMessage) -> usize {
 
 /// Shared with others, but each receiver encodes them.
 fn bytes_of(publications: &[Arc<Publication>]) -> usize {
-    publications.iter().map(|publication| publication.payload.bytes.len()).sum()
+    publications.iter().map(|publication| publication.payload.heap_bytes()).sum()
 }

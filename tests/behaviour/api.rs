@@ -89,14 +89,16 @@ on_both_drivers! {
         assert_eq!(subscriber.read(), Received::Binary(b"hi".to_vec()));
     }
 
-    fn the_event_type_is_delivered_with_the_publication(driver) {
+    fn tags_are_delivered_and_kept_with_the_publication(driver) {
         let server = TestServer::start(driver, 2);
         let (mut subscriber, _) = connect(&server);
         subscriber.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
         let mut client = Client::connect(server.edge());
-        let tags = json!({"event": "news"});
+        let tags = json!({"event": "news", "colour": "\"red\""});
         client.call("publish", &json!({"channel": "a", "data": 1, "tags": tags}));
         assert_eq!(subscriber.read_json()["push"]["pub"]["tags"], tags);
+        let kept = client.call("history", &json!({"channel": "a", "limit": -1}));
+        assert_eq!(kept["result"]["publications"][0]["tags"], tags);
         client.publish("a&event=n%20%C3%A9", "2");
         assert_eq!(subscriber.read_json()["push"]["pub"]["tags"], json!({"event": "n é"}));
         client.publish("a", "3");
@@ -258,7 +260,6 @@ on_both_drivers! {
         }
         for (method, parameters) in [
             ("publish", json!({"channel": "a", "data": 1, "skip_history": true})),
-            ("publish", json!({"channel": "a", "data": 1, "tags": {"colour": "red"}})),
             ("rpc", json!({"method": "x"})),
             ("refresh", json!({"user": "u"})),
         ] {

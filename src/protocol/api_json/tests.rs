@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::message::{ClientId, Epoch, NodeId, Payload, PayloadKind, SessionId, WorkerId};
+use crate::message::{ClientId, Epoch, NodeId, Payload, PayloadKind, SessionId, Tags, WorkerId};
 use serde_json::{Value, json};
 
 type PublishOfTwo<'a> = Publish<'a, 2>;
@@ -101,7 +101,10 @@ fn results_have_centrifugos_shapes() {
     let publication = |kind, bytes: &'static [u8]| Publication {
         channel: ChannelName::new("a").unwrap(),
         position,
-        payload: Payload { event: Some("e".into()), ..Payload::new(kind, bytes) },
+        payload: Payload {
+            tags: Tags::new([("event", "e")]).unwrap(),
+            ..Payload::new(kind, bytes)
+        },
         accepted_us: 0,
     };
     let publications =

@@ -1,5 +1,6 @@
 //! What each method asks of the hub.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -10,10 +11,11 @@ use super::{ApiCall, Command, Fault, bad_request, refuse_right, too_many};
 use crate::config::ApiRight;
 use crate::config::limits::{
     API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX,
+    TAGS_BYTES_MAX, TAGS_MAX,
 };
 use crate::message::{
     ChannelName, ClientId, CloseReason, Control, DISCONNECT_TEXT_BYTES_MAX, Disconnect,
-    HistoryQuery, Payload, PayloadKind, Position, Request,
+    HistoryQuery, Payload, PayloadKind, Position, Request, Tags,
 };
 use crate::protocol::api_json::{
     ApiMethod, Channels, DisconnectParameters, History, List, Nothing, OfChannel, OfClient,
@@ -316,14 +318,20 @@ fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault
         }
         (None, None) => return Err(missing("data")),
     };
-    for (tag, value) in tags.iter().flatten() {
-        if tag != "event" {
-            return Err(not_offered("a tag other than event"));
-        }
-        let event = Payload::event_of(value);
-        payload.event = Some(event.map_err(|error| bad_request(format!("tags: {error}")))?);
-    }
+    payload.tags = tags_of(tags.as_ref())?;
     Ok(payload)
+}
+
+fn tags_of(tags: Option<&BTreeMap<String, String>>) -> Result<Option<Arc<Tags>>, Fault> {
+    let Some(tags) = tags else { return Ok(None) };
+    let bytes: usize = tags.iter().map(|(name, text)| name.len() + text.len()).sum();
+    if tags.len() > TAGS_MAX || bytes > TAGS_BYTES_MAX {
+        return Err(bad_request(format!(
+            "tags: there are at most {TAGS_MAX}, with {TAGS_BYTES_MAX} bytes together"
+        )));
+    }
+    let tags = Tags::new(tags.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+    tags.map_err(|error| bad_request(format!("tags: {error}")))
 }
 
 fn key_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Option<Arc<str>>, Fault> {

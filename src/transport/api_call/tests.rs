@@ -1,9 +1,12 @@
 use serde_json::{Value, json};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
+use crate::config::limits::{
+    IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, TAGS_BYTES_MAX, TAGS_MAX,
+};
 use crate::config::{ApiMethods, ApiRight, ApiRights, Config};
 use crate::message::{
     Actor, ChannelName, ClientId, CloseReason, Control, Disconnect, Epoch, NodeId, Origin, Payload,
@@ -103,7 +106,7 @@ fn a_publication_is_asked_for_with_all_that_it_has() {
     assert_eq!((channel.as_str(), *by), ("a", Actor::Server));
     assert_eq!(idempotency_key.as_deref(), Some("k"));
     assert_eq!((payload.kind, &*payload.bytes), (PayloadKind::Json, &br#"{"x":1}"#[..]));
-    assert_eq!(payload.event.as_deref(), Some("e"));
+    assert_eq!(payload.event(), Some("e"));
     let mut call = call.unwrap();
     assert!(!call.is_answered());
     // A reply that was not asked for, or came before, fills nothing.
@@ -152,7 +155,6 @@ fn parameters_that_a_method_does_not_take_are_refused_with_its_code() {
     for body in [
         r#"{"channel":"a","data":1,"skip_history":true}"#,
         r#"{"channel":"a","data":1,"version":3}"#,
-        r#"{"channel":"a","data":1,"tags":{"colour":"red"}}"#,
     ] {
         assert_eq!(publish(body), 108, "{body}");
     }
@@ -459,5 +461,24 @@ fn what_the_key_does_not_allow_is_refused_command_by_command_and_channel_by_chan
     for body in ["{", r#"{"channel":1}"#] {
         let asked = ask_with(rights.clone(), ApiRoute::Single(ApiMethod::Publish), body);
         assert_eq!(answer(&asked.call.unwrap()), denied, "{body}");
+    }
+}
+
+#[test]
+fn tags_are_taken_up_to_their_limits() {
+    let body = |tags: &Value| json!({"channel": "a", "data": 1, "tags": tags}).to_string();
+    let many =
+        |count: usize| json!((0..count).map(|n| (n.to_string(), "")).collect::<BTreeMap<_, _>>());
+    let long = |bytes: usize| json!({"k": "x".repeat(bytes - 1)});
+    for tags in [json!({"colour": "red", "event": "e"}), many(TAGS_MAX), long(TAGS_BYTES_MAX)] {
+        let Asked { requests, .. } = single(ApiMethod::Publish, &body(&tags));
+        let [SessionRequest { request: Request::Publish { payload, .. }, .. }] = &*requests else {
+            panic!("{requests:?}")
+        };
+        let kept = payload.tags.as_ref().expect("there are some");
+        assert_eq!(json!(kept.iter().collect::<BTreeMap<_, _>>()), tags);
+    }
+    for tags in [many(TAGS_MAX + 1), long(TAGS_BYTES_MAX + 1)] {
+        assert_eq!(code(ApiMethod::Publish, &body(&tags)), 107);
     }
 }

@@ -9,7 +9,7 @@ use super::error::{Early, HttpError};
 use super::guards::check_encoding;
 use super::parameters::channels_of;
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
-use crate::message::{Actor, ChannelName, Payload, PayloadKind, Request, Ticket};
+use crate::message::{Actor, ChannelName, EVENT, Payload, PayloadKind, Request, Tags, Ticket};
 use crate::protocol::http1::{Head, HttpFault, query_pairs};
 use crate::protocol::json;
 use crate::transport::context::Context;
@@ -19,7 +19,8 @@ use crate::transport::settings::TransportSettings;
 #[derive(Debug)]
 pub(super) struct PublishTo {
     channel: ChannelName,
-    event: Option<Arc<str>>,
+    /// The type of event.
+    tags: Option<Arc<Tags>>,
     media_type: MediaType,
     by: Actor,
     idempotency_key: Option<Arc<str>>,
@@ -76,7 +77,7 @@ impl PublishTo {
         let mut channels = channels_of(head, 1)?
             .map_err(|message| HttpError::new(400, "channel_invalid", message))?;
         let channel = channels.pop().expect("there is always one");
-        let event =
+        let tags =
             event_of(head)?.map_err(|message| HttpError::new(400, "event_invalid", message))?;
         check_encoding(head)?;
         let idempotency_key = idempotency_key_of(head)
@@ -86,7 +87,7 @@ impl PublishTo {
             true => Actor::Server,
             false => Actor::Client,
         };
-        Ok(Self { channel, event, media_type: MediaType::of(head), by, idempotency_key })
+        Ok(Self { channel, tags, media_type: MediaType::of(head), by, idempotency_key })
     }
 
     /// The channel that is published to.
@@ -103,7 +104,7 @@ impl PublishTo {
         if context.congested {
             return Err(HttpError::congested());
         }
-        let Self { channel, event, media_type, by, idempotency_key } = self;
+        let Self { channel, tags, media_type, by, idempotency_key } = self;
         let Some(kind) = media_type.kind_of(&bytes) else {
             let message = format!(
                 "the body is not JSON that nests {PAYLOAD_DEPTH_MAX} deep at most, as its type says"
@@ -114,25 +115,25 @@ impl PublishTo {
             Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Cow::Owned(bytes) => bytes.into(),
         };
-        let (channel, payload) = (Some(channel), Payload { kind, bytes, event });
+        let (channel, payload) = (Some(channel), Payload { kind, bytes, tags });
         let request = Request::Publish { channel, payload, idempotency_key };
         context.request(Some(Ticket::FIRST), by, request);
         Ok(())
     }
 }
 
-/// The type of event that the query names. The inner error is a sentence.
-fn event_of(head: &Head<'_>) -> Result<Result<Option<Arc<str>>, String>, HttpFault> {
+/// The type of event that the query names, as a tag. The inner error is a sentence.
+fn event_of(head: &Head<'_>) -> Result<Result<Option<Arc<Tags>>, String>, HttpFault> {
     let mut event = None;
     for pair in query_pairs(head.query) {
         if pair.name != "event" {
             continue;
         }
-        match Payload::event_of(&pair.value()?) {
+        match Tags::new([(EVENT, &*pair.value()?)]) {
             Ok(_) if event.is_some() => {
                 return Ok(Err("event: only one is allowed".to_owned()));
             }
-            Ok(found) => event = Some(found),
+            Ok(found) => event = found,
             Err(error) => return Ok(Err(error.to_string())),
         }
     }
