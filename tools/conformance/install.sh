@@ -71,6 +71,10 @@ prepare() {
     proxy_lighttpd) behind_proxy lighttpd lighttpd lighttpd ;;
     proxy_nghttpx) behind_proxy nghttpx nghttpx nghttp2-proxy ;;
     proxy_squid) behind_proxy squid squid squid ;;
+    proxy_protocol)
+      have openssl openssl && behind_proxy haproxy haproxy haproxy && behind_proxy "" stunnel4 stunnel4 &&
+        behind_proxy "" hitch hitch || return
+      command=(python3 "$here/proxy_protocol.py") ;;
     documents)
       install_node && install_python && have chromium chromium && have curl curl && have openssl openssl &&
         have go golang-go && have javac default-jdk-headless && have systemd-analyze systemd || return
