@@ -79,6 +79,8 @@ api_rights! {
     Rpc => "rpc", false;
 }
 
+const _: () = assert!(ApiRight::ALL.len() <= 16, "one bit a right");
+
 /// The keys of a section `[api.keys.NAME]`, with a short description of each.
 pub const API_KEY_OPTIONS: [(&str, &str); 4] = [
     ("key", "The secret: 1 to 1024 visible ASCII characters"),

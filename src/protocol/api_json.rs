@@ -117,7 +117,7 @@ pub struct Publish<'a, const CHANNELS_MAX: usize> {
     /// The data as base64; takes precedence over `data` unless it is empty.
     #[serde(borrow)]
     pub b64data: Option<Text<'a>>,
-    /// Tags of the publication, of which `event` is the type of the event.
+    /// Tags of the publication; `event` is the type of event.
     pub tags: Option<BTreeMap<String, String>>,
     /// A key under which repetitions are published only once; empty for none.
     #[serde(borrow)]

@@ -85,6 +85,8 @@ on_both_drivers! {
             }
             // A request has no subscription, and a WebSocket publishes to a channel that it is subscribed to.
             assert_eq!(post(&mut http, &channel), if before { 200 } else { 403 }, "{name}");
+            // In a channel of their own, where no earlier publication is on its way.
+            let channel = format!("{name}:2");
             let mut subscriber = WebSocket::connect(server.edge(), &format!("/ws?channel={channel}"));
             let mut publisher = WebSocket::connect(server.edge(), &format!("/ws?channel={channel}"));
             publisher.send_text("by WebSocket");
