@@ -17,8 +17,8 @@ use fantail::protocol::websocket::{
     Fault, Limits, MessageDecoder, OpCode, Role, Utf8Check, write_close, write_frame, write_header,
 };
 use fantail::transport::{
-    Answers, CommandConversation, Context, Flow, MessageCount, Output, Transport,
-    TransportSettings, WebSocketConversation, WebSocketService,
+    Answers, CommandConversation, Context, Flow, Output, Transport, TransportSettings,
+    WebSocketConversation, WebSocketService,
 };
 
 /// The results of a codec in order; the last may be a fault.
@@ -364,20 +364,8 @@ fn feed(pieces: &[&[u8]], mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -
     let session = SessionId { index: 1, generation: 2 };
     let mut results = Results::new();
     for piece in pieces {
-        let mut context = Context {
-            out: &mut out,
-            outputs: &mut outputs,
-            settings: &settings,
-            answers: &mut answers,
-            client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session },
-            congested: false,
-            overloaded: false,
-            is_spare: false,
-            has_ended: false,
-            has_session: false,
-            messages: MessageCount::default(),
-            out_bytes_high: usize::MAX,
-        };
+        let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
+        let mut context = Context::new(client, &settings, &mut answers, &mut out, &mut outputs);
         let flow = receive(&mut piece.to_vec(), &mut context);
         if flow != Flow::Receive {
             results.push(format!("{flow:?}"));

@@ -143,6 +143,32 @@ impl<N> Flow<N> {
     }
 }
 
+impl<'a> Context<'a> {
+    /// The context of an open connection without a session, on a server that is neither behind nor low on memory.
+    pub fn new(
+        client: ClientId,
+        settings: &'a TransportSettings,
+        answers: &'a mut Answers,
+        out: &'a mut Vec<u8>,
+        outputs: &'a mut Vec<Output>,
+    ) -> Self {
+        Self {
+            out,
+            outputs,
+            settings,
+            answers,
+            client,
+            congested: false,
+            overloaded: false,
+            is_spare: false,
+            has_ended: false,
+            has_session: false,
+            messages: MessageCount::default(),
+            out_bytes_high: usize::MAX,
+        }
+    }
+}
+
 impl Context<'_> {
     /// Asks the hub. Without a ticket, no reply is wanted.
     pub(super) fn request(&mut self, ticket: Option<Ticket>, by: Actor, request: Request) {

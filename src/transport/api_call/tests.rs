@@ -13,7 +13,7 @@ use crate::message::{
     PayloadKind, Position, Publication, Refusal, SessionId, SessionRequest, WorkerId,
 };
 use crate::transport::answers::Answers;
-use crate::transport::context::{MessageCount, Output, Question};
+use crate::transport::context::{Output, Question};
 use crate::transport::settings::TransportSettings;
 
 /// A call and what it asked.
@@ -34,20 +34,8 @@ fn ask_with(rights: ApiRights, route: ApiRoute, body: &str) -> Asked {
     let (mut out, mut outputs) = (Vec::new(), Vec::new());
     let session = SessionId { index: 0, generation: 0 };
     let mut answers = Answers::default();
-    let mut context = Context {
-        out: &mut out,
-        answers: &mut answers,
-        outputs: &mut outputs,
-        settings: &settings,
-        client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session },
-        congested: false,
-        overloaded: false,
-        is_spare: false,
-        has_ended: false,
-        has_session: false,
-        messages: MessageCount::default(),
-        out_bytes_high: usize::MAX,
-    };
+    let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
+    let mut context = Context::new(client, &settings, &mut answers, &mut out, &mut outputs);
     let call = ApiCall::begin(route, grant, body.as_bytes(), &mut context);
     assert!(out.is_empty(), "a call says nothing before its answer");
     let (mut requests, mut asks_info, mut refusals) = (Vec::new(), 0, 0);

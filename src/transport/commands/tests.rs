@@ -9,7 +9,7 @@ use crate::config::{Config, Framing};
 use crate::message::{ClientId, Epoch, NodeId, Publication, SessionId, SessionRequest, WorkerId};
 use crate::protocol::websocket::{OpCode, write_masked_frame};
 use crate::transport::commands_tcp::CommandConversation;
-use crate::transport::context::{Flow, MessageCount};
+use crate::transport::context::Flow;
 use crate::transport::contract::Transport;
 use crate::transport::settings::TransportSettings;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
@@ -34,20 +34,9 @@ impl Client {
     ) -> (Vec<u8>, Vec<Output>) {
         let (mut out, mut outputs) = (Vec::new(), Vec::new());
         let session = SessionId { index: 1, generation: 2 };
-        let mut context = Context {
-            out: &mut out,
-            outputs: &mut outputs,
-            settings: &self.settings,
-            answers: &mut self.answers,
-            client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session },
-            congested: false,
-            overloaded: false,
-            is_spare: false,
-            has_ended: false,
-            has_session: false,
-            messages: MessageCount::default(),
-            out_bytes_high: usize::MAX,
-        };
+        let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
+        let mut context =
+            Context::new(client, &self.settings, &mut self.answers, &mut out, &mut outputs);
         step(&mut self.commands, &mut context);
         (out, outputs)
     }

@@ -7,7 +7,6 @@ use crate::message::{
     Publication, Recovery, Refusal, Request, SessionId, SessionRequest, Ticket, WorkerId,
 };
 use crate::transport::answers::Answers;
-use crate::transport::context::MessageCount;
 use crate::transport::prepared::Prepared;
 use crate::transport::settings::{Origins, TransportSettings};
 use crate::transport::sse::EventStream;
@@ -76,19 +75,13 @@ impl Talk {
     }
 
     fn parts(&mut self) -> (&mut HttpConversation, &mut Option<EventStream>, Context<'_>) {
+        let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session: self.session };
+        let Self { settings, answers, out, outputs, .. } = self;
         let context = Context {
-            out: &mut self.out,
-            outputs: &mut self.outputs,
-            settings: &self.settings,
-            client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session: self.session },
-            answers: &mut self.answers,
-            congested: false,
             overloaded: self.is_overloaded,
             is_spare: self.is_spare,
-            has_ended: false,
-            has_session: false,
-            messages: MessageCount::default(),
             out_bytes_high: self.out_bytes_high,
+            ..Context::new(client, settings, answers, out, outputs)
         };
         (&mut self.http, &mut self.stream, context)
     }

@@ -2,9 +2,7 @@
 
 use fantail::config::Config;
 use fantail::message::{ClientId, NodeId, Reply, Request, SessionId, SessionRequest, WorkerId};
-use fantail::transport::{
-    Answers, Context, Flow, MessageCount, Output, Transport, TransportSettings,
-};
+use fantail::transport::{Answers, Context, Flow, Output, Transport, TransportSettings};
 
 /// What a conversation writes, and what it asks the worker for, when the bytes of its peer arrive in these pieces. The
 /// first connection of the command protocol is accepted; no other request gets a reply.
@@ -16,20 +14,8 @@ pub fn drive<'p, T: Transport>(
     let (mut out, mut outputs, mut answers) = (Vec::new(), Vec::new(), Answers::default());
     let session = SessionId { index: 1, generation: 2 };
     for piece in pieces {
-        let mut context = Context {
-            out: &mut out,
-            outputs: &mut outputs,
-            settings: &settings,
-            answers: &mut answers,
-            client: ClientId { node: NodeId::new(1), worker: WorkerId(0), session },
-            congested: false,
-            overloaded: false,
-            is_spare: false,
-            has_ended: false,
-            has_session: false,
-            messages: MessageCount::default(),
-            out_bytes_high: usize::MAX,
-        };
+        let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
+        let mut context = Context::new(client, &settings, &mut answers, &mut out, &mut outputs);
         let mut flow = conversation.receive(&mut piece.to_vec(), &mut context);
         if let Some(Output::Request(SessionRequest {
             origin: Some(origin),
