@@ -53,7 +53,8 @@ pub(super) enum Taken {
     Connecting,
 }
 
-/// What came behind `connect` and waits for the reply.
+/// What came behind `connect` and waits for the reply. The client is not read meanwhile, so that this is at most the
+/// rest of one message and one receive buffer.
 #[derive(Debug, Default)]
 pub(super) struct Pipelined {
     /// The rest of the message that `connect` was in: commands, a line each.
@@ -83,6 +84,22 @@ enum Ping {
     Sent,
     /// Something has come since the last one.
     Answered,
+}
+
+impl Pipelined {
+    /// Keeps bytes as they were received.
+    pub fn keep(pipelined: &mut Option<Box<Self>>, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// Bytes of heap that it owns, itself included.
+    pub fn heap_bytes(pipelined: Option<&Self>) -> usize {
+        pipelined.map_or(0, |pipelined| {
+            size_of::<Self>() + pipelined.lines.capacity() + pipelined.bytes.capacity()
+        })
+    }
 }
 
 impl Commands {

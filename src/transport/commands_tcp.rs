@@ -42,14 +42,12 @@ impl CommandConversation {
         Self { decoder, commands: Commands::default(), pipelined: None }
     }
 
-    /// Keeps what was received behind `connect` until its reply, which comes before more is received.
+    /// Keeps what was received behind `connect` until its reply.
     fn wait_for_connect(&mut self, bytes: &[u8]) -> Flow {
-        if !bytes.is_empty() {
-            self.pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
-        }
+        Pipelined::keep(&mut self.pipelined, bytes);
         // The command may have come in pieces, which are not kept.
-        self.release();
-        Flow::Receive
+        self.decoder.clear();
+        Flow::AwaitReply
     }
 
     fn framing(&self) -> CommandFraming {
@@ -74,7 +72,7 @@ impl Transport for CommandConversation {
 
     fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
         if self.commands.is_connecting() {
-            self.pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
+            Pipelined::keep(&mut self.pipelined, bytes);
             return Flow::AwaitReply;
         }
         let bytes_max = context.settings.command_bytes_max;
@@ -112,7 +110,7 @@ impl Transport for CommandConversation {
                     Ok(Taken::Connecting) => return self.wait_for_connect(bytes),
                     Ok(Taken::Published) if context.congested => {
                         // The publisher may be paused for long: it owns no heap meanwhile.
-                        self.release();
+                        self.decoder.clear();
                         return Flow::Hold(bytes.len());
                     }
                     Ok(_) => {}
@@ -176,7 +174,7 @@ impl Transport for CommandConversation {
     /// both directions answers the ping with a reset, and the next one fails.
     fn end(&mut self, context: &mut Context<'_>) -> Flow {
         if matches!(self.decoder, Decoder::Line(_))
-            && self.heap_bytes() > 0
+            && self.decoder.buffered_bytes() > 0
             && self.receive(&mut [b'\n'], context) == Flow::Closed
         {
             return Flow::Closed;
@@ -193,16 +191,29 @@ impl Transport for CommandConversation {
     }
 
     fn heap_bytes(&self) -> usize {
-        match &self.decoder {
-            Decoder::Line(decoder) => decoder.buffered_bytes(),
-            Decoder::LengthPrefix(decoder) => decoder.buffered_bytes(),
-        }
+        self.decoder.buffered_bytes() + Pipelined::heap_bytes(self.pipelined.as_deref())
     }
 
     fn release(&mut self) {
-        self.decoder = match self.decoder {
-            Decoder::Line(_) => Decoder::Line(LineDecoder::new()),
-            Decoder::LengthPrefix(_) => Decoder::LengthPrefix(LengthPrefixDecoder::new()),
+        self.decoder.clear();
+        self.pipelined = None;
+    }
+}
+
+impl Decoder {
+    /// Bytes of an unfinished command.
+    fn buffered_bytes(&self) -> usize {
+        match self {
+            Self::Line(decoder) => decoder.buffered_bytes(),
+            Self::LengthPrefix(decoder) => decoder.buffered_bytes(),
+        }
+    }
+
+    /// Drops an unfinished command, and its memory.
+    fn clear(&mut self) {
+        *self = match self {
+            Self::Line(_) => Self::Line(LineDecoder::new()),
+            Self::LengthPrefix(_) => Self::LengthPrefix(LengthPrefixDecoder::new()),
         };
     }
 }

@@ -93,10 +93,13 @@ impl WebSocketConversation {
         }
     }
 
-    /// Takes what was pipelined behind `connect`, which has been answered.
+    /// Takes what was pipelined behind `connect`, which has been answered. If it was refused, the rest of its message
+    /// is dropped: a client that is connected is what these commands were meant for.
     fn receive_pipelined(&mut self, pipelined: Pipelined, context: &mut Context<'_>) -> Flow {
         let Pipelined { lines, lines_taken, mut bytes } = pipelined;
-        if let Kind::Commands(commands) = &mut self.kind {
+        if let Kind::Commands(commands) = &mut self.kind
+            && commands.is_connected()
+        {
             let rest = &mut self.pipelined;
             if take_commands(commands, &lines, lines_taken, rest, context).is_err() {
                 self.write_disconnect(&self.refusal(), context.out);
@@ -141,7 +144,7 @@ impl Transport for WebSocketConversation {
         match &mut self.kind {
             Kind::Plain { awaits_pong, .. } => *awaits_pong = false,
             Kind::Commands(commands) if commands.is_connecting() => {
-                self.pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
+                Pipelined::keep(&mut self.pipelined, bytes);
                 return Flow::AwaitReply;
             }
             Kind::Commands(commands) => commands.note_bytes(),
@@ -181,18 +184,15 @@ impl Transport for WebSocketConversation {
             };
             context.messages.any_ended = true;
             match take(&mut self.kind, opcode, payload, &mut self.pipelined, context) {
-                // It is replied to before the peer has time to send more.
                 Ok(Taken::Connecting) => {
-                    if !bytes.is_empty() {
-                        self.pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
-                    }
+                    Pipelined::keep(&mut self.pipelined, bytes);
                     // It may have come in pieces, which are not kept.
-                    self.release();
-                    return Flow::Receive;
+                    self.decoder = MessageDecoder::new();
+                    return Flow::AwaitReply;
                 }
                 Ok(Taken::Published) if context.congested => {
                     // The publisher may be paused for long: it owns no heap meanwhile.
-                    self.release();
+                    self.decoder = MessageDecoder::new();
                     return Flow::Hold(bytes.len());
                 }
                 Ok(_) => {}
@@ -279,11 +279,12 @@ impl Transport for WebSocketConversation {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.decoder.buffered_bytes()
+        self.decoder.buffered_bytes() + Pipelined::heap_bytes(self.pipelined.as_deref())
     }
 
     fn release(&mut self) {
         self.decoder = MessageDecoder::new();
+        self.pipelined = None;
     }
 }
 
