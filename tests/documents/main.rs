@@ -10,8 +10,8 @@
 //! | `toml` | settings that `fantail check` must accept; `toml NAME` keeps them as a file for the blocks that follow |
 //! | `js`, `python`, `php` | a program that must succeed; it is skipped where its interpreter is not installed |
 //! | `rust in FILE` | stands word for word in a test |
+//! | any other, with `in FILE` | is a file of `tools/conformance/proxies/`, with which a case of the conformance tests runs a proxy |
 //! | any, with `conformance` | run by `tools/conformance/documents.py`, because it needs a browser, packages or root |
-//! | those of `PROXIES.md` | run by `tools/conformance/proxies.py` |
 //!
 //! Further words are separated by `;`. `A => B` runs the command with B in place of A, for a smaller load. With `parse`,
 //! the commands are only parsed by the tools' own argument parsers. `publishes DATA` is what a program must publish to
@@ -56,6 +56,22 @@ fn every_block_of_every_document_is_run() {
             assert!(run.join().is_ok(), "{}: see above", document.path);
         }
     });
+}
+
+#[test]
+fn every_configuration_of_a_proxy_is_shown() {
+    let documents = documents();
+    let mut files = 0;
+    for entry in std::fs::read_dir(format!("{}/tools/conformance/proxies", document::ROOT)).unwrap()
+    {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let path = format!("tools/conformance/proxies/{name}");
+        let is_shown = |block: &Block| block.value("in") == Some(&*path);
+        let mut blocks = documents.iter().flat_map(|document| &document.blocks);
+        assert!(name == "requirements.txt" || blocks.any(is_shown), "no document shows {path}");
+        files += 1;
+    }
+    assert!(files > 10, "{files}");
 }
 
 /// Where a block is, for messages.

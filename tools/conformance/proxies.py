@@ -1,107 +1,68 @@
-"""Tests a reverse proxy in front of the server, with the rules of src/transport/PROXIES.md: proxies.py NAME."""
+"""Tests a reverse proxy in front of the server, with its configuration in proxies/: proxies.py FILE."""
 
+import concurrent.futures
 import contextlib
 import http.client
 import json
 import os
-import re
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
+import urllib.request
 
 from checks import Checks, RawWebSocket, address, connect, frame
 from own_server import OwnServer, free_port
+from recipes import recipe, replaced, running
 
-PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../src/transport/PROXIES.md")
 # Publications, missed and new, must reach the client within this time.
 SOON_SECONDS = 1.0
 KEY = {"X-API-Key": "of-the-proxies-case"}
-
-# For each proxy: the configuration around the block of PROXIES.md, and the command that runs it in the foreground.
-# {rules} is the block, {file} the configuration file, {folder} a private folder, {port} the proxy's port.
-PROXIES = {
-    "nginx": (
-        "daemon off; pid {folder}/pid; error_log stderr;\nevents {{}}\n"
-        "http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;"
-        " fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n{rules}\n}}",
-        "nginx -e stderr -p {folder} -c {file}",
-    ),
-    "haproxy": ("{rules}", "haproxy -db -f {file}"),
-    "vcl": ("{rules}", "varnishd -F -f {file} -a 127.0.0.1:{port} -n {folder}/varnish -s malloc,32m"),
-    "apache": (
-        "ServerRoot {folder}\nServerName localhost\nPidFile {folder}/pid\nErrorLog /dev/stderr\n{rules}",
-        "apache2 -D FOREGROUND -f {file}",
-    ),
-    "caddyfile": (
-        "{{\nadmin off\nauto_https off\ndefault_bind 127.0.0.1\n}}\n{rules}",
-        "caddy run --adapter caddyfile --config {file}",
-    ),
-    "lighttpd": ("{rules}", "lighttpd -D -f {file}"),
-    "nghttpx": ("{rules}\nworkers=1\nno-ocsp=yes", "nghttpx --conf={file}"),
-    "squid": (
-        "{rules}\npid_filename {folder}/pid\naccess_log none\ncache_log {folder}/log\ncoredump_dir {folder}\n"
-        "visible_hostname localhost\nshutdown_lifetime 0 seconds\nnetdb_filename none\n"
-        "pinger_enable off",
-        "squid -N -n fantail{port} -f {file}",
-    ),
+# The nginx that a host or a hosting service has in front of everything.
+PLAIN_NGINX = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{to}; }} }}"
+# What each configuration has in place of the second text to serve fantail below /fantail/.
+BELOW_A_PATH = {
+    "nginx.conf": {"location / {": "location /fantail/ {", "proxy_pass http://fantail;": "proxy_pass http://fantail/;"},
+    "apache.conf": {"ProxyPass / ": "ProxyPass /fantail/ "},
+    "Caddyfile": {"reverse_proxy 127.0.0.1:8000": "handle_path /fantail/* {\nreverse_proxy 127.0.0.1:8000\n}"},
 }
 
 checks = Checks(f"proxies {sys.argv[1]}")
 
 
-def rules(language, proxy_port, server_port):
-    """The block of PROXIES.md with the ports of this run."""
-    with open(PAGE) as file:
-        (block,) = re.findall(rf"^```{language}\n(.*?)^```$", file.read(), re.MULTILINE | re.DOTALL)
-    block = block.replace("0.0.0.0", "127.0.0.1")
-    return block.replace("8080", str(proxy_port)).replace("8000", str(server_port))
-
-
 class Behind(OwnServer):
     """The server behind a proxy. FANTAIL_HTTP is the address of the proxy, FANTAIL_DIRECT that of the server."""
 
-    def __init__(self, language, change=lambda block: block):
-        super().__init__(f"proxies-{language}")
-        self.language, self.change = language, change
+    # The path below which the proxy has the server.
+    path = ""
+
+    def __init__(self, name, changes=None, path="", drain_time="0s"):
+        super().__init__(f"proxies-{name}")
+        self.name, self.changes, self.drain_time = name, changes or {}, drain_time
+        Behind.path = path
 
     def command(self):
         return [
             *super().command(), "--api-key", KEY["X-API-Key"], "--page", "true", "--origin", "http://app.example",
-            "--drain-time", "2s",
+            "--drain-time", self.drain_time,
         ]
 
     def __enter__(self):
         super().__enter__()
         self.stack = contextlib.ExitStack()
-        folder = self.stack.enter_context(tempfile.TemporaryDirectory())
-        os.chmod(folder, 0o777)  # proxies that drop root privileges write there too
         os.environ["FANTAIL_DIRECT"] = os.environ["FANTAIL_HTTP"]
         port, (_, server_port) = free_port(), address("FANTAIL_DIRECT")
-        frame_of, command = PROXIES[self.language]
-        names = {"folder": folder, "file": f"{folder}/rules", "port": port}
-        block = self.change(rules(self.language, port, server_port))
-        with open(names["file"], "w") as file:
-            file.write(frame_of.format(rules=block, **names))
-        words = command.format(**names).split()
-        log = self.stack.enter_context(open(self.log_path.replace("-server", ""), "w"))
-        self.proxy = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "HOME": folder})
-        self.stack.callback(self.end_proxy)
+        addresses = {"8000": str(server_port)}
+        # Varnish and Traefik are told their own port by the command.
+        if self.name not in ("varnish.vcl", "traefik.yaml"):
+            addresses["8080"] = str(port)
+        text = replaced(replaced(recipe(self.name), self.changes), addresses)
+        log = self.log_path.replace("-server", "-proxy")
+        self.stack.enter_context(running(self.name, port, text, log))
         os.environ["FANTAIL_HTTP"] = f"127.0.0.1:{port}"
-        if not until(lambda: ask("GET", "/health/live")[0] == 200, 5):
+        if not until(lambda: ask("GET", "/health/live")[0] == 200, 10):
             self.__exit__()
-            raise RuntimeError(f"{words[0]} does not forward requests, see {log.name}")
+            raise RuntimeError(f"{self.name} does not forward requests, see {log}")
         return self
-
-    def end_proxy(self):
-        self.proxy.terminate()
-        try:
-            self.proxy.wait(5)
-        except subprocess.TimeoutExpired:
-            self.proxy.kill()
-            self.proxy.wait()
 
     def __exit__(self, *_):
         self.stack.close()
@@ -122,6 +83,8 @@ def until(holds, seconds):
 def ask(method, path, body=None, headers=None, server="FANTAIL_HTTP"):
     """Returns status, headers and body of one request, through the proxy by default."""
     connection = http.client.HTTPConnection(*address(server), timeout=10)
+    if server == "FANTAIL_HTTP":
+        path = Behind.path + path
     try:
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
@@ -140,7 +103,7 @@ class Stream:
     def __init__(self, path, last_event_id=None):
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
         self.connection = http.client.HTTPConnection(*address("FANTAIL_HTTP"), timeout=10)
-        self.connection.request("GET", path, headers=headers)
+        self.connection.request("GET", Behind.path + path, headers=headers)
         self.response = self.connection.getresponse()
 
     def event(self):
@@ -221,7 +184,7 @@ def polls():
 
 
 def websocket():
-    with contextlib.closing(RawWebSocket("FANTAIL_HTTP", "/ws?channel=socket")) as socket_:
+    with contextlib.closing(RawWebSocket("FANTAIL_HTTP", f"{Behind.path}/ws?channel=socket")) as socket_:
         publish("socket", "to a WebSocket")
         checks.equal("a WebSocket receives a publication", socket_.receive()[2], b"to a WebSocket")
         socket_.send(frame(9, b"are you there"))
@@ -254,18 +217,22 @@ def ambiguous():
         "a chunk's line with a bare line feed": chunked + b"\r\n1\nx\r\n0\r\n\r\n",
         "an extension with a line feed": chunked + b"\r\n1;\nx\r\n0\r\n\r\n",
     }
-    answered = 0
-    for rest in rests.values():
-        with contextlib.closing(connect("FANTAIL_HTTP", timeout=0.5)) as sock:
-            heard = b""
-            # Both a rejection and a timeout are correct.
-            with contextlib.suppress(OSError):
-                sock.sendall(b"POST /publish?channel=outer HTTP/1.1\r\nHost: a\r\n" + rest + inner)
-                while part := sock.recv(65536):
-                    heard += part
-            answered += heard.count(b'"offset"')
+
+    def answers(rest):
+        """How often publishing is answered. Both a rejection and a timeout are correct."""
+        heard = b""
+        with contextlib.closing(connect("FANTAIL_HTTP", timeout=0.5)) as sock, contextlib.suppress(OSError):
+            sock.sendall(b"POST /publish?channel=outer HTTP/1.1\r\nHost: a\r\n" + rest + inner)
+            while part := sock.recv(65536):
+                heard += part
+        return heard.count(b'"offset"')
+
+    with concurrent.futures.ThreadPoolExecutor(len(rests)) as pool:
+        answered = sum(pool.map(answers, rests.values()))
+    # More than the connections that the proxy may have left open to the server.
+    for _ in range(2 * len(rests)):
         status, _, body = ask("GET", "/health/live")
-        checks.that("the next request gets its own response", status == 200 and b"offset" not in body, (status, body))
+        checks.that("later requests get their own responses", status == 200 and b"offset" not in body, (status, body))
     position = json.loads(ask("GET", "/poll?channel=inner&timeout=0")[2])["position"]
     checks.equal("each executed request was answered", int(position.split(":")[0]), answered)
 
@@ -285,22 +252,56 @@ def shutdown(behind):
     checks.equal("exit code", behind.process.wait(15), 0)
 
 
-def plain_check(language):
+def plain_check():
     """HAProxy's default check: OPTIONS / over HTTP/1.0."""
-    with Behind(language, lambda block: block.replace("option httpchk GET /health/ready", "option httpchk")):
+    with Behind("haproxy.cfg", {"option httpchk GET /health/ready": "option httpchk"}):
         # Three failed checks remove a server.
         time.sleep(2)
         checks.equal("behind the default `option httpchk`", ask("GET", "/health/live")[0], 200)
 
 
-def main(language):
-    with Behind(language) as behind:
-        for probe in (page, preflight_and_post, events, polls, websocket, health, ambiguous):
+def nested():
+    """Another nginx in front, which buffers responses unless told otherwise."""
+    with Behind("nginx.conf"):
+        port, (_, inner) = free_port(), address("FANTAIL_HTTP")
+        log = os.path.join(os.environ["CONFORMANCE_WORK"], "logs", f"{os.environ['CONFORMANCE_DRIVER']}-nested.log")
+        outer = PLAIN_NGINX.format(port=port, to=inner)
+        with running("nginx.conf", port, outer, log):
+            os.environ["FANTAIL_HTTP"] = f"127.0.0.1:{port}"
+            checks.that("another nginx forwards", until(lambda: ask("GET", "/health/live")[0] == 200, 5), log)
+            checks.run("events through two", events)
+
+
+def cookies():
+    """A page that polls without a position gets each publication once: its browser keeps the position as a cookie."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    url = "http://%s:%d%s/poll?channel=cookies&timeout=0" % (*address("FANTAIL_HTTP"), Behind.path)
+    opener.open(url, timeout=5).close()
+    for number in range(3):
+        publish("cookies", f"{number}")
+        with opener.open(url, timeout=5) as response:
+            checks.equal("the next publication", [one["data"] for one in json.load(response)["publications"]], [number])
+
+
+def below_a_path(name):
+    with Behind(name, BELOW_A_PATH[name], path="/fantail"):
+        for probe in (page, preflight_and_post, events, polls, cookies, websocket):
+            checks.run(f"{probe.__name__} below a path", probe)
+    Behind.path = ""
+
+
+def main(name):
+    with Behind(name, drain_time="2s") as behind:
+        for probe in (page, preflight_and_post, events, polls, cookies, websocket, health, ambiguous):
             checks.run(probe.__name__, probe)
         checks.run("shutdown", shutdown, behind)
         checks.that("nothing panicked", "panicked" not in behind.log())
-    if language == "haproxy":
-        checks.run("plain check", plain_check, language)
+    if name in BELOW_A_PATH:
+        checks.run("below a path", below_a_path, name)
+    if name == "haproxy.cfg":
+        checks.run("plain check", plain_check)
+    if name == "nginx.conf":
+        checks.run("nested", nested)
 
 
 checks.run("all", main, sys.argv[1])

@@ -1,6 +1,5 @@
-"""Tests proxies that send the PROXY protocol (HAProxy, stunnel, hitch) in front of the server, on TCP and a Unix socket."""
+"""Tests proxies that send the PROXY protocol, with their configurations in proxies/, on TCP and a Unix socket."""
 
-import contextlib
 import os
 import signal
 import socket
@@ -11,52 +10,27 @@ import time
 
 from checks import Checks
 from own_server import OwnServer, free_port
+from recipes import recipe, replaced, running
 
 checks = Checks("proxy_protocol")
 
-HAPROXY = """
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 10s
-    timeout server 10s
-frontend web
-    bind 127.0.0.1:{port}
-    default_backend fantail
-backend fantail
-    server s1 {server} {option} check inter 2s {check}
-"""
-
-STUNNEL = """
-foreground = yes
-pid =
-[fantail]
-accept = 127.0.0.1:{port}
-connect = {server}
-cert = {folder}/pem
-protocol = proxy
-"""
-
-HITCH = """
-frontend = "[127.0.0.1]:{port}"
-backend = "[{host}]:{to}"
-pem-file = "{folder}/pem"
-workers = 1
-{user}
-{option} = on
-"""
-
-# The name, the configuration, the command, and whether it ends TLS.
+HEALTH_CHECK = "check port 8002"
+V2 = "send-proxy-v2"
+# The name, the configuration, what is changed in it, and whether it ends TLS.
 PROXIES = [
-    ("HAProxy send-proxy", HAPROXY, "haproxy -db -f {file}", False, {"option": "send-proxy", "check": "check-send-proxy"}),
-    ("HAProxy send-proxy-v2", HAPROXY, "haproxy -db -f {file}", False, {"option": "send-proxy-v2", "check": ""}),
+    ("HAProxy send-proxy-v2", "haproxy-tcp.cfg", {}, False),
     (
-        "HAProxy send-proxy-v2 with extensions", HAPROXY, "haproxy -db -f {file}", False,
-        {"option": "send-proxy-v2 proxy-v2-options unique-id,crc32c,authority", "check": ""},
+        "HAProxy send-proxy", "haproxy-tcp.cfg",
+        {V2: "send-proxy", HEALTH_CHECK: "check check-send-proxy", "option httpchk GET /health/ready": ""}, False,
     ),
-    ("stunnel", STUNNEL, "stunnel4 {file}", True, {}),
-    ("hitch v1", HITCH, "hitch --config={file}", True, {"option": "write-proxy-v1"}),
-    ("hitch v2", HITCH, "hitch --config={file}", True, {"option": "write-proxy-v2"}),
+    (
+        "HAProxy send-proxy-v2 with extensions", "haproxy-tcp.cfg",
+        {V2: f"{V2} proxy-v2-options unique-id,crc32c,authority"}, False,
+    ),
+    ("nginx", "nginx-stream.conf", {}, False),
+    ("stunnel", "stunnel.conf", {}, True),
+    ("hitch v2", "hitch.conf", {}, True),
+    ("hitch v1", "hitch.conf", {"write-proxy-v2": "write-proxy-v1"}, True),
 ]
 
 
@@ -66,6 +40,7 @@ class Proxied(OwnServer):
     def __init__(self, folder):
         super().__init__("proxy_protocol")
         self.unix = f"{folder}/socket"
+        self.admin_port = free_port()
 
     def command(self):
         command = super().command()
@@ -73,34 +48,8 @@ class Proxied(OwnServer):
         command[at] += " proxy"
         return [
             *command, "--listen", f"unix:{self.unix} proxy", "--trusted-proxy", "127.0.0.1", "--unix-mode", "666",
-            "--log-level", "worker=debug",
+            "--admin", f"127.0.0.1:{self.admin_port}", "--log-level", "worker=debug",
         ]
-
-
-@contextlib.contextmanager
-def proxy(configuration, command, folder, server, options):
-    """Runs a proxy in front of the server, and gives its port."""
-    port = free_port()
-    host, _, to = server.rpartition(":")
-    # hitch refuses to run as root.
-    user = 'user = "nobody"' if os.geteuid() == 0 else ""
-    names = {"user": user, "folder": folder, "file": f"{folder}/rules", "port": port}
-    names |= {"server": server, "host": host, "to": to, **options}
-    with open(names["file"], "w") as file:
-        file.write(configuration.format(**names))
-    with open(f"{folder}/log", "w") as log:
-        process = subprocess.Popen(command.format(**names).split(), stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            time.sleep(0.02)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(5)
 
 
 def ask(port, tls):
@@ -112,15 +61,32 @@ def ask(port, tls):
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             sock = context.wrap_socket(sock, server_hostname="localhost")
         time.sleep(0.1)
-        sock.sendall(b"GET /health/live HTTP/1.0\r\n\r\n")
+        sock.sendall(b"GET /poll?channel=a&timeout=0 HTTP/1.0\r\n\r\n")
         heard = b""
         while part := sock.recv(65536):
             heard += part
         return own, heard
 
 
-def through(name, configuration, command, tls, options, folder, server, backend):
-    with proxy(configuration, command, folder, backend, options) as port:
+def through(name, file, changes, tls, folder, server, backend):
+    port = free_port()
+    changes = {**changes, "127.0.0.1:8000": backend, "8443" if tls else "8080": str(port)}
+    if file == "haproxy-tcp.cfg" and HEALTH_CHECK not in changes:
+        # For a Unix socket, the address of the check would be that socket too.
+        changes[HEALTH_CHECK] = "" if backend.startswith("unix") else f"check port {server.admin_port}"
+    if file == "hitch.conf":
+        del changes["127.0.0.1:8000"]
+        changes["[127.0.0.1]:8000"] = "[{}]:{}".format(*backend.split(":"))
+    if tls:
+        changes["/etc/ssl/example.org.pem"] = f"{folder}/pem"
+    with running(file, port, replaced(recipe(file), changes), server.log_path.replace("-server", "-proxy")):
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                time.sleep(0.02)
         for _ in range(2):
             time.sleep(0.3)  # the log has at most ten lines a second of a kind
             own, heard = ask(port, tls)
@@ -139,12 +105,12 @@ def main():
         with open(f"{folder}/pem", "w") as pem:
             pem.writelines(open(f"{folder}/{part}").read() for part in ("key", "cert"))
         with Proxied(folder) as server:
-            for name, configuration, command, tls, options in PROXIES:
+            for name, file, changes, tls in PROXIES:
                 backends = [server.addresses["FANTAIL_HTTP"]]
                 if name.startswith("HAProxy"):
                     backends.append(f"unix@{server.unix}")
                 for backend in backends:
-                    checks.run(name, through, name, configuration, command, tls, options, folder, server, backend)
+                    checks.run(name, through, name, file, changes, tls, folder, server, backend)
             checks.that("nothing panicked", "panicked" not in server.log())
             server.stop(signal.SIGTERM)
             checks.that("the socket's file is removed", not os.path.exists(server.unix))
