@@ -86,7 +86,7 @@ impl Channels {
 
     fn subscribe(&mut self, index: usize, name: usize) {
         let channel = self.names[name].clone();
-        let request = Request::Subscribe { channel, since: None, needs_all: false };
+        let request = Request::Subscribe { channel, since: None, needs_all: false, options: None };
         self.hub.handle(session(index), Some(REQUEST), request, &mut self.out);
         self.route();
     }

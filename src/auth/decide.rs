@@ -142,7 +142,12 @@ mod tests {
         [
             (
                 "subscribe",
-                Request::Subscribe { channel: channel.clone(), since: None, needs_all: false },
+                Request::Subscribe {
+                    channel: channel.clone(),
+                    since: None,
+                    needs_all: false,
+                    options: None,
+                },
             ),
             ("unsubscribe", Request::Unsubscribe { channel: channel.clone() }),
             ("publish", publish),

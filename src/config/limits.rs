@@ -205,6 +205,10 @@ pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;
 /// Clients listed in one presence reply.
 pub const PRESENCE_LIST_MAX: u32 = 1000;
 
+/// Subscribers whose users are compared for one reply with presence statistics, on all workers together. Each one
+/// beyond them counts as a user of its own.
+pub const PRESENCE_USERS_MAX: usize = 16 * 1024;
+
 /// Channels listed in one reply.
 pub const CHANNELS_LIST_MAX: usize = 10_000;
 
@@ -231,6 +235,13 @@ pub const OVERDUE_PER_TURN_MAX: usize = 64;
 
 /// Bytes that a stored publication costs in addition to its payload.
 pub const PUBLICATION_BYTES: u64 = 240;
+
+/// Size of one identity in the hub, in bytes, without its texts.
+pub const IDENTITY_BYTES_MAX: usize = 24;
+
+/// Identities of one user that are compared with a new one: a user about whose clients the backend says more different
+/// things shares fewer of them.
+pub const IDENTITIES_LOOKED_AT_MAX: usize = 16;
 
 /// Size of one subscription in the hub, in bytes.
 pub const SUBSCRIPTION_BYTES_MAX: usize = 32;

@@ -15,8 +15,8 @@ use super::streams::{Numbered, Streams};
 use super::subscribers::{Subscribe, Subscribers};
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    ChannelName, ClientId, Control, Item, Payload, PayloadKind, Refusal, Reply, Request, RequestId,
-    SessionId,
+    ChannelName, ClientId, Control, Identity, IdentityError, Item, Payload, PayloadKind, Refusal,
+    Reply, Request, RequestId, SessionId,
 };
 
 /// One worker's share of the hub.
@@ -61,6 +61,22 @@ impl Hub {
         self.subscribers.open(session);
     }
 
+    /// Sets who the client of an open session is, again if that has changed. Until then it is anonymous.
+    pub fn identify(
+        &mut self,
+        session: SessionId,
+        identity: &Identity,
+    ) -> Result<(), IdentityError> {
+        identity.check()?;
+        self.subscribers.identify(session, identity);
+        Ok(())
+    }
+
+    /// The user of a session, which may not be open. `None` if it is anonymous.
+    pub fn user(&self, session: SessionId) -> Option<&str> {
+        self.subscribers.user(session)
+    }
+
     /// Ends a session and its subscriptions.
     pub fn close(&mut self, session: SessionId, out: &mut VecDeque<HubOutput>) {
         self.subscribers.close(session, &self.settings, out);
@@ -89,9 +105,9 @@ impl Hub {
             (Some(id), Request::Connect) => {
                 out.push_back(HubOutput::Reply { session, id, reply: Reply::Connected });
             }
-            (Some(id), Request::Subscribe { channel, since, needs_all }) => {
+            (Some(id), Request::Subscribe { channel, since, needs_all, options }) => {
                 let since = since.map(|since| (since, needs_all));
-                let request = Subscribe { session, id, channel, since };
+                let request = Subscribe { session, id, channel, since, options };
                 subscribers.subscribe(request, settings, out);
             }
             (Some(id), Request::Unsubscribe { channel }) => {
@@ -203,9 +219,12 @@ impl Hub {
                 }
             }
             QueryMessage::Count { gather, channel, list_max, parts } => {
-                let (clients, count) = subscribers.presence(&channel, list_max, settings);
-                let has_listed = !clients.is_empty();
-                send_part(gather, parts, Some(Part::Presence(clients, count)), out);
+                let present = match list_max {
+                    0 => subscribers.count(&channel, parts, settings),
+                    _ => subscribers.presence(&channel, list_max, settings),
+                };
+                let has_listed = !present.clients.is_empty();
+                send_part(gather, parts, Some(Part::Presence(present)), out);
                 if has_listed && settings.has_join_leave(&channel) {
                     // It arrives there after the joins of the clients that are listed, and before their leaves.
                     let to = settings.home_of(&channel);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::message::{GatherId, HubOutput, Part, QueryMessage, refuse};
+use super::message::{GatherId, HubOutput, Part, Present, QueryMessage, refuse};
 use super::settings::HubSettings;
 use super::slots::slot;
 use crate::config::limits::{CHANNELS_LIST_MAX, GATHERS_MAX, PRESENCE_LIST_MAX};
@@ -41,7 +41,7 @@ impl Gathers {
         out: &mut VecDeque<HubOutput>,
     ) {
         let list_max = list_max.min(PRESENCE_LIST_MAX);
-        let nothing = Part::Presence(Vec::new(), 0);
+        let nothing = Part::Presence(Present::default());
         match self.begin(settings.worker, session, request, list_max as usize, nothing) {
             Some(gather) => {
                 let to = settings.home_of(&channel);
@@ -127,20 +127,29 @@ pub(super) fn send_part(
 impl Part {
     fn merge(&mut self, other: Part, list_max: usize) {
         match (self, other) {
-            (Part::Presence(clients, count), Part::Presence(more, more_count)) => {
-                let room = list_max.saturating_sub(clients.len());
-                clients.extend(more.into_iter().take(room));
-                *count += more_count;
+            (Part::Presence(all), Part::Presence(other)) => {
+                let room = list_max.saturating_sub(all.clients.len());
+                all.clients.extend(other.clients.into_iter().take(room));
+                all.client_count += other.client_count;
+                all.users.extend(other.users);
+                all.more += other.more;
             }
             (Part::Channels(channels), Part::Channels(more)) => channels.extend(more),
-            (Part::Presence(..) | Part::Channels(_), _) => {}
+            (Part::Presence(_) | Part::Channels(_), _) => {}
         }
     }
 
     fn into_reply(self, list_max: usize) -> Reply {
         match self {
-            Part::Presence(clients, client_count) => {
-                Reply::Presence { clients: (list_max > 0).then_some(clients), client_count }
+            Part::Presence(Present { clients, client_count, mut users, more }) => {
+                // A user may have clients on several workers.
+                users.sort_unstable();
+                users.dedup();
+                let user_count = users.len() as u64 + more;
+                match list_max {
+                    0 => Reply::PresenceStats { client_count, user_count },
+                    _ => Reply::Presence { clients, client_count },
+                }
             }
             Part::Channels(mut channels) => {
                 // A channel may have subscribers on several workers.
@@ -214,18 +223,38 @@ mod tests {
             let (node, session) = (NodeId::new(1), SessionId { index, generation: 0 });
             ClientInfo::anonymous(ClientId { node, worker: WorkerId(0), session })
         };
-        let nothing = Part::Presence(Vec::new(), 0);
+        let nothing = Part::Presence(Present::default());
         let id = gathers.begin(WorkerId(0), session, request(7), 3, nothing.clone()).unwrap();
-        let part = |from: u32| Some(Part::Presence(vec![client(from), client(from + 1)], 10));
+        let part = |from: u32| {
+            let clients = vec![client(from), client(from + 1)];
+            Some(Part::Presence(Present { clients, client_count: 10, ..Present::default() }))
+        };
         assert_eq!(gathers.add(id, 2, part(0)), None);
         let clients = vec![client(0), client(1), client(2)];
-        let reply = Reply::Presence { clients: Some(clients), client_count: 20 };
+        let reply = Reply::Presence { clients, client_count: 20 };
         assert_eq!(gathers.add(id, 2, part(2)), Some((session, request(7), reply)));
         assert_eq!(gathers.add(id, 2, part(2)), None);
         // No worker has a part.
         let id = gathers.begin(WorkerId(0), session, request(8), 0, nothing).unwrap();
-        let reply = Reply::Presence { clients: None, client_count: 0 };
+        let reply = Reply::PresenceStats { client_count: 0, user_count: 0 };
         assert_eq!(gathers.add(id, 0, None), Some((session, request(8), reply)));
+    }
+
+    #[test]
+    fn a_user_with_clients_on_two_workers_is_counted_once() {
+        let mut gathers = Gathers::default();
+        let session = SessionId { index: 0, generation: 0 };
+        let nothing = Part::Presence(Present::default());
+        let id = gathers.begin(WorkerId(0), session, request(1), 0, nothing).unwrap();
+        let part = |users: &[u64], more| {
+            let (users, client_count) = (users.to_vec(), 10 + more);
+            Some(Part::Presence(Present { users, client_count, more, ..Present::default() }))
+        };
+        assert_eq!(gathers.add(id, 3, part(&[1, 5], 0)), None);
+        assert_eq!(gathers.add(id, 3, part(&[5, 9], 4)), None);
+        // 1, 5, 7, 9, and those that were not looked at.
+        let reply = Reply::PresenceStats { client_count: 36, user_count: 4 + 6 };
+        assert_eq!(gathers.add(id, 3, part(&[1, 7, 9], 2)), Some((session, request(1), reply)));
     }
 
     #[test]

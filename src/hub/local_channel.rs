@@ -218,22 +218,24 @@ impl LocalChannel {
         self.apart.head != NONE
     }
 
-    /// All subscribers but those that wait for the home's answer to the interest of this worker.
+    /// All subscribers, with their slots, but those that wait for the home's answer to the interest of this worker.
     pub(super) fn members<'a>(
         &self,
         subscriptions: &'a Slab<Subscription>,
-    ) -> impl Iterator<Item = &'a Subscription> + use<'a> {
+    ) -> impl Iterator<Item = (u32, &'a Subscription)> + use<'a> {
         let (start, mut at, apart) = (self.joined.cursor, self.joined.cursor, self.apart.head);
         let joined = std::iter::from_fn(move || {
-            let node = &subscriptions[some(at)? as usize];
+            let slot = some(at)?;
+            let node = &subscriptions[slot as usize];
             at = if node.next == start { NONE } else { node.next };
-            Some(node)
+            Some((slot, node))
         });
         let mut at = apart;
         let apart = std::iter::from_fn(move || {
-            let node = &subscriptions[some(at)? as usize];
+            let slot = some(at)?;
+            let node = &subscriptions[slot as usize];
             at = node.next;
-            Some(node)
+            Some((slot, node))
         });
         joined.chain(apart)
     }

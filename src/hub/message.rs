@@ -118,10 +118,23 @@ pub struct GatherId {
 /// The part of an answer that one worker has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Some subscribers of a channel on that worker, and the number of all of them.
-    Presence(Vec<ClientInfo>, u64),
+    /// The subscribers of a channel on that worker.
+    Presence(Present),
     /// Channels with subscribers on that worker, each with their number.
     Channels(Vec<(ChannelName, u64)>),
+}
+
+/// Subscribers of a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// Some of them, if they are to be listed.
+    pub clients: Vec<ClientInfo>,
+    /// The number of all of them.
+    pub client_count: u64,
+    /// If they are not to be listed: the hashes of their users, each once and in order.
+    pub users: Vec<u64>,
+    /// The number of subscribers whose users are not among `users`, because they are too many.
+    pub more: u64,
 }
 
 /// The address of a reply: the request, and the worker of its session.

@@ -6,8 +6,8 @@
 //! two workers arrive in order.
 //!
 //! `dispatch` takes what comes in and has the parts of the hub handle it: `streams` the home side, `subscribers` the
-//! local side, `join_leave` the join and leave events of the home side, `gather` the questions that several workers
-//! answer together. A publication passes, in this order:
+//! local side, `identities` who the clients of its sessions are, `join_leave` the join and leave events of the home
+//! side, `gather` the questions that several workers answer together. A publication passes, in this order:
 //!
 //! | file | what happens |
 //! |---|---|
@@ -32,12 +32,14 @@
 //! **Must not know.** Sockets, transports, encodings such as JSON, the clock.
 
 mod backlog;
+mod clients;
 mod delivery;
 mod dispatch;
 mod fan_out;
 mod gather;
 mod history;
 mod idempotency;
+mod identities;
 mod join_leave;
 mod local_channel;
 mod measures;
@@ -48,12 +50,14 @@ mod settings;
 mod slots;
 mod streams;
 mod subscribers;
+mod texts;
 
 pub use backlog::Drops;
 pub use dispatch::Hub;
 pub use fan_out::{FanOutBatch, FanOutStep, Visit};
+pub use measures::Measures;
 pub use message::{
-    GatherId, HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, reply_to,
+    GatherId, HubMessage, HubOutput, Part, Present, QueryMessage, Receipt, StreamMessage, reply_to,
 };
 pub use name_table::ChannelHash;
 pub use settings::{HubLimits, HubSettings};

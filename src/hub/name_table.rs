@@ -1,9 +1,9 @@
-//! Finds the entry of a channel by its name.
+//! Finds the entry of a channel, or of a user, by its name.
 //!
 //! A hash table moves all of its entries when it grows, which takes tens of milliseconds at a million channels. Many
 //! small tables, chosen by the hash of the name, grow one at a time.
 //!
-//! A table holds the slots of entries, not their names: the entry has its name, and is compared anyway. So a channel
+//! A table holds the slots of entries, not their names: the entry has its name, and is compared anyway. So a name
 //! costs five bytes here, plus the table's spare capacity.
 
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
@@ -70,22 +70,37 @@ impl NameTable {
     }
 
     pub(super) fn find<T: Named>(&self, name: &ChannelName, entries: &Slab<T>) -> Option<u32> {
-        let hash = self.hash.of(name.as_str());
-        let is_it = |key: &u32| entries[*key as usize].name() == name;
-        self.shards[shard(hash)].find(hash, is_it).copied()
+        self.find_by(name.as_str(), |key| entries[key as usize].name() == name)
+    }
+
+    /// The key of this name, which `is_it` recognizes.
+    pub(super) fn find_by(&self, name: &str, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let hash = self.hash.of(name);
+        self.shards[shard(hash)].find(hash, |key| is_it(*key)).copied()
     }
 
     /// Adds an entry. Its name must not be in the table.
     pub(super) fn insert<T: Named>(&mut self, key: u32, entries: &Slab<T>) {
+        self.insert_by(key, |key| entries[key as usize].name().as_str());
+    }
+
+    /// Adds a key. The name that it has by `name_of` must not be in the table.
+    pub(super) fn insert_by<'n>(&mut self, key: u32, name_of: impl Fn(u32) -> &'n str) {
         let of = self.hash;
-        let hash_of = |key: &u32| of.of(entries[*key as usize].name().as_str());
-        let hash = hash_of(&key);
-        self.shards[shard(hash)].insert_unique(hash, key, hash_of);
+        let hash = of.of(name_of(key));
+        self.shards[shard(hash)].insert_unique(hash, key, |key| of.of(name_of(*key)));
+    }
+
+    /// Has a key that was added with this name be another one.
+    pub(super) fn replace(&mut self, key: u32, by: u32, name: &str) {
+        let hash = self.hash.of(name);
+        let found = self.shards[shard(hash)].find_mut(hash, |other| *other == key);
+        *found.expect("only an entry's owner replaces it") = by;
     }
 
     /// Removes the entry that was in slot `key`.
-    pub(super) fn remove(&mut self, key: u32, name: &ChannelName) {
-        let hash = self.hash.of(name.as_str());
+    pub(super) fn remove(&mut self, key: u32, name: &str) {
+        let hash = self.hash.of(name);
         let entry = self.shards[shard(hash)].find_entry(hash, |other| *other == key);
         entry.expect("only an entry's owner removes it").remove();
     }
@@ -125,7 +140,7 @@ mod tests {
         }
         for index in (0..20_000).step_by(2) {
             let removed = entries.remove(index);
-            table.remove(index as u32, &removed);
+            table.remove(index as u32, removed.as_str());
         }
         for index in 0..20_000 {
             let expected = (index % 2 == 1).then_some(index as u32);

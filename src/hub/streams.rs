@@ -334,7 +334,7 @@ impl Streams {
 
     fn remove(&mut self, key: u32) {
         let channel = self.channels.remove(key as usize);
-        self.names.remove(key, &channel.name);
+        self.names.remove(key, channel.name.as_str());
     }
 
     /// The slot of the channel's history, which is created if there is none.

@@ -7,24 +7,27 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::clients::Clients;
 use super::delivery::Delivery;
 use super::fan_out::{FanOutStep, Visit};
 use super::gather::matches;
 use super::local_channel::{LocalChannel, Subscription};
-use super::message::{HubOutput, StreamMessage, refuse};
+use super::message::{HubOutput, Present, StreamMessage, refuse};
 use super::name_table::NameTable;
 use super::session::Sessions;
 use super::settings::HubSettings;
 use super::slots::{slot, some};
 use crate::config::limits::{CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX};
 use crate::message::{
-    ChannelName, ClientInfo, Item, Origin, Position, Recovery, Refusal, Reply, RequestId, SessionId,
+    ChannelName, ClientInfo, Identity, Item, Origin, Position, Recovery, Refusal, Reply, RequestId,
+    SessionId, SubscriptionOptions,
 };
 
 /// The sessions of this worker, their subscriptions and their channels.
 #[derive(Debug)]
 pub(super) struct Subscribers {
     sessions: Sessions,
+    clients: Clients,
     subscriptions: Slab<Subscription>,
     channels: Slab<LocalChannel>,
     names: NameTable,
@@ -42,12 +45,15 @@ pub(super) struct Subscribe {
     pub channel: ChannelName,
     /// The position after which the session wants all publications, and whether it is refused if some are lost.
     pub since: Option<(Position, bool)>,
+    /// What the backend says about the subscription.
+    pub options: Option<Box<SubscriptionOptions>>,
 }
 
 impl Subscribers {
     pub(super) fn new(settings: &HubSettings) -> Self {
         Self {
             sessions: Sessions::with_capacity(settings.sessions_max),
+            clients: Clients::new(settings),
             subscriptions: Slab::with_capacity(4 * settings.sessions_max),
             channels: Slab::with_capacity(settings.sessions_max),
             names: NameTable::new(&settings.hash),
@@ -61,6 +67,18 @@ impl Subscribers {
         self.sessions.open(session);
     }
 
+    /// Sets who the client of an open session is.
+    pub(super) fn identify(&mut self, session: SessionId, identity: &Identity) {
+        assert!(self.sessions.is_open(session), "only an open session has an identity");
+        self.clients.identities_mut().set(session.index, identity);
+    }
+
+    /// The user of a session. `None` if it is anonymous, or not open.
+    pub(super) fn user(&self, session: SessionId) -> Option<&str> {
+        let is_open = self.sessions.is_open(session);
+        self.clients.identities().user(session.index).filter(|_| is_open)
+    }
+
     /// Ends a session and its subscriptions.
     pub(super) fn close(
         &mut self,
@@ -71,6 +89,7 @@ impl Subscribers {
         while let Some(subscription) = self.sessions.first(session) {
             self.remove(subscription, settings, out);
         }
+        self.clients.identities_mut().remove(session.index);
         self.sessions.close(session);
     }
 
@@ -80,7 +99,7 @@ impl Subscribers {
         settings: &HubSettings,
         out: &mut VecDeque<HubOutput>,
     ) {
-        let Subscribe { session, id, channel, since } = request;
+        let Subscribe { session, id, channel, since, options } = request;
         if let Err(refusal) = self.may_subscribe(session, &channel, settings) {
             return refuse(session, Some(id), refusal, out);
         }
@@ -94,6 +113,9 @@ impl Subscribers {
         let node = Subscription::new(session.index, key, id, since.is_some());
         let subscription = slot(self.subscriptions.insert(node));
         self.sessions.append(session, subscription, &mut self.subscriptions);
+        if let Some(options) = options {
+            self.clients.set_options(subscription, options);
+        }
         local.wait(subscription, &mut self.subscriptions);
         if let Some((since, needs_all)) = since {
             let serial = id.serial;
@@ -270,19 +292,22 @@ impl Subscribers {
         channel: &ChannelName,
         list_max: u32,
         settings: &HubSettings,
-    ) -> (Vec<ClientInfo>, u64) {
-        let Some(key) = self.names.find(channel, &self.channels) else { return (Vec::new(), 0) };
-        let local = &self.channels[key as usize];
-        let clients = local
-            .members(&self.subscriptions)
-            .filter(|node| node.waits_for().is_none())
-            .take(list_max as usize)
-            .map(|node| {
-                let session = self.sessions.id(node.session);
-                ClientInfo::anonymous(settings.client_id(session))
-            })
-            .collect();
-        (clients, u64::from(local.subscribers))
+    ) -> Present {
+        let Some(local) = self.local(channel) else { return Present::default() };
+        let clients =
+            self.clients.list(self.subscribers_of(local), &self.sessions, list_max, settings);
+        Present { clients, client_count: local.subscribers.into(), ..Present::default() }
+    }
+
+    /// The number of subscribers of a channel on this worker, one of `parts`, and their users.
+    pub(super) fn count(
+        &self,
+        channel: &ChannelName,
+        parts: u16,
+        settings: &HubSettings,
+    ) -> Present {
+        let Some(local) = self.local(channel) else { return Present::default() };
+        self.clients.count(self.subscribers_of(local), local.subscribers.into(), parts, settings)
     }
 
     /// Adds the channels with subscribers that match a pattern, each with their number, to `found`. Looks at a limited
@@ -317,6 +342,11 @@ impl Subscribers {
 
     pub(super) fn is_subscribed(&self, session: SessionId, channel: &ChannelName) -> bool {
         self.find(session, channel).is_some()
+    }
+
+    /// What is known about clients and subscriptions.
+    pub(super) fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     pub(super) fn delivery(&self) -> &Delivery {
@@ -387,7 +417,8 @@ impl Subscribers {
         let reply = Reply::Subscribed { channel: channel.clone(), position, recoverable, recovery };
         out.push_back(HubOutput::Reply { session, id, reply });
         if options.join_leave {
-            send_join_leave(channel, client_of(session, settings), Item::Joined, settings, out);
+            let client = Arc::new(self.clients.info(session, subscription, settings));
+            send_join_leave(channel, client, Item::Joined, settings, out);
         }
     }
 
@@ -411,18 +442,30 @@ impl Subscribers {
         let local = &mut self.channels[key as usize];
         if was_joined && settings.options(local.namespace).join_leave {
             let channel = local.name.clone();
-            send_join_leave(channel, client_of(session, settings), Item::Left, settings, out);
+            let client = Arc::new(self.clients.info(session, subscription, settings));
+            send_join_leave(channel, client, Item::Left, settings, out);
         }
         local.unlink(subscription, &mut self.subscriptions);
         self.subscriptions.remove(subscription as usize);
+        self.clients.remove_options(subscription);
         if local.is_empty() {
             let local = self.channels.remove(key as usize);
             self.delivery.end(key, &local);
-            self.names.remove(key, &local.name);
+            self.names.remove(key, local.name.as_str());
             let (from, to) = (settings.worker, settings.home_of(&local.name));
             let message = StreamMessage::Disinterest { from, channel: local.name };
             out.push_back(HubOutput::send(to, message));
         }
+    }
+
+    fn local(&self, channel: &ChannelName) -> Option<&LocalChannel> {
+        let key = self.names.find(channel, &self.channels)?;
+        Some(&self.channels[key as usize])
+    }
+
+    /// The subscribers of a channel, with their slots.
+    fn subscribers_of(&self, local: &LocalChannel) -> impl Iterator<Item = (u32, &Subscription)> {
+        local.members(&self.subscriptions).filter(|(_, node)| node.waits_for().is_none())
     }
 
     fn find(&self, session: SessionId, channel: &ChannelName) -> Option<u32> {
@@ -437,10 +480,6 @@ impl Subscribers {
         }
         None
     }
-}
-
-fn client_of(session: SessionId, settings: &HubSettings) -> Arc<ClientInfo> {
-    Arc::new(ClientInfo::anonymous(settings.client_id(session)))
 }
 
 /// Notifies a channel's home that a client joined or left.

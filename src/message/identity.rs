@@ -47,8 +47,36 @@ pub struct ClientInfo {
     pub client: ClientId,
     /// The user that it acts for; `None` if it is anonymous.
     pub user: Option<Arc<str>>,
-    /// What its backend says about it, a JSON value.
+    /// What its backend says about the connection, a JSON value.
+    pub conn_info: Option<Bytes>,
+    /// What its backend says about its subscription to the channel, a JSON value.
+    pub chan_info: Option<Bytes>,
+}
+
+/// The identity of a client, as its token or its backend says. A client without one is anonymous.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user that it acts for, at most [`USER_BYTES_MAX`] bytes; `None` or empty if it is anonymous.
+    pub user: Option<Arc<str>>,
+    /// What its backend says about it, a JSON value of at most [`INFO_BYTES_MAX`] bytes, which others see.
     pub info: Option<Bytes>,
+    /// When it ends, in seconds since the Unix epoch, unless it is refreshed before.
+    pub expires_at: Option<u64>,
+}
+
+/// Maximum bytes of the name of a user.
+pub const USER_BYTES_MAX: usize = 255;
+
+/// Maximum bytes of what a backend says about a client, or about one of its subscriptions.
+pub const INFO_BYTES_MAX: usize = 4096;
+
+/// An identity is too long to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityError {
+    /// The name of its user has more than [`USER_BYTES_MAX`] bytes.
+    UserTooLong,
+    /// Its info has more than [`INFO_BYTES_MAX`] bytes.
+    InfoTooLong,
 }
 
 /// The text is not the id of a client.
@@ -79,7 +107,34 @@ impl ClientId {
 impl ClientInfo {
     /// A client without a user and without more that is known about it.
     pub fn anonymous(client: ClientId) -> Self {
-        Self { client, user: None, info: None }
+        Self { client, user: None, conn_info: None, chan_info: None }
+    }
+}
+
+impl Identity {
+    /// Checks that it can be kept.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        let Self { user, info, .. } = self;
+        if user.as_ref().is_some_and(|user| user.len() > USER_BYTES_MAX) {
+            return Err(IdentityError::UserTooLong);
+        }
+        if info.as_ref().is_some_and(|info| info.len() > INFO_BYTES_MAX) {
+            return Err(IdentityError::InfoTooLong);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IdentityError::UserTooLong => {
+                write!(out, "the user has more than {USER_BYTES_MAX} bytes")
+            }
+            IdentityError::InfoTooLong => {
+                write!(out, "the info has more than {INFO_BYTES_MAX} bytes")
+            }
+        }
     }
 }
 
@@ -198,6 +253,19 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<ClientId>(), Err(ClientIdError), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_identity_has_a_maximum_length() {
+        let of = |user: usize, info: usize| Identity {
+            user: Some("u".repeat(user).into()),
+            info: Some(vec![b'1'; info].into()),
+            expires_at: None,
+        };
+        assert_eq!(of(USER_BYTES_MAX, INFO_BYTES_MAX).check(), Ok(()));
+        assert_eq!(Identity::default().check(), Ok(()));
+        assert_eq!(of(USER_BYTES_MAX + 1, 0).check(), Err(IdentityError::UserTooLong));
+        assert_eq!(of(0, INFO_BYTES_MAX + 1).check(), Err(IdentityError::InfoTooLong));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The types that all rooms share.
 //!
-//! **What it is.** Plain data: ids of nodes, workers, sessions and clients, channel names, payloads, positions, what a
-//! channel delivers ([`Item`]), requests ([`Request`]) and replies ([`Reply`]), the reasons for which a connection is
-//! closed ([`CloseReason`]) and what is sent to its client ([`Disconnect`]).
+//! **What it is.** Plain data: ids of nodes, workers, sessions and clients, identities of clients ([`Identity`]),
+//! channel names, payloads, positions, what a channel delivers ([`Item`]), requests ([`Request`]) and replies
+//! ([`Reply`]), the reasons for which a connection is closed ([`CloseReason`]) and what is sent to its client
+//! ([`Disconnect`]).
 //!
 //! **In and out.** These types are what rooms pass to each other. There is no logic here beyond validation and
 //! formatting.
@@ -24,13 +25,16 @@ mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
 pub use disconnect::{CloseReason, DISCONNECT_TEXT_BYTES_MAX, Disconnect};
-pub use identity::{ClientId, ClientIdError, ClientInfo, NodeId, SessionId, WorkerId};
+pub use identity::{
+    ClientId, ClientIdError, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, NodeId,
+    SessionId, USER_BYTES_MAX, WorkerId,
+};
 pub use item::Item;
 pub use node::NodeInfo;
 pub use publication::{Epoch, Payload, PayloadKind, Position, PositionError, Publication};
 pub use request::{
     Actor, Control, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply, Request,
-    RequestId, SessionRequest, Ticket,
+    RequestId, SessionRequest, SubscriptionOptions, Ticket,
 };
 pub use tags::{EVENT, EventError, Tags};
 pub use transport_kind::TransportKind;

@@ -11,6 +11,8 @@ pub struct NodeInfo {
     pub node: NodeId,
     /// Open connections, without those that speak plain HTTP.
     pub clients: u64,
+    /// Users of these connections, counted once for each worker that has some; all anonymous ones are one user.
+    pub users: u64,
     /// Channels with subscribers, counted once for each worker that has some.
     pub channels: u64,
     /// Subscriptions of all sessions.

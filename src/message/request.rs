@@ -3,6 +3,10 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+#[cfg(doc)]
+use super::INFO_BYTES_MAX;
 use super::{ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position, Publication};
 
 /// A client's own number for a request, which its reply repeats. A client may use a number more than once.
@@ -56,6 +60,8 @@ pub enum Request {
         /// Whether the request is refused if the publications after `since` cannot be recovered. Without effect on
         /// channels without recovery.
         needs_all: bool,
+        /// What the backend says about the subscription, if it says anything.
+        options: Option<Box<SubscriptionOptions>>,
     },
     /// End a subscription. The reply is [`Reply::Unsubscribed`] or [`Reply::Refused`].
     Unsubscribe { channel: ChannelName },
@@ -77,10 +83,11 @@ pub enum Request {
     },
     /// Remove the history of a channel; its offsets go on. The reply is [`Reply::Done`] or [`Reply::Refused`].
     HistoryRemove { channel: ChannelName },
-    /// List the subscribers of a channel. The reply is [`Reply::Presence`] or [`Reply::Refused`].
+    /// List the subscribers of a channel. The reply is [`Reply::Presence`], [`Reply::PresenceStats`] or
+    /// [`Reply::Refused`].
     Presence {
         channel: ChannelName,
-        /// The maximum number of clients to list; 0 for their number only.
+        /// The maximum number of clients to list; 0 for their number, and that of their users.
         list_max: u32,
     },
     /// List channels with subscribers. The reply is [`Reply::Channels`].
@@ -122,8 +129,11 @@ impl Request {
                 let key = idempotency_key.as_ref().map_or(0, |key| key.len());
                 name + payload.heap_bytes() + key
             }
-            Request::Subscribe { channel, .. }
-            | Request::Unsubscribe { channel, .. }
+            Request::Subscribe { channel, options, .. } => {
+                let options = options.as_ref().map_or(0, |options| options.heap_bytes());
+                channel.as_str().len() + options
+            }
+            Request::Unsubscribe { channel, .. }
             | Request::History { channel, .. }
             | Request::HistoryRemove { channel, .. }
             | Request::Presence { channel, .. } => channel.as_str().len(),
@@ -153,6 +163,20 @@ impl Request {
             | Request::Presence { .. }
             | Request::Channels { .. } => false,
         }
+    }
+}
+
+/// What a backend says about a subscription: in a token, in its answer to a callback, or in a call of the server API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionOptions {
+    /// What others see of the subscriber beside its identity: a JSON value of at most [`INFO_BYTES_MAX`] bytes.
+    pub info: Option<Bytes>,
+}
+
+impl SubscriptionOptions {
+    /// Approximate number of bytes that they take on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        size_of::<Self>() + self.info.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -231,10 +255,16 @@ pub enum Reply {
     },
     /// The subscribers of a channel.
     Presence {
-        /// Some of them, up to the requested number; `None` if only their number was requested.
-        clients: Option<Vec<ClientInfo>>,
+        /// Some of them, up to the requested number.
+        clients: Vec<ClientInfo>,
         /// The number of all subscribers.
         client_count: u64,
+    },
+    /// The number of subscribers of a channel.
+    PresenceStats {
+        client_count: u64,
+        /// The number of their users, among which all anonymous ones are one.
+        user_count: u64,
     },
     /// Channels with subscribers.
     Channels {

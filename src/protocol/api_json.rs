@@ -404,9 +404,8 @@ pub fn write_presence(out: &mut Vec<u8>, clients: &[ClientInfo], client_count: u
     put(out, format_args!("}},\"num_clients\":{client_count}}}"));
 }
 
-/// Appends the result of `presence_stats`. All clients without a user name count as one user, as in Centrifugo.
-pub fn write_presence_stats(out: &mut Vec<u8>, client_count: u64) {
-    let user_count = client_count.min(1);
+/// Appends the result of `presence_stats`.
+pub fn write_presence_stats(out: &mut Vec<u8>, client_count: u64, user_count: u64) {
     put(out, format_args!("{{\"num_clients\":{client_count},\"num_users\":{user_count}}}"));
 }
 
@@ -425,13 +424,13 @@ pub fn write_channels(out: &mut Vec<u8>, channels: &[(ChannelName, u64)]) {
 
 /// Appends the result of `info`.
 pub fn write_info(out: &mut Vec<u8>, info: &NodeInfo) {
-    let NodeInfo { node, clients, channels, subscriptions, uptime } = info;
-    let (version, user_count) = (env!("CARGO_PKG_VERSION"), (*clients).min(1));
+    let NodeInfo { node, clients, users, channels, subscriptions, uptime } = info;
+    let version = env!("CARGO_PKG_VERSION");
     put(
         out,
         format_args!(
             "{{\"nodes\":[{{\"uid\":\"{node}\",\"name\":\"fantail\",\"version\":\"{version}\",\
-             \"num_clients\":{clients},\"num_users\":{user_count},\"num_channels\":{channels},\
+             \"num_clients\":{clients},\"num_users\":{users},\"num_channels\":{channels},\
              \"num_subs\":{subscriptions},\"uptime\":{}}}]}}",
             uptime.as_secs()
         ),

@@ -224,9 +224,11 @@ pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
 pub fn write_client_info(out: &mut Vec<u8>, info: &ClientInfo) {
     put(out, format_args!("{{\"client\":\"{}\",\"user\":", info.client));
     write_json(out, info.user.as_deref().unwrap_or_default());
-    if let Some(info) = &info.info {
-        out.extend_from_slice(b",\"conn_info\":");
-        out.extend_from_slice(info);
+    for (member, value) in [("conn_info", &info.conn_info), ("chan_info", &info.chan_info)] {
+        if let Some(value) = value {
+            put(out, format_args!(",\"{member}\":"));
+            write_line(out, value);
+        }
     }
     out.push(b'}');
 }

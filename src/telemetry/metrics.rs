@@ -123,12 +123,17 @@ metrics! {
         evicted_slow_subscribers, "counter", "fantail_evicted_slow_subscribers_total",
             "Slow subscribers disconnected under memory pressure.";
         memory_used_bytes, "gauge", "fantail_memory_used_bytes",
-            "Bytes counted against the memory budget: queues, backlogs, histories, unfinished messages.";
+            "Bytes counted against the memory budget: queues, backlogs, histories, identities, unfinished messages.";
         memory_pressure_level, "gauge", "fantail_memory_pressure_level",
             "Memory pressure: 0 calm, 1 tight, 2 critical, 3 full.";
         memory_max_bytes, "gauge", "fantail_memory_max_bytes", "This worker's share of the memory budget.";
         channels, "gauge", "fantail_channels", "Channels with subscribers on this worker.";
         subscriptions, "gauge", "fantail_subscriptions", "Subscriptions of the clients of this worker.";
+        users, "gauge", "fantail_users", "Users with connections to this worker.";
+        user_connections, "gauge", "fantail_user_connections",
+            "Connections of users; the others are anonymous.";
+        identity_bytes, "gauge", "fantail_identity_bytes",
+            "Bytes of what is known about the clients of this worker: users, info, options of subscriptions.";
         http_errors, "counter", "fantail_http_errors_total", "HTTP requests answered with an error.";
     }
     families {

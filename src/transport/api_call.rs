@@ -339,11 +339,11 @@ fn write_result(
             let publications = publications.iter().map(|publication| &**publication);
             api_json::write_history(json, *position, publications, bytes_max);
         }
-        (ApiMethod::Presence, Reply::Presence { clients: Some(clients), client_count }) => {
+        (ApiMethod::Presence, Reply::Presence { clients, client_count }) => {
             api_json::write_presence(json, clients, *client_count);
         }
-        (ApiMethod::PresenceStats, Reply::Presence { client_count, .. }) => {
-            api_json::write_presence_stats(json, *client_count);
+        (ApiMethod::PresenceStats, Reply::PresenceStats { client_count, user_count }) => {
+            api_json::write_presence_stats(json, *client_count, *user_count);
         }
         (ApiMethod::Channels, Reply::Channels { channels }) => {
             api_json::write_channels(json, channels);

@@ -172,6 +172,7 @@ impl Commands {
                     channel,
                     since,
                     needs_all,
+                    options: None,
                 });
             }
             Method::Unsubscribe(name) => {
@@ -263,11 +264,12 @@ impl Commands {
                     });
                 });
             }
-            Reply::Presence { clients: Some(clients), .. } => {
+            Reply::Presence { clients, .. } => {
                 replies.write(|out| json::write_presence(out, id, clients));
             }
-            Reply::Presence { clients: None, client_count } => {
-                replies.write(|out| json::write_presence_stats(out, id, *client_count));
+            Reply::PresenceStats { client_count, user_count } => {
+                let (clients, users) = (*client_count, *user_count);
+                replies.write(|out| json::write_presence_stats(out, id, clients, users));
             }
             // Replies to requests that only the server API makes.
             Reply::Channels { .. } | Reply::Done => {}

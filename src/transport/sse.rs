@@ -220,6 +220,7 @@ impl Transport for EventStream {
             | Reply::Published { .. }
             | Reply::History { .. }
             | Reply::Presence { .. }
+            | Reply::PresenceStats { .. }
             | Reply::Channels { .. }
             | Reply::Done
             | Reply::Refused(_) => {}

@@ -24,13 +24,15 @@ impl Connections {
     /// Everything that grows with what clients do, in bytes.
     pub(super) fn memory_bytes(&self) -> u64 {
         let (waiting, waiting_bytes) = self.hub.fan_out_backlog();
+        let measures = self.hub.measures();
         self.outbox.memory_bytes()
             + self.unfinished_bytes as u64
             + self.paused.bytes() as u64
             + self.deferred.bytes() as u64
-            + self.hub.history_bytes()
-            + self.hub.key_bytes()
-            + self.hub.channel_backlog_bytes() as u64
+            + measures.identity_bytes as u64
+            + measures.history_bytes
+            + measures.key_bytes
+            + measures.channel_backlog_bytes as u64
             + waiting as u64 * PUBLICATION_BYTES
             + waiting_bytes as u64
             + self.mesh.waiting_bytes() as u64

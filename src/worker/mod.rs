@@ -251,9 +251,10 @@ impl<D: Driver> Worker<D> {
         {
             return RETRY;
         }
+        let kept = self.connections.hub.measures();
         let is_timed = !self.connections.table.is_empty()
-            || self.connections.hub.history_bytes() > 0
-            || self.connections.hub.key_bytes() > 0
+            || kept.history_bytes > 0
+            || kept.key_bytes > 0
             || self.connections.budget.is_unsettled()
             || self.accepting.retry_at.is_some()
             || self.is_stopping();

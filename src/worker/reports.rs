@@ -69,14 +69,15 @@ impl Connections {
         counters.memory_used_bytes.set(self.memory_bytes());
         counters.memory_pressure_level.set(self.budget.level() as u64);
         counters.memory_max_bytes.set(self.budget.share_bytes());
+        let measures = self.hub.measures();
         let (waiting, waiting_bytes) = self.hub.fan_out_backlog();
         counters.fan_out_backlog_publications.set(waiting as u64);
         counters.fan_out_backlog_bytes.set(waiting_bytes as u64);
-        counters.fan_outs_in_progress.set(self.hub.fan_out_count() as u64);
-        counters.channel_backlog_bytes.set(self.hub.channel_backlog_bytes() as u64);
-        counters.history_bytes.set(self.hub.history_bytes());
-        counters.history_publications.set(self.hub.history_publications() as u64);
-        let Drops { rate, slow_subscriber, memory } = self.hub.drops();
+        counters.fan_outs_in_progress.set(measures.fan_outs as u64);
+        counters.channel_backlog_bytes.set(measures.channel_backlog_bytes as u64);
+        counters.history_bytes.set(measures.history_bytes);
+        counters.history_publications.set(measures.history_publications as u64);
+        let Drops { rate, slow_subscriber, memory } = measures.drops;
         for (index, count) in [rate, slow_subscriber, memory].into_iter().enumerate() {
             counters.publications_dropped[index].set(count);
         }
@@ -84,8 +85,11 @@ impl Connections {
         counters.paused_publisher_bytes.set(self.paused.bytes() as u64);
         counters.deferred_request_bytes.set(self.deferred.bytes() as u64);
         counters.mesh_inbox_bytes.set(self.mesh.waiting_bytes() as u64);
-        counters.channels.set(self.hub.channel_count() as u64);
-        counters.subscriptions.set(self.hub.subscription_count() as u64);
+        counters.channels.set(measures.channels as u64);
+        counters.subscriptions.set(measures.subscriptions as u64);
+        counters.users.set(measures.users as u64);
+        counters.user_connections.set(measures.user_sessions as u64);
+        counters.identity_bytes.set(measures.identity_bytes as u64);
     }
 }
 
@@ -99,14 +103,17 @@ fn node_info(node: NodeId, uptime: Duration, all_counters: &[Arc<Counters>]) -> 
     let sum = |gauge: fn(&Counters) -> &Counter| {
         all_counters.iter().map(|counters| gauge(counters).value()).sum()
     };
+    // Requests, such as the one that asks, are not clients.
+    let clients = (0..TransportKind::LABELS.len())
+        .filter(|kind| *kind != TransportKind::Http as usize)
+        .flat_map(|kind| all_counters.iter().map(move |all| &all.connections[kind]))
+        .map(Counter::value)
+        .sum();
+    let has_anonymous = clients > sum(|counters| &counters.user_connections);
     NodeInfo {
         node,
-        // Requests, such as the one that asks, are not clients.
-        clients: (0..TransportKind::LABELS.len())
-            .filter(|kind| *kind != TransportKind::Http as usize)
-            .flat_map(|kind| all_counters.iter().map(move |all| &all.connections[kind]))
-            .map(Counter::value)
-            .sum(),
+        clients,
+        users: sum(|counters| &counters.users) + u64::from(has_anonymous),
         channels: sum(|counters| &counters.channels),
         subscriptions: sum(|counters| &counters.subscriptions),
         uptime,

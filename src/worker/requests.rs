@@ -227,8 +227,8 @@ impl Connections {
         let has_session = self.table.at(session.index).flags.has_session();
         let is_subscribed =
             |channel: &ChannelName| has_session && self.hub.is_subscribed(session, channel);
-        // No client has a user yet.
-        let client = auth::Client { has_user: false, is_subscribed };
+        let has_user = has_session && self.hub.user(session).is_some();
+        let client = auth::Client { has_user, is_subscribed };
         match auth::decide(by, client, &request, self.hub.namespaces()) {
             Verdict::Allow => self.hub.handle(session, id, request, &mut self.hub_outputs),
             Verdict::Refuse(refusal) => {
@@ -301,7 +301,8 @@ impl Connections {
         match control {
             Control::Disconnect(disconnect) => self.close(session.index, disconnect),
             Control::Subscribe { channel, since } => {
-                let request = Request::Subscribe { channel, since, needs_all: false };
+                let request =
+                    Request::Subscribe { channel, since, needs_all: false, options: None };
                 self.request(session, SessionRequest { origin, by, request });
             }
             Control::Unsubscribe { channel } => {

@@ -15,13 +15,14 @@ use crate::message::{
 };
 
 mod fan_out;
+mod identities;
 mod views;
 
 /// SplitMix64, a generator of reproducible random numbers.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -226,7 +227,7 @@ fn payload(bytes: &'static [u8]) -> Payload {
 }
 
 fn subscribe(name: &str) -> Request {
-    Request::Subscribe { channel: channel(name), since: None, needs_all: false }
+    Request::Subscribe { channel: channel(name), since: None, needs_all: false, options: None }
 }
 
 fn unsubscribe(name: &str) -> Request {
@@ -315,7 +316,11 @@ fn every_subscriber_receives_the_stream_from_its_position_on() {
         }
         mesh.settle();
         for hub in &mesh.hubs {
-            assert_eq!((hub.channel_count(), hub.subscription_count()), (0, 0), "seed {seed}");
+            assert_eq!(
+                (hub.measures().channels, hub.measures().subscriptions),
+                (0, 0),
+                "seed {seed}"
+            );
             assert_eq!(hub.fan_out_backlog(), (0, 0), "seed {seed}");
             assert!(!hub.wants_fan_out());
             assert!(
@@ -437,7 +442,7 @@ fn a_hub_reports_expired_histories_until_all_are_removed() {
     let mut tick = |now_us| {
         let hub = &mut mesh.hubs[0];
         hub.tick(now_us, &mut VecDeque::new());
-        (hub.history_publications(), hub.has_overdue())
+        (hub.measures().history_publications, hub.has_overdue())
     };
     assert_eq!(tick(1_000_000), (2 * OVERDUE_PER_TURN_MAX + 1, false));
     assert_eq!(tick(1_001_000), (OVERDUE_PER_TURN_MAX + 1, true));

@@ -124,7 +124,7 @@ impl World {
         self.asked.insert(key, since);
         let (worker, index, at) = key;
         let channel = channel(NAMES[at]);
-        let request = Request::Subscribe { channel, since, needs_all: false };
+        let request = Request::Subscribe { channel, since, needs_all: false, options: None };
         self.request(worker, index, at, request);
     }
 
@@ -364,7 +364,7 @@ fn a_slow_subscriber_costs_nothing_until_its_socket_accepts_bytes() {
     let offsets: Vec<_> = world.live.values().map(|seen| seen.offset).collect();
     assert_eq!(offsets, [100, 100]);
     assert_eq!(world.gaps, 1);
-    assert!(world.hubs[0].channel_backlog_bytes() <= 3);
+    assert!(world.hubs[0].measures().channel_backlog_bytes <= 3);
 }
 
 #[test]
@@ -384,7 +384,7 @@ fn a_hub_that_stops_pacing_releases_backlogs_and_delivers_at_once() {
             (world.live[&key].offset, world.gaps)
         };
         assert!(publish_and_deliver(&mut world, 10).0 <= 1, "{name}");
-        assert!(world.hubs[0].channel_backlog_bytes() > 0, "{name}");
+        assert!(world.hubs[0].measures().channel_backlog_bytes > 0, "{name}");
         world.hubs[0].stop_pacing();
         assert_eq!(publish_and_deliver(&mut world, 0), (10, gaps), "{name}");
         // Publications that arrive later are delivered at once.

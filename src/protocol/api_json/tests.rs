@@ -132,8 +132,8 @@ fn results_have_centrifugos_shapes() {
         }})
     );
     assert_eq!(
-        written(|out| write_presence_stats(out, 5)),
-        json!({"num_clients": 5, "num_users": 1})
+        written(|out| write_presence_stats(out, 5, 2)),
+        json!({"num_clients": 5, "num_users": 2})
     );
     let channels = ["a", "b\"c"].map(|name| (ChannelName::new(name).unwrap(), 3));
     assert_eq!(
@@ -141,10 +141,12 @@ fn results_have_centrifugos_shapes() {
         json!({"channels": {"a": {"num_clients": 3}, "b\"c": {"num_clients": 3}}})
     );
     let uptime = Duration::from_secs(7);
-    let info = NodeInfo { node: NodeId::new(1), clients: 2, channels: 3, subscriptions: 4, uptime };
+    let node = NodeId::new(1);
+    let info = NodeInfo { node, clients: 9, users: 2, channels: 3, subscriptions: 4, uptime };
     let node = written(|out| write_info(out, &info))["nodes"][0].clone();
     assert_eq!(node["uid"], "00000000-0001");
-    assert_eq!((&node["num_clients"], &node["uptime"]), (&json!(2), &json!(7)));
+    assert_eq!((&node["num_clients"], &node["num_users"]), (&json!(9), &json!(2)));
+    assert_eq!(node["uptime"], 7);
     assert_eq!((&node["num_channels"], &node["num_subs"]), (&json!(3), &json!(4)));
     assert_eq!(
         written(|out| write_error(out, CommandError::BadRequest, Some("a \"b\""))),

@@ -134,9 +134,8 @@ pub fn write_presence(out: &mut Vec<u8>, id: u32, clients: &[ClientInfo]) {
     out.extend_from_slice(b"}}}");
 }
 
-/// Appends the reply to `presence_stats`. All clients without a user name count as one user.
-pub fn write_presence_stats(out: &mut Vec<u8>, id: u32, client_count: u64) {
-    let user_count = client_count.min(1);
+/// Appends the reply to `presence_stats`.
+pub fn write_presence_stats(out: &mut Vec<u8>, id: u32, client_count: u64, user_count: u64) {
     begin(out, id, "presence_stats");
     put(out, format_args!("{{\"num_clients\":{client_count},\"num_users\":{user_count}}}}}"));
 }
@@ -284,23 +283,22 @@ mod tests {
         let other = ClientInfo {
             client: ClientId { worker: WorkerId(1), ..CLIENT },
             user: Some("a\"b".into()),
-            info: Some(bytes::Bytes::from_static(b"{\"name\":\"A\"}")),
+            conn_info: Some(bytes::Bytes::from_static(b"{\"name\":\n\"A\"}")),
+            chan_info: Some(bytes::Bytes::from_static(b"7")),
         };
         let (one, two) =
             ("00000000-0003-8000-8000-000100000002", "00000000-0003-8001-8000-000100000002");
         let clients = json!({
             one: {"client": one, "user": ""},
-            two: {"client": two, "user": "a\"b", "conn_info": {"name": "A"}},
+            two: {"client": two, "user": "a\"b", "conn_info": {"name": "A"}, "chan_info": 7},
         });
         assert_eq!(
             presence(&[ClientInfo::anonymous(CLIENT), other]),
             json!({"id": 5, "presence": {"presence": clients}})
         );
-        for (client_count, user_count) in [(0, 0), (1, 1), (7, 1)] {
-            let stats = written(|out| write_presence_stats(out, 5, client_count));
-            let body = json!({"num_clients": client_count, "num_users": user_count});
-            assert_eq!(stats, json!({"id": 5, "presence_stats": body}));
-        }
+        let stats = written(|out| write_presence_stats(out, 5, 7, 3));
+        let body = json!({"num_clients": 7, "num_users": 3});
+        assert_eq!(stats, json!({"id": 5, "presence_stats": body}));
     }
 
     #[test]

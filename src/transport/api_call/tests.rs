@@ -306,7 +306,7 @@ fn a_batch_answers_for_each_command_in_order() {
         let reply = match request.request {
             Request::Publish { .. } => Reply::Published { position: position(1) },
             Request::Presence { list_max: 0, .. } => {
-                Reply::Presence { clients: None, client_count: 5 }
+                Reply::PresenceStats { client_count: 5, user_count: 2 }
             }
             Request::HistoryRemove { .. } => Reply::Done,
             Request::Channels { pattern } => {
@@ -323,6 +323,7 @@ fn a_batch_answers_for_each_command_in_order() {
     call.take_info(&NodeInfo {
         node: NodeId::new(1),
         clients: 0,
+        users: 1,
         channels: 0,
         subscriptions: 0,
         uptime,
@@ -335,7 +336,7 @@ fn a_batch_answers_for_each_command_in_order() {
     assert_eq!(codes, [104, 104, 107, 107, 100]);
     assert_eq!(replies[5]["broadcast"]["responses"].as_array().unwrap().len(), 2);
     assert_eq!(replies[6]["info"]["nodes"].as_array().unwrap().len(), 1);
-    assert_eq!(replies[7]["presence_stats"], json!({"num_clients": 5, "num_users": 1}));
+    assert_eq!(replies[7]["presence_stats"], json!({"num_clients": 5, "num_users": 2}));
     assert_eq!(replies[8]["history_remove"], json!({}));
     assert_eq!(replies[10]["info"], replies[6]["info"]);
 }

@@ -166,10 +166,10 @@ fn every_reply_of_the_hub_is_written() {
     let history = Reply::History { position, publications: publications(2..=4) };
     let body = json!({"publications": items(2..=4), "epoch": "00000001", "offset": 9});
     assert_eq!(client.replied(5, &history), [json!({"id": 5, "history": body})]);
-    let presence = Reply::Presence { clients: Some(Vec::new()), client_count: 0 };
+    let presence = Reply::Presence { clients: Vec::new(), client_count: 0 };
     assert_eq!(client.replied(5, &presence), [json!({"id": 5, "presence": {"presence": {}}})]);
-    let stats = Reply::Presence { clients: None, client_count: 3 };
-    let body = json!({"num_clients": 3, "num_users": 1});
+    let stats = Reply::PresenceStats { client_count: 3, user_count: 2 };
+    let body = json!({"num_clients": 3, "num_users": 2});
     assert_eq!(client.replied(5, &stats), [json!({"id": 5, "presence_stats": body})]);
     assert_eq!(
         client.replied(5, &Reply::Published { position }),

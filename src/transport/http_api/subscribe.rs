@@ -300,7 +300,7 @@ impl Opening {
             let ticket = Ticket::new(u32::try_from(index + 1).expect("they are few"));
             let since = self.since.as_ref().map(|positions| positions[index]);
             let channel = place.channel.clone();
-            let request = Request::Subscribe { channel, since, needs_all: false };
+            let request = Request::Subscribe { channel, since, needs_all: false, options: None };
             context.request(ticket, Actor::Client, request);
         }
     }
@@ -355,6 +355,7 @@ impl Opening {
             | Reply::Published { .. }
             | Reply::History { .. }
             | Reply::Presence { .. }
+            | Reply::PresenceStats { .. }
             | Reply::Channels { .. }
             | Reply::Done => Step::Wait,
         }

@@ -95,7 +95,8 @@ impl Upgrading {
         check_memory(context)?;
         let subscriptions_left = channels.len();
         for channel in channels {
-            let request = Request::Subscribe { channel, since: None, needs_all: false };
+            let request =
+                Request::Subscribe { channel, since: None, needs_all: false, options: None };
             context.request(Some(Ticket::FIRST), Actor::Client, request);
         }
         Ok(Self { upgrade, subscriptions_left })

@@ -1,0 +1,187 @@
+//! Clients that act for users, as others see them.
+
+use super::*;
+use crate::config::limits::PRESENCE_USERS_MAX;
+use crate::hub::join_leave::JOIN_LEAVE_DELAY_MS;
+use crate::message::{
+    ClientId, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, SubscriptionOptions,
+};
+
+fn identity(user: &str, info: &'static str) -> Identity {
+    Identity { user: Some(user.into()), info: Some(info.into()), expires_at: None }
+}
+
+fn client(worker: usize, index: u32) -> ClientId {
+    let worker = WorkerId(u16::try_from(worker).unwrap());
+    ClientId { node: NodeId::new(1), worker, session: session(index) }
+}
+
+fn subscribe_with(name: &str, info: &'static str) -> Request {
+    let options = Some(Box::new(SubscriptionOptions { info: Some(info.into()) }));
+    Request::Subscribe { channel: channel(name), since: None, needs_all: false, options }
+}
+
+impl Mesh {
+    /// Opens a session for a user.
+    fn enter(&mut self, worker: usize, index: u32, user: &str, info: &'static str) {
+        self.hubs[worker].open(session(index));
+        self.hubs[worker].identify(session(index), &identity(user, info)).unwrap();
+    }
+
+    fn ask(&mut self, request: Request) -> Reply {
+        self.request(0, session(0), request);
+        self.settle();
+        self.seen.replies.pop().expect("it is replied to").3
+    }
+
+    fn presence(&mut self, name: &str) -> Vec<ClientInfo> {
+        let request = Request::Presence { channel: channel(name), list_max: 10 };
+        let Reply::Presence { mut clients, .. } = self.ask(request) else { panic!("no list") };
+        clients.sort_by_key(|info| info.client);
+        clients
+    }
+
+    fn count(&mut self, name: &str) -> (u64, u64) {
+        let reply = self.ask(Request::Presence { channel: channel(name), list_max: 0 });
+        let Reply::PresenceStats { client_count, user_count } = reply else { panic!("no numbers") };
+        (client_count, user_count)
+    }
+}
+
+#[test]
+fn presence_has_the_user_and_what_is_said_about_client_and_subscription() {
+    let mut mesh = Mesh::new(2, 8);
+    mesh.enter(0, 0, "ann", "{\"n\":1}");
+    mesh.enter(1, 0, "", "2");
+    mesh.hubs[1].open(session(1));
+    mesh.request(0, session(0), subscribe_with("a", "\"in a\""));
+    mesh.request(1, session(0), subscribe_with("a", "3"));
+    mesh.request(1, session(1), subscribe("a"));
+    mesh.settle();
+    let ann = ClientInfo {
+        client: client(0, 0),
+        user: Some("ann".into()),
+        conn_info: Some("{\"n\":1}".into()),
+        chan_info: Some("\"in a\"".into()),
+    };
+    let described = ClientInfo {
+        conn_info: Some("2".into()),
+        chan_info: Some("3".into()),
+        ..ClientInfo::anonymous(client(1, 0))
+    };
+    let anonymous = ClientInfo::anonymous(client(1, 1));
+    assert_eq!(mesh.presence("a"), [ann.clone(), described, anonymous.clone()]);
+    // What is said about a subscription ends with it.
+    mesh.request(0, session(0), unsubscribe("a"));
+    mesh.settle();
+    mesh.end_view(0, 0, "a");
+    mesh.request(0, session(0), subscribe("a"));
+    mesh.settle();
+    mesh.close(1, session(0));
+    let without = ClientInfo { chan_info: None, ..ann };
+    assert_eq!(mesh.presence("a"), [without, anonymous]);
+    // A session with the index of another one is not taken for it.
+    mesh.hubs[1].open(SessionId { index: 0, generation: 2 });
+    assert_eq!(mesh.hubs[1].user(session(0)), None);
+    assert_eq!(mesh.hubs[1].measures().identity_bytes, 0);
+    assert_eq!(mesh.hubs[0].user(session(0)), Some("ann"));
+}
+
+#[test]
+fn users_are_counted_once_over_all_workers() {
+    let mut mesh = Mesh::new(3, 8);
+    mesh.hubs[0].open(session(0));
+    assert_eq!(mesh.count("a"), (0, 0));
+    for (worker, index, user) in
+        [(0, 1, "ann"), (0, 2, "bob"), (1, 1, "ann"), (1, 2, "ann"), (2, 1, "eve"), (2, 2, "")]
+    {
+        mesh.enter(worker, index, user, "1");
+        mesh.request(worker, session(index), subscribe("a"));
+    }
+    mesh.settle();
+    // The anonymous client is a user too, and so are all of them together.
+    assert_eq!(mesh.count("a"), (6, 4));
+    mesh.hubs[1].open(session(3));
+    mesh.request(1, session(3), subscribe("a"));
+    mesh.settle();
+    assert_eq!(mesh.count("a"), (7, 4));
+    for index in [1, 2] {
+        mesh.close(1, session(index));
+    }
+    assert_eq!(mesh.count("a"), (5, 4));
+    mesh.close(0, session(1));
+    assert_eq!(mesh.count("a"), (4, 3));
+    let users: Vec<usize> = mesh.hubs.iter().map(|hub| hub.measures().users).collect();
+    assert_eq!(users, [1, 0, 1]);
+}
+
+#[test]
+fn joins_and_leaves_have_the_user_and_what_is_said() {
+    let options = ChannelOptions { join_leave: true, ..ChannelOptions::open() };
+    let mut mesh = Mesh::with(1, 8, options);
+    mesh.enter(0, 0, "ann", "1");
+    mesh.request(0, session(0), subscribe("a"));
+    mesh.enter(0, 1, "bob", "2");
+    mesh.request(0, session(1), subscribe_with("a", "3"));
+    mesh.settle();
+    let delivered = |mesh: &mut Mesh, now_ms: u64| {
+        let mut out = VecDeque::new();
+        mesh.hubs[0].tick(now_ms * 1000, &mut out);
+        mesh.route(0, out);
+        let mut items = Vec::new();
+        while mesh.queues.values().any(|queue| !queue.is_empty()) {
+            mesh.step(0, 0);
+        }
+        mesh.hubs[0].fan_out(usize::MAX, |step| {
+            if let FanOutStep::Deliver { batch, session: to, .. } = step
+                && to == 0
+            {
+                items.extend(batch.items.iter().cloned());
+            }
+            Visit::Cost(1)
+        });
+        items
+    };
+    let bob = Arc::new(ClientInfo {
+        client: client(0, 1),
+        user: Some("bob".into()),
+        conn_info: Some("2".into()),
+        chan_info: Some("3".into()),
+    });
+    let now = JOIN_LEAVE_DELAY_MS;
+    assert_eq!(delivered(&mut mesh, now).last(), Some(&Item::Joined(bob.clone())));
+    mesh.close(0, session(1));
+    mesh.settle();
+    assert_eq!(delivered(&mut mesh, 3 * now), [Item::Left(bob)]);
+}
+
+#[test]
+fn an_identity_that_is_too_long_is_refused() {
+    let mut mesh = Mesh::new(1, 8);
+    mesh.hubs[0].open(session(0));
+    let info = Some(vec![b'1'; INFO_BYTES_MAX + 1].into());
+    let long = Identity { info, ..identity("ann", "1") };
+    let refused = mesh.hubs[0].identify(session(0), &long);
+    assert_eq!(refused, Err(IdentityError::InfoTooLong));
+    assert_eq!(mesh.hubs[0].user(session(0)), None);
+}
+
+#[test]
+fn the_users_of_a_bounded_number_of_subscribers_are_compared() {
+    let mut mesh = Mesh::new(1, 8);
+    mesh.hubs[0].open(session(0));
+    let most = PRESENCE_USERS_MAX as u32;
+    for index in 1..=most {
+        mesh.enter(0, index, if index % 2 == 0 { "ann" } else { "bob" }, "1");
+        mesh.request(0, session(index), subscribe("a"));
+    }
+    mesh.settle();
+    assert_eq!(mesh.count("a"), (most.into(), 2));
+    // Those beyond them count as users of their own.
+    for index in most + 1..=most + 3 {
+        mesh.enter(0, index, "ann", "1");
+        mesh.request(0, session(index), subscribe("a"));
+    }
+    mesh.settle();
+    assert_eq!(mesh.count("a"), (u64::from(most) + 3, 2 + 3));
+}
