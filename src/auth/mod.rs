@@ -5,6 +5,7 @@
 //! say, would be parked by the worker.
 //!
 //! [`ApiKeys`] are the keys of the server API: the transport asks them what a request may do that shows one.
+//! [`PrefixTable`] counts the connections of each network prefix: the worker asks it whether one more is allowed.
 //!
 //! **In and out.** In: whose rights a request has ([`Actor`](crate::message::Actor)), the request, and the options of
 //! all channels. Out: a [`Verdict`].
@@ -15,6 +16,8 @@
 
 mod api_keys;
 mod decide;
+mod prefixes;
 
 pub use api_keys::{ApiGrant, ApiKeys, ApiRefusal};
 pub use decide::{Client, Verdict, decide};
+pub use prefixes::{PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};

@@ -56,6 +56,16 @@ pub struct Config {
     pub channel_bytes_max: usize,
     /// Maximum number of subscriptions of one client.
     pub subscriptions_max: usize,
+    /// Leading bits of an IPv4 address that make up its network prefix, 1..=32.
+    pub prefix_v4_bits: usize,
+    /// Leading bits of an IPv6 address that make up its network prefix, 1..=128.
+    pub prefix_v6_bits: usize,
+    /// Connections per second of one network prefix, on all workers; no limit if not set.
+    pub prefix_connection_rate_max: Option<usize>,
+    /// Connections of one network prefix, on all workers; no limit if not set.
+    pub prefix_connections_max: Option<usize>,
+    /// Connections of one network prefix whose handshake is not complete, on all workers; no limit if not set.
+    pub prefix_handshakes_max: Option<usize>,
     /// Time for a client to complete its handshake or one HTTP request.
     pub handshake_timeout: Duration,
     /// Time to receive a whole WebSocket message or command, from its first byte.
@@ -193,6 +203,12 @@ impl Default for Config {
             send_queue_bytes_max: 4 * 1024 * 1024,
             channel_bytes_max: 255,
             subscriptions_max: 128,
+            prefix_v4_bits: 32,
+            // A provider assigns a site at least a /64.
+            prefix_v6_bits: 64,
+            prefix_connection_rate_max: None,
+            prefix_connections_max: None,
+            prefix_handshakes_max: None,
             handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(25),

@@ -49,6 +49,9 @@ pub const MEMORY_BYTES_CEILING: u64 = 1 << 50;
 /// Upper bound of the setting `limits.subscriptions_max`: finding a subscription walks all of a client's.
 pub const SUBSCRIPTIONS_CEILING: u64 = 4096;
 
+/// Upper bound of the settings that limit a rate, per second.
+pub const RATE_CEILING: u64 = 1_000_000;
+
 /// Upper bound of the channel option `history_size`: dropping that many publications at once takes a few milliseconds.
 pub const HISTORY_SIZE_CEILING: u32 = 65_536;
 
@@ -258,6 +261,17 @@ pub const CLOSING_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// High watermark of a client's send queue, in bytes: above it, reading from the client is paused and its pipelined
 /// requests wait.
 pub const SEND_QUEUE_BYTES_HIGH: u32 = 256 * 1024;
+
+// ---- auth ----
+
+/// Fewest slots in a row of the table of network prefixes, of which each has 16 bytes.
+pub const PREFIX_SLOTS_MIN: usize = 4096;
+
+/// Most slots in a row of the table of network prefixes: both rows together have 32 MiB.
+pub const PREFIX_SLOTS_MAX: usize = 1 << 20;
+
+/// Minimum interval between two warnings about refused network prefixes.
+pub const PREFIX_WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 // ---- worker: the turn ----
 

@@ -4,16 +4,28 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// A network, written 10.0.0.0/8, or one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpNet);
 
 impl Network {
     /// Whether an address is in the network. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
+    }
+}
+
+impl Network {
+    /// The network with the leading bits of an address: `v4_bits` of them, or `v6_bits`. An IPv4-mapped IPv6 address
+    /// counts as the IPv4 address.
+    pub fn of(address: IpAddr, v4_bits: u8, v6_bits: u8) -> Self {
+        let network = match address.to_canonical() {
+            IpAddr::V4(address) => Ipv4Net::new_assert(address, v4_bits.min(32)).into(),
+            IpAddr::V6(address) => Ipv6Net::new_assert(address, v6_bits.min(128)).into(),
+        };
+        Self(IpNet::trunc(&network))
     }
 }
 
@@ -58,6 +70,17 @@ mod tests {
         assert!(contains("fd00::/8", "fd12::1") && !contains("fd00::/8", "fe80::1"));
         assert!(contains("0.0.0.0/0", "255.255.255.255") && !contains("0.0.0.0/0", "::1"));
         assert!(contains("::1", "::1"));
+    }
+
+    #[test]
+    fn the_network_of_an_address_has_its_leading_bits() {
+        let of = |address: &str| Network::of(address.parse().unwrap(), 24, 48).to_string();
+        assert_eq!(of("192.0.2.77"), "192.0.2.0/24");
+        assert_eq!(of("::ffff:192.0.2.77"), "192.0.2.0/24");
+        assert_eq!(of("2001:db8:1:2::3"), "2001:db8:1::/48");
+        let whole = Network::of("192.0.2.77".parse().unwrap(), 32, 128);
+        assert_eq!(whole.to_string(), "192.0.2.77");
+        assert_eq!(Network::of("2001:db8::1".parse().unwrap(), 1, 1).to_string(), "::/1");
     }
 
     #[test]

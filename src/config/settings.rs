@@ -186,6 +186,44 @@ pub const SETTINGS: &[Setting] = &[
     )
     .reloadable(),
     Setting::row(
+        "limits.prefix_v4_bits",
+        "prefix-v4-bits",
+        "Leading bits of an IPv4 address that are its network prefix: addresses with the same prefix share its limits",
+        Count(1, 32, |config| &mut config.prefix_v4_bits),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.prefix_v6_bits",
+        "prefix-v6-bits",
+        "Leading bits of an IPv6 address that are its network prefix",
+        Count(1, 128, |config| &mut config.prefix_v6_bits),
+    )
+    .reloadable(),
+    Setting::row(
+        "limits.prefix_connection_rate_max",
+        "prefix-connection-rate-max",
+        "Maximum number of new connections per second from one network prefix",
+        CountIfGiven(1, limits::RATE_CEILING, |config| &mut config.prefix_connection_rate_max),
+    )
+    .by_default("no limit")
+    .reloadable(),
+    Setting::row(
+        "limits.prefix_connections_max",
+        "prefix-connections-max",
+        "Maximum number of connections from one network prefix",
+        CountIfGiven(1, u32::MAX as u64 / 2, |config| &mut config.prefix_connections_max),
+    )
+    .by_default("no limit")
+    .reloadable(),
+    Setting::row(
+        "limits.prefix_handshakes_max",
+        "prefix-handshakes-max",
+        "Maximum number of connections from one network prefix whose handshake or first request is not complete",
+        CountIfGiven(1, u32::MAX as u64 / 2, |config| &mut config.prefix_handshakes_max),
+    )
+    .by_default("no limit")
+    .reloadable(),
+    Setting::row(
         "limits.handshake_timeout",
         "handshake-timeout",
         "Time to complete a handshake or one HTTP request",

@@ -173,6 +173,16 @@ impl Flags {
         self.set(AWAITS_PROXY_HEADER, awaits);
     }
 
+    /// Whether it counts as an unfinished handshake of its network prefix.
+    pub fn counts_handshake(self) -> bool {
+        self.has(COUNTS_HANDSHAKE)
+    }
+
+    /// Notes whether it counts as an unfinished handshake.
+    pub fn set_counts_handshake(&mut self, counts: bool) {
+        self.set(COUNTS_HANDSHAKE, counts);
+    }
+
     fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
     }
@@ -204,6 +214,7 @@ const SESSION: u32 = 1 << 11;
 const BEHIND: u32 = 1 << 12;
 const SPARE: u32 = 1 << 13;
 const AWAITS_PROXY_HEADER: u32 = 1 << 14;
+const COUNTS_HANDSHAKE: u32 = 1 << 15;
 const COUNTED_SHIFT: u32 = 24;
 
 const _: () = assert!(TransportKind::LABELS.len() <= 256, "the transport has the upper 8 bits");
@@ -215,7 +226,7 @@ mod tests {
     type Setter = fn(&mut Flags, bool);
     type Getter = fn(Flags) -> bool;
 
-    const FLAGS: [(Setter, Getter); 13] = [
+    const FLAGS: [(Setter, Getter); 14] = [
         (Flags::set_dirty, Flags::is_dirty),
         (Flags::set_blocked, Flags::is_blocked),
         (Flags::set_split, Flags::is_split),
@@ -241,6 +252,7 @@ mod tests {
             |flags| flags.is_paused_by(Pause::Answers),
         ),
         (Flags::set_awaits_proxy_header, Flags::awaits_proxy_header),
+        (Flags::set_counts_handshake, Flags::counts_handshake),
     ];
 
     #[test]

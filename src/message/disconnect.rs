@@ -62,6 +62,8 @@ close_reasons! {
     MessageTimeout => 1008, 3501, "message timeout";
     /// The client requested more subscriptions than allowed.
     SubscriptionsExhausted => 1008, 3505, "channel limit";
+    /// The network prefix of the client has as many connections as it may.
+    ConnectionLimit => 1008, 3504, "connection limit";
     /// The server API disconnected the client, which may reconnect.
     ForcedToReconnect => 3011, 3011, "force reconnect";
     /// The server API disconnected the client, which must not reconnect.

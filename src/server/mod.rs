@@ -38,7 +38,8 @@ use crate::hub::ChannelHash;
 use crate::message::{NodeId, WorkerId};
 use crate::telemetry::Counters;
 use crate::worker::{
-    Budget, Mesh, STEPS_TO_END, Worker, WorkerParts, WorkerPlace, WorkerSettings, new_counters,
+    Budget, Mesh, PrefixTable, STEPS_TO_END, Worker, WorkerParts, WorkerPlace, WorkerSettings,
+    new_counters,
 };
 
 pub mod host;
@@ -118,11 +119,10 @@ impl Server {
         let (is_behind_proxy, api_warned_until) = <(Arc<AtomicBool>, Arc<AtomicU32>)>::default();
         let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let (hash, node) = (ChannelHash::default(), draw_node());
+        let prefixes = Arc::new(PrefixTable::new(connections_max));
         let policies: Vec<_> = listeners.policies().collect();
-        let of = u16::try_from(workers).expect("at most WORKERS_MAX");
 
-        let (ended_sender, ended) = channel();
-        let (ready_sender, ready) = channel();
+        let ((ended_sender, ended), (ready_sender, ready)) = (channel(), channel());
         let (configs, config_inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let mut threads = Vec::new();
         let meshes = Mesh::new(&wakers).into_iter().zip(config_inboxes);
@@ -136,13 +136,14 @@ impl Server {
                 budget,
                 open: open.clone(),
                 open_max: connections_max,
+                prefixes: prefixes.clone(),
                 steps: steps.clone(),
                 clock: clock.clone(),
                 is_behind_proxy: is_behind_proxy.clone(),
                 api_warned_until: api_warned_until.clone(),
                 shares_core,
             };
-            let place = WorkerPlace { node, worker, workers: of };
+            let place = WorkerPlace { node, worker, workers: workers as u16 };
             let job = Job {
                 kind,
                 core: cores.get(index % cores.len().max(1)).copied(),

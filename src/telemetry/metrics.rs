@@ -67,8 +67,6 @@ macro_rules! metrics {
 metrics! {
     numbers {
         connections_accepted, "counter", "fantail_connections_accepted_total", "Connections accepted.";
-        connections_rejected, "counter", "fantail_connections_rejected_total",
-            "Connections rejected because the connection limit was reached.";
         connections_open, "gauge", "fantail_connections_open", "Open connections, including those that are closing.";
         accepting, "gauge", "fantail_accepting", "Whether the worker's listeners accept connections: 1 or 0.";
         accept_pauses, "counter", "fantail_accept_pauses_total",
@@ -138,6 +136,9 @@ metrics! {
     }
     families {
         connections, "gauge", "transport", "fantail_connections", "Connections, by transport.";
+        connections_rejected, "counter", "reason", "fantail_connections_rejected_total",
+            "Connections rejected as they came, because of the connection limit or a limit of their network prefix, \
+             by reason.";
         connections_closed, "counter", "reason", "fantail_connections_closed_total", "Connections closed, by reason.";
         handshakes_failed, "counter", "reason", "fantail_handshakes_failed_total", "Failed handshakes, by reason.";
         api_refused, "counter", "reason", "fantail_api_refused_total",
@@ -179,6 +180,7 @@ mod tests {
     fn every_row_is_rendered_once_per_worker() {
         let labels = Labels {
             connections: &["http"],
+            connections_rejected: &["limit"],
             connections_closed: &["gone", "slow"],
             handshakes_failed: &["timeout"],
             api_refused: &["key_missing"],

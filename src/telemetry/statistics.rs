@@ -68,6 +68,7 @@ mod tests {
     fn statistics_hold_the_numbers_of_each_worker() {
         let labels = Labels {
             connections: &["http", "sse"],
+            connections_rejected: &["limit"],
             connections_closed: &["gone"],
             handshakes_failed: &["timeout"],
             api_refused: &["key_missing"],

@@ -63,6 +63,7 @@ impl Transport for CommandConversation {
 
     fn traits(&self) -> Traits {
         Traits {
+            is_established: self.commands.is_connected(),
             publishes: true,
             accepts_server_subscriptions: self.commands.is_connected(),
             times_messages: true,

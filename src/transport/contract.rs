@@ -96,6 +96,8 @@ pub(super) fn receive_unpaused<N>(
 pub struct Traits {
     /// The transport as which it is counted.
     pub kind: TransportKind,
+    /// Its handshake is complete: an HTTP request was answered, or its client is connected.
+    pub is_established: bool,
     /// It may publish without waiting for an answer.
     pub publishes: bool,
     /// Replies of the hub are gathered into one answer instead of being written as they come.
@@ -113,6 +115,7 @@ impl Traits {
     pub const fn of(kind: TransportKind) -> Self {
         Self {
             kind,
+            is_established: true,
             publishes: false,
             collects_answers: false,
             accepts_server_subscriptions: false,

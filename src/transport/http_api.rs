@@ -51,6 +51,7 @@ impl Transport for HttpConversation {
         let is_polling = self.state.poll().is_some();
         let kind = if is_polling { TransportKind::LongPoll } else { TransportKind::Http };
         Traits {
+            is_established: self.has_answered || is_polling,
             collects_answers: true,
             awaits_drain: self.state.awaits_drain(),
             ..Traits::of(kind)

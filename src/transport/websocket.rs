@@ -121,22 +121,18 @@ impl Transport for WebSocketConversation {
     type Next = Infallible;
 
     fn traits(&self) -> Traits {
-        let (kind, publishes, is_connected) = match &self.kind {
+        let of = |kind| Traits { times_messages: true, ..Traits::of(kind) };
+        match &self.kind {
             Kind::Plain { service: PlainService::Publish, .. } => {
-                (TransportKind::WebSocket, true, false)
+                Traits { publishes: true, ..of(TransportKind::WebSocket) }
             }
-            Kind::Plain { service: PlainService::Echo, .. } => {
-                (TransportKind::EchoWebSocket, false, false)
-            }
-            Kind::Commands(commands) => {
-                (TransportKind::CommandsWebSocket, true, commands.is_connected())
-            }
-        };
-        Traits {
-            publishes,
-            accepts_server_subscriptions: is_connected,
-            times_messages: true,
-            ..Traits::of(kind)
+            Kind::Plain { service: PlainService::Echo, .. } => of(TransportKind::EchoWebSocket),
+            Kind::Commands(commands) => Traits {
+                is_established: commands.is_connected(),
+                publishes: true,
+                accepts_server_subscriptions: commands.is_connected(),
+                ..of(TransportKind::CommandsWebSocket)
+            },
         }
     }
 

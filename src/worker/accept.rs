@@ -4,7 +4,7 @@ use crate::connection::Service;
 use crate::driver::SocketId;
 use crate::message::CloseReason;
 
-use super::admission::Place;
+use super::admission::{Place, Rejection};
 use super::connections::Connections;
 
 impl Connections {
@@ -15,7 +15,7 @@ impl Connections {
         let (here, here_max) = (self.table.len(), self.settings.connections_max);
         let place = self.admission.admit(here, here_max, can_refuse);
         if place != Some(Place::Regular) {
-            self.counters.connections_rejected.add(1);
+            self.counters.connections_rejected[Rejection::ConnectionLimit as usize].add(1);
         }
         let place = place?;
         let id = self.table.insert(service, self.turn.tick);
@@ -53,6 +53,7 @@ impl Connections {
         if flags.awaits_proxy_header() {
             self.proxy_headers.remove(id.index);
         }
+        self.prefixes.remove(id.index, flags);
         self.admission.release(flags.is_spare());
         self.table.remove(id.index);
     }

@@ -7,7 +7,42 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::auth::PrefixRefusal;
 use crate::config::limits::SPARE_CONNECTIONS;
+
+/// Why a connection is rejected as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The connection limit is reached.
+    ConnectionLimit,
+    /// Its network prefix has as many connections as it may.
+    PrefixConnections,
+    /// Its network prefix has as many unfinished handshakes as it may.
+    PrefixHandshakes,
+    /// Connections of its network prefix come too fast.
+    PrefixRate,
+}
+
+impl Rejection {
+    /// The labels that metrics have for them.
+    pub const LABELS: &'static [&'static str] =
+        &["connection_limit", "prefix_connections", "prefix_handshakes", "prefix_rate"];
+
+    /// The label of this one.
+    pub fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
+}
+
+impl From<PrefixRefusal> for Rejection {
+    fn from(refusal: PrefixRefusal) -> Self {
+        match refusal {
+            PrefixRefusal::Connections => Self::PrefixConnections,
+            PrefixRefusal::Handshakes => Self::PrefixHandshakes,
+            PrefixRefusal::Rate => Self::PrefixRate,
+        }
+    }
+}
 
 /// The connections of all workers, and the spare ones of this worker.
 #[derive(Debug)]

@@ -25,6 +25,7 @@ use super::eviction::Eviction;
 use super::mesh::Mesh;
 use super::outbox::Outbox;
 use super::paused_publishers::PausedPublishers;
+use super::prefixes::{Prefixes, Rejected};
 use super::proxy_headers::ProxyHeaders;
 use super::settings::{WorkerParts, WorkerSettings};
 use super::statistics::{Statistics, withdraw_behind_proxy};
@@ -53,6 +54,8 @@ pub struct Connections {
     pub(super) proxy_headers: ProxyHeaders,
     pub(super) deferred: Deferred,
     pub(super) admission: Admission,
+    /// The network prefix of each connection.
+    pub(super) prefixes: Prefixes,
     pub(super) budget: Budget,
     pub(super) eviction: Eviction,
     /// Heap of all conversations: unfinished messages and requests.
@@ -101,6 +104,7 @@ impl Connections {
             proxy_headers: ProxyHeaders::new(mesh.worker()),
             deferred: Deferred::default(),
             admission: Admission::new(parts.open, parts.open_max),
+            prefixes: Prefixes::new(parts.prefixes, places, counters.clone()),
             budget: parts.budget,
             eviction: Eviction::default(),
             unfinished_bytes: 0,
@@ -159,7 +163,22 @@ impl Connections {
                 if connection.flags.awaits_proxy_header() {
                     let flags = &mut connection.flags;
                     match self.proxy_headers.receive(id.index, flags, bytes, &mut kept) {
-                        Ok(Some(rest)) => bytes = rest,
+                        Ok(Some((rest, client))) => {
+                            bytes = rest;
+                            let (limits, now_us) = (&self.settings.prefixes, self.turn.began_us);
+                            if let Some(client) = client
+                                && let Err(Rejected) = self.prefixes.enter(
+                                    id.index,
+                                    client.ip(),
+                                    flags,
+                                    limits,
+                                    now_us,
+                                )
+                            {
+                                self.kill(id.index, CloseReason::ConnectionLimit, Close::Orderly);
+                                return self.drain_hub_outputs();
+                            }
+                        }
                         Ok(None) => return,
                         Err(refusal) => {
                             self.proxy_headers.refuse(refusal, None, tick, &self.counters);

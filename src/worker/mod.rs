@@ -46,6 +46,7 @@ mod lags;
 mod mesh;
 mod outbox;
 mod paused_publishers;
+mod prefixes;
 mod proxy_headers;
 mod reports;
 mod requests;
@@ -55,6 +56,7 @@ mod sweep;
 mod table;
 mod turn;
 
+pub use crate::auth::PrefixTable;
 pub use budget::{Budget, Level};
 pub use mesh::Mesh;
 pub use settings::{Listener, WorkerParts, WorkerPlace, WorkerSettings, new_counters};
@@ -315,11 +317,15 @@ impl<D: Driver> Worker<D> {
             let Connections { proxy_headers, turn, counters, .. } = &mut self.connections;
             return proxy_headers.refuse(ProxyRefusal::Untrusted, peer, turn.tick, counters);
         }
+        let Connections { prefixes, settings, turn, .. } = &self.connections;
+        let Ok(counted) = prefixes.accept(peer, service, settings, turn.began_us) else { return };
         let Some((id, place)) = self.connections.admit(service) else {
+            self.connections.prefixes.give_back(counted);
             return self.accepting.refuse(now, &self.connections);
         };
         self.driver.attach(id, socket);
-        let Connections { table, turn, settings, .. } = &mut self.connections;
+        let Connections { table, turn, settings, prefixes, .. } = &mut self.connections;
+        prefixes.assign(id.index, counted, &mut table.at(id.index).flags);
         // What is logged of the connection later has its number.
         let worker = settings.hub.worker.0;
         debug!(worker, connection = id.index, peer = peer.map(display), "accepted");

@@ -42,6 +42,9 @@ impl From<HeaderFault> for ProxyRefusal {
     }
 }
 
+/// The bytes of the client, which may be none, and its address, if its header has one.
+pub type BehindHeader<'b> = (&'b mut [u8], Option<SocketAddr>);
+
 /// The headers that a worker waits for.
 #[derive(Debug)]
 pub struct ProxyHeaders {
@@ -59,15 +62,16 @@ impl ProxyHeaders {
         Self { worker, parts: HashMap::new(), warned_until: 0 }
     }
 
-    /// Takes bytes of a connection whose header has not arrived. Returns those of the client, which may be none; `None`
-    /// if the header is not complete. A header that came in parts is moved to `kept` with what follows it.
+    /// Takes bytes of a connection whose header has not arrived. Returns those of the client, which may be none, and
+    /// its address, if the header has one; `None` if the header is not complete. A header that came in parts is moved
+    /// to `kept` with what follows it.
     pub fn receive<'b>(
         &mut self,
         index: u32,
         flags: &mut Flags,
         bytes: &'b mut [u8],
         kept: &'b mut Vec<u8>,
-    ) -> Result<Option<&'b mut [u8]>, ProxyRefusal> {
+    ) -> Result<Option<BehindHeader<'b>>, ProxyRefusal> {
         let bytes = match self.parts.remove(&index) {
             None => bytes,
             Some(part) => {
@@ -78,10 +82,15 @@ impl ProxyHeaders {
         };
         match parse_header(bytes, PROXY_HEADER_BYTES_MAX)? {
             Some(ProxyHeader { client, header_bytes }) => {
-                let client = client.map(display);
-                debug!(worker = self.worker.0, connection = index, client, "PROXY protocol header");
+                let shown = client.map(display);
+                debug!(
+                    worker = self.worker.0,
+                    connection = index,
+                    client = shown,
+                    "PROXY protocol header"
+                );
                 flags.set_awaits_proxy_header(false);
-                Ok(Some(&mut bytes[header_bytes..]))
+                Ok(Some((&mut bytes[header_bytes..], client)))
             }
             None => {
                 self.parts.insert(index, bytes.to_vec());
@@ -130,7 +139,7 @@ mod tests {
             flags.set_awaits_proxy_header(true);
             let (mut bytes, mut kept) = (bytes.to_vec(), Vec::new());
             let rest = headers.receive(7, &mut flags, &mut bytes, &mut kept);
-            let rest = rest.map(|rest| rest.map(|rest| rest.to_vec()));
+            let rest = rest.map(|rest| rest.map(|(rest, _)| rest.to_vec()));
             (rest, flags.awaits_proxy_header())
         };
         assert_eq!(receive(&mut headers, LINE), (Ok(Some(Vec::new())), false));

@@ -7,11 +7,11 @@ use tracing::warn;
 
 use crate::auth::{self, ApiRefusal, Verdict};
 use crate::config::limits::{API_WARNING_INTERVAL, DEFERRED_PER_TURN_MAX, PROXY_WARNING_INTERVAL};
-use crate::connection::{Connection, Pause};
+use crate::connection::{Connection, Flags, Pause};
 use crate::hub::{Hub, HubMessage, HubOutput, StreamMessage, reply_to};
 use crate::message::{
     Actor, ChannelName, Control, Origin, Refusal, Reply, Request, RequestId, SessionId,
-    SessionRequest,
+    SessionRequest, TransportKind,
 };
 use crate::telemetry::Counters;
 use crate::transport::{Context, Flow, MessageCount, Output};
@@ -54,11 +54,10 @@ impl Connections {
         self.unfinished_bytes = self.unfinished_bytes + held - before;
         self.counters.received_messages.add(received.into());
         self.counters.sent_messages.add(sent.into());
-        let transport = connection.traits().kind;
-        if transport as usize != connection.flags.counted() {
-            self.counters.connections[connection.flags.counted()].subtract(1);
-            connection.flags.set_counted(transport);
-            self.counters.connections[transport as usize].add(1);
+        let traits = connection.traits();
+        count_transport(traits.kind, &mut connection.flags, &self.counters);
+        if connection.flags.counts_handshake() && traits.is_established {
+            self.prefixes.complete_handshake(index, &mut connection.flags);
         }
         let written = self.outbox.batch.turn.len() - start;
         if written > 0 {
@@ -331,6 +330,16 @@ impl Connections {
         if is_long {
             self.deferred.count_answer(reply, self.turn.written_bytes - before);
         }
+    }
+}
+
+/// Counts a connection as the transport that it has become, if it is another one.
+fn count_transport(kind: TransportKind, flags: &mut Flags, counters: &Counters) {
+    let before = flags.counted();
+    if kind as usize != before {
+        counters.connections[before].subtract(1);
+        flags.set_counted(kind);
+        counters.connections[kind as usize].add(1);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::auth::ApiRefusal;
+use crate::auth::{ApiRefusal, PrefixLimits, PrefixTable};
 use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
 use crate::config::{Config, Network};
 use crate::connection::Service;
@@ -15,6 +15,7 @@ use crate::message::{CloseReason, NodeId, TransportKind, WorkerId};
 use crate::telemetry::{Counters, Labels};
 use crate::transport::{HandshakeFailure, TransportSettings};
 
+use super::admission::Rejection;
 use super::budget::Budget;
 use super::mesh::Mesh;
 use super::proxy_headers::ProxyRefusal;
@@ -32,6 +33,8 @@ pub struct WorkerSettings {
     pub listeners: Vec<Listener>,
     /// Networks whose proxies are believed when they name the address of a client.
     pub trusted_proxies: Vec<Network>,
+    /// What the connections of one network prefix may be.
+    pub prefixes: PrefixLimits,
     /// Connections it may hold, without spare ones.
     pub connections_max: usize,
     /// Bytes waiting for one client at which it is a slow consumer.
@@ -110,6 +113,7 @@ impl WorkerSettings {
             statistics_are_configured: config.statistics.is_some(),
             listeners,
             trusted_proxies: config.trusted_proxies.clone(),
+            prefixes: PrefixLimits::new(config),
             connections_max,
             send_queue_bytes_max,
             send_queue_bytes_high: send_queue_bytes_max.min(SEND_QUEUE_BYTES_HIGH),
@@ -155,6 +159,8 @@ pub struct WorkerParts {
     pub open: Arc<AtomicUsize>,
     /// As many as there may be of them.
     pub open_max: usize,
+    /// The connections of each network prefix, of all workers.
+    pub prefixes: Arc<PrefixTable>,
     /// When the first of them began: what they all count time from.
     pub clock: Arc<OnceLock<Instant>>,
     /// Steps of shutting down that workers have taken, all together.
@@ -171,6 +177,7 @@ pub struct WorkerParts {
 pub fn new_counters() -> Counters {
     Counters::new(Labels {
         connections: TransportKind::LABELS,
+        connections_rejected: Rejection::LABELS,
         connections_closed: CloseReason::LABELS,
         handshakes_failed: HandshakeFailure::LABELS,
         api_refused: ApiRefusal::LABELS,

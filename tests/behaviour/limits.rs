@@ -470,7 +470,7 @@ on_both_drivers! {
         for _ in 0..5 {
             Client::connect(server.echo_tcp()).expect_gone();
         }
-        wait_until("the rejections are counted", || server.sum(|counters| &counters.connections_rejected) == 5);
+        wait_until("the rejections are counted", || server.rejected("connection_limit") == 5);
         for client in &mut clients {
             client.send("hello");
             assert_eq!(client.read_exactly(5), b"hello");
@@ -523,7 +523,7 @@ on_both_drivers! {
         assert_eq!(commands.read_json()["push"]["disconnect"]["code"], 3003);
         commands.expect_end();
         Client::connect(server.echo_tcp()).expect_gone();
-        assert_eq!(server.sum(|counters| &counters.connections_rejected), 3 + 9 + 3);
+        assert_eq!(server.rejected("connection_limit"), 3 + 9 + 3);
         assert_eq!(server.sum(|counters| &counters.rejected_low_memory), 0);
         assert_eq!(server.sum(|counters| &counters.subscriptions), 3);
         sockets[0].send_text("undisturbed");
@@ -536,7 +536,7 @@ on_both_drivers! {
         let mut next = WebSocket::connect(server.edge(), "/ws?channel=b");
         next.send_text("in");
         next.expect_text("in");
-        assert_eq!(server.sum(|counters| &counters.connections_rejected), 3 + 9 + 3);
+        assert_eq!(server.rejected("connection_limit"), 3 + 9 + 3);
     }
 
     fn connections_beyond_the_maximum_are_limited_and_short_lived(driver) {
@@ -547,7 +547,7 @@ on_both_drivers! {
             (1..SPARE_CONNECTIONS).map(|_| Client::connect(server.edge())).collect();
         let refused = |count| {
             wait_until("the rejections are counted", || {
-                server.sum(|counters| &counters.connections_rejected) == count as u64
+                server.rejected("connection_limit") == count as u64
             });
         };
         refused(SPARE_CONNECTIONS - 1);

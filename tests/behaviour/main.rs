@@ -14,6 +14,7 @@
 //! | `poll` | long polls: missed publications, aborted polls, cookies, many at once |
 //! | `echo` | the echo services, with many concurrent clients |
 //! | `limits` | deadlines, slow consumers, maximum counts |
+//! | `prefixes` | limits of the connections of one network prefix |
 //! | `memory` | the memory budget: disconnects, refusals, backpressure |
 //! | `metrics` | counters, the metrics page, readiness, the dashboard |
 //! | `page` | the page at `/` and the statistics that it shows |
@@ -42,6 +43,7 @@ mod memory;
 mod metrics;
 mod page;
 mod poll;
+mod prefixes;
 mod pressure;
 mod rights;
 mod settings;

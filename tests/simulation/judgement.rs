@@ -213,7 +213,8 @@ impl World {
     /// reason.
     fn expect_balance(&self) {
         let accepted = self.sum(|counters| &counters.connections_accepted);
-        let refused = self.sum(|counters| &counters.connections_rejected);
+        let refused =
+            self.sum(|counters| counters.connections_rejected.labelled("connection_limit"));
         let came = self.network.connections() as u64;
         if self.open_max == CONNECTIONS_MAX {
             assert_eq!((accepted, refused), (came, 0), "connection attempts");

@@ -13,7 +13,8 @@ use fantail::hub::ChannelHash;
 use fantail::message::{CloseReason, NodeId, Position};
 use fantail::telemetry::{Counter, Counters};
 use fantail::worker::{
-    Budget, Listener, Mesh, Worker, WorkerParts, WorkerPlace, WorkerSettings, new_counters,
+    Budget, Listener, Mesh, PrefixTable, Worker, WorkerParts, WorkerPlace, WorkerSettings,
+    new_counters,
 };
 use serde_json::{Value, json};
 
@@ -168,6 +169,7 @@ impl World {
                     budget,
                     open: open.clone(),
                     open_max,
+                    prefixes: Arc::new(PrefixTable::new(0)),
                     steps: steps.clone(),
                     clock: clock.clone(),
                     is_behind_proxy: Arc::default(),

@@ -1,7 +1,7 @@
 //! A client that sends raw bytes and reads HTTP responses and lines.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -31,6 +31,24 @@ impl Client {
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("connects");
+        stream.set_nodelay(true).expect("no delay");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        Self { stream, received: Vec::new() }
+    }
+
+    /// A client with an address of its own, such as 127.0.0.2.
+    #[track_caller]
+    pub fn connect_from(source: impl Into<IpAddr>, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        )
+        .expect("a socket");
+        socket.bind(&SocketAddr::new(source.into(), 0).into()).expect("an address of this host");
+        socket.connect(&address.into()).expect("connects");
+        let stream: TcpStream = socket.into();
         stream.set_nodelay(true).expect("no delay");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
@@ -267,6 +285,22 @@ impl Client {
     pub fn get(&mut self, target: &str) -> Response {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
         self.read_response()
+    }
+
+    /// Sends bytes and receives the head of an HTTP response, or `None` if the server closes without one, as it does
+    /// with a connection that it rejects.
+    #[track_caller]
+    pub fn try_request(&mut self, bytes: impl AsRef<[u8]>) -> Option<Response> {
+        self.stream.write_all(bytes.as_ref()).ok()?;
+        let mut first = [0];
+        match self.stream.read(&mut first) {
+            Ok(1) => self.received.push(first[0]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                panic!("the server says nothing")
+            }
+            Ok(_) | Err(_) => return None,
+        }
+        Some(self.read_response())
     }
 
     /// Publishes through HTTP and waits for the response.

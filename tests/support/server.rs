@@ -116,6 +116,11 @@ impl TestServer {
         self.sum(|counters| &counters.connections_closed[reason as usize])
     }
 
+    /// Number of connections rejected for a reason.
+    pub fn rejected(&self, reason: &str) -> u64 {
+        self.sum(|counters| counters.connections_rejected.labelled(reason))
+    }
+
     /// Requests a shutdown; drop waits for it.
     pub fn stop(&self) {
         self.server().stop();
