@@ -372,7 +372,8 @@ pub const FAIR_SHARE_BYTES_MIN: u64 = 1024;
 /// Connections, paused publishers and channels, of each at most this many, visited in one turn of an eviction.
 pub const EVICTION_ENTRIES_PER_TURN_MAX: usize = 4 * 1024;
 
-/// Freed bytes that may stay with the heap; more is returned to the system once a worker idles.
+/// Freed bytes that may stay with the heap, unless the memory budget is small; more is returned to the system once a
+/// worker idles.
 pub const HEAP_KEPT_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Capacity above which a table is shrunk once most of its entries are gone.

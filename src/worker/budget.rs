@@ -37,7 +37,7 @@ pub struct Budget {
     others: u64,
     look_at_ms: u64,
     level: Level,
-    /// The most that the process held since the heap was trimmed for the last time.
+    /// The most that the process held since the heap was trimmed for the last time, and then.
     high_bytes: u64,
     /// When that was, as far as this worker knows.
     trimmed_ms: u64,
@@ -52,6 +52,8 @@ struct Shared {
     announced: AtomicU8,
     /// When a worker trimmed the heap for the last time.
     trimmed_ms: AtomicU64,
+    /// What the process held then. It is written first.
+    trimmed_bytes: AtomicU64,
     /// Whether large blocks of the heap are mapped one by one.
     maps_blocks: AtomicBool,
 }
@@ -73,6 +75,9 @@ const MAPPING_SHARE_DIVISOR: u64 = 4;
 /// The heap is trimmed at once when what the process held was more than this fraction of the budget, and is half of
 /// that now.
 const TRIM_SHARE_DIVISOR: u64 = 4;
+
+/// Freed bytes that stay with the heap of an idle worker are at most this fraction of the budget, if that is small.
+const KEPT_SHARE_DIVISOR: u64 = 8;
 
 impl Level {
     /// In their order.
@@ -111,6 +116,7 @@ impl Budget {
             accounts,
             announced: AtomicU8::new(0),
             trimmed_ms: AtomicU64::new(0),
+            trimmed_bytes: AtomicU64::new(0),
             maps_blocks: AtomicBool::new(false),
         });
         (0..workers)
@@ -216,22 +222,27 @@ impl Budget {
     /// `is_urgent`, memory pressure rises. At most one worker does so in a second.
     pub fn takes_trim(&mut self, now_ms: u64, is_urgent: bool, is_idle: bool) -> bool {
         let used = self.used_bytes();
-        let trimmed_ms = self.shared.trimmed_ms.load(Ordering::Relaxed);
+        let Shared { trimmed_ms: at, trimmed_bytes, .. } = &*self.shared;
+        let trimmed_ms = at.load(Ordering::Acquire);
         if trimmed_ms != self.trimmed_ms {
-            (self.trimmed_ms, self.high_bytes) = (trimmed_ms, used);
+            // What was freed between the trim and this look is still with the heap.
+            let then = trimmed_bytes.load(Ordering::Relaxed);
+            (self.trimmed_ms, self.high_bytes) = (trimmed_ms, then);
         }
         self.high_bytes = self.high_bytes.max(used);
+        let kept = HEAP_KEPT_BYTES.min(self.bytes_max / KEPT_SHARE_DIVISOR);
         let has_fallen = used <= self.high_bytes / 2;
         let is_much = has_fallen && self.high_bytes > self.bytes_max / TRIM_SHARE_DIVISOR;
-        let is_worth_it = has_fallen && self.high_bytes > HEAP_KEPT_BYTES;
+        let is_worth_it = has_fallen && self.high_bytes > kept;
         self.owes_trim = is_much || is_worth_it;
         let is_early = now_ms < trimmed_ms + TRIM_MS;
         if is_early || !(is_much || is_urgent || (is_worth_it && is_idle)) {
             return false;
         }
         self.owes_trim = false;
-        let (relaxed, shared) = (Ordering::Relaxed, &self.shared.trimmed_ms);
-        shared.compare_exchange(trimmed_ms, now_ms, relaxed, relaxed).is_ok()
+        // Of two workers that try at the same time, the view of either will do.
+        trimmed_bytes.store(used, Ordering::Relaxed);
+        at.compare_exchange(trimmed_ms, now_ms, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Whether large blocks of the heap are to be mapped one by one from now on, if that is new: so much of the budget
@@ -277,6 +288,45 @@ mod tests {
         let urgent =
             budgets.iter_mut().filter_map(|it| it.takes_trim(13_000, true, false).then_some(()));
         assert_eq!(urgent.count(), 1);
+    }
+
+    #[test]
+    fn memory_that_is_freed_right_after_a_trim_is_trimmed_a_second_later() {
+        for trims_first in [0, 1] {
+            let mut budgets = Budget::of_workers(2, 1000);
+            let mut trims = |worker: usize, bytes, now_ms| {
+                budgets[worker].settle(bytes, now_ms);
+                let trims = budgets[worker].takes_trim(now_ms, false, false);
+                (trims, budgets[worker].is_unsettled())
+            };
+            trims(1, 300, 5000);
+            trims(0, 300, 5010);
+            assert_eq!(trims(1, 300, 5020), (false, false));
+            assert_eq!(trims(trims_first, 0, 6000), (true, false));
+            // By its next look, each worker has freed the rest.
+            trims(1 - trims_first, 0, 6010);
+            assert_eq!(
+                trims(0, 0, 6020),
+                (false, true),
+                "worker {trims_first} trimmed it just now"
+            );
+            assert_eq!(trims(0, 0, 7000), (true, false));
+            assert_eq!(trims(1, 0, 7000), (false, false), "nothing is left");
+            assert_eq!(trims(1, 0, 9000), (false, false));
+        }
+    }
+
+    #[test]
+    fn an_idle_worker_keeps_less_of_a_small_budget() {
+        for (high, is_worth_it) in [(125, false), (126, true)] {
+            let mut budget = Budget::of_workers(1, 1000).remove(0);
+            budget.settle(high, 5000);
+            assert!(!budget.takes_trim(5000, false, true));
+            budget.settle(high / 2, 6000);
+            assert!(!budget.takes_trim(6000, false, false));
+            assert_eq!(budget.is_unsettled(), is_worth_it, "{high}");
+            assert_eq!(budget.takes_trim(6000, false, true), is_worth_it, "{high}");
+        }
     }
 
     #[test]
