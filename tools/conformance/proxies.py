@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -283,6 +284,29 @@ def cookies():
             checks.equal("the next publication", [one["data"] for one in json.load(response)["publications"]], [number])
 
 
+def websocket_over_http2(name):
+    """RFC 8441, without TLS: HAProxy has HTTP/2 at a port of its own, and others beside HTTP/1.1."""
+    second, expected = None, ["offered", "200", "hello"]
+    changes = {}
+    if name == "haproxy.cfg":
+        second = f"127.0.0.1:{free_port()}"
+        changes = {"    default_backend": f"    bind {second} proto h2\n    default_backend"}
+    if name == "envoy.yaml":
+        # Envoy forwards the request as one of HTTP/1.1 without the key that those need.
+        setting = "http2_protocol_options: { allow_connect: true }"
+        changes = {"          upgrade_configs:": f"          {setting}\n          upgrade_configs:"}
+        expected = ["offered", "400", "websocket_key_missing"]
+    with Behind(name, changes):
+        client = os.path.join(os.path.dirname(os.path.abspath(__file__)), "node/websocket_h2.mjs")
+        words = ["node", client, second or os.environ["FANTAIL_HTTP"], "/ws?channel=h2"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as socket:
+            heard = [socket.stdout.readline().strip() for _ in range(2)]
+            publish("h2", "hello", "FANTAIL_DIRECT")
+            heard.append(socket.stdout.readline().strip())
+        checks.equal("a WebSocket over HTTP/2", heard[:2], expected[:2])
+        checks.that("its message, or the error", expected[2] in heard[2], heard[2])
+
+
 def below_a_path(name):
     with Behind(name, BELOW_A_PATH[name], path="/fantail"):
         for probe in (page, preflight_and_post, events, polls, cookies, websocket):
@@ -296,6 +320,8 @@ def main(name):
             checks.run(probe.__name__, probe)
         checks.run("shutdown", shutdown, behind)
         checks.that("nothing panicked", "panicked" not in behind.log())
+    if name in ("haproxy.cfg", "lighttpd.conf", "nghttpx.conf", "envoy.yaml"):
+        checks.run("a WebSocket over HTTP/2", websocket_over_http2, name)
     if name in BELOW_A_PATH:
         checks.run("below a path", below_a_path, name)
     if name == "haproxy.cfg":

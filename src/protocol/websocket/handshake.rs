@@ -98,7 +98,9 @@ impl HandshakeFault {
                  headers Upgrade and Connection on"
             }
             HandshakeFault::VersionUnsupported => "the only Sec-WebSocket-Version is 13",
-            HandshakeFault::KeyMissing => "Sec-WebSocket-Key is missing",
+            HandshakeFault::KeyMissing => {
+                "Sec-WebSocket-Key is missing: a proxy that forwards a WebSocket from HTTP/2 must add it"
+            }
             HandshakeFault::KeyDuplicate => "there are several Sec-WebSocket-Key headers",
             HandshakeFault::KeyInvalid => "Sec-WebSocket-Key is not 16 bytes in base64",
             HandshakeFault::ResponseInvalid => "the server's answer is not an HTTP response",
