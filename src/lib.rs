@@ -24,6 +24,7 @@
 //! ───────────────────┼────────────────────┼──────────────────────────────────────────────────────────────────
 //! control plane  main, fantail-signals: start, stop, reload    fantail-lines: writes the log
 //!                fantail-probe: tries io_uring at start        fantail-log: limits its rate
+//!                fantail-callbacks: asks a backend, if one is configured
 //! ```
 //! The bytes of a client stay on the thread of its worker; only messages between hubs cross the mesh. The control plane
 //! reaches workers through atomic flags and channels, and wakes them; workers never wait for it.
@@ -43,6 +44,7 @@
 //! | [`hub`] | channels, subscriptions, fan-outs | message, config |
 //! | [`driver`] | sockets and the kernel | buffer, config |
 //! | [`connection`] | the socket of one client | transport, message, buffer, config |
+//! | [`callback`] | HTTP requests to a backend | message, config, protocol |
 //! | [`worker`] | the turn; the mesh between workers; the sweep | all above but protocol |
 //! | [`server`] | threads, listeners, signals, the log | all above but buffer, protocol, auth, transport |
 //!
@@ -66,6 +68,8 @@
 //! | the sentence, HTTP status or command code of a refusal | a row in `transport/refusal.rs` |
 //! | a close code or disconnect reason | a row in `message/disconnect.rs` |
 //! | a cause of failed handshakes | a row in `transport/handshake_failure.rs` |
+//! | a callback to a backend | `config/callbacks.rs`, `callback/call.rs`, `callback/body.rs`, `callback/answer.rs` |
+//! | what follows from the answer to a callback | `worker/callbacks.rs` |
 //! | a setting | a row in `config/settings.rs`; a field and its default in `config/configuration.rs` |
 //! | a channel option | a row in `config/channel_options.rs`; a field in `config/namespaces.rs` |
 //! | a limit fixed at compile time, such as the work of one turn | `config/limits.rs` |
@@ -101,6 +105,7 @@
 
 pub mod auth;
 pub mod buffer;
+pub mod callback;
 pub mod config;
 pub mod connection;
 pub mod driver;

@@ -1,6 +1,6 @@
 //! Whether a request is allowed.
 
-use crate::config::{ClientRight, NamespaceId, Namespaces};
+use crate::config::{CallbackKind, Callbacks, ClientRight, NamespaceId, Namespaces};
 use crate::message::{Actor, ChannelName, Control, Refusal, Request};
 
 /// What a verdict depends on of the client that asks.
@@ -20,6 +20,8 @@ pub enum Verdict {
     Allow,
     /// It is not done.
     Refuse(Refusal),
+    /// The backend decides, or answers.
+    Ask(CallbackKind),
 }
 
 /// Decides a request. Clients have the rights that the options of its channel give them, depending on their user and on
@@ -30,10 +32,19 @@ pub fn decide(
     client: Client<impl FnOnce(&ChannelName) -> bool>,
     request: &Request,
     namespaces: &Namespaces,
+    callbacks: &Callbacks,
 ) -> Verdict {
-    match judge(by, client, request, namespaces) {
-        Ok(()) => Verdict::Allow,
+    match judge(by, client, request, namespaces, callbacks) {
+        Ok(()) => callback_of(by, request).map_or(Verdict::Allow, Verdict::Ask),
         Err(refusal) => Verdict::Refuse(refusal),
+    }
+}
+
+/// The callback that an allowed request waits for.
+fn callback_of(by: Actor, request: &Request) -> Option<CallbackKind> {
+    match request {
+        Request::Call { .. } if by == Actor::Client => Some(CallbackKind::Rpc),
+        _ => None,
     }
 }
 
@@ -42,6 +53,7 @@ fn judge(
     client: Client<impl FnOnce(&ChannelName) -> bool>,
     request: &Request,
     namespaces: &Namespaces,
+    callbacks: &Callbacks,
 ) -> Result<(), Refusal> {
     let may = |right: ClientRight, channel: &ChannelName| {
         let Client { has_user, is_subscribed } = client;
@@ -77,6 +89,8 @@ fn judge(
             may(options.allow_presence, channel)
         }
         Request::Channels { .. } => only_server,
+        // A procedure is the backend's, and only clients call it.
+        Request::Call { .. } => offers(by == Actor::Client && callbacks.asks(CallbackKind::Rpc)),
         Request::Control { control, .. } => {
             only_server?;
             match control {
@@ -112,14 +126,19 @@ fn offers(does: bool) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{Allow, Refuse};
+    use super::Verdict::{Allow, Ask, Refuse};
     use super::*;
-    use crate::config::{ChannelOptions, ChannelRegex, STATISTICS_CHANNEL};
+    use crate::config::{CallbackOption, ChannelOptions, ChannelRegex, STATISTICS_CHANNEL};
     use crate::message::{
         ClientId, CloseReason, HistoryQuery, NodeId, Payload, PayloadKind, SessionId, WorkerId,
     };
 
     const DENIED: Verdict = Refuse(Refusal::PermissionDenied);
+
+    /// Without a callback.
+    fn none() -> Callbacks {
+        Callbacks::default()
+    }
 
     /// A request of each kind that names this channel, by the name of its right.
     fn requests(channel: &str) -> [(&'static str, Request); 8] {
@@ -175,11 +194,11 @@ mod tests {
 
     /// The verdict for a client that has a user and is subscribed.
     fn of_client(request: &Request, namespaces: &Namespaces) -> Verdict {
-        decide(Actor::Client, client(true, true), request, namespaces)
+        decide(Actor::Client, client(true, true), request, namespaces, &none())
     }
 
     fn of_server(request: &Request, namespaces: &Namespaces) -> Verdict {
-        decide(Actor::Server, client(false, false), request, namespaces)
+        decide(Actor::Server, client(false, false), request, namespaces, &none())
     }
 
     /// Every set of values of a right.
@@ -217,7 +236,7 @@ mod tests {
                         let is_allowed = (name == name_of_right && holds) || name == "unsubscribe";
                         let is = client(has_user, is_subscribed);
                         assert_eq!(
-                            decide(Actor::Client, is, &request, &namespaces),
+                            decide(Actor::Client, is, &request, &namespaces, &none()),
                             if is_allowed { Allow } else { DENIED },
                             "{name}, {name_of_right}: {right:?}, {has_user}, {is_subscribed}"
                         );
@@ -237,8 +256,8 @@ mod tests {
         for right in client_rights().filter(|right| right.client || !right.subscriber) {
             let namespaces = with(|options| options.allow_publish = right);
             for (_, request) in requests("a:1") {
-                decide(Actor::Client, unasked(true), &request, &namespaces);
-                decide(Actor::Server, unasked(false), &request, &namespaces);
+                decide(Actor::Client, unasked(true), &request, &namespaces, &none());
+                decide(Actor::Server, unasked(false), &request, &namespaces, &none());
             }
         }
     }
@@ -338,14 +357,33 @@ mod tests {
             assert_eq!(of_server(&request, &namespaces), Allow);
         }
         for by in [Actor::Client, Actor::Server] {
-            assert_eq!(decide(by, client(false, false), &Request::Connect, &namespaces), Allow);
+            assert_eq!(
+                decide(by, client(false, false), &Request::Connect, &namespaces, &none()),
+                Allow
+            );
         }
         // A publication goes to the session's first channel: there is none.
         let payload = Payload::new(PayloadKind::Text, "x");
         let publish = Request::Publish { channel: None, payload, idempotency_key: None };
         for by in [Actor::Client, Actor::Server] {
             let expected = Refuse(Refusal::NotSubscribed);
-            assert_eq!(decide(by, client(true, true), &publish, &namespaces), expected);
+            assert_eq!(decide(by, client(true, true), &publish, &namespaces, &none()), expected);
         }
+    }
+
+    #[test]
+    fn a_procedure_is_called_by_clients_where_a_backend_answers() {
+        let namespaces = with(|_| {});
+        let mut callbacks = none();
+        let call = Request::Call { procedure: "x".into(), data: None };
+        let of = |by, callbacks: &Callbacks| {
+            decide(by, client(false, false), &call, &namespaces, callbacks)
+        };
+        let not_available = Refuse(Refusal::NotAvailable);
+        assert_eq!(of(Actor::Client, &callbacks), not_available);
+        let rpc = callbacks.of_mut(CallbackKind::Rpc);
+        CallbackOption::named("endpoint").unwrap().parse(&["http://a/".into()], rpc).unwrap();
+        assert_eq!(of(Actor::Client, &callbacks), Ask(CallbackKind::Rpc));
+        assert_eq!(of(Actor::Server, &callbacks), not_available);
     }
 }

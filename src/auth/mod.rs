@@ -1,8 +1,7 @@
 //! Rights: who may do what.
 //!
-//! **What it is.** [`decide()`], a pure function between what a conversation asks and the hub that does it. Every
-//! request is decided at once, so there is no third verdict yet: one that has to wait, for a backend that is asked,
-//! say, would be parked by the worker.
+//! **What it is.** [`decide()`], a pure function between what a conversation asks and the hub that does it. A request
+//! is allowed or refused at once, or the backend is asked: then the worker has it wait for the answer.
 //!
 //! [`ApiKeys`] are the keys of the server API: the transport asks them what a request may do that shows one.
 //! [`PrefixTable`] counts the connections of each network prefix: the worker asks it whether one more is allowed.
@@ -10,7 +9,8 @@
 //! **In and out.** In: whose rights a request has ([`Actor`](crate::message::Actor)), the request, and the options of
 //! all channels. Out: a [`Verdict`].
 //!
-//! **Always true.** A verdict depends on nothing but the arguments. The hub gets no request that was not allowed here.
+//! **Always true.** A verdict depends on nothing but the arguments. The hub gets no request that was not allowed here,
+//! or by the backend that this asks.
 //!
 //! **Must not know.** Sessions, sockets, the clock, which transport a request came by.
 

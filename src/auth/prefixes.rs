@@ -91,6 +91,13 @@ struct Slot {
 const ORDER: Ordering = Ordering::Relaxed;
 const SECOND_US: u64 = 1_000_000;
 
+/// A table of the smallest size, for tests.
+impl Default for PrefixTable {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl PrefixTable {
     /// A table for as many connections as may be open.
     pub fn new(connections_max: usize) -> Self {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Args;
 
-use fantail::config::{CHANNEL_OPTIONS, Origin, SETTINGS, markdown};
+use fantail::config::{CALLBACK_OPTIONS, CHANNEL_OPTIONS, Origin, SETTINGS, markdown};
 
 use super::output::say;
 use super::settings;
@@ -48,6 +48,13 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         let _ = writeln!(text, "\n[api.keys.{}]\n{:name_width$}  hidden", key.name, "key");
         for (option, value) in key.rights.texts() {
             let _ = writeln!(text, "{option:name_width$}  {value}");
+        }
+    }
+    for kind in loaded.config.callbacks.kinds() {
+        let _ = writeln!(text, "\n[callbacks.{}]", kind.word());
+        for option in CALLBACK_OPTIONS {
+            let value = option.text(loaded.config.callbacks.of(kind));
+            let _ = writeln!(text, "{:name_width$}  {value}", option.name);
         }
     }
     for warning in &loaded.warnings {

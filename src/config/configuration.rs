@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::api_keys::ApiKey;
+use super::callbacks::Callbacks;
 use super::listen_address::ListenAddress;
 use super::log_levels::{LogLevel, LogLevels};
 use super::namespaces::Namespaces;
@@ -41,6 +42,8 @@ pub struct Config {
     /// Further keys, each with its rights; at most [`API_KEYS_MAX`](super::limits::API_KEYS_MAX). Without any key,
     /// every client may call the server API.
     pub api_keys: Vec<ApiKey>,
+    /// What a backend is asked.
+    pub callbacks: Callbacks,
     /// Maximum number of connections of the process; as many as descriptors allow if not set.
     pub connections_max: Option<usize>,
     /// Memory budget of the process, in bytes, for queues, backlogs, histories and unfinished messages; follows from
@@ -196,6 +199,7 @@ impl Default for Config {
             insecure: false,
             api_key: None,
             api_keys: Vec::new(),
+            callbacks: Callbacks::default(),
             connections_max: None,
             memory_bytes_max: None,
             message_bytes_max: 1024 * 1024,

@@ -31,6 +31,18 @@ pub const API_KEY_BYTES_MAX: usize = 1024;
 /// Sections `[api.keys.NAME]`: a key that a request shows is compared with all of them.
 pub const API_KEYS_MAX: usize = 64;
 
+/// Headers that every request of a callback has.
+pub const CALLBACK_HEADERS_MAX: usize = 64;
+
+/// Upper bound of the requests of one kind of callback that wait for an answer.
+pub const CALLBACK_PENDING_CEILING: u64 = 65_536;
+
+/// Upper bound of the connections to the backend of one kind of callback.
+pub const CALLBACK_CONNECTIONS_CEILING: u64 = 1024;
+
+/// Upper bound of an answer to a callback.
+pub const CALLBACK_ANSWER_BYTES_CEILING: u64 = 16 * 1024 * 1024;
+
 /// Upper bound of the setting `limits.message_bytes_max`.
 pub const MESSAGE_BYTES_CEILING: u64 = 64 * 1024 * 1024;
 
@@ -109,6 +121,9 @@ pub const TAGS_MAX: usize = 64;
 
 /// Bytes of the names and texts of the tags of one publication.
 pub const TAGS_BYTES_MAX: usize = 4 * 1024;
+
+/// Bytes of the name of a procedure that a client calls.
+pub const PROCEDURE_BYTES_MAX: usize = 255;
 
 /// Length of an idempotency key; the channel's home worker keeps it for minutes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
@@ -248,6 +263,35 @@ pub const IDENTITIES_LOOKED_AT_MAX: usize = 16;
 
 /// Size of one subscription in the hub, in bytes.
 pub const SUBSCRIPTION_BYTES_MAX: usize = 32;
+
+// ---- callback ----
+
+/// Calls of workers that the thread of the callbacks has not taken yet; further ones fail at once.
+pub const CALLBACKS_QUEUED_MAX: usize = 4096;
+
+/// Bytes of requests and answers that are under way; a request or an answer beyond them fails.
+pub const CALLBACK_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of the head of an answer.
+pub const CALLBACK_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of the message of an error that a backend answers.
+pub const CALLBACK_ERROR_BYTES_MAX: usize = 1024;
+
+/// A call waits for a connection for this part of its timeout at most.
+pub const CALLBACK_QUEUE_SHARE_DIVISOR: u32 = 2;
+
+/// How long a backend that fails is not asked: at first, and at most.
+pub const CALLBACK_CIRCUIT_TIMES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
+
+/// How long an idle connection to a backend is kept.
+pub const CALLBACK_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Threads that look up the addresses of backends.
+pub const CALLBACK_RESOLVERS_MAX: usize = 2;
+
+/// Minimum interval between two warnings about failed callbacks.
+pub const CALLBACK_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 // ---- connection ----
 

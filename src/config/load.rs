@@ -13,15 +13,17 @@ use super::limits::SETTINGS_FILE_BYTES_MAX;
 use super::nearest::did_you_mean;
 use super::origin::VARIABLE_PREFIX;
 use super::{
-    ApiKey, CHANNEL_OPTIONS, ChannelOption, ChannelOptions, Config, ConfigError, FILE_VARIABLE,
-    Namespaces, Origin, SETTINGS, Setting, SettingKind, without_effect,
+    ApiKey, CHANNEL_OPTIONS, Callbacks, ChannelOption, ChannelOptions, Config, ConfigError,
+    FILE_VARIABLE, Namespaces, Origin, SETTINGS, Setting, SettingKind, without_effect,
 };
 
 mod api_keys;
+mod callbacks;
 mod value;
 
 use api_keys::{read_api_keys, unknown_namespaces};
-use value::texts;
+use callbacks::read_callbacks;
+use value::{texts, with_range};
 
 /// The settings file and the flags that a program was started with. [`Sources::load`] reads the file and the
 /// environment anew each time.
@@ -97,12 +99,14 @@ fn assemble(
     if let Some((path, text)) = file {
         let namespaces = std::mem::take(&mut config.namespaces);
         let (given, faults, warnings) = (&mut given, &mut faults, &mut warnings);
-        let api_keys = Vec::new();
-        let mut reader = FileReader { path, text, given, faults, warnings, namespaces, api_keys };
+        let (api_keys, callbacks) = (Vec::new(), Callbacks::default());
+        let mut reader =
+            FileReader { path, text, given, faults, warnings, namespaces, api_keys, callbacks };
         reader.read();
         let unknown = unknown_namespaces(&reader.api_keys, &reader.namespaces);
         unknown.into_iter().for_each(|(at, fault)| reader.fault(at, &fault));
         config.namespaces = reader.namespaces;
+        config.callbacks = reader.callbacks;
         config.api_keys = reader.api_keys.into_iter().map(|(_, key)| key).collect();
     }
     read_environment(environment, &mut given, &mut faults, &mut warnings);
@@ -150,11 +154,6 @@ fn assemble(
     Err(ConfigError(faults))
 }
 
-/// A fault with the range of values, unless it names that already.
-fn with_range(fault: &str, range: &str) -> String {
-    if fault.contains(range) { fault.to_owned() } else { format!("{fault}; it must be {range}") }
-}
-
 /// The places where addresses were set, because every fault of a configuration as a whole concerns its addresses.
 fn where_addresses_are(origins: &[Origin]) -> String {
     let set: Vec<_> = SETTINGS
@@ -189,6 +188,7 @@ struct FileReader<'a> {
     namespaces: Namespaces,
     /// The keys of the server API, each with the place of its section.
     api_keys: Vec<(usize, ApiKey)>,
+    callbacks: Callbacks,
 }
 
 impl FileReader<'_> {
@@ -205,6 +205,12 @@ impl FileReader<'_> {
     fn read_section(&mut self, section: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             if section.is_empty() && self.read_channels(key, value) {
+                continue;
+            }
+            if section.is_empty() && key.get_ref() == "callbacks" {
+                let (callbacks, faults) = read_callbacks(key, value);
+                self.callbacks = callbacks;
+                faults.into_iter().for_each(|(at, fault)| self.fault(at, &fault));
                 continue;
             }
             if section == "api" && key.get_ref() == "keys" {
@@ -348,7 +354,8 @@ fn sections() -> impl Iterator<Item = &'static str> {
         let is_first = SETTINGS[..row].iter().all(|before| section(before) != Some(name));
         is_first.then(|| &setting.name[..name.len()])
     });
-    of_settings.chain(["api.keys.NAME", "channels", "namespaces.NAME"])
+    let others = ["api.keys.NAME", "callbacks", "callbacks.KIND", "channels", "namespaces.NAME"];
+    of_settings.chain(others)
 }
 
 /// Reads settings from the environment; an empty variable counts as not set.

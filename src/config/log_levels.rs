@@ -22,7 +22,7 @@ pub enum LogLevel {
 }
 
 /// The rooms that a level can be set for: those of `src/lib.rs`.
-pub const ROOMS: [&str; 12] = [
+pub const ROOMS: [&str; 13] = [
     "message",
     "config",
     "telemetry",
@@ -33,6 +33,7 @@ pub const ROOMS: [&str; 12] = [
     "hub",
     "driver",
     "connection",
+    "callback",
     "worker",
     "server",
 ];

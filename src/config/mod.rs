@@ -13,6 +13,7 @@
 //! **Must not know.** How the values are used.
 
 mod api_keys;
+mod callbacks;
 mod channel_options;
 mod channel_regex;
 mod check;
@@ -31,6 +32,7 @@ mod units;
 mod without_effect;
 
 pub use api_keys::{API_KEY_OPTIONS, ApiKey, ApiMethods, ApiRight, ApiRights};
+pub use callbacks::{CALLBACK_OPTIONS, Callback, CallbackKind, CallbackOption, Callbacks};
 pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use channel_regex::ChannelRegex;
 pub use check::ConfigError;

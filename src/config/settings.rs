@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::api_keys::api_keys_markdown;
+use super::callbacks::callback_options_markdown;
 use super::channel_options::channel_options_markdown;
 use super::setting::SettingKind::{
     Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Networks, Origins, Secret,
@@ -333,7 +334,9 @@ pub fn markdown() -> String {
     table.push('\n');
     table.push_str(&channel_options_markdown());
     table.push('\n');
-    table + &api_keys_markdown()
+    table.push_str(&api_keys_markdown());
+    table.push('\n');
+    table + &callback_options_markdown()
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ pub(super) fn of_variable(name: &str, value: Option<&str>) -> Option<String> {
     }
     let word = name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name);
     let says = format!("{name} is not a setting and has no effect");
-    if ["CHANNELS_", "NAMESPACES_"].iter().any(|section| word.starts_with(section)) {
-        return Some(format!("{says}: channel options are set in the settings file"));
+    if ["CALLBACKS_", "CHANNELS_", "NAMESPACES_"].iter().any(|section| word.starts_with(section)) {
+        return Some(format!("{says}: channel options and callbacks are set in the settings file"));
     }
     let known: Vec<_> = SETTINGS.iter().map(super::Setting::variable).collect();
     let words = known.iter().map(String::as_str).chain([FILE_VARIABLE]);

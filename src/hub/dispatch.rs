@@ -131,6 +131,10 @@ impl Hub {
             (Some(id), Request::Control { client, control }) => {
                 self.control(self.receipt(session, id), client, control, out);
             }
+            // The backend answers it, if there is one.
+            (Some(id), Request::Call { .. }) => {
+                refuse(session, Some(id), Refusal::NotAvailable, out);
+            }
             // Conversations give every other request an id.
             (None, _) => {}
         }

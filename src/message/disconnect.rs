@@ -68,6 +68,8 @@ close_reasons! {
     ForcedToReconnect => 3011, 3011, "force reconnect";
     /// The server API disconnected the client, which must not reconnect.
     Forced => 1008, 3503, "force disconnect";
+    /// The backend disconnected the client, which must not reconnect unless the backend gives a code that says so.
+    Backend => 1008, 3503, "backend disconnect";
     /// Memory is low and this client's buffers were among the largest, or it connected last; or the connection limit
     /// was reached when it connected.
     Overloaded => 3003, 3003, "overloaded";

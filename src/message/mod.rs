@@ -33,8 +33,8 @@ pub use item::Item;
 pub use node::NodeInfo;
 pub use publication::{Epoch, Payload, PayloadKind, Position, PositionError, Publication};
 pub use request::{
-    Actor, Control, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply, Request,
-    RequestId, SessionRequest, SubscriptionOptions, Ticket,
+    Actor, BackendError, Control, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply,
+    Request, RequestId, SessionRequest, SubscriptionOptions, Ticket,
 };
 pub use tags::{EVENT, EventError, Tags};
 pub use transport_kind::TransportKind;

@@ -95,6 +95,13 @@ pub enum Request {
         /// A pattern in which each `*` matches any bytes; empty for all channels.
         pattern: Arc<str>,
     },
+    /// Call a procedure of the backend. The reply is [`Reply::Returned`], [`Reply::Rejected`] or [`Reply::Refused`].
+    Call {
+        /// Its name, which may be empty.
+        procedure: Arc<str>,
+        /// What it is given, a JSON value; `None` for nothing.
+        data: Option<Bytes>,
+    },
     /// Control another client. The reply is [`Reply::Done`], also if there is no such client, or [`Reply::Refused`] if
     /// the namespace does not exist or the client's transport has no way to announce the change.
     Control {
@@ -139,6 +146,9 @@ impl Request {
             | Request::Presence { channel, .. } => channel.as_str().len(),
             Request::Connect => 0,
             Request::Channels { pattern, .. } => pattern.len(),
+            Request::Call { procedure, data } => {
+                procedure.len() + data.as_ref().map_or(0, Bytes::len)
+            }
             Request::Control { control, .. } => match control {
                 Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => {
                     channel.as_str().len()
@@ -161,7 +171,8 @@ impl Request {
             | Request::Unsubscribe { .. }
             | Request::History { .. }
             | Request::Presence { .. }
-            | Request::Channels { .. } => false,
+            | Request::Channels { .. }
+            | Request::Call { .. } => false,
         }
     }
 }
@@ -273,8 +284,23 @@ pub enum Reply {
     },
     /// The request was carried out.
     Done,
+    /// What a procedure of the backend returned.
+    Returned(Option<Payload>),
     /// The request was refused.
     Refused(Refusal),
+    /// The backend rejected the request.
+    Rejected(BackendError),
+}
+
+/// An error that a backend answers, for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendError {
+    /// The code; those of applications are 400..=1999.
+    pub code: u32,
+    /// A text for people.
+    pub message: Arc<str>,
+    /// Whether the client may try again.
+    pub is_temporary: bool,
 }
 
 /// Publications in order, shared by reference.
@@ -328,4 +354,6 @@ pub enum Refusal {
     PositionUnrecoverable,
     /// The server is low on memory; the client may try again later.
     Overloaded,
+    /// The backend that decides did not answer; the client may try again later.
+    BackendUnavailable,
 }

@@ -22,10 +22,10 @@ mod replies;
 
 pub use commands::{Command, InvalidCommand, Method, decode_command};
 pub use replies::{
-    Connected, Subscribed, write_connected, write_disconnect, write_done, write_error,
-    write_history, write_ping, write_presence, write_presence_stats, write_refreshed,
-    write_resubscribe_push, write_sub_refreshed, write_subscribe_push, write_subscribed,
-    write_unsubscribe_push,
+    Connected, Subscribed, write_backend_error, write_connected, write_disconnect, write_done,
+    write_error, write_history, write_ping, write_presence, write_presence_stats, write_refreshed,
+    write_resubscribe_push, write_returned, write_sub_refreshed, write_subscribe_push,
+    write_subscribed, write_unsubscribe_push,
 };
 
 /// The error codes of the protocol that this server uses.
@@ -68,6 +68,11 @@ impl CommandError {
             CommandError::TooManyRequests => 111,
             CommandError::UnrecoverablePosition => 112,
         }
+    }
+
+    /// Whether a client may try again what was refused.
+    pub fn is_temporary(self) -> bool {
+        matches!(self, CommandError::Internal | CommandError::TooManyRequests)
     }
 
     /// The message that goes with the code.

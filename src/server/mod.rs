@@ -17,9 +17,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use tracing::{error, info};
@@ -39,9 +39,10 @@ use crate::message::{NodeId, WorkerId};
 use crate::telemetry::Counters;
 use crate::worker::{
     Budget, Mesh, PrefixTable, STEPS_TO_END, Worker, WorkerParts, WorkerPlace, WorkerSettings,
-    new_counters,
+    WorkerShares, new_counters,
 };
 
+mod callbacks;
 pub mod host;
 mod listeners;
 mod log;
@@ -51,6 +52,7 @@ mod reload;
 mod service_manager;
 mod signal;
 
+use callbacks::Callbacks;
 use listeners::{Listeners, Pending};
 
 pub use listeners::Endpoint;
@@ -65,6 +67,8 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     controls: Controls,
     ended: Receiver<Ended>,
+    /// The thread of the callbacks, if there is one.
+    callbacks: Option<JoinHandle<()>>,
     listeners: Listeners,
     counters: Arc<[Arc<Counters>]>,
     driver: &'static str,
@@ -114,56 +118,52 @@ impl Server {
         let shares_core = workers > cores.len();
         let listeners = Listeners::resolve(config).map_err(StartError)?;
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
-        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
-        let (stop, clock) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::new()));
-        let (is_behind_proxy, api_warned_until) = <(Arc<AtomicBool>, Arc<AtomicU32>)>::default();
-        let [open, steps] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let (hash, node) = (ChannelHash::default(), draw_node());
-        let prefixes = Arc::new(PrefixTable::new(connections_max));
-        let policies: Vec<_> = listeners.policies().collect();
+        let of = u16::try_from(workers).expect("at most WORKERS_MAX");
 
         let ((ended_sender, ended), (ready_sender, ready)) = (channel(), channel());
         let (configs, config_inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let mut threads = Vec::new();
-        let meshes = Mesh::new(&wakers).into_iter().zip(config_inboxes);
+        let meshes = Mesh::new(&wakers);
+        let (callbacks, caller) = Callbacks::new(config, &meshes).map_err(StartError)?.unzip();
+        let shared = WorkerShares {
+            counters: (0..workers).map(|_| Arc::new(new_counters())).collect(),
+            caller,
+            open_max: connections_max,
+            prefixes: Arc::new(PrefixTable::new(connections_max)),
+            shares_core,
+            ..WorkerShares::default()
+        };
+        let meshes = meshes.into_iter().zip(config_inboxes);
         for ((mesh, configs), budget) in meshes.zip(budgets(config, workers)) {
             let (worker, index) = (mesh.worker(), usize::from(mesh.worker().0));
-            let parts = WorkerParts {
-                mesh,
-                counters: counters.clone(),
-                stop: stop.clone(),
-                configs,
-                budget,
-                open: open.clone(),
-                open_max: connections_max,
-                prefixes: prefixes.clone(),
-                steps: steps.clone(),
-                clock: clock.clone(),
-                is_behind_proxy: is_behind_proxy.clone(),
-                api_warned_until: api_warned_until.clone(),
-                shares_core,
-            };
-            let place = WorkerPlace { node, worker, workers: workers as u16 };
+            let parts = WorkerParts { mesh, configs, budget, shared: shared.clone() };
+            let place = WorkerPlace { node, worker, workers: of };
             let job = Job {
                 kind,
                 core: cores.get(index % cores.len().max(1)).copied(),
                 listeners: listeners.of_worker().map_err(StartError)?,
                 driver: driver_settings(per_worker, shares_core),
                 waker: wakers[index].clone(),
-                worker: WorkerSettings::new(config, place, per_worker, policies.clone(), hash),
+                worker: WorkerSettings::new(
+                    config,
+                    place,
+                    per_worker,
+                    listeners.policies().collect(),
+                    hash,
+                ),
                 parts,
             };
             let ended = EndedGuard { worker, ended: ended_sender.clone() };
-            match job.spawn(ready_sender.clone(), ended) {
-                Ok(thread) => threads.push(thread),
-                // Reported like a failure of the worker itself: the running workers are stopped.
-                Err(error) => drop(ready_sender.send(Err(error))),
-            }
+            threads.extend(job.spawn(ready_sender.clone(), ended));
         }
         drop((ready_sender, ended_sender));
+        // The thread of the callbacks ends when no worker can ask it.
+        let WorkerShares { stop, steps, counters, .. } = shared;
         let server = Server {
             threads,
             controls: Controls { stop, wakers, configs },
+            callbacks: None,
             ended,
             listeners,
             counters,
@@ -171,9 +171,25 @@ impl Server {
             driver_reason,
             connections_max,
         };
-        let mut server = server.when_ready(&ready, &steps)?;
+        let mut server = server.when_ready(&ready, &steps)?.with_callbacks(callbacks)?;
         server.listeners.release_ports();
         Ok(server)
+    }
+
+    /// Starts the thread of the callbacks, if there is one. If that fails, all workers have ended when this returns.
+    fn with_callbacks(mut self, callbacks: Option<Callbacks>) -> Result<Server, StartError> {
+        let Some(callbacks) = callbacks else { return Ok(self) };
+        let controls = self.controls.clone();
+        match spawn("fantail-callbacks", move || callbacks.run(|| controls.stop())) {
+            Ok(thread) => {
+                self.callbacks = Some(thread);
+                Ok(self)
+            }
+            Err(error) => {
+                self.stop();
+                self.join().and(Err(error))
+            }
+        }
     }
 
     /// Waits until every worker listens. If one cannot, all of them have ended when this returns.
@@ -260,6 +276,9 @@ impl Server {
             // The message of a panic has been printed.
             let _ = thread.join();
         }
+        if self.callbacks.is_some_and(|thread| thread.join().is_err()) {
+            failure.get_or_insert(StartError("the thread of the callbacks panicked".to_owned()));
+        }
         failure.map_or(Ok(()), Err)
     }
 }
@@ -308,13 +327,18 @@ impl Drop for EndedGuard {
 }
 
 impl Job {
+    /// Starts the thread. That it cannot start is reported like a failure of the worker itself: the running workers
+    /// are stopped.
     fn spawn(
         self,
         ready: Sender<Result<(), StartError>>,
         ended: EndedGuard,
-    ) -> Result<JoinHandle<()>, StartError> {
+    ) -> Option<JoinHandle<()>> {
         let name = format!("fantail-{}", ended.worker.0);
-        spawn(&name, move || self.run(&ready, &ended))
+        let reports = ready.clone();
+        let thread = spawn(&name, move || self.run(&ready, &ended));
+        // Sending cannot fail: the receiver lives until every worker has reported.
+        thread.map_err(|error| reports.send(Err(error))).ok()
     }
 
     fn run(self, ready: &Sender<Result<(), StartError>>, ended: &EndedGuard) {

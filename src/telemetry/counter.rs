@@ -74,6 +74,42 @@ impl Family {
     }
 }
 
+/// Numbers of one name with two labels, in the order of the values of the first, then of the second.
+#[derive(Debug)]
+pub struct Grid {
+    keys: [&'static str; 2],
+    labels: (&'static [&'static str], &'static [&'static str]),
+    counters: Box<[Counter]>,
+}
+
+impl Grid {
+    pub(super) fn new(
+        keys: [&'static str; 2],
+        labels: (&'static [&'static str], &'static [&'static str]),
+    ) -> Self {
+        let count = labels.0.len() * labels.1.len();
+        Self { keys, labels, counters: (0..count).map(|_| Counter::default()).collect() }
+    }
+
+    /// The number whose labels have these indexes.
+    pub fn at(&self, first: usize, second: usize) -> &Counter {
+        &self.counters[first * self.labels.1.len() + second]
+    }
+
+    pub(super) fn render(&self, name: &str, worker: usize, out: &mut String) {
+        let ([first_key, second_key], (firsts, seconds)) = (self.keys, self.labels);
+        for (row, first) in firsts.iter().enumerate() {
+            for (column, second) in seconds.iter().enumerate() {
+                let value = self.at(row, column).value();
+                let _ = writeln!(
+                    out,
+                    "{name}{{worker=\"{worker}\",{first_key}=\"{first}\",{second_key}=\"{second}\"}} {value}"
+                );
+            }
+        }
+    }
+}
+
 /// The index of a number is that of its label in the list.
 impl Index<usize> for Family {
     type Output = Counter;

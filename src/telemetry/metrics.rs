@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::{Counter, Family, Histogram};
+use super::{Counter, Family, Grid, Histogram};
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ macro_rules! metrics {
     (
         numbers { $($field:ident, $kind:literal, $name:literal, $help:literal;)* }
         families { $($family:ident, $of:literal, $key:literal, $family_name:literal, $family_help:literal;)* }
+        grids { $($grid:ident, $keys:expr, $grid_name:literal, $grid_help:literal;)* }
         times { $($time:ident, $time_name:literal, $time_help:literal;)* }
     ) => {
         /// The metrics of one worker.
@@ -27,6 +28,7 @@ macro_rules! metrics {
         pub struct Counters {
             $(#[doc = $help] pub $field: Counter,)*
             $(#[doc = $family_help] pub $family: Family,)*
+            $(#[doc = $grid_help] pub $grid: Grid,)*
             $(#[doc = $time_help] pub $time: Histogram,)*
         }
 
@@ -34,6 +36,7 @@ macro_rules! metrics {
         #[derive(Clone, Copy, Debug)]
         pub struct Labels {
             $(#[doc = $family_help] pub $family: &'static [&'static str],)*
+            $(#[doc = $grid_help] pub $grid: (&'static [&'static str], &'static [&'static str]),)*
         }
 
         impl Counters {
@@ -42,6 +45,7 @@ macro_rules! metrics {
                 Self {
                     $($field: Counter::default(),)*
                     $($family: Family::new($key, labels.$family),)*
+                    $($grid: Grid::new($keys, labels.$grid),)*
                     $($time: Histogram::default(),)*
                 }
             }
@@ -51,6 +55,7 @@ macro_rules! metrics {
         pub const METRICS: &[Metric] = &[
             $(Metric { name: $name, kind: $kind, help: $help },)*
             $(Metric { name: $family_name, kind: $of, help: $family_help },)*
+            $(Metric { name: $grid_name, kind: "counter", help: $grid_help },)*
             $(Metric { name: $time_name, kind: "histogram", help: $time_help },)*
         ];
 
@@ -59,6 +64,7 @@ macro_rules! metrics {
             let mut metrics = METRICS.iter();
             $(render_one(&mut metrics, workers, |counters| &counters.$field, Counter::render, out);)*
             $(render_one(&mut metrics, workers, |counters| &counters.$family, Family::render, out);)*
+            $(render_one(&mut metrics, workers, |counters| &counters.$grid, Grid::render, out);)*
             $(render_one(&mut metrics, workers, |counters| &counters.$time, Histogram::render, out);)*
         }
     };
@@ -149,11 +155,17 @@ metrics! {
         proxy_headers_rejected, "counter", "reason", "fantail_proxy_headers_rejected_total",
             "Connections closed because a listener expects the PROXY protocol and got no valid header, by reason.";
     }
+    grids {
+        callbacks, ["callback", "outcome"], "fantail_callbacks_total",
+            "Callbacks to a backend, by kind and by outcome.";
+    }
     times {
         turn_duration, "fantail_turn_duration_seconds",
             "Duration of a turn of the event loop, including its sends unless the worker slept after them.";
         delivery_lag, "fantail_delivery_lag_seconds",
             "Time from accepting a publication to handing its bytes to the kernel, per subscriber that was not behind.";
+        callback_duration, "fantail_callback_duration_seconds",
+            "Time from a callback to its answer or failure, with the wait for a connection.";
     }
 }
 
@@ -186,11 +198,13 @@ mod tests {
             api_refused: &["key_missing"],
             publications_dropped: &["rate"],
             proxy_headers_rejected: &["missing"],
+            callbacks: (&["rpc", "publish"], &["result", "error"]),
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();
         workers[1].connections_accepted.add(3);
         workers[1].connections_closed[1].add(2);
         workers[0].handshakes_failed.labelled("timeout").add(5);
+        workers[0].callbacks.at(1, 0).add(4);
         workers[0].delivery_lag.observe(100, 7);
         let mut text = String::new();
         render(&workers, &mut text);
@@ -199,6 +213,8 @@ mod tests {
             "fantail_connections_accepted_total{worker=\"1\"} 3",
             "fantail_connections_closed_total{worker=\"1\",reason=\"slow\"} 2",
             "fantail_handshakes_failed_total{worker=\"0\",reason=\"timeout\"} 5",
+            "fantail_callbacks_total{worker=\"0\",callback=\"publish\",outcome=\"result\"} 4",
+            "fantail_callbacks_total{worker=\"1\",callback=\"rpc\",outcome=\"error\"} 0",
             "fantail_delivery_lag_seconds_count{worker=\"0\"} 7",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");

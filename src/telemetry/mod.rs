@@ -14,7 +14,7 @@ mod histogram;
 mod metrics;
 mod statistics;
 
-pub use counter::{Counter, Family};
+pub use counter::{Counter, Family, Grid};
 pub use histogram::Histogram;
 pub use metrics::{Counters, Labels, METRICS, Metric, render};
 pub use statistics::write_statistics;

@@ -74,6 +74,7 @@ mod tests {
             api_refused: &["key_missing"],
             publications_dropped: &["rate"],
             proxy_headers_rejected: &["missing"],
+            callbacks: (&["rpc"], &["result"]),
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();
         workers[1].deliveries.add(3);

@@ -13,7 +13,7 @@ use super::context::{Context, Output};
 use super::framing::{CommandFraming, write_framed};
 use super::handshake_failure::HandshakeFailure;
 use super::refusal::row_of;
-use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX};
+use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX, PROCEDURE_BYTES_MAX};
 use crate::message::{
     Actor, ChannelName, CloseReason, Origin, Payload, PayloadKind, Position, Publications,
     Recovery, Refusal, Reply, Request, Ticket,
@@ -137,17 +137,13 @@ impl Commands {
             json::decode_command(command).map_err(|InvalidCommand| CommandFault::InvalidCommand)?;
         context.messages.received += 1;
         let client = context.client;
-        let may_go_unanswered = matches!(method, Method::Publish(..));
+        let may_go_unanswered = matches!(method, Method::Publish(..) | Method::Send(..));
         let mut replies = Replies { framing, context };
         match method {
             Method::Pong => {}
             Method::Malformed => replies.refuse(id, bad, Some("wrong parameters")),
             Method::Refused(error, detail) => replies.refuse(id, error, Some(detail)),
             Method::Unknown => replies.refuse(id, CommandError::MethodNotFound, None),
-            Method::Send if id == 0 => {
-                let cause = CommandError::NotAvailable.message();
-                replies.context.log_refusal(cause, "a message to the server is passed over");
-            }
             _ if id == 0 && !may_go_unanswered => {
                 replies.refuse(id, bad, Some("a command needs an id"));
             }
@@ -161,9 +157,10 @@ impl Commands {
             }
             Method::Ping => replies.done(id, "ping"),
             _ if !self.is_connected() => replies.refuse(id, bad, Some("connect first")),
-            Method::Send | Method::NotAvailable => {
-                replies.refuse(id, CommandError::NotAvailable, None);
-            }
+            // The protocol has no reply to it.
+            Method::Send(_) if id != 0 => replies.refuse(id, CommandError::NotAvailable, None),
+            Method::Send(data) => replies.call(id, "", data),
+            Method::Rpc(procedure, data) => replies.call(id, &procedure, data),
             Method::Refresh => replies.write(|out| json::write_refreshed(out, id, client)),
             Method::SubRefresh => replies.write(|out| json::write_sub_refreshed(out, id)),
             Method::Fatal => return Err(CommandFault::Fatal),
@@ -232,7 +229,7 @@ impl Commands {
         match reply {
             Reply::Connected => replies.connected(id),
             // The client did not ask for it: the server API did.
-            Reply::Refused(_) if origin == Origin::Server => {}
+            Reply::Refused(_) | Reply::Rejected(_) if origin == Origin::Server => {}
             // The client has what it wants: perhaps the server API ended the subscription meanwhile.
             Reply::Refused(Refusal::NotSubscribed) => replies.done(id, "unsubscribe"),
             Reply::Refused(refusal) => {
@@ -270,6 +267,12 @@ impl Commands {
             Reply::PresenceStats { client_count, user_count } => {
                 let (clients, users) = (*client_count, *user_count);
                 replies.write(|out| json::write_presence_stats(out, id, clients, users));
+            }
+            Reply::Returned(data) => {
+                replies.write(|out| json::write_returned(out, id, data.as_ref()));
+            }
+            Reply::Rejected(error) => {
+                replies.write(|out| json::write_backend_error(out, id, error));
             }
             // Replies to requests that only the server API makes.
             Reply::Channels { .. } | Reply::Done => {}
@@ -342,6 +345,20 @@ impl Replies<'_, '_> {
             payload: Payload::new(PayloadKind::Json, bytes),
             idempotency_key: None,
         });
+    }
+
+    fn call(&mut self, id: u32, procedure: &str, data: Option<&[u8]>) {
+        if procedure.len() > PROCEDURE_BYTES_MAX {
+            let detail = format!("method: it has at most {PROCEDURE_BYTES_MAX} bytes");
+            return self.refuse(id, CommandError::BadRequest, Some(&detail));
+        }
+        if data.is_some_and(|data| json::exceeds_depth(data, PAYLOAD_DEPTH_MAX)) {
+            let detail = format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}");
+            return self.refuse(id, CommandError::BadRequest, Some(&detail));
+        }
+        let (procedure, data) = (procedure.into(), data.map(Bytes::copy_from_slice));
+        let request = Request::Call { procedure, data };
+        self.context.request(Ticket::new(id), Actor::Client, request);
     }
 
     fn presence(&mut self, id: u32, name: &str, list_max: u32) {

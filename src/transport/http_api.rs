@@ -243,6 +243,7 @@ impl HttpConversation {
                 Reply::Refused(refusal) => {
                     self.fail_awaited(&HttpError::refused(*refusal), context)
                 }
+                Reply::Rejected(error) => self.fail_awaited(&HttpError::rejected(error), context),
                 _ => Flow::AwaitReply,
             },
             Await::Call(_) => self.advance_call(|call| call.take_reply(to, reply), context),

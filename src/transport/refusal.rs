@@ -64,6 +64,12 @@ pub(super) fn row_of(refusal: Refusal) -> RefusalRow {
             "the publications after this position are no longer kept",
         ),
         Refusal::Overloaded => (503, "overloaded", Error::TooManyRequests, LOW_ON_MEMORY),
+        Refusal::BackendUnavailable => (
+            503,
+            "backend_unavailable",
+            Error::Internal,
+            "the backend does not answer, try again later",
+        ),
     };
     RefusalRow { status, code, error, sentence }
 }

@@ -223,6 +223,8 @@ impl Transport for EventStream {
             | Reply::PresenceStats { .. }
             | Reply::Channels { .. }
             | Reply::Done
+            | Reply::Returned(_)
+            | Reply::Rejected(_)
             | Reply::Refused(_) => {}
         }
         Flow::Receive

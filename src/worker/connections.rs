@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use crate::callback::Caller;
 use crate::config::Config;
 use crate::config::limits::SPARE_CONNECTIONS;
 use crate::connection::Stage;
@@ -22,6 +23,7 @@ use super::budget::Budget;
 use super::deferred::Deferred;
 use super::deliveries::Deliveries;
 use super::eviction::Eviction;
+use super::held::Held;
 use super::mesh::Mesh;
 use super::outbox::Outbox;
 use super::paused_publishers::PausedPublishers;
@@ -53,6 +55,10 @@ pub struct Connections {
     /// Headers of the PROXY protocol that came in part.
     pub(super) proxy_headers: ProxyHeaders,
     pub(super) deferred: Deferred,
+    /// Requests that wait for the backend.
+    pub(super) held: Held,
+    /// The way to ask it, if it is asked anything.
+    pub(super) caller: Option<Caller>,
     pub(super) admission: Admission,
     /// The network prefix of each connection.
     pub(super) prefixes: Prefixes,
@@ -80,9 +86,10 @@ pub struct Connections {
 impl Connections {
     /// No connections yet.
     pub fn new(mut settings: WorkerSettings, parts: WorkerParts, now: Instant) -> Self {
-        settings.transport.now.is_behind_proxy = parts.is_behind_proxy;
-        let counters = parts.counters[usize::from(parts.mesh.worker().0)].clone();
-        let sweep = Sweep::new(*parts.clock.get_or_init(|| now));
+        let shared = parts.shared;
+        settings.transport.now.is_behind_proxy = shared.is_behind_proxy;
+        let counters = shared.counters[usize::from(parts.mesh.worker().0)].clone();
+        let sweep = Sweep::new(*shared.clock.get_or_init(|| now));
         let mut turn = Turn::default();
         turn.begin(0, sweep.microseconds(now));
         let mut mesh = parts.mesh;
@@ -103,8 +110,10 @@ impl Connections {
             paused: PausedPublishers::default(),
             proxy_headers: ProxyHeaders::new(mesh.worker()),
             deferred: Deferred::default(),
-            admission: Admission::new(parts.open, parts.open_max),
-            prefixes: Prefixes::new(parts.prefixes, places, counters.clone()),
+            held: Held::default(),
+            caller: shared.caller,
+            admission: Admission::new(shared.open, shared.open_max),
+            prefixes: Prefixes::new(shared.prefixes, places, counters.clone()),
             budget: parts.budget,
             eviction: Eviction::default(),
             unfinished_bytes: 0,
@@ -114,9 +123,9 @@ impl Connections {
             questions: Vec::new(),
             statistics: Statistics::default(),
             proxy_warned_until: 0,
-            api_warned_until: parts.api_warned_until,
+            api_warned_until: shared.api_warned_until,
             counters,
-            all_counters: parts.counters,
+            all_counters: shared.counters,
             settings,
         }
     }

@@ -40,6 +40,8 @@ struct Requester {
     /// Long answers that are under way, by the serials of their requests.
     awaited: Vec<(u32, AnswerKind)>,
     is_ready: bool,
+    /// Whether a request in front of all of these waits for the backend.
+    is_held: bool,
 }
 
 /// What it takes to answer a request.
@@ -68,6 +70,7 @@ impl AnswerKind {
             | Request::Subscribe { since: None, .. }
             | Request::Unsubscribe { .. }
             | Request::Publish { .. }
+            | Request::Call { .. }
             | Request::HistoryRemove { .. }
             | Request::Control { .. } => AnswerKind::Short,
         }
@@ -82,7 +85,7 @@ impl Requester {
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.awaited.is_empty()
+        self.waiting.is_empty() && self.awaited.is_empty() && !self.is_held
     }
 }
 
@@ -152,6 +155,25 @@ impl Deferred {
         Ok(())
     }
 
+    /// A request of a session waits for the backend from now on, or does so no longer. Returns whether the session has
+    /// nothing waiting here.
+    pub(super) fn set_held(&mut self, session: SessionId, is_held: bool) -> bool {
+        let requester = self.sessions.entry(session).or_default();
+        requester.is_held = is_held;
+        let is_empty = requester.waiting.is_empty();
+        if requester.is_idle() {
+            self.sessions.remove(&session);
+        } else if !is_held {
+            self.wake(session);
+        }
+        is_empty
+    }
+
+    /// Whether a request of a session waits for the backend.
+    pub(super) fn is_held(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|requester| requester.is_held)
+    }
+
     /// Something changed for a session: its next request may be possible now.
     pub(super) fn wake(&mut self, session: SessionId) {
         if let Some(requester) = self.sessions.get_mut(&session)
@@ -173,6 +195,10 @@ impl Deferred {
             // It may have left.
             let Some(requester) = self.sessions.get_mut(&session) else { continue };
             let Some(request) = requester.waiting.front() else { continue };
+            if requester.is_held {
+                requester.is_ready = false;
+                continue;
+            }
             let answer = AnswerKind::to(&request.request);
             if answer != AnswerKind::Short && self.awaited >= ANSWERS_AWAITED_MAX {
                 self.ready.push_front(session);
@@ -256,7 +282,34 @@ fn cost(request: &SessionRequest) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Ticket;
+    use crate::message::{Actor, Ticket};
+
+    #[test]
+    fn nothing_overtakes_a_request_that_waits_for_the_backend() {
+        let mut deferred = Deferred::default();
+        let session = SessionId { index: 0, generation: 1 };
+        let request = |name: &str| SessionRequest {
+            origin: None,
+            by: Actor::Client,
+            request: Request::Call { procedure: name.into(), data: None },
+        };
+        assert!(deferred.set_held(session, true));
+        deferred.push(session, request("a")).unwrap();
+        deferred.push(session, request("b")).unwrap();
+        assert!(deferred.is_held(session));
+        assert!(deferred.pop(|_| (true, false)).is_none());
+        assert!(!deferred.is_urgent(), "it is not looked at again before the answer");
+        assert!(!deferred.set_held(session, false), "others wait");
+        for (name, expected) in [("a", false), ("b", true)] {
+            let (_, popped, is_last) = deferred.pop(|_| (true, false)).unwrap();
+            let is_it =
+                matches!(&popped.request, Request::Call { procedure, .. } if **procedure == *name);
+            assert!(is_it && is_last == expected);
+        }
+        assert!(deferred.sessions.is_empty());
+        assert!(deferred.set_held(session, true) && deferred.set_held(session, false));
+        assert!(deferred.sessions.is_empty());
+    }
 
     #[test]
     fn two_requests_with_one_number_are_distinguished() {

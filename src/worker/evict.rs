@@ -33,6 +33,7 @@ impl Connections {
             + measures.history_bytes
             + measures.key_bytes
             + measures.channel_backlog_bytes as u64
+            + self.held.bytes() as u64
             + waiting as u64 * PUBLICATION_BYTES
             + waiting_bytes as u64
             + self.mesh.waiting_bytes() as u64

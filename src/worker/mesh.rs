@@ -1,4 +1,4 @@
-//! Messages between workers.
+//! Messages between workers, and to workers from other threads.
 //!
 //! Each worker has one inbox, a bounded lock-free queue of batches: what a turn has for one worker leaves as one
 //! batch, so a worker pays for the messages it gets, not for the number of workers. A batch that does not fit
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+use crate::callback::{Answered, Inbox};
 use crate::config::limits::{
     FAN_OUT_BACKLOG_LOW_DIVISOR, INBOX_BATCHES_MAX, INBOX_LOAD_FLOOR, INBOX_LOAD_HIGH,
     MESSAGE_LOAD, PUBLICATION_BYTES,
@@ -19,6 +20,18 @@ use crate::config::limits::{
 use crate::driver::Waker;
 use crate::hub::{HubMessage, QueryMessage, StreamMessage};
 use crate::message::{Publication, Reply, WorkerId};
+
+/// What a worker is sent.
+#[derive(Debug)]
+pub enum Message {
+    /// By a worker, for its hub.
+    Hub(HubMessage),
+    /// By the thread of the callbacks.
+    Callback(Box<Answered>),
+}
+
+// Batches of them are copied around.
+const _: () = assert!(size_of::<Message>() == size_of::<HubMessage>());
 
 /// One worker's end of the mesh.
 #[derive(Debug)]
@@ -43,7 +56,7 @@ pub struct Mesh {
 #[derive(Debug, Default)]
 struct MessageBatch {
     /// In the order in which they were sent.
-    pub messages: Vec<HubMessage>,
+    pub messages: Vec<Message>,
     /// Their payload bytes, and [`MESSAGE_LOAD`] for each.
     pub load: usize,
 }
@@ -58,7 +71,7 @@ impl MessageBatch {
 /// What is left of a batch.
 #[derive(Debug, Default)]
 struct Opened {
-    messages: std::vec::IntoIter<HubMessage>,
+    messages: std::vec::IntoIter<Message>,
     /// The load of all its messages, taken ones included.
     load: usize,
     /// The average load of a message.
@@ -85,6 +98,53 @@ struct Peer {
 struct Congestion {
     workers: Arc<AtomicUsize>,
     counted: bool,
+}
+
+impl Peer {
+    /// Hands over a batch, and wakes its worker. Returns the load in its inbox, and the batch if it does not fit.
+    fn send(&self, batch: MessageBatch) -> (Result<(), MessageBatch>, usize) {
+        let (load, bytes) = (batch.load, batch.bytes());
+        // Added first: the receiver may subtract it at once.
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let all = self.load.fetch_add(load, Ordering::Relaxed) + load;
+        let sent = match self.inbox.try_send(batch) {
+            Ok(()) => {
+                fence(Ordering::SeqCst);
+                if self.sleeps.swap(false, Ordering::SeqCst) {
+                    self.waker.wake();
+                }
+                Ok(())
+            }
+            Err(TrySendError::Full(batch)) => {
+                self.load.fetch_sub(load, Ordering::Relaxed);
+                self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                Err(batch)
+            }
+            // The worker has ended, and with it all clients that its messages were for.
+            Err(TrySendError::Disconnected(_)) => Ok(()),
+        };
+        (sent, all)
+    }
+}
+
+/// The inbox of a worker, for a thread that is not one.
+#[derive(Debug)]
+pub struct MeshInbox(Peer);
+
+impl Inbox for MeshInbox {
+    fn deliver(&mut self, answers: Vec<Answered>) -> Result<(), Vec<Answered>> {
+        let load = answers.iter().map(|answered| MESSAGE_LOAD + answered.bytes()).sum();
+        let messages = answers.into_iter().map(Box::new).map(Message::Callback).collect();
+        let (sent, _) = self.0.send(MessageBatch { messages, load });
+        let answers = |batch: MessageBatch| {
+            let answer = |message| match message {
+                Message::Callback(answered) => Some(*answered),
+                Message::Hub(_) => None,
+            };
+            batch.messages.into_iter().filter_map(answer).collect()
+        };
+        sent.map_err(answers)
+    }
 }
 
 impl Mesh {
@@ -117,13 +177,18 @@ impl Mesh {
             .collect()
     }
 
+    /// This worker's inbox, for a thread that is not a worker.
+    pub fn inbox(&self) -> MeshInbox {
+        MeshInbox(self.peers[usize::from(self.worker.0)].clone())
+    }
+
     /// This end's worker.
     pub fn worker(&self) -> WorkerId {
         self.worker
     }
 
     /// The next message from some worker, and about its load.
-    pub fn receive(&mut self) -> Option<(HubMessage, usize)> {
+    pub fn receive(&mut self) -> Option<(Message, usize)> {
         if self.opened.messages.len() == 0 {
             self.open_next();
         }
@@ -153,7 +218,7 @@ impl Mesh {
             self.touched.push(to.0);
         }
         outbox.load += load_of(&message);
-        outbox.messages.push(message);
+        outbox.messages.push(Message::Hub(message));
     }
 
     /// Whether nothing waits to be handed over.
@@ -168,29 +233,16 @@ impl Mesh {
             let to = usize::from(self.touched[at]);
             let peer = &self.peers[to];
             let batch = std::mem::take(&mut self.outboxes[to]);
-            let (load, bytes) = (batch.load, batch.bytes());
-            // Added first: the receiver may subtract it at once.
-            peer.bytes.fetch_add(bytes, Ordering::Relaxed);
-            let crowded = peer.load.fetch_add(load, Ordering::Relaxed) + load > self.load_high;
-            if crowded && !self.crowded.contains(&self.touched[at]) {
+            let (sent, load) = peer.send(batch);
+            if load > self.load_high && !self.crowded.contains(&self.touched[at]) {
                 self.crowded.push(self.touched[at]);
             }
-            match peer.inbox.try_send(batch) {
-                Ok(()) => {
-                    self.touched.swap_remove(at);
-                    fence(Ordering::SeqCst);
-                    if peer.sleeps.swap(false, Ordering::SeqCst) {
-                        peer.waker.wake();
-                    }
-                }
-                Err(TrySendError::Full(batch)) => {
-                    peer.load.fetch_sub(load, Ordering::Relaxed);
-                    peer.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match sent {
+                Ok(()) => drop(self.touched.swap_remove(at)),
+                Err(batch) => {
                     self.outboxes[to] = batch;
                     at += 1;
                 }
-                // The worker has ended, and with it all clients that its messages were for.
-                Err(TrySendError::Disconnected(_)) => drop(self.touched.swap_remove(at)),
             }
         }
         self.touched.is_empty()

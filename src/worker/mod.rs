@@ -34,6 +34,7 @@ mod accept;
 mod admission;
 mod backpressure;
 mod budget;
+mod callbacks;
 mod closing;
 mod connections;
 mod deferred;
@@ -42,6 +43,7 @@ mod evict;
 mod eviction;
 mod fan_out;
 mod flush;
+mod held;
 mod lags;
 mod mesh;
 mod outbox;
@@ -58,8 +60,10 @@ mod turn;
 
 pub use crate::auth::PrefixTable;
 pub use budget::{Budget, Level};
-pub use mesh::Mesh;
-pub use settings::{Listener, WorkerParts, WorkerPlace, WorkerSettings, new_counters};
+pub use mesh::{Mesh, MeshInbox};
+pub use settings::{
+    Listener, WorkerParts, WorkerPlace, WorkerSettings, WorkerShares, new_counters,
+};
 
 use admission::Place;
 use connections::Connections;
@@ -140,9 +144,8 @@ const RETRY: Duration = Duration::from_millis(1);
 impl<D: Driver> Worker<D> {
     /// A worker without connections.
     pub fn new(driver: D, settings: WorkerSettings, parts: WorkerParts) -> Self {
-        let (stop, steps) = (parts.stop.clone(), parts.steps.clone());
-        let shares_core = parts.shares_core;
-        parts.counters[usize::from(parts.mesh.worker().0)].accepting.set(1);
+        let WorkerShares { stop, steps, shares_core, counters, .. } = parts.shared.clone();
+        counters[usize::from(parts.mesh.worker().0)].accepting.set(1);
         let (workers, listeners) = (usize::from(settings.hub.workers), settings.listeners.clone());
         let connections = Connections::new(settings, parts, driver.now());
         // Other workers report the counters of one that has not begun its first turn.

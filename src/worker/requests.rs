@@ -16,8 +16,10 @@ use crate::message::{
 use crate::telemetry::Counters;
 use crate::transport::{Context, Flow, MessageCount, Output};
 
+use super::callbacks;
 use super::connections::Connections;
 use super::deferred::AnswerKind;
+use super::mesh::Message;
 use super::statistics::withdraw_behind_proxy;
 use super::sweep::LATENESS_MAX;
 use super::table::{socket_of, ticks};
@@ -179,7 +181,7 @@ impl Connections {
             let Some((session, request, is_last)) = next else { break };
             let answer = AnswerKind::to(&request.request);
             self.ask(session, request, answer);
-            if is_last {
+            if is_last && !self.deferred.is_held(session) {
                 self.table.unpause(session.index, Pause::Answers, self.turn.tick);
             }
             self.drain_hub_outputs();
@@ -228,8 +230,10 @@ impl Connections {
             |channel: &ChannelName| has_session && self.hub.is_subscribed(session, channel);
         let has_user = has_session && self.hub.user(session).is_some();
         let client = auth::Client { has_user, is_subscribed };
-        match auth::decide(by, client, &request, self.hub.namespaces()) {
+        let callbacks = &self.settings.callbacks;
+        match auth::decide(by, client, &request, self.hub.namespaces(), callbacks) {
             Verdict::Allow => self.hub.handle(session, id, request, &mut self.hub_outputs),
+            Verdict::Ask(_) => callbacks::ask(self, session, id, request),
             Verdict::Refuse(refusal) => {
                 if let Some(id) = id {
                     let reply = Reply::Refused(refusal);
@@ -242,6 +246,7 @@ impl Connections {
     /// Ends a connection's session, if it has one, and with it the requests that wait. Those that concern other clients
     /// are still made.
     pub(super) fn leave(&mut self, session: SessionId) {
+        self.held.forget(session);
         for SessionRequest { origin, by, request } in self.deferred.forget(session) {
             if request.is_for_others() {
                 let id = origin.map(|origin| self.deferred.number(origin));
@@ -312,10 +317,15 @@ impl Connections {
         Reply::Done
     }
 
-    /// A message from another worker, or this one, and what follows from it.
-    pub fn receive_message(&mut self, message: HubMessage) {
-        handle_message(message, &mut self.hub, &mut self.hub_outputs, &self.counters);
-        self.drain_hub_outputs();
+    /// A message from another worker, this one, or the thread of the callbacks, and what follows from it.
+    pub fn receive_message(&mut self, message: Message) {
+        match message {
+            Message::Hub(message) => {
+                handle_message(message, &mut self.hub, &mut self.hub_outputs, &self.counters);
+                self.drain_hub_outputs();
+            }
+            Message::Callback(answered) => callbacks::take_answer(self, *answered),
+        }
     }
 
     pub(super) fn reply(&mut self, session: SessionId, id: RequestId, reply: &Reply) {

@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::auth::{ApiRefusal, PrefixLimits, PrefixTable};
+use crate::callback::{Caller, OUTCOMES};
 use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
-use crate::config::{Config, Network};
+use crate::config::{CallbackKind, Callbacks, Config, Network};
 use crate::connection::Service;
 use crate::hub::{ChannelHash, Drops, HubLimits, HubSettings};
 use crate::message::{CloseReason, NodeId, TransportKind, WorkerId};
@@ -27,6 +28,8 @@ pub struct WorkerSettings {
     pub hub: HubSettings,
     /// The settings of all its conversations.
     pub transport: TransportSettings,
+    /// What the backend is asked.
+    pub callbacks: Arc<Callbacks>,
     /// Whether the configuration says if there are statistics: a proxy in front then changes nothing.
     pub statistics_are_configured: bool,
     /// Each listener, in the order of the driver's.
@@ -110,6 +113,7 @@ impl WorkerSettings {
                 namespaces: Arc::new(namespaces),
             },
             transport: TransportSettings::new(config),
+            callbacks: Arc::new(config.callbacks.clone()),
             statistics_are_configured: config.statistics.is_some(),
             listeners,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -133,28 +137,39 @@ impl WorkerSettings {
 
     /// Takes from another configuration what may change while a worker runs.
     pub(super) fn reconfigure(&mut self, config: &Config) {
-        let WorkerSettings { hub, listeners, connections_max, .. } = self.clone();
+        let WorkerSettings { hub, listeners, connections_max, callbacks, .. } = self.clone();
         let HubSettings { node, worker, workers, hash, .. } = hub;
         let now = std::mem::take(&mut self.transport.now);
         let place = WorkerPlace { node, worker, workers };
         *self = Self::new(config, place, connections_max, listeners, hash);
         self.transport.now = now;
+        // The thread of the callbacks keeps those that it was started with.
+        self.callbacks = callbacks;
     }
 }
 
-/// What a worker shares with others.
+/// What a worker has beside its settings.
 #[derive(Debug)]
 pub struct WorkerParts {
     /// Its end of the mesh.
     pub mesh: Mesh,
-    /// The counters of all workers, in their order.
-    pub counters: Arc<[Arc<Counters>]>,
-    /// Set when the server shuts down.
-    pub stop: Arc<AtomicBool>,
     /// Configurations that come while it runs; it looks here when it is woken.
     pub configs: Receiver<Arc<Config>>,
     /// Its account in the memory budget.
     pub budget: Budget,
+    /// What it shares with others.
+    pub shared: WorkerShares,
+}
+
+/// What all workers share.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerShares {
+    /// The counters of all workers, in their order.
+    pub counters: Arc<[Arc<Counters>]>,
+    /// Set when the server shuts down.
+    pub stop: Arc<AtomicBool>,
+    /// The way to ask the backend, if it is asked anything.
+    pub caller: Option<Caller>,
     /// Connections of all workers.
     pub open: Arc<AtomicUsize>,
     /// As many as there may be of them.
@@ -169,7 +184,7 @@ pub struct WorkerParts {
     pub is_behind_proxy: Arc<AtomicBool>,
     /// The tick until which no refusal of the server API is logged, by any worker.
     pub api_warned_until: Arc<AtomicU32>,
-    /// Other workers run on its core: they have their turns in between.
+    /// Several workers run on a core: they have their turns in between.
     pub shares_core: bool,
 }
 
@@ -183,5 +198,6 @@ pub fn new_counters() -> Counters {
         api_refused: ApiRefusal::LABELS,
         publications_dropped: Drops::LABELS,
         proxy_headers_rejected: ProxyRefusal::LABELS,
+        callbacks: (CallbackKind::WORDS, OUTCOMES),
     })
 }

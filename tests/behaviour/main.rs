@@ -7,6 +7,7 @@
 //! | `api` | the server API: methods, errors, API keys |
 //! | `api_keys` | keys of the server API and their rights |
 //! | `rights` | rights of clients, by route |
+//! | `callbacks` | callbacks to a backend: its answers, its failures, limits |
 //! | `websocket` | plain WebSockets: chat, frames, protocol errors |
 //! | `tcp` | the command protocol over raw TCP, one JSON object per line |
 //! | `commands` | the command protocol over WebSocket, with history, presence and recovery |
@@ -30,6 +31,7 @@
 
 mod api;
 mod api_keys;
+mod callbacks;
 mod clients;
 mod commands;
 mod echo;

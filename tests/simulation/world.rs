@@ -13,7 +13,7 @@ use fantail::hub::ChannelHash;
 use fantail::message::{CloseReason, NodeId, Position};
 use fantail::telemetry::{Counter, Counters};
 use fantail::worker::{
-    Budget, Listener, Mesh, PrefixTable, Worker, WorkerParts, WorkerPlace, WorkerSettings,
+    Budget, Listener, Mesh, Worker, WorkerParts, WorkerPlace, WorkerSettings, WorkerShares,
     new_counters,
 };
 use serde_json::{Value, json};
@@ -136,9 +136,13 @@ impl World {
         config.check().expect("a valid configuration");
         let wakers: Vec<_> = (0..workers).map(|_| Waker::none()).collect();
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(new_counters())).collect();
-        let clock = Arc::new(std::sync::OnceLock::new());
-        let (stop, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let steps = Arc::new(AtomicUsize::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let shared = WorkerShares {
+            counters: counters.clone(),
+            stop: stop.clone(),
+            open_max,
+            ..WorkerShares::default()
+        };
         let hash = ChannelHash::with_key(seed);
         let budgets = Budget::of_workers(workers, memory_bytes_max);
         let (configs, mut receivers): (Vec<_>, Vec<_>) =
@@ -161,21 +165,7 @@ impl World {
                         .to_vec(),
                     hash,
                 );
-                let parts = WorkerParts {
-                    mesh,
-                    counters: counters.clone(),
-                    stop: stop.clone(),
-                    configs,
-                    budget,
-                    open: open.clone(),
-                    open_max,
-                    prefixes: Arc::new(PrefixTable::new(0)),
-                    steps: steps.clone(),
-                    clock: clock.clone(),
-                    is_behind_proxy: Arc::default(),
-                    api_warned_until: Arc::default(),
-                    shares_core: false,
-                };
+                let parts = WorkerParts { mesh, configs, budget, shared: shared.clone() };
                 let driver = SimulatedDriver::new(&driver, &network, &[EDGE, COMMANDS]);
                 Worker::new(driver, settings, parts)
             })
@@ -193,7 +183,7 @@ impl World {
             config,
             configs,
             stop,
-            open,
+            open: shared.open,
             open_max,
             counters,
             clients,

@@ -2,12 +2,14 @@
 //!
 //! Nothing here sleeps to synchronise. Every wait is for an action of the server and fails after [`PATIENCE`].
 
+mod backend;
 mod child;
 mod client;
 mod event_stream;
 mod server;
 mod websocket;
 
+pub use backend::{Backend, BackendAnswer, BackendRequest};
 pub use child::{Child, Ended, TempFile, run, run_with};
 pub use client::{Client, Response};
 pub use event_stream::{Event, EventStream, StreamEnd};

@@ -6,7 +6,7 @@ use crate::source::{Source, sources};
 /// A text, the rooms in which it may stand, and why.
 const BANS: &[(&str, &[&str], &str)] = &[
     // The commands that are clients are programs of their own, which the server never runs.
-    ("Instant::now", &["driver", "cli"], "the driver reads the clock, once a turn"),
+    ("Instant::now", &["driver", "callback", "cli"], "the driver reads the clock, once a turn"),
     ("SystemTime", &["driver"], "the driver reads the clock"),
     ("libc::", &["driver"], "system calls are the driver's"),
     ("io_uring::", &["driver"], "system calls are the driver's"),

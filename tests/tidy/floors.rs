@@ -15,6 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("hub", &["message", "config"]),
     ("driver", &["buffer", "config"]),
     ("connection", &["transport", "message", "buffer", "config"]),
+    ("callback", &["message", "config", "protocol"]),
     (
         "worker",
         &[
@@ -27,9 +28,13 @@ const FLOORS: &[(&str, &[&str])] = &[
             "hub",
             "driver",
             "connection",
+            "callback",
         ],
     ),
-    ("server", &["message", "config", "telemetry", "hub", "driver", "connection", "worker"]),
+    (
+        "server",
+        &["message", "config", "telemetry", "hub", "driver", "connection", "callback", "worker"],
+    ),
 ];
 
 /// Files that are in no room: the map, the program, the command line.

@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use super::*;
-use crate::config::ClientRight;
 use crate::config::limits::API_KEYS_MAX;
+use crate::config::{CallbackKind, ClientRight};
 
 fn flag(flag: &str, text: &str) -> Given {
     let setting = SETTINGS.iter().find(|setting| setting.flag == flag).unwrap();
@@ -235,7 +237,7 @@ fn a_fault_names_its_place_and_the_range() {
             &[],
             &[],
             "f.toml:1: unknown section [chats] (admin, tcp, echo, proxy, unix, api, http, limits, log, api.keys.NAME, \
-             channels, namespaces.NAME)",
+             callbacks, callbacks.KIND, channels, namespaces.NAME)",
         ),
         (
             "[limits]\nmessage_byte_max = 1",
@@ -328,7 +330,7 @@ fn channels_have_sections_of_their_own() {
     assert_eq!(of("lobby"), ChannelOptions { allow_publish, ..ChannelOptions::closed() });
     let chat = ChannelOptions {
         history_size: 7,
-        history_ttl: std::time::Duration::from_secs(90),
+        history_ttl: Duration::from_secs(90),
         slow_consumer: super::super::SlowConsumer::Latest,
         delivery_rate_max: 5,
         ..ChannelOptions::closed()
@@ -466,4 +468,43 @@ fn a_faulty_key_of_the_server_api_is_named_without_its_secret() {
     };
     assert_eq!(many(API_KEYS_MAX).unwrap().config.api_keys.len(), API_KEYS_MAX);
     assert!(many(API_KEYS_MAX + 1).unwrap_err().contains("there are at most 64"));
+}
+
+#[test]
+fn callbacks_have_sections_of_their_own() {
+    let file = "[callbacks.rpc]
+        timeout = '2 s'
+        endpoint = 'http://127.0.0.1:3000/rpc'
+        [callbacks]
+        ca_file = '/etc/ca.pem'
+        timeout = '3 s'
+        pending_max = 5
+        static_headers = ['X-Key: hush']";
+    let callbacks = load(file, &[], &[]).unwrap().config.callbacks;
+    assert_eq!(callbacks.ca_file.as_deref(), Some("/etc/ca.pem"));
+    let rpc = callbacks.of(CallbackKind::Rpc);
+    assert_eq!((rpc.timeout, rpc.pending_max), (Duration::from_secs(2), 5));
+    assert!(callbacks.asks(CallbackKind::Rpc) && rpc.static_headers.len() == 1);
+    for (file, words) in [
+        ("callbacks = 1", "f.toml:1: callbacks is a section: write [callbacks]"),
+        ("callbacks.rpc = 1", "f.toml:1: callbacks.rpc is a section: write [callbacks.rpc]"),
+        ("[callbacks.rcp]", "unknown section [callbacks.rcp], did you mean rpc?"),
+        ("[callbacks]\nendpoint = 'http://a'", "f.toml:2: [callbacks]: unknown option endpoint"),
+        ("[callbacks]\ntimeuot = '1 s'", "unknown option timeuot, did you mean timeout?"),
+        ("[callbacks]\ntimeout = '61 s'", "f.toml:2: callbacks.timeout: it is out of range"),
+        ("[callbacks]\nca_file = ['a', 'b']", "f.toml:2: callbacks.ca_file: it takes one value"),
+        ("[callbacks.rpc]\nend_point = 'http://a'", "did you mean endpoint?"),
+        (
+            "[callbacks.rpc]\nendpoint = 'a'",
+            "f.toml:2: callbacks.rpc.endpoint: 'a' is not an http or https URL",
+        ),
+        (
+            "[callbacks.rpc]\nstatic_headers = ['Host: hush']",
+            "f.toml:2: callbacks.rpc.static_headers: 'Host' is set by the server itself",
+        ),
+        ("[callbacks.rpc]\npending_max = true", "f.toml:2: callbacks.rpc.pending_max: "),
+    ] {
+        let faults = load(file, &[], &[]).unwrap_err();
+        assert!(faults.contains(words) && !faults.contains("hush"), "{file}: {faults}");
+    }
 }

@@ -21,3 +21,8 @@ pub(super) fn texts(value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
         value => one(value).map(|text| vec![text]),
     }
 }
+
+/// A fault with the range of values, unless it names that already.
+pub(super) fn with_range(fault: &str, range: &str) -> String {
+    if fault.contains(range) { fault.to_owned() } else { format!("{fault}; it must be {range}") }
+}

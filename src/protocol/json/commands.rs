@@ -45,10 +45,10 @@ pub enum Method<'a> {
     Refresh,
     /// Sends a new token for a subscription.
     SubRefresh,
-    /// Sends data to the server itself, which is not offered. It is the only command without a reply.
-    Send,
-    /// A method of the protocol that is not offered.
-    NotAvailable,
+    /// Sends data, any JSON value, to the backend. It is the only command without a reply.
+    Send(Option<&'a [u8]>),
+    /// Calls a procedure of the backend, by its name, with data.
+    Rpc(Cow<'a, str>, Option<&'a [u8]>),
     /// A method that the protocol does not have.
     Unknown,
     /// More than one method, or parameters that do not fit the method.
@@ -106,8 +106,13 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
         "ping" => of_any(Method::Ping),
         "refresh" => of_any(Method::Refresh),
         "sub_refresh" => channel().map(|_| Method::SubRefresh),
-        "send" => Ok(Method::Send),
-        "rpc" => Ok(Method::NotAvailable),
+        "send" => {
+            serde_json::from_str(parameters).map(|Rpc { data, .. }| Method::Send(bytes(data)))
+        }
+        "rpc" => serde_json::from_str(parameters).map(|Rpc { method, data }| {
+            let Text(name) = method.unwrap_or_default();
+            Method::Rpc(name, bytes(data))
+        }),
         _ => Ok(Method::Unknown),
     }
 }
@@ -135,6 +140,18 @@ struct Publish<'a> {
     channel: Cow<'a, str>,
     #[serde(borrow)]
     data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Rpc<'a> {
+    #[serde(borrow)]
+    method: Option<Text<'a>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+fn bytes(data: Option<&RawValue>) -> Option<&[u8]> {
+    data.map(|data| data.get().as_bytes())
 }
 
 #[derive(Deserialize)]
@@ -170,7 +187,7 @@ struct Since<'a> {
     epoch: Option<Text<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -303,8 +320,11 @@ mod tests {
             method(r#"{"id":1,"sub_refresh":{"channel":"a","token":"x"}}"#),
             Method::SubRefresh
         );
-        assert_eq!(method(r#"{"id":1,"rpc":{"method":"x"}}"#), Method::NotAvailable);
-        assert_eq!(method(r#"{"send":{"data":1}}"#), Method::Send);
+        assert_eq!(method(r#"{"id":1,"rpc":{"method":"x"}}"#), Method::Rpc("x".into(), None));
+        assert_eq!(method(r#"{"id":1,"rpc":{"data":[1]}}"#), Method::Rpc("".into(), Some(b"[1]")));
+        assert_eq!(method(r#"{"id":1,"rpc":{"method":1}}"#), Method::Malformed);
+        assert_eq!(method(r#"{"send":{"data":1}}"#), Method::Send(Some(b"1")));
+        assert_eq!(method(r#"{"send":{}}"#), Method::Send(None));
         assert_eq!(method(r#"{"id":1,"dance":{}}"#), Method::Unknown);
         assert_eq!(decode_command(br#"{"id":4294967295}"#).unwrap().id, u32::MAX);
     }

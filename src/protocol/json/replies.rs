@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{CommandError, put, write_client_info, write_json};
-use crate::message::{ChannelName, ClientId, ClientInfo, Disconnect, Position};
+use super::{CommandError, put, write_client_info, write_data, write_json};
+use crate::message::{
+    BackendError, ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position,
+};
 
 /// The content of the reply to `connect`.
 #[derive(Clone, Copy, Debug)]
@@ -31,18 +33,40 @@ pub struct Subscribed {
 
 /// Appends an error reply; `detail` is appended to the code's message.
 pub fn write_error(out: &mut Vec<u8>, id: u32, error: CommandError, detail: Option<&str>) {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        code: u32,
-        message: Cow<'a, str>,
-    }
     let message = match detail {
         None => Cow::Borrowed(error.message()),
         Some(detail) => Cow::Owned(format!("{}: {detail}", error.message())),
     };
+    write_error_of(out, id, error.code(), &message, error.is_temporary());
+}
+
+/// Appends the error of a backend.
+pub fn write_backend_error(out: &mut Vec<u8>, id: u32, error: &BackendError) {
+    write_error_of(out, id, error.code, &error.message, error.is_temporary);
+}
+
+fn write_error_of(out: &mut Vec<u8>, id: u32, code: u32, message: &str, is_temporary: bool) {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        code: u32,
+        message: &'a str,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        temporary: bool,
+    }
     begin(out, id, "error");
-    write_json(out, &Body { code: error.code(), message });
+    write_json(out, &Body { code, message, temporary: is_temporary });
     out.push(b'}');
+}
+
+/// Appends the reply to `rpc`.
+pub fn write_returned(out: &mut Vec<u8>, id: u32, data: Option<&Payload>) {
+    begin(out, id, "rpc");
+    out.push(b'{');
+    if let Some(data) = data {
+        out.extend_from_slice(b"\"data\":");
+        write_data(out, data);
+    }
+    out.extend_from_slice(b"}}");
 }
 
 /// Appends the reply to `connect`.
@@ -318,6 +342,21 @@ mod tests {
             written(|out| write_error(out, 0, CommandError::BadRequest, Some("connect \"first\"")));
         let body = json!({"code": 107, "message": "bad request: connect \"first\""});
         assert_eq!(reply, json!({"error": body}));
+        let reply = written(|out| write_error(out, 4, CommandError::TooManyRequests, None));
+        let body = json!({"code": 111, "message": "too many requests", "temporary": true});
+        assert_eq!(reply, json!({"id": 4, "error": body}));
+        let error = BackendError { code: 1000, message: "a\"b".into(), is_temporary: false };
+        let reply = written(|out| write_backend_error(out, 4, &error));
+        assert_eq!(reply, json!({"id": 4, "error": {"code": 1000, "message": "a\"b"}}));
+        let error = BackendError { is_temporary: true, ..error };
+        let reply = written(|out| write_backend_error(out, 4, &error));
+        let body = json!({"code": 1000, "message": "a\"b", "temporary": true});
+        assert_eq!(reply, json!({"id": 4, "error": body}));
+        let reply = written(|out| write_returned(out, 4, None));
+        assert_eq!(reply, json!({"id": 4, "rpc": {}}));
+        let data = Payload::new(crate::message::PayloadKind::Json, "[1]");
+        let reply = written(|out| write_returned(out, 4, Some(&data)));
+        assert_eq!(reply, json!({"id": 4, "rpc": {"data": [1]}}));
         let reply = written(|out| write_error(out, 4, CommandError::LimitExceeded, None));
         let body = json!({"code": 106, "message": "limit exceeded"});
         assert_eq!(reply, json!({"id": 4, "error": body}));

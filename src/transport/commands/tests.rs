@@ -226,8 +226,14 @@ fn commands_become_requests_of_the_client() {
     let asked = client.asks(&json!({"id": 6, "subscribe": recover}));
     let Request::Subscribe { since: Some(since), .. } = only_request(asked, 6) else { panic!() };
     assert_eq!(since, Position { epoch: Epoch(1), offset: 3 });
-    for method in ["rpc", "send", "refresh"] {
-        assert!(client.asks(&json!({"id": 7, method: {}})).is_empty());
+    let asked = client.asks(&json!({"id": 7, "rpc": {"method": "x", "data": {"a": 1}}}));
+    let Request::Call { procedure, data } = only_request(asked, 7) else { panic!() };
+    assert_eq!((&*procedure, data.as_deref()), ("x", Some(&b"{\"a\":1}"[..])));
+    let asked = client.asks(&json!({"send": {"data": 1}}));
+    let Request::Call { procedure, data } = only_request(asked, 0) else { panic!() };
+    assert_eq!((&*procedure, data.as_deref()), ("", Some(&b"1"[..])));
+    for method in ["send", "refresh"] {
+        assert!(client.asks(&json!({"id": 8, method: {}})).is_empty());
     }
 }
 

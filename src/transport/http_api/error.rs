@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::answer::{Exchange, write_json};
 use super::cors::Cors;
-use crate::message::Refusal;
+use crate::message::{BackendError, Refusal};
 use crate::protocol::http1::{HeadLimits, HttpFault, Response, write_error};
 use crate::transport::context::{Context, Output};
 use crate::transport::refusal::{LOW_ON_MEMORY, RefusalRow, row_of};
@@ -50,6 +50,9 @@ impl From<HttpError> for Early {
         Self::Error(error)
     }
 }
+
+/// For a cause that may be over in a moment.
+const RETRY_SOON: &[(&str, &str)] = &[("Retry-After", "1")];
 
 impl HttpError {
     pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
@@ -102,8 +105,18 @@ impl HttpError {
     /// The hub refuses what the request asks for.
     pub fn refused(refusal: Refusal) -> Self {
         let RefusalRow { status, code, sentence, .. } = row_of(refusal);
-        let headers: &[_] = if status == 503 { &[("Retry-After", "1")] } else { &[] };
+        let headers: &[_] = if status == 503 { RETRY_SOON } else { &[] };
         Self { headers, ..Self::new(status, code, sentence) }
+    }
+
+    /// The backend rejects what the request asks for.
+    pub fn rejected(error: &BackendError) -> Self {
+        let BackendError { code, message, is_temporary } = error;
+        let message = format!("{message} ({code})");
+        match is_temporary {
+            false => Self::new(403, "rejected", message),
+            true => Self { headers: RETRY_SOON, ..Self::new(503, "rejected", message) },
+        }
     }
 
     /// The request breaks the protocol.

@@ -12,9 +12,7 @@ use super::poll::{Poll, PollOptions};
 use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
 };
-use crate::message::{
-    Actor, ChannelName, Item, Position, Recovery, Refusal, Reply, Request, Ticket,
-};
+use crate::message::{Actor, ChannelName, Item, Position, Recovery, Reply, Request, Ticket};
 use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
 use crate::protocol::long_poll::{CookieName, is_of_timeout};
 use crate::transport::context::{Context, Output};
@@ -200,10 +198,11 @@ impl Opening {
     ) -> Opened {
         match self.count(ticket, reply) {
             Step::Wait => Opened::Wait,
-            Step::Refuse(refusal) => {
+            Step::Refuse(error) => {
                 let exchange = Exchange { keep_alive: false, ..self.exchange };
-                if !self.end_stream(refusal == Refusal::Overloaded, context) {
-                    HttpError::refused(refusal).write(exchange, context);
+                // A browser does not come back by itself after an error.
+                if !self.end_stream(error.status == 503, context) {
+                    error.write(exchange, context);
                 }
                 Opened::Closed
             }
@@ -283,7 +282,7 @@ pub(super) enum Opened {
 /// What follows a reply.
 enum Step {
     Wait,
-    Refuse(Refusal),
+    Refuse(HttpError),
     Finish,
 }
 
@@ -338,7 +337,8 @@ impl Opening {
             return Step::Wait;
         }
         match reply {
-            Reply::Refused(refusal) => Step::Refuse(*refusal),
+            Reply::Refused(refusal) => Step::Refuse(HttpError::refused(*refusal)),
+            Reply::Rejected(error) => Step::Refuse(HttpError::rejected(error)),
             Reply::Subscribed { channel, position, recovery, .. } => {
                 let since = self.since.as_ref().map(|positions| positions[index]);
                 let position = match since {
@@ -357,6 +357,7 @@ impl Opening {
             | Reply::Presence { .. }
             | Reply::PresenceStats { .. }
             | Reply::Channels { .. }
+            | Reply::Returned(_)
             | Reply::Done => Step::Wait,
         }
     }

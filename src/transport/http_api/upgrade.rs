@@ -109,9 +109,14 @@ impl Upgrading {
         reply: &Reply,
         context: &mut Context<'_>,
     ) -> Result<Option<WebSocketConversation>, HttpError> {
-        if let Reply::Refused(refusal) = reply {
+        let error = match reply {
+            Reply::Refused(refusal) => Some(HttpError::refused(*refusal)),
+            Reply::Rejected(error) => Some(HttpError::rejected(error)),
+            _ => None,
+        };
+        if let Some(error) = error {
             context.fail_handshake(HandshakeFailure::SubscriptionRefused);
-            return Err(HttpError { is_handshake: true, ..HttpError::refused(*refusal) });
+            return Err(HttpError { is_handshake: true, ..error });
         }
         self.subscriptions_left -= 1;
         if self.subscriptions_left > 0 {

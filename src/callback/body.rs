@@ -1,0 +1,76 @@
+//! The bodies of requests, in the shape of Centrifugo's proxies: fields that are empty are left out.
+
+use super::call::{Ask, Call};
+use crate::message::TransportKind;
+use crate::protocol::json::{write_line, write_text};
+
+/// Appends the body of a call.
+pub fn write_body(out: &mut Vec<u8>, call: &Call) {
+    out.extend_from_slice(b"{\"client\":\"");
+    out.extend_from_slice(call.client.to_string().as_bytes());
+    out.extend_from_slice(b"\",\"transport\":\"");
+    out.extend_from_slice(transport(call.transport).as_bytes());
+    out.extend_from_slice(b"\",\"protocol\":\"json\",\"encoding\":\"json\"");
+    match &call.ask {
+        Ask::Rpc { method, data } => {
+            if !method.is_empty() {
+                member(out, "method", |out| write_text(out, method));
+            }
+            if let Some(data) = data {
+                member(out, "data", |out| write_line(out, data));
+            }
+        }
+    }
+    out.push(b'}');
+}
+
+fn member(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    write(out);
+}
+
+/// The names that Centrifugo has for transports, where it has one: `uni_` for those that take no commands.
+fn transport(kind: TransportKind) -> &'static str {
+    match kind {
+        TransportKind::CommandsWebSocket => "websocket",
+        TransportKind::WebSocket => "uni_websocket",
+        TransportKind::Sse => "uni_sse",
+        TransportKind::CommandsTcp => "tcp",
+        TransportKind::LongPoll => "long_poll",
+        TransportKind::Http => "http",
+        TransportKind::EchoWebSocket | TransportKind::EchoTcp => "echo",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::{ClientId, NodeId, SessionId, WorkerId};
+
+    const CLIENT: ClientId = ClientId {
+        node: NodeId::new(3),
+        worker: WorkerId(0),
+        session: SessionId { index: 1, generation: 2 },
+    };
+
+    fn body(ask: Ask) -> String {
+        let transport = TransportKind::CommandsWebSocket;
+        let mut out = Vec::new();
+        write_body(&mut out, &Call { client: CLIENT, serial: 1, transport, ask });
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn fields_are_in_the_order_of_centrifugo_and_empty_ones_are_left_out() {
+        let head = "{\"client\":\"00000000-0003-8000-8000-000100000002\",\"transport\":\"websocket\",\
+                    \"protocol\":\"json\",\"encoding\":\"json\"";
+        let data = Some(Bytes::from_static(b"{\"a\":\n1}"));
+        let rpc = body(Ask::Rpc { method: "a\"b".into(), data });
+        assert_eq!(rpc, format!("{head},\"method\":\"a\\\"b\",\"data\":{{\"a\": 1}}}}"));
+        assert_eq!(body(Ask::Rpc { method: "".into(), data: None }), format!("{head}}}"));
+    }
+}

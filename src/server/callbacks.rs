@@ -1,0 +1,48 @@
+//! The thread of the callbacks, if a callback is configured.
+
+use std::thread;
+
+use tracing::error;
+
+use crate::callback::{Caller, Inbox, Service};
+use crate::config::Config;
+use crate::worker::Mesh;
+
+/// What the thread runs.
+pub(super) struct Callbacks {
+    service: Service,
+    inboxes: Vec<Box<dyn Inbox>>,
+}
+
+/// Stops the server if the thread panics: clients would wait for answers without end.
+struct OnPanic<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnPanic<F> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            error!("the thread of the callbacks panicked");
+            (self.0)();
+        }
+    }
+}
+
+impl Callbacks {
+    /// Makes ready what the thread needs, and the way in which workers ask it; `None` if no callback is configured.
+    /// Workers use a descriptor that is opened here, so this comes before the first of them leaves the shared
+    /// descriptor table.
+    pub(super) fn new(config: &Config, meshes: &[Mesh]) -> Result<Option<(Self, Caller)>, String> {
+        if config.callbacks.kinds().next().is_none() {
+            return Ok(None);
+        }
+        let (service, caller) = Service::new(&config.callbacks)?;
+        let inboxes = meshes.iter().map(|mesh| Box::new(mesh.inbox()) as Box<dyn Inbox>).collect();
+        Ok(Some((Self { service, inboxes }, caller)))
+    }
+
+    /// Runs until the workers have ended. What is opened here is not copied into the tables of workers, so this begins
+    /// after they have left the shared table.
+    pub(super) fn run(self, on_panic: impl Fn()) {
+        let _guard = OnPanic(on_panic);
+        self.service.run(self.inboxes);
+    }
+}

@@ -1,0 +1,285 @@
+//! Callbacks: what a backend is asked, and what its answers and failures lead to.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use fantail::callback::OUTCOMES;
+use fantail::config::{CallbackKind, CallbackOption, Config, DriverChoice};
+use fantail::message::CloseReason;
+
+use crate::support::{
+    Backend, BackendAnswer, BackendRequest, Client, TestServer, on_both_drivers, wait_until,
+};
+
+/// Sets an option of a callback, as the settings file does.
+fn set(config: &mut Config, kind: CallbackKind, name: &str, value: &str) {
+    let option = CallbackOption::named(name).unwrap();
+    option.parse(&[value.to_owned()], config.callbacks.of_mut(kind)).unwrap();
+}
+
+/// A server that asks a backend for one kind of callback, with further options.
+fn server(
+    driver: DriverChoice,
+    kind: CallbackKind,
+    backend: &Backend,
+    options: &[(&str, &str)],
+) -> TestServer {
+    TestServer::start_with(driver, 2, |config| {
+        set(config, kind, "endpoint", &backend.url("/x?y=1"));
+        options.iter().for_each(|(name, value)| set(config, kind, name, value));
+    })
+}
+
+fn rpc(
+    driver: DriverChoice,
+    options: &[(&str, &str)],
+    answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
+) -> (Backend, TestServer) {
+    let backend = Backend::start(answer);
+    let server = server(driver, CallbackKind::Rpc, &backend, options);
+    (backend, server)
+}
+
+#[track_caller]
+fn connected(server: &TestServer) -> Client {
+    let mut client = Client::connect(server.commands());
+    client.command(&json!({"id": 1, "connect": {}}));
+    client
+}
+
+fn outcomes(server: &TestServer, kind: CallbackKind, outcome: &str) -> u64 {
+    let index = OUTCOMES.iter().position(|known| *known == outcome).unwrap();
+    server.sum(|counters| counters.callbacks.at(kind as usize, index))
+}
+
+fn raw(status: u16, body: &str) -> BackendAnswer {
+    BackendAnswer::Raw(status, body.to_owned(), Duration::ZERO)
+}
+
+fn late(by: Duration) -> BackendAnswer {
+    BackendAnswer::Raw(200, "{}".to_owned(), by)
+}
+
+on_both_drivers! {
+    fn a_procedure_is_called_and_its_result_returned(driver) {
+        let (backend, server) = rpc(driver, &[("static_headers", "X-Key: k")], |request| {
+            BackendAnswer::Json(json!({"result": {"data": {"got": request.body["data"]}}, "more": 1}))
+        });
+        let mut client = connected(&server);
+        let reply = client.command(&json!({"id": 2, "rpc": {"method": "add", "data": [1, 2]}}));
+        assert_eq!(reply, json!({"id": 2, "rpc": {"data": {"got": [1, 2]}}}));
+        let reply = client.command(&json!({"id": 3, "rpc": {}}));
+        assert_eq!(reply, json!({"id": 3, "rpc": {"data": {"got": null}}}));
+        let requests = backend.requests();
+        let [first, second] = &requests[..] else { panic!("{requests:?}") };
+        assert_eq!(first.head[0], "POST /x?y=1 HTTP/1.1");
+        assert_eq!(first.header("content-type"), Some("application/json"));
+        assert_eq!(first.header("x-key"), Some("k"));
+        let id = first.body["client"].as_str().unwrap().to_owned();
+        let same = json!({"client": id, "transport": "tcp", "protocol": "json", "encoding": "json"});
+        let mut expected = same.clone();
+        expected["method"] = json!("add");
+        expected["data"] = json!([1, 2]);
+        assert_eq!(first.body, expected);
+        assert_eq!(second.body, same);
+        assert_eq!(backend.connections(), 1, "it is kept");
+        assert_eq!(outcomes(&server, CallbackKind::Rpc, "result"), 2);
+    }
+}
+
+on_both_drivers! {
+    fn a_client_gets_the_errors_and_the_disconnect_of_the_backend(driver) {
+        let (_, server) = rpc(driver, &[], |request| {
+            let error = json!({"code": 1000, "message": "no"});
+            let disconnect = json!({"code": 4100, "reason": "out"});
+            BackendAnswer::Json(match request.body["method"].as_str().unwrap() {
+                "error" => json!({"error": error, "result": {"data": 1}}),
+                "temporary" => json!({"error": {"code": 50, "message": "m", "temporary": true}}),
+                _ => json!({"disconnect": disconnect, "error": error}),
+            })
+        });
+        let mut client = connected(&server);
+        let mut ask = |method: &str| client.command(&json!({"id": 2, "rpc": {"method": method}}));
+        let error = json!({"code": 1000, "message": "no"});
+        assert_eq!(ask("error"), json!({"id": 2, "error": error}));
+        let error = json!({"code": 50, "message": "m", "temporary": true});
+        assert_eq!(ask("temporary"), json!({"id": 2, "error": error}));
+        let push = ask("disconnect");
+        assert_eq!(push, json!({"push": {"disconnect": {"code": 4100, "reason": "out"}}}));
+        client.expect_end();
+        wait_until("the close is counted", || server.closed(CloseReason::Backend) == 1);
+    }
+}
+
+/// Every way in which a backend can fail, and its outcome.
+fn failures() -> Vec<(&'static str, BackendAnswer)> {
+    let head = "HTTP/1.1 200 OK\r\n";
+    let bytes = |text: &str| BackendAnswer::Bytes(format!("{head}{text}").into_bytes());
+    let deep = format!("{{\"result\":{{\"data\":{}{}}}}}", "[".repeat(60), "]".repeat(60));
+    vec![
+        ("invalid", raw(200, "")),
+        ("invalid", raw(200, "not json")),
+        ("invalid", raw(200, "[]")),
+        ("invalid", raw(200, &deep)),
+        ("invalid", raw(200, r#"{"result":{"b64data":7}}"#)),
+        ("status", raw(204, "")),
+        ("status", raw(201, "{}")),
+        ("status", raw(302, "{}")),
+        ("status", raw(403, r#"{"error":{"code":1000,"message":"no"}}"#)),
+        ("server_error", raw(500, "{}")),
+        ("server_error", raw(503, "{}")),
+        ("too_large", raw(200, &format!("{{\"x\":\"{}\"}}", "x".repeat(1024)))),
+        ("too_large", bytes(&format!("\r\n{}", "x".repeat(100_000)))),
+        ("unreachable", bytes("Content-Length: 100\r\n\r\n{}")),
+        ("unreachable", bytes("Transfer-Encoding: chunked\r\n\r\nzz\r\n")),
+        ("unreachable", BackendAnswer::Bytes(Vec::new())),
+        ("unreachable", BackendAnswer::Bytes(b"not HTTP\r\n\r\n".to_vec())),
+        ("unreachable", bytes(&format!("X: {}\r\n\r\n", "x".repeat(1 << 20)))),
+        ("timeout", late(Duration::from_millis(400))),
+    ]
+}
+
+on_both_drivers! {
+    fn every_failure_of_a_backend_is_an_error_that_may_pass(driver) {
+        let options = [("timeout", "200 ms"), ("answer_bytes_max", "1 KiB")];
+        let (_, server) = rpc(driver, &options, |request| {
+            failures()[request.body["data"].as_u64().unwrap() as usize].1.clone()
+        });
+        let mut client = connected(&server);
+        for (index, (outcome, answer)) in failures().into_iter().enumerate() {
+            let before = outcomes(&server, CallbackKind::Rpc, outcome);
+            let reply = client.command(&json!({"id": 2, "rpc": {"data": index}}));
+            let error = json!({"code": 100, "message": "internal server error", "temporary": true});
+            assert_eq!(reply, json!({"id": 2, "error": error}), "{answer:?}");
+            let after = outcomes(&server, CallbackKind::Rpc, outcome);
+            assert_eq!(after, before + 1, "{outcome}: {answer:?}");
+        }
+    }
+}
+
+on_both_drivers! {
+    fn nothing_of_a_client_overtakes_its_call(driver) {
+        let (backend, server) = rpc(driver, &[("timeout", "10 s")], |request| {
+            BackendAnswer::Raw(
+                200,
+                json!({"result": {"data": request.body["data"]}}).to_string(),
+                Duration::from_millis(if request.body["data"] == 1 { 300 } else { 0 }),
+            )
+        });
+        let mut client = connected(&server);
+        let mut publisher = connected(&server);
+        client.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
+        let commands: Vec<Value> = vec![
+            json!({"id": 3, "rpc": {"data": 1}}),
+            json!({"id": 4, "rpc": {"data": 2}}),
+            json!({"id": 5, "publish": {"channel": "b", "data": 3}}),
+            json!({"send": {"data": 4}}),
+            json!({"id": 6, "rpc": {"data": 5}}),
+            json!({"id": 7, "unsubscribe": {"channel": "a"}}),
+        ];
+        client.send(commands.iter().map(|command| format!("{command}\n")).collect::<String>());
+        wait_until("the backend was asked", || !backend.requests().is_empty());
+        publisher.command(&json!({"id": 2, "publish": {"channel": "a", "data": "meanwhile"}}));
+        let push = client.read_json();
+        assert_eq!(push["push"]["pub"]["data"], "meanwhile", "deliveries go on: {push}");
+        for id in 3..=7 {
+            assert_eq!(client.read_json()["id"], id);
+        }
+        let asked: Vec<_> =
+            backend.requests().iter().map(|request| request.body["data"].clone()).collect();
+        assert_eq!(asked, [1, 2, 4, 5]);
+    }
+}
+
+on_both_drivers! {
+    fn a_call_is_forgotten_with_its_client(driver) {
+        let (backend, server) = rpc(driver, &[("timeout", "10 s")], |_| late(Duration::from_millis(300)));
+        let mut client = connected(&server);
+        client.send(format!("{}\n", json!({"id": 2, "rpc": {}})));
+        wait_until("the backend was asked", || !backend.requests().is_empty());
+        client.reset();
+        wait_until("the answer is counted", || {
+            outcomes(&server, CallbackKind::Rpc, "result") == 1
+        });
+        let mut next = connected(&server);
+        let reply = next.command(&json!({"id": 2, "rpc": {}}));
+        assert_eq!(reply, json!({"id": 2, "rpc": {}}));
+    }
+}
+
+on_both_drivers! {
+    fn calls_beyond_the_maximum_fail_at_once(driver) {
+        let options = [("pending_max", "2"), ("connections_max", "1"), ("timeout", "2 s")];
+        let (backend, server) = rpc(driver, &options, |_| late(Duration::from_millis(400)));
+        let mut clients: Vec<_> = (0..3).map(|_| connected(&server)).collect();
+        let began = Instant::now();
+        for (index, client) in clients.iter_mut().enumerate() {
+            client.send(format!("{}\n", json!({"id": 2, "rpc": {}})));
+            if index == 0 {
+                wait_until("the backend was asked", || !backend.requests().is_empty());
+            }
+            if index == 1 {
+                // It waits for the connection of the first one: nothing tells that it does.
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        let reply = clients[2].read_json();
+        assert_eq!(reply["error"]["temporary"], true, "{reply}");
+        assert!(began.elapsed() < Duration::from_millis(390), "{:?}", began.elapsed());
+        assert_eq!(outcomes(&server, CallbackKind::Rpc, "rejected"), 1);
+        for client in &mut clients[..2] {
+            assert_eq!(client.read_json(), json!({"id": 2, "rpc": {}}));
+        }
+        assert_eq!(backend.connections(), 1);
+    }
+}
+
+on_both_drivers! {
+    fn a_backend_that_is_away_is_spared_until_it_answers(driver) {
+        let began = Instant::now();
+        let (backend, server) = rpc(driver, &[("failures_max", "3")], move |_| {
+            raw(if began.elapsed() < Duration::from_millis(800) { 500 } else { 200 }, "{}")
+        });
+        let mut client = connected(&server);
+        let mut ask = || client.command(&json!({"id": 2, "rpc": {}}));
+        for _ in 0..10 {
+            assert_eq!(ask()["error"]["code"], 100);
+        }
+        assert_eq!(backend.requests().len(), 3);
+        assert_eq!(outcomes(&server, CallbackKind::Rpc, "circuit_open"), 7);
+        wait_until("the backend is asked again", || ask().get("rpc").is_some());
+        assert_eq!(ask(), json!({"id": 2, "rpc": {}}));
+    }
+}
+
+on_both_drivers! {
+    fn without_a_backend_there_are_no_procedures(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = connected(&server);
+        client.send(format!("{}\n", json!({"send": {"data": 1}})));
+        let reply = client.command(&json!({"id": 2, "rpc": {"method": "x"}}));
+        assert_eq!(reply["error"]["code"], 108, "{reply}");
+        // The server API has its own answer: procedures are for clients.
+        let reply = Client::connect(server.edge()).call("rpc", &json!({"method": "x"}));
+        assert_eq!(reply["error"]["code"], 108, "{reply}");
+    }
+}
+
+on_both_drivers! {
+    fn a_procedure_has_a_name_and_data_of_a_bounded_size(driver) {
+        let (_, server) = rpc(driver, &[], |_| raw(200, "{}"));
+        let mut client = connected(&server);
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for (name, depth, is_fine) in [(255, 50, true), (256, 50, false), (255, 51, false)] {
+            let command = format!(
+                "{{\"id\":2,\"rpc\":{{\"method\":\"{}\",\"data\":{}}}}}\n",
+                "x".repeat(name),
+                nested(depth)
+            );
+            client.send(command);
+            let reply = client.read_json();
+            assert_eq!(reply["error"]["code"].as_u64(), (!is_fine).then_some(107), "{reply}");
+        }
+    }
+}

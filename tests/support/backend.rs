@@ -1,0 +1,139 @@
+//! A backend that callbacks ask: HTTP/1.1 with connections that are kept, a thread each.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// A backend that answers as a function says.
+pub struct Backend {
+    address: SocketAddr,
+    state: Arc<State>,
+}
+
+type Answerer = dyn Fn(&BackendRequest) -> BackendAnswer + Send + Sync;
+
+struct State {
+    answer: Box<Answerer>,
+    requests: Mutex<Vec<BackendRequest>>,
+    connections: AtomicUsize,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct BackendRequest {
+    /// The request line and the headers, a line each.
+    pub head: Vec<String>,
+    /// The decoded body.
+    pub body: Value,
+}
+
+/// What is answered.
+#[derive(Clone, Debug)]
+pub enum BackendAnswer {
+    /// Status 200 and this body.
+    Json(Value),
+    /// A status and a body, after a while.
+    Raw(u16, String, Duration),
+    /// The bytes as they are; then the connection ends.
+    Bytes(Vec<u8>),
+}
+
+impl Backend {
+    /// Listens on loopback.
+    pub fn start(
+        answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let state = Arc::new(State {
+            answer: Box::new(answer),
+            requests: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        });
+        let shared = state.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let state = shared.clone();
+                state.connections.fetch_add(1, Ordering::Relaxed);
+                thread::spawn(move || serve(&stream, &state));
+            }
+        });
+        Self { address, state }
+    }
+
+    /// The URL of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<BackendRequest> {
+        self.state.requests.lock().expect("no thread panicked with it").clone()
+    }
+
+    /// The connections so far.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl BackendRequest {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.iter().filter_map(|line| line.split_once(": "));
+        headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+fn serve(stream: &TcpStream, state: &State) {
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read(&mut reader) {
+        state.requests.lock().expect("no thread panicked with it").push(request.clone());
+        let (bytes, is_last) = match (state.answer)(&request) {
+            BackendAnswer::Json(body) => (response(200, &body.to_string()), false),
+            BackendAnswer::Raw(status, body, delay) => {
+                thread::sleep(delay);
+                (response(status, &body), false)
+            }
+            BackendAnswer::Bytes(bytes) => (bytes, true),
+        };
+        let mut writer = stream;
+        if writer.write_all(&bytes).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+fn response(status: u16, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+fn read(reader: &mut BufReader<&TcpStream>) -> Option<BackendRequest> {
+    let mut head = Vec::new();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.parse().expect("a number");
+        }
+        head.push(line.to_owned());
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(BackendRequest { head, body: serde_json::from_slice(&body).expect("a body is JSON") })
+}

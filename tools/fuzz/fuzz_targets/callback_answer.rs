@@ -1,0 +1,21 @@
+//! Answers of a backend are decoded or refused, whatever they are.
+
+#![no_main]
+
+use fantail::callback::{Answer, decode_answer};
+use fantail::config::CallbackKind;
+use fantail::message::Disconnect;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|body: &[u8]| {
+    for kind in CallbackKind::ALL {
+        match decode_answer(*kind, body) {
+            Ok(Answer::Disconnect(disconnect)) => {
+                assert!((3000..=4999).contains(&disconnect.disconnect_code()));
+                assert!(Disconnect::is_text(disconnect.text()));
+            }
+            Ok(answer) => assert!(answer.bytes() <= body.len()),
+            Err(_) => {}
+        }
+    }
+});
