@@ -63,7 +63,7 @@ impl Channels {
         let request = Request::Publish {
             channel: Some(self.names[self.next].clone()),
             payload: Payload::new(PayloadKind::Text, "x"),
-            idempotency_key: None,
+            options: None,
         };
         self.hub.handle(session(self.next), None, request, &mut self.out);
         self.route();

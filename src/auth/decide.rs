@@ -151,7 +151,7 @@ mod tests {
         let publish = Request::Publish {
             channel: Some(channel.clone()),
             payload: Payload::new(PayloadKind::Text, "x"),
-            idempotency_key: None,
+            options: None,
         };
         let query = HistoryQuery::default();
         let (subscribe, unsubscribe) = (
@@ -364,7 +364,7 @@ mod tests {
         }
         // A publication goes to the session's first channel: there is none.
         let payload = Payload::new(PayloadKind::Text, "x");
-        let publish = Request::Publish { channel: None, payload, idempotency_key: None };
+        let publish = Request::Publish { channel: None, payload, options: None };
         for by in [Actor::Client, Actor::Server] {
             let expected = Refuse(Refusal::NotSubscribed);
             assert_eq!(decide(by, client(true, true), &publish, &namespaces, &none()), expected);

@@ -128,6 +128,9 @@ pub const PROCEDURE_BYTES_MAX: usize = 255;
 /// Length of an idempotency key; the channel's home worker keeps it for minutes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// Length of the epoch of a publication's version; a channel with a history keeps one.
+pub const VERSION_EPOCH_BYTES_MAX: usize = 255;
+
 /// Bytes of a cookie, name and value, that every browser stores (RFC 6265 6.1).
 pub const COOKIE_BYTES_MAX: usize = 4096;
 

@@ -15,8 +15,8 @@ use super::streams::{Numbered, Streams};
 use super::subscribers::{Subscribe, Subscribers};
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    ChannelName, ClientId, Control, Identity, IdentityError, Item, Payload, PayloadKind, Refusal,
-    Reply, Request, RequestId, SessionId,
+    ChannelName, ClientId, Control, Identity, IdentityError, Item, Payload, PayloadKind,
+    PublishOptions, Refusal, Reply, Request, RequestId, SessionId,
 };
 
 /// One worker's share of the hub.
@@ -93,13 +93,13 @@ impl Hub {
     ) {
         let Self { settings, subscribers, gathers, .. } = self;
         match (id, request) {
-            (id, Request::Publish { channel, payload, idempotency_key }) => {
+            (id, Request::Publish { channel, payload, options }) => {
                 let Some(channel) = channel else {
                     return refuse(session, id, Refusal::NotSubscribed, out);
                 };
                 let to = settings.home_of(&channel);
                 let receipt = id.map(|id| self.receipt(session, id));
-                let message = StreamMessage::Publish { channel, payload, receipt, idempotency_key };
+                let message = StreamMessage::Publish { channel, payload, receipt, options };
                 out.push_back(HubOutput::send(to, message));
             }
             (Some(id), Request::Connect) => {
@@ -178,8 +178,8 @@ impl Hub {
                 let answer = (position, recovery);
                 subscribers.recovered(session, &channel, answer, serial, settings, out);
             }
-            StreamMessage::Publish { channel, payload, receipt, idempotency_key } => {
-                self.number(channel, payload, receipt, idempotency_key, out);
+            StreamMessage::Publish { channel, payload, receipt, options } => {
+                self.number(channel, payload, receipt, options.as_deref(), out);
             }
             StreamMessage::Deliver(publication) => {
                 if let Some(key) = subscribers.receiving(&publication.channel) {
@@ -364,24 +364,25 @@ impl Hub {
         channel: ChannelName,
         payload: Payload,
         receipt: Option<Receipt>,
-        idempotency_key: Option<Arc<str>>,
+        options: Option<&PublishOptions>,
         out: &mut VecDeque<HubOutput>,
     ) {
         let limits = &self.settings.limits;
-        let numbered = self.streams.number(channel, payload, idempotency_key, limits, self.now_us);
-        let position = match numbered {
+        let numbered = self.streams.number(channel, payload, options, limits, self.now_us);
+        let reply = match numbered {
             Numbered::New(publication, interested) => {
                 for to in interested.iter() {
                     let message = StreamMessage::Deliver(publication.clone());
                     out.push_back(HubOutput::send(to, message));
                 }
-                publication.position
+                Reply::Published { position: publication.position }
             }
-            Numbered::Known(position) => position,
+            Numbered::Known(position) => Reply::Published { position },
+            Numbered::Outdated(position) => Reply::Outdated { position },
         };
         // The reply follows the publication: when the publisher receives it, the fan-outs have begun or are about to.
         if let Some(receipt) = receipt {
-            reply_to(receipt, Reply::Published { position }, out);
+            reply_to(receipt, reply, out);
         }
     }
 

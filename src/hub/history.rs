@@ -13,7 +13,7 @@ use slab::Slab;
 use super::slots::{NONE, is_sparse, slot, some};
 use crate::config::limits::{ANSWER_PUBLICATIONS_MAX, PUBLICATION_BYTES};
 use crate::config::{ChannelOptions, NamespaceId};
-use crate::message::{HistoryQuery, Publication, Publications, Recovery};
+use crate::message::{HistoryQuery, Publication, Publications, Recovery, Version};
 
 /// The histories of all channels whose home is this worker.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ struct History {
     older: u32,
     /// The last recovery: clients that reconnect together recover from the same position.
     answer: Option<Answer>,
+    /// The version of the last publication that had one.
+    version: Option<Box<Version>>,
 }
 
 /// A recovery that is kept as long as the history has all of its publications.
@@ -94,6 +96,7 @@ impl Histories {
             newer: NONE,
             older: NONE,
             answer: None,
+            version: None,
         }));
         self.bytes += HISTORY_BYTES;
         self.append(key);
@@ -135,12 +138,28 @@ impl Histories {
         self.publications -= before.1 - history.kept.len();
     }
 
+    /// The version of the last publication that had one.
+    pub(super) fn version(&self, key: u32) -> Option<&Version> {
+        self.entries[key as usize].version.as_deref()
+    }
+
+    /// Sets the version, that of the last publication.
+    pub(super) fn set_version(&mut self, key: u32, version: &Version) {
+        let history = &mut self.entries[key as usize];
+        let before = history.bytes;
+        history.bytes -= history.version_bytes();
+        history.version = Some(Box::new(version.clone()));
+        history.bytes += history.version_bytes();
+        self.bytes = self.bytes + history.bytes - before;
+    }
+
     /// Removes all publications from a history.
     pub(super) fn clear(&mut self, key: u32) {
         let history = &mut self.entries[key as usize];
-        self.bytes -= history.bytes - HISTORY_BYTES;
+        let left = HISTORY_BYTES + history.version_bytes();
+        self.bytes -= history.bytes - left;
         self.publications -= history.kept.len();
-        history.bytes = HISTORY_BYTES;
+        history.bytes = left;
         history.kept = VecDeque::new();
         history.answer = None;
     }
@@ -274,6 +293,11 @@ impl Histories {
 }
 
 impl History {
+    /// The bytes of its version.
+    fn version_bytes(&self) -> u64 {
+        self.version.as_ref().map_or(0, |version| VERSION_BYTES + version.epoch.len() as u64)
+    }
+
     /// Removes publications that are too old, too many or too large, and the kept recovery that has one of them.
     fn trim(&mut self, options: &ChannelOptions, now_ms: u64) {
         let expired = now_ms.saturating_sub(ttl_ms(options));
@@ -348,6 +372,9 @@ fn ttl_ms(options: &ChannelOptions) -> u64 {
 
 /// The bytes of an empty history.
 const HISTORY_BYTES: u64 = 160;
+
+/// The bytes of a version in addition to the text of its epoch: two blocks of the heap.
+const VERSION_BYTES: u64 = 64;
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::message::{
-    ChannelName, ClientInfo, Control, HistoryQuery, Item, Payload, Position, Publication, Recovery,
-    Refusal, Reply, RequestId, SessionId, WorkerId,
+    ChannelName, ClientInfo, Control, HistoryQuery, Item, Payload, Position, Publication,
+    PublishOptions, Recovery, Refusal, Reply, RequestId, SessionId, WorkerId,
 };
 
 /// An output of a hub, for its worker to carry out.
@@ -65,13 +65,12 @@ pub enum StreamMessage {
         recovery: Option<Recovery>,
         serial: u32,
     },
-    /// To the home: number and deliver this payload, unless a publication with the same key was numbered within the
-    /// last five minutes. The position goes to `receipt`.
+    /// To the home: number and deliver this payload, unless the options say otherwise. The position goes to `receipt`.
     Publish {
         channel: ChannelName,
         payload: Payload,
         receipt: Option<Receipt>,
-        idempotency_key: Option<Arc<str>>,
+        options: Option<Arc<PublishOptions>>,
     },
     /// From the home: deliver this to every local subscriber.
     Deliver(Arc<Publication>),

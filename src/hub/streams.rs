@@ -16,8 +16,8 @@ use crate::config::limits::{
 };
 use crate::config::{ChannelOptions, NamespaceId, Namespaces};
 use crate::message::{
-    ChannelName, Epoch, HistoryQuery, Payload, Position, Publication, Recovery, Refusal, Reply,
-    WorkerId,
+    ChannelName, Epoch, HistoryQuery, Payload, Position, Publication, PublishOptions, Recovery,
+    Refusal, Reply, Version, WorkerId,
 };
 
 /// The channels whose home is this worker.
@@ -58,6 +58,8 @@ pub(super) enum Numbered {
     New(Arc<Publication>, Workers),
     /// It repeats the publication at this position.
     Known(Position),
+    /// Its version is not newer than the channel's, whose stream has this position.
+    Outdated(Position),
 }
 
 impl Workers {
@@ -140,25 +142,31 @@ impl Streams {
         key.map_or_else(Workers::default, |key| self.channels[key as usize].interested)
     }
 
-    /// Numbers a publication, and keeps it if its channel has a history.
+    /// Numbers a publication, and keeps it if its channel has a history. It is dropped if it repeats another one, or if
+    /// the history has its version or a newer one.
     pub(super) fn number(
         &mut self,
         name: ChannelName,
         payload: Payload,
-        idempotency_key: Option<Arc<str>>,
+        options: Option<&PublishOptions>,
         limits: &HubLimits,
         now_us: u64,
     ) -> Numbered {
         let (now_ms, accepted_us) = (now_us / 1000, now_us as u32);
-        let known =
-            idempotency_key.as_ref().and_then(|key| self.idempotency.find(&name, key, now_ms));
+        let idempotency_key = options.and_then(|options| options.idempotency_key.as_ref());
+        let known = idempotency_key.and_then(|key| self.idempotency.find(&name, key, now_ms));
         if let Some(position) = known {
             return Numbered::Known(position);
         }
         let namespace = namespace_of(&self.namespaces, &name);
         let keeps = self.namespaces.options(namespace).history_size > 0;
+        let version = options.and_then(|options| options.version.as_ref()).filter(|_| keeps);
         let key = match self.names.find(&name, &self.channels) {
             None if keeps => Some(self.add(&name)),
+            Some(key) if version.is_some_and(|version| self.is_outdated(key, version)) => {
+                self.keep(key, now_ms);
+                return Numbered::Outdated(self.channels[key as usize].position);
+            }
             found => found,
         };
         let (position, interested) = match key {
@@ -172,13 +180,16 @@ impl Streams {
         };
         if let Some(key) = idempotency_key {
             let bytes_max = key_bytes_max(limits);
-            self.idempotency.insert(name.clone(), key, position, bytes_max, now_ms);
+            self.idempotency.insert(name.clone(), key.clone(), position, bytes_max, now_ms);
         }
         let publication = Arc::new(Publication { channel: name, position, payload, accepted_us });
         if keeps && let Some(key) = key {
             let history = self.history(key, now_ms);
             let options = self.namespaces.options(namespace);
             self.histories.push(history, options, publication.clone(), now_ms);
+            if let Some(version) = version {
+                self.histories.set_version(history, version);
+            }
         }
         Numbered::New(publication, interested)
     }
@@ -270,6 +281,16 @@ impl Streams {
                 return has_more_keys;
             };
             let channel = &mut self.channels[key as usize];
+            let is_needed = self.histories.bytes() > bytes_max;
+            if channel.interested != Workers::default()
+                && !is_needed
+                && self.histories.version(channel.history).is_some()
+            {
+                // The version lasts as long as the stream.
+                self.histories.clear(channel.history);
+                self.histories.touch(channel.history, now_ms);
+                continue;
+            }
             self.histories.close(std::mem::replace(&mut channel.history, NONE));
             if channel.interested == Workers::default() {
                 self.remove(key);
@@ -309,6 +330,13 @@ impl Streams {
         self.channels.is_empty()
     }
 
+    /// Whether the channel has this version or a newer one.
+    fn is_outdated(&self, key: u32, version: &Version) -> bool {
+        let history = some(self.channels[key as usize].history);
+        let current = history.and_then(|history| self.histories.version(history));
+        current.is_some_and(|current| !version.follows(current))
+    }
+
     fn options(&self, key: u32) -> &ChannelOptions {
         self.namespaces.options(self.channels[key as usize].namespace)
     }
@@ -346,7 +374,7 @@ impl Streams {
         channel.history
     }
 
-    /// Keeps a channel without subscribers for another time to live of its history.
+    /// Keeps a channel for another time to live of its history, even without subscribers.
     fn keep(&mut self, key: u32, now_ms: u64) {
         let history = self.history(key, now_ms);
         self.histories.touch(history, now_ms);

@@ -19,6 +19,7 @@ mod identity;
 mod item;
 mod node;
 mod publication;
+mod publish_options;
 mod request;
 mod tags;
 mod transport_kind;
@@ -32,6 +33,7 @@ pub use identity::{
 pub use item::Item;
 pub use node::NodeInfo;
 pub use publication::{Epoch, Payload, PayloadKind, Position, PositionError, Publication};
+pub use publish_options::{PublishOptions, Version};
 pub use request::{
     Actor, BackendError, Control, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply,
     Request, RequestId, SessionRequest, SubscriptionOptions, Ticket,

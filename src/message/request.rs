@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 #[cfg(doc)]
 use super::INFO_BYTES_MAX;
-use super::{ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position, Publication};
+use super::{
+    ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position, Publication, PublishOptions,
+};
 
 /// A client's own number for a request, which its reply repeats. A client may use a number more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,15 +67,14 @@ pub enum Request {
     },
     /// End a subscription. The reply is [`Reply::Unsubscribed`] or [`Reply::Refused`].
     Unsubscribe { channel: ChannelName },
-    /// Publish to a channel. The reply is [`Reply::Published`] or [`Reply::Refused`].
+    /// Publish to a channel. The reply is [`Reply::Published`], [`Reply::Outdated`] or [`Reply::Refused`].
     Publish {
         /// The channel; `None` for the one that the session subscribed to first.
         channel: Option<ChannelName>,
         /// The payload to publish.
         payload: Payload,
-        /// A second publication with the same key within five minutes gets the reply of the first, and is not
-        /// delivered.
-        idempotency_key: Option<Arc<str>>,
+        /// What else it asks for, if anything.
+        options: Option<Arc<PublishOptions>>,
     },
     /// Read the history of a channel. The reply is [`Reply::History`] or [`Reply::Refused`].
     History {
@@ -131,10 +132,10 @@ impl Request {
     /// Approximate number of bytes that it owns on the heap.
     pub fn heap_bytes(&self) -> usize {
         match self {
-            Request::Publish { channel, payload, idempotency_key, .. } => {
+            Request::Publish { channel, payload, options } => {
                 let name = channel.as_ref().map_or(0, |channel| channel.as_str().len());
-                let key = idempotency_key.as_ref().map_or(0, |key| key.len());
-                name + payload.heap_bytes() + key
+                let options = options.as_ref().map_or(0, |options| options.heap_bytes());
+                name + payload.heap_bytes() + options
             }
             Request::Subscribe { channel, options, .. } => {
                 let options = options.as_ref().map_or(0, |options| options.heap_bytes());
@@ -255,6 +256,11 @@ pub enum Reply {
     /// The publication was accepted.
     Published {
         /// Its position in the channel's stream.
+        position: Position,
+    },
+    /// The publication was dropped, because its version is not newer than that of the channel.
+    Outdated {
+        /// The position of the channel's stream.
         position: Position,
     },
     /// The history of a channel.

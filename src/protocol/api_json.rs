@@ -127,11 +127,11 @@ pub struct Publish<'a, const CHANNELS_MAX: usize> {
     delta: Option<bool>,
     /// A member that is not offered.
     pub skip_history: Option<bool>,
-    /// A member that is not offered.
+    /// The version of the publication; 0 for none.
     pub version: Option<u64>,
-    /// A member that is not offered.
+    /// The epoch of the version.
     #[serde(borrow)]
-    pub version_epoch: NotOffered<'a>,
+    pub version_epoch: Option<Text<'a>>,
 }
 
 /// Parameters of `subscribe`, `unsubscribe` and `disconnect`.
@@ -366,9 +366,14 @@ pub fn write_error(out: &mut Vec<u8>, error: CommandError, detail: Option<&str>)
     out.push(b'}');
 }
 
-/// Appends the result of `publish`.
-pub fn write_published(out: &mut Vec<u8>, Position { epoch, offset }: Position) {
-    put(out, format_args!("{{\"offset\":{offset},\"epoch\":\"{epoch}\"}}"));
+/// Appends the result of `publish`. Its `suppressed` says that the publication was dropped because of its version; that
+/// is an addition to Centrifugo's result, in the words of its `map_publish`.
+pub fn write_published(out: &mut Vec<u8>, Position { epoch, offset }: Position, is_outdated: bool) {
+    put(out, format_args!("{{\"offset\":{offset},\"epoch\":\"{epoch}\""));
+    if is_outdated {
+        out.extend_from_slice(b",\"suppressed\":true,\"suppress_reason\":\"version\"");
+    }
+    out.push(b'}');
 }
 
 /// Appends the result of `history`, which ends once it has more than `bytes_max` bytes.

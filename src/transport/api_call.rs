@@ -331,8 +331,12 @@ fn write_result(
     let start = json.len();
     match (method, reply) {
         (ApiMethod::Publish, Reply::Published { position }) => {
-            api_json::write_published(json, *position);
+            api_json::write_published(json, *position, false);
             // It was published: that is said whatever its place in a long answer.
+            return Ok(());
+        }
+        (ApiMethod::Publish, Reply::Outdated { position }) => {
+            api_json::write_published(json, *position, true);
             return Ok(());
         }
         (ApiMethod::History, Reply::History { position, publications }) => {

@@ -253,7 +253,7 @@ impl Commands {
                 replies.write(|out| json::write_unsubscribe_push(out, channel));
             }
             Reply::Unsubscribed { .. } => replies.done(id, "unsubscribe"),
-            Reply::Published { .. } => replies.done(id, "publish"),
+            Reply::Published { .. } | Reply::Outdated { .. } => replies.done(id, "publish"),
             Reply::History { position, publications } => {
                 replies.write_with_answers(|out, answers| {
                     json::write_history(out, id, *position, |out| {
@@ -343,7 +343,7 @@ impl Replies<'_, '_> {
         self.request(id, name, |channel| Request::Publish {
             channel: Some(channel),
             payload: Payload::new(PayloadKind::Json, bytes),
-            idempotency_key: None,
+            options: None,
         });
     }
 

@@ -218,6 +218,7 @@ impl Transport for EventStream {
             }
             Reply::Connected
             | Reply::Published { .. }
+            | Reply::Outdated { .. }
             | Reply::History { .. }
             | Reply::Presence { .. }
             | Reply::PresenceStats { .. }

@@ -313,7 +313,7 @@ fn take(
             let request = Request::Publish {
                 channel: None,
                 payload: Payload::new(kind, Bytes::copy_from_slice(bytes)),
-                idempotency_key: None,
+                options: None,
             };
             context.request(None, Actor::Client, request);
             Ok(Taken::Published)

@@ -1,6 +1,6 @@
 //! The server API: methods, errors and API keys.
 
-use fantail::config::{ChannelOptions, ClientRight, DriverChoice};
+use fantail::config::{ChannelOptions, ClientRight, DriverChoice, Namespaces};
 use fantail::message::{ClientId, NodeId, SessionId, WorkerId};
 use serde_json::{Value, json};
 
@@ -569,6 +569,36 @@ on_both_drivers! {
         assert!(poll.read_response().text().contains("2"));
     }
 
+    fn a_publication_whose_version_is_not_newer_is_dropped(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.namespaces = Namespaces::new(ChannelOptions::development());
+        });
+        // Connections are spread over both workers, and so are the homes of channels.
+        for channel in ["a", "b", "c", "d"] {
+            let mut client = Client::connect(server.edge());
+            let mut socket = WebSocket::connect(server.edge(), &format!("/ws?channel={channel}"));
+            let mut publish = |data: u64, version: u64, epoch: &str| {
+                let call = json!({"channel": channel, "data": data, "version": version, "version_epoch": epoch});
+                let result = client.call("publish", &call)["result"].clone();
+                (result["offset"].as_u64().unwrap(), result["suppress_reason"].as_str().map(str::to_owned))
+            };
+            let dropped = Some("version".to_owned());
+            assert_eq!(publish(1, 2, "e"), (1, None));
+            assert_eq!(publish(2, 2, "e"), (1, dropped.clone()));
+            assert_eq!(publish(3, 1, ""), (1, dropped));
+            assert_eq!(publish(4, 3, "e"), (2, None));
+            for text in ["1", "4"] {
+                socket.expect_text(text);
+            }
+        }
+        let mut client = Client::connect(server.edge());
+        let call = json!({"channels": ["a", "new"], "data": 5, "version": 3});
+        let answer = client.call("broadcast", &call);
+        let responses = answer["result"]["responses"].as_array().unwrap();
+        assert_eq!((&responses[0]["result"]["suppressed"], &responses[0]["result"]["offset"]), (&json!(true), &json!(2)));
+        assert_eq!((&responses[1]["result"]["suppressed"], &responses[1]["result"]["offset"]), (&Value::Null, &json!(1)));
+    }
+
     fn unknown_parameters_are_rejected(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
@@ -576,7 +606,7 @@ on_both_drivers! {
         for (method, parameters, expected) in [
             ("publish", json!({"channel": "a", "data": 1, "chanel": "b"}), 107),
             ("publish", json!({"channel": "a", "data": 1, "channels": ["b"]}), 107),
-            ("publish", json!({"channel": "a", "data": 1, "version_epoch": "x"}), 108),
+            ("publish", json!({"channel": "a", "data": 1, "skip_history": true}), 108),
             ("broadcast", json!({"channels": ["a"], "channel": "b", "data": 1}), 107),
             ("disconnect", json!({"client": name, "code": 4000}), 107),
             ("disconnect", json!({"client": name, "disconnect": {"kode": 4000}}), 107),

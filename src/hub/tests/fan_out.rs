@@ -298,7 +298,7 @@ fn a_batch_is_bounded_in_count_and_bytes() {
         for _ in 0..count {
             let payload = Payload::new(PayloadKind::Binary, vec![0; bytes]);
             let channel = Some(channel("a"));
-            let request = Request::Publish { channel, payload, idempotency_key: None };
+            let request = Request::Publish { channel, payload, options: None };
             mesh.request(0, session(0), request);
         }
         while mesh.step(0, 0) {}

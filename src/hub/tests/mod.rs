@@ -16,6 +16,7 @@ use crate::message::{
 
 mod fan_out;
 mod identities;
+mod versions;
 mod views;
 
 /// SplitMix64, a generator of reproducible random numbers.
@@ -235,16 +236,16 @@ fn unsubscribe(name: &str) -> Request {
 }
 
 fn publish(name: &str) -> Request {
-    Request::Publish { channel: Some(channel(name)), payload: payload(b"x"), idempotency_key: None }
+    Request::Publish { channel: Some(channel(name)), payload: payload(b"x"), options: None }
 }
 
 /// Publishes so many bytes that two of these publications do not fit one block.
 fn publish_much(name: &str) -> Request {
     static MUCH: [u8; FAN_OUT_BLOCK_BYTES_MAX / 2 + 1] = [0; _];
-    let Request::Publish { channel, idempotency_key, .. } = publish(name) else {
+    let Request::Publish { channel, options, .. } = publish(name) else {
         unreachable!("it publishes");
     };
-    Request::Publish { channel, payload: payload(&MUCH), idempotency_key }
+    Request::Publish { channel, payload: payload(&MUCH), options }
 }
 
 #[test]
@@ -408,8 +409,7 @@ fn subscriptions_of_a_session_are_bounded_and_unique() {
 fn a_publish_without_a_channel_is_refused() {
     let mut mesh = Mesh::new(1, 8);
     mesh.hubs[0].open(session(0));
-    let request =
-        |channel| Request::Publish { channel, payload: payload(b"x"), idempotency_key: None };
+    let request = |channel| Request::Publish { channel, payload: payload(b"x"), options: None };
     assert_eq!(mesh.hubs[0].first_channel(session(0)), None);
     mesh.request(0, session(0), request(None));
     assert_eq!(mesh.seen.replies.pop().unwrap().3, Reply::Refused(Refusal::NotSubscribed));

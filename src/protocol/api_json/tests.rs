@@ -95,7 +95,7 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> Value {
 fn results_have_centrifugos_shapes() {
     let position = Position { epoch: Epoch(1), offset: 2 };
     assert_eq!(
-        written(|out| write_published(out, position)),
+        written(|out| write_published(out, position, false)),
         json!({"offset": 2, "epoch": "00000001"})
     );
     let publication = |kind, bytes: &'static [u8]| Publication {

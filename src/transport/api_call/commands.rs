@@ -1,6 +1,7 @@
 //! What each method asks of the hub.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -11,15 +12,15 @@ use super::{ApiCall, Command, Fault, bad_request, refuse_right, too_many};
 use crate::config::ApiRight;
 use crate::config::limits::{
     API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX,
-    TAGS_BYTES_MAX, TAGS_MAX,
+    TAGS_BYTES_MAX, TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
 };
 use crate::message::{
     ChannelName, ClientId, CloseReason, Control, DISCONNECT_TEXT_BYTES_MAX, Disconnect,
-    HistoryQuery, Payload, PayloadKind, Position, Request, Tags,
+    HistoryQuery, Payload, PayloadKind, Position, PublishOptions, Request, Tags, Version,
 };
 use crate::protocol::api_json::{
     ApiMethod, Channels, DisconnectParameters, History, List, Nothing, OfChannel, OfClient,
-    ParametersError, Publish, Since, Text, decode, is_asked,
+    ParametersError, Publish, Since, Text, decode,
 };
 use crate::protocol::json::{CommandError, Object, exceeds_depth};
 use crate::transport::context::{Context, Output, Question};
@@ -93,11 +94,11 @@ impl ApiCall {
         }
         let channel = self.channel(ApiMethod::Publish, channel, context)?;
         let payload = payload_of(&publish)?;
-        let key = key_of(&publish)?;
+        let options = options_of(&publish)?;
         self.ask(
             ApiMethod::Publish,
             context,
-            Request::Publish { channel: Some(channel), payload, idempotency_key: key },
+            Request::Publish { channel: Some(channel), payload, options },
         )
     }
 
@@ -119,7 +120,7 @@ impl ApiCall {
             return Err(too_many());
         }
         let payload = payload_of(&publish)?;
-        let key = key_of(&publish)?;
+        let options = options_of(&publish)?;
         let first = self.slots.len();
         for channel in channels {
             let channel = match self.channel(ApiMethod::Publish, channel, context) {
@@ -136,7 +137,7 @@ impl ApiCall {
                 Request::Publish {
                     channel: Some(channel),
                     payload: payload.clone(),
-                    idempotency_key: key.clone(),
+                    options: options.clone(),
                 },
             )?;
         }
@@ -297,12 +298,9 @@ fn disconnect_of(
 
 /// JSON stays as it was written. What comes in base64 is binary to every subscriber, whatever its bytes happen to be.
 fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault> {
-    let Publish { data, b64data, tags, skip_history, version, version_epoch, .. } = publish;
+    let Publish { data, b64data, tags, skip_history, .. } = publish;
     if skip_history == &Some(true) {
         return Err(not_offered("skip_history"));
-    }
-    if version.is_some_and(|version| version > 0) || is_asked(*version_epoch) {
-        return Err(not_offered("version"));
     }
     let mut payload = match (b64data.as_ref().filter(|text| !text.0.is_empty()), data) {
         (Some(Text(text)), _) => {
@@ -334,15 +332,29 @@ fn tags_of(tags: Option<&BTreeMap<String, String>>) -> Result<Option<Arc<Tags>>,
     tags.map_err(|error| bad_request(format!("tags: {error}")))
 }
 
-fn key_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Option<Arc<str>>, Fault> {
-    match &publish.idempotency_key {
-        Some(Text(key)) if key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {
-            let max = IDEMPOTENCY_KEY_BYTES_MAX;
-            Err(bad_request(format!("idempotency_key: it has at most {max} bytes")))
-        }
-        Some(Text(key)) if !key.is_empty() => Ok(Some((&**key).into())),
-        _ => Ok(None),
+/// What is asked for beside the payload, if anything is.
+fn options_of<const N: usize>(
+    publish: &Publish<'_, N>,
+) -> Result<Option<Arc<PublishOptions>>, Fault> {
+    let Publish { idempotency_key, version, version_epoch, .. } = publish;
+    let key = short(idempotency_key.as_ref(), "idempotency_key", IDEMPOTENCY_KEY_BYTES_MAX)?;
+    let epoch = short(version_epoch.as_ref(), "version_epoch", VERSION_EPOCH_BYTES_MAX)?;
+    let options = PublishOptions {
+        idempotency_key: (!key.is_empty()).then(|| key.into()),
+        version: version
+            .and_then(NonZeroU64::new)
+            .map(|number| Version { number, epoch: epoch.into() }),
+    };
+    Ok((options != PublishOptions::default()).then(|| options.into()))
+}
+
+/// A text of limited length; empty if it is absent.
+fn short<'t>(text: Option<&'t Text<'_>>, member: &str, bytes_max: usize) -> Result<&'t str, Fault> {
+    let text = text.map_or("", |Text(text)| text);
+    if text.len() > bytes_max {
+        return Err(bad_request(format!("{member}: it has at most {bytes_max} bytes")));
     }
+    Ok(text)
 }
 
 fn missing(field: &str) -> Fault {

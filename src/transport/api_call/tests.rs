@@ -1,16 +1,18 @@
 use serde_json::{Value, json};
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::*;
 use crate::config::limits::{
-    IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, TAGS_BYTES_MAX, TAGS_MAX,
+    IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, TAGS_BYTES_MAX, TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
 };
 use crate::config::{ApiMethods, ApiRight, ApiRights, Config};
 use crate::message::{
     Actor, ChannelName, ClientId, CloseReason, Control, Disconnect, Epoch, NodeId, Origin, Payload,
-    PayloadKind, Position, Publication, Refusal, SessionId, SessionRequest, WorkerId,
+    PayloadKind, Position, Publication, PublishOptions, Refusal, SessionId, SessionRequest,
+    Version, WorkerId,
 };
 use crate::transport::answers::Answers;
 use crate::transport::context::{Output, Question};
@@ -79,20 +81,23 @@ fn ticket_of(number: u32) -> Ticket {
 
 #[test]
 fn a_publication_is_asked_for_with_all_that_it_has() {
-    let body = r#"{"channel":"a","data": {"x":1},"tags":{"event":"e"},"idempotency_key":"k","delta":true}"#;
+    let body = r#"{"channel":"a","data": {"x":1},"tags":{"event":"e"},"idempotency_key":"k","delta":true,
+        "version":18446744073709551615,"version_epoch":"e"}"#;
     let Asked { call, requests, .. } = single(ApiMethod::Publish, body);
     let [
         SessionRequest {
             origin: Some(Origin::Client(ticket)),
             by,
-            request: Request::Publish { channel: Some(channel), payload, idempotency_key },
+            request: Request::Publish { channel: Some(channel), payload, options: Some(options) },
         },
     ] = &*requests
     else {
         panic!("{requests:?}")
     };
     assert_eq!((channel.as_str(), *by), ("a", Actor::Server));
-    assert_eq!(idempotency_key.as_deref(), Some("k"));
+    let version = Version { number: NonZeroU64::MAX, epoch: "e".into() };
+    let expected = PublishOptions { idempotency_key: Some("k".into()), version: Some(version) };
+    assert_eq!(**options, expected);
     assert_eq!((payload.kind, &*payload.bytes), (PayloadKind::Json, &br#"{"x":1}"#[..]));
     assert_eq!(payload.event(), Some("e"));
     let mut call = call.unwrap();
@@ -105,6 +110,31 @@ fn a_publication_is_asked_for_with_all_that_it_has() {
     call.take_reply(*ticket, &Reply::Published { position: position(7) });
     call.take_reply(*ticket, &Reply::Refused(Refusal::Overloaded));
     assert_eq!(answer(&call), json!({"result": {"offset": 7, "epoch": "000000ab"}}));
+}
+
+#[test]
+fn the_result_says_that_an_outdated_publication_was_dropped() {
+    let body = r#"{"channel":"a","data":1,"version":1}"#;
+    let mut call = single(ApiMethod::Publish, body).call.unwrap();
+    call.take_reply(ticket_of(1), &Reply::Outdated { position: position(7) });
+    let result =
+        json!({"offset": 7, "epoch": "000000ab", "suppressed": true, "suppress_reason": "version"});
+    assert_eq!(answer(&call), json!({"result": result}));
+}
+
+#[test]
+fn a_version_of_zero_stands_for_no_version() {
+    for body in [
+        r#"{"channel":"a","data":1}"#,
+        r#"{"channel":"a","data":1,"version":0,"version_epoch":"e"}"#,
+        r#"{"channel":"a","data":1,"version":null,"version_epoch":null,"idempotency_key":""}"#,
+    ] {
+        let Asked { requests, .. } = single(ApiMethod::Publish, body);
+        let [SessionRequest { request: Request::Publish { options, .. }, .. }] = &*requests else {
+            panic!("{requests:?}")
+        };
+        assert_eq!(*options, None, "{body}");
+    }
 }
 
 #[test]
@@ -140,12 +170,16 @@ fn parameters_that_a_method_does_not_take_are_refused_with_its_code() {
     let keyed = |key: &str| format!(r#"{{"channel":"a","data":1,"idempotency_key":"{key}"}}"#);
     assert_eq!(publish(&keyed(&long)), 107);
     assert_eq!(single(ApiMethod::Publish, &keyed(&long[1..])).requests.len(), 1);
-    for body in [
-        r#"{"channel":"a","data":1,"skip_history":true}"#,
-        r#"{"channel":"a","data":1,"version":3}"#,
-    ] {
-        assert_eq!(publish(body), 108, "{body}");
+    let epoch = "x".repeat(VERSION_EPOCH_BYTES_MAX + 1);
+    let of_epoch = |epoch: &str| {
+        format!(r#"{{"channel":"a","data":1,"version":1,"version_epoch":"{epoch}"}}"#)
+    };
+    assert_eq!(publish(&of_epoch(&epoch)), 107);
+    assert_eq!(single(ApiMethod::Publish, &of_epoch(&epoch[1..])).requests.len(), 1);
+    for version in ["-1", "1.5", "18446744073709551616", "\"1\""] {
+        assert_eq!(publish(&format!(r#"{{"channel":"a","data":1,"version":{version}}}"#)), 107);
     }
+    assert_eq!(publish(r#"{"channel":"a","data":1,"skip_history":true}"#), 108);
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channel":"a","data":1}"#), 107);
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channels":[],"data":1}"#), 107);
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channels":["a"]}"#), 107);

@@ -9,7 +9,9 @@ use super::error::{Early, HttpError};
 use super::guards::check_encoding;
 use super::parameters::channels_of;
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
-use crate::message::{Actor, ChannelName, EVENT, Payload, PayloadKind, Request, Tags, Ticket};
+use crate::message::{
+    Actor, ChannelName, EVENT, Payload, PayloadKind, PublishOptions, Request, Tags, Ticket,
+};
 use crate::protocol::http1::{Head, HttpFault, query_pairs};
 use crate::protocol::json;
 use crate::transport::context::Context;
@@ -116,7 +118,10 @@ impl PublishTo {
             Cow::Owned(bytes) => bytes.into(),
         };
         let (channel, payload) = (Some(channel), Payload { kind, bytes, tags });
-        let request = Request::Publish { channel, payload, idempotency_key };
+        let options = idempotency_key.map(|key| {
+            Arc::new(PublishOptions { idempotency_key: Some(key), ..PublishOptions::default() })
+        });
+        let request = Request::Publish { channel, payload, options };
         context.request(Some(Ticket::FIRST), by, request);
         Ok(())
     }

@@ -353,6 +353,7 @@ impl Opening {
             Reply::Connected
             | Reply::Unsubscribed { .. }
             | Reply::Published { .. }
+            | Reply::Outdated { .. }
             | Reply::History { .. }
             | Reply::Presence { .. }
             | Reply::PresenceStats { .. }
