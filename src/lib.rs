@@ -39,7 +39,7 @@
 //! | [`telemetry`] | the metrics: one table | nothing |
 //! | [`buffer`] | bytes to be sent | nothing |
 //! | [`protocol`] | codecs: bytes ⇄ frames | message |
-//! | [`auth`] | rights: pure decisions | message, config |
+//! | [`auth`] | rights, tokens: pure decisions | message, config, protocol |
 //! | [`transport`] | conversations: frames ⇄ requests, replies, items | protocol, message, buffer, config, auth |
 //! | [`hub`] | channels, subscriptions, fan-outs | message, config |
 //! | [`driver`] | sockets and the kernel | buffer, config |
@@ -64,6 +64,9 @@
 //! | a method of the server API | `protocol/api_json.rs`, `transport/api_call/commands.rs` |
 //! | the web page | `transport/http_api/page.html` |
 //! | a right of clients | `auth/decide.rs` |
+//! | a claim of tokens | `auth/token/claims.rs` |
+//! | a reason to reject a token | a row in `auth/token/error.rs` |
+//! | an algorithm of tokens | `config/token_keys.rs` |
 //! | a right of API keys | a row in `config/api_keys.rs`; `auth/api_keys.rs` |
 //! | the sentence, HTTP status or command code of a refusal | a row in `transport/refusal.rs` |
 //! | a close code or disconnect reason | a row in `message/disconnect.rs` |

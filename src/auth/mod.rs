@@ -6,6 +6,8 @@
 //! [`ApiKeys`] are the keys of the server API: the transport asks them what a request may do that shows one.
 //! [`PrefixTable`] counts the connections of each network prefix: the worker asks it whether one more is allowed.
 //!
+//! [`Tokens`] verifies the tokens of clients: their signature, and what they claim.
+//!
 //! **In and out.** In: whose rights a request has ([`Actor`](crate::message::Actor)), the request, and the options of
 //! all channels. Out: a [`Verdict`].
 //!
@@ -17,7 +19,9 @@
 mod api_keys;
 mod decide;
 mod prefixes;
+mod token;
 
 pub use api_keys::{ApiGrant, ApiKeys, ApiRefusal};
 pub use decide::{Client, Verdict, decide};
 pub use prefixes::{PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
+pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, Tokens};

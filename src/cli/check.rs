@@ -57,6 +57,12 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
             let _ = writeln!(text, "{:name_width$}  {value}", option.name);
         }
     }
+    for key in &loaded.config.token_keys {
+        let _ = writeln!(text, "\n[auth.keys.{}]", key.name);
+        for (option, value) in key.texts() {
+            let _ = writeln!(text, "{option:name_width$}  {value}");
+        }
+    }
     for warning in &loaded.warnings {
         let _ = writeln!(text, "\nwarning: {warning}");
     }

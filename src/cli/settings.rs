@@ -96,6 +96,7 @@ fn flag(setting: &'static Setting) -> Arg {
         SettingKind::Secret(..) => {
             (flag.value_name("SECRET"), "; better given in the file or the environment")
         }
+        SettingKind::Text(..) => (flag.value_name("TEXT"), ""),
         SettingKind::Levels(_) => (flag.value_name("LEVELS"), ""),
     };
     let heading = match setting.name.split_once('.') {

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use super::configuration::Config;
-use super::limits::API_KEYS_MAX;
+use super::limits::{API_KEYS_MAX, TOKEN_KEYS_MAX, TOKEN_KEYS_TRIED_MAX, TOKEN_SECRET_BYTES_SAFE};
 use super::listen_address::ListenAddress;
 use super::settings::SETTINGS;
+use super::token_keys::TokenKey;
 
 /// The faults of a configuration: at least one, each a sentence that names the setting, the value and the range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,7 @@ impl Config {
         let ranges = SETTINGS.iter().try_for_each(|setting| setting.check(&mut copy));
         ranges
             .and_then(|()| self.check_api_keys())
+            .and_then(|()| self.check_token_keys())
             .and_then(|()| self.check_relations())
             .map_err(|fault| ConfigError(vec![fault]))
     }
@@ -36,6 +38,49 @@ impl Config {
             seen.push((&key.name, &key.secret));
         }
         Ok(())
+    }
+
+    /// Checks the keys of tokens. Which of them verifies a token must be clear from its header, but for a few.
+    pub(super) fn check_token_keys(&self) -> Result<(), String> {
+        if self.token_keys.len() > TOKEN_KEYS_MAX {
+            return Err(format!("auth.keys: there are at most {TOKEN_KEYS_MAX}"));
+        }
+        for (at, key) in self.token_keys.iter().enumerate() {
+            key.check()?;
+            let before = &self.token_keys[..at];
+            let section = format!("[auth.keys.{}]", key.name);
+            let shares = |other: &&TokenKey, algorithm| {
+                other.id == key.id && other.algorithms.contains(algorithm)
+            };
+            for algorithm in &key.algorithms {
+                let mut same = before.iter().filter(|other| shares(other, algorithm));
+                if key.id.is_none() && same.clone().count() >= TOKEN_KEYS_TRIED_MAX {
+                    return Err(format!(
+                        "{section}: at most {TOKEN_KEYS_TRIED_MAX} keys without a kid can be for {algorithm:?}"
+                    ));
+                }
+                if key.id.is_some()
+                    && let Some(other) = same.next()
+                {
+                    let other = &other.name;
+                    return Err(format!("{section}: {other} has the same kid and algorithm"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A warning for each secret of tokens that is so short that it may be guessed.
+    pub(super) fn weak_secrets(&self) -> impl Iterator<Item = String> {
+        let secret = self.hmac_secret.iter().map(|secret| ("auth.hmac_secret".to_owned(), secret));
+        let of_hmac = self.token_keys.iter().filter(|key| key.is_secret());
+        let keys = of_hmac.map(|key| (format!("[auth.keys.{}]: key", key.name), &key.key));
+        let weak = secret.chain(keys).filter(|(_, secret)| secret.len() < TOKEN_SECRET_BYTES_SAFE);
+        weak.map(|(name, _)| {
+            format!(
+                "{name} has fewer than {TOKEN_SECRET_BYTES_SAFE} bytes: anyone with a token can try to guess it"
+            )
+        })
     }
 
     /// Checks the relations between settings.

@@ -8,6 +8,7 @@ use super::listen_address::ListenAddress;
 use super::log_levels::{LogLevel, LogLevels};
 use super::namespaces::Namespaces;
 use super::network::Network;
+use super::token_keys::TokenKey;
 
 /// The settings of a server.
 #[derive(Clone, Debug)]
@@ -44,6 +45,20 @@ pub struct Config {
     pub api_keys: Vec<ApiKey>,
     /// What a backend is asked.
     pub callbacks: Callbacks,
+    /// The secret that tokens of clients may be signed with by HMAC:
+    /// 1..=[`TOKEN_SECRET_BYTES_MAX`](super::limits::TOKEN_SECRET_BYTES_MAX) visible ASCII characters.
+    pub hmac_secret: Option<String>,
+    /// Further keys that tokens of clients may be signed with; at most
+    /// [`TOKEN_KEYS_MAX`](super::limits::TOKEN_KEYS_MAX).
+    pub token_keys: Vec<TokenKey>,
+    /// What the claim `aud` of a token must contain.
+    pub audience: Option<String>,
+    /// What the claim `iss` of a token must be.
+    pub issuer: Option<String>,
+    /// By how much the clocks of this host and of the one that made a token may differ.
+    pub leeway: Duration,
+    /// How long a client whose token has expired may take to show a new one.
+    pub expired_close_delay: Duration,
     /// Maximum number of connections of the process; as many as descriptors allow if not set.
     pub connections_max: Option<usize>,
     /// Memory budget of the process, in bytes, for queues, backlogs, histories and unfinished messages; follows from
@@ -200,6 +215,12 @@ impl Default for Config {
             api_key: None,
             api_keys: Vec::new(),
             callbacks: Callbacks::default(),
+            hmac_secret: None,
+            token_keys: Vec::new(),
+            audience: None,
+            issuer: None,
+            leeway: Duration::ZERO,
+            expired_close_delay: Duration::from_secs(25),
             connections_max: None,
             memory_bytes_max: None,
             message_bytes_max: 1024 * 1024,

@@ -43,6 +43,29 @@ pub const CALLBACK_CONNECTIONS_CEILING: u64 = 1024;
 /// Upper bound of an answer to a callback.
 pub const CALLBACK_ANSWER_BYTES_CEILING: u64 = 16 * 1024 * 1024;
 
+/// Length of a secret that tokens are signed with.
+pub const TOKEN_SECRET_BYTES_MAX: usize = 1024;
+
+/// A shorter secret causes a warning: anyone with a token can try secrets until one fits. RFC 7518 3.2 demands as many
+/// bytes as the hash has.
+pub const TOKEN_SECRET_BYTES_SAFE: usize = 32;
+
+/// Length of a public key that tokens are verified with, as PEM. One of 8192 bits has 1.5 KB.
+pub const TOKEN_KEY_BYTES_MAX: usize = 16 * 1024;
+
+/// Length of the id of a key, `kid`.
+pub const TOKEN_KEY_ID_BYTES_MAX: usize = 255;
+
+/// Sections `[auth.keys.NAME]` of one configuration.
+pub const TOKEN_KEYS_MAX: usize = 64;
+
+/// Keys without an id for the same algorithm: a token is verified with one after the other, each of which takes up to
+/// 0.2 milliseconds.
+pub const TOKEN_KEYS_TRIED_MAX: usize = 4;
+
+/// Length of `auth.audience` and `auth.issuer`.
+pub const TOKEN_PARTY_BYTES_MAX: usize = 255;
+
 /// Upper bound of the setting `limits.message_bytes_max`.
 pub const MESSAGE_BYTES_CEILING: u64 = 64 * 1024 * 1024;
 
@@ -133,6 +156,11 @@ pub const VERSION_EPOCH_BYTES_MAX: usize = 255;
 
 /// Bytes of a cookie, name and value, that every browser stores (RFC 6265 6.1).
 pub const COOKIE_BYTES_MAX: usize = 4096;
+
+// ---- auth ----
+
+/// Length of a token. One that subscribes its client to the default maximum of channels with options has half as much.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 // ---- transport ----
 

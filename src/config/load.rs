@@ -14,15 +14,17 @@ use super::nearest::did_you_mean;
 use super::origin::VARIABLE_PREFIX;
 use super::{
     ApiKey, CHANNEL_OPTIONS, Callbacks, ChannelOption, ChannelOptions, Config, ConfigError,
-    FILE_VARIABLE, Namespaces, Origin, SETTINGS, Setting, SettingKind, without_effect,
+    FILE_VARIABLE, Namespaces, Origin, SETTINGS, Setting, SettingKind, TokenKey, without_effect,
 };
 
 mod api_keys;
 mod callbacks;
+mod token_keys;
 mod value;
 
 use api_keys::{read_api_keys, unknown_namespaces};
 use callbacks::read_callbacks;
+use token_keys::read_token_keys;
 use value::{texts, with_range};
 
 /// The settings file and the flags that a program was started with. [`Sources::load`] reads the file and the
@@ -99,15 +101,18 @@ fn assemble(
     if let Some((path, text)) = file {
         let namespaces = std::mem::take(&mut config.namespaces);
         let (given, faults, warnings) = (&mut given, &mut faults, &mut warnings);
-        let (api_keys, callbacks) = (Vec::new(), Callbacks::default());
-        let mut reader =
-            FileReader { path, text, given, faults, warnings, namespaces, api_keys, callbacks };
-        reader.read();
-        let unknown = unknown_namespaces(&reader.api_keys, &reader.namespaces);
-        unknown.into_iter().for_each(|(at, fault)| reader.fault(at, &fault));
-        config.namespaces = reader.namespaces;
-        config.callbacks = reader.callbacks;
-        config.api_keys = reader.api_keys.into_iter().map(|(_, key)| key).collect();
+        FileReader {
+            path,
+            text,
+            given,
+            faults,
+            warnings,
+            namespaces,
+            api_keys: Vec::new(),
+            token_keys: Vec::new(),
+            callbacks: Callbacks::default(),
+        }
+        .read_into(&mut config);
     }
     read_environment(environment, &mut given, &mut faults, &mut warnings);
     given.extend_from_slice(flags);
@@ -138,11 +143,13 @@ fn assemble(
     }
     if faults.is_empty() {
         faults.extend(config.check_api_keys().err());
+        faults.extend(config.check_token_keys().err());
     }
     if faults.is_empty() {
         match config.check() {
             Ok(()) => {
                 warnings.extend(without_effect::of_settings(&config, &origins));
+                warnings.extend(config.weak_secrets());
                 return Ok(Loaded { config, origins, warnings });
             }
             Err(ConfigError(found)) => {
@@ -189,9 +196,21 @@ struct FileReader<'a> {
     /// The keys of the server API, each with the place of its section.
     api_keys: Vec<(usize, ApiKey)>,
     callbacks: Callbacks,
+    token_keys: Vec<TokenKey>,
 }
 
 impl FileReader<'_> {
+    /// Reads the file, and puts what is not a row of the table of settings into a configuration.
+    fn read_into(mut self, config: &mut Config) {
+        self.read();
+        let unknown = unknown_namespaces(&self.api_keys, &self.namespaces);
+        unknown.into_iter().for_each(|(at, fault)| self.fault(at, &fault));
+        config.namespaces = self.namespaces;
+        config.callbacks = self.callbacks;
+        config.api_keys = self.api_keys.into_iter().map(|(_, key)| key).collect();
+        config.token_keys = self.token_keys;
+    }
+
     fn read(&mut self) {
         match DeTable::parse(self.text) {
             Ok(table) => self.read_section("", table.get_ref()),
@@ -216,6 +235,12 @@ impl FileReader<'_> {
             if section == "api" && key.get_ref() == "keys" {
                 let (keys, faults) = read_api_keys(key, value);
                 self.api_keys = keys;
+                faults.into_iter().for_each(|(at, fault)| self.fault(at, &fault));
+                continue;
+            }
+            if section == "auth" && key.get_ref() == "keys" {
+                let (keys, faults) = read_token_keys(key, value);
+                self.token_keys = keys;
                 faults.into_iter().for_each(|(at, fault)| self.fault(at, &fault));
                 continue;
             }
@@ -354,7 +379,14 @@ fn sections() -> impl Iterator<Item = &'static str> {
         let is_first = SETTINGS[..row].iter().all(|before| section(before) != Some(name));
         is_first.then(|| &setting.name[..name.len()])
     });
-    let others = ["api.keys.NAME", "callbacks", "callbacks.KIND", "channels", "namespaces.NAME"];
+    let others = [
+        "api.keys.NAME",
+        "auth.keys.NAME",
+        "callbacks",
+        "callbacks.KIND",
+        "channels",
+        "namespaces.NAME",
+    ];
     of_settings.chain(others)
 }
 

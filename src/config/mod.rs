@@ -28,6 +28,7 @@ mod network;
 mod origin;
 mod setting;
 mod settings;
+mod token_keys;
 mod units;
 mod without_effect;
 
@@ -47,4 +48,5 @@ pub use network::Network;
 pub use origin::{FILE_VARIABLE, Origin};
 pub use setting::{Setting, SettingKind};
 pub use settings::{SETTINGS, markdown};
+pub use token_keys::{TOKEN_KEY_OPTIONS, TokenKey};
 pub use units::{parse_count, parse_seconds};

@@ -50,6 +50,8 @@ pub enum SettingKind {
     Time(Duration, Duration, fn(&mut Config) -> &mut Duration),
     /// An optional secret of visible ASCII characters, with its minimum and maximum length. It is never shown.
     Secret(usize, usize, fn(&mut Config) -> &mut Option<String>),
+    /// An optional text without control characters, with its minimum and maximum length in bytes.
+    Text(usize, usize, fn(&mut Config) -> &mut Option<String>),
     /// Origins as browsers send them, or `*` for any; with the maximum number.
     Origins(usize, fn(&mut Config) -> &mut Vec<String>),
     /// Networks of addresses; with the maximum number.
@@ -124,7 +126,9 @@ impl Setting {
             SettingKind::Bytes(_, _, field) => *field(config) = parse_bytes(text)?,
             SettingKind::BytesIfGiven(_, _, field) => *field(config) = Some(parse_bytes(text)?),
             SettingKind::Time(_, _, field) => *field(config) = parse_seconds(text)?,
-            SettingKind::Secret(_, _, field) => *field(config) = Some(text.to_owned()),
+            SettingKind::Secret(_, _, field) | SettingKind::Text(_, _, field) => {
+                *field(config) = Some(text.to_owned());
+            }
             SettingKind::Levels(field) => *field(config) = LogLevels::parse(text)?,
         }
         Ok(())
@@ -156,6 +160,10 @@ impl Setting {
             SettingKind::Secret(min, max, field) => field(config).as_ref().is_none_or(|secret| {
                 let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
                 is_visible && (min..=max).contains(&secret.len())
+            }),
+            SettingKind::Text(min, max, field) => field(config).as_ref().is_none_or(|text| {
+                let is_plain = !text.contains(|character: char| character.is_control());
+                is_plain && (min..=max).contains(&text.len())
             }),
         };
         if is_in_range {
@@ -189,6 +197,7 @@ impl Setting {
             SettingKind::Secret(_, _, field) => {
                 field(&mut copy).as_ref().map_or("", |_| HIDDEN).to_owned()
             }
+            SettingKind::Text(_, _, field) => field(&mut copy).clone().unwrap_or_default(),
             SettingKind::Origins(_, field) => field(&mut copy).join(", "),
             SettingKind::Networks(_, field) => {
                 let networks: Vec<_> = field(&mut copy).iter().map(ToString::to_string).collect();
@@ -228,6 +237,7 @@ impl Setting {
             SettingKind::BytesIfGiven(_, _, field) => *field(to) = *field(&mut from),
             SettingKind::Time(_, _, field) => *field(to) = *field(&mut from),
             SettingKind::Secret(_, _, field) => field(to).clone_from(field(&mut from)),
+            SettingKind::Text(_, _, field) => field(to).clone_from(field(&mut from)),
             SettingKind::Origins(_, field) => field(to).clone_from(field(&mut from)),
             SettingKind::Networks(_, field) => field(to).clone_from(field(&mut from)),
             SettingKind::Levels(field) => *field(to) = *field(&mut from),
@@ -249,6 +259,9 @@ impl Setting {
             SettingKind::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
             SettingKind::Secret(min, max, _) => {
                 format!("{min} to {max} visible ASCII characters")
+            }
+            SettingKind::Text(min, max, _) => {
+                format!("{min} to {max} bytes without control characters")
             }
             SettingKind::Origins(max, _) => format!(
                 "*, or up to {max} origins as browsers send them: lower case, no default port, no patterns"

@@ -10,8 +10,9 @@ use super::callbacks::callback_options_markdown;
 use super::channel_options::channel_options_markdown;
 use super::setting::SettingKind::{
     Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Networks, Origins, Secret,
-    Switch, SwitchIfGiven, Time,
+    Switch, SwitchIfGiven, Text, Time,
 };
+use super::token_keys::token_keys_markdown;
 use super::{DriverChoice, Framing, LogFormat, Setting, UnixMode, limits};
 
 /// Every setting, in the order in which they are listed.
@@ -103,6 +104,41 @@ pub const SETTINGS: &[Setting] = &[
         "api-key",
         "API key with all rights, required in X-API-Key by the server API and POST /publish; further keys: api.keys",
         Secret(1, limits::API_KEY_BYTES_MAX, |config| &mut config.api_key),
+    )
+    .reloadable(),
+    Setting::row(
+        "auth.hmac_secret",
+        "token-hmac-secret",
+        "Secret that tokens of clients are signed with by HS256, HS384 or HS512; other algorithms: auth.keys",
+        Secret(1, limits::TOKEN_SECRET_BYTES_MAX, |config| &mut config.hmac_secret),
+    )
+    .reloadable(),
+    Setting::row(
+        "auth.audience",
+        "token-audience",
+        "Audience that a token must have among its claim aud; without it, the claim is not looked at",
+        Text(1, limits::TOKEN_PARTY_BYTES_MAX, |config| &mut config.audience),
+    )
+    .reloadable(),
+    Setting::row(
+        "auth.issuer",
+        "token-issuer",
+        "Issuer that a token must have as its claim iss; without it, the claim is not looked at",
+        Text(1, limits::TOKEN_PARTY_BYTES_MAX, |config| &mut config.issuer),
+    )
+    .reloadable(),
+    Setting::row(
+        "auth.leeway",
+        "token-leeway",
+        "Difference between the clocks of this host and the issuer's that is tolerated in the claims exp and nbf",
+        Time(Duration::ZERO, Duration::from_secs(3600), |config| &mut config.leeway),
+    )
+    .reloadable(),
+    Setting::row(
+        "auth.expired_close_delay",
+        "expired-close-delay",
+        "Time that a client has for showing a new token after its token expired, before it is disconnected",
+        Time(Duration::ZERO, TIME_MAX, |config| &mut config.expired_close_delay),
     )
     .reloadable(),
     Setting::row(
@@ -336,7 +372,9 @@ pub fn markdown() -> String {
     table.push('\n');
     table.push_str(&api_keys_markdown());
     table.push('\n');
-    table + &callback_options_markdown()
+    table.push_str(&callback_options_markdown());
+    table.push('\n');
+    table + &token_keys_markdown()
 }
 
 #[cfg(test)]
@@ -375,6 +413,7 @@ mod tests {
                 Time(..) => "7 s",
                 // The text that is shown of it.
                 Secret(..) => "hidden",
+                Text(..) => "some text",
                 Origins(..) => "https://example.org",
                 Networks(..) => "10.0.0.0/8",
                 Levels(_) => "warn,driver=debug",
@@ -419,6 +458,12 @@ mod tests {
                     ("x".repeat(min), true),
                     ("x".repeat(max), true),
                     ("x y".to_owned(), false),
+                    ("x".repeat(max + 1), false),
+                ],
+                Text(min, max, _) => [
+                    ("x".repeat(min), true),
+                    ("x".repeat(max), true),
+                    ("x\ny".to_owned(), false),
                     ("x".repeat(max + 1), false),
                 ],
                 Addresses(_) | Choice(..) | Switch(_) | SwitchIfGiven(_) | Origins(..)

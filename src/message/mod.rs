@@ -21,6 +21,7 @@ mod node;
 mod publication;
 mod publish_options;
 mod request;
+mod subscription_options;
 mod tags;
 mod transport_kind;
 
@@ -36,7 +37,8 @@ pub use publication::{Epoch, Payload, PayloadKind, Position, PositionError, Publ
 pub use publish_options::{PublishOptions, Version};
 pub use request::{
     Actor, BackendError, Control, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply,
-    Request, RequestId, SessionRequest, SubscriptionOptions, Ticket,
+    Request, RequestId, SessionRequest, Ticket,
 };
+pub use subscription_options::{Overrides, SubscriptionOptions};
 pub use tags::{EVENT, EventError, Tags};
 pub use transport_kind::TransportKind;

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-#[cfg(doc)]
-use super::INFO_BYTES_MAX;
 use super::{
     ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position, Publication, PublishOptions,
+    SubscriptionOptions,
 };
 
 /// A client's own number for a request, which its reply repeats. A client may use a number more than once.
@@ -175,20 +174,6 @@ impl Request {
             | Request::Channels { .. }
             | Request::Call { .. } => false,
         }
-    }
-}
-
-/// What a backend says about a subscription: in a token, in its answer to a callback, or in a call of the server API.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SubscriptionOptions {
-    /// What others see of the subscriber beside its identity: a JSON value of at most [`INFO_BYTES_MAX`] bytes.
-    pub info: Option<Bytes>,
-}
-
-impl SubscriptionOptions {
-    /// Approximate number of bytes that they take on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        size_of::<Self>() + self.info.as_ref().map_or(0, Bytes::len)
     }
 }
 

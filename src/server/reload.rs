@@ -54,12 +54,17 @@ impl Reloader {
             warn!(setting, "new channel options take effect at the next start");
         }
         let has_other_keys = config.api_keys != self.running.api_keys;
+        let has_other_token_keys = config.token_keys != self.running.token_keys;
         self.log.set_levels(config.log_levels);
         controls.reconfigure(&config);
         self.running = config;
         if has_other_keys {
             info!(setting = "api.keys", "a setting changed");
-        } else if changes.is_empty() {
+        }
+        if has_other_token_keys {
+            info!(setting = "auth.keys", "a setting changed");
+        }
+        if changes.is_empty() && !has_other_keys && !has_other_token_keys {
             info!("settings reloaded: nothing changed");
         }
         for Change { setting, from, to } in changes {
@@ -92,6 +97,7 @@ fn merge(running: &Config, wanted: &Config) -> Result<(Config, Vec<Change>), Con
         changes.push(Change { setting, from, to });
     }
     merged.api_keys.clone_from(&wanted.api_keys);
+    merged.token_keys.clone_from(&wanted.token_keys);
     merged.check()?;
     Ok((merged, changes))
 }
@@ -101,7 +107,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::ApiKey;
+    use crate::config::{ApiKey, TokenKey};
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
         let mut config =
@@ -113,6 +119,7 @@ mod tests {
     #[test]
     fn reloadable_settings_are_applied_and_every_change_is_reported() {
         let key = ApiKey { secret: "w".to_owned(), ..ApiKey::new("writer") };
+        let token_key = TokenKey::of_secret("s");
         let running = config(|config| {
             config.workers = Some(2);
             config.api_key = Some("old".to_owned());
@@ -123,11 +130,13 @@ mod tests {
             config.insecure = true;
             config.api_key = Some("new".to_owned());
             config.api_keys = vec![key.clone()];
+            config.token_keys = vec![token_key.clone()];
         });
         let (merged, changes) = merge(&running, &wanted).unwrap();
         assert_eq!(merged.close_timeout, Duration::from_secs(1));
         assert_eq!(merged.api_key.as_deref(), Some("new"));
         assert_eq!(merged.api_keys, [key]);
+        assert_eq!(merged.token_keys, [token_key]);
         assert_eq!((merged.workers, merged.listen.len(), merged.insecure), (Some(2), 1, false));
         let changes: Vec<_> = changes
             .iter()

@@ -10,7 +10,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("buffer", &[]),
     ("protocol", &["message"]),
-    ("auth", &["message", "config"]),
+    ("auth", &["message", "config", "protocol"]),
     ("transport", &["protocol", "message", "buffer", "config", "auth"]),
     ("hub", &["message", "config"]),
     ("driver", &["buffer", "config"]),

@@ -1,18 +1,12 @@
 //! Reads the sections `[api.keys.NAME]`.
 
-use std::fs::File;
-use std::io::Read;
-
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::value::texts;
+use super::value::{At, one, read_secret, texts};
 use crate::config::limits::{API_KEY_BYTES_MAX, API_KEYS_MAX};
 use crate::config::nearest::did_you_mean;
 use crate::config::{API_KEY_OPTIONS, ApiKey, ApiMethods, Namespaces};
-
-/// Something and its place in the file, in bytes.
-type At<T> = (usize, T);
 
 /// Reads the keys of the server API; returns them and what is wrong with them.
 pub(super) fn read_api_keys(
@@ -65,9 +59,9 @@ fn read_api_key(name: &str, table: &DeTable<'_>) -> (ApiKey, Vec<At<String>>) {
         let words = texts(value.get_ref()).map_err(|what| format!("it is {what}"));
         let taken = words.and_then(|words| match option {
             "key" => one(words).map(|secret| key.secret = secret),
-            "key_file" => {
-                one(words).and_then(|path| read_secret(&path)).map(|secret| key.secret = secret)
-            }
+            "key_file" => one(words)
+                .and_then(|path| read_secret(&path, API_KEY_BYTES_MAX))
+                .map(|secret| key.secret = secret),
             "methods" => ApiMethods::parse(&words).map(|methods| key.rights.methods = methods),
             _ => {
                 key.rights.namespaces = Some(words);
@@ -92,22 +86,4 @@ pub(super) fn unknown_namespaces(keys: &[At<ApiKey>], namespaces: &Namespaces) -
         }
     }
     faults
-}
-
-fn one(mut words: Vec<String>) -> Result<String, String> {
-    match words.pop() {
-        Some(word) if words.is_empty() => Ok(word),
-        _ => Err("it takes one value, not a list".to_owned()),
-    }
-}
-
-/// Reads a secret from a file, without the white space around it.
-fn read_secret(path: &str) -> Result<String, String> {
-    // As many bytes as a key has, a line end, and one more, which shows that it is too long.
-    let bytes_max = API_KEY_BYTES_MAX as u64 + 3;
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(bytes_max).read_to_string(&mut text))
-        .map_err(|error| format!("the file {path} cannot be read: {error}"))?;
-    Ok(text.trim().to_owned())
 }

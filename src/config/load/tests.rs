@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::limits::API_KEYS_MAX;
-use crate::config::{CallbackKind, ClientRight};
+use crate::config::ClientRight;
+
+mod sections;
 
 fn flag(flag: &str, text: &str) -> Given {
     let setting = SETTINGS.iter().find(|setting| setting.flag == flag).unwrap();
@@ -42,6 +43,7 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         SettingKind::BytesIfGiven(..) => format!("{} MiB", 10 + n),
         SettingKind::Time(..) => format!("{} s", 11 + n),
         SettingKind::Secret(..) => "hidden".to_owned(),
+        SettingKind::Text(..) => format!("text {n}"),
         SettingKind::Origins(..) => format!("https://example{n}.org"),
         SettingKind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),
     };
@@ -236,8 +238,8 @@ fn a_fault_names_its_place_and_the_range() {
             "[chats.x]",
             &[],
             &[],
-            "f.toml:1: unknown section [chats] (admin, tcp, echo, proxy, unix, api, http, limits, log, api.keys.NAME, \
-             callbacks, callbacks.KIND, channels, namespaces.NAME)",
+            "f.toml:1: unknown section [chats] (admin, tcp, echo, proxy, unix, api, auth, http, limits, log, \
+             api.keys.NAME, auth.keys.NAME, callbacks, callbacks.KIND, channels, namespaces.NAME)",
         ),
         (
             "[limits]\nmessage_byte_max = 1",
@@ -377,134 +379,5 @@ fn faults_in_sections_of_channels_name_their_line() {
     ] {
         let error = load(file, &[], &[]).unwrap_err();
         assert!(error.starts_with(expected), "{file}\n{error}");
-    }
-}
-
-#[test]
-fn keys_of_the_server_api_have_sections_of_their_own() {
-    let path = env::temp_dir().join(format!("fantail-key-{}", std::process::id()));
-    std::fs::write(&path, "  from-a-file\r\n").unwrap();
-    let file = format!(
-        "[api]
-        key = 'root'
-        [api.keys.writer]
-        key = 'w'
-        methods = ['publish', 'presence']
-        namespaces = ['chat', '']
-        [api.keys.monitor]
-        key_file = '{}'
-        methods = 'info'
-        [api.keys.second]
-        key = 's'
-        [namespaces.chat]",
-        path.display()
-    );
-    let config = load(&file, &[], &[]).unwrap().config;
-    std::fs::remove_file(&path).unwrap();
-    let keys: Vec<_> = config
-        .api_keys
-        .iter()
-        .map(|key| {
-            let [(_, methods), (_, namespaces)] = key.rights.texts();
-            (key.name.as_str(), key.secret.as_str(), methods, namespaces)
-        })
-        .collect();
-    let row = |name, secret, methods: &str, namespaces: &str| {
-        (name, secret, methods.to_owned(), namespaces.to_owned())
-    };
-    assert_eq!(
-        keys,
-        [
-            row("monitor", "from-a-file", "info", "all"),
-            row("second", "s", "all", "all"),
-            row("writer", "w", "publish, presence", "\"chat\", \"\""),
-        ]
-    );
-    assert!(config.has_api_key());
-}
-
-#[test]
-fn a_faulty_key_of_the_server_api_is_named_without_its_secret() {
-    for (section, words) in [
-        ("", "f.toml:1: [api.keys.a]: it needs either key or key_file"),
-        ("key = 'hush'\nkey_file = '/dev/null'", "[api.keys.a]: it needs either key or key_file"),
-        (
-            "key_file = '/nowhere'",
-            "f.toml:2: api.keys.a.key_file: the file /nowhere cannot be read",
-        ),
-        ("key_file = '/dev/null'", "[api.keys.a]: its key must be 1 to 1024 visible"),
-        ("key = 'hu sh'", "[api.keys.a]: its key must be 1 to 1024 visible"),
-        ("key = ['hush', 'b']", "f.toml:2: api.keys.a.key: it takes one value, not a list"),
-        ("key = {}", "f.toml:2: api.keys.a.key: it is a section"),
-        ("key = 'hush'\nmethod = 'publish'", "unknown option method, did you mean methods?"),
-        (
-            "key = 'hush'\nmethods = ['publsh']",
-            "f.toml:3: api.keys.a.methods: 'publsh' is not a method",
-        ),
-        ("key = 'hush'\nmethods = []", "f.toml:3: api.keys.a.methods: it names no method"),
-        ("key = 'hush'\nnamespaces = ['chta']", "unknown namespace 'chta', did you mean chat?"),
-        ("key = 'hush'\nnamespaces = []", "namespaces: it must be 1 to 257 names"),
-        ("key = 'hush'\nmethods = 'info'\nnamespaces = ['chat']", "info does not concern channels"),
-        ("key = 'hush'\n[api.keys.b]\nkey = 'hush'", "[api.keys.b]: a has the same key"),
-        ("key = 'hush'\n[api]\nkey = 'hush'", "[api.keys.a]: api.key has the same key"),
-        ("key = 'hush'\n[api.key]", "api.key is a section"),
-    ] {
-        let file = format!("[api.keys.a]\n{section}\n[namespaces.chat]");
-        let faults = load(&file, &[], &[]).unwrap_err();
-        assert!(faults.contains(words), "{section}: {faults}");
-        assert!(!faults.contains("hush") && !faults.contains("hu sh"), "{faults}");
-    }
-    for (file, words) in [
-        ("api.keys = 1", "api.keys is a section: write [api.keys.NAME]"),
-        ("api.keys.a = 'hush'", "api.keys.a is a section: write [api.keys.a]"),
-        ("[api.key.a]\nkey = 'hush'", "api.key is a section"),
-    ] {
-        let faults = load(file, &[], &[]).unwrap_err();
-        assert!(faults.contains(words) && !faults.contains("hush"), "{faults}");
-    }
-    let many = |count: usize| {
-        let sections = (0..count).map(|n| format!("[api.keys.k{n}]\nkey = 'secret{n}'\n"));
-        load(&sections.collect::<String>(), &[], &[])
-    };
-    assert_eq!(many(API_KEYS_MAX).unwrap().config.api_keys.len(), API_KEYS_MAX);
-    assert!(many(API_KEYS_MAX + 1).unwrap_err().contains("there are at most 64"));
-}
-
-#[test]
-fn callbacks_have_sections_of_their_own() {
-    let file = "[callbacks.rpc]
-        timeout = '2 s'
-        endpoint = 'http://127.0.0.1:3000/rpc'
-        [callbacks]
-        ca_file = '/etc/ca.pem'
-        timeout = '3 s'
-        pending_max = 5
-        static_headers = ['X-Key: hush']";
-    let callbacks = load(file, &[], &[]).unwrap().config.callbacks;
-    assert_eq!(callbacks.ca_file.as_deref(), Some("/etc/ca.pem"));
-    let rpc = callbacks.of(CallbackKind::Rpc);
-    assert_eq!((rpc.timeout, rpc.pending_max), (Duration::from_secs(2), 5));
-    assert!(callbacks.asks(CallbackKind::Rpc) && rpc.static_headers.len() == 1);
-    for (file, words) in [
-        ("callbacks = 1", "f.toml:1: callbacks is a section: write [callbacks]"),
-        ("callbacks.rpc = 1", "f.toml:1: callbacks.rpc is a section: write [callbacks.rpc]"),
-        ("[callbacks.rcp]", "unknown section [callbacks.rcp], did you mean rpc?"),
-        ("[callbacks]\nendpoint = 'http://a'", "f.toml:2: [callbacks]: unknown option endpoint"),
-        ("[callbacks]\ntimeuot = '1 s'", "unknown option timeuot, did you mean timeout?"),
-        ("[callbacks]\ntimeout = '61 s'", "f.toml:2: callbacks.timeout: it is out of range"),
-        ("[callbacks]\nca_file = ['a', 'b']", "f.toml:2: callbacks.ca_file: it takes one value"),
-        ("[callbacks.rpc]\nend_point = 'http://a'", "did you mean endpoint?"),
-        (
-            "[callbacks.rpc]\nendpoint = 'a'",
-            "f.toml:2: callbacks.rpc.endpoint: 'a' is not an http or https URL",
-        ),
-        (
-            "[callbacks.rpc]\nstatic_headers = ['Host: hush']",
-            "f.toml:2: callbacks.rpc.static_headers: 'Host' is set by the server itself",
-        ),
-        ("[callbacks.rpc]\npending_max = true", "f.toml:2: callbacks.rpc.pending_max: "),
-    ] {
-        let faults = load(file, &[], &[]).unwrap_err();
-        assert!(faults.contains(words) && !faults.contains("hush"), "{file}: {faults}");
     }
 }

@@ -17,7 +17,8 @@ fn client(worker: usize, index: u32) -> ClientId {
 }
 
 fn subscribe_with(name: &str, info: &'static str) -> Request {
-    let options = Some(Box::new(SubscriptionOptions { info: Some(info.into()) }));
+    let options =
+        Some(Box::new(SubscriptionOptions { info: Some(info.into()), ..Default::default() }));
     Request::Subscribe { channel: channel(name), since: None, needs_all: false, options }
 }
 
