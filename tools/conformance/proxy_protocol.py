@@ -44,8 +44,8 @@ class Proxied(OwnServer):
 
     def command(self):
         command = super().command()
-        at = command.index("--listen") + 1
-        command[at] += " proxy"
+        for flag in ("--listen", "--tcp"):
+            command[command.index(flag) + 1] += " proxy"
         return [
             *command, "--listen", f"unix:{self.unix} proxy", "--trusted-proxy", "127.0.0.1", "--unix-mode", "666",
             "--admin", f"127.0.0.1:{self.admin_port}", "--log-level", "worker=debug",
@@ -68,6 +68,18 @@ def ask(port, tls):
         return own, heard
 
 
+def connect(port):
+    """A connection through a proxy that may just be starting."""
+    end = time.monotonic() + 5
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=5)
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
 def through(name, file, changes, tls, folder, server, backend):
     port = free_port()
     changes = {**changes, "127.0.0.1:8000": backend, "8443" if tls else "8080": str(port)}
@@ -80,13 +92,7 @@ def through(name, file, changes, tls, folder, server, backend):
     if tls:
         changes["/etc/ssl/example.org.pem"] = f"{folder}/pem"
     with running(file, port, replaced(recipe(file), changes), server.log_path.replace("-server", "-proxy")):
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                time.sleep(0.02)
+        connect(port).close()
         for _ in range(2):
             time.sleep(0.3)  # the log has at most ten lines a second of a kind
             own, heard = ask(port, tls)
@@ -94,6 +100,29 @@ def through(name, file, changes, tls, folder, server, backend):
             wanted = f"127.0.0.1:{own}"
             lines = [line for line in server.log().splitlines() if "PROXY protocol header" in line]
             checks.that(f"{name} to {backend}: the log has the client", any(wanted in line for line in lines), wanted)
+
+
+def half_closed(server):
+    """A client of raw TCP that has sent all its commands closes its side, and still receives replies and publications."""
+    port, publisher_port = free_port(), free_port()
+    backend = server.addresses["FANTAIL_TCP"]
+    log = server.log_path.replace("-server", "-proxy")
+
+    def nginx(port):
+        changes = {"127.0.0.1:8000": backend, "8080": str(port)}
+        return running("nginx-stream.conf", port, replaced(recipe("nginx-stream.conf"), changes), log)
+
+    with nginx(port), nginx(publisher_port), connect(port) as sock, connect(publisher_port) as publisher:
+        sock.sendall(b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"half"}}\n')
+        sock.shutdown(socket.SHUT_WR)
+        heard = b""
+        while b'"id":2' not in heard and (part := sock.recv(65536)):
+            heard += part
+        checks.that("a half-closed client: replies", b'"subscribe"' in heard, heard)
+        publisher.sendall(b'{"id":1,"connect":{}}\n{"id":2,"publish":{"channel":"half","data":"late"}}\n')
+        while b"late" not in heard and (part := sock.recv(65536)):
+            heard += part
+        checks.that("a half-closed client: a publication", b'"late"' in heard, heard)
 
 
 def main():
@@ -111,6 +140,7 @@ def main():
                     backends.append(f"unix@{server.unix}")
                 for backend in backends:
                     checks.run(name, through, name, file, changes, tls, folder, server, backend)
+            checks.run("a half-closed client", half_closed, server)
             checks.that("nothing panicked", "panicked" not in server.log())
             server.stop(signal.SIGTERM)
             checks.that("the socket's file is removed", not os.path.exists(server.unix))
