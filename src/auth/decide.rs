@@ -34,18 +34,43 @@ pub fn decide(
     namespaces: &Namespaces,
     callbacks: &Callbacks,
 ) -> Verdict {
-    match judge(by, client, request, namespaces, callbacks) {
-        Ok(()) => callback_of(by, request).map_or(Verdict::Allow, Verdict::Ask),
+    match callback_of(by, request, namespaces, callbacks) {
+        Ok(None) => {}
+        Ok(Some(callback)) => return Verdict::Ask(callback),
+        Err(refusal) => return Verdict::Refuse(refusal),
+    }
+    match judge(by, client, request, namespaces) {
+        Ok(()) => Verdict::Allow,
         Err(refusal) => Verdict::Refuse(refusal),
     }
 }
 
-/// The callback that an allowed request waits for.
-fn callback_of(by: Actor, request: &Request) -> Option<CallbackKind> {
-    match request {
-        Request::Call { .. } if by == Actor::Client => Some(CallbackKind::Rpc),
-        _ => None,
+/// The callback that decides about a request of a client, or answers it. The client then needs no right, but the name
+/// of its channel has to be valid.
+fn callback_of(
+    by: Actor,
+    request: &Request,
+    namespaces: &Namespaces,
+    callbacks: &Callbacks,
+) -> Result<Option<CallbackKind>, Refusal> {
+    let (kind, channel) = match request {
+        Request::Subscribe { channel, .. } => (CallbackKind::Subscribe, channel),
+        Request::Publish { channel: Some(channel), .. } => (CallbackKind::Publish, channel),
+        Request::Call { .. } => {
+            let asks = by == Actor::Client && callbacks.asks(CallbackKind::Rpc);
+            return Ok(asks.then_some(CallbackKind::Rpc));
+        }
+        _ => return Ok(None),
+    };
+    if by != Actor::Client || !callbacks.asks(kind) {
+        return Ok(None);
     }
+    let options = namespaces.options(namespace_of(by, channel, namespaces)?);
+    let asks = match kind {
+        CallbackKind::Subscribe => options.callback_subscribe,
+        _ => options.callback_publish,
+    };
+    Ok(asks.then_some(kind))
 }
 
 fn judge(
@@ -53,7 +78,6 @@ fn judge(
     client: Client<impl FnOnce(&ChannelName) -> bool>,
     request: &Request,
     namespaces: &Namespaces,
-    callbacks: &Callbacks,
 ) -> Result<(), Refusal> {
     let may = |right: ClientRight, channel: &ChannelName| {
         let Client { has_user, is_subscribed } = client;
@@ -90,7 +114,7 @@ fn judge(
         }
         Request::Channels { .. } => only_server,
         // A procedure is the backend's, and only clients call it.
-        Request::Call { .. } => offers(by == Actor::Client && callbacks.asks(CallbackKind::Rpc)),
+        Request::Call { .. } => Err(Refusal::NotAvailable),
         Request::Control { control, .. } => {
             only_server?;
             match control {
@@ -385,5 +409,37 @@ mod tests {
         CallbackOption::named("endpoint").unwrap().parse(&["http://a/".into()], rpc).unwrap();
         assert_eq!(of(Actor::Client, &callbacks), Ask(CallbackKind::Rpc));
         assert_eq!(of(Actor::Server, &callbacks), not_available);
+    }
+
+    #[test]
+    fn the_backend_decides_about_channels_that_say_so_whatever_the_rights_are() {
+        let endpoint = CallbackOption::named("endpoint").unwrap();
+        for (right, kind) in
+            [("subscribe", CallbackKind::Subscribe), ("publish", CallbackKind::Publish)]
+        {
+            for rights in [ClientRight::NONE, ClientRight::ALL] {
+                let set = |options: &mut ChannelOptions| {
+                    (options.allow_subscribe, options.allow_publish) = (rights, rights);
+                    options.callback_subscribe = kind == CallbackKind::Subscribe;
+                    options.callback_publish = kind == CallbackKind::Publish;
+                };
+                let namespaces = with(set);
+                let mut callbacks = none();
+                endpoint.parse(&["http://a/".into()], callbacks.of_mut(kind)).unwrap();
+                for (name, request) in requests("a:1") {
+                    let of = |by| decide(by, client(true, true), &request, &namespaces, &callbacks);
+                    let without =
+                        |by| decide(by, client(true, true), &request, &namespaces, &none());
+                    let expected = if name == right { Ask(kind) } else { without(Actor::Client) };
+                    assert_eq!(of(Actor::Client), expected, "{name}");
+                    assert_eq!(of(Actor::Server), without(Actor::Server), "{name}");
+                }
+                let (_, unknown) =
+                    requests("b:1").into_iter().find(|(name, _)| *name == right).unwrap();
+                let verdict =
+                    decide(Actor::Client, client(true, true), &unknown, &namespaces, &callbacks);
+                assert_eq!(verdict, Refuse(Refusal::NamespaceUnknown));
+            }
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! with nothing in it. Unknown fields are ignored, and `null` counts as absent.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -13,9 +15,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::config::CallbackKind;
-use crate::config::limits::{CALLBACK_ERROR_BYTES_MAX, PAYLOAD_DEPTH_MAX};
-use crate::message::{BackendError, CloseReason, Disconnect, Payload, PayloadKind};
-use crate::protocol::json::{Object, exceeds_depth, kind_of_bytes};
+use crate::config::limits::{
+    CALLBACK_ERROR_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, TAGS_BYTES_MAX,
+    TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
+};
+use crate::message::{
+    BackendError, CloseReason, Disconnect, Payload, PayloadKind, PublishOptions,
+    SubscriptionOptions, Tags, Version,
+};
+use crate::protocol::json::{Object, SubscriptionDocument, exceeds_depth, kind_of_bytes};
 
 /// What a backend says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +40,14 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum CallbackResult {
+    /// The client may subscribe, and this is said about the subscription.
+    Subscribe { options: Box<SubscriptionOptions> },
+    /// The client may publish: this payload, or what it gave. With tags and options, if there are any.
+    Publish {
+        payload: Option<Payload>,
+        tags: Option<Arc<Tags>>,
+        options: Option<Arc<PublishOptions>>,
+    },
     /// What a procedure returned.
     Rpc { data: Option<Payload> },
 }
@@ -44,6 +60,12 @@ impl Answer {
     /// About how many bytes it keeps on the heap.
     pub fn bytes(&self) -> usize {
         match self {
+            Answer::Result(CallbackResult::Subscribe { options }) => options.heap_bytes(),
+            Answer::Result(CallbackResult::Publish { payload, tags, options }) => {
+                payload.as_ref().map_or(0, Payload::heap_bytes)
+                    + tags.as_ref().map_or(0, |tags| tags.heap_bytes())
+                    + options.as_ref().map_or(0, |options| options.heap_bytes())
+            }
             Answer::Result(CallbackResult::Rpc { data }) => {
                 data.as_ref().map_or(0, Payload::heap_bytes)
             }
@@ -80,6 +102,26 @@ struct DisconnectBody<'a> {
 }
 
 #[derive(Default, Deserialize)]
+struct SubscribeBody {
+    expire_at: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+struct PublishBody<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64data: Option<Cow<'a, str>>,
+    tags: Option<BTreeMap<String, String>>,
+    skip_history: Option<bool>,
+    #[serde(borrow)]
+    idempotency_key: Option<Cow<'a, str>>,
+    version: Option<u64>,
+    #[serde(borrow)]
+    version_epoch: Option<Cow<'a, str>>,
+}
+
+#[derive(Default, Deserialize)]
 struct RpcBody<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
@@ -106,9 +148,24 @@ pub fn decode_answer(kind: CallbackKind, body: &[u8]) -> Result<Answer, Fault> {
         }));
     }
     let result = match kind {
+        CallbackKind::Subscribe => {
+            let SubscribeBody { expire_at } = decode(result)?;
+            let expires_at = expire_at.filter(|at| *at > 0).map(i64::unsigned_abs);
+            let document: SubscriptionDocument<'_> = decode(result)?;
+            let options = document.options(expires_at, PAYLOAD_DEPTH_MAX).map_err(|_| Fault)?;
+            CallbackResult::Subscribe { options: Box::new(options) }
+        }
+        CallbackKind::Publish => {
+            let mut body: PublishBody<'_> = decode(result)?;
+            let tags = tags_of(body.tags.take())?;
+            let options = options_of(&body)?;
+            let payload = payload(body.data, body.b64data, |_| PayloadKind::Binary)?;
+            CallbackResult::Publish { payload, tags, options }
+        }
         CallbackKind::Rpc => {
             let RpcBody { data, b64data } = decode(result)?;
-            CallbackResult::Rpc { data: payload(data, b64data)? }
+            let kind_of = |bytes: &[u8]| kind_of_bytes(bytes, PAYLOAD_DEPTH_MAX);
+            CallbackResult::Rpc { data: payload(data, b64data, kind_of)? }
         }
     };
     Ok(Answer::Result(result))
@@ -124,10 +181,11 @@ fn decode<'a, T: Default + Deserialize<'a>>(result: Option<&'a RawValue>) -> Res
 fn payload(
     data: Option<&RawValue>,
     b64data: Option<Cow<'_, str>>,
+    kind_of_bytes: impl FnOnce(&[u8]) -> PayloadKind,
 ) -> Result<Option<Payload>, Fault> {
     if let Some(text) = b64data.filter(|text| !text.is_empty()) {
         let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| Fault)?;
-        return Ok(Some(Payload::new(kind_of_bytes(&bytes, PAYLOAD_DEPTH_MAX), bytes)));
+        return Ok(Some(Payload::new(kind_of_bytes(&bytes), bytes)));
     }
     let Some(data) = data else { return Ok(None) };
     if exceeds_depth(data.get().as_bytes(), PAYLOAD_DEPTH_MAX) {
@@ -135,6 +193,36 @@ fn payload(
     }
     let bytes = Bytes::copy_from_slice(data.get().as_bytes());
     Ok(Some(Payload::new(PayloadKind::Json, bytes)))
+}
+
+fn tags_of(tags: Option<BTreeMap<String, String>>) -> Result<Option<Arc<Tags>>, Fault> {
+    let tags = tags.unwrap_or_default();
+    let bytes: usize = tags.iter().map(|(name, text)| name.len() + text.len()).sum();
+    if tags.len() > TAGS_MAX || bytes > TAGS_BYTES_MAX {
+        return Err(Fault);
+    }
+    let tags = tags.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    Tags::new(tags).map_err(|_| Fault)
+}
+
+/// What a publication asks for beside its payload. Every publication of a channel with a history is kept, so one that
+/// is not to be kept is not made.
+fn options_of(body: &PublishBody<'_>) -> Result<Option<Arc<PublishOptions>>, Fault> {
+    let PublishBody { skip_history, idempotency_key, version, version_epoch, .. } = body;
+    let [key, epoch] =
+        [idempotency_key, version_epoch].map(|text| text.as_deref().unwrap_or_default());
+    if *skip_history == Some(true)
+        || key.len() > IDEMPOTENCY_KEY_BYTES_MAX
+        || epoch.len() > VERSION_EPOCH_BYTES_MAX
+    {
+        return Err(Fault);
+    }
+    let number = version.and_then(NonZeroU64::new);
+    let options = PublishOptions {
+        idempotency_key: (!key.is_empty()).then(|| key.into()),
+        version: number.map(|number| Version { number, epoch: epoch.into() }),
+    };
+    Ok((options != PublishOptions::default()).then(|| options.into()))
 }
 
 impl DisconnectBody<'_> {
@@ -155,6 +243,7 @@ impl DisconnectBody<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{INFO_BYTES_MAX, Overrides};
 
     fn decode(text: &str) -> Result<Answer, Fault> {
         decode_answer(CallbackKind::Rpc, text.as_bytes())
@@ -261,5 +350,108 @@ mod tests {
             decode_answer(CallbackKind::Rpc, b"{\"result\":{\"data\":\"\xff\"}}"),
             Err(Fault)
         );
+    }
+
+    #[test]
+    fn a_publication_is_allowed_as_it_is_or_with_other_data() {
+        let publish = |text: &str| match decode_answer(CallbackKind::Publish, text.as_bytes()) {
+            Ok(Answer::Result(CallbackResult::Publish { payload, tags, options: None })) => Ok((
+                payload,
+                tags.map(|tags| tags.iter().map(|(a, b)| format!("{a}={b}")).collect()),
+            )),
+            Ok(other) => panic!("{other:?}"),
+            Err(fault) => Err(fault),
+        };
+        let tagged =
+            |tags: &[&str]| Some(tags.iter().map(|&tag| tag.to_owned()).collect::<Vec<_>>());
+        assert_eq!(publish("{}"), Ok((None, None)));
+        let json = Payload::new(PayloadKind::Json, "[1]");
+        let text = r#"{"result":{"data":[1],"tags":{"b":"2","a":"1"}}}"#;
+        assert_eq!(publish(text), Ok((Some(json), tagged(&["a=1", "b=2"]))));
+        let binary = Payload::new(PayloadKind::Binary, "[1]");
+        assert_eq!(publish(r#"{"result":{"b64data":"WzFd","tags":{}}}"#), Ok((Some(binary), None)));
+        let many = |count: usize, bytes: usize| {
+            let tags: Vec<_> =
+                (0..count).map(|n| format!("\"{n:0>4}\":\"{}\"", "x".repeat(bytes))).collect();
+            publish(&format!(r#"{{"result":{{"tags":{{{}}}}}}}"#, tags.join(",")))
+        };
+        assert!(many(TAGS_MAX, 1).is_ok() && many(1, TAGS_BYTES_MAX - 4).is_ok());
+        assert_eq!(many(TAGS_MAX + 1, 1), Err(Fault));
+        assert_eq!(many(1, TAGS_BYTES_MAX - 3), Err(Fault));
+        for text in [
+            r#"{"result":{"tags":{"event":"join"}}}"#,
+            r#"{"result":{"tags":{"a":1}}}"#,
+            r#"{"result":{"tags":[]}}"#,
+            r#"{"result":{"skip_history":true}}"#,
+            r#"{"result":{"version":"1"}}"#,
+            r#"{"result":{"version":-1}}"#,
+            r#"{"result":{"data":1,"data":2}}"#,
+        ] {
+            assert_eq!(publish(text), Err(Fault), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_publication_may_have_a_key_and_a_version() {
+        let options = |text: String| match decode_answer(CallbackKind::Publish, text.as_bytes()) {
+            Ok(Answer::Result(CallbackResult::Publish { options, .. })) => Ok(options),
+            Ok(other) => panic!("{other:?}"),
+            Err(fault) => Err(fault),
+        };
+        let of = |key: usize, epoch: usize| {
+            let [key, epoch] = [key, epoch].map(|bytes| "x".repeat(bytes));
+            let members = format!(r#""idempotency_key":"{key}","version_epoch":"{epoch}""#);
+            options(format!(r#"{{"result":{{"version":7,"skip_history":false,{members}}}}}"#))
+        };
+        let version = Version { number: NonZeroU64::new(7).unwrap(), epoch: "xx".into() };
+        let expected = PublishOptions { idempotency_key: Some("x".into()), version: Some(version) };
+        assert_eq!(of(1, 2), Ok(Some(Arc::new(expected))));
+        assert!(of(IDEMPOTENCY_KEY_BYTES_MAX, VERSION_EPOCH_BYTES_MAX).is_ok());
+        assert_eq!(of(IDEMPOTENCY_KEY_BYTES_MAX + 1, 0), Err(Fault));
+        assert_eq!(of(0, VERSION_EPOCH_BYTES_MAX + 1), Err(Fault));
+        assert_eq!(
+            options(r#"{"result":{"version":0,"idempotency_key":""}}"#.to_owned()),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn a_subscription_is_allowed_with_what_is_said_about_it() {
+        let subscribe = |text: &str| match decode_answer(CallbackKind::Subscribe, text.as_bytes()) {
+            Ok(Answer::Result(CallbackResult::Subscribe { options })) => Ok(*options),
+            Ok(other) => panic!("{other:?}"),
+            Err(fault) => Err(fault),
+        };
+        assert_eq!(subscribe("{}"), Ok(SubscriptionOptions::default()));
+        let text = r#"{"result":{"info":{"a":1},"data":[2],"expire_at":1700000000,"x":1,
+            "override":{"presence":{"value":true},"force_recovery":{"value":false},"x":1}}}"#;
+        let expected = SubscriptionOptions {
+            info: Some("{\"a\":1}".into()),
+            data: Some("[2]".into()),
+            expires_at: Some(1_700_000_000),
+            overrides: Overrides {
+                presence: Some(true),
+                force_recovery: Some(false),
+                ..Overrides::default()
+            },
+        };
+        assert_eq!(subscribe(text), Ok(expected));
+        for never in ["0", "-1", "null"] {
+            let text = format!(r#"{{"result":{{"expire_at":{never}}}}}"#);
+            assert_eq!(subscribe(&text), Ok(SubscriptionOptions::default()), "{never}");
+        }
+        let info = |bytes: usize| {
+            subscribe(&format!(r#"{{"result":{{"info":"{}"}}}}"#, "x".repeat(bytes - 2)))
+        };
+        assert!(info(INFO_BYTES_MAX).is_ok());
+        assert_eq!(info(INFO_BYTES_MAX + 1), Err(Fault));
+        for text in [
+            r#"{"result":{"expire_at":"1"}}"#,
+            r#"{"result":{"expire_at":1.5}}"#,
+            r#"{"result":{"override":{"presence":true}}}"#,
+            r#"{"result":{"b64info":"?"}}"#,
+        ] {
+            assert_eq!(subscribe(text), Err(Fault), "{text}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The bodies of requests, in the shape of Centrifugo's proxies: fields that are empty are left out.
 
 use super::call::{Ask, Call};
-use crate::message::TransportKind;
-use crate::protocol::json::{write_line, write_text};
+use crate::message::{PayloadKind, TransportKind};
+use crate::protocol::json::{write_data, write_line, write_text};
 
 /// Appends the body of a call.
 pub fn write_body(out: &mut Vec<u8>, call: &Call) {
@@ -11,7 +11,19 @@ pub fn write_body(out: &mut Vec<u8>, call: &Call) {
     out.extend_from_slice(b"\",\"transport\":\"");
     out.extend_from_slice(transport(call.transport).as_bytes());
     out.extend_from_slice(b"\",\"protocol\":\"json\",\"encoding\":\"json\"");
+    if let Some(user) = call.user.as_deref().filter(|user| !user.is_empty()) {
+        member(out, "user", |out| write_text(out, user));
+    }
     match &call.ask {
+        Ask::Subscribe { channel } => {
+            member(out, "channel", |out| write_text(out, channel.as_str()))
+        }
+        Ask::Publish { channel, payload } => {
+            member(out, "channel", |out| write_text(out, channel.as_str()));
+            // Bytes that are not text have no place in JSON but in base64.
+            let name = if payload.kind == PayloadKind::Binary { "b64data" } else { "data" };
+            member(out, name, |out| write_data(out, payload));
+        }
         Ask::Rpc { method, data } => {
             if !method.is_empty() {
                 member(out, "method", |out| write_text(out, method));
@@ -49,7 +61,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::message::{ClientId, NodeId, SessionId, WorkerId};
+    use crate::message::{ChannelName, ClientId, NodeId, Payload, SessionId, WorkerId};
 
     const CLIENT: ClientId = ClientId {
         node: NodeId::new(3),
@@ -58,9 +70,14 @@ mod tests {
     };
 
     fn body(ask: Ask) -> String {
+        body_of(None, ask)
+    }
+
+    fn body_of(user: Option<&str>, ask: Ask) -> String {
         let transport = TransportKind::CommandsWebSocket;
+        let user = user.map(Into::into);
         let mut out = Vec::new();
-        write_body(&mut out, &Call { client: CLIENT, serial: 1, transport, ask });
+        write_body(&mut out, &Call { client: CLIENT, serial: 1, transport, user, ask });
         String::from_utf8(out).unwrap()
     }
 
@@ -72,5 +89,20 @@ mod tests {
         let rpc = body(Ask::Rpc { method: "a\"b".into(), data });
         assert_eq!(rpc, format!("{head},\"method\":\"a\\\"b\",\"data\":{{\"a\": 1}}}}"));
         assert_eq!(body(Ask::Rpc { method: "".into(), data: None }), format!("{head}}}"));
+        let channel = ChannelName::new("a\"b").unwrap();
+        let subscribe = Ask::Subscribe { channel: channel.clone() };
+        let expected = format!("{head},\"channel\":\"a\\\"b\"}}");
+        assert_eq!(body_of(Some(""), subscribe.clone()), expected);
+        let expected = format!("{head},\"user\":\"u\\\"\",\"channel\":\"a\\\"b\"}}");
+        assert_eq!(body_of(Some("u\""), subscribe), expected);
+        for (kind, bytes, data) in [
+            (PayloadKind::Json, &b"[1]"[..], "\"data\":[1]"),
+            (PayloadKind::Text, b"a\"", "\"data\":\"a\\\"\""),
+            (PayloadKind::Binary, b"\xff", "\"b64data\":\"/w==\""),
+        ] {
+            let payload = Payload::new(kind, bytes.to_vec());
+            let publish = body(Ask::Publish { channel: channel.clone(), payload });
+            assert_eq!(publish, format!("{head},\"channel\":\"a\\\"b\",{data}}}"));
+        }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::answer::Answer;
 use crate::config::CallbackKind;
-use crate::message::{ClientId, SessionId, TransportKind};
+use crate::message::{ChannelName, ClientId, Payload, SessionId, TransportKind};
 
 /// A question of a client to the backend.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Call {
     pub serial: u32,
     /// The transport of the client.
     pub transport: TransportKind,
+    /// Its user; `None` if it is anonymous.
+    pub user: Option<Arc<str>>,
     /// What the backend is asked.
     pub ask: Ask,
 }
@@ -26,6 +28,10 @@ pub struct Call {
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Ask {
+    /// Whether the client may subscribe to a channel.
+    Subscribe { channel: ChannelName },
+    /// Whether the client may publish to a channel.
+    Publish { channel: ChannelName, payload: Payload },
     /// To call a procedure. The name may be empty, and the data, a JSON value, absent.
     Rpc { method: Arc<str>, data: Option<Bytes> },
 }
@@ -79,14 +85,9 @@ impl Ask {
     /// The kind of the callback.
     pub fn kind(&self) -> CallbackKind {
         match self {
+            Ask::Subscribe { .. } => CallbackKind::Subscribe,
+            Ask::Publish { .. } => CallbackKind::Publish,
             Ask::Rpc { .. } => CallbackKind::Rpc,
-        }
-    }
-
-    /// About how many bytes a body has in addition to names and ids.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Ask::Rpc { method, data } => method.len() + data.as_ref().map_or(0, Bytes::len),
         }
     }
 }

@@ -29,6 +29,10 @@ macro_rules! callback_kinds {
 }
 
 callback_kinds! {
+    /// Whether a client may subscribe, and how.
+    Subscribe => "subscribe";
+    /// Whether a client may publish, and what.
+    Publish => "publish";
     /// To call a procedure for a client.
     Rpc => "rpc";
 }

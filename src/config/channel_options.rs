@@ -68,6 +68,16 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
         value: Value::Switch(|options| &mut options.allow_subscribe.anonymous),
     },
     ChannelOption {
+        name: "callback_subscribe",
+        doc: "Whether the backend decides about subscriptions of clients (Centrifugo: `subscribe_proxy_enabled`)",
+        value: Value::Switch(|options| &mut options.callback_subscribe),
+    },
+    ChannelOption {
+        name: "callback_publish",
+        doc: "Whether the backend decides about publications of clients (Centrifugo: `publish_proxy_enabled`)",
+        value: Value::Switch(|options| &mut options.callback_publish),
+    },
+    ChannelOption {
         name: "allow_publish_for_client",
         doc: "Whether clients may publish",
         value: Value::Switch(|options| &mut options.allow_publish.client),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::callbacks::CallbackKind;
 use super::configuration::Config;
 use super::limits::{API_KEYS_MAX, TOKEN_KEYS_MAX, TOKEN_KEYS_TRIED_MAX, TOKEN_SECRET_BYTES_SAFE};
 use super::listen_address::ListenAddress;
@@ -70,6 +71,22 @@ impl Config {
         Ok(())
     }
 
+    /// Checks that what channels ask a backend has an endpoint.
+    fn check_callbacks(&self) -> Result<(), String> {
+        for (section, options) in self.namespaces.sections() {
+            for (option, kind, is_set) in [
+                ("callback_subscribe", CallbackKind::Subscribe, options.callback_subscribe),
+                ("callback_publish", CallbackKind::Publish, options.callback_publish),
+            ] {
+                if is_set && !self.callbacks.asks(kind) {
+                    let word = kind.word();
+                    return Err(format!("[{section}]: {option} needs callbacks.{word}.endpoint"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A warning for each secret of tokens that is so short that it may be guessed.
     pub(super) fn weak_secrets(&self) -> impl Iterator<Item = String> {
         let secret = self.hmac_secret.iter().map(|secret| ("auth.hmac_secret".to_owned(), secret));
@@ -85,6 +102,7 @@ impl Config {
 
     /// Checks the relations between settings.
     fn check_relations(&self) -> Result<(), String> {
+        self.check_callbacks()?;
         let addresses = || self.addresses();
         if addresses().next().is_none() {
             return Err(
@@ -136,7 +154,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::limits;
+    use crate::config::{CallbackOption, ChannelOptions, limits};
 
     fn config() -> Config {
         Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Config::default() }
@@ -157,6 +175,27 @@ mod tests {
         assert_eq!(twice.check(), Ok(()));
         twice.tcp.push("127.0.0.1:9000".parse().unwrap());
         assert!(twice.check().unwrap_err().to_string().contains("127.0.0.1:9000 is set twice"));
+    }
+
+    #[test]
+    fn a_channel_that_asks_a_backend_needs_its_endpoint() {
+        type Set = fn(&mut ChannelOptions) -> &mut bool;
+        let sets: [(Set, CallbackKind); 2] = [
+            (|options| &mut options.callback_subscribe, CallbackKind::Subscribe),
+            (|options| &mut options.callback_publish, CallbackKind::Publish),
+        ];
+        for (set, kind) in sets {
+            let mut options = ChannelOptions::closed();
+            *set(&mut options) = true;
+            let mut asks = config();
+            asks.namespaces.add("chat", options).unwrap();
+            let fault = asks.check().unwrap_err().to_string();
+            let needed = format!("callbacks.{}.endpoint", kind.word());
+            assert!(fault.contains("[namespaces.chat]: ") && fault.contains(&needed), "{fault}");
+            let endpoint = CallbackOption::named("endpoint").unwrap();
+            endpoint.parse(&["http://a/".to_owned()], asks.callbacks.of_mut(kind)).unwrap();
+            assert_eq!(asks.check(), Ok(()));
+        }
     }
 
     #[test]

@@ -44,6 +44,10 @@ pub struct ChannelOptions {
     pub channel_regex: Option<ChannelRegex>,
     /// The right to subscribe.
     pub allow_subscribe: ClientRight,
+    /// Whether the backend decides about subscriptions of clients: then they need no right.
+    pub callback_subscribe: bool,
+    /// Whether the backend decides about publications of clients: then they need no right.
+    pub callback_publish: bool,
     /// The right to publish.
     pub allow_publish: ClientRight,
     /// The right to read the history.
@@ -104,6 +108,8 @@ impl ChannelOptions {
             recovery: true,
             channel_regex: None,
             allow_subscribe: ClientRight::NONE,
+            callback_subscribe: false,
+            callback_publish: false,
             allow_publish: ClientRight::NONE,
             allow_history: ClientRight::NONE,
             allow_presence: ClientRight::NONE,

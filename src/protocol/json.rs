@@ -19,6 +19,7 @@ use crate::message::{ChannelName, ClientInfo, Item, Payload, PayloadKind, Public
 
 mod commands;
 mod replies;
+mod subscription;
 
 pub use commands::{Command, InvalidCommand, Method, decode_command};
 pub use replies::{
@@ -27,6 +28,7 @@ pub use replies::{
     write_resubscribe_push, write_returned, write_sub_refreshed, write_subscribe_push,
     write_subscribed, write_unsubscribe_push,
 };
+pub use subscription::{InvalidValue, SubscriptionDocument, SubscriptionDocuments, line_of_value};
 
 /// The error codes of the protocol that this server uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,18 @@
 //! A session has one call at a time. What it asks meanwhile is deferred, as with Centrifugo: nothing of a client
 //! overtakes its own request. What is delivered to it goes on.
 
+use std::sync::Arc;
+
 use crate::callback::{Answer, Answered, Ask, Call, CallbackResult, Failure};
 use crate::connection::Pause;
 use crate::hub::HubOutput;
-use crate::message::{Refusal, Reply, Request, RequestId, SessionId};
+use crate::message::{
+    Actor, Payload, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
+    SubscriptionOptions,
+};
 
 use super::connections::Connections;
+use super::deferred::AnswerKind;
 use super::held::HeldRequest;
 use super::table::socket_of;
 
@@ -19,7 +25,7 @@ pub(super) fn ask(
     id: Option<RequestId>,
     request: Request,
 ) {
-    let Connections { table, held, deferred, counters, .. } = connections;
+    let Connections { table, held, hub, deferred, counters, .. } = connections;
     // What a client asked last, and did not wait for.
     if !table.is_open(socket_of(session)) {
         return;
@@ -29,24 +35,35 @@ pub(super) fn ask(
     let is_full = connections.budget.is_critical() || held.has(session);
     let serial = held.push(session, id, request);
     let client = connections.settings.hub.client_id(session);
-    let transport = table.at(session.index).traits().kind;
-    let call = Box::new(Call { client, serial, transport, ask });
+    let connection = table.at(session.index);
+    let has_session = connection.flags.has_session();
+    let user = hub.user(session).filter(|_| has_session).map(Arc::from);
+    let transport = connection.traits().kind;
+    let call = Box::new(Call { client, serial, transport, user, ask });
     let is_made =
         !is_full && connections.caller.as_ref().is_some_and(|caller| caller.call(call).is_ok());
     if is_made {
+        // While it waits for the backend, its answer is not under way.
+        if let Some(id) = id {
+            deferred.settle(session, id);
+        }
         deferred.set_held(session, true);
         table.pause(session.index, Pause::Answers);
         return;
     }
     counters.callbacks.at(kind as usize, Failure::Rejected.outcome()).add(1);
     if let Some(held) = held.take(session, serial) {
-        fail(connections, session, &held);
+        fail(connections, session, held.id);
     }
 }
 
 /// What the backend is asked about a request.
 fn ask_of(request: &Request) -> Option<Ask> {
     match request {
+        Request::Subscribe { channel, .. } => Some(Ask::Subscribe { channel: channel.clone() }),
+        Request::Publish { channel: Some(channel), payload, .. } => {
+            Some(Ask::Publish { channel: channel.clone(), payload: payload.clone() })
+        }
         Request::Call { procedure, data } => {
             Some(Ask::Rpc { method: procedure.clone(), data: data.clone() })
         }
@@ -63,27 +80,66 @@ pub(super) fn take_answer(connections: &mut Connections, answered: Answered) {
     counters.callback_duration.observe(took_us, 1);
     let session = answered.session;
     let Some(held) = held.take(session, answered.serial) else { return };
-    if connections.deferred.set_held(session, false) {
-        connections.table.unpause(session.index, Pause::Answers, connections.turn.tick);
-    }
+    connections.deferred.set_held(session, false);
     match answered.result {
-        Err(_) => fail(connections, session, &held),
-        Ok(Answer::Error(error)) => reply(connections, session, &held, Reply::Rejected(error)),
+        Err(_) => fail(connections, session, held.id),
+        Ok(Answer::Error(error)) => reply(connections, session, held.id, Reply::Rejected(error)),
         Ok(Answer::Disconnect(disconnect)) => connections.close(session.index, disconnect),
-        Ok(Answer::Result(CallbackResult::Rpc { data })) => {
-            reply(connections, session, &held, Reply::Returned(data));
-        }
+        Ok(Answer::Result(result)) => take_result(connections, session, held, result),
+    }
+    let Connections { table, deferred, turn, .. } = connections;
+    if table.is_open(socket_of(session)) && !deferred.has_waiting(session) {
+        table.unpause(session.index, Pause::Answers, turn.tick);
     }
     connections.drain_hub_outputs();
 }
 
-/// The backend did not answer.
-fn fail(connections: &mut Connections, session: SessionId, held: &HeldRequest) {
-    reply(connections, session, held, Reply::Refused(Refusal::BackendUnavailable));
+/// Does what a client has asked, as the backend says.
+fn take_result(
+    connections: &mut Connections,
+    session: SessionId,
+    held: HeldRequest,
+    result: CallbackResult,
+) {
+    let HeldRequest { id, request, .. } = held;
+    let request = match (result, request) {
+        (CallbackResult::Rpc { data }, _) => {
+            return reply(connections, session, id, Reply::Returned(data));
+        }
+        (
+            CallbackResult::Publish { payload, tags, options },
+            Request::Publish { channel, payload: given, options: own },
+        ) => {
+            // A type of event is a tag of what the client gave.
+            let tags = tags.or_else(|| given.tags.clone());
+            let payload = Payload { tags, ..payload.unwrap_or(given) };
+            Request::Publish { channel, payload, options: options.or(own) }
+        }
+        (
+            CallbackResult::Subscribe { options },
+            Request::Subscribe { channel, since, needs_all, .. },
+        ) => {
+            let options = (*options != SubscriptionOptions::default()).then_some(options);
+            Request::Subscribe { channel, since, needs_all, options }
+        }
+        // An answer is of the kind of its call.
+        (CallbackResult::Publish { .. } | CallbackResult::Subscribe { .. }, _) => return,
+    };
+    if AnswerKind::to(&request) == AnswerKind::Short {
+        return connections.hub.handle(session, id, request, &mut connections.hub_outputs);
+    }
+    // Its answer is long, so it waits for its turn once more, in front of what was asked behind it. It is decided.
+    let request = SessionRequest { origin: id.map(|id| id.origin), by: Actor::Server, request };
+    connections.deferred.push_front(session, request);
 }
 
-fn reply(connections: &mut Connections, session: SessionId, held: &HeldRequest, reply: Reply) {
-    if let Some(id) = held.id {
+/// The backend did not answer.
+fn fail(connections: &mut Connections, session: SessionId, id: Option<RequestId>) {
+    reply(connections, session, id, Reply::Refused(Refusal::BackendUnavailable));
+}
+
+fn reply(connections: &mut Connections, session: SessionId, id: Option<RequestId>, reply: Reply) {
+    if let Some(id) = id {
         connections.hub_outputs.push_back(HubOutput::Reply { session, id, reply });
     }
 }

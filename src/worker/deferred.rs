@@ -155,23 +155,31 @@ impl Deferred {
         Ok(())
     }
 
-    /// A request of a session waits for the backend from now on, or does so no longer. Returns whether the session has
-    /// nothing waiting here.
-    pub(super) fn set_held(&mut self, session: SessionId, is_held: bool) -> bool {
+    /// Has a request wait in front of those of its session that wait already.
+    pub(super) fn push_front(&mut self, session: SessionId, request: SessionRequest) {
+        let requester = self.sessions.entry(session).or_default();
+        let bytes = cost(&request);
+        requester.bytes += bytes;
+        self.bytes += bytes;
+        requester.waiting.push_front(request);
+        self.wake(session);
+    }
+
+    /// A request of a session waits for the backend from now on, or does so no longer.
+    pub(super) fn set_held(&mut self, session: SessionId, is_held: bool) {
         let requester = self.sessions.entry(session).or_default();
         requester.is_held = is_held;
-        let is_empty = requester.waiting.is_empty();
         if requester.is_idle() {
             self.sessions.remove(&session);
         } else if !is_held {
             self.wake(session);
         }
-        is_empty
     }
 
-    /// Whether a request of a session waits for the backend.
-    pub(super) fn is_held(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|requester| requester.is_held)
+    /// Whether a request of a session waits, here or for the backend.
+    pub(super) fn has_waiting(&self, session: SessionId) -> bool {
+        let waits = |requester: &Requester| requester.is_held || !requester.waiting.is_empty();
+        self.sessions.get(&session).is_some_and(waits)
     }
 
     /// Something changed for a session: its next request may be possible now.
@@ -293,22 +301,24 @@ mod tests {
             by: Actor::Client,
             request: Request::Call { procedure: name.into(), data: None },
         };
-        assert!(deferred.set_held(session, true));
+        deferred.set_held(session, true);
         deferred.push(session, request("a")).unwrap();
         deferred.push(session, request("b")).unwrap();
-        assert!(deferred.is_held(session));
+        assert!(deferred.has_waiting(session));
         assert!(deferred.pop(|_| (true, false)).is_none());
         assert!(!deferred.is_urgent(), "it is not looked at again before the answer");
-        assert!(!deferred.set_held(session, false), "others wait");
-        for (name, expected) in [("a", false), ("b", true)] {
+        deferred.set_held(session, false);
+        deferred.push_front(session, request("held"));
+        for (name, expected) in [("held", false), ("a", false), ("b", true)] {
             let (_, popped, is_last) = deferred.pop(|_| (true, false)).unwrap();
             let is_it =
                 matches!(&popped.request, Request::Call { procedure, .. } if **procedure == *name);
             assert!(is_it && is_last == expected);
         }
-        assert!(deferred.sessions.is_empty());
-        assert!(deferred.set_held(session, true) && deferred.set_held(session, false));
-        assert!(deferred.sessions.is_empty());
+        assert!(deferred.sessions.is_empty() && deferred.bytes == 0);
+        deferred.set_held(session, true);
+        deferred.set_held(session, false);
+        assert!(deferred.sessions.is_empty() && !deferred.has_waiting(session));
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Connections {
             let Some((session, request, is_last)) = next else { break };
             let answer = AnswerKind::to(&request.request);
             self.ask(session, request, answer);
-            if is_last && !self.deferred.is_held(session) {
+            if is_last && !self.deferred.has_waiting(session) {
                 self.table.unpause(session.index, Pause::Answers, self.turn.tick);
             }
             self.drain_hub_outputs();

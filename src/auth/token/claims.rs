@@ -2,22 +2,17 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::TokenError;
 use crate::config::limits::PAYLOAD_DEPTH_MAX;
-use crate::message::{
-    ChannelName, INFO_BYTES_MAX, Identity, Overrides, PayloadKind, SubscriptionOptions,
-};
-use crate::protocol::json::{self, Object};
+use crate::message::{ChannelName, Identity, SubscriptionOptions};
+use crate::protocol::json::{Object, SubscriptionDocument, SubscriptionDocuments, line_of_value};
 
 /// What a token of a connection claims.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,7 +101,7 @@ impl Registered<'_> {
     /// The user of the token, what others see of its client, and when it expires.
     fn identity(&self) -> Result<Identity, TokenError> {
         let user = self.sub.as_deref().filter(|user| !user.is_empty()).map(Arc::from);
-        let info = value_of(self.info, self.b64info.as_deref())?;
+        let info = line_of(self.info, self.b64info.as_deref())?;
         let identity = Identity { user, info, expires_at: self.expires_at() };
         identity.check().map(|()| identity).map_err(|_| TokenError::Claims)
     }
@@ -119,7 +114,7 @@ impl Claims for ConnectionClaims {
             channel: Option<String>,
             channels: Option<Vec<String>>,
             #[serde(borrow)]
-            subs: Option<Subscriptions<'a>>,
+            subs: Option<SubscriptionDocuments<'a>>,
             #[serde(borrow)]
             meta: Option<&'a RawValue>,
         }
@@ -129,9 +124,12 @@ impl Claims for ConnectionClaims {
             return Err(TokenError::Claims);
         }
         let subscriptions = match document.subs {
-            Some(Subscriptions(subs)) if !subs.is_empty() => {
+            Some(SubscriptionDocuments(subs)) if !subs.is_empty() => {
                 let read = |(name, options): (String, SubscriptionDocument<'_>)| {
-                    Ok((channel_name(&name)?, options.read(None)?))
+                    Ok((
+                        channel_name(&name)?,
+                        options.options(None, PAYLOAD_DEPTH_MAX).map_err(|_| TokenError::Claims)?,
+                    ))
                 };
                 subs.into_iter().map(read).collect::<Result<_, _>>()?
             }
@@ -145,7 +143,7 @@ impl Claims for ConnectionClaims {
             }
         };
         let identity = registered.identity()?;
-        Ok(Self { identity, subscriptions, meta: value_of(document.meta, None)? })
+        Ok(Self { identity, subscriptions, meta: line_of(document.meta, None)? })
     }
 }
 
@@ -163,90 +161,10 @@ impl Claims for SubscriptionClaims {
             user,
             channel: channel_name(document.channel.as_deref().unwrap_or_default())?,
             client: document.client.filter(|client| !client.is_empty()),
-            options: options.read(expires_at)?,
+            options: options
+                .options(expires_at, PAYLOAD_DEPTH_MAX)
+                .map_err(|_| TokenError::Claims)?,
         })
-    }
-}
-
-/// What a token says about one subscription.
-#[derive(Default, serde::Deserialize)]
-struct SubscriptionDocument<'a> {
-    #[serde(borrow)]
-    info: Option<&'a RawValue>,
-    b64info: Option<String>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    b64data: Option<String>,
-    #[serde(rename = "override")]
-    overrides: Option<Object<OverrideDocument>>,
-}
-
-#[derive(Default, serde::Deserialize)]
-struct OverrideDocument {
-    presence: Option<Object<Switch>>,
-    join_leave: Option<Object<Switch>>,
-    force_push_join_leave: Option<Object<Switch>>,
-    force_positioning: Option<Object<Switch>>,
-    force_recovery: Option<Object<Switch>>,
-}
-
-#[derive(serde::Deserialize)]
-struct Switch {
-    #[serde(default)]
-    value: bool,
-}
-
-impl SubscriptionDocument<'_> {
-    fn read(self, expires_at: Option<u64>) -> Result<SubscriptionOptions, TokenError> {
-        let info = value_of(self.info, self.b64info.as_deref())?;
-        if info.as_ref().is_some_and(|info| info.len() > INFO_BYTES_MAX) {
-            return Err(TokenError::Claims);
-        }
-        let overrides = self.overrides.map(|Object(overrides)| overrides).unwrap_or_default();
-        let value = |switch: Option<Object<Switch>>| switch.map(|Object(switch)| switch.value);
-        Ok(SubscriptionOptions {
-            info,
-            data: value_of(self.data, self.b64data.as_deref())?,
-            expires_at,
-            overrides: Overrides {
-                presence: value(overrides.presence),
-                join_leave: value(overrides.join_leave),
-                force_push_join_leave: value(overrides.force_push_join_leave),
-                force_positioning: value(overrides.force_positioning),
-                force_recovery: value(overrides.force_recovery),
-            },
-        })
-    }
-}
-
-/// The claim `subs`: an object whose members are channels, each once.
-struct Subscriptions<'a>(Vec<(String, SubscriptionDocument<'a>)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Subscriptions<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members<'a>(PhantomData<&'a ()>);
-
-        impl<'de: 'a, 'a> Visitor<'de> for Members<'a> {
-            type Value = Subscriptions<'a>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut all, mut seen) = (Vec::new(), HashSet::new());
-                while let Some((channel, options)) = map.next_entry::<String, Option<_>>()? {
-                    if !seen.insert(channel.clone()) {
-                        return Err(de::Error::custom("a channel is there twice"));
-                    }
-                    let options = options.map(|Object(options)| options);
-                    all.push((channel, options.unwrap_or_default()));
-                }
-                Ok(Subscriptions(all))
-            }
-        }
-
-        deserializer.deserialize_map(Members(PhantomData))
     }
 }
 
@@ -291,29 +209,10 @@ impl<'de> Deserialize<'de> for Audience {
     }
 }
 
+fn line_of(json: Option<&RawValue>, base64: Option<&str>) -> Result<Option<Bytes>, TokenError> {
+    line_of_value(json, base64, PAYLOAD_DEPTH_MAX).map_err(|_| TokenError::Claims)
+}
+
 fn channel_name(name: &str) -> Result<ChannelName, TokenError> {
     ChannelName::new(name).map_err(|_| TokenError::Claims)
-}
-
-/// A JSON value on one line: of a claim that is JSON, or of one in base64, which goes first. Bytes that are not JSON
-/// become a JSON string of their base64, because clients get these values inside of JSON.
-fn value_of(json: Option<&RawValue>, base64: Option<&str>) -> Result<Option<Bytes>, TokenError> {
-    if let Some(base64) = base64.filter(|base64| !base64.is_empty()) {
-        let bytes = BASE64_STANDARD.decode(base64).map_err(|_| TokenError::Claims)?;
-        if json::kind_of_bytes(&bytes, PAYLOAD_DEPTH_MAX) == PayloadKind::Json {
-            return Ok(Some(one_line(&bytes)));
-        }
-        return Ok(Some(format!("\"{base64}\"").into()));
-    }
-    let Some(json) = json else { return Ok(None) };
-    if json::exceeds_depth(json.get().as_bytes(), PAYLOAD_DEPTH_MAX) {
-        return Err(TokenError::Claims);
-    }
-    Ok(Some(one_line(json.get().as_bytes())))
-}
-
-fn one_line(json: &[u8]) -> Bytes {
-    let mut line = Vec::with_capacity(json.len());
-    json::write_line(&mut line, json);
-    line.into()
 }
