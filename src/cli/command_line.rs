@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::output::Failure;
-use super::{check, doctor, publish, serve, settings, subscribe, top};
+use super::{check, doctor, publish, serve, settings, subscribe, token, top};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ enum Command {
     /// Subscribe to channels of a running server and print their publications
     #[command(after_help = subscribe::EXAMPLES)]
     Subscribe(subscribe::Arguments),
+    /// Make a token for a client
+    #[command(after_help = token::EXAMPLES)]
+    Token(Box<token::Arguments>),
     /// Show live statistics of a running server
     #[command(after_help = top::EXAMPLES)]
     Top(top::Arguments),
@@ -52,6 +55,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Some(Command::Check(check)) => check::run(check)?,
         Some(Command::Publish(publish)) => publish::run(publish)?,
         Some(Command::Subscribe(subscribe)) => subscribe::run(subscribe)?,
+        Some(Command::Token(token)) => token::run(&token)?,
         Some(Command::Top(top)) => top::run(&top)?,
         Some(Command::Doctor(doctor)) => {
             let is_enough = doctor::run(&doctor)?;

@@ -13,6 +13,7 @@ mod publish;
 mod serve;
 mod settings;
 mod subscribe;
+mod token;
 mod top;
 
 pub use command_line::{Arguments, run};
