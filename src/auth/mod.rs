@@ -5,6 +5,7 @@
 //!
 //! [`ApiKeys`] are the keys of the server API: the transport asks them what a request may do that shows one.
 //! [`PrefixTable`] counts the connections of each network prefix: the worker asks it whether one more is allowed.
+//! [`ClientRates`] does the same for the requests of each client.
 //!
 //! [`Tokens`] verifies the tokens of clients: their signature, and what they claim.
 //!
@@ -19,9 +20,11 @@
 mod api_keys;
 mod decide;
 mod prefixes;
+mod rates;
 mod token;
 
 pub use api_keys::{ApiGrant, ApiKeys, ApiRefusal};
 pub use decide::{Client, Verdict, decide};
 pub use prefixes::{PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
+pub use rates::{Allowance, ClientRates, Rate, RateLimits, RateVerdict};
 pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, Tokens};

@@ -84,6 +84,14 @@ pub struct Config {
     pub prefix_connections_max: Option<usize>,
     /// Connections of one network prefix whose handshake is not complete, on all workers; no limit if not set.
     pub prefix_handshakes_max: Option<usize>,
+    /// Commands per second of one client; no limit if not set.
+    pub client_command_rate_max: Option<usize>,
+    /// Publications per second of one client; no limit if not set.
+    pub client_publication_rate_max: Option<usize>,
+    /// Subscriptions per second that one client makes; no limit if not set.
+    pub client_subscription_rate_max: Option<usize>,
+    /// Bytes per second that are received from one client; no limit if not set.
+    pub client_byte_rate_max: Option<u64>,
     /// Time for a client to complete its handshake or one HTTP request.
     pub handshake_timeout: Duration,
     /// Time to receive a whole WebSocket message or command, from its first byte.
@@ -234,6 +242,10 @@ impl Default for Config {
             prefix_connection_rate_max: None,
             prefix_connections_max: None,
             prefix_handshakes_max: None,
+            client_command_rate_max: None,
+            client_publication_rate_max: None,
+            client_subscription_rate_max: None,
+            client_byte_rate_max: None,
             handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(25),

@@ -87,6 +87,9 @@ pub const SUBSCRIPTIONS_CEILING: u64 = 4096;
 /// Upper bound of the settings that limit a rate, per second.
 pub const RATE_CEILING: u64 = 1_000_000;
 
+/// Range of the setting `limits.client_byte_rate_max`.
+pub const BYTE_RATE_RANGE: RangeInclusive<u64> = 1024..=1 << 40;
+
 /// Upper bound of the channel option `history_size`: dropping that many publications at once takes a few milliseconds.
 pub const HISTORY_SIZE_CEILING: u32 = 65_536;
 
@@ -348,6 +351,9 @@ pub const PREFIX_SLOTS_MAX: usize = 1 << 20;
 /// Minimum interval between two warnings about refused network prefixes.
 pub const PREFIX_WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A client that asks for more than a rate allows, by as much as the rate allows in this time, is disconnected.
+pub const RATE_EXCESS_MAX: Duration = Duration::from_secs(10);
+
 // ---- worker: the turn ----
 
 /// Requests taken from clients in one turn; may be exceeded by one receive buffer.
@@ -375,6 +381,9 @@ pub const DEFERRED_PER_TURN_MAX: usize = 1024;
 /// Requests of one connection deferred behind one with a long reply: those of one receive buffer and of the message
 /// that ends in it, and what the server API requests meanwhile.
 pub const DEFERRED_PER_CONNECTION_MAX: usize = 2 * COMMANDS_PER_MESSAGE_MAX;
+
+/// Clients read again in one turn that were not read because of the rate of their bytes.
+pub const PACED_PER_TURN_MAX: usize = 1024;
 
 /// Clients disconnected by a shutdown in one turn.
 pub const SHUTDOWN_CLOSES_PER_TURN_MAX: usize = 1024;

@@ -261,6 +261,40 @@ pub const SETTINGS: &[Setting] = &[
     .by_default("no limit")
     .reloadable(),
     Setting::row(
+        "limits.client_command_rate_max",
+        "client-command-rate-max",
+        "Maximum number of commands per second from one client; beyond it, error 111",
+        CountIfGiven(1, limits::RATE_CEILING, |config| &mut config.client_command_rate_max),
+    )
+    .by_default("no limit")
+    .reloadable(),
+    Setting::row(
+        "limits.client_publication_rate_max",
+        "client-publication-rate-max",
+        "Maximum number of publications per second from one client; beyond it, error 111 or status 429",
+        CountIfGiven(1, limits::RATE_CEILING, |config| &mut config.client_publication_rate_max),
+    )
+    .by_default("no limit")
+    .reloadable(),
+    Setting::row(
+        "limits.client_subscription_rate_max",
+        "client-subscription-rate-max",
+        "Maximum number of subscriptions per second that one client makes; beyond it, error 111 or status 429",
+        CountIfGiven(1, limits::RATE_CEILING, |config| &mut config.client_subscription_rate_max),
+    )
+    .by_default("no limit")
+    .reloadable(),
+    Setting::row(
+        "limits.client_byte_rate_max",
+        "client-byte-rate-max",
+        "Maximum number of bytes per second from one client; beyond it, the client is not read for a while",
+        BytesIfGiven(*limits::BYTE_RATE_RANGE.start(), *limits::BYTE_RATE_RANGE.end(), |config| {
+            &mut config.client_byte_rate_max
+        }),
+    )
+    .by_default("no limit")
+    .reloadable(),
+    Setting::row(
         "limits.handshake_timeout",
         "handshake-timeout",
         "Time to complete a handshake or one HTTP request",

@@ -28,6 +28,8 @@ pub enum Pause {
     Reply,
     /// One of its requests waits until fewer long answers are under way.
     Answers,
+    /// Its bytes come faster than they may.
+    Rate,
 }
 
 impl Flags {
@@ -183,6 +185,16 @@ impl Flags {
         self.set(COUNTS_HANDSHAKE, counts);
     }
 
+    /// Whether it came to an address for administration, whose clients have no rates.
+    pub fn is_admin(self) -> bool {
+        self.has(ADMIN)
+    }
+
+    /// Notes whether it came to an address for administration.
+    pub fn set_admin(&mut self, is_admin: bool) {
+        self.set(ADMIN, is_admin);
+    }
+
     fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
     }
@@ -194,7 +206,8 @@ impl Flags {
 
 impl Pause {
     /// All of them.
-    pub const ALL: [Pause; 4] = [Pause::Queue, Pause::Congestion, Pause::Reply, Pause::Answers];
+    pub const ALL: [Pause; 5] =
+        [Pause::Queue, Pause::Congestion, Pause::Reply, Pause::Answers, Pause::Rate];
 
     fn bit(self) -> u32 {
         1 << (PAUSES_SHIFT + self as u32)
@@ -204,17 +217,18 @@ impl Pause {
 // The word, from its lowest bit: the stage, the pauses, the flags, the transport.
 const STAGE_MASK: u32 = 0b11;
 const PAUSES_SHIFT: u32 = 2;
-const PAUSES_MASK: u32 = 0b1111 << PAUSES_SHIFT;
-const DIRTY: u32 = 1 << 6;
-const BLOCKED: u32 = 1 << 7;
-const SPLIT: u32 = 1 << 8;
-const ENDED: u32 = 1 << 9;
-const FINISHED: u32 = 1 << 10;
-const SESSION: u32 = 1 << 11;
-const BEHIND: u32 = 1 << 12;
-const SPARE: u32 = 1 << 13;
-const AWAITS_PROXY_HEADER: u32 = 1 << 14;
-const COUNTS_HANDSHAKE: u32 = 1 << 15;
+const PAUSES_MASK: u32 = 0b1_1111 << PAUSES_SHIFT;
+const DIRTY: u32 = 1 << 7;
+const BLOCKED: u32 = 1 << 8;
+const SPLIT: u32 = 1 << 9;
+const ENDED: u32 = 1 << 10;
+const FINISHED: u32 = 1 << 11;
+const SESSION: u32 = 1 << 12;
+const BEHIND: u32 = 1 << 13;
+const SPARE: u32 = 1 << 14;
+const AWAITS_PROXY_HEADER: u32 = 1 << 15;
+const COUNTS_HANDSHAKE: u32 = 1 << 16;
+const ADMIN: u32 = 1 << 17;
 const COUNTED_SHIFT: u32 = 24;
 
 const _: () = assert!(TransportKind::LABELS.len() <= 256, "the transport has the upper 8 bits");
@@ -226,7 +240,7 @@ mod tests {
     type Setter = fn(&mut Flags, bool);
     type Getter = fn(Flags) -> bool;
 
-    const FLAGS: [(Setter, Getter); 14] = [
+    const FLAGS: [(Setter, Getter); 16] = [
         (Flags::set_dirty, Flags::is_dirty),
         (Flags::set_blocked, Flags::is_blocked),
         (Flags::set_split, Flags::is_split),
@@ -251,8 +265,10 @@ mod tests {
             |flags, is| flags.set_paused_by(Pause::Answers, is),
             |flags| flags.is_paused_by(Pause::Answers),
         ),
+        (|flags, is| flags.set_paused_by(Pause::Rate, is), |flags| flags.is_paused_by(Pause::Rate)),
         (Flags::set_awaits_proxy_header, Flags::awaits_proxy_header),
         (Flags::set_counts_handshake, Flags::counts_handshake),
+        (Flags::set_admin, Flags::is_admin),
     ];
 
     #[test]

@@ -62,6 +62,8 @@ close_reasons! {
     MessageTimeout => 1008, 3501, "message timeout";
     /// The client requested more subscriptions than allowed.
     SubscriptionsExhausted => 1008, 3505, "channel limit";
+    /// The client asked for more than its rates allow, and went on.
+    TooManyRequests => 1008, 3013, "too many requests";
     /// The network prefix of the client has as many connections as it may.
     ConnectionLimit => 1008, 3504, "connection limit";
     /// The server API disconnected the client, which may reconnect.

@@ -150,6 +150,9 @@ metrics! {
         api_refused, "counter", "reason", "fantail_api_refused_total",
             "Requests to the server API refused for lack of a key or a right, by reason; each command of a batch \
              counts.";
+        rates_exceeded, "counter", "rate", "fantail_rates_exceeded_total",
+            "Requests of clients refused because they came too fast, and times that a client was not read for a while \
+             because its bytes did, by rate.";
         publications_dropped, "counter", "reason", "fantail_publications_dropped_total",
             "Publications dropped: for all subscribers of a channel on this worker, or for one slow subscriber.";
         proxy_headers_rejected, "counter", "reason", "fantail_proxy_headers_rejected_total",
@@ -196,6 +199,7 @@ mod tests {
             connections_closed: &["gone", "slow"],
             handshakes_failed: &["timeout"],
             api_refused: &["key_missing"],
+            rates_exceeded: &["bytes"],
             publications_dropped: &["rate"],
             proxy_headers_rejected: &["missing"],
             callbacks: (&["rpc", "publish"], &["result", "error"]),

@@ -72,6 +72,7 @@ mod tests {
             connections_closed: &["gone"],
             handshakes_failed: &["timeout"],
             api_refused: &["key_missing"],
+            rates_exceeded: &["bytes"],
             publications_dropped: &["rate"],
             proxy_headers_rejected: &["missing"],
             callbacks: (&["rpc"], &["result"]),

@@ -12,7 +12,8 @@ use super::answers::Answers;
 use super::context::{Context, Output};
 use super::framing::{CommandFraming, write_framed};
 use super::handshake_failure::HandshakeFailure;
-use super::refusal::row_of;
+use super::refusal::{RATE_EXCEEDED, row_of};
+use crate::auth::{Rate, RateVerdict};
 use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX, PROCEDURE_BYTES_MAX};
 use crate::message::{
     Actor, ChannelName, CloseReason, Origin, Payload, PayloadKind, Position, Publications,
@@ -72,6 +73,8 @@ pub(super) enum CommandFault {
     InvalidCommand,
     /// The protocol ends the connection.
     Fatal,
+    /// The client has asked for too much for too long.
+    TooManyRequests,
 }
 
 /// Where pings are.
@@ -136,6 +139,9 @@ impl Commands {
         let Command { id, method } =
             json::decode_command(command).map_err(|InvalidCommand| CommandFault::InvalidCommand)?;
         context.messages.received += 1;
+        if let Some(fault) = check_rates(id, &method, framing, context) {
+            return fault;
+        }
         let client = context.client;
         let may_go_unanswered = matches!(method, Method::Publish(..) | Method::Send(..));
         let mut replies = Replies { framing, context };
@@ -311,6 +317,33 @@ impl Commands {
         }
         Ok(())
     }
+}
+
+/// Refuses a command that comes too fast, or that asks for something too often. A publication without an id is refused
+/// without an answer.
+fn check_rates(
+    id: u32,
+    method: &Method<'_>,
+    framing: CommandFraming,
+    context: &mut Context<'_>,
+) -> Option<Result<Taken, CommandFault>> {
+    let of_method = match method {
+        Method::Pong => return None,
+        Method::Publish(..) => Some(Rate::Publications),
+        Method::Subscribe(..) => Some(Rate::Subscriptions),
+        _ => None,
+    };
+    let verdicts = [Some(Rate::Commands), of_method].into_iter().flatten();
+    let verdict = verdicts
+        .map(|rate| context.take_rate(rate, 1))
+        .find(|verdict| *verdict != RateVerdict::Allow)?;
+    if verdict == RateVerdict::Close {
+        return Some(Err(CommandFault::TooManyRequests));
+    }
+    if id != 0 {
+        Replies { framing, context }.refuse(id, CommandError::TooManyRequests, Some(RATE_EXCEEDED));
+    }
+    Some(Ok(Taken::Done))
 }
 
 /// Writes replies and pushes to one client, and makes the requests of its commands.

@@ -131,6 +131,9 @@ impl Transport for CommandConversation {
                     Err(CommandFault::Fatal) => {
                         return close(framing, CloseReason::ProtocolError, context);
                     }
+                    Err(CommandFault::TooManyRequests) => {
+                        return close(framing, CloseReason::TooManyRequests, context);
+                    }
                 },
             }
         }

@@ -9,7 +9,7 @@ use tracing::debug;
 use super::answers::Answers;
 use super::handshake_failure::HandshakeFailure;
 use super::settings::TransportSettings;
-use crate::auth::ApiRefusal;
+use crate::auth::{Allowance, ApiRefusal, Rate, RateVerdict};
 use crate::message::{
     Actor, ClientId, CloseReason, NodeInfo, Origin, Request, SessionRequest, Ticket,
 };
@@ -27,6 +27,8 @@ pub struct Context<'a> {
     pub answers: &'a mut Answers,
     /// The id of the client.
     pub client: ClientId,
+    /// What the client may ask for at the moment; `None` without limits.
+    pub rates: Option<Allowance<'a>>,
     /// Whether fan-outs are behind, so that no more publications are taken.
     pub congested: bool,
     /// Whether the server is low on memory, so that no new subscriber is served.
@@ -70,6 +72,8 @@ pub enum Output {
     HttpError,
     /// A request to the server API was refused for lack of a key or a right.
     ApiRefused(ApiRefusal),
+    /// A client asked for more than its rate allows.
+    RateExceeded(Rate),
     /// A new subscriber was refused because the server is low on memory.
     Refused,
     /// End the session: its subscriptions are gone, and the next request opens a new one.
@@ -158,6 +162,7 @@ impl<'a> Context<'a> {
             settings,
             answers,
             client,
+            rates: None,
             congested: false,
             overloaded: false,
             is_spare: false,
@@ -174,6 +179,16 @@ impl Context<'_> {
     pub(super) fn request(&mut self, ticket: Option<Ticket>, by: Actor, request: Request) {
         let origin = ticket.map(Origin::Client);
         self.outputs.push(Output::Request(SessionRequest { origin, by, request }));
+    }
+
+    /// Decides whether the client may ask for so much now, by the rates that it may have. A refusal is counted.
+    pub(super) fn take_rate(&mut self, rate: Rate, count: usize) -> RateVerdict {
+        let Some(rates) = &mut self.rates else { return RateVerdict::Allow };
+        let verdict = rates.take(rate, u32::try_from(count).unwrap_or(u32::MAX));
+        if verdict != RateVerdict::Allow {
+            self.outputs.push(Output::RateExceeded(rate));
+        }
+        verdict
     }
 
     /// Protocol errors are logged at debug: a misbehaving peer must not fill the log.

@@ -32,6 +32,8 @@ handshake_failures! {
     ChannelInvalid => "channel_invalid";
     /// The hub refused one of the subscriptions.
     SubscriptionRefused => "subscription_refused";
+    /// The client subscribes more often than its rate allows.
+    RateExceeded => "rate_exceeded";
     /// The server is low on memory.
     Overloaded => "overloaded";
     /// The method is not GET.

@@ -83,5 +83,8 @@ impl RefusalRow {
     }
 }
 
+/// The reason for which a client is refused what it asks for too often.
+pub(super) const RATE_EXCEEDED: &str = "too many requests from this client, try again later";
+
 /// The reason for which the server refuses whatever needs memory.
 pub(super) const LOW_ON_MEMORY: &str = "server is low on memory, try again later";

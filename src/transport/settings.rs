@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::auth::ApiKeys;
+use crate::auth::{ApiKeys, RateLimits};
 use crate::config::Config;
 use crate::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
 use crate::protocol::http1::{HeadLimits, date_text};
@@ -34,6 +34,8 @@ pub struct TransportSettings {
     pub echo_messages: websocket::Limits,
     /// Bytes of the largest command.
     pub command_bytes_max: u32,
+    /// The rates of requests of each client.
+    pub rates: RateLimits,
     /// Most subscriptions of one session.
     pub subscriptions_max: usize,
     /// From the first byte of a request to its last; from the connection's start to the end of its handshake.
@@ -87,6 +89,7 @@ impl TransportSettings {
             echo_messages: messages(config.echo_message_bytes_max),
             command_bytes_max: u32::try_from(config.message_bytes_max)
                 .expect("checked with the configuration"),
+            rates: RateLimits::new(config),
             subscriptions_max: config.subscriptions_max,
             handshake_timeout: config.handshake_timeout,
             http_idle_timeout: config.http_idle_timeout,

@@ -143,13 +143,13 @@ impl EventStream {
         }
     }
 
-    /// Writes a stream whose head is written, and that ends at once, because the server has no room for it or could not
-    /// begin it in time. An error's status would end it for good (WHATWG HTML 9.2.3).
-    pub fn refuse(framing: StreamFraming, context: &mut Context<'_>) {
+    /// Writes a stream whose head is written, and that ends at once, because the server has no room for it, could not
+    /// begin it in time, or is asked too often. An error's status would end it for good (WHATWG HTML 9.2.3).
+    pub fn refuse(reason: CloseReason, framing: StreamFraming, context: &mut Context<'_>) {
         let retry = spread_ms(context.client, EVENT_STREAM_RETRY_OVERLOADED_MS);
         framing.write(context.out, |out| {
             sse::write_retry(out, retry);
-            write_disconnect(out, &CloseReason::Overloaded.into());
+            write_disconnect(out, &reason.into());
         });
     }
 

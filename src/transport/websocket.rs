@@ -12,6 +12,7 @@ use super::contract::{Traits, Transport, receive_unpaused};
 use super::framing::CommandFraming;
 use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
+use crate::auth::{Rate, RateVerdict};
 use crate::config::limits::{COMMANDS_PER_MESSAGE_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
     Actor, CloseReason, Disconnect, Origin, Payload, PayloadKind, Refusal, Reply, Request,
@@ -80,17 +81,20 @@ impl WebSocketConversation {
         write_close(out, code, disconnect.text());
     }
 
-    /// The disconnect for a message that this endpoint does not accept. Its code is one after which clients of the
-    /// command protocol do not reconnect.
-    fn refusal(&self) -> Disconnect {
-        match self.kind {
-            Kind::Commands(_) => CloseReason::ProtocolError.into(),
-            Kind::Plain { .. } => Disconnect {
+    /// Disconnects the client for a message that this endpoint does not accept. The code is one after which clients of
+    /// the command protocol do not reconnect.
+    fn refuse(&self, fault: CommandFault, context: &mut Context<'_>) -> Flow {
+        let disconnect = match (fault, &self.kind) {
+            (CommandFault::TooManyRequests, _) => CloseReason::TooManyRequests.into(),
+            (_, Kind::Commands(_)) => CloseReason::ProtocolError.into(),
+            (_, Kind::Plain { .. }) => Disconnect {
                 reason: CloseReason::ProtocolError,
                 code: Some(CloseReason::ProtocolError.disconnect_code()),
                 text: Some("that is a command; commands are taken at /connection/websocket".into()),
             },
-        }
+        };
+        self.write_disconnect(&disconnect, context.out);
+        context.close(disconnect.reason)
     }
 
     /// Takes what was pipelined behind `connect`, which has been answered. If it was refused, the rest of its message
@@ -101,9 +105,8 @@ impl WebSocketConversation {
             && commands.is_connected()
         {
             let rest = &mut self.pipelined;
-            if take_commands(commands, &lines, lines_taken, rest, context).is_err() {
-                self.write_disconnect(&self.refusal(), context.out);
-                return context.close(CloseReason::ProtocolError);
+            if let Err(fault) = take_commands(commands, &lines, lines_taken, rest, context) {
+                return self.refuse(fault, context);
             }
         }
         receive_unpaused(&mut bytes, |left| self.receive(left, context))
@@ -192,10 +195,7 @@ impl Transport for WebSocketConversation {
                     return Flow::Hold(bytes.len());
                 }
                 Ok(_) => {}
-                Err(_) => {
-                    self.write_disconnect(&self.refusal(), context.out);
-                    return context.close(CloseReason::ProtocolError);
-                }
+                Err(fault) => return self.refuse(fault, context),
             }
         }
     }
@@ -306,6 +306,12 @@ fn take(
                 context.log_refusal("bad request", "a command was sent to a plain WebSocket");
                 return Err(CommandFault::Fatal);
             }
+            match context.take_rate(Rate::Publications, 1) {
+                RateVerdict::Allow => {}
+                // The protocol has no message to refuse one publication.
+                RateVerdict::Refuse => return Ok(Taken::Done),
+                RateVerdict::Close => return Err(CommandFault::TooManyRequests),
+            }
             let kind = match opcode {
                 OpCode::Binary => PayloadKind::Binary,
                 _ => json::kind_of_bytes(bytes, PAYLOAD_DEPTH_MAX),
@@ -361,7 +367,7 @@ fn take_commands(
             Err(CommandFault::InvalidCommand) => {
                 Commands::refuse_invalid(CommandFraming::Message, context);
             }
-            Err(CommandFault::Fatal) => return Err(CommandFault::Fatal),
+            Err(fault) => return Err(fault),
         }
     }
     Ok(result)

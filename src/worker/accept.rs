@@ -21,6 +21,7 @@ impl Connections {
         let id = self.table.insert(service, self.turn.tick);
         let flags = &mut self.table.at(id.index).flags;
         flags.set_spare(place == Place::Spare);
+        flags.set_admin(service == Service::Admin);
         self.counters.connections_accepted.add(1);
         self.counters.connections[flags.counted()].add(1);
         if service != Service::EchoTcp {
@@ -54,6 +55,7 @@ impl Connections {
             self.proxy_headers.remove(id.index);
         }
         self.prefixes.remove(id.index, flags);
+        self.rates.remove(id.index);
         self.admission.release(flags.is_spare());
         self.table.remove(id.index);
     }

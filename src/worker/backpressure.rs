@@ -19,8 +19,10 @@ impl Connections {
         }
     }
 
-    /// Counts this worker as behind or not, and resumes publishers once no worker is behind.
+    /// Counts this worker as behind or not, and resumes publishers once no worker is behind. Clients that sent too fast
+    /// are read again when their time has come.
     pub fn regulate(&mut self) {
+        self.rates.resume(self.turn.began_us, self.turn.tick, &mut self.table);
         let (count, bytes) = self.hub.fan_out_backlog();
         let divisor = if self.mesh.is_congested() { FAN_OUT_BACKLOG_LOW_DIVISOR } else { 1 };
         let bytes_high = FAN_OUT_BACKLOG_BYTES_HIGH.min(self.budget.fan_out_bytes_max());

@@ -29,6 +29,7 @@ use super::outbox::Outbox;
 use super::paused_publishers::PausedPublishers;
 use super::prefixes::{Prefixes, Rejected};
 use super::proxy_headers::ProxyHeaders;
+use super::rates::Rates;
 use super::settings::{WorkerParts, WorkerSettings};
 use super::statistics::{Statistics, withdraw_behind_proxy};
 use super::sweep::Sweep;
@@ -54,6 +55,7 @@ pub struct Connections {
     pub(super) paused: PausedPublishers,
     /// Headers of the PROXY protocol that came in part.
     pub(super) proxy_headers: ProxyHeaders,
+    pub(super) rates: Rates,
     pub(super) deferred: Deferred,
     /// Requests that wait for the backend.
     pub(super) held: Held,
@@ -109,6 +111,7 @@ impl Connections {
             deliveries: Deliveries::default(),
             paused: PausedPublishers::default(),
             proxy_headers: ProxyHeaders::new(mesh.worker()),
+            rates: Rates::default(),
             deferred: Deferred::default(),
             held: Held::default(),
             caller: shared.caller,
@@ -164,6 +167,11 @@ impl Connections {
         self.counters.receives.add(1);
         self.counters.received_bytes.add(bytes.len() as u64);
         let tick = self.turn.tick;
+        if self.settings.transport.rates.limits_bytes() {
+            let Self { rates, settings, turn, table, counters, .. } = self;
+            let limits = &settings.transport.rates;
+            rates.pace(id, bytes.len(), limits, turn.began_us, table, counters);
+        }
         let connection = self.table.at(id.index);
         match connection.flags.stage() {
             Stage::Open => {

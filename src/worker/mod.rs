@@ -50,6 +50,7 @@ mod outbox;
 mod paused_publishers;
 mod prefixes;
 mod proxy_headers;
+mod rates;
 mod reports;
 mod requests;
 mod settings;
@@ -265,9 +266,10 @@ impl<D: Driver> Worker<D> {
             || self.is_stopping();
         let slice = if is_timed { sweep::SLICE } else { Duration::MAX };
         let of_hub = self.connections.hub.next_tick().map(Duration::from_millis);
-        let Connections { statistics, hub, paused, turn, .. } = &self.connections;
+        let Connections { statistics, hub, paused, turn, rates, .. } = &self.connections;
         let of_statistics = statistics.wait(hub, paused, turn.began_us);
-        let waits = [of_hub, of_statistics, Some(slice)];
+        let of_rates = rates.wait_us(turn.began_us).map(Duration::from_micros);
+        let waits = [of_hub, of_statistics, of_rates, Some(slice)];
         waits.into_iter().flatten().min().expect("there is one")
     }
 

@@ -22,7 +22,7 @@ use super::deferred::AnswerKind;
 use super::mesh::Message;
 use super::statistics::withdraw_behind_proxy;
 use super::sweep::LATENESS_MAX;
-use super::table::{socket_of, ticks};
+use super::table::{Table, socket_of, ticks};
 
 impl Connections {
     /// One step of a conversation, and what follows from it.
@@ -41,6 +41,12 @@ impl Connections {
             settings: &self.settings.transport,
             answers: &mut self.answers,
             client: self.settings.hub.client_id(session),
+            rates: self.rates.allowance(
+                index,
+                connection.flags,
+                self.settings.transport.rates,
+                self.turn.began_us,
+            ),
             congested: self.mesh.is_congested(),
             overloaded: self.budget.is_critical(),
             is_spare: connection.flags.is_spare(),
@@ -83,13 +89,8 @@ impl Connections {
             self.take_outputs(session);
         }
         if held > 0 {
-            let connection = self.table.at(index);
-            if before == 0 || any_ended {
-                connection.restart_message(self.turn.tick);
-            }
-            if connection.unfinished_since().is_some() && !self.table.is_watched(index as usize) {
-                self.table.watch(index, true);
-            }
+            let begins = before == 0 || any_ended;
+            watch_message(index, begins, self.turn.tick, &mut self.table);
         }
         flow
     }
@@ -115,6 +116,7 @@ impl Connections {
                     self.counters.api_refused[refusal as usize].add(1);
                     log_api_refusal(refusal, self.turn.tick, &self.api_warned_until);
                 }
+                Output::RateExceeded(rate) => self.counters.rates_exceeded[rate as usize].add(1),
                 Output::Refused => self.counters.rejected_low_memory.add(1),
                 Output::Leave => self.leave(session),
                 Output::Ask(question) => self.questions.push((socket_of(session), question)),
@@ -340,6 +342,17 @@ impl Connections {
         if is_long {
             self.deferred.count_answer(reply, self.turn.written_bytes - before);
         }
+    }
+}
+
+/// Has the sweep watch a message that is not finished, which begins now or began before.
+fn watch_message(index: u32, begins: bool, tick: u32, table: &mut Table) {
+    let connection = table.at(index);
+    if begins {
+        connection.restart_message(tick);
+    }
+    if connection.unfinished_since().is_some() && !table.is_watched(index as usize) {
+        table.watch(index, true);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::auth::{ApiRefusal, PrefixLimits, PrefixTable};
+use crate::auth::{ApiRefusal, PrefixLimits, PrefixTable, Rate};
 use crate::callback::{Caller, OUTCOMES};
 use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
 use crate::config::{CallbackKind, Callbacks, Config, Network};
@@ -196,6 +196,7 @@ pub fn new_counters() -> Counters {
         connections_closed: CloseReason::LABELS,
         handshakes_failed: HandshakeFailure::LABELS,
         api_refused: ApiRefusal::LABELS,
+        rates_exceeded: Rate::LABELS,
         publications_dropped: Drops::LABELS,
         proxy_headers_rejected: ProxyRefusal::LABELS,
         callbacks: (CallbackKind::WORDS, OUTCOMES),

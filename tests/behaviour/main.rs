@@ -16,6 +16,7 @@
 //! | `echo` | the echo services, with many concurrent clients |
 //! | `limits` | deadlines, slow consumers, maximum counts |
 //! | `prefixes` | limits of the connections of one network prefix |
+//! | `rates` | rates of one client: commands, publications, subscriptions, bytes |
 //! | `memory` | the memory budget: disconnects, refusals, backpressure |
 //! | `metrics` | counters, the metrics page, readiness, the dashboard |
 //! | `page` | the page at `/` and the statistics that it shows |
@@ -47,6 +48,7 @@ mod page;
 mod poll;
 mod prefixes;
 mod pressure;
+mod rates;
 mod rights;
 mod settings;
 mod shutdown;

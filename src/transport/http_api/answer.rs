@@ -1,6 +1,7 @@
 //! Answers: their heads and bodies.
 
 use super::cors::Cors;
+use crate::message::CloseReason;
 use crate::protocol::http1::{BodyLength, Head, Method, Response};
 use crate::transport::context::Context;
 use crate::transport::settings::TransportSettings;
@@ -55,11 +56,16 @@ impl Exchange {
     }
 
     /// Answers a request for an event stream that cannot begin now: its client is to come back.
-    pub(super) fn refuse_stream(self, framing: StreamFraming, context: &mut Context<'_>) {
+    pub(super) fn refuse_stream(
+        self,
+        reason: CloseReason,
+        framing: StreamFraming,
+        context: &mut Context<'_>,
+    ) {
         context.messages.sent += 1;
         self.write_stream_head(framing, context);
         if !self.is_head {
-            EventStream::refuse(framing, context);
+            EventStream::refuse(reason, framing, context);
         }
     }
 

@@ -7,7 +7,7 @@ use super::cors::Cors;
 use crate::message::{BackendError, Refusal};
 use crate::protocol::http1::{HeadLimits, HttpFault, Response, write_error};
 use crate::transport::context::{Context, Output};
-use crate::transport::refusal::{LOW_ON_MEMORY, RefusalRow, row_of};
+use crate::transport::refusal::{LOW_ON_MEMORY, RATE_EXCEEDED, RefusalRow, row_of};
 
 /// An error that a request is answered with.
 #[derive(Clone, Debug)]
@@ -93,6 +93,11 @@ impl HttpError {
     /// The server is low on memory. Most causes are over within the time after which the client is to retry.
     pub fn overloaded() -> Self {
         Self { headers: &[("Retry-After", "5")], ..Self::new(503, "overloaded", LOW_ON_MEMORY) }
+    }
+
+    /// The client asks for more than its rate allows.
+    pub fn rate_exceeded() -> Self {
+        Self { headers: &[("Retry-After", "1")], ..Self::new(429, "rate_exceeded", RATE_EXCEEDED) }
     }
 
     /// The connection is beyond the maximum.

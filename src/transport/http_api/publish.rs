@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::error::{Early, HttpError};
 use super::guards::check_encoding;
 use super::parameters::channels_of;
+use crate::auth::{Rate, RateVerdict};
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
     Actor, ChannelName, EVENT, Payload, PayloadKind, PublishOptions, Request, Tags, Ticket,
@@ -105,6 +106,11 @@ impl PublishTo {
     ) -> Result<(), HttpError> {
         if context.congested {
             return Err(HttpError::congested());
+        }
+        if self.by == Actor::Client
+            && context.take_rate(Rate::Publications, 1) != RateVerdict::Allow
+        {
+            return Err(HttpError::rate_exceeded());
         }
         let Self { channel, tags, media_type, by, idempotency_key } = self;
         let Some(kind) = media_type.kind_of(&bytes) else {

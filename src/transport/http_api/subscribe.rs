@@ -9,10 +9,13 @@ use super::answer::{Exchange, write_response};
 use super::error::{Early, HttpError};
 use super::parameters::channels_of;
 use super::poll::{Poll, PollOptions};
+use crate::auth::{Rate, RateVerdict};
 use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
 };
-use crate::message::{Actor, ChannelName, Item, Position, Recovery, Reply, Request, Ticket};
+use crate::message::{
+    Actor, ChannelName, CloseReason, Item, Position, Recovery, Reply, Request, Ticket,
+};
 use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
 use crate::protocol::long_poll::{CookieName, is_of_timeout};
 use crate::transport::context::{Context, Output};
@@ -150,14 +153,11 @@ impl Opening {
         let invalid = |message| HttpError::new(400, "channel_invalid", message);
         let channels = channels_of(head, context.settings.subscriptions_max)?.map_err(invalid)?;
         check_position_size(head, channels.len(), kind, context.settings).map_err(invalid)?;
-        if context.overloaded || context.is_spare {
-            if !context.is_spare {
-                context.outputs.push(Output::Refused);
-            }
+        if let Some((reason, error)) = refusal_of(channels.len(), context) {
             let exchange = Exchange { keep_alive: false, ..exchange };
             match kind {
-                OpeningKind::Stream(framing) => exchange.refuse_stream(framing, context),
-                OpeningKind::Poll(_) => HttpError::overloaded().write(exchange, context),
+                OpeningKind::Stream(framing) => exchange.refuse_stream(reason, framing, context),
+                OpeningKind::Poll(_) => error.write(exchange, context),
             }
             return Err(Early::Closed);
         }
@@ -262,6 +262,19 @@ impl Opening {
     }
 }
 
+/// Why no request is served that subscribes to so many channels, for an event stream and for a poll.
+fn refusal_of(channels: usize, context: &mut Context<'_>) -> Option<(CloseReason, HttpError)> {
+    if context.overloaded || context.is_spare {
+        if !context.is_spare {
+            context.outputs.push(Output::Refused);
+        }
+        return Some((CloseReason::Overloaded, HttpError::overloaded()));
+    }
+    let verdict = context.take_rate(Rate::Subscriptions, channels);
+    (verdict != RateVerdict::Allow)
+        .then(|| (CloseReason::TooManyRequests, HttpError::rate_exceeded()))
+}
+
 /// What the answer to a subscription leads to.
 #[derive(Debug)]
 pub(super) enum Opened {
@@ -322,7 +335,7 @@ impl Opening {
     pub(super) fn end_stream(&self, is_refused: bool, context: &mut Context<'_>) -> bool {
         match self.kind {
             OpeningKind::Stream(framing) if is_refused && !self.has_begun => {
-                self.exchange.refuse_stream(framing, context);
+                self.exchange.refuse_stream(CloseReason::Overloaded, framing, context);
                 true
             }
             // Its head is written: the connection is cut.

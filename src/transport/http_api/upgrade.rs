@@ -6,6 +6,7 @@ use super::cors::Cors;
 use super::error::{Early, HttpError};
 use super::origin;
 use super::parameters::channels_of;
+use crate::auth::{Rate, RateVerdict};
 use crate::message::{Actor, Reply, Request, Ticket};
 use crate::protocol::http1::Head;
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
@@ -94,6 +95,11 @@ impl Upgrading {
         let upgrade = check(WebSocketService::Publish, head, context)?;
         check_memory(context)?;
         let subscriptions_left = channels.len();
+        if context.take_rate(Rate::Subscriptions, subscriptions_left) != RateVerdict::Allow {
+            context.fail_handshake(HandshakeFailure::RateExceeded);
+            let error = HttpError { is_handshake: true, ..HttpError::rate_exceeded() };
+            return Err(error.into());
+        }
         for channel in channels {
             let request =
                 Request::Subscribe { channel, since: None, needs_all: false, options: None };
