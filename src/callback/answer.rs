@@ -221,6 +221,7 @@ fn options_of(body: &PublishBody<'_>) -> Result<Option<Arc<PublishOptions>>, Fau
     let options = PublishOptions {
         idempotency_key: (!key.is_empty()).then(|| key.into()),
         version: number.map(|number| Version { number, epoch: epoch.into() }),
+        exclude: None,
     };
     Ok((options != PublishOptions::default()).then(|| options.into()))
 }
@@ -404,7 +405,11 @@ mod tests {
             options(format!(r#"{{"result":{{"version":7,"skip_history":false,{members}}}}}"#))
         };
         let version = Version { number: NonZeroU64::new(7).unwrap(), epoch: "xx".into() };
-        let expected = PublishOptions { idempotency_key: Some("x".into()), version: Some(version) };
+        let expected = PublishOptions {
+            idempotency_key: Some("x".into()),
+            version: Some(version),
+            exclude: None,
+        };
         assert_eq!(of(1, 2), Ok(Some(Arc::new(expected))));
         assert!(of(IDEMPOTENCY_KEY_BYTES_MAX, VERSION_EPOCH_BYTES_MAX).is_ok());
         assert_eq!(of(IDEMPOTENCY_KEY_BYTES_MAX + 1, 0), Err(Fault));

@@ -133,6 +133,11 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
         value: Value::Switch(|options| &mut options.join_leave),
     },
     ChannelOption {
+        name: "exclude_publisher",
+        doc: "Whether a client does not receive what it publishes itself, unless it recovers or reads the history",
+        value: Value::Switch(|options| &mut options.exclude_publisher),
+    },
+    ChannelOption {
         name: "slow_consumer",
         doc: "Policy for a subscriber that reads too slowly: disconnect it once its send queue is full; deliver only \
               the latest publication; or drop the oldest of a backlog and report the gap",

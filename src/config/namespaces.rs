@@ -58,6 +58,8 @@ pub struct ChannelOptions {
     pub presence: bool,
     /// Whether subscribers receive join and leave events.
     pub join_leave: bool,
+    /// Whether a client does not receive what it publishes itself, unless it recovers or reads the history.
+    pub exclude_publisher: bool,
     /// The policy for a slow subscriber.
     pub slow_consumer: SlowConsumer,
     /// Publications kept per channel for slow subscribers under [`SlowConsumer::DropOldest`],
@@ -115,6 +117,7 @@ impl ChannelOptions {
             allow_presence: ClientRight::NONE,
             presence: false,
             join_leave: false,
+            exclude_publisher: false,
             slow_consumer: SlowConsumer::Disconnect,
             backlog_size: 256,
             batch_delay: Duration::ZERO,

@@ -299,6 +299,7 @@ mod tests {
             position: Position { epoch: Epoch(1), offset },
             payload: Payload::new(PayloadKind::Text, "0123456789"),
             accepted_us: 0,
+            excludes: None,
         })
     }
 

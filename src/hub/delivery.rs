@@ -10,7 +10,7 @@ use super::fan_out::{FanOutStep, FanOuts, Visit};
 use super::local_channel::{LocalChannel, Subscription};
 use super::settings::HubSettings;
 use crate::config::limits::CATCH_UP_BYTES_MAX;
-use crate::message::Item;
+use crate::message::{ClientId, Item};
 
 /// The fan-outs in progress, and the channels whose backlog is delivered later.
 #[derive(Debug, Default)]
@@ -138,15 +138,17 @@ impl Delivery {
         }
     }
 
-    /// Runs the fan-outs in progress until that has cost `cost_max`.
+    /// Runs the fan-outs in progress until that has cost `cost_max`. `client_of` knows the client of the session at an
+    /// index.
     pub(super) fn fan_out(
         &mut self,
         cost_max: usize,
         channels: &mut Slab<LocalChannel>,
         subscriptions: &mut Slab<Subscription>,
+        client_of: &impl Fn(u32) -> ClientId,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) {
-        self.fan_outs.run(cost_max, channels, subscriptions, step);
+        self.fan_outs.run(cost_max, channels, subscriptions, client_of, step);
     }
 
     /// The fan-outs in progress.

@@ -98,8 +98,8 @@ impl Hub {
                     return refuse(session, id, Refusal::NotSubscribed, out);
                 };
                 let to = settings.home_of(&channel);
-                let receipt = id.map(|id| self.receipt(session, id));
-                let message = StreamMessage::Publish { channel, payload, receipt, options };
+                let publisher = settings.client_id(session);
+                let message = StreamMessage::Publish { channel, payload, publisher, id, options };
                 out.push_back(HubOutput::send(to, message));
             }
             (Some(id), Request::Connect) => {
@@ -178,8 +178,10 @@ impl Hub {
                 let answer = (position, recovery);
                 subscribers.recovered(session, &channel, answer, serial, settings, out);
             }
-            StreamMessage::Publish { channel, payload, receipt, options } => {
-                self.number(channel, payload, receipt, options.as_deref(), out);
+            StreamMessage::Publish { channel, payload, publisher, id, options } => {
+                let ClientId { worker, session, .. } = publisher;
+                let receipt = id.map(|id| Receipt { worker, session, id });
+                self.number(channel, payload, Some(publisher), receipt, options.as_deref(), out);
             }
             StreamMessage::Deliver(publication) => {
                 if let Some(key) = subscribers.receiving(&publication.channel) {
@@ -290,7 +292,7 @@ impl Hub {
     pub fn publish_statistics(&mut self, json: String, out: &mut VecDeque<HubOutput>) {
         let channel = ChannelName::new(STATISTICS_CHANNEL).expect("a name");
         let payload = Payload::new(PayloadKind::Json, json);
-        self.number(channel, payload, None, None, out);
+        self.number(channel, payload, None, None, None, out);
     }
 
     /// Whether a fan-out is in progress.
@@ -301,7 +303,7 @@ impl Hub {
     /// Runs the fan-outs in progress for one turn: visits subscribers, and changes between channels after each slice.
     /// Each visit costs what `step` returns, at least 1; the turn ends once `cost_max` is reached.
     pub fn fan_out(&mut self, cost_max: usize, mut step: impl FnMut(FanOutStep<'_>) -> Visit) {
-        self.subscribers.fan_out(cost_max, &mut step);
+        self.subscribers.fan_out(cost_max, &self.settings, &mut step);
     }
 
     /// Releases all backlogs, and delivers at once from now on. For shutdown: publications that were acknowledged reach
@@ -363,12 +365,14 @@ impl Hub {
         &mut self,
         channel: ChannelName,
         payload: Payload,
+        publisher: Option<ClientId>,
         receipt: Option<Receipt>,
         options: Option<&PublishOptions>,
         out: &mut VecDeque<HubOutput>,
     ) {
         let limits = &self.settings.limits;
-        let numbered = self.streams.number(channel, payload, options, limits, self.now_us);
+        let numbered =
+            self.streams.number(channel, payload, publisher, options, limits, self.now_us);
         let reply = match numbered {
             Numbered::New(publication, interested) => {
                 for to in interested.iter() {

@@ -19,7 +19,7 @@ use crate::config::limits::{
     FAN_OUT_BLOCK_BYTES_MAX, FAN_OUT_SLICE_COST_MAX, FIRST_SLICE_COST_MAX,
     FIRST_SLICES_COST_DIVISOR, PUBLICATIONS_PER_FAN_OUT_MAX,
 };
-use crate::message::{ChannelName, Item};
+use crate::message::{ChannelName, ClientId, Item};
 
 /// Items of one channel for one of its subscribers.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,8 @@ pub struct FanOutBatch<'a> {
     pub items: &'a [Item],
     /// The bytes of the items, see [`Item::bytes`].
     pub bytes: usize,
+    /// Whether other subscribers receive the same items. Otherwise this subscriber is excluded from one between them.
+    pub is_shared: bool,
 }
 
 /// A step of a fan-out, for the caller to carry out.
@@ -123,6 +125,34 @@ enum Progress {
     Done,
 }
 
+impl FanOutBatch<'_> {
+    /// Delivers the items, but those that exclude the client if there may be some.
+    fn deliver_to(
+        self,
+        client: Option<ClientId>,
+        deliver: impl FnOnce(FanOutBatch<'_>) -> Visit,
+    ) -> Visit {
+        let Some(client) = client else { return deliver(self) };
+        let mut items = self.items.to_vec();
+        remove_excluded(&mut items, client);
+        match items.len() {
+            0 => Visit::Cost(1),
+            count if count == self.items.len() => deliver(self),
+            _ => {
+                let (items, bytes) = (&*items, bytes_of(&items));
+                deliver(FanOutBatch { items, bytes, is_shared: false, ..self })
+            }
+        }
+    }
+}
+
+/// Removes the publications that a client does not receive when they are published.
+pub(super) fn remove_excluded(items: &mut Vec<Item>, client: ClientId) {
+    items.retain(|item| {
+        item.publication().is_none_or(|publication| publication.excludes != Some(client))
+    });
+}
+
 impl FanOuts {
     /// The number of items in flight, and their bytes.
     pub(super) fn backlog(&self) -> (usize, usize) {
@@ -165,12 +195,14 @@ impl FanOuts {
         fan_out.in_flight.push_back(item);
     }
 
-    /// Runs one slice of a fan-out after the other, until that has cost `cost_max`.
+    /// Runs one slice of a fan-out after the other, until that has cost `cost_max`. `client_of` knows the client of the
+    /// session at an index.
     pub(super) fn run(
         &mut self,
         cost_max: usize,
         channels: &mut Slab<LocalChannel>,
         subscriptions: &mut Slab<Subscription>,
+        client_of: &impl Fn(u32) -> ClientId,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) {
         for key in self.ended.drain(..) {
@@ -183,7 +215,8 @@ impl FanOuts {
             self.entries[turn.key as usize].has_begun = true;
             let slice_max = if is_new { FIRST_SLICE_COST_MAX } else { FAN_OUT_SLICE_COST_MAX };
             let slice_max = slice_max.min(cost_max - cost);
-            let (spent, progress) = self.slice(turn.key, slice_max, channels, subscriptions, step);
+            let (spent, progress) =
+                self.slice(turn.key, slice_max, channels, subscriptions, client_of, step);
             // A slice is charged even where there was nothing to deliver, so that this loop is bounded.
             cost += spent.max(1);
             cost_of_new += if is_new { spent.max(1) } else { 0 };
@@ -226,6 +259,7 @@ impl FanOuts {
         cost_max: usize,
         channels: &mut Slab<LocalChannel>,
         subscriptions: &mut Slab<Subscription>,
+        client_of: &impl Fn(u32) -> ClientId,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) -> (usize, Progress) {
         let fan_out = &mut self.entries[key as usize];
@@ -254,8 +288,12 @@ impl FanOuts {
                 let (channel, items) = (&channel.name, &in_flight[first..end]);
                 let session = subscriber.session;
                 let start = start + first as u64;
-                let batch = FanOutBatch { key, life, start, channel, items, bytes };
-                step(FanOutStep::Deliver { batch, session, may_fall_behind, turns_waited })
+                let batch =
+                    FanOutBatch { key, life, start, channel, items, bytes, is_shared: true };
+                let client = block.excludes.then(|| client_of(session));
+                batch.deliver_to(client, |batch| {
+                    step(FanOutStep::Deliver { batch, session, may_fall_behind, turns_waited })
+                })
             };
             match visit {
                 Visit::Cost(worth) => {
@@ -277,17 +315,27 @@ impl FanOuts {
         }
         let done = some(channel.cursor())
             .map_or(in_flight.len(), |at| place(subscriptions[at as usize].given()));
-        self.waiting -= done;
-        self.waiting_bytes -=
-            fan_out.in_flight.drain(..done).map(|item| item.bytes()).sum::<usize>();
-        fan_out.start += done as u64;
-        if fan_out.in_flight.is_empty() {
-            channel.fan_out = NONE;
-            self.entries.remove(key as usize);
+        if self.remove_done(key, done, channel) {
             step(FanOutStep::Done { key });
             progress = Progress::Done;
         }
         (cost, progress)
+    }
+
+    /// Removes the first items of a fan-out, which all subscribers have received. Returns whether that was all, and so
+    /// the end of the fan-out.
+    fn remove_done(&mut self, key: u32, done: usize, channel: &mut LocalChannel) -> bool {
+        let fan_out = &mut self.entries[key as usize];
+        self.waiting -= done;
+        self.waiting_bytes -=
+            fan_out.in_flight.drain(..done).map(|item| item.bytes()).sum::<usize>();
+        fan_out.start += done as u64;
+        let is_done = fan_out.in_flight.is_empty();
+        if is_done {
+            channel.fan_out = NONE;
+            self.entries.remove(key as usize);
+        }
+        is_done
     }
 
     /// The items that a subscriber has not received, at most one block.
@@ -330,6 +378,8 @@ struct Block {
     end: usize,
     /// The bytes of its items.
     bytes: usize,
+    /// Whether some client does not receive all of them.
+    excludes: bool,
 }
 
 impl Block {
@@ -338,13 +388,14 @@ impl Block {
         if self.start == start && self.end > start {
             return;
         }
-        *self = Self { start, end: start, bytes: 0 };
+        *self = Self { start, end: start, bytes: 0, excludes: false };
         for item in in_flight[start..].iter().take(PUBLICATIONS_PER_FAN_OUT_MAX) {
             let bytes = self.bytes + item.bytes();
             if self.end > start && bytes > FAN_OUT_BLOCK_BYTES_MAX {
                 break;
             }
             (self.end, self.bytes) = (self.end + 1, bytes);
+            self.excludes |= item.publication().is_some_and(|item| item.excludes.is_some());
         }
     }
 

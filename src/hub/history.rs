@@ -398,6 +398,7 @@ mod tests {
             position: Position { epoch: Epoch(1), offset },
             payload: Payload::new(PayloadKind::Binary, vec![0; bytes]),
             accepted_us: 0,
+            excludes: None,
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::message::{
-    ChannelName, ClientInfo, Control, HistoryQuery, Item, Payload, Position, Publication,
+    ChannelName, ClientId, ClientInfo, Control, HistoryQuery, Item, Payload, Position, Publication,
     PublishOptions, Recovery, Refusal, Reply, RequestId, SessionId, WorkerId,
 };
 
@@ -65,11 +65,13 @@ pub enum StreamMessage {
         recovery: Option<Recovery>,
         serial: u32,
     },
-    /// To the home: number and deliver this payload, unless the options say otherwise. The position goes to `receipt`.
+    /// To the home: number and deliver this payload of a client or of the server API, unless the options say otherwise.
+    /// The position is the reply to the request `id`, if there is one.
     Publish {
         channel: ChannelName,
         payload: Payload,
-        receipt: Option<Receipt>,
+        publisher: ClientId,
+        id: Option<RequestId>,
         options: Option<Arc<PublishOptions>>,
     },
     /// From the home: deliver this to every local subscriber.

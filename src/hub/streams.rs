@@ -16,8 +16,8 @@ use crate::config::limits::{
 };
 use crate::config::{ChannelOptions, NamespaceId, Namespaces};
 use crate::message::{
-    ChannelName, Epoch, HistoryQuery, Payload, Position, Publication, PublishOptions, Recovery,
-    Refusal, Reply, Version, WorkerId,
+    ChannelName, ClientId, Epoch, HistoryQuery, Payload, Position, Publication, PublishOptions,
+    Recovery, Refusal, Reply, Version, WorkerId,
 };
 
 /// The channels whose home is this worker.
@@ -148,6 +148,7 @@ impl Streams {
         &mut self,
         name: ChannelName,
         payload: Payload,
+        publisher: Option<ClientId>,
         options: Option<&PublishOptions>,
         limits: &HubLimits,
         now_us: u64,
@@ -159,7 +160,10 @@ impl Streams {
             return Numbered::Known(position);
         }
         let namespace = namespace_of(&self.namespaces, &name);
-        let keeps = self.namespaces.options(namespace).history_size > 0;
+        let channel_options = self.namespaces.options(namespace);
+        let keeps = channel_options.history_size > 0;
+        let publisher = publisher.filter(|_| channel_options.exclude_publisher);
+        let excludes = options.and_then(|options| options.exclude).or(publisher);
         let version = options.and_then(|options| options.version.as_ref()).filter(|_| keeps);
         let key = match self.names.find(&name, &self.channels) {
             None if keeps => Some(self.add(&name)),
@@ -182,7 +186,8 @@ impl Streams {
             let bytes_max = key_bytes_max(limits);
             self.idempotency.insert(name.clone(), key.clone(), position, bytes_max, now_ms);
         }
-        let publication = Arc::new(Publication { channel: name, position, payload, accepted_us });
+        let publication = Publication { channel: name, position, payload, accepted_us, excludes };
+        let publication = Arc::new(publication);
         if keeps && let Some(key) = key {
             let history = self.history(key, now_ms);
             let options = self.namespaces.options(namespace);

@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::clients::Clients;
 use super::delivery::Delivery;
-use super::fan_out::{FanOutStep, Visit};
+use super::fan_out::{FanOutStep, Visit, remove_excluded};
 use super::gather::matches;
 use super::local_channel::{LocalChannel, Subscription};
 use super::message::{HubOutput, Present, StreamMessage, refuse};
@@ -141,7 +141,7 @@ impl Subscribers {
                 // A pending request to subscribe gets its reply first.
                 let waits_for = self.subscriptions[subscription as usize].waits_for();
                 refuse(session, waits_for, Refusal::Withdrawn, out);
-                self.deliver_rest(subscription, out);
+                self.deliver_rest(subscription, settings, out);
                 self.remove(subscription, settings, out);
                 Reply::Unsubscribed { channel }
             }
@@ -261,7 +261,8 @@ impl Subscribers {
             at = some(node.next_in_session);
             let Some(from) = node.is_behind_from() else { continue };
             let local = &mut self.channels[node.channel as usize];
-            let (items, next) = self.delivery.catch_up(from, local, settings);
+            let (mut items, next) = self.delivery.catch_up(from, local, settings);
+            remove_excluded(&mut items, settings.client_id(session));
             if !items.is_empty() {
                 let channel = local.name.clone();
                 out.push_back(HubOutput::Deliver { session, channel, items });
@@ -281,9 +282,12 @@ impl Subscribers {
     pub(super) fn fan_out(
         &mut self,
         cost_max: usize,
+        settings: &HubSettings,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) {
-        self.delivery.fan_out(cost_max, &mut self.channels, &mut self.subscriptions, step);
+        let Self { delivery, channels, subscriptions, sessions, .. } = self;
+        let client_of = |index| settings.client_id(sessions.id(index));
+        delivery.fan_out(cost_max, channels, subscriptions, &client_of, step);
     }
 
     /// At most `list_max` subscribers of a channel on this worker, and the number of all of them.
@@ -424,12 +428,19 @@ impl Subscribers {
 
     /// Delivers the items of a fan-out in progress to a subscriber that leaves: the publisher may have its reply
     /// already, and may be the subscriber itself.
-    fn deliver_rest(&mut self, subscription: u32, out: &mut VecDeque<HubOutput>) {
+    fn deliver_rest(
+        &mut self,
+        subscription: u32,
+        settings: &HubSettings,
+        out: &mut VecDeque<HubOutput>,
+    ) {
         let node = &self.subscriptions[subscription as usize];
         let local = &self.channels[node.channel as usize];
-        let items = self.delivery.rest(local, node);
+        let session = self.sessions.id(node.session);
+        let mut items = self.delivery.rest(local, node);
+        remove_excluded(&mut items, settings.client_id(session));
         if !items.is_empty() {
-            let (session, channel) = (self.sessions.id(node.session), local.name.clone());
+            let channel = local.name.clone();
             out.push_back(HubOutput::Deliver { session, channel, items });
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ChannelName, Tags};
+use super::{ChannelName, ClientId, Tags};
 
 /// What the bytes of a payload are, determined once when it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,9 @@ pub struct Publication {
     pub payload: Payload,
     /// When the home worker accepted it, in microseconds of the workers' clock. Wraps around every 71 minutes.
     pub accepted_us: u32,
+    /// A subscriber that does not receive it when it is published: its publisher, or a client that the server API
+    /// names. Recoveries and histories have it for every client.
+    pub excludes: Option<ClientId>,
 }
 
 impl Payload {

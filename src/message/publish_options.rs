@@ -3,6 +3,8 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::ClientId;
+
 /// What a publication asks for beside its payload. It is shared by the publications of one broadcast.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishOptions {
@@ -10,6 +12,8 @@ pub struct PublishOptions {
     pub idempotency_key: Option<Arc<str>>,
     /// Where the channel has a history: the publication is dropped unless its version is newer than the channel's.
     pub version: Option<Version>,
+    /// A subscriber that does not receive it when it is published.
+    pub exclude: Option<ClientId>,
 }
 
 /// The version of a state that a publication has. A channel with a history has the version of the last publication that

@@ -122,6 +122,9 @@ pub struct Publish<'a, const CHANNELS_MAX: usize> {
     /// A key under which repetitions are published only once; empty for none.
     #[serde(borrow)]
     pub idempotency_key: Option<Text<'a>>,
+    /// The id of a client that does not receive the publication; empty for none. Centrifugo has no such parameter.
+    #[serde(borrow)]
+    pub exclude: Option<Text<'a>>,
     #[serde(default)]
     #[expect(dead_code, reason = "whether deltas are made of it is the server's choice")]
     delta: Option<bool>,

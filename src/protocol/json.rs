@@ -285,6 +285,7 @@ mod tests {
             position: Position { epoch: Epoch(1), offset: 5 },
             payload: Payload::new(kind, bytes.to_vec()),
             accepted_us: 0,
+            excludes: None,
         }
     }
 

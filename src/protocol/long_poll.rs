@@ -159,6 +159,7 @@ mod tests {
                 ..Payload::new(kind, bytes.to_vec())
             },
             accepted_us: 0,
+            excludes: None,
         })
     }
 

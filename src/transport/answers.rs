@@ -52,6 +52,7 @@ mod tests {
                     position: Position { epoch: Epoch(1), offset },
                     payload: Payload::new(PayloadKind::Text, text.to_owned()),
                     accepted_us: 0,
+                    excludes: None,
                 })
             };
             (1..=count).map(one).collect()

@@ -132,6 +132,7 @@ mod tests {
                 position: Position { epoch: Epoch(1), offset },
                 payload: Payload::new(PayloadKind::Text, "1"),
                 accepted_us: 0,
+                excludes: None,
             });
             places.to_string()
         };

@@ -283,6 +283,7 @@ mod tests {
                     position: Position { epoch: Epoch(1), offset },
                     payload: Payload::new(PayloadKind::Text, text),
                     accepted_us: 0,
+                    excludes: None,
                 }))
             })
             .collect()

@@ -2,7 +2,7 @@
 //! another.
 
 use crate::config::limits::{DELIVERY_COST_BYTES, FAN_OUT_WAITS_MAX};
-use crate::hub::{FanOutStep, Visit};
+use crate::hub::{FanOutBatch, FanOutStep, Visit};
 use crate::transport::{Delivered, Prepared, TransportSettings};
 
 use super::lags::Lags;
@@ -68,12 +68,8 @@ impl Deliveries {
         if is_full && turns_waited < FAN_OUT_WAITS_MAX {
             return Visit::Full;
         }
-        let key = batch.key as usize;
-        if key >= self.prepared.len() {
-            self.prepared.resize_with(key + 1, Prepared::default);
-        }
-        let prepared = &mut self.prepared[key];
-        prepared.begin(batch.life);
+        let mut own = None;
+        let prepared = encodings_of(&batch, &mut self.prepared, &mut own);
         let mut of_client =
             prepared.of_client(batch.channel, batch.items, batch.start, &mut self.scratch);
         let turn = &mut outbox.batch.turn;
@@ -90,7 +86,7 @@ impl Deliveries {
         }
         self.count += count as u64;
         if bytes > 0 {
-            if !connection.flags.is_blocked() {
+            if !connection.flags.is_blocked() && batch.is_shared {
                 self.lags.add(&batch);
             }
             outbox.enqueue(connection, start);
@@ -104,4 +100,24 @@ impl Deliveries {
         }
         Visit::Cost(1 + bytes / DELIVERY_COST_BYTES)
     }
+}
+
+/// The encodings of a fan-out. Items that one subscriber alone receives are encoded for it.
+#[inline]
+fn encodings_of<'p>(
+    batch: &FanOutBatch<'_>,
+    shared: &'p mut Vec<Prepared>,
+    own: &'p mut Option<Prepared>,
+) -> &'p mut Prepared {
+    let prepared = if batch.is_shared {
+        let key = batch.key as usize;
+        if key >= shared.len() {
+            shared.resize_with(key + 1, Prepared::default);
+        }
+        &mut shared[key]
+    } else {
+        own.insert(Prepared::default())
+    };
+    prepared.begin(batch.life);
+    prepared
 }

@@ -86,6 +86,7 @@ mod tests {
                 position: Position { epoch: Epoch(1), offset: 1 },
                 payload: Payload::new(PayloadKind::Text, "x"),
                 accepted_us: *accepted_us,
+                excludes: None,
             }))
         };
         times.iter().map(one).collect()
@@ -97,7 +98,15 @@ mod tests {
         items.insert(2, Item::Gap(1));
         let of = |first: usize| {
             let (channel, items) = (&channel, &items[first..]);
-            FanOutBatch { key: 0, life: 1, start: first as u64, channel, items, bytes: 1 }
+            FanOutBatch {
+                key: 0,
+                life: 1,
+                start: first as u64,
+                channel,
+                items,
+                bytes: 1,
+                is_shared: true,
+            }
         };
         let (mut lags, histogram) = (Lags::default(), Histogram::default());
         lags.add(&of(0));

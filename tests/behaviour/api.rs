@@ -599,6 +599,30 @@ on_both_drivers! {
         assert_eq!((&responses[1]["result"]["suppressed"], &responses[1]["result"]["offset"]), (&Value::Null, &json!(1)));
     }
 
+    fn a_publication_excludes_the_client_that_it_names(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.namespaces = Namespaces::new(ChannelOptions::development());
+        });
+        let mut http = Client::connect(server.edge());
+        // Connections are spread over both workers.
+        for n in 0..4 {
+            let channel = format!("c{n}");
+            let mut clients = [connect(&server), connect(&server)];
+            for (client, _) in &mut clients {
+                let reply = client.command(&json!({"id": 2, "subscribe": {"channel": channel}}));
+                assert!(reply["subscribe"].is_object(), "{reply}");
+            }
+            let [(excluded, name), (other, _)] = &mut clients;
+            http.call("publish", &json!({"channel": channel, "data": 1, "exclude": name}));
+            http.call("broadcast", &json!({"channels": [channel], "data": 2, "exclude": name}));
+            http.call("publish", &json!({"channel": channel, "data": 3, "exclude": ""}));
+            assert_eq!(read_publication(excluded)["pub"]["data"], 3);
+            for data in 1..=3 {
+                assert_eq!(read_publication(other)["pub"]["data"], data);
+            }
+        }
+    }
+
     fn unknown_parameters_are_rejected(driver) {
         let server = TestServer::start(driver, 2);
         let mut client = Client::connect(server.edge());
@@ -607,6 +631,7 @@ on_both_drivers! {
             ("publish", json!({"channel": "a", "data": 1, "chanel": "b"}), 107),
             ("publish", json!({"channel": "a", "data": 1, "channels": ["b"]}), 107),
             ("publish", json!({"channel": "a", "data": 1, "skip_history": true}), 108),
+            ("publish", json!({"channel": "a", "data": 1, "exclude": "a"}), 107),
             ("broadcast", json!({"channels": ["a"], "channel": "b", "data": 1}), 107),
             ("disconnect", json!({"client": name, "code": 4000}), 107),
             ("disconnect", json!({"client": name, "disconnect": {"kode": 4000}}), 107),

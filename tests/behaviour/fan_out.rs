@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use fantail::config::{ChannelOptions, SlowConsumer};
 use fantail::protocol::websocket::OpCode;
+use serde_json::json;
 
 use crate::support::{
     Client, Received, TestServer, WebSocket, masked, on_both_drivers, wait_until,
@@ -84,6 +86,47 @@ fn join_and_leave(edge: SocketAddr, seed: usize, stop: &AtomicBool) -> u64 {
 }
 
 on_both_drivers! {
+    fn a_client_does_not_receive_its_own_publications_where_the_channel_excludes_publishers(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            let quiet = ChannelOptions {
+                exclude_publisher: true,
+                slow_consumer: SlowConsumer::DropOldest,
+                ..ChannelOptions::development()
+            };
+            config.namespaces.add("quiet", quiet).unwrap();
+        });
+        let connect = || WebSocket::connect(server.edge(), "/ws?channel=quiet:a");
+        let mut sockets = [connect(), connect(), connect()];
+        let mut commands = Client::connect(server.commands());
+        commands.command(&json!({"id": 1, "connect": {}}));
+        commands.command(&json!({"id": 2, "subscribe": {"channel": "quiet:a"}}));
+        for publisher in 0..sockets.len() {
+            let text = publisher.to_string();
+            sockets[publisher].send_text(&text);
+            for (index, socket) in sockets.iter_mut().enumerate() {
+                if index != publisher {
+                    socket.expect_text(&text);
+                }
+            }
+            assert_eq!(commands.read_json()["push"]["pub"]["data"], publisher);
+        }
+        let publish = json!({"id": 3, "publish": {"channel": "quiet:a", "data": "own"}});
+        assert!(commands.command(&publish)["publish"].is_object());
+        for socket in &mut sockets {
+            socket.expect_text("\"own\"");
+        }
+        sockets[0].send_text("last");
+        assert_eq!(commands.read_json()["push"]["pub"]["data"], "last");
+
+        // A client that recovers has lost track of what it published, so it receives that too.
+        let subscribe = json!({"channel": "quiet:a", "recover": true, "offset": 3});
+        commands.command(&json!({"id": 4, "unsubscribe": {"channel": "quiet:a"}}));
+        let reply = commands.command(&json!({"id": 5, "subscribe": subscribe}));
+        let publications = reply["subscribe"]["publications"].as_array().unwrap();
+        let data: Vec<_> = publications.iter().map(|publication| &publication["data"]).collect();
+        assert_eq!(data, ["own", "last"]);
+    }
+
     fn publications_are_not_lost_repeated_or_reordered_while_clients_join_and_leave(driver) {
         let server = TestServer::start(driver, 2);
         let edge = server.edge();

@@ -14,6 +14,7 @@ use crate::message::{
     Request, RequestId, SessionId, Ticket, WorkerId,
 };
 
+mod exclusion;
 mod fan_out;
 mod identities;
 mod versions;

@@ -106,6 +106,7 @@ fn results_have_centrifugos_shapes() {
             ..Payload::new(kind, bytes)
         },
         accepted_us: 0,
+        excludes: None,
     };
     let publications =
         [publication(PayloadKind::Json, b"{}"), publication(PayloadKind::Text, b"x")];

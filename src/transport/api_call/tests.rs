@@ -82,7 +82,7 @@ fn ticket_of(number: u32) -> Ticket {
 #[test]
 fn a_publication_is_asked_for_with_all_that_it_has() {
     let body = r#"{"channel":"a","data": {"x":1},"tags":{"event":"e"},"idempotency_key":"k","delta":true,
-        "version":18446744073709551615,"version_epoch":"e"}"#;
+        "version":18446744073709551615,"version_epoch":"e","exclude":"00000000-0001-8000-8000-000000000000"}"#;
     let Asked { call, requests, .. } = single(ApiMethod::Publish, body);
     let [
         SessionRequest {
@@ -96,7 +96,11 @@ fn a_publication_is_asked_for_with_all_that_it_has() {
     };
     assert_eq!((channel.as_str(), *by), ("a", Actor::Server));
     let version = Version { number: NonZeroU64::MAX, epoch: "e".into() };
-    let expected = PublishOptions { idempotency_key: Some("k".into()), version: Some(version) };
+    let expected = PublishOptions {
+        idempotency_key: Some("k".into()),
+        version: Some(version),
+        exclude: Some("00000000-0001-8000-8000-000000000000".parse().unwrap()),
+    };
     assert_eq!(**options, expected);
     assert_eq!((payload.kind, &*payload.bytes), (PayloadKind::Json, &br#"{"x":1}"#[..]));
     assert_eq!(payload.event(), Some("e"));
@@ -127,7 +131,7 @@ fn a_version_of_zero_stands_for_no_version() {
     for body in [
         r#"{"channel":"a","data":1}"#,
         r#"{"channel":"a","data":1,"version":0,"version_epoch":"e"}"#,
-        r#"{"channel":"a","data":1,"version":null,"version_epoch":null,"idempotency_key":""}"#,
+        r#"{"channel":"a","data":1,"version":null,"version_epoch":null,"idempotency_key":"","exclude":""}"#,
     ] {
         let Asked { requests, .. } = single(ApiMethod::Publish, body);
         let [SessionRequest { request: Request::Publish { options, .. }, .. }] = &*requests else {
@@ -163,6 +167,8 @@ fn parameters_that_a_method_does_not_take_are_refused_with_its_code() {
         r#"{"channel":"a","data":1,"tags":{"event":"a\nb"}}"#,
         r#"{"channel":"a","data":1,"tags":{"event":1}}"#,
         r#"{"channel":"a","channel":"b","data":1}"#,
+        r#"{"channel":"a","data":1,"exclude":"a"}"#,
+        r#"{"channel":"a","data":1,"exclude":["00000000-0001-8000-8000-000000000000"]}"#,
     ] {
         assert_eq!(publish(body), 107, "{body}");
     }
@@ -428,6 +434,7 @@ fn an_answer_past_its_maximum_is_refused_in_its_place() {
             position: position(1),
             payload: Payload::new(PayloadKind::Text, vec![b'x'; bytes]),
             accepted_us: 0,
+            excludes: None,
         })
     };
     let reply = |count, bytes| Reply::History {

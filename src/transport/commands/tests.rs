@@ -80,6 +80,7 @@ fn publications(offsets: std::ops::RangeInclusive<u64>) -> Publications {
             position: Position { epoch: Epoch(1), offset },
             payload: Payload::new(PayloadKind::Json, offset.to_string()),
             accepted_us: 0,
+            excludes: None,
         })
     };
     offsets.map(one).collect()

@@ -172,6 +172,7 @@ fn publication(channel: &str, offset: u64, text: &str) -> Arc<Publication> {
         position: at(offset),
         payload: Payload::new(PayloadKind::Text, text.to_owned()),
         accepted_us: 0,
+        excludes: None,
     })
 }
 
