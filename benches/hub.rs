@@ -86,7 +86,13 @@ impl Channels {
 
     fn subscribe(&mut self, index: usize, name: usize) {
         let channel = self.names[name].clone();
-        let request = Request::Subscribe { channel, since: None, needs_all: false, options: None };
+        let request = Request::Subscribe {
+            channel,
+            since: None,
+            needs_all: false,
+            token: None,
+            options: None,
+        };
         self.hub.handle(session(index), Some(REQUEST), request, &mut self.out);
         self.route();
     }

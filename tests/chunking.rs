@@ -348,9 +348,9 @@ fn receive(
     match context.outputs.last() {
         Some(Output::Request(SessionRequest {
             origin: Some(origin),
-            request: Request::Connect,
+            request: Request::Connect(_),
             ..
-        })) => conversation.reply(*origin, &Reply::Connected, context),
+        })) => conversation.reply(*origin, &Reply::Connected(Box::default()), context),
         _ => flow,
     }
 }

@@ -89,7 +89,10 @@ fn judge(
         |channel| namespace_of(by, channel, namespaces).map(|id| namespaces.options(id));
     match request {
         // Every client may connect, and a client may always end what it has.
-        Request::Connect | Request::Unsubscribe { .. } => Ok(()),
+        Request::Connect(_)
+        | Request::Refresh { .. }
+        | Request::RefreshSubscription { .. }
+        | Request::Unsubscribe { .. } => Ok(()),
         Request::Subscribe { channel, .. } => may(options_of(channel)?.allow_subscribe, channel),
         Request::Publish { channel: None, .. } => Err(Refusal::NotSubscribed),
         Request::Publish { channel: Some(channel), .. } => {
@@ -189,6 +192,7 @@ mod tests {
                     channel: channel.clone(),
                     since: None,
                     needs_all: false,
+                    token: None,
                     options: None,
                 },
             ),
@@ -382,7 +386,13 @@ mod tests {
         }
         for by in [Actor::Client, Actor::Server] {
             assert_eq!(
-                decide(by, client(false, false), &Request::Connect, &namespaces, &none()),
+                decide(
+                    by,
+                    client(false, false),
+                    &Request::Connect(Box::default()),
+                    &namespaces,
+                    &none()
+                ),
                 Allow
             );
         }

@@ -18,12 +18,14 @@
 //! **Must not know.** Sessions, sockets, the clock, which transport a request came by.
 
 mod api_keys;
+mod authentication;
 mod decide;
 mod prefixes;
 mod rates;
 mod token;
 
 pub use api_keys::{ApiGrant, ApiKeys, ApiRefusal};
+pub use authentication::{Authentication, Holder, Rejection};
 pub use decide::{Client, Verdict, decide};
 pub use prefixes::{PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
 pub use rates::{Allowance, ClientRates, Rate, RateLimits, RateVerdict};

@@ -131,13 +131,30 @@ impl Config {
         }
         if let Some(open) = addresses().find(|address| !address.is_local())
             && !self.insecure
+            && let Some(reason) = self.lets_anyone_in()
         {
             return Err(format!(
-                "{open} can be reached from other hosts, and this version has no authentication: bind to a \
-                 loopback address, or pass --insecure to let anyone connect, subscribe and publish"
+                "{open} can be reached from other hosts, and {reason}; or bind to a loopback address, or pass \
+                 --insecure to let anyone connect, subscribe and publish"
             ));
         }
         Ok(())
+    }
+
+    /// Why every client that reaches the server may use it, and what to set against that; `None` if clients have to
+    /// prove who they are, and the server API has a key or only this host reaches it.
+    fn lets_anyone_in(&self) -> Option<&'static str> {
+        if self.echo.iter().chain(&self.echo_tcp).any(|address| !address.is_local()) {
+            return Some("an echo answers anyone");
+        }
+        if !self.verifies_tokens() {
+            return Some(
+                "clients do not have to prove who they are: set auth.hmac_secret, or a key in auth.keys",
+            );
+        }
+        (!self.has_api_key() && !self.is_admin_loopback()).then_some(
+            "the server API needs no key: set api.key, or have it served on a loopback address by admin.listen",
+        )
     }
 }
 
@@ -205,6 +222,45 @@ mod tests {
         assert!(open.check().unwrap_err().to_string().contains("--insecure"));
         open.insecure = true;
         assert_eq!(open.check(), Ok(()));
+    }
+
+    #[test]
+    fn an_open_address_needs_authentication_and_a_key_of_the_server_api() {
+        let open = || Config { listen: vec!["0.0.0.0:8000".parse().unwrap()], ..Config::default() };
+        let secret = || Some("a-secret-of-clients-that-is-long-enough".to_owned());
+        let key = || Some("key-of-a-backend".to_owned());
+        let local = || vec!["127.0.0.1:8001".parse().unwrap()];
+        for (config, fault) in [
+            (open(), Some("auth.hmac_secret")),
+            (Config { api_key: key(), ..open() }, Some("auth.hmac_secret")),
+            (Config { hmac_secret: secret(), ..open() }, Some("api.key")),
+            (Config { hmac_secret: secret(), api_key: key(), ..open() }, None),
+            (Config { hmac_secret: secret(), admin: local(), ..open() }, None),
+            (
+                Config { hmac_secret: secret(), admin: open().listen, listen: local(), ..open() },
+                Some("api.key"),
+            ),
+            (
+                Config {
+                    hmac_secret: secret(),
+                    api_key: key(),
+                    echo: open().listen,
+                    listen: local(),
+                    ..open()
+                },
+                Some("echo"),
+            ),
+        ] {
+            let shown = format!("{config:?}");
+            match fault {
+                None => assert_eq!(config.check(), Ok(()), "{shown}"),
+                Some(words) => {
+                    let error = config.check().unwrap_err().to_string();
+                    assert!(error.contains(words) && error.contains("--insecure"), "{error}");
+                    assert_eq!(Config { insecure: true, ..config }.check(), Ok(()), "{shown}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -57,6 +57,13 @@ pub struct Config {
     pub issuer: Option<String>,
     /// By how much the clocks of this host and of the one that made a token may differ.
     pub leeway: Duration,
+    /// Whether a client may connect without a token; see [`Config::allows_anonymous`].
+    pub anonymous: Option<bool>,
+    /// The name of a cookie that may have a token: 1..=[`COOKIE_NAME_BYTES_MAX`](super::limits::COOKIE_NAME_BYTES_MAX)
+    /// characters of a token of HTTP.
+    pub cookie: Option<String>,
+    /// Whether the parameter `token` of a query may have a token.
+    pub token_in_query: bool,
     /// How long a client whose token has expired may take to show a new one.
     pub expired_close_delay: Duration,
     /// Maximum number of connections of the process; as many as descriptors allow if not set.
@@ -228,6 +235,9 @@ impl Default for Config {
             audience: None,
             issuer: None,
             leeway: Duration::ZERO,
+            anonymous: None,
+            cookie: None,
+            token_in_query: false,
             expired_close_delay: Duration::from_secs(25),
             connections_max: None,
             memory_bytes_max: None,
@@ -273,6 +283,16 @@ impl Config {
     pub fn allows_any_origin(&self) -> Option<bool> {
         let is_any = |origin: &String| origin == ANY_ORIGIN;
         (!self.origins.is_empty()).then(|| self.origins.iter().any(is_any))
+    }
+
+    /// Whether tokens of clients are verified: there is a key for them.
+    pub fn verifies_tokens(&self) -> bool {
+        self.hmac_secret.is_some() || !self.token_keys.is_empty()
+    }
+
+    /// Whether a client may connect without a token; by default only if there is no key for tokens.
+    pub fn allows_anonymous(&self) -> bool {
+        self.anonymous.unwrap_or_else(|| !self.verifies_tokens())
     }
 
     /// Whether the statistics are published to `STATISTICS_CHANNEL`; by default only if the server listens on loopback

@@ -103,6 +103,12 @@ pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
             "unix.mode" if config.addresses().all(|address| address.ip().is_some()) => {
                 "no address is a Unix socket"
             }
+            "auth.cookie" | "auth.token_in_query" if !config.verifies_tokens() => {
+                "there is no key for tokens"
+            }
+            "auth.cookie" if config.allows_any_origin() != Some(false) => {
+                "http.origins does not list the origins of the pages that may use it"
+            }
             "echo.message_bytes_max" if config.echo.is_empty() => "echo.listen is not set",
             "api.key" | "http.origins" | "http.page"
                 if config.listen.is_empty() && config.admin.is_empty() =>

@@ -48,6 +48,11 @@ impl Clients {
         self.options.insert(subscription, options);
     }
 
+    /// What the backend says about a subscription.
+    pub(super) fn options(&self, subscription: u32) -> Option<Box<SubscriptionOptions>> {
+        self.options.get(&subscription).cloned()
+    }
+
     /// A subscription has ended.
     pub(super) fn remove_options(&mut self, subscription: u32) {
         if let Some(options) = self.options.remove(&subscription) {

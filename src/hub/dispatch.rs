@@ -16,7 +16,7 @@ use super::subscribers::{Subscribe, Subscribers};
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
     ChannelName, ClientId, Control, Identity, IdentityError, Item, Payload, PayloadKind,
-    PublishOptions, Refusal, Reply, Request, RequestId, SessionId,
+    PublishOptions, Refusal, Reply, Request, RequestId, SessionId, SubscriptionOptions,
 };
 
 /// One worker's share of the hub.
@@ -77,6 +77,21 @@ impl Hub {
         self.subscribers.user(session)
     }
 
+    /// Replaces what the backend says about a subscription.
+    pub fn refresh_subscription(
+        &mut self,
+        session: SessionId,
+        channel: &ChannelName,
+        options: Box<SubscriptionOptions>,
+    ) {
+        self.subscribers.refresh(session, channel, options);
+    }
+
+    /// Ends the subscriptions of a session, which stays open, and who its client is.
+    pub fn leave_channels(&mut self, session: SessionId, out: &mut VecDeque<HubOutput>) {
+        self.subscribers.leave_channels(session, &self.settings, out);
+    }
+
     /// Ends a session and its subscriptions.
     pub fn close(&mut self, session: SessionId, out: &mut VecDeque<HubOutput>) {
         self.subscribers.close(session, &self.settings, out);
@@ -102,10 +117,7 @@ impl Hub {
                 let message = StreamMessage::Publish { channel, payload, publisher, id, options };
                 out.push_back(HubOutput::send(to, message));
             }
-            (Some(id), Request::Connect) => {
-                out.push_back(HubOutput::Reply { session, id, reply: Reply::Connected });
-            }
-            (Some(id), Request::Subscribe { channel, since, needs_all, options }) => {
+            (Some(id), Request::Subscribe { channel, since, needs_all, options, .. }) => {
                 let since = since.map(|since| (since, needs_all));
                 let request = Subscribe { session, id, channel, since, options };
                 subscribers.subscribe(request, settings, out);
@@ -135,8 +147,12 @@ impl Hub {
             (Some(id), Request::Call { .. }) => {
                 refuse(session, Some(id), Refusal::NotAvailable, out);
             }
-            // Conversations give every other request an id.
-            (None, _) => {}
+            // The worker answers these three itself; conversations give every other request an id.
+            (
+                _,
+                Request::Connect(_) | Request::Refresh { .. } | Request::RefreshSubscription { .. },
+            )
+            | (None, _) => {}
         }
     }
 

@@ -86,11 +86,33 @@ impl Subscribers {
         settings: &HubSettings,
         out: &mut VecDeque<HubOutput>,
     ) {
+        self.leave_channels(session, settings, out);
+        self.clients.identities_mut().remove(session.index);
+        self.sessions.close(session);
+    }
+
+    /// Ends the subscriptions of a session.
+    pub(super) fn leave_channels(
+        &mut self,
+        session: SessionId,
+        settings: &HubSettings,
+        out: &mut VecDeque<HubOutput>,
+    ) {
         while let Some(subscription) = self.sessions.first(session) {
             self.remove(subscription, settings, out);
         }
-        self.clients.identities_mut().remove(session.index);
-        self.sessions.close(session);
+    }
+
+    /// Replaces what the backend says about a subscription, if there is one.
+    pub(super) fn refresh(
+        &mut self,
+        session: SessionId,
+        channel: &ChannelName,
+        options: Box<SubscriptionOptions>,
+    ) {
+        if let Some(subscription) = self.find(session, channel) {
+            self.clients.set_options(subscription, options);
+        }
     }
 
     pub(super) fn subscribe(
@@ -201,7 +223,8 @@ impl Subscribers {
         if recovery.has_more && id.origin != Origin::Server {
             let channel = self.channels[key as usize].name.clone();
             let recovery = Some(recovery);
-            let reply = Reply::Subscribed { channel, position, recoverable: true, recovery };
+            let reply =
+                Reply::Subscribed { channel, position, recoverable: true, recovery, options: None };
             out.push_back(HubOutput::Reply { session, id, reply });
             return self.remove(subscription, settings, out);
         }
@@ -418,7 +441,14 @@ impl Subscribers {
         local.join(subscription, &mut self.subscriptions);
         let options = settings.options(local.namespace);
         let (channel, recoverable) = (local.name.clone(), options.is_recoverable());
-        let reply = Reply::Subscribed { channel: channel.clone(), position, recoverable, recovery };
+        let options_of_backend = self.clients.options(subscription);
+        let reply = Reply::Subscribed {
+            channel: channel.clone(),
+            position,
+            recoverable,
+            recovery,
+            options: options_of_backend,
+        };
         out.push_back(HubOutput::Reply { session, id, reply });
         if options.join_leave {
             let client = Arc::new(self.clients.info(session, subscription, settings));

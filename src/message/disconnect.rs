@@ -48,12 +48,18 @@ close_reasons! {
     Shutdown => 1001, 3001, "shutdown";
     /// The client read too slowly, and its send queue reached its maximum.
     SlowConsumer => 3008, 3008, "slow consumer";
+    /// The token of the client has expired; the client comes back with a new one.
+    Expired => 3005, 3005, "connection expired";
+    /// The token of the client is not one of this server, or is for another user or channel.
+    TokenInvalid => 3500, 3500, "invalid token";
     /// The client violated its protocol.
     ProtocolError => 1002, 3501, "bad request";
     /// The client sent text that is not UTF-8.
     InvalidUtf8 => 1007, 3501, "invalid utf-8";
     /// The client sent a message beyond the limit.
     MessageTooBig => 1009, 3501, "message too big";
+    /// Something was lost that the client has subscribed to; it comes back and recovers.
+    InsufficientState => 3010, 3010, "insufficient state";
     /// The client did not respond to a keepalive ping.
     KeepaliveTimeout => 1011, 3012, "no pong";
     /// The handshake was not completed in time.

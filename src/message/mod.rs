@@ -17,6 +17,7 @@ mod channel_name;
 mod disconnect;
 mod identity;
 mod item;
+mod login;
 mod node;
 mod publication;
 mod publish_options;
@@ -32,12 +33,13 @@ pub use identity::{
     SessionId, USER_BYTES_MAX, WorkerId,
 };
 pub use item::Item;
+pub use login::{Login, Token};
 pub use node::NodeInfo;
 pub use publication::{Epoch, Payload, PayloadKind, Position, PositionError, Publication};
 pub use publish_options::{PublishOptions, Version};
 pub use request::{
     Actor, BackendError, Control, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply,
-    Request, RequestId, SessionRequest, Ticket,
+    Request, RequestId, ServerSubscription, SessionRequest, Ticket, Welcome,
 };
 pub use subscription_options::{Overrides, SubscriptionOptions};
 pub use tags::{EVENT, EventError, Tags};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position, Publication, PublishOptions,
-    SubscriptionOptions,
+    ChannelName, ClientId, ClientInfo, Disconnect, Login, Payload, Position, Publication,
+    PublishOptions, SubscriptionOptions, Token,
 };
 
 /// A client's own number for a request, which its reply repeats. A client may use a number more than once.
@@ -50,9 +50,21 @@ pub struct SessionRequest {
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Request {
-    /// Connect to the server, the first request of a client of the command protocol. The reply is [`Reply::Connected`]
-    /// or [`Reply::Refused`].
-    Connect,
+    /// Connect to the server: the first request of a client, and the first of each HTTP request where clients have to
+    /// say who they are. The reply is [`Reply::Connected`] or [`Reply::Refused`].
+    Connect(Box<Login>),
+    /// Go on with a new token, when the one before is about to expire. The reply is [`Reply::Refreshed`] or
+    /// [`Reply::Refused`].
+    Refresh {
+        /// The new token, of the same user.
+        token: Token,
+    },
+    /// Go on with a new token for a subscription. The reply is [`Reply::SubscriptionRefreshed`] or [`Reply::Refused`].
+    RefreshSubscription {
+        channel: ChannelName,
+        /// The new token, of the same user and channel.
+        token: Token,
+    },
     /// Subscribe to a channel. The reply is [`Reply::Subscribed`] or [`Reply::Refused`].
     Subscribe {
         channel: ChannelName,
@@ -61,6 +73,8 @@ pub enum Request {
         /// Whether the request is refused if the publications after `since` cannot be recovered. Without effect on
         /// channels without recovery.
         needs_all: bool,
+        /// The token that allows it, if the client shows one.
+        token: Option<Token>,
         /// What the backend says about the subscription, if it says anything.
         options: Option<Box<SubscriptionOptions>>,
     },
@@ -136,15 +150,20 @@ impl Request {
                 let options = options.as_ref().map_or(0, |options| options.heap_bytes());
                 name + payload.heap_bytes() + options
             }
-            Request::Subscribe { channel, options, .. } => {
+            Request::Subscribe { channel, token, options, .. } => {
+                let token = token.as_ref().map_or(0, Token::heap_bytes);
                 let options = options.as_ref().map_or(0, |options| options.heap_bytes());
-                channel.as_str().len() + options
+                channel.as_str().len() + token + options
             }
+            Request::RefreshSubscription { channel, token } => {
+                channel.as_str().len() + token.heap_bytes()
+            }
+            Request::Refresh { token } => token.heap_bytes(),
             Request::Unsubscribe { channel, .. }
             | Request::History { channel, .. }
             | Request::HistoryRemove { channel, .. }
             | Request::Presence { channel, .. } => channel.as_str().len(),
-            Request::Connect => 0,
+            Request::Connect(login) => size_of::<Login>() + login.heap_bytes(),
             Request::Channels { pattern, .. } => pattern.len(),
             Request::Call { procedure, data } => {
                 procedure.len() + data.as_ref().map_or(0, Bytes::len)
@@ -160,13 +179,25 @@ impl Request {
         }
     }
 
+    /// The token that it carries.
+    pub fn token(&self) -> Option<&Token> {
+        match self {
+            Request::Connect(login) => login.token.as_ref(),
+            Request::Subscribe { token, .. } => token.as_ref(),
+            Request::Refresh { token } | Request::RefreshSubscription { token, .. } => Some(token),
+            _ => None,
+        }
+    }
+
     /// Whether it affects other clients, and not the session that makes it.
     pub fn is_for_others(&self) -> bool {
         match self {
             Request::Publish { .. } | Request::HistoryRemove { .. } | Request::Control { .. } => {
                 true
             }
-            Request::Connect
+            Request::Connect(_)
+            | Request::Refresh { .. }
+            | Request::RefreshSubscription { .. }
             | Request::Subscribe { .. }
             | Request::Unsubscribe { .. }
             | Request::History { .. }
@@ -225,7 +256,17 @@ impl HistoryQuery {
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Reply {
     /// The client is connected.
-    Connected,
+    Connected(Box<Welcome>),
+    /// The client goes on.
+    Refreshed {
+        /// Seconds until its identity expires; `None` if it does not expire.
+        ttl_seconds: Option<u64>,
+    },
+    /// The subscription goes on.
+    SubscriptionRefreshed {
+        /// Seconds until the subscription expires; `None` if it does not expire.
+        ttl_seconds: Option<u64>,
+    },
     /// The session is subscribed: publications after `position` will be delivered.
     Subscribed {
         channel: ChannelName,
@@ -235,6 +276,8 @@ pub enum Reply {
         recoverable: bool,
         /// The recovery, if the request had a position.
         recovery: Option<Recovery>,
+        /// What the backend says about the subscription, if it says anything.
+        options: Option<Box<SubscriptionOptions>>,
     },
     /// The subscription has ended: nothing of the channel will be delivered after this reply.
     Unsubscribed { channel: ChannelName },
@@ -294,6 +337,32 @@ pub struct BackendError {
     pub is_temporary: bool,
 }
 
+/// What a client is sent when it is connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Welcome {
+    /// Seconds until its identity expires, unless it is refreshed; `None` if it does not expire.
+    pub ttl_seconds: Option<u64>,
+    /// What the backend says to it, a JSON value.
+    pub data: Option<Bytes>,
+    /// The channels that the server has subscribed it to.
+    pub subscriptions: Vec<ServerSubscription>,
+}
+
+/// A subscription that the server made when a client connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSubscription {
+    /// The channel that is delivered.
+    pub channel: ChannelName,
+    /// The position of the channel's stream: publications after it are delivered.
+    pub position: Position,
+    /// Whether a client that reconnects can recover from a position in this channel.
+    pub recoverable: bool,
+    /// The recovery, if the client had a position in the channel.
+    pub recovery: Option<Recovery>,
+    /// What the backend says to the client about it, a JSON value.
+    pub data: Option<Bytes>,
+}
+
 /// Publications in order, shared by reference.
 pub type Publications = Arc<[Arc<Publication>]>;
 
@@ -343,6 +412,14 @@ pub enum Refusal {
     NotAvailable,
     /// The position belongs to another stream, or publications after it are no longer in the history.
     PositionUnrecoverable,
+    /// The client has to show a token.
+    TokenMissing,
+    /// The token is not one of this server, or is for another user, channel or client.
+    TokenInvalid,
+    /// The token has expired, or is not valid yet: the client needs a new one.
+    TokenExpired,
+    /// The client goes on with a token that has expired.
+    ConnectionExpired,
     /// The server is low on memory; the client may try again later.
     Overloaded,
     /// The backend that decides did not answer; the client may try again later.

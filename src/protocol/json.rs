@@ -3,6 +3,7 @@
 //! A command is one object, and so is a reply. A reply carries the `id` of its command; a push has none. An empty
 //! object is a ping from the server and a pong from the client.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
 use std::iter;
@@ -18,10 +19,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::message::{ChannelName, ClientInfo, Item, Payload, PayloadKind, Publication};
 
 mod commands;
+mod connect;
 mod replies;
 mod subscription;
 
-pub use commands::{Command, InvalidCommand, Method, decode_command};
+pub use commands::{Command, InvalidCommand, Method, Subscribe, decode_command};
+pub use connect::Connect;
 pub use replies::{
     Connected, Subscribed, write_backend_error, write_connected, write_disconnect, write_done,
     write_error, write_history, write_ping, write_presence, write_presence_stats, write_refreshed,
@@ -49,6 +52,8 @@ pub enum CommandError {
     BadRequest,
     /// The server does not offer it.
     NotAvailable,
+    /// The token has expired: the client needs a new one.
+    TokenExpired,
     /// The server is overloaded; the client may try again later.
     TooManyRequests,
     /// The position is too old, or of another epoch of the channel.
@@ -67,6 +72,7 @@ impl CommandError {
             CommandError::LimitExceeded => 106,
             CommandError::BadRequest => 107,
             CommandError::NotAvailable => 108,
+            CommandError::TokenExpired => 109,
             CommandError::TooManyRequests => 111,
             CommandError::UnrecoverablePosition => 112,
         }
@@ -88,6 +94,7 @@ impl CommandError {
             CommandError::LimitExceeded => "limit exceeded",
             CommandError::BadRequest => "bad request",
             CommandError::NotAvailable => "not available",
+            CommandError::TokenExpired => "token expired",
             CommandError::TooManyRequests => "too many requests",
             CommandError::UnrecoverablePosition => "unrecoverable position",
         }
@@ -147,6 +154,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
 }
+
+/// A text, borrowed where it has no escapes.
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 struct ObjectVisitor<T>(PhantomData<T>);
 

@@ -153,6 +153,7 @@ metrics! {
         rates_exceeded, "counter", "rate", "fantail_rates_exceeded_total",
             "Requests of clients refused because they came too fast, and times that a client was not read for a while \
              because its bytes did, by rate.";
+        tokens_rejected, "counter", "reason", "fantail_tokens_rejected_total", "Tokens of clients rejected, by reason.";
         publications_dropped, "counter", "reason", "fantail_publications_dropped_total",
             "Publications dropped: for all subscribers of a channel on this worker, or for one slow subscriber.";
         proxy_headers_rejected, "counter", "reason", "fantail_proxy_headers_rejected_total",
@@ -200,6 +201,7 @@ mod tests {
             handshakes_failed: &["timeout"],
             api_refused: &["key_missing"],
             rates_exceeded: &["bytes"],
+            tokens_rejected: &["expired"],
             publications_dropped: &["rate"],
             proxy_headers_rejected: &["missing"],
             callbacks: (&["rpc", "publish"], &["result", "error"]),

@@ -73,6 +73,7 @@ mod tests {
             handshakes_failed: &["timeout"],
             api_refused: &["key_missing"],
             rates_exceeded: &["bytes"],
+            tokens_rejected: &["expired"],
             publications_dropped: &["rate"],
             proxy_headers_rejected: &["missing"],
             callbacks: (&["rpc"], &["result"]),

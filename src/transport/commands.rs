@@ -1,6 +1,6 @@
 //! The command protocol (Centrifuge v2, JSON) over TCP or WebSocket.
 //!
-//! A client may pipeline commands behind `connect`: they wait in [`Pipelined`] for its reply, and are then taken in
+//! A client may pipeline commands behind `connect`: they wait in `Pipelined` for its reply, and are then taken in
 //! order. An invalid command is answered with an error of the protocol, and the session continues. A command without
 //! an `id` cannot be answered and is refused, except `publish`, which is executed or refused silently, and `send`.
 //! What the server API does with a client reaches it as a push; what the server API failed to do does not. Clients
@@ -16,11 +16,11 @@ use super::refusal::{RATE_EXCEEDED, row_of};
 use crate::auth::{Rate, RateVerdict};
 use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX, PROCEDURE_BYTES_MAX};
 use crate::message::{
-    Actor, ChannelName, CloseReason, Origin, Payload, PayloadKind, Position, Publications,
-    Recovery, Refusal, Reply, Request, Ticket,
+    Actor, ChannelName, CloseReason, Login, Origin, Payload, PayloadKind, Position, Publications,
+    Recovery, Refusal, Reply, Request, Ticket, Token, Welcome,
 };
 use crate::protocol::json::{
-    self, Command, CommandError, Connected, InvalidCommand, Method, Subscribed,
+    self, Command, CommandError, Connect, Connected, InvalidCommand, Method, Subscribe, Subscribed,
 };
 use crate::protocol::proxy_protocol;
 
@@ -54,18 +54,6 @@ pub(super) enum Taken {
     Connecting,
 }
 
-/// What came behind `connect` and waits for the reply. The client is not read meanwhile, so that this is at most the
-/// rest of one message and one receive buffer.
-#[derive(Debug, Default)]
-pub(super) struct Pipelined {
-    /// The rest of the message that `connect` was in: commands, a line each.
-    pub lines: Vec<u8>,
-    /// Commands of that message that were taken.
-    pub lines_taken: usize,
-    /// Bytes behind that message, as they were received.
-    pub bytes: Vec<u8>,
-}
-
 /// Why a command is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommandFault {
@@ -87,22 +75,6 @@ enum Ping {
     Sent,
     /// Something has come since the last one.
     Answered,
-}
-
-impl Pipelined {
-    /// Keeps bytes as they were received.
-    pub fn keep(pipelined: &mut Option<Box<Self>>, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            pipelined.get_or_insert_default().bytes.extend_from_slice(bytes);
-        }
-    }
-
-    /// Bytes of heap that it owns, itself included.
-    pub fn heap_bytes(pipelined: Option<&Self>) -> usize {
-        pipelined.map_or(0, |pipelined| {
-            size_of::<Self>() + pipelined.lines.capacity() + pipelined.bytes.capacity()
-        })
-    }
 }
 
 impl Commands {
@@ -128,10 +100,11 @@ impl Commands {
         self.ping == Ping::Sent
     }
 
-    /// Does what a command asks.
+    /// Does what a command asks. `token` is what the client showed before, which counts if its `connect` has none.
     pub fn take(
         &mut self,
         command: &[u8],
+        token: Option<&Token>,
         framing: CommandFraming,
         context: &mut Context<'_>,
     ) -> Result<Taken, CommandFault> {
@@ -142,7 +115,6 @@ impl Commands {
         if let Some(fault) = check_rates(id, &method, framing, context) {
             return fault;
         }
-        let client = context.client;
         let may_go_unanswered = matches!(method, Method::Publish(..) | Method::Send(..));
         let mut replies = Replies { framing, context };
         match method {
@@ -153,13 +125,16 @@ impl Commands {
             _ if id == 0 && !may_go_unanswered => {
                 replies.refuse(id, bad, Some("a command needs an id"));
             }
-            Method::Connect if self.is_connected() => {
+            Method::Connect(_) if self.is_connected() => {
                 replies.refuse(id, bad, Some("already connected"));
             }
-            Method::Connect => {
-                self.stage = Stage::Connecting;
-                replies.context.request(Ticket::new(id), Actor::Client, Request::Connect);
-                return Ok(Taken::Connecting);
+            Method::Connect(connect) => {
+                if let Some(login) = replies.login(id, &connect, token) {
+                    self.stage = Stage::Connecting;
+                    let request = Request::Connect(Box::new(login));
+                    replies.context.request(Ticket::new(id), Actor::Client, request);
+                    return Ok(Taken::Connecting);
+                }
             }
             Method::Ping => replies.done(id, "ping"),
             _ if !self.is_connected() => replies.refuse(id, bad, Some("connect first")),
@@ -167,17 +142,10 @@ impl Commands {
             Method::Send(_) if id != 0 => replies.refuse(id, CommandError::NotAvailable, None),
             Method::Send(data) => replies.call(id, "", data),
             Method::Rpc(procedure, data) => replies.call(id, &procedure, data),
-            Method::Refresh => replies.write(|out| json::write_refreshed(out, id, client)),
-            Method::SubRefresh => replies.write(|out| json::write_sub_refreshed(out, id)),
+            Method::Refresh(token) => replies.refresh(id, None, &token)?,
+            Method::RefreshSubscription(name, token) => replies.refresh(id, Some(&name), &token)?,
             Method::Fatal => return Err(CommandFault::Fatal),
-            Method::Subscribe(name, since, needs_all) => {
-                replies.request(id, &name, |channel| Request::Subscribe {
-                    channel,
-                    since,
-                    needs_all,
-                    options: None,
-                });
-            }
+            Method::Subscribe(subscribe) => replies.subscribe(id, subscribe),
             Method::Unsubscribe(name) => {
                 replies.request(id, &name, |channel| Request::Unsubscribe { channel });
             }
@@ -213,47 +181,45 @@ impl Commands {
         Replies { framing, context }.refuse(0, CommandError::LimitExceeded, Some(&detail));
     }
 
-    /// Takes the hub's answer to a command, or what the server API did.
+    /// Takes the hub's answer to a command, or what the server API did. An error is the reason for which the client is
+    /// to be disconnected.
     pub fn reply(
         &mut self,
         origin: Origin,
         reply: &Reply,
         framing: CommandFraming,
         context: &mut Context<'_>,
-    ) {
+    ) -> Result<(), CloseReason> {
         let id = match origin {
             Origin::Client(ticket) => ticket.number(),
             Origin::Server => 0,
         };
         if self.is_connecting() {
             self.stage = match reply {
-                Reply::Connected => Stage::Connected,
+                Reply::Connected(_) => Stage::Connected,
                 _ => Stage::New,
             };
         }
         let mut replies = Replies { framing, context };
         match reply {
-            Reply::Connected => replies.connected(id),
+            Reply::Connected(welcome) => replies.connected(id, welcome),
+            Reply::Refreshed { ttl_seconds } => replies.refreshed(id, *ttl_seconds),
+            Reply::SubscriptionRefreshed { ttl_seconds } => {
+                replies.write(|out| json::write_sub_refreshed(out, id, *ttl_seconds));
+            }
             // The client did not ask for it: the server API did.
             Reply::Refused(_) | Reply::Rejected(_) if origin == Origin::Server => {}
-            // The client has what it wants: perhaps the server API ended the subscription meanwhile.
-            Reply::Refused(Refusal::NotSubscribed) => replies.done(id, "unsubscribe"),
-            Reply::Refused(refusal) => {
-                let row = row_of(*refusal);
-                replies.refuse(id, row.error, row.detail());
-            }
-            Reply::Subscribed { channel, position, recoverable, recovery } => {
-                // A client that starts anew reads its state elsewhere, and goes on from the position.
-                let missed = recovery.as_ref().filter(|recovery| recovery.is_complete);
+            Reply::Refused(refusal) => replies.refused(id, *refusal)?,
+            Reply::Subscribed { channel, position, recoverable, recovery, options } => {
+                let recovery = recovery.as_ref();
                 let subscribed = Subscribed {
-                    position: recovered_from(*position, missed),
+                    position: *position,
                     is_recoverable: *recoverable,
-                    recovered: recovery.as_ref().map(|recovery| recovery.is_complete),
+                    recovered: recovery.map(|recovery| recovery.is_complete),
+                    ttl_seconds: replies.ttl(options.as_ref().and_then(|it| it.expires_at)),
+                    data: options.as_ref().and_then(|it| it.data.as_deref()),
                 };
-                replies.subscribed(id, channel, &subscribed, missed);
-                if missed.is_some_and(|missed| missed.has_more) {
-                    replies.write(|out| json::write_resubscribe_push(out, channel));
-                }
+                replies.subscribed(id, channel, subscribed, recovery);
             }
             Reply::Unsubscribed { channel } if origin == Origin::Server => {
                 replies.write(|out| json::write_unsubscribe_push(out, channel));
@@ -283,6 +249,7 @@ impl Commands {
             // Replies to requests that only the server API makes.
             Reply::Channels { .. } | Reply::Done => {}
         }
+        Ok(())
     }
 
     /// Handles the deadline: sends a ping, or returns the reason to disconnect the client. A pong is due within the
@@ -353,12 +320,44 @@ struct Replies<'a, 'c> {
 }
 
 impl Replies<'_, '_> {
-    fn connected(&mut self, id: u32) {
+    /// What a client shows with `connect`. `None` if it is refused.
+    fn login(&mut self, id: u32, connect: &Connect<'_>, token: Option<&Token>) -> Option<Login> {
+        let Connect { token: own, data, name, version, since } = connect;
+        if data.is_some_and(|data| json::exceeds_depth(data, PAYLOAD_DEPTH_MAX)) {
+            let detail = format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}");
+            self.refuse(id, CommandError::BadRequest, Some(&detail));
+            return None;
+        }
+        if since.len() > self.context.settings.subscriptions_max {
+            self.refuse(id, CommandError::LimitExceeded, Some("subs: too many channels"));
+            return None;
+        }
+        // A name that no channel has is not the name of one that the server subscribes the client to.
+        let since = since.iter().filter_map(|(name, position)| {
+            ChannelName::new(name).ok().map(|channel| (channel, *position))
+        });
+        Some(Login {
+            token: Token::new(own).or_else(|| token.cloned()),
+            data: data.map(Bytes::copy_from_slice),
+            name: name.as_ref().into(),
+            version: version.as_ref().into(),
+            has_commands: true,
+            since: since.collect(),
+        })
+    }
+
+    fn ttl(&self, expires_at: Option<u64>) -> Option<u64> {
+        let now = self.context.settings.now.unix_seconds;
+        expires_at.map(|at| at.saturating_sub(now))
+    }
+
+    fn connected(&mut self, id: u32, welcome: &Welcome) {
         let interval = self.context.settings.keepalive_interval;
         let connected = Connected {
             client: self.context.client,
             ping_seconds: interval.as_secs().max(1),
             wants_pong: self.framing == CommandFraming::Message,
+            welcome,
         };
         self.write(|out| json::write_connected(out, id, &connected));
         // A client that has closed its end has a deadline already.
@@ -394,6 +393,35 @@ impl Replies<'_, '_> {
         self.context.request(Ticket::new(id), Actor::Client, request);
     }
 
+    fn subscribe(&mut self, id: u32, subscribe: Subscribe<'_>) {
+        let Subscribe { channel, since, needs_all, token } = subscribe;
+        let (token, options) = (Token::new(&token), None);
+        self.request(id, &channel, |channel| Request::Subscribe {
+            channel,
+            since,
+            needs_all,
+            token,
+            options,
+        });
+    }
+
+    /// Goes on with a new token, for the connection or for a channel. Without a token or a name, it is as with
+    /// Centrifugo a fault for which the client is disconnected.
+    fn refresh(&mut self, id: u32, channel: Option<&str>, token: &str) -> Result<(), CommandFault> {
+        let token = Token::new(token).ok_or(CommandFault::Fatal)?;
+        match channel {
+            Some("") => return Err(CommandFault::Fatal),
+            Some(name) => {
+                self.request(id, name, |channel| Request::RefreshSubscription { channel, token });
+            }
+            None => {
+                let request = Request::Refresh { token };
+                self.context.request(Ticket::new(id), Actor::Client, request);
+            }
+        }
+        Ok(())
+    }
+
     fn presence(&mut self, id: u32, name: &str, list_max: u32) {
         self.request(id, name, |channel| Request::Presence { channel, list_max });
     }
@@ -409,26 +437,50 @@ impl Replies<'_, '_> {
         &mut self,
         id: u32,
         channel: &ChannelName,
-        subscribed: &Subscribed,
+        subscribed: Subscribed<'_>,
         recovery: Option<&Recovery>,
     ) {
+        // A client that starts anew reads its state elsewhere, and goes on from the position.
+        let missed = recovery.filter(|recovery| recovery.is_complete);
+        let position = recovered_from(subscribed.position, missed);
+        let subscribed = &Subscribed { position, ..subscribed };
         let none = Publications::default();
-        let publications = recovery.map_or(&none, |recovery| &recovery.publications);
+        let publications = missed.map_or(&none, |missed| &missed.publications);
         if id != 0 {
             self.write_with_answers(|out, answers| {
                 json::write_subscribed(out, id, subscribed, |out| answers.write(out, publications));
             });
-            return;
+        } else {
+            self.write(|out| json::write_subscribe_push(out, channel, subscribed));
+            // The push has no place for missed publications.
+            for publication in publications.iter() {
+                self.write(|out| json::write_publication(out, publication));
+            }
         }
-        self.write(|out| json::write_subscribe_push(out, channel, subscribed));
-        // The push has no place for missed publications.
-        for publication in publications.iter() {
-            self.write(|out| json::write_publication(out, publication));
+        if missed.is_some_and(|missed| missed.has_more) {
+            self.write(|out| json::write_resubscribe_push(out, channel));
         }
     }
 
     fn done(&mut self, id: u32, method: &str) {
         self.write(|out| json::write_done(out, id, method));
+    }
+
+    fn refreshed(&mut self, id: u32, ttl_seconds: Option<u64>) {
+        let client = self.context.client;
+        self.write(|out| json::write_refreshed(out, id, client, ttl_seconds));
+    }
+
+    /// A request is refused. An error is the reason for which the client is to be disconnected.
+    fn refused(&mut self, id: u32, refusal: Refusal) -> Result<(), CloseReason> {
+        let row = row_of(refusal);
+        match (row.close, refusal) {
+            (Some(reason), _) => return Err(reason),
+            // The client has what it wants: perhaps the server API ended the subscription meanwhile.
+            (None, Refusal::NotSubscribed) => self.done(id, "unsubscribe"),
+            (None, _) => self.refuse(id, row.error, row.detail()),
+        }
+        Ok(())
     }
 
     fn refuse(&mut self, id: u32, error: CommandError, detail: Option<&str>) {

@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::commands::{CommandFault, Commands, Pipelined, Taken};
+use super::commands::{CommandFault, Commands, Taken};
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport, receive_unpaused};
 use super::framing::{CommandFraming, write_framed};
+use super::pipelined::Pipelined;
 use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
 use crate::config::Framing;
@@ -107,7 +108,7 @@ impl Transport for CommandConversation {
             match command {
                 // A person at `nc` presses enter.
                 [] => {}
-                command => match commands.take(command, framing, context) {
+                command => match commands.take(command, None, framing, context) {
                     Ok(Taken::Connecting) => return self.wait_for_connect(bytes),
                     Ok(Taken::Published) if context.congested => {
                         // The publisher may be paused for long: it owns no heap meanwhile.
@@ -140,12 +141,20 @@ impl Transport for CommandConversation {
     }
 
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
-        self.commands.reply(origin, reply, self.framing(), context);
+        let framing = self.framing();
+        if let Err(reason) = self.commands.reply(origin, reply, framing, context) {
+            return close(framing, reason, context);
+        }
         match self.pipelined.take_if(|_| !self.commands.is_connecting()) {
+            _ if self.commands.is_connecting() => Flow::AwaitReply,
+            None => Flow::Receive,
+            Some(pipelined) if pipelined.has_lost_pushes => {
+                close(framing, CloseReason::InsufficientState, context)
+            }
             Some(mut pipelined) => {
+                context.out.extend_from_slice(&pipelined.pushes);
                 receive_unpaused(&mut pipelined.bytes, |left| self.receive(left, context))
             }
-            None => Flow::Receive,
         }
     }
 
@@ -155,6 +164,10 @@ impl Transport for CommandConversation {
         _: &mut Vec<u8>,
         _: &TransportSettings,
     ) -> Delivered {
+        if self.commands.is_connecting() {
+            let framing = self.framing();
+            return Pipelined::keep_pushes(&mut self.pipelined, batch, framing);
+        }
         let form = match self.decoder {
             Decoder::Line(_) => WireForm::CommandLine,
             Decoder::LengthPrefix(_) => WireForm::CommandLengthPrefixed,
@@ -195,7 +208,7 @@ impl Transport for CommandConversation {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.decoder.buffered_bytes() + Pipelined::heap_bytes(self.pipelined.as_deref())
+        self.decoder.buffered_bytes() + Pipelined::heap_bytes(&self.pipelined)
     }
 
     fn release(&mut self) {

@@ -78,6 +78,8 @@ pub enum Output {
     Refused,
     /// End the session: its subscriptions are gone, and the next request opens a new one.
     Leave,
+    /// End all subscriptions. The session stays, and who its client is.
+    LeaveChannels,
     /// A handshake failed for this cause.
     HandshakeFailed(HandshakeFailure),
     /// A proxy in front of the server is misconfigured: the message for the operator.

@@ -34,6 +34,8 @@ handshake_failures! {
     SubscriptionRefused => "subscription_refused";
     /// The client subscribes more often than its rate allows.
     RateExceeded => "rate_exceeded";
+    /// A token is missing, invalid or expired.
+    TokenRefused => "token_refused";
     /// The server is low on memory.
     Overloaded => "overloaded";
     /// The method is not GET.

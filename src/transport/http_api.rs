@@ -15,14 +15,18 @@ use super::handshake_failure::HandshakeFailure;
 use super::prepared::{Batch, Delivered};
 use super::settings::TransportSettings;
 use crate::config::limits::POLL_PIPELINED_BYTES_MAX;
-use crate::message::{CloseReason, Disconnect, Origin, Position, Reply, Ticket, TransportKind};
+use crate::message::{
+    CloseReason, Disconnect, Origin, Position, Refusal, Reply, Ticket, TransportKind,
+};
 
 mod answer;
 mod api;
 mod body;
 mod cors;
+mod credentials;
 mod error;
 mod guards;
+mod login;
 mod origin;
 mod page;
 mod parameters;
@@ -41,7 +45,7 @@ use answer::write_ok;
 use cors::Cors;
 use error::HttpError;
 use requests::HttpFlow;
-use state::{Await, Awaiting, State};
+use state::{AfterLogin, Await, Awaiting, State};
 use subscribe::Opened;
 
 impl Transport for HttpConversation {
@@ -143,8 +147,7 @@ impl Transport for HttpConversation {
             State::Head(_) | State::Body(_) => false,
             State::Awaiting(awaiting) => match &awaiting.what {
                 Await::Drain => true,
-                Await::Subscriptions(opening) => opening.end_stream(true, context),
-                _ => false,
+                what => what.opening().is_some_and(|opening| opening.end_stream(true, context)),
             },
         };
         if !is_answered {
@@ -202,8 +205,10 @@ impl Transport for HttpConversation {
                     self.state = State::Idle;
                 }
                 // A stream that has not begun needs no word for other reasons: its client comes back.
-                Await::Subscriptions(opening)
-                    if !is_overloaded || opening.end_stream(true, context) => {}
+                what if what
+                    .opening()
+                    .is_some_and(|opening| !is_overloaded || opening.end_stream(true, context)) => {
+                }
                 _ if is_overloaded => {
                     HttpError::overloaded().write_last(Cors::Silent, context);
                 }
@@ -247,6 +252,7 @@ impl HttpConversation {
                 _ => Flow::AwaitReply,
             },
             Await::Call(_) => self.advance_call(|call| call.take_reply(to, reply), context),
+            Await::Login(_) => self.take_login(reply, context),
             Await::Upgrade(upgrading) => match upgrading.take(reply, context) {
                 Ok(None) => Flow::AwaitReply,
                 Ok(Some(websocket)) => {
@@ -265,6 +271,43 @@ impl HttpConversation {
                 self.follow_opening(opened, context)
             }
             Await::Question | Await::Poll(_) | Await::Drain => self.wait_on(),
+        }
+    }
+
+    /// Takes the answer to who the client is: then its request is made.
+    fn take_login(&mut self, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
+        let State::Awaiting(awaiting) = &mut self.state else { return Flow::Receive };
+        let Reply::Refused(refusal) = reply else {
+            let what = std::mem::replace(&mut awaiting.what, Await::Drain);
+            let Await::Login(next) = what else { return self.wait_on() };
+            self.has_identity = true;
+            return match login::ask(*next, context) {
+                Ok(what) => {
+                    awaiting.what = what;
+                    Flow::AwaitReply
+                }
+                Err(error) => self.fail_awaited(&error, context),
+            };
+        };
+        let error = HttpError::refused(*refusal);
+        let Await::Login(next) = &awaiting.what else { return self.wait_on() };
+        match &**next {
+            AfterLogin::Upgrade(_) => {
+                context.fail_handshake(HandshakeFailure::TokenRefused);
+                self.state = State::Idle;
+                let error = HttpError { is_handshake: true, ..error };
+                error.write_last(Cors::Silent, context);
+                context.close(CloseReason::HttpDone)
+            }
+            AfterLogin::Subscriptions(opening)
+                if opening.end_stream(*refusal == Refusal::Overloaded, context) =>
+            {
+                self.state = State::Idle;
+                context.close(CloseReason::HttpDone)
+            }
+            AfterLogin::Subscriptions(_) | AfterLogin::Publish(..) => {
+                self.fail_awaited(&error, context)
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod echo;
 mod framing;
 mod handshake_failure;
 mod http_api;
+mod pipelined;
 mod places;
 mod poll_form;
 mod prepared;

@@ -1,6 +1,6 @@
 //! How refusals are reported to clients, over HTTP and in the command protocol: one row each.
 
-use crate::message::Refusal;
+use crate::message::{CloseReason, Refusal};
 use crate::protocol::json::CommandError;
 
 /// How a refusal is reported.
@@ -14,6 +14,8 @@ pub(super) struct RefusalRow {
     pub error: CommandError,
     /// The reason in words.
     pub sentence: &'static str,
+    /// In the command protocol, the reason for which the client is disconnected instead of being sent the error.
+    pub close: Option<CloseReason>,
 }
 
 /// The row of a refusal.
@@ -63,6 +65,16 @@ pub(super) fn row_of(refusal: Refusal) -> RefusalRow {
             Error::UnrecoverablePosition,
             "the publications after this position are no longer kept",
         ),
+        Refusal::TokenMissing => {
+            (401, "token_missing", Error::BadRequest, "a token is needed, and none was sent")
+        }
+        Refusal::TokenInvalid => (401, "token_invalid", Error::PermissionDenied, "invalid token"),
+        Refusal::TokenExpired | Refusal::ConnectionExpired => (
+            401,
+            "token_expired",
+            Error::TokenExpired,
+            "the token has expired, or is not valid yet",
+        ),
         Refusal::Overloaded => (503, "overloaded", Error::TooManyRequests, LOW_ON_MEMORY),
         Refusal::BackendUnavailable => (
             503,
@@ -71,7 +83,16 @@ pub(super) fn row_of(refusal: Refusal) -> RefusalRow {
             "the backend does not answer, try again later",
         ),
     };
-    RefusalRow { status, code, error, sentence }
+    RefusalRow { status, code, error, sentence, close: close_of(refusal) }
+}
+
+fn close_of(refusal: Refusal) -> Option<CloseReason> {
+    match refusal {
+        Refusal::TokenMissing => Some(CloseReason::ProtocolError),
+        Refusal::TokenInvalid => Some(CloseReason::TokenInvalid),
+        Refusal::ConnectionExpired => Some(CloseReason::Expired),
+        _ => None,
+    }
 }
 
 impl RefusalRow {

@@ -19,6 +19,19 @@ pub enum Origins {
     Listed(Vec<String>),
 }
 
+/// How clients show who they are with an HTTP request.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// Whether they are asked: otherwise every client is anonymous.
+    pub are_taken: bool,
+    /// Whether a request without any is refused.
+    pub are_required: bool,
+    /// The name of the cookie that may have a token.
+    pub cookie: Option<String>,
+    /// Whether the parameter `token` may have a token.
+    pub in_query: bool,
+}
+
 /// What all conversations of a worker share.
 #[derive(Clone, Debug)]
 pub struct TransportSettings {
@@ -26,6 +39,8 @@ pub struct TransportSettings {
     pub head: HeadLimits,
     /// The keys of the server API.
     pub api_keys: ApiKeys,
+    /// How clients show who they are with an HTTP request.
+    pub credentials: Credentials,
     /// Bytes of the largest HTTP body.
     pub body_bytes_max: u64,
     /// Limits of the messages of a WebSocket that publishes and subscribes.
@@ -65,6 +80,8 @@ pub struct TransportSettings {
 /// Settings that the worker derives while it runs, rather than from the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Now {
+    /// The time of the calendar, in seconds since 1970.
+    pub unix_seconds: u64,
     /// The value of `Date`. Empty if the time is not known: then the header is left out.
     pub date: String,
     /// The server is stopping: HTTP connections are closed after their answer.
@@ -84,6 +101,12 @@ impl TransportSettings {
         Self {
             head: HeadLimits::default(),
             api_keys: ApiKeys::new(config),
+            credentials: Credentials {
+                are_taken: config.verifies_tokens() || !config.allows_anonymous(),
+                are_required: !config.allows_anonymous(),
+                cookie: config.cookie.clone(),
+                in_query: config.token_in_query,
+            },
             body_bytes_max: config.message_bytes_max,
             messages: messages(config.message_bytes_max),
             echo_messages: messages(config.echo_message_bytes_max),
@@ -119,8 +142,9 @@ impl TransportSettings {
         }
     }
 
-    /// Brings the value of `Date` up to date; it changes once a second.
+    /// Brings the time of the calendar up to date, and the value of `Date`, which changes once a second.
     pub fn set_date(&mut self, since_epoch: Duration) {
+        self.now.unix_seconds = since_epoch.as_secs();
         self.now.date = date_text(since_epoch);
     }
 

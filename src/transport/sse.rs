@@ -216,7 +216,9 @@ impl Transport for EventStream {
             Reply::Unsubscribed { channel } => {
                 framing.write(context.out, |out| write_change(out, "unsubscribe", channel));
             }
-            Reply::Connected
+            Reply::Connected(_)
+            | Reply::Refreshed { .. }
+            | Reply::SubscriptionRefreshed { .. }
             | Reply::Published { .. }
             | Reply::Outdated { .. }
             | Reply::History { .. }

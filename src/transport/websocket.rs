@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::commands::{CommandFault, Commands, Pipelined, Taken};
+use super::commands::{CommandFault, Commands, Taken};
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport, receive_unpaused};
 use super::framing::CommandFraming;
+use super::pipelined::Pipelined;
 use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
 use crate::auth::{Rate, RateVerdict};
 use crate::config::limits::{COMMANDS_PER_MESSAGE_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
-    Actor, CloseReason, Disconnect, Origin, Payload, PayloadKind, Refusal, Reply, Request,
+    Actor, CloseReason, Disconnect, Origin, Payload, PayloadKind, Refusal, Reply, Request, Token,
     TransportKind,
 };
 use crate::protocol::json::{self, Method};
@@ -73,6 +74,18 @@ impl WebSocketConversation {
         Self { decoder: MessageDecoder::default(), kind, pipelined: None }
     }
 
+    /// The same for a client that showed a token with its handshake.
+    pub fn with_token(service: WebSocketService, token: Option<Token>) -> Self {
+        let pipelined =
+            token.map(|token| Box::new(Pipelined { token: Some(token), ..Pipelined::default() }));
+        Self { pipelined, ..Self::new(service) }
+    }
+
+    fn close(&self, reason: CloseReason, context: &mut Context<'_>) -> Flow {
+        self.write_disconnect(&reason.into(), context.out);
+        context.close(reason)
+    }
+
     fn write_disconnect(&self, disconnect: &Disconnect, out: &mut Vec<u8>) {
         let code = match self.kind {
             Kind::Plain { .. } => disconnect.websocket_code(),
@@ -100,7 +113,11 @@ impl WebSocketConversation {
     /// Takes what was pipelined behind `connect`, which has been answered. If it was refused, the rest of its message
     /// is dropped: a client that is connected is what these commands were meant for.
     fn receive_pipelined(&mut self, pipelined: Pipelined, context: &mut Context<'_>) -> Flow {
-        let Pipelined { lines, lines_taken, mut bytes } = pipelined;
+        let Pipelined { lines, lines_taken, mut bytes, pushes, has_lost_pushes, .. } = pipelined;
+        if has_lost_pushes {
+            return self.close(CloseReason::InsufficientState, context);
+        }
+        context.out.extend_from_slice(&pushes);
         if let Kind::Commands(commands) = &mut self.kind
             && commands.is_connected()
         {
@@ -204,15 +221,20 @@ impl Transport for WebSocketConversation {
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         match (&mut self.kind, reply) {
             (Kind::Commands(commands), _) => {
-                commands.reply(origin, reply, CommandFraming::Message, context);
-                match self.pipelined.take_if(|_| !commands.is_connecting()) {
+                if let Err(reason) = commands.reply(origin, reply, CommandFraming::Message, context)
+                {
+                    return self.close(reason, context);
+                }
+                if commands.is_connecting() {
+                    return Flow::AwaitReply;
+                }
+                match self.pipelined.take() {
                     Some(pipelined) => self.receive_pipelined(*pipelined, context),
                     None => Flow::Receive,
                 }
             }
             (Kind::Plain { .. }, Reply::Refused(Refusal::SubscriptionsExhausted)) => {
-                self.write_disconnect(&CloseReason::SubscriptionsExhausted.into(), context.out);
-                context.close(CloseReason::SubscriptionsExhausted)
+                self.close(CloseReason::SubscriptionsExhausted, context)
             }
             (Kind::Plain { .. }, _) => Flow::Receive,
         }
@@ -225,6 +247,10 @@ impl Transport for WebSocketConversation {
         _: &TransportSettings,
     ) -> Delivered {
         let form = match self.kind {
+            Kind::Commands(commands) if commands.is_connecting() => {
+                let pipelined = &mut self.pipelined;
+                return Pipelined::keep_pushes(pipelined, batch, CommandFraming::Message);
+            }
             Kind::Plain { .. } => WireForm::WebSocket,
             Kind::Commands(_) => WireForm::CommandMessage,
         };
@@ -258,10 +284,7 @@ impl Transport for WebSocketConversation {
         };
         match kept {
             Ok(()) => Flow::Receive,
-            Err(reason) => {
-                self.write_disconnect(&reason.into(), context.out);
-                context.close(reason)
-            }
+            Err(reason) => self.close(reason, context),
         }
     }
 
@@ -275,7 +298,7 @@ impl Transport for WebSocketConversation {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.decoder.buffered_bytes() + Pipelined::heap_bytes(self.pipelined.as_deref())
+        self.decoder.buffered_bytes() + Pipelined::heap_bytes(&self.pipelined)
     }
 
     fn release(&mut self) {
@@ -335,7 +358,7 @@ fn is_connect(message: &[u8]) -> bool {
     let line = message.split(|byte| *byte == b'\n').next().unwrap_or(message);
     line.starts_with(b"{")
         && json::decode_command(line)
-            .is_ok_and(|command| command.id != 0 && command.method == Method::Connect)
+            .is_ok_and(|command| command.id != 0 && matches!(command.method, Method::Connect(_)))
 }
 
 /// Takes the commands of a message, of which `taken` were taken before. Empty lines are skipped; a line that is not a
@@ -353,14 +376,15 @@ fn take_commands(
         if index == COMMANDS_PER_MESSAGE_MAX {
             return Err(CommandFault::Fatal);
         }
-        match commands.take(command, CommandFraming::Message, context) {
+        let token = Pipelined::token(pipelined);
+        match commands.take(command, token, CommandFraming::Message, context) {
             Ok(Taken::Done) => {}
             Ok(Taken::Published) => result = Taken::Published,
             Ok(Taken::Connecting) => {
                 let end = command.as_ptr_range().end.addr() - message.as_ptr().addr();
                 if end < message.len() {
-                    let (lines, bytes) = (message[end..].to_vec(), Vec::new());
-                    *pipelined = Some(Box::new(Pipelined { lines, lines_taken: index + 1, bytes }));
+                    let pipelined = pipelined.get_or_insert_default();
+                    (pipelined.lines, pipelined.lines_taken) = (message[end..].to_vec(), index + 1);
                 }
                 return Ok(Taken::Connecting);
             }

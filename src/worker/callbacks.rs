@@ -120,7 +120,7 @@ fn take_result(
             Request::Subscribe { channel, since, needs_all, .. },
         ) => {
             let options = (*options != SubscriptionOptions::default()).then_some(options);
-            Request::Subscribe { channel, since, needs_all, options }
+            Request::Subscribe { channel, since, needs_all, token: None, options }
         }
         // An answer is of the kind of its call.
         (CallbackResult::Publish { .. } | CallbackResult::Subscribe { .. }, _) => return,

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -24,13 +23,14 @@ use super::deferred::Deferred;
 use super::deliveries::Deliveries;
 use super::eviction::Eviction;
 use super::held::Held;
+use super::logins::Logins;
 use super::mesh::Mesh;
 use super::outbox::Outbox;
 use super::paused_publishers::PausedPublishers;
 use super::prefixes::{Prefixes, Rejected};
 use super::proxy_headers::ProxyHeaders;
 use super::rates::Rates;
-use super::settings::{WorkerParts, WorkerSettings};
+use super::settings::{WarnedUntil, WorkerParts, WorkerSettings};
 use super::statistics::{Statistics, withdraw_behind_proxy};
 use super::sweep::Sweep;
 use super::table::{NEVER, Table};
@@ -61,6 +61,7 @@ pub struct Connections {
     pub(super) held: Held,
     /// The way to ask it, if it is asked anything.
     pub(super) caller: Option<Caller>,
+    pub(super) logins: Logins,
     pub(super) admission: Admission,
     /// The network prefix of each connection.
     pub(super) prefixes: Prefixes,
@@ -79,8 +80,7 @@ pub struct Connections {
     pub(super) statistics: Statistics,
     /// The tick until which a proxy that is not set up for this server is not logged again.
     pub(super) proxy_warned_until: u32,
-    /// The tick until which no refusal of the server API is logged, by any worker.
-    pub(super) api_warned_until: Arc<AtomicU32>,
+    pub(super) warned_until: Arc<WarnedUntil>,
     pub(super) counters: Arc<Counters>,
     pub(super) all_counters: Arc<[Arc<Counters>]>,
 }
@@ -115,6 +115,7 @@ impl Connections {
             deferred: Deferred::default(),
             held: Held::default(),
             caller: shared.caller,
+            logins: Logins::default(),
             admission: Admission::new(shared.open, shared.open_max),
             prefixes: Prefixes::new(shared.prefixes, places, counters.clone()),
             budget: parts.budget,
@@ -126,7 +127,7 @@ impl Connections {
             questions: Vec::new(),
             statistics: Statistics::default(),
             proxy_warned_until: 0,
-            api_warned_until: shared.api_warned_until,
+            warned_until: shared.warned_until,
             counters,
             all_counters: shared.counters,
             settings,

@@ -7,11 +7,15 @@
 //!
 //! A client whose answers go to its send queue has one recovery or history under way, and the next one is made when
 //! most of that has left: no queue gets more than one of them.
+//!
+//! Requests with a token wait here too once a turn has verified as many as it may, because a signature takes up to a
+//! fifth of a millisecond. They have a line of their own, so that others do not wait for a storm of tokens.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::config::limits::{
     ANSWERED_BYTES_PER_TURN_MAX, ANSWERS_AWAITED_MAX, DEFERRED_PER_CONNECTION_MAX,
+    TOKENS_PER_TURN_MAX,
 };
 use crate::message::{
     HistoryQuery, Origin, Publication, Reply, Request, RequestId, SessionId, SessionRequest,
@@ -25,6 +29,10 @@ pub(super) struct Deferred {
     sessions: HashMap<SessionId, Requester>,
     /// Sessions whose next request may be made, in turns.
     ready: VecDeque<SessionId>,
+    /// The same of sessions whose next request has a token.
+    unverified: VecDeque<SessionId>,
+    /// Tokens that may still be verified in this turn.
+    tokens_left: usize,
     /// Long answers that are under way, of all sessions.
     awaited: usize,
     bytes: usize,
@@ -42,6 +50,13 @@ struct Requester {
     is_ready: bool,
     /// Whether a request in front of all of these waits for the backend.
     is_held: bool,
+}
+
+/// Where a session waits for its turn.
+#[derive(Clone, Copy, Debug)]
+enum Line {
+    Ready,
+    Unverified,
 }
 
 /// What it takes to answer a request.
@@ -66,7 +81,9 @@ impl AnswerKind {
                 AnswerKind::Publications
             }
             Request::Presence { .. } | Request::Channels { .. } => AnswerKind::Gathered,
-            Request::Connect
+            Request::Connect(_)
+            | Request::Refresh { .. }
+            | Request::RefreshSubscription { .. }
             | Request::Subscribe { since: None, .. }
             | Request::Unsubscribe { .. }
             | Request::Publish { .. }
@@ -93,6 +110,7 @@ impl Deferred {
     /// A turn begins.
     pub(super) fn begin_turn(&mut self) {
         self.answered_bytes = 0;
+        self.tokens_left = TOKENS_PER_TURN_MAX;
     }
 
     /// Whether as many bytes of long answers were written in this turn as may be.
@@ -102,7 +120,15 @@ impl Deferred {
 
     /// Whether a request that waits may be made in the next turn.
     pub(super) fn is_urgent(&self) -> bool {
-        !self.ready.is_empty() && self.awaited < ANSWERS_AWAITED_MAX
+        let may_ask = self.awaited < ANSWERS_AWAITED_MAX;
+        may_ask && !self.ready.is_empty() || !self.unverified.is_empty()
+    }
+
+    /// Whether a token may be verified at once; it counts as verified then.
+    pub(super) fn admits_token(&mut self) -> bool {
+        let admits = self.unverified.is_empty() && self.tokens_left > 0;
+        self.tokens_left -= usize::from(admits);
+        admits
     }
 
     /// What waits here.
@@ -189,7 +215,12 @@ impl Deferred {
             && !requester.waiting.is_empty()
         {
             requester.is_ready = true;
-            self.ready.push_back(session);
+            let has_token =
+                requester.waiting.front().is_some_and(|it| it.request.token().is_some());
+            match has_token {
+                true => self.unverified.push_back(session),
+                false => self.ready.push_back(session),
+            }
         }
     }
 
@@ -199,7 +230,21 @@ impl Deferred {
         &mut self,
         mut state: impl FnMut(SessionId) -> (bool, bool),
     ) -> Option<(SessionId, SessionRequest, bool)> {
-        while let Some(session) = self.ready.pop_front() {
+        if self.tokens_left > 0
+            && let Some(next) = self.pop_from(Line::Unverified, &mut state)
+        {
+            self.tokens_left -= 1;
+            return Some(next);
+        }
+        self.pop_from(Line::Ready, &mut state)
+    }
+
+    fn pop_from(
+        &mut self,
+        line: Line,
+        state: &mut impl FnMut(SessionId) -> (bool, bool),
+    ) -> Option<(SessionId, SessionRequest, bool)> {
+        while let Some(session) = self.line(line).pop_front() {
             // It may have left.
             let Some(requester) = self.sessions.get_mut(&session) else { continue };
             let Some(request) = requester.waiting.front() else { continue };
@@ -209,7 +254,7 @@ impl Deferred {
             }
             let answer = AnswerKind::to(&request.request);
             if answer != AnswerKind::Short && self.awaited >= ANSWERS_AWAITED_MAX {
-                self.ready.push_front(session);
+                self.line(line).push_front(session);
                 return None;
             }
             let (has_room, is_collected) = state(session);
@@ -231,6 +276,13 @@ impl Deferred {
             return Some((session, request, is_last));
         }
         None
+    }
+
+    fn line(&mut self, line: Line) -> &mut VecDeque<SessionId> {
+        match line {
+            Line::Ready => &mut self.ready,
+            Line::Unverified => &mut self.unverified,
+        }
     }
 
     /// Names a request that is about to be made.

@@ -45,6 +45,8 @@ mod fan_out;
 mod flush;
 mod held;
 mod lags;
+mod login;
+mod logins;
 mod mesh;
 mod outbox;
 mod paused_publishers;
@@ -63,7 +65,7 @@ pub use crate::auth::PrefixTable;
 pub use budget::{Budget, Level};
 pub use mesh::{Mesh, MeshInbox};
 pub use settings::{
-    Listener, WorkerParts, WorkerPlace, WorkerSettings, WorkerShares, new_counters,
+    Listener, WarnedUntil, WorkerParts, WorkerPlace, WorkerSettings, WorkerShares, new_counters,
 };
 
 use admission::Place;

@@ -19,6 +19,7 @@ use crate::transport::{Context, Flow, MessageCount, Output};
 use super::callbacks;
 use super::connections::Connections;
 use super::deferred::AnswerKind;
+use super::login::{Checked, LoginStep};
 use super::mesh::Message;
 use super::statistics::withdraw_behind_proxy;
 use super::sweep::LATENESS_MAX;
@@ -114,11 +115,12 @@ impl Connections {
                 Output::HttpError => self.counters.http_errors.add(1),
                 Output::ApiRefused(refusal) => {
                     self.counters.api_refused[refusal as usize].add(1);
-                    log_api_refusal(refusal, self.turn.tick, &self.api_warned_until);
+                    log_api_refusal(refusal, self.turn.tick, &self.warned_until.api);
                 }
                 Output::RateExceeded(rate) => self.counters.rates_exceeded[rate as usize].add(1),
                 Output::Refused => self.counters.rejected_low_memory.add(1),
                 Output::Leave => self.leave(session),
+                Output::LeaveChannels => LoginStep { connections: self, session }.leave_channels(),
                 Output::Ask(question) => self.questions.push((socket_of(session), question)),
                 // Each request through that proxy fails alike: one warning in a while is enough.
                 Output::ProxyFault(message) if self.turn.tick >= self.proxy_warned_until => {
@@ -152,18 +154,17 @@ impl Connections {
         let may_ask = answer == AnswerKind::Short
             || (has_room
                 && self.deferred.admits(session, answer, connection.traits().collects_answers));
-        if may_ask && !is_behind {
+        let is_verified =
+            request.request.token().is_some() && self.settings.authentication.verifies_tokens();
+        if may_ask && !is_behind && (!is_verified || self.deferred.admits_token()) {
             self.ask(session, request, answer);
             return;
         }
         match self.deferred.push(session, request) {
             Ok(()) => self.table.pause(session.index, Pause::Answers),
             Err(request) => {
-                if let Some(origin) = request.origin {
-                    let id = self.deferred.number(origin);
-                    let reply = Reply::Refused(Refusal::Overloaded);
-                    self.hub_outputs.push_back(HubOutput::Reply { session, id, reply });
-                }
+                let id = request.origin.map(|origin| self.deferred.number(origin));
+                refuse(&mut self.hub_outputs, session, id, Refusal::Overloaded);
             }
         }
     }
@@ -204,10 +205,8 @@ impl Connections {
                 connection.flags.set_session(true);
                 self.hub.open(session);
             }
-            (Request::Unsubscribe { .. }, Some(id)) if !connection.flags.has_session() => {
-                let reply = Reply::Refused(Refusal::NotSubscribed);
-                self.hub_outputs.push_back(HubOutput::Reply { session, id, reply });
-                return;
+            (Request::Unsubscribe { .. }, _) if !connection.flags.has_session() => {
+                return refuse(&mut self.hub_outputs, session, id, Refusal::NotSubscribed);
             }
             _ => {}
         }
@@ -215,13 +214,13 @@ impl Connections {
     }
 
     /// Hands a request to the hub, if it is allowed.
-    fn decide(
-        &mut self,
-        session: SessionId,
-        id: Option<RequestId>,
-        by: Actor,
-        mut request: Request,
-    ) {
+    fn decide(&mut self, session: SessionId, id: Option<RequestId>, by: Actor, request: Request) {
+        let step = LoginStep { connections: self, session };
+        let (by, mut request) = match step.check(id, by, request) {
+            Ok(Checked::Done) => return,
+            Ok(Checked::Decide(by, request)) => (by, request),
+            Err(refusal) => return refuse(&mut self.hub_outputs, session, id, refusal),
+        };
         if let Request::Publish { channel: channel @ None, .. } = &mut request
             && self.table.at(session.index).flags.has_session()
         {
@@ -236,12 +235,7 @@ impl Connections {
         match auth::decide(by, client, &request, self.hub.namespaces(), callbacks) {
             Verdict::Allow => self.hub.handle(session, id, request, &mut self.hub_outputs),
             Verdict::Ask(_) => callbacks::ask(self, session, id, request),
-            Verdict::Refuse(refusal) => {
-                if let Some(id) = id {
-                    let reply = Reply::Refused(refusal);
-                    self.hub_outputs.push_back(HubOutput::Reply { session, id, reply });
-                }
-            }
+            Verdict::Refuse(refusal) => refuse(&mut self.hub_outputs, session, id, refusal),
         }
     }
 
@@ -249,6 +243,7 @@ impl Connections {
     /// are still made.
     pub(super) fn leave(&mut self, session: SessionId) {
         self.held.forget(session);
+        self.logins.forget(session);
         for SessionRequest { origin, by, request } in self.deferred.forget(session) {
             if request.is_for_others() {
                 let id = origin.map(|origin| self.deferred.number(origin));
@@ -307,8 +302,13 @@ impl Connections {
         match control {
             Control::Disconnect(disconnect) => self.close(session.index, disconnect),
             Control::Subscribe { channel, since } => {
-                let request =
-                    Request::Subscribe { channel, since, needs_all: false, options: None };
+                let request = Request::Subscribe {
+                    channel,
+                    since,
+                    needs_all: false,
+                    token: None,
+                    options: None,
+                };
                 self.request(session, SessionRequest { origin, by, request });
             }
             Control::Unsubscribe { channel } => {
@@ -333,6 +333,9 @@ impl Connections {
     pub(super) fn reply(&mut self, session: SessionId, id: RequestId, reply: &Reply) {
         // Before the reply is written: a poll's session ends with its answer, and then what it awaited is forgotten.
         let is_long = self.deferred.settle(session, id);
+        if (LoginStep { connections: self, session }).take_reply(id, reply) {
+            return;
+        }
         let before = self.turn.written_bytes;
         if self.table.is_open(socket_of(session)) {
             self.step_connection(session.index, |connection, context| {
@@ -363,6 +366,18 @@ fn count_transport(kind: TransportKind, flags: &mut Flags, counters: &Counters) 
         counters.connections[before].subtract(1);
         flags.set_counted(kind);
         counters.connections[kind as usize].add(1);
+    }
+}
+
+/// Replies to a request that is refused, if a reply is wanted.
+fn refuse(
+    outputs: &mut VecDeque<HubOutput>,
+    session: SessionId,
+    id: Option<RequestId>,
+    refusal: Refusal,
+) {
+    if let Some(id) = id {
+        outputs.push_back(HubOutput::Reply { session, id, reply: Reply::Refused(refusal) });
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::auth::{ApiRefusal, PrefixLimits, PrefixTable, Rate};
+use crate::auth::{ApiRefusal, Authentication, PrefixLimits, PrefixTable, Rate, TokenError};
 use crate::callback::{Caller, OUTCOMES};
 use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
 use crate::config::{CallbackKind, Callbacks, Config, Network};
@@ -26,6 +26,8 @@ use super::proxy_headers::ProxyRefusal;
 pub struct WorkerSettings {
     /// The settings of its share of the hub.
     pub hub: HubSettings,
+    /// How clients prove who they are.
+    pub authentication: Authentication,
     /// The settings of all its conversations.
     pub transport: TransportSettings,
     /// What the backend is asked.
@@ -112,6 +114,7 @@ impl WorkerSettings {
                 hash,
                 namespaces: Arc::new(namespaces),
             },
+            authentication: Authentication::new(config),
             transport: TransportSettings::new(config),
             callbacks: Arc::new(config.callbacks.clone()),
             statistics_are_configured: config.statistics.is_some(),
@@ -182,10 +185,19 @@ pub struct WorkerShares {
     pub steps: Arc<AtomicUsize>,
     /// A proxy brings requests of others to this host.
     pub is_behind_proxy: Arc<AtomicBool>,
-    /// The tick until which no refusal of the server API is logged, by any worker.
-    pub api_warned_until: Arc<AtomicU32>,
+    /// When events that clients can repeat at will are logged again, by any worker.
+    pub warned_until: Arc<WarnedUntil>,
     /// Several workers run on a core: they have their turns in between.
     pub shares_core: bool,
+}
+
+/// The ticks until which events that clients can repeat at will are not logged.
+#[derive(Debug, Default)]
+pub struct WarnedUntil {
+    /// Requests to the server API that are refused.
+    pub api: AtomicU32,
+    /// Tokens that are rejected.
+    pub tokens: AtomicU32,
 }
 
 /// What a worker counts, all zero.
@@ -197,6 +209,7 @@ pub fn new_counters() -> Counters {
         handshakes_failed: HandshakeFailure::LABELS,
         api_refused: ApiRefusal::LABELS,
         rates_exceeded: Rate::LABELS,
+        tokens_rejected: TokenError::LABELS,
         publications_dropped: Drops::LABELS,
         proxy_headers_rejected: ProxyRefusal::LABELS,
         callbacks: (CallbackKind::WORDS, OUTCOMES),

@@ -104,7 +104,10 @@ on_both_drivers! {
             assert_eq!(client.ask(&json!({"id": 9, "unsubscribe": {"channel": channel}})), json!({"id": 9, "unsubscribe": {}}));
         }
         assert_eq!(client.ask(&json!({"id": 10, "refresh": {"token": "t"}}))["refresh"]["expires"], false);
-        assert_eq!(client.ask(&json!({"id": 11, "sub_refresh": {"channel": "a", "token": "t"}})), json!({"id": 11, "sub_refresh": {"expires": false}}));
+        let sub_refresh = json!({"id": 11, "sub_refresh": {"channel": "d", "token": "t"}});
+        assert_eq!(client.ask(&sub_refresh)["error"]["code"], 103, "it is not subscribed");
+        client.ask(&json!({"id": 7, "subscribe": {"channel": "d"}}));
+        assert_eq!(client.ask(&sub_refresh), json!({"id": 11, "sub_refresh": {"expires": false}}));
         assert_eq!(client.ask(&json!({"id": 12, "ping": {}})), json!({"id": 12, "ping": {}}));
         client.socket.send_close(1000);
         assert_eq!(client.socket.read(), Received::Close(Some(1000), String::new()));

@@ -8,6 +8,7 @@
 //! | `api_keys` | keys of the server API and their rights |
 //! | `rights` | rights of clients, by route |
 //! | `callbacks` | callbacks to a backend: its answers, its failures, limits |
+//! | `identity` | tokens of clients: what each route answers, expiry, server-side subscriptions |
 //! | `websocket` | plain WebSockets: chat, frames, protocol errors |
 //! | `tcp` | the command protocol over raw TCP, one JSON object per line |
 //! | `commands` | the command protocol over WebSocket, with history, presence and recovery |
@@ -40,6 +41,7 @@ mod fan_out;
 mod host;
 mod hostile;
 mod http;
+mod identity;
 mod limits;
 mod listeners;
 mod memory;

@@ -7,6 +7,7 @@ mod child;
 mod client;
 mod event_stream;
 mod server;
+mod token;
 mod websocket;
 
 pub use backend::{Backend, BackendAnswer, BackendRequest};
@@ -14,6 +15,7 @@ pub use child::{Child, Ended, TempFile, run, run_with};
 pub use client::{Client, Response};
 pub use event_stream::{Event, EventStream, StreamEnd};
 pub use server::{EPOLL, IO_URING, TestServer, runs_here};
+pub use token::{SECRET, in_seconds, token, token_by};
 pub use websocket::{Received, WebSocket, masked, unmasked};
 
 use std::time::{Duration, Instant};

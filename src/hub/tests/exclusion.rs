@@ -161,7 +161,8 @@ fn a_slow_subscriber_that_catches_up_and_one_that_recovers() {
     mesh.settle();
     let since = Some(position);
     let channel = channel("a");
-    let request = Request::Subscribe { channel, since, needs_all: false, options: None };
+    let request =
+        Request::Subscribe { channel, since, needs_all: false, token: None, options: None };
     mesh.request(0, session(1), request);
     mesh.settle();
     let Some((.., Reply::Subscribed { recovery: Some(recovery), .. })) = mesh.seen.replies.pop()

@@ -19,7 +19,8 @@ fn client(worker: usize, index: u32) -> ClientId {
 fn subscribe_with(name: &str, info: &'static str) -> Request {
     let options =
         Some(Box::new(SubscriptionOptions { info: Some(info.into()), ..Default::default() }));
-    Request::Subscribe { channel: channel(name), since: None, needs_all: false, options }
+    let channel = channel(name);
+    Request::Subscribe { channel, since: None, needs_all: false, token: None, options }
 }
 
 impl Mesh {

@@ -229,7 +229,13 @@ fn payload(bytes: &'static [u8]) -> Payload {
 }
 
 fn subscribe(name: &str) -> Request {
-    Request::Subscribe { channel: channel(name), since: None, needs_all: false, options: None }
+    Request::Subscribe {
+        channel: channel(name),
+        since: None,
+        needs_all: false,
+        token: None,
+        options: None,
+    }
 }
 
 fn unsubscribe(name: &str) -> Request {

@@ -124,7 +124,8 @@ impl World {
         self.asked.insert(key, since);
         let (worker, index, at) = key;
         let channel = channel(NAMES[at]);
-        let request = Request::Subscribe { channel, since, needs_all: false, options: None };
+        let request =
+            Request::Subscribe { channel, since, needs_all: false, token: None, options: None };
         self.request(worker, index, at, request);
     }
 

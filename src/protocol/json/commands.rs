@@ -7,7 +7,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{CommandError, Object};
+use super::{CommandError, Connect, Object, Text};
 use crate::message::{HistoryQuery, Position};
 
 /// A command of a client.
@@ -25,10 +25,9 @@ pub enum Method<'a> {
     /// The answer to a ping.
     Pong,
     /// Opens the session; must be the first command.
-    Connect,
-    /// Subscribes to a channel. With a position, the publications after it are recovered first; the flag says whether
-    /// to refuse if they cannot be.
-    Subscribe(Cow<'a, str>, Option<Position>, NeedsAll),
+    Connect(Connect<'a>),
+    /// Subscribes to a channel.
+    Subscribe(Subscribe<'a>),
     /// Unsubscribes from a channel.
     Unsubscribe(Cow<'a, str>),
     /// Publishes data, any JSON value, to a channel.
@@ -42,9 +41,9 @@ pub enum Method<'a> {
     /// Asks for an empty reply.
     Ping,
     /// Sends a new token for the connection.
-    Refresh,
-    /// Sends a new token for a subscription.
-    SubRefresh,
+    Refresh(Cow<'a, str>),
+    /// Sends a new token for the subscription to a channel.
+    RefreshSubscription(Cow<'a, str>, Cow<'a, str>),
     /// Sends data, any JSON value, to the backend. It is the only command without a reply.
     Send(Option<&'a [u8]>),
     /// Calls a procedure of the backend, by its name, with data.
@@ -59,8 +58,18 @@ pub enum Method<'a> {
     Fatal,
 }
 
-/// Whether to refuse a subscription if publications after its position cannot be recovered.
-pub type NeedsAll = bool;
+/// The parameters of `subscribe`.
+#[derive(Debug, PartialEq)]
+pub struct Subscribe<'a> {
+    /// The channel to subscribe to.
+    pub channel: Cow<'a, str>,
+    /// The position after which publications are recovered first.
+    pub since: Option<Position>,
+    /// Whether to refuse the subscription if publications after its position cannot be recovered.
+    pub needs_all: bool,
+    /// The token for the channel; empty if there is none.
+    pub token: Cow<'a, str>,
+}
 
 /// The bytes are not a command: not a JSON object, or the `id` is not a 32-bit number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +104,8 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
     let channel = || serde_json::from_str(parameters).map(|OfChannel { channel }| channel);
     let of_any = |method| serde_json::from_str(parameters).map(|AnyObject {}| method);
     match name {
-        "connect" => of_any(Method::Connect),
-        "subscribe" => serde_json::from_str(parameters).map(Subscribe::method),
+        "connect" => Connect::decode(parameters).map(Method::Connect),
+        "subscribe" => serde_json::from_str(parameters).map(SubscribeParameters::method),
         "unsubscribe" => channel().map(Method::Unsubscribe),
         "publish" => serde_json::from_str(parameters)
             .map(|Publish { channel, data }| Method::Publish(channel, data.get().as_bytes())),
@@ -104,8 +113,9 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
         "presence" => channel().map(Method::Presence),
         "presence_stats" => channel().map(Method::PresenceStats),
         "ping" => of_any(Method::Ping),
-        "refresh" => of_any(Method::Refresh),
-        "sub_refresh" => channel().map(|_| Method::SubRefresh),
+        "refresh" => serde_json::from_str(parameters)
+            .map(|Refresh { token, .. }| Method::Refresh(text(token))),
+        "sub_refresh" => serde_json::from_str(parameters).map(Refresh::of_subscription),
         "send" => {
             serde_json::from_str(parameters).map(|Rpc { data, .. }| Method::Send(bytes(data)))
         }
@@ -155,9 +165,19 @@ fn bytes(data: Option<&RawValue>) -> Option<&[u8]> {
 }
 
 #[derive(Deserialize)]
-struct Subscribe<'a> {
+struct Refresh<'a> {
+    #[serde(borrow)]
+    channel: Option<Text<'a>>,
+    #[serde(borrow)]
+    token: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct SubscribeParameters<'a> {
     #[serde(borrow)]
     channel: Cow<'a, str>,
+    #[serde(borrow)]
+    token: Option<Text<'a>>,
     recover: Option<bool>,
     offset: Option<u64>,
     #[serde(borrow)]
@@ -187,11 +207,13 @@ struct Since<'a> {
     epoch: Option<Text<'a>>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+impl<'a> Refresh<'a> {
+    fn of_subscription(self) -> Method<'a> {
+        Method::RefreshSubscription(text(self.channel), text(self.token))
+    }
+}
 
-impl<'a> Subscribe<'a> {
+impl<'a> SubscribeParameters<'a> {
     /// Options that would change the messages sent to the client are obeyed or refused, never ignored.
     fn method(self) -> Method<'a> {
         if self.delta.is_some_and(|Text(delta)| !delta.is_empty() && delta != "fossil") {
@@ -208,7 +230,8 @@ impl<'a> Subscribe<'a> {
             Some(false) | None => None,
         };
         let needs_all = self.flag.unwrap_or(0) & FLAG_REJECT_UNRECOVERED != 0;
-        Method::Subscribe(self.channel, since, needs_all)
+        let (channel, token) = (self.channel, text(self.token));
+        Method::Subscribe(Subscribe { channel, since, needs_all, token })
     }
 }
 
@@ -222,6 +245,11 @@ impl<'a> History<'a> {
         }
         Method::History(self.channel, query)
     }
+}
+
+fn text(text: Option<Text<'_>>) -> Cow<'_, str> {
+    let Text(text) = text.unwrap_or_default();
+    text
 }
 
 /// A negative number means no limit; an absent one is 0, as everywhere in this protocol.
@@ -290,16 +318,15 @@ mod tests {
     fn each_command_is_decoded_as_its_method() {
         assert_eq!(method("{}"), Method::Pong);
         assert_eq!(method(r#"{"id":1}"#), Method::Unknown);
-        assert_eq!(method(r#"{"id":1,"connect":{"token":"x","name":"js"}}"#), Method::Connect);
+        let (token, name) = ("x".into(), "js".into());
         assert_eq!(
-            method(
-                r#"{"id":1,"connect":{"data":[1],"headers":{"a":"b"},"subs":{"c":{"recover":true}}}}"#
-            ),
-            Method::Connect
+            method(r#"{"id":1,"connect":{"token":"x","name":"js"}}"#),
+            Method::Connect(Connect { token, name, ..Connect::default() })
         );
+        let (channel, since, token) = ("a".into(), None, "".into());
         assert_eq!(
             method(r#"{"subscribe":{"channel":"a"},"id":7}"#),
-            Method::Subscribe("a".into(), None, false)
+            Method::Subscribe(Subscribe { channel, since, needs_all: false, token })
         );
         assert_eq!(
             method(r#"{"id":1,"unsubscribe":{"channel":"\u00e9"}}"#),
@@ -315,10 +342,15 @@ mod tests {
             Method::PresenceStats("a".into())
         );
         assert_eq!(method(r#"{"id":1,"ping":{}}"#), Method::Ping);
-        assert_eq!(method(r#"{"id":1,"refresh":{"token":"x"}}"#), Method::Refresh);
+        assert_eq!(method(r#"{"id":1,"refresh":{"token":"x"}}"#), Method::Refresh("x".into()));
+        assert_eq!(method(r#"{"id":1,"refresh":{}}"#), Method::Refresh("".into()));
         assert_eq!(
             method(r#"{"id":1,"sub_refresh":{"channel":"a","token":"x"}}"#),
-            Method::SubRefresh
+            Method::RefreshSubscription("a".into(), "x".into())
+        );
+        assert_eq!(
+            method(r#"{"id":1,"sub_refresh":{}}"#),
+            Method::RefreshSubscription("".into(), "".into())
         );
         assert_eq!(method(r#"{"id":1,"rpc":{"method":"x"}}"#), Method::Rpc("x".into(), None));
         assert_eq!(method(r#"{"id":1,"rpc":{"data":[1]}}"#), Method::Rpc("".into(), Some(b"[1]")));
@@ -334,7 +366,7 @@ mod tests {
         let since = |rest: &str| {
             let text = format!(r#"{{"id":1,"subscribe":{{"channel":"a",{rest}}}}}"#);
             match method(&text) {
-                Method::Subscribe(_, since, _) => since,
+                Method::Subscribe(Subscribe { since, .. }) => since,
                 other => panic!("{other:?}"),
             }
         };
@@ -392,7 +424,7 @@ mod tests {
         let subscribe = |rest: &str| match method(&format!(
             r#"{{"id":1,"subscribe":{{"channel":"a",{rest}}}}}"#
         )) {
-            Method::Subscribe(_, _, needs_all) => Ok(needs_all),
+            Method::Subscribe(Subscribe { needs_all, .. }) => Ok(needs_all),
             Method::Refused(error, _) => Err(error.code()),
             Method::Fatal => Err(3501),
             other => panic!("{other:?}"),
@@ -467,7 +499,9 @@ mod tests {
             r#"{"id":1,"presence":{}}"#,
             r#"{"id":1,"presence_stats":null}"#,
             r#"{"id":1,"refresh":[7]}"#,
-            r#"{"id":1,"sub_refresh":{}}"#,
+            r#"{"id":1,"sub_refresh":{"token":7}}"#,
+            r#"{"id":1,"refresh":{"token":7}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","token":7}}"#,
         ] {
             assert_eq!(method(text), Method::Malformed, "{text}");
         }

@@ -4,31 +4,40 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{CommandError, put, write_client_info, write_data, write_json};
+use super::{
+    CommandError, put, write_client_info, write_data, write_items, write_json, write_line,
+};
 use crate::message::{
     BackendError, ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position,
+    ServerSubscription, Welcome,
 };
 
 /// The content of the reply to `connect`.
 #[derive(Clone, Copy, Debug)]
-pub struct Connected {
+pub struct Connected<'a> {
     /// The id of the client.
     pub client: ClientId,
     /// The interval between the server's pings, in seconds.
     pub ping_seconds: u64,
     /// Whether the client must answer pings.
     pub wants_pong: bool,
+    /// What else the client is sent.
+    pub welcome: &'a Welcome,
 }
 
 /// The content of the reply to `subscribe`.
 #[derive(Clone, Copy, Debug)]
-pub struct Subscribed {
+pub struct Subscribed<'a> {
     /// The position from which the client receives, after the recovered publications.
     pub position: Position,
     /// Whether the client may recover from a position later.
     pub is_recoverable: bool,
     /// If the client asked for recovery: whether all publications after its position were recovered.
     pub recovered: Option<bool>,
+    /// Seconds until the subscription expires; `None` if it does not expire.
+    pub ttl_seconds: Option<u64>,
+    /// What the backend says to the client about the subscription, a JSON value.
+    pub data: Option<&'a [u8]>,
 }
 
 /// Appends an error reply; `detail` is appended to the code's message.
@@ -70,8 +79,9 @@ pub fn write_returned(out: &mut Vec<u8>, id: u32, data: Option<&Payload>) {
 }
 
 /// Appends the reply to `connect`.
-pub fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected) {
-    let Connected { client, ping_seconds, wants_pong } = connected;
+pub fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected<'_>) {
+    let Connected { client, ping_seconds, wants_pong, welcome } = connected;
+    let Welcome { ttl_seconds, data, subscriptions } = welcome;
     begin(out, id, "connect");
     put(
         out,
@@ -83,33 +93,85 @@ pub fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected) {
     if *wants_pong {
         out.extend_from_slice(b",\"pong\":true");
     }
+    if ttl_seconds.is_some() {
+        out.push(b',');
+        write_ttl(out, *ttl_seconds);
+    }
+    if let Some(data) = data {
+        out.extend_from_slice(b",\"data\":");
+        write_line(out, data);
+    }
+    for (index, subscription) in subscriptions.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b",\"subs\":{" } else { b"," });
+        write_server_subscription(out, subscription);
+    }
+    out.extend_from_slice(if subscriptions.is_empty() { b"}}" } else { b"}}}" });
+}
+
+fn write_server_subscription(out: &mut Vec<u8>, subscription: &ServerSubscription) {
+    let ServerSubscription { channel, position, recoverable, recovery, data } = subscription;
+    write_json(out, channel.as_str());
+    out.push(b':');
+    let recovered = recovery.as_ref().map(|recovery| recovery.is_complete);
+    let missed = recovery.as_ref().filter(|recovery| recovery.is_complete);
+    let publications = missed.map_or(&[][..], |recovery| &recovery.publications);
+    // As in the reply to `subscribe`: a client that reads only some of them comes back from the last one.
+    let first = publications.first().map(|first| first.position.offset.saturating_sub(1));
+    let position = Position { offset: first.unwrap_or(position.offset), ..*position };
+    let subscribed = Subscribed {
+        position,
+        is_recoverable: *recoverable,
+        recovered,
+        ttl_seconds: None,
+        data: data.as_deref(),
+    };
+    write_subscribed_members(out, &subscribed);
+    write_recovered(out, &subscribed, |out| write_items(out, publications));
+    out.push(b'}');
+}
+
+/// Appends the reply to `refresh`.
+pub fn write_refreshed(out: &mut Vec<u8>, id: u32, client: ClientId, ttl_seconds: Option<u64>) {
+    begin(out, id, "refresh");
+    put(out, format_args!("{{\"client\":\"{client}\",\"version\":\"{VERSION}\","));
+    write_ttl(out, ttl_seconds);
     out.extend_from_slice(b"}}");
 }
 
-/// Appends the reply to `refresh`: nothing expires.
-pub fn write_refreshed(out: &mut Vec<u8>, id: u32, client: ClientId) {
-    begin(out, id, "refresh");
-    put(
-        out,
-        format_args!("{{\"client\":\"{client}\",\"version\":\"{VERSION}\",\"expires\":false}}}}"),
-    );
+/// Appends the reply to `sub_refresh`.
+pub fn write_sub_refreshed(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u64>) {
+    begin(out, id, "sub_refresh");
+    out.push(b'{');
+    write_ttl(out, ttl_seconds);
+    out.extend_from_slice(b"}}");
 }
 
-/// Appends the reply to `sub_refresh`: nothing expires.
-pub fn write_sub_refreshed(out: &mut Vec<u8>, id: u32) {
-    begin(out, id, "sub_refresh");
-    out.extend_from_slice(b"{\"expires\":false}}");
+/// Appends the members that say whether something expires, and when.
+fn write_ttl(out: &mut Vec<u8>, ttl_seconds: Option<u64>) {
+    match ttl_seconds {
+        Some(ttl) => put(out, format_args!("\"expires\":true,\"ttl\":{ttl}")),
+        None => out.extend_from_slice(b"\"expires\":false"),
+    }
 }
 
 /// Appends the reply to `subscribe`. `publications` appends the recovered publications, as an array.
 pub fn write_subscribed(
     out: &mut Vec<u8>,
     id: u32,
-    subscribed: &Subscribed,
+    subscribed: &Subscribed<'_>,
     publications: impl FnOnce(&mut Vec<u8>),
 ) {
     begin(out, id, "subscribe");
     write_subscribed_members(out, subscribed);
+    write_recovered(out, subscribed, publications);
+    out.extend_from_slice(b"}}");
+}
+
+fn write_recovered(
+    out: &mut Vec<u8>,
+    subscribed: &Subscribed<'_>,
+    publications: impl FnOnce(&mut Vec<u8>),
+) {
     if let Some(recovered) = subscribed.recovered {
         put(
             out,
@@ -117,10 +179,9 @@ pub fn write_subscribed(
         );
         publications(out);
     }
-    out.extend_from_slice(b"}}");
 }
 
-fn write_subscribed_members(out: &mut Vec<u8>, subscribed: &Subscribed) {
+fn write_subscribed_members(out: &mut Vec<u8>, subscribed: &Subscribed<'_>) {
     let Position { epoch, offset } = subscribed.position;
     let is_recoverable = subscribed.is_recoverable;
     put(
@@ -130,6 +191,14 @@ fn write_subscribed_members(out: &mut Vec<u8>, subscribed: &Subscribed) {
              \"positioned\":true"
         ),
     );
+    if subscribed.ttl_seconds.is_some() {
+        out.push(b',');
+        write_ttl(out, subscribed.ttl_seconds);
+    }
+    if let Some(data) = subscribed.data {
+        out.extend_from_slice(b",\"data\":");
+        write_line(out, data);
+    }
 }
 
 /// Appends the reply to `history`. `publications` appends the publications, as an array.
@@ -184,7 +253,7 @@ pub fn write_disconnect(out: &mut Vec<u8>, disconnect: &Disconnect) {
 }
 
 /// Appends the push that announces a subscription made by the server API.
-pub fn write_subscribe_push(out: &mut Vec<u8>, channel: &ChannelName, subscribed: &Subscribed) {
+pub fn write_subscribe_push(out: &mut Vec<u8>, channel: &ChannelName, subscribed: &Subscribed<'_>) {
     begin_push(out, channel, "subscribe");
     write_subscribed_members(out, subscribed);
     out.extend_from_slice(b"}}}");
@@ -221,10 +290,14 @@ const VERSION: &str = concat!("fantail ", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::message::{CloseReason, Epoch, NodeId, SessionId, WorkerId};
+    use crate::message::{
+        CloseReason, Epoch, NodeId, Payload, PayloadKind, Publication, Recovery, SessionId,
+        WorkerId,
+    };
 
     const CLIENT: ClientId = ClientId {
         node: NodeId::new(3),
@@ -238,14 +311,19 @@ mod tests {
         serde_json::from_slice(&out).expect("a reply is JSON")
     }
 
-    fn subscribed(recovered: Option<bool>) -> Subscribed {
+    fn subscribed(recovered: Option<bool>) -> Subscribed<'static> {
         let position = Position { epoch: Epoch(255), offset: 9 };
-        Subscribed { position, is_recoverable: true, recovered }
+        Subscribed { position, is_recoverable: true, recovered, ttl_seconds: None, data: None }
     }
 
     #[test]
     fn the_reply_to_connect_has_a_client_id_and_the_ping_interval() {
-        let mut connected = Connected { client: CLIENT, ping_seconds: 25, wants_pong: true };
+        let mut connected = Connected {
+            client: CLIENT,
+            ping_seconds: 25,
+            wants_pong: true,
+            welcome: &Welcome::default(),
+        };
         let reply = written(|out| write_connected(out, 1, &connected));
         let version = reply["connect"]["version"].clone();
         assert!(version.as_str().is_some_and(|text| text.starts_with("fantail ")));
@@ -257,9 +335,65 @@ mod tests {
         let reply = written(|out| write_connected(out, 0, &connected));
         assert_eq!(reply["connect"].get("pong"), None);
         assert_eq!(reply.get("id"), None);
-        let reply = written(|out| write_refreshed(out, 3, CLIENT));
+        let reply = written(|out| write_refreshed(out, 3, CLIENT, None));
         let body = json!({"client": id, "version": version, "expires": false});
         assert_eq!(reply, json!({"id": 3, "refresh": body}));
+        let reply = written(|out| write_refreshed(out, 3, CLIENT, Some(60)));
+        let body = json!({"client": id, "version": version, "expires": true, "ttl": 60});
+        assert_eq!(reply, json!({"id": 3, "refresh": body}));
+    }
+
+    #[test]
+    fn the_reply_to_connect_has_what_the_server_subscribed_the_client_to() {
+        let publication = |offset| {
+            std::sync::Arc::new(Publication {
+                channel: ChannelName::new("b").unwrap(),
+                position: Position { epoch: Epoch(255), offset },
+                payload: Payload::new(PayloadKind::Json, offset.to_string()),
+                accepted_us: 0,
+                excludes: None,
+            })
+        };
+        let subscription = |name, recovery, data: Option<&'static [u8]>| ServerSubscription {
+            channel: ChannelName::new(name).unwrap(),
+            position: Position { epoch: Epoch(255), offset: 9 },
+            recoverable: true,
+            recovery,
+            data: data.map(Bytes::from_static),
+        };
+        let missed =
+            Recovery { publications: (8..=9).map(publication).collect(), ..Recovery::of_nothing() };
+        let welcome = Welcome {
+            ttl_seconds: Some(60),
+            data: Some(Bytes::from_static(b"{\"x\":\n1}")),
+            subscriptions: vec![
+                subscription("a\"", None, Some(b"[1]")),
+                subscription("b", Some(missed), None),
+                subscription("c", Some(Recovery::impossible()), None),
+            ],
+        };
+        let connected =
+            Connected { client: CLIENT, ping_seconds: 25, wants_pong: false, welcome: &welcome };
+        let reply = written(|out| write_connected(out, 1, &connected));
+        let body = |offset: u64, more: Value| {
+            let mut body = json!({"recoverable": true, "epoch": "000000ff", "offset": offset, "positioned": true});
+            body.as_object_mut().unwrap().append(&mut more.as_object().unwrap().clone());
+            body
+        };
+        let items = json!([{"data": 8, "offset": 8}, {"data": 9, "offset": 9}]);
+        let (recovered, lost) = (
+            json!({"was_recovering": true, "recovered": true, "publications": items}),
+            json!({"was_recovering": true, "recovered": false, "publications": []}),
+        );
+        let subs = json!({
+            "a\"": body(9, json!({"data": [1]})),
+            "b": body(7, recovered),
+            "c": body(9, lost),
+        });
+        let reply = &reply["connect"];
+        assert_eq!(reply["subs"], subs);
+        assert_eq!((&reply["expires"], &reply["ttl"]), (&json!(true), &json!(60)));
+        assert_eq!(reply["data"], json!({"x": 1}));
     }
 
     #[test]
@@ -270,6 +404,13 @@ mod tests {
         let body =
             json!({"recoverable": true, "epoch": "000000ff", "offset": 9, "positioned": true});
         assert_eq!(reply, json!({"id": 2, "subscribe": body}));
+        let detailed = Subscribed { ttl_seconds: Some(9), data: Some(b"[1]"), ..subscribed(None) };
+        let reply = written(|out| write_subscribed(out, 2, &detailed, |_| {}));
+        assert_eq!(reply["subscribe"]["expires"], true);
+        assert_eq!(
+            (&reply["subscribe"]["ttl"], &reply["subscribe"]["data"]),
+            (&json!(9), &json!([1]))
+        );
         for recovered in [true, false] {
             let reply = written(|out| {
                 write_subscribed(out, 2, &subscribed(Some(recovered)), |out| {
@@ -307,8 +448,8 @@ mod tests {
         let other = ClientInfo {
             client: ClientId { worker: WorkerId(1), ..CLIENT },
             user: Some("a\"b".into()),
-            conn_info: Some(bytes::Bytes::from_static(b"{\"name\":\n\"A\"}")),
-            chan_info: Some(bytes::Bytes::from_static(b"7")),
+            conn_info: Some(Bytes::from_static(b"{\"name\":\n\"A\"}")),
+            chan_info: Some(Bytes::from_static(b"7")),
         };
         let (one, two) =
             ("00000000-0003-8000-8000-000100000002", "00000000-0003-8001-8000-000100000002");
@@ -335,8 +476,12 @@ mod tests {
         assert_eq!(reply, json!({"id": 4, "history": body}));
         let reply = written(|out| write_done(out, 3, "unsubscribe"));
         assert_eq!(reply, json!({"id": 3, "unsubscribe": {}}));
-        let reply = written(|out| write_sub_refreshed(out, 3));
-        assert_eq!(reply, json!({"id": 3, "sub_refresh": {"expires": false}}));
+        for (ttl, body) in
+            [(None, json!({"expires": false})), (Some(9), json!({"expires": true, "ttl": 9}))]
+        {
+            let reply = written(|out| write_sub_refreshed(out, 3, ttl));
+            assert_eq!(reply, json!({"id": 3, "sub_refresh": body}));
+        }
         assert_eq!(written(write_ping), json!({}));
         let reply =
             written(|out| write_error(out, 0, CommandError::BadRequest, Some("connect \"first\"")));
@@ -354,7 +499,7 @@ mod tests {
         assert_eq!(reply, json!({"id": 4, "error": body}));
         let reply = written(|out| write_returned(out, 4, None));
         assert_eq!(reply, json!({"id": 4, "rpc": {}}));
-        let data = Payload::new(crate::message::PayloadKind::Json, "[1]");
+        let data = Payload::new(PayloadKind::Json, "[1]");
         let reply = written(|out| write_returned(out, 4, Some(&data)));
         assert_eq!(reply, json!({"id": 4, "rpc": {"data": [1]}}));
         let reply = written(|out| write_error(out, 4, CommandError::LimitExceeded, None));

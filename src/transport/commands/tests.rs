@@ -6,11 +6,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Config, Framing};
-use crate::message::{ClientId, Epoch, NodeId, Publication, SessionId, SessionRequest, WorkerId};
+use crate::message::{
+    ClientId, Epoch, Item, NodeId, Publication, SessionId, SessionRequest, WorkerId,
+};
 use crate::protocol::websocket::{OpCode, write_masked_frame};
 use crate::transport::commands_tcp::CommandConversation;
 use crate::transport::context::Flow;
 use crate::transport::contract::Transport;
+use crate::transport::prepared::Prepared;
 use crate::transport::settings::TransportSettings;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 
@@ -44,7 +47,7 @@ impl Client {
     fn replied(&mut self, id: u32, reply: &Reply) -> Vec<Value> {
         let (out, outputs) = self.step(|commands, context| {
             let origin = Ticket::new(id).map_or(Origin::Server, Origin::Client);
-            commands.reply(origin, reply, CommandFraming::Line, context);
+            commands.reply(origin, reply, CommandFraming::Line, context).unwrap();
         });
         assert!(outputs.is_empty());
         let lines = out.strip_suffix(b"\n").unwrap_or_default().split(|byte| *byte == b'\n');
@@ -56,10 +59,10 @@ impl Client {
 
     fn connect(&mut self) {
         let asked = self.asks(&json!({"id": 1, "connect": {}}));
-        assert!(matches!(only_request(asked, 1), Request::Connect));
+        assert!(matches!(only_request(asked, 1), Request::Connect(_)));
         let (_, outputs) = self.step(|commands, context| {
             let origin = Origin::Client(Ticket::FIRST);
-            commands.reply(origin, &Reply::Connected, CommandFraming::Line, context);
+            commands.reply(origin, &connected(), CommandFraming::Line, context).unwrap();
         });
         assert!(matches!(outputs[..], [Output::Deadline(_)]));
     }
@@ -67,10 +70,14 @@ impl Client {
     fn asks(&mut self, command: &Value) -> Vec<Output> {
         let bytes = command.to_string().into_bytes();
         self.step(|commands, context| {
-            commands.take(&bytes, CommandFraming::Line, context).unwrap();
+            commands.take(&bytes, None, CommandFraming::Line, context).unwrap();
         })
         .1
     }
+}
+
+fn connected() -> Reply {
+    Reply::Connected(Box::default())
 }
 
 fn publications(offsets: std::ops::RangeInclusive<u64>) -> Publications {
@@ -92,6 +99,7 @@ fn subscribed(recovery: Option<Recovery>) -> Reply {
         position: Position { epoch: Epoch(1), offset: 9 },
         recoverable: true,
         recovery,
+        options: None,
     }
 }
 
@@ -233,8 +241,123 @@ fn commands_become_requests_of_the_client() {
     let asked = client.asks(&json!({"send": {"data": 1}}));
     let Request::Call { procedure, data } = only_request(asked, 0) else { panic!() };
     assert_eq!((&*procedure, data.as_deref()), ("", Some(&b"1"[..])));
-    for method in ["send", "refresh"] {
-        assert!(client.asks(&json!({"id": 8, method: {}})).is_empty());
+    let asked = client.asks(&json!({"id": 7, "refresh": {"token": "t"}}));
+    let Request::Refresh { token } = only_request(asked, 7) else { panic!() };
+    assert_eq!(token.reveal(), "t");
+    let asked = client.asks(&json!({"id": 8, "sub_refresh": {"channel": "a", "token": "t"}}));
+    let Request::RefreshSubscription { channel, token } = only_request(asked, 8) else { panic!() };
+    assert_eq!((channel.as_str(), token.reveal()), ("a", "t"));
+    let asked = client.asks(&json!({"id": 9, "subscribe": {"channel": "a", "token": "t"}}));
+    let Request::Subscribe { token, .. } = only_request(asked, 9) else { panic!() };
+    assert_eq!(token, Token::new("t"));
+    assert!(client.asks(&json!({"id": 8, "send": {}})).is_empty());
+    // Centrifugo 6.9.1 disconnects a client that refreshes without a token with code 3501.
+    for command in [
+        json!({"id": 7, "refresh": {}}),
+        json!({"id": 7, "sub_refresh": {"token": "t"}}),
+        json!({"id": 7, "sub_refresh": {"channel": "a"}}),
+    ] {
+        client.step(|commands, context| {
+            let bytes = command.to_string().into_bytes();
+            let taken = commands.take(&bytes, None, CommandFraming::Line, context);
+            assert_eq!(taken, Err(CommandFault::Fatal), "{command}");
+        });
+    }
+}
+
+#[test]
+fn a_client_shows_a_token_with_connect_or_with_its_handshake() {
+    for (own, of_handshake, expected) in [
+        ("", None, None),
+        ("own", None, Some("own")),
+        ("", Some("handshake"), Some("handshake")),
+        ("own", Some("handshake"), Some("own")),
+    ] {
+        let service = WebSocketService::Commands;
+        let token = of_handshake.and_then(Token::new);
+        let mut conversation = WebSocketConversation::with_token(service, token);
+        let connect = json!({
+            "id": 1,
+            "connect": {"token": own, "data": {"x": 1}, "name": "js", "version": "5", "subs": {
+                "a": {"recover": true, "offset": 3, "epoch": "00000001"}, "\n": {"recover": true}, "b": {},
+            }},
+        });
+        let mut bytes = Vec::new();
+        write_masked_frame(&mut bytes, OpCode::Text, connect.to_string().as_bytes(), [1, 2, 3, 4]);
+        let (_, asked) = Client::new().step(|_, context| {
+            assert_eq!(conversation.receive(&mut bytes, context), Flow::AwaitReply);
+        });
+        let Request::Connect(login) = only_request(asked, 1) else { panic!() };
+        let Login { token, data, name, version, has_commands, since } = *login;
+        assert_eq!(token.as_ref().map(Token::reveal), expected);
+        assert_eq!((data.as_deref(), &*name, &*version), (Some(&b"{\"x\":1}"[..]), "js", "5"));
+        let position = Position { epoch: Epoch(1), offset: 3 };
+        assert_eq!((has_commands, since), (true, vec![(ChannelName::new("a").unwrap(), position)]));
+    }
+}
+
+#[test]
+fn a_connect_is_bounded() {
+    let mut client = Client::new();
+    let max = client.settings.subscriptions_max;
+    let connect = |channels: usize, depth: usize| {
+        let subs: serde_json::Map<_, _> =
+            (0..channels).map(|at| (at.to_string(), json!({"recover": true}))).collect();
+        let data: Value =
+            serde_json::from_str(&format!("{}{}", "[".repeat(depth), "]".repeat(depth))).unwrap();
+        json!({"id": 1, "connect": {"subs": subs, "data": data}})
+    };
+    assert!(client.asks(&connect(max + 1, 1)).is_empty());
+    assert!(client.asks(&connect(1, PAYLOAD_DEPTH_MAX + 1)).is_empty());
+    let asked = client.asks(&connect(max, PAYLOAD_DEPTH_MAX));
+    assert!(matches!(only_request(asked, 1), Request::Connect(login) if login.since.len() == max));
+}
+
+#[test]
+fn a_client_with_a_token_of_others_is_disconnected() {
+    for (refusal, expected) in [
+        (Refusal::TokenMissing, Err(CloseReason::ProtocolError)),
+        (Refusal::TokenInvalid, Err(CloseReason::TokenInvalid)),
+        (Refusal::ConnectionExpired, Err(CloseReason::Expired)),
+        (Refusal::TokenExpired, Ok(())),
+    ] {
+        let (out, _) = Client::new().step(|commands, context| {
+            let (origin, reply) = (Origin::Client(Ticket::FIRST), Reply::Refused(refusal));
+            assert_eq!(commands.reply(origin, &reply, CommandFraming::Line, context), expected);
+        });
+        let expected = expected
+            .map_or("", |()| "{\"id\":1,\"error\":{\"code\":109,\"message\":\"token expired\"}}\n");
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
+}
+
+/// What is delivered before the reply to `connect` follows it; a client that would lose some of it comes back.
+#[test]
+fn a_client_is_sent_nothing_before_the_reply_to_connect() {
+    for count in [2, 20_000] {
+        let mut conversation = CommandConversation::new(Framing::Line);
+        let mut client = Client::new();
+        client.step(|_, context| {
+            conversation.receive(&mut format!("{CONNECT}\n").into_bytes(), context);
+        });
+        let channel = ChannelName::new("a").unwrap();
+        let items: Vec<_> =
+            publications(1..=count).iter().cloned().map(Item::Publication).collect();
+        let (mut prepared, mut scratch, mut out) = (Prepared::default(), Vec::new(), Vec::new());
+        let mut batch = prepared.of_client(&channel, &items, 0, &mut scratch);
+        let delivered = conversation.deliver(&mut batch, &mut out, &client.settings);
+        assert!(out.is_empty() && delivered.frame.is_none() && delivered.count == items.len());
+        let (said, _) = client.step(|_, context| {
+            let flow = conversation.reply(Origin::Client(Ticket::FIRST), &connected(), context);
+            assert_eq!(flow == Flow::Closed, count > 2);
+        });
+        let said = String::from_utf8(said).unwrap();
+        let lines: Vec<_> = said.lines().collect();
+        assert!(lines[0].contains("\"connect\":{"), "{said}");
+        match count {
+            2 => assert!(lines.len() == 3 && lines[1].contains("\"offset\":1"), "{said}"),
+            _ => assert!(lines.len() == 2 && lines[1].contains("\"code\":3010"), "{}", lines[1]),
+        }
     }
 }
 
@@ -335,9 +458,9 @@ fn receive(
     match context.outputs.last() {
         Some(Output::Request(SessionRequest {
             origin: Some(origin),
-            request: Request::Connect,
+            request: Request::Connect(_),
             ..
-        })) => conversation.reply(*origin, &Reply::Connected, context),
+        })) => conversation.reply(*origin, &connected(), context),
         _ => flow,
     }
 }
@@ -386,13 +509,13 @@ fn pipelines(reply: &Reply) -> [[(String, Vec<Output>, Flow); 3]; 2] {
 
 #[test]
 fn commands_behind_connect_wait_for_its_reply_in_order() {
-    for [first, second, last] in pipelines(&Reply::Connected) {
+    for [first, second, last] in pipelines(&connected()) {
         assert_eq!(
             (&*first.0, first.2),
             ("", Flow::AwaitReply),
             "nothing is answered before connect"
         );
-        assert!(matches!(only_request(first.1, 1), Request::Connect));
+        assert!(matches!(only_request(first.1, 1), Request::Connect(_)));
         assert_eq!((&*second.0, second.1.len(), second.2), ("", 0, Flow::AwaitReply));
         let (said, mut asked, flow) = last;
         let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("{said}"));

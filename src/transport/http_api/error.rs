@@ -110,7 +110,13 @@ impl HttpError {
     /// The hub refuses what the request asks for.
     pub fn refused(refusal: Refusal) -> Self {
         let RefusalRow { status, code, sentence, .. } = row_of(refusal);
-        let headers: &[_] = if status == 503 { RETRY_SOON } else { &[] };
+        let headers: &[_] = match (status, refusal) {
+            (503, _) => RETRY_SOON,
+            // RFC 6750 3.1: a request that shows nothing is answered without an error code.
+            (401, Refusal::TokenMissing) => &[("WWW-Authenticate", "Bearer")],
+            (401, _) => &[("WWW-Authenticate", "Bearer error=\"invalid_token\"")],
+            _ => &[],
+        };
         Self { headers, ..Self::new(status, code, sentence) }
     }
 

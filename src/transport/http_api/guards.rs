@@ -24,18 +24,31 @@ pub(super) fn check_read(head: &Head<'_>, methods: &'static str) -> Result<(), H
     check_no_body(head)
 }
 
-/// Checks a request that writes: its method, its origin, its key. Returns what the key allows.
+/// Checks a request that writes: its method and its origin.
 pub(super) fn check_write(
     head: &Head<'_>,
     methods: &'static str,
-    context: &mut Context<'_>,
-) -> Result<Arc<ApiGrant>, HttpError> {
+    context: &Context<'_>,
+) -> Result<(), HttpError> {
     if head.method != Method::Post {
         return Err(HttpError::method(methods));
     }
     if !origin::is_allowed(head, context.settings) {
         return Err(HttpError::origin());
     }
+    Ok(())
+}
+
+/// Whether a request shows an API key, be it a valid one or not.
+pub(super) fn shows_key(head: &Head<'_>) -> bool {
+    shown_keys(head).next().is_some()
+}
+
+/// Checks the API key of a request. Returns what it allows.
+pub(super) fn check_key(
+    head: &Head<'_>,
+    context: &mut Context<'_>,
+) -> Result<Arc<ApiGrant>, HttpError> {
     context.settings.api_keys.admit(shown_keys(head)).map_err(|refusal| {
         context.outputs.push(Output::ApiRefused(refusal));
         let message = "an API key is required: X-API-Key: KEY, or Authorization: apikey KEY";

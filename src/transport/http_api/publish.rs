@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::credentials::{check_shown, token_of};
 use super::error::{Early, HttpError};
-use super::guards::check_encoding;
+use super::guards::{check_encoding, check_key, refuse_right, shows_key};
 use super::parameters::channels_of;
 use crate::auth::{Rate, RateVerdict};
+use crate::config::ApiRight;
 use crate::config::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 use crate::message::{
-    Actor, ChannelName, EVENT, Payload, PayloadKind, PublishOptions, Request, Tags, Ticket,
+    Actor, ChannelName, EVENT, Payload, PayloadKind, PublishOptions, Request, Tags, Ticket, Token,
 };
 use crate::protocol::http1::{Head, HttpFault, query_pairs};
 use crate::protocol::json;
 use crate::transport::context::Context;
-use crate::transport::settings::TransportSettings;
 
 /// Where a payload goes, and as what.
 #[derive(Debug)]
@@ -25,7 +26,10 @@ pub(super) struct PublishTo {
     /// The type of event.
     tags: Option<Arc<Tags>>,
     media_type: MediaType,
-    by: Actor,
+    /// The actor whose rights it has.
+    pub by: Actor,
+    /// The token of the client.
+    pub token: Option<Token>,
     idempotency_key: Option<Arc<str>>,
 }
 
@@ -75,8 +79,26 @@ impl MediaType {
 }
 
 impl PublishTo {
+    /// Reads a request that may publish, as far as its key and its token say. A request that shows a key has the rights
+    /// of the server API, as far as the key allows it; where there are keys, one that shows none needs a token.
+    pub(super) fn allowed(head: &Head<'_>, context: &mut Context<'_>) -> Result<Self, Early> {
+        let settings = context.settings;
+        let token = token_of(head, settings)?;
+        let is_client = !settings.api_keys.are_required() || token.is_some() && !shows_key(head);
+        if is_client {
+            check_shown(token.as_ref(), settings)?;
+            return Self::of(head, Actor::Client, token);
+        }
+        let grant = check_key(head, context)?;
+        let to = Self::of(head, Actor::Server, None)?;
+        if !grant.allows_on(ApiRight::Publish, to.channel.as_str()) {
+            return Err(refuse_right(context).into());
+        }
+        Ok(to)
+    }
+
     /// Reads the query and the headers of a request.
-    pub(super) fn of(head: &Head<'_>, settings: &TransportSettings) -> Result<Self, Early> {
+    fn of(head: &Head<'_>, by: Actor, token: Option<Token>) -> Result<Self, Early> {
         let mut channels = channels_of(head, 1)?
             .map_err(|message| HttpError::new(400, "channel_invalid", message))?;
         let channel = channels.pop().expect("there is always one");
@@ -85,17 +107,7 @@ impl PublishTo {
         check_encoding(head)?;
         let idempotency_key = idempotency_key_of(head)
             .map_err(|message| HttpError::new(400, "idempotency_key_invalid", message))?;
-        // A request that shows a key has the rights of the server API, as far as the key allows it.
-        let by = match settings.api_keys.are_required() {
-            true => Actor::Server,
-            false => Actor::Client,
-        };
-        Ok(Self { channel, tags, media_type: MediaType::of(head), by, idempotency_key })
-    }
-
-    /// The channel that is published to.
-    pub(super) fn channel(&self) -> &str {
-        self.channel.as_str()
+        Ok(Self { channel, tags, media_type: MediaType::of(head), by, token, idempotency_key })
     }
 
     /// Asks the hub to publish a body.
@@ -112,7 +124,7 @@ impl PublishTo {
         {
             return Err(HttpError::rate_exceeded());
         }
-        let Self { channel, tags, media_type, by, idempotency_key } = self;
+        let Self { channel, tags, media_type, by, idempotency_key, .. } = self;
         let Some(kind) = media_type.kind_of(&bytes) else {
             let message = format!(
                 "the body is not JSON that nests {PAYLOAD_DEPTH_MAX} deep at most, as its type says"

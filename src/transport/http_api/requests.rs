@@ -5,17 +5,17 @@ use std::borrow::Cow;
 use super::answer::{Exchange, write_json, write_ok};
 use super::body::{Body, Target};
 use super::cors::Cors;
+use super::credentials::token_of;
 use super::error::{Early, HttpError};
 use super::page::write_page;
 use super::preflight::write_preflight;
 use super::publish::PublishTo;
 use super::routes::{Action, Route};
-use super::state::{Await, Input, State};
+use super::state::{AfterLogin, Await, Input, State};
 use super::subscribe::Opening;
 use super::upgrade::{Upgrading, upgrade_at_once};
-use super::{api, guards, routes};
-use crate::config::ApiRight;
-use crate::message::CloseReason;
+use super::{api, guards, login, routes};
+use crate::message::{Actor, CloseReason};
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, write_continue,
 };
@@ -34,6 +34,8 @@ pub struct HttpConversation {
     pub(super) has_answered: bool,
     /// Whether the deadline of the request that began has been set.
     has_deadline: bool,
+    /// Whether it is known who the client of the request that is answered next is.
+    pub(super) has_identity: bool,
     pub(super) state: State,
 }
 
@@ -72,7 +74,13 @@ enum Next {
 impl HttpConversation {
     /// A conversation that has not begun.
     pub fn new(service: HttpService) -> Self {
-        Self { service, has_answered: false, has_deadline: false, state: State::Idle }
+        Self {
+            service,
+            has_answered: false,
+            has_deadline: false,
+            has_identity: false,
+            state: State::Idle,
+        }
     }
 
     /// Goes on behind an answer that had to be waited for.
@@ -191,6 +199,10 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> Next {
         let asked = match target {
+            Target::Publish(mut to) if to.by == Actor::Client => {
+                let token = to.token.take();
+                login::begin(AfterLogin::Publish(to, bytes.into_owned()), token, context)
+            }
             Target::Publish(to) => to.publish(bytes, context).map(|()| Await::Publish),
             Target::Api(route, grant) => match api::begin(route, grant, &bytes, context) {
                 Ok(call) if call.is_answered() => {
@@ -295,15 +307,13 @@ impl HttpConversation {
             Action::PlainWebSocket => self.upgrade(WebSocketService::Publish, head, context),
             Action::CommandWebSocket => self.upgrade(WebSocketService::Commands, head, context),
             Action::Publish => {
-                let grant = guards::check_write(head, methods, context)?;
-                let to = PublishTo::of(head, context.settings)?;
-                if !grant.allows_on(ApiRight::Publish, to.channel()) {
-                    return Err(guards::refuse_right(context).into());
-                }
+                guards::check_write(head, methods, context)?;
+                let to = PublishTo::allowed(head, context)?;
                 self.begin_body(head, rest, Target::Publish(to), exchange, context)
             }
             Action::Api => {
-                let grant = guards::check_write(head, methods, context)?;
+                guards::check_write(head, methods, context)?;
+                let grant = guards::check_key(head, context)?;
                 let call = api::route_of(routes::name_behind(route, head))?;
                 guards::check_encoding(head)?;
                 self.begin_body(head, rest, Target::Api(call, grant), exchange, context)
@@ -343,13 +353,14 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> Result<Next, Early> {
         let question = match action {
-            Action::Events => {
-                let opening = Opening::stream(head, exchange, context)?;
-                return Ok(self.await_answer(exchange, Await::Subscriptions(Box::new(opening))));
-            }
-            Action::Poll => {
-                let opening = Opening::poll(head, exchange, context)?;
-                return Ok(self.await_answer(exchange, Await::Subscriptions(Box::new(opening))));
+            Action::Events | Action::Poll => {
+                let token = token_of(head, context.settings)?;
+                let opening = match action {
+                    Action::Events => Opening::stream(head, token.as_ref(), exchange, context)?,
+                    _ => Opening::poll(head, token.as_ref(), exchange, context)?,
+                };
+                let what = login::begin(AfterLogin::Subscriptions(opening), token, context)?;
+                return Ok(self.await_answer(exchange, what));
             }
             Action::Metrics => Question::Metrics,
             Action::Ready => Question::Readiness,
@@ -377,11 +388,18 @@ impl HttpConversation {
         head: &Head<'_>,
         context: &mut Context<'_>,
     ) -> Result<Next, Early> {
+        let token = match service {
+            WebSocketService::Publish | WebSocketService::Commands => {
+                token_of(head, context.settings)?
+            }
+            WebSocketService::Echo => None,
+        };
         if service == WebSocketService::Publish {
-            let upgrading = Upgrading::begin(head, context)?;
-            return Ok(self.await_answer(Exchange::last(), Await::Upgrade(Box::new(upgrading))));
+            let upgrading = Upgrading::begin(head, token.as_ref(), context)?;
+            let what = login::begin(AfterLogin::Upgrade(upgrading), token, context)?;
+            return Ok(self.await_answer(Exchange::last(), what));
         }
-        let websocket = upgrade_at_once(service, head, context)?;
+        let websocket = upgrade_at_once(service, head, token, context)?;
         let next = HttpNext::WebSocket(websocket);
         Ok(Next::Flow(Flow::Become { next, rest: Vec::new() }))
     }
@@ -478,6 +496,10 @@ impl HttpConversation {
     fn finish(&mut self, exchange: Exchange, context: &mut Context<'_>) -> Next {
         self.has_answered = true;
         self.has_deadline = false;
+        // The next request may be another client's: proxies share their connections among clients.
+        if std::mem::take(&mut self.has_identity) {
+            context.outputs.push(Output::Leave);
+        }
         if !exchange.keeps_alive(context.settings) {
             return Next::Flow(context.close(CloseReason::HttpDone));
         }

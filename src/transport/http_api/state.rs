@@ -3,6 +3,7 @@
 use super::answer::Exchange;
 use super::body::Body;
 use super::poll::Poll;
+use super::publish::PublishTo;
 use super::subscribe::Opening;
 use super::upgrade::Upgrading;
 use crate::transport::api_call::ApiCall;
@@ -32,6 +33,8 @@ pub(super) struct Awaiting {
 /// What a request waits for.
 #[derive(Debug)]
 pub(super) enum Await {
+    /// The identity of the client: the request is made then.
+    Login(Box<AfterLogin>),
     /// The hub's answer to a publication.
     Publish,
     /// The answers to a call of the server API.
@@ -46,6 +49,17 @@ pub(super) enum Await {
     Question,
     /// Room: most of the send queue has to leave before the next request is taken.
     Drain,
+}
+
+/// A request that is made once it is known who its client is.
+#[derive(Debug)]
+pub(super) enum AfterLogin {
+    /// The subscriptions of a handshake.
+    Upgrade(Upgrading),
+    /// The subscriptions of a poll or of an event stream.
+    Subscriptions(Opening),
+    /// A publication, and its payload.
+    Publish(PublishTo, Vec<u8>),
 }
 
 /// Bytes that were received and, from some place on, not used yet. A front that was used stays until more comes:
@@ -109,15 +123,45 @@ impl State {
             Self::Awaiting(awaiting) => {
                 let what = match &awaiting.what {
                     Await::Poll(_) => 0,
+                    Await::Login(next) => {
+                        size_of::<Awaiting>() + size_of::<AfterLogin>() + next.heap_bytes()
+                    }
                     Await::Publish | Await::Question | Await::Drain => size_of::<Awaiting>(),
                     Await::Call(call) => size_of::<Awaiting>() + call.heap_bytes(),
-                    Await::Upgrade(_) => size_of::<Awaiting>() + size_of::<Upgrading>(),
+                    Await::Upgrade(upgrading) => {
+                        size_of::<Awaiting>() + size_of::<Upgrading>() + upgrading.heap_bytes()
+                    }
                     Await::Subscriptions(opening) => {
                         size_of::<Awaiting>() + size_of::<Opening>() + opening.heap_bytes()
                     }
                 };
                 what + awaiting.behind.as_ref().map_or(0, |input| input.heap_bytes())
             }
+        }
+    }
+}
+
+impl AfterLogin {
+    /// Bytes of heap that it owns.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Upgrade(upgrading) => upgrading.heap_bytes(),
+            Self::Subscriptions(opening) => opening.heap_bytes(),
+            Self::Publish(_, bytes) => bytes.capacity(),
+        }
+    }
+}
+
+impl Await {
+    /// The subscriptions of a poll or of an event stream, if these are what is to be made.
+    pub fn opening(&self) -> Option<&Opening> {
+        match self {
+            Self::Subscriptions(opening) => Some(opening),
+            Self::Login(next) => match &**next {
+                AfterLogin::Subscriptions(opening) => Some(opening),
+                AfterLogin::Upgrade(_) | AfterLogin::Publish(..) => None,
+            },
+            _ => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::answer::{Exchange, write_response};
+use super::credentials::check_shown;
 use super::error::{Early, HttpError};
 use super::parameters::channels_of;
 use super::poll::{Poll, PollOptions};
@@ -14,7 +15,7 @@ use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
 };
 use crate::message::{
-    Actor, ChannelName, CloseReason, Item, Position, Recovery, Reply, Request, Ticket,
+    Actor, ChannelName, CloseReason, Item, Position, Recovery, Reply, Request, Ticket, Token,
 };
 use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
 use crate::protocol::long_poll::{CookieName, is_of_timeout};
@@ -93,9 +94,10 @@ impl Since {
 }
 
 impl Opening {
-    /// Subscribes for `GET /events`, an event stream.
+    /// Takes a request for `GET /events`, an event stream.
     pub(super) fn stream(
         head: &Head<'_>,
+        token: Option<&Token>,
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Result<Self, Early> {
@@ -113,12 +115,13 @@ impl Opening {
             false => StreamFraming::Close,
         };
         let since = |count| since.map_or(Since::Now, |text| Since::of(&text, count));
-        Self::subscribe(head, since, OpeningKind::Stream(framing), exchange, context)
+        Self::begin((head, token), since, OpeningKind::Stream(framing), exchange, context)
     }
 
-    /// Subscribes for `GET /poll`, a long poll.
+    /// Takes a request for `GET /poll`, a long poll.
     pub(super) fn poll(
         head: &Head<'_>,
+        token: Option<&Token>,
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Result<Self, Early> {
@@ -140,11 +143,11 @@ impl Opening {
         // RFC 9110 15.2: an HTTP/1.0 client knows no interim answers.
         let takes_interim = head.version == Version::Http11;
         let kind = OpeningKind::Poll(PollOptions { form, timeout, repeats_timeout, takes_interim });
-        Self::subscribe(head, since, kind, exchange, context)
+        Self::begin((head, token), since, kind, exchange, context)
     }
 
-    fn subscribe(
-        head: &Head<'_>,
+    fn begin(
+        (head, token): (&Head<'_>, Option<&Token>),
         since: impl FnOnce(usize) -> Since,
         kind: OpeningKind,
         exchange: Exchange,
@@ -172,7 +175,8 @@ impl Opening {
             Since::Positions(positions) => (Some(positions), false),
             Since::Unknown => (Some(vec![Position::NOWHERE; channels.len()]), true),
         };
-        let opening = Opening {
+        check_shown(token, context.settings)?;
+        Ok(Opening {
             replies_left: channels.len(),
             places: channels.into_iter().map(Place::unknown).collect(),
             since,
@@ -184,9 +188,7 @@ impl Opening {
             awaits_drain: false,
             kind,
             exchange,
-        };
-        opening.ask(context);
-        Ok(opening)
+        })
     }
 
     /// Takes the answer to one of the subscriptions; after the last one, begins what was asked for.
@@ -237,7 +239,7 @@ impl Opening {
         if is_all && !self.has_more {
             return Opened::Stream(EventStream::new(places, framing, context));
         }
-        context.outputs.push(Output::Leave);
+        context.outputs.push(Output::LeaveChannels);
         context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
         self.restart(places);
         self.awaits_drain = true;
@@ -307,12 +309,13 @@ impl Opening {
     }
 
     /// Subscribes to its channels.
-    fn ask(&self, context: &mut Context<'_>) {
+    pub(super) fn ask(&self, context: &mut Context<'_>) {
         for (index, place) in self.places.iter().enumerate() {
             let ticket = Ticket::new(u32::try_from(index + 1).expect("they are few"));
             let since = self.since.as_ref().map(|positions| positions[index]);
             let channel = place.channel.clone();
-            let request = Request::Subscribe { channel, since, needs_all: false, options: None };
+            let request =
+                Request::Subscribe { channel, since, needs_all: false, token: None, options: None };
             context.request(ticket, Actor::Client, request);
         }
     }
@@ -363,7 +366,9 @@ impl Opening {
                 self.replies_left -= 1;
                 if self.replies_left == 0 { Step::Finish } else { Step::Wait }
             }
-            Reply::Connected
+            Reply::Connected(_)
+            | Reply::Refreshed { .. }
+            | Reply::SubscriptionRefreshed { .. }
             | Reply::Unsubscribed { .. }
             | Reply::Published { .. }
             | Reply::Outdated { .. }

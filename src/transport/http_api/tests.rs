@@ -188,7 +188,8 @@ fn joined() -> Item {
 
 fn subscribed(channel: &str, offset: u64, recovery: Option<Recovery>) -> Reply {
     let channel = ChannelName::new(channel).unwrap();
-    Reply::Subscribed { channel, position: at(offset), recoverable: true, recovery }
+    let position = at(offset);
+    Reply::Subscribed { channel, position, recoverable: true, recovery, options: None }
 }
 
 fn recovered(publications: &[Arc<Publication>]) -> Option<Recovery> {

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use super::cors::Cors;
+use super::credentials::{BEARER_SUBPROTOCOL, check_shown};
 use super::error::{Early, HttpError};
 use super::origin;
 use super::parameters::channels_of;
 use crate::auth::{Rate, RateVerdict};
-use crate::message::{Actor, Reply, Request, Ticket};
+use crate::message::{Actor, ChannelName, Reply, Request, Ticket, Token};
 use crate::protocol::http1::Head;
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
 use crate::transport::context::{Context, Output};
@@ -20,6 +21,7 @@ use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 #[derive(Debug)]
 pub(super) struct Upgrading {
     upgrade: AllowedUpgrade,
+    channels: Vec<ChannelName>,
     subscriptions_left: usize,
 }
 
@@ -42,7 +44,13 @@ impl AllowedUpgrade {
             let message = "origin not allowed (http.origins)";
             return Err((403, HandshakeFailure::OriginRefused, message));
         }
-        let mut offered = upgrade.subprotocols();
+        let is_bearer = |name: &&str| name.starts_with(BEARER_SUBPROTOCOL);
+        let mut offered = upgrade.subprotocols().filter(|name| !is_bearer(name)).peekable();
+        if offered.peek().is_none() && upgrade.subprotocols().next().is_some() {
+            // WHATWG WebSockets 3.1: a browser ends a connection in which nothing that it offers is chosen.
+            let message = "offer a subprotocol beside bearer.TOKEN: the answer chooses that one";
+            return Err((400, HandshakeFailure::SubprotocolUnsupported, message));
+        }
         let subprotocol = match service {
             // The payloads are the application's, and so is the name of their protocol.
             WebSocketService::Publish | WebSocketService::Echo => offered.next(),
@@ -71,6 +79,7 @@ const PROTOBUF_COMMANDS: &str = "centrifuge-protobuf";
 pub(super) fn upgrade_at_once(
     service: WebSocketService,
     head: &Head<'_>,
+    token: Option<Token>,
     context: &mut Context<'_>,
 ) -> Result<WebSocketConversation, Early> {
     let upgrade = check(service, head, context)?;
@@ -80,12 +89,16 @@ pub(super) fn upgrade_at_once(
         // The session begins with the first command, which must come in time.
         context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
     }
-    Ok(WebSocketConversation::new(service))
+    Ok(WebSocketConversation::with_token(service, token))
 }
 
 impl Upgrading {
-    /// Subscribes to the channels that a handshake names.
-    pub(super) fn begin(head: &Head<'_>, context: &mut Context<'_>) -> Result<Self, Early> {
+    /// Takes a handshake that names channels.
+    pub(super) fn begin(
+        head: &Head<'_>,
+        token: Option<&Token>,
+        context: &mut Context<'_>,
+    ) -> Result<Self, Early> {
         let channels = match channels_of(head, context.settings.subscriptions_max)? {
             Ok(channels) => channels,
             Err(message) => {
@@ -93,19 +106,36 @@ impl Upgrading {
             }
         };
         let upgrade = check(WebSocketService::Publish, head, context)?;
+        check_shown(token, context.settings).map_err(|error| {
+            context.fail_handshake(HandshakeFailure::TokenRefused);
+            HttpError { is_handshake: true, ..error }
+        })?;
         check_memory(context)?;
-        let subscriptions_left = channels.len();
-        if context.take_rate(Rate::Subscriptions, subscriptions_left) != RateVerdict::Allow {
+        if context.take_rate(Rate::Subscriptions, channels.len()) != RateVerdict::Allow {
             context.fail_handshake(HandshakeFailure::RateExceeded);
             let error = HttpError { is_handshake: true, ..HttpError::rate_exceeded() };
             return Err(error.into());
         }
-        for channel in channels {
-            let request =
-                Request::Subscribe { channel, since: None, needs_all: false, options: None };
+        Ok(Self { upgrade, subscriptions_left: channels.len(), channels })
+    }
+
+    /// Subscribes to the channels.
+    pub(super) fn ask(&self, context: &mut Context<'_>) {
+        for channel in &self.channels {
+            let request = Request::Subscribe {
+                channel: channel.clone(),
+                since: None,
+                needs_all: false,
+                token: None,
+                options: None,
+            };
             context.request(Some(Ticket::FIRST), Actor::Client, request);
         }
-        Ok(Self { upgrade, subscriptions_left })
+    }
+
+    /// Bytes of heap that it owns.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.channels.capacity() * size_of::<ChannelName>()
     }
 
     /// Takes the answer to one of the subscriptions. Returns the WebSocket once all are made and the handshake is

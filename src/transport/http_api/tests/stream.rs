@@ -411,7 +411,7 @@ fn a_long_recovery_comes_in_parts_as_fast_as_the_client_reads() {
     let begun = chunks(body_of(&said));
     assert_eq!(opening(begun[0]), begins_at(&format!("0:{E}_4:{E}")));
     assert!(begun[2].starts_with(&format!("id: 2:{E}_4:{E}\n")) && begun.len() == 3, "{begun:?}");
-    assert_eq!(talk.asked(), ["Leave", "Deadline(25s)"]);
+    assert_eq!(talk.asked(), ["LeaveChannels", "Deadline(25s)"]);
     // Meanwhile something was published to the other channel.
     assert_eq!(talk.step(HttpConversation::drained), "await");
     assert_eq!(talk.asked(), [format!("1 a 2:{E}"), format!("2 b 4:{E}")]);

@@ -19,11 +19,11 @@ pub fn drive<'p, T: Transport>(
         let mut flow = conversation.receive(&mut piece.to_vec(), &mut context);
         if let Some(Output::Request(SessionRequest {
             origin: Some(origin),
-            request: Request::Connect,
+            request: Request::Connect(_),
             ..
         })) = context.outputs.last()
         {
-            flow = conversation.reply(*origin, &Reply::Connected, &mut context);
+            flow = conversation.reply(*origin, &Reply::Connected(Box::default()), &mut context);
         }
         if !matches!(flow, Flow::Receive) {
             break;

@@ -1,0 +1,143 @@
+//! The parameters of `connect`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{Object, Text};
+use crate::message::Position;
+
+/// The parameters of `connect`. Names of channels are not validated yet.
+#[derive(Debug, Default, PartialEq)]
+pub struct Connect<'a> {
+    /// The token; empty if there is none.
+    pub token: Cow<'a, str>,
+    /// What the client says to the backend, any JSON value.
+    pub data: Option<&'a [u8]>,
+    /// The name of the client program.
+    pub name: Cow<'a, str>,
+    /// The version of the client program.
+    pub version: Cow<'a, str>,
+    /// Positions in channels that the server subscribed the client to when it was connected before.
+    pub since: Vec<(Cow<'a, str>, Position)>,
+}
+
+#[derive(Deserialize)]
+struct Parameters<'a> {
+    #[serde(borrow)]
+    token: Option<Text<'a>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    version: Option<Text<'a>>,
+    #[serde(borrow)]
+    subs: Option<Positions<'a>>,
+}
+
+/// The member `subs`: the channels that have `recover`, with their positions.
+struct Positions<'a>(Vec<(Cow<'a, str>, Position)>);
+
+#[derive(Deserialize)]
+struct Subscription<'a> {
+    recover: Option<bool>,
+    offset: Option<u64>,
+    #[serde(borrow)]
+    epoch: Option<Text<'a>>,
+}
+
+impl<'a> Connect<'a> {
+    /// Decodes the parameters, an object.
+    pub(super) fn decode(parameters: &'a str) -> serde_json::Result<Self> {
+        let Parameters { token, data, name, version, subs } = serde_json::from_str(parameters)?;
+        let text = |text: Option<Text<'a>>| text.map_or(Cow::Borrowed(""), |Text(text)| text);
+        Ok(Self {
+            token: text(token),
+            data: data.map(|data| data.get().as_bytes()),
+            name: text(name),
+            version: text(version),
+            since: subs.map_or_else(Vec::new, |Positions(since)| since),
+        })
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Positions<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PositionsVisitor)
+    }
+}
+
+struct PositionsVisitor;
+
+impl<'de> Visitor<'de> for PositionsVisitor {
+    type Value = Positions<'de>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object with a member for each channel")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut since = Vec::new();
+        while let Some(Text(channel)) = map.next_key()? {
+            let Object(Subscription { recover, offset, epoch }) = map.next_value()?;
+            if recover == Some(true) {
+                let epoch = epoch.as_ref().map_or("", |Text(epoch)| epoch);
+                since.push((channel, Position::since(offset.unwrap_or(0), epoch)));
+            }
+        }
+        Ok(Positions(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Epoch;
+
+    #[test]
+    fn every_parameter_may_be_absent_or_null() {
+        for text in [
+            "{}",
+            r#"{"token":null,"data":null,"name":null,"version":null,"subs":null}"#,
+            r#"{"token":"","name":"","version":"","subs":{},"headers":{"a":"b"},"flag":1}"#,
+        ] {
+            assert_eq!(Connect::decode(text).unwrap(), Connect::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_client_says_who_it_is_and_where_it_was() {
+        let text = r#"{"token":"a.b.c","data":{"x": 1},"name":"j\u0073","version":"5.7","subs":{
+            "a":{"recover":true,"epoch":"000000ff","offset":9},"b":{"recover":true},"c":{"offset":1},"d":{}}}"#;
+        let connect = Connect::decode(text).unwrap();
+        let any = Position { epoch: Epoch::ANY, offset: 0 };
+        let since = vec![
+            (Cow::Borrowed("a"), Position { epoch: Epoch(255), offset: 9 }),
+            (Cow::Borrowed("b"), any),
+        ];
+        let (token, name, version) = ("a.b.c".into(), "js".into(), "5.7".into());
+        let expected = Connect { token, data: Some(br#"{"x": 1}"#), name, version, since };
+        assert_eq!(connect, expected);
+    }
+
+    #[test]
+    fn parameters_of_other_types_are_malformed() {
+        for text in [
+            r#"{"token":7}"#,
+            r#"{"name":[]}"#,
+            r#"{"version":{}}"#,
+            r#"{"subs":[]}"#,
+            r#"{"subs":{"a":[]}}"#,
+            r#"{"subs":{"a":null}}"#,
+            r#"{"subs":{"a":{"recover":1}}}"#,
+            r#"{"subs":{"a":{"recover":true,"offset":-1}}}"#,
+            r#"{"token":"a","token":"b"}"#,
+        ] {
+            assert!(Connect::decode(text).is_err(), "{text}");
+        }
+    }
+}

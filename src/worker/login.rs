@@ -1,0 +1,220 @@
+//! The requests with which a client says who it is, or that it still is: `connect`, and those that carry a token.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tracing::warn;
+
+use super::connections::Connections;
+use super::logins::{Next, Wish};
+use super::table::ticks;
+use crate::auth::{Holder, Rejection, TokenError};
+use crate::config::limits::TOKEN_WARNING_INTERVAL;
+use crate::hub::HubOutput;
+use crate::message::{
+    Actor, ChannelName, Identity, Login, Origin, Refusal, Reply, Request, RequestId, SessionId,
+    SessionRequest, SubscriptionOptions, Token, Welcome,
+};
+
+/// A session whose client says who it is.
+pub(super) struct LoginStep<'a> {
+    pub connections: &'a mut Connections,
+    pub session: SessionId,
+}
+
+/// What becomes of a request.
+pub(super) enum Checked {
+    /// It is decided like any other, by the rights of this actor.
+    Decide(Actor, Request),
+    /// It is done, and its reply is on its way.
+    Done,
+}
+
+impl LoginStep<'_> {
+    /// Takes what a request says about its client.
+    pub fn check(
+        mut self,
+        id: Option<RequestId>,
+        by: Actor,
+        request: Request,
+    ) -> Result<Checked, Refusal> {
+        let (Some(id), Actor::Client) = (id, by) else { return Ok(Checked::Decide(by, request)) };
+        match request {
+            Request::Connect(login) => self.connect(id, *login)?,
+            Request::Refresh { token } => self.refresh(id, &token)?,
+            Request::RefreshSubscription { channel, token } => {
+                self.refresh_subscription(id, &channel, &token)?;
+            }
+            Request::Subscribe { channel, since, needs_all, token: Some(token), .. }
+                if self.connections.settings.authentication.verifies_tokens() =>
+            {
+                let options = self.subscription(&token, &channel).map_err(|rejection| {
+                    // As with Centrifugo: a token that cannot be verified allows nothing, but only one of another user
+                    // or channel ends the connection.
+                    let is_unverified = rejection.cause != Some(TokenError::Holder);
+                    match self.reject(rejection) {
+                        Refusal::TokenInvalid if is_unverified => Refusal::PermissionDenied,
+                        refusal => refusal,
+                    }
+                })?;
+                let options =
+                    (options != SubscriptionOptions::default()).then(|| Box::new(options));
+                let request =
+                    Request::Subscribe { channel, since, needs_all, token: None, options };
+                // The token is the right to subscribe.
+                return Ok(Checked::Decide(Actor::Server, request));
+            }
+            request => return Ok(Checked::Decide(by, request)),
+        }
+        Ok(Checked::Done)
+    }
+
+    /// Takes the answer to a subscription that the server makes for a client that connects. Returns false if it is the
+    /// answer to something else.
+    pub fn take_reply(mut self, id: RequestId, reply: &Reply) -> bool {
+        let Connections { logins, settings, .. } = &mut *self.connections;
+        if logins.is_idle() || id.origin != Origin::Server {
+            return false;
+        }
+        let bytes_max = settings.transport.recovery_bytes_max;
+        let next = logins.take(self.session, reply, bytes_max);
+        let is_awaited = next.is_some();
+        next.into_iter().for_each(|next| self.follow(next));
+        is_awaited
+    }
+
+    /// Ends all subscriptions of the session, which stays, and who its client is.
+    pub fn leave_channels(self) {
+        let Connections { table, hub, hub_outputs, .. } = &mut *self.connections;
+        if table.at(self.session.index).flags.has_session() {
+            hub.leave_channels(self.session, hub_outputs);
+        }
+    }
+
+    fn connect(&mut self, id: RequestId, login: Login) -> Result<(), Refusal> {
+        let Connections { settings, .. } = &*self.connections;
+        let (authentication, now) = (&settings.authentication, settings.transport.now.unix_seconds);
+        let claims = authentication.connect(login.token.as_ref(), now);
+        let claims = claims.map_err(|rejection| self.reject(rejection))?;
+        let subscriptions = if login.has_commands { claims.subscriptions } else { Vec::new() };
+        if subscriptions.len() > self.connections.settings.hub.limits.subscriptions_max {
+            return Err(Refusal::SubscriptionsExhausted);
+        }
+        let namespaces = self.connections.hub.namespaces();
+        if subscriptions.iter().any(|(channel, _)| namespaces.find(channel.as_str()).is_none()) {
+            return Err(Refusal::NamespaceUnknown);
+        }
+        // Each request of a kept connection may be by another client.
+        self.connections.leave(self.session);
+        self.identify(&claims.identity, login.has_commands)?;
+        let ttl_seconds = claims.identity.expires_at.map(|at| at.saturating_sub(now));
+        let welcome = Box::new(Welcome { ttl_seconds, ..Welcome::default() });
+        let mut since: HashMap<_, _> = login.since.into_iter().collect();
+        let wish = |(channel, options)| Wish { since: since.remove(&channel), channel, options };
+        let wishes = subscriptions.into_iter().map(wish).collect();
+        let next = self.connections.logins.begin(self.session, id, welcome, wishes);
+        self.follow(next);
+        Ok(())
+    }
+
+    fn refresh(&mut self, id: RequestId, token: &Token) -> Result<(), Refusal> {
+        let Connections { settings, hub, .. } = &*self.connections;
+        let now = settings.transport.now.unix_seconds;
+        let identity = settings.authentication.refresh(token, hub.user(self.session), now);
+        let identity = identity.map_err(|rejection| self.reject(rejection))?;
+        self.identify(&identity, true)?;
+        let ttl_seconds = identity.expires_at.map(|at| at.saturating_sub(now));
+        self.follow(Next::Reply(id, Reply::Refreshed { ttl_seconds }));
+        Ok(())
+    }
+
+    fn refresh_subscription(
+        &mut self,
+        id: RequestId,
+        channel: &ChannelName,
+        token: &Token,
+    ) -> Result<(), Refusal> {
+        let has_session = self.connections.table.at(self.session.index).flags.has_session();
+        if !has_session || !self.connections.hub.is_subscribed(self.session, channel) {
+            return Err(Refusal::PermissionDenied);
+        }
+        let mut ttl_seconds = None;
+        if self.connections.settings.authentication.verifies_tokens() {
+            let options = self.subscription(token, channel);
+            let options = options.map_err(|rejection| self.reject(rejection))?;
+            let now = self.connections.settings.transport.now.unix_seconds;
+            ttl_seconds = options.expires_at.map(|at| at.saturating_sub(now));
+            self.connections.hub.refresh_subscription(self.session, channel, Box::new(options));
+        }
+        self.follow(Next::Reply(id, Reply::SubscriptionRefreshed { ttl_seconds }));
+        Ok(())
+    }
+
+    /// What the token for a channel says about the subscription.
+    fn subscription(
+        &self,
+        token: &Token,
+        channel: &ChannelName,
+    ) -> Result<SubscriptionOptions, Rejection> {
+        let Connections { settings, hub, .. } = &*self.connections;
+        let client = settings.hub.client_id(self.session);
+        let holder = Holder { client, user: hub.user(self.session) };
+        let now = settings.transport.now.unix_seconds;
+        settings.authentication.subscription(token, channel, holder, now)
+    }
+
+    /// Notes who the client is. An anonymous one that nothing is known about needs no session for that.
+    fn identify(&mut self, identity: &Identity, has_commands: bool) -> Result<(), Refusal> {
+        let Connections { settings, table, hub, .. } = &mut *self.connections;
+        let flags = &mut table.at(self.session.index).flags;
+        if !flags.has_session() {
+            if *identity == Identity::default() {
+                return Ok(());
+            }
+            flags.set_session(true);
+            hub.open(self.session);
+        }
+        let expires_at = settings.authentication.closes_at(identity, has_commands);
+        let kept = Identity { expires_at, ..identity.clone() };
+        hub.identify(self.session, &kept).map_err(|_| Refusal::TokenInvalid)
+    }
+
+    fn follow(&mut self, next: Next) {
+        let session = self.session;
+        match next {
+            Next::Subscribe(request) => {
+                let (origin, by) = (Some(Origin::Server), Actor::Server);
+                self.connections.request(session, SessionRequest { origin, by, request });
+            }
+            Next::Reply(id, reply) => {
+                if matches!(reply, Reply::Refused(_)) {
+                    self.connections.leave(session);
+                }
+                self.connections.hub_outputs.push_back(HubOutput::Reply { session, id, reply });
+            }
+        }
+    }
+
+    /// Counts a token that is rejected, and logs it unless this second has a line already.
+    fn reject(&self, rejection: Rejection) -> Refusal {
+        let Rejection { refusal, cause } = rejection;
+        if let Some(cause) = cause {
+            let Connections { counters, turn, warned_until, .. } = &*self.connections;
+            counters.tokens_rejected[cause as usize].add(1);
+            if may_warn(turn.tick, &warned_until.tokens) {
+                let (worker, connection) =
+                    (self.connections.settings.hub.worker.0, self.session.index);
+                warn!(worker, connection, reason = cause.label(), "a token was rejected");
+            }
+        }
+        refusal
+    }
+}
+
+/// Whether no token was logged in this second yet, by any worker.
+fn may_warn(now: u32, warned_until: &AtomicU32) -> bool {
+    let order = Ordering::Relaxed;
+    let (until, next) =
+        (warned_until.load(order), now.saturating_add(ticks(TOKEN_WARNING_INTERVAL)));
+    now >= until && warned_until.compare_exchange(until, next, order, order).is_ok()
+}

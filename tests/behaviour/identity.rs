@@ -1,0 +1,436 @@
+//! Identities of clients: tokens by every route, what is answered to those that are not accepted, and expiry.
+
+use fantail::auth::TokenError;
+use fantail::config::{ChannelOptions, ClientRight, DriverChoice};
+use fantail::message::CloseReason;
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Client, Response, SECRET, TestServer, WebSocket, in_seconds, on_both_drivers, token, token_by,
+};
+
+/// A server that verifies tokens. Users may do everything in the namespace `users`, all clients in `all`, and only who
+/// has a token for the channel subscribes in `none`.
+fn server_with(
+    driver: DriverChoice,
+    change: impl FnOnce(&mut fantail::config::Config),
+) -> TestServer {
+    TestServer::start_with(driver, 2, |config| {
+        config.hmac_secret = Some(SECRET.to_owned());
+        config.expired_close_delay = std::time::Duration::ZERO;
+        let users = ClientRight { client: true, subscriber: false, anonymous: false };
+        for (name, right) in
+            [("users", users), ("all", ClientRight::ALL), ("none", ClientRight::NONE)]
+        {
+            let options = ChannelOptions {
+                history_size: 10,
+                presence: true,
+                join_leave: true,
+                allow_subscribe: right,
+                allow_publish: right,
+                allow_history: right,
+                allow_presence: right,
+                ..ChannelOptions::closed()
+            };
+            config.namespaces.add(name, options).unwrap();
+        }
+        change(config);
+    })
+}
+
+fn server(driver: DriverChoice) -> TestServer {
+    server_with(driver, |_| {})
+}
+
+/// Connects over TCP. Returns the client and the answer.
+#[track_caller]
+fn connect(server: &TestServer, parameters: &Value) -> (Client, Value) {
+    let mut client = Client::connect(server.commands());
+    let reply = client.command(&json!({"id": 1, "connect": parameters}));
+    (client, reply)
+}
+
+/// Connects as a user. Returns the client, once it is connected.
+#[track_caller]
+fn connect_as(server: &TestServer, user: &str) -> Client {
+    let (client, reply) = connect(server, &json!({"token": token(&json!({"sub": user}))}));
+    assert!(reply["connect"]["client"].is_string(), "{reply}");
+    client
+}
+
+/// The push that ends a connection, and its end.
+#[track_caller]
+fn expect_disconnect(client: &mut Client, code: u64) {
+    let push = client.read_json();
+    assert_eq!(push["push"]["disconnect"]["code"], code, "{push}");
+    client.expect_end();
+}
+
+/// Tokens that are not accepted: the code by which the client is disconnected, or the error 109, and the cause.
+fn bad_tokens() -> Vec<(String, u64, TokenError)> {
+    let claims = json!({"sub": "ann", "aud": "here"});
+    let with = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        token(&claims)
+    };
+    let good = token(&claims);
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let (_, payload) = signed.split_once('.').unwrap();
+    vec![
+        ("not-a-token".to_owned(), 3500, TokenError::Malformed),
+        ("a.b.c".to_owned(), 3500, TokenError::Malformed),
+        (format!("{signed}."), 3500, TokenError::Signature),
+        (format!("{signed}.{}", signature.to_lowercase()), 3500, TokenError::Signature),
+        // {"alg":"none"}
+        (format!("eyJhbGciOiJub25lIn0.{payload}."), 3500, TokenError::Algorithm),
+        (token_by("another-secret", Algorithm::HS256, &claims), 3500, TokenError::Signature),
+        (with("aud", json!("there")), 3500, TokenError::Audience),
+        (token(&json!({"sub": "ann"})), 3500, TokenError::Audience),
+        (with("sub", json!(7)), 3500, TokenError::Claims),
+        (with("channel", json!("a")), 3500, TokenError::Claims),
+        (with("exp", json!(in_seconds(-10))), 109, TokenError::Expired),
+        (with("exp", json!(1)), 109, TokenError::Expired),
+        (with("nbf", json!(in_seconds(1000))), 109, TokenError::NotYetValid),
+        (with("info", json!("x".repeat(20_000))), 3500, TokenError::TooLarge),
+    ]
+}
+
+fn request(line: &str, headers: &str) -> String {
+    format!("{line} HTTP/1.1\r\nHost: t\r\n{headers}\r\n")
+}
+
+/// The answer to a request on a connection that is kept.
+#[track_caller]
+fn answer(client: &mut Client, line: &str, headers: &str) -> Response {
+    client.send(request(line, headers));
+    client.read_response()
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+on_both_drivers! {
+    fn a_client_of_the_command_protocol_shows_a_token(driver) {
+        let server = server(driver);
+        let ttl = |reply: &Value| reply["connect"]["ttl"].as_u64();
+        let (mut ann, reply) = connect(&server, &json!({"token": token(&json!({"sub": "ann", "info": {"a": 1}}))}));
+        assert_eq!((ttl(&reply), reply["connect"].get("expires")), (None, None), "{reply}");
+        let (_, reply) = connect(&server, &json!({"token": token(&json!({"sub": "ann", "exp": in_seconds(100)}))}));
+        assert_eq!(reply["connect"]["expires"], true, "{reply}");
+        assert!((98..=100).contains(&ttl(&reply).unwrap()), "{reply}");
+        // What others see of it.
+        let mut bob = connect_as(&server, "bob");
+        bob.command(&json!({"id": 2, "subscribe": {"channel": "users:1"}}));
+        ann.command(&json!({"id": 2, "subscribe": {"channel": "users:1"}}));
+        let join = loop {
+            let push = bob.read_json();
+            if push["push"]["join"]["info"]["user"] == "ann" {
+                break push;
+            }
+        };
+        assert_eq!(join["push"]["join"]["info"]["conn_info"], json!({"a": 1}), "{join}");
+    }
+
+    fn a_client_without_a_valid_token_is_not_connected(driver) {
+        let server = server_with(driver, |config| config.audience = Some("here".to_owned()));
+        let (mut client, push) = connect(&server, &json!({}));
+        assert_eq!(push["push"]["disconnect"]["code"], 3501, "{push}");
+        client.expect_end();
+        for (token, code, cause) in bad_tokens() {
+            let before = server.sum(|counters| &counters.tokens_rejected[cause as usize]);
+            let (mut client, reply) = connect(&server, &json!({"token": token}));
+            if code == 109 {
+                assert_eq!(reply["error"]["code"], 109, "{reply}");
+                // The client may try again.
+                let good = token_by(SECRET, Algorithm::HS512, &json!({"sub": "ann", "aud": ["here"]}));
+                let reply = client.command(&json!({"id": 2, "connect": {"token": good}}));
+                assert!(reply["connect"]["client"].is_string(), "{reply}");
+            } else {
+                assert_eq!(reply["push"]["disconnect"]["code"], code, "{cause:?}: {reply}");
+                client.expect_end();
+            }
+            assert_eq!(server.sum(|counters| &counters.tokens_rejected[cause as usize]), before + 1, "{cause:?}");
+            // The same by every route that speaks HTTP.
+            let http_code = if code == 109 { "token_expired" } else { "token_invalid" };
+            // A head has room for less than a command.
+            if cause == TokenError::TooLarge {
+                continue;
+            }
+            for (line, more) in [
+                ("GET /poll?channel=all:1", ""),
+                ("GET /events?channel=all:1", ""),
+                ("POST /publish?channel=all:1", "Content-Length: 1\r\n"),
+                ("GET /ws?channel=all:1", UPGRADE),
+            ] {
+                let mut client = Client::connect(server.edge());
+                client.send(request(line, &(bearer(&token) + more)));
+                if line.starts_with("POST") {
+                    client.send("x");
+                }
+                let response = client.read_response();
+                assert_eq!(response.status, 401, "{line} {cause:?}: {response:?}");
+                assert_eq!(response.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+                assert_eq!(response.json()["error"]["code"], http_code, "{line} {cause:?}: {response:?}");
+            }
+        }
+        let invalid = server.closed(CloseReason::TokenInvalid);
+        assert_eq!(invalid, bad_tokens().iter().filter(|(_, code, _)| *code == 3500).count() as u64);
+    }
+
+    fn requests_without_a_token_are_refused_before_their_body(driver) {
+        let server = server(driver);
+        for (line, more) in [
+            ("GET /poll?channel=all:1", ""),
+            ("GET /events?channel=all:1", ""),
+            ("POST /publish?channel=all:1", "Content-Length: 1000\r\n"),
+            ("GET /ws?channel=all:1", UPGRADE),
+            ("GET /?channel=all:1", UPGRADE),
+        ] {
+            let mut client = Client::connect(server.edge());
+            let response = answer(&mut client, line, more);
+            assert_eq!(response.status, 401, "{line}: {response:?}");
+            assert_eq!(response.header("www-authenticate"), Some("Bearer"), "{line}");
+            assert_eq!(response.json()["error"]["code"], "token_missing", "{line}: {response:?}");
+        }
+        // What is for everyone needs none.
+        let mut client = Client::connect(server.edge());
+        for path in ["/", "/health/live", "/health/ready", "/metrics"] {
+            assert_eq!(client.get(path).status, 200, "{path}");
+        }
+    }
+
+    /// Proxies keep connections, and send the requests of many clients on each.
+    fn each_request_of_a_connection_has_an_identity_of_its_own(driver) {
+        let server = server_with(driver, |config| config.anonymous = Some(true));
+        let mut http = Client::connect(server.edge());
+        let (ann, bob) = (token(&json!({"sub": "ann"})), token(&json!({"sub": "bob"})));
+        for (shown, status) in [
+            (bearer(&ann), 200),
+            (String::new(), 403),
+            (bearer(&bob), 200),
+            (String::new(), 403),
+            (bearer("x"), 401),
+            (String::new(), 403),
+        ] {
+            http.send(request("POST /publish?channel=users:1", &(shown.clone() + "Content-Length: 1\r\n")));
+            http.send("1");
+            assert_eq!(http.read_response().status, status, "{shown}");
+            if status == 200 {
+                let polled = answer(&mut http, "GET /poll?channel=users:1&timeout=0", &shown);
+                assert!(polled.status < 300, "{polled:?}");
+            }
+        }
+        // The poll of a client that has none, behind one of a client that has one.
+        let polled = answer(&mut http, "GET /poll?channel=users:1&timeout=0", &bearer(&ann));
+        assert!(polled.status < 300, "{polled:?}");
+        assert_eq!(answer(&mut http, "GET /poll?channel=users:1&timeout=0", "").status, 403);
+    }
+
+    fn a_client_goes_on_with_a_new_token(driver) {
+        let server = server(driver);
+        let exp = |seconds| json!({"sub": "ann", "exp": in_seconds(seconds)});
+        let refresh = |token: &str| json!({"id": 2, "refresh": {"token": token}});
+        let mut ann = connect_as(&server, "ann");
+        let reply = ann.command(&refresh(&token(&exp(60))));
+        assert_eq!(reply["refresh"]["expires"], true, "{reply}");
+        assert!((58..=60).contains(&reply["refresh"]["ttl"].as_u64().unwrap()), "{reply}");
+        let reply = ann.command(&refresh(&token(&json!({"sub": "ann"}))));
+        assert_eq!((&reply["refresh"]["expires"], reply["refresh"].get("ttl")), (&json!(false), None));
+        // Who refreshes with something else is disconnected.
+        for (shown, code) in [
+            (token(&exp(-60)), 3005),
+            (token(&json!({"sub": "bob"})), 3500),
+            (token(&json!({})), 3500),
+            ("x".to_owned(), 3500),
+            (String::new(), 3501),
+        ] {
+            let mut ann = connect_as(&server, "ann");
+            ann.send(format!("{}\n", refresh(&shown)));
+            expect_disconnect(&mut ann, code);
+        }
+    }
+
+    fn a_token_for_a_channel_is_the_right_to_subscribe(driver) {
+        let server = server(driver);
+        let subscribe = |channel: &str, claims: &Value| {
+            json!({"id": 2, "subscribe": {"channel": channel, "token": token(claims)}})
+        };
+        let claims = json!({
+            "sub": "ann", "channel": "none:1", "info": {"a": 1}, "data": [7], "exp": in_seconds(60)
+        });
+        let mut ann = connect_as(&server, "ann");
+        let of_channel = json!({"channel": "none:1"});
+        let reply = ann.command(&json!({"id": 2, "subscribe": of_channel}));
+        assert_eq!(reply["error"]["code"], 103, "{reply}");
+        let reply = ann.command(&subscribe("none:1", &claims));
+        assert_eq!((&reply["subscribe"]["expires"], &reply["subscribe"]["data"]), (&json!(true), &json!([7])));
+        let join = ann.read_json();
+        assert_eq!(join["push"]["join"]["info"]["chan_info"], json!({"a": 1}), "{join}");
+        // The subscription goes on with a new token, which may come after the old one expired.
+        let refresh = |channel: &str, claims: &Value| {
+            json!({"id": 3, "sub_refresh": {"channel": channel, "token": token(claims)}})
+        };
+        let reply = ann.command(&refresh("none:1", &json!({"sub": "ann", "channel": "none:1", "exp": in_seconds(90)})));
+        assert!((88..=90).contains(&reply["sub_refresh"]["ttl"].as_u64().unwrap()), "{reply}");
+        let reply = ann.command(&refresh("none:1", &json!({"sub": "ann", "channel": "none:1"})));
+        assert_eq!(reply["sub_refresh"]["expires"], false, "{reply}");
+        let reply = ann.command(&refresh("none:2", &json!({"sub": "ann", "channel": "none:2"})));
+        assert_eq!(reply["error"]["code"], 103, "it is not subscribed: {reply}");
+        let expired = json!({"sub": "ann", "channel": "none:1", "exp": 1});
+        assert_eq!(ann.command(&refresh("none:1", &expired))["error"]["code"], 109);
+        // What is refused, and the client stays.
+        for (command, code) in [
+            (subscribe("none:2", &json!({"sub": "ann", "channel": "none:2", "exp": 1})), 109),
+            (json!({"id": 2, "subscribe": {"channel": "none:2", "token": "x"}}), 103),
+            (subscribe("nowhere:2", &json!({"sub": "ann", "channel": "nowhere:2"})), 102),
+        ] {
+            let reply = ann.command(&command);
+            assert_eq!(reply["error"]["code"], code, "{command}: {reply}");
+        }
+        // A token of another user, or for something else.
+        for (channel, claims) in [
+            ("none:2", json!({"sub": "bob", "channel": "none:2"})),
+            ("none:2", json!({"channel": "none:2"})),
+            ("none:2", json!({"sub": "ann", "channel": "none:3"})),
+            ("none:2", json!({"sub": "ann", "channel": "none:2", "client": "another"})),
+        ] {
+            let mut ann = connect_as(&server, "ann");
+            ann.send(format!("{}\n", subscribe(channel, &claims)));
+            expect_disconnect(&mut ann, 3500);
+        }
+    }
+
+    fn the_server_subscribes_a_client_to_the_channels_of_its_token(driver) {
+        let server = server_with(driver, |config| {
+            let options = ChannelOptions { history_size: 10, join_leave: true, ..ChannelOptions::closed() };
+            config.namespaces.add("own", options).unwrap();
+            config.subscriptions_max = 5;
+        });
+        let mut http = Client::connect(server.edge());
+        let publish = |http: &mut Client, data: u64| {
+            http.call("publish", &json!({"channel": "own:1", "data": data}))["result"].clone()
+        };
+        let first = publish(&mut http, 1);
+        publish(&mut http, 2);
+        let claims = json!({"sub": "ann", "channels": ["own:1", "own:2", "own:3", "own:4", "own:5"]});
+        let (mut ann, reply) = connect(&server, &json!({"token": token(&claims)}));
+        let subs = reply["connect"]["subs"].as_object().unwrap();
+        assert_eq!(subs.len(), 5, "{reply}");
+        assert_eq!(subs["own:1"]["offset"], 2, "{reply}");
+        assert_eq!(subs["own:1"]["recoverable"], true, "{reply}");
+        // What is published, and that it joined, follows the reply.
+        publish(&mut http, 3);
+        let mut seen = Vec::new();
+        while seen.len() < 6 {
+            let push = ann.read_json()["push"].clone();
+            seen.push((push["channel"].as_str().unwrap().to_owned(), push.get("join").is_some(), push["pub"]["data"].clone()));
+        }
+        assert!(seen.contains(&("own:1".to_owned(), false, json!(3))), "{seen:?}");
+        assert_eq!(seen.iter().filter(|(_, is_join, _)| *is_join).count(), 5, "{seen:?}");
+        // A client that was connected before recovers.
+        let since = json!({"own:1": {"recover": true, "offset": first["offset"], "epoch": first["epoch"]}});
+        let claims = json!({"sub": "bob", "subs": {"own:1": {"data": {"hello": 1}}, "own:2": {}}});
+        let (_, reply) = connect(&server, &json!({"token": token(&claims), "subs": since}));
+        let recovered = &reply["connect"]["subs"]["own:1"];
+        assert_eq!((&recovered["recovered"], &recovered["data"]), (&json!(true), &json!({"hello": 1})), "{reply}");
+        let data: Vec<_> = recovered["publications"].as_array().unwrap().iter().map(|it| &it["data"]).collect();
+        assert_eq!(data, [2, 3], "{reply}");
+        // All of them or none.
+        for (channels, code) in [
+            (json!(["own:1", "nowhere:1"]), 102),
+            (json!(["own:1", "own:2", "own:3", "own:4", "own:5", "own:6"]), 106),
+        ] {
+            let (mut client, reply) = connect(&server, &json!({"token": token(&json!({"sub": "eve", "channels": channels}))}));
+            assert_eq!(reply["error"]["code"], code, "{reply}");
+            let reply = client.command(&json!({"id": 2, "connect": {"token": token(&json!({"sub": "eve"}))}}));
+            assert!(reply["connect"]["subs"].is_null() && reply["connect"]["client"].is_string(), "{reply}");
+        }
+        // Other routes name their channels themselves.
+        let mut poll = Client::connect(server.edge());
+        let shown = bearer(&token(&json!({"sub": "ann", "channels": ["nowhere:1"]})));
+        assert!(answer(&mut poll, "GET /poll?channel=users:1&timeout=0", &shown).status < 300);
+    }
+
+    fn browsers_show_a_token_as_a_subprotocol_or_a_cookie(driver) {
+        let server = server_with(driver, |config| {
+            config.cookie = Some("session".to_owned());
+            config.origins = vec!["https://a.example".to_owned()];
+        });
+        let ann = token(&json!({"sub": "ann"}));
+        let upgrade = |line: &str, headers: String| {
+            let mut client = Client::connect(server.edge());
+            client.send(request(line, &(headers + UPGRADE)));
+            (client.read_response_head(), client)
+        };
+        let (plain, commands) = ("GET /ws?channel=users:1", "GET /connection/websocket");
+        for (line, offered, chosen) in [
+            (plain, format!("chat, bearer.{ann}"), Some("chat")),
+            (plain, format!("bearer.{ann}, chat"), Some("chat")),
+            (commands, format!("centrifuge-json, bearer.{ann}"), Some("centrifuge-json")),
+        ] {
+            let (response, _) = upgrade(line, format!("Sec-WebSocket-Protocol: {offered}\r\n"));
+            assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, chosen), "{response:?}");
+        }
+        // Nothing that could be chosen.
+        for line in [plain, commands] {
+            let (response, _) = upgrade(line, format!("Sec-WebSocket-Protocol: bearer.{ann}\r\n"));
+            assert_eq!(response.status, 400, "{response:?}");
+        }
+        let cookie = format!("Cookie: session={ann}\r\n");
+        let (response, _) = upgrade(plain, format!("Origin: https://a.example\r\n{cookie}"));
+        assert_eq!(response.status, 101, "{response:?}");
+        let (response, _) = upgrade(plain, cookie.clone());
+        assert_eq!(response.status, 401, "a program shows a header: {response:?}");
+        let (response, _) = upgrade(plain, format!("Origin: https://b.example\r\n{cookie}"));
+        assert_eq!(response.status, 403, "{response:?}");
+        // What the handshake showed counts if `connect` shows nothing.
+        for (shown, user) in [(json!({}), "ann"), (json!({"token": token(&json!({"sub": "bob"}))}), "bob")] {
+            let (response, client) = upgrade(commands, bearer(&ann));
+            assert_eq!(response.status, 101);
+            let mut socket = WebSocket::over(client);
+            socket.send_text(&json!({"id": 1, "connect": shown}).to_string());
+            assert!(socket.read_text().contains("\"connect\":{\"client\""));
+            socket.send_text(&json!({"id": 2, "subscribe": {"channel": "users:1"}}).to_string());
+            let join = format!("\"user\":\"{user}\"");
+            while !socket.read_text().contains(&join) {}
+        }
+    }
+
+    fn a_token_in_the_query_counts_only_if_it_is_allowed(driver) {
+        for allowed in [false, true] {
+            let server = server_with(driver, |config| config.token_in_query = allowed);
+            let mut client = Client::connect(server.edge());
+            let line = format!("GET /poll?channel=users:1&timeout=0&token={}", token(&json!({"sub": "ann"})));
+            assert_eq!(answer(&mut client, &line, "").status < 300, allowed);
+        }
+    }
+
+    /// Verifying takes long: other clients are served between the tokens of a storm.
+    fn a_storm_of_tokens_is_verified_in_turns(driver) {
+        let server = server(driver);
+        let mut clients: Vec<_> = (0..200).map(|_| Client::connect(server.commands())).collect();
+        let tokens = [token(&json!({"sub": "ann"})), "x".to_owned()];
+        for (client, token) in clients.iter_mut().zip(tokens.iter().cycle()) {
+            // What is pipelined behind it waits too.
+            let ping = json!({"id": 2, "ping": {}});
+            client.send(format!("{}\n{ping}\n", json!({"id": 1, "connect": {"token": token}})));
+        }
+        for (index, client) in clients.iter_mut().enumerate() {
+            let reply = client.read_json();
+            if index % 2 == 0 {
+                assert!(reply["connect"]["client"].is_string(), "{reply}");
+                assert_eq!(client.read_json(), json!({"id": 2, "ping": {}}));
+            } else {
+                assert_eq!(reply["push"]["disconnect"]["code"], 3500, "{reply}");
+                client.expect_end();
+            }
+        }
+        assert_eq!(server.sum(|counters| &counters.tokens_rejected[TokenError::Malformed as usize]), 100);
+    }
+}
