@@ -1,13 +1,15 @@
 //! Whether a request is allowed.
 
-use crate::config::{CallbackKind, Callbacks, ClientRight, NamespaceId, Namespaces};
+use crate::config::{
+    CallbackKind, Callbacks, ChannelOptions, ClientRight, NamespaceId, Namespaces,
+};
 use crate::message::{Actor, ChannelName, Control, Refusal, Request};
 
 /// What a verdict depends on of the client that asks.
 #[derive(Debug)]
-pub struct Client<F> {
-    /// Whether it acts for a user; else it is anonymous.
-    pub has_user: bool,
+pub struct Client<'u, F> {
+    /// The user that it acts for; `None` if it is anonymous.
+    pub user: Option<&'u str>,
     /// Whether it is subscribed to a channel. Called only if the verdict depends on it, because the answer takes a
     /// walk over all of a client's subscriptions.
     pub is_subscribed: F,
@@ -27,9 +29,12 @@ pub enum Verdict {
 /// Decides a request. Clients have the rights that the options of its channel give them, depending on their user and on
 /// whether they are subscribed to it; the server API has all rights, but nothing is published to the server's own
 /// channels. What a channel does not offer is not available, to clients or to the server API.
+///
+/// Clients do not subscribe to a private channel. One that shows a token for it does so with the rights of the server,
+/// once its token is verified.
 pub fn decide(
     by: Actor,
-    client: Client<impl FnOnce(&ChannelName) -> bool>,
+    client: Client<'_, impl FnOnce(&ChannelName) -> bool>,
     request: &Request,
     namespaces: &Namespaces,
     callbacks: &Callbacks,
@@ -67,7 +72,10 @@ fn callback_of(
     }
     let options = namespaces.options(namespace_of(by, channel, namespaces)?);
     let asks = match kind {
-        CallbackKind::Subscribe => options.callback_subscribe,
+        CallbackKind::Subscribe => {
+            let is_open = matches!(access(by, channel, options), Access::Open);
+            is_open && options.callback_subscribe
+        }
         _ => options.callback_publish,
     };
     Ok(asks.then_some(kind))
@@ -75,13 +83,13 @@ fn callback_of(
 
 fn judge(
     by: Actor,
-    client: Client<impl FnOnce(&ChannelName) -> bool>,
+    client: Client<'_, impl FnOnce(&ChannelName) -> bool>,
     request: &Request,
     namespaces: &Namespaces,
 ) -> Result<(), Refusal> {
     let may = |right: ClientRight, channel: &ChannelName| {
-        let Client { has_user, is_subscribed } = client;
-        let is_allowed = by == Actor::Server || right.is_held(has_user, || is_subscribed(channel));
+        let has_right = || right.is_held(client.user.is_some(), || (client.is_subscribed)(channel));
+        let is_allowed = by == Actor::Server || has_right();
         is_allowed.then_some(()).ok_or(Refusal::PermissionDenied)
     };
     let only_server = (by == Actor::Server).then_some(()).ok_or(Refusal::PermissionDenied);
@@ -93,7 +101,18 @@ fn judge(
         | Request::Refresh { .. }
         | Request::RefreshSubscription { .. }
         | Request::Unsubscribe { .. } => Ok(()),
-        Request::Subscribe { channel, .. } => may(options_of(channel)?.allow_subscribe, channel),
+        Request::Subscribe { channel, .. } => {
+            let options = options_of(channel)?;
+            match access(by, channel, options) {
+                Access::Open => may(options.allow_subscribe, channel),
+                Access::Private => Err(Refusal::PermissionDenied),
+                Access::Users(users) => {
+                    let is_named =
+                        client.user.is_some_and(|user| users.split(',').any(|it| it == user));
+                    is_named.then_some(()).ok_or(Refusal::PermissionDenied)
+                }
+            }
+        }
         Request::Publish { channel: None, .. } => Err(Refusal::NotSubscribed),
         Request::Publish { channel: Some(channel), .. } => {
             let id = namespace_of(by, channel, namespaces)?;
@@ -128,6 +147,28 @@ fn judge(
             }
         }
     }
+}
+
+/// What decides about a subscription.
+enum Access<'c> {
+    /// The right to subscribe.
+    Open,
+    /// A token, which the client does not have.
+    Private,
+    /// The users in the name of the channel, separated by commas.
+    Users(&'c str),
+}
+
+/// What decides about a subscription to a channel.
+fn access<'c>(by: Actor, channel: &'c ChannelName, options: &ChannelOptions) -> Access<'c> {
+    if by == Actor::Server {
+        return Access::Open;
+    }
+    if Namespaces::is_private(channel.as_str()) {
+        return Access::Private;
+    }
+    let users = channel.as_str().rsplit_once('#').filter(|_| options.allow_user_limited_channels);
+    users.map_or(Access::Open, |(_, users)| Access::Users(users))
 }
 
 /// The namespace of a channel, if there may be a channel of this name.
@@ -216,8 +257,12 @@ mod tests {
         namespaces
     }
 
-    fn client(has_user: bool, is_subscribed: bool) -> Client<impl FnOnce(&ChannelName) -> bool> {
-        Client { has_user, is_subscribed: move |_: &ChannelName| is_subscribed }
+    fn client(
+        has_user: bool,
+        is_subscribed: bool,
+    ) -> Client<'static, impl FnOnce(&ChannelName) -> bool> {
+        let user = has_user.then_some("42");
+        Client { user, is_subscribed: move |_: &ChannelName| is_subscribed }
     }
 
     /// The verdict for a client that has a user and is subscribed.
@@ -277,8 +322,8 @@ mod tests {
 
     #[test]
     fn subscriptions_are_looked_at_only_if_the_verdict_depends_on_them() {
-        let unasked = |has_user| Client {
-            has_user,
+        let unasked = |has_user: bool| Client {
+            user: has_user.then_some("42"),
             is_subscribed: |_: &ChannelName| -> bool { panic!("it is asked") },
         };
         for right in client_rights().filter(|right| right.client || !right.subscriber) {
@@ -333,6 +378,87 @@ mod tests {
                 };
                 assert_eq!(of_client(&request, &namespaces), expected, "{name} {channel}");
             }
+        }
+    }
+
+    #[test]
+    fn a_private_channel_is_in_a_namespace_and_clients_need_a_token_to_subscribe_to_it() {
+        let namespaces = with(|options| {
+            (options.allow_subscribe, options.allow_publish) = (ClientRight::ALL, ClientRight::ALL);
+        });
+        for (channel, is_known) in [("$a:1", true), ("$x", true), ("$b:1", false), ("$$a:1", false)]
+        {
+            for (name, request) in requests(channel) {
+                let (client, server) = match name {
+                    "unsubscribe" => (Allow, Allow),
+                    "control" if is_known => (DENIED, Allow),
+                    "control" => (DENIED, Refuse(Refusal::NamespaceUnknown)),
+                    _ if !is_known => {
+                        let unknown = Refuse(Refusal::NamespaceUnknown);
+                        (unknown, unknown)
+                    }
+                    "subscribe" => (DENIED, Allow),
+                    "publish" => (Allow, Allow),
+                    // Everything is allowed in channels without a namespace.
+                    _ if channel == "$x" => (Allow, Allow),
+                    "history_remove" => (DENIED, Allow),
+                    _ => (DENIED, Allow),
+                };
+                let client = match (channel, name) {
+                    ("$x", "history_remove") => DENIED,
+                    _ => client,
+                };
+                assert_eq!(of_client(&request, &namespaces), client, "{name} {channel}");
+                assert_eq!(of_server(&request, &namespaces), server, "{name} {channel}");
+            }
+        }
+        // The mark is at the start alone.
+        for (name, request) in requests("a:$1") {
+            if name == "subscribe" {
+                assert_eq!(of_client(&request, &namespaces), Allow);
+            }
+        }
+    }
+
+    #[test]
+    fn a_user_limited_channel_is_for_the_users_in_its_name() {
+        for (right, is_limited) in [
+            (ClientRight::NONE, true),
+            (ClientRight::ALL, true),
+            (ClientRight::NONE, false),
+            (ClientRight::ALL, false),
+        ] {
+            let namespaces = with(|options| {
+                options.allow_subscribe = right;
+                options.allow_user_limited_channels = is_limited;
+            });
+            for (channel, for_42, for_anonymous) in [
+                ("a:1#42", true, false),
+                ("a:#42", true, false),
+                ("a:1#1,42", true, false),
+                ("a:1#42,1", true, false),
+                ("a:1#1#42", true, false),
+                ("a:1#42#1", false, false),
+                ("a:1#4", false, false),
+                ("a:1#421", false, false),
+                ("a:1#1, 42", false, false),
+                ("a:1#", false, false),
+                ("a:1#42,", true, false),
+                ("a:1#,", false, false),
+            ] {
+                let [(_, request), ..] = requests(channel);
+                for (has_user, is_named) in [(true, for_42), (false, for_anonymous)] {
+                    let is = client(has_user, false);
+                    let verdict = decide(Actor::Client, is, &request, &namespaces, &none());
+                    let is_allowed = if is_limited { is_named } else { right == ClientRight::ALL };
+                    let expected = if is_allowed { Allow } else { DENIED };
+                    assert_eq!(verdict, expected, "{channel} {has_user} {right:?} {is_limited}");
+                }
+                assert_eq!(of_server(&request, &namespaces), Allow, "{channel}");
+            }
+            let [(_, request), ..] = requests("a:1");
+            let expected = if right == ClientRight::ALL { Allow } else { DENIED };
+            assert_eq!(of_client(&request, &namespaces), expected);
         }
     }
 
@@ -443,6 +569,18 @@ mod tests {
                     let expected = if name == right { Ask(kind) } else { without(Actor::Client) };
                     assert_eq!(of(Actor::Client), expected, "{name}");
                     assert_eq!(of(Actor::Server), without(Actor::Server), "{name}");
+                }
+                // These have a rule of their own, so that the backend is not asked.
+                let namespaces = with(|options| {
+                    set(options);
+                    options.allow_user_limited_channels = true;
+                });
+                for (channel, expected) in [("$a:1", DENIED), ("a:1#42", Allow), ("a:1#43", DENIED)]
+                {
+                    let [(_, request), ..] = requests(channel);
+                    let is = client(true, true);
+                    let verdict = decide(Actor::Client, is, &request, &namespaces, &callbacks);
+                    assert_eq!(verdict, expected, "{channel} {right}");
                 }
                 let (_, unknown) =
                     requests("b:1").into_iter().find(|(name, _)| *name == right).unwrap();

@@ -68,6 +68,11 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
         value: Value::Switch(|options| &mut options.allow_subscribe.anonymous),
     },
     ChannelOption {
+        name: "allow_user_limited_channels",
+        doc: "Whether a channel such as chat#42,43, whose name ends in users, is for these and no other clients",
+        value: Value::Switch(|options| &mut options.allow_user_limited_channels),
+    },
+    ChannelOption {
         name: "callback_subscribe",
         doc: "Whether the backend decides about subscriptions of clients (Centrifugo: `subscribe_proxy_enabled`)",
         value: Value::Switch(|options| &mut options.callback_subscribe),

@@ -22,6 +22,9 @@ pub struct Namespaces {
 /// The channel of the server's statistics, if they are published: see [`Namespaces::add_statistics`].
 pub const STATISTICS_CHANNEL: &str = "fantail:statistics";
 
+/// What the name of a channel begins with to which clients subscribe with a token only.
+const PRIVATE_MARK: char = '$';
+
 /// The namespace of the server's own channels.
 const OWN_NAMESPACE: &str = "fantail";
 
@@ -44,6 +47,9 @@ pub struct ChannelOptions {
     pub channel_regex: Option<ChannelRegex>,
     /// The right to subscribe.
     pub allow_subscribe: ClientRight,
+    /// Whether a channel whose name ends in `#` and users, separated by commas, is for these users and no other
+    /// clients.
+    pub allow_user_limited_channels: bool,
     /// Whether the backend decides about subscriptions of clients: then they need no right.
     pub callback_subscribe: bool,
     /// Whether the backend decides about publications of clients: then they need no right.
@@ -110,6 +116,7 @@ impl ChannelOptions {
             recovery: true,
             channel_regex: None,
             allow_subscribe: ClientRight::NONE,
+            allow_user_limited_channels: false,
             callback_subscribe: false,
             callback_publish: false,
             allow_publish: ClientRight::NONE,
@@ -225,7 +232,17 @@ impl Namespaces {
 
     /// The name of a channel's namespace, whether or not it exists; empty if the channel has none.
     pub fn name_of(channel: &str) -> &str {
-        channel.split_once(':').map_or("", |(name, _)| name)
+        Self::split(channel).unwrap_or_default()
+    }
+
+    /// Whether clients need a token to subscribe to a channel. The mark is not part of the namespace's name.
+    pub fn is_private(channel: &str) -> bool {
+        channel.starts_with(PRIVATE_MARK)
+    }
+
+    fn split(channel: &str) -> Option<&str> {
+        let channel = channel.strip_prefix(PRIVATE_MARK).unwrap_or(channel);
+        channel.split_once(':').map(|(name, _)| name)
     }
 
     /// Adds a namespace. Its name is 1..=64 bytes of letters, digits, `_`, `-` and `.`.
@@ -291,9 +308,9 @@ impl Namespaces {
 
     /// The namespace of a channel; `None` if its name begins with an unknown one.
     pub fn find(&self, channel: &str) -> Option<NamespaceId> {
-        match channel.split_once(':') {
+        match Self::split(channel) {
             None => Some(NamespaceId(0)),
-            Some((name, _)) => self.names.get(name).copied().map(NamespaceId),
+            Some(name) => self.names.get(name).copied().map(NamespaceId),
         }
     }
 

@@ -229,8 +229,8 @@ impl Connections {
         let has_session = self.table.at(session.index).flags.has_session();
         let is_subscribed =
             |channel: &ChannelName| has_session && self.hub.is_subscribed(session, channel);
-        let has_user = has_session && self.hub.user(session).is_some();
-        let client = auth::Client { has_user, is_subscribed };
+        let user = if has_session { self.hub.user(session) } else { None };
+        let client = auth::Client { user, is_subscribed };
         let callbacks = &self.settings.callbacks;
         match auth::decide(by, client, &request, self.hub.namespaces(), callbacks) {
             Verdict::Allow => self.hub.handle(session, id, request, &mut self.hub_outputs),
