@@ -93,6 +93,7 @@
 //! | keepalive | `transport/websocket.rs`, `transport/commands.rs`, `transport/sse.rs`; of TCP, `driver/socket.rs` |
 //! | timeouts | deadlines of a conversation in its file in `transport/`; `worker/sweep.rs` notices them |
 //! | admission of connections | `worker/admission.rs`, `worker/accept.rs` |
+//! | the client that a proxy names | `protocol/http1/forwarded.rs`, `transport/http_api/client.rs` |
 //! | rates of one client | `auth/rates.rs`, `worker/rates.rs` |
 //! | limits of network prefixes | `auth/prefixes.rs`, `worker/prefixes.rs` |
 //! | how a connection ends | `connection/mod.rs`, `worker/closing.rs` |

@@ -27,6 +27,6 @@ mod token;
 pub use api_keys::{ApiGrant, ApiKeys, ApiRefusal};
 pub use authentication::{Authentication, Holder, Rejection};
 pub use decide::{Client, Verdict, decide};
-pub use prefixes::{PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
+pub use prefixes::{Gate, PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
 pub use rates::{Allowance, ClientRates, Rate, RateLimits, RateVerdict};
 pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, Tokens};

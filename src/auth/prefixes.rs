@@ -117,8 +117,7 @@ impl PrefixTable {
         limits: &PrefixLimits,
         now_us: u64,
     ) -> Result<PrefixKey, PrefixRefusal> {
-        let hash = self.hash.hash_one(prefix);
-        let key = PrefixKey(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN));
+        let key = self.key_of(prefix);
         let slots = self.slots(key);
         if !count(slots.map(|slot| &slot.connections), limits.connections_max) {
             return Err(PrefixRefusal::Connections);
@@ -134,6 +133,10 @@ impl PrefixTable {
             return Err(PrefixRefusal::Rate);
         }
         Ok(key)
+    }
+
+    fn key_of(&self, prefix: Network) -> PrefixKey {
+        PrefixKey(NonZeroU64::new(self.hash.hash_one(prefix)).unwrap_or(NonZeroU64::MIN))
     }
 
     /// The handshake of a connection is complete.
@@ -200,6 +203,47 @@ fn take(times: [&AtomicU64; 2], rate_max: u32, now_us: u64) -> bool {
 impl fmt::Debug for PrefixTable {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("PrefixTable").finish_non_exhaustive()
+    }
+}
+
+/// The clients of a connection of a trusted proxy, which name themselves in its requests.
+#[derive(Debug)]
+pub struct Gate<'a> {
+    /// The connections of all prefixes.
+    pub table: &'a PrefixTable,
+    /// What one prefix may have.
+    pub limits: PrefixLimits,
+    /// The prefix that has the connection now.
+    pub current: Option<PrefixKey>,
+    /// Microseconds of a clock that all workers share.
+    pub now_us: u64,
+}
+
+impl Gate<'_> {
+    /// The connection serves this client from now on. It counts as a new connection of the client's prefix, unless the
+    /// prefix has it already.
+    pub fn enter(&mut self, client: IpAddr) -> Result<(), (PrefixRefusal, Network)> {
+        if !self.limits.are_set() {
+            return Ok(());
+        }
+        let prefix = self.limits.prefix_of(client);
+        if self.current == Some(self.table.key_of(prefix)) {
+            return Ok(());
+        }
+        self.leave();
+        let entered = self.table.enter(prefix, &self.limits, self.now_us);
+        let key = entered.map_err(|refusal| (refusal, prefix))?;
+        // The request that names the client is complete.
+        self.table.complete_handshake(key);
+        self.current = Some(key);
+        Ok(())
+    }
+
+    /// The connection serves no client.
+    pub fn leave(&mut self) {
+        if let Some(key) = self.current.take() {
+            self.table.leave(key, false);
+        }
     }
 }
 
@@ -279,6 +323,24 @@ mod tests {
             threads.map(|thread| thread.join().unwrap()).iter().sum::<usize>()
         });
         assert_eq!(entered, 100);
+    }
+
+    #[test]
+    fn a_connection_of_a_proxy_counts_for_the_client_that_it_serves() {
+        let (table, limits) =
+            (PrefixTable::new(0), limits(|it| it.prefix_connections_max = Some(1)));
+        let gate = || Gate { table: &table, limits, current: None, now_us: 0 };
+        let (mut one, mut other) = (gate(), gate());
+        let [first, second] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        assert_eq!((one.enter(first), one.enter(first)), (Ok(()), Ok(())));
+        let prefix = limits.prefix_of(first);
+        assert_eq!(other.enter(first), Err((PrefixRefusal::Connections, prefix)));
+        assert_eq!(one.enter(second), Ok(()));
+        assert_eq!(other.enter(first), Ok(()), "the first connection serves another client");
+        assert!(one.enter(first).is_err() && one.current.is_none());
+        other.leave();
+        other.leave();
+        assert_eq!(one.enter(first), Ok(()));
     }
 
     #[test]

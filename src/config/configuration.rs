@@ -31,6 +31,8 @@ pub struct Config {
     /// Networks whose proxies are believed when they name the address of a client; at most
     /// [`NETWORKS_MAX`](super::limits::NETWORKS_MAX).
     pub trusted_proxies: Vec<Network>,
+    /// The header in which they name it.
+    pub client_header: ClientHeader,
     /// Worker threads, 1..=[`WORKERS_MAX`](super::limits::WORKERS_MAX); one per core if not set.
     pub workers: Option<usize>,
     /// The kernel interface.
@@ -145,6 +147,15 @@ pub enum Framing {
     LengthPrefix,
 }
 
+/// The header in which trusted proxies name the address of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientHeader {
+    /// `X-Forwarded-For`, which most proxies write.
+    XForwardedFor,
+    /// `Forwarded`, which RFC 7239 defines.
+    Forwarded,
+}
+
 /// The permissions of the files of Unix sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnixMode {
@@ -181,6 +192,13 @@ impl Framing {
     pub const ALL: [Self; 2] = [Self::Line, Self::LengthPrefix];
     /// The names of the values in settings.
     pub const WORDS: &[&str] = &["line", "length"];
+}
+
+impl ClientHeader {
+    /// All values, in the order of [`Self::WORDS`].
+    pub const ALL: [Self; 2] = [Self::XForwardedFor, Self::Forwarded];
+    /// The names of the values in settings.
+    pub const WORDS: &[&str] = &["x_forwarded_for", "forwarded"];
 }
 
 impl UnixMode {
@@ -224,6 +242,7 @@ impl Default for Config {
             echo_tcp: Vec::new(),
             unix_mode: UnixMode::Group,
             trusted_proxies: Vec::new(),
+            client_header: ClientHeader::XForwardedFor,
             workers: None,
             driver: DriverChoice::Auto,
             insecure: false,

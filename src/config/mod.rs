@@ -37,7 +37,7 @@ pub use callbacks::{CALLBACK_OPTIONS, Callback, CallbackKind, CallbackOption, Ca
 pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use channel_regex::ChannelRegex;
 pub use check::ConfigError;
-pub use configuration::{Config, DriverChoice, Framing, LogFormat, UnixMode};
+pub use configuration::{ClientHeader, Config, DriverChoice, Framing, LogFormat, UnixMode};
 pub use listen_address::{BindAddress, ListenAddress};
 pub use load::{Given, Loaded, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};

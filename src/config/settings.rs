@@ -13,7 +13,7 @@ use super::setting::SettingKind::{
     Switch, SwitchIfGiven, Text, Time,
 };
 use super::token_keys::token_keys_markdown;
-use super::{DriverChoice, Framing, LogFormat, Setting, UnixMode, limits};
+use super::{ClientHeader, DriverChoice, Framing, LogFormat, Setting, UnixMode, limits};
 
 /// Every setting, in the order in which they are listed.
 pub const SETTINGS: &[Setting] = &[
@@ -64,6 +64,17 @@ pub const SETTINGS: &[Setting] = &[
         "trusted-proxy",
         "Networks of the proxies that may name the address of a client; those behind a Unix socket always may",
         Networks(limits::NETWORKS_MAX, |config| &mut config.trusted_proxies),
+    )
+    .reloadable(),
+    Setting::row(
+        "proxy.client_header",
+        "client-header",
+        "HTTP header in which trusted proxies name the address of a client: X-Forwarded-For, or Forwarded (RFC 7239)",
+        Choice(
+            ClientHeader::WORDS,
+            |config| config.client_header as usize,
+            |config, index| config.client_header = ClientHeader::ALL[index],
+        ),
     )
     .reloadable(),
     Setting::row(

@@ -185,6 +185,16 @@ impl Flags {
         self.set(COUNTS_HANDSHAKE, counts);
     }
 
+    /// Whether its peer is a trusted proxy, whose requests name their clients.
+    pub fn is_proxied(self) -> bool {
+        self.has(PROXIED)
+    }
+
+    /// Notes whether its peer is a trusted proxy.
+    pub fn set_proxied(&mut self, is_proxied: bool) {
+        self.set(PROXIED, is_proxied);
+    }
+
     /// Whether it came to an address for administration, whose clients have no rates.
     pub fn is_admin(self) -> bool {
         self.has(ADMIN)
@@ -229,6 +239,7 @@ const SPARE: u32 = 1 << 14;
 const AWAITS_PROXY_HEADER: u32 = 1 << 15;
 const COUNTS_HANDSHAKE: u32 = 1 << 16;
 const ADMIN: u32 = 1 << 17;
+const PROXIED: u32 = 1 << 18;
 const COUNTED_SHIFT: u32 = 24;
 
 const _: () = assert!(TransportKind::LABELS.len() <= 256, "the transport has the upper 8 bits");
@@ -240,7 +251,7 @@ mod tests {
     type Setter = fn(&mut Flags, bool);
     type Getter = fn(Flags) -> bool;
 
-    const FLAGS: [(Setter, Getter); 16] = [
+    const FLAGS: [(Setter, Getter); 17] = [
         (Flags::set_dirty, Flags::is_dirty),
         (Flags::set_blocked, Flags::is_blocked),
         (Flags::set_split, Flags::is_split),
@@ -269,6 +280,7 @@ mod tests {
         (Flags::set_awaits_proxy_header, Flags::awaits_proxy_header),
         (Flags::set_counts_handshake, Flags::counts_handshake),
         (Flags::set_admin, Flags::is_admin),
+        (Flags::set_proxied, Flags::is_proxied),
     ];
 
     #[test]

@@ -9,7 +9,8 @@ use tracing::debug;
 use super::answers::Answers;
 use super::handshake_failure::HandshakeFailure;
 use super::settings::TransportSettings;
-use crate::auth::{Allowance, ApiRefusal, Rate, RateVerdict};
+use crate::auth::{Allowance, ApiRefusal, Gate, PrefixRefusal, Rate, RateVerdict};
+use crate::config::Network;
 use crate::message::{
     Actor, ClientId, CloseReason, NodeInfo, Origin, Request, SessionRequest, Ticket,
 };
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     pub client: ClientId,
     /// What the client may ask for at the moment; `None` without limits.
     pub rates: Option<Allowance<'a>>,
+    /// The clients of a connection of a trusted proxy; `None` for other connections, whose headers name no client.
+    pub gate: Option<Gate<'a>>,
     /// Whether fan-outs are behind, so that no more publications are taken.
     pub congested: bool,
     /// Whether the server is low on memory, so that no new subscriber is served.
@@ -72,6 +75,8 @@ pub enum Output {
     HttpError,
     /// A request to the server API was refused for lack of a key or a right.
     ApiRefused(ApiRefusal),
+    /// A client that a proxy names is rejected, because its network prefix has as many connections as it may.
+    ClientRejected(PrefixRefusal, Network),
     /// A client asked for more than its rate allows.
     RateExceeded(Rate),
     /// A new subscriber was refused because the server is low on memory.
@@ -165,6 +170,7 @@ impl<'a> Context<'a> {
             answers,
             client,
             rates: None,
+            gate: None,
             congested: false,
             overloaded: false,
             is_spare: false,

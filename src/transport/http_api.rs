@@ -22,6 +22,7 @@ use crate::message::{
 mod answer;
 mod api;
 mod body;
+mod client;
 mod cors;
 mod credentials;
 mod error;

@@ -1,12 +1,13 @@
 //! What all conversations of a worker share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::auth::{ApiKeys, RateLimits};
-use crate::config::Config;
 use crate::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
+use crate::config::{ClientHeader, Config, Network};
 use crate::protocol::http1::{HeadLimits, date_text};
 use crate::protocol::websocket;
 
@@ -41,6 +42,10 @@ pub struct TransportSettings {
     pub api_keys: ApiKeys,
     /// How clients show who they are with an HTTP request.
     pub credentials: Credentials,
+    /// Networks whose proxies are believed when they name the address of a client.
+    pub trusted_proxies: Arc<[Network]>,
+    /// The header in which they name it.
+    pub client_header: ClientHeader,
     /// Bytes of the largest HTTP body.
     pub body_bytes_max: u64,
     /// Limits of the messages of a WebSocket that publishes and subscribes.
@@ -107,6 +112,8 @@ impl TransportSettings {
                 cookie: config.cookie.clone(),
                 in_query: config.token_in_query,
             },
+            trusted_proxies: config.trusted_proxies.clone().into(),
+            client_header: config.client_header,
             body_bytes_max: config.message_bytes_max,
             messages: messages(config.message_bytes_max),
             echo_messages: messages(config.echo_message_bytes_max),
@@ -140,6 +147,11 @@ impl TransportSettings {
             None if self.serves_this_host_only() => &Origins::Any,
             None => &NO_ORIGINS,
         }
+    }
+
+    /// Whether an address is that of a trusted proxy.
+    pub fn trusts_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
     }
 
     /// Brings the time of the calendar up to date, and the value of `Date`, which changes once a second.

@@ -34,7 +34,7 @@ use crate::message::{
     ChannelName, ClientId, CloseReason, Disconnect, Item, Origin, Recovery, Reply, SessionId,
     TransportKind,
 };
-use crate::protocol::http1::{LAST_CHUNK, begin_chunk, write_chunk};
+use crate::protocol::http1::{Head, LAST_CHUNK, Version, begin_chunk, write_chunk};
 use crate::protocol::{json, sse};
 
 /// One client's event stream after its head.
@@ -68,6 +68,14 @@ pub enum StreamFraming {
 }
 
 impl StreamFraming {
+    /// What the client of a request understands.
+    pub fn of(head: &Head<'_>) -> Self {
+        match head.keep_alive && head.version == Version::Http11 {
+            true => Self::Chunked,
+            false => Self::Close,
+        }
+    }
+
     /// Appends an event, or a line, that `write` writes.
     fn write(self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         match self {

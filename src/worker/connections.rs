@@ -183,15 +183,9 @@ impl Connections {
                     match self.proxy_headers.receive(id.index, flags, bytes, &mut kept) {
                         Ok(Some((rest, client))) => {
                             bytes = rest;
-                            let (limits, now_us) = (&self.settings.prefixes, self.turn.began_us);
-                            if let Some(client) = client
-                                && let Err(Rejected) = self.prefixes.enter(
-                                    id.index,
-                                    client.ip(),
-                                    flags,
-                                    limits,
-                                    now_us,
-                                )
+                            let Self { prefixes, settings, turn, .. } = self;
+                            if let Err(Rejected) =
+                                prefixes.name(id.index, client, flags, settings, turn.began_us)
                             {
                                 self.kill(id.index, CloseReason::ConnectionLimit, Close::Orderly);
                                 return self.drain_hub_outputs();

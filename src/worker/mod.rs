@@ -332,7 +332,10 @@ impl<D: Driver> Worker<D> {
         };
         self.driver.attach(id, socket);
         let Connections { table, turn, settings, prefixes, .. } = &mut self.connections;
-        prefixes.assign(id.index, counted, &mut table.at(id.index).flags);
+        let flags = &mut table.at(id.index).flags;
+        prefixes.assign(id.index, counted, flags);
+        // Behind a header of the PROXY protocol it is the peer that the header names.
+        flags.set_proxied(!expects_proxy_header && settings.trusts_proxy(peer.map(|it| it.ip())));
         // What is logged of the connection later has its number.
         let worker = settings.hub.worker.0;
         debug!(worker, connection = id.index, peer = peer.map(display), "accepted");

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::auth::{PrefixKey, PrefixLimits, PrefixTable};
+use crate::auth::{Gate, PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
+use crate::config::Network;
 use crate::connection::{Flags, Service};
 use crate::telemetry::Counters;
 
@@ -60,17 +61,20 @@ impl Prefixes {
         }
     }
 
-    /// Counts a connection by the address of the client that its proxy names.
-    pub fn enter(
+    /// Takes the client that a header of the PROXY protocol names, by whose address its connection is counted. It may
+    /// be another trusted proxy, which names its clients in requests; `None` if it is the proxy itself.
+    pub fn name(
         &mut self,
         index: u32,
-        client: IpAddr,
+        client: Option<SocketAddr>,
         flags: &mut Flags,
-        limits: &PrefixLimits,
+        settings: &WorkerSettings,
         now_us: u64,
     ) -> Result<(), Rejected> {
-        if limits.are_set() {
-            let counted = self.count(client, limits, now_us)?;
+        let Some(client) = client.map(|client| client.ip()) else { return Ok(()) };
+        flags.set_proxied(settings.trusts_proxy(Some(client)));
+        if settings.prefixes.are_set() && !flags.is_proxied() {
+            let counted = self.count(client, &settings.prefixes, now_us)?;
             self.assign(index, counted, flags);
         }
         Ok(())
@@ -86,14 +90,40 @@ impl Prefixes {
         match self.table.enter(prefix, limits, now_us) {
             Ok(key) => Ok(Counted(Some(key))),
             Err(refusal) => {
-                let rejection = Rejection::from(refusal);
-                self.counters.connections_rejected[rejection as usize].add(1);
-                if self.table.takes_warning(now_us) {
-                    let reason = rejection.label();
-                    warn!(reason, %prefix, "connections of a network prefix are rejected");
-                }
+                self.note_rejection(refusal, prefix, now_us);
                 Err(Rejected)
             }
+        }
+    }
+
+    /// Counts a rejection, and logs it unless this second has a line already.
+    pub fn note_rejection(&self, refusal: PrefixRefusal, prefix: Network, now_us: u64) {
+        let rejection = Rejection::from(refusal);
+        self.counters.connections_rejected[rejection as usize].add(1);
+        if self.table.takes_warning(now_us) {
+            let reason = rejection.label();
+            warn!(reason, %prefix, "connections of a network prefix are rejected");
+        }
+    }
+
+    /// The clients of a connection, if it is a trusted proxy's, for one step of its conversation.
+    pub fn gate(
+        &self,
+        index: u32,
+        flags: Flags,
+        limits: PrefixLimits,
+        now_us: u64,
+    ) -> Option<Gate<'_>> {
+        let current = || self.keys.get(index as usize).copied().flatten();
+        flags.is_proxied().then(|| Gate { table: &self.table, limits, current: current(), now_us })
+    }
+
+    /// Takes the prefix for which a connection counts after a step.
+    pub fn set(&mut self, index: u32, key: Option<PrefixKey>) {
+        if key.is_some() {
+            *self.slot(index) = key;
+        } else if let Some(slot) = self.keys.get_mut(index as usize) {
+            *slot = None;
         }
     }
 
@@ -106,14 +136,19 @@ impl Prefixes {
 
     /// Assigns a counted connection to its slot.
     pub fn assign(&mut self, index: u32, counted: Counted, flags: &mut Flags) {
-        let Counted(Some(key)) = counted else { return };
+        if let Counted(key @ Some(_)) = counted {
+            *self.slot(index) = key;
+            flags.set_counts_handshake(true);
+        }
+    }
+
+    fn slot(&mut self, index: u32) -> &mut Option<PrefixKey> {
         let index = index as usize;
         if self.keys.len() <= index {
             self.keys.reserve_exact(self.places.max(index + 1) - self.keys.len());
             self.keys.resize(index + 1, None);
         }
-        self.keys[index] = Some(key);
-        flags.set_counts_handshake(true);
+        &mut self.keys[index]
     }
 
     /// The handshake of a connection that counts it is complete.

@@ -36,18 +36,15 @@ impl Connections {
         let connection = self.table.at(index);
         let room = self.settings.send_queue_bytes_high.saturating_sub(connection.queue.bytes());
         let session = SessionId { index, generation: connection.generation };
+        let (flags, now_us) = (connection.flags, self.turn.began_us);
         let mut context = Context {
             out: &mut self.outbox.batch.turn,
             outputs: &mut self.outputs,
             settings: &self.settings.transport,
             answers: &mut self.answers,
             client: self.settings.hub.client_id(session),
-            rates: self.rates.allowance(
-                index,
-                connection.flags,
-                self.settings.transport.rates,
-                self.turn.began_us,
-            ),
+            rates: self.rates.allowance(index, flags, self.settings.transport.rates, now_us),
+            gate: self.prefixes.gate(index, flags, self.settings.prefixes, now_us),
             congested: self.mesh.is_congested(),
             overloaded: self.budget.is_critical(),
             is_spare: connection.flags.is_spare(),
@@ -59,6 +56,9 @@ impl Connections {
         let before = connection.heap_bytes();
         let flow = step(connection, &mut context);
         let MessageCount { received, sent, any_ended } = context.messages;
+        if let Some(client) = context.gate.map(|gate| gate.current) {
+            self.prefixes.set(index, client);
+        }
         let held = connection.heap_bytes();
         self.unfinished_bytes = self.unfinished_bytes + held - before;
         self.counters.received_messages.add(received.into());
@@ -116,6 +116,9 @@ impl Connections {
                 Output::ApiRefused(refusal) => {
                     self.counters.api_refused[refusal as usize].add(1);
                     log_api_refusal(refusal, self.turn.tick, &self.warned_until.api);
+                }
+                Output::ClientRejected(refusal, prefix) => {
+                    self.prefixes.note_rejection(refusal, prefix, self.turn.began_us);
                 }
                 Output::RateExceeded(rate) => self.counters.rates_exceeded[rate as usize].add(1),
                 Output::Refused => self.counters.rejected_low_memory.add(1),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::auth::{ApiRefusal, Authentication, PrefixLimits, PrefixTable, Rate, TokenError};
 use crate::callback::{Caller, OUTCOMES};
 use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
-use crate::config::{CallbackKind, Callbacks, Config, Network};
+use crate::config::{CallbackKind, Callbacks, Config};
 use crate::connection::Service;
 use crate::hub::{ChannelHash, Drops, HubLimits, HubSettings};
 use crate::message::{CloseReason, NodeId, TransportKind, WorkerId};
@@ -36,8 +36,6 @@ pub struct WorkerSettings {
     pub statistics_are_configured: bool,
     /// Each listener, in the order of the driver's.
     pub listeners: Vec<Listener>,
-    /// Networks whose proxies are believed when they name the address of a client.
-    pub trusted_proxies: Vec<Network>,
     /// What the connections of one network prefix may be.
     pub prefixes: PrefixLimits,
     /// Connections it may hold, without spare ones.
@@ -119,7 +117,6 @@ impl WorkerSettings {
             callbacks: Arc::new(config.callbacks.clone()),
             statistics_are_configured: config.statistics.is_some(),
             listeners,
-            trusted_proxies: config.trusted_proxies.clone(),
             prefixes: PrefixLimits::new(config),
             connections_max,
             send_queue_bytes_max,
@@ -135,7 +132,7 @@ impl WorkerSettings {
     /// Whether the address of a client may come from this peer. Behind a Unix socket, which has no addresses, its
     /// permissions decide who connects.
     pub(super) fn trusts_proxy(&self, peer: Option<IpAddr>) -> bool {
-        peer.is_none_or(|peer| self.trusted_proxies.iter().any(|network| network.contains(peer)))
+        peer.is_none_or(|peer| self.transport.trusts_proxy(peer))
     }
 
     /// Takes from another configuration what may change while a worker runs.

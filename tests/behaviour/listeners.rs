@@ -274,7 +274,7 @@ fn the_address_of_a_client_is_in_the_log() {
         "--trusted-proxy",
         "127.0.0.0/8",
         "--log-level",
-        "worker=debug",
+        "worker=debug,transport=debug",
     ];
     let mut child = Child::start(DriverChoice::Epoll, &arguments);
     // The program's other address is the first one.
@@ -282,4 +282,8 @@ fn the_address_of_a_client_is_in_the_log() {
     client.send(BINARY);
     assert_eq!(client.get("/").status, 200, "there is plain text");
     child.log_line(&["192.0.2.1:50000"]);
+    let mut client = Client::connect(child.edge());
+    client.send("GET / HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: forged, 192.0.2.2\r\n\r\n");
+    assert_eq!(client.read_response().status, 200);
+    child.log_line(&["192.0.2.2"]);
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fantail::config::{Config, DriverChoice};
+use fantail::config::{ClientHeader, Config, DriverChoice};
 use fantail::connection::Service;
 use fantail::message::CloseReason;
 use serde_json::json;
@@ -151,6 +151,106 @@ on_both_drivers! {
         let mut commands = Client::connect_from(ONE, server.commands());
         commands.send(header("192.0.2.2"));
         commands.expect_gone();
+    }
+
+    fn a_proxys_requests_count_for_the_clients_that_they_name(driver) {
+        let server = serve(driver, |config| {
+            config.trusted_proxies = vec!["127.0.0.2".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+            config.prefix_connections_max = Some(2);
+        });
+        let request = |path: &str, forwarded: &str| {
+            format!("GET {path} HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: {forwarded}\r\n\r\n")
+        };
+        let open = |path: &str, forwarded: &str| {
+            let mut client = Client::connect_from(ONE, server.edge());
+            client.send(request(path, forwarded));
+            client
+        };
+        let poll = "/poll?channel=a";
+        // The address in front of the trusted ones counts, whatever the client sent itself.
+        let mut waiting = vec![
+            open(poll, "192.0.2.1"),
+            open(poll, "198.51.100.1, 192.0.2.1, 10.1.1.1"),
+        ];
+        wait_until("both polls wait", || polls(&server) == 2);
+        let mut third = open(poll, "192.0.2.1");
+        let refused = third.read_response();
+        assert_eq!(refused.status, 429);
+        assert!(refused.header("retry-after").is_some());
+        assert_eq!(refused.json()["error"]["code"], "prefix_exhausted");
+        assert_eq!(server.rejected("prefix_connections"), 1);
+        // The connection is the proxy's, and serves other clients.
+        third.send(request("/", "192.0.2.2"));
+        assert_eq!(third.read_response().status, 200);
+        let mut upgrade = Client::connect_from(ONE, server.edge());
+        upgrade.send(WebSocket::request("/ws").replace("\r\n\r\n", "\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"));
+        assert_eq!(upgrade.read_response().status, 429);
+        let mut stream = EventStream::over(
+            Client::connect_from(ONE, server.edge()), "/events", "X-Forwarded-For: 192.0.2.1\r\n");
+        assert_eq!(stream.read().kind, "disconnect");
+        // What is answered counts no longer, although the proxy keeps the connections.
+        let mut kept: Vec<_> = (0..9).map(|_| open("/", "192.0.2.3")).collect();
+        for client in &mut kept {
+            assert_eq!(client.read_response().status, 200);
+        }
+        waiting.pop();
+        wait_until("a place is free", || {
+            third.send(request("/", "192.0.2.1"));
+            third.read_response().status == 200
+        });
+        // Without an address, or behind something else, the client is not known.
+        for forwarded in ["", "unknown", "192.0.2.1, nonsense", "10.0.0.1"] {
+            assert_eq!(open("/", forwarded).read_response().status, 200, "{forwarded}");
+        }
+    }
+
+    fn headers_of_others_name_no_client(driver) {
+        let server = serve(driver, |config| {
+            config.trusted_proxies = vec!["127.0.0.2".parse().unwrap()];
+            config.client_header = ClientHeader::Forwarded;
+            config.prefix_connections_max = Some(1);
+        });
+        let get = |source, header: &str| {
+            let mut client = Client::connect_from(source, server.edge());
+            let request = format!("GET /poll?channel=a HTTP/1.1\r\nHost: t\r\n{header}\r\n\r\n");
+            client.send(request);
+            client
+        };
+        let _poll = get(ONE, "Forwarded: for=192.0.2.1;proto=https");
+        wait_until("it waits", || polls(&server) == 1);
+        assert_eq!(get(ONE, "Forwarded: for=\"192.0.2.1:99\"").read_response().status, 429);
+        // The header that is not set as the one that proxies write may be the client's own.
+        let _same = get(ONE, "X-Forwarded-For: 192.0.2.1");
+        wait_until("it waits", || polls(&server) == 2);
+        // A peer that is not trusted cannot use up what others may have, or go beyond what it may have itself.
+        let _other = get(OTHER, "Forwarded: for=192.0.2.2");
+        wait_until("it waits", || polls(&server) == 3);
+        get(OTHER, "Forwarded: for=192.0.2.3").expect_gone();
+        let _real = get(ONE, "Forwarded: for=192.0.2.2");
+        wait_until("it waits", || polls(&server) == 4);
+    }
+
+    fn a_proxy_behind_the_proxy_protocol_names_clients_in_requests(driver) {
+        let server = serve(driver, |config| {
+            config.listen[0].expects_proxy_header = true;
+            config.trusted_proxies = vec!["127.0.0.2".parse().unwrap(), "192.0.2.77".parse().unwrap()];
+            config.prefix_connections_max = Some(1);
+        });
+        let poll = |first: &str, forwarded: &str| {
+            let mut client = Client::connect_from(ONE, server.edge());
+            let request = format!(
+                "GET /poll?channel=a HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: {forwarded}\r\n\r\n");
+            client.send([header(first), request.into_bytes()].concat());
+            client
+        };
+        let _waiting = poll("192.0.2.77", "198.51.100.1");
+        wait_until("it waits", || polls(&server) == 1);
+        assert_eq!(poll("192.0.2.77", "198.51.100.1").read_response().status, 429);
+        let _other = poll("192.0.2.77", "198.51.100.2");
+        wait_until("it waits", || polls(&server) == 2);
+        let _forger = poll("198.51.100.3", "198.51.100.9");
+        wait_until("it waits", || polls(&server) == 3);
+        poll("198.51.100.3", "198.51.100.10").expect_gone();
     }
 
     fn trusted_networks_unix_sockets_and_administration_are_exempt(driver) {

@@ -1,6 +1,7 @@
 //! HTTP/1.1 and HTTP/1.0 of a server: RFC 9110, RFC 9112.
 //!
 //! **What it is.** [`parse_head`]: the head of a request. [`BodyDecoder`]: its body. [`query_pairs`]: its query.
+//! [`x_forwarded_for`], [`forwarded`]: the client that proxies name in its headers.
 //! [`Response`]: an answer with a length; [`write_chunk`]: a piece of an answer without one.
 //!
 //! **In and out.** In: received bytes and [`HeadLimits`]. Out: a [`Head`] and [`BodyPart`]s that
@@ -15,6 +16,7 @@
 
 mod body;
 mod fault;
+mod forwarded;
 mod head;
 mod query;
 mod request_line;
@@ -22,6 +24,7 @@ mod response;
 
 pub use body::{BodyDecoder, BodyLength, BodyPart};
 pub use fault::HttpFault;
+pub use forwarded::{forwarded, x_forwarded_for};
 pub use head::{HEAD_BYTES_CEILING, HEADERS_CEILING, Head, HeadLimits, parse_head};
 pub use query::{QueryPair, QueryPairs, query_pairs};
 pub use request_line::{Method, Version, is_token};

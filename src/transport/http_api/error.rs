@@ -100,6 +100,13 @@ impl HttpError {
         Self { headers: &[("Retry-After", "1")], ..Self::new(429, "rate_exceeded", RATE_EXCEEDED) }
     }
 
+    /// The network prefix of the client has as many connections as it may.
+    pub fn prefix_exhausted() -> Self {
+        let message = "too many connections from this network, try again later";
+        let headers = &[("Retry-After", "1")];
+        Self { headers, ..Self::new(429, "prefix_exhausted", message) }
+    }
+
     /// The connection is beyond the maximum.
     pub fn beyond_max() -> Self {
         let message = "connection limit reached (limits.connections_max)";

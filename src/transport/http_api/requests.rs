@@ -14,7 +14,7 @@ use super::routes::{Action, Route};
 use super::state::{AfterLogin, Await, Input, State};
 use super::subscribe::Opening;
 use super::upgrade::{Upgrading, upgrade_at_once};
-use super::{api, guards, login, routes};
+use super::{api, client, guards, login, routes};
 use crate::message::{Actor, CloseReason};
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, write_continue,
@@ -293,6 +293,9 @@ impl HttpConversation {
         if context.is_spare && !route.is_some_and(|route| route.is_for_all) {
             return Err(HttpError::beyond_max().into());
         }
+        if self.service != HttpService::Admin && !client::admit(head, context) {
+            return Err(client::refuse(route, head, exchange, context));
+        }
         if self.service == HttpService::Echo {
             return self.upgrade(WebSocketService::Echo, head, context);
         }
@@ -497,6 +500,9 @@ impl HttpConversation {
         self.has_answered = true;
         self.has_deadline = false;
         // The next request may be another client's: proxies share their connections among clients.
+        if let Some(gate) = &mut context.gate {
+            gate.leave();
+        }
         if std::mem::take(&mut self.has_identity) {
             context.outputs.push(Output::Leave);
         }

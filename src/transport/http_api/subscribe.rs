@@ -110,10 +110,7 @@ impl Opening {
             write_response(exchange, 204, &[], "", b"", context);
             return Err(Early::Answered);
         }
-        let framing = match head.keep_alive && head.version == Version::Http11 {
-            true => StreamFraming::Chunked,
-            false => StreamFraming::Close,
-        };
+        let framing = StreamFraming::of(head);
         let since = |count| since.map_or(Since::Now, |text| Since::of(&text, count));
         Self::begin((head, token), since, OpeningKind::Stream(framing), exchange, context)
     }
