@@ -342,7 +342,7 @@ fn cost(request: &SessionRequest) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Actor, Ticket};
+    use crate::message::{Actor, Ticket, Token};
 
     #[test]
     fn nothing_overtakes_a_request_that_waits_for_the_backend() {
@@ -388,5 +388,45 @@ mod tests {
         assert!(deferred.admits(session, AnswerKind::Publications, false));
         assert!(!deferred.settle(session, long), "it was replied to");
         assert!(deferred.sessions.is_empty());
+    }
+
+    #[test]
+    fn a_storm_of_tokens_is_verified_in_turns_and_does_not_delay_others() {
+        let mut deferred = Deferred::default();
+        let session = |index| SessionId { index, generation: 1 };
+        let origin = Some(Origin::Client(Ticket::FIRST));
+        let by = Actor::Client;
+        let with_token = || Request::Refresh { token: Token::new("t").unwrap() };
+        deferred.begin_turn();
+        for _ in 0..TOKENS_PER_TURN_MAX {
+            assert!(deferred.admits_token());
+        }
+        assert!(!deferred.admits_token(), "as many were verified as one turn may");
+        let storm = 3 * TOKENS_PER_TURN_MAX as u32;
+        for index in 0..storm {
+            deferred
+                .push(session(index), SessionRequest { origin, by, request: with_token() })
+                .unwrap();
+        }
+        let other = Request::Channels { pattern: "".into() };
+        deferred.push(session(storm), SessionRequest { origin, by, request: other }).unwrap();
+        let mut popped = Vec::new();
+        for _ in 0..4 {
+            let next = |deferred: &mut Deferred| deferred.pop(|_| (true, false));
+            let turn: Vec<_> = std::iter::from_fn(|| next(&mut deferred))
+                .map(|(session, ..)| session.index)
+                .collect();
+            popped.push(turn.len());
+            assert!(popped.len() > 1 || turn == [storm], "{turn:?}");
+            deferred.begin_turn();
+            assert_eq!(deferred.admits_token(), deferred.unverified.is_empty());
+        }
+        let per_turn = TOKENS_PER_TURN_MAX;
+        assert_eq!(
+            popped,
+            [1, per_turn, per_turn, per_turn],
+            "the rest of a turn, and turns of their own"
+        );
+        assert!(!deferred.is_urgent() && deferred.bytes() == 0);
     }
 }

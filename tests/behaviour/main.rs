@@ -6,6 +6,7 @@
 //! | `clients` | the client commands publish, subscribe and top |
 //! | `api` | the server API: methods, errors, API keys |
 //! | `api_keys` | keys of the server API and their rights |
+//! | `rights_matrix` | rights of clients, by route and identity |
 //! | `rights` | rights of clients, by route |
 //! | `callbacks` | callbacks to a backend: its answers, its failures, limits |
 //! | `identity` | tokens of clients: what each route answers, expiry, server-side subscriptions |
@@ -52,6 +53,7 @@ mod prefixes;
 mod pressure;
 mod rates;
 mod rights;
+mod rights_matrix;
 mod settings;
 mod shutdown;
 mod sse;
