@@ -35,6 +35,18 @@ prepare() {
     centrifuge_js)
       install_node || return
       command=(node "$work/node/centrifuge_js.mjs") ;;
+    tokens_js)
+      install_node || return
+      command=(node "$work/node/tokens.mjs") ;;
+    tokens_browser)
+      install_node && have chromium chromium || return
+      command=(node "$work/node/tokens_browser.mjs") ;;
+    tokens_python)
+      install_python || return
+      command=("$work/python/bin/python" "$here/python_tokens.py") ;;
+    callbacks)
+      install_node || return
+      command=(node "$work/node/callbacks.mjs") ;;
     browser)
       install_node && have chromium chromium || return
       command=(node "$work/node/browser.mjs") ;;
@@ -62,18 +74,18 @@ prepare() {
     java_http)
       install_java || return
       command=("${java[@]}" JavaHttp) ;;
-    # The configuration in proxies/, the program, and Debian's package.
+    # The configuration in proxies/, the program, and Debian's package. Node speaks HTTP/2 to some.
     proxy_nginx) behind_proxy nginx.conf nginx nginx-light ;;
-    proxy_haproxy) behind_proxy haproxy.cfg haproxy haproxy ;;
+    proxy_haproxy) have node nodejs && behind_proxy haproxy.cfg haproxy haproxy ;;
     proxy_varnish) behind_proxy varnish.vcl varnishd varnish ;;
     proxy_apache) behind_proxy apache.conf apache2 apache2-bin ;;
     proxy_caddy) behind_proxy Caddyfile caddy caddy ;;
-    proxy_lighttpd) behind_proxy lighttpd.conf lighttpd lighttpd ;;
-    proxy_nghttpx) behind_proxy nghttpx.conf nghttpx nghttp2-proxy ;;
+    proxy_lighttpd) have node nodejs && behind_proxy lighttpd.conf lighttpd lighttpd ;;
+    proxy_nghttpx) have node nodejs && behind_proxy nghttpx.conf nghttpx nghttp2-proxy ;;
     proxy_squid) behind_proxy squid.conf squid squid ;;
     proxy_h2o) behind_proxy h2o.yaml h2o h2o ;;
     proxy_envoy | proxy_traefik)
-      install_proxies || return
+      have node nodejs && install_proxies || return
       command=(python3 "$here/proxies.py" "${1#proxy_}.yaml") ;;
     proxy_httpxy)
       install_node || return

@@ -14,10 +14,12 @@ import urllib.request
 from checks import Checks, RawWebSocket, address, connect, frame
 from own_server import OwnServer, free_port
 from recipes import recipe, replaced, running
+from signed_token import signed_token
 
 # Publications, missed and new, must reach the client within this time.
 SOON_SECONDS = 1.0
 KEY = {"X-API-Key": "of-the-proxies-case"}
+SECRET = "of-the-proxies-case-which-is-long-enough"
 # The nginx that a host or a hosting service has in front of everything.
 PLAIN_NGINX = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{to}; }} }}"
 # What each configuration has in place of the second text to serve fantail below /fantail/.
@@ -45,6 +47,7 @@ class Behind(OwnServer):
         return [
             *super().command(), "--api-key", KEY["X-API-Key"], "--page", "true", "--origin", "http://app.example",
             "--drain-time", self.drain_time,
+            "--token-hmac-secret", SECRET, "--anonymous", "true",
         ]
 
     def __enter__(self):
@@ -307,6 +310,22 @@ def websocket_over_http2(name):
         checks.that("its message, or the error", expected[2] in heard[2], heard[2])
 
 
+def tokens():
+    """Tokens arrive: valid ones are accepted, and others refused; without one, clients are anonymous here."""
+    valid, other = (signed_token({"sub": "anna"}, secret) for secret in (SECRET, "another"))
+    for token, status in ((valid, 200), (other, 401)):
+        headers = {"Authorization": f"Bearer {token}"}
+        checks.equal("a token in a header", ask("GET", "/poll?channel=tokens&timeout=0", headers=headers)[0], status)
+    path = f"{Behind.path}/ws?channel=tokens"
+    with contextlib.closing(RawWebSocket("FANTAIL_HTTP", path, f"Sec-WebSocket-Protocol: chat, bearer.{valid}\r\n")) as one:
+        checks.equal("a token as a subprotocol", one.response.headers.get("sec-websocket-protocol"), "chat")
+    try:
+        RawWebSocket("FANTAIL_HTTP", path, f"Sec-WebSocket-Protocol: chat, bearer.{other}\r\n").close()
+        checks.that("another one is refused", False)
+    except ConnectionError as error:
+        checks.that("another one is refused", "401" in str(error), error)
+
+
 def below_a_path(name):
     with Behind(name, BELOW_A_PATH[name], path="/fantail"):
         for probe in (page, preflight_and_post, events, polls, cookies, websocket):
@@ -316,7 +335,7 @@ def below_a_path(name):
 
 def main(name):
     with Behind(name, drain_time="2s") as behind:
-        for probe in (page, preflight_and_post, events, polls, cookies, websocket, health, ambiguous):
+        for probe in (page, preflight_and_post, events, polls, cookies, tokens, websocket, health, ambiguous):
             checks.run(probe.__name__, probe)
         checks.run("shutdown", shutdown, behind)
         checks.that("nothing panicked", "panicked" not in behind.log())
