@@ -63,15 +63,15 @@ impl Authentication {
         }
     }
 
-    /// A client that acts for `user` goes on with a new token.
+    /// A client that acts for `user` goes on with a new token. `None` where tokens are ignored: it stays who it is.
     pub fn refresh(
         &self,
         token: &Token,
         user: Option<&str>,
         now: u64,
-    ) -> Result<Identity, Rejection> {
+    ) -> Result<Option<Identity>, Rejection> {
         if self.is_open() {
-            return Ok(Identity::default());
+            return Ok(None);
         }
         let claims =
             self.verify_connection(token, now).map_err(|rejection| match rejection.refusal {
@@ -81,7 +81,7 @@ impl Authentication {
                 _ => rejection,
             })?;
         match claims.identity.user.as_deref() == user {
-            true => Ok(claims.identity),
+            true => Ok(Some(claims.identity)),
             false => Err(TokenError::Holder.into()),
         }
     }
@@ -99,9 +99,10 @@ impl Authentication {
         let is_of_holder = claims.channel == *channel
             && claims.user.as_deref() == holder.user
             && claims.client.as_ref().is_none_or(is_of_client);
-        match is_of_holder {
-            true => Ok(claims.options),
-            false => Err(TokenError::Holder.into()),
+        match claims.options.expires_at {
+            _ if !is_of_holder => Err(TokenError::Holder.into()),
+            Some(at) if at <= now => Err(TokenError::Expired.into()),
+            _ => Ok(claims.options),
         }
     }
 

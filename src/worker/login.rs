@@ -122,8 +122,11 @@ impl LoginStep<'_> {
         let now = settings.transport.now.unix_seconds;
         let identity = settings.authentication.refresh(token, hub.user(self.session), now);
         let identity = identity.map_err(|rejection| self.reject(rejection))?;
-        self.identify(&identity, true)?;
-        let ttl_seconds = identity.expires_at.map(|at| at.saturating_sub(now));
+        let mut ttl_seconds = None;
+        if let Some(identity) = identity {
+            self.identify(&identity, true)?;
+            ttl_seconds = identity.expires_at.map(|at| at.saturating_sub(now));
+        }
         self.follow(Next::Reply(id, Reply::Refreshed { ttl_seconds }));
         Ok(())
     }

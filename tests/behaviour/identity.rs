@@ -1,5 +1,7 @@
 //! Identities of clients: tokens by every route, what is answered to those that are not accepted, and expiry.
 
+use std::time::Duration;
+
 use fantail::auth::TokenError;
 use fantail::config::{ChannelOptions, ClientRight, DriverChoice};
 use fantail::message::CloseReason;
@@ -7,7 +9,8 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, Response, SECRET, TestServer, WebSocket, in_seconds, on_both_drivers, token, token_by,
+    Child, Client, Response, SECRET, TempFile, TestServer, WebSocket, in_seconds, on_both_drivers,
+    token, token_by, wait_until,
 };
 
 /// A server that verifies tokens. Users may do everything in the namespace `users`, all clients in `all`, and only who
@@ -18,7 +21,7 @@ fn server_with(
 ) -> TestServer {
     TestServer::start_with(driver, 2, |config| {
         config.hmac_secret = Some(SECRET.to_owned());
-        config.expired_close_delay = std::time::Duration::ZERO;
+        config.expired_close_delay = Duration::ZERO;
         let users = ClientRight { client: true, subscriber: false, anonymous: false };
         for (name, right) in
             [("users", users), ("all", ClientRight::ALL), ("none", ClientRight::NONE)]
@@ -256,6 +259,42 @@ on_both_drivers! {
         }
     }
 
+    fn a_client_stays_who_it_is_when_tokens_are_ignored_from_now_on(driver) {
+        let with_key = format!("[auth]\nhmac_secret = '{SECRET}'\n");
+        let file = TempFile::new("reload-tokens", &with_key);
+        let child = Child::start(driver, &["--config", file.path(), "--workers", "2"]);
+        let mut ann = Client::connect(child.commands());
+        ann.command(&json!({"id": 1, "connect": {"token": token(&json!({"sub": "ann"}))}}));
+        ann.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
+        file.write("");
+        child.signal(libc::SIGHUP);
+        wait_until("tokens are ignored", || {
+            let mut client = Client::connect(child.commands());
+            client.command(&json!({"id": 1, "connect": {}})).get("connect").is_some()
+        });
+        let reply = ann.command(&json!({"id": 3, "refresh": {"token": "x"}}));
+        assert_eq!(reply["refresh"]["expires"], false, "{reply}");
+        let reply = ann.command(&json!({"id": 4, "presence": {"channel": "a"}}));
+        let clients = reply["presence"]["presence"].as_object().unwrap();
+        assert!(clients.values().all(|client| client["user"] == "ann"), "{reply}");
+        assert_eq!(clients.len(), 1, "{reply}");
+    }
+
+    fn what_expires_with_a_token_expires_later_by_the_leeway(driver) {
+        let server = server_with(driver, |config| config.leeway = Duration::from_secs(60));
+        let claims = |seconds| json!({"sub": "ann", "exp": in_seconds(seconds)});
+        let is_left = |ttl: &Value| (28..=30).contains(&ttl.as_u64().unwrap());
+        let (mut ann, reply) = connect(&server, &json!({"token": token(&claims(-30))}));
+        assert!(is_left(&reply["connect"]["ttl"]), "{reply}");
+        let mut of_channel = claims(-30);
+        of_channel["channel"] = json!("none:1");
+        let subscribe = json!({"channel": "none:1", "token": token(&of_channel)});
+        let reply = ann.command(&json!({"id": 2, "subscribe": subscribe}));
+        assert!(is_left(&reply["subscribe"]["ttl"]), "{reply}");
+        let (_, reply) = connect(&server, &json!({"token": token(&claims(-60))}));
+        assert_eq!(reply["error"]["code"], 109, "{reply}");
+    }
+
     fn a_token_for_a_channel_is_the_right_to_subscribe(driver) {
         let server = server(driver);
         let subscribe = |channel: &str, claims: &Value| {
@@ -287,6 +326,7 @@ on_both_drivers! {
         // What is refused, and the client stays.
         for (command, code) in [
             (subscribe("none:2", &json!({"sub": "ann", "channel": "none:2", "exp": 1})), 109),
+            (subscribe("none:2", &json!({"sub": "ann", "channel": "none:2", "expire_at": 1})), 109),
             (json!({"id": 2, "subscribe": {"channel": "none:2", "token": "x"}}), 103),
             (subscribe("nowhere:2", &json!({"sub": "ann", "channel": "nowhere:2"})), 102),
         ] {

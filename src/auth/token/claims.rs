@@ -78,14 +78,25 @@ impl Registered<'_> {
         self.iss.as_deref() == Some(issuer)
     }
 
+    /// Moves `exp` and `nbf` apart: the clock of the issuer may differ from the one here by `leeway`. What expires with
+    /// the token does so later, too.
+    pub(super) fn tolerate(&mut self, leeway: Duration) {
+        let leeway = leeway.as_secs_f64();
+        for (time, by) in [(&mut self.exp, leeway), (&mut self.nbf, -leeway)] {
+            if let Some(Seconds(at)) = time {
+                *at += by;
+            }
+        }
+    }
+
     /// Checks `exp` and `nbf`. `now` is in seconds since 1970, as these are.
-    pub(super) fn check_time(&self, now: u64, leeway: Duration) -> Result<(), TokenError> {
-        let (now, leeway) = (now as f64, leeway.as_secs_f64());
+    pub(super) fn check_time(&self, now: u64) -> Result<(), TokenError> {
+        let now = now as f64;
         // RFC 7519 4.1.4: not accepted "on or after" this time.
-        if self.exp.is_some_and(|Seconds(exp)| now >= exp + leeway) {
+        if self.exp.is_some_and(|Seconds(exp)| now >= exp) {
             return Err(TokenError::Expired);
         }
-        if self.nbf.is_some_and(|Seconds(nbf)| now < nbf - leeway) {
+        if self.nbf.is_some_and(|Seconds(nbf)| now < nbf) {
             return Err(TokenError::NotYetValid);
         }
         Ok(())
@@ -95,7 +106,7 @@ impl Registered<'_> {
     /// token that expires soon can then be for a connection that does not.
     fn expires_at(&self) -> Option<u64> {
         let Seconds(at) = self.expire_at.or(self.exp)?;
-        (at > 0.0).then_some(at as u64)
+        (at > 0.0).then_some(at.ceil() as u64)
     }
 
     /// The user of the token, what others see of its client, and when it expires.

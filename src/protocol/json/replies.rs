@@ -147,8 +147,9 @@ pub fn write_sub_refreshed(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u64>)
 }
 
 /// Appends the members that say whether something expires, and when.
+/// Clients read 32 bits, which are 136 years.
 fn write_ttl(out: &mut Vec<u8>, ttl_seconds: Option<u64>) {
-    match ttl_seconds {
+    match ttl_seconds.map(|ttl| ttl.min(u32::MAX.into())) {
         Some(ttl) => put(out, format_args!("\"expires\":true,\"ttl\":{ttl}")),
         None => out.extend_from_slice(b"\"expires\":false"),
     }
@@ -476,9 +477,11 @@ mod tests {
         assert_eq!(reply, json!({"id": 4, "history": body}));
         let reply = written(|out| write_done(out, 3, "unsubscribe"));
         assert_eq!(reply, json!({"id": 3, "unsubscribe": {}}));
-        for (ttl, body) in
-            [(None, json!({"expires": false})), (Some(9), json!({"expires": true, "ttl": 9}))]
-        {
+        for (ttl, body) in [
+            (None, json!({"expires": false})),
+            (Some(9), json!({"expires": true, "ttl": 9})),
+            (Some(u64::MAX), json!({"expires": true, "ttl": u32::MAX})),
+        ] {
             let reply = written(|out| write_sub_refreshed(out, 3, ttl));
             assert_eq!(reply, json!({"id": 3, "sub_refresh": body}));
         }

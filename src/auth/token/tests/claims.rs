@@ -129,7 +129,7 @@ fn an_identity_expires_at_expire_at_or_with_its_token() {
     for (claims, expected) in [
         ("{}", None),
         (r#"{"exp":1800000060}"#, Some(NOW + 60)),
-        (r#"{"exp":1800000060.9}"#, Some(NOW + 60)),
+        (r#"{"exp":1800000060.1}"#, Some(NOW + 61)),
         (r#"{"exp":1800000060,"expire_at":1800000090}"#, Some(NOW + 90)),
         (r#"{"exp":1800000060,"expire_at":1800000030}"#, Some(NOW + 30)),
         (r#"{"exp":1800000060,"expire_at":0}"#, None),
@@ -141,6 +141,13 @@ fn an_identity_expires_at_expire_at_or_with_its_token() {
         assert_eq!(claims_of(claims).unwrap().identity.expires_at, expected, "{claims}");
     }
     assert_eq!(claims_of(r#"{"expire_at":"1800000090"}"#), Err(TokenError::Claims));
+    // What expires with its token does not expire before.
+    let lenient = tokens(|config| config.leeway = Duration::from_secs(5));
+    let expires_at = |claims: &str| {
+        lenient.verify_connection(&token(claims), NOW).map(|claims| claims.identity.expires_at)
+    };
+    assert_eq!(expires_at(r#"{"exp":1799999996}"#), Ok(Some(NOW + 1)));
+    assert_eq!(expires_at(r#"{"exp":1799999996,"expire_at":1800000060}"#), Ok(Some(NOW + 60)));
 }
 
 #[test]
