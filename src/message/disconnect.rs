@@ -117,6 +117,11 @@ impl Disconnect {
         self.code.unwrap_or_else(|| self.reason.disconnect_code())
     }
 
+    /// Whether clients of the command protocol come back after its code.
+    pub fn may_return(&self) -> bool {
+        matches!(self.disconnect_code(), 3000..=3499 | 4000..=4499)
+    }
+
     /// The text that is sent.
     pub fn text(&self) -> &str {
         self.text.as_deref().unwrap_or_else(|| self.reason.label())

@@ -42,7 +42,7 @@ mod upgrade;
 
 pub use requests::{HttpConversation, HttpNext, HttpService};
 
-use answer::write_ok;
+use answer::{Exchange, write_ok};
 use cors::Cors;
 use error::HttpError;
 use requests::HttpFlow;
@@ -204,6 +204,13 @@ impl Transport for HttpConversation {
                 Await::Poll(poll) if !is_overloaded => {
                     poll.disconnect(awaiting.exchange, context);
                     self.state = State::Idle;
+                }
+                // The backend was asked about this request.
+                what if disconnect.reason == CloseReason::Backend
+                    && !what.opening().is_some_and(|opening| opening.is_cut_by(disconnect)) =>
+                {
+                    let exchange = Exchange { keep_alive: false, ..awaiting.exchange };
+                    HttpError::disconnected(disconnect).write(exchange, context);
                 }
                 // A stream that has not begun needs no word for other reasons: its client comes back.
                 what if what

@@ -320,6 +320,7 @@ fn by_channel(request: &BackendRequest) -> BackendAnswer {
             json!({"error": {"code": 50, "message": "not now", "temporary": true}}),
         ),
         "out" => BackendAnswer::Json(json!({"disconnect": {"code": 4500, "reason": "out"}})),
+        "back" => BackendAnswer::Json(json!({"disconnect": {"code": 4400, "reason": "later"}})),
         "down" => raw(500, ""),
         _ => BackendAnswer::Json(json!({})),
     }
@@ -361,6 +362,8 @@ on_both_drivers! {
             ("asks:no", 403, None),
             ("asks:later", 503, Some("1")),
             ("asks:down", 503, Some("1")),
+            ("asks:out", 403, None),
+            ("asks:back", 503, Some("1")),
         ] {
             let response = Client::connect(server.edge()).get(&format!("/poll?channel={channel}"));
             assert_eq!((response.status, response.header("retry-after")), (status, retry));
@@ -369,6 +372,12 @@ on_both_drivers! {
             let response = client.read_response();
             assert_eq!((response.status, response.header("retry-after")), (status, retry));
         }
+        // A browser does not come back after an error, but after a connection that failed.
+        let out = Client::connect(server.edge()).get("/events?channel=asks:out");
+        assert_eq!((out.status, out.text().contains("out (4500)")), (403, true), "{out:?}");
+        let mut back = Client::connect(server.edge());
+        back.send("GET /events?channel=asks:back HTTP/1.1\r\nHost: t\r\n\r\n");
+        back.expect_end();
         let mut stream = EventStream::connect(server.edge(), "/events?channel=asks:a&channel=asks:b");
         let mut socket = WebSocket::connect(server.edge(), "/ws?channel=asks:a");
         Client::connect(server.edge()).call("publish", &json!({"channel": "asks:a", "data": 1}));
@@ -396,6 +405,7 @@ on_both_drivers! {
                 ),
                 Some("no") => BackendAnswer::Json(json!({"error": {"code": 1000, "message": "no"}})),
                 Some("down") => raw(500, ""),
+                Some("out") => BackendAnswer::Json(json!({"disconnect": {"code": 4500}})),
                 _ => BackendAnswer::Json(json!({"result": {}})),
             }
         });
@@ -430,6 +440,11 @@ on_both_drivers! {
         let asked = backend.requests();
         let last = &asked[asked.len() - 3].body;
         assert_eq!((&last["data"], &last["transport"]), (&json!("plain text"), &json!("http")));
+        let mut other = Client::connect(server.edge());
+        other.send("POST /publish?channel=asks:a HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n\"out\"");
+        let response = other.read_response();
+        assert_eq!((response.status, response.header("connection")), (403, Some("close")));
+        other.expect_end();
         // The type of event that a client gives stays, whatever the data becomes.
         http.send(
             "POST /publish?channel=asks:a&event=e HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n1234",

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::answer::{Exchange, write_json};
 use super::cors::Cors;
-use crate::message::{BackendError, Refusal};
+use crate::message::{BackendError, Disconnect, Refusal};
 use crate::protocol::http1::{HeadLimits, HttpFault, Response, write_error};
 use crate::transport::context::{Context, Output};
 use crate::transport::refusal::{LOW_ON_MEMORY, RATE_EXCEEDED, RefusalRow, row_of};
@@ -134,6 +134,15 @@ impl HttpError {
         match is_temporary {
             false => Self::new(403, "rejected", message),
             true => Self { headers: RETRY_SOON, ..Self::new(503, "rejected", message) },
+        }
+    }
+
+    /// The backend disconnects the client because of its request.
+    pub fn disconnected(disconnect: &Disconnect) -> Self {
+        let message = format!("{} ({})", disconnect.text(), disconnect.disconnect_code());
+        match disconnect.may_return() {
+            false => Self::new(403, "disconnected", message),
+            true => Self { headers: RETRY_SOON, ..Self::new(503, "disconnected", message) },
         }
     }
 

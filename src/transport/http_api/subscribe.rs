@@ -15,7 +15,8 @@ use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
 };
 use crate::message::{
-    Actor, ChannelName, CloseReason, Item, Position, Recovery, Reply, Request, Ticket, Token,
+    Actor, ChannelName, CloseReason, Disconnect, Item, Position, Recovery, Reply, Request, Ticket,
+    Token,
 };
 use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
 use crate::protocol::long_poll::{CookieName, is_of_timeout};
@@ -328,6 +329,13 @@ impl Opening {
         self.places = places;
         (self.has_gap, self.has_more, self.recovered_bytes) = (false, false, 0);
         self.has_begun = true;
+    }
+
+    /// Whether it is cut off by a disconnect, rather than answered: an event stream that has begun, or whose client is
+    /// to come back, as a browser does only after a connection that failed.
+    pub(super) fn is_cut_by(&self, disconnect: &Disconnect) -> bool {
+        let is_stream = matches!(self.kind, OpeningKind::Stream(_));
+        is_stream && (self.has_begun || disconnect.may_return())
     }
 
     /// Ends an event stream that has begun, or one that is refused, so that its client reconnects. Returns false for
