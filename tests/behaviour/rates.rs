@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fantail::auth::TokenError;
 use fantail::config::{Config, DriverChoice};
 use fantail::connection::Service;
 use fantail::message::CloseReason;
@@ -10,7 +11,7 @@ use fantail::protocol::websocket::OpCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, EventStream, Received, TestServer, WebSocket, masked, on_both_drivers,
+    Client, EventStream, Received, SECRET, TestServer, WebSocket, masked, on_both_drivers,
 };
 
 /// Requests per second in these tests: few enough that none is refilled while a test sends some more.
@@ -140,6 +141,20 @@ on_both_drivers! {
         assert_eq!(http.read_response().status, 200, "on the same connection");
         expect(1, "http");
         assert_eq!(exceeded(&server, "publications"), 4 * 4);
+    }
+
+    fn no_token_is_verified_for_a_publication_past_the_rate(driver) {
+        let server = serve(driver, |config| {
+            config.client_publication_rate_max = Some(MAX);
+            config.hmac_secret = Some(SECRET.to_owned());
+        });
+        let mut http = Client::connect(server.edge());
+        let post = "POST /publish?channel=a HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x\r\nContent-Length: 1\r\n\r\n1";
+        let mut status = || { http.send(post); http.read_response().status };
+        let statuses: Vec<_> = (0..MAX + 3).map(|_| status()).collect();
+        assert_eq!(statuses, [[401; MAX], [429; 3]].concat());
+        let verified = server.sum(|counters| &counters.tokens_rejected[TokenError::Malformed as usize]);
+        assert_eq!(verified, MAX as u64);
     }
 
     fn a_plain_websocket_drops_publications_past_the_rate_and_is_closed_if_it_goes_on(driver) {

@@ -110,6 +110,14 @@ impl PublishTo {
         Ok(Self { channel, tags, media_type: MediaType::of(head), by, token, idempotency_key })
     }
 
+    /// Counts a publication of a client. This comes before its token is verified, so that the rate limits that, too.
+    pub(super) fn check_rate(&self, context: &mut Context<'_>) -> Result<(), HttpError> {
+        match context.take_rate(Rate::Publications, 1) {
+            RateVerdict::Allow => Ok(()),
+            RateVerdict::Refuse | RateVerdict::Close => Err(HttpError::rate_exceeded()),
+        }
+    }
+
     /// Asks the hub to publish a body.
     pub(super) fn publish(
         self,
@@ -118,11 +126,6 @@ impl PublishTo {
     ) -> Result<(), HttpError> {
         if context.congested {
             return Err(HttpError::congested());
-        }
-        if self.by == Actor::Client
-            && context.take_rate(Rate::Publications, 1) != RateVerdict::Allow
-        {
-            return Err(HttpError::rate_exceeded());
         }
         let Self { channel, tags, media_type, by, idempotency_key, .. } = self;
         let Some(kind) = media_type.kind_of(&bytes) else {

@@ -201,7 +201,9 @@ impl HttpConversation {
         let asked = match target {
             Target::Publish(mut to) if to.by == Actor::Client => {
                 let token = to.token.take();
-                login::begin(AfterLogin::Publish(to, bytes.into_owned()), token, context)
+                to.check_rate(context).and_then(|()| {
+                    login::begin(AfterLogin::Publish(to, bytes.into_owned()), token, context)
+                })
             }
             Target::Publish(to) => to.publish(bytes, context).map(|()| Await::Publish),
             Target::Api(route, grant) => match api::begin(route, grant, &bytes, context) {
