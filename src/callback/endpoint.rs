@@ -16,13 +16,14 @@ use super::call::{Call, Failure};
 use super::circuit::Circuit;
 use super::client::HttpClient;
 use crate::config::limits::{CALLBACK_BYTES_MAX, CALLBACK_QUEUE_SHARE_DIVISOR};
-use crate::config::{CallbackKind, Callbacks};
+use crate::config::{CallbackKind, Callbacks, shown_url};
 
 /// What one kind of callback has of its own.
-#[derive(Debug)]
 pub(super) struct Endpoint {
     kind: CallbackKind,
-    pub(super) uri: Uri,
+    uri: Uri,
+    /// The same for the log.
+    pub(super) shown_uri: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     timeout: Duration,
     /// Calls that wait for an answer or a connection.
@@ -47,9 +48,11 @@ impl Endpoint {
     /// The endpoint of a kind; `None` if the backend is not asked.
     pub(super) fn new(kind: CallbackKind, callbacks: &Callbacks) -> Option<Self> {
         let callback = callbacks.of(kind);
+        let uri = callback.endpoint.clone()?;
         Some(Self {
             kind,
-            uri: callback.endpoint.clone()?,
+            shown_uri: shown_url(&uri),
+            uri,
             headers: callback.static_headers.clone(),
             timeout: callback.timeout,
             pending: Cell::new(0),

@@ -80,7 +80,7 @@ impl Service {
 
 impl fmt::Debug for Service {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Service").field("endpoints", &self.endpoints).finish_non_exhaustive()
+        out.debug_struct("Service").finish_non_exhaustive()
     }
 }
 
@@ -159,7 +159,7 @@ impl Desk {
         result: &Result<Answer, Failure>,
         has_opened: bool,
     ) {
-        let (callback, uri) = (kind.word(), &endpoint.uri);
+        let (callback, uri) = (kind.word(), &endpoint.shown_uri);
         if has_opened {
             info!(callback, %uri, "the backend fails: it is asked less often until it answers");
         }

@@ -235,11 +235,11 @@ impl CallbackOption {
         Ok(())
     }
 
-    /// The value as text. The values of headers are left out.
+    /// The value as text. The values of headers and the query of a URL are left out.
     pub fn text(&self, callback: &Callback) -> String {
         let mut copy = callback.clone();
         match self.value {
-            Value::Endpoint => callback.endpoint.as_ref().map(Uri::to_string).unwrap_or_default(),
+            Value::Endpoint => callback.endpoint.as_ref().map(shown_url).unwrap_or_default(),
             Value::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
             Value::Count(_, _, field) => field(&mut copy).to_string(),
             Value::Failures(..) => callback.failures_max.to_string(),
@@ -281,6 +281,15 @@ fn endpoint(text: &str) -> Result<Uri, String> {
         return Err("a URL has no user and password: use static_headers".to_owned());
     }
     Ok(uri)
+}
+
+/// A URL as it is shown to users and in the log, without its query, which may have a key of the backend.
+pub fn shown_url(url: &Uri) -> String {
+    let mut text = url.to_string();
+    if let Some(at) = text.find('?') {
+        text.replace_range(at + 1.., "hidden");
+    }
+    text
 }
 
 /// A header as `Name: value`. Those that describe the body or the connection are set by the client.
@@ -365,8 +374,18 @@ mod tests {
     }
 
     #[test]
-    fn values_of_headers_are_not_shown() {
+    fn values_of_headers_and_queries_are_not_shown() {
         let mut callback = Callback::default();
+        for (url, shown) in [
+            ("https://a:1/x?key=secret", "https://a:1/x?hidden"),
+            ("http://a?secret", "http://a/?hidden"),
+            ("http://a/x", "http://a/x"),
+        ] {
+            parse("endpoint", &[url], &mut callback).unwrap();
+            let option = CallbackOption::named("endpoint").unwrap();
+            assert_eq!(option.text(&callback), shown);
+            assert!(!format!("{callback:?}").contains("secret"));
+        }
         parse("static_headers", &["X-Key: secret", "X-Other: x"], &mut callback).unwrap();
         let option = CallbackOption::named("static_headers").unwrap();
         assert_eq!(option.text(&callback), "x-key, x-other");

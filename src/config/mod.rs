@@ -33,7 +33,9 @@ mod units;
 mod without_effect;
 
 pub use api_keys::{API_KEY_OPTIONS, ApiKey, ApiMethods, ApiRight, ApiRights};
-pub use callbacks::{CALLBACK_OPTIONS, Callback, CallbackKind, CallbackOption, Callbacks};
+pub use callbacks::{
+    CALLBACK_OPTIONS, Callback, CallbackKind, CallbackOption, Callbacks, shown_url,
+};
 pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use channel_regex::ChannelRegex;
 pub use check::ConfigError;
