@@ -171,7 +171,7 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 // ---- transport ----
 
 /// Bytes of pushes that are kept for a client whose `connect` is not replied to yet, beyond which it is disconnected
-/// and comes back; may be exceeded by one push.
+/// and comes back; may be exceeded by what one fan-out brings.
 pub const CONNECTING_PUSHES_BYTES_MAX: usize = 256 * 1024;
 
 /// Commands in one WebSocket message: enough to subscribe to every channel allowed, and as many commands again.

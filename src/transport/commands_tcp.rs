@@ -152,7 +152,7 @@ impl Transport for CommandConversation {
                 close(framing, CloseReason::InsufficientState, context)
             }
             Some(mut pipelined) => {
-                context.out.extend_from_slice(&pipelined.pushes);
+                pipelined.write_pushes(context.out);
                 receive_unpaused(&mut pipelined.bytes, |left| self.receive(left, context))
             }
         }
@@ -164,15 +164,14 @@ impl Transport for CommandConversation {
         _: &mut Vec<u8>,
         _: &TransportSettings,
     ) -> Delivered {
-        if self.commands.is_connecting() {
-            let framing = self.framing();
-            return Pipelined::keep_pushes(&mut self.pipelined, batch, framing);
-        }
         let form = match self.decoder {
             Decoder::Line(_) => WireForm::CommandLine,
             Decoder::LengthPrefix(_) => WireForm::CommandLengthPrefixed,
         };
-        Delivered::shared(batch, form)
+        match self.commands.is_connecting() {
+            true => Pipelined::keep_pushes(&mut self.pipelined, batch, form),
+            false => Delivered::shared(batch, form),
+        }
     }
 
     /// Sends a ping. A subscriber that has closed its end may still read; any other client has its answers by now.

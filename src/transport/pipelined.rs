@@ -1,30 +1,37 @@
 //! What is kept for a client of the command protocol until it is connected.
 
-use super::framing::{CommandFraming, write_framed};
-use super::prepared::{Batch, Delivered};
+use super::prepared::{Batch, Delivered, WireForm};
+use crate::buffer::SharedFrame;
 use crate::config::limits::CONNECTING_PUSHES_BYTES_MAX;
 use crate::message::Token;
-use crate::protocol::json;
 
 /// What a client of the command protocol showed before `connect`, and what came behind it and waits for the reply. The
 /// client is not read meanwhile, so that this is at most the rest of one message and one receive buffer.
 #[derive(Debug, Default)]
 pub(super) struct Pipelined {
     /// The token that the client showed with its handshake.
-    pub token: Option<Token>,
+    token: Option<Token>,
     /// The rest of the message that `connect` was in: commands, a line each.
     pub lines: Vec<u8>,
     /// Commands of that message that were taken.
     pub lines_taken: usize,
     /// Bytes behind that message, as they were received.
     pub bytes: Vec<u8>,
-    /// Pushes of channels that the server has subscribed the client to, which follow the reply.
-    pub pushes: Vec<u8>,
+    /// Pushes of channels that the server has subscribed the client to, which follow the reply. Other clients share
+    /// them: thousands may connect at once.
+    pushes: Vec<SharedFrame>,
+    /// Bytes of these.
+    pushes_bytes: usize,
     /// There were more of them than are kept.
     pub has_lost_pushes: bool,
 }
 
 impl Pipelined {
+    /// What is kept for a client that showed a token with its handshake.
+    pub fn showing(token: Token) -> Box<Self> {
+        Box::new(Self { token: Some(token), ..Self::default() })
+    }
+
     /// The token that the client showed with its handshake.
     pub fn token(pipelined: &Option<Box<Self>>) -> Option<&Token> {
         pipelined.as_ref()?.token.as_ref()
@@ -40,19 +47,23 @@ impl Pipelined {
     /// Keeps what is delivered before the reply.
     pub fn keep_pushes(
         pipelined: &mut Option<Box<Self>>,
-        batch: &Batch<'_>,
-        framing: CommandFraming,
+        batch: &mut Batch<'_>,
+        form: WireForm,
     ) -> Delivered {
-        let Self { pushes, has_lost_pushes, .. } = &mut **pipelined.get_or_insert_default();
-        for item in batch.items() {
-            *has_lost_pushes |= pushes.len() >= CONNECTING_PUSHES_BYTES_MAX;
-            if !*has_lost_pushes {
-                write_framed(framing, pushes, |out| {
-                    json::write_item_push(out, batch.channel(), item)
-                });
-            }
+        let Self { pushes, pushes_bytes, has_lost_pushes, .. } =
+            &mut **pipelined.get_or_insert_default();
+        *has_lost_pushes |= *pushes_bytes >= CONNECTING_PUSHES_BYTES_MAX;
+        if !*has_lost_pushes {
+            let push = batch.frame(form);
+            *pushes_bytes += push.len() as usize;
+            pushes.push(push);
         }
         Delivered { count: batch.items().len(), ..Delivered::NOTHING }
+    }
+
+    /// Writes what was delivered before the reply.
+    pub fn write_pushes(&self, out: &mut Vec<u8>) {
+        self.pushes.iter().for_each(|push| out.extend_from_slice(push.as_bytes()));
     }
 
     /// Bytes of heap that it owns, itself included. The pushes are not among them: a fan-out does not report them.
@@ -61,5 +72,47 @@ impl Pipelined {
             let token = pipelined.token.as_ref().map_or(0, Token::heap_bytes);
             size_of::<Self>() + token + pipelined.lines.capacity() + pipelined.bytes.capacity()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::message::{ChannelName, Epoch, Item, Payload, PayloadKind, Position, Publication};
+    use crate::transport::prepared::Prepared;
+
+    #[test]
+    fn pushes_are_kept_up_to_the_limit_and_shared() {
+        let channel = ChannelName::new("a").unwrap();
+        let item = Item::Publication(Arc::new(Publication {
+            channel: channel.clone(),
+            position: Position { epoch: Epoch(1), offset: 1 },
+            payload: Payload::new(PayloadKind::Text, "x".repeat(CONNECTING_PUSHES_BYTES_MAX / 4)),
+            accepted_us: 0,
+            excludes: None,
+        }));
+        let (mut prepared, mut scratch) = (Prepared::default(), Vec::new());
+        let mut clients = [None, None];
+        // The fourth one exceeds the limit, and is kept.
+        for start in 0..5 {
+            prepared.begin(start);
+            for pipelined in &mut clients {
+                let items = std::slice::from_ref(&item);
+                let mut batch = prepared.of_client(&channel, items, start, &mut scratch);
+                let form = WireForm::CommandLine;
+                assert_eq!(Pipelined::keep_pushes(pipelined, &mut batch, form).count, 1);
+                assert_eq!(pipelined.as_ref().unwrap().has_lost_pushes, start == 4);
+            }
+        }
+        let [one, other] = clients.map(Option::unwrap);
+        let mut out = Vec::new();
+        one.write_pushes(&mut out);
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 4);
+        let places = |of: &Pipelined| -> Vec<_> {
+            of.pushes.iter().map(|push| push.as_bytes().as_ptr()).collect()
+        };
+        assert_eq!(places(&one), places(&other));
     }
 }

@@ -76,9 +76,7 @@ impl WebSocketConversation {
 
     /// The same for a client that showed a token with its handshake.
     pub fn with_token(service: WebSocketService, token: Option<Token>) -> Self {
-        let pipelined =
-            token.map(|token| Box::new(Pipelined { token: Some(token), ..Pipelined::default() }));
-        Self { pipelined, ..Self::new(service) }
+        Self { pipelined: token.map(Pipelined::showing), ..Self::new(service) }
     }
 
     fn close(&self, reason: CloseReason, context: &mut Context<'_>) -> Flow {
@@ -113,11 +111,11 @@ impl WebSocketConversation {
     /// Takes what was pipelined behind `connect`, which has been answered. If it was refused, the rest of its message
     /// is dropped: a client that is connected is what these commands were meant for.
     fn receive_pipelined(&mut self, pipelined: Pipelined, context: &mut Context<'_>) -> Flow {
-        let Pipelined { lines, lines_taken, mut bytes, pushes, has_lost_pushes, .. } = pipelined;
-        if has_lost_pushes {
+        if pipelined.has_lost_pushes {
             return self.close(CloseReason::InsufficientState, context);
         }
-        context.out.extend_from_slice(&pushes);
+        pipelined.write_pushes(context.out);
+        let Pipelined { lines, lines_taken, mut bytes, .. } = pipelined;
         if let Kind::Commands(commands) = &mut self.kind
             && commands.is_connected()
         {
@@ -248,8 +246,8 @@ impl Transport for WebSocketConversation {
     ) -> Delivered {
         let form = match self.kind {
             Kind::Commands(commands) if commands.is_connecting() => {
-                let pipelined = &mut self.pipelined;
-                return Pipelined::keep_pushes(pipelined, batch, CommandFraming::Message);
+                let form = WireForm::CommandMessage;
+                return Pipelined::keep_pushes(&mut self.pipelined, batch, form);
             }
             Kind::Plain { .. } => WireForm::WebSocket,
             Kind::Commands(_) => WireForm::CommandMessage,

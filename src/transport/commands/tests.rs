@@ -334,7 +334,7 @@ fn a_client_with_a_token_of_others_is_disconnected() {
 /// What is delivered before the reply to `connect` follows it; a client that would lose some of it comes back.
 #[test]
 fn a_client_is_sent_nothing_before_the_reply_to_connect() {
-    for count in [2, 20_000] {
+    for (count, batches) in [(2, 1), (20_000, 2)] {
         let mut conversation = CommandConversation::new(Framing::Line);
         let mut client = Client::new();
         client.step(|_, context| {
@@ -344,9 +344,11 @@ fn a_client_is_sent_nothing_before_the_reply_to_connect() {
         let items: Vec<_> =
             publications(1..=count).iter().cloned().map(Item::Publication).collect();
         let (mut prepared, mut scratch, mut out) = (Prepared::default(), Vec::new(), Vec::new());
-        let mut batch = prepared.of_client(&channel, &items, 0, &mut scratch);
-        let delivered = conversation.deliver(&mut batch, &mut out, &client.settings);
-        assert!(out.is_empty() && delivered.frame.is_none() && delivered.count == items.len());
+        for start in (0..batches).map(|batch| batch * count) {
+            let mut batch = prepared.of_client(&channel, &items, start, &mut scratch);
+            let delivered = conversation.deliver(&mut batch, &mut out, &client.settings);
+            assert!(out.is_empty() && delivered.frame.is_none() && delivered.count == items.len());
+        }
         let (said, _) = client.step(|_, context| {
             let flow = conversation.reply(Origin::Client(Ticket::FIRST), &connected(), context);
             assert_eq!(flow == Flow::Closed, count > 2);
