@@ -119,9 +119,8 @@ impl Connection {
         self.conversation.drained(context)
     }
 
-    /// The peer sends no more.
+    /// The peer sends no more, as its flags say.
     pub fn end(&mut self, context: &mut Context<'_>) -> Flow {
-        self.flags.set_ended();
         self.conversation.end(context)
     }
 

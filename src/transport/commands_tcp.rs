@@ -177,7 +177,7 @@ impl Transport for CommandConversation {
     /// Sends a ping. A subscriber that has closed its end may still read; any other client has its answers by now.
     fn expire(&mut self, _: Duration, _: bool, context: &mut Context<'_>) -> Flow {
         let framing = self.framing();
-        if context.has_ended && !context.has_session {
+        if context.has_ended && !context.expects_more {
             return context.close(CloseReason::ClientGone);
         }
         match self.commands.expire(framing, context) {
@@ -195,7 +195,7 @@ impl Transport for CommandConversation {
         {
             return Flow::Closed;
         }
-        if context.has_session {
+        if context.expects_more {
             write_framed(self.framing(), context.out, json::write_ping);
         }
         context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));

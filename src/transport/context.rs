@@ -40,8 +40,8 @@ pub struct Context<'a> {
     pub is_spare: bool,
     /// Whether the peer has closed its end: it sends no more.
     pub has_ended: bool,
-    /// Whether the hub has a session of the connection.
-    pub has_session: bool,
+    /// Whether a peer that has closed its end has subscriptions, or waits for an answer.
+    pub expects_more: bool,
     /// Messages of this step, for the worker to count: conversations only add.
     pub messages: MessageCount,
     /// Length of `out` from which on nothing is written that can wait: the peer has much to read already.
@@ -175,7 +175,7 @@ impl<'a> Context<'a> {
             overloaded: false,
             is_spare: false,
             has_ended: false,
-            has_session: false,
+            expects_more: false,
             messages: MessageCount::default(),
             out_bytes_high: usize::MAX,
         }

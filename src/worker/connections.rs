@@ -241,6 +241,7 @@ impl Connections {
             (_, Stage::Dead) => {}
             (End::Reset, _) => self.kill(id.index, CloseReason::ClientGone, Close::Orderly),
             (End::Eof, Stage::Open) => {
+                connection.flags.set_ended();
                 self.step_connection(id.index, |connection, context| connection.end(context));
             }
             (End::Eof, Stage::Closing) => {

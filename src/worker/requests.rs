@@ -49,7 +49,9 @@ impl Connections {
             overloaded: self.budget.is_critical(),
             is_spare: connection.flags.is_spare(),
             has_ended: connection.flags.has_ended(),
-            has_session: connection.flags.has_session(),
+            expects_more: connection.flags.has_ended()
+                && (self.deferred.has_waiting(session)
+                    || connection.flags.has_session() && self.hub.first_channel(session).is_some()),
             messages: MessageCount::default(),
             out_bytes_high: start + room as usize,
         };

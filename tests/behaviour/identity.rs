@@ -1,6 +1,6 @@
 //! Identities of clients: tokens by every route, what is answered to those that are not accepted, and expiry.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fantail::auth::TokenError;
 use fantail::config::{ChannelOptions, ClientRight, DriverChoice};
@@ -278,6 +278,23 @@ on_both_drivers! {
         let clients = reply["presence"]["presence"].as_object().unwrap();
         assert!(clients.values().all(|client| client["user"] == "ann"), "{reply}");
         assert_eq!(clients.len(), 1, "{reply}");
+    }
+
+    fn a_client_that_closed_its_end_stays_only_for_its_subscriptions_and_answers(driver) {
+        let server = server(driver);
+        let [mut one, mut subscriber] = [(); 2].map(|()| connect_as(&server, "ann"));
+        subscriber.command(&json!({"id": 2, "subscribe": {"channel": "all:1"}}));
+        let gone = connect_as(&server, "ann");
+        let began = Instant::now();
+        drop(gone);
+        one.end();
+        subscriber.end();
+        one.expect_end();
+        let open = || server.sum(|counters| &counters.connections_open);
+        wait_until("clients without subscriptions are gone", || open() == 1);
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        Client::connect(server.edge()).call("publish", &json!({"channel": "all:1", "data": "late"}));
+        while !subscriber.read_json().to_string().contains("late") {}
     }
 
     fn what_expires_with_a_token_expires_later_by_the_leeway(driver) {
