@@ -48,6 +48,7 @@ class Behind(OwnServer):
             *super().command(), "--api-key", KEY["X-API-Key"], "--page", "true", "--origin", "http://app.example",
             "--drain-time", self.drain_time,
             "--token-hmac-secret", SECRET, "--anonymous", "true",
+            "--trusted-proxy", "127.0.0.1", "--prefix-connections-max", "2",
         ]
 
     def __enter__(self):
@@ -326,6 +327,24 @@ def tokens():
         checks.that("another one is refused", "401" in str(error), error)
 
 
+def forwarded():
+    """Each client has the limits of its own address, which the proxy adds to what the client says."""
+
+    def poll(source, seconds):
+        connection = http.client.HTTPConnection(*address("FANTAIL_HTTP"), timeout=10, source_address=(source, 0))
+        headers = {"X-Forwarded-For": f"192.0.2.{free_port() % 256}"}
+        connection.request("GET", f"/poll?channel=forwarded&timeout={seconds}", headers=headers)
+        return connection
+
+    def status(source):
+        with contextlib.closing(poll(source, 0)) as connection:
+            return connection.getresponse().status
+
+    with contextlib.closing(poll("127.0.0.5", 3)), contextlib.closing(poll("127.0.0.5", 3)):
+        checks.that("a third poll of one client is refused", until(lambda: status("127.0.0.5") == 429, 2))
+        checks.equal("another client is served", status("127.0.0.6"), 200)
+
+
 def below_a_path(name):
     with Behind(name, BELOW_A_PATH[name], path="/fantail"):
         for probe in (page, preflight_and_post, events, polls, cookies, websocket):
@@ -335,7 +354,7 @@ def below_a_path(name):
 
 def main(name):
     with Behind(name, drain_time="2s") as behind:
-        for probe in (page, preflight_and_post, events, polls, cookies, tokens, websocket, health, ambiguous):
+        for probe in (page, preflight_and_post, events, polls, cookies, tokens, forwarded, websocket, health, ambiguous):
             checks.run(probe.__name__, probe)
         checks.run("shutdown", shutdown, behind)
         checks.that("nothing panicked", "panicked" not in behind.log())
