@@ -64,6 +64,8 @@
 //! | a method of the server API | `protocol/api_json.rs`, `transport/api_call/commands.rs` |
 //! | the web page | `transport/http_api/page.html` |
 //! | a right of clients | `auth/decide.rs` |
+//! | how clients prove who they are | `auth/authentication.rs`; over HTTP, `transport/http_api/credentials.rs` |
+//! | what happens when a client connects | `worker/login.rs`, `worker/logins.rs` |
 //! | a claim of tokens | `auth/token/claims.rs` |
 //! | a reason to reject a token | a row in `auth/token/error.rs` |
 //! | an algorithm of tokens | `config/token_keys.rs` |

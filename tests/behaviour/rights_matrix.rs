@@ -61,6 +61,17 @@ const NAMESPACES: [Namespace; 7] = [
     ("staff", CLIENTS, USERS_AMONG_SUBSCRIBERS, [true, false, false], [true, false, true]),
 ];
 
+/// Channels by whose names alone it is decided whether an anonymous client and the user `ann` subscribe to them.
+const NAMES: [(&str, bool, bool); 7] = [
+    ("limited:1#ann", false, true),
+    ("limited:1#bob,ann", false, true),
+    ("limited:1#bob", false, false),
+    ("limited:1#", false, false),
+    ("limited:1", false, false),
+    ("clients:1#bob", true, true),
+    ("$clients:1", false, false),
+];
+
 /// A route for clients, with the rights that it has a use for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Route {
@@ -127,6 +138,9 @@ fn server(driver: DriverChoice, anonymous: Option<bool>) -> TestServer {
             };
             config.namespaces.add(name, options).unwrap();
         }
+        let options =
+            ChannelOptions { allow_user_limited_channels: true, ..ChannelOptions::closed() };
+        config.namespaces.add("limited", options).unwrap();
     })
 }
 
@@ -232,6 +246,10 @@ fn check_commands(route: Route, server: &TestServer, shown: Shown, is: Is, place
             assert_eq!(commander.may(method, &channel), expected, "{method} {name} {place}");
         }
     }
+    for (channel, anonymous, user) in NAMES {
+        let expected = if is == Is::User { user } else { anonymous };
+        assert_eq!(commander.may("subscribe", channel), expected, "{channel} {place}");
+    }
     // A token for a channel is for its user alone.
     let own = if is == Is::User { json!({"sub": "ann"}) } else { json!({}) };
     for (holder, expected) in [
@@ -295,6 +313,28 @@ fn check_http(route: Route, server: &TestServer, shown: Shown, is: Is, place: &s
     }
 }
 
+/// Checks which channels a client may name by a route of HTTP.
+#[track_caller]
+fn check_names(route: Route, server: &TestServer, shown: Shown, is: Is, place: &str) {
+    for (channel, anonymous, user) in NAMES {
+        let channel = channel.replace('#', "%23").replace(',', "%2C");
+        let (line, more, done) = match route {
+            Route::WebSocket => (format!("GET /ws?channel={channel}"), UPGRADE, 101),
+            Route::EventStream => (format!("GET /events?channel={channel}"), "", 200),
+            Route::Poll => (format!("GET /poll?channel={channel}&timeout=0"), "", 200),
+            _ => return,
+        };
+        let (status, _) = status(server.edge(), &line, &(shown.header() + more), "");
+        let expected = match is {
+            Is::Refused(..) => 401,
+            Is::User if user => done,
+            Is::Anonymous if anonymous => done,
+            _ => 403,
+        };
+        assert_eq!(if status == 204 { 200 } else { status }, expected, "{line} {place}");
+    }
+}
+
 on_both_drivers! {
     fn every_route_gives_every_identity_the_rights_of_the_channel_and_no_others(driver) {
         for anonymous in [None, Some(true)] {
@@ -307,7 +347,10 @@ on_both_drivers! {
                         Route::CommandsOverTcp | Route::CommandsOverWebSocket => {
                             check_commands(route, &server, shown, is, &place);
                         }
-                        _ => check_http(route, &server, shown, is, &place),
+                        _ => {
+                            check_http(route, &server, shown, is, &place);
+                            check_names(route, &server, shown, is, &place);
+                        }
                     }
                 }
             }
