@@ -45,7 +45,9 @@ impl ApiKeys {
         let keys = config.api_keys.iter().map(|key| (&key.secret, key.rights.clone()));
         let (digests, grants) = all
             .chain(keys)
-            .map(|(secret, rights)| (digest(secret.as_bytes()), Arc::new(ApiGrant(rights))))
+            .map(|(secret, rights)| {
+                (digest(secret.expose().as_bytes()), Arc::new(ApiGrant(rights)))
+            })
             .unzip();
         Self { digests, grants, open: Arc::new(ApiGrant(ApiRights::all())) }
     }
@@ -152,13 +154,13 @@ mod tests {
             methods: ApiMethods::parse(&words(methods)).unwrap(),
             namespaces: namespaces.map(words),
         };
-        ApiKey { secret: secret.to_owned(), rights, ..ApiKey::new(name) }
+        ApiKey { secret: secret.into(), rights, ..ApiKey::new(name) }
     }
 
     fn keys() -> ApiKeys {
         let longest = "l".repeat(API_KEY_BYTES_MAX);
         ApiKeys::new(&Config {
-            api_key: Some("root".to_owned()),
+            api_key: Some("root".into()),
             api_keys: vec![
                 key("writer", "w", &["publish"], None),
                 key("chat", "chat", &["all"], Some(&["chat", ""])),

@@ -61,7 +61,7 @@ struct Header<'a> {
 impl Tokens {
     /// What a checked configuration says about tokens.
     pub fn new(config: &Config) -> Self {
-        let secret = config.hmac_secret.as_deref().map(TokenKey::of_secret);
+        let secret = config.hmac_secret.as_ref().map(TokenKey::of_secret);
         let keys = secret.iter().chain(&config.token_keys).map(|key| Key {
             algorithms: key.algorithms.clone(),
             id: key.id.clone(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use fantail::config::Secret;
 use fantail::config::limits::MESSAGE_BYTES_CEILING;
 
 use super::client::{Request, Scheme, Server, encoded, error_of};
@@ -26,7 +27,7 @@ pub struct Arguments {
     event: Option<String>,
     /// API key of the server, if it requires one [default: $FANTAIL_API_KEY]
     #[arg(long, value_name = "SECRET")]
-    api_key: Option<String>,
+    api_key: Option<Secret>,
 }
 
 /// Text below the help of the command.
@@ -51,13 +52,13 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         target.push_str("&event=");
         target.push_str(&encoded(&event));
     }
-    let api_key = api_key.or_else(|| env::var("FANTAIL_API_KEY").ok());
+    let api_key = api_key.or_else(|| env::var("FANTAIL_API_KEY").ok().map(Secret::from));
     let kind = match std::str::from_utf8(&payload) {
         Ok(_) => "text/plain; charset=utf-8",
         Err(_) => "application/octet-stream",
     };
     let mut headers = vec![("Content-Type", kind)];
-    headers.extend(api_key.as_deref().map(|key| ("X-API-Key", key)));
+    headers.extend(api_key.as_ref().map(|key| ("X-API-Key", key.expose())));
     let request = Request { method: "POST", target: &target, headers: &headers, body: &payload };
     let answer =
         request.exchange(&server, RESPONSE_TIMEOUT).map_err(|trouble| trouble.into_message())?;

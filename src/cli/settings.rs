@@ -93,6 +93,7 @@ fn flag(setting: &'static Setting) -> Arg {
         SettingKind::Count(..) | SettingKind::CountIfGiven(..) => (flag.value_name("N"), ""),
         SettingKind::Bytes(..) | SettingKind::BytesIfGiven(..) => (flag.value_name("BYTES"), ""),
         SettingKind::Time(..) => (flag.value_name("TIME"), ""),
+        SettingKind::SecretFile(..) => (flag.value_name("FILE"), ""),
         SettingKind::Secret(..) => {
             (flag.value_name("SECRET"), "; better given in the file or the environment")
         }

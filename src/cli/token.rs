@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use fantail::config::limits::TOKEN_KEY_BYTES_MAX;
-use fantail::config::{Config, Given, Origin, Setting, Sources, TokenKey, parse_seconds};
+use fantail::config::{Config, Given, Origin, Secret, Setting, Sources, TokenKey, parse_seconds};
 
 use super::output::say;
 
@@ -56,7 +56,7 @@ pub struct Arguments {
     config: Option<PathBuf>,
     /// The secret, instead of auth.hmac_secret of the settings
     #[arg(long, value_name = "SECRET", conflicts_with_all = ["key", "private_key"])]
-    token_hmac_secret: Option<String>,
+    token_hmac_secret: Option<Secret>,
 }
 
 /// Text below the help of the command.
@@ -101,7 +101,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     let secret = Setting::named("auth.hmac_secret").expect("a row of the table");
     let flags = arguments.token_hmac_secret.iter().map(|text| Given {
         setting: secret,
-        texts: vec![text.clone()],
+        texts: vec![text.expose().to_owned()],
         origin: Origin::Flag(secret.flag),
     });
     let sources = Sources { file: arguments.config.clone(), flags: flags.collect() };
@@ -145,7 +145,7 @@ fn secret(config: &Config, name: Option<&str>) -> Result<Signer, String> {
     let keys = &config.token_keys;
     let key = match (name, &config.hmac_secret) {
         (Some(name), _) => keys.iter().find(|key| key.name == name).cloned(),
-        (None, secret) => secret.as_deref().map(TokenKey::of_secret),
+        (None, secret) => secret.as_ref().map(TokenKey::of_secret),
     };
     let key = key.ok_or_else(|| match name {
         Some(name) => format!("the settings have no section [auth.keys.{name}]"),
@@ -159,7 +159,8 @@ fn secret(config: &Config, name: Option<&str>) -> Result<Signer, String> {
         ));
     }
     let TokenKey { key, algorithms, id, .. } = key;
-    let key = EncodingKey::from_secret(key.as_bytes()).map_err(|error| error.to_string())?;
+    let key =
+        EncodingKey::from_secret(key.expose().as_bytes()).map_err(|error| error.to_string())?;
     Ok(Signer { key, algorithms, id })
 }
 
@@ -211,9 +212,9 @@ mod tests {
     fn config() -> Config {
         let algorithms = vec![Algorithm::HS512, Algorithm::HS256];
         let id = Some("k".to_owned());
-        let key = TokenKey { algorithms, id, key: "other".to_owned(), ..TokenKey::new("second") };
+        let key = TokenKey { algorithms, id, key: "other".into(), ..TokenKey::new("second") };
         let public = TokenKey { algorithms: vec![Algorithm::ES256], ..TokenKey::new("public") };
-        let mut config = Config { hmac_secret: Some("secret".to_owned()), ..Config::default() };
+        let mut config = Config { hmac_secret: Some("secret".into()), ..Config::default() };
         config.token_keys = vec![key, public];
         config
     }
@@ -285,7 +286,7 @@ mod tests {
         let key = TokenKey {
             algorithms: vec![Algorithm::ES384],
             id: Some("1".to_owned()),
-            key: pem("PUBLIC KEY", public.as_ref()),
+            key: pem("PUBLIC KEY", public.as_ref()).into(),
             ..TokenKey::new("a")
         };
         let config = Config { token_keys: vec![key], ..Config::default() };

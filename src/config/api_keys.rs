@@ -1,17 +1,16 @@
 //! The keys of the server API with their rights: the sections `[api.keys.NAME]` of the settings file.
 
-use std::fmt;
-
 use super::limits::{API_KEY_BYTES_MAX, NAMESPACES_MAX};
 use super::nearest::did_you_mean;
+use super::secret::Secret;
 
 /// A key of the server API, and what a request that shows it may do.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
     /// The name of its section: 1..=64 bytes of letters, digits, `_`, `-` and `.`.
     pub name: String,
     /// The secret: 1..=[`API_KEY_BYTES_MAX`] visible ASCII characters, and never that of another key.
-    pub secret: String,
+    pub secret: Secret,
     /// What it allows.
     pub rights: ApiRights,
 }
@@ -101,7 +100,7 @@ pub const API_KEY_OPTIONS: [(&str, &str); 4] = [
 impl ApiKey {
     /// A key without a secret that allows everything.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), secret: String::new(), rights: ApiRights::all() }
+        Self { name: name.to_owned(), secret: Secret::default(), rights: ApiRights::all() }
     }
 
     /// Checks the key itself. The error is a sentence, and does not have the secret.
@@ -113,8 +112,9 @@ impl ApiKey {
                 "{section}: a name has 1 to 64 characters: letters, digits, '_', '-' or '.'"
             ));
         }
-        let is_visible = self.secret.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_visible || !(1..=API_KEY_BYTES_MAX).contains(&self.secret.len()) {
+        let secret = self.secret.expose();
+        let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_visible || !(1..=API_KEY_BYTES_MAX).contains(&secret.len()) {
             return Err(format!(
                 "{section}: its key must be 1 to {API_KEY_BYTES_MAX} visible ASCII characters"
             ));
@@ -135,14 +135,6 @@ impl ApiKey {
             )),
             None => Ok(()),
         }
-    }
-}
-
-/// Without the secret.
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, secret: _, rights } = self;
-        out.debug_struct("ApiKey").field("name", name).field("rights", rights).finish()
     }
 }
 
@@ -244,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_key_is_refused_without_its_secret_being_shown() {
-        let key = |secret: &str| ApiKey { secret: secret.to_owned(), ..ApiKey::new("a") };
+        let key = |secret: &str| ApiKey { secret: secret.into(), ..ApiKey::new("a") };
         assert_eq!(key(&"x".repeat(API_KEY_BYTES_MAX)).check(), Ok(()));
         for secret in ["", "a secret", "geh\u{e9}im", &"x".repeat(API_KEY_BYTES_MAX + 1)] {
             let fault = key(secret).check().unwrap_err();
@@ -264,7 +256,7 @@ mod tests {
                 methods: ApiMethods::parse(&words(methods)).unwrap(),
                 namespaces: Some(words(namespaces)),
             };
-            ApiKey { secret: "x".to_owned(), rights, ..ApiKey::new("a") }.check()
+            ApiKey { secret: "x".into(), rights, ..ApiKey::new("a") }.check()
         };
         assert_eq!(with(&["all"], &["chat"]), Ok(()));
         assert_eq!(with(&["publish", "channels"], &["chat", ""]), Ok(()));

@@ -92,12 +92,24 @@ impl Config {
         let secret = self.hmac_secret.iter().map(|secret| ("auth.hmac_secret".to_owned(), secret));
         let of_hmac = self.token_keys.iter().filter(|key| key.is_secret());
         let keys = of_hmac.map(|key| (format!("[auth.keys.{}]: key", key.name), &key.key));
-        let weak = secret.chain(keys).filter(|(_, secret)| secret.len() < TOKEN_SECRET_BYTES_SAFE);
+        let weak = secret.chain(keys).filter(|(_, it)| it.expose().len() < TOKEN_SECRET_BYTES_SAFE);
         weak.map(|(name, _)| {
             format!(
                 "{name} has fewer than {TOKEN_SECRET_BYTES_SAFE} bytes: anyone with a token can try to guess it"
             )
         })
+    }
+
+    /// A warning for each file of a secret that every user of this host can read.
+    pub(super) fn exposed_secrets(&self) -> impl Iterator<Item = String> {
+        let of_settings = SETTINGS.iter().filter_map(|setting| setting.exposed(self));
+        let api_keys = self.api_keys.iter().map(|key| ("api.keys", &key.name, &key.secret));
+        let token_keys = self.token_keys.iter().filter(|key| key.is_secret());
+        let token_keys = token_keys.map(|key| ("auth.keys", &key.name, &key.key));
+        let of_keys = api_keys.chain(token_keys).filter_map(|(section, name, secret)| {
+            secret.warning(&format!("[{section}.{name}]: key_file"))
+        });
+        of_settings.chain(of_keys)
     }
 
     /// Checks the relations between settings.
@@ -227,8 +239,8 @@ mod tests {
     #[test]
     fn an_open_address_needs_authentication_and_a_key_of_the_server_api() {
         let open = || Config { listen: vec!["0.0.0.0:8000".parse().unwrap()], ..Config::default() };
-        let secret = || Some("a-secret-of-clients-that-is-long-enough".to_owned());
-        let key = || Some("key-of-a-backend".to_owned());
+        let secret = || Some("a-secret-of-clients-that-is-long-enough".into());
+        let key = || Some("key-of-a-backend".into());
         let local = || vec!["127.0.0.1:8001".parse().unwrap()];
         for (config, fault) in [
             (open(), Some("auth.hmac_secret")),
@@ -315,7 +327,7 @@ mod tests {
             change(&mut config);
             config.check()
         };
-        let with_key = |key: &str| Config { api_key: Some(key.to_owned()), ..config() }.check();
+        let with_key = |key: &str| Config { api_key: Some(key.into()), ..config() }.check();
         assert!(with(|c| c.workers = Some(limits::WORKERS_MAX)).is_ok());
         assert!(with(|c| c.workers = Some(limits::WORKERS_MAX + 1)).is_err());
         assert!(with(|c| c.workers = Some(0)).is_err());
@@ -326,8 +338,10 @@ mod tests {
         assert!(past.contains("message_bytes_max") && past.contains("67108865"), "{past}");
         assert!(with(|c| c.send_queue_bytes_max = 4096).is_ok());
         assert!(with(|c| c.send_queue_bytes_max = 4095).is_err());
-        assert!(with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX))).is_ok());
-        assert!(with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX + 1))).is_err());
+        assert!(with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX).into())).is_ok());
+        assert!(
+            with(|c| c.api_key = Some("x".repeat(limits::API_KEY_BYTES_MAX + 1).into())).is_err()
+        );
         for bad in ["", "a b", "é", "a\n"] {
             let fault = with_key(bad).unwrap_err().to_string();
             assert!(fault.contains("api.key is hidden"), "{bad:?}: {fault}");

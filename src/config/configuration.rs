@@ -8,6 +8,7 @@ use super::listen_address::ListenAddress;
 use super::log_levels::{LogLevel, LogLevels};
 use super::namespaces::Namespaces;
 use super::network::Network;
+use super::secret::Secret;
 use super::token_keys::TokenKey;
 
 /// The settings of a server.
@@ -41,7 +42,7 @@ pub struct Config {
     pub insecure: bool,
     /// The key with all rights to the server API and to publishing over HTTP:
     /// 1..=[`API_KEY_BYTES_MAX`](super::limits::API_KEY_BYTES_MAX) visible ASCII characters.
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     /// Further keys, each with its rights; at most [`API_KEYS_MAX`](super::limits::API_KEYS_MAX). Without any key,
     /// every client may call the server API.
     pub api_keys: Vec<ApiKey>,
@@ -49,7 +50,7 @@ pub struct Config {
     pub callbacks: Callbacks,
     /// The secret that tokens of clients may be signed with by HMAC:
     /// 1..=[`TOKEN_SECRET_BYTES_MAX`](super::limits::TOKEN_SECRET_BYTES_MAX) visible ASCII characters.
-    pub hmac_secret: Option<String>,
+    pub hmac_secret: Option<Secret>,
     /// Further keys that tokens of clients may be signed with; at most
     /// [`TOKEN_KEYS_MAX`](super::limits::TOKEN_KEYS_MAX).
     pub token_keys: Vec<TokenKey>,

@@ -1,8 +1,10 @@
 //! Where values come from: defaults, the file, the environment, flags; each overrides the one before.
 
 use std::env;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -21,11 +23,13 @@ mod api_keys;
 mod callbacks;
 mod token_keys;
 mod value;
+mod variables;
 
 use api_keys::{read_api_keys, unknown_namespaces};
 use callbacks::read_callbacks;
 use token_keys::read_token_keys;
 use value::{texts, with_range};
+use variables::{Environment, Variable};
 
 /// The settings file and the flags that a program was started with. [`Sources::load`] reads the file and the
 /// environment anew each time.
@@ -38,7 +42,7 @@ pub struct Sources {
 }
 
 /// The text of a setting from one source.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Given {
     /// The setting that it is for.
     pub setting: &'static Setting,
@@ -59,17 +63,28 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
+/// Without the text of a secret.
+impl fmt::Debug for Given {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, texts, origin } = self;
+        let mut out = out.debug_struct("Given");
+        out.field("setting", &setting.name).field("origin", origin);
+        match setting.kind {
+            SettingKind::Secret(..) => out.finish_non_exhaustive(),
+            _ => out.field("texts", texts).finish(),
+        }
+    }
+}
+
 impl Sources {
     /// Reads the file and the environment. The error has all faults.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let variables = env::vars_os()
             .map(|(name, value)| (name.into_string(), value.into_string()))
-            .filter_map(|(name, value)| Some((name.ok()?, value)))
-            .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX));
-        let mut environment: Vec<Variable> =
+            .filter_map(|(name, value)| Some((name.ok()?, value)));
+        let environment: Vec<Variable> =
             variables.map(|(name, value)| (name, value.ok())).collect();
         let mut faults = Vec::new();
-        environment.sort_unstable();
         let named = env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let file =
             self.file.clone().or(named).map(|path| (path.display().to_string(), read(&path)));
@@ -86,36 +101,24 @@ impl Sources {
     }
 }
 
-/// The name of an environment variable, and its value if that is UTF-8.
-type Variable = (String, Option<String>);
-
 /// Combines the sources into a configuration. `faults` are those of reading them.
 fn assemble(
     file: Option<(&str, &str)>,
-    environment: Vec<Variable>,
+    mut environment: Vec<Variable>,
     flags: &[Given],
     mut faults: Vec<String>,
 ) -> Result<Loaded, ConfigError> {
+    environment.sort_unstable();
     let (mut given, mut warnings) = (Vec::new(), Vec::new());
     let mut config = Config::default();
-    if let Some((path, text)) = file {
+    if let Some(file) = file {
         let namespaces = std::mem::take(&mut config.namespaces);
-        let (given, faults, warnings) = (&mut given, &mut faults, &mut warnings);
-        FileReader {
-            path,
-            text,
-            given,
-            faults,
-            warnings,
-            namespaces,
-            api_keys: Vec::new(),
-            token_keys: Vec::new(),
-            callbacks: Callbacks::default(),
-        }
-        .read_into(&mut config);
+        FileReader::new(file, &mut given, &mut faults, &mut warnings, namespaces)
+            .read_into(&mut config, Environment::new(&environment));
     }
     read_environment(environment, &mut given, &mut faults, &mut warnings);
     given.extend_from_slice(flags);
+    faults.extend(secrets_given_twice(&given));
 
     let mut origins = vec![Origin::Default; SETTINGS.len()];
     for Given { setting, texts, origin } in given {
@@ -150,6 +153,7 @@ fn assemble(
             Ok(()) => {
                 warnings.extend(without_effect::of_settings(&config, &origins));
                 warnings.extend(config.weak_secrets());
+                warnings.extend(config.exposed_secrets());
                 return Ok(Loaded { config, origins, warnings });
             }
             Err(ConfigError(found)) => {
@@ -199,10 +203,21 @@ struct FileReader<'a> {
     token_keys: Vec<TokenKey>,
 }
 
-impl FileReader<'_> {
+impl<'a> FileReader<'a> {
+    fn new(
+        (path, text): (&'a str, &'a str),
+        given: &'a mut Vec<Given>,
+        faults: &'a mut Vec<String>,
+        warnings: &'a mut Vec<String>,
+        namespaces: Namespaces,
+    ) -> Self {
+        let (api_keys, token_keys, callbacks) = (Vec::new(), Vec::new(), Callbacks::default());
+        Self { path, text, given, faults, warnings, namespaces, api_keys, token_keys, callbacks }
+    }
+
     /// Reads the file, and puts what is not a row of the table of settings into a configuration.
-    fn read_into(mut self, config: &mut Config) {
-        self.read();
+    fn read_into(mut self, config: &mut Config, environment: Environment<'_>) {
+        self.read(environment);
         let unknown = unknown_namespaces(&self.api_keys, &self.namespaces);
         unknown.into_iter().for_each(|(at, fault)| self.fault(at, &fault));
         config.namespaces = self.namespaces;
@@ -211,9 +226,13 @@ impl FileReader<'_> {
         config.token_keys = self.token_keys;
     }
 
-    fn read(&mut self) {
+    fn read(&mut self, mut environment: Environment<'_>) {
         match DeTable::parse(self.text) {
-            Ok(table) => self.read_section("", table.get_ref()),
+            Ok(mut table) => match environment.complete(table.get_mut()) {
+                faults if faults.is_empty() => self.read_section("", table.get_ref()),
+                // What is read without these variables would have faults that are not there.
+                faults => faults.into_iter().for_each(|(at, fault)| self.fault(at, &fault)),
+            },
             Err(error) => {
                 let at = error.span().map_or(0, |span| span.start);
                 self.fault(at, error.message());
@@ -390,6 +409,22 @@ fn sections() -> impl Iterator<Item = &'static str> {
     of_settings.chain(others)
 }
 
+/// What is wrong where one source has a secret and a file to read it from.
+fn secrets_given_twice(given: &[Given]) -> Vec<String> {
+    let is_file = |given: &&Given| matches!(given.setting.kind, SettingKind::SecretFile(..));
+    let twice = given.iter().filter(is_file).filter_map(|file| {
+        let name = file.setting.other_way()?;
+        let is_beside = |other: &&Given| {
+            let (one, other_origin) = (discriminant(&file.origin), discriminant(&other.origin));
+            other.setting.name == name && one == other_origin
+        };
+        let Given { setting, origin, .. } = given.iter().find(is_beside)?;
+        let (one, other) = (file.setting.name, setting.name);
+        Some(format!("{}: {one} and {other} (set by {origin}) exclude each other", file.origin))
+    });
+    twice.collect()
+}
+
 /// Reads settings from the environment; an empty variable counts as not set.
 fn read_environment(
     environment: Vec<Variable>,
@@ -399,7 +434,7 @@ fn read_environment(
 ) {
     let known: Vec<_> = SETTINGS.iter().map(|setting| (setting.variable(), setting)).collect();
     for (name, value) in environment {
-        if name == FILE_VARIABLE {
+        if name == FILE_VARIABLE || !name.starts_with(VARIABLE_PREFIX) {
             continue;
         }
         let Some((_, setting)) = known.iter().find(|(variable, _)| *variable == name) else {

@@ -26,6 +26,7 @@ mod namespaces;
 mod nearest;
 mod network;
 mod origin;
+mod secret;
 mod setting;
 mod settings;
 mod token_keys;
@@ -48,6 +49,7 @@ pub use namespaces::{
 };
 pub use network::Network;
 pub use origin::{FILE_VARIABLE, Origin};
+pub use secret::Secret;
 pub use setting::{Setting, SettingKind};
 pub use settings::{SETTINGS, markdown};
 pub use token_keys::{TOKEN_KEY_OPTIONS, TokenKey};

@@ -7,6 +7,7 @@ use super::listen_address::ListenAddress;
 use super::log_levels::LogLevels;
 use super::network::Network;
 use super::origin::VARIABLE_PREFIX;
+use super::secret::Secret;
 use super::units::{Bytes, Time, parse_bytes, parse_count, parse_seconds};
 
 /// One setting of the server.
@@ -49,7 +50,9 @@ pub enum SettingKind {
     /// A duration, with its minimum and maximum.
     Time(Duration, Duration, fn(&mut Config) -> &mut Duration),
     /// An optional secret of visible ASCII characters, with its minimum and maximum length. It is never shown.
-    Secret(usize, usize, fn(&mut Config) -> &mut Option<String>),
+    Secret(usize, usize, fn(&mut Config) -> &mut Option<Secret>),
+    /// The file that a secret is read from: another way to set the same field.
+    SecretFile(usize, usize, fn(&mut Config) -> &mut Option<Secret>),
     /// An optional text without control characters, with its minimum and maximum length in bytes.
     Text(usize, usize, fn(&mut Config) -> &mut Option<String>),
     /// Origins as browsers send them, or `*` for any; with the maximum number.
@@ -126,9 +129,11 @@ impl Setting {
             SettingKind::Bytes(_, _, field) => *field(config) = parse_bytes(text)?,
             SettingKind::BytesIfGiven(_, _, field) => *field(config) = Some(parse_bytes(text)?),
             SettingKind::Time(_, _, field) => *field(config) = parse_seconds(text)?,
-            SettingKind::Secret(_, _, field) | SettingKind::Text(_, _, field) => {
-                *field(config) = Some(text.to_owned());
+            SettingKind::Secret(_, _, field) => *field(config) = Some(text.into()),
+            SettingKind::SecretFile(_, max, field) => {
+                *field(config) = Some(Secret::read(text, max)?);
             }
+            SettingKind::Text(_, _, field) => *field(config) = Some(text.to_owned()),
             SettingKind::Levels(field) => *field(config) = LogLevels::parse(text)?,
         }
         Ok(())
@@ -157,10 +162,12 @@ impl Setting {
                 origins.len() <= max && origins.iter().all(|origin| is_origin(origin))
             }
             SettingKind::Networks(max, field) => field(config).len() <= max,
-            SettingKind::Secret(min, max, field) => field(config).as_ref().is_none_or(|secret| {
-                let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
-                is_visible && (min..=max).contains(&secret.len())
-            }),
+            SettingKind::Secret(min, max, field) | SettingKind::SecretFile(min, max, field) => {
+                field(config).as_ref().map(Secret::expose).is_none_or(|secret| {
+                    let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
+                    is_visible && (min..=max).contains(&secret.len())
+                })
+            }
             SettingKind::Text(min, max, field) => field(config).as_ref().is_none_or(|text| {
                 let is_plain = !text.contains(|character: char| character.is_control());
                 is_plain && (min..=max).contains(&text.len())
@@ -195,7 +202,12 @@ impl Setting {
             }
             SettingKind::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
             SettingKind::Secret(_, _, field) => {
-                field(&mut copy).as_ref().map_or("", |_| HIDDEN).to_owned()
+                let is_given = field(&mut copy).as_ref().is_some_and(|it| it.path().is_none());
+                if is_given { HIDDEN.to_owned() } else { String::new() }
+            }
+            SettingKind::SecretFile(_, _, field) => {
+                let path = field(&mut copy).as_ref().and_then(Secret::path);
+                path.unwrap_or_default().to_owned()
             }
             SettingKind::Text(_, _, field) => field(&mut copy).clone().unwrap_or_default(),
             SettingKind::Origins(_, field) => field(&mut copy).join(", "),
@@ -213,11 +225,30 @@ impl Setting {
         texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
     }
 
+    /// A warning if the value is a file of a secret that every user of this host can read.
+    pub(super) fn exposed(&self, config: &Config) -> Option<String> {
+        let SettingKind::SecretFile(_, _, field) = self.kind else { return None };
+        field(&mut config.clone()).as_ref()?.warning(self.name)
+    }
+
+    /// The setting that sets the same secret in the other way: its text, or the file that it is read from.
+    pub(super) fn other_way(&self) -> Option<String> {
+        match self.kind {
+            SettingKind::Secret(..) => Some(format!("{}_file", self.name)),
+            SettingKind::SecretFile(..) => Some(self.name.strip_suffix("_file")?.to_owned()),
+            _ => None,
+        }
+    }
+
     /// Whether two configurations have different values of the setting.
     pub fn differs(&self, one: &Config, other: &Config) -> bool {
         match self.kind {
-            SettingKind::Secret(_, _, field) => {
-                *field(&mut one.clone()) != *field(&mut other.clone())
+            SettingKind::Secret(_, _, field) | SettingKind::SecretFile(_, _, field) => {
+                let is_of_file = matches!(self.kind, SettingKind::SecretFile(..));
+                let secret = |config: &Config| {
+                    field(&mut config.clone()).take().filter(|it| it.path().is_some() == is_of_file)
+                };
+                secret(one) != secret(other) || self.text(one) != self.text(other)
             }
             _ => self.text(one) != self.text(other),
         }
@@ -236,7 +267,9 @@ impl Setting {
             SettingKind::Bytes(_, _, field) => *field(to) = *field(&mut from),
             SettingKind::BytesIfGiven(_, _, field) => *field(to) = *field(&mut from),
             SettingKind::Time(_, _, field) => *field(to) = *field(&mut from),
-            SettingKind::Secret(_, _, field) => field(to).clone_from(field(&mut from)),
+            SettingKind::Secret(_, _, field) | SettingKind::SecretFile(_, _, field) => {
+                field(to).clone_from(field(&mut from));
+            }
             SettingKind::Text(_, _, field) => field(to).clone_from(field(&mut from)),
             SettingKind::Origins(_, field) => field(to).clone_from(field(&mut from)),
             SettingKind::Networks(_, field) => field(to).clone_from(field(&mut from)),
@@ -257,6 +290,9 @@ impl Setting {
                 format!("from {} to {}", Bytes(min), Bytes(max))
             }
             SettingKind::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
+            SettingKind::SecretFile(min, max, _) => {
+                format!("a file with {min} to {max} visible ASCII characters")
+            }
             SettingKind::Secret(min, max, _) => {
                 format!("{min} to {max} visible ASCII characters")
             }

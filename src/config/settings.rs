@@ -10,7 +10,7 @@ use super::callbacks::callback_options_markdown;
 use super::channel_options::channel_options_markdown;
 use super::setting::SettingKind::{
     Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Networks, Origins, Secret,
-    Switch, SwitchIfGiven, Text, Time,
+    SecretFile, Switch, SwitchIfGiven, Text, Time,
 };
 use super::token_keys::token_keys_markdown;
 use super::{ClientHeader, DriverChoice, Framing, LogFormat, Setting, UnixMode, limits};
@@ -118,10 +118,24 @@ pub const SETTINGS: &[Setting] = &[
     )
     .reloadable(),
     Setting::row(
+        "api.key_file",
+        "api-key-file",
+        "File that contains api.key; white space around it is ignored",
+        SecretFile(1, limits::API_KEY_BYTES_MAX, |config| &mut config.api_key),
+    )
+    .reloadable(),
+    Setting::row(
         "auth.hmac_secret",
         "token-hmac-secret",
         "Secret that tokens of clients are signed with by HS256, HS384 or HS512; other algorithms: auth.keys",
         Secret(1, limits::TOKEN_SECRET_BYTES_MAX, |config| &mut config.hmac_secret),
+    )
+    .reloadable(),
+    Setting::row(
+        "auth.hmac_secret_file",
+        "token-hmac-secret-file",
+        "File that contains auth.hmac_secret; white space around it is ignored",
+        SecretFile(1, limits::TOKEN_SECRET_BYTES_MAX, |config| &mut config.hmac_secret),
     )
     .reloadable(),
     Setting::row(

@@ -1,16 +1,15 @@
 //! The keys that tokens of clients are verified with: the sections `[auth.keys.NAME]` of the settings file.
 
-use std::fmt;
-
 use aws_lc_rs::rsa::PublicKey;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents, VerificationAlgorithm};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::limits::{TOKEN_KEY_BYTES_MAX, TOKEN_KEY_ID_BYTES_MAX, TOKEN_SECRET_BYTES_MAX};
 use super::nearest::did_you_mean;
+use super::secret::Secret;
 
 /// A key that tokens are verified with.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenKey {
     /// The name of its section: 1..=64 bytes of letters, digits, `_`, `-` and `.`.
     pub name: String,
@@ -21,7 +20,7 @@ pub struct TokenKey {
     pub id: Option<String>,
     /// The secret of HMAC: 1..=[`TOKEN_SECRET_BYTES_MAX`] bytes; or the public key of other algorithms, as PEM: up to
     /// [`TOKEN_KEY_BYTES_MAX`] bytes.
-    pub key: String,
+    pub key: Secret,
 }
 
 /// The keys of a section `[auth.keys.NAME]`, with a short description of each.
@@ -50,13 +49,13 @@ pub const TOKEN_KEY_OPTIONS: [(&str, &str); 4] = [
 impl TokenKey {
     /// A key without an algorithm.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), algorithms: Vec::new(), id: None, key: String::new() }
+        Self { name: name.to_owned(), algorithms: Vec::new(), id: None, key: Secret::default() }
     }
 
     /// The key that `auth.hmac_secret` is: for every algorithm of HMAC.
-    pub fn of_secret(secret: &str) -> Self {
+    pub fn of_secret(secret: &Secret) -> Self {
         let algorithms = AlgorithmFamily::Hmac.algorithms().to_vec();
-        Self { name: "auth.hmac_secret".to_owned(), algorithms, id: None, key: secret.to_owned() }
+        Self { name: "auth.hmac_secret".to_owned(), algorithms, id: None, key: secret.clone() }
     }
 
     /// Reads the names of algorithms. An error is the part of a sentence that follows the option's name.
@@ -93,31 +92,32 @@ impl TokenKey {
         if let Some(other) = self.algorithms.iter().find(|other| other.family() != family) {
             return Err(format!("algorithm: one key cannot be for both {first:?} and {other:?}"));
         }
-        let is_pem = self.key.trim_start().starts_with("-----BEGIN ");
+        let key = self.key.expose();
+        let is_pem = key.trim_start().starts_with("-----BEGIN ");
         if family == AlgorithmFamily::Hmac {
             // A public key is known to everyone: as a secret, it would let everyone sign tokens.
             if is_pem {
                 return Err(format!("key: it is a PEM file, and {first:?} needs a secret"));
             }
-            let is_secret = (1..=TOKEN_SECRET_BYTES_MAX).contains(&self.key.len());
-            let key = is_secret.then(|| DecodingKey::from_secret(self.key.as_bytes()).ok());
+            let is_secret = (1..=TOKEN_SECRET_BYTES_MAX).contains(&key.len());
+            let decoding = is_secret.then(|| DecodingKey::from_secret(key.as_bytes()).ok());
             let wanted = || format!("key: a secret has 1 to {TOKEN_SECRET_BYTES_MAX} bytes");
-            return key.flatten().ok_or_else(wanted);
+            return decoding.flatten().ok_or_else(wanted);
         }
-        if self.key.len() > TOKEN_KEY_BYTES_MAX {
+        if key.len() > TOKEN_KEY_BYTES_MAX {
             return Err(format!("key: it has at most {TOKEN_KEY_BYTES_MAX} bytes"));
         }
-        if self.key.contains("PRIVATE KEY-----") {
+        if key.contains("PRIVATE KEY-----") {
             return Err("key: it is a private key, and the server needs the public one".to_owned());
         }
-        let is_public = |what: &&str| self.key.contains(&format!("-----BEGIN {what}-----"));
+        let is_public = |what: &&str| key.contains(&format!("-----BEGIN {what}-----"));
         let unfit = || format!("key: it is not one public key for {first:?}, as PEM");
         if !["PUBLIC KEY", "RSA PUBLIC KEY"].iter().any(is_public)
-            || self.key.matches("-----BEGIN ").count() > 1
+            || key.matches("-----BEGIN ").count() > 1
         {
             return Err(unfit());
         }
-        let pem = self.key.as_bytes();
+        let pem = key.as_bytes();
         let key = match family {
             AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem),
             AlgorithmFamily::Ec => DecodingKey::from_ec_pem(pem),
@@ -139,16 +139,6 @@ impl TokenKey {
         let names: Vec<_> = self.algorithms.iter().map(|name| format!("{name:?}")).collect();
         let id = self.id.clone().unwrap_or_else(|| "none".to_owned());
         [("algorithm", names.join(", ")), ("key", "hidden".to_owned()), ("kid", id)]
-    }
-}
-
-/// Without the key.
-impl fmt::Debug for TokenKey {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, algorithms, id, key: _ } = self;
-        let mut out = out.debug_struct("TokenKey");
-        out.field("name", name).field("algorithms", algorithms).field("id", id);
-        out.finish_non_exhaustive()
     }
 }
 
@@ -259,7 +249,7 @@ dxdqsg5/LuLA47Z0Zz78ZWfhdZAhEgIBTXqY00phDCI=
     fn key(algorithms: &[&str], text: &str) -> TokenKey {
         let words: Vec<_> = algorithms.iter().map(|&word| word.to_owned()).collect();
         let algorithms = TokenKey::parse_algorithms(&words).unwrap();
-        TokenKey { algorithms, key: text.to_owned(), ..TokenKey::new("a") }
+        TokenKey { algorithms, key: text.into(), ..TokenKey::new("a") }
     }
 
     #[test]
@@ -323,7 +313,7 @@ dxdqsg5/LuLA47Z0Zz78ZWfhdZAhEgIBTXqY00phDCI=
 
     #[test]
     fn a_key_has_algorithms_of_one_family() {
-        let fault = TokenKey { key: "s".to_owned(), ..TokenKey::new("a") }.check().unwrap_err();
+        let fault = TokenKey { key: "s".into(), ..TokenKey::new("a") }.check().unwrap_err();
         assert!(fault.contains("algorithm: it is needed"), "{fault}");
         for algorithms in [["HS256", "RS256"], ["ES256", "EdDSA"], ["RS256", "ES256"]] {
             let fault = key(&algorithms, RSA_2048).check().unwrap_err();

@@ -110,7 +110,7 @@ pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
                 "http.origins does not list the origins of the pages that may use it"
             }
             "echo.message_bytes_max" if config.echo.is_empty() => "echo.listen is not set",
-            "api.key" | "http.origins" | "http.page"
+            "api.key" | "api.key_file" | "http.origins" | "http.page"
                 if config.listen.is_empty() && config.admin.is_empty() =>
             {
                 "listen is not set"

@@ -118,23 +118,23 @@ mod tests {
 
     #[test]
     fn reloadable_settings_are_applied_and_every_change_is_reported() {
-        let key = ApiKey { secret: "w".to_owned(), ..ApiKey::new("writer") };
-        let token_key = TokenKey::of_secret("s");
+        let key = ApiKey { secret: "w".into(), ..ApiKey::new("writer") };
+        let token_key = TokenKey::of_secret(&"s".into());
         let running = config(|config| {
             config.workers = Some(2);
-            config.api_key = Some("old".to_owned());
+            config.api_key = Some("old".into());
         });
         let wanted = config(|config| {
             config.close_timeout = Duration::from_secs(1);
             config.listen.clear();
             config.insecure = true;
-            config.api_key = Some("new".to_owned());
+            config.api_key = Some("new".into());
             config.api_keys = vec![key.clone()];
             config.token_keys = vec![token_key.clone()];
         });
         let (merged, changes) = merge(&running, &wanted).unwrap();
         assert_eq!(merged.close_timeout, Duration::from_secs(1));
-        assert_eq!(merged.api_key.as_deref(), Some("new"));
+        assert_eq!(merged.api_key, Some("new".into()));
         assert_eq!(merged.api_keys, [key]);
         assert_eq!(merged.token_keys, [token_key]);
         assert_eq!((merged.workers, merged.listen.len(), merged.insecure), (Some(2), 1, false));

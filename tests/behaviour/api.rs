@@ -323,7 +323,7 @@ on_both_drivers! {
     fn with_an_api_key_configured_calls_without_it_are_rejected(driver) {
         let key = "Key-1";
         let server =
-            TestServer::start_with(driver, 2, |config| config.api_key = Some(key.to_owned()));
+            TestServer::start_with(driver, 2, |config| config.api_key = Some(key.into()));
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=a");
         let body = r#"{"channel":"a","data":1}"#;
         for headers in [
@@ -789,7 +789,7 @@ on_both_drivers! {
         let closed = ChannelOptions { allow_subscribe, ..ChannelOptions::closed() };
         let server = TestServer::start_with(driver, 2, |config| {
             config.namespaces.add("closed", closed).unwrap();
-            config.api_key = Some("k".to_owned());
+            config.api_key = Some("k".into());
         });
         let mut subscriber = WebSocket::connect(server.edge(), "/ws?channel=closed:a");
         let mut client = Client::connect(server.edge());

@@ -20,7 +20,7 @@ fn server_with(
     change: impl FnOnce(&mut fantail::config::Config),
 ) -> TestServer {
     TestServer::start_with(driver, 2, |config| {
-        config.hmac_secret = Some(SECRET.to_owned());
+        config.hmac_secret = Some(SECRET.into());
         config.expired_close_delay = Duration::ZERO;
         let users = ClientRight { client: true, subscriber: false, anonymous: false };
         for (name, right) in

@@ -103,7 +103,7 @@ on_both_drivers! {
         assert!(direct.text().starts_with("<!doctype html>"), "a proxy elsewhere changes nothing");
         let server = TestServer::start_with(driver, 1, |config| {
             config.admin = config.listen.clone();
-            config.api_key = Some("k".to_owned());
+            config.api_key = Some("k".into());
         });
         assert_eq!(forwarded(&server, Service::Admin), (200, true));
     }

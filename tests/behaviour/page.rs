@@ -135,7 +135,7 @@ on_both_drivers! {
     fn explicit_settings_hold_behind_a_proxy(driver) {
         type Change = fn(&mut Config);
         let changes: [Change; 2] = [
-            |config| config.api_key = Some("secret".to_owned()),
+            |config| config.api_key = Some("secret".into()),
             |config| {
                 config.page = Some(true);
                 config.statistics = Some(true);
@@ -223,7 +223,7 @@ on_both_drivers! {
 
     fn clients_cannot_publish_to_the_statistics_channel(driver) {
         for key in [None, Some("secret")] {
-            let server = TestServer::start_with(driver, 2, |config| config.api_key = key.map(str::to_owned));
+            let server = TestServer::start_with(driver, 2, |config| config.api_key = key.map(Into::into));
             let mut events = EventStream::connect(server.edge(), EVENTS);
             let mut socket = WebSocket::connect(server.edge(), "/ws?channel=fantail:statistics");
             socket.send_text("forged");

@@ -146,7 +146,7 @@ on_both_drivers! {
     fn no_token_is_verified_for_a_publication_past_the_rate(driver) {
         let server = serve(driver, |config| {
             config.client_publication_rate_max = Some(MAX);
-            config.hmac_secret = Some(SECRET.to_owned());
+            config.hmac_secret = Some(SECRET.into());
         });
         let mut http = Client::connect(server.edge());
         let post = "POST /publish?channel=a HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x\r\nContent-Length: 1\r\n\r\n1";
@@ -242,7 +242,7 @@ on_both_drivers! {
             admin.publish("a", [b'x'; 1000]);
         }
         let server = serve(driver, |config| {
-            config.api_key = Some("k".to_owned());
+            config.api_key = Some("k".into());
             config.client_publication_rate_max = Some(1);
         });
         let mut backend = Client::connect(server.edge());

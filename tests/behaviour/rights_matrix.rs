@@ -123,7 +123,7 @@ impl Shown {
 
 fn server(driver: DriverChoice, anonymous: Option<bool>) -> TestServer {
     TestServer::start_with(driver, 2, |config| {
-        config.hmac_secret = Some(SECRET.to_owned());
+        config.hmac_secret = Some(SECRET.into());
         config.audience = Some("here".to_owned());
         config.anonymous = anonymous;
         for (name, subscribe, others, ..) in NAMESPACES {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fantail::config::limits::LOG_LINES_PER_SECOND_MAX;
@@ -137,6 +137,41 @@ on_both_drivers! {
         old.expect_text("hello");
         old.send_text(&"x".repeat(100));
         old.expect_close(1009);
+    }
+
+    fn a_reload_reads_the_files_of_secrets_again(driver) {
+        let secret = TempFile::new(&format!("secret-{driver:?}"), "first\n");
+        let text = format!("[api]\nkey_file = '${{SECRETS}}/{}'\n", secret.path().trim_start_matches('/'));
+        let file = TempFile::new(&format!("secrets-{driver:?}"), &text);
+        let root = PathBuf::from("/.");
+        let mut child =
+            Child::start_with(driver, &["--config", file.path()], &[("SECRETS", &root)]);
+        let status = |key: &str| {
+            let mut client = Client::connect(child.edge());
+            client.send(format!(
+                "POST /api/info HTTP/1.1\r\nHost: t\r\nX-API-Key: {key}\r\nContent-Length: 2\r\n\r\n{{}}"
+            ));
+            client.read_response().status
+        };
+        assert_eq!([status("first"), status("second")], [200, 401]);
+        secret.write("second");
+        child.signal(libc::SIGHUP);
+        wait_until("the new key holds", || status("second") == 200);
+        assert_eq!(status("first"), 401);
+        secret.write("two words");
+        child.signal(libc::SIGHUP);
+        child.log_line(&["ERROR", "all of them stay as they are", "api.key_file"]);
+        wait_until("the old key holds", || {
+            let mut client = Client::connect(child.edge());
+            client.send("POST /api/info HTTP/1.1\r\nHost: t\r\nX-API-Key: second\r\nContent-Length: 2\r\n\r\n{}");
+            client.read_response().status == 200
+        });
+        child.signal(libc::SIGTERM);
+        let log = child.whole_log().join("\n");
+        assert!(log.contains("api.key_file"), "{log}");
+        for hidden in ["first", "second", "two words"] {
+            assert!(!log.contains(hidden), "{log}");
+        }
     }
 
     fn a_reload_of_an_invalid_file_changes_nothing(driver) {

@@ -247,7 +247,12 @@ impl Session {
         let name = block.words.iter().find(|word| word.ends_with(".toml"));
         let path = self.folder.join(name.map_or("settings.toml", |name| name));
         fs::write(&path, &block.text).unwrap();
+        // What a service manager would give to the server.
+        let secret = self.folder.join("api-key");
+        fs::write(&secret, "change-me\n").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
         let ended = Command::new(env!("CARGO_BIN_EXE_fantail"))
+            .env("CREDENTIALS_DIRECTORY", &self.folder)
             .args(["check", "--config"])
             .arg(path)
             .output()

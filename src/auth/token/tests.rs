@@ -111,7 +111,7 @@ fn token(claims: &str) -> String {
 
 fn key(algorithms: &[Algorithm], id: Option<&str>, key: &str) -> TokenKey {
     let id = id.map(str::to_owned);
-    TokenKey { algorithms: algorithms.to_vec(), id, key: key.to_owned(), ..TokenKey::new("a") }
+    TokenKey { algorithms: algorithms.to_vec(), id, key: key.into(), ..TokenKey::new("a") }
 }
 
 fn with_keys(keys: Vec<TokenKey>) -> Tokens {
@@ -120,7 +120,7 @@ fn with_keys(keys: Vec<TokenKey>) -> Tokens {
 
 /// Verifies with [`SECRET`], and what is set.
 fn tokens(set: impl FnOnce(&mut Config)) -> Tokens {
-    let mut config = Config { hmac_secret: Some(SECRET.to_owned()), ..Config::default() };
+    let mut config = Config { hmac_secret: Some(SECRET.into()), ..Config::default() };
     set(&mut config);
     Tokens::new(&config)
 }

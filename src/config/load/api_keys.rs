@@ -3,10 +3,10 @@
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::value::{At, one, read_secret, texts};
+use super::value::{At, one, texts};
 use crate::config::limits::{API_KEY_BYTES_MAX, API_KEYS_MAX};
 use crate::config::nearest::did_you_mean;
-use crate::config::{API_KEY_OPTIONS, ApiKey, ApiMethods, Namespaces};
+use crate::config::{API_KEY_OPTIONS, ApiKey, ApiMethods, Namespaces, Secret};
 
 /// Reads the keys of the server API; returns them and what is wrong with them.
 pub(super) fn read_api_keys(
@@ -58,9 +58,9 @@ fn read_api_key(name: &str, table: &DeTable<'_>) -> (ApiKey, Vec<At<String>>) {
         }
         let words = texts(value.get_ref()).map_err(|what| format!("it is {what}"));
         let taken = words.and_then(|words| match option {
-            "key" => one(words).map(|secret| key.secret = secret),
+            "key" => one(words).map(|secret| key.secret = secret.into()),
             "key_file" => one(words)
-                .and_then(|path| read_secret(&path, API_KEY_BYTES_MAX))
+                .and_then(|path| Secret::read(&path, API_KEY_BYTES_MAX))
                 .map(|secret| key.secret = secret),
             "methods" => ApiMethods::parse(&words).map(|methods| key.rights.methods = methods),
             _ => {

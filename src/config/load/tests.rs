@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::ClientRight;
 
+mod secrets;
 mod sections;
 
 fn flag(flag: &str, text: &str) -> Given {
@@ -43,6 +44,10 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         SettingKind::BytesIfGiven(..) => format!("{} MiB", 10 + n),
         SettingKind::Time(..) => format!("{} s", 11 + n),
         SettingKind::Secret(..) => "hidden".to_owned(),
+        // Any files with a word.
+        SettingKind::SecretFile(..) => {
+            format!("/proc/sys/kernel/{}", ["ostype", "osrelease", "pid_max"][n % 3])
+        }
         SettingKind::Text(..) => format!("text {n}"),
         SettingKind::Origins(..) => format!("https://example{n}.org"),
         SettingKind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),

@@ -3,10 +3,10 @@
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::value::{At, one, read_secret, texts};
+use super::value::{At, one, texts};
 use crate::config::limits::{TOKEN_KEY_BYTES_MAX, TOKEN_KEYS_MAX};
 use crate::config::nearest::did_you_mean;
-use crate::config::{TOKEN_KEY_OPTIONS, TokenKey};
+use crate::config::{Secret, TOKEN_KEY_OPTIONS, TokenKey};
 
 /// Reads the keys of tokens; returns them and what is wrong with them.
 pub(super) fn read_token_keys(
@@ -62,9 +62,9 @@ fn read_token_key(name: &str, table: &DeTable<'_>) -> (TokenKey, Vec<At<String>>
                 TokenKey::parse_algorithms(&words).map(|algorithms| key.algorithms = algorithms)
             }
             "kid" => one(words).map(|id| key.id = Some(id)),
-            "key" => one(words).map(|text| key.key = text),
+            "key" => one(words).map(|text| key.key = text.into()),
             _ => one(words)
-                .and_then(|path| read_secret(&path, TOKEN_KEY_BYTES_MAX))
+                .and_then(|path| Secret::read(&path, TOKEN_KEY_BYTES_MAX))
                 .map(|text| key.key = text),
         });
         if let Err(fault) = taken {

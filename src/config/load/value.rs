@@ -1,8 +1,5 @@
 //! Values of the settings file.
 
-use std::fs::File;
-use std::io::Read;
-
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -39,15 +36,4 @@ pub(super) fn one(mut words: Vec<String>) -> Result<String, String> {
         Some(word) if words.is_empty() => Ok(word),
         _ => Err("it takes one value, not a list".to_owned()),
     }
-}
-
-/// Reads a secret or a key from a file, without the white space around it. One that is longer than `bytes_max` is cut
-/// off beyond that, where its check finds it too long.
-pub(super) fn read_secret(path: &str, bytes_max: usize) -> Result<String, String> {
-    // As many bytes as a key has, a line end, and one more, which shows that it is too long.
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(bytes_max as u64 + 3).read_to_string(&mut text))
-        .map_err(|error| format!("the file {path} cannot be read: {error}"))?;
-    Ok(text.trim().to_owned())
 }

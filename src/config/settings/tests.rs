@@ -21,6 +21,19 @@ fn names_flags_and_variables_are_distinct() {
 }
 
 #[test]
+fn every_secret_can_be_read_from_a_file() {
+    for setting in SETTINGS {
+        let Some(other) = setting.other_way() else { continue };
+        let other = Setting::named(&other).expect("it is a row too");
+        assert_eq!(other.other_way().as_deref(), Some(setting.name));
+        assert_eq!(other.is_reloadable, setting.is_reloadable);
+        assert_eq!(matches!(setting.kind, Secret(..)), matches!(other.kind, SecretFile(..)));
+    }
+    let secrets = SETTINGS.iter().filter(|setting| matches!(setting.kind, Secret(..)));
+    assert!(secrets.clone().count() >= 2 && secrets.clone().all(|it| it.other_way().is_some()));
+}
+
+#[test]
 fn every_setting_parses_shows_and_copies_its_value_alone() {
     for setting in SETTINGS {
         let other = match setting.kind {
@@ -32,6 +45,8 @@ fn every_setting_parses_shows_and_copies_its_value_alone() {
             Time(..) => "7 s",
             // The text that is shown of it.
             Secret(..) => "hidden",
+            // Any file with a word.
+            SecretFile(..) => "/proc/sys/kernel/ostype",
             Text(..) => "some text",
             Origins(..) => "https://example.org",
             Networks(..) => "10.0.0.0/8",
@@ -86,7 +101,7 @@ fn defaults_are_in_range_and_ranges_include_both_ends() {
                 ("x".repeat(max + 1), false),
             ],
             Addresses(_) | Choice(..) | Switch(_) | SwitchIfGiven(_) | Origins(..)
-            | Networks(..) | Levels(_) => {
+            | Networks(..) | Levels(_) | SecretFile(..) => {
                 continue;
             }
         };

@@ -106,7 +106,7 @@ mod tests {
 
     fn settings(set: impl FnOnce(&mut Config)) -> TransportSettings {
         let mut config = Config {
-            hmac_secret: Some("secret".to_owned()),
+            hmac_secret: Some("secret".into()),
             cookie: Some("session".to_owned()),
             origins: vec!["https://a.example".to_owned()],
             ..Config::default()

@@ -34,7 +34,7 @@ fn keys_of_the_server_api_have_sections_of_their_own() {
         .iter()
         .map(|key| {
             let [(_, methods), (_, namespaces)] = key.rights.texts();
-            (key.name.as_str(), key.secret.as_str(), methods, namespaces)
+            (key.name.as_str(), key.secret.expose(), methods, namespaces)
         })
         .collect();
     let row = |name, secret, methods: &str, namespaces: &str| {
@@ -156,14 +156,14 @@ fn keys_of_tokens_have_sections_of_their_own() {
     );
     let config = load(&file, &[], &[]).unwrap().config;
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(config.hmac_secret.as_deref(), Some("root"));
+    assert_eq!(config.hmac_secret, Some("root".into()));
     assert_eq!(config.audience.as_deref(), Some("chat"));
     let keys: Vec<_> = config
         .token_keys
         .iter()
         .map(|key| {
             let [(_, algorithms), (_, shown), (_, id)] = key.texts();
-            (key.name.as_str(), key.key.as_str(), algorithms, shown, id)
+            (key.name.as_str(), key.key.expose(), algorithms, shown, id)
         })
         .collect();
     let row = |name, key, algorithms: &str, id: &str| {
