@@ -70,6 +70,7 @@
 //! | a reason to reject a token | a row in `auth/token/error.rs` |
 //! | an algorithm of tokens | `config/token_keys.rs` |
 //! | a right of API keys | a row in `config/api_keys.rs`; `auth/api_keys.rs` |
+//! | when refused clients come back | `transport/retry.rs` |
 //! | the sentence, HTTP status or command code of a refusal | a row in `transport/refusal.rs` |
 //! | a close code or disconnect reason | a row in `message/disconnect.rs` |
 //! | a cause of failed handshakes | a row in `transport/handshake_failure.rs` |
@@ -96,6 +97,7 @@
 //! | timeouts | deadlines of a conversation in its file in `transport/`; `worker/sweep.rs` notices them |
 //! | admission of connections | `worker/admission.rs`, `worker/accept.rs` |
 //! | the client that a proxy names | `protocol/http1/forwarded.rs`, `transport/http_api/client.rs` |
+//! | connections of one user | `auth/users.rs`, `worker/users.rs` |
 //! | rates of one client | `auth/rates.rs`, `worker/rates.rs` |
 //! | limits of network prefixes | `auth/prefixes.rs`, `worker/prefixes.rs` |
 //! | how a connection ends | `connection/mod.rs`, `worker/closing.rs` |

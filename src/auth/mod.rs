@@ -5,7 +5,7 @@
 //!
 //! [`ApiKeys`] are the keys of the server API: the transport asks them what a request may do that shows one.
 //! [`PrefixTable`] counts the connections of each network prefix: the worker asks it whether one more is allowed.
-//! [`ClientRates`] does the same for the requests of each client.
+//! [`ClientRates`] does the same for the requests of each client, and [`UserTable`] for the connections of each user.
 //!
 //! [`Tokens`] verifies the tokens of clients: their signature, and what they claim.
 //!
@@ -23,6 +23,7 @@ mod decide;
 mod prefixes;
 mod rates;
 mod token;
+mod users;
 
 pub use api_keys::{ApiGrant, ApiKeys, ApiRefusal};
 pub use authentication::{Authentication, Holder, Rejection};
@@ -30,3 +31,4 @@ pub use decide::{Client, Verdict, decide};
 pub use prefixes::{Gate, PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
 pub use rates::{Allowance, ClientRates, Rate, RateLimits, RateVerdict};
 pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, Tokens};
+pub use users::{UserKey, UserTable};

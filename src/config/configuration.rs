@@ -94,6 +94,8 @@ pub struct Config {
     pub prefix_connections_max: Option<usize>,
     /// Connections of one network prefix whose handshake is not complete, on all workers; no limit if not set.
     pub prefix_handshakes_max: Option<usize>,
+    /// Connections of one user, on all workers; no limit if not set.
+    pub user_connections_max: Option<usize>,
     /// Commands per second of one client; no limit if not set.
     pub client_command_rate_max: Option<usize>,
     /// Publications per second of one client; no limit if not set.
@@ -272,6 +274,7 @@ impl Default for Config {
             prefix_connection_rate_max: None,
             prefix_connections_max: None,
             prefix_handshakes_max: None,
+            user_connections_max: None,
             client_command_rate_max: None,
             client_publication_rate_max: None,
             client_subscription_rate_max: None,

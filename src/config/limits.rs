@@ -186,6 +186,12 @@ pub const API_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest encoded recovery, in bytes, kept for reuse by other clients that recover from the same position.
 pub const ANSWER_BYTES_KEPT_MAX: usize = 1024 * 1024;
 
+/// `Retry-After` of an HTTP answer, in seconds, drawn for each client, where the cause may be over in a moment.
+pub const RETRY_AFTER_SECONDS: RangeInclusive<u32> = 1..=3;
+
+/// `Retry-After`, in seconds, of an answer of the overloaded server.
+pub const RETRY_AFTER_OVERLOADED_SECONDS: RangeInclusive<u32> = 5..=10;
+
 /// Reconnection time of an event stream, in milliseconds, drawn for each client so that the clients of a server that
 /// stopped do not reconnect all at once.
 pub const EVENT_STREAM_RETRY_MS: RangeInclusive<u32> = 2000..=5000;
@@ -354,6 +360,12 @@ pub const PREFIX_SLOTS_MIN: usize = 4096;
 
 /// Most slots in a row of the table of network prefixes: both rows together have 32 MiB.
 pub const PREFIX_SLOTS_MAX: usize = 1 << 20;
+
+/// Fewest words in the table of users, of 8 bytes each.
+pub const USER_WORDS_MIN: usize = 4096;
+
+/// Most words in the table of users: 32 MiB.
+pub const USER_WORDS_MAX: usize = 1 << 22;
 
 /// Minimum interval between two warnings about refused network prefixes.
 pub const PREFIX_WARNING_INTERVAL: Duration = Duration::from_secs(1);

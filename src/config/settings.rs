@@ -308,6 +308,14 @@ pub const SETTINGS: &[Setting] = &[
     .by_default("no limit")
     .reloadable(),
     Setting::row(
+        "limits.user_connections_max",
+        "user-connections-max",
+        "Maximum number of connections of one user; anonymous clients are not counted",
+        CountIfGiven(1, u32::MAX as u64 / 2, |config| &mut config.user_connections_max),
+    )
+    .by_default("no limit")
+    .reloadable(),
+    Setting::row(
         "limits.client_command_rate_max",
         "client-command-rate-max",
         "Maximum number of commands per second from one client; beyond it, error 111",

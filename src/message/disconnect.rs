@@ -70,7 +70,7 @@ close_reasons! {
     SubscriptionsExhausted => 1008, 3505, "channel limit";
     /// The client asked for more than its rates allow, and went on.
     TooManyRequests => 1008, 3013, "too many requests";
-    /// The network prefix of the client has as many connections as it may.
+    /// The user or the network prefix of the client has as many connections as it may.
     ConnectionLimit => 1008, 3504, "connection limit";
     /// The server API disconnected the client, which may reconnect.
     ForcedToReconnect => 3011, 3011, "force reconnect";

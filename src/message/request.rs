@@ -420,6 +420,8 @@ pub enum Refusal {
     TokenExpired,
     /// The client goes on with a token that has expired.
     ConnectionExpired,
+    /// The user has as many connections as it may.
+    UserConnectionsExhausted,
     /// The server is low on memory; the client may try again later.
     Overloaded,
     /// The backend that decides did not answer; the client may try again later.

@@ -38,8 +38,8 @@ use crate::hub::ChannelHash;
 use crate::message::{NodeId, WorkerId};
 use crate::telemetry::Counters;
 use crate::worker::{
-    Budget, Mesh, PrefixTable, STEPS_TO_END, Worker, WorkerParts, WorkerPlace, WorkerSettings,
-    WorkerShares, new_counters,
+    Budget, Mesh, PrefixTable, STEPS_TO_END, UserTable, Worker, WorkerParts, WorkerPlace,
+    WorkerSettings, WorkerShares, new_counters,
 };
 
 mod callbacks;
@@ -131,6 +131,7 @@ impl Server {
             caller,
             open_max: connections_max,
             prefixes: Arc::new(PrefixTable::new(connections_max)),
+            users: Arc::new(UserTable::new(connections_max)),
             shares_core,
             ..WorkerShares::default()
         };

@@ -107,9 +107,7 @@ impl Transport for HttpConversation {
             Answer::Readiness(false) => {
                 let message =
                     "the server is shutting down, or does not accept connections at the moment";
-                let headers = &[("Retry-After", "1")];
-                let error = HttpError { headers, ..HttpError::new(503, "not_ready", message) };
-                self.fail_awaited(&error, context)
+                self.fail_awaited(&HttpError::new(503, "not_ready", message), context)
             }
             Answer::NodeInfo(info) => self.advance_call(|call| call.take_info(info), context),
         };
@@ -227,9 +225,8 @@ impl Transport for HttpConversation {
             }
             // A request of which nothing was done can be made again (RFC 9110 15.6.4).
             State::Head(_) | State::Body(_) if disconnect.reason == CloseReason::Shutdown => {
-                let headers = &[("Retry-After", "1")];
                 let error = HttpError::new(503, "shutdown", "the server is shutting down");
-                HttpError { headers, ..error }.write_last(Cors::Silent, context);
+                error.write_last(Cors::Silent, context);
             }
             State::Idle | State::Head(_) | State::Body(_) => {}
         }

@@ -30,6 +30,7 @@ mod places;
 mod poll_form;
 mod prepared;
 mod refusal;
+mod retry;
 mod settings;
 mod sse;
 mod websocket;

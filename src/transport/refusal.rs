@@ -75,6 +75,9 @@ pub(super) fn row_of(refusal: Refusal) -> RefusalRow {
             Error::TokenExpired,
             "the token has expired, or is not valid yet",
         ),
+        Refusal::UserConnectionsExhausted => {
+            (429, "user_connections_exhausted", Error::LimitExceeded, USER_CONNECTIONS_EXHAUSTED)
+        }
         Refusal::Overloaded => (503, "overloaded", Error::TooManyRequests, LOW_ON_MEMORY),
         Refusal::BackendUnavailable => (
             503,
@@ -90,6 +93,7 @@ fn close_of(refusal: Refusal) -> Option<CloseReason> {
     match refusal {
         Refusal::TokenMissing => Some(CloseReason::ProtocolError),
         Refusal::TokenInvalid => Some(CloseReason::TokenInvalid),
+        Refusal::UserConnectionsExhausted => Some(CloseReason::ConnectionLimit),
         Refusal::ConnectionExpired => Some(CloseReason::Expired),
         _ => None,
     }
@@ -103,6 +107,9 @@ impl RefusalRow {
         is_general.then_some(self.sentence)
     }
 }
+
+const USER_CONNECTIONS_EXHAUSTED: &str =
+    "the user has as many connections as it may (limits.user_connections_max)";
 
 /// The reason for which a client is refused what it asks for too often.
 pub(super) const RATE_EXCEEDED: &str = "too many requests from this client, try again later";

@@ -21,18 +21,16 @@
 //! make an event of it. A heartbeat is a `retry:` line, which has no effect but its own.
 
 use std::convert::Infallible;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport};
 use super::places::Places;
 use super::prepared::{Batch, Delivered, WireForm};
+use super::retry::{Retry, spread};
 use super::settings::TransportSettings;
-use crate::config::limits::{EVENT_STREAM_RETRY_MS, EVENT_STREAM_RETRY_OVERLOADED_MS};
 use crate::message::{
-    ChannelName, ClientId, CloseReason, Disconnect, Item, Origin, Recovery, Reply, SessionId,
-    TransportKind,
+    ChannelName, ClientId, CloseReason, Disconnect, Item, Origin, Recovery, Reply, TransportKind,
 };
 use crate::protocol::http1::{Head, LAST_CHUNK, Version, begin_chunk, write_chunk};
 use crate::protocol::{json, sse};
@@ -96,7 +94,7 @@ impl EventStream {
         framing: StreamFraming,
         context: &mut Context<'_>,
     ) {
-        let retry = spread_ms(context.client, EVENT_STREAM_RETRY_MS);
+        let retry = Retry::Soon.stream_ms(context.client);
         framing.write(context.out, |out| {
             sse::write_retry(out, retry);
             sse::write_id(out, places);
@@ -154,7 +152,7 @@ impl EventStream {
     /// Writes a stream whose head is written, and that ends at once, because the server has no room for it, could not
     /// begin it in time, or is asked too often. An error's status would end it for good (WHATWG HTML 9.2.3).
     pub fn refuse(reason: CloseReason, framing: StreamFraming, context: &mut Context<'_>) {
-        let retry = spread_ms(context.client, EVENT_STREAM_RETRY_OVERLOADED_MS);
+        let retry = Retry::Later.stream_ms(context.client);
         framing.write(context.out, |out| {
             sse::write_retry(out, retry);
             write_disconnect(out, &reason.into());
@@ -166,7 +164,7 @@ impl EventStream {
     pub fn life(client: ClientId, settings: &TransportSettings) -> Duration {
         let longest_ms = u32::try_from(settings.stream_lifetime.as_millis()).unwrap_or(u32::MAX);
         let shortest_ms = longest_ms - longest_ms / 4;
-        Duration::from_millis(spread_ms(client, shortest_ms..=longest_ms).into())
+        Duration::from_millis(spread(client, shortest_ms..=longest_ms).into())
     }
 
     fn write_end(&self, disconnect: &Disconnect, out: &mut Vec<u8>) {
@@ -281,7 +279,7 @@ impl Transport for EventStream {
             context.outputs.push(Output::Deadline(interval));
             return Flow::Receive;
         }
-        let retry = spread_ms(context.client, EVENT_STREAM_RETRY_MS);
+        let retry = Retry::Soon.stream_ms(context.client);
         self.framing().write(context.out, |out| sse::write_retry(out, retry));
         context.outputs.push(Output::Deadline(interval.min(left)));
         Flow::Receive
@@ -359,16 +357,6 @@ fn write_disconnect(out: &mut Vec<u8>, disconnect: &Disconnect) {
     json::write_text(&mut data, disconnect.text());
     data.push(b'}');
     sse::write_event(out, "disconnect", &String::from_utf8_lossy(&data));
-}
-
-/// A number of milliseconds that differs from client to client, so that clients that
-/// connected together reconnect at different times.
-fn spread_ms(client: ClientId, range: RangeInclusive<u32>) -> u32 {
-    let (from, to) = range.into_inner();
-    // Fibonacci hashing: neighbours in the table, and lives of one place in it, land far from each other.
-    let SessionId { index, generation } = client.session;
-    let mixed = (index ^ generation.rotate_left(16)).wrapping_mul(0x9E37_79B1);
-    from + ((u64::from(mixed) * u64::from(to - from + 1)) >> 32) as u32
 }
 
 /// What ends a chunk.

@@ -21,12 +21,19 @@ pub enum Rejection {
     PrefixHandshakes,
     /// Connections of its network prefix come too fast.
     PrefixRate,
+    /// Its user has as many connections as it may, which is known once it says who it is.
+    UserConnections,
 }
 
 impl Rejection {
     /// The labels that metrics have for them.
-    pub const LABELS: &'static [&'static str] =
-        &["connection_limit", "prefix_connections", "prefix_handshakes", "prefix_rate"];
+    pub const LABELS: &'static [&'static str] = &[
+        "connection_limit",
+        "prefix_connections",
+        "prefix_handshakes",
+        "prefix_rate",
+        "user_connections",
+    ];
 
     /// The label of this one.
     pub fn label(self) -> &'static str {

@@ -35,6 +35,7 @@ use super::statistics::{Statistics, withdraw_behind_proxy};
 use super::sweep::Sweep;
 use super::table::{NEVER, Table};
 use super::turn::Turn;
+use super::users::Users;
 
 /// All connections of a worker.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub struct Connections {
     pub(super) admission: Admission,
     /// The network prefix of each connection.
     pub(super) prefixes: Prefixes,
+    /// The user of each connection.
+    pub(super) users: Users,
     pub(super) budget: Budget,
     pub(super) eviction: Eviction,
     /// Heap of all conversations: unfinished messages and requests.
@@ -117,6 +120,7 @@ impl Connections {
             caller: shared.caller,
             logins: Logins::default(),
             admission: Admission::new(shared.open, shared.open_max),
+            users: Users::new(shared.users),
             prefixes: Prefixes::new(shared.prefixes, places, counters.clone()),
             budget: parts.budget,
             eviction: Eviction::default(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tracing::warn;
 
+use super::admission;
 use super::connections::Connections;
 use super::logins::{Next, Wish};
 use super::table::ticks;
@@ -168,7 +169,7 @@ impl LoginStep<'_> {
 
     /// Notes who the client is. An anonymous one that nothing is known about needs no session for that.
     fn identify(&mut self, identity: &Identity, has_commands: bool) -> Result<(), Refusal> {
-        let Connections { settings, table, hub, .. } = &mut *self.connections;
+        let Connections { settings, table, hub, users, counters, .. } = &mut *self.connections;
         let flags = &mut table.at(self.session.index).flags;
         if !flags.has_session() {
             if *identity == Identity::default() {
@@ -176,6 +177,14 @@ impl LoginStep<'_> {
             }
             flags.set_session(true);
             hub.open(self.session);
+        }
+        if let Some(connections_max) = settings.user_connections_max
+            && !users.enter(self.session.index, identity.user.as_deref(), connections_max)
+        {
+            let rejection = admission::Rejection::UserConnections;
+            counters.connections_rejected[rejection as usize].add(1);
+            self.connections.leave(self.session);
+            return Err(Refusal::UserConnectionsExhausted);
         }
         let expires_at = settings.authentication.closes_at(identity, has_commands);
         let kept = Identity { expires_at, ..identity.clone() };

@@ -60,8 +60,9 @@ mod statistics;
 mod sweep;
 mod table;
 mod turn;
+mod users;
 
-pub use crate::auth::PrefixTable;
+pub use crate::auth::{PrefixTable, UserTable};
 pub use budget::{Budget, Level};
 pub use mesh::{Mesh, MeshInbox};
 pub use settings::{

@@ -261,6 +261,7 @@ impl Connections {
         let flags = &mut self.table.at(session.index).flags;
         if flags.has_session() {
             flags.set_session(false);
+            self.users.leave(session.index);
             self.hub.close(session, &mut self.hub_outputs);
         }
     }

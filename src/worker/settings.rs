@@ -6,7 +6,9 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::auth::{ApiRefusal, Authentication, PrefixLimits, PrefixTable, Rate, TokenError};
+use crate::auth::{
+    ApiRefusal, Authentication, PrefixLimits, PrefixTable, Rate, TokenError, UserTable,
+};
 use crate::callback::{Caller, OUTCOMES};
 use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
 use crate::config::{CallbackKind, Callbacks, Config};
@@ -38,6 +40,8 @@ pub struct WorkerSettings {
     pub listeners: Vec<Listener>,
     /// What the connections of one network prefix may be.
     pub prefixes: PrefixLimits,
+    /// Connections that one user may have; no limit if not set.
+    pub user_connections_max: Option<usize>,
     /// Connections it may hold, without spare ones.
     pub connections_max: usize,
     /// Bytes waiting for one client at which it is a slow consumer.
@@ -118,6 +122,7 @@ impl WorkerSettings {
             statistics_are_configured: config.statistics.is_some(),
             listeners,
             prefixes: PrefixLimits::new(config),
+            user_connections_max: config.user_connections_max,
             connections_max,
             send_queue_bytes_max,
             send_queue_bytes_high: send_queue_bytes_max.min(SEND_QUEUE_BYTES_HIGH),
@@ -176,6 +181,8 @@ pub struct WorkerShares {
     pub open_max: usize,
     /// The connections of each network prefix, of all workers.
     pub prefixes: Arc<PrefixTable>,
+    /// The connections of each user, of all workers.
+    pub users: Arc<UserTable>,
     /// When the first of them began: what they all count time from.
     pub clock: Arc<OnceLock<Instant>>,
     /// Steps of shutting down that workers have taken, all together.

@@ -511,7 +511,8 @@ on_both_drivers! {
             let mut client = Client::connect(*address);
             client.send(request);
             let answer = client.read_response();
-            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{request}");
+            assert_eq!(answer.status, 503, "{request}");
+            assert!(matches!(answer.retry_after(), Some(5..=10)), "{request}");
             assert_eq!(answer.json()["error"]["code"], "connections_exhausted", "{request}");
             client.expect_end();
         }

@@ -19,6 +19,7 @@
 //! | `limits` | deadlines, slow consumers, maximum counts |
 //! | `prefixes` | limits of the connections of one network prefix |
 //! | `rates` | rates of one client: commands, publications, subscriptions, bytes |
+//! | `users` | the limit of the connections of one user |
 //! | `memory` | the memory budget: disconnects, refusals, backpressure |
 //! | `metrics` | counters, the metrics page, readiness, the dashboard |
 //! | `page` | the page at `/` and the statistics that it shows |
@@ -58,6 +59,7 @@ mod settings;
 mod shutdown;
 mod sse;
 mod tcp;
+mod users;
 mod websocket;
 
 #[path = "../support/mod.rs"]

@@ -81,7 +81,7 @@ fn the_table_of_close_codes_has_every_reason_as_it_is_sent() {
     for reason in CloseReason::ALL {
         let (websocket, command) = (reason.websocket_code(), reason.disconnect_code());
         // What no client is sent.
-        let unsent = [CloseReason::ClientGone, CloseReason::HttpDone, CloseReason::ConnectionLimit];
+        let unsent = [CloseReason::ClientGone, CloseReason::HttpDone];
         if unsent.contains(reason) {
             continue;
         }

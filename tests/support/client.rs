@@ -358,6 +358,11 @@ impl Response {
         self.headers.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
     }
 
+    /// The value of `Retry-After`, in seconds.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.header("retry-after").map(|seconds| seconds.parse().expect("a number of seconds"))
+    }
+
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body is text")
     }

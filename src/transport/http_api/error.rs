@@ -8,6 +8,7 @@ use crate::message::{BackendError, Disconnect, Refusal};
 use crate::protocol::http1::{HeadLimits, HttpFault, Response, write_error};
 use crate::transport::context::{Context, Output};
 use crate::transport::refusal::{LOW_ON_MEMORY, RATE_EXCEEDED, RefusalRow, row_of};
+use crate::transport::retry::Retry;
 
 /// An error that a request is answered with.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub(super) struct HttpError {
     /// The sentence, for people.
     pub message: Cow<'static, str>,
     pub headers: &'static [(&'static str, &'static str)],
+    /// When the client is to come back, where the status is 429 or 503.
+    pub retry: Retry,
     /// The methods of the address, where the request has another one.
     pub allow: Option<&'static str>,
     /// The whole answer, where it has a form of its own.
@@ -51,9 +54,6 @@ impl From<HttpError> for Early {
     }
 }
 
-/// For a cause that may be over in a moment.
-const RETRY_SOON: &[(&str, &str)] = &[("Retry-After", "1")];
-
 impl HttpError {
     pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -61,6 +61,7 @@ impl HttpError {
             code,
             message: message.into(),
             headers: &[],
+            retry: Retry::Soon,
             allow: None,
             body: None,
             is_handshake: false,
@@ -87,38 +88,35 @@ impl HttpError {
     /// More is published than delivered.
     pub fn congested() -> Self {
         let message = "publications arrive faster than they are delivered, try again later";
-        Self { headers: &[("Retry-After", "1")], ..Self::new(503, "congested", message) }
+        Self::new(503, "congested", message)
     }
 
     /// The server is low on memory. Most causes are over within the time after which the client is to retry.
     pub fn overloaded() -> Self {
-        Self { headers: &[("Retry-After", "5")], ..Self::new(503, "overloaded", LOW_ON_MEMORY) }
+        Self { retry: Retry::Later, ..Self::new(503, "overloaded", LOW_ON_MEMORY) }
     }
 
     /// The client asks for more than its rate allows.
     pub fn rate_exceeded() -> Self {
-        Self { headers: &[("Retry-After", "1")], ..Self::new(429, "rate_exceeded", RATE_EXCEEDED) }
+        Self::new(429, "rate_exceeded", RATE_EXCEEDED)
     }
 
     /// The network prefix of the client has as many connections as it may.
     pub fn prefix_exhausted() -> Self {
         let message = "too many connections from this network, try again later";
-        let headers = &[("Retry-After", "1")];
-        Self { headers, ..Self::new(429, "prefix_exhausted", message) }
+        Self::new(429, "prefix_exhausted", message)
     }
 
     /// The connection is beyond the maximum.
     pub fn beyond_max() -> Self {
         let message = "connection limit reached (limits.connections_max)";
-        let headers = &[("Retry-After", "5")];
-        Self { headers, ..Self::new(503, "connections_exhausted", message) }
+        Self { retry: Retry::Later, ..Self::new(503, "connections_exhausted", message) }
     }
 
     /// The hub refuses what the request asks for.
     pub fn refused(refusal: Refusal) -> Self {
         let RefusalRow { status, code, sentence, .. } = row_of(refusal);
         let headers: &[_] = match (status, refusal) {
-            (503, _) => RETRY_SOON,
             // RFC 6750 3.1: a request that shows nothing is answered without an error code.
             (401, Refusal::TokenMissing) => &[("WWW-Authenticate", "Bearer")],
             (401, _) => &[("WWW-Authenticate", "Bearer error=\"invalid_token\"")],
@@ -133,7 +131,7 @@ impl HttpError {
         let message = format!("{message} ({code})");
         match is_temporary {
             false => Self::new(403, "rejected", message),
-            true => Self { headers: RETRY_SOON, ..Self::new(503, "rejected", message) },
+            true => Self::new(503, "rejected", message),
         }
     }
 
@@ -142,7 +140,7 @@ impl HttpError {
         let message = format!("{} ({})", disconnect.text(), disconnect.disconnect_code());
         match disconnect.may_return() {
             false => Self::new(403, "disconnected", message),
-            true => Self { headers: RETRY_SOON, ..Self::new(503, "disconnected", message) },
+            true => Self::new(503, "disconnected", message),
         }
     }
 
@@ -185,7 +183,11 @@ impl HttpError {
         }
         let Exchange { is_head: head_only, cors, .. } = exchange;
         let keep_alive = exchange.keeps_alive(context.settings);
+        let retry_after = [429, 503]
+            .contains(&self.status)
+            .then(|| self.retry.after_seconds(context.client).to_string());
         let mut headers = self.headers.to_vec();
+        headers.extend(retry_after.as_deref().map(|seconds| ("Retry-After", seconds)));
         headers.extend(self.allow.map(|methods| ("Allow", methods)));
         let headers = &[&headers[..], &cors.headers(context.settings)].concat();
         let (status, content_type, body) = (self.status, "", &b""[..]);
