@@ -20,6 +20,7 @@
 //! | `prefixes` | limits of the connections of one network prefix |
 //! | `rates` | rates of one client: commands, publications, subscriptions, bytes |
 //! | `users` | the limit of the connections of one user |
+//! | `flood` | floods from one network prefix, and the delay of clients of others |
 //! | `memory` | the memory budget: disconnects, refusals, backpressure |
 //! | `metrics` | counters, the metrics page, readiness, the dashboard |
 //! | `page` | the page at `/` and the statistics that it shows |
@@ -40,6 +41,7 @@ mod clients;
 mod commands;
 mod echo;
 mod fan_out;
+mod flood;
 mod host;
 mod hostile;
 mod http;
