@@ -61,7 +61,8 @@ pub struct Arguments {
 
 /// Text below the help of the command.
 pub const EXAMPLES: &str = "\
-Prints the token. Make tokens in your backend, by any library for JSON Web Tokens: this is for trying things out.
+Prints the token. Make tokens in your backend, by any library for JSON Web Tokens: this is for
+trying things out.
 
 Examples:
   fantail token --user 42 --config fantail.toml
