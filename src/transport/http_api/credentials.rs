@@ -75,7 +75,10 @@ fn in_cookie<'h>(head: &Head<'h>, settings: &TransportSettings) -> Option<&'h st
     let mut origins = head.header("origin").peekable();
     let is_trusted = match origins.peek() {
         Some(_) => origins.all(is_listed),
-        None => head.header("sec-fetch-site").next() == Some(b"same-origin"),
+        None => {
+            let mut sites = head.header("sec-fetch-site");
+            sites.next() == Some(b"same-origin") && sites.next().is_none()
+        }
     };
     let pairs = || head.header("cookie").flat_map(|value| value.split(|byte| *byte == b';'));
     let value = |pair: &'h [u8]| {
@@ -162,6 +165,11 @@ mod tests {
                 None,
             ),
             ("", "Sec-Fetch-Site: cross-site\r\nCookie: session=t\r\n", None),
+            (
+                "",
+                "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Site: cross-site\r\nCookie: session=t\r\n",
+                None,
+            ),
             ("", "Cookie: session=t\r\n", None),
             // The first of these places counts.
             (
