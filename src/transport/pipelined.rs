@@ -66,11 +66,16 @@ impl Pipelined {
         self.pushes.iter().for_each(|push| out.extend_from_slice(push.as_bytes()));
     }
 
-    /// Bytes of heap that it owns, itself included. The pushes are not among them: a fan-out does not report them.
+    /// Bytes of heap that it owns, itself included. The pushes are not among them, nor is what has nothing but pushes:
+    /// a fan-out does not report them.
     pub fn heap_bytes(pipelined: &Option<Box<Self>>) -> usize {
         pipelined.as_ref().map_or(0, |pipelined| {
-            let token = pipelined.token.as_ref().map_or(0, Token::heap_bytes);
-            size_of::<Self>() + token + pipelined.lines.capacity() + pipelined.bytes.capacity()
+            let Self { token, lines, bytes, .. } = &**pipelined;
+            let token = token.as_ref().map_or(0, Token::heap_bytes);
+            match token + lines.capacity() + bytes.capacity() {
+                0 => 0,
+                owned => size_of::<Self>() + owned,
+            }
         })
     }
 }
@@ -95,6 +100,11 @@ mod tests {
         }));
         let (mut prepared, mut scratch) = (Prepared::default(), Vec::new());
         let mut clients = [None, None];
+        // A fan-out does not report what it leaves here.
+        let counted =
+            |clients: &[Option<Box<Pipelined>>; 2]| clients.each_ref().map(Pipelined::heap_bytes);
+        Pipelined::keep(&mut clients[1], b"{}");
+        let before = counted(&clients);
         // The fourth one exceeds the limit, and is kept.
         for start in 0..5 {
             prepared.begin(start);
@@ -106,6 +116,7 @@ mod tests {
                 assert_eq!(pipelined.as_ref().unwrap().has_lost_pushes, start == 4);
             }
         }
+        assert_eq!(counted(&clients), before);
         let [one, other] = clients.map(Option::unwrap);
         let mut out = Vec::new();
         one.write_pushes(&mut out);

@@ -297,6 +297,35 @@ on_both_drivers! {
         while !subscriber.read_json().to_string().contains("late") {}
     }
 
+    fn clients_connect_to_a_channel_that_is_busy_meanwhile(driver) {
+        let server = server(driver);
+        let mut publisher = connect_as(&server, "bob");
+        let publish = |channel: &str, data: &str| {
+            json!({"id": 2, "publish": {"channel": channel, "data": data}})
+        };
+        for channel in ["all:1", "all:2", "all:3"] {
+            publisher.command(&publish(channel, &"x".repeat(10_000)));
+        }
+        let channels = ["all:1", "all:2", "all:3"];
+        let shown = token(&json!({"sub": "ann", "channels": channels}));
+        let since = json!({"recover": true, "offset": 0, "epoch": ""});
+        let subs: Value = channels.iter().map(|name| ((*name).to_owned(), since.clone())).collect();
+        let connect = format!("{}\n", json!({"id": 1, "connect": {"token": shown, "subs": subs}}));
+        // Each recovers in turn, and gets what is published to the first channel between its subscriptions.
+        let mut clients: Vec<_> = (0..200).map(|_| Client::connect(server.commands())).collect();
+        for (index, client) in clients.iter_mut().enumerate() {
+            client.send(&connect);
+            publisher.send(format!("{}\n", publish("all:1", &index.to_string())));
+        }
+        for client in &mut clients {
+            let reply = client.read_json();
+            assert!(reply["connect"]["subs"].is_object(), "{reply}");
+        }
+        let last = clients.last_mut().unwrap();
+        publisher.send(format!("{}\n", publish("all:1", "last")));
+        while !last.read_json().to_string().contains("last") {}
+    }
+
     fn what_expires_with_a_token_expires_later_by_the_leeway(driver) {
         let server = server_with(driver, |config| config.leeway = Duration::from_secs(60));
         let claims = |seconds| json!({"sub": "ann", "exp": in_seconds(seconds)});
