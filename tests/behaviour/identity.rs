@@ -261,8 +261,8 @@ on_both_drivers! {
 
     fn a_client_stays_who_it_is_when_tokens_are_ignored_from_now_on(driver) {
         let with_key = format!("[auth]\nhmac_secret = '{SECRET}'\n");
-        let file = TempFile::new("reload-tokens", &with_key);
-        let child = Child::start(driver, &["--config", file.path(), "--workers", "2"]);
+        let file = TempFile::new(&format!("reload-tokens-{driver:?}"), &with_key);
+        let child = Child::start(driver, &["--config", file.path(), "--workers", "1"]);
         let mut ann = Client::connect(child.commands());
         ann.command(&json!({"id": 1, "connect": {"token": token(&json!({"sub": "ann"}))}}));
         ann.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
@@ -298,7 +298,7 @@ on_both_drivers! {
     }
 
     fn clients_connect_to_a_channel_that_is_busy_meanwhile(driver) {
-        let server = server(driver);
+        let server = server_with(driver, |config| config.handshake_timeout = Duration::from_secs(60));
         let mut publisher = connect_as(&server, "bob");
         let publish = |channel: &str, data: &str| {
             json!({"id": 2, "publish": {"channel": channel, "data": data}})
@@ -312,7 +312,7 @@ on_both_drivers! {
         let subs: Value = channels.iter().map(|name| ((*name).to_owned(), since.clone())).collect();
         let connect = format!("{}\n", json!({"id": 1, "connect": {"token": shown, "subs": subs}}));
         // Each recovers in turn, and gets what is published to the first channel between its subscriptions.
-        let mut clients: Vec<_> = (0..200).map(|_| Client::connect(server.commands())).collect();
+        let mut clients: Vec<_> = (0..100).map(|_| Client::connect(server.commands())).collect();
         for (index, client) in clients.iter_mut().enumerate() {
             client.send(&connect);
             publisher.send(format!("{}\n", publish("all:1", &index.to_string())));
