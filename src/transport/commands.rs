@@ -405,16 +405,18 @@ impl Replies<'_, '_> {
         });
     }
 
-    /// Goes on with a new token, for the connection or for a channel. Without a token or a name, it is as with
-    /// Centrifugo a fault for which the client is disconnected.
+    /// Goes on with a new token, for the connection or for a channel. As with Centrifugo, a client that names no
+    /// channel, or has no token for its connection, is disconnected.
     fn refresh(&mut self, id: u32, channel: Option<&str>, token: &str) -> Result<(), CommandFault> {
-        let token = Token::new(token).ok_or(CommandFault::Fatal)?;
-        match channel {
-            Some("") => return Err(CommandFault::Fatal),
-            Some(name) => {
+        match (channel, Token::new(token)) {
+            (Some(""), _) | (None, None) => return Err(CommandFault::Fatal),
+            (Some(_), None) => {
+                self.refuse(id, CommandError::BadRequest, Some("a token is needed"));
+            }
+            (Some(name), Some(token)) => {
                 self.request(id, name, |channel| Request::RefreshSubscription { channel, token });
             }
-            None => {
+            (None, Some(token)) => {
                 let request = Request::Refresh { token };
                 self.context.request(Ticket::new(id), Actor::Client, request);
             }

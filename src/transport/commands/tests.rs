@@ -251,12 +251,11 @@ fn commands_become_requests_of_the_client() {
     let Request::Subscribe { token, .. } = only_request(asked, 9) else { panic!() };
     assert_eq!(token, Token::new("t"));
     assert!(client.asks(&json!({"id": 8, "send": {}})).is_empty());
+    assert!(client.asks(&json!({"id": 7, "sub_refresh": {"channel": "a"}})).is_empty());
     // Centrifugo 6.9.1 disconnects a client that refreshes without a token with code 3501.
-    for command in [
-        json!({"id": 7, "refresh": {}}),
-        json!({"id": 7, "sub_refresh": {"token": "t"}}),
-        json!({"id": 7, "sub_refresh": {"channel": "a"}}),
-    ] {
+    for command in
+        [json!({"id": 7, "refresh": {}}), json!({"id": 7, "sub_refresh": {"token": "t"}})]
+    {
         client.step(|commands, context| {
             let bytes = command.to_string().into_bytes();
             let taken = commands.take(&bytes, None, CommandFraming::Line, context);
