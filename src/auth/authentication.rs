@@ -48,6 +48,11 @@ impl Authentication {
         self.tokens.has_keys()
     }
 
+    /// Whether a client may connect of which nothing is known.
+    pub fn allows_anonymous(&self) -> bool {
+        self.allows_anonymous
+    }
+
     /// Whether every client is anonymous, and may be: nothing has to be asked of it.
     pub fn is_open(&self) -> bool {
         self.allows_anonymous && !self.verifies_tokens()

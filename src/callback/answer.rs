@@ -4,7 +4,7 @@
 //! with nothing in it. Unknown fields are ignored, and `null` counts as absent.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -20,10 +20,13 @@ use crate::config::limits::{
     TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
 };
 use crate::message::{
-    BackendError, CloseReason, Disconnect, Payload, PayloadKind, PublishOptions,
-    SubscriptionOptions, Tags, Version,
+    BackendError, ChannelName, CloseReason, Disconnect, Identity, Payload, PayloadKind,
+    PublishOptions, SubscriptionOptions, Tags, Version,
 };
-use crate::protocol::json::{Object, SubscriptionDocument, exceeds_depth, kind_of_bytes};
+use crate::protocol::json::{
+    Object, SubscriptionDocument, SubscriptionDocuments, exceeds_depth, kind_of_bytes,
+    line_of_value,
+};
 
 /// What a backend says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum CallbackResult {
+    /// The identity of the client; `None` if the backend does not say.
+    Connect(Option<Box<ConnectResult>>),
     /// The client may subscribe, and this is said about the subscription.
     Subscribe { options: Box<SubscriptionOptions> },
     /// The client may publish: this payload, or what it gave. With tags and options, if there are any.
@@ -52,6 +57,17 @@ pub enum CallbackResult {
     Rpc { data: Option<Payload> },
 }
 
+/// The identity of a client, and what follows from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectResult {
+    /// The identity of the client.
+    pub identity: Identity,
+    /// What the client gets, a JSON value on one line.
+    pub data: Option<Bytes>,
+    /// The channels that the server subscribes it to, each once.
+    pub subscriptions: Vec<(ChannelName, SubscriptionOptions)>,
+}
+
 /// The answer is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault;
@@ -60,6 +76,9 @@ impl Answer {
     /// About how many bytes it keeps on the heap.
     pub fn bytes(&self) -> usize {
         match self {
+            Answer::Result(CallbackResult::Connect(result)) => {
+                result.as_ref().map_or(0, |result| result.bytes())
+            }
             Answer::Result(CallbackResult::Subscribe { options }) => options.heap_bytes(),
             Answer::Result(CallbackResult::Publish { payload, tags, options }) => {
                 payload.as_ref().map_or(0, Payload::heap_bytes)
@@ -72,6 +91,18 @@ impl Answer {
             Answer::Error(error) => error.message.len(),
             Answer::Disconnect(disconnect) => disconnect.text.as_ref().map_or(0, |text| text.len()),
         }
+    }
+}
+
+impl ConnectResult {
+    fn bytes(&self) -> usize {
+        let Self { identity: Identity { user, info, .. }, data, subscriptions } = self;
+        let of_channel = |(name, options): &(ChannelName, SubscriptionOptions)| {
+            name.as_str().len() + options.heap_bytes()
+        };
+        user.as_ref().map_or(0, |user| user.len())
+            + [info, data].into_iter().flatten().map(Bytes::len).sum::<usize>()
+            + subscriptions.iter().map(of_channel).sum::<usize>()
     }
 }
 
@@ -99,6 +130,23 @@ struct DisconnectBody<'a> {
     code: Option<u32>,
     #[serde(borrow)]
     reason: Option<Cow<'a, str>>,
+}
+
+#[derive(Default, Deserialize)]
+struct ConnectBody<'a> {
+    user: Option<String>,
+    expire_at: Option<i64>,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64info: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64data: Option<Cow<'a, str>>,
+    channels: Option<Vec<String>>,
+    #[serde(borrow)]
+    subs: Option<SubscriptionDocuments<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -148,9 +196,13 @@ pub fn decode_answer(kind: CallbackKind, body: &[u8]) -> Result<Answer, Fault> {
         }));
     }
     let result = match kind {
+        CallbackKind::Connect => {
+            let body = result.map(|result| decode(Some(result))).transpose()?;
+            CallbackResult::Connect(body.map(ConnectBody::result).transpose()?.map(Box::new))
+        }
         CallbackKind::Subscribe => {
             let SubscribeBody { expire_at } = decode(result)?;
-            let expires_at = expire_at.filter(|at| *at > 0).map(i64::unsigned_abs);
+            let expires_at = time(expire_at);
             let document: SubscriptionDocument<'_> = decode(result)?;
             let options = document.options(expires_at, PAYLOAD_DEPTH_MAX).map_err(|_| Fault)?;
             CallbackResult::Subscribe { options: Box::new(options) }
@@ -193,6 +245,40 @@ fn payload(
     }
     let bytes = Bytes::copy_from_slice(data.get().as_bytes());
     Ok(Some(Payload::new(PayloadKind::Json, bytes)))
+}
+
+/// A time in seconds since 1970; one that is not positive means never.
+fn time(at: Option<i64>) -> Option<u64> {
+    at.filter(|at| *at > 0).map(i64::unsigned_abs)
+}
+
+impl ConnectBody<'_> {
+    fn result(self) -> Result<ConnectResult, Fault> {
+        let line = |json, base64: Option<Cow<'_, str>>| {
+            line_of_value(json, base64.as_deref(), PAYLOAD_DEPTH_MAX).map_err(|_| Fault)
+        };
+        let identity = Identity {
+            user: self.user.filter(|user| !user.is_empty()).map(Arc::from),
+            info: line(self.info, self.b64info)?,
+            expires_at: time(self.expire_at),
+        };
+        identity.check().map_err(|_| Fault)?;
+        let SubscriptionDocuments(mut documents) =
+            self.subs.unwrap_or(SubscriptionDocuments(Vec::new()));
+        let named: HashSet<_> = documents.iter().map(|(name, _)| name.clone()).collect();
+        let mut seen = HashSet::new();
+        for name in self.channels.unwrap_or_default() {
+            if !named.contains(&name) && seen.insert(name.clone()) {
+                documents.push((name, SubscriptionDocument::default()));
+            }
+        }
+        let read = |(name, document): (String, SubscriptionDocument<'_>)| {
+            let options = document.options(None, PAYLOAD_DEPTH_MAX).map_err(|_| Fault)?;
+            Ok((ChannelName::new(&name).map_err(|_| Fault)?, options))
+        };
+        let subscriptions = documents.into_iter().map(read).collect::<Result<_, _>>()?;
+        Ok(ConnectResult { identity, data: line(self.data, self.b64data)?, subscriptions })
+    }
 }
 
 fn tags_of(tags: Option<BTreeMap<String, String>>) -> Result<Option<Arc<Tags>>, Fault> {
@@ -244,7 +330,7 @@ impl DisconnectBody<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{INFO_BYTES_MAX, Overrides};
+    use crate::message::{INFO_BYTES_MAX, Overrides, USER_BYTES_MAX};
 
     fn decode(text: &str) -> Result<Answer, Fault> {
         decode_answer(CallbackKind::Rpc, text.as_bytes())
@@ -457,6 +543,46 @@ mod tests {
             r#"{"result":{"b64info":"?"}}"#,
         ] {
             assert_eq!(subscribe(text), Err(Fault), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_who_the_backend_says() {
+        let connect = |text: &str| match decode_answer(CallbackKind::Connect, text.as_bytes()) {
+            Ok(Answer::Result(CallbackResult::Connect(result))) => Ok(result.map(|result| *result)),
+            Ok(other) => panic!("{other:?}"),
+            Err(fault) => Err(fault),
+        };
+        assert_eq!(connect("{}"), Ok(None), "it does not say");
+        assert_eq!(connect(r#"{"result":null}"#), Ok(None));
+        assert_eq!(connect(r#"{"result":{"user":""}}"#), Ok(Some(ConnectResult::default())));
+        let text = r#"{"result":{"user":"u","expire_at":7,"info":[1],"b64data":"WzJd","meta":{},
+            "caps":[],"channels":["b","a","b"],"subs":{"a":{"data":3}}}}"#;
+        let channel = |name: &str| ChannelName::new(name).unwrap();
+        let options = SubscriptionOptions { data: Some("3".into()), ..Default::default() };
+        let expected = ConnectResult {
+            identity: Identity {
+                user: Some("u".into()),
+                info: Some("[1]".into()),
+                expires_at: Some(7),
+            },
+            data: Some("[2]".into()),
+            subscriptions: vec![(channel("a"), options), (channel("b"), Default::default())],
+        };
+        assert_eq!(connect(text), Ok(Some(expected)));
+        let user =
+            |bytes: usize| connect(&format!(r#"{{"result":{{"user":"{}"}}}}"#, "x".repeat(bytes)));
+        assert!(user(USER_BYTES_MAX).is_ok());
+        assert_eq!(user(USER_BYTES_MAX + 1), Err(Fault));
+        for text in [
+            r#"{"result":{"user":7}}"#,
+            r#"{"result":{"channels":"a"}}"#,
+            r#"{"result":{"channels":[""]}}"#,
+            r#"{"result":{"subs":["a"]}}"#,
+            r#"{"result":{"subs":{"a":{},"a":{}}}}"#,
+            r#"{"result":{"subs":{"a":{"info":1,"info":2}}}}"#,
+        ] {
+            assert_eq!(connect(text), Err(Fault), "{text}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The bodies of requests, in the shape of Centrifugo's proxies: fields that are empty are left out.
 
 use super::call::{Ask, Call};
-use crate::message::{PayloadKind, TransportKind};
+use crate::message::{Login, PayloadKind, TransportKind};
 use crate::protocol::json::{write_data, write_line, write_text};
 
 /// Appends the body of a call.
@@ -15,6 +15,7 @@ pub fn write_body(out: &mut Vec<u8>, call: &Call) {
         member(out, "user", |out| write_text(out, user));
     }
     match &call.ask {
+        Ask::Connect(login) => write_login(out, login),
         Ask::Subscribe { channel } => {
             member(out, "channel", |out| write_text(out, channel.as_str()))
         }
@@ -34,6 +35,26 @@ pub fn write_body(out: &mut Vec<u8>, call: &Call) {
         }
     }
     out.push(b'}');
+}
+
+fn write_login(out: &mut Vec<u8>, login: &Login) {
+    let Login { data, name, version, since, .. } = login;
+    if let Some(data) = data {
+        member(out, "data", |out| write_line(out, data));
+    }
+    for (key, text) in [("name", name), ("version", version)] {
+        if !text.is_empty() {
+            member(out, key, |out| write_text(out, text));
+        }
+    }
+    // The channels that the server had subscribed the client to before.
+    for (index, (channel, _)) in since.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b",\"channels\":[" } else { b"," });
+        write_text(out, channel.as_str());
+    }
+    if !since.is_empty() {
+        out.push(b']');
+    }
 }
 
 fn member(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
@@ -61,7 +82,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::message::{ChannelName, ClientId, NodeId, Payload, SessionId, WorkerId};
+    use crate::message::{ChannelName, ClientId, NodeId, Payload, Position, SessionId, WorkerId};
 
     const CLIENT: ClientId = ClientId {
         node: NodeId::new(3),
@@ -77,7 +98,10 @@ mod tests {
         let transport = TransportKind::CommandsWebSocket;
         let user = user.map(Into::into);
         let mut out = Vec::new();
-        write_body(&mut out, &Call { client: CLIENT, serial: 1, transport, user, ask });
+        write_body(
+            &mut out,
+            &Call { client: CLIENT, serial: 1, transport, user, headers: None, ask },
+        );
         String::from_utf8(out).unwrap()
     }
 
@@ -90,6 +114,20 @@ mod tests {
         assert_eq!(rpc, format!("{head},\"method\":\"a\\\"b\",\"data\":{{\"a\": 1}}}}"));
         assert_eq!(body(Ask::Rpc { method: "".into(), data: None }), format!("{head}}}"));
         let channel = ChannelName::new("a\"b").unwrap();
+        let connect = body(Ask::Connect(Box::default()));
+        assert_eq!(connect, format!("{head}}}"));
+        let since = ["a", "b"].map(|name| (ChannelName::new(name).unwrap(), Position::NOWHERE));
+        let connect = body(Ask::Connect(Box::new(Login {
+            data: Some(Bytes::from_static(b"{}")),
+            name: "js".into(),
+            version: "1\"".into(),
+            since: since.to_vec(),
+            ..Login::default()
+        })));
+        let expected = format!(
+            "{head},\"data\":{{}},\"name\":\"js\",\"version\":\"1\\\"\",\"channels\":[\"a\",\"b\"]}}"
+        );
+        assert_eq!(connect, expected);
         let subscribe = Ask::Subscribe { channel: channel.clone() };
         let expected = format!("{head},\"channel\":\"a\\\"b\"}}");
         assert_eq!(body_of(Some(""), subscribe.clone()), expected);

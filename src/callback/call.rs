@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use super::answer::Answer;
 use crate::config::CallbackKind;
-use crate::message::{ChannelName, ClientId, Payload, SessionId, TransportKind};
+use crate::message::{
+    ChannelName, ClientId, ForwardedHeaders, Login, Payload, SessionId, TransportKind,
+};
 
 /// A question of a client to the backend.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub struct Call {
     pub transport: TransportKind,
     /// Its user; `None` if it is anonymous.
     pub user: Option<Arc<str>>,
+    /// The headers of its HTTP request that may be sent on.
+    pub headers: Option<Arc<ForwardedHeaders>>,
     /// What the backend is asked.
     pub ask: Ask,
 }
@@ -28,6 +32,8 @@ pub struct Call {
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Ask {
+    /// The identity of a client that connects without a token.
+    Connect(Box<Login>),
     /// Whether the client may subscribe to a channel.
     Subscribe { channel: ChannelName },
     /// Whether the client may publish to a channel.
@@ -85,6 +91,7 @@ impl Ask {
     /// The kind of the callback.
     pub fn kind(&self) -> CallbackKind {
         match self {
+            Ask::Connect(_) => CallbackKind::Connect,
             Ask::Subscribe { .. } => CallbackKind::Subscribe,
             Ask::Publish { .. } => CallbackKind::Publish,
             Ask::Rpc { .. } => CallbackKind::Rpc,

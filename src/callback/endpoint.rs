@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -24,7 +24,9 @@ pub(super) struct Endpoint {
     uri: Uri,
     /// The same for the log.
     pub(super) shown_uri: String,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    static_headers: Vec<(HeaderName, HeaderValue)>,
+    /// The headers of clients that are sent on.
+    http_headers: Vec<HeaderName>,
     timeout: Duration,
     /// Calls that wait for an answer or a connection.
     pending: Cell<usize>,
@@ -53,7 +55,8 @@ impl Endpoint {
             kind,
             shown_uri: shown_url(&uri),
             uri,
-            headers: callback.static_headers.clone(),
+            static_headers: callback.static_headers.clone(),
+            http_headers: callback.http_headers.clone(),
             timeout: callback.timeout,
             pending: Cell::new(0),
             pending_max: callback.pending_max,
@@ -98,6 +101,23 @@ impl Endpoint {
         (result, has_opened)
     }
 
+    /// Adds the headers of the client that are sent on, and the static ones that none of these replaces. A value that
+    /// HTTP does not allow is left out.
+    fn add_headers(&self, to: &mut HeaderMap, call: &Call) {
+        let forwarded = call.headers.iter().flat_map(|headers| &headers.0);
+        for (name, value) in forwarded {
+            let known = self.http_headers.iter().find(|known| known.as_str() == &**name);
+            if let (Some(name), Ok(value)) = (known, HeaderValue::from_bytes(value)) {
+                to.append(name, value);
+            }
+        }
+        for (name, value) in &self.static_headers {
+            if !self.http_headers.contains(name) || !to.contains_key(name) {
+                to.append(name, value.clone());
+            }
+        }
+    }
+
     /// One request and its answer.
     async fn exchange(&self, shared: &Shared, call: &Call) -> Result<Answer, Failure> {
         let mut body = Vec::new();
@@ -108,9 +128,7 @@ impl Endpoint {
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("fantail/", env!("CARGO_PKG_VERSION")));
         if let Some(headers) = request.headers_mut() {
-            for (name, value) in &self.headers {
-                headers.append(name, value.clone());
-            }
+            self.add_headers(headers, call);
         }
         let request =
             request.body(Full::new(Bytes::from(body))).map_err(|_| Failure::Unreachable)?;

@@ -19,7 +19,7 @@ mod client;
 mod endpoint;
 mod service;
 
-pub use answer::{Answer, CallbackResult, Fault, decode_answer};
+pub use answer::{Answer, CallbackResult, ConnectResult, Fault, decode_answer};
 pub use body::write_body;
 pub use call::{Answered, Ask, Call, Failure, OUTCOMES};
 pub use service::{Caller, Inbox, Service};

@@ -29,6 +29,8 @@ macro_rules! callback_kinds {
 }
 
 callback_kinds! {
+    /// The identity of a client that connects without a token.
+    Connect => "connect";
     /// Whether a client may subscribe, and how.
     Subscribe => "subscribe";
     /// Whether a client may publish, and what.
@@ -53,7 +55,9 @@ pub struct Callback {
     pub endpoint: Option<Uri>,
     /// How long an answer may take, from the moment at which a worker asks.
     pub timeout: Duration,
-    /// Headers of every request.
+    /// The headers of a client's HTTP request that are sent on.
+    pub http_headers: Vec<HeaderName>,
+    /// Headers of every request, unless the client sends one of the same name that is sent on.
     pub static_headers: Vec<(HeaderName, HeaderValue)>,
     /// Most requests that wait for an answer or for a connection; further ones fail at once.
     pub pending_max: usize,
@@ -83,6 +87,7 @@ enum Value {
     Count(u64, u64, fn(&mut Callback) -> &mut usize),
     Failures(u32, u32),
     Bytes(u64, u64, fn(&mut Callback) -> &mut u64),
+    HttpHeaders,
     StaticHeaders,
 }
 
@@ -101,8 +106,14 @@ pub const CALLBACK_OPTIONS: &[CallbackOption] = &[
         }),
     },
     CallbackOption {
+        name: "http_headers",
+        doc: "The headers of a client's HTTP request that are sent on, such as \"Cookie\"; no others are",
+        value: Value::HttpHeaders,
+    },
+    CallbackOption {
         name: "static_headers",
-        doc: "Headers of every request, as \"Name: value\"; the values are not shown",
+        doc: "Headers of every request, as \"Name: value\", unless the client's of that name is sent on; values \
+              are not shown",
         value: Value::StaticHeaders,
     },
     CallbackOption {
@@ -160,6 +171,15 @@ impl Callbacks {
         self.kinds.iter_mut()
     }
 
+    /// The headers that any kind sends on, each once.
+    pub fn http_headers(&self) -> Vec<HeaderName> {
+        let mut names: Vec<_> =
+            self.kinds().flat_map(|kind| &self.of(kind).http_headers).cloned().collect();
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        names
+    }
+
     /// Whether the backend is asked.
     pub fn asks(&self, kind: CallbackKind) -> bool {
         self.of(kind).endpoint.is_some()
@@ -176,6 +196,7 @@ impl Default for Callback {
         Self {
             endpoint: None,
             timeout: Duration::from_secs(1),
+            http_headers: Vec::new(),
             static_headers: Vec::new(),
             pending_max: 1024,
             connections_max: 128,
@@ -213,9 +234,17 @@ impl CallbackOption {
             callback.static_headers = headers.collect::<Result<_, _>>()?;
             return Ok(());
         }
+        if let Value::HttpHeaders = self.value {
+            if texts.len() > CALLBACK_HEADERS_MAX {
+                return Err("there are too many".to_owned());
+            }
+            callback.http_headers =
+                texts.iter().map(|text| name(text)).collect::<Result<_, _>>()?;
+            return Ok(());
+        }
         let [text] = texts else { return Err("it takes one value, not a list".to_owned()) };
         match self.value {
-            Value::StaticHeaders => {}
+            Value::StaticHeaders | Value::HttpHeaders => {}
             Value::Endpoint => callback.endpoint = Some(endpoint(text)?),
             Value::Time(min, max, field) => {
                 *field(callback) = in_range(parse_seconds(text)?, min, max)?;
@@ -244,6 +273,10 @@ impl CallbackOption {
             Value::Count(_, _, field) => field(&mut copy).to_string(),
             Value::Failures(..) => callback.failures_max.to_string(),
             Value::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
+            Value::HttpHeaders => {
+                let names = callback.http_headers.iter().map(HeaderName::as_str);
+                names.collect::<Vec<_>>().join(", ")
+            }
             Value::StaticHeaders => {
                 let names = callback.static_headers.iter().map(|(name, _)| name.as_str());
                 names.collect::<Vec<_>>().join(", ")
@@ -259,6 +292,7 @@ impl CallbackOption {
             Value::Count(min, max, _) => format!("from {min} to {max}"),
             Value::Failures(min, max) => format!("from {min} to {max}"),
             Value::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
+            Value::HttpHeaders => format!("up to {CALLBACK_HEADERS_MAX} names"),
             Value::StaticHeaders => format!("up to {CALLBACK_HEADERS_MAX}, each \"Name: value\""),
         }
     }
@@ -294,15 +328,21 @@ pub fn shown_url(url: &Uri) -> String {
 
 /// A header as `Name: value`. Those that describe the body or the connection are set by the client.
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("a header is \"Name: value\"")?;
-    let fault = || format!("'{name}' is not the name of a header, or its value is not valid");
-    let name_of = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| fault())?;
-    let mut value = HeaderValue::from_str(value.trim()).map_err(|_| fault())?;
-    if OWN_HEADERS.contains(&name_of.as_str()) {
-        return Err(format!("'{name}' is set by the server itself"));
-    }
+    let (text, value) = text.split_once(':').ok_or("a header is \"Name: value\"")?;
+    let fault = |_| format!("the value of '{text}' is not valid");
+    let mut value = HeaderValue::from_str(value.trim()).map_err(fault)?;
     value.set_sensitive(true);
-    Ok((name_of, value))
+    Ok((name(text)?, value))
+}
+
+/// The name of a header.
+fn name(text: &str) -> Result<HeaderName, String> {
+    let name = HeaderName::from_bytes(text.trim().as_bytes())
+        .map_err(|_| format!("'{text}' is not the name of a header"))?;
+    match OWN_HEADERS.contains(&name.as_str()) {
+        true => Err(format!("'{text}' is set by the server itself")),
+        false => Ok(name),
+    }
 }
 
 /// Headers that the HTTP client sets.
@@ -354,6 +394,11 @@ mod tests {
                 vec!["", "a", "/x", "ftp://a/", "http://", "http://u:p@a/", "http://a b/"],
             ),
             (
+                "http_headers",
+                vec!["Cookie", "x-real-ip"],
+                vec!["", "a b", "a: b", "Host", "content-length"],
+            ),
+            (
                 "static_headers",
                 vec!["A: b", "X-Key:k", "a:"],
                 vec!["a", ": b", "a b: c", "a: b\nc: d", "Host: x", "content-length: 1"],
@@ -370,6 +415,10 @@ mod tests {
         assert_eq!(parse("static_headers", &many, &mut callback), Ok(()));
         let many = vec!["a: b"; CALLBACK_HEADERS_MAX + 1];
         assert!(parse("static_headers", &many, &mut callback).is_err());
+        let many = vec!["a"; CALLBACK_HEADERS_MAX];
+        assert_eq!(parse("http_headers", &many, &mut callback), Ok(()));
+        let many = vec!["a"; CALLBACK_HEADERS_MAX + 1];
+        assert!(parse("http_headers", &many, &mut callback).is_err());
         assert!(parse("timeout", &["1 s", "1 s"], &mut callback).is_err());
     }
 

@@ -159,7 +159,7 @@ impl Config {
         if self.echo.iter().chain(&self.echo_tcp).any(|address| !address.is_local()) {
             return Some("an echo answers anyone");
         }
-        if !self.verifies_tokens() {
+        if !self.verifies_tokens() && !self.asks_who_connects() {
             return Some(
                 "clients do not have to prove who they are: set auth.hmac_secret, or a key in auth.keys",
             );

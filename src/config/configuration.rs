@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::api_keys::ApiKey;
-use super::callbacks::Callbacks;
+use super::callbacks::{CallbackKind, Callbacks};
 use super::listen_address::ListenAddress;
 use super::log_levels::{LogLevel, LogLevels};
 use super::namespaces::Namespaces;
@@ -313,9 +313,15 @@ impl Config {
         self.hmac_secret.is_some() || !self.token_keys.is_empty()
     }
 
-    /// Whether a client may connect without a token; by default only if there is no key for tokens.
+    /// Whether a client may connect without a token; by default only if there is no key for tokens, and no callback
+    /// that says who clients are.
     pub fn allows_anonymous(&self) -> bool {
-        self.anonymous.unwrap_or_else(|| !self.verifies_tokens())
+        self.anonymous.unwrap_or_else(|| !self.verifies_tokens() && !self.asks_who_connects())
+    }
+
+    /// Whether the backend says who a client is that has no token.
+    pub fn asks_who_connects(&self) -> bool {
+        self.callbacks.asks(CallbackKind::Connect)
     }
 
     /// Whether the statistics are published to `STATISTICS_CHANNEL`; by default only if the server listens on loopback

@@ -165,7 +165,7 @@ pub const SETTINGS: &[Setting] = &[
         "Let clients connect without a token, with the rights that channels give to anonymous clients",
         SwitchIfGiven(|config| &mut config.anonymous),
     )
-    .by_default("true if there is no key for tokens")
+    .by_default("true if there is no key for tokens, and no callback connect")
     .reloadable(),
     Setting::row(
         "auth.cookie",

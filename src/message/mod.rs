@@ -15,6 +15,7 @@
 
 mod channel_name;
 mod disconnect;
+mod forwarded_headers;
 mod identity;
 mod item;
 mod login;
@@ -28,6 +29,7 @@ mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
 pub use disconnect::{CloseReason, DISCONNECT_TEXT_BYTES_MAX, Disconnect};
+pub use forwarded_headers::ForwardedHeaders;
 pub use identity::{
     ClientId, ClientIdError, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, NodeId,
     SessionId, USER_BYTES_MAX, WorkerId,

@@ -12,7 +12,8 @@ use super::settings::TransportSettings;
 use crate::auth::{Allowance, ApiRefusal, Gate, PrefixRefusal, Rate, RateVerdict};
 use crate::config::Network;
 use crate::message::{
-    Actor, ClientId, CloseReason, NodeInfo, Origin, Request, SessionRequest, Ticket,
+    Actor, ClientId, CloseReason, ForwardedHeaders, NodeInfo, Origin, Request, SessionRequest,
+    Ticket,
 };
 
 /// What a conversation may touch.
@@ -63,6 +64,8 @@ pub struct MessageCount {
 /// What a conversation asks of the worker.
 #[derive(Debug)]
 pub enum Output {
+    /// The headers of the client's HTTP request that callbacks send on; they replace those of its last one.
+    Forwarded(Box<ForwardedHeaders>),
     /// Ask the hub; the session is opened by the first request.
     Request(SessionRequest),
     /// Nothing more will be read: send what is written, then close.

@@ -15,9 +15,7 @@ use super::handshake_failure::HandshakeFailure;
 use super::prepared::{Batch, Delivered};
 use super::settings::TransportSettings;
 use crate::config::limits::POLL_PIPELINED_BYTES_MAX;
-use crate::message::{
-    CloseReason, Disconnect, Origin, Position, Refusal, Reply, Ticket, TransportKind,
-};
+use crate::message::{CloseReason, Disconnect, Origin, Position, Reply, Ticket, TransportKind};
 
 mod answer;
 mod api;
@@ -26,6 +24,7 @@ mod client;
 mod cors;
 mod credentials;
 mod error;
+mod forwarded;
 mod guards;
 mod login;
 mod origin;
@@ -282,19 +281,22 @@ impl HttpConversation {
     /// Takes the answer to who the client is: then its request is made.
     fn take_login(&mut self, reply: &Reply, context: &mut Context<'_>) -> HttpFlow {
         let State::Awaiting(awaiting) = &mut self.state else { return Flow::Receive };
-        let Reply::Refused(refusal) = reply else {
-            let what = std::mem::replace(&mut awaiting.what, Await::Drain);
-            let Await::Login(next) = what else { return self.wait_on() };
-            self.has_identity = true;
-            return match login::ask(*next, context) {
-                Ok(what) => {
-                    awaiting.what = what;
-                    Flow::AwaitReply
-                }
-                Err(error) => self.fail_awaited(&error, context),
-            };
+        let error = match reply {
+            Reply::Refused(refusal) => HttpError::refused(*refusal),
+            Reply::Rejected(error) => HttpError::rejected(error),
+            _ => {
+                let what = std::mem::replace(&mut awaiting.what, Await::Drain);
+                let Await::Login(next) = what else { return self.wait_on() };
+                self.has_identity = true;
+                return match login::ask(*next, context) {
+                    Ok(what) => {
+                        awaiting.what = what;
+                        Flow::AwaitReply
+                    }
+                    Err(error) => self.fail_awaited(&error, context),
+                };
+            }
         };
-        let error = HttpError::refused(*refusal);
         let Await::Login(next) = &awaiting.what else { return self.wait_on() };
         match &**next {
             AfterLogin::Upgrade(_) => {
@@ -305,7 +307,7 @@ impl HttpConversation {
                 context.close(CloseReason::HttpDone)
             }
             AfterLogin::Subscriptions(opening)
-                if opening.end_stream(*refusal == Refusal::Overloaded, context) =>
+                if opening.end_stream(error.status == 503, context) =>
             {
                 self.state = State::Idle;
                 context.close(CloseReason::HttpDone)

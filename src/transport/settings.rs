@@ -46,6 +46,8 @@ pub struct TransportSettings {
     pub trusted_proxies: Arc<[Network]>,
     /// The header in which they name it.
     pub client_header: ClientHeader,
+    /// The headers of HTTP requests that callbacks send on, in lower case.
+    pub forwarded_headers: Arc<[Arc<str>]>,
     /// Bytes of the largest HTTP body.
     pub body_bytes_max: u64,
     /// Limits of the messages of a WebSocket that publishes and subscribes.
@@ -107,13 +109,21 @@ impl TransportSettings {
             head: HeadLimits::default(),
             api_keys: ApiKeys::new(config),
             credentials: Credentials {
-                are_taken: config.verifies_tokens() || !config.allows_anonymous(),
-                are_required: !config.allows_anonymous(),
+                are_taken: config.verifies_tokens()
+                    || config.asks_who_connects()
+                    || !config.allows_anonymous(),
+                are_required: !config.allows_anonymous() && !config.asks_who_connects(),
                 cookie: config.cookie.clone(),
                 in_query: config.token_in_query,
             },
             trusted_proxies: config.trusted_proxies.clone().into(),
             client_header: config.client_header,
+            forwarded_headers: config
+                .callbacks
+                .http_headers()
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
             body_bytes_max: config.message_bytes_max,
             messages: messages(config.message_bytes_max),
             echo_messages: messages(config.echo_message_bytes_max),

@@ -16,6 +16,7 @@ use crate::message::{
 use super::connections::Connections;
 use super::deferred::AnswerKind;
 use super::held::HeldRequest;
+use super::login::LoginStep;
 use super::table::socket_of;
 
 /// Asks the backend about a request, which waits for the answer.
@@ -39,7 +40,8 @@ pub(super) fn ask(
     let has_session = connection.flags.has_session();
     let user = hub.user(session).filter(|_| has_session).map(Arc::from);
     let transport = connection.traits().kind;
-    let call = Box::new(Call { client, serial, transport, user, ask });
+    let headers = held.headers(session);
+    let call = Box::new(Call { client, serial, transport, user, headers, ask });
     let is_made =
         !is_full && connections.caller.as_ref().is_some_and(|caller| caller.call(call).is_ok());
     if is_made {
@@ -60,6 +62,7 @@ pub(super) fn ask(
 /// What the backend is asked about a request.
 fn ask_of(request: &Request) -> Option<Ask> {
     match request {
+        Request::Connect(login) => Some(Ask::Connect(login.clone())),
         Request::Subscribe { channel, .. } => Some(Ask::Subscribe { channel: channel.clone() }),
         Request::Publish { channel: Some(channel), payload, .. } => {
             Some(Ask::Publish { channel: channel.clone(), payload: payload.clone() })
@@ -103,6 +106,13 @@ fn take_result(
 ) {
     let HeldRequest { id, request, .. } = held;
     let request = match (result, request) {
+        (CallbackResult::Connect(result), Request::Connect(login)) => {
+            let Some(id) = id else { return };
+            let mut step = LoginStep { connections, session };
+            let done = step.take_result(id, *login, result.map(|result| *result));
+            let refused = |refusal| reply(connections, session, Some(id), Reply::Refused(refusal));
+            return done.map_or_else(refused, |()| ());
+        }
         (CallbackResult::Rpc { data }, _) => {
             return reply(connections, session, id, Reply::Returned(data));
         }
@@ -123,7 +133,7 @@ fn take_result(
             Request::Subscribe { channel, since, needs_all, token: None, options }
         }
         // An answer is of the kind of its call.
-        (CallbackResult::Publish { .. } | CallbackResult::Subscribe { .. }, _) => return,
+        _ => return,
     };
     if AnswerKind::to(&request) == AnswerKind::Short {
         return connections.hub.handle(session, id, request, &mut connections.hub_outputs);

@@ -61,6 +61,7 @@ impl Connections {
         let session = self.table.session(index);
         count_end(session, reason, self.settings.hub.worker, &self.counters);
         self.leave(session);
+        self.held.forget_headers(session);
         self.table.set_deadline_after(index, self.turn.tick, self.settings.close_timeout);
         for pause in Pause::ALL {
             self.table.unpause(index, pause, self.turn.tick);
@@ -84,6 +85,7 @@ impl Connections {
                 let session = self.table.session(index);
                 count_end(session, reason, self.settings.hub.worker, &self.counters);
                 self.leave(session);
+                self.held.forget_headers(session);
             }
         }
         self.table.actions.push(Action::Close(id, how));

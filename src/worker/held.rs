@@ -2,8 +2,9 @@
 //! deferred, so its requests keep their order.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::message::{Request, RequestId, SessionId};
+use crate::message::{ForwardedHeaders, Request, RequestId, SessionId};
 
 /// All requests of a worker that wait for the backend.
 #[derive(Debug, Default)]
@@ -11,6 +12,8 @@ pub(super) struct Held {
     /// The serial of the last call.
     serial: u32,
     requests: HashMap<SessionId, HeldRequest>,
+    /// The headers that callbacks of a session send on, as long as its connection is open.
+    headers: HashMap<SessionId, Arc<ForwardedHeaders>>,
     bytes: usize,
 }
 
@@ -29,6 +32,29 @@ impl Held {
     /// Bytes of what waits.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Takes the headers that callbacks of a session send on from now on.
+    pub(super) fn set_headers(&mut self, session: SessionId, headers: ForwardedHeaders) {
+        self.forget_headers(session);
+        if headers != ForwardedHeaders::default() {
+            self.bytes += headers.heap_bytes();
+            self.headers.insert(session, Arc::new(headers));
+        }
+    }
+
+    /// The headers that callbacks of a session send on.
+    pub(super) fn headers(&self, session: SessionId) -> Option<Arc<ForwardedHeaders>> {
+        self.headers.get(&session).cloned()
+    }
+
+    /// The connection of a session closes.
+    pub(super) fn forget_headers(&mut self, session: SessionId) {
+        if self.headers.is_empty() {
+            return;
+        }
+        let headers = self.headers.remove(&session);
+        self.bytes -= headers.map_or(0, |headers| headers.heap_bytes());
     }
 
     /// Whether a request of a session waits.
@@ -97,6 +123,22 @@ mod tests {
         assert!(held.take(session(1), serial.wrapping_add(1)).is_none(), "of another call");
         assert!(held.take(session(1), serial).is_some());
         assert!(held.take(session(1), serial).is_none());
+        assert_eq!(held.bytes(), 0);
+    }
+
+    #[test]
+    fn headers_are_counted_and_replaced_and_forgotten() {
+        let mut held = Held::default();
+        let headers = |value: &'static str| ForwardedHeaders(vec![("a".into(), value.into())]);
+        held.set_headers(session(1), headers("long"));
+        held.set_headers(session(1), headers("b"));
+        assert_eq!(held.headers(session(1)).as_deref(), Some(&headers("b")));
+        assert_eq!((held.headers(session(2)), held.bytes()), (None, headers("b").heap_bytes()));
+        held.set_headers(session(1), ForwardedHeaders::default());
+        assert_eq!((held.headers(session(1)), held.bytes()), (None, 0));
+        held.set_headers(session(1), headers("b"));
+        held.forget_headers(session(1));
+        held.forget_headers(session(1));
         assert_eq!(held.bytes(), 0);
     }
 

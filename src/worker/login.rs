@@ -8,8 +8,11 @@ use tracing::warn;
 use super::admission;
 use super::connections::Connections;
 use super::logins::{Next, Wish};
+use super::settings::WorkerSettings;
 use super::table::ticks;
-use crate::auth::{Holder, Rejection, TokenError};
+use crate::auth::{ConnectionClaims, Holder, Rejection, TokenError};
+use crate::callback::ConnectResult;
+use crate::config::CallbackKind;
 use crate::config::limits::TOKEN_WARNING_INTERVAL;
 use crate::hub::HubOutput;
 use crate::message::{
@@ -27,6 +30,8 @@ pub(super) struct LoginStep<'a> {
 pub(super) enum Checked {
     /// It is decided like any other, by the rights of this actor.
     Decide(Actor, Request),
+    /// The backend is asked about it.
+    Ask(Request),
     /// It is done, and its reply is on its way.
     Done,
 }
@@ -41,6 +46,9 @@ impl LoginStep<'_> {
     ) -> Result<Checked, Refusal> {
         let (Some(id), Actor::Client) = (id, by) else { return Ok(Checked::Decide(by, request)) };
         match request {
+            Request::Connect(login) if self.asks_backend(&login) => {
+                return Ok(Checked::Ask(Request::Connect(login)));
+            }
             Request::Connect(login) => self.connect(id, *login)?,
             Request::Refresh { token } => self.refresh(id, &token)?,
             Request::RefreshSubscription { channel, token } => {
@@ -97,7 +105,42 @@ impl LoginStep<'_> {
         let (authentication, now) = (&settings.authentication, settings.transport.now.unix_seconds);
         let claims = authentication.connect(login.token.as_ref(), now);
         let claims = claims.map_err(|rejection| self.reject(rejection))?;
-        let subscriptions = if login.has_commands { claims.subscriptions } else { Vec::new() };
+        let ConnectionClaims { identity, subscriptions, .. } = claims;
+        self.admit(id, login, ConnectResult { identity, subscriptions, data: None })
+    }
+
+    /// Whether the backend says who a client is.
+    fn asks_backend(&self, login: &Login) -> bool {
+        let WorkerSettings { callbacks, authentication, .. } = &self.connections.settings;
+        let has_token = login.token.is_some() && authentication.verifies_tokens();
+        callbacks.asks(CallbackKind::Connect) && !has_token
+    }
+
+    /// Takes what the backend says about a client that connects.
+    pub fn take_result(
+        &mut self,
+        id: RequestId,
+        login: Login,
+        result: Option<ConnectResult>,
+    ) -> Result<(), Refusal> {
+        let WorkerSettings { transport, authentication, .. } = &self.connections.settings;
+        let result = match result {
+            Some(result) => result,
+            // It does not say who that is.
+            None if authentication.allows_anonymous() => ConnectResult::default(),
+            None => return Err(Refusal::TokenMissing),
+        };
+        match result.identity.expires_at {
+            Some(at) if at <= transport.now.unix_seconds => Err(Refusal::TokenExpired),
+            _ => self.admit(id, login, result),
+        }
+    }
+
+    /// Lets a client in whose identity is known.
+    fn admit(&mut self, id: RequestId, login: Login, of: ConnectResult) -> Result<(), Refusal> {
+        let now = self.connections.settings.transport.now.unix_seconds;
+        let ConnectResult { identity, data, subscriptions } = of;
+        let subscriptions = if login.has_commands { subscriptions } else { Vec::new() };
         if subscriptions.len() > self.connections.settings.hub.limits.subscriptions_max {
             return Err(Refusal::SubscriptionsExhausted);
         }
@@ -107,9 +150,9 @@ impl LoginStep<'_> {
         }
         // Each request of a kept connection may be by another client.
         self.connections.leave(self.session);
-        self.identify(&claims.identity, login.has_commands)?;
-        let ttl_seconds = claims.identity.expires_at.map(|at| at.saturating_sub(now));
-        let welcome = Box::new(Welcome { ttl_seconds, ..Welcome::default() });
+        self.identify(&identity, login.has_commands)?;
+        let ttl_seconds = identity.expires_at.map(|at| at.saturating_sub(now));
+        let welcome = Box::new(Welcome { ttl_seconds, data, ..Welcome::default() });
         let mut since: HashMap<_, _> = login.since.into_iter().collect();
         let wish = |(channel, options)| Wish { since: since.remove(&channel), channel, options };
         let wishes = subscriptions.into_iter().map(wish).collect();

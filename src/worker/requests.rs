@@ -114,6 +114,7 @@ impl Connections {
                         within.saturating_sub(LATENESS_MAX),
                     );
                 }
+                Output::Forwarded(headers) => self.held.set_headers(session, *headers),
                 Output::HttpError => self.counters.http_errors.add(1),
                 Output::ApiRefused(refusal) => {
                     self.counters.api_refused[refusal as usize].add(1);
@@ -223,6 +224,7 @@ impl Connections {
         let step = LoginStep { connections: self, session };
         let (by, mut request) = match step.check(id, by, request) {
             Ok(Checked::Done) => return,
+            Ok(Checked::Ask(request)) => return callbacks::ask(self, session, id, request),
             Ok(Checked::Decide(by, request)) => (by, request),
             Err(refusal) => return refuse(&mut self.hub_outputs, session, id, refusal),
         };

@@ -1,5 +1,6 @@
 //! Callbacks: what a backend is asked, and what its answers and failures lead to.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use fantail::config::{CallbackKind, CallbackOption, ChannelOptions, Config, Driv
 use fantail::message::CloseReason;
 
 use crate::support::{
-    Backend, BackendAnswer, BackendRequest, Client, EventStream, TestServer, WebSocket,
+    Backend, BackendAnswer, BackendRequest, Client, EventStream, PATIENCE, TestServer, WebSocket,
     on_both_drivers, wait_until,
 };
 
@@ -489,5 +490,212 @@ on_both_drivers! {
             assert_eq!(missed.map(Vec::len), Some(2), "{subscribed}");
             assert_eq!(published, json!({"id": 3, "publish": {}}));
         }
+    }
+}
+
+/// A server that asks a backend who its clients are, and verifies tokens too.
+fn connecting(
+    driver: DriverChoice,
+    options: &[(&str, &str)],
+    answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
+) -> (Backend, TestServer) {
+    let backend = Backend::start(answer);
+    let server = TestServer::start_with(driver, 2, |config| {
+        set(config, CallbackKind::Connect, "endpoint", &backend.url("/connect"));
+        options.iter().for_each(|(name, value)| set(config, CallbackKind::Connect, name, value));
+        config.hmac_secret = Some("0123456789abcdef0123456789abcdef".to_owned().into());
+        config.namespaces.add("a", ChannelOptions::development()).unwrap();
+    });
+    (backend, server)
+}
+
+/// Answers by the data of the client.
+fn who(request: &BackendRequest) -> BackendAnswer {
+    let result = |result: Value| BackendAnswer::Json(json!({ "result": result }));
+    match request.body["data"].as_str().unwrap_or("nothing") {
+        "anna" => result(json!({
+            "user": "anna",
+            "info": {"name": "Anna"},
+            "data": {"hello": 1},
+            "channels": ["a:1", "a:1"],
+            "subs": {"a:2": {"info": {"role": 1}, "data": "welcome"}},
+        })),
+        "anonymous" => result(json!({})),
+        "nothing" => BackendAnswer::Json(json!({})),
+        "unknown" => result(json!({"user": "u", "channels": ["nowhere:1"]})),
+        "expired" => result(json!({"user": "u", "expire_at": 5})),
+        "no" => BackendAnswer::Json(json!({"error": {"code": 1000, "message": "no"}})),
+        "out" => BackendAnswer::Json(json!({"disconnect": {"code": 4500, "reason": "out"}})),
+        _ => raw(500, ""),
+    }
+}
+
+on_both_drivers! {
+    fn the_backend_says_who_a_client_is(driver) {
+        let (backend, server) = connecting(driver, &[], who);
+        let connect = |parameters: Value| {
+            let mut client = Client::connect(server.commands());
+            client.send(format!("{}\n", json!({"id": 1, "connect": parameters})));
+            let reply = client.read_json();
+            (client, reply)
+        };
+        let since = json!({"a:9": {"recover": true, "offset": 1, "epoch": "x"}});
+        let (mut anna, reply) =
+            connect(json!({"data": "anna", "name": "js", "version": "1", "subs": since}));
+        let connected = &reply["connect"];
+        assert_eq!(connected["data"], json!({"hello": 1}), "{reply}");
+        assert_eq!(connected["subs"]["a:2"]["data"], "welcome", "{reply}");
+        assert!(connected["subs"].get("a:1").is_some() && connected.get("expires").is_none());
+        let asked = &backend.requests()[0].body;
+        let expected = json!({
+            "client": connected["client"], "transport": "tcp", "protocol": "json",
+            "encoding": "json", "data": "anna", "name": "js", "version": "1", "channels": ["a:9"],
+        });
+        assert_eq!(*asked, expected);
+        anna.send("{\"id\":2,\"presence\":{\"channel\":\"a:2\"}}\n");
+        let reply = std::iter::repeat_with(|| anna.read_json()).find(|it| it["id"] == 2).unwrap();
+        let info = &reply["presence"]["presence"][connected["client"].as_str().unwrap()];
+        assert_eq!(info["user"], "anna", "{reply}");
+        assert_eq!(info["conn_info"], json!({"name": "Anna"}), "{reply}");
+        assert_eq!(info["chan_info"], json!({"role": 1}), "{reply}");
+        assert!(connect(json!({"data": "anonymous"})).1.get("connect").is_some());
+        for (data, code) in [("no", 1000), ("unknown", 102), ("expired", 109), ("down", 100)] {
+            let (_, reply) = connect(json!({ "data": data }));
+            assert_eq!(reply["error"]["code"], code, "{reply}");
+        }
+        for (data, code) in [("nothing", 3501), ("out", 4500)] {
+            let (_, push) = connect(json!({ "data": data }));
+            assert_eq!(push["push"]["disconnect"]["code"], code, "{push}");
+        }
+        // A client with a token is not asked about.
+        let before = backend.requests().len();
+        let (_, push) = connect(json!({"token": "x", "data": "anna"}));
+        assert_eq!(push["push"]["disconnect"]["code"], 3500, "{push}");
+        assert_eq!(backend.requests().len(), before);
+    }
+}
+
+on_both_drivers! {
+    fn requests_over_http_wait_until_the_backend_says_who_the_client_is(driver) {
+        let answer = AtomicUsize::new(0);
+        let (backend, server) = connecting(driver, &[], move |_| {
+            match answer.fetch_add(1, Ordering::Relaxed) {
+                0 => BackendAnswer::Json(json!({})),
+                1 => BackendAnswer::Json(json!({"error": {"code": 403, "message": "no"}})),
+                2 => raw(500, ""),
+                _ => BackendAnswer::Json(json!({"result": {"user": "anna"}})),
+            }
+        });
+        for status in [401, 403, 503, 200] {
+            let target = "/poll?channel=a:1&timeout=0";
+            assert_eq!(Client::connect(server.edge()).get(target).status, status);
+        }
+        let mut socket = WebSocket::connect(server.edge(), "/ws?channel=a:1");
+        let mut stream = EventStream::connect(server.edge(), "/events?channel=a:1");
+        let mut api = Client::connect(server.edge());
+        let stats = api.call("presence_stats", &json!({"channel": "a:1"}));
+        assert_eq!(stats["result"], json!({"num_clients": 2, "num_users": 1}), "{stats}");
+        api.call("publish", &json!({"channel": "a:1", "data": 1}));
+        socket.expect_text("1");
+        while stream.read().data != "1" {}
+        let transports: Vec<_> =
+            backend.requests().iter().map(|request| request.body["transport"].clone()).collect();
+        assert_eq!(transports.len(), 6, "{transports:?}");
+    }
+}
+
+/// Connects so many clients at once, each again after a while until it is in. Returns how often one was refused.
+fn storm(server: &TestServer, clients: usize) -> usize {
+    let mut waiting: Vec<_> = (0..clients).map(|_| Client::connect(server.commands())).collect();
+    let mut refused = 0;
+    let until = Instant::now() + PATIENCE;
+    while !waiting.is_empty() {
+        assert!(Instant::now() < until, "{} clients are not in", waiting.len());
+        for client in &mut waiting {
+            client.send("{\"id\":1,\"connect\":{\"data\":\"anna\"}}\n");
+        }
+        waiting.retain_mut(|client| {
+            let reply = client.read_json();
+            if reply.get("connect").is_some() {
+                return false;
+            }
+            assert_eq!(reply["error"]["temporary"], true, "it may come back: {reply}");
+            refused += 1;
+            true
+        });
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    refused
+}
+
+on_both_drivers! {
+    fn a_storm_of_clients_gets_in_as_fast_as_the_backend_answers(driver) {
+        let turn = std::sync::Mutex::new(());
+        let options = [("pending_max", "50"), ("connections_max", "8")];
+        let (backend, server) = connecting(driver, &options, move |_| {
+            // 500 answers a second, whatever the number of connections.
+            let _turn = turn.lock().unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+            BackendAnswer::Json(json!({"result": {"user": "anna"}}))
+        });
+        let refused = storm(&server, 400);
+        assert!(refused > 0, "more clients than may wait");
+        assert_eq!(outcomes(&server, CallbackKind::Connect, "result"), 400);
+        assert_eq!(outcomes(&server, CallbackKind::Connect, "rejected"), refused as u64);
+        assert!(backend.connections() <= 8, "{}", backend.connections());
+    }
+}
+
+on_both_drivers! {
+    fn clients_get_in_after_a_backend_that_hung_has_recovered(driver) {
+        let began = Instant::now();
+        let options = [("timeout", "200 ms"), ("failures_max", "5")];
+        let (_, server) = connecting(driver, &options, move |_| {
+            let hangs = began.elapsed() < Duration::from_millis(800);
+            let delay = Duration::from_millis(if hangs { 600 } else { 0 });
+            BackendAnswer::Raw(200, "{\"result\":{}}".to_owned(), delay)
+        });
+        let refused = storm(&server, 200);
+        let of = |outcome| outcomes(&server, CallbackKind::Connect, outcome);
+        assert!(refused > 0 && of("timeout") >= 5 && of("circuit_open") > 0);
+        assert_eq!(of("result"), 200);
+    }
+}
+
+on_both_drivers! {
+    fn only_listed_headers_of_the_http_request_are_sent_on(driver) {
+        let backend = Backend::start(|_| BackendAnswer::Json(json!({"result": {"user": "anna"}})));
+        let server = TestServer::start_with(driver, 2, |config| {
+            for kind in [CallbackKind::Connect, CallbackKind::Rpc] {
+                set(config, kind, "endpoint", &backend.url("/"));
+                set(config, kind, "static_headers", "X-Static: set");
+            }
+            set(config, CallbackKind::Connect, "http_headers", "Cookie");
+            set(config, CallbackKind::Rpc, "http_headers", "X-Static");
+        });
+        let mut client = Client::connect(server.edge());
+        let request = WebSocket::request("/connection/websocket");
+        let headers = "cookie: session=1\r\nX-Static: mine\r\nX-Other: 2\r\nHost";
+        client.send(request.replacen("Host", headers, 1));
+        assert_eq!(client.read_response().status, 101);
+        let mut socket = WebSocket::over(client);
+        let forged = json!({"cookie": "forged", "X-Other": "forged"});
+        let connect = json!({"id": 1, "connect": {"headers": forged, "data": {"headers": forged}}});
+        socket.send_text(&connect.to_string());
+        assert!(socket.read_text().contains("connect"));
+        socket.send_text("{\"id\":2,\"rpc\":{}}");
+        socket.read_text();
+        let mut tcp = connected(&server);
+        tcp.command(&json!({"id": 2, "rpc": {}}));
+        let requests = backend.requests();
+        let of = |at: usize| {
+            let names = ["cookie", "x-static", "x-other"];
+            names.map(|name| requests[at].header(name).map(str::to_owned))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(of(0), [some("session=1"), some("set"), None], "of the upgrade");
+        assert_eq!(of(1), [None, some("mine"), None], "the client's comes first");
+        assert_eq!(of(2), [None, some("set"), None], "raw TCP has no headers");
+        assert_eq!(of(3), [None, some("set"), None]);
     }
 }

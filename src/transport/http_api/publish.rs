@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::credentials::{check_shown, token_of};
 use super::error::{Early, HttpError};
+use super::forwarded::note_headers;
 use super::guards::{check_encoding, check_key, refuse_right, shows_key};
 use super::parameters::channels_of;
 use crate::auth::{Rate, RateVerdict};
@@ -87,6 +88,7 @@ impl PublishTo {
         let is_client = !settings.api_keys.are_required() || token.is_some() && !shows_key(head);
         if is_client {
             check_shown(token.as_ref(), settings)?;
+            note_headers(head, context);
             return Self::of(head, Actor::Client, token);
         }
         let grant = check_key(head, context)?;

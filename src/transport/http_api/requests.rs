@@ -7,6 +7,7 @@ use super::body::{Body, Target};
 use super::cors::Cors;
 use super::credentials::token_of;
 use super::error::{Early, HttpError};
+use super::forwarded::note_headers;
 use super::page::write_page;
 use super::preflight::write_preflight;
 use super::publish::PublishTo;
@@ -359,6 +360,7 @@ impl HttpConversation {
     ) -> Result<Next, Early> {
         let question = match action {
             Action::Events | Action::Poll => {
+                note_headers(head, context);
                 let token = token_of(head, context.settings)?;
                 let opening = match action {
                     Action::Events => Opening::stream(head, token.as_ref(), exchange, context)?,
@@ -395,6 +397,7 @@ impl HttpConversation {
     ) -> Result<Next, Early> {
         let token = match service {
             WebSocketService::Publish | WebSocketService::Commands => {
+                note_headers(head, context);
                 token_of(head, context.settings)?
             }
             WebSocketService::Echo => None,
