@@ -42,6 +42,7 @@ impl Channels {
                 history_bytes_max: 0,
                 answer_bytes_max: 1 << 20,
                 backlog_bytes_max: 1 << 20,
+                expired_close_delay: Duration::from_secs(25),
             },
             hash: ChannelHash::with_key(1),
             namespaces: Arc::new(Namespaces::new(options)),

@@ -304,6 +304,9 @@ pub const PUBLICATION_BYTES: u64 = 240;
 /// Size of one identity in the hub, in bytes, without its texts.
 pub const IDENTITY_BYTES_MAX: usize = 24;
 
+/// Sessions that end in one turn because they have expired, and as many subscriptions.
+pub const EXPIRIES_PER_TURN_MAX: usize = 256;
+
 /// Identities of one user that are compared with a new one: a user about whose clients the backend says more different
 /// things shares fewer of them.
 pub const IDENTITIES_LOOKED_AT_MAX: usize = 16;

@@ -1,19 +1,21 @@
-//! What is known about clients and their subscriptions, and how subscribers are listed and counted.
+//! What is known about clients and their subscriptions, until it expires, and how subscribers are listed and counted.
 
 use std::collections::HashMap;
 
+use super::expiry::Expiries;
 use super::identities::Identities;
 use super::local_channel::Subscription;
 use super::message::Present;
 use super::session::Sessions;
 use super::settings::HubSettings;
 use crate::config::limits::PRESENCE_USERS_MAX;
-use crate::message::{ClientInfo, SessionId, SubscriptionOptions};
+use crate::message::{ClientInfo, Identity, SessionId, SubscriptionOptions};
 
 /// What is known about the clients of this worker's sessions, and about their subscriptions.
 #[derive(Debug)]
 pub(super) struct Clients {
     identities: Identities,
+    expiries: Expiries,
     /// By the slots of subscriptions, those about which the backend says anything.
     options: HashMap<u32, Box<SubscriptionOptions>>,
     options_bytes: usize,
@@ -23,6 +25,7 @@ impl Clients {
     pub(super) fn new(settings: &HubSettings) -> Self {
         Self {
             identities: Identities::new(&settings.hash, settings.sessions_max),
+            expiries: Expiries::new(settings.sessions_max),
             options: HashMap::new(),
             options_bytes: 0,
         }
@@ -32,8 +35,21 @@ impl Clients {
         &self.identities
     }
 
-    pub(super) fn identities_mut(&mut self) -> &mut Identities {
-        &mut self.identities
+    /// Sets who the client of a session is, and until when.
+    pub(super) fn identify(&mut self, session: u32, identity: &Identity) {
+        self.identities.set(session, identity);
+        self.expiries.set_session(session, identity.expires_at);
+    }
+
+    /// A session has ended.
+    pub(super) fn remove(&mut self, session: u32) {
+        self.identities.remove(session);
+        self.expiries.set_session(session, None);
+    }
+
+    /// Sessions and subscriptions by the times at which they expire.
+    pub(super) fn expiries(&mut self) -> &mut Expiries {
+        &mut self.expiries
     }
 
     /// Bytes of what is known, beside 4 of each session.
@@ -53,10 +69,22 @@ impl Clients {
         self.options.get(&subscription).cloned()
     }
 
+    /// A subscriber has joined: from now on, its subscription may expire.
+    pub(super) fn join(&mut self, subscription: u32) {
+        if let Some(SubscriptionOptions { expires_at: Some(at), .. }) =
+            self.options.get(&subscription).map(|options| &**options)
+        {
+            self.expiries.insert_subscription(subscription, *at);
+        }
+    }
+
     /// A subscription has ended.
     pub(super) fn remove_options(&mut self, subscription: u32) {
         if let Some(options) = self.options.remove(&subscription) {
             self.options_bytes -= options.heap_bytes();
+            if let Some(at) = options.expires_at {
+                self.expiries.remove_subscription(subscription, at);
+            }
         }
         if self.options.is_empty() {
             self.options.shrink_to_fit();

@@ -287,6 +287,12 @@ impl Hub {
         }
     }
 
+    /// Ends sessions and subscriptions that have expired at this time of the calendar, in seconds since the Unix epoch,
+    /// a few in each turn.
+    pub fn expire(&mut self, now: u64, out: &mut VecDeque<HubOutput>) {
+        self.subscribers.expire(now, &self.settings, out);
+    }
+
     /// The time until [`Hub::tick`] has something to do, in milliseconds. `None` if nothing is due.
     pub fn next_tick(&self) -> Option<u64> {
         let due = [self.subscribers.delivery().next_due(), self.join_leave.next_due()];

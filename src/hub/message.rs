@@ -21,6 +21,8 @@ pub enum HubOutput {
     /// Items of one channel for one session, in order, at least one: for a slow subscriber that catches up, or for one
     /// that unsubscribes while a fan-out is in progress.
     Deliver { session: SessionId, channel: ChannelName, items: Vec<Item> },
+    /// The identity of the client of a session has expired.
+    Expired { session: SessionId },
     /// A command of the server API for a session, which may have ended meanwhile. The result goes to `receipt` through
     /// [`reply_to`].
     Control { receipt: Receipt, session: SessionId, control: Control },

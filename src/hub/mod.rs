@@ -6,8 +6,9 @@
 //! two workers arrive in order.
 //!
 //! `dispatch` takes what comes in and has the parts of the hub handle it: `streams` the home side, `subscribers` the
-//! local side, `identities` who the clients of its sessions are, `join_leave` the join and leave events of the home
-//! side, `gather` the questions that several workers answer together. A publication passes, in this order:
+//! local side, `identities` who the clients of its sessions are, `expiry` until when, `join_leave` the join and leave
+//! events of the home side, `gather` the questions that several workers answer together. A publication passes, in this
+//! order:
 //!
 //! | file | what happens |
 //! |---|---|
@@ -35,6 +36,7 @@ mod backlog;
 mod clients;
 mod delivery;
 mod dispatch;
+mod expiry;
 mod fan_out;
 mod gather;
 mod history;

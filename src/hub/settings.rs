@@ -1,6 +1,7 @@
 //! The configuration of a hub, and what can be computed from it alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::name_table::ChannelHash;
 use crate::config::limits::{CONNECTIONS_PER_WORKER_MAX, SPARE_CONNECTIONS, WORKERS_MAX};
@@ -38,6 +39,8 @@ pub struct HubLimits {
     pub backlog_bytes_max: u64,
     /// Maximum bytes of all histories of this worker. Beyond it, whole histories are removed, a few in each turn.
     pub history_bytes_max: u64,
+    /// How long a subscription that has expired goes on, so that its client can refresh it.
+    pub expired_close_delay: Duration,
 }
 
 impl HubSettings {

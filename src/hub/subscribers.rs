@@ -17,7 +17,9 @@ use super::name_table::NameTable;
 use super::session::Sessions;
 use super::settings::HubSettings;
 use super::slots::{slot, some};
-use crate::config::limits::{CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX};
+use crate::config::limits::{
+    CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, EXPIRIES_PER_TURN_MAX,
+};
 use crate::message::{
     ChannelName, ClientInfo, Identity, Item, Origin, Position, Recovery, Refusal, Reply, RequestId,
     SessionId, SubscriptionOptions,
@@ -70,7 +72,49 @@ impl Subscribers {
     /// Sets who the client of an open session is.
     pub(super) fn identify(&mut self, session: SessionId, identity: &Identity) {
         assert!(self.sessions.is_open(session), "only an open session has an identity");
-        self.clients.identities_mut().set(session.index, identity);
+        self.clients.identify(session.index, identity);
+    }
+
+    /// Replaces what the backend says about a subscription.
+    pub(super) fn refresh(
+        &mut self,
+        session: SessionId,
+        channel: &ChannelName,
+        options: Box<SubscriptionOptions>,
+    ) {
+        let Some(subscription) = self.find(session, channel) else { return };
+        self.clients.set_options(subscription, options);
+        if self.subscriptions[subscription as usize].waits_for().is_none() {
+            self.clients.join(subscription);
+        }
+    }
+
+    /// Ends some of the sessions and subscriptions that have expired by now.
+    pub(super) fn expire(
+        &mut self,
+        now: u64,
+        settings: &HubSettings,
+        out: &mut VecDeque<HubOutput>,
+    ) {
+        for _ in 0..EXPIRIES_PER_TURN_MAX {
+            let Some(index) = self.clients.expiries().take_session(now) else { break };
+            out.push_back(HubOutput::Expired { session: self.sessions.id(index) });
+        }
+        let since = now.saturating_sub(settings.limits.expired_close_delay.as_secs());
+        for _ in 0..EXPIRIES_PER_TURN_MAX {
+            let Some(subscription) = self.clients.expiries().take_subscription(since) else {
+                break;
+            };
+            let node = &self.subscriptions[subscription as usize];
+            let session = self.sessions.id(node.session);
+            let channel = self.channels[node.channel as usize].name.clone();
+            self.deliver_rest(subscription, settings, out);
+            self.remove(subscription, settings, out);
+            // No request is numbered 0 before 2^32 others.
+            let id = RequestId { serial: 0, origin: Origin::Server };
+            let reply = Reply::SubscriptionExpired { channel };
+            out.push_back(HubOutput::Reply { session, id, reply });
+        }
     }
 
     /// The user of a session. `None` if it is anonymous, or not open.
@@ -87,7 +131,7 @@ impl Subscribers {
         out: &mut VecDeque<HubOutput>,
     ) {
         self.leave_channels(session, settings, out);
-        self.clients.identities_mut().remove(session.index);
+        self.clients.remove(session.index);
         self.sessions.close(session);
     }
 
@@ -100,18 +144,6 @@ impl Subscribers {
     ) {
         while let Some(subscription) = self.sessions.first(session) {
             self.remove(subscription, settings, out);
-        }
-    }
-
-    /// Replaces what the backend says about a subscription, if there is one.
-    pub(super) fn refresh(
-        &mut self,
-        session: SessionId,
-        channel: &ChannelName,
-        options: Box<SubscriptionOptions>,
-    ) {
-        if let Some(subscription) = self.find(session, channel) {
-            self.clients.set_options(subscription, options);
         }
     }
 
@@ -441,6 +473,7 @@ impl Subscribers {
         local.join(subscription, &mut self.subscriptions);
         let options = settings.options(local.namespace);
         let (channel, recoverable) = (local.name.clone(), options.is_recoverable());
+        self.clients.join(subscription);
         let options_of_backend = self.clients.options(subscription);
         let reply = Reply::Subscribed {
             channel: channel.clone(),

@@ -281,6 +281,8 @@ pub enum Reply {
     },
     /// The subscription has ended: nothing of the channel will be delivered after this reply.
     Unsubscribed { channel: ChannelName },
+    /// The subscription has expired, without a request of the client.
+    SubscriptionExpired { channel: ChannelName },
     /// The publication was accepted.
     Published {
         /// Its position in the channel's stream.

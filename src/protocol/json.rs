@@ -27,9 +27,9 @@ pub use commands::{Command, InvalidCommand, Method, Subscribe, decode_command};
 pub use connect::Connect;
 pub use replies::{
     Connected, Subscribed, write_backend_error, write_connected, write_disconnect, write_done,
-    write_error, write_history, write_ping, write_presence, write_presence_stats, write_refreshed,
-    write_resubscribe_push, write_returned, write_sub_refreshed, write_subscribe_push,
-    write_subscribed, write_unsubscribe_push,
+    write_error, write_expired_push, write_history, write_ping, write_presence,
+    write_presence_stats, write_refreshed, write_resubscribe_push, write_returned,
+    write_sub_refreshed, write_subscribe_push, write_subscribed, write_unsubscribe_push,
 };
 pub use subscription::{InvalidValue, SubscriptionDocument, SubscriptionDocuments, line_of_value};
 

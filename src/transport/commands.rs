@@ -224,14 +224,13 @@ impl Commands {
             Reply::Unsubscribed { channel } if origin == Origin::Server => {
                 replies.write(|out| json::write_unsubscribe_push(out, channel));
             }
+            Reply::SubscriptionExpired { channel } => {
+                replies.write(|out| json::write_expired_push(out, channel));
+            }
             Reply::Unsubscribed { .. } => replies.done(id, "unsubscribe"),
             Reply::Published { .. } | Reply::Outdated { .. } => replies.done(id, "publish"),
             Reply::History { position, publications } => {
-                replies.write_with_answers(|out, answers| {
-                    json::write_history(out, id, *position, |out| {
-                        answers.write(out, publications);
-                    });
-                });
+                replies.history(id, *position, publications);
             }
             Reply::Presence { clients, .. } => {
                 replies.write(|out| json::write_presence(out, id, clients));
@@ -462,6 +461,12 @@ impl Replies<'_, '_> {
         if missed.is_some_and(|missed| missed.has_more) {
             self.write(|out| json::write_resubscribe_push(out, channel));
         }
+    }
+
+    fn history(&mut self, id: u32, position: Position, publications: &Publications) {
+        self.write_with_answers(|out, answers| {
+            json::write_history(out, id, position, |out| answers.write(out, publications));
+        });
     }
 
     fn done(&mut self, id: u32, method: &str) {

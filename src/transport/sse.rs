@@ -219,7 +219,7 @@ impl Transport for EventStream {
                     }
                 }
             }
-            Reply::Unsubscribed { channel } => {
+            Reply::Unsubscribed { channel } | Reply::SubscriptionExpired { channel } => {
                 framing.write(context.out, |out| write_change(out, "unsubscribe", channel));
             }
             Reply::Connected(_)

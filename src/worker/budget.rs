@@ -416,6 +416,7 @@ mod tests {
             answer_bytes_max: 2,
             backlog_bytes_max: 1000,
             history_bytes_max: 4000,
+            expired_close_delay: std::time::Duration::from_secs(25),
         };
         let levels = [
             (0, 4000, 1000, 100),

@@ -153,6 +153,7 @@ impl Connections {
         withdraw_behind_proxy(&self.settings, &mut self.hub);
         self.account();
         self.hub.tick(self.turn.began_us, &mut self.hub_outputs);
+        self.hub.expire(self.turn.unix_seconds, &mut self.hub_outputs);
         self.counters.turns.add(1);
         self.turn.begin_work();
         self.deferred.begin_turn();

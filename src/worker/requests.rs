@@ -10,8 +10,8 @@ use crate::config::limits::{API_WARNING_INTERVAL, DEFERRED_PER_TURN_MAX, PROXY_W
 use crate::connection::{Connection, Flags, Pause};
 use crate::hub::{Hub, HubMessage, HubOutput, StreamMessage, reply_to};
 use crate::message::{
-    Actor, ChannelName, Control, Origin, Refusal, Reply, Request, RequestId, SessionId,
-    SessionRequest, TransportKind,
+    Actor, ChannelName, CloseReason, Control, Origin, Refusal, Reply, Request, RequestId,
+    SessionId, SessionRequest, TransportKind,
 };
 use crate::telemetry::Counters;
 use crate::transport::{Context, Flow, MessageCount, Output};
@@ -288,6 +288,7 @@ impl Connections {
                         connection.deliver_alone(&channel, &items, context)
                     });
                 }
+                HubOutput::Expired { session } => self.close(session.index, CloseReason::Expired),
                 HubOutput::Control { receipt, session, control } => {
                     let reply = self.control(session, control);
                     reply_to(receipt, reply, &mut self.hub_outputs);

@@ -112,6 +112,7 @@ impl WorkerSettings {
                     answer_bytes_max: config.answer_bytes_max(),
                     backlog_bytes_max: config.answer_bytes_max(),
                     history_bytes_max: config.history_bytes_max / u64::from(workers),
+                    expired_close_delay: config.expired_close_delay,
                 },
                 hash,
                 namespaces: Arc::new(namespaces),

@@ -13,6 +13,8 @@ pub struct Turn {
     pub began_us: u64,
     /// When the next second of the calendar begins, on the same scale.
     second_ends_us: u64,
+    /// The time of the calendar, in seconds since 1970.
+    pub unix_seconds: u64,
     /// Requests that were made.
     pub requests: usize,
     /// Bytes that conversations wrote.
@@ -38,6 +40,7 @@ impl Turn {
         let since_epoch = wall_clock();
         let rest_us = 1_000_000 - since_epoch.subsec_micros();
         self.second_ends_us = self.began_us + u64::from(rest_us);
+        self.unix_seconds = since_epoch.as_secs();
         Some(since_epoch)
     }
 

@@ -7,6 +7,7 @@
 //! | `api` | the server API: methods, errors, API keys |
 //! | `api_keys` | keys of the server API and their rights |
 //! | `rights_matrix` | rights of clients, by route and identity |
+//! | `expiry` | connections and subscriptions that expire |
 //! | `rights` | rights of clients, by route |
 //! | `callbacks` | callbacks to a backend: its answers, its failures, limits |
 //! | `identity` | tokens of clients: what each route answers, expiry, server-side subscriptions |
@@ -40,6 +41,7 @@ mod callbacks;
 mod clients;
 mod commands;
 mod echo;
+mod expiry;
 mod fan_out;
 mod flood;
 mod host;

@@ -1,7 +1,7 @@
 //! Clients that act for users, as others see them.
 
 use super::*;
-use crate::config::limits::PRESENCE_USERS_MAX;
+use crate::config::limits::{EXPIRIES_PER_TURN_MAX, PRESENCE_USERS_MAX};
 use crate::hub::join_leave::JOIN_LEAVE_DELAY_MS;
 use crate::message::{
     ClientId, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, SubscriptionOptions,
@@ -186,4 +186,93 @@ fn the_users_of_a_bounded_number_of_subscribers_are_compared() {
     }
     mesh.settle();
     assert_eq!(mesh.count("a"), (u64::from(most) + 3, 2 + 3));
+}
+
+/// The sessions, and the channels of subscriptions, that expire at this time.
+fn expired(mesh: &mut Mesh, now: u64) -> (Vec<u32>, Vec<String>) {
+    let mut out = VecDeque::new();
+    mesh.hubs[0].expire(now, &mut out);
+    let (mut sessions, mut channels) = (Vec::new(), Vec::new());
+    out.retain(|output| {
+        match output {
+            HubOutput::Expired { session } => sessions.push(session.index),
+            HubOutput::Reply { session, reply: Reply::SubscriptionExpired { channel }, .. } => {
+                mesh.end_view(0, session.index, channel.as_str());
+                channels.push(channel.to_string());
+            }
+            _ => return true,
+        }
+        false
+    });
+    mesh.route(0, out);
+    mesh.settle();
+    (sessions, channels)
+}
+
+#[test]
+fn sessions_expire_unless_they_are_refreshed_or_closed() {
+    let mut mesh = Mesh::new(1, 8);
+    let until = |at| Identity { expires_at: Some(at), ..identity("ann", "1") };
+    for index in 0..4 {
+        mesh.hubs[0].open(session(index));
+        mesh.hubs[0].identify(session(index), &until(100)).unwrap();
+    }
+    mesh.hubs[0].identify(session(1), &until(200)).unwrap();
+    mesh.close(0, session(2));
+    assert_eq!(expired(&mut mesh, 99), (vec![], vec![]));
+    assert_eq!(expired(&mut mesh, 100), (vec![0, 3], vec![]));
+    mesh.hubs[0].identify(session(1), &identity("ann", "1")).unwrap();
+    assert_eq!(expired(&mut mesh, 1000), (vec![], vec![]));
+    // An anonymous client may have a limited time too.
+    mesh.hubs[0].open(session(5));
+    let anonymous = Identity { expires_at: Some(1001), ..Identity::default() };
+    mesh.hubs[0].identify(session(5), &anonymous).unwrap();
+    assert_eq!(expired(&mut mesh, 1001), (vec![5], vec![]));
+}
+
+#[test]
+fn a_bounded_number_of_sessions_expires_in_a_turn() {
+    let mut mesh = Mesh::new(1, 8);
+    let count = EXPIRIES_PER_TURN_MAX as u32 + 1;
+    for index in 0..count {
+        mesh.hubs[0].open(session(index));
+        let until = Identity { expires_at: Some(u64::from(index % 7)), ..Identity::default() };
+        mesh.hubs[0].identify(session(index), &until).unwrap();
+    }
+    let lengths = [10, 10, 10].map(|now| expired(&mut mesh, now).0.len());
+    assert_eq!(lengths, [EXPIRIES_PER_TURN_MAX, 1, 0]);
+}
+
+#[test]
+fn subscriptions_expire_some_time_after_they_should_have_been_refreshed() {
+    let mut mesh = Mesh::new(1, 8);
+    mesh.hubs[0].open(session(0));
+    expired(&mut mesh, 1000);
+    let until = |at| Box::new(SubscriptionOptions { expires_at: Some(at), ..Default::default() });
+    for name in ["a", "b", "c", "d"] {
+        let (data, options) = (Some("{\"d\":1}".into()), Some(1060));
+        let options = SubscriptionOptions { data, expires_at: options, ..Default::default() };
+        let options = Some(Box::new(options));
+        let (channel, since) = (channel(name), None);
+        let request = Request::Subscribe { channel, since, needs_all: false, token: None, options };
+        mesh.request(0, session(0), request);
+        mesh.settle();
+        let reply = mesh.seen.replies.pop().unwrap().3;
+        let Reply::Subscribed { options: Some(options), .. } = reply else { panic!("{reply:?}") };
+        assert_eq!((options.expires_at, options.data), (Some(1060), Some("{\"d\":1}".into())));
+    }
+    mesh.request(0, session(0), unsubscribe("a"));
+    mesh.end_view(0, 0, "a");
+    mesh.hubs[0].refresh_subscription(session(0), &channel("b"), until(1200));
+    mesh.hubs[0].refresh_subscription(session(0), &channel("c"), Default::default());
+    mesh.hubs[0].refresh_subscription(session(0), &channel("no"), until(1));
+    let delay = 25;
+    assert_eq!(expired(&mut mesh, 1060 + delay - 1), (vec![], vec![]));
+    assert_eq!(expired(&mut mesh, 1060 + delay), (vec![], vec!["d".to_owned()]));
+    assert!(!mesh.hubs[0].is_subscribed(session(0), &channel("d")));
+    assert_eq!(expired(&mut mesh, 1200 + delay), (vec![], vec!["b".to_owned()]));
+    assert_eq!(expired(&mut mesh, u64::MAX), (vec![], vec![]));
+    assert!(mesh.hubs[0].is_subscribed(session(0), &channel("c")));
+    mesh.close(0, session(0));
+    assert_eq!(mesh.hubs[0].measures().identity_bytes, 0);
 }

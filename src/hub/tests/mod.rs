@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -91,6 +92,7 @@ impl Mesh {
                         history_bytes_max: 1 << 20,
                         answer_bytes_max: 1 << 20,
                         backlog_bytes_max: 1 << 20,
+                        expired_close_delay: Duration::from_secs(25),
                     },
                     hash,
                     namespaces: namespaces.clone(),
@@ -436,7 +438,7 @@ fn a_publish_without_a_channel_is_refused() {
 fn a_hub_reports_expired_histories_until_all_are_removed() {
     let kept = ChannelOptions {
         history_size: 1,
-        history_ttl: std::time::Duration::from_secs(1),
+        history_ttl: Duration::from_secs(1),
         ..ChannelOptions::open()
     };
     let mut mesh = Mesh::with(1, 10, kept);

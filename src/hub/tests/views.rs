@@ -2,7 +2,6 @@
 //! place of dropped publications, or the newest only if the channel's options say so.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::*;
 use crate::config::{ChannelOptions, SlowConsumer};
@@ -84,6 +83,7 @@ impl World {
                     history_bytes_max: 1 << 20,
                     answer_bytes_max: 1 << 20,
                     backlog_bytes_max: 1 << 20,
+                    expired_close_delay: Duration::from_secs(25),
                 },
                 hash,
                 namespaces: namespaces.clone(),

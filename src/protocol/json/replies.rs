@@ -266,6 +266,13 @@ pub fn write_unsubscribe_push(out: &mut Vec<u8>, channel: &ChannelName) {
     out.extend_from_slice(b"{\"code\":2000,\"reason\":\"server unsubscribe\"}}}");
 }
 
+/// Appends the push that announces the end of a subscription that has expired; the client subscribes again, with a new
+/// token.
+pub fn write_expired_push(out: &mut Vec<u8>, channel: &ChannelName) {
+    begin_push(out, channel, "unsubscribe");
+    out.extend_from_slice(b"{\"code\":2501,\"reason\":\"subscription expired\"}}}");
+}
+
 /// Appends the push after which a client subscribes again, from its current position.
 pub fn write_resubscribe_push(out: &mut Vec<u8>, channel: &ChannelName) {
     begin_push(out, channel, "unsubscribe");

@@ -166,6 +166,10 @@ fn actions_of_the_server_api_are_pushed() {
         client.replied(0, &Reply::Unsubscribed { channel: ChannelName::new("a").unwrap() });
     let body = json!({"code": 2000, "reason": "server unsubscribe"});
     assert_eq!(replies, [json!({"push": {"channel": "a", "unsubscribe": body}})]);
+    let replies =
+        client.replied(0, &Reply::SubscriptionExpired { channel: ChannelName::new("a").unwrap() });
+    let body = json!({"code": 2501, "reason": "subscription expired"});
+    assert_eq!(replies, [json!({"push": {"channel": "a", "unsubscribe": body}})]);
 }
 
 #[test]

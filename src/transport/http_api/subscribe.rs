@@ -375,6 +375,7 @@ impl Opening {
             | Reply::Refreshed { .. }
             | Reply::SubscriptionRefreshed { .. }
             | Reply::Unsubscribed { .. }
+            | Reply::SubscriptionExpired { .. }
             | Reply::Published { .. }
             | Reply::Outdated { .. }
             | Reply::History { .. }
