@@ -37,6 +37,23 @@ on_both_drivers! {
         }
     }
 
+    fn connections_with_tokens_open_where_others_are_refused(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.hmac_secret = Some("a-secret-of-32-characters-or-more".into());
+        });
+        let tcp = server.commands().to_string();
+        for protocol in ["ws", "sse", "tcp"] {
+            let arguments = [
+                "--protocol", protocol, "--tcp-target", &tcp, "-n", "100", "--duration", "100 ms",
+                "--token-users", "0", "--token-info-bytes", "32", "--token-hmac-secret",
+            ];
+            for (secret, is_right) in [("a-secret-of-32-characters-or-more", true), ("another", false)] {
+                let run = c1m("idle", server.edge(), &[&arguments[..], &[secret]].concat());
+                assert_eq!(run.success, is_right, "{protocol}: {run:#?}");
+            }
+        }
+    }
+
     fn echoes_come_back_beside_idle_connections(driver) {
         let server = TestServer::start(driver, 2);
         let idle = server.edge().to_string();

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use fantail::config::{self, parse_seconds};
+use fantail::config::{self, Secret, parse_seconds};
+use fantail::message::INFO_BYTES_MAX;
+
+use crate::token::Tokens;
 
 /// The options that all modes share.
 #[derive(Args, Clone, Debug)]
@@ -52,6 +55,15 @@ pub struct Common {
     /// Local source address; may be repeated [default for a loopback server: all of 127.0.0.0/8]
     #[arg(long, value_name = "ADDR")]
     pub source: Vec<IpAddr>,
+    /// Secret of the server (auth.hmac_secret) to sign a token for each connection with
+    #[arg(long, value_name = "SECRET")]
+    pub token_hmac_secret: Option<Secret>,
+    /// Number of users that the connections belong to, in turn; 0 makes each a user of its own
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "token_hmac_secret", value_parser = number::<u32>(0..=CONNECTIONS_MAX))]
+    pub token_users: u32,
+    /// Bytes of the info of each user, a JSON string; 0 for no info
+    #[arg(long, value_name = "BYTES", default_value_t = 0, requires = "token_hmac_secret", value_parser = number::<usize>(0..=INFO_BYTES_MAX as u64))]
+    pub token_info_bytes: usize,
     /// Process id of the server on this host, to report its CPU and memory
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
@@ -61,6 +73,17 @@ pub struct Common {
     /// Write plots of connections, memory and latency to this directory, as SVG
     #[arg(long, value_name = "DIR")]
     pub plot: Option<PathBuf>,
+}
+
+impl Common {
+    /// What the token of each connection is made of.
+    pub fn tokens(&self) -> Option<Tokens> {
+        self.token_hmac_secret.clone().map(|secret| Tokens {
+            secret,
+            users: self.token_users,
+            info_bytes: self.token_info_bytes,
+        })
+    }
 }
 
 /// Protocol of the connections. Another protocol is a variant here and its bytes in `endpoint.rs`.

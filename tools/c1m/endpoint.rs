@@ -9,6 +9,7 @@ use fantail::protocol::websocket::handshake::{
 use fantail::protocol::websocket::{Limits, MessageDecoder, OpCode, Role, write_masked_frame};
 
 use crate::connection::Decoder;
+use crate::token::Tokens;
 
 /// A server address and the protocol to use with it.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Endpoint {
     pub path: String,
     /// Prefix of channel names; a number follows.
     pub channel_prefix: String,
+    /// What the token of each connection is made of; `None` for connections without one.
+    pub tokens: Option<Tokens>,
 }
 
 /// Protocol on the wire.
@@ -68,21 +71,41 @@ impl Endpoint {
         match self.protocol {
             WireProtocol::WebSocket => {
                 write_client_request(out, &self.address.to_string(), &path, &key_bytes(key));
+                // Before the blank line.
+                out.truncate(out.len() - b"\r\n".len());
+                out.extend_from_slice(self.header_of_token(key).as_bytes());
+                out.extend_from_slice(b"\r\n");
             }
             WireProtocol::Commands => {
-                write_line(out, |out| out.extend_from_slice(b"{\"id\":1,\"connect\":{}}"));
+                self.write_connect(out, key);
                 let subscribe = format!("{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}");
                 write_line(out, |out| out.extend_from_slice(subscribe.as_bytes()));
             }
             WireProtocol::Events => {
                 let head = format!(
-                    "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n\r\n",
-                    self.address
+                    "GET {path} HTTP/1.1\r\nHost: {}\r\n{}Accept: text/event-stream\r\n\r\n",
+                    self.address,
+                    self.header_of_token(key)
                 );
                 out.extend_from_slice(head.as_bytes());
             }
             WireProtocol::Lines => {}
         }
+    }
+
+    /// Appends the first command of the command protocol.
+    pub fn write_connect(&self, out: &mut Vec<u8>, key: u64) {
+        let token =
+            self.tokens.as_ref().map(|tokens| format!("\"token\":\"{}\"", tokens.token(key)));
+        let connect = format!("{{\"id\":1,\"connect\":{{{}}}}}", token.unwrap_or_default());
+        write_line(out, |out| out.extend_from_slice(connect.as_bytes()));
+    }
+
+    /// The header line of a request that shows the token; empty without one.
+    pub fn header_of_token(&self, key: u64) -> String {
+        let tokens = self.tokens.as_ref();
+        let line = tokens.map(|tokens| format!("Authorization: Bearer {}\r\n", tokens.token(key)));
+        line.unwrap_or_default()
     }
 
     /// Checks all bytes received since the handshake was sent.
@@ -231,7 +254,7 @@ mod tests {
     fn endpoint(protocol: WireProtocol) -> Endpoint {
         let address = "127.0.0.1:1".parse().unwrap();
         let path = "/ws?channel={channel}".to_owned();
-        Endpoint { address, protocol, path, channel_prefix: "a".to_owned() }
+        Endpoint { address, protocol, path, channel_prefix: "a".to_owned(), tokens: None }
     }
 
     #[test]
@@ -243,6 +266,26 @@ mod tests {
         let refused = endpoint.check_handshake(b"HTTP/1.1 404 Not Found\r\n\r\n", 1);
         let Handshake::Refused(cause) = refused else { panic!("{refused:?}") };
         assert_eq!(cause, "refused with HTTP status 404");
+    }
+
+    #[test]
+    fn a_connection_shows_its_token() {
+        let tokens = Tokens { secret: "s".into(), users: 100, info_bytes: 0 };
+        let token = tokens.token(7);
+        for (protocol, expected) in [
+            (WireProtocol::WebSocket, format!("\r\nAuthorization: Bearer {token}\r\n\r\n")),
+            (WireProtocol::Events, format!("\r\nAuthorization: Bearer {token}\r\nAccept: ")),
+            (
+                WireProtocol::Commands,
+                format!("{{\"id\":1,\"connect\":{{\"token\":\"{token}\"}}}}\n"),
+            ),
+        ] {
+            let endpoint = Endpoint { tokens: Some(tokens.clone()), ..endpoint(protocol) };
+            let mut request = Vec::new();
+            endpoint.write_handshake(&mut request, 7, 7);
+            let request = String::from_utf8(request).unwrap();
+            assert!(request.contains(&expected), "{request}");
+        }
     }
 
     #[test]

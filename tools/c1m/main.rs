@@ -28,6 +28,7 @@ mod report;
 mod run;
 mod shared;
 mod stream;
+mod token;
 mod usage;
 
 use std::error::Error;

@@ -148,7 +148,9 @@ impl Connection {
         match self.via {
             Via::Http => return Ok(stream),
             Via::Tcp => {
-                stream.write_all(b"{\"id\":1,\"connect\":{}}\n")?;
+                let mut connect = Vec::new();
+                self.endpoint.write_connect(&mut connect, u64::MAX);
+                stream.write_all(&connect)?;
                 expect_reply(&mut stream, 1)?;
             }
             Via::Ws => {
@@ -224,8 +226,9 @@ impl Connection {
         self.used_at = Instant::now();
         let (host, name, length) =
             (self.endpoint.address, self.endpoint.channel(channel), payload.len());
+        let token = self.endpoint.header_of_token(u64::MAX);
         let head = format!(
-            "POST /publish?channel={name} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"
+            "POST /publish?channel={name} HTTP/1.1\r\nHost: {host}\r\n{token}Content-Length: {length}\r\n\r\n"
         );
         self.out.extend_from_slice(head.as_bytes());
         self.out.extend_from_slice(payload);

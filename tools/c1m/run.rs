@@ -578,6 +578,7 @@ pub fn endpoint_for(common: &Common, protocol: Protocol) -> Endpoint {
         protocol: wire,
         path: given.unwrap_or(path).to_owned(),
         channel_prefix: common.channel_prefix.clone(),
+        tokens: common.tokens(),
     }
 }
 
