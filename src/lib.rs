@@ -75,6 +75,7 @@
 //! | a close code or disconnect reason | a row in `message/disconnect.rs` |
 //! | a cause of failed handshakes | a row in `transport/handshake_failure.rs` |
 //! | a callback to a backend | `config/callbacks.rs`, `callback/call.rs`, `callback/body.rs`, `callback/answer.rs` |
+//! | events for a backend | `config/events.rs`, `callback/event.rs`, `worker/events.rs` |
 //! | the headers that callbacks send on | `transport/http_api/forwarded.rs`, `worker/held.rs` |
 //! | what follows from the answer to a callback | `worker/callbacks.rs` |
 //! | a setting | a row in `config/settings.rs`; a field and its default in `config/configuration.rs` |

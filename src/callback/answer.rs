@@ -53,6 +53,8 @@ pub enum CallbackResult {
         tags: Option<Arc<Tags>>,
         options: Option<Arc<PublishOptions>>,
     },
+    /// The events are taken.
+    Events,
     /// What a procedure returned.
     Rpc { data: Option<Payload> },
 }
@@ -79,6 +81,7 @@ impl Answer {
             Answer::Result(CallbackResult::Connect(result)) => {
                 result.as_ref().map_or(0, |result| result.bytes())
             }
+            Answer::Result(CallbackResult::Events) => 0,
             Answer::Result(CallbackResult::Subscribe { options }) => options.heap_bytes(),
             Answer::Result(CallbackResult::Publish { payload, tags, options }) => {
                 payload.as_ref().map_or(0, Payload::heap_bytes)
@@ -214,6 +217,8 @@ pub fn decode_answer(kind: CallbackKind, body: &[u8]) -> Result<Answer, Fault> {
             let payload = payload(body.data, body.b64data, |_| PayloadKind::Binary)?;
             CallbackResult::Publish { payload, tags, options }
         }
+        // What it says about events has no meaning.
+        CallbackKind::Events => return Err(Fault),
         CallbackKind::Rpc => {
             let RpcBody { data, b64data } = decode(result)?;
             let kind_of = |bytes: &[u8]| kind_of_bytes(bytes, PAYLOAD_DEPTH_MAX);

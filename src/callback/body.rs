@@ -65,7 +65,7 @@ fn member(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// The names that Centrifugo has for transports, where it has one: `uni_` for those that take no commands.
-fn transport(kind: TransportKind) -> &'static str {
+pub(super) fn transport(kind: TransportKind) -> &'static str {
     match kind {
         TransportKind::CommandsWebSocket => "websocket",
         TransportKind::WebSocket => "uni_websocket",

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, decode_answer};
 use super::body::write_body;
@@ -45,6 +45,19 @@ pub(super) struct Shared {
     /// When the service began.
     pub(super) began: Instant,
 }
+
+/// A request to the backend.
+#[derive(Debug)]
+pub(super) struct Outgoing<'a> {
+    pub body: Vec<u8>,
+    /// The call whose headers are sent on.
+    pub call: Option<&'a Call>,
+    /// The signature of the body.
+    pub signature: Option<HeaderValue>,
+}
+
+/// The header that has the signature of events.
+const SIGNATURE: HeaderName = HeaderName::from_static("x-fantail-signature");
 
 impl Endpoint {
     /// The endpoint of a kind; `None` if the backend is not asked.
@@ -94,8 +107,13 @@ impl Endpoint {
         if !self.circuit.borrow_mut().admits(shared.began.elapsed()) {
             return (Err(Failure::CircuitOpen), false);
         }
-        let exchange = timeout_at(began + self.timeout, self.exchange(shared, call));
+        let mut body = Vec::new();
+        write_body(&mut body, call);
+        let outgoing = Outgoing { body, call: Some(call), signature: None };
+        let exchange = timeout_at(began + self.timeout, self.exchange(shared, outgoing));
         let result = exchange.await.unwrap_or(Err(Failure::Timeout));
+        let decode = |body: Vec<u8>| decode_answer(self.kind, &body).map_err(|_| Failure::Invalid);
+        let result = result.and_then(decode);
         let is_outage = result.as_ref().is_err_and(|failure| failure.is_outage());
         let has_opened = self.circuit.borrow_mut().note(is_outage, shared.began.elapsed());
         (result, has_opened)
@@ -103,8 +121,9 @@ impl Endpoint {
 
     /// Adds the headers of the client that are sent on, and the static ones that none of these replaces. A value that
     /// HTTP does not allow is left out.
-    fn add_headers(&self, to: &mut HeaderMap, call: &Call) {
-        let forwarded = call.headers.iter().flat_map(|headers| &headers.0);
+    fn add_headers(&self, to: &mut HeaderMap, call: Option<&Call>) {
+        let forwarded =
+            call.and_then(|call| call.headers.as_ref()).into_iter().flat_map(|headers| &headers.0);
         for (name, value) in forwarded {
             let known = self.http_headers.iter().find(|known| known.as_str() == &**name);
             if let (Some(name), Ok(value)) = (known, HeaderValue::from_bytes(value)) {
@@ -118,10 +137,19 @@ impl Endpoint {
         }
     }
 
-    /// One request and its answer.
-    async fn exchange(&self, shared: &Shared, call: &Call) -> Result<Answer, Failure> {
-        let mut body = Vec::new();
-        write_body(&mut body, call);
+    /// Hands the backend events. Their circuit is the pause between two attempts.
+    pub(super) async fn deliver(
+        &self,
+        shared: &Shared,
+        outgoing: Outgoing<'_>,
+    ) -> Result<(), Failure> {
+        let exchange = timeout(self.timeout, self.exchange(shared, outgoing)).await;
+        exchange.unwrap_or(Err(Failure::Timeout)).map(drop)
+    }
+
+    /// One request and the body of its answer.
+    async fn exchange(&self, shared: &Shared, outgoing: Outgoing<'_>) -> Result<Vec<u8>, Failure> {
+        let Outgoing { body, call, signature } = outgoing;
         let counted = Counted::new(&shared.bytes, body.len(), CALLBACK_BYTES_MAX);
         let mut counted = counted.ok_or(Failure::Rejected)?;
         let mut request = Request::post(self.uri.clone())
@@ -129,6 +157,7 @@ impl Endpoint {
             .header(USER_AGENT, concat!("fantail/", env!("CARGO_PKG_VERSION")));
         if let Some(headers) = request.headers_mut() {
             self.add_headers(headers, call);
+            signature.into_iter().for_each(|value| _ = headers.insert(SIGNATURE, value));
         }
         let request =
             request.body(Full::new(Bytes::from(body))).map_err(|_| Failure::Unreachable)?;
@@ -148,7 +177,7 @@ impl Endpoint {
             counted.add(data.len(), CALLBACK_BYTES_MAX).ok_or(Failure::Rejected)?;
             received.extend_from_slice(data);
         }
-        decode_answer(self.kind, &received).map_err(|_| Failure::Invalid)
+        Ok(received)
     }
 }
 

@@ -16,10 +16,13 @@ mod body;
 mod call;
 mod circuit;
 mod client;
+mod delivery;
 mod endpoint;
+mod event;
 mod service;
 
 pub use answer::{Answer, CallbackResult, ConnectResult, Fault, decode_answer};
 pub use body::write_body;
 pub use call::{Answered, Ask, Call, Failure, OUTCOMES};
+pub use event::{Event, Happening};
 pub use service::{Caller, Inbox, Service};

@@ -3,20 +3,27 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::{LocalSet, spawn_local, yield_now};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::answer::Answer;
+use super::answer::{Answer, CallbackResult};
 use super::call::{Answered, Call, Failure};
 use super::client::{HttpClient, new_client};
+use super::delivery::Delivery;
 use super::endpoint::{Endpoint, Shared};
-use crate::config::limits::{CALLBACK_LOG_INTERVAL, CALLBACK_RESOLVERS_MAX, CALLBACKS_QUEUED_MAX};
+use super::event::Event;
+use crate::config::limits::{
+    CALLBACK_LOG_INTERVAL, CALLBACK_RESOLVERS_MAX, CALLBACKS_QUEUED_MAX, EVENT_FLUSH_TIMEOUT,
+};
 use crate::config::{CallbackKind, Callbacks};
+use crate::message::{NodeId, SessionId};
 
 /// Where a worker gets its answers.
 pub trait Inbox: Send {
@@ -24,14 +31,28 @@ pub trait Inbox: Send {
     fn deliver(&mut self, answers: Vec<Answered>) -> Result<(), Vec<Answered>>;
 }
 
-/// A worker's way to ask.
+/// A worker's way to ask, and to notify.
 #[derive(Clone, Debug)]
-pub struct Caller(Sender<Box<Call>>);
+pub struct Caller {
+    calls: Sender<Box<Call>>,
+    events: Sender<Event>,
+    /// Events that were dropped, of all workers.
+    dropped: Arc<AtomicU64>,
+}
 
 impl Caller {
     /// Asks the backend, without waiting. Gives the call back if too many wait to be taken.
     pub fn call(&self, call: Box<Call>) -> Result<(), Box<Call>> {
-        self.0.try_send(call).map_err(|error| error.into_inner())
+        self.calls.try_send(call).map_err(|error| error.into_inner())
+    }
+
+    /// Has the backend notified, without waiting. Returns false if the event is dropped, because as many wait as may.
+    pub fn notify(&self, event: Event) -> bool {
+        let is_taken = self.events.try_send(event).is_ok();
+        if !is_taken {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        is_taken
     }
 }
 
@@ -42,12 +63,14 @@ pub struct Service {
     /// In the order of [`CallbackKind::ALL`].
     endpoints: Vec<Option<Endpoint>>,
     calls: Receiver<Box<Call>>,
+    delivery: Delivery,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Service {
     /// A service of what is configured, and a way to ask it. It opens descriptors that workers use, so it is made
     /// before a worker leaves the shared descriptor table.
-    pub fn new(callbacks: &Callbacks) -> Result<(Service, Caller), String> {
+    pub fn new(callbacks: &Callbacks, node: NodeId) -> Result<(Service, Caller), String> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(CALLBACK_RESOLVERS_MAX)
@@ -60,20 +83,27 @@ impl Service {
         let needs_tls = endpoints.iter().flatten().any(Endpoint::needs_tls);
         let client = new_client(idle_max, needs_tls, callbacks.ca_file.as_deref())?;
         let (sender, calls) = channel(CALLBACKS_QUEUED_MAX);
-        Ok((Service { runtime, client, endpoints, calls }, Caller(sender)))
+        let (events, incoming) = channel(callbacks.of(CallbackKind::Events).pending_max);
+        let delivery = Delivery::new(node, callbacks.events.clone(), incoming);
+        let dropped = Arc::<AtomicU64>::default();
+        let caller = Caller { calls: sender, events, dropped: dropped.clone() };
+        Ok((Service { runtime, client, endpoints, calls, delivery, dropped }, caller))
     }
 
     /// Answers calls until no worker can make one. `inboxes` are those of the workers, in their order.
     pub fn run(self, inboxes: Vec<Box<dyn Inbox>>) {
-        let Service { runtime, client, endpoints, mut calls } = self;
+        let Service { runtime, client, endpoints, mut calls, delivery, dropped } = self;
         let outboxes = inboxes.into_iter().map(Outbox::new).collect();
         let shared = Shared { client, bytes: Cell::new(0), began: Instant::now() };
         let desk = Rc::new(Desk { shared, endpoints, outboxes, logged: Cell::new(None) });
         let tasks = LocalSet::new();
         runtime.block_on(tasks.run_until(async {
+            let events = spawn_local(desk.clone().deliver_events(delivery, dropped));
             while let Some(call) = calls.recv().await {
                 spawn_local(desk.clone().answer(call));
             }
+            // What is left then is lost.
+            let _ = timeout(EVENT_FLUSH_TIMEOUT, events).await;
         }));
     }
 }
@@ -126,6 +156,27 @@ impl Desk {
         let worker = usize::from(call.client.worker.0);
         let (session, serial) = (call.client.session, call.serial);
         let answered = Answered { session, serial, kind, result, took: began.elapsed() };
+        self.hand_over(worker, answered);
+    }
+
+    /// Hands events to the backend until no more can come.
+    async fn deliver_events(self: Rc<Self>, mut delivery: Delivery, dropped: Arc<AtomicU64>) {
+        let kind = CallbackKind::Events;
+        let Some(endpoint) = &self.endpoints[kind as usize] else { return };
+        while let Some(events) = delivery.gather().await {
+            let report = |result: Result<(), Failure>, took| {
+                let result = result.map(|()| Answer::Result(CallbackResult::Events));
+                self.log(kind, endpoint, &result, false);
+                // The first worker counts it.
+                let session = SessionId { index: u32::MAX, generation: u32::MAX };
+                self.hand_over(0, Answered { session, serial: 0, kind, result, took });
+            };
+            let lost = dropped.load(Ordering::Relaxed);
+            delivery.send(endpoint, &self.shared, &events, lost, report).await;
+        }
+    }
+
+    fn hand_over(self: &Rc<Self>, worker: usize, answered: Answered) {
         let outbox = &self.outboxes[worker];
         outbox.waiting.borrow_mut().push(answered);
         if !outbox.is_flushing.replace(true) {

@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use clap::Args;
 
-use fantail::config::{CALLBACK_OPTIONS, CHANNEL_OPTIONS, Origin, SETTINGS, markdown};
+use fantail::config::{
+    CALLBACK_OPTIONS, CHANNEL_OPTIONS, CallbackKind, EVENT_OPTIONS, Origin, SETTINGS, markdown,
+};
 
 use super::output::say;
 use super::settings;
@@ -55,6 +57,10 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         for option in CALLBACK_OPTIONS {
             let value = option.text(loaded.config.callbacks.of(kind));
             let _ = writeln!(text, "{:name_width$}  {value}", option.name);
+        }
+        for (name, ..) in EVENT_OPTIONS.iter().filter(|_| kind == CallbackKind::Events) {
+            let value = loaded.config.callbacks.events.text(name);
+            let _ = writeln!(text, "{name:name_width$}  {value}");
         }
     }
     for key in &loaded.config.token_keys {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 
+use super::events::{EventKind, EventSettings, event_options_markdown};
 use super::limits::{
     CALLBACK_ANSWER_BYTES_CEILING, CALLBACK_CONNECTIONS_CEILING, CALLBACK_HEADERS_MAX,
     CALLBACK_PENDING_CEILING,
@@ -37,6 +38,8 @@ callback_kinds! {
     Publish => "publish";
     /// To call a procedure for a client.
     Rpc => "rpc";
+    /// To take events.
+    Events => "events";
 }
 
 /// The settings of all callbacks.
@@ -44,6 +47,8 @@ callback_kinds! {
 pub struct Callbacks {
     /// A file of certificates, in PEM, that are trusted in addition to those of the system.
     pub ca_file: Option<String>,
+    /// Which events there are.
+    pub events: EventSettings,
     /// The settings of each kind, in the order of [`CallbackKind::ALL`].
     kinds: [Callback; CallbackKind::ALL.len()],
 }
@@ -178,6 +183,11 @@ impl Callbacks {
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         names
+    }
+
+    /// Whether the backend is notified of events of a kind.
+    pub fn has_events(&self, kind: EventKind) -> bool {
+        self.asks(CallbackKind::Events) && self.events.has(kind)
     }
 
     /// Whether the backend is asked.
@@ -365,9 +375,11 @@ pub(super) fn callback_options_markdown() -> String {
             option.doc
         ));
     }
-    table
-        + "| `ca_file` |  | a file | Certificates, in PEM, that are trusted in addition to those of the system. In \
-             `[callbacks]` only |\n"
+    table.push_str(
+        "| `ca_file` |  | a file | Certificates, in PEM, that are trusted in addition to those of the system. In \
+         `[callbacks]` only |\n\n",
+    );
+    table + &event_options_markdown()
 }
 
 #[cfg(test)]

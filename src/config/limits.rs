@@ -40,6 +40,12 @@ pub const CALLBACK_PENDING_CEILING: u64 = 65_536;
 /// Upper bound of the connections to the backend of one kind of callback.
 pub const CALLBACK_CONNECTIONS_CEILING: u64 = 1024;
 
+/// Upper bound of the events of one batch.
+pub const EVENT_BATCH_CEILING: u64 = 1000;
+
+/// Bytes of the secret that signs events.
+pub const EVENT_SECRET_BYTES_MAX: usize = 1024;
+
 /// Upper bound of an answer to a callback.
 pub const CALLBACK_ANSWER_BYTES_CEILING: u64 = 16 * 1024 * 1024;
 
@@ -333,6 +339,12 @@ pub const CALLBACK_QUEUE_SHARE_DIVISOR: u32 = 2;
 
 /// How long a backend that fails is not asked: at first, and at most.
 pub const CALLBACK_CIRCUIT_TIMES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
+
+/// The pause before a batch of events is sent again: at first, and at most.
+pub const EVENT_RETRY_TIMES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
+
+/// How long events that are left are sent once the workers have ended.
+pub const EVENT_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an idle connection to a backend is kept.
 pub const CALLBACK_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

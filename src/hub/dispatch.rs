@@ -156,6 +156,11 @@ impl Hub {
         }
     }
 
+    /// Whether a channel has subscribers on any worker, if this worker is its home.
+    pub fn is_occupied(&self, channel: &ChannelName) -> bool {
+        self.streams.is_occupied(channel)
+    }
+
     /// Handles a message from a hub, which may be this one.
     pub fn handle_message(&mut self, message: HubMessage, out: &mut VecDeque<HubOutput>) {
         match message {

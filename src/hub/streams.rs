@@ -136,6 +136,11 @@ impl Streams {
         }
     }
 
+    /// Whether a channel has subscribers on any worker.
+    pub(super) fn is_occupied(&self, name: &ChannelName) -> bool {
+        self.interested(name) != Workers::default()
+    }
+
     /// The workers with subscribers of a channel.
     pub(super) fn interested(&self, name: &ChannelName) -> Workers {
         let key = self.names.find(name, &self.channels);

@@ -6,6 +6,7 @@ use tracing::error;
 
 use crate::callback::{Caller, Inbox, Service};
 use crate::config::Config;
+use crate::message::NodeId;
 use crate::worker::Mesh;
 
 /// What the thread runs.
@@ -30,11 +31,15 @@ impl Callbacks {
     /// Makes ready what the thread needs, and the way in which workers ask it; `None` if no callback is configured.
     /// Workers use a descriptor that is opened here, so this comes before the first of them leaves the shared
     /// descriptor table.
-    pub(super) fn new(config: &Config, meshes: &[Mesh]) -> Result<Option<(Self, Caller)>, String> {
+    pub(super) fn new(
+        config: &Config,
+        node: NodeId,
+        meshes: &[Mesh],
+    ) -> Result<Option<(Self, Caller)>, String> {
         if config.callbacks.kinds().next().is_none() {
             return Ok(None);
         }
-        let (service, caller) = Service::new(&config.callbacks)?;
+        let (service, caller) = Service::new(&config.callbacks, node)?;
         let inboxes = meshes.iter().map(|mesh| Box::new(mesh.inbox()) as Box<dyn Inbox>).collect();
         Ok(Some((Self { service, inboxes }, caller)))
     }

@@ -125,7 +125,8 @@ impl Server {
         let (configs, config_inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let mut threads = Vec::new();
         let meshes = Mesh::new(&wakers);
-        let (callbacks, caller) = Callbacks::new(config, &meshes).map_err(StartError)?.unzip();
+        let (callbacks, caller) =
+            Callbacks::new(config, node, &meshes).map_err(StartError)?.unzip();
         let shared = WorkerShares {
             counters: (0..workers).map(|_| Arc::new(new_counters())).collect(),
             caller,

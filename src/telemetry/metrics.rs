@@ -138,6 +138,8 @@ metrics! {
             "Connections of users; the others are anonymous.";
         identity_bytes, "gauge", "fantail_identity_bytes",
             "Bytes of what is known about the clients of this worker: users, info, options of subscriptions.";
+        events_dropped, "counter", "fantail_events_dropped_total",
+            "Events that the backend is not notified of, because as many waited as may.";
         http_errors, "counter", "fantail_http_errors_total", "HTTP requests answered with an error.";
     }
     families {

@@ -9,6 +9,7 @@ use crate::telemetry::Counters;
 use crate::transport::Flow;
 
 use super::connections::Connections;
+use super::events;
 use super::table::{Action, NEVER, duration_of, ticks};
 
 impl Connections {
@@ -60,6 +61,7 @@ impl Connections {
         connection.release();
         let session = self.table.session(index);
         count_end(session, reason, self.settings.hub.worker, &self.counters);
+        events::disconnected(self, session, reason);
         self.leave(session);
         self.held.forget_headers(session);
         self.table.set_deadline_after(index, self.turn.tick, self.settings.close_timeout);
@@ -84,6 +86,7 @@ impl Connections {
             Stage::Open => {
                 let session = self.table.session(index);
                 count_end(session, reason, self.settings.hub.worker, &self.counters);
+                events::disconnected(self, session, reason);
                 self.leave(session);
                 self.held.forget_headers(session);
             }

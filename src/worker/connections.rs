@@ -18,6 +18,7 @@ use crate::telemetry::Counters;
 use crate::transport::{Answers, Flow, Output, Question};
 
 use super::admission::Admission;
+use super::announced::Announced;
 use super::budget::Budget;
 use super::deferred::Deferred;
 use super::deliveries::Deliveries;
@@ -60,6 +61,8 @@ pub struct Connections {
     pub(super) deferred: Deferred,
     /// Requests that wait for the backend.
     pub(super) held: Held,
+    /// The clients that the backend was notified of.
+    pub(super) announced: Announced,
     /// The way to ask it, if it is asked anything.
     pub(super) caller: Option<Caller>,
     pub(super) logins: Logins,
@@ -117,6 +120,7 @@ impl Connections {
             rates: Rates::default(),
             deferred: Deferred::default(),
             held: Held::default(),
+            announced: Announced::default(),
             caller: shared.caller,
             logins: Logins::default(),
             admission: Admission::new(shared.open, shared.open_max),

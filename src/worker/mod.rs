@@ -32,6 +32,7 @@ use crate::driver::{Driver, Event, ListenerId};
 
 mod accept;
 mod admission;
+mod announced;
 mod backpressure;
 mod budget;
 mod callbacks;
@@ -39,6 +40,7 @@ mod closing;
 mod connections;
 mod deferred;
 mod deliveries;
+mod events;
 mod evict;
 mod eviction;
 mod fan_out;

@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::auth::{self, ApiRefusal, Verdict};
 use crate::config::limits::{API_WARNING_INTERVAL, DEFERRED_PER_TURN_MAX, PROXY_WARNING_INTERVAL};
 use crate::connection::{Connection, Flags, Pause};
-use crate::hub::{Hub, HubMessage, HubOutput, StreamMessage, reply_to};
+use crate::hub::{HubOutput, reply_to};
 use crate::message::{
     Actor, ChannelName, CloseReason, Control, Origin, Refusal, Reply, Request, RequestId,
     SessionId, SessionRequest, TransportKind,
@@ -19,6 +19,7 @@ use crate::transport::{Context, Flow, MessageCount, Output};
 use super::callbacks;
 use super::connections::Connections;
 use super::deferred::AnswerKind;
+use super::events;
 use super::login::{Checked, LoginStep};
 use super::mesh::Message;
 use super::statistics::withdraw_behind_proxy;
@@ -273,7 +274,7 @@ impl Connections {
         while let Some(output) = self.hub_outputs.pop_front() {
             match output {
                 HubOutput::Send { to, message } if to == self.settings.hub.worker => {
-                    handle_message(message, &mut self.hub, &mut self.hub_outputs, &self.counters);
+                    events::take_message(self, message);
                 }
                 HubOutput::Send { to, message } => self.mesh.send(to, message),
                 HubOutput::Later(message) => self.mesh.send(self.settings.hub.worker, message),
@@ -332,7 +333,7 @@ impl Connections {
     pub fn receive_message(&mut self, message: Message) {
         match message {
             Message::Hub(message) => {
-                handle_message(message, &mut self.hub, &mut self.hub_outputs, &self.counters);
+                events::take_message(self, message);
                 self.drain_hub_outputs();
             }
             Message::Callback(answered) => callbacks::take_answer(self, *answered),
@@ -350,6 +351,9 @@ impl Connections {
             self.step_connection(session.index, |connection, context| {
                 connection.reply(id.origin, reply, context)
             });
+            if self.table.is_open(socket_of(session)) {
+                events::connected(self, session);
+            }
         }
         if is_long {
             self.deferred.count_answer(reply, self.turn.written_bytes - before);
@@ -403,15 +407,3 @@ fn log_api_refusal(refusal: ApiRefusal, now: u32, warned_until: &AtomicU32) {
 const BEHIND_PROXY: &str = "a request came through a proxy, and api.key is not set: every client of the proxy can \
     publish and call the server API. From now on, the page, the statistics and requests of other origins are \
     disabled, unless http.page, statistics and http.origins enable them";
-
-fn handle_message(
-    message: HubMessage,
-    hub: &mut Hub,
-    outputs: &mut VecDeque<HubOutput>,
-    counters: &Counters,
-) {
-    if matches!(message, HubMessage::Stream(StreamMessage::Publish { .. })) {
-        counters.publications.add(1);
-    }
-    hub.handle_message(message, outputs);
-}

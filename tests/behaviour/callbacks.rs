@@ -699,3 +699,107 @@ on_both_drivers! {
         assert_eq!(of(3), [None, some("set"), None]);
     }
 }
+
+/// Events that the backend has taken, in their order, each once.
+fn events_of(backend: &Backend) -> Vec<Value> {
+    let mut batches: Vec<_> = backend.requests().into_iter().map(|request| request.body).collect();
+    batches.dedup_by_key(|body| body["batch"].clone());
+    batches.iter().flat_map(|body| body["events"].as_array().unwrap().clone()).collect()
+}
+
+fn notifying(
+    driver: DriverChoice,
+    options: &[(&str, &str)],
+    change: impl FnOnce(&mut Config),
+    answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
+) -> (Backend, TestServer) {
+    let backend = Backend::start(answer);
+    let server = TestServer::start_with(driver, 2, |config| {
+        set(config, CallbackKind::Events, "endpoint", &backend.url("/events"));
+        options.iter().for_each(|(name, value)| set(config, CallbackKind::Events, name, value));
+        change(config);
+    });
+    (backend, server)
+}
+
+on_both_drivers! {
+    fn the_backend_is_notified_of_clients_and_channels_once_and_in_order(driver) {
+        let attempts = AtomicUsize::new(0);
+        let secret = |config: &mut Config| {
+            config.callbacks.events.parse("secret", &["key".to_owned()]).unwrap().unwrap();
+        };
+        // Every second attempt fails, so each batch comes twice.
+        let (backend, server) = notifying(driver, &[], secret, move |_| {
+            raw(if attempts.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { 500 } else { 200 }, "taken")
+        });
+        let mut client = connected(&server);
+        client.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
+        let mut socket = WebSocket::connect(server.edge(), "/ws?channel=b");
+        socket.round_trip();
+        Client::connect(server.edge()).get("/poll?channel=c&timeout=0");
+        client.command(&json!({"id": 3, "unsubscribe": {"channel": "a"}}));
+        client.end();
+        client.expect_end();
+        socket.send_close(1000);
+        wait_until("all events", || events_of(&backend).len() >= 10);
+        let events = events_of(&backend);
+        let types = |name: &str, value: &str| -> Vec<_> {
+            let of = events.iter().filter(|event| event[name] == value);
+            of.map(|event| event["type"].as_str().unwrap().to_owned()).collect()
+        };
+        for channel in ["a", "b", "c"] {
+            assert_eq!(types("channel", channel), ["occupied", "vacated"], "{events:?}");
+        }
+        let mut clients: Vec<_> =
+            events.iter().filter_map(|event| event["client"].as_str()).collect();
+        clients.sort_unstable();
+        clients.dedup();
+        assert_eq!(clients.len(), 2, "a poll is not a connection: {events:?}");
+        for client in clients {
+            assert_eq!(types("client", client), ["connected", "disconnected"], "{events:?}");
+        }
+        let requests = backend.requests();
+        let signature = requests[0].header("x-fantail-signature").unwrap();
+        let (time, tag) = signature.split_once(",sha256=").unwrap();
+        assert!(time.starts_with("t=") && tag.len() == 64, "{signature}");
+        assert_eq!(server.sum(|counters| &counters.events_dropped), 0);
+        assert!(outcomes(&server, CallbackKind::Events, "server_error") >= 1);
+    }
+}
+
+on_both_drivers! {
+    fn events_beyond_the_maximum_are_dropped_and_counted(driver) {
+        let is_first = AtomicUsize::new(0);
+        let options = [("pending_max", "2"), ("timeout", "10 s")];
+        let (backend, server) = notifying(driver, &options, |_| {}, move |_| {
+            let delay = if is_first.fetch_add(1, Ordering::Relaxed) == 0 { 1500 } else { 0 };
+            BackendAnswer::Raw(200, String::new(), Duration::from_millis(delay))
+        });
+        let mut client = connected(&server);
+        wait_until("the backend is notified", || !backend.requests().is_empty());
+        for id in 2..12 {
+            client.command(&json!({"id": id, "subscribe": {"channel": format!("c{id}")}}));
+        }
+        wait_until("what is dropped is counted", || {
+            server.sum(|counters| &counters.events_dropped) == 8
+        });
+        wait_until("the rest comes", || events_of(&backend).len() == 3);
+        client.command(&json!({"id": 12, "subscribe": {"channel": "last"}}));
+        wait_until("the backend is notified that events are missing", || {
+            backend.requests().last().unwrap().body["dropped"] == 8
+        });
+    }
+}
+
+on_both_drivers! {
+    fn events_that_are_left_are_sent_when_the_server_stops(driver) {
+        let (backend, server) = notifying(driver, &[], |_| {}, |_| raw(200, ""));
+        let _client = connected(&server);
+        server.stop();
+        drop(server);
+        let events = events_of(&backend);
+        let types: Vec<_> = events.iter().map(|event| event["type"].clone()).collect();
+        assert_eq!(types, ["connected", "disconnected"]);
+        assert_eq!(events[1]["reason"], "shutdown");
+    }
+}

@@ -7,7 +7,7 @@ use crate::source::{Source, sources};
 const BANS: &[(&str, &[&str], &str)] = &[
     // The commands that are clients are programs of their own, which the server never runs.
     ("Instant::now", &["driver", "callback", "cli"], "the driver reads the clock, once a turn"),
-    ("SystemTime", &["driver"], "the driver reads the clock"),
+    ("SystemTime", &["driver", "callback"], "the driver reads the clock"),
     ("libc::", &["driver"], "system calls are the driver's"),
     ("io_uring::", &["driver"], "system calls are the driver's"),
     ("mio::", &["driver"], "system calls are the driver's"),

@@ -61,7 +61,7 @@ pub(super) fn read_callbacks(
         let section = format!("callbacks.{}", kind.word());
         match value.get_ref() {
             DeValue::Table(table) => {
-                faults.append(&mut read_kind(&section, table, callbacks.of_mut(kind)));
+                faults.append(&mut read_kind(&section, table, kind, &mut callbacks));
             }
             _ => {
                 let fault = format!("{section} is a section: write [{section}]");
@@ -72,16 +72,29 @@ pub(super) fn read_callbacks(
     (callbacks, faults)
 }
 
-fn read_kind(section: &str, table: &DeTable<'_>, callback: &mut Callback) -> Vec<At<String>> {
+fn read_kind(
+    section: &str,
+    table: &DeTable<'_>,
+    kind: CallbackKind,
+    callbacks: &mut Callbacks,
+) -> Vec<At<String>> {
     let mut faults = Vec::new();
     for (name, value) in table {
         let (at, name) = (value.span().start, &**name.get_ref());
+        let words = texts(value.get_ref()).map_err(|what| format!("it is {what}"));
+        if kind == CallbackKind::Events
+            && let Ok(words) = &words
+            && let Some(taken) = callbacks.events.parse(name, words)
+        {
+            faults.extend(taken.err().map(|fault| (at, format!("{section}.{name}: {fault}"))));
+            continue;
+        }
         let Some(option) = CallbackOption::named(name) else {
             let hint = did_you_mean(name, CALLBACK_OPTIONS.iter().map(|option| option.name));
             faults.push((at, format!("[{section}]: unknown option {name}{hint}")));
             continue;
         };
-        let words = texts(value.get_ref()).map_err(|what| format!("it is {what}"));
+        let callback = callbacks.of_mut(kind);
         if let Err(fault) = words.and_then(|words| option.parse(&words, callback)) {
             faults.push((at, format!("{section}.{name}: {}", with_range(&fault, &option.range()))));
         }
