@@ -79,7 +79,7 @@ close_reasons! {
     /// The backend disconnected the client, which must not reconnect unless the backend gives a code that says so.
     Backend => 1008, 3503, "backend disconnect";
     /// Memory is low and this client's buffers were among the largest, or it connected last; or the connection limit
-    /// was reached when it connected.
+    /// was reached when it connected; or its `connect` was not answered in time.
     Overloaded => 3003, 3003, "overloaded";
     /// An event stream reached its maximum lifetime; the client reconnects.
     StreamLifetime => 1000, 3000, "stream lifetime";

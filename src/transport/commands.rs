@@ -260,7 +260,11 @@ impl Commands {
     ) -> Result<(), CloseReason> {
         if !self.is_connected() {
             context.fail_handshake(HandshakeFailure::Timeout);
-            return Err(CloseReason::HandshakeTimeout);
+            // A client that has asked comes back: it is the server, or the backend, that takes so long.
+            return Err(match self.is_connecting() {
+                true => CloseReason::Overloaded,
+                false => CloseReason::HandshakeTimeout,
+            });
         }
         let interval = context.settings.keepalive_interval;
         let patience = context.settings.keepalive_timeout.min(interval);

@@ -366,6 +366,22 @@ fn a_client_is_sent_nothing_before_the_reply_to_connect() {
     }
 }
 
+/// After the code of a client that is late itself, clients do not come back.
+#[test]
+fn a_client_whose_connect_is_not_answered_in_time_comes_back() {
+    for framing in [CommandFraming::Message, CommandFraming::Line] {
+        let mut client = Client::new();
+        let expire = |client: &mut Client| {
+            let mut reason = None;
+            client.step(|commands, context| reason = commands.expire(framing, context).err());
+            reason
+        };
+        assert_eq!(expire(&mut client), Some(CloseReason::HandshakeTimeout));
+        client.asks(&json!({"id": 1, "connect": {}}));
+        assert_eq!(expire(&mut client), Some(CloseReason::Overloaded));
+    }
+}
+
 #[test]
 fn a_pong_is_due_before_the_next_ping() {
     let (seconds, message) = (Duration::from_secs, CommandFraming::Message);
