@@ -61,18 +61,36 @@ fn address_of(text: &[u8]) -> Option<IpAddr> {
     address.map(|address: IpAddr| address.to_canonical())
 }
 
-/// The parts between separators that are not in quotation marks (RFC 9110 5.6.4).
+/// The parts between separators that are not in quotation marks (RFC 9110 5.6.4). Where a mark is left open, none of
+/// them counts: a client could hide what a proxy appends to the header behind one.
 fn split_unquoted(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
+    let mut quotes = Quotes::default();
+    let has_open_mark = text.iter().fold(false, |_, byte| quotes.contains(*byte));
+    quotes = Quotes::default();
     text.split(move |byte| {
-        let was_escaped = std::mem::replace(&mut is_escaped, false);
-        match *byte {
-            b'\\' if is_quoted && !was_escaped => is_escaped = true,
-            b'"' if !was_escaped => is_quoted = !is_quoted,
+        let is_quoted = quotes.contains(*byte);
+        *byte == separator && (has_open_mark || !is_quoted)
+    })
+}
+
+/// Where a text is in quotation marks, byte by byte.
+#[derive(Default)]
+struct Quotes {
+    is_open: bool,
+    is_escaped: bool,
+}
+
+impl Quotes {
+    /// Takes the next byte. Returns whether a mark is open behind it.
+    fn contains(&mut self, byte: u8) -> bool {
+        let was_escaped = std::mem::replace(&mut self.is_escaped, false);
+        match byte {
+            b'\\' if self.is_open && !was_escaped => self.is_escaped = true,
+            b'"' if !was_escaped => self.is_open = !self.is_open,
             _ => {}
         }
-        *byte == separator && !is_quoted
-    })
+        self.is_open
+    }
 }
 
 #[cfg(test)]
@@ -142,6 +160,11 @@ mod tests {
             ("for=198.51.100.7;host=\"a,for=1.2.3.4\", for=192.0.2.1", some("192.0.2.1")),
             ("for=192.0.2.1;host=\"a\\\",;for=1.2.3.4\"", some("192.0.2.1")),
             ("for=unknown, for=192.0.2.1", some("192.0.2.1")),
+            // What a client sent may leave a mark open.
+            ("for=\", for=192.0.2.1", some("192.0.2.1")),
+            ("for=\"a\\, for=192.0.2.1", some("192.0.2.1")),
+            ("for=\", for=\"192.0.2.1:80\"", some("192.0.2.1")),
+            ("host=\"a,b\";for=\"x, for=\"[2001:db8::1]\"", some("2001:db8::1")),
             ("for=192.0.2.1, for=_hidden", None),
             ("for=192.0.2.1, proto=https", None),
             ("for=192.0.2.1;for=192.0.2.2", None),
