@@ -9,8 +9,8 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Child, Client, Response, SECRET, TempFile, TestServer, WebSocket, in_seconds, on_both_drivers,
-    token, token_by, wait_until,
+    Child, Client, EventStream, Response, SECRET, TempFile, TestServer, WebSocket, in_seconds,
+    on_both_drivers, token, token_by, wait_until,
 };
 
 /// A server that verifies tokens. Users may do everything in the namespace `users`, all clients in `all`, and only who
@@ -518,5 +518,77 @@ on_both_drivers! {
             }
         }
         assert_eq!(server.sum(|counters| &counters.tokens_rejected[TokenError::Malformed as usize]), 100);
+    }
+
+    fn a_client_is_disconnected_when_its_token_has_expired(driver) {
+        let server = server(driver);
+        let soon = || token(&json!({"sub": "ann", "exp": in_seconds(2)}));
+        let (mut tcp, reply) = connect(&server, &json!({"token": soon()}));
+        assert_eq!(reply["connect"]["expires"], true, "{reply}");
+        let mut refreshed = connect(&server, &json!({"token": soon()})).0;
+        let reply = refreshed.command(&json!({"id": 2, "refresh": {"token": token(&json!({"sub": "ann"}))}}));
+        assert_eq!(reply["refresh"]["expires"], false, "{reply}");
+        let mut commands = WebSocket::connect(server.edge(), "/connection/websocket");
+        commands.send_text(&json!({"id": 1, "connect": {"token": soon()}}).to_string());
+        assert!(commands.read_text().contains("\"expires\":true"));
+        let mut plain = WebSocket::over(Client::connect(server.edge()));
+        plain.client.send(request("GET /ws?channel=users:1", &(bearer(&soon()) + UPGRADE)));
+        plain.read_upgrade();
+        let mut poll = Client::connect(server.edge());
+        poll.send(request("GET /poll?channel=users:1&timeout=20", &bearer(&soon())));
+        let shown = bearer(&soon());
+        let mut stream = EventStream::connect_with(server.edge(), "/events?channel=users:1", &shown);
+        expect_disconnect(&mut tcp, 3005);
+        commands.expect_close(3005);
+        plain.expect_close(3005);
+        // As if its time were over, and the connection ends.
+        assert!(poll.read_response().status < 300);
+        poll.expect_end();
+        let (said, _) = stream.read_to_end();
+        assert!(said.contains("event: disconnect\n") && said.contains("\"code\":3005"), "{said}");
+        for line in ["GET /events?channel=users:1", "GET /poll?channel=users:1"] {
+            assert_eq!(answer(&mut Client::connect(server.edge()), line, &shown).status, 401);
+        }
+        assert_eq!(server.closed(CloseReason::Expired), 5);
+        assert_eq!(refreshed.command(&json!({"id": 3, "ping": {}})), json!({"id": 3, "ping": {}}));
+    }
+
+    fn a_subscription_ends_when_its_token_has_expired(driver) {
+        let server = server(driver);
+        let mut ann = connect_as(&server, "ann");
+        let token_for = |channel: &str, more: Value| {
+            let mut claims = json!({"sub": "ann", "channel": channel});
+            if more.is_number() {
+                claims["exp"] = more;
+            }
+            token(&claims)
+        };
+        for channel in ["none:1", "none:2"] {
+            let shown = token_for(channel, json!(in_seconds(2)));
+            let reply = ann.command(&json!({"id": 2, "subscribe": {"channel": channel, "token": shown}}));
+            assert_eq!(reply["subscribe"]["expires"], true, "{reply}");
+        }
+        let shown = token_for("none:2", Value::Null);
+        ann.send(format!("{}\n", json!({"id": 3, "sub_refresh": {"channel": "none:2", "token": shown}})));
+        let push = loop {
+            let push = ann.read_json();
+            if push["push"]["unsubscribe"].is_object() {
+                break push;
+            }
+        };
+        let body = json!({"code": 2501, "reason": "subscription expired"});
+        assert_eq!(push, json!({"push": {"channel": "none:1", "unsubscribe": body}}));
+        // The other one goes on.
+        let mut http = Client::connect(server.edge());
+        for channel in ["none:1", "none:2"] {
+            http.call("publish", &json!({"channel": channel, "data": channel}));
+        }
+        loop {
+            let push = ann.read_json();
+            if push["push"]["pub"].is_object() {
+                assert_eq!(push["push"]["channel"], "none:2");
+                break;
+            }
+        }
     }
 }
