@@ -3,7 +3,7 @@
 use crate::config::{
     CallbackKind, Callbacks, ChannelOptions, ClientRight, NamespaceId, Namespaces,
 };
-use crate::message::{Actor, ChannelName, Control, Refusal, Request};
+use crate::message::{Actor, ChannelName, Refusal, Request};
 
 /// What a verdict depends on of the client that asks.
 #[derive(Debug)]
@@ -95,6 +95,7 @@ fn judge(
     let only_server = (by == Actor::Server).then_some(()).ok_or(Refusal::PermissionDenied);
     let options_of =
         |channel| namespace_of(by, channel, namespaces).map(|id| namespaces.options(id));
+    let of_control = |channel: Option<_>| channel.map_or(Ok(()), |name| options_of(name).map(drop));
     match request {
         // Every client may connect, and a client may always end what it has.
         Request::Connect(_)
@@ -138,14 +139,12 @@ fn judge(
         // A procedure is the backend's, and only clients call it.
         Request::Call { .. } => Err(Refusal::NotAvailable),
         Request::Control { control, .. } => {
-            only_server?;
-            match control {
-                Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => {
-                    options_of(channel).map(drop)
-                }
-                Control::Disconnect(_) => Ok(()),
-            }
+            only_server.and_then(|()| of_control(control.channel()))
         }
+        Request::ControlUser(command) => {
+            only_server.and_then(|()| of_control(command.control.channel()))
+        }
+        Request::Connections { .. } | Request::Block { .. } => only_server,
     }
 }
 
@@ -198,7 +197,8 @@ mod tests {
     use super::*;
     use crate::config::{CallbackOption, ChannelOptions, ChannelRegex, STATISTICS_CHANNEL};
     use crate::message::{
-        ClientId, CloseReason, HistoryQuery, NodeId, Payload, PayloadKind, SessionId, WorkerId,
+        ClientId, CloseReason, Control, HistoryQuery, NodeId, Payload, PayloadKind, Selection,
+        SessionId, UserCommand, WorkerId,
     };
 
     const DENIED: Verdict = Refuse(Refusal::PermissionDenied);
@@ -214,7 +214,7 @@ mod tests {
         let control = |control| {
             let session = SessionId { index: 0, generation: 1 };
             let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
-            Request::Control { client, control }
+            Request::Control { client, user: None, control }
         };
         let publish = Request::Publish {
             channel: Some(channel.clone()),
@@ -223,7 +223,7 @@ mod tests {
         };
         let query = HistoryQuery::default();
         let (subscribe, unsubscribe) = (
-            Control::Subscribe { channel: channel.clone(), since: None },
+            Control::Subscribe { channel: channel.clone(), since: None, options: None },
             Control::Unsubscribe { channel: channel.clone() },
         );
         [
@@ -504,9 +504,14 @@ mod tests {
         let session = SessionId { index: 0, generation: 1 };
         let id = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
         let control = Control::Disconnect(CloseReason::Forced.into());
-        for request in
-            [Request::Channels { pattern: "".into() }, Request::Control { client: id, control }]
-        {
+        let command = UserCommand { user: "".into(), except: vec![id], control: control.clone() };
+        for request in [
+            Request::Channels { pattern: "".into() },
+            Request::Control { client: id, user: None, control },
+            Request::ControlUser(Box::new(command)),
+            Request::Connections { selection: Selection::All, with_channels: true },
+            Request::Block { user: "ann".into(), until: 1 },
+        ] {
             assert_eq!(of_client(&request, &namespaces), DENIED);
             assert_eq!(of_server(&request, &namespaces), Allow);
         }

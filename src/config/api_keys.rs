@@ -74,6 +74,10 @@ api_rights! {
     Channels => "channels", true;
     /// To describe the nodes.
     Info => "info", false;
+    /// To list connections.
+    Connections => "connections", false;
+    /// To block users and to unblock them: the methods `block_user` and `unblock_user`.
+    BlockUser => "block_user", false;
     /// To call a procedure.
     Rpc => "rpc", false;
 }
@@ -89,7 +93,8 @@ pub const API_KEY_OPTIONS: [(&str, &str); 4] = [
     ),
     (
         "methods",
-        "What it allows: a list of methods, or `all`, which is the default; `publish` includes `broadcast`",
+        "What it allows: a list of methods, or `all`, which is the default; `publish` includes `broadcast`, \
+         `block_user` includes `unblock_user`",
     ),
     (
         "namespaces",
@@ -168,6 +173,7 @@ impl ApiMethods {
             methods |= match (word.as_str(), right) {
                 ("all", _) => Self::ALL.0,
                 ("broadcast", _) => Self::of(ApiRight::Publish).0,
+                ("unblock_user", _) => Self::of(ApiRight::BlockUser).0,
                 (_, Some(right)) => Self::of(*right).0,
                 (_, None) => {
                     let words = ApiRight::ALL.iter().map(|right| right.word());

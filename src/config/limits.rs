@@ -307,6 +307,27 @@ pub const OVERDUE_PER_TURN_MAX: usize = 64;
 /// Bytes that a stored publication costs in addition to its payload.
 pub const PUBLICATION_BYTES: u64 = 240;
 
+/// Sessions visited in one turn for a call of the server API that concerns a user.
+pub const SESSIONS_LOOKED_AT_PER_TURN_MAX: usize = 64 * 1024;
+
+/// Connections visited in one turn for a call of the server API that concerns all or all anonymous ones.
+pub const CONNECTIONS_LOOKED_AT_PER_TURN_MAX: usize = 4 * 1024;
+
+/// Clients of a user that are subscribed, unsubscribed or disconnected in one turn for one call of the server API.
+pub const CONTROLS_PER_TURN_MAX: usize = 64;
+
+/// Connections listed in one reply.
+pub const CONNECTIONS_LIST_MAX: usize = 1000;
+
+/// Channels listed for one connection; a reply with more of them is truncated.
+pub const CONNECTION_CHANNELS_LIST_MAX: usize = 100;
+
+/// Ids in the whitelist of one call.
+pub const WHITELIST_MAX: usize = 1000;
+
+/// Users that are blocked at a time.
+pub const BLOCKED_USERS_MAX: usize = 10_000;
+
 /// Size of one identity in the hub, in bytes, without its texts.
 pub const IDENTITY_BYTES_MAX: usize = 24;
 

@@ -1,6 +1,7 @@
 //! What is known about clients and their subscriptions, until it expires, and how subscribers are listed and counted.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::expiry::Expiries;
 use super::identities::Identities;
@@ -8,17 +9,23 @@ use super::local_channel::Subscription;
 use super::message::Present;
 use super::session::Sessions;
 use super::settings::HubSettings;
+use super::survey::BlockedUsers;
 use crate::config::limits::PRESENCE_USERS_MAX;
-use crate::message::{ClientInfo, Identity, SessionId, SubscriptionOptions};
+use crate::message::{
+    ClientId, ClientInfo, Identity, IdentityError, Refusal, SessionId, SubscriptionOptions,
+};
 
 /// What is known about the clients of this worker's sessions, and about their subscriptions.
 #[derive(Debug)]
 pub(super) struct Clients {
     identities: Identities,
     expiries: Expiries,
+    blocked: BlockedUsers,
     /// By the slots of subscriptions, those about which the backend says anything.
     options: HashMap<u32, Box<SubscriptionOptions>>,
     options_bytes: usize,
+    /// The time of the calendar, in seconds since the Unix epoch.
+    now: u64,
 }
 
 impl Clients {
@@ -26,8 +33,10 @@ impl Clients {
         Self {
             identities: Identities::new(&settings.hash, settings.sessions_max),
             expiries: Expiries::new(settings.sessions_max),
+            blocked: BlockedUsers::default(),
             options: HashMap::new(),
             options_bytes: 0,
+            now: 0,
         }
     }
 
@@ -35,10 +44,36 @@ impl Clients {
         &self.identities
     }
 
-    /// Sets who the client of a session is, and until when.
-    pub(super) fn identify(&mut self, session: u32, identity: &Identity) {
+    /// Sets who the client of a session is, and until when, unless its user is blocked.
+    pub(super) fn identify(
+        &mut self,
+        session: u32,
+        identity: &Identity,
+    ) -> Result<(), IdentityError> {
+        let user = identity.user.as_deref().unwrap_or_default();
+        if self.blocked.contains(user, self.now) {
+            return Err(IdentityError::UserBlocked);
+        }
         self.identities.set(session, identity);
         self.expiries.set_session(session, identity.expires_at);
+        Ok(())
+    }
+
+    /// Blocks a user until a time, in seconds since the Unix epoch.
+    pub(super) fn block(&mut self, user: Arc<str>, until: u64) -> Result<(), Refusal> {
+        self.blocked.block(user, until, self.now)
+    }
+
+    /// The identity of a session, without when it expires.
+    pub(super) fn identity(&self, session: u32) -> Identity {
+        let (user, info) = self.identities.get(session);
+        Identity { user, info, expires_at: None }
+    }
+
+    /// What others see of a client without a subscription.
+    pub(super) fn connection_info(&self, client: ClientId) -> ClientInfo {
+        let (user, conn_info) = self.identities.get(client.session.index);
+        ClientInfo { client, user, conn_info, chan_info: None }
     }
 
     /// A session has ended.
@@ -67,6 +102,11 @@ impl Clients {
     /// What the backend says about a subscription.
     pub(super) fn options(&self, subscription: u32) -> Option<Box<SubscriptionOptions>> {
         self.options.get(&subscription).cloned()
+    }
+
+    /// Sets the time of the calendar.
+    pub(super) fn set_time(&mut self, now: u64) {
+        self.now = now;
     }
 
     /// A subscriber has joined: from now on, its subscription may expire.
@@ -98,10 +138,9 @@ impl Clients {
         subscription: u32,
         settings: &HubSettings,
     ) -> ClientInfo {
-        let (user, conn_info) = self.identities.get(session.index);
         let options = self.options.get(&subscription);
         let chan_info = options.and_then(|options| options.info.clone());
-        ClientInfo { client: settings.client_id(session), user, conn_info, chan_info }
+        ClientInfo { chan_info, ..self.connection_info(settings.client_id(session)) }
     }
 
     /// Lists at most `list_max` of these subscribers.

@@ -4,18 +4,21 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::fan_out::{FanOutStep, Visit};
-use super::gather::{Gathers, send_part};
+use super::gather::Gathers;
 use super::join_leave::JoinLeave;
 use super::message::{
-    HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, refuse, reply_to,
+    ControlOne, HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, SurveyTask,
+    refuse, reply_to, send_part,
 };
 use super::settings::{HubLimits, HubSettings};
 use super::streams::{Numbered, Streams};
 use super::subscribers::{Subscribe, Subscribers};
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    ChannelName, ClientId, Control, Identity, IdentityError, Item, Payload, PayloadKind,
+    ChannelName, ClientId, ClientInfo, Identity, IdentityError, Item, Payload, PayloadKind,
     PublishOptions, Refusal, Reply, Request, RequestId, SessionId, SubscriptionOptions,
 };
 
@@ -68,13 +71,69 @@ impl Hub {
         identity: &Identity,
     ) -> Result<(), IdentityError> {
         identity.check()?;
-        self.subscribers.identify(session, identity);
-        Ok(())
+        assert!(
+            self.subscribers.sessions().is_open(session),
+            "only an open session has an identity"
+        );
+        self.subscribers.clients_mut().identify(session.index, identity)
+    }
+
+    /// Changes when the identity of an open session expires, in seconds since the Unix epoch, and with `info` also what
+    /// others see of its client.
+    pub fn refresh(
+        &mut self,
+        session: SessionId,
+        expires_at: Option<u64>,
+        info: Option<Bytes>,
+    ) -> Result<(), IdentityError> {
+        let identity = self.subscribers.clients().identity(session.index);
+        let info = info.or(identity.info);
+        self.identify(session, &Identity { info, expires_at, ..identity })
+    }
+
+    /// Refuses the identities of a user until a time, in seconds since the Unix epoch; 0 accepts them again. Its open
+    /// sessions stay.
+    pub fn block(&mut self, user: Arc<str>, until: u64) -> Result<(), Refusal> {
+        self.subscribers.clients_mut().block(user, until)
+    }
+
+    /// At most `count_max` sessions of a user, which is not anonymous, from the index `from` on, and the index to
+    /// continue with; `None` if there are no more.
+    pub fn sessions_of(
+        &self,
+        user: &str,
+        from: usize,
+        count_max: usize,
+    ) -> (Vec<SessionId>, Option<usize>) {
+        let identities = self.subscribers.clients().identities();
+        let (found, next) = identities.sessions_of(user, from, count_max);
+        let sessions = self.subscribers.sessions();
+        (found.into_iter().map(|index| sessions.id(index)).collect(), next)
+    }
+
+    /// At most `count_max` sessions that are subscribed to a channel.
+    pub fn sessions_in(&self, channel: &ChannelName, count_max: usize) -> Vec<SessionId> {
+        self.subscribers.sessions_in(channel, count_max)
+    }
+
+    /// The client of a session as others see it, whether or not the session is open.
+    pub fn client_info(&self, session: SessionId) -> ClientInfo {
+        let client = self.settings.client_id(session);
+        match self.subscribers.sessions().is_open(session) {
+            true => self.subscribers.clients().connection_info(client),
+            false => ClientInfo::anonymous(client),
+        }
+    }
+
+    /// At most `count_max` channels that a session is subscribed to.
+    pub fn channels_of(&self, session: SessionId, count_max: usize) -> Vec<ChannelName> {
+        self.subscribers.channels_of(session, count_max)
     }
 
     /// The user of a session, which may not be open. `None` if it is anonymous.
     pub fn user(&self, session: SessionId) -> Option<&str> {
-        self.subscribers.user(session)
+        let user = self.subscribers.clients().identities().user(session.index);
+        user.filter(|_| self.subscribers.sessions().is_open(session))
     }
 
     /// Replaces what the backend says about a subscription.
@@ -126,11 +185,11 @@ impl Hub {
                 subscribers.unsubscribe(session, id, channel, settings, out);
             }
             (Some(id), Request::History { channel, query }) => {
-                let (to, receipt) = (settings.home_of(&channel), self.receipt(session, id));
+                let (to, receipt) = (settings.home_of(&channel), settings.receipt(session, id));
                 out.push_back(HubOutput::send(to, QueryMessage::Read { receipt, channel, query }));
             }
             (Some(id), Request::HistoryRemove { channel }) => {
-                let (to, receipt) = (settings.home_of(&channel), self.receipt(session, id));
+                let (to, receipt) = (settings.home_of(&channel), settings.receipt(session, id));
                 out.push_back(HubOutput::send(to, QueryMessage::Forget { receipt, channel }));
             }
             (Some(id), Request::Presence { channel, list_max }) => {
@@ -140,8 +199,21 @@ impl Hub {
             (Some(id), Request::Channels { pattern }) => {
                 gathers.ask_for_channels(session, id, &pattern, settings, out);
             }
-            (Some(id), Request::Control { client, control }) => {
-                self.control(self.receipt(session, id), client, control, out);
+            (Some(id), Request::Control { client, user, control }) => {
+                let (receipt, session) = (settings.receipt(session, id), client.session);
+                self.control(client, ControlOne { receipt, session, user, control }, out);
+            }
+            (Some(id), Request::ControlUser(command)) => {
+                let task = SurveyTask::Control(*command);
+                gathers.ask_for_survey(session, id, task, settings, out);
+            }
+            (Some(id), Request::Connections { selection, with_channels }) => {
+                let task = SurveyTask::List { selection, with_channels };
+                gathers.ask_for_survey(session, id, task, settings, out);
+            }
+            (Some(id), Request::Block { user, until }) => {
+                let task = SurveyTask::Block { user, until };
+                gathers.ask_for_survey(session, id, task, settings, out);
             }
             // The backend answers it, if there is one.
             (Some(id), Request::Call { .. }) => {
@@ -271,9 +343,8 @@ impl Hub {
                     out.push_back(HubOutput::Reply { session, id, reply });
                 }
             }
-            QueryMessage::Control { receipt, session, control } => {
-                out.push_back(HubOutput::Control { receipt, session, control });
-            }
+            QueryMessage::Control(control) => out.push_back(HubOutput::Control(control)),
+            QueryMessage::Survey(survey) => out.push_back(HubOutput::Survey(survey)),
         }
     }
 
@@ -366,24 +437,14 @@ impl Hub {
         self.subscribers.is_subscribed(session, channel)
     }
 
-    fn receipt(&self, session: SessionId, id: RequestId) -> Receipt {
-        Receipt { worker: self.settings.worker, session, id }
-    }
-
     /// Sends a command of the server API to a client's worker: only that worker knows whether the client exists.
-    fn control(
-        &self,
-        receipt: Receipt,
-        client: ClientId,
-        control: Control,
-        out: &mut VecDeque<HubOutput>,
-    ) {
+    fn control(&self, client: ClientId, control: ControlOne, out: &mut VecDeque<HubOutput>) {
         // Clients of other nodes, and of earlier runs of this one, do not exist here.
         if client.node == self.settings.node && client.worker.0 < self.settings.workers {
-            let message = QueryMessage::Control { receipt, session: client.session, control };
+            let message = QueryMessage::Control(Box::new(control));
             out.push_back(HubOutput::send(client.worker, message));
         } else {
-            reply_to(receipt, Reply::Done, out);
+            reply_to(control.receipt, Reply::Done, out);
         }
     }
 

@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::message::{GatherId, HubOutput, Part, Present, QueryMessage, refuse};
+use super::message::{
+    GatherId, HubOutput, Part, Present, QueryMessage, Survey, SurveyTask, refuse,
+};
 use super::settings::HubSettings;
 use super::slots::slot;
-use crate::config::limits::{CHANNELS_LIST_MAX, GATHERS_MAX, PRESENCE_LIST_MAX};
+use crate::config::limits::{
+    CHANNELS_LIST_MAX, CONNECTIONS_LIST_MAX, GATHERS_MAX, PRESENCE_LIST_MAX,
+};
 use crate::message::{ChannelName, Refusal, Reply, RequestId, SessionId, WorkerId};
 
 /// The questions of this worker's sessions that wait for parts of their answers.
@@ -73,6 +77,31 @@ impl Gathers {
         }
     }
 
+    /// Has all workers look for connections.
+    pub(super) fn ask_for_survey(
+        &mut self,
+        session: SessionId,
+        request: RequestId,
+        task: SurveyTask,
+        settings: &HubSettings,
+        out: &mut VecDeque<HubOutput>,
+    ) {
+        let (list_max, nothing) = match &task {
+            SurveyTask::List { .. } => (CONNECTIONS_LIST_MAX, Part::Connections(Vec::new(), false)),
+            SurveyTask::Control(_) | SurveyTask::Block { .. } => (0, Part::Done(Ok(()))),
+        };
+        match self.begin(settings.worker, session, request, list_max, nothing) {
+            Some(gather) => {
+                let task = Arc::new(task);
+                for worker in 0..settings.workers {
+                    let survey = Survey { gather, task: task.clone(), from: 0, found: Vec::new() };
+                    out.push_back(HubOutput::send(WorkerId(worker), QueryMessage::Survey(survey)));
+                }
+            }
+            None => refuse(session, Some(request), Refusal::Overloaded, out),
+        }
+    }
+
     /// Adds one of `parts` parts of an answer. Returns the reply once it is complete.
     pub(super) fn add(
         &mut self,
@@ -114,16 +143,6 @@ impl Gathers {
     }
 }
 
-/// Sends one of `parts` parts of an answer to the worker whose session asks.
-pub(super) fn send_part(
-    gather: GatherId,
-    parts: u16,
-    part: Option<Part>,
-    out: &mut VecDeque<HubOutput>,
-) {
-    out.push_back(HubOutput::send(gather.worker, QueryMessage::Part { gather, parts, part }));
-}
-
 impl Part {
     fn merge(&mut self, other: Part, list_max: usize) {
         match (self, other) {
@@ -135,7 +154,13 @@ impl Part {
                 all.more += other.more;
             }
             (Part::Channels(channels), Part::Channels(more)) => channels.extend(more),
-            (Part::Presence(_) | Part::Channels(_), _) => {}
+            (Part::Connections(all, is_truncated), Part::Connections(more, is_part)) => {
+                let room = list_max.saturating_sub(all.len());
+                *is_truncated |= is_part || more.len() > room;
+                all.extend(more.into_iter().take(room));
+            }
+            (Part::Done(all), Part::Done(done)) => *all = all.and(done),
+            (Part::Presence(_) | Part::Channels(_) | Part::Connections(..) | Part::Done(_), _) => {}
         }
     }
 
@@ -151,6 +176,10 @@ impl Part {
                     _ => Reply::Presence { clients, client_count },
                 }
             }
+            Part::Connections(connections, is_truncated) => {
+                Reply::Connections { connections, is_truncated }
+            }
+            Part::Done(done) => done.map_or_else(Reply::Refused, |()| Reply::Done),
             Part::Channels(mut channels) => {
                 // A channel may have subscribers on several workers.
                 channels.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));

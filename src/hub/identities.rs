@@ -5,6 +5,10 @@
 //! for itself, about 8 in the table of users (5 at the table's load of 44 to 88 percent), and its texts, rounded up to
 //! 16. So a user of its own with a name of 12 bytes and an info of 32 takes 24 + 8 + 48 + 4 = 84 bytes; among 100
 //! sessions of one user, each takes less than 5.
+//!
+//! The sessions of a user are not listed. An entry has one of its sessions, which is all of them if there is only one.
+//! If there are more, [`Identities::sessions_of`] looks for them, 4 bytes each, in slices: a list would cost each
+//! session 8 bytes more, for calls of the server API that are rare beside connections.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -15,7 +19,9 @@ use slab::Slab;
 use super::name_table::{ChannelHash, NameTable};
 use super::slots::{NONE, slot, some};
 use super::texts::Texts;
-use crate::config::limits::{IDENTITIES_LOOKED_AT_MAX, IDENTITY_BYTES_MAX};
+use crate::config::limits::{
+    IDENTITIES_LOOKED_AT_MAX, IDENTITY_BYTES_MAX, SESSIONS_LOOKED_AT_PER_TURN_MAX,
+};
 use crate::message::{Identity, USER_BYTES_MAX};
 
 /// The identities of this worker's sessions.
@@ -41,6 +47,8 @@ struct Entry {
     user_len: u8,
     next: u32,
     previous: u32,
+    /// One of its sessions, unless that has ended.
+    session: u32,
     sessions: NonZeroU32,
 }
 
@@ -73,9 +81,10 @@ impl Identities {
             Some(key) => {
                 let entry = &mut self.entries[key as usize];
                 entry.sessions = entry.sessions.checked_add(1).expect("sessions are 32 bits");
+                entry.session = session;
                 key
             }
-            None => self.add(user, info),
+            None => self.add(user, info, session),
         };
         let at = session as usize;
         if at >= self.of_sessions.len() {
@@ -111,6 +120,44 @@ impl Identities {
         let info = &text[usize::from(entry.user_len)..];
         let info = (!info.is_empty()).then(|| Bytes::copy_from_slice(info));
         (self.user(session).map(Arc::from), info)
+    }
+
+    /// At most `count_max` sessions of a user, from the index `from` on, and the index to continue with; `None` after
+    /// the last one. Looks at a limited number of sessions.
+    pub(super) fn sessions_of(
+        &self,
+        user: &str,
+        from: usize,
+        count_max: usize,
+    ) -> (Vec<u32>, Option<usize>) {
+        let mut keys = Vec::new();
+        let mut next = self.first_of(user);
+        while let Some(key) = next {
+            keys.push(key);
+            next = some(self.entries[key as usize].next);
+        }
+        keys.sort_unstable();
+        if let [key] = keys[..]
+            && let Entry { session, sessions: NonZeroU32::MIN, .. } = self.entries[key as usize]
+            && self.entry_of(session) == Some(key)
+        {
+            let found = (session as usize >= from).then_some(session);
+            return (found.into_iter().collect(), None);
+        }
+        if keys.is_empty() {
+            return (Vec::new(), None);
+        }
+        let until = self.of_sessions.len().min(from + SESSIONS_LOOKED_AT_PER_TURN_MAX);
+        let mut found = Vec::new();
+        for index in from..until {
+            if keys.binary_search(&self.of_sessions[index]).is_ok() {
+                found.push(slot(index));
+                if found.len() == count_max {
+                    return (found, Some(index + 1));
+                }
+            }
+        }
+        (found, (until < self.of_sessions.len()).then_some(until))
     }
 
     /// Whether all sessions are anonymous.
@@ -161,7 +208,7 @@ impl Identities {
         self.users.find_by(user, |key| self.user_of_entry(key) == user)
     }
 
-    fn add(&mut self, user: &str, info: &[u8]) -> u32 {
+    fn add(&mut self, user: &str, info: &[u8], session: u32) -> u32 {
         let first = self.first_of(user);
         let second = first.map_or(NONE, |first| self.entries[first as usize].next);
         let text = self.texts.insert([user.as_bytes(), info]);
@@ -171,6 +218,7 @@ impl Identities {
             user_len: u8::try_from(user.len()).expect("it was checked"),
             next: second,
             previous: first.unwrap_or(NONE),
+            session,
             sessions: NonZeroU32::MIN,
         }));
         match first {
@@ -311,6 +359,39 @@ mod tests {
             identities.set(many + n, &of(n));
             assert_eq!(identities.entries.len() == before, is_shared, "{n}");
         }
+    }
+
+    #[test]
+    fn the_sessions_of_a_user_are_found_in_slices() {
+        let mut identities = identities();
+        let all = |identities: &Identities, user: &str, count_max| {
+            let (mut from, mut found, mut slices) = (Some(0), Vec::new(), 0);
+            while let Some(at) = from {
+                let (more, next) = identities.sessions_of(user, at, count_max);
+                assert!(more.len() <= count_max);
+                found.extend(more);
+                (from, slices) = (next, slices + 1);
+            }
+            (found, slices)
+        };
+        let few = 2 * SESSIONS_LOOKED_AT_PER_TURN_MAX as u32 + 5;
+        for session in 0..few {
+            let user = if session % 1000 == 7 { "ann" } else { "bob" };
+            let info = ["1", "2"][session as usize / 1000 % 2];
+            identities.set(session, &identity(user, info));
+        }
+        identities.set(3, &identity("eve", "1"));
+        assert_eq!(all(&identities, "eve", 10), (vec![3], 1));
+        assert_eq!(all(&identities, "nobody", 10), (vec![], 1));
+        let (found, slices) = all(&identities, "ann", usize::MAX);
+        assert!(found.iter().copied().eq((7..few).step_by(1000)));
+        assert_eq!(slices, 3);
+        let (again, slices) = all(&identities, "ann", 10);
+        assert_eq!((again, slices > found.len() / 10), (found, true));
+        // The session that was set last ends, and then there is one.
+        identities.set(1, &identity("eve", "1"));
+        identities.remove(1);
+        assert_eq!(all(&identities, "eve", 10), (vec![3], 3));
     }
 
     #[test]

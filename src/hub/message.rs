@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::message::{
-    ChannelName, ClientId, ClientInfo, Control, HistoryQuery, Item, Payload, Position, Publication,
-    PublishOptions, Recovery, Refusal, Reply, RequestId, SessionId, WorkerId,
+    ChannelName, ClientId, ClientInfo, ConnectionInfo, Control, HistoryQuery, Item, Payload,
+    Position, Publication, PublishOptions, Recovery, Refusal, Reply, RequestId, Selection,
+    SessionId, UserCommand, WorkerId,
 };
 
 /// An output of a hub, for its worker to carry out.
@@ -23,9 +24,11 @@ pub enum HubOutput {
     Deliver { session: SessionId, channel: ChannelName, items: Vec<Item> },
     /// The identity of the client of a session has expired.
     Expired { session: SessionId },
-    /// A command of the server API for a session, which may have ended meanwhile. The result goes to `receipt` through
-    /// [`reply_to`].
-    Control { receipt: Receipt, session: SessionId, control: Control },
+    /// A command of the server API for a session, which may have ended meanwhile. The result goes to its receipt
+    /// through [`reply_to`].
+    Control(Box<ControlOne>),
+    /// A step of a call of the server API that concerns several connections.
+    Survey(Survey),
 }
 
 /// A message between hubs. Messages between two workers arrive in the order in which they were sent.
@@ -105,8 +108,11 @@ pub enum QueryMessage {
     List { gather: GatherId, pattern: Arc<str>, from: usize, found: Vec<(ChannelName, u64)> },
     /// One of `parts` parts of an answer; `None` with 0 parts, if no worker has subscribers.
     Part { gather: GatherId, parts: u16, part: Option<Part> },
-    /// To a client's worker: a command of the server API for the client.
-    Control { receipt: Receipt, session: SessionId, control: Control },
+    /// To a client's worker: a command of the server API for the client, if it acts for the user.
+    Control(Box<ControlOne>),
+    /// To each worker: a call of the server API that concerns several connections. A worker sends it to itself to
+    /// continue.
+    Survey(Survey),
 }
 
 /// Identifies a question on the worker whose session asks it.
@@ -125,6 +131,45 @@ pub enum Part {
     Presence(Present),
     /// Channels with subscribers on that worker, each with their number.
     Channels(Vec<(ChannelName, u64)>),
+    /// Connections of that worker, and whether it has more.
+    Connections(Vec<ConnectionInfo>, bool),
+    /// That worker has done it, or why not.
+    Done(Result<(), Refusal>),
+}
+
+/// A command of the server API for one client.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names of these fields say what they are")]
+pub struct ControlOne {
+    pub receipt: Receipt,
+    pub session: SessionId,
+    /// The user that it must act for, empty if it must be anonymous; `None` for whichever.
+    pub user: Option<Arc<str>>,
+    pub control: Control,
+}
+
+/// A call of the server API, on its way through the connections of a worker.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub(super) gather: GatherId,
+    /// What to do.
+    pub task: Arc<SurveyTask>,
+    /// Where to continue.
+    pub from: usize,
+    /// Connections to list that were found so far.
+    pub found: Vec<ConnectionInfo>,
+}
+
+/// What a call does with connections.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names of these fields say what they are")]
+pub enum SurveyTask {
+    /// Controls the clients of a user.
+    Control(UserCommand),
+    /// Lists connections, and their channels too with `with_channels`.
+    List { selection: Selection, with_channels: bool },
+    /// Blocks a user until a time, in seconds since the Unix epoch, and closes its connections.
+    Block { user: Arc<str>, until: u64 },
 }
 
 /// Subscribers of a channel.
@@ -171,6 +216,16 @@ impl From<QueryMessage> for HubMessage {
 /// Sends the reply to a request to the worker of its session.
 pub fn reply_to(receipt: Receipt, reply: Reply, out: &mut VecDeque<HubOutput>) {
     out.push_back(HubOutput::send(receipt.worker, QueryMessage::Answer { receipt, reply }));
+}
+
+/// Sends one of `parts` parts of an answer to the worker whose session asks.
+pub(super) fn send_part(
+    gather: GatherId,
+    parts: u16,
+    part: Option<Part>,
+    out: &mut VecDeque<HubOutput>,
+) {
+    out.push_back(HubOutput::send(gather.worker, QueryMessage::Part { gather, parts, part }));
 }
 
 /// Refuses a request of a session of this worker. Without an id, it gets no reply.

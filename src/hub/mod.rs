@@ -52,6 +52,7 @@ mod settings;
 mod slots;
 mod streams;
 mod subscribers;
+mod survey;
 mod texts;
 
 pub use backlog::Drops;
@@ -59,7 +60,8 @@ pub use dispatch::Hub;
 pub use fan_out::{FanOutBatch, FanOutStep, Visit};
 pub use measures::Measures;
 pub use message::{
-    GatherId, HubMessage, HubOutput, Part, Present, QueryMessage, Receipt, StreamMessage, reply_to,
+    ControlOne, GatherId, HubMessage, HubOutput, Part, Present, QueryMessage, Receipt,
+    StreamMessage, Survey, SurveyTask, reply_to,
 };
 pub use name_table::ChannelHash;
 pub use settings::{HubLimits, HubSettings};

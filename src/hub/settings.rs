@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::message::Receipt;
 use super::name_table::ChannelHash;
 use crate::config::limits::{CONNECTIONS_PER_WORKER_MAX, SPARE_CONNECTIONS, WORKERS_MAX};
 use crate::config::{ChannelOptions, NamespaceId, Namespaces};
-use crate::message::{ChannelName, ClientId, NodeId, SessionId, WorkerId};
+use crate::message::{ChannelName, ClientId, NodeId, RequestId, SessionId, WorkerId};
 
 /// The configuration of a hub.
 #[derive(Clone, Debug)]
@@ -47,6 +48,11 @@ impl HubSettings {
     /// The id of the client with this session of this worker.
     pub fn client_id(&self, session: SessionId) -> ClientId {
         ClientId { node: self.node, worker: self.worker, session }
+    }
+
+    /// The receipt of a request that a session of this worker makes.
+    pub(super) fn receipt(&self, session: SessionId, id: RequestId) -> Receipt {
+        Receipt { worker: self.worker, session, id }
     }
 
     /// The worker that numbers a channel's publications.

@@ -21,7 +21,7 @@ use crate::config::limits::{
     CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, EXPIRIES_PER_TURN_MAX,
 };
 use crate::message::{
-    ChannelName, ClientInfo, Identity, Item, Origin, Position, Recovery, Refusal, Reply, RequestId,
+    ChannelName, ClientInfo, Item, Origin, Position, Recovery, Refusal, Reply, RequestId,
     SessionId, SubscriptionOptions,
 };
 
@@ -69,10 +69,23 @@ impl Subscribers {
         self.sessions.open(session);
     }
 
-    /// Sets who the client of an open session is.
-    pub(super) fn identify(&mut self, session: SessionId, identity: &Identity) {
-        assert!(self.sessions.is_open(session), "only an open session has an identity");
-        self.clients.identify(session.index, identity);
+    /// At most `count_max` sessions that are subscribed to a channel.
+    pub(super) fn sessions_in(&self, channel: &ChannelName, count_max: usize) -> Vec<SessionId> {
+        let Some(local) = self.local(channel) else { return Vec::new() };
+        let sessions = self.subscribers_of(local).map(|(_, node)| self.sessions.id(node.session));
+        sessions.take(count_max).collect()
+    }
+
+    /// At most `count_max` channels that a session is subscribed to.
+    pub(super) fn channels_of(&self, session: SessionId, count_max: usize) -> Vec<ChannelName> {
+        let is_open = self.sessions.is_open(session);
+        let mut at = is_open.then(|| self.sessions.first(session)).flatten();
+        let channels = std::iter::from_fn(|| {
+            let node = &self.subscriptions[at? as usize];
+            at = some(node.next_in_session);
+            Some(self.channels[node.channel as usize].name.clone())
+        });
+        channels.take(count_max).collect()
     }
 
     /// Replaces what the backend says about a subscription.
@@ -96,6 +109,7 @@ impl Subscribers {
         settings: &HubSettings,
         out: &mut VecDeque<HubOutput>,
     ) {
+        self.clients.set_time(now);
         for _ in 0..EXPIRIES_PER_TURN_MAX {
             let Some(index) = self.clients.expiries().take_session(now) else { break };
             out.push_back(HubOutput::Expired { session: self.sessions.id(index) });
@@ -115,12 +129,6 @@ impl Subscribers {
             let reply = Reply::SubscriptionExpired { channel };
             out.push_back(HubOutput::Reply { session, id, reply });
         }
-    }
-
-    /// The user of a session. `None` if it is anonymous, or not open.
-    pub(super) fn user(&self, session: SessionId) -> Option<&str> {
-        let is_open = self.sessions.is_open(session);
-        self.clients.identities().user(session.index).filter(|_| is_open)
     }
 
     /// Ends a session and its subscriptions.
@@ -406,6 +414,14 @@ impl Subscribers {
     /// What is known about clients and subscriptions.
     pub(super) fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    pub(super) fn clients_mut(&mut self) -> &mut Clients {
+        &mut self.clients
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     pub(super) fn delivery(&self) -> &Delivery {

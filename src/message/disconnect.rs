@@ -78,6 +78,8 @@ close_reasons! {
     Forced => 1008, 3503, "force disconnect";
     /// The backend disconnected the client, which must not reconnect unless the backend gives a code that says so.
     Backend => 1008, 3503, "backend disconnect";
+    /// The server API has blocked the user of the client.
+    UserBlocked => 1008, 3507, "user blocked";
     /// Memory is low and this client's buffers were among the largest, or it connected last; or the connection limit
     /// was reached when it connected; or its `connect` was not answered in time.
     Overloaded => 3003, 3003, "overloaded";

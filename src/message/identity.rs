@@ -77,6 +77,8 @@ pub enum IdentityError {
     UserTooLong,
     /// Its info has more than [`INFO_BYTES_MAX`] bytes.
     InfoTooLong,
+    /// Its user is blocked.
+    UserBlocked,
 }
 
 /// The text is not the id of a client.
@@ -131,6 +133,7 @@ impl fmt::Display for IdentityError {
             IdentityError::UserTooLong => {
                 write!(out, "the user has more than {USER_BYTES_MAX} bytes")
             }
+            IdentityError::UserBlocked => out.write_str("the user is blocked"),
             IdentityError::InfoTooLong => {
                 write!(out, "the info has more than {INFO_BYTES_MAX} bytes")
             }

@@ -14,6 +14,7 @@
 //! **Must not know.** Any other room.
 
 mod channel_name;
+mod client_control;
 mod disconnect;
 mod forwarded_headers;
 mod identity;
@@ -28,6 +29,7 @@ mod tags;
 mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
+pub use client_control::{ConnectionInfo, Control, Selection, UserCommand};
 pub use disconnect::{CloseReason, DISCONNECT_TEXT_BYTES_MAX, Disconnect};
 pub use forwarded_headers::ForwardedHeaders;
 pub use identity::{
@@ -40,8 +42,8 @@ pub use node::NodeInfo;
 pub use publication::{Epoch, Payload, PayloadKind, Position, PositionError, Publication};
 pub use publish_options::{PublishOptions, Version};
 pub use request::{
-    Actor, BackendError, Control, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply,
-    Request, RequestId, ServerSubscription, SessionRequest, Ticket, Welcome,
+    Actor, BackendError, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply, Request,
+    RequestId, ServerSubscription, SessionRequest, Ticket, Welcome,
 };
 pub use subscription_options::{Overrides, SubscriptionOptions};
 pub use tags::{EVENT, EventError, Tags};

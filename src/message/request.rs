@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    ChannelName, ClientId, ClientInfo, Disconnect, Login, Payload, Position, Publication,
-    PublishOptions, SubscriptionOptions, Token,
+    ChannelName, ClientId, ClientInfo, ConnectionInfo, Control, Login, Payload, Position,
+    Publication, PublishOptions, Selection, SubscriptionOptions, Token, UserCommand,
 };
 
 /// A client's own number for a request, which its reply repeats. A client may use a number more than once.
@@ -121,8 +121,27 @@ pub enum Request {
     Control {
         /// The other client.
         client: ClientId,
+        /// The user that it must act for, empty if it must be anonymous; `None` for whichever.
+        user: Option<Arc<str>>,
         /// What to do with it.
         control: Control,
+    },
+    /// Control the clients of a user, as far as their transports have a way to announce the change. The reply is
+    /// [`Reply::Done`], or [`Reply::Refused`] if the namespace does not exist.
+    ControlUser(Box<UserCommand>),
+    /// List connections. The reply is [`Reply::Connections`].
+    Connections {
+        /// The connections to list.
+        selection: Selection,
+        /// Whether the channels of each are listed too.
+        with_channels: bool,
+    },
+    /// Close the connections of a user, and refuse others until a time. The reply is [`Reply::Done`] or
+    /// [`Reply::Refused`].
+    Block {
+        user: Arc<str>,
+        /// In seconds since the Unix epoch; 0 accepts them again.
+        until: u64,
     },
 }
 
@@ -168,14 +187,12 @@ impl Request {
             Request::Call { procedure, data } => {
                 procedure.len() + data.as_ref().map_or(0, Bytes::len)
             }
-            Request::Control { control, .. } => match control {
-                Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => {
-                    channel.as_str().len()
-                }
-                Control::Disconnect(Disconnect { text, .. }) => {
-                    text.as_ref().map_or(0, |text| text.len())
-                }
-            },
+            Request::Control { user, control, .. } => {
+                user.as_ref().map_or(0, |user| user.len()) + control.heap_bytes()
+            }
+            Request::ControlUser(command) => command.heap_bytes(),
+            Request::Connections { selection, .. } => selection.heap_bytes(),
+            Request::Block { user, .. } => user.len(),
         }
     }
 
@@ -192,9 +209,11 @@ impl Request {
     /// Whether it affects other clients, and not the session that makes it.
     pub fn is_for_others(&self) -> bool {
         match self {
-            Request::Publish { .. } | Request::HistoryRemove { .. } | Request::Control { .. } => {
-                true
-            }
+            Request::Publish { .. }
+            | Request::HistoryRemove { .. }
+            | Request::Control { .. }
+            | Request::ControlUser(_)
+            | Request::Block { .. } => true,
             Request::Connect(_)
             | Request::Refresh { .. }
             | Request::RefreshSubscription { .. }
@@ -203,6 +222,7 @@ impl Request {
             | Request::History { .. }
             | Request::Presence { .. }
             | Request::Channels { .. }
+            | Request::Connections { .. }
             | Request::Call { .. } => false,
         }
     }
@@ -215,22 +235,6 @@ pub enum Actor {
     Client,
     /// The server API, with all permissions.
     Server,
-}
-
-/// A command of the server API for one client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of these fields say what they are")]
-pub enum Control {
-    /// Subscribe the client to a channel.
-    Subscribe {
-        channel: ChannelName,
-        /// The position to recover from; `None` subscribes from now on.
-        since: Option<Position>,
-    },
-    /// End the client's subscription to a channel.
-    Unsubscribe { channel: ChannelName },
-    /// Close the client's connection.
-    Disconnect(Disconnect),
 }
 
 /// Selects a part of a channel's history.
@@ -317,6 +321,13 @@ pub enum Reply {
     Channels {
         /// Each channel with its number of subscribers.
         channels: Vec<(ChannelName, u64)>,
+    },
+    /// The connections that a call of the server API selects.
+    Connections {
+        /// Some of them.
+        connections: Vec<ConnectionInfo>,
+        /// Whether there are more.
+        is_truncated: bool,
     },
     /// The request was carried out.
     Done,
@@ -420,10 +431,14 @@ pub enum Refusal {
     TokenInvalid,
     /// The token has expired, or is not valid yet: the client needs a new one.
     TokenExpired,
+    /// The user of the client is blocked.
+    UserBlocked,
     /// The client goes on with a token that has expired.
     ConnectionExpired,
     /// The user has as many connections as it may.
     UserConnectionsExhausted,
+    /// As many users are blocked as may be.
+    BlockedUsersExhausted,
     /// The server is low on memory; the client may try again later.
     Overloaded,
     /// The backend that decides did not answer; the client may try again later.

@@ -9,6 +9,11 @@ macro_rules! transports {
         impl TransportKind {
             /// The labels in metrics, in the order of the table.
             pub const LABELS: &'static [&'static str] = &[$($label),*];
+
+            /// The label of this one.
+            pub fn label(self) -> &'static str {
+                Self::LABELS[self as usize]
+            }
         }
     };
 }

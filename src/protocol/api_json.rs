@@ -14,8 +14,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::json::{CommandError, Object, put, write_client_info, write_item, write_json};
-use crate::message::{ChannelName, ClientInfo, NodeInfo, Position, Publication};
+use super::json::{
+    CommandError, Object, put, write_client_info, write_item, write_json, write_line,
+};
+use crate::message::{ChannelName, ClientInfo, ConnectionInfo, NodeInfo, Position, Publication};
 
 macro_rules! api_methods {
     ($($(#[$doc:meta])* $name:ident => $text:literal;)*) => {
@@ -60,10 +62,16 @@ api_methods! {
     Channels => "channels";
     /// Describes the running nodes: [`Nothing`].
     Info => "info";
+    /// Lists the connections of a user or of a channel: [`Connections`].
+    Connections => "connections";
+    /// Closes a user's connections, and refuses them for some time: [`BlockUser`].
+    BlockUser => "block_user";
+    /// Accepts a user's connections again: [`BlockUser`].
+    UnblockUser => "unblock_user";
+    /// Changes when clients expire: [`OfClient`].
+    Refresh => "refresh";
     /// A method of Centrifugo that is not offered.
     Rpc => "rpc";
-    /// A method of Centrifugo that is not offered.
-    Refresh => "refresh";
 }
 
 /// Why a body cannot be decoded.
@@ -137,13 +145,22 @@ pub struct Publish<'a, const CHANNELS_MAX: usize> {
     pub version_epoch: Option<Text<'a>>,
 }
 
-/// Parameters of `subscribe`, `unsubscribe` and `disconnect`.
+/// Parameters of `subscribe`, `unsubscribe`, `disconnect` and `refresh`, each of which has some of these members.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OfClient<'a> {
-    /// The id of the client.
+pub struct OfClient<'a, const WHITELIST_MAX: usize> {
+    /// The user whose clients are concerned; empty for all anonymous clients.
+    #[serde(borrow)]
+    pub user: Option<Text<'a>>,
+    /// The id of the only client that is concerned.
     #[serde(borrow)]
     pub client: Option<Text<'a>>,
+    /// The session of the only client that is concerned: the same as its id.
+    #[serde(borrow)]
+    pub session: Option<Text<'a>>,
+    /// The ids of clients that are not disconnected.
+    #[serde(borrow)]
+    pub whitelist: Option<List<Text<'a>, WHITELIST_MAX>>,
     /// The name of the channel.
     #[serde(borrow)]
     pub channel: Option<Text<'a>>,
@@ -153,48 +170,91 @@ pub struct OfClient<'a> {
     /// The code and reason sent to the client, for `disconnect`.
     #[serde(borrow)]
     pub disconnect: Option<Object<DisconnectParameters<'a>>>,
+    /// When the subscription or the connection expires, in seconds since 1970; 0 for never.
+    pub expire_at: Option<i64>,
+    /// Whether the connection has expired, for `refresh`.
+    pub expired: Option<bool>,
+    /// What others see of the subscriber, or of the client: JSON.
     #[serde(borrow)]
-    user: NotOffered<'a>,
+    pub info: Option<&'a RawValue>,
+    /// The same in base64; takes precedence unless it is empty.
+    #[serde(borrow)]
+    pub b64info: Option<Text<'a>>,
+    /// What the client gets with the subscription: JSON.
+    #[serde(borrow)]
+    pub data: Option<&'a RawValue>,
+    /// The same in base64; takes precedence unless it is empty.
+    #[serde(borrow)]
+    pub b64data: Option<Text<'a>>,
     #[serde(borrow)]
     all_users: NotOffered<'a>,
     #[serde(borrow)]
     label_filter: NotOffered<'a>,
-    #[serde(borrow)]
-    session: NotOffered<'a>,
-    #[serde(borrow)]
-    whitelist: NotOffered<'a>,
-    #[serde(borrow)]
-    expire_at: NotOffered<'a>,
-    #[serde(borrow)]
-    info: NotOffered<'a>,
-    #[serde(borrow)]
-    b64info: NotOffered<'a>,
-    #[serde(borrow)]
-    data: NotOffered<'a>,
-    #[serde(borrow)]
-    b64data: NotOffered<'a>,
     #[serde(borrow, rename = "override")]
     options: NotOffered<'a>,
 }
 
-impl OfClient<'_> {
+impl<const WHITELIST_MAX: usize> OfClient<'_, WHITELIST_MAX> {
     /// The first member that asks for something that is not offered.
     pub fn not_offered(&self) -> Option<&'static str> {
         let members = [
-            ("user", self.user),
             ("all_users", self.all_users),
             ("label_filter", self.label_filter),
-            ("session", self.session),
-            ("whitelist", self.whitelist),
-            ("expire_at", self.expire_at),
-            ("info", self.info),
-            ("b64info", self.b64info),
-            ("data", self.data),
-            ("b64data", self.b64data),
             ("override", self.options),
         ];
         members.into_iter().find(|(_, value)| is_asked(*value)).map(|(name, _)| name)
     }
+
+    /// The members that are there and that not every method has.
+    pub fn given(&self) -> impl Iterator<Item = &'static str> {
+        let members = [
+            ("whitelist", self.whitelist.as_ref().is_some_and(|list| !list.items.is_empty())),
+            ("channel", self.channel.is_some()),
+            ("recover_since", self.recover_since.is_some()),
+            ("disconnect", self.disconnect.is_some()),
+            ("expire_at", self.expire_at.is_some_and(|at| at != 0)),
+            ("expired", self.expired == Some(true)),
+            ("info", is_asked(self.info)),
+            ("b64info", self.b64info.as_ref().is_some_and(|Text(text)| !text.is_empty())),
+            ("data", is_asked(self.data)),
+            ("b64data", self.b64data.as_ref().is_some_and(|Text(text)| !text.is_empty())),
+        ];
+        members.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name)
+    }
+}
+
+/// Parameters of `connections`: one of `user` and `channel`, or neither for all connections.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connections<'a> {
+    /// The user; empty for all anonymous clients.
+    #[serde(borrow)]
+    pub user: Option<Text<'a>>,
+    /// The channel that the clients are subscribed to.
+    #[serde(borrow)]
+    pub channel: Option<Text<'a>>,
+    /// Whether the channels of each client are listed.
+    pub channels: Option<bool>,
+    #[serde(borrow)]
+    expression: NotOffered<'a>,
+}
+
+impl Connections<'_> {
+    /// The member that asks for something that is not offered.
+    pub fn not_offered(&self) -> Option<&'static str> {
+        is_asked(self.expression).then_some("expression")
+    }
+}
+
+/// Parameters of `block_user` and `unblock_user`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockUser<'a> {
+    /// The user to block or to unblock.
+    #[serde(borrow)]
+    pub user: Text<'a>,
+    /// Until when it is blocked, in seconds since 1970; 0 for as long as the server runs.
+    pub expire_at: Option<i64>,
 }
 
 /// The code and reason with which a client is disconnected.
@@ -428,6 +488,35 @@ pub fn write_channels(out: &mut Vec<u8>, channels: &[(ChannelName, u64)]) {
         put(out, format_args!(":{{\"num_clients\":{client_count}}}"));
     }
     out.extend_from_slice(b"}}");
+}
+
+/// Appends the result of `connections`: each by its id, as Centrifugo PRO does. `truncated` tells whether there are
+/// more.
+pub fn write_connections(out: &mut Vec<u8>, connections: &[ConnectionInfo], is_truncated: bool) {
+    out.extend_from_slice(b"{\"connections\":{");
+    for (index, connection) in connections.iter().enumerate() {
+        let ConnectionInfo { client, transport, channels } = connection;
+        let comma = if index > 0 { "," } else { "" };
+        put(out, format_args!("{comma}\"{}\":{{\"user\":", client.client));
+        write_json(out, client.user.as_deref().unwrap_or_default());
+        put(out, format_args!(",\"transport\":\"{}\"", transport.label()));
+        if let Some(info) = &client.conn_info {
+            out.extend_from_slice(b",\"info\":");
+            write_line(out, info);
+        }
+        if let Some(channels) = channels {
+            out.extend_from_slice(b",\"channels\":[");
+            for (index, channel) in channels.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write_json(out, channel.as_str());
+            }
+            out.push(b']');
+        }
+        out.push(b'}');
+    }
+    put(out, format_args!("}},\"truncated\":{is_truncated}}}"));
 }
 
 /// Appends the result of `info`.

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use super::context::{Context, Output};
 use super::refusal::row_of;
 use crate::auth::{ApiGrant, ApiRefusal};
+use crate::config::ApiRight;
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
-use crate::message::{Actor, NodeInfo, Publication, Reply, Request, Ticket};
-use crate::protocol::api_json::{self, ApiMethod, BatchCommand, ParametersError};
+use crate::message::{Actor, ChannelName, NodeInfo, Publication, Reply, Request, Ticket};
+use crate::protocol::api_json::{self, ApiMethod, BatchCommand, ParametersError, Text};
 use crate::protocol::json::CommandError;
 
+mod clients;
 mod commands;
 
 /// A call that is being answered.
@@ -282,6 +284,20 @@ impl ApiCall {
         Ok(())
     }
 
+    /// The channel of a command, if the key allows the command there.
+    fn channel(
+        &self,
+        method: ApiMethod,
+        Text(name): &Text<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<ChannelName, Fault> {
+        let channel = ChannelName::new(name).map_err(|error| bad_request(error.to_string()))?;
+        match self.grant.allows_on(right_to(method), channel.as_str()) {
+            true => Ok(channel),
+            false => Err(refuse_right(context)),
+        }
+    }
+
     fn slot(&mut self, method: ApiMethod) -> usize {
         self.slots.push(Slot { method, filled: None });
         self.waiting += 1;
@@ -352,6 +368,9 @@ fn write_result(
         (ApiMethod::Channels, Reply::Channels { channels }) => {
             api_json::write_channels(json, channels);
         }
+        (ApiMethod::Connections, Reply::Connections { connections, is_truncated }) => {
+            api_json::write_connections(json, connections, *is_truncated);
+        }
         (_, Reply::Done) => {
             json.extend_from_slice(b"{}");
             return Ok(());
@@ -362,6 +381,26 @@ fn write_result(
         return Err(too_long());
     }
     Ok(())
+}
+
+/// The right that a method needs.
+fn right_to(method: ApiMethod) -> ApiRight {
+    match method {
+        ApiMethod::Publish | ApiMethod::Broadcast => ApiRight::Publish,
+        ApiMethod::Subscribe => ApiRight::Subscribe,
+        ApiMethod::Unsubscribe => ApiRight::Unsubscribe,
+        ApiMethod::Disconnect => ApiRight::Disconnect,
+        ApiMethod::History => ApiRight::History,
+        ApiMethod::HistoryRemove => ApiRight::HistoryRemove,
+        ApiMethod::Presence => ApiRight::Presence,
+        ApiMethod::PresenceStats => ApiRight::PresenceStats,
+        ApiMethod::Channels => ApiRight::Channels,
+        ApiMethod::Info => ApiRight::Info,
+        ApiMethod::Rpc => ApiRight::Rpc,
+        ApiMethod::Refresh => ApiRight::Refresh,
+        ApiMethod::Connections => ApiRight::Connections,
+        ApiMethod::BlockUser | ApiMethod::UnblockUser => ApiRight::BlockUser,
+    }
 }
 
 fn text_of(body: &[u8]) -> Result<&str, ApiFault> {

@@ -246,7 +246,7 @@ impl Commands {
                 replies.write(|out| json::write_backend_error(out, id, error));
             }
             // Replies to requests that only the server API makes.
-            Reply::Channels { .. } | Reply::Done => {}
+            Reply::Channels { .. } | Reply::Connections { .. } | Reply::Done => {}
         }
         Ok(())
     }

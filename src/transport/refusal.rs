@@ -78,13 +78,14 @@ pub(super) fn row_of(refusal: Refusal) -> RefusalRow {
         Refusal::UserConnectionsExhausted => {
             (429, "user_connections_exhausted", Error::LimitExceeded, USER_CONNECTIONS_EXHAUSTED)
         }
+        Refusal::UserBlocked => (403, "user_blocked", Error::PermissionDenied, "user is blocked"),
+        Refusal::BlockedUsersExhausted => {
+            (503, "blocked_users_exhausted", Error::LimitExceeded, BLOCKED_USERS_EXHAUSTED)
+        }
         Refusal::Overloaded => (503, "overloaded", Error::TooManyRequests, LOW_ON_MEMORY),
-        Refusal::BackendUnavailable => (
-            503,
-            "backend_unavailable",
-            Error::Internal,
-            "the backend does not answer, try again later",
-        ),
+        Refusal::BackendUnavailable => {
+            (503, "backend_unavailable", Error::Internal, BACKEND_UNAVAILABLE)
+        }
     };
     RefusalRow { status, code, error, sentence, close: close_of(refusal) }
 }
@@ -95,6 +96,7 @@ fn close_of(refusal: Refusal) -> Option<CloseReason> {
         Refusal::TokenInvalid => Some(CloseReason::TokenInvalid),
         Refusal::UserConnectionsExhausted => Some(CloseReason::ConnectionLimit),
         Refusal::ConnectionExpired => Some(CloseReason::Expired),
+        Refusal::UserBlocked => Some(CloseReason::UserBlocked),
         _ => None,
     }
 }
@@ -110,6 +112,10 @@ impl RefusalRow {
 
 const USER_CONNECTIONS_EXHAUSTED: &str =
     "the user has as many connections as it may (limits.user_connections_max)";
+
+const BLOCKED_USERS_EXHAUSTED: &str = "as many users are blocked as may be";
+
+const BACKEND_UNAVAILABLE: &str = "the backend does not answer, try again later";
 
 /// The reason for which a client is refused what it asks for too often.
 pub(super) const RATE_EXCEEDED: &str = "too many requests from this client, try again later";

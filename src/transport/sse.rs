@@ -231,6 +231,7 @@ impl Transport for EventStream {
             | Reply::Presence { .. }
             | Reply::PresenceStats { .. }
             | Reply::Channels { .. }
+            | Reply::Connections { .. }
             | Reply::Done
             | Reply::Returned(_)
             | Reply::Rejected(_)

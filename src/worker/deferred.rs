@@ -80,7 +80,11 @@ impl AnswerKind {
             Request::Subscribe { since: Some(_), .. } | Request::History { .. } => {
                 AnswerKind::Publications
             }
-            Request::Presence { .. } | Request::Channels { .. } => AnswerKind::Gathered,
+            Request::Presence { .. }
+            | Request::Channels { .. }
+            | Request::ControlUser(_)
+            | Request::Connections { .. }
+            | Request::Block { .. } => AnswerKind::Gathered,
             Request::Connect(_)
             | Request::Refresh { .. }
             | Request::RefreshSubscription { .. }

@@ -16,8 +16,8 @@ use crate::config::CallbackKind;
 use crate::config::limits::TOKEN_WARNING_INTERVAL;
 use crate::hub::HubOutput;
 use crate::message::{
-    Actor, ChannelName, Identity, Login, Origin, Refusal, Reply, Request, RequestId, SessionId,
-    SessionRequest, SubscriptionOptions, Token, Welcome,
+    Actor, ChannelName, Identity, IdentityError, Login, Origin, Refusal, Reply, Request, RequestId,
+    SessionId, SessionRequest, SubscriptionOptions, Token, Welcome,
 };
 
 /// A session whose client says who it is.
@@ -231,7 +231,13 @@ impl LoginStep<'_> {
         }
         let expires_at = settings.authentication.closes_at(identity, has_commands);
         let kept = Identity { expires_at, ..identity.clone() };
-        hub.identify(self.session, &kept).map_err(|_| Refusal::TokenInvalid)
+        hub.identify(self.session, &kept).map_err(|error| {
+            self.connections.leave(self.session);
+            match error {
+                IdentityError::UserBlocked => Refusal::UserBlocked,
+                IdentityError::UserTooLong | IdentityError::InfoTooLong => Refusal::TokenInvalid,
+            }
+        })
     }
 
     fn follow(&mut self, next: Next) {

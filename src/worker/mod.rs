@@ -59,6 +59,7 @@ mod reports;
 mod requests;
 mod settings;
 mod statistics;
+mod survey;
 mod sweep;
 mod table;
 mod turn;

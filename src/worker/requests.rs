@@ -8,10 +8,10 @@ use tracing::warn;
 use crate::auth::{self, ApiRefusal, Verdict};
 use crate::config::limits::{API_WARNING_INTERVAL, DEFERRED_PER_TURN_MAX, PROXY_WARNING_INTERVAL};
 use crate::connection::{Connection, Flags, Pause};
-use crate::hub::{HubOutput, reply_to};
+use crate::hub::HubOutput;
 use crate::message::{
-    Actor, ChannelName, CloseReason, Control, Origin, Refusal, Reply, Request, RequestId,
-    SessionId, SessionRequest, TransportKind,
+    Actor, ChannelName, CloseReason, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
+    TransportKind,
 };
 use crate::telemetry::Counters;
 use crate::transport::{Context, Flow, MessageCount, Output};
@@ -23,6 +23,7 @@ use super::events;
 use super::login::{Checked, LoginStep};
 use super::mesh::Message;
 use super::statistics::withdraw_behind_proxy;
+use super::survey::SurveyStep;
 use super::sweep::LATENESS_MAX;
 use super::table::{Table, socket_of, ticks};
 
@@ -290,43 +291,12 @@ impl Connections {
                     });
                 }
                 HubOutput::Expired { session } => self.close(session.index, CloseReason::Expired),
-                HubOutput::Control { receipt, session, control } => {
-                    let reply = self.control(session, control);
-                    reply_to(receipt, reply, &mut self.hub_outputs);
+                HubOutput::Control(control) => {
+                    SurveyStep { connections: self }.control(*control);
                 }
+                HubOutput::Survey(survey) => SurveyStep { connections: self }.run(survey),
             }
         }
-    }
-
-    /// Does what a call of the server API wants done with a client, if its connection is still open. A plain WebSocket
-    /// or a poll has its channels from its address, and its protocol has no message for others.
-    fn control(&mut self, session: SessionId, control: Control) -> Reply {
-        if !self.table.is_open(socket_of(session)) {
-            return Reply::Done;
-        }
-        let accepts = self.table.at(session.index).traits().accepts_server_subscriptions;
-        if !accepts && !matches!(control, Control::Disconnect(_)) {
-            return Reply::Refused(Refusal::NotAvailable);
-        }
-        let (origin, by) = (Some(Origin::Server), Actor::Server);
-        match control {
-            Control::Disconnect(disconnect) => self.close(session.index, disconnect),
-            Control::Subscribe { channel, since } => {
-                let request = Request::Subscribe {
-                    channel,
-                    since,
-                    needs_all: false,
-                    token: None,
-                    options: None,
-                };
-                self.request(session, SessionRequest { origin, by, request });
-            }
-            Control::Unsubscribe { channel } => {
-                let request = Request::Unsubscribe { channel };
-                self.request(session, SessionRequest { origin, by, request });
-            }
-        }
-        Reply::Done
     }
 
     /// A message from another worker, this one, or the thread of the callbacks, and what follows from it.

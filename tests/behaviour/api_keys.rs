@@ -32,12 +32,16 @@ const ROWS: [Row; 6] = [
 ];
 
 /// Methods with parameters, for a channel where they have one; whether the right to the method is of channels.
-const METHODS: [(&str, bool); 11] = [
+const METHODS: [(&str, bool); 15] = [
     ("publish", true),
     ("broadcast", true),
     ("subscribe", true),
     ("unsubscribe", true),
     ("disconnect", false),
+    ("refresh", false),
+    ("connections", false),
+    ("block_user", false),
+    ("unblock_user", false),
     ("history", true),
     ("history_remove", true),
     ("presence", true),
@@ -50,7 +54,11 @@ const CHANNELS: [(&str, &str); 3] = [("a", ""), ("chat:a", "chat"), ("other:a", 
 
 impl Row {
     fn allows(&self, method: &str, namespace: Option<&str>) -> bool {
-        let right = if method == "broadcast" { "publish" } else { method };
+        let right = match method {
+            "broadcast" => "publish",
+            "unblock_user" => "block_user",
+            method => method,
+        };
         let has_method = self.methods.iter().any(|&word| word == "all" || word == right);
         let is_of_channels = METHODS.contains(&(method, true));
         let Some(namespaces) = self.namespaces else { return has_method };
@@ -87,8 +95,9 @@ fn parameters(method: &str, channel: &str) -> Value {
         "publish" => json!({"channel": channel, "data": 1}),
         "broadcast" => json!({"channels": [channel], "data": 1}),
         "subscribe" | "unsubscribe" => json!({"client": client, "channel": channel}),
-        "disconnect" => json!({"client": client}),
-        "channels" | "info" => json!({}),
+        "disconnect" | "refresh" => json!({"client": client}),
+        "block_user" | "unblock_user" => json!({"user": "nobody"}),
+        "channels" | "connections" | "info" => json!({}),
         _ => json!({"channel": channel}),
     }
 }

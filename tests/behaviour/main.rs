@@ -6,6 +6,7 @@
 //! | `clients` | the client commands publish, subscribe and top |
 //! | `api` | the server API: methods, errors, API keys |
 //! | `api_keys` | keys of the server API and their rights |
+//! | `api_users` | calls of the server API that concern the clients of a user |
 //! | `rights_matrix` | rights of clients, by route and identity |
 //! | `expiry` | connections and subscriptions that expire |
 //! | `rights` | rights of clients, by route |
@@ -37,6 +38,7 @@
 
 mod api;
 mod api_keys;
+mod api_users;
 mod callbacks;
 mod clients;
 mod commands;

@@ -8,19 +8,18 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::{ApiCall, Command, Fault, bad_request, refuse_right, too_many};
-use crate::config::ApiRight;
+use super::{ApiCall, Command, Fault, bad_request, refuse_right, right_to, too_many};
 use crate::config::limits::{
     API_REQUESTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX,
     TAGS_BYTES_MAX, TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
 };
 use crate::message::{
-    ChannelName, ClientId, CloseReason, Control, DISCONNECT_TEXT_BYTES_MAX, Disconnect,
-    HistoryQuery, Payload, PayloadKind, Position, PublishOptions, Request, Tags, Version,
+    ChannelName, HistoryQuery, Payload, PayloadKind, Position, PublishOptions, Request, Tags,
+    Version,
 };
 use crate::protocol::api_json::{
-    ApiMethod, Channels, DisconnectParameters, History, List, Nothing, OfChannel, OfClient,
-    ParametersError, Publish, Since, Text, decode,
+    ApiMethod, Channels, History, List, Nothing, OfChannel, ParametersError, Publish, Since, Text,
+    decode,
 };
 use crate::protocol::json::{CommandError, Object, exceeds_depth};
 use crate::transport::context::{Context, Output, Question};
@@ -40,8 +39,13 @@ impl ApiCall {
         let asked = match method {
             ApiMethod::Publish => self.publish(decode(parameters)?, context),
             ApiMethod::Broadcast => self.broadcast(decode(parameters)?, context),
-            ApiMethod::Subscribe | ApiMethod::Unsubscribe | ApiMethod::Disconnect => {
-                self.control(method, decode(parameters)?, context)
+            ApiMethod::Subscribe
+            | ApiMethod::Unsubscribe
+            | ApiMethod::Disconnect
+            | ApiMethod::Refresh => self.control(method, decode(parameters)?, context),
+            ApiMethod::Connections => self.connections(decode(parameters)?, context),
+            ApiMethod::BlockUser | ApiMethod::UnblockUser => {
+                self.block(method, decode(parameters)?, context)
             }
             ApiMethod::History => self.history(decode(parameters)?, context),
             ApiMethod::HistoryRemove => self.of_channel(
@@ -67,7 +71,7 @@ impl ApiCall {
                 }
                 Ok(())
             }
-            ApiMethod::Rpc | ApiMethod::Refresh => Err(CommandError::NotAvailable.into()),
+            ApiMethod::Rpc => Err(CommandError::NotAvailable.into()),
         };
         match asked {
             Ok(()) if method != ApiMethod::Broadcast => {
@@ -149,49 +153,6 @@ impl ApiCall {
         Ok(())
     }
 
-    fn control(
-        &mut self,
-        method: ApiMethod,
-        parameters: OfClient<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let not_offered_member = parameters.not_offered();
-        let OfClient { client, channel, recover_since, disconnect, .. } = parameters;
-        // Users have no names here yet, so a connection is named itself.
-        let Some(Text(client)) = client.filter(|client| !client.0.is_empty()) else {
-            return Err(missing("client"));
-        };
-        let client: ClientId =
-            client.parse().map_err(|_| bad_request("client: not the id of a client"))?;
-        let others = match method {
-            ApiMethod::Subscribe => [("disconnect", disconnect.is_some()), ("", false)],
-            ApiMethod::Unsubscribe => {
-                [("disconnect", disconnect.is_some()), ("recover_since", recover_since.is_some())]
-            }
-            _ => [("channel", channel.is_some()), ("recover_since", recover_since.is_some())],
-        };
-        if let Some((member, _)) = others.into_iter().find(|(_, is_given)| *is_given) {
-            return Err(bad_request(format!("{member}: it is a member of another method")));
-        }
-        if let Some(member) = not_offered_member {
-            return Err(not_offered(member));
-        }
-        let control = match (method, channel) {
-            (ApiMethod::Subscribe | ApiMethod::Unsubscribe, None) => {
-                return Err(missing("channel"));
-            }
-            (ApiMethod::Subscribe, Some(channel)) => {
-                let channel = self.channel(method, &channel, context)?;
-                Control::Subscribe { channel, since: position_of(recover_since)? }
-            }
-            (ApiMethod::Unsubscribe, Some(channel)) => {
-                Control::Unsubscribe { channel: self.channel(method, &channel, context)? }
-            }
-            _ => Control::Disconnect(disconnect_of(disconnect)?),
-        };
-        self.ask(method, context, Request::Control { client, control })
-    }
-
     fn history(&mut self, parameters: History<'_>, context: &mut Context<'_>) -> Result<(), Fault> {
         let History { channel, limit, since, reverse } = parameters;
         let channel = self.channel(ApiMethod::History, &channel, context)?;
@@ -232,68 +193,14 @@ impl ApiCall {
         let channel = self.channel(method, &parameters.channel, context)?;
         self.ask(method, context, request(channel))
     }
-
-    /// The channel of a command, if the key allows the command there.
-    fn channel(
-        &self,
-        method: ApiMethod,
-        Text(name): &Text<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<ChannelName, Fault> {
-        let channel = ChannelName::new(name).map_err(|error| bad_request(error.to_string()))?;
-        match self.grant.allows_on(right_to(method), channel.as_str()) {
-            true => Ok(channel),
-            false => Err(refuse_right(context)),
-        }
-    }
-}
-
-/// The right that a method needs.
-fn right_to(method: ApiMethod) -> ApiRight {
-    match method {
-        ApiMethod::Publish | ApiMethod::Broadcast => ApiRight::Publish,
-        ApiMethod::Subscribe => ApiRight::Subscribe,
-        ApiMethod::Unsubscribe => ApiRight::Unsubscribe,
-        ApiMethod::Disconnect => ApiRight::Disconnect,
-        ApiMethod::History => ApiRight::History,
-        ApiMethod::HistoryRemove => ApiRight::HistoryRemove,
-        ApiMethod::Presence => ApiRight::Presence,
-        ApiMethod::PresenceStats => ApiRight::PresenceStats,
-        ApiMethod::Channels => ApiRight::Channels,
-        ApiMethod::Info => ApiRight::Info,
-        ApiMethod::Rpc => ApiRight::Rpc,
-        ApiMethod::Refresh => ApiRight::Refresh,
-    }
 }
 
 /// An epoch of another server is refused at once.
-fn position_of(since: Option<Object<Since<'_>>>) -> Result<Option<Position>, Fault> {
+pub(super) fn position_of(since: Option<Object<Since<'_>>>) -> Result<Option<Position>, Fault> {
     match since.map(|Object(since)| since.position()) {
         Some(Position::NOWHERE) => Err(CommandError::UnrecoverablePosition.into()),
         since => Ok(since),
     }
-}
-
-/// The code says whether clients come back, of whichever half of the codes: the protocol's, or the operator's own.
-fn disconnect_of(
-    disconnect: Option<Object<DisconnectParameters<'_>>>,
-) -> Result<Disconnect, Fault> {
-    let Some(Object(DisconnectParameters { code, reason: text })) = disconnect else {
-        return Ok(CloseReason::Forced.into());
-    };
-    let (reason, code) = match code.unwrap_or(0) {
-        0 => (CloseReason::Forced, None),
-        code @ (3000..3500 | 4000..4500) => (CloseReason::ForcedToReconnect, Some(code)),
-        code @ (3500..4000 | 4500..5000) => (CloseReason::Forced, Some(code)),
-        _ => return Err(bad_request("disconnect: a code is from 3000 to 4999")),
-    };
-    let text = text.map(|Text(text)| text).filter(|text| !text.is_empty());
-    if text.as_ref().is_some_and(|text| !Disconnect::is_text(text)) {
-        let max = DISCONNECT_TEXT_BYTES_MAX;
-        let detail = format!("disconnect: a reason has at most {max} bytes, on one line");
-        return Err(bad_request(detail));
-    }
-    Ok(Disconnect { reason, code, text: text.map(|text| (*text).into()) })
 }
 
 /// JSON stays as it was written. What comes in base64 is binary to every subscriber, whatever its bytes happen to be.
@@ -363,10 +270,10 @@ fn short<'t>(text: Option<&'t Text<'_>>, member: &str, bytes_max: usize) -> Resu
     Ok(text)
 }
 
-fn missing(field: &str) -> Fault {
+pub(super) fn missing(field: &str) -> Fault {
     bad_request(format!("{field}: it is needed"))
 }
 
-fn not_offered(what: &'static str) -> Fault {
+pub(super) fn not_offered(what: &'static str) -> Fault {
     Fault { error: CommandError::NotAvailable, detail: Some(what.into()) }
 }

@@ -10,13 +10,14 @@ use crate::config::limits::{
 };
 use crate::config::{ApiMethods, ApiRight, ApiRights, Config};
 use crate::message::{
-    Actor, ChannelName, ClientId, CloseReason, Control, Disconnect, Epoch, NodeId, Origin, Payload,
-    PayloadKind, Position, Publication, PublishOptions, Refusal, SessionId, SessionRequest,
-    Version, WorkerId,
+    Actor, ChannelName, ClientId, Epoch, NodeId, Origin, Payload, PayloadKind, Position,
+    Publication, PublishOptions, Refusal, SessionId, SessionRequest, Version, WorkerId,
 };
 use crate::transport::answers::Answers;
 use crate::transport::context::{Output, Question};
 use crate::transport::settings::TransportSettings;
+
+mod clients;
 
 /// A call and what it asked.
 struct Asked {
@@ -189,7 +190,6 @@ fn parameters_that_a_method_does_not_take_are_refused_with_its_code() {
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channel":"a","data":1}"#), 107);
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channels":[],"data":1}"#), 107);
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channels":["a"]}"#), 107);
-    assert_eq!(code(ApiMethod::Subscribe, r#"{"user":"u","channel":"a"}"#), 107);
     assert_eq!(code(ApiMethod::Subscribe, r#"{"client":"x","channel":"a"}"#), 107);
     assert_eq!(
         code(ApiMethod::Subscribe, r#"{"client":"00000000-0001-8000-8000-000000000000"}"#),
@@ -198,7 +198,6 @@ fn parameters_that_a_method_does_not_take_are_refused_with_its_code() {
     let since = r#"{"client":"00000000-0001-8000-8000-000000000000","channel":"a",
         "recover_since":{"offset":1,"epoch":"x"}}"#;
     assert_eq!(code(ApiMethod::Subscribe, since), 112);
-    assert_eq!(code(ApiMethod::Disconnect, r#"{"user":"u"}"#), 107);
     for disconnect in [
         "7",
         "[3000]",
@@ -241,54 +240,6 @@ fn parameters_that_a_method_does_not_take_are_refused_with_its_code() {
         let call = single(ApiMethod::Publish, body).call;
         assert!(matches!(call, Err(ApiFault::NotJson(_))), "{body}");
     }
-}
-
-#[test]
-fn clients_are_controlled_by_name() {
-    let asked = |method, body: &str| match single(method, body).requests.pop() {
-        Some(SessionRequest { request: Request::Control { client, control }, .. }) => {
-            (client.to_string(), control)
-        }
-        other => panic!("{other:?}"),
-    };
-    let channel = ChannelName::new("a").unwrap();
-    let body = r#"{"client":"00000000-0001-8001-8000-000200000003","user":"","channel":"a",
-        "recover_since":{"offset":7,"epoch":"000000ab"}}"#;
-    let control = Control::Subscribe { channel: channel.clone(), since: Some(position(7)) };
-    assert_eq!(
-        asked(ApiMethod::Subscribe, body),
-        ("00000000-0001-8001-8000-000200000003".to_owned(), control)
-    );
-    let body = r#"{"client":"00000000-0001-8001-8000-000200000003","channel":"a"}"#;
-    assert_eq!(asked(ApiMethod::Unsubscribe, body).1, Control::Unsubscribe { channel });
-    let disconnect = |disconnect: &str| {
-        let body = format!(
-            r#"{{"client":"00000000-0001-8001-8000-000200000003","disconnect":{disconnect}}}"#
-        );
-        match asked(ApiMethod::Disconnect, &body).1 {
-            Control::Disconnect(disconnect) => disconnect,
-            other => panic!("{other:?}"),
-        }
-    };
-    for (code, reason) in [
-        (3000, CloseReason::ForcedToReconnect),
-        (3499, CloseReason::ForcedToReconnect),
-        (3500, CloseReason::Forced),
-        (3999, CloseReason::Forced),
-        (4000, CloseReason::ForcedToReconnect),
-        (4499, CloseReason::ForcedToReconnect),
-        (4500, CloseReason::Forced),
-        (4999, CloseReason::Forced),
-    ] {
-        let expected = Disconnect { reason, code: Some(code), text: Some("because".into()) };
-        assert_eq!(disconnect(&format!(r#"{{"code":{code},"reason":"because"}}"#)), expected);
-    }
-    for plain in ["null", "{}", r#"{"code":0,"reason":""}"#] {
-        assert_eq!(disconnect(plain), CloseReason::Forced.into());
-    }
-    let body = r#"{"client":"00000000-0001-8001-8000-000200000003"}"#;
-    let forced = Control::Disconnect(CloseReason::Forced.into());
-    assert_eq!(asked(ApiMethod::Disconnect, body).1, forced);
 }
 
 #[test]

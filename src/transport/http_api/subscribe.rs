@@ -383,6 +383,7 @@ impl Opening {
             | Reply::PresenceStats { .. }
             | Reply::Channels { .. }
             | Reply::Returned(_)
+            | Reply::Connections { .. }
             | Reply::Done => Step::Wait,
         }
     }
