@@ -44,7 +44,7 @@
 //! | [`hub`] | channels, subscriptions, fan-outs | message, config |
 //! | [`driver`] | sockets and the kernel | buffer, config |
 //! | [`connection`] | the socket of one client | transport, message, buffer, config |
-//! | [`callback`] | HTTP requests to a backend | message, config, protocol |
+//! | [`callback`] | HTTP requests to a backend | message, config, protocol, auth |
 //! | [`worker`] | the turn; the mesh between workers; the sweep | all above but protocol |
 //! | [`server`] | threads, listeners, signals, the log | all above but buffer, protocol, auth, transport |
 //!
@@ -68,6 +68,7 @@
 //! | what happens when a client connects | `worker/login.rs`, `worker/logins.rs` |
 //! | a claim of tokens | `auth/token/claims.rs` |
 //! | a reason to reject a token | a row in `auth/token/error.rs` |
+//! | published keys of tokens | `auth/token/jwks.rs`, `callback/keys.rs` |
 //! | an algorithm of tokens | `config/token_keys.rs` |
 //! | a right of API keys | a row in `config/api_keys.rs`; `auth/api_keys.rs` |
 //! | when refused clients come back | `transport/retry.rs` |

@@ -1,8 +1,9 @@
 //! The identity of a client: what the token that it shows leads to, in each request that may carry one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::token::{ConnectionClaims, TokenError, Tokens};
+use super::token::{ConnectionClaims, KeySet, TokenError, Tokens};
 use crate::config::Config;
 use crate::message::{ChannelName, ClientId, Identity, Refusal, SubscriptionOptions, Token};
 
@@ -41,6 +42,16 @@ impl Authentication {
             allows_anonymous: config.allows_anonymous(),
             close_delay: config.expired_close_delay,
         }
+    }
+
+    /// Takes keys that were fetched. `now` is in seconds since 1970.
+    pub fn set_keys(&mut self, set: &Arc<KeySet>, now: u64) {
+        self.tokens.set_keys(set, now);
+    }
+
+    /// Takes the keys that were fetched for the settings before these.
+    pub fn adopt_keys(&mut self, before: &Self) {
+        self.tokens.adopt_keys(&before.tokens);
     }
 
     /// Whether tokens are verified. Otherwise they are ignored: every client is anonymous.
@@ -135,9 +146,11 @@ impl From<Refusal> for Rejection {
 
 impl From<TokenError> for Rejection {
     fn from(cause: TokenError) -> Self {
-        let refusal = match cause.is_expired() {
-            true => Refusal::TokenExpired,
-            false => Refusal::TokenInvalid,
+        let refusal = match cause {
+            // The client comes back, when the key may be known.
+            TokenError::KeyPending => Refusal::BackendUnavailable,
+            _ if cause.is_expired() => Refusal::TokenExpired,
+            _ => Refusal::TokenInvalid,
         };
         Self { refusal, cause: Some(cause) }
     }

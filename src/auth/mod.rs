@@ -30,5 +30,5 @@ pub use authentication::{Authentication, Holder, Rejection};
 pub use decide::{Client, Verdict, decide};
 pub use prefixes::{Gate, PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
 pub use rates::{Allowance, ClientRates, Rate, RateLimits, RateVerdict};
-pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, Tokens};
+pub use token::{ConnectionClaims, KeySet, KeySetError, SubscriptionClaims, TokenError, Tokens};
 pub use users::{UserKey, UserTable};

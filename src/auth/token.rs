@@ -8,43 +8,49 @@
 
 mod claims;
 mod error;
+mod jwks;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use jsonwebtoken::{Algorithm, crypto};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::config::limits::TOKEN_BYTES_MAX;
+use crate::config::limits::{JWKS_FRESH_SECONDS, TOKEN_BYTES_MAX, TOKEN_KEYS_TRIED_MAX};
 use crate::config::{Config, TokenKey};
 use crate::protocol::json::Object;
 
 use claims::{Claims, Registered};
+use jwks::Key;
 
 pub use claims::{ConnectionClaims, SubscriptionClaims};
 pub use error::TokenError;
+pub use jwks::{KeySet, KeySetError};
 
 /// The keys that tokens are verified with, and what they must claim.
 #[derive(Clone)]
 pub struct Tokens {
     keys: Vec<Key>,
+    sources: Vec<Source>,
     audience: Option<String>,
     issuer: Option<String>,
     leeway: Duration,
 }
 
+/// A URL at which keys are published.
 #[derive(Clone)]
-struct Key {
-    /// The algorithms that it is for: the header of a token chooses among these, and no others.
+struct Source {
+    url: String,
     algorithms: Vec<Algorithm>,
-    id: Option<String>,
-    key: DecodingKey,
+    /// The last set that was fetched, and when that began, in seconds since 1970.
+    fetched: Option<(Arc<KeySet>, u64)>,
 }
 
 /// The header of a token, as far as it has a meaning here. Further members are to be ignored (RFC 7515 4).
@@ -62,13 +68,19 @@ impl Tokens {
     /// What a checked configuration says about tokens.
     pub fn new(config: &Config) -> Self {
         let secret = config.hmac_secret.as_ref().map(TokenKey::of_secret);
-        let keys = secret.iter().chain(&config.token_keys).map(|key| Key {
+        let all = secret.iter().chain(&config.token_keys);
+        let keys = all.filter(|key| key.jwks_url.is_none()).map(|key| Key {
             algorithms: key.algorithms.clone(),
             id: key.id.clone(),
             key: key.decoding_key().expect("a checked key"),
         });
+        let source = |key: &TokenKey| {
+            let url = key.jwks_url.as_ref()?.to_string();
+            Some(Source { url, algorithms: key.algorithms.clone(), fetched: None })
+        };
         Self {
             keys: keys.collect(),
+            sources: config.token_keys.iter().filter_map(source).collect(),
             audience: config.audience.clone(),
             issuer: config.issuer.clone(),
             leeway: config.leeway,
@@ -77,7 +89,24 @@ impl Tokens {
 
     /// Whether there is any key: without one, no token is valid.
     pub fn has_keys(&self) -> bool {
-        !self.keys.is_empty()
+        !self.keys.is_empty() || !self.sources.is_empty()
+    }
+
+    /// Takes keys that were fetched, in place of those that were published at their URL before. `now` is in seconds
+    /// since 1970.
+    pub fn set_keys(&mut self, set: &Arc<KeySet>, now: u64) {
+        let began = now.saturating_sub(set.age().as_secs() + 1);
+        for source in self.sources.iter_mut().filter(|source| source.url == set.url()) {
+            source.fetched = Some((set.clone(), began));
+        }
+    }
+
+    /// Takes the keys that were fetched for the settings before these.
+    pub fn adopt_keys(&mut self, before: &Self) {
+        for source in &mut self.sources {
+            let is_same = |it: &&Source| it.url == source.url && it.algorithms == source.algorithms;
+            source.fetched = before.sources.iter().find(is_same).and_then(|it| it.fetched.clone());
+        }
     }
 
     /// Verifies the token that a client connects with, or prolongs its connection with. `now` is in seconds since 1970.
@@ -106,7 +135,7 @@ impl Tokens {
         if claims.contains('.') {
             return Err(TokenError::Malformed);
         }
-        self.verify_signature(header, signed, signature)?;
+        self.verify_signature(header, signed, signature, now)?;
         let claims = decode(claims)?;
         let mut registered: Registered<'_> = claims::read(&claims)?;
         registered.tolerate(self.leeway);
@@ -121,6 +150,7 @@ impl Tokens {
         header: &str,
         signed: &str,
         signature: &str,
+        now: u64,
     ) -> Result<(), TokenError> {
         let header = decode(header)?;
         let Object::<Header<'_>>(header) =
@@ -130,32 +160,61 @@ impl Tokens {
             return Err(TokenError::Unsupported);
         }
         let algorithm: Algorithm = header.alg.parse().map_err(|_| TokenError::Algorithm)?;
-        for key in self.keys_for(algorithm, header.kid.as_deref())? {
+        let (mut is_known, mut is_tried) = (false, false);
+        for key in self.keys_for(algorithm, header.kid.as_deref()) {
+            is_known = true;
+            if !key.algorithms.contains(&algorithm) {
+                continue;
+            }
+            is_tried = true;
             match crypto::verify(signature, signed.as_bytes(), &key.key, algorithm) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(_) => return Err(TokenError::Malformed),
             }
         }
-        Err(TokenError::Signature)
+        if self.may_be_published(header.kid.as_deref(), now) {
+            return Err(TokenError::KeyPending);
+        }
+        Err(match (is_known, is_tried) {
+            (false, _) => TokenError::Key,
+            (true, false) => TokenError::Algorithm,
+            (true, true) => TokenError::Signature,
+        })
     }
 
-    /// The keys that may have signed a token: those for its algorithm that have its `kid`, or if no key has it, those
-    /// without one.
-    fn keys_for(
-        &self,
-        algorithm: Algorithm,
-        id: Option<&str>,
-    ) -> Result<impl Iterator<Item = &Key>, TokenError> {
-        let is_known = id.is_some() && self.keys.iter().any(|key| key.id.as_deref() == id);
-        let id = id.filter(|_| is_known);
-        let candidates = move || self.keys.iter().filter(move |key| key.id.as_deref() == id);
-        if candidates().next().is_none() {
-            return Err(TokenError::Key);
-        }
-        let mut keys = candidates().filter(move |key| key.algorithms.contains(&algorithm));
-        let first = keys.next().ok_or(TokenError::Algorithm)?;
-        Ok([first].into_iter().chain(keys))
+    /// The keys that may have signed a token: those of the settings that have its `kid`; or if none of them has, those
+    /// without one, and a few of those that are published and have it, or if the token has none, are for its algorithm.
+    fn keys_for(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = &Key> {
+        let is_of_settings = self.has_key(id);
+        let own_id = id.filter(|_| is_of_settings);
+        let own = self.keys.iter().filter(move |key| key.id.as_deref() == own_id);
+        let published = self.published().filter(move |key| {
+            !is_of_settings
+                && id.map_or(key.algorithms.contains(&algorithm), |id| key.has_id(Some(id)))
+        });
+        own.chain(published.take(TOKEN_KEYS_TRIED_MAX))
+    }
+
+    fn has_key(&self, id: Option<&str>) -> bool {
+        id.is_some() && self.keys.iter().any(|key| key.has_id(id))
+    }
+
+    fn published(&self) -> impl Iterator<Item = &Key> {
+        let sets = self.sources.iter().filter_map(|source| source.fetched.as_ref());
+        sets.flat_map(|(set, _)| &set.keys)
+    }
+
+    /// Whether a key that is not known may have been published since the keys were fetched.
+    fn may_be_published(&self, id: Option<&str>, now: u64) -> bool {
+        let is_old = |source: &Source| {
+            source.fetched.as_ref().is_none_or(|(_, began)| began + JWKS_FRESH_SECONDS < now)
+        };
+        let is_known = || match id {
+            Some(_) => self.has_key(id) || self.published().any(|key| key.has_id(id)),
+            None => self.published().next().is_some(),
+        };
+        self.sources.iter().any(is_old) && !is_known()
     }
 
     /// Checks the issuer and the audience (RFC 7519 4.1.1 and 4.1.3) that the configuration demands.
@@ -173,9 +232,10 @@ impl Tokens {
 /// Without the keys.
 impl fmt::Debug for Tokens {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { keys, audience, issuer, leeway } = self;
+        let Self { keys, sources, audience, issuer, leeway } = self;
         let mut out = out.debug_struct("Tokens");
-        out.field("keys", &keys.len()).field("audience", audience).field("issuer", issuer);
+        out.field("keys", &keys.len()).field("sources", &sources.len());
+        out.field("audience", audience).field("issuer", issuer);
         out.field("leeway", leeway).finish_non_exhaustive()
     }
 }

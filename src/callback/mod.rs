@@ -4,7 +4,10 @@
 //! worker hands it a [`Call`] through a [`Caller`], which never waits, and gets an [`Answered`] back through its
 //! [`Inbox`]. Bodies have the shapes of Centrifugo's proxies, so that its backends answer unchanged.
 //!
-//! **In and out.** In: calls of workers. Out: what the backend said ([`Answer`]), or why it said nothing ([`Failure`]).
+//! The same thread fetches the published keys of tokens, and hands them to all workers.
+//!
+//! **In and out.** In: calls of workers. Out: what the backend said ([`Answer`]), or why it said nothing ([`Failure`]);
+//! keys ([`KeySet`](crate::auth::KeySet)).
 //!
 //! **Always true.** Every call that was taken is answered once, within its timeout. What waits is bounded by number and
 //! by bytes. Nothing that a client sends as data becomes a header.
@@ -19,6 +22,7 @@ mod client;
 mod delivery;
 mod endpoint;
 mod event;
+mod keys;
 mod service;
 
 pub use answer::{Answer, CallbackResult, ConnectResult, Fault, decode_answer};

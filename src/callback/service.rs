@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout};
@@ -19,16 +20,21 @@ use super::client::{HttpClient, new_client};
 use super::delivery::Delivery;
 use super::endpoint::{Endpoint, Shared};
 use super::event::Event;
+use super::keys::KeySource;
+use crate::auth::KeySet;
 use crate::config::limits::{
     CALLBACK_LOG_INTERVAL, CALLBACK_RESOLVERS_MAX, CALLBACKS_QUEUED_MAX, EVENT_FLUSH_TIMEOUT,
 };
-use crate::config::{CallbackKind, Callbacks};
+use crate::config::{CallbackKind, Callbacks, TokenKey};
 use crate::message::{NodeId, SessionId};
 
 /// Where a worker gets its answers.
 pub trait Inbox: Send {
     /// Hands answers to the worker, and wakes it. Gives them back if it has too much to do.
     fn deliver(&mut self, answers: Vec<Answered>) -> Result<(), Vec<Answered>>;
+
+    /// Hands keys of tokens to the worker, and wakes it. Returns false if it has too much to do.
+    fn set_keys(&mut self, keys: &Arc<KeySet>) -> bool;
 }
 
 /// A worker's way to ask, and to notify.
@@ -38,6 +44,8 @@ pub struct Caller {
     events: Sender<Event>,
     /// Events that were dropped, of all workers.
     dropped: Arc<AtomicU64>,
+    /// One for each URL at which keys are published.
+    keys_wanted: Arc<[Arc<Notify>]>,
 }
 
 impl Caller {
@@ -54,6 +62,11 @@ impl Caller {
         }
         is_taken
     }
+
+    /// Has the published keys of tokens fetched, unless they were within this second.
+    pub fn fetch_keys(&self) {
+        self.keys_wanted.iter().for_each(|wanted| wanted.notify_one());
+    }
 }
 
 /// What the thread of the callbacks does.
@@ -62,15 +75,20 @@ pub struct Service {
     client: HttpClient,
     /// In the order of [`CallbackKind::ALL`].
     endpoints: Vec<Option<Endpoint>>,
+    sources: Vec<KeySource>,
     calls: Receiver<Box<Call>>,
     delivery: Delivery,
     dropped: Arc<AtomicU64>,
 }
 
 impl Service {
-    /// A service of what is configured, and a way to ask it. It opens descriptors that workers use, so it is made
-    /// before a worker leaves the shared descriptor table.
-    pub fn new(callbacks: &Callbacks, node: NodeId) -> Result<(Service, Caller), String> {
+    /// A service of the callbacks and published keys that are configured, and a way to ask it. It opens descriptors
+    /// that workers use, so it is made before a worker leaves the shared descriptor table.
+    pub fn new(
+        callbacks: &Callbacks,
+        token_keys: &[TokenKey],
+        node: NodeId,
+    ) -> Result<(Service, Caller), String> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(CALLBACK_RESOLVERS_MAX)
@@ -80,25 +98,31 @@ impl Service {
         let of = |kind: &CallbackKind| Endpoint::new(*kind, callbacks);
         let endpoints: Vec<_> = CallbackKind::ALL.iter().map(of).collect();
         let idle_max = callbacks.kinds().map(|kind| callbacks.of(kind).connections_max).sum();
-        let needs_tls = endpoints.iter().flatten().any(Endpoint::needs_tls);
+        let sources: Vec<_> = token_keys.iter().filter_map(KeySource::new).collect();
+        let needs_tls = endpoints.iter().flatten().any(Endpoint::needs_tls)
+            || sources.iter().any(KeySource::needs_tls);
         let client = new_client(idle_max, needs_tls, callbacks.ca_file.as_deref())?;
         let (sender, calls) = channel(CALLBACKS_QUEUED_MAX);
         let (events, incoming) = channel(callbacks.of(CallbackKind::Events).pending_max);
         let delivery = Delivery::new(node, callbacks.events.clone(), incoming);
         let dropped = Arc::<AtomicU64>::default();
-        let caller = Caller { calls: sender, events, dropped: dropped.clone() };
-        Ok((Service { runtime, client, endpoints, calls, delivery, dropped }, caller))
+        let keys_wanted = sources.iter().map(KeySource::wanted).collect();
+        let caller = Caller { calls: sender, events, dropped: dropped.clone(), keys_wanted };
+        Ok((Service { runtime, client, endpoints, sources, calls, delivery, dropped }, caller))
     }
 
     /// Answers calls until no worker can make one. `inboxes` are those of the workers, in their order.
     pub fn run(self, inboxes: Vec<Box<dyn Inbox>>) {
-        let Service { runtime, client, endpoints, mut calls, delivery, dropped } = self;
+        let Service { runtime, client, endpoints, sources, mut calls, delivery, dropped } = self;
         let outboxes = inboxes.into_iter().map(Outbox::new).collect();
         let shared = Shared { client, bytes: Cell::new(0), began: Instant::now() };
         let desk = Rc::new(Desk { shared, endpoints, outboxes, logged: Cell::new(None) });
         let tasks = LocalSet::new();
         runtime.block_on(tasks.run_until(async {
             let events = spawn_local(desk.clone().deliver_events(delivery, dropped));
+            for source in sources {
+                spawn_local(desk.clone().keep_keys(source));
+            }
             while let Some(call) = calls.recv().await {
                 spawn_local(desk.clone().answer(call));
             }
@@ -200,6 +224,21 @@ impl Desk {
                 waiting.replace(answers);
                 sleep(RETRY).await;
             }
+        }
+    }
+
+    /// Keeps the keys that are published at a URL as they are there.
+    async fn keep_keys(self: Rc<Self>, mut source: KeySource) {
+        loop {
+            let fetched = source.fetch(&self.shared.client).await;
+            if let Some(keys) = &fetched {
+                for outbox in &self.outboxes {
+                    while !outbox.inbox.borrow_mut().set_keys(keys) {
+                        sleep(RETRY).await;
+                    }
+                }
+            }
+            source.pause(fetched.is_none()).await;
         }
     }
 

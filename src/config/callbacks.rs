@@ -314,7 +314,7 @@ fn in_range<T: PartialOrd>(value: T, min: T, max: T) -> Result<T, String> {
 }
 
 /// A URL with a host and without a password, which would be shown in logs.
-fn endpoint(text: &str) -> Result<Uri, String> {
+pub(super) fn endpoint(text: &str) -> Result<Uri, String> {
     let fault = || format!("'{text}' is not an http or https URL");
     let uri: Uri = text.parse().map_err(|_| fault())?;
     let authority = uri.authority().ok_or_else(fault)?;

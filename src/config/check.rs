@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::callbacks::CallbackKind;
 use super::configuration::Config;
-use super::limits::{API_KEYS_MAX, TOKEN_KEYS_MAX, TOKEN_KEYS_TRIED_MAX, TOKEN_SECRET_BYTES_SAFE};
+use super::limits::{
+    API_KEYS_MAX, JWKS_URLS_MAX, TOKEN_KEYS_MAX, TOKEN_KEYS_TRIED_MAX, TOKEN_SECRET_BYTES_SAFE,
+};
 use super::listen_address::ListenAddress;
 use super::settings::SETTINGS;
 use super::token_keys::TokenKey;
@@ -46,12 +48,25 @@ impl Config {
         if self.token_keys.len() > TOKEN_KEYS_MAX {
             return Err(format!("auth.keys: there are at most {TOKEN_KEYS_MAX}"));
         }
+        let urls: Vec<_> = self.token_keys.iter().filter_map(|key| key.jwks_url.as_ref()).collect();
+        if urls.len() > JWKS_URLS_MAX {
+            return Err(format!("auth.keys: there are at most {JWKS_URLS_MAX} with a jwks_url"));
+        }
+        let is_twice = |at: usize| urls[..at].contains(&urls[at]);
+        if let Some(at) = (0..urls.len()).find(|at| is_twice(*at)) {
+            return Err(format!("auth.keys: {} is the jwks_url of two", urls[at]));
+        }
         for (at, key) in self.token_keys.iter().enumerate() {
             key.check()?;
+            if key.jwks_url.is_some() {
+                continue;
+            }
             let before = &self.token_keys[..at];
             let section = format!("[auth.keys.{}]", key.name);
             let shares = |other: &&TokenKey, algorithm| {
-                other.id == key.id && other.algorithms.contains(algorithm)
+                other.jwks_url.is_none()
+                    && other.id == key.id
+                    && other.algorithms.contains(algorithm)
             };
             for algorithm in &key.algorithms {
                 let mut same = before.iter().filter(|other| shares(other, algorithm));

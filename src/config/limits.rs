@@ -69,6 +69,9 @@ pub const TOKEN_KEYS_MAX: usize = 64;
 /// 0.2 milliseconds.
 pub const TOKEN_KEYS_TRIED_MAX: usize = 4;
 
+/// Sections `[auth.keys.NAME]` with a `jwks_url`.
+pub const JWKS_URLS_MAX: usize = 8;
+
 /// Length of `auth.audience` and `auth.issuer`.
 pub const TOKEN_PARTY_BYTES_MAX: usize = 255;
 
@@ -170,6 +173,15 @@ pub const VERSION_EPOCH_BYTES_MAX: usize = 255;
 pub const COOKIE_BYTES_MAX: usize = 4096;
 
 // ---- auth ----
+
+/// Length of a set of published keys (JWK Set).
+pub const JWKS_BYTES_MAX: usize = 256 * 1024;
+
+/// Keys of one set.
+pub const JWKS_KEYS_MAX: usize = 64;
+
+/// Seconds for which a set of keys is fresh: an unknown key is then not one that was published meanwhile.
+pub const JWKS_FRESH_SECONDS: u64 = 2;
 
 /// Length of a token. One that subscribes its client to the default maximum of channels with options has half as much.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -366,6 +378,18 @@ pub const EVENT_RETRY_TIMES: [Duration; 2] = [Duration::from_millis(100), Durati
 
 /// How long events that are left are sent once the workers have ended.
 pub const EVENT_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often the published keys of tokens are fetched.
+pub const JWKS_INTERVAL: Duration = Duration::from_secs(300);
+
+/// How often they are fetched while that fails.
+pub const JWKS_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Least time between two fetches, whatever tokens come.
+pub const JWKS_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a fetch may take.
+pub const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an idle connection to a backend is kept.
 pub const CALLBACK_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -2,7 +2,8 @@
 
 use aws_lc_rs::rsa::PublicKey;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents, VerificationAlgorithm};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use hyper::Uri;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
 use super::limits::{TOKEN_KEY_BYTES_MAX, TOKEN_KEY_ID_BYTES_MAX, TOKEN_SECRET_BYTES_MAX};
 use super::nearest::did_you_mean;
@@ -18,13 +19,15 @@ pub struct TokenKey {
     /// The `kid` of the tokens that it verifies: 1..=[`TOKEN_KEY_ID_BYTES_MAX`] bytes. If `None`, it verifies tokens
     /// that name no key of the configuration.
     pub id: Option<String>,
+    /// Where keys are published, as a JWK Set, instead of `key`.
+    pub jwks_url: Option<Uri>,
     /// The secret of HMAC: 1..=[`TOKEN_SECRET_BYTES_MAX`] bytes; or the public key of other algorithms, as PEM: up to
     /// [`TOKEN_KEY_BYTES_MAX`] bytes.
     pub key: Secret,
 }
 
 /// The keys of a section `[auth.keys.NAME]`, with a short description of each.
-pub const TOKEN_KEY_OPTIONS: [(&str, &str); 4] = [
+pub const TOKEN_KEY_OPTIONS: [(&str, &str); 5] = [
     (
         "algorithm",
         "What the tokens are signed with: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 \
@@ -40,6 +43,11 @@ pub const TOKEN_KEY_OPTIONS: [(&str, &str); 4] = [
         "A file that contains the key, instead of `key`; white space around it is ignored",
     ),
     (
+        "jwks_url",
+        "An http or https URL at which public keys are published (JWK Set, RFC 7517), instead of `key`; for any number \
+         of algorithms but HS256, HS384 and HS512. A new URL takes effect at the next start",
+    ),
+    (
         "kid",
         "The id of the key, up to 255 bytes: it then verifies only tokens that have it as their `kid`. A key without \
          it verifies tokens without a `kid`, or with one that no key has",
@@ -49,13 +57,14 @@ pub const TOKEN_KEY_OPTIONS: [(&str, &str); 4] = [
 impl TokenKey {
     /// A key without an algorithm.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), algorithms: Vec::new(), id: None, key: Secret::default() }
+        let (name, key) = (name.to_owned(), Secret::default());
+        Self { name, algorithms: Vec::new(), id: None, jwks_url: None, key }
     }
 
     /// The key that `auth.hmac_secret` is: for every algorithm of HMAC.
     pub fn of_secret(secret: &Secret) -> Self {
         let algorithms = AlgorithmFamily::Hmac.algorithms().to_vec();
-        Self { name: "auth.hmac_secret".to_owned(), algorithms, id: None, key: secret.clone() }
+        Self { algorithms, key: secret.clone(), ..Self::new("auth.hmac_secret") }
     }
 
     /// Reads the names of algorithms. An error is the part of a sentence that follows the option's name.
@@ -80,7 +89,35 @@ impl TokenKey {
         if !self.id.as_ref().is_none_or(is_id) {
             return Err(format!("{section}: kid: it must be 1 to {TOKEN_KEY_ID_BYTES_MAX} bytes"));
         }
-        self.decoding_key().map(drop).map_err(|fault| format!("{section}: {fault}"))
+        let checked = match self.jwks_url {
+            None => self.decoding_key().map(drop),
+            Some(_) => self.check_published(),
+        };
+        checked.map_err(|fault| format!("{section}: {fault}"))
+    }
+
+    /// Whether a public key can verify signatures of an algorithm.
+    pub fn is_usable(algorithm: Algorithm, key: &DecodingKey) -> bool {
+        key.family() == algorithm.family()
+            && match key.kind() {
+                DecodingKeyKind::SecretOrDer(bytes) => is_usable(algorithm, bytes),
+                DecodingKeyKind::RsaModulusExponent { n, .. } => is_modulus(n),
+            }
+    }
+
+    fn check_published(&self) -> Result<(), String> {
+        if self.id.is_some() {
+            return Err("kid: published keys have their own".to_owned());
+        }
+        if self.algorithms.is_empty() {
+            return Err("algorithm: it is needed, such as RS256".to_owned());
+        }
+        match self.is_secret() {
+            true => {
+                Err("algorithm: the keys of HMAC are secret and cannot be published".to_owned())
+            }
+            false => Ok(()),
+        }
     }
 
     /// The key in the form in which it verifies. The error is the part of a sentence that follows the section.
@@ -131,14 +168,18 @@ impl TokenKey {
 
     /// Whether it is a secret, which signs tokens as well as it verifies them.
     pub fn is_secret(&self) -> bool {
-        self.algorithms.first().is_some_and(|algorithm| algorithm.family() == AlgorithmFamily::Hmac)
+        self.algorithms.iter().any(|algorithm| algorithm.family() == AlgorithmFamily::Hmac)
     }
 
     /// The options as text, in the order in which they are listed, without the key.
-    pub fn texts(&self) -> [(&'static str, String); 3] {
+    pub fn texts(&self) -> [(&'static str, String); 4] {
         let names: Vec<_> = self.algorithms.iter().map(|name| format!("{name:?}")).collect();
         let id = self.id.clone().unwrap_or_else(|| "none".to_owned());
-        [("algorithm", names.join(", ")), ("key", "hidden".to_owned()), ("kid", id)]
+        let (key, url) = match &self.jwks_url {
+            Some(url) => ("none", url.to_string()),
+            None => ("hidden", "none".to_owned()),
+        };
+        [("algorithm", names.join(", ")), ("key", key.to_owned()), ("jwks_url", url), ("kid", id)]
     }
 }
 
@@ -156,12 +197,15 @@ fn is_usable(algorithm: Algorithm, key: &[u8]) -> bool {
         Algorithm::ES256 => parses(&signature::ECDSA_P256_SHA256_FIXED),
         Algorithm::ES384 => parses(&signature::ECDSA_P384_SHA384_FIXED),
         Algorithm::EdDSA => parses(&signature::ED25519),
-        _ => PublicKey::from_der(key).is_ok_and(|key| {
-            let modulus = RsaPublicKeyComponents::<Vec<u8>>::from(&key).n;
-            let zeros = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
-            (2048..=8192).contains(&(modulus.len() * 8 - zeros))
-        }),
+        _ => PublicKey::from_der(key)
+            .is_ok_and(|key| is_modulus(&RsaPublicKeyComponents::<Vec<u8>>::from(&key).n)),
     }
+}
+
+/// Whether a modulus of RSA is of a size that is verified.
+fn is_modulus(modulus: &[u8]) -> bool {
+    let zeros = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    (2048..=8192).contains(&(modulus.len() * 8 - zeros))
 }
 
 /// The table of the options of a key in `README.md`.

@@ -28,18 +28,19 @@ impl<F: Fn()> Drop for OnPanic<F> {
 }
 
 impl Callbacks {
-    /// Makes ready what the thread needs, and the way in which workers ask it; `None` if no callback is configured.
-    /// Workers use a descriptor that is opened here, so this comes before the first of them leaves the shared
-    /// descriptor table.
+    /// Makes ready what the thread needs, and the way in which workers ask it; `None` if neither a callback nor a URL of
+    /// keys is configured. Workers use a descriptor that is opened here, so this comes before the first of them leaves
+    /// the shared descriptor table.
     pub(super) fn new(
         config: &Config,
         node: NodeId,
         meshes: &[Mesh],
     ) -> Result<Option<(Self, Caller)>, String> {
-        if config.callbacks.kinds().next().is_none() {
+        let has_urls = config.token_keys.iter().any(|key| key.jwks_url.is_some());
+        if config.callbacks.kinds().next().is_none() && !has_urls {
             return Ok(None);
         }
-        let (service, caller) = Service::new(&config.callbacks, node)?;
+        let (service, caller) = Service::new(&config.callbacks, &config.token_keys, node)?;
         let inboxes = meshes.iter().map(|mesh| Box::new(mesh.inbox()) as Box<dyn Inbox>).collect();
         Ok(Some((Self { service, inboxes }, caller)))
     }

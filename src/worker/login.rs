@@ -262,6 +262,11 @@ impl LoginStep<'_> {
         if let Some(cause) = cause {
             let Connections { counters, turn, warned_until, .. } = &*self.connections;
             counters.tokens_rejected[cause as usize].add(1);
+            if cause == TokenError::KeyPending
+                && let Some(caller) = &self.connections.caller
+            {
+                caller.fetch_keys();
+            }
             if may_warn(turn.tick, &warned_until.tokens) {
                 let (worker, connection) =
                     (self.connections.settings.hub.worker.0, self.session.index);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+use crate::auth::KeySet;
 use crate::callback::{Answered, Inbox};
 use crate::config::limits::{
     FAN_OUT_BACKLOG_LOW_DIVISOR, INBOX_BATCHES_MAX, INBOX_LOAD_FLOOR, INBOX_LOAD_HIGH,
@@ -28,6 +29,8 @@ pub enum Message {
     Hub(HubMessage),
     /// By the thread of the callbacks.
     Callback(Box<Answered>),
+    /// By the same thread: keys that tokens are verified with.
+    Keys(Arc<KeySet>),
 }
 
 // Batches of them are copied around.
@@ -139,11 +142,17 @@ impl Inbox for MeshInbox {
         let answers = |batch: MessageBatch| {
             let answer = |message| match message {
                 Message::Callback(answered) => Some(*answered),
-                Message::Hub(_) => None,
+                Message::Hub(_) | Message::Keys(_) => None,
             };
             batch.messages.into_iter().filter_map(answer).collect()
         };
         sent.map_err(answers)
+    }
+
+    fn set_keys(&mut self, keys: &Arc<KeySet>) -> bool {
+        let messages = vec![Message::Keys(keys.clone())];
+        let (sent, _) = self.0.send(MessageBatch { messages, load: MESSAGE_LOAD });
+        sent.is_ok()
     }
 }
 

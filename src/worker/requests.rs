@@ -307,6 +307,10 @@ impl Connections {
                 self.drain_hub_outputs();
             }
             Message::Callback(answered) => callbacks::take_answer(self, *answered),
+            Message::Keys(keys) => {
+                let now = self.settings.transport.now.unix_seconds;
+                self.settings.authentication.set_keys(&keys, now);
+            }
         }
     }
 

@@ -146,9 +146,11 @@ impl WorkerSettings {
         let WorkerSettings { hub, listeners, connections_max, callbacks, .. } = self.clone();
         let HubSettings { node, worker, workers, hash, .. } = hub;
         let now = std::mem::take(&mut self.transport.now);
+        let before = self.authentication.clone();
         let place = WorkerPlace { node, worker, workers };
         *self = Self::new(config, place, connections_max, listeners, hash);
         self.transport.now = now;
+        self.authentication.adopt_keys(&before);
         // The thread of the callbacks keeps those that it was started with.
         self.callbacks = callbacks;
     }

@@ -12,6 +12,7 @@
 //! | `rights` | rights of clients, by route |
 //! | `callbacks` | callbacks to a backend: its answers, its failures, limits |
 //! | `identity` | tokens of clients: what each route answers, expiry, server-side subscriptions |
+//! | `jwks` | keys of tokens that are published at a URL: rotation, failures |
 //! | `websocket` | plain WebSockets: chat, frames, protocol errors |
 //! | `tcp` | the command protocol over raw TCP, one JSON object per line |
 //! | `commands` | the command protocol over WebSocket, with history, presence and recovery |
@@ -50,6 +51,7 @@ mod host;
 mod hostile;
 mod http;
 mod identity;
+mod jwks;
 mod limits;
 mod listeners;
 mod memory;

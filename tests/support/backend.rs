@@ -28,7 +28,7 @@ struct State {
 pub struct BackendRequest {
     /// The request line and the headers, a line each.
     pub head: Vec<String>,
-    /// The decoded body.
+    /// The decoded body; null without one.
     pub body: Value,
 }
 
@@ -135,5 +135,9 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<BackendRequest> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(BackendRequest { head, body: serde_json::from_slice(&body).expect("a body is JSON") })
+    let body = match length {
+        0 => Value::Null,
+        _ => serde_json::from_slice(&body).expect("a body is JSON"),
+    };
+    Some(BackendRequest { head, body })
 }

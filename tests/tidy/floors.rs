@@ -15,7 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("hub", &["message", "config"]),
     ("driver", &["buffer", "config"]),
     ("connection", &["transport", "message", "buffer", "config"]),
-    ("callback", &["message", "config", "protocol"]),
+    ("callback", &["message", "config", "protocol", "auth"]),
     (
         "worker",
         &[

@@ -15,6 +15,8 @@ pub enum TokenError {
     Algorithm,
     /// No key is for it.
     Key,
+    /// No key is for it yet: those that are published at a URL are fetched once more.
+    KeyPending,
     /// Its signature is not by a key that may have signed it.
     Signature,
     /// A claim is missing, is there twice, is of the wrong type, or has a value that is impossible.
@@ -33,12 +35,13 @@ pub enum TokenError {
 
 impl TokenError {
     /// Every reason, in the order of [`Self::LABELS`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TooLarge,
         Self::Malformed,
         Self::Unsupported,
         Self::Algorithm,
         Self::Key,
+        Self::KeyPending,
         Self::Signature,
         Self::Claims,
         Self::Audience,
@@ -55,6 +58,7 @@ impl TokenError {
         "unsupported",
         "algorithm",
         "key",
+        "key_pending",
         "signature",
         "claims",
         "audience",
@@ -85,6 +89,7 @@ impl fmt::Display for TokenError {
             Self::Unsupported => "the token demands an extension",
             Self::Algorithm => "the token names an algorithm that its key is not for",
             Self::Key => "no key is for the token",
+            Self::KeyPending => "the key of the token is not known yet",
             Self::Signature => "the signature of the token is wrong",
             Self::Claims => "the claims of the token are invalid",
             Self::Audience => "the token is for another audience",

@@ -1,6 +1,7 @@
 //! Tests of tokens, signed with keys that are made for the test.
 
 mod claims;
+mod jwks;
 
 use std::sync::OnceLock;
 
@@ -12,7 +13,7 @@ use aws_lc_rs::signature::{
     EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair,
 };
 use base64::prelude::BASE64_STANDARD;
-use jsonwebtoken::{AlgorithmFamily, EncodingKey};
+use jsonwebtoken::{AlgorithmFamily, DecodingKey, EncodingKey};
 
 use super::*;
 use crate::message::Identity;
@@ -284,7 +285,7 @@ fn the_examples_of_the_standard_are_verified() {
     ] {
         let key = Key { algorithms: vec![algorithm], id: None, key: key.unwrap() };
         let issuer = Some("joe".to_owned());
-        let tokens = Tokens { keys: vec![key], audience: None, issuer, leeway: Duration::ZERO };
+        let tokens = Tokens { keys: vec![key], issuer, ..Tokens::new(&Config::default()) };
         let token = format!("{header}.{CLAIMS}.{signature}");
         let claims = tokens.verify_connection(&token, EXPIRES - 1).unwrap();
         let expires_at = Some(EXPIRES);

@@ -4,6 +4,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::value::{At, one, texts};
+use crate::config::callbacks::endpoint;
 use crate::config::limits::{TOKEN_KEY_BYTES_MAX, TOKEN_KEYS_MAX};
 use crate::config::nearest::did_you_mean;
 use crate::config::{Secret, TOKEN_KEY_OPTIONS, TokenKey};
@@ -31,10 +32,11 @@ pub(super) fn read_token_keys(
             break;
         }
         let (key, mut of_key) = read_token_key(name, table);
-        let given = ["key", "key_file"].map(|name| usize::from(table.contains_key(name)));
+        let given =
+            ["key", "key_file", "jwks_url"].map(|name| usize::from(table.contains_key(name)));
         let checked = match given.iter().sum() {
             1 => key.check(),
-            _ => Err(format!("[auth.keys.{name}]: it needs either key or key_file")),
+            _ => Err(format!("[auth.keys.{name}]: it needs one of key, key_file and jwks_url")),
         };
         if of_key.is_empty() {
             of_key.extend(checked.err().map(|fault| (at, fault)));
@@ -63,6 +65,9 @@ fn read_token_key(name: &str, table: &DeTable<'_>) -> (TokenKey, Vec<At<String>>
             }
             "kid" => one(words).map(|id| key.id = Some(id)),
             "key" => one(words).map(|text| key.key = text.into()),
+            "jwks_url" => {
+                one(words).and_then(|text| endpoint(&text)).map(|url| key.jwks_url = Some(url))
+            }
             _ => one(words)
                 .and_then(|path| Secret::read(&path, TOKEN_KEY_BYTES_MAX))
                 .map(|text| key.key = text),
