@@ -27,8 +27,9 @@ fn tokens() -> &'static Tokens {
     static TOKENS: OnceLock<Tokens> = OnceLock::new();
     TOKENS.get_or_init(|| {
         let algorithms = vec![Algorithm::ES256];
-        let key = TokenKey { algorithms, key: PUBLIC_KEY.to_owned(), ..TokenKey::new("public") };
-        let hmac_secret = Some(SECRET.to_owned());
+        let key =
+            TokenKey { algorithms, key: PUBLIC_KEY.to_owned().into(), ..TokenKey::new("public") };
+        let hmac_secret = Some(SECRET.to_owned().into());
         Tokens::new(&Config { hmac_secret, token_keys: vec![key], ..Config::default() })
     })
 }
