@@ -14,10 +14,10 @@ use tracing::{info, warn};
 
 use super::client::HttpClient;
 use crate::auth::KeySet;
-use crate::config::TokenKey;
 use crate::config::limits::{
     JWKS_BYTES_MAX, JWKS_INTERVAL, JWKS_PAUSE, JWKS_RETRY_INTERVAL, JWKS_TIMEOUT,
 };
+use crate::config::{TokenKey, shown_url};
 
 /// A URL at which keys are published.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl KeySource {
         let began = Instant::now();
         let fetched = timeout(JWKS_TIMEOUT, self.exchange(client)).await.unwrap_or(Err("timeout"));
         let set = fetched.and_then(|document| self.read(&document, began.elapsed()));
-        let url = &self.url;
+        let url = shown_url(&self.url);
         match set {
             Ok(set) => {
                 let counts = set.counts();

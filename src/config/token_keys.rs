@@ -5,6 +5,7 @@ use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents, Verifi
 use hyper::Uri;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
+use super::callbacks::shown_url;
 use super::limits::{TOKEN_KEY_BYTES_MAX, TOKEN_KEY_ID_BYTES_MAX, TOKEN_SECRET_BYTES_MAX};
 use super::nearest::did_you_mean;
 use super::secret::Secret;
@@ -176,7 +177,7 @@ impl TokenKey {
         let names: Vec<_> = self.algorithms.iter().map(|name| format!("{name:?}")).collect();
         let id = self.id.clone().unwrap_or_else(|| "none".to_owned());
         let (key, url) = match &self.jwks_url {
-            Some(url) => ("none", url.to_string()),
+            Some(url) => ("none", shown_url(url)),
             None => ("hidden", "none".to_owned()),
         };
         [("algorithm", names.join(", ")), ("key", key.to_owned()), ("jwks_url", url), ("kid", id)]

@@ -28,9 +28,9 @@ impl<F: Fn()> Drop for OnPanic<F> {
 }
 
 impl Callbacks {
-    /// Makes ready what the thread needs, and the way in which workers ask it; `None` if neither a callback nor a URL of
-    /// keys is configured. Workers use a descriptor that is opened here, so this comes before the first of them leaves
-    /// the shared descriptor table.
+    /// Makes ready what the thread needs, and the way in which workers ask it; `None` if neither a callback nor a URL
+    /// of keys is configured. Workers use a descriptor that is opened here, so this comes before the first of them
+    /// leaves the shared descriptor table.
     pub(super) fn new(
         config: &Config,
         node: NodeId,

@@ -282,7 +282,8 @@ impl Connections {
                 HubOutput::Reply { session, id, reply } => {
                     self.reply(session, id, &reply);
                 }
-                HubOutput::Deliver { session, .. } if !self.table.is_open(socket_of(session)) => {}
+                HubOutput::Deliver { session, .. } | HubOutput::Expired { session }
+                    if !self.table.is_open(socket_of(session)) => {}
                 HubOutput::Deliver { session, channel, items } => {
                     self.counters.deliveries.add(items.len() as u64);
                     self.counters.sent_messages.add(items.len() as u64);
