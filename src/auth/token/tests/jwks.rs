@@ -166,7 +166,11 @@ fn keys_that_cannot_be_used_are_passed_over() {
         json!("x"),
         json!([]),
     ] {
-        assert_eq!(parse(&[bad.clone()], &PUBLIC).unwrap_err(), KeySetError::Unusable, "{bad}");
+        assert_eq!(
+            parse(std::slice::from_ref(&bad), &PUBLIC).unwrap_err(),
+            KeySetError::Unusable,
+            "{bad}"
+        );
         let set = parse(&[bad, good.clone()], &PUBLIC).unwrap();
         assert_eq!(set.counts(), (1, 1));
     }
@@ -179,7 +183,7 @@ fn keys_that_cannot_be_used_are_passed_over() {
         without(&good, "kid"),
         with(&good, "kid", json!("k".repeat(TOKEN_KEY_ID_BYTES_MAX))),
     ] {
-        assert_eq!(parse(&[fine.clone()], &PUBLIC).unwrap().counts(), (1, 0), "{fine}");
+        assert_eq!(parse(std::slice::from_ref(&fine), &PUBLIC).unwrap().counts(), (1, 0), "{fine}");
     }
     // For algorithms that the settings do not name.
     assert_eq!(parse(&[good], &[Algorithm::RS256]).unwrap_err(), KeySetError::Unusable);
