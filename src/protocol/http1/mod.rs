@@ -1,7 +1,7 @@
 //! HTTP/1.1 and HTTP/1.0 of a server: RFC 9110, RFC 9112.
 //!
 //! **What it is.** [`parse_head`]: the head of a request. [`BodyDecoder`]: its body. [`query_pairs`]: its query.
-//! [`x_forwarded_for`], [`forwarded`]: the client that proxies name in its headers.
+//! [`x_forwarded_for`], [`forwarded()`]: the client that proxies name in its headers.
 //! [`Response`]: an answer with a length; [`write_chunk`]: a piece of an answer without one.
 //!
 //! **In and out.** In: received bytes and [`HeadLimits`]. Out: a [`Head`] and [`BodyPart`]s that
