@@ -1,5 +1,6 @@
 // centrifuge-js with tokens: it connects, refreshes and subscribes with them, and takes refusals as its users expect.
 
+import { once } from 'node:events';
 import { Centrifuge, UnauthorizedError } from 'centrifuge';
 import WebSocket from 'ws';
 import { Checks } from './checks.mjs';
@@ -14,7 +15,7 @@ const SETTINGS = `
 api.key = "${KEY}"
 [auth]
 hmac_secret = "${SECRET}"
-expired_close_delay = "1 s"
+expired_close_delay = "3 s"
 [channels]
 allow_subscribe_for_client = true
 allow_publish_for_subscriber = true
@@ -173,7 +174,7 @@ async function refreshes() {
   await outcome(centrifuge);
   await until('two refreshes', () => asked === 3);
   // Longer than the first token and the delay.
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await new Promise((resolve) => setTimeout(resolve, 3500));
   const names = centrifuge.seen.map(({ name }) => name);
   checks.equal('the connection stays through two refreshes', [names, asked], [['connecting', 'connected'], 3]);
   centrifuge.disconnect();
@@ -185,6 +186,19 @@ async function expiry() {
   await until('the end', () => centrifuge.state === 'disconnected');
   // The SDK cannot refresh, so it ends by itself when the token is about to expire.
   checks.equal('without getToken it ends', named(centrifuge, 'disconnected').map(({ code }) => code), [1]);
+
+  // What a client without the SDK's timer meets.
+  const socket = new WebSocket(`ws://${server.http}/connection/websocket`);
+  await once(socket, 'open');
+  const began = Date.now();
+  socket.send(JSON.stringify({ id: 1, connect: { token: token({ sub: 'anna', exp: now() + 1 }) } }));
+  const [message] = await once(socket, 'message');
+  const { connect } = JSON.parse(message);
+  checks.equal('the reply says so', [connect.expires, connect.ttl >= 0 && connect.ttl <= 1], [true, true]);
+  const [code, reason] = await once(socket, 'close');
+  checks.equal('an expired connection is closed', [code, String(reason)], [3005, 'connection expired']);
+  const seconds = (Date.now() - began) / 1000;
+  checks.that('after the delay', seconds > 2.9 && seconds < 10, seconds);
 }
 
 async function refusedRefreshes() {
@@ -256,7 +270,7 @@ async function subscriptionRefreshes() {
   };
   const room = await subscribing(anna, 'private:refreshed', { getToken });
   await until('two refreshes', () => asked === 3);
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await new Promise((resolve) => setTimeout(resolve, 3500));
   await publish('private:refreshed', 'still there');
   await until('a publication', () => named(room, 'publication').length === 1);
   checks.equal('it stays through two refreshes', [named(room, 'subscribed').length, asked], [1, 3]);
@@ -278,16 +292,16 @@ async function serverSide() {
   checks.equal('publications', heard().sort(), [['own:a', 1], ['own:b', 2]]);
 
   // What is published while it is away comes when it is back, once.
-  await api('disconnect', { client: named(anna, 'connected')[0].client, disconnect: { code: 3012, reason: 'back soon' } });
+  await api('disconnect', { user: 'anna', disconnect: { code: 3012, reason: 'back soon' } });
   await publish('own:a', 3);
   await until('the missed one', () => heard().length === 3);
   checks.equal('recovered', heard()[2], ['own:a', 3]);
   checks.equal('by its subscription', named(anna, 'subscribed').at(-1).wasRecovering, true);
 
-  await api('unsubscribe', { client: named(anna, 'connected').at(-1).client, channel: 'own:b' });
+  await api('unsubscribe', { user: 'anna', channel: 'own:b' });
   await until('the end of one', () => named(anna, 'unsubscribed').length === 1);
   checks.equal('unsubscribed', named(anna, 'unsubscribed')[0].channel, 'own:b');
-  await api('subscribe', { client: named(anna, 'connected').at(-1).client, channel: 'own:c' });
+  await api('subscribe', { user: 'anna', channel: 'own:c' });
   await until('another one', () => named(anna, 'subscribed').some(({ channel }) => channel === 'own:c'));
   anna.disconnect();
 
@@ -299,6 +313,27 @@ async function serverSide() {
 
   const lost = await outcome(client({ token: token({ sub: 'anna', channels: ['nowhere:a'] }) }));
   checks.equal('a namespace that does not exist', [lost.name, lost.code], ['disconnected', 102]);
+}
+
+async function byUser() {
+  const [anna, ben] = [await connected({ sub: 'anna' }), await connected({ sub: 'ben' })];
+  await api('disconnect', { user: 'anna' });
+  await until('the end', () => anna.state === 'disconnected');
+  checks.equal('disconnected for good', named(anna, 'disconnected')[0].code, 3503);
+  checks.equal('the other user stays', ben.state, 'connected');
+
+  let asked = 0;
+  const getToken = async () => {
+    asked += 1;
+    return token({ sub: 'carl', exp: now() + 600 });
+  };
+  const carl = client({ getToken });
+  await outcome(carl);
+  await api('refresh', { user: 'carl', expired: true });
+  await until('it comes back', () => named(carl, 'connected').length === 2);
+  checks.equal('an expired user reconnects', named(carl, 'connecting').map(({ code }) => code), [0, 3005]);
+  checks.equal('with the token that it has, which is still valid', asked, 1);
+  for (const one of [ben, carl]) one.disconnect();
 }
 
 async function rights() {
@@ -318,6 +353,7 @@ await Promise.all([
   identities, invalidTokens, expiredTokens, refreshes, expiry, refusedRefreshes, subscriptionTokens,
   subscriptionRefreshes, rights,
 ].map((check) => checks.run(check)));
-await checks.run(serverSide);
+// These act on all connections of a user.
+for (const check of [serverSide, byUser]) await checks.run(check);
 await server.stop();
 checks.finish();
