@@ -27,7 +27,7 @@ mod users;
 
 pub use api_keys::{ApiGrant, ApiKeys, ApiRefusal};
 pub use authentication::{Authentication, Holder, Rejection};
-pub use decide::{Client, Verdict, decide};
+pub use decide::{Client, Verdict, check_name, decide};
 pub use prefixes::{Gate, PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
 pub use rates::{Allowance, ClientRates, Rate, RateLimits, RateVerdict};
 pub use token::{ConnectionClaims, KeySet, KeySetError, SubscriptionClaims, TokenError, Tokens};

@@ -10,7 +10,7 @@ use super::connections::Connections;
 use super::logins::{Next, Wish};
 use super::settings::WorkerSettings;
 use super::table::ticks;
-use crate::auth::{ConnectionClaims, Holder, Rejection, TokenError};
+use crate::auth::{self, ConnectionClaims, Holder, Rejection, TokenError};
 use crate::callback::ConnectResult;
 use crate::config::CallbackKind;
 use crate::config::limits::TOKEN_WARNING_INTERVAL;
@@ -57,6 +57,7 @@ impl LoginStep<'_> {
             Request::Subscribe { channel, since, needs_all, token: Some(token), .. }
                 if self.connections.settings.authentication.verifies_tokens() =>
             {
+                auth::check_name(&channel, self.connections.hub.namespaces())?;
                 let options = self.subscription(&token, &channel).map_err(|rejection| {
                     // As with Centrifugo: a token that cannot be verified allows nothing, but only one of another user
                     // or channel ends the connection.
@@ -70,7 +71,7 @@ impl LoginStep<'_> {
                     (options != SubscriptionOptions::default()).then(|| Box::new(options));
                 let request =
                     Request::Subscribe { channel, since, needs_all, token: None, options };
-                // The token is the right to subscribe.
+                // The token is the right to subscribe, but clients may not use every name.
                 return Ok(Checked::Decide(Actor::Server, request));
             }
             request => return Ok(Checked::Decide(by, request)),

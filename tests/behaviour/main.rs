@@ -12,6 +12,7 @@
 //! | `rights` | rights of clients, by route |
 //! | `callbacks` | callbacks to a backend: its answers, its failures, limits |
 //! | `identity` | tokens of clients: what each route answers, expiry, server-side subscriptions |
+//! | `subscription_tokens` | tokens for subscriptions: names, what a backend says about a subscription |
 //! | `jwks` | keys of tokens that are published at a URL: rotation, failures |
 //! | `websocket` | plain WebSockets: chat, frames, protocol errors |
 //! | `tcp` | the command protocol over raw TCP, one JSON object per line |
@@ -66,6 +67,7 @@ mod rights_matrix;
 mod settings;
 mod shutdown;
 mod sse;
+mod subscription_tokens;
 mod tcp;
 mod users;
 mod websocket;
