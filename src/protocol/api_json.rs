@@ -14,9 +14,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::json::{
-    CommandError, Object, put, write_client_info, write_item, write_json, write_line,
-};
+use super::command::CommandError;
+use super::json::{Object, put, write_client_info, write_item, write_json, write_line};
 use crate::message::{ChannelName, ClientInfo, ConnectionInfo, NodeInfo, Position, Publication};
 
 macro_rules! api_methods {

@@ -1,7 +1,5 @@
-//! The command protocol in JSON: Centrifuge v2 (github.com/centrifugal/protocol, `client.proto`).
-//!
-//! A command is one object, and so is a reply. A reply carries the `id` of its command; a push has none. An empty
-//! object is a ping from the server and a pong from the client.
+//! The [command protocol](super::command) in JSON: a command is one object, and so is a message to a client. Payloads
+//! that are JSON are embedded as they are.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,90 +14,16 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::message::{ChannelName, ClientInfo, Item, Payload, PayloadKind, Publication};
+use crate::message::{ClientInfo, Payload, PayloadKind, Publication};
 
 mod commands;
 mod connect;
 mod replies;
 mod subscription;
 
-pub use commands::{Command, InvalidCommand, Method, Subscribe, decode_command};
-pub use connect::Connect;
-pub use replies::{
-    Connected, Subscribed, write_backend_error, write_connected, write_disconnect, write_done,
-    write_error, write_expired_push, write_history, write_ping, write_presence,
-    write_presence_stats, write_refreshed, write_resubscribe_push, write_returned,
-    write_sub_refreshed, write_subscribe_push, write_subscribed, write_unsubscribe_push,
-};
+pub use commands::decode_command;
+pub use replies::{write_push, write_sent};
 pub use subscription::{InvalidValue, SubscriptionDocument, SubscriptionDocuments, line_of_value};
-
-/// The error codes of the protocol that this server uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommandError {
-    /// An internal error of this server.
-    Internal,
-    /// The channel's namespace does not exist.
-    UnknownChannel,
-    /// The client is not allowed to do it.
-    PermissionDenied,
-    /// The method does not exist.
-    MethodNotFound,
-    /// The client is subscribed to the channel already.
-    AlreadySubscribed,
-    /// A limit is reached.
-    LimitExceeded,
-    /// The command is invalid, or invalid at this time.
-    BadRequest,
-    /// The server does not offer it.
-    NotAvailable,
-    /// The token has expired: the client needs a new one.
-    TokenExpired,
-    /// The server is overloaded; the client may try again later.
-    TooManyRequests,
-    /// The position is too old, or of another epoch of the channel.
-    UnrecoverablePosition,
-}
-
-impl CommandError {
-    /// The error code on the wire.
-    pub fn code(self) -> u32 {
-        match self {
-            CommandError::Internal => 100,
-            CommandError::UnknownChannel => 102,
-            CommandError::PermissionDenied => 103,
-            CommandError::MethodNotFound => 104,
-            CommandError::AlreadySubscribed => 105,
-            CommandError::LimitExceeded => 106,
-            CommandError::BadRequest => 107,
-            CommandError::NotAvailable => 108,
-            CommandError::TokenExpired => 109,
-            CommandError::TooManyRequests => 111,
-            CommandError::UnrecoverablePosition => 112,
-        }
-    }
-
-    /// Whether a client may try again what was refused.
-    pub fn is_temporary(self) -> bool {
-        matches!(self, CommandError::Internal | CommandError::TooManyRequests)
-    }
-
-    /// The message that goes with the code.
-    pub fn message(self) -> &'static str {
-        match self {
-            CommandError::Internal => "internal server error",
-            CommandError::UnknownChannel => "unknown channel",
-            CommandError::PermissionDenied => "permission denied",
-            CommandError::MethodNotFound => "method not found",
-            CommandError::AlreadySubscribed => "already subscribed",
-            CommandError::LimitExceeded => "limit exceeded",
-            CommandError::BadRequest => "bad request",
-            CommandError::NotAvailable => "not available",
-            CommandError::TokenExpired => "token expired",
-            CommandError::TooManyRequests => "too many requests",
-            CommandError::UnrecoverablePosition => "unrecoverable position",
-        }
-    }
-}
 
 /// The kind of a text payload. It is determined once, so that no encoder has to check again. JSON nested deeper than
 /// `depth_max` is text.
@@ -172,41 +96,6 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         T::deserialize(MapAccessDeserializer::new(map)).map(Object)
     }
-}
-
-/// Pushes an item of a channel. In a publication, JSON is embedded as it is, other text as a string, binary as base64.
-pub fn write_item_push(out: &mut Vec<u8>, channel: &ChannelName, item: &Item) {
-    match item {
-        Item::Publication(publication) => write_publication(out, publication),
-        Item::Joined(info) => write_client_push(out, channel, "join", info),
-        Item::Left(info) => write_client_push(out, channel, "leave", info),
-        Item::Gap(dropped) => {
-            begin_push(out, channel, "gap");
-            put(out, format_args!("{{\"dropped\":{dropped}}}}}}}"));
-        }
-    }
-}
-
-/// Pushes a publication.
-pub fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
-    begin_push(out, &publication.channel, "pub");
-    write_item(out, publication);
-    out.extend_from_slice(b"}}");
-}
-
-fn write_client_push(out: &mut Vec<u8>, channel: &ChannelName, event: &str, info: &ClientInfo) {
-    begin_push(out, channel, event);
-    out.extend_from_slice(b"{\"info\":");
-    write_client_info(out, info);
-    out.extend_from_slice(b"}}}");
-}
-
-fn begin_push(out: &mut Vec<u8>, channel: &ChannelName, member: &str) {
-    out.extend_from_slice(b"{\"push\":{\"channel\":");
-    write_json(out, channel.as_str());
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(member.as_bytes());
-    out.extend_from_slice(b"\":");
 }
 
 /// Appends publications as an array of objects.
@@ -289,7 +178,10 @@ pub(super) fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ClientId, Epoch, NodeId, Position, SessionId, Tags, WorkerId};
+    use crate::message::{
+        ChannelName, ClientId, Epoch, Item, NodeId, Position, SessionId, Tags, WorkerId,
+    };
+    use crate::protocol::command::Push;
 
     fn publication(kind: PayloadKind, bytes: &[u8]) -> Publication {
         Publication {
@@ -303,7 +195,8 @@ mod tests {
 
     fn pushed(kind: PayloadKind, bytes: &[u8]) -> String {
         let mut out = Vec::new();
-        write_publication(&mut out, &publication(kind, bytes));
+        let publication = publication(kind, bytes);
+        write_push(&mut out, &publication.channel, Push::Publication(&publication));
         let text = String::from_utf8(out).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).expect("a push is JSON");
         assert_eq!(value["push"]["channel"], "a\"b");
@@ -346,7 +239,7 @@ mod tests {
     fn joins_leaves_and_gaps_have_their_own_form() {
         let push = |item: Item| {
             let mut out = Vec::new();
-            write_item_push(&mut out, &ChannelName::new("a\"b").unwrap(), &item);
+            write_push(&mut out, &ChannelName::new("a\"b").unwrap(), Push::Item(&item));
             String::from_utf8(out).unwrap()
         };
         let session = SessionId { index: 1, generation: 2 };

@@ -15,7 +15,7 @@ use crate::config::ApiRight;
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
 use crate::message::{Actor, ChannelName, NodeInfo, Publication, Reply, Request, Ticket};
 use crate::protocol::api_json::{self, ApiMethod, BatchCommand, ParametersError, Text};
-use crate::protocol::json::CommandError;
+use crate::protocol::command::CommandError;
 
 mod clients;
 mod commands;

@@ -8,9 +8,8 @@
 
 use bytes::Bytes;
 
-use super::answers::Answers;
+use super::command_form::{CommandForm, CommandFraming};
 use super::context::{Context, Output};
-use super::framing::{CommandFraming, write_framed};
 use super::handshake_failure::HandshakeFailure;
 use super::refusal::{RATE_EXCEEDED, row_of};
 use crate::auth::{Rate, RateVerdict};
@@ -19,10 +18,11 @@ use crate::message::{
     Actor, ChannelName, CloseReason, Login, Origin, Payload, PayloadKind, Position, Publications,
     Recovery, Refusal, Reply, Request, Ticket, Token, Welcome,
 };
-use crate::protocol::json::{
-    self, Command, CommandError, Connect, Connected, InvalidCommand, Method, Subscribe, Subscribed,
+use crate::protocol::command::{
+    Answer, Command, CommandError, Connect, Connected, InvalidCommand, Method, Push, Sent,
+    Subscribe, Subscribed, UnsubscribeReason,
 };
-use crate::protocol::proxy_protocol;
+use crate::protocol::{json, proxy_protocol};
 
 /// Where a client of the command protocol is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,18 +105,18 @@ impl Commands {
         &mut self,
         command: &[u8],
         token: Option<&Token>,
-        framing: CommandFraming,
+        form: CommandForm,
         context: &mut Context<'_>,
     ) -> Result<Taken, CommandFault> {
         let bad = CommandError::BadRequest;
         let Command { id, method } =
             json::decode_command(command).map_err(|InvalidCommand| CommandFault::InvalidCommand)?;
         context.messages.received += 1;
-        if let Some(fault) = check_rates(id, &method, framing, context) {
+        if let Some(fault) = check_rates(id, &method, form, context) {
             return fault;
         }
         let may_go_unanswered = matches!(method, Method::Publish(..) | Method::Send(..));
-        let mut replies = Replies { framing, context };
+        let mut replies = Replies { form, context };
         match method {
             Method::Pong => {}
             Method::Malformed => replies.refuse(id, bad, Some("wrong parameters")),
@@ -136,7 +136,7 @@ impl Commands {
                     return Ok(Taken::Connecting);
                 }
             }
-            Method::Ping => replies.done(id, "ping"),
+            Method::Ping => replies.reply(id, Answer::Pinged),
             _ if !self.is_connected() => replies.refuse(id, bad, Some("connect first")),
             // The protocol has no reply to it.
             Method::Send(_) if id != 0 => replies.refuse(id, CommandError::NotAvailable, None),
@@ -163,22 +163,22 @@ impl Commands {
     }
 
     /// Refuses bytes that are not a command.
-    pub fn refuse_invalid(framing: CommandFraming, context: &mut Context<'_>) {
+    pub fn refuse_invalid(form: CommandForm, context: &mut Context<'_>) {
         let detail = Some("a command is one JSON object");
-        Replies { framing, context }.refuse(0, CommandError::BadRequest, detail);
+        Replies { form, context }.refuse(0, CommandError::BadRequest, detail);
     }
 
     /// Tells the client what a proxy sent in place of a command.
-    pub fn refuse_proxy_protocol(framing: CommandFraming, context: &mut Context<'_>) {
+    pub fn refuse_proxy_protocol(form: CommandForm, context: &mut Context<'_>) {
         let detail = format!("{}: {}", proxy_protocol::CODE, proxy_protocol::REASON);
-        Replies { framing, context }.refuse(0, CommandError::BadRequest, Some(&detail));
+        Replies { form, context }.refuse(0, CommandError::BadRequest, Some(&detail));
     }
 
     /// Tells the client that one of its commands is too long.
-    pub fn refuse_long(framing: CommandFraming, context: &mut Context<'_>) {
+    pub fn refuse_long(form: CommandForm, context: &mut Context<'_>) {
         let bytes_max = context.settings.command_bytes_max;
         let detail = format!("a command has at most {bytes_max} bytes");
-        Replies { framing, context }.refuse(0, CommandError::LimitExceeded, Some(&detail));
+        Replies { form, context }.refuse(0, CommandError::LimitExceeded, Some(&detail));
     }
 
     /// Takes the hub's answer to a command, or what the server API did. An error is the reason for which the client is
@@ -187,7 +187,7 @@ impl Commands {
         &mut self,
         origin: Origin,
         reply: &Reply,
-        framing: CommandFraming,
+        form: CommandForm,
         context: &mut Context<'_>,
     ) -> Result<(), CloseReason> {
         let id = match origin {
@@ -200,12 +200,13 @@ impl Commands {
                 _ => Stage::New,
             };
         }
-        let mut replies = Replies { framing, context };
+        let mut replies = Replies { form, context };
         match reply {
             Reply::Connected(welcome) => replies.connected(id, welcome),
             Reply::Refreshed { ttl_seconds } => replies.refreshed(id, *ttl_seconds),
             Reply::SubscriptionRefreshed { ttl_seconds } => {
-                replies.write(|out| json::write_sub_refreshed(out, id, *ttl_seconds));
+                let ttl_seconds = *ttl_seconds;
+                replies.reply(id, Answer::SubscriptionRefreshed { ttl_seconds });
             }
             // The client did not ask for it: the server API did.
             Reply::Refused(_) | Reply::Rejected(_) if origin == Origin::Server => {}
@@ -222,29 +223,27 @@ impl Commands {
                 replies.subscribed(id, channel, subscribed, recovery);
             }
             Reply::Unsubscribed { channel } if origin == Origin::Server => {
-                replies.write(|out| json::write_unsubscribe_push(out, channel));
+                replies.push(channel, Push::Unsubscribed(UnsubscribeReason::Server));
             }
             Reply::SubscriptionExpired { channel } => {
-                replies.write(|out| json::write_expired_push(out, channel));
+                replies.push(channel, Push::Unsubscribed(UnsubscribeReason::Expired));
             }
-            Reply::Unsubscribed { .. } => replies.done(id, "unsubscribe"),
-            Reply::Published { .. } | Reply::Outdated { .. } => replies.done(id, "publish"),
+            Reply::Unsubscribed { .. } => replies.reply(id, Answer::Unsubscribed),
+            Reply::Published { .. } | Reply::Outdated { .. } => {
+                replies.reply(id, Answer::Published)
+            }
             Reply::History { position, publications } => {
-                replies.history(id, *position, publications);
+                replies.reply(id, Answer::History(*position, publications));
             }
             Reply::Presence { clients, .. } => {
-                replies.write(|out| json::write_presence(out, id, clients));
+                replies.reply(id, Answer::Presence(clients));
             }
             Reply::PresenceStats { client_count, user_count } => {
-                let (clients, users) = (*client_count, *user_count);
-                replies.write(|out| json::write_presence_stats(out, id, clients, users));
+                let (client_count, user_count) = (*client_count, *user_count);
+                replies.reply(id, Answer::PresenceStats { client_count, user_count });
             }
-            Reply::Returned(data) => {
-                replies.write(|out| json::write_returned(out, id, data.as_ref()));
-            }
-            Reply::Rejected(error) => {
-                replies.write(|out| json::write_backend_error(out, id, error));
-            }
+            Reply::Returned(data) => replies.reply(id, Answer::Returned(data.as_ref())),
+            Reply::Rejected(error) => replies.reply(id, Answer::Rejected(error)),
             // Replies to requests that only the server API makes.
             Reply::Channels { .. } | Reply::Connections { .. } | Reply::Done => {}
         }
@@ -255,7 +254,7 @@ impl Commands {
     /// keepalive timeout, or before the next ping if that is earlier.
     pub fn expire(
         &mut self,
-        framing: CommandFraming,
+        form: CommandForm,
         context: &mut Context<'_>,
     ) -> Result<(), CloseReason> {
         if !self.is_connected() {
@@ -268,20 +267,20 @@ impl Commands {
         }
         let interval = context.settings.keepalive_interval;
         let patience = context.settings.keepalive_timeout.min(interval);
-        match (self.ping, framing) {
-            (Ping::Sent, CommandFraming::Message) => return Err(CloseReason::KeepaliveTimeout),
-            (Ping::Answered, CommandFraming::Message) if patience < interval => {
+        match (self.ping, form.framing) {
+            (Ping::Sent, CommandFraming::WebSocket) => return Err(CloseReason::KeepaliveTimeout),
+            (Ping::Answered, CommandFraming::WebSocket) if patience < interval => {
                 self.ping = Ping::Due;
                 context.outputs.push(Output::Deadline(interval - patience));
             }
-            (_, CommandFraming::Message) => {
+            (_, CommandFraming::WebSocket) => {
                 self.ping = Ping::Sent;
-                write_framed(framing, context.out, json::write_ping);
+                form.write(context.out, &Sent::Ping, context.answers);
                 context.outputs.push(Output::Deadline(patience));
             }
             // TCP's own keepalive finds dead peers, and a person at `nc` need not answer.
             (_, CommandFraming::Line | CommandFraming::LengthPrefix) => {
-                write_framed(framing, context.out, json::write_ping);
+                form.write(context.out, &Sent::Ping, context.answers);
                 context.outputs.push(Output::Deadline(interval));
             }
         }
@@ -294,7 +293,7 @@ impl Commands {
 fn check_rates(
     id: u32,
     method: &Method<'_>,
-    framing: CommandFraming,
+    form: CommandForm,
     context: &mut Context<'_>,
 ) -> Option<Result<Taken, CommandFault>> {
     let of_method = match method {
@@ -311,14 +310,14 @@ fn check_rates(
         return Some(Err(CommandFault::TooManyRequests));
     }
     if id != 0 {
-        Replies { framing, context }.refuse(id, CommandError::TooManyRequests, Some(RATE_EXCEEDED));
+        Replies { form, context }.refuse(id, CommandError::TooManyRequests, Some(RATE_EXCEEDED));
     }
     Some(Ok(Taken::Done))
 }
 
 /// Writes replies and pushes to one client, and makes the requests of its commands.
 struct Replies<'a, 'c> {
-    framing: CommandFraming,
+    form: CommandForm,
     context: &'a mut Context<'c>,
 }
 
@@ -359,10 +358,10 @@ impl Replies<'_, '_> {
         let connected = Connected {
             client: self.context.client,
             ping_seconds: interval.as_secs().max(1),
-            wants_pong: self.framing == CommandFraming::Message,
+            wants_pong: self.form.framing == CommandFraming::WebSocket,
             welcome,
         };
-        self.write(|out| json::write_connected(out, id, &connected));
+        self.reply(id, Answer::Connected(&connected));
         // A client that has closed its end has a deadline already.
         if !self.context.has_ended {
             self.context.outputs.push(Output::Deadline(interval));
@@ -452,34 +451,22 @@ impl Replies<'_, '_> {
         let none = Publications::default();
         let publications = missed.map_or(&none, |missed| &missed.publications);
         if id != 0 {
-            self.write_with_answers(|out, answers| {
-                json::write_subscribed(out, id, subscribed, |out| answers.write(out, publications));
-            });
+            self.reply(id, Answer::Subscribed(subscribed, publications));
         } else {
-            self.write(|out| json::write_subscribe_push(out, channel, subscribed));
+            self.push(channel, Push::Subscribed(subscribed));
             // The push has no place for missed publications.
             for publication in publications.iter() {
-                self.write(|out| json::write_publication(out, publication));
+                self.push(channel, Push::Publication(publication));
             }
         }
         if missed.is_some_and(|missed| missed.has_more) {
-            self.write(|out| json::write_resubscribe_push(out, channel));
+            self.push(channel, Push::Unsubscribed(UnsubscribeReason::InsufficientState));
         }
-    }
-
-    fn history(&mut self, id: u32, position: Position, publications: &Publications) {
-        self.write_with_answers(|out, answers| {
-            json::write_history(out, id, position, |out| answers.write(out, publications));
-        });
-    }
-
-    fn done(&mut self, id: u32, method: &str) {
-        self.write(|out| json::write_done(out, id, method));
     }
 
     fn refreshed(&mut self, id: u32, ttl_seconds: Option<u64>) {
         let client = self.context.client;
-        self.write(|out| json::write_refreshed(out, id, client, ttl_seconds));
+        self.reply(id, Answer::Refreshed { client, ttl_seconds });
     }
 
     /// A request is refused. An error is the reason for which the client is to be disconnected.
@@ -488,7 +475,7 @@ impl Replies<'_, '_> {
         match (row.close, refusal) {
             (Some(reason), _) => return Err(reason),
             // The client has what it wants: perhaps the server API ended the subscription meanwhile.
-            (None, Refusal::NotSubscribed) => self.done(id, "unsubscribe"),
+            (None, Refusal::NotSubscribed) => self.reply(id, Answer::Unsubscribed),
             (None, _) => self.refuse(id, row.error, row.detail()),
         }
         Ok(())
@@ -496,18 +483,20 @@ impl Replies<'_, '_> {
 
     fn refuse(&mut self, id: u32, error: CommandError, detail: Option<&str>) {
         self.context.log_refusal(error.message(), "a command is refused");
-        self.write(|out| json::write_error(out, id, error, detail));
+        self.reply(id, Answer::Refused(error, detail));
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.context.messages.sent += 1;
-        write_framed(self.framing, self.context.out, write);
+    fn reply(&mut self, id: u32, answer: Answer<'_>) {
+        self.write(&Sent::Reply(id, answer));
     }
 
-    fn write_with_answers(&mut self, write: impl FnOnce(&mut Vec<u8>, &mut Answers)) {
+    fn push(&mut self, channel: &ChannelName, push: Push<'_>) {
+        self.write(&Sent::Push(channel, push));
+    }
+
+    fn write(&mut self, sent: &Sent<'_>) {
         self.context.messages.sent += 1;
-        let Context { out, answers, .. } = &mut *self.context;
-        write_framed(self.framing, out, |out| write(out, answers));
+        self.form.write(self.context.out, sent, self.context.answers);
     }
 }
 

@@ -3,17 +3,17 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use super::command_form::{CommandForm, CommandFraming};
 use super::commands::{CommandFault, Commands, Taken};
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport, receive_unpaused};
-use super::framing::{CommandFraming, write_framed};
 use super::pipelined::Pipelined;
 use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
 use crate::config::Framing;
 use crate::config::limits::HALF_CLOSED_LINGER;
 use crate::message::{CloseReason, Disconnect, Origin, Reply, TransportKind};
-use crate::protocol::json;
+use crate::protocol::command::Sent;
 use crate::protocol::length_prefix::{LengthPrefixDecoder, LengthPrefixFault};
 use crate::protocol::line::LineDecoder;
 use crate::protocol::proxy_protocol::{self, Header};
@@ -51,11 +51,11 @@ impl CommandConversation {
         Flow::AwaitReply
     }
 
-    fn framing(&self) -> CommandFraming {
-        match self.decoder {
+    fn form(&self) -> CommandForm {
+        CommandForm::json(match self.decoder {
             Decoder::Line(_) => CommandFraming::Line,
             Decoder::LengthPrefix(_) => CommandFraming::LengthPrefix,
-        }
+        })
     }
 }
 
@@ -78,7 +78,7 @@ impl Transport for CommandConversation {
             return Flow::AwaitReply;
         }
         let bytes_max = context.settings.command_bytes_max;
-        let framing = self.framing();
+        let form = self.form();
         let Self { decoder, commands, .. } = self;
         loop {
             let command = match decoder {
@@ -87,19 +87,19 @@ impl Transport for CommandConversation {
                     // The end of the line is found all the same: framing is not lost.
                     Err(_) => {
                         context.messages.any_ended = true;
-                        Commands::refuse_long(framing, context);
+                        Commands::refuse_long(form, context);
                         continue;
                     }
                 },
                 Decoder::LengthPrefix(decoder) => match decoder.next(&mut bytes, bytes_max) {
                     Ok(frame) => frame,
                     Err(LengthPrefixFault::TooLong) => {
-                        Commands::refuse_long(framing, context);
-                        return close(framing, CloseReason::MessageTooBig, context);
+                        Commands::refuse_long(form, context);
+                        return close(form, CloseReason::MessageTooBig, context);
                     }
                     Err(LengthPrefixFault::ProxyProtocol) => {
-                        refuse_proxy_protocol(framing, context);
-                        return close(framing, CloseReason::ProtocolError, context);
+                        refuse_proxy_protocol(form, context);
+                        return close(form, CloseReason::ProtocolError, context);
                     }
                 },
             };
@@ -108,7 +108,7 @@ impl Transport for CommandConversation {
             match command {
                 // A person at `nc` presses enter.
                 [] => {}
-                command => match commands.take(command, None, framing, context) {
+                command => match commands.take(command, None, form, context) {
                     Ok(Taken::Connecting) => return self.wait_for_connect(bytes),
                     Ok(Taken::Published) if context.congested => {
                         // The publisher may be paused for long: it owns no heap meanwhile.
@@ -119,21 +119,21 @@ impl Transport for CommandConversation {
                     // A proxy sends it ahead of everything else.
                     Err(CommandFault::InvalidCommand) => match proxy_protocol::of_line(command) {
                         _ if commands.is_connected() => {
-                            Commands::refuse_invalid(framing, context);
+                            Commands::refuse_invalid(form, context);
                         }
-                        None => Commands::refuse_invalid(framing, context),
-                        Some(Header::Text) => refuse_proxy_protocol(framing, context),
+                        None => Commands::refuse_invalid(form, context),
+                        Some(Header::Text) => refuse_proxy_protocol(form, context),
                         // It has no line feed at its end: where the first command begins is not known.
                         Some(Header::Binary) => {
-                            refuse_proxy_protocol(framing, context);
-                            return close(framing, CloseReason::ProtocolError, context);
+                            refuse_proxy_protocol(form, context);
+                            return close(form, CloseReason::ProtocolError, context);
                         }
                     },
                     Err(CommandFault::Fatal) => {
-                        return close(framing, CloseReason::ProtocolError, context);
+                        return close(form, CloseReason::ProtocolError, context);
                     }
                     Err(CommandFault::TooManyRequests) => {
-                        return close(framing, CloseReason::TooManyRequests, context);
+                        return close(form, CloseReason::TooManyRequests, context);
                     }
                 },
             }
@@ -141,15 +141,15 @@ impl Transport for CommandConversation {
     }
 
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
-        let framing = self.framing();
-        if let Err(reason) = self.commands.reply(origin, reply, framing, context) {
-            return close(framing, reason, context);
+        let form = self.form();
+        if let Err(reason) = self.commands.reply(origin, reply, form, context) {
+            return close(form, reason, context);
         }
         match self.pipelined.take_if(|_| !self.commands.is_connecting()) {
             _ if self.commands.is_connecting() => Flow::AwaitReply,
             None => Flow::Receive,
             Some(pipelined) if pipelined.has_lost_pushes => {
-                close(framing, CloseReason::InsufficientState, context)
+                close(form, CloseReason::InsufficientState, context)
             }
             Some(mut pipelined) => {
                 pipelined.write_pushes(context.out);
@@ -164,10 +164,7 @@ impl Transport for CommandConversation {
         _: &mut Vec<u8>,
         _: &TransportSettings,
     ) -> Delivered {
-        let form = match self.decoder {
-            Decoder::Line(_) => WireForm::CommandLine,
-            Decoder::LengthPrefix(_) => WireForm::CommandLengthPrefixed,
-        };
+        let form = WireForm::Command(self.form());
         match self.commands.is_connecting() {
             true => Pipelined::keep_pushes(&mut self.pipelined, batch, form),
             false => Delivered::shared(batch, form),
@@ -176,13 +173,13 @@ impl Transport for CommandConversation {
 
     /// Sends a ping. A subscriber that has closed its end may still read; any other client has its answers by now.
     fn expire(&mut self, _: Duration, _: bool, context: &mut Context<'_>) -> Flow {
-        let framing = self.framing();
+        let form = self.form();
         if context.has_ended && !context.expects_more {
             return context.close(CloseReason::ClientGone);
         }
-        match self.commands.expire(framing, context) {
+        match self.commands.expire(form, context) {
             Ok(()) => Flow::Receive,
-            Err(reason) => close(framing, reason, context),
+            Err(reason) => close(form, reason, context),
         }
     }
 
@@ -196,14 +193,14 @@ impl Transport for CommandConversation {
             return Flow::Closed;
         }
         if context.expects_more {
-            write_framed(self.framing(), context.out, json::write_ping);
+            self.form().write(context.out, &Sent::Ping, context.answers);
         }
         context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
         Flow::Receive
     }
 
     fn disconnect(&mut self, disconnect: &Disconnect, _: bool, context: &mut Context<'_>) {
-        write_disconnect(self.framing(), disconnect, context.out);
+        write_disconnect(self.form(), disconnect, context);
     }
 
     fn heap_bytes(&self) -> usize {
@@ -235,16 +232,16 @@ impl Decoder {
 }
 
 /// Refuses the header of a proxy by name; the operator is warned as well.
-fn refuse_proxy_protocol(framing: CommandFraming, context: &mut Context<'_>) {
-    Commands::refuse_proxy_protocol(framing, context);
+fn refuse_proxy_protocol(form: CommandForm, context: &mut Context<'_>) {
+    Commands::refuse_proxy_protocol(form, context);
     context.outputs.push(Output::ProxyFault(proxy_protocol::REASON));
 }
 
-fn close(framing: CommandFraming, reason: CloseReason, context: &mut Context<'_>) -> Flow {
-    write_disconnect(framing, &reason.into(), context.out);
+fn close(form: CommandForm, reason: CloseReason, context: &mut Context<'_>) -> Flow {
+    write_disconnect(form, &reason.into(), context);
     context.close(reason)
 }
 
-fn write_disconnect(framing: CommandFraming, disconnect: &Disconnect, out: &mut Vec<u8>) {
-    write_framed(framing, out, |out| json::write_disconnect(out, disconnect));
+fn write_disconnect(form: CommandForm, disconnect: &Disconnect, context: &mut Context<'_>) {
+    form.write(context.out, &Sent::Disconnect(disconnect), context.answers);
 }

@@ -16,13 +16,13 @@
 
 mod answers;
 mod api_call;
+mod command_form;
 mod commands;
 mod commands_tcp;
 mod context;
 mod contract;
 mod conversation;
 mod echo;
-mod framing;
 mod handshake_failure;
 mod http_api;
 mod pipelined;

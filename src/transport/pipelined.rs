@@ -86,6 +86,7 @@ mod tests {
 
     use super::*;
     use crate::message::{ChannelName, Epoch, Item, Payload, PayloadKind, Position, Publication};
+    use crate::transport::command_form::{CommandForm, CommandFraming};
     use crate::transport::prepared::Prepared;
 
     #[test]
@@ -111,7 +112,7 @@ mod tests {
             for pipelined in &mut clients {
                 let items = std::slice::from_ref(&item);
                 let mut batch = prepared.of_client(&channel, items, start, &mut scratch);
-                let form = WireForm::CommandLine;
+                let form = WireForm::Command(CommandForm::json(CommandFraming::Line));
                 assert_eq!(Pipelined::keep_pushes(pipelined, &mut batch, form).count, 1);
                 assert_eq!(pipelined.as_ref().unwrap().has_lost_pushes, start == 4);
             }

@@ -1,13 +1,14 @@
 //! One encoding per wire form: a batch of items is encoded once per worker and form, and shared from there.
 
-use super::framing::{CommandFraming, write_framed};
+use super::command_form::{COMMAND_FORMS, CommandForm};
 use super::poll_form::PollForm;
 use crate::buffer::SharedFrame;
 use crate::message::{ChannelName, Item, PayloadKind};
+use crate::protocol::command::Push;
 use crate::protocol::http1::write_chunk;
 use crate::protocol::long_poll::{Answer, write_answer};
+use crate::protocol::sse;
 use crate::protocol::websocket::{OpCode, write_frame};
-use crate::protocol::{json, sse};
 
 /// The encodings of what is in flight in one fan-out, made when the first subscriber of a form is met. Each publication
 /// is encoded once for each form; subscribers that are given different parts share one block.
@@ -16,9 +17,7 @@ pub struct Prepared {
     /// Which fan-out the encodings belong to.
     life: Option<u64>,
     websocket: Option<Encoded>,
-    command_line: Option<Encoded>,
-    command_length_prefixed: Option<Encoded>,
-    command_message: Option<Encoded>,
+    commands: [Option<Encoded>; COMMAND_FORMS],
     event_stream: Option<Encoded>,
     event_stream_chunk: Option<Encoded>,
     event_stream_rest: Option<Encoded>,
@@ -33,12 +32,8 @@ pub struct Prepared {
 pub enum WireForm {
     /// Its payload, one WebSocket message.
     WebSocket,
-    /// A push of the command protocol, one line.
-    CommandLine,
-    /// The same behind its length.
-    CommandLengthPrefixed,
-    /// The same, one WebSocket message.
-    CommandMessage,
+    /// A push of the command protocol.
+    Command(CommandForm),
     /// An event of an event stream.
     EventStream,
     /// The same as a chunk.
@@ -130,9 +125,7 @@ impl<'a> Batch<'a> {
         let Self { prepared, channel, items, start, scratch } = self;
         let slot = match form {
             WireForm::WebSocket => &mut prepared.websocket,
-            WireForm::CommandLine => &mut prepared.command_line,
-            WireForm::CommandLengthPrefixed => &mut prepared.command_length_prefixed,
-            WireForm::CommandMessage => &mut prepared.command_message,
+            WireForm::Command(form) => &mut prepared.commands[form.index()],
             WireForm::EventStream => &mut prepared.event_stream,
             WireForm::EventStreamChunk => &mut prepared.event_stream_chunk,
             WireForm::EventStreamRest => &mut prepared.event_stream_rest,
@@ -217,11 +210,7 @@ fn encode(form: WireForm, channel: &ChannelName, item: &Item, out: &mut Vec<u8>)
             };
             write_frame(out, opcode, &publication.payload.bytes);
         }
-        WireForm::CommandLine => encode_push(CommandFraming::Line, channel, item, out),
-        WireForm::CommandLengthPrefixed => {
-            encode_push(CommandFraming::LengthPrefix, channel, item, out);
-        }
-        WireForm::CommandMessage => encode_push(CommandFraming::Message, channel, item, out),
+        WireForm::Command(form) => form.write_push(out, channel, Push::Item(item)),
         WireForm::EventStream => encode_event(item, out),
         WireForm::EventStreamChunk => write_chunk(out, |out| encode_event(item, out)),
         WireForm::EventStreamRest => sse::write_item(out, item),
@@ -255,10 +244,6 @@ fn write_shared_answer(form: PollForm, items: &[Item], out: &mut Vec<u8>) {
     write_answer(out, &answer, true);
 }
 
-fn encode_push(framing: CommandFraming, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
-    write_framed(framing, out, |out| json::write_item_push(out, channel, item));
-}
-
 /// Room to encode in that survives a large publication.
 const SCRATCH_BYTES_KEPT_MAX: usize = 256 * 1024;
 
@@ -268,6 +253,7 @@ mod tests {
 
     use super::*;
     use crate::message::{Epoch, Payload, Position, Publication};
+    use crate::transport::command_form::CommandFraming;
 
     fn channel() -> ChannelName {
         ChannelName::new("a").unwrap()
@@ -322,12 +308,12 @@ mod tests {
         let mut batch = prepared.of_client(&channel, &items[1..2], 0, &mut scratch);
         let frame = batch.frame(WireForm::WebSocket);
         assert_eq!(frame.as_bytes(), b"\x81\x03two");
-        let line = batch.frame(WireForm::CommandLine);
+        let line = batch.frame(WireForm::Command(CommandForm::json(CommandFraming::Line)));
         assert!(line.as_bytes().ends_with(b"\"data\":\"two\",\"offset\":2}}}\n"));
         let push = &line.as_bytes()[..line.len() as usize - 1];
         let mut message = Vec::new();
         write_frame(&mut message, OpCode::Text, push);
-        let framed = batch.frame(WireForm::CommandMessage);
+        let framed = batch.frame(WireForm::Command(CommandForm::json(CommandFraming::WebSocket)));
         assert_eq!(framed.as_bytes(), message);
     }
 

@@ -1,7 +1,7 @@
 //! How refusals are reported to clients, over HTTP and in the command protocol: one row each.
 
 use crate::message::{CloseReason, Refusal};
-use crate::protocol::json::CommandError;
+use crate::protocol::command::CommandError;
 
 /// How a refusal is reported.
 #[derive(Clone, Copy, Debug)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::command_form::{CommandForm, CommandFraming};
 use super::commands::{CommandFault, Commands, Taken};
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport, receive_unpaused};
-use super::framing::CommandFraming;
 use super::pipelined::Pipelined;
 use super::prepared::{Batch, Delivered, WireForm};
 use super::settings::TransportSettings;
@@ -19,7 +19,8 @@ use crate::message::{
     Actor, CloseReason, Disconnect, Origin, Payload, PayloadKind, Refusal, Reply, Request, Token,
     TransportKind,
 };
-use crate::protocol::json::{self, Method};
+use crate::protocol::command::Method;
+use crate::protocol::json;
 use crate::protocol::websocket::{
     Fault, Limits, Message, MessageDecoder, OpCode, write_close, write_frame,
 };
@@ -219,8 +220,7 @@ impl Transport for WebSocketConversation {
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         match (&mut self.kind, reply) {
             (Kind::Commands(commands), _) => {
-                if let Err(reason) = commands.reply(origin, reply, CommandFraming::Message, context)
-                {
+                if let Err(reason) = commands.reply(origin, reply, FORM, context) {
                     return self.close(reason, context);
                 }
                 if commands.is_connecting() {
@@ -246,11 +246,11 @@ impl Transport for WebSocketConversation {
     ) -> Delivered {
         let form = match self.kind {
             Kind::Commands(commands) if commands.is_connecting() => {
-                let form = WireForm::CommandMessage;
+                let form = WireForm::Command(FORM);
                 return Pipelined::keep_pushes(&mut self.pipelined, batch, form);
             }
             Kind::Plain { .. } => WireForm::WebSocket,
-            Kind::Commands(_) => WireForm::CommandMessage,
+            Kind::Commands(_) => WireForm::Command(FORM),
         };
         Delivered::shared(batch, form)
     }
@@ -262,7 +262,7 @@ impl Transport for WebSocketConversation {
         let interval = context.settings.keepalive_interval;
         let kept = match &mut self.kind {
             Kind::Commands(commands) if !is_busy || !commands.awaits_pong() => {
-                commands.expire(CommandFraming::Message, context)
+                commands.expire(FORM, context)
             }
             Kind::Plain { .. } | Kind::Commands(_) if is_busy => {
                 context.outputs.push(Output::Deadline(interval));
@@ -375,7 +375,7 @@ fn take_commands(
             return Err(CommandFault::Fatal);
         }
         let token = Pipelined::token(pipelined);
-        match commands.take(command, token, CommandFraming::Message, context) {
+        match commands.take(command, token, FORM, context) {
             Ok(Taken::Done) => {}
             Ok(Taken::Published) => result = Taken::Published,
             Ok(Taken::Connecting) => {
@@ -387,13 +387,16 @@ fn take_commands(
                 return Ok(Taken::Connecting);
             }
             Err(CommandFault::InvalidCommand) => {
-                Commands::refuse_invalid(CommandFraming::Message, context);
+                Commands::refuse_invalid(FORM, context);
             }
             Err(fault) => return Err(fault),
         }
     }
     Ok(result)
 }
+
+/// How clients of the command protocol are written to.
+const FORM: CommandForm = CommandForm::json(CommandFraming::WebSocket);
 
 fn reason_for(fault: Fault) -> CloseReason {
     match fault.close_code() {

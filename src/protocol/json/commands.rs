@@ -7,73 +7,9 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{CommandError, Connect, Object, Text};
+use super::{Object, Text, connect};
 use crate::message::{HistoryQuery, Position};
-
-/// A command of a client.
-#[derive(Debug)]
-pub struct Command<'a> {
-    /// The id that the reply repeats; 0 if absent.
-    pub id: u32,
-    /// The method with its parameters.
-    pub method: Method<'a>,
-}
-
-/// A method with its parameters. Channel names are not validated yet. Parameters that are not decoded may be anything.
-#[derive(Debug, PartialEq)]
-pub enum Method<'a> {
-    /// The answer to a ping.
-    Pong,
-    /// Opens the session; must be the first command.
-    Connect(Connect<'a>),
-    /// Subscribes to a channel.
-    Subscribe(Subscribe<'a>),
-    /// Unsubscribes from a channel.
-    Unsubscribe(Cow<'a, str>),
-    /// Publishes data, any JSON value, to a channel.
-    Publish(Cow<'a, str>, &'a [u8]),
-    /// Reads a channel's history.
-    History(Cow<'a, str>, HistoryQuery),
-    /// Lists the clients that are subscribed to a channel.
-    Presence(Cow<'a, str>),
-    /// Counts the clients that are subscribed to a channel.
-    PresenceStats(Cow<'a, str>),
-    /// Asks for an empty reply.
-    Ping,
-    /// Sends a new token for the connection.
-    Refresh(Cow<'a, str>),
-    /// Sends a new token for the subscription to a channel.
-    RefreshSubscription(Cow<'a, str>, Cow<'a, str>),
-    /// Sends data, any JSON value, to the backend. It is the only command without a reply.
-    Send(Option<&'a [u8]>),
-    /// Calls a procedure of the backend, by its name, with data.
-    Rpc(Cow<'a, str>, Option<&'a [u8]>),
-    /// A method that the protocol does not have.
-    Unknown,
-    /// More than one method, or parameters that do not fit the method.
-    Malformed,
-    /// A request for something that is not offered and must not be ignored, with the reason.
-    Refused(CommandError, &'static str),
-    /// A request that the protocol answers by closing the connection for good.
-    Fatal,
-}
-
-/// The parameters of `subscribe`.
-#[derive(Debug, PartialEq)]
-pub struct Subscribe<'a> {
-    /// The channel to subscribe to.
-    pub channel: Cow<'a, str>,
-    /// The position after which publications are recovered first.
-    pub since: Option<Position>,
-    /// Whether to refuse the subscription if publications after its position cannot be recovered.
-    pub needs_all: bool,
-    /// The token for the channel; empty if there is none.
-    pub token: Cow<'a, str>,
-}
-
-/// The bytes are not a command: not a JSON object, or the `id` is not a 32-bit number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidCommand;
+use crate::protocol::command::{Command, CommandError, InvalidCommand, Method, Subscribe};
 
 /// A bit of `flag` in a subscribe: refuse it if missed messages cannot be recovered (centrifuge 0.38, client.go).
 const FLAG_REJECT_UNRECOVERED: i64 = 2;
@@ -104,7 +40,7 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
     let channel = || serde_json::from_str(parameters).map(|OfChannel { channel }| channel);
     let of_any = |method| serde_json::from_str(parameters).map(|AnyObject {}| method);
     match name {
-        "connect" => Connect::decode(parameters).map(Method::Connect),
+        "connect" => connect::decode(parameters).map(Method::Connect),
         "subscribe" => serde_json::from_str(parameters).map(SubscribeParameters::method),
         "unsubscribe" => channel().map(Method::Unsubscribe),
         "publish" => serde_json::from_str(parameters)
@@ -305,6 +241,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 mod tests {
     use super::*;
     use crate::message::Epoch;
+    use crate::protocol::command::Connect;
 
     fn method(text: &str) -> Method<'_> {
         decode_command(text.as_bytes()).unwrap().method

@@ -1,4 +1,4 @@
-//! The parameters of `connect`.
+//! The parameters of `connect`, in JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,21 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{Object, Text};
 use crate::message::Position;
-
-/// The parameters of `connect`. Names of channels are not validated yet.
-#[derive(Debug, Default, PartialEq)]
-pub struct Connect<'a> {
-    /// The token; empty if there is none.
-    pub token: Cow<'a, str>,
-    /// What the client says to the backend, any JSON value.
-    pub data: Option<&'a [u8]>,
-    /// The name of the client program.
-    pub name: Cow<'a, str>,
-    /// The version of the client program.
-    pub version: Cow<'a, str>,
-    /// Positions in channels that the server subscribed the client to when it was connected before.
-    pub since: Vec<(Cow<'a, str>, Position)>,
-}
+use crate::protocol::command::Connect;
 
 #[derive(Deserialize)]
 struct Parameters<'a> {
@@ -50,19 +36,17 @@ struct Subscription<'a> {
     epoch: Option<Text<'a>>,
 }
 
-impl<'a> Connect<'a> {
-    /// Decodes the parameters, an object.
-    pub(super) fn decode(parameters: &'a str) -> serde_json::Result<Self> {
-        let Parameters { token, data, name, version, subs } = serde_json::from_str(parameters)?;
-        let text = |text: Option<Text<'a>>| text.map_or(Cow::Borrowed(""), |Text(text)| text);
-        Ok(Self {
-            token: text(token),
-            data: data.map(|data| data.get().as_bytes()),
-            name: text(name),
-            version: text(version),
-            since: subs.map_or_else(Vec::new, |Positions(since)| since),
-        })
-    }
+/// Decodes the parameters, an object.
+pub(super) fn decode<'a>(parameters: &'a str) -> serde_json::Result<Connect<'a>> {
+    let Parameters { token, data, name, version, subs } = serde_json::from_str(parameters)?;
+    let text = |text: Option<Text<'a>>| text.map_or(Cow::Borrowed(""), |Text(text)| text);
+    Ok(Connect {
+        token: text(token),
+        data: data.map(|data| data.get().as_bytes()),
+        name: text(name),
+        version: text(version),
+        since: subs.map_or_else(Vec::new, |Positions(since)| since),
+    })
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Positions<'a> {
@@ -105,7 +89,7 @@ mod tests {
             r#"{"token":null,"data":null,"name":null,"version":null,"subs":null}"#,
             r#"{"token":"","name":"","version":"","subs":{},"headers":{"a":"b"},"flag":1}"#,
         ] {
-            assert_eq!(Connect::decode(text).unwrap(), Connect::default(), "{text}");
+            assert_eq!(decode(text).unwrap(), Connect::default(), "{text}");
         }
     }
 
@@ -113,7 +97,7 @@ mod tests {
     fn a_client_says_who_it_is_and_where_it_was() {
         let text = r#"{"token":"a.b.c","data":{"x": 1},"name":"j\u0073","version":"5.7","subs":{
             "a":{"recover":true,"epoch":"000000ff","offset":9},"b":{"recover":true},"c":{"offset":1},"d":{}}}"#;
-        let connect = Connect::decode(text).unwrap();
+        let connect = decode(text).unwrap();
         let any = Position { epoch: Epoch::ANY, offset: 0 };
         let since = vec![
             (Cow::Borrowed("a"), Position { epoch: Epoch(255), offset: 9 }),
@@ -137,7 +121,7 @@ mod tests {
             r#"{"subs":{"a":{"recover":true,"offset":-1}}}"#,
             r#"{"token":"a","token":"b"}"#,
         ] {
-            assert!(Connect::decode(text).is_err(), "{text}");
+            assert!(decode(text).is_err(), "{text}");
         }
     }
 }

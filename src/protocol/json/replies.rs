@@ -1,47 +1,105 @@
-//! Replies to commands, and pushes. A reply carries the id of its command, unless the command has none.
+//! Messages to clients: replies to commands, and pushes. A reply carries the id of its command, unless the command has
+//! none.
 
 use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{
-    CommandError, put, write_client_info, write_data, write_items, write_json, write_line,
-};
+use super::{put, write_client_info, write_data, write_item, write_items, write_json, write_line};
 use crate::message::{
-    BackendError, ChannelName, ClientId, ClientInfo, Disconnect, Payload, Position,
-    ServerSubscription, Welcome,
+    BackendError, ChannelName, ClientId, ClientInfo, Disconnect, Item, Payload, Position,
+    Publications, ServerSubscription, Welcome,
+};
+use crate::protocol::command::{
+    Answer, CommandError, Connected, Push, SERVER_VERSION, Sent, Subscribed, UnsubscribeReason,
 };
 
-/// The content of the reply to `connect`.
-#[derive(Clone, Copy, Debug)]
-pub struct Connected<'a> {
-    /// The id of the client.
-    pub client: ClientId,
-    /// The interval between the server's pings, in seconds.
-    pub ping_seconds: u64,
-    /// Whether the client must answer pings.
-    pub wants_pong: bool,
-    /// What else the client is sent.
-    pub welcome: &'a Welcome,
+/// Appends a message. `list` appends publications as an array.
+pub fn write_sent(
+    out: &mut Vec<u8>,
+    sent: &Sent<'_>,
+    list: impl FnOnce(&mut Vec<u8>, &Publications),
+) {
+    match *sent {
+        Sent::Ping => out.extend_from_slice(b"{}"),
+        Sent::Reply(id, answer) => write_reply(out, id, answer, list),
+        Sent::Push(channel, push) => write_push(out, channel, push),
+        Sent::Disconnect(disconnect) => write_disconnect(out, disconnect),
+    }
 }
 
-/// The content of the reply to `subscribe`.
-#[derive(Clone, Copy, Debug)]
-pub struct Subscribed<'a> {
-    /// The position from which the client receives, after the recovered publications.
-    pub position: Position,
-    /// Whether the client may recover from a position later.
-    pub is_recoverable: bool,
-    /// If the client asked for recovery: whether all publications after its position were recovered.
-    pub recovered: Option<bool>,
-    /// Seconds until the subscription expires; `None` if it does not expire.
-    pub ttl_seconds: Option<u64>,
-    /// What the backend says to the client about the subscription, a JSON value.
-    pub data: Option<&'a [u8]>,
+fn write_reply(
+    out: &mut Vec<u8>,
+    id: u32,
+    answer: Answer<'_>,
+    list: impl FnOnce(&mut Vec<u8>, &Publications),
+) {
+    match answer {
+        Answer::Refused(error, detail) => write_error(out, id, error, detail),
+        Answer::Rejected(error) => write_backend_error(out, id, error),
+        Answer::Connected(connected) => write_connected(out, id, connected),
+        Answer::Subscribed(subscribed, publications) => {
+            write_subscribed(out, id, subscribed, |out| list(out, publications));
+        }
+        Answer::Unsubscribed => write_done(out, id, "unsubscribe"),
+        Answer::Published => write_done(out, id, "publish"),
+        Answer::Pinged => write_done(out, id, "ping"),
+        Answer::History(position, publications) => {
+            write_history(out, id, position, |out| list(out, publications));
+        }
+        Answer::Presence(clients) => write_presence(out, id, clients),
+        Answer::PresenceStats { client_count, user_count } => {
+            write_presence_stats(out, id, client_count, user_count);
+        }
+        Answer::Returned(data) => write_returned(out, id, data),
+        Answer::Refreshed { client, ttl_seconds } => write_refreshed(out, id, client, ttl_seconds),
+        Answer::SubscriptionRefreshed { ttl_seconds } => {
+            write_sub_refreshed(out, id, ttl_seconds);
+        }
+    }
+}
+
+/// Appends what is pushed to a client about a channel. In a publication, JSON is embedded as it is, other text as a
+/// string, binary as base64.
+pub fn write_push(out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
+    let member = match push {
+        Push::Publication(_) | Push::Item(Item::Publication(_)) => "pub",
+        Push::Item(Item::Joined(_)) => "join",
+        Push::Item(Item::Left(_)) => "leave",
+        Push::Item(Item::Gap(_)) => "gap",
+        Push::Subscribed(_) => "subscribe",
+        Push::Unsubscribed(_) => "unsubscribe",
+    };
+    out.extend_from_slice(b"{\"push\":{\"channel\":");
+    write_json(out, channel.as_str());
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(member.as_bytes());
+    out.extend_from_slice(b"\":");
+    match push {
+        Push::Publication(publication) => write_item(out, publication),
+        Push::Item(Item::Publication(publication)) => write_item(out, publication),
+        Push::Item(Item::Joined(info) | Item::Left(info)) => {
+            out.extend_from_slice(b"{\"info\":");
+            write_client_info(out, info);
+            out.push(b'}');
+        }
+        Push::Item(Item::Gap(dropped)) => put(out, format_args!("{{\"dropped\":{dropped}}}")),
+        Push::Subscribed(subscribed) => {
+            write_subscribed_members(out, subscribed);
+            out.push(b'}');
+        }
+        Push::Unsubscribed(reason) => write_unsubscribed(out, reason),
+    }
+    out.extend_from_slice(b"}}");
+}
+
+fn write_unsubscribed(out: &mut Vec<u8>, reason: UnsubscribeReason) {
+    let (code, text) = (reason.code(), reason.text());
+    put(out, format_args!("{{\"code\":{code},\"reason\":\"{text}\"}}"));
 }
 
 /// Appends an error reply; `detail` is appended to the code's message.
-pub fn write_error(out: &mut Vec<u8>, id: u32, error: CommandError, detail: Option<&str>) {
+fn write_error(out: &mut Vec<u8>, id: u32, error: CommandError, detail: Option<&str>) {
     let message = match detail {
         None => Cow::Borrowed(error.message()),
         Some(detail) => Cow::Owned(format!("{}: {detail}", error.message())),
@@ -50,7 +108,7 @@ pub fn write_error(out: &mut Vec<u8>, id: u32, error: CommandError, detail: Opti
 }
 
 /// Appends the error of a backend.
-pub fn write_backend_error(out: &mut Vec<u8>, id: u32, error: &BackendError) {
+fn write_backend_error(out: &mut Vec<u8>, id: u32, error: &BackendError) {
     write_error_of(out, id, error.code, &error.message, error.is_temporary);
 }
 
@@ -68,7 +126,7 @@ fn write_error_of(out: &mut Vec<u8>, id: u32, code: u32, message: &str, is_tempo
 }
 
 /// Appends the reply to `rpc`.
-pub fn write_returned(out: &mut Vec<u8>, id: u32, data: Option<&Payload>) {
+fn write_returned(out: &mut Vec<u8>, id: u32, data: Option<&Payload>) {
     begin(out, id, "rpc");
     out.push(b'{');
     if let Some(data) = data {
@@ -79,14 +137,14 @@ pub fn write_returned(out: &mut Vec<u8>, id: u32, data: Option<&Payload>) {
 }
 
 /// Appends the reply to `connect`.
-pub fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected<'_>) {
+fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected<'_>) {
     let Connected { client, ping_seconds, wants_pong, welcome } = connected;
     let Welcome { ttl_seconds, data, subscriptions } = welcome;
     begin(out, id, "connect");
     put(
         out,
         format_args!(
-            "{{\"client\":\"{client}\",\"version\":\"{VERSION}\",\"session\":\"{client}\",\
+            "{{\"client\":\"{client}\",\"version\":\"{SERVER_VERSION}\",\"session\":\"{client}\",\
              \"ping\":{ping_seconds}"
         ),
     );
@@ -131,15 +189,15 @@ fn write_server_subscription(out: &mut Vec<u8>, subscription: &ServerSubscriptio
 }
 
 /// Appends the reply to `refresh`.
-pub fn write_refreshed(out: &mut Vec<u8>, id: u32, client: ClientId, ttl_seconds: Option<u64>) {
+fn write_refreshed(out: &mut Vec<u8>, id: u32, client: ClientId, ttl_seconds: Option<u64>) {
     begin(out, id, "refresh");
-    put(out, format_args!("{{\"client\":\"{client}\",\"version\":\"{VERSION}\","));
+    put(out, format_args!("{{\"client\":\"{client}\",\"version\":\"{SERVER_VERSION}\","));
     write_ttl(out, ttl_seconds);
     out.extend_from_slice(b"}}");
 }
 
 /// Appends the reply to `sub_refresh`.
-pub fn write_sub_refreshed(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u64>) {
+fn write_sub_refreshed(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u64>) {
     begin(out, id, "sub_refresh");
     out.push(b'{');
     write_ttl(out, ttl_seconds);
@@ -156,7 +214,7 @@ fn write_ttl(out: &mut Vec<u8>, ttl_seconds: Option<u64>) {
 }
 
 /// Appends the reply to `subscribe`. `publications` appends the recovered publications, as an array.
-pub fn write_subscribed(
+fn write_subscribed(
     out: &mut Vec<u8>,
     id: u32,
     subscribed: &Subscribed<'_>,
@@ -203,7 +261,7 @@ fn write_subscribed_members(out: &mut Vec<u8>, subscribed: &Subscribed<'_>) {
 }
 
 /// Appends the reply to `history`. `publications` appends the publications, as an array.
-pub fn write_history(
+fn write_history(
     out: &mut Vec<u8>,
     id: u32,
     position: Position,
@@ -217,7 +275,7 @@ pub fn write_history(
 }
 
 /// Appends the reply to `presence`.
-pub fn write_presence(out: &mut Vec<u8>, id: u32, clients: &[ClientInfo]) {
+fn write_presence(out: &mut Vec<u8>, id: u32, clients: &[ClientInfo]) {
     begin(out, id, "presence");
     out.extend_from_slice(b"{\"presence\":{");
     for (index, info) in clients.iter().enumerate() {
@@ -229,55 +287,23 @@ pub fn write_presence(out: &mut Vec<u8>, id: u32, clients: &[ClientInfo]) {
 }
 
 /// Appends the reply to `presence_stats`.
-pub fn write_presence_stats(out: &mut Vec<u8>, id: u32, client_count: u64, user_count: u64) {
+fn write_presence_stats(out: &mut Vec<u8>, id: u32, client_count: u64, user_count: u64) {
     begin(out, id, "presence_stats");
     put(out, format_args!("{{\"num_clients\":{client_count},\"num_users\":{user_count}}}}}"));
 }
 
 /// Appends the reply to a method whose result is empty.
-pub fn write_done(out: &mut Vec<u8>, id: u32, method: &str) {
+fn write_done(out: &mut Vec<u8>, id: u32, method: &str) {
     begin(out, id, method);
     out.extend_from_slice(b"{}}");
 }
 
-/// Appends a ping.
-pub fn write_ping(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{}");
-}
-
 /// Appends the push that announces the end of the connection.
-pub fn write_disconnect(out: &mut Vec<u8>, disconnect: &Disconnect) {
+fn write_disconnect(out: &mut Vec<u8>, disconnect: &Disconnect) {
     let code = disconnect.disconnect_code();
     put(out, format_args!("{{\"push\":{{\"disconnect\":{{\"code\":{code},\"reason\":"));
     write_json(out, disconnect.text());
     out.extend_from_slice(b"}}}");
-}
-
-/// Appends the push that announces a subscription made by the server API.
-pub fn write_subscribe_push(out: &mut Vec<u8>, channel: &ChannelName, subscribed: &Subscribed<'_>) {
-    begin_push(out, channel, "subscribe");
-    write_subscribed_members(out, subscribed);
-    out.extend_from_slice(b"}}}");
-}
-
-/// Appends the push that announces the end of a subscription by the server API; the client must not subscribe again.
-pub fn write_unsubscribe_push(out: &mut Vec<u8>, channel: &ChannelName) {
-    begin_push(out, channel, "unsubscribe");
-    out.extend_from_slice(b"{\"code\":2000,\"reason\":\"server unsubscribe\"}}}");
-}
-
-/// Appends the push that announces the end of a subscription that has expired; the client subscribes again, with a new
-/// token.
-pub fn write_expired_push(out: &mut Vec<u8>, channel: &ChannelName) {
-    begin_push(out, channel, "unsubscribe");
-    out.extend_from_slice(b"{\"code\":2501,\"reason\":\"subscription expired\"}}}");
-}
-
-/// Appends the push after which a client subscribes again, from its current position.
-pub fn write_resubscribe_push(out: &mut Vec<u8>, channel: &ChannelName) {
-    begin_push(out, channel, "unsubscribe");
-    // From 2500 on, Centrifuge clients resubscribe by themselves.
-    out.extend_from_slice(b"{\"code\":2500,\"reason\":\"insufficient state\"}}}");
 }
 
 /// Appends the beginning of a reply, up to the value of its method's member.
@@ -287,14 +313,6 @@ fn begin(out: &mut Vec<u8>, id: u32, method: &str) {
         id => put(out, format_args!("{{\"id\":{id},\"{method}\":")),
     }
 }
-
-fn begin_push(out: &mut Vec<u8>, channel: &ChannelName, kind: &str) {
-    out.extend_from_slice(b"{\"push\":{\"channel\":");
-    write_json(out, channel.as_str());
-    put(out, format_args!(",\"{kind}\":"));
-}
-
-const VERSION: &str = concat!("fantail ", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]
 mod tests {
@@ -434,14 +452,17 @@ mod tests {
     #[test]
     fn changes_by_the_server_are_pushes() {
         let channel = ChannelName::new("a\"b").unwrap();
-        let push = written(|out| write_subscribe_push(out, &channel, &subscribed(None)));
+        let push = written(|out| write_push(out, &channel, Push::Subscribed(&subscribed(None))));
         let body =
             json!({"recoverable": true, "epoch": "000000ff", "offset": 9, "positioned": true});
         assert_eq!(push, json!({"push": {"channel": "a\"b", "subscribe": body}}));
-        let push = written(|out| write_unsubscribe_push(out, &channel));
+        let push =
+            written(|out| write_push(out, &channel, Push::Unsubscribed(UnsubscribeReason::Server)));
         let body = json!({"code": 2000, "reason": "server unsubscribe"});
         assert_eq!(push, json!({"push": {"channel": "a\"b", "unsubscribe": body}}));
-        let push = written(|out| write_resubscribe_push(out, &channel));
+        let push = written(|out| {
+            write_push(out, &channel, Push::Unsubscribed(UnsubscribeReason::InsufficientState))
+        });
         let body = json!({"code": 2500, "reason": "insufficient state"});
         assert_eq!(push, json!({"push": {"channel": "a\"b", "unsubscribe": body}}));
         let push = written(|out| write_disconnect(out, &CloseReason::Shutdown.into()));
@@ -492,7 +513,7 @@ mod tests {
             let reply = written(|out| write_sub_refreshed(out, 3, ttl));
             assert_eq!(reply, json!({"id": 3, "sub_refresh": body}));
         }
-        assert_eq!(written(write_ping), json!({}));
+        assert_eq!(written(|out| write_sent(out, &Sent::Ping, |_, _| {})), json!({}));
         let reply =
             written(|out| write_error(out, 0, CommandError::BadRequest, Some("connect \"first\"")));
         let body = json!({"code": 107, "message": "bad request: connect \"first\""});

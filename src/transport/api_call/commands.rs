@@ -21,7 +21,8 @@ use crate::protocol::api_json::{
     ApiMethod, Channels, History, List, Nothing, OfChannel, ParametersError, Publish, Since, Text,
     decode,
 };
-use crate::protocol::json::{CommandError, Object, exceeds_depth};
+use crate::protocol::command::CommandError;
+use crate::protocol::json::{Object, exceeds_depth};
 use crate::transport::context::{Context, Output, Question};
 
 impl ApiCall {

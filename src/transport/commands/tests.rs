@@ -9,13 +9,24 @@ use crate::config::{Config, Framing};
 use crate::message::{
     ClientId, Epoch, Item, NodeId, Publication, SessionId, SessionRequest, WorkerId,
 };
+use crate::protocol::length_prefix::write_length_prefixed;
+use crate::protocol::line::write_line;
 use crate::protocol::websocket::{OpCode, write_masked_frame};
+use crate::transport::answers::Answers;
 use crate::transport::commands_tcp::CommandConversation;
 use crate::transport::context::Flow;
 use crate::transport::contract::Transport;
 use crate::transport::prepared::Prepared;
 use crate::transport::settings::TransportSettings;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
+
+const LINES: CommandForm = CommandForm::json(CommandFraming::Line);
+
+const WEB_SOCKET: CommandForm = CommandForm::json(CommandFraming::WebSocket);
+
+mod pipelined;
+
+const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
 
 /// A client over lines, whatever its framing would be.
 struct Client {
@@ -47,7 +58,7 @@ impl Client {
     fn replied(&mut self, id: u32, reply: &Reply) -> Vec<Value> {
         let (out, outputs) = self.step(|commands, context| {
             let origin = Ticket::new(id).map_or(Origin::Server, Origin::Client);
-            commands.reply(origin, reply, CommandFraming::Line, context).unwrap();
+            commands.reply(origin, reply, LINES, context).unwrap();
         });
         assert!(outputs.is_empty());
         let lines = out.strip_suffix(b"\n").unwrap_or_default().split(|byte| *byte == b'\n');
@@ -62,7 +73,7 @@ impl Client {
         assert!(matches!(only_request(asked, 1), Request::Connect(_)));
         let (_, outputs) = self.step(|commands, context| {
             let origin = Origin::Client(Ticket::FIRST);
-            commands.reply(origin, &connected(), CommandFraming::Line, context).unwrap();
+            commands.reply(origin, &connected(), LINES, context).unwrap();
         });
         assert!(matches!(outputs[..], [Output::Deadline(_)]));
     }
@@ -70,7 +81,7 @@ impl Client {
     fn asks(&mut self, command: &Value) -> Vec<Output> {
         let bytes = command.to_string().into_bytes();
         self.step(|commands, context| {
-            commands.take(&bytes, None, CommandFraming::Line, context).unwrap();
+            commands.take(&bytes, None, LINES, context).unwrap();
         })
         .1
     }
@@ -262,7 +273,7 @@ fn commands_become_requests_of_the_client() {
     {
         client.step(|commands, context| {
             let bytes = command.to_string().into_bytes();
-            let taken = commands.take(&bytes, None, CommandFraming::Line, context);
+            let taken = commands.take(&bytes, None, LINES, context);
             assert_eq!(taken, Err(CommandFault::Fatal), "{command}");
         });
     }
@@ -326,7 +337,7 @@ fn a_client_with_a_token_of_others_is_disconnected() {
     ] {
         let (out, _) = Client::new().step(|commands, context| {
             let (origin, reply) = (Origin::Client(Ticket::FIRST), Reply::Refused(refusal));
-            assert_eq!(commands.reply(origin, &reply, CommandFraming::Line, context), expected);
+            assert_eq!(commands.reply(origin, &reply, LINES, context), expected);
         });
         let expected = expected
             .map_or("", |()| "{\"id\":1,\"error\":{\"code\":109,\"message\":\"token expired\"}}\n");
@@ -369,11 +380,11 @@ fn a_client_is_sent_nothing_before_the_reply_to_connect() {
 /// After the code of a client that is late itself, clients do not come back.
 #[test]
 fn a_client_whose_connect_is_not_answered_in_time_comes_back() {
-    for framing in [CommandFraming::Message, CommandFraming::Line] {
+    for form in [WEB_SOCKET, LINES] {
         let mut client = Client::new();
         let expire = |client: &mut Client| {
             let mut reason = None;
-            client.step(|commands, context| reason = commands.expire(framing, context).err());
+            client.step(|commands, context| reason = commands.expire(form, context).err());
             reason
         };
         assert_eq!(expire(&mut client), Some(CloseReason::HandshakeTimeout));
@@ -384,7 +395,7 @@ fn a_client_whose_connect_is_not_answered_in_time_comes_back() {
 
 #[test]
 fn a_pong_is_due_before_the_next_ping() {
-    let (seconds, message) = (Duration::from_secs, CommandFraming::Message);
+    let (seconds, message) = (Duration::from_secs, WEB_SOCKET);
     for (timeout, deadlines) in [(10, &[10, 15, 10, 15][..]), (25, &[25; 4]), (60, &[25; 4])] {
         let mut client = Client::new();
         client.settings.keepalive_interval = seconds(25);
@@ -417,7 +428,7 @@ fn over_tcp_a_ping_need_not_be_answered() {
     client.connect();
     for _ in 0..3 {
         let (out, _) = client.step(|commands, context| {
-            assert_eq!(commands.expire(CommandFraming::Line, context), Ok(()));
+            assert_eq!(commands.expire(LINES, context), Ok(()));
         });
         assert_eq!(out, b"{}\n");
     }
@@ -451,12 +462,11 @@ fn expect_nothing_owned(
 fn a_paused_publisher_owns_no_heap_for_what_was_taken() {
     for framing in [Framing::Line, Framing::LengthPrefix] {
         let mut conversation = CommandConversation::new(framing);
-        let written = match framing {
-            Framing::Line => CommandFraming::Line,
-            Framing::LengthPrefix => CommandFraming::LengthPrefix,
-        };
         expect_nothing_owned(
-            |out, text| write_framed(written, out, |out| out.extend(text)),
+            |out, text| match framing {
+                Framing::Line => write_line(out, |out| out.extend(text)),
+                Framing::LengthPrefix => write_length_prefixed(out, |out| out.extend(text)),
+            },
             |bytes, context| {
                 (receive(&mut conversation, bytes, context), conversation.heap_bytes())
             },
@@ -483,118 +493,5 @@ fn receive(
             ..
         })) => conversation.reply(*origin, &connected(), context),
         _ => flow,
-    }
-}
-
-/// What each step of a conversation says, and how much it asks: bytes come with `connect` and before the reply to it.
-fn connect_with_others_behind(
-    mut conversation: impl Transport<Next = Infallible>,
-    pieces: [&[u8]; 2],
-    reply: &Reply,
-) -> [(String, Vec<Output>, Flow); 3] {
-    let mut client = Client::new();
-    let mut run = |what: usize| {
-        let mut flow = Flow::Receive;
-        let (out, outputs) = client.step(|_, context| {
-            flow = match pieces.get(what) {
-                Some(piece) => conversation.receive(&mut piece.to_vec(), context),
-                None => conversation.reply(Origin::Client(Ticket::FIRST), reply, context),
-            };
-        });
-        (String::from_utf8_lossy(&out).into_owned(), outputs, flow)
-    };
-    [run(0), run(1), run(2)]
-}
-
-const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
-const PING: &str = r#"{"id":2,"ping":{}}"#;
-const SUBSCRIBE: &str = r#"{"id":3,"subscribe":{"channel":"a"}}"#;
-
-/// Commands over lines; and over a WebSocket, in the message of `connect` and in others behind it.
-fn pipelines(reply: &Reply) -> [[(String, Vec<Output>, Flow); 3]; 2] {
-    let lines = [format!("{CONNECT}\n{PING}\n"), format!("{SUBSCRIBE}\n")];
-    let frame = |opcode, text: &str| {
-        let mut out = Vec::new();
-        write_masked_frame(&mut out, opcode, text.as_bytes(), [1, 2, 3, 4]);
-        out
-    };
-    let first = frame(OpCode::Text, &format!("{CONNECT}\n{PING}\n"));
-    let frames = [[first, frame(OpCode::Ping, "")].concat(), frame(OpCode::Text, SUBSCRIBE)];
-    let tcp = CommandConversation::new(Framing::Line);
-    let websocket = WebSocketConversation::new(WebSocketService::Commands);
-    [
-        connect_with_others_behind(tcp, lines.each_ref().map(|line| line.as_bytes()), reply),
-        connect_with_others_behind(websocket, frames.each_ref().map(|frame| &frame[..]), reply),
-    ]
-}
-
-#[test]
-fn commands_behind_connect_wait_for_its_reply_in_order() {
-    for [first, second, last] in pipelines(&connected()) {
-        assert_eq!(
-            (&*first.0, first.2),
-            ("", Flow::AwaitReply),
-            "nothing is answered before connect"
-        );
-        assert!(matches!(only_request(first.1, 1), Request::Connect(_)));
-        assert_eq!((&*second.0, second.1.len(), second.2), ("", 0, Flow::AwaitReply));
-        let (said, mut asked, flow) = last;
-        let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("{said}"));
-        assert!(at("\"connect\":{\"client\"") < at("\"id\":2,\"ping\":{}"), "{said}");
-        assert_eq!(flow, Flow::Receive);
-        let subscribe = asked.split_off(1);
-        assert!(matches!(asked[..], [Output::Deadline(_)]));
-        assert!(matches!(only_request(subscribe, 3), Request::Subscribe { .. }));
-    }
-}
-
-#[test]
-fn a_client_whose_connect_is_refused_may_ask_for_nothing_else() {
-    let [tcp, websocket] = pipelines(&Reply::Refused(Refusal::Overloaded));
-    for ([.., last], answers_rest) in [(tcp, true), (websocket, false)] {
-        let (said, asked, flow) = last;
-        let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("{said}"));
-        // The rest of a WebSocket's message is dropped; on TCP each line is a message of its own.
-        assert_eq!(said.contains("\"id\":2,\"ping\":{}"), answers_rest, "{said}");
-        assert!(
-            at("\"id\":1,\"error\":{\"code\":111") < at("\"id\":3,\"error\":{\"code\":107"),
-            "{said}"
-        );
-        assert_eq!((asked.len(), flow), (0, Flow::Receive));
-    }
-}
-
-/// What waits is counted while it waits, and gone once it is taken, or the connection closes.
-#[test]
-fn what_is_pipelined_behind_connect_is_counted() {
-    let mut client = Client::new();
-    let mut message = Vec::new();
-    let text = format!("{CONNECT}\n{PING}");
-    write_masked_frame(&mut message, OpCode::Text, text.as_bytes(), [1, 2, 3, 4]);
-    let mut websocket = WebSocketConversation::new(WebSocketService::Commands);
-    let mut tcp = CommandConversation::new(Framing::Line);
-    let lines = format!("{CONNECT}\n{PING}\n");
-    for (conversation, first) in [
-        (&mut websocket as &mut dyn Transport<Next = Infallible>, &message[..]),
-        (&mut tcp, lines.as_bytes()),
-    ] {
-        for closes in [false, true] {
-            client.step(|_, context| {
-                assert_eq!(conversation.heap_bytes(), 0);
-                assert_eq!(conversation.receive(&mut first.to_vec(), context), Flow::AwaitReply);
-                let (kept, more) = (conversation.heap_bytes(), [b'x'; 1000]);
-                assert!(kept >= PING.len(), "{kept}");
-                assert_eq!(conversation.receive(&mut more.clone(), context), Flow::AwaitReply);
-                assert!(conversation.heap_bytes() >= PING.len() + 1000);
-                match closes {
-                    true => conversation.release(),
-                    false => {
-                        let refused = Reply::Refused(Refusal::Overloaded);
-                        conversation.reply(Origin::Client(Ticket::FIRST), &refused, context);
-                    }
-                }
-            });
-            client.step(|_, _| conversation.release());
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::HttpError;
 use crate::auth::ApiGrant;
 use crate::protocol::api_json::{self, ApiMethod};
-use crate::protocol::json::CommandError;
+use crate::protocol::command::CommandError;
 use crate::transport::api_call::{ApiCall, ApiFault, ApiRoute};
 use crate::transport::context::Context;
 
