@@ -104,7 +104,12 @@ pub enum SlowConsumer {
 impl ChannelOptions {
     /// Whether a client can recover from a position in such a channel.
     pub fn is_recoverable(&self) -> bool {
-        self.recovery && self.history_size > 0
+        self.is_recoverable_with(None)
+    }
+
+    /// Whether a client can recover from a position in such a channel, if this replaces the option `recovery` for it.
+    pub fn is_recoverable_with(&self, recovers: Option<bool>) -> bool {
+        recovers.unwrap_or(self.recovery) && self.history_size > 0
     }
 
     /// The defaults of a configured namespace: clients have no rights, and no history is kept.

@@ -1,6 +1,7 @@
 //! What is known about clients and their subscriptions, until it expires, and how subscribers are listed and counted.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::expiry::Expiries;
@@ -12,7 +13,8 @@ use super::settings::HubSettings;
 use super::survey::BlockedUsers;
 use crate::config::limits::PRESENCE_USERS_MAX;
 use crate::message::{
-    ClientId, ClientInfo, Identity, IdentityError, Refusal, SessionId, SubscriptionOptions,
+    ClientId, ClientInfo, Identity, IdentityError, Overrides, Refusal, SessionId,
+    SubscriptionOptions,
 };
 
 /// What is known about the clients of this worker's sessions, and about their subscriptions.
@@ -24,6 +26,8 @@ pub(super) struct Clients {
     /// By the slots of subscriptions, those about which the backend says anything.
     options: HashMap<u32, Box<SubscriptionOptions>>,
     options_bytes: usize,
+    /// The number of joined subscribers that are not listed, by the slots of their channels.
+    hidden: HashMap<u32, u32>,
     /// The time of the calendar, in seconds since the Unix epoch.
     now: u64,
 }
@@ -36,6 +40,7 @@ impl Clients {
             blocked: BlockedUsers::default(),
             options: HashMap::new(),
             options_bytes: 0,
+            hidden: HashMap::new(),
             now: 0,
         }
     }
@@ -92,6 +97,11 @@ impl Clients {
         self.identities.bytes() + self.options_bytes
     }
 
+    /// Whether the backend says anything about any subscription.
+    pub(super) fn has_options(&self) -> bool {
+        !self.options.is_empty()
+    }
+
     /// Keeps what the backend says about a subscription.
     pub(super) fn set_options(&mut self, subscription: u32, options: Box<SubscriptionOptions>) {
         self.remove_options(subscription);
@@ -104,13 +114,47 @@ impl Clients {
         self.options.get(&subscription).cloned()
     }
 
+    /// The options of a subscription's channel that the backend replaces.
+    pub(super) fn overrides(&self, subscription: u32) -> Overrides {
+        self.options.get(&subscription).map(|options| options.overrides).unwrap_or_default()
+    }
+
     /// Sets the time of the calendar.
     pub(super) fn set_time(&mut self, now: u64) {
         self.now = now;
     }
 
-    /// A subscriber has joined: from now on, its subscription may expire.
-    pub(super) fn join(&mut self, subscription: u32) {
+    /// A subscriber has joined a channel: from now on, its subscription may expire, and is listed unless it is hidden.
+    pub(super) fn join(&mut self, subscription: u32, channel: u32) {
+        self.await_expiry(subscription);
+        if self.is_hidden(subscription) {
+            *self.hidden.entry(channel).or_default() += 1;
+        }
+    }
+
+    /// A subscriber leaves a channel that it has joined.
+    pub(super) fn leave(&mut self, subscription: u32, channel: u32) {
+        if self.is_hidden(subscription)
+            && let Entry::Occupied(mut hidden) = self.hidden.entry(channel)
+        {
+            *hidden.get_mut() -= 1;
+            if *hidden.get() == 0 {
+                hidden.remove();
+            }
+        }
+    }
+
+    /// The number of subscribers of a channel that are not listed.
+    pub(super) fn hidden_in(&self, channel: u32) -> u32 {
+        self.hidden.get(&channel).copied().unwrap_or(0)
+    }
+
+    fn is_hidden(&self, subscription: u32) -> bool {
+        self.overrides(subscription).presence == Some(false)
+    }
+
+    /// The subscription of a joined subscriber expires, if the backend says so.
+    pub(super) fn await_expiry(&mut self, subscription: u32) {
         if let Some(SubscriptionOptions { expires_at: Some(at), .. }) =
             self.options.get(&subscription).map(|options| &**options)
         {
@@ -153,11 +197,12 @@ impl Clients {
     ) -> Vec<ClientInfo> {
         let info =
             |(at, node): (u32, &Subscription)| self.info(sessions.id(node.session), at, settings);
-        subscribers.take(list_max as usize).map(info).collect()
+        let listed = subscribers.filter(|(at, _)| self.hidden.is_empty() || !self.is_hidden(*at));
+        listed.take(list_max as usize).map(info).collect()
     }
 
-    /// Counts these subscribers, of which there are `client_count`, and their users. One of `parts` workers looks at
-    /// its share of [`PRESENCE_USERS_MAX`] subscribers.
+    /// Counts those of these subscribers that are listed, which are `client_count`, and their users. One of `parts`
+    /// workers looks at its share of [`PRESENCE_USERS_MAX`] subscribers.
     pub(super) fn count<'s>(
         &self,
         subscribers: impl Iterator<Item = (u32, &'s Subscription)>,
@@ -168,8 +213,10 @@ impl Clients {
         let users_max = PRESENCE_USERS_MAX / usize::from(parts.max(1));
         let (mut entries, mut looked_at) = (Vec::new(), client_count);
         if !self.identities.is_empty() {
+            let listed =
+                subscribers.filter(|(at, _)| self.hidden.is_empty() || !self.is_hidden(*at));
             entries.extend(
-                subscribers.take(users_max).map(|(_, node)| self.identities.entry_of(node.session)),
+                listed.take(users_max).map(|(_, node)| self.identities.entry_of(node.session)),
             );
             looked_at = entries.len() as u64;
             entries.sort_unstable();

@@ -257,11 +257,20 @@ impl Hub {
             StreamMessage::Granted { channel, position, serial } => {
                 subscribers.grant(&channel, position, serial, settings, out);
             }
-            StreamMessage::Recover { from, session, channel, since, needs_all, serial } => {
+            StreamMessage::Recover {
+                from,
+                session,
+                channel,
+                since,
+                needs_all,
+                recovers,
+                serial,
+            } => {
                 let (position, recovery) =
-                    streams.recover(&channel, since, &settings.limits, *now_ms);
-                let is_refused =
-                    needs_all && !recovery.is_complete && streams.is_recoverable(&channel);
+                    streams.recover(&channel, since, recovers, &settings.limits, *now_ms);
+                let is_refused = needs_all
+                    && !recovery.is_complete
+                    && streams.is_recoverable(&channel, recovers);
                 let recovery = (!is_refused).then_some(recovery);
                 let message =
                     StreamMessage::Recovered { session, channel, position, recovery, serial };
@@ -324,7 +333,9 @@ impl Hub {
                 };
                 let has_listed = !present.clients.is_empty();
                 send_part(gather, parts, Some(Part::Presence(present)), out);
-                if has_listed && settings.has_join_leave(&channel) {
+                let has_join_leave =
+                    settings.has_join_leave(&channel) || subscribers.clients().has_options();
+                if has_listed && has_join_leave {
                     // It arrives there after the joins of the clients that are listed, and before their leaves.
                     let to = settings.home_of(&channel);
                     out.push_back(HubOutput::send(to, StreamMessage::Listed(channel)));

@@ -3,7 +3,10 @@
 //! the delay, those that are left go out to the channel's subscribers.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
+use super::message::{HubOutput, StreamMessage};
+use super::settings::HubSettings;
 use crate::config::limits::JOIN_LEAVE_PER_CHANNEL_MAX;
 use crate::message::{ChannelName, ClientInfo, Item};
 
@@ -69,6 +72,19 @@ impl JoinLeave {
 /// Whether an item is the join of this client.
 fn has_joined(item: &Item, client: &ClientInfo) -> bool {
     matches!(item, Item::Joined(info) if info.client == client.client)
+}
+
+/// Notifies a channel's home that a client joined or left.
+pub(super) fn send_join_leave(
+    channel: ChannelName,
+    client: Arc<ClientInfo>,
+    item: fn(Arc<ClientInfo>) -> Item,
+    settings: &HubSettings,
+    out: &mut VecDeque<HubOutput>,
+) {
+    let to = settings.home_of(&channel);
+    let item = item(client);
+    out.push_back(HubOutput::send(to, StreamMessage::JoinLeave { channel, item }));
 }
 
 #[cfg(test)]

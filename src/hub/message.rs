@@ -60,6 +60,8 @@ pub enum StreamMessage {
         channel: ChannelName,
         since: Position,
         needs_all: bool,
+        /// Replaces the option `recovery` of the channel.
+        recovers: Option<bool>,
         serial: u32,
     },
     /// From the home: the publications up to `position`. Without `recovery`, all were needed and some are lost.

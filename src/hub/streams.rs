@@ -204,11 +204,13 @@ impl Streams {
         Numbered::New(publication, interested)
     }
 
-    /// The position of the stream, and the publications between `since` and it.
+    /// The position of the stream, and the publications between `since` and it. `recovers` replaces the option
+    /// `recovery` of the channel.
     pub(super) fn recover(
         &mut self,
         name: &ChannelName,
         since: Position,
+        recovers: Option<bool>,
         limits: &HubLimits,
         now_ms: u64,
     ) -> (Position, Recovery) {
@@ -216,9 +218,10 @@ impl Streams {
         let key = self.find_or_add(name);
         let Stream { position, history, namespace, .. } = self.channels[key as usize];
         let options = self.namespaces.options(namespace);
+        let recovers = recovers.unwrap_or(options.recovery);
         let is_possible = since.epoch.fits(position.epoch);
         let recovery = match some(history) {
-            Some(history) if options.recovery => {
+            Some(history) if recovers => {
                 let since = is_possible.then_some(since.offset);
                 let last = position.offset;
                 self.histories.recover(history, options, since, last, bytes_max, now_ms)
@@ -226,7 +229,7 @@ impl Streams {
             // The history is gone, but the subscriber may have received everything.
             None if is_possible
                 && since.offset == position.offset
-                && options.recovery
+                && recovers
                 && options.history_size > 0 =>
             {
                 Recovery::of_nothing()
@@ -236,9 +239,10 @@ impl Streams {
         (position, recovery)
     }
 
-    /// Whether clients can recover from a position in the channel.
-    pub(super) fn is_recoverable(&self, name: &ChannelName) -> bool {
-        self.namespaces.options(namespace_of(&self.namespaces, name)).is_recoverable()
+    /// Whether clients can recover from a position in the channel. `recovers` replaces its option `recovery`.
+    pub(super) fn is_recoverable(&self, name: &ChannelName, recovers: Option<bool>) -> bool {
+        let options = self.namespaces.options(namespace_of(&self.namespaces, name));
+        options.is_recoverable_with(recovers)
     }
 
     /// Reads the channel's history.

@@ -11,6 +11,7 @@ use super::clients::Clients;
 use super::delivery::Delivery;
 use super::fan_out::{FanOutStep, Visit, remove_excluded};
 use super::gather::matches;
+use super::join_leave::send_join_leave;
 use super::local_channel::{LocalChannel, Subscription};
 use super::message::{HubOutput, Present, StreamMessage, refuse};
 use super::name_table::NameTable;
@@ -21,8 +22,8 @@ use crate::config::limits::{
     CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, EXPIRIES_PER_TURN_MAX,
 };
 use crate::message::{
-    ChannelName, ClientInfo, Item, Origin, Position, Recovery, Refusal, Reply, RequestId,
-    SessionId, SubscriptionOptions,
+    ChannelName, Item, Origin, Position, Recovery, Refusal, Reply, RequestId, SessionId,
+    SubscriptionOptions,
 };
 
 /// The sessions of this worker, their subscriptions and their channels.
@@ -88,17 +89,18 @@ impl Subscribers {
         channels.take(count_max).collect()
     }
 
-    /// Replaces what the backend says about a subscription.
+    /// Replaces what the backend says about a subscription, but for the options of its channel that it has replaced.
     pub(super) fn refresh(
         &mut self,
         session: SessionId,
         channel: &ChannelName,
-        options: Box<SubscriptionOptions>,
+        mut options: Box<SubscriptionOptions>,
     ) {
         let Some(subscription) = self.find(session, channel) else { return };
+        options.overrides = self.clients.overrides(subscription);
         self.clients.set_options(subscription, options);
         if self.subscriptions[subscription as usize].waits_for().is_none() {
-            self.clients.join(subscription);
+            self.clients.await_expiry(subscription);
         }
     }
 
@@ -175,16 +177,26 @@ impl Subscribers {
         let node = Subscription::new(session.index, key, id, since.is_some());
         let subscription = slot(self.subscriptions.insert(node));
         self.sessions.append(session, subscription, &mut self.subscriptions);
+        let recovers = options.as_ref().and_then(|options| options.overrides.force_recovery);
         if let Some(options) = options {
             self.clients.set_options(subscription, options);
         }
         local.wait(subscription, &mut self.subscriptions);
         if let Some((since, needs_all)) = since {
             let serial = id.serial;
-            let (from, to) = (settings.worker, settings.home_of(&channel));
-            let message =
-                StreamMessage::Recover { from, session, channel, since, needs_all, serial };
-            out.push_back(HubOutput::send(to, message));
+            let to = settings.home_of(&channel);
+            out.push_back(HubOutput::send(
+                to,
+                StreamMessage::Recover {
+                    from: settings.worker,
+                    session,
+                    channel,
+                    since,
+                    needs_all,
+                    recovers,
+                    serial,
+                },
+            ));
         } else if let Some(position) = granted {
             self.join(subscription, id, position, None, settings, out);
         }
@@ -360,10 +372,10 @@ impl Subscribers {
         list_max: u32,
         settings: &HubSettings,
     ) -> Present {
-        let Some(local) = self.local(channel) else { return Present::default() };
+        let Some((local, client_count)) = self.listed(channel) else { return Present::default() };
         let clients =
             self.clients.list(self.subscribers_of(local), &self.sessions, list_max, settings);
-        Present { clients, client_count: local.subscribers.into(), ..Present::default() }
+        Present { clients, client_count, ..Present::default() }
     }
 
     /// The number of subscribers of a channel on this worker, one of `parts`, and their users.
@@ -373,8 +385,8 @@ impl Subscribers {
         parts: u16,
         settings: &HubSettings,
     ) -> Present {
-        let Some(local) = self.local(channel) else { return Present::default() };
-        self.clients.count(self.subscribers_of(local), local.subscribers.into(), parts, settings)
+        let Some((local, client_count)) = self.listed(channel) else { return Present::default() };
+        self.clients.count(self.subscribers_of(local), client_count, parts, settings)
     }
 
     /// Adds the channels with subscribers that match a pattern, each with their number, to `found`. Looks at a limited
@@ -488,8 +500,10 @@ impl Subscribers {
         local.unlink(subscription, &mut self.subscriptions);
         local.join(subscription, &mut self.subscriptions);
         let options = settings.options(local.namespace);
-        let (channel, recoverable) = (local.name.clone(), options.is_recoverable());
-        self.clients.join(subscription);
+        let overrides = self.clients.overrides(subscription);
+        let recoverable = options.is_recoverable_with(overrides.force_recovery);
+        let channel = local.name.clone();
+        self.clients.join(subscription, key);
         let options_of_backend = self.clients.options(subscription);
         let reply = Reply::Subscribed {
             channel: channel.clone(),
@@ -499,7 +513,7 @@ impl Subscribers {
             options: options_of_backend,
         };
         out.push_back(HubOutput::Reply { session, id, reply });
-        if options.join_leave {
+        if overrides.join_leave.unwrap_or(options.join_leave) {
             let client = Arc::new(self.clients.info(session, subscription, settings));
             send_join_leave(channel, client, Item::Joined, settings, out);
         }
@@ -530,7 +544,12 @@ impl Subscribers {
         let was_joined = node.waits_for().is_none();
         self.sessions.unlink(session, subscription, &mut self.subscriptions);
         let local = &mut self.channels[key as usize];
-        if was_joined && settings.options(local.namespace).join_leave {
+        if was_joined {
+            self.clients.leave(subscription, key);
+        }
+        let overrides = self.clients.overrides(subscription);
+        let join_leave = settings.options(local.namespace).join_leave;
+        if was_joined && overrides.join_leave.unwrap_or(join_leave) {
             let channel = local.name.clone();
             let client = Arc::new(self.clients.info(session, subscription, settings));
             send_join_leave(channel, client, Item::Left, settings, out);
@@ -553,6 +572,13 @@ impl Subscribers {
         Some(&self.channels[key as usize])
     }
 
+    /// A channel, and the number of its subscribers that are listed.
+    fn listed(&self, channel: &ChannelName) -> Option<(&LocalChannel, u64)> {
+        let key = self.names.find(channel, &self.channels)?;
+        let local = &self.channels[key as usize];
+        Some((local, u64::from(local.subscribers - self.clients.hidden_in(key))))
+    }
+
     /// The subscribers of a channel, with their slots.
     fn subscribers_of(&self, local: &LocalChannel) -> impl Iterator<Item = (u32, &Subscription)> {
         local.members(&self.subscriptions).filter(|(_, node)| node.waits_for().is_none())
@@ -570,17 +596,4 @@ impl Subscribers {
         }
         None
     }
-}
-
-/// Notifies a channel's home that a client joined or left.
-fn send_join_leave(
-    channel: ChannelName,
-    client: Arc<ClientInfo>,
-    item: fn(Arc<ClientInfo>) -> Item,
-    settings: &HubSettings,
-    out: &mut VecDeque<HubOutput>,
-) {
-    let to = settings.home_of(&channel);
-    let item = item(client);
-    out.push_back(HubOutput::send(to, StreamMessage::JoinLeave { channel, item }));
 }

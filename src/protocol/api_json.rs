@@ -15,7 +15,9 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::command::CommandError;
-use super::json::{Object, put, write_client_info, write_item, write_json, write_line};
+use super::json::{
+    Object, OverrideDocument, put, write_client_info, write_item, write_json, write_line,
+};
 use crate::message::{ChannelName, ClientInfo, ConnectionInfo, NodeInfo, Position, Publication};
 
 macro_rules! api_methods {
@@ -189,18 +191,15 @@ pub struct OfClient<'a, const WHITELIST_MAX: usize> {
     all_users: NotOffered<'a>,
     #[serde(borrow)]
     label_filter: NotOffered<'a>,
-    #[serde(borrow, rename = "override")]
-    options: NotOffered<'a>,
+    /// Channel options that are replaced for the subscription.
+    #[serde(rename = "override")]
+    pub overrides: Option<Object<OverrideDocument>>,
 }
 
 impl<const WHITELIST_MAX: usize> OfClient<'_, WHITELIST_MAX> {
     /// The first member that asks for something that is not offered.
     pub fn not_offered(&self) -> Option<&'static str> {
-        let members = [
-            ("all_users", self.all_users),
-            ("label_filter", self.label_filter),
-            ("override", self.options),
-        ];
+        let members = [("all_users", self.all_users), ("label_filter", self.label_filter)];
         members.into_iter().find(|(_, value)| is_asked(*value)).map(|(name, _)| name)
     }
 
@@ -217,6 +216,7 @@ impl<const WHITELIST_MAX: usize> OfClient<'_, WHITELIST_MAX> {
             ("b64info", self.b64info.as_ref().is_some_and(|Text(text)| !text.is_empty())),
             ("data", is_asked(self.data)),
             ("b64data", self.b64data.as_ref().is_some_and(|Text(text)| !text.is_empty())),
+            ("override", self.overrides.is_some()),
         ];
         members.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name)
     }

@@ -23,7 +23,9 @@ mod subscription;
 
 pub use commands::decode_command;
 pub use replies::{write_push, write_sent};
-pub use subscription::{InvalidValue, SubscriptionDocument, SubscriptionDocuments, line_of_value};
+pub use subscription::{
+    InvalidValue, OverrideDocument, SubscriptionDocument, SubscriptionDocuments, line_of_value,
+};
 
 /// The kind of a text payload. It is determined once, so that no encoder has to check again. JSON nested deeper than
 /// `depth_max` is text.

@@ -4,7 +4,8 @@ use fantail::config::{CallbackKind, CallbackOption, ChannelOptions, ChannelRegex
 use serde_json::{Value, json};
 
 use crate::support::{
-    Backend, BackendAnswer, Client, Received, SECRET, TestServer, WebSocket, on_both_drivers, token,
+    Backend, BackendAnswer, Client, Received, SECRET, TestServer, WebSocket, on_both_drivers,
+    token, wait_until,
 };
 
 /// A server on which clients have no rights but those of tokens.
@@ -122,6 +123,156 @@ on_both_drivers! {
                     assert_eq!(reply["error"]["code"], 107, "{reply}");
                 }
             }
+        }
+    }
+
+    fn a_backend_hides_a_subscriber_or_shows_that_it_joins(driver) {
+        let server = server(driver, |config| {
+            for (name, join_leave) in [("loud", true), ("quiet", false)] {
+                let options = ChannelOptions { presence: true, join_leave, ..ChannelOptions::closed() };
+                config.namespaces.add(name, options).unwrap();
+            }
+        });
+        let mut http = Client::connect(server.edge());
+        let connect = |user: &str| {
+            let mut client = Client::connect(server.commands());
+            client.command(&json!({"id": 1, "connect": {"token": token(&json!({"sub": user}))}}));
+            client
+        };
+        let subscribe = |client: &mut Client, user: &str, channel: &str, overrides: &Value| {
+            let claims = json!({"sub": user, "channel": channel, "override": overrides});
+            let subscribe = json!({"channel": channel, "token": token(&claims)});
+            let reply = client.command(&json!({"id": 2, "subscribe": subscribe}));
+            assert!(reply["error"].is_null(), "{reply}");
+        };
+        let (on, off) = (json!({"value": true}), json!({"value": false}));
+        for (channel, overrides, is_listed, is_seen) in [
+            ("loud:1", json!({}), true, true),
+            ("loud:2", json!({"presence": off}), false, true),
+            ("loud:3", json!({"presence": on, "join_leave": off}), true, false),
+            ("quiet:1", json!({}), true, false),
+            ("quiet:2", json!({"join_leave": on}), true, true),
+            ("quiet:3", json!({"presence": off, "force_positioning": off}), false, false),
+        ] {
+            let mut watcher = connect("watcher");
+            subscribe(&mut watcher, "watcher", channel, &json!({}));
+            let mut guest = connect("guest");
+            subscribe(&mut guest, "guest", channel, &overrides);
+            let counts = |http: &mut Client| {
+                let of_channel = json!({"channel": channel});
+                let stats = http.call("presence_stats", &of_channel)["result"].clone();
+                let presence = http.call("presence", &of_channel);
+                let listed = presence["result"]["presence"].as_object().unwrap();
+                let is_listed = listed.values().any(|client| client["user"] == "guest");
+                let clients = stats["num_clients"].as_u64().unwrap();
+                assert_eq!((listed.len() as u64, stats["num_users"].as_u64()), (clients, Some(clients)));
+                (is_listed, clients)
+            };
+            let expected = (is_listed, 1 + u64::from(is_listed));
+            assert_eq!(counts(&mut http), expected, "{channel}");
+            // A new token changes until when it lasts, not these.
+            let refresh = json!({"channel": channel, "token": token(&json!({"sub": "guest", "channel": channel}))});
+            guest.command(&json!({"id": 3, "sub_refresh": refresh}));
+            assert_eq!(counts(&mut http), expected, "{channel}");
+            drop(guest);
+            wait_until("the guest is gone", || {
+                let left = http.call("connections", &json!({"channel": channel}));
+                left["result"]["connections"].as_object().unwrap().len() == 1
+            });
+            assert_eq!(counts(&mut http), (false, 1), "{channel}");
+            // What the watcher has seen of the guest, until a publication that follows it.
+            std::thread::sleep(std::time::Duration::from_millis(1100));
+            http.call("publish", &json!({"channel": channel, "data": "end"}));
+            let mut seen = Vec::new();
+            loop {
+                let push = watcher.read_json()["push"].clone();
+                if push["pub"]["data"] == "end" {
+                    break;
+                }
+                for kind in ["join", "leave"] {
+                    if push[kind]["info"]["user"] == "guest" {
+                        seen.push(kind);
+                    }
+                }
+            }
+            let expected: &[&str] = if is_seen { &["join", "leave"] } else { &[] };
+            assert_eq!(seen, expected, "{channel}");
+        }
+    }
+
+    fn a_backend_decides_whether_a_subscriber_recovers(driver) {
+        let server = server(driver, |config| {
+            for (name, recovery) in [("kept", true), ("lost", false)] {
+                let options = ChannelOptions { history_size: 10, recovery, ..ChannelOptions::closed() };
+                config.namespaces.add(name, options).unwrap();
+            }
+            config.namespaces.add("none", ChannelOptions::closed()).unwrap();
+        });
+        let mut http = Client::connect(server.edge());
+        let (on, off) = (json!({"value": true}), json!({"value": false}));
+        for (channel, overrides, recovers) in [
+            ("kept:1", json!({}), true),
+            ("kept:1", json!({"force_recovery": off}), false),
+            ("lost:1", json!({}), false),
+            ("lost:1", json!({"force_recovery": on}), true),
+            ("none:1", json!({"force_recovery": on}), false),
+        ] {
+            http.call("publish", &json!({"channel": channel, "data": 1}));
+            let claims = json!({"sub": "ann", "channel": channel, "override": overrides});
+            let subscribe = json!({
+                "channel": channel, "recover": true, "offset": 0, "token": token(&claims)
+            });
+            let connect = json!({"token": token(&json!({"sub": "ann"}))});
+            for (mut client, _) in Commander::connect(&server, &connect) {
+                let reply = client.command(&json!({"id": 2, "subscribe": subscribe}));
+                let reply = &reply["subscribe"];
+                assert_eq!(reply["recoverable"], recovers, "{channel} {overrides}: {reply}");
+                assert_eq!(reply["recovered"], recovers, "{channel} {overrides}: {reply}");
+                let publications = reply["publications"].as_array().unwrap();
+                assert_eq!(!publications.is_empty(), recovers, "{channel} {overrides}: {reply}");
+            }
+            // By the claims of a token for the connection, too.
+            let claims = json!({"sub": "ann", "subs": {channel: {"override": overrides}}});
+            let since = json!({channel: {"recover": true, "offset": 0, "epoch": ""}});
+            let connect = json!({"token": token(&claims), "subs": since});
+            for (_, reply) in Commander::connect(&server, &connect) {
+                let reply = &reply["connect"]["subs"][channel];
+                assert_eq!(reply["recoverable"], recovers, "{channel} {overrides}: {reply}");
+                assert_eq!(reply["recovered"], recovers, "{channel} {overrides}: {reply}");
+            }
+        }
+    }
+
+    fn the_server_api_and_the_callbacks_replace_options_too(driver) {
+        let backend = Backend::start(|request| {
+            let result = json!({"override": {"presence": {"value": request.body["channel"] == "asked:1"}}});
+            BackendAnswer::Json(json!({"result": result}))
+        });
+        let server = server(driver, |config| {
+            let subscribe = config.callbacks.of_mut(CallbackKind::Subscribe);
+            let endpoint = CallbackOption::named("endpoint").unwrap();
+            endpoint.parse(&[backend.url("/")], subscribe).unwrap();
+            let options = ChannelOptions { presence: true, callback_subscribe: true, ..ChannelOptions::closed() };
+            config.namespaces.add("asked", options).unwrap();
+        });
+        let mut http = Client::connect(server.edge());
+        let connect = json!({"token": token(&json!({"sub": "ann"}))});
+        let mut clients = Commander::connect(&server, &connect).map(|(client, _)| client);
+        for (channel, is_listed) in [("asked:1", true), ("asked:2", false)] {
+            for client in &mut clients {
+                client.command(&json!({"id": 2, "subscribe": {"channel": channel}}));
+            }
+            let stats = http.call("presence_stats", &json!({"channel": channel}));
+            assert_eq!(stats["result"]["num_clients"], if is_listed { 2 } else { 0 }, "{stats}");
+        }
+        for (channel, value) in [("asked:3", true), ("asked:4", false)] {
+            let overrides = json!({"presence": {"value": value}});
+            let subscribe = json!({"user": "ann", "channel": channel, "override": overrides});
+            assert_eq!(http.call("subscribe", &subscribe), json!({"result": {}}));
+            let subscribed = http.call("connections", &json!({"channel": channel}));
+            assert_eq!(subscribed["result"]["connections"].as_object().unwrap().len(), 2, "{subscribed}");
+            let stats = http.call("presence_stats", &json!({"channel": channel}));
+            assert_eq!(stats["result"]["num_clients"], if value { 2 } else { 0 }, "{stats}");
         }
     }
 }

@@ -30,8 +30,9 @@ pub struct SubscriptionDocument<'a> {
     overrides: Option<Object<OverrideDocument>>,
 }
 
-#[derive(Default, serde::Deserialize)]
-struct OverrideDocument {
+/// Channel options that are replaced for one subscription.
+#[derive(Debug, Default, serde::Deserialize)]
+pub struct OverrideDocument {
     presence: Option<Object<Switch>>,
     join_leave: Option<Object<Switch>>,
     force_push_join_leave: Option<Object<Switch>>,
@@ -39,10 +40,24 @@ struct OverrideDocument {
     force_recovery: Option<Object<Switch>>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Debug, serde::Deserialize)]
 struct Switch {
     #[serde(default)]
     value: bool,
+}
+
+impl OverrideDocument {
+    /// The options that are replaced.
+    pub fn overrides(self) -> Overrides {
+        let value = |switch: Option<Object<Switch>>| switch.map(|Object(switch)| switch.value);
+        Overrides {
+            presence: value(self.presence),
+            join_leave: value(self.join_leave),
+            force_push_join_leave: value(self.force_push_join_leave),
+            force_positioning: value(self.force_positioning),
+            force_recovery: value(self.force_recovery),
+        }
+    }
 }
 
 impl SubscriptionDocument<'_> {
@@ -56,19 +71,12 @@ impl SubscriptionDocument<'_> {
         if info.as_ref().is_some_and(|info| info.len() > INFO_BYTES_MAX) {
             return Err(InvalidValue);
         }
-        let overrides = self.overrides.map(|Object(overrides)| overrides).unwrap_or_default();
-        let value = |switch: Option<Object<Switch>>| switch.map(|Object(switch)| switch.value);
+        let Object(overrides) = self.overrides.unwrap_or(Object(OverrideDocument::default()));
         Ok(SubscriptionOptions {
             info,
             data: line_of_value(self.data, self.b64data.as_deref(), depth_max)?,
             expires_at,
-            overrides: Overrides {
-                presence: value(overrides.presence),
-                join_leave: value(overrides.join_leave),
-                force_push_join_leave: value(overrides.force_push_join_leave),
-                force_positioning: value(overrides.force_positioning),
-                force_recovery: value(overrides.force_recovery),
-            },
+            overrides: overrides.overrides(),
         })
     }
 }

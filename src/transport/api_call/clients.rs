@@ -17,7 +17,7 @@ use crate::message::{
 use crate::protocol::api_json::{
     ApiMethod, BlockUser, Connections, DisconnectParameters, List, OfClient, Text,
 };
-use crate::protocol::json::{Object, exceeds_depth, kind_of_bytes};
+use crate::protocol::json::{Object, OverrideDocument, exceeds_depth, kind_of_bytes};
 use crate::transport::context::Context;
 
 impl ApiCall {
@@ -34,9 +34,16 @@ impl ApiCall {
         let user = parameters.user.as_ref().map(user_of).transpose()?;
         let client = only_client(&parameters)?;
         let members: &[&str] = match method {
-            ApiMethod::Subscribe => {
-                &["channel", "recover_since", "expire_at", "info", "b64info", "data", "b64data"]
-            }
+            ApiMethod::Subscribe => &[
+                "channel",
+                "recover_since",
+                "expire_at",
+                "info",
+                "b64info",
+                "data",
+                "b64data",
+                "override",
+            ],
             ApiMethod::Unsubscribe => &["channel"],
             ApiMethod::Refresh => &["expired", "expire_at", "info", "b64info"],
             _ => &["whitelist", "disconnect"],
@@ -79,12 +86,14 @@ impl ApiCall {
         }
         let data = value_of("data", *data, b64data.as_ref())?;
         let expires_at = time_of("expire_at", parameters.expire_at)?;
-        let OfClient { channel, recover_since, disconnect, expired, .. } = parameters;
+        let OfClient { channel, recover_since, disconnect, expired, overrides, .. } = parameters;
         match (method, channel) {
             (ApiMethod::Subscribe | ApiMethod::Unsubscribe, None) => Err(missing("channel")),
             (ApiMethod::Subscribe, Some(channel)) => {
                 let channel = self.channel(method, &channel, context)?;
-                let options = SubscriptionOptions { info, data, expires_at, ..Default::default() };
+                let Object(overrides) = overrides.unwrap_or(Object(OverrideDocument::default()));
+                let overrides = overrides.overrides();
+                let options = SubscriptionOptions { info, data, expires_at, overrides };
                 let options = (options != SubscriptionOptions::default()).then(|| options.into());
                 Ok(Control::Subscribe { channel, since: position_of(recover_since)?, options })
             }
