@@ -60,8 +60,10 @@
 //! | a wire format | its one codec in `protocol/` |
 //! | an HTTP route | a row in `transport/http_api/routes.rs`; a file in `transport/http_api/` |
 //! | an HTTP error | `transport/http_api/error.rs` |
-//! | a command of the command protocol | `protocol/command.rs`, `protocol/json/commands.rs`, `transport/commands.rs` |
-//! | a reply or push of the command protocol | `protocol/command/sent.rs`, `protocol/json/replies.rs` |
+//! | a command of the command protocol | `protocol/command.rs`, and in each encoding; `transport/commands.rs` |
+//! | a reply or push of the command protocol | `protocol/command/sent.rs`, and in each encoding |
+//! | the command protocol in JSON, in Protobuf | `protocol/json/`, `protocol/protobuf/` |
+//! | an encoding or a framing of the command protocol | `transport/command_form.rs` |
 //! | a method of the server API | `protocol/api_json.rs`, `transport/api_call/commands.rs` |
 //! | the web page | `transport/http_api/page.html` |
 //! | a right of clients | `auth/decide.rs` |

@@ -8,18 +8,21 @@ use std::convert::Infallible;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use bytes::Bytes;
 use fantail::config::{Config, Framing};
 use fantail::message::{ClientId, NodeId, Reply, Request, SessionId, SessionRequest, WorkerId};
 use fantail::protocol::http1::{BodyDecoder, BodyPart, HeadLimits, parse_head};
 use fantail::protocol::length_prefix::LengthPrefixDecoder;
 use fantail::protocol::line::LineDecoder;
+use fantail::protocol::protobuf::schema;
 use fantail::protocol::websocket::{
     Fault, Limits, MessageDecoder, OpCode, Role, Utf8Check, write_close, write_frame, write_header,
 };
 use fantail::transport::{
-    Answers, CommandConversation, Context, Flow, Output, Transport, TransportSettings,
-    WebSocketConversation, WebSocketService,
+    Answers, CommandConversation, CommandEncoding, Context, Flow, Output, Transport,
+    TransportSettings, WebSocketConversation, WebSocketService,
 };
+use prost::Message;
 
 /// The results of a codec in order; the last may be a fault.
 type Results = Vec<String>;
@@ -146,7 +149,60 @@ fn commands_in_messages_do_not_depend_on_splits() {
         corpus.push([parts.concat(), masked(OpCode::Binary, true, b"{}")].concat());
     }
     let decode = |pieces: &[&[u8]]| {
-        let mut conversation = WebSocketConversation::new(WebSocketService::Commands);
+        let service = WebSocketService::Commands(CommandEncoding::Json);
+        let mut conversation = WebSocketConversation::new(service);
+        feed(pieces, |bytes, context| receive(&mut conversation, bytes, context))
+    };
+    check_every_split(&corpus, decode);
+    check_mutations(&corpus, 25_000, decode);
+}
+
+#[test]
+fn commands_in_protobuf_do_not_depend_on_splits() {
+    let of_channel = || Some(schema::OfChannel { channel: "a".into() });
+    let command = schema::Command::default;
+    let connect = schema::Command {
+        id: 1,
+        connect: Some(schema::ConnectRequest { name: "x".into(), ..Default::default() }),
+        ..command()
+    };
+    let data = Bytes::from_static(b"\xff\0{}");
+    let publish = Some(schema::PublishRequest { channel: "a".into(), data: data.clone() });
+    let rpc = Some(schema::RpcRequest { data, method: "m".into() });
+    let subscribe = Some(schema::SubscribeRequest {
+        channel: "a".into(),
+        recover: true,
+        offset: 300,
+        epoch: "000000ff".into(),
+        ..Default::default()
+    });
+    let commands = [
+        connect,
+        schema::Command { id: 300, subscribe, ..command() },
+        schema::Command { id: 3, publish: publish.clone(), ..command() },
+        schema::Command { publish, ..command() },
+        command(),
+        schema::Command { id: 4, rpc, ..command() },
+        schema::Command { id: 5, presence: of_channel(), ..command() },
+        schema::Command { id: 6, ping: Some(schema::Empty {}), ..command() },
+        schema::Command { id: 7, unsubscribe: of_channel(), ..command() },
+    ];
+    let framed: Vec<Vec<u8>> = commands.map(|it| it.encode_length_delimited_to_vec()).into();
+    let joined = framed.concat();
+    let (front, back) = joined.split_at(joined.len() / 2);
+    let mut corpus: Vec<Vec<u8>> = vec![
+        framed.iter().flat_map(|command| masked(OpCode::Binary, true, command)).collect(),
+        masked(OpCode::Binary, true, &joined),
+        [masked(OpCode::Binary, false, front), masked(OpCode::Continuation, true, back)].concat(),
+        masked(OpCode::Text, true, &framed[0]),
+    ];
+    // Cut, longer than its message, and of the wrong type.
+    for bad in [&b"\x05\x08"[..], b"\x80", b"\x02\x0a\x01", b"\x03\x08\x01\x20"] {
+        corpus.push(masked(OpCode::Binary, true, &[&framed[0], bad].concat()));
+    }
+    let decode = |pieces: &[&[u8]]| {
+        let service = WebSocketService::Commands(CommandEncoding::Protobuf);
+        let mut conversation = WebSocketConversation::new(service);
         feed(pieces, |bytes, context| receive(&mut conversation, bytes, context))
     };
     check_every_split(&corpus, decode);

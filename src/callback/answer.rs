@@ -24,8 +24,7 @@ use crate::message::{
     PublishOptions, SubscriptionOptions, Tags, Version,
 };
 use crate::protocol::json::{
-    Object, SubscriptionDocument, SubscriptionDocuments, exceeds_depth, kind_of_bytes,
-    line_of_value,
+    Object, SubscriptionDocument, SubscriptionDocuments, exceeds_depth, kind_of_data, line_of_value,
 };
 
 /// What a backend says.
@@ -214,15 +213,14 @@ pub fn decode_answer(kind: CallbackKind, body: &[u8]) -> Result<Answer, Fault> {
             let mut body: PublishBody<'_> = decode(result)?;
             let tags = tags_of(body.tags.take())?;
             let options = options_of(&body)?;
-            let payload = payload(body.data, body.b64data, |_| PayloadKind::Binary)?;
+            let payload = payload(body.data, body.b64data)?;
             CallbackResult::Publish { payload, tags, options }
         }
         // What it says about events has no meaning.
         CallbackKind::Events => return Err(Fault),
         CallbackKind::Rpc => {
             let RpcBody { data, b64data } = decode(result)?;
-            let kind_of = |bytes: &[u8]| kind_of_bytes(bytes, PAYLOAD_DEPTH_MAX);
-            CallbackResult::Rpc { data: payload(data, b64data, kind_of)? }
+            CallbackResult::Rpc { data: payload(data, b64data)? }
         }
     };
     Ok(Answer::Result(result))
@@ -238,11 +236,10 @@ fn decode<'a, T: Default + Deserialize<'a>>(result: Option<&'a RawValue>) -> Res
 fn payload(
     data: Option<&RawValue>,
     b64data: Option<Cow<'_, str>>,
-    kind_of_bytes: impl FnOnce(&[u8]) -> PayloadKind,
 ) -> Result<Option<Payload>, Fault> {
     if let Some(text) = b64data.filter(|text| !text.is_empty()) {
         let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| Fault)?;
-        return Ok(Some(Payload::new(kind_of_bytes(&bytes), bytes)));
+        return Ok(Some(Payload::new(kind_of_data(&bytes, PAYLOAD_DEPTH_MAX), bytes)));
     }
     let Some(data) = data else { return Ok(None) };
     if exceeds_depth(data.get().as_bytes(), PAYLOAD_DEPTH_MAX) {
@@ -459,9 +456,10 @@ mod tests {
         assert_eq!(publish("{}"), Ok((None, None)));
         let json = Payload::new(PayloadKind::Json, "[1]");
         let text = r#"{"result":{"data":[1],"tags":{"b":"2","a":"1"}}}"#;
-        assert_eq!(publish(text), Ok((Some(json), tagged(&["a=1", "b=2"]))));
-        let binary = Payload::new(PayloadKind::Binary, "[1]");
-        assert_eq!(publish(r#"{"result":{"b64data":"WzFd","tags":{}}}"#), Ok((Some(binary), None)));
+        assert_eq!(publish(text), Ok((Some(json.clone()), tagged(&["a=1", "b=2"]))));
+        assert_eq!(publish(r#"{"result":{"b64data":"WzFd","tags":{}}}"#), Ok((Some(json), None)));
+        let binary = Payload::new(PayloadKind::Binary, "hi");
+        assert_eq!(publish(r#"{"result":{"b64data":"aGk="}}"#), Ok((Some(binary), None)));
         let many = |count: usize, bytes: usize| {
             let tags: Vec<_> =
                 (0..count).map(|n| format!("\"{n:0>4}\":\"{}\"", "x".repeat(bytes))).collect();

@@ -1,9 +1,12 @@
 //! The command protocol: Centrifuge v2 (github.com/centrifugal/protocol, `client.proto`), apart from its encodings.
 //!
 //! A client sends commands, and is sent messages: replies, which carry the `id` of their command, and pushes. An empty
-//! message is a ping from the server and a pong from the client. [`json`](super::json) encodes them.
+//! message is a ping from the server and a pong from the client. [`json`](super::json) and
+//! [`protobuf`](super::protobuf) encode them.
 
 use std::borrow::Cow;
+
+use bytes::Bytes;
 
 use crate::message::{HistoryQuery, Position};
 
@@ -31,8 +34,8 @@ pub enum Method<'a> {
     Subscribe(Subscribe<'a>),
     /// Unsubscribes from a channel.
     Unsubscribe(Cow<'a, str>),
-    /// Publishes data, any JSON value, to a channel.
-    Publish(Cow<'a, str>, &'a [u8]),
+    /// Publishes data to a channel.
+    Publish(Cow<'a, str>, Data<'a>),
     /// Reads a channel's history.
     History(Cow<'a, str>, HistoryQuery),
     /// Lists the clients that are subscribed to a channel.
@@ -45,10 +48,10 @@ pub enum Method<'a> {
     Refresh(Cow<'a, str>),
     /// Sends a new token for the subscription to a channel.
     RefreshSubscription(Cow<'a, str>, Cow<'a, str>),
-    /// Sends data, any JSON value, to the backend. It is the only command without a reply.
-    Send(Option<&'a [u8]>),
+    /// Sends data to the backend. It is the only command without a reply.
+    Send(Option<Data<'a>>),
     /// Calls a procedure of the backend, by its name, with data.
-    Rpc(Cow<'a, str>, Option<&'a [u8]>),
+    Rpc(Cow<'a, str>, Option<Data<'a>>),
     /// A method that the protocol does not have.
     Unknown,
     /// More than one method, or parameters that do not fit the method.
@@ -57,6 +60,38 @@ pub enum Method<'a> {
     Refused(CommandError, &'static str),
     /// A request that the protocol answers by closing the connection for good.
     Fatal,
+}
+
+/// Data that a client hands over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data<'a> {
+    /// A JSON value, which may be nested too deep.
+    Json(&'a [u8]),
+    /// Bytes that may be anything.
+    Bytes(Bytes),
+}
+
+/// The parameters of `subscribe`, as they are sent.
+#[derive(Debug, Default)]
+pub struct SubscribeParameters<'a> {
+    /// The channel to subscribe to.
+    pub channel: Cow<'a, str>,
+    /// The token for the channel; empty if there is none.
+    pub token: Cow<'a, str>,
+    /// Whether to recover the publications after a position.
+    pub recover: bool,
+    /// The offset of that position.
+    pub offset: u64,
+    /// The epoch of that position.
+    pub epoch: Cow<'a, str>,
+    /// Features that the client asks for, a bit for each.
+    pub flag: i64,
+    /// The type of subscription.
+    pub kind: i64,
+    /// Whether the client wants to receive only some publications.
+    pub has_filter: bool,
+    /// In which form the client wants to receive what has changed between two publications; empty for none.
+    pub delta: Cow<'a, str>,
 }
 
 /// The parameters of `subscribe`.
@@ -72,7 +107,7 @@ pub struct Subscribe<'a> {
     pub token: Cow<'a, str>,
 }
 
-/// The bytes are not a command: not a JSON object, or the `id` is not a 32-bit number.
+/// The bytes are not a command: they are not of its encoding, or the `id` is not a 32-bit number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidCommand;
 
@@ -81,8 +116,8 @@ pub struct InvalidCommand;
 pub struct Connect<'a> {
     /// The token; empty if there is none.
     pub token: Cow<'a, str>,
-    /// What the client says to the backend, any JSON value.
-    pub data: Option<&'a [u8]>,
+    /// What the client says to the backend.
+    pub data: Option<Data<'a>>,
     /// The name of the client program.
     pub name: Cow<'a, str>,
     /// The version of the client program.
@@ -90,6 +125,48 @@ pub struct Connect<'a> {
     /// Positions in channels that the server subscribed the client to when it was connected before.
     pub since: Vec<(Cow<'a, str>, Position)>,
 }
+
+impl<'a> SubscribeParameters<'a> {
+    /// Options that would change the messages sent to the client are obeyed or refused, never ignored.
+    pub fn method(self) -> Method<'a> {
+        if !self.delta.is_empty() && self.delta != "fossil" {
+            return Method::Fatal;
+        }
+        if self.kind != 0 {
+            return Method::Refused(CommandError::NotAvailable, "type: channels are streams here");
+        }
+        if self.has_filter {
+            return Method::Refused(CommandError::BadRequest, "tf: filters are not offered");
+        }
+        let since = self.recover.then(|| Position::since(self.offset, &self.epoch));
+        let needs_all = self.flag & FLAG_REJECT_UNRECOVERED != 0;
+        let (channel, token) = (self.channel, self.token);
+        Method::Subscribe(Subscribe { channel, since, needs_all, token })
+    }
+}
+
+impl<'a> Method<'a> {
+    /// Reads the history of a channel. A negative limit means none.
+    pub fn history(
+        channel: Cow<'a, str>,
+        limit: i64,
+        since: Option<Position>,
+        reverse: bool,
+    ) -> Self {
+        let limit = match limit {
+            ..0 => None,
+            limit => Some(u32::try_from(limit).unwrap_or(u32::MAX)),
+        };
+        let query = HistoryQuery { since, limit, reverse };
+        if query.is_before_all() {
+            return Method::Refused(CommandError::BadRequest, "since: nothing comes before 0");
+        }
+        Method::History(channel, query)
+    }
+}
+
+/// A bit of `flag` in a subscribe: refuse it if missed messages cannot be recovered (centrifuge 0.38, client.go).
+const FLAG_REJECT_UNRECOVERED: i64 = 2;
 
 /// The error codes of the protocol that this server uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +216,14 @@ impl CommandError {
     /// Whether a client may try again what was refused.
     pub fn is_temporary(self) -> bool {
         matches!(self, CommandError::Internal | CommandError::TooManyRequests)
+    }
+
+    /// The message that goes with the code, with more words.
+    pub fn text(self, detail: Option<&str>) -> Cow<'static, str> {
+        match detail {
+            None => Cow::Borrowed(self.message()),
+            Some(detail) => Cow::Owned(format!("{}: {detail}", self.message())),
+        }
     }
 
     /// The message that goes with the code.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -40,6 +41,20 @@ pub fn kind_of_text(text: &str, depth_max: usize) -> PayloadKind {
 pub fn kind_of_bytes(bytes: &[u8], depth_max: usize) -> PayloadKind {
     let text = simdutf8::basic::from_utf8(bytes);
     text.map_or(PayloadKind::Binary, |text| kind_of_text(text, depth_max))
+}
+
+/// The kind of bytes that a client or a backend hands over as bytes: JSON or binary. Readers of JSON get what is binary
+/// in base64, and could not tell it from text.
+pub fn kind_of_data(bytes: &[u8], depth_max: usize) -> PayloadKind {
+    match kind_of_bytes(bytes, depth_max) {
+        PayloadKind::Json => PayloadKind::Json,
+        PayloadKind::Text | PayloadKind::Binary => PayloadKind::Binary,
+    }
+}
+
+/// A JSON string of the base64 of bytes.
+pub fn string_of_base64(bytes: &[u8]) -> Bytes {
+    format!("\"{}\"", STANDARD.encode(bytes)).into()
 }
 
 /// Whether arrays and objects in valid JSON are nested more than `depth_max` deep.

@@ -4,36 +4,67 @@ use std::sync::{Arc, Weak};
 
 use crate::config::limits::ANSWER_BYTES_KEPT_MAX;
 use crate::message::{Publication, Publications};
-use crate::protocol::json;
+use crate::protocol::protobuf::List;
+use crate::protocol::{json, protobuf};
 
-/// The publications of the last answer as a JSON array: clients that reconnect by the thousand missed the same ones.
+/// The publications of the last answer in each form: clients that reconnect by the thousand missed the same ones.
 #[derive(Debug, Default)]
 pub struct Answers {
+    kept: [Kept; LIST_FORMS],
+}
+
+/// How the publications of an answer are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListForm {
+    /// A JSON array.
+    Json,
+    /// The fields of a reply in Protobuf.
+    Protobuf(List),
+}
+
+#[derive(Debug, Default)]
+struct Kept {
     /// The publications that are kept encoded. The weak reference keeps their address from being reused, but does not
     /// keep them in memory.
     of: Option<Weak<[Arc<Publication>]>>,
-    json: Vec<u8>,
+    encoded: Vec<u8>,
 }
 
 impl Answers {
-    /// Appends publications as a JSON array.
-    pub fn write(&mut self, out: &mut Vec<u8>, publications: &Publications) {
-        let kept = self.of.as_ref().map(Weak::as_ptr);
-        if kept.is_some_and(|kept| std::ptr::eq(kept, Arc::as_ptr(publications))) {
-            out.extend_from_slice(&self.json);
+    /// Appends publications in a form.
+    pub fn write(&mut self, out: &mut Vec<u8>, form: ListForm, publications: &Publications) {
+        let kept = &mut self.kept[form.index()];
+        let of = kept.of.as_ref().map(Weak::as_ptr);
+        if of.is_some_and(|of| std::ptr::eq(of, Arc::as_ptr(publications))) {
+            out.extend_from_slice(&kept.encoded);
             return;
         }
         let start = out.len();
-        json::write_items(out, publications);
+        match form {
+            ListForm::Json => json::write_items(out, publications),
+            ListForm::Protobuf(list) => protobuf::write_list(out, list, publications),
+        }
         let written = &out[start..];
         // A short list is encoded as fast as copied, and would displace a long one.
         if (ANSWER_BYTES_WORTH_KEEPING..=ANSWER_BYTES_KEPT_MAX).contains(&written.len()) {
-            self.of = Some(Arc::downgrade(publications));
-            self.json.clear();
-            self.json.extend_from_slice(written);
+            kept.of = Some(Arc::downgrade(publications));
+            kept.encoded.clear();
+            kept.encoded.extend_from_slice(written);
         }
     }
 }
+
+impl ListForm {
+    const fn index(self) -> usize {
+        match self {
+            ListForm::Json => 0,
+            ListForm::Protobuf(List::Subscription) => 1,
+            ListForm::Protobuf(List::History) => 2,
+        }
+    }
+}
+
+const LIST_FORMS: usize = 3;
 
 /// Answers smaller than this are not kept.
 const ANSWER_BYTES_WORTH_KEEPING: usize = 4 * 1024;
@@ -65,10 +96,10 @@ mod tests {
             let mut expected = Vec::new();
             json::write_items(&mut expected, publications);
             let mut out = b"before".to_vec();
-            answers.write(&mut out, publications);
+            answers.write(&mut out, ListForm::Json, publications);
             assert!(out[6..] == expected);
-            assert!(answers.json.len() <= ANSWER_BYTES_KEPT_MAX);
-            let kept = answers.of.as_ref().map(Weak::as_ptr);
+            assert!(answers.kept[0].encoded.len() <= ANSWER_BYTES_KEPT_MAX);
+            let kept = answers.kept[0].of.as_ref().map(Weak::as_ptr);
             assert!(
                 std::ptr::eq(kept.unwrap(), Arc::as_ptr(&first)),
                 "others did not take its place"
@@ -78,7 +109,7 @@ mod tests {
         drop((first, again));
         let second = many(1000, "other");
         let mut out = Vec::new();
-        answers.write(&mut out, &second);
+        answers.write(&mut out, ListForm::Json, &second);
         assert!(out.starts_with(b"[{\"data\":\"other\""));
     }
 }

@@ -1,12 +1,13 @@
 //! The forms of the command protocol: how messages to a client are encoded and delimited.
 
-use super::answers::Answers;
+use super::answers::{Answers, ListForm};
 use crate::message::ChannelName;
-use crate::protocol::command::{Push, Sent};
-use crate::protocol::json;
+use crate::protocol::command::{Command, InvalidCommand, Push, Sent};
 use crate::protocol::length_prefix::write_length_prefixed;
 use crate::protocol::line::write_line;
+use crate::protocol::protobuf::InvalidFrame;
 use crate::protocol::websocket::{OpCode, write_frame_of};
+use crate::protocol::{json, protobuf};
 
 /// How a client of the command protocol is written to. Everything that it is sent is encoded here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct CommandForm {
 pub enum CommandEncoding {
     /// A JSON object.
     Json,
+    /// A Protobuf message behind its length.
+    Protobuf,
 }
 
 /// What delimits the messages to a client.
@@ -35,7 +38,23 @@ pub enum CommandFraming {
     WebSocket,
 }
 
+/// Why a command is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandFault {
+    /// The bytes are not a command: the client is sent an error, and the session goes on.
+    InvalidCommand,
+    /// The protocol ends the connection.
+    Fatal,
+    /// The client has asked for too much for too long.
+    TooManyRequests,
+}
+
 impl CommandForm {
+    /// Messages of a WebSocket.
+    pub const fn websocket(encoding: CommandEncoding) -> Self {
+        Self { encoding, framing: CommandFraming::WebSocket }
+    }
+
     /// JSON, delimited like this.
     pub const fn json(framing: CommandFraming) -> Self {
         Self { encoding: CommandEncoding::Json, framing }
@@ -50,7 +69,14 @@ impl CommandForm {
     pub fn write(self, out: &mut Vec<u8>, sent: &Sent<'_>, answers: &mut Answers) {
         self.write_framed(out, |out| match self.encoding {
             CommandEncoding::Json => {
-                json::write_sent(out, sent, |out, publications| answers.write(out, publications));
+                json::write_sent(out, sent, |out, publications| {
+                    answers.write(out, ListForm::Json, publications);
+                });
+            }
+            CommandEncoding::Protobuf => {
+                protobuf::write_sent(out, sent, |out, list, publications| {
+                    answers.write(out, ListForm::Protobuf(list), publications);
+                })
             }
         });
     }
@@ -59,19 +85,63 @@ impl CommandForm {
     pub fn write_push(self, out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
         self.write_framed(out, |out| match self.encoding {
             CommandEncoding::Json => json::write_push(out, channel, push),
+            CommandEncoding::Protobuf => protobuf::write_push(out, channel, push),
         });
+    }
+
+    /// Takes the next command off the front of what a client has sent. Empty lines are skipped.
+    pub fn next_command<'b>(self, bytes: &mut &'b [u8]) -> Result<Option<&'b [u8]>, CommandFault> {
+        match self.encoding {
+            CommandEncoding::Json => Ok(next_line(bytes)),
+            CommandEncoding::Protobuf => {
+                protobuf::next_message(bytes).map_err(|InvalidFrame| CommandFault::Fatal)
+            }
+        }
+    }
+
+    /// Decodes a command.
+    pub fn decode(self, command: &[u8]) -> Result<Command<'_>, CommandFault> {
+        match self.encoding {
+            CommandEncoding::Json => {
+                json::decode_command(command).map_err(|InvalidCommand| CommandFault::InvalidCommand)
+            }
+            // As with Centrifugo: what follows may be as wrong.
+            CommandEncoding::Protobuf => {
+                protobuf::decode_command(command).map_err(|InvalidCommand| CommandFault::Fatal)
+            }
+        }
+    }
+
+    fn opcode(self) -> OpCode {
+        match self.encoding {
+            CommandEncoding::Json => OpCode::Text,
+            CommandEncoding::Protobuf => OpCode::Binary,
+        }
     }
 
     fn write_framed(self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         match self.framing {
             CommandFraming::Line => write_line(out, write),
             CommandFraming::LengthPrefix => write_length_prefixed(out, write),
-            CommandFraming::WebSocket => write_frame_of(out, OpCode::Text, write),
+            CommandFraming::WebSocket => write_frame_of(out, self.opcode(), write),
         }
     }
 }
 
-const ENCODINGS: usize = 1;
+/// Takes the next line that is not empty.
+fn next_line<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
+    while !bytes.is_empty() {
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+        let (line, rest) = bytes.split_at(end);
+        *bytes = rest.get(1..).unwrap_or_default();
+        if !line.trim_ascii().is_empty() {
+            return Some(line);
+        }
+    }
+    None
+}
+
+const ENCODINGS: usize = 2;
 
 const FRAMINGS: usize = 3;
 

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use super::command_form::{CommandForm, CommandFraming};
+use super::command_form::{CommandFault, CommandForm, CommandFraming};
 use super::context::{Context, Output};
 use super::handshake_failure::HandshakeFailure;
 use super::refusal::{RATE_EXCEEDED, row_of};
@@ -19,8 +19,8 @@ use crate::message::{
     Recovery, Refusal, Reply, Request, Ticket, Token, Welcome,
 };
 use crate::protocol::command::{
-    Answer, Command, CommandError, Connect, Connected, InvalidCommand, Method, Push, Sent,
-    Subscribe, Subscribed, UnsubscribeReason,
+    Answer, Command, CommandError, Connect, Connected, Data, Method, Push, Sent, Subscribe,
+    Subscribed, UnsubscribeReason,
 };
 use crate::protocol::{json, proxy_protocol};
 
@@ -52,17 +52,6 @@ pub(super) enum Taken {
     Published,
     /// The client asked to connect: nothing more is to be taken before the reply.
     Connecting,
-}
-
-/// Why a command is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CommandFault {
-    /// The bytes are not a command: the client is sent an error, and the session goes on.
-    InvalidCommand,
-    /// The protocol ends the connection.
-    Fatal,
-    /// The client has asked for too much for too long.
-    TooManyRequests,
 }
 
 /// Where pings are.
@@ -109,8 +98,7 @@ impl Commands {
         context: &mut Context<'_>,
     ) -> Result<Taken, CommandFault> {
         let bad = CommandError::BadRequest;
-        let Command { id, method } =
-            json::decode_command(command).map_err(|InvalidCommand| CommandFault::InvalidCommand)?;
+        let Command { id, method } = form.decode(command)?;
         context.messages.received += 1;
         if let Some(fault) = check_rates(id, &method, form, context) {
             return fault;
@@ -140,8 +128,8 @@ impl Commands {
             _ if !self.is_connected() => replies.refuse(id, bad, Some("connect first")),
             // The protocol has no reply to it.
             Method::Send(_) if id != 0 => replies.refuse(id, CommandError::NotAvailable, None),
-            Method::Send(data) => replies.call(id, "", data),
-            Method::Rpc(procedure, data) => replies.call(id, &procedure, data),
+            Method::Send(data) => replies.call(id, "", data.as_ref()),
+            Method::Rpc(procedure, data) => replies.call(id, &procedure, data.as_ref()),
             Method::Refresh(token) => replies.refresh(id, None, &token)?,
             Method::RefreshSubscription(name, token) => replies.refresh(id, Some(&name), &token)?,
             Method::Fatal => return Err(CommandFault::Fatal),
@@ -155,7 +143,7 @@ impl Commands {
             Method::Presence(name) => replies.presence(id, &name, PRESENCE_LIST_MAX),
             Method::PresenceStats(name) => replies.presence(id, &name, 0),
             Method::Publish(name, data) => {
-                replies.publish(id, &name, data);
+                replies.publish(id, &name, &data);
                 return Ok(Taken::Published);
             }
         }
@@ -315,6 +303,9 @@ fn check_rates(
     Some(Ok(Taken::Done))
 }
 
+/// A command has been refused.
+struct Refused;
+
 /// Writes replies and pushes to one client, and makes the requests of its commands.
 struct Replies<'a, 'c> {
     form: CommandForm,
@@ -325,11 +316,7 @@ impl Replies<'_, '_> {
     /// What a client shows with `connect`. `None` if it is refused.
     fn login(&mut self, id: u32, connect: &Connect<'_>, token: Option<&Token>) -> Option<Login> {
         let Connect { token: own, data, name, version, since } = connect;
-        if data.is_some_and(|data| json::exceeds_depth(data, PAYLOAD_DEPTH_MAX)) {
-            let detail = format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}");
-            self.refuse(id, CommandError::BadRequest, Some(&detail));
-            return None;
-        }
+        let data = self.value(id, data.as_ref()).ok()?;
         if since.len() > self.context.settings.subscriptions_max {
             self.refuse(id, CommandError::LimitExceeded, Some("subs: too many channels"));
             return None;
@@ -340,7 +327,7 @@ impl Replies<'_, '_> {
         });
         Some(Login {
             token: Token::new(own).or_else(|| token.cloned()),
-            data: data.map(Bytes::copy_from_slice),
+            data,
             name: name.as_ref().into(),
             version: version.as_ref().into(),
             has_commands: true,
@@ -368,30 +355,48 @@ impl Replies<'_, '_> {
         }
     }
 
-    fn publish(&mut self, id: u32, name: &str, data: &[u8]) {
-        if json::exceeds_depth(data, PAYLOAD_DEPTH_MAX) {
-            let detail = format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}");
-            return self.refuse(id, CommandError::BadRequest, Some(&detail));
-        }
-        let bytes = Bytes::copy_from_slice(data);
+    fn publish(&mut self, id: u32, name: &str, data: &Data<'_>) {
+        let Ok(payload) = self.payload(id, data) else { return };
         self.request(id, name, |channel| Request::Publish {
             channel: Some(channel),
-            payload: Payload::new(PayloadKind::Json, bytes),
+            payload,
             options: None,
         });
     }
 
-    fn call(&mut self, id: u32, procedure: &str, data: Option<&[u8]>) {
+    /// What a client publishes. It is refused if it is nested too deep.
+    fn payload(&mut self, id: u32, data: &Data<'_>) -> Result<Payload, Refused> {
+        match data {
+            Data::Json(json) if json::exceeds_depth(json, PAYLOAD_DEPTH_MAX) => {
+                let detail = format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}");
+                self.refuse(id, CommandError::BadRequest, Some(&detail));
+                Err(Refused)
+            }
+            Data::Json(json) => Ok(Payload::new(PayloadKind::Json, Bytes::copy_from_slice(json))),
+            Data::Bytes(bytes) => {
+                let kind = json::kind_of_data(bytes, PAYLOAD_DEPTH_MAX);
+                Ok(Payload::new(kind, bytes.clone()))
+            }
+        }
+    }
+
+    /// What a client says to a backend, as a JSON value. It is refused if it is nested too deep.
+    fn value(&mut self, id: u32, data: Option<&Data<'_>>) -> Result<Option<Bytes>, Refused> {
+        let Some(data) = data else { return Ok(None) };
+        let Payload { kind, bytes, .. } = self.payload(id, data)?;
+        Ok(Some(match kind {
+            PayloadKind::Json => bytes,
+            PayloadKind::Text | PayloadKind::Binary => json::string_of_base64(&bytes),
+        }))
+    }
+
+    fn call(&mut self, id: u32, procedure: &str, data: Option<&Data<'_>>) {
         if procedure.len() > PROCEDURE_BYTES_MAX {
             let detail = format!("method: it has at most {PROCEDURE_BYTES_MAX} bytes");
             return self.refuse(id, CommandError::BadRequest, Some(&detail));
         }
-        if data.is_some_and(|data| json::exceeds_depth(data, PAYLOAD_DEPTH_MAX)) {
-            let detail = format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}");
-            return self.refuse(id, CommandError::BadRequest, Some(&detail));
-        }
-        let (procedure, data) = (procedure.into(), data.map(Bytes::copy_from_slice));
-        let request = Request::Call { procedure, data };
+        let Ok(data) = self.value(id, data) else { return };
+        let request = Request::Call { procedure: procedure.into(), data };
         self.context.request(Ticket::new(id), Actor::Client, request);
     }
 

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::command_form::{CommandForm, CommandFraming};
-use super::commands::{CommandFault, Commands, Taken};
+use super::command_form::{CommandFault, CommandForm, CommandFraming};
+use super::commands::{Commands, Taken};
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport, receive_unpaused};
 use super::pipelined::Pipelined;

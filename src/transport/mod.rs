@@ -37,6 +37,7 @@ mod websocket;
 
 pub use crate::protocol::proxy_protocol::{HeaderFault, ProxyHeader, parse_header};
 pub use answers::Answers;
+pub use command_form::CommandEncoding;
 pub use commands_tcp::CommandConversation;
 pub use context::{Answer, Context, Flow, MessageCount, Output, Question};
 pub use contract::{Traits, Transport};

@@ -11,10 +11,10 @@ use crate::message::Token;
 pub(super) struct Pipelined {
     /// The token that the client showed with its handshake.
     token: Option<Token>,
-    /// The rest of the message that `connect` was in: commands, a line each.
-    pub lines: Vec<u8>,
+    /// The rest of the message that `connect` was in.
+    pub commands: Vec<u8>,
     /// Commands of that message that were taken.
-    pub lines_taken: usize,
+    pub commands_taken: usize,
     /// Bytes behind that message, as they were received.
     pub bytes: Vec<u8>,
     /// Pushes of channels that the server has subscribed the client to, which follow the reply. Other clients share
@@ -70,9 +70,9 @@ impl Pipelined {
     /// a fan-out does not report them.
     pub fn heap_bytes(pipelined: &Option<Box<Self>>) -> usize {
         pipelined.as_ref().map_or(0, |pipelined| {
-            let Self { token, lines, bytes, .. } = &**pipelined;
+            let Self { token, commands, bytes, .. } = &**pipelined;
             let token = token.as_ref().map_or(0, Token::heap_bytes);
-            match token + lines.capacity() + bytes.capacity() {
+            match token + commands.capacity() + bytes.capacity() {
                 0 => 0,
                 owned => size_of::<Self>() + owned,
             }

@@ -1,13 +1,13 @@
-//! A WebSocket (RFC 6455): plain messages, published or echoed; or commands, of which each text message carries one or
-//! more, a line each.
+//! A WebSocket (RFC 6455): plain messages, published or echoed; or commands, of which each message carries one or more:
+//! JSON a line each, or Protobuf.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::command_form::{CommandForm, CommandFraming};
-use super::commands::{CommandFault, Commands, Taken};
+use super::command_form::{CommandEncoding, CommandFault, CommandForm};
+use super::commands::{Commands, Taken};
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport, receive_unpaused};
 use super::pipelined::Pipelined;
@@ -41,8 +41,8 @@ pub enum WebSocketService {
     Publish,
     /// Sent back to the client.
     Echo,
-    /// Executed: they are commands.
-    Commands,
+    /// Executed: they are commands, encoded like this.
+    Commands(CommandEncoding),
 }
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ enum Kind {
         /// A message has come.
         has_spoken: bool,
     },
-    Commands(Commands),
+    Commands(Commands, CommandForm),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,9 @@ impl WebSocketConversation {
         let kind = match service {
             WebSocketService::Publish => plain(PlainService::Publish),
             WebSocketService::Echo => plain(PlainService::Echo),
-            WebSocketService::Commands => Kind::Commands(Commands::default()),
+            WebSocketService::Commands(encoding) => {
+                Kind::Commands(Commands::default(), CommandForm::websocket(encoding))
+            }
         };
         Self { decoder: MessageDecoder::default(), kind, pipelined: None }
     }
@@ -88,7 +90,7 @@ impl WebSocketConversation {
     fn write_disconnect(&self, disconnect: &Disconnect, out: &mut Vec<u8>) {
         let code = match self.kind {
             Kind::Plain { .. } => disconnect.websocket_code(),
-            Kind::Commands(_) => disconnect.disconnect_code(),
+            Kind::Commands(..) => disconnect.disconnect_code(),
         };
         write_close(out, code, disconnect.text());
     }
@@ -98,7 +100,7 @@ impl WebSocketConversation {
     fn refuse(&self, fault: CommandFault, context: &mut Context<'_>) -> Flow {
         let disconnect = match (fault, &self.kind) {
             (CommandFault::TooManyRequests, _) => CloseReason::TooManyRequests.into(),
-            (_, Kind::Commands(_)) => CloseReason::ProtocolError.into(),
+            (_, Kind::Commands(..)) => CloseReason::ProtocolError.into(),
             (_, Kind::Plain { .. }) => Disconnect {
                 reason: CloseReason::ProtocolError,
                 code: Some(CloseReason::ProtocolError.disconnect_code()),
@@ -116,12 +118,14 @@ impl WebSocketConversation {
             return self.close(CloseReason::InsufficientState, context);
         }
         pipelined.write_pushes(context.out);
-        let Pipelined { lines, lines_taken, mut bytes, .. } = pipelined;
-        if let Kind::Commands(commands) = &mut self.kind
+        let Pipelined { commands: behind, commands_taken, mut bytes, .. } = pipelined;
+        if let Kind::Commands(commands, form) = &mut self.kind
             && commands.is_connected()
         {
             let rest = &mut self.pipelined;
-            if let Err(fault) = take_commands(commands, &lines, lines_taken, rest, context) {
+            if let Err(fault) =
+                take_commands(commands, *form, &behind, commands_taken, rest, context)
+            {
                 return self.refuse(fault, context);
             }
         }
@@ -131,7 +135,7 @@ impl WebSocketConversation {
     fn limits(&self, context: &Context<'_>) -> Limits {
         match self.kind {
             Kind::Plain { service: PlainService::Echo, .. } => context.settings.echo_messages,
-            Kind::Plain { .. } | Kind::Commands(_) => context.settings.messages,
+            Kind::Plain { .. } | Kind::Commands(..) => context.settings.messages,
         }
     }
 }
@@ -146,7 +150,7 @@ impl Transport for WebSocketConversation {
                 Traits { publishes: true, ..of(TransportKind::WebSocket) }
             }
             Kind::Plain { service: PlainService::Echo, .. } => of(TransportKind::EchoWebSocket),
-            Kind::Commands(commands) => Traits {
+            Kind::Commands(commands, _) => Traits {
                 is_established: commands.is_connected(),
                 publishes: true,
                 accepts_server_subscriptions: commands.is_connected(),
@@ -158,11 +162,11 @@ impl Transport for WebSocketConversation {
     fn receive(&mut self, mut bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
         match &mut self.kind {
             Kind::Plain { awaits_pong, .. } => *awaits_pong = false,
-            Kind::Commands(commands) if commands.is_connecting() => {
+            Kind::Commands(commands, _) if commands.is_connecting() => {
                 Pipelined::keep(&mut self.pipelined, bytes);
                 return Flow::AwaitReply;
             }
-            Kind::Commands(commands) => commands.note_bytes(),
+            Kind::Commands(commands, _) => commands.note_bytes(),
         }
         let limits = self.limits(context);
         loop {
@@ -219,8 +223,8 @@ impl Transport for WebSocketConversation {
     /// The subscriptions of a plain WebSocket were made with its handshake; one that is still refused ends it.
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         match (&mut self.kind, reply) {
-            (Kind::Commands(commands), _) => {
-                if let Err(reason) = commands.reply(origin, reply, FORM, context) {
+            (Kind::Commands(commands, form), _) => {
+                if let Err(reason) = commands.reply(origin, reply, *form, context) {
                     return self.close(reason, context);
                 }
                 if commands.is_connecting() {
@@ -245,12 +249,12 @@ impl Transport for WebSocketConversation {
         _: &TransportSettings,
     ) -> Delivered {
         let form = match self.kind {
-            Kind::Commands(commands) if commands.is_connecting() => {
-                let form = WireForm::Command(FORM);
+            Kind::Commands(commands, form) if commands.is_connecting() => {
+                let form = WireForm::Command(form);
                 return Pipelined::keep_pushes(&mut self.pipelined, batch, form);
             }
             Kind::Plain { .. } => WireForm::WebSocket,
-            Kind::Commands(_) => WireForm::Command(FORM),
+            Kind::Commands(_, form) => WireForm::Command(form),
         };
         Delivered::shared(batch, form)
     }
@@ -261,10 +265,10 @@ impl Transport for WebSocketConversation {
     fn expire(&mut self, silence: Duration, is_busy: bool, context: &mut Context<'_>) -> Flow {
         let interval = context.settings.keepalive_interval;
         let kept = match &mut self.kind {
-            Kind::Commands(commands) if !is_busy || !commands.awaits_pong() => {
-                commands.expire(FORM, context)
+            Kind::Commands(commands, form) if !is_busy || !commands.awaits_pong() => {
+                commands.expire(*form, context)
             }
-            Kind::Plain { .. } | Kind::Commands(_) if is_busy => {
+            Kind::Plain { .. } | Kind::Commands(..) if is_busy => {
                 context.outputs.push(Output::Deadline(interval));
                 Ok(())
             }
@@ -278,7 +282,7 @@ impl Transport for WebSocketConversation {
                 context.outputs.push(Output::Deadline(context.settings.keepalive_timeout));
                 Ok(())
             }
-            Kind::Plain { .. } | Kind::Commands(_) => Err(CloseReason::KeepaliveTimeout),
+            Kind::Plain { .. } | Kind::Commands(..) => Err(CloseReason::KeepaliveTimeout),
         };
         match kept {
             Ok(()) => Flow::Receive,
@@ -345,8 +349,10 @@ fn take(
             context.request(None, Actor::Client, request);
             Ok(Taken::Published)
         }
-        Kind::Commands(_) if opcode == OpCode::Binary => Err(CommandFault::Fatal),
-        Kind::Commands(commands) => take_commands(commands, bytes, 0, pipelined, context),
+        // As with Centrifugo, the form that was agreed on counts, and not the opcode.
+        Kind::Commands(commands, form) => {
+            take_commands(commands, *form, bytes, 0, pipelined, context)
+        }
     }
 }
 
@@ -359,44 +365,39 @@ fn is_connect(message: &[u8]) -> bool {
             .is_ok_and(|command| command.id != 0 && matches!(command.method, Method::Connect(_)))
 }
 
-/// Takes the commands of a message, of which `taken` were taken before. Empty lines are skipped; a line that is not a
-/// command is answered with an error, like the others. What follows `connect` waits in `pipelined`.
+/// Takes the commands of a message, of which `taken` were taken before. A line that is not a command is answered with
+/// an error, like the others. What follows `connect` waits in `pipelined`.
 fn take_commands(
     commands: &mut Commands,
+    form: CommandForm,
     message: &[u8],
-    taken: usize,
+    mut taken: usize,
     pipelined: &mut Option<Box<Pipelined>>,
     context: &mut Context<'_>,
 ) -> Result<Taken, CommandFault> {
-    let mut result = Taken::Done;
-    let lines = message.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-    for (index, command) in (taken..).zip(lines) {
-        if index == COMMANDS_PER_MESSAGE_MAX {
+    let (mut result, mut rest) = (Taken::Done, message);
+    while let Some(command) = form.next_command(&mut rest)? {
+        if taken == COMMANDS_PER_MESSAGE_MAX {
             return Err(CommandFault::Fatal);
         }
+        taken += 1;
         let token = Pipelined::token(pipelined);
-        match commands.take(command, token, FORM, context) {
+        match commands.take(command, token, form, context) {
             Ok(Taken::Done) => {}
             Ok(Taken::Published) => result = Taken::Published,
             Ok(Taken::Connecting) => {
-                let end = command.as_ptr_range().end.addr() - message.as_ptr().addr();
-                if end < message.len() {
+                if !rest.is_empty() {
                     let pipelined = pipelined.get_or_insert_default();
-                    (pipelined.lines, pipelined.lines_taken) = (message[end..].to_vec(), index + 1);
+                    (pipelined.commands, pipelined.commands_taken) = (rest.to_vec(), taken);
                 }
                 return Ok(Taken::Connecting);
             }
-            Err(CommandFault::InvalidCommand) => {
-                Commands::refuse_invalid(FORM, context);
-            }
+            Err(CommandFault::InvalidCommand) => Commands::refuse_invalid(form, context),
             Err(fault) => return Err(fault),
         }
     }
     Ok(result)
 }
-
-/// How clients of the command protocol are written to.
-const FORM: CommandForm = CommandForm::json(CommandFraming::WebSocket);
 
 fn reason_for(fault: Fault) -> CloseReason {
     match fault.close_code() {

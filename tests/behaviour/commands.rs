@@ -235,14 +235,25 @@ on_both_drivers! {
         let mut client = Commander::connected(&server);
         client.socket.send_text(&too_many);
         client.socket.expect_close(3501);
-        let mut client = Commander::connected(&server);
-        client.socket.send_binary(b"{\"id\":1,\"ping\":{}}");
-        client.socket.expect_close(3501);
-        assert_eq!(server.closed(CloseReason::ProtocolError), 2);
+        assert_eq!(server.closed(CloseReason::ProtocolError), 1);
         // The maximum number of commands is accepted.
         let mut client = Commander::connected(&server);
         client.socket.send_text(&too_many[3..]);
         assert_eq!(client.ask(&json!({"id": 6, "ping": {}}))["id"], 6);
+    }
+
+    fn commands_may_come_in_binary_messages(driver) {
+        let server = TestServer::start(driver, 1);
+        let mut client = Commander::connected(&server);
+        client.socket.send_binary(b"{\"id\":1,\"ping\":{}}\n{\"id\":2,\"ping\":{}}");
+        assert_eq!(client.read(), json!({"id": 1, "ping": {}}));
+        assert_eq!(client.read(), json!({"id": 2, "ping": {}}));
+        // Text is UTF-8, and a command is text.
+        for bytes in [&b"\xff"[..], b"{\"id\":3,\"publish\":{\"channel\":\"a\",\"data\":\"\xff\"}}", b"\x02\x08\x01"] {
+            client.socket.send_binary(bytes);
+            assert_eq!(client.read()["error"]["code"], 107, "{bytes:?}");
+        }
+        client.expect_error(&subscribe(""), 107);
     }
 
     fn commands_without_an_id_get_no_reply(driver) {

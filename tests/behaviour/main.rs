@@ -17,6 +17,7 @@
 //! | `websocket` | plain WebSockets: chat, frames, protocol errors |
 //! | `tcp` | the command protocol over raw TCP, one JSON object per line |
 //! | `commands` | the command protocol over WebSocket, with history, presence and recovery |
+//! | `protobuf` | the command protocol in Protobuf, beside clients that speak JSON |
 //! | `sse` | event streams: resuming, several channels, slow readers, ends of a stream |
 //! | `poll` | long polls: missed publications, aborted polls, cookies, many at once |
 //! | `echo` | the echo services, with many concurrent clients |
@@ -61,6 +62,7 @@ mod page;
 mod poll;
 mod prefixes;
 mod pressure;
+mod protobuf;
 mod rates;
 mod rights;
 mod rights_matrix;

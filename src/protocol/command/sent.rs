@@ -1,8 +1,10 @@
 //! What the server sends to a client.
 
+use std::sync::Arc;
+
 use crate::message::{
     BackendError, ChannelName, ClientId, ClientInfo, Disconnect, Item, Payload, Position,
-    Publication, Publications, Welcome,
+    Publication, Publications, ServerSubscription, Welcome,
 };
 use crate::protocol::command::CommandError;
 
@@ -113,6 +115,27 @@ pub struct Subscribed<'a> {
     pub ttl_seconds: Option<u64>,
     /// What the backend says to the client about the subscription, a JSON value.
     pub data: Option<&'a [u8]>,
+}
+
+impl<'a> Subscribed<'a> {
+    /// What a client is sent about a subscription that the server made when it connected, with the recovered
+    /// publications.
+    pub fn by_server(subscription: &'a ServerSubscription) -> (Self, &'a [Arc<Publication>]) {
+        let ServerSubscription { position, recoverable, recovery, data, .. } = subscription;
+        let missed = recovery.as_ref().filter(|recovery| recovery.is_complete);
+        let publications = missed.map_or(&[][..], |recovery| &recovery.publications);
+        // As in the reply to `subscribe`: a client that reads only some of them comes back from the last one.
+        let first = publications.first().map(|first| first.position.offset.saturating_sub(1));
+        let position = Position { offset: first.unwrap_or(position.offset), ..*position };
+        let subscribed = Self {
+            position,
+            is_recoverable: *recoverable,
+            recovered: recovery.as_ref().map(|recovery| recovery.is_complete),
+            ttl_seconds: None,
+            data: data.as_deref(),
+        };
+        (subscribed, publications)
+    }
 }
 
 impl UnsubscribeReason {

@@ -8,11 +8,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{Object, Text, connect};
-use crate::message::{HistoryQuery, Position};
-use crate::protocol::command::{Command, CommandError, InvalidCommand, Method, Subscribe};
-
-/// A bit of `flag` in a subscribe: refuse it if missed messages cannot be recovered (centrifuge 0.38, client.go).
-const FLAG_REJECT_UNRECOVERED: i64 = 2;
+use crate::message::Position;
+use crate::protocol::command::{
+    Command, CommandError, Data, InvalidCommand, Method, SubscribeParameters,
+};
 
 /// Decodes one command.
 pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, InvalidCommand> {
@@ -41,10 +40,10 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
     let of_any = |method| serde_json::from_str(parameters).map(|AnyObject {}| method);
     match name {
         "connect" => connect::decode(parameters).map(Method::Connect),
-        "subscribe" => serde_json::from_str(parameters).map(SubscribeParameters::method),
+        "subscribe" => serde_json::from_str(parameters).map(Subscription::method),
         "unsubscribe" => channel().map(Method::Unsubscribe),
         "publish" => serde_json::from_str(parameters)
-            .map(|Publish { channel, data }| Method::Publish(channel, data.get().as_bytes())),
+            .map(|Publish { channel, data }| Method::Publish(channel, json(data))),
         "history" => serde_json::from_str(parameters).map(History::method),
         "presence" => channel().map(Method::Presence),
         "presence_stats" => channel().map(Method::PresenceStats),
@@ -53,11 +52,11 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
             .map(|Refresh { token, .. }| Method::Refresh(text(token))),
         "sub_refresh" => serde_json::from_str(parameters).map(Refresh::of_subscription),
         "send" => {
-            serde_json::from_str(parameters).map(|Rpc { data, .. }| Method::Send(bytes(data)))
+            serde_json::from_str(parameters).map(|Rpc { data, .. }| Method::Send(data.map(json)))
         }
         "rpc" => serde_json::from_str(parameters).map(|Rpc { method, data }| {
             let Text(name) = method.unwrap_or_default();
-            Method::Rpc(name, bytes(data))
+            Method::Rpc(name, data.map(json))
         }),
         _ => Ok(Method::Unknown),
     }
@@ -96,8 +95,8 @@ struct Rpc<'a> {
     data: Option<&'a RawValue>,
 }
 
-fn bytes(data: Option<&RawValue>) -> Option<&[u8]> {
-    data.map(|data| data.get().as_bytes())
+fn json(data: &RawValue) -> Data<'_> {
+    Data::Json(data.get().as_bytes())
 }
 
 #[derive(Deserialize)]
@@ -109,7 +108,7 @@ struct Refresh<'a> {
 }
 
 #[derive(Deserialize)]
-struct SubscribeParameters<'a> {
+struct Subscription<'a> {
     #[serde(borrow)]
     channel: Cow<'a, str>,
     #[serde(borrow)]
@@ -149,57 +148,37 @@ impl<'a> Refresh<'a> {
     }
 }
 
-impl<'a> SubscribeParameters<'a> {
-    /// Options that would change the messages sent to the client are obeyed or refused, never ignored.
+impl<'a> Subscription<'a> {
     fn method(self) -> Method<'a> {
-        if self.delta.is_some_and(|Text(delta)| !delta.is_empty() && delta != "fossil") {
-            return Method::Fatal;
-        }
-        if self.kind.unwrap_or(0) != 0 {
-            return Method::Refused(CommandError::NotAvailable, "type: channels are streams here");
-        }
-        if self.tf.is_some() {
-            return Method::Refused(CommandError::BadRequest, "tf: filters are not offered");
-        }
-        let since = match self.recover {
-            Some(true) => Some(position(self.offset, self.epoch)),
-            Some(false) | None => None,
+        let parameters = SubscribeParameters {
+            channel: self.channel,
+            token: text(self.token),
+            recover: self.recover.unwrap_or(false),
+            offset: self.offset.unwrap_or(0),
+            epoch: text(self.epoch),
+            flag: self.flag.unwrap_or(0),
+            kind: self.kind.unwrap_or(0),
+            has_filter: self.tf.is_some(),
+            delta: text(self.delta),
         };
-        let needs_all = self.flag.unwrap_or(0) & FLAG_REJECT_UNRECOVERED != 0;
-        let (channel, token) = (self.channel, text(self.token));
-        Method::Subscribe(Subscribe { channel, since, needs_all, token })
+        parameters.method()
     }
 }
 
 impl<'a> History<'a> {
     fn method(self) -> Method<'a> {
-        let since = self.since.map(|Object(Since { offset, epoch })| position(offset, epoch));
-        let query =
-            HistoryQuery { since, limit: limit(self.limit), reverse: self.reverse == Some(true) };
-        if query.is_before_all() {
-            return Method::Refused(CommandError::BadRequest, "since: nothing comes before 0");
-        }
-        Method::History(self.channel, query)
+        let since = self.since.map(|Object(Since { offset, epoch })| {
+            Position::since(offset.unwrap_or(0), &text(epoch))
+        });
+        // An absent number is 0, as everywhere in this protocol.
+        let limit = self.limit.unwrap_or(0);
+        Method::history(self.channel, limit, since, self.reverse == Some(true))
     }
 }
 
 fn text(text: Option<Text<'_>>) -> Cow<'_, str> {
     let Text(text) = text.unwrap_or_default();
     text
-}
-
-/// A negative number means no limit; an absent one is 0, as everywhere in this protocol.
-fn limit(limit: Option<i64>) -> Option<u32> {
-    match limit.unwrap_or(0) {
-        ..0 => None,
-        limit => Some(u32::try_from(limit).unwrap_or(u32::MAX)),
-    }
-}
-
-/// Without an epoch, the position is in any epoch of the channel.
-fn position(offset: Option<u64>, epoch: Option<Text<'_>>) -> Position {
-    let text = epoch.as_ref().map_or("", |Text(epoch)| epoch);
-    Position::since(offset.unwrap_or(0), text)
 }
 
 /// The commands of version 1 are `{"id":1,"method":1,"params":{}}`, `method` being absent where it is 0.
@@ -240,8 +219,8 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Epoch;
-    use crate::protocol::command::Connect;
+    use crate::message::{Epoch, HistoryQuery};
+    use crate::protocol::command::{Connect, Subscribe};
 
     fn method(text: &str) -> Method<'_> {
         decode_command(text.as_bytes()).unwrap().method
@@ -271,7 +250,7 @@ mod tests {
         );
         assert_eq!(
             method(r#"{"id":1,"publish":{"channel":"a","data":{"x": [1]}}}"#),
-            Method::Publish("a".into(), br#"{"x": [1]}"#)
+            Method::Publish("a".into(), Data::Json(br#"{"x": [1]}"#))
         );
         assert_eq!(method(r#"{"id":1,"presence":{"channel":"a"}}"#), Method::Presence("a".into()));
         assert_eq!(
@@ -290,9 +269,12 @@ mod tests {
             Method::RefreshSubscription("".into(), "".into())
         );
         assert_eq!(method(r#"{"id":1,"rpc":{"method":"x"}}"#), Method::Rpc("x".into(), None));
-        assert_eq!(method(r#"{"id":1,"rpc":{"data":[1]}}"#), Method::Rpc("".into(), Some(b"[1]")));
+        assert_eq!(
+            method(r#"{"id":1,"rpc":{"data":[1]}}"#),
+            Method::Rpc("".into(), Some(Data::Json(b"[1]")))
+        );
         assert_eq!(method(r#"{"id":1,"rpc":{"method":1}}"#), Method::Malformed);
-        assert_eq!(method(r#"{"send":{"data":1}}"#), Method::Send(Some(b"1")));
+        assert_eq!(method(r#"{"send":{"data":1}}"#), Method::Send(Some(Data::Json(b"1"))));
         assert_eq!(method(r#"{"send":{}}"#), Method::Send(None));
         assert_eq!(method(r#"{"id":1,"dance":{}}"#), Method::Unknown);
         assert_eq!(decode_command(br#"{"id":4294967295}"#).unwrap().id, u32::MAX);

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{Object, Text};
 use crate::message::Position;
-use crate::protocol::command::Connect;
+use crate::protocol::command::{Connect, Data};
 
 #[derive(Deserialize)]
 struct Parameters<'a> {
@@ -42,7 +42,7 @@ pub(super) fn decode<'a>(parameters: &'a str) -> serde_json::Result<Connect<'a>>
     let text = |text: Option<Text<'a>>| text.map_or(Cow::Borrowed(""), |Text(text)| text);
     Ok(Connect {
         token: text(token),
-        data: data.map(|data| data.get().as_bytes()),
+        data: data.map(|data| Data::Json(data.get().as_bytes())),
         name: text(name),
         version: text(version),
         since: subs.map_or_else(Vec::new, |Positions(since)| since),
@@ -104,7 +104,8 @@ mod tests {
             (Cow::Borrowed("b"), any),
         ];
         let (token, name, version) = ("a.b.c".into(), "js".into(), "5.7".into());
-        let expected = Connect { token, data: Some(br#"{"x": 1}"#), name, version, since };
+        let expected =
+            Connect { token, data: Some(Data::Json(br#"{"x": 1}"#)), name, version, since };
         assert_eq!(connect, expected);
     }
 

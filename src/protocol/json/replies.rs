@@ -1,8 +1,6 @@
 //! Messages to clients: replies to commands, and pushes. A reply carries the id of its command, unless the command has
 //! none.
 
-use std::borrow::Cow;
-
 use serde::Serialize;
 
 use super::{put, write_client_info, write_data, write_item, write_items, write_json, write_line};
@@ -100,11 +98,7 @@ fn write_unsubscribed(out: &mut Vec<u8>, reason: UnsubscribeReason) {
 
 /// Appends an error reply; `detail` is appended to the code's message.
 fn write_error(out: &mut Vec<u8>, id: u32, error: CommandError, detail: Option<&str>) {
-    let message = match detail {
-        None => Cow::Borrowed(error.message()),
-        Some(detail) => Cow::Owned(format!("{}: {detail}", error.message())),
-    };
-    write_error_of(out, id, error.code(), &message, error.is_temporary());
+    write_error_of(out, id, error.code(), &error.text(detail), error.is_temporary());
 }
 
 /// Appends the error of a backend.
@@ -167,22 +161,9 @@ fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected<'_>) {
 }
 
 fn write_server_subscription(out: &mut Vec<u8>, subscription: &ServerSubscription) {
-    let ServerSubscription { channel, position, recoverable, recovery, data } = subscription;
-    write_json(out, channel.as_str());
+    let (subscribed, publications) = Subscribed::by_server(subscription);
+    write_json(out, subscription.channel.as_str());
     out.push(b':');
-    let recovered = recovery.as_ref().map(|recovery| recovery.is_complete);
-    let missed = recovery.as_ref().filter(|recovery| recovery.is_complete);
-    let publications = missed.map_or(&[][..], |recovery| &recovery.publications);
-    // As in the reply to `subscribe`: a client that reads only some of them comes back from the last one.
-    let first = publications.first().map(|first| first.position.offset.saturating_sub(1));
-    let position = Position { offset: first.unwrap_or(position.offset), ..*position };
-    let subscribed = Subscribed {
-        position,
-        is_recoverable: *recoverable,
-        recovered,
-        ttl_seconds: None,
-        data: data.as_deref(),
-    };
     write_subscribed_members(out, &subscribed);
     write_recovered(out, &subscribed, |out| write_items(out, publications));
     out.push(b'}');

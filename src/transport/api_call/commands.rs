@@ -22,7 +22,7 @@ use crate::protocol::api_json::{
     decode,
 };
 use crate::protocol::command::CommandError;
-use crate::protocol::json::{Object, exceeds_depth};
+use crate::protocol::json::{Object, exceeds_depth, kind_of_data};
 use crate::transport::context::{Context, Output, Question};
 
 impl ApiCall {
@@ -204,7 +204,7 @@ pub(super) fn position_of(since: Option<Object<Since<'_>>>) -> Result<Option<Pos
     }
 }
 
-/// JSON stays as it was written. What comes in base64 is binary to every subscriber, whatever its bytes happen to be.
+/// JSON stays as it was written, in base64 too. What is not JSON in base64 is binary to every subscriber.
 fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault> {
     let Publish { data, b64data, tags, skip_history, .. } = publish;
     if skip_history == &Some(true) {
@@ -214,7 +214,7 @@ fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault
         (Some(Text(text)), _) => {
             let bytes = STANDARD.decode(text.as_bytes());
             let bytes = bytes.map_err(|error| bad_request(format!("b64data: {error}")))?;
-            Payload::new(PayloadKind::Binary, bytes)
+            Payload::new(kind_of_data(&bytes, PAYLOAD_DEPTH_MAX), bytes)
         }
         (None, Some(data)) if exceeds_depth(data.get().as_bytes(), PAYLOAD_DEPTH_MAX) => {
             return Err(bad_request(format!("data: it nests deeper than {PAYLOAD_DEPTH_MAX}")));

@@ -13,6 +13,7 @@ use crate::protocol::length_prefix::write_length_prefixed;
 use crate::protocol::line::write_line;
 use crate::protocol::websocket::{OpCode, write_masked_frame};
 use crate::transport::answers::Answers;
+use crate::transport::command_form::CommandEncoding;
 use crate::transport::commands_tcp::CommandConversation;
 use crate::transport::context::Flow;
 use crate::transport::contract::Transport;
@@ -287,7 +288,7 @@ fn a_client_shows_a_token_with_connect_or_with_its_handshake() {
         ("", Some("handshake"), Some("handshake")),
         ("own", Some("handshake"), Some("own")),
     ] {
-        let service = WebSocketService::Commands;
+        let service = WebSocketService::Commands(CommandEncoding::Json);
         let token = of_handshake.and_then(Token::new);
         let mut conversation = WebSocketConversation::with_token(service, token);
         let connect = json!({
@@ -472,7 +473,8 @@ fn a_paused_publisher_owns_no_heap_for_what_was_taken() {
             },
         );
     }
-    let mut conversation = WebSocketConversation::new(WebSocketService::Commands);
+    let mut conversation =
+        WebSocketConversation::new(WebSocketService::Commands(CommandEncoding::Json));
     expect_nothing_owned(
         |out, text| write_masked_frame(out, OpCode::Text, text, [1, 2, 3, 4]),
         |bytes, context| (receive(&mut conversation, bytes, context), conversation.heap_bytes()),

@@ -14,7 +14,7 @@ use super::publish::PublishTo;
 use super::routes::{Action, Route};
 use super::state::{AfterLogin, Await, Input, State};
 use super::subscribe::Opening;
-use super::upgrade::{Upgrading, upgrade_at_once};
+use super::upgrade::{Upgrading, encoding_of, upgrade_at_once};
 use super::{api, client, guards, login, routes};
 use crate::message::{Actor, CloseReason};
 use crate::protocol::http1::{
@@ -311,7 +311,10 @@ impl HttpConversation {
                 self.upgrade(WebSocketService::Publish, head, context)
             }
             Action::PlainWebSocket => self.upgrade(WebSocketService::Publish, head, context),
-            Action::CommandWebSocket => self.upgrade(WebSocketService::Commands, head, context),
+            Action::CommandWebSocket => {
+                let service = WebSocketService::Commands(encoding_of(head));
+                self.upgrade(service, head, context)
+            }
             Action::Publish => {
                 guards::check_write(head, methods, context)?;
                 let to = PublishTo::allowed(head, context)?;
@@ -396,7 +399,7 @@ impl HttpConversation {
         context: &mut Context<'_>,
     ) -> Result<Next, Early> {
         let token = match service {
-            WebSocketService::Publish | WebSocketService::Commands => {
+            WebSocketService::Publish | WebSocketService::Commands(_) => {
                 note_headers(head, context);
                 token_of(head, context.settings)?
             }

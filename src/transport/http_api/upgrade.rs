@@ -9,8 +9,9 @@ use super::origin;
 use super::parameters::channels_of;
 use crate::auth::{Rate, RateVerdict};
 use crate::message::{Actor, ChannelName, Reply, Request, Ticket, Token};
-use crate::protocol::http1::Head;
+use crate::protocol::http1::{Head, query_pairs};
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
+use crate::transport::command_form::CommandEncoding;
 use crate::transport::context::{Context, Output};
 use crate::transport::handshake_failure::HandshakeFailure;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
@@ -54,15 +55,8 @@ impl AllowedUpgrade {
         let subprotocol = match service {
             // The payloads are the application's, and so is the name of their protocol.
             WebSocketService::Publish | WebSocketService::Echo => offered.next(),
-            WebSocketService::Commands => {
-                let names: Vec<_> = offered.collect();
-                let json = names.iter().copied().find(|name| *name == JSON_COMMANDS);
-                if json.is_none() && names.contains(&PROTOBUF_COMMANDS) {
-                    let message =
-                        "commands are JSON here: offer the subprotocol centrifuge-json, or none";
-                    return Err((400, HandshakeFailure::SubprotocolUnsupported, message));
-                }
-                json
+            WebSocketService::Commands(_) => {
+                offered.find(|name| [JSON_COMMANDS, PROTOBUF_COMMANDS].contains(name))
             }
         };
         Ok(Self { key: upgrade.key.to_vec(), subprotocol: subprotocol.map(str::to_owned) })
@@ -75,6 +69,23 @@ const JSON_COMMANDS: &str = "centrifuge-json";
 /// The subprotocol of commands in Protobuf.
 const PROTOBUF_COMMANDS: &str = "centrifuge-protobuf";
 
+/// How the commands of a client are encoded: in Protobuf if that is the first of the subprotocols which it offers, or
+/// if the query asks for it. Centrifugo has two parameters for it.
+pub(super) fn encoding_of(head: &Head<'_>) -> CommandEncoding {
+    let mut offered = head.header_list("sec-websocket-protocol");
+    let known =
+        |name: &&[u8]| [JSON_COMMANDS, PROTOBUF_COMMANDS].iter().any(|it| it.as_bytes() == *name);
+    let is_chosen = offered.find(known) == Some(PROTOBUF_COMMANDS.as_bytes());
+    let is_asked_for = query_pairs(head.query).any(|pair| {
+        ["cf_protocol", "format"].contains(&&*pair.name)
+            && pair.value().is_ok_and(|value| value == "protobuf")
+    });
+    match is_chosen || is_asked_for {
+        true => CommandEncoding::Protobuf,
+        false => CommandEncoding::Json,
+    }
+}
+
 /// Answers a handshake whose WebSocket needs no subscriptions.
 pub(super) fn upgrade_at_once(
     service: WebSocketService,
@@ -85,7 +96,7 @@ pub(super) fn upgrade_at_once(
     let upgrade = check(service, head, context)?;
     check_memory(context)?;
     accept(&upgrade, context);
-    if service == WebSocketService::Commands {
+    if matches!(service, WebSocketService::Commands(_)) {
         // The session begins with the first command, which must come in time.
         context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
     }

@@ -36,7 +36,7 @@ fn pipelines(reply: &Reply) -> [[(String, Vec<Output>, Flow); 3]; 2] {
     let first = frame(OpCode::Text, &format!("{CONNECT}\n{PING}\n"));
     let frames = [[first, frame(OpCode::Ping, "")].concat(), frame(OpCode::Text, SUBSCRIBE)];
     let tcp = CommandConversation::new(Framing::Line);
-    let websocket = WebSocketConversation::new(WebSocketService::Commands);
+    let websocket = WebSocketConversation::new(WebSocketService::Commands(CommandEncoding::Json));
     [
         connect_with_others_behind(tcp, lines.each_ref().map(|line| line.as_bytes()), reply),
         connect_with_others_behind(websocket, frames.each_ref().map(|frame| &frame[..]), reply),
@@ -86,7 +86,8 @@ fn what_is_pipelined_behind_connect_is_counted() {
     let mut message = Vec::new();
     let text = format!("{CONNECT}\n{PING}");
     write_masked_frame(&mut message, OpCode::Text, text.as_bytes(), [1, 2, 3, 4]);
-    let mut websocket = WebSocketConversation::new(WebSocketService::Commands);
+    let mut websocket =
+        WebSocketConversation::new(WebSocketService::Commands(CommandEncoding::Json));
     let mut tcp = CommandConversation::new(Framing::Line);
     let lines = format!("{CONNECT}\n{PING}\n");
     for (conversation, first) in [
