@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::output::Failure;
-use super::{check, doctor, publish, serve, settings, subscribe, token, top};
+use super::{
+    channels, check, connections, disconnect, doctor, publish, serve, settings, subscribe, token,
+    top,
+};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -39,6 +42,15 @@ enum Command {
     /// Subscribe to channels of a running server and print their publications
     #[command(after_help = subscribe::EXAMPLES)]
     Subscribe(subscribe::Arguments),
+    /// List the channels of a running server
+    #[command(after_help = channels::EXAMPLES)]
+    Channels(channels::Arguments),
+    /// List the connections of a running server
+    #[command(after_help = connections::EXAMPLES)]
+    Connections(connections::Arguments),
+    /// Disconnect clients of a running server
+    #[command(after_help = disconnect::EXAMPLES)]
+    Disconnect(disconnect::Arguments),
     /// Make a token for a client
     #[command(after_help = token::EXAMPLES)]
     Token(Box<token::Arguments>),
@@ -56,7 +68,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Some(Command::Publish(publish)) => publish::run(publish)?,
         Some(Command::Subscribe(subscribe)) => subscribe::run(subscribe)?,
         Some(Command::Token(token)) => token::run(&token)?,
-        Some(Command::Top(top)) => top::run(&top)?,
+        Some(Command::Channels(channels)) => channels::run(channels)?,
+        Some(Command::Connections(connections)) => connections::run(connections)?,
+        Some(Command::Disconnect(disconnect)) => disconnect::run(disconnect)?,
+        Some(Command::Top(top)) => top::run(top)?,
         Some(Command::Doctor(doctor)) => {
             let is_enough = doctor::run(&doctor)?;
             return Ok(if is_enough { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -4,9 +4,15 @@
 //!
 //! **Must not know.** Private items of the library.
 
+mod access;
+mod announce;
+mod api;
+mod channels;
 mod check;
 mod client;
 mod command_line;
+mod connections;
+mod disconnect;
 mod doctor;
 mod output;
 mod publish;

@@ -21,3 +21,9 @@ impl From<String> for Failure {
 pub fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
+
+/// Prints a message for the user, not for a program that reads the output.
+#[expect(clippy::print_stderr, reason = "a message must not look like a part of the output")]
+pub fn note(message: &str) {
+    eprintln!("fantail: {message}");
+}

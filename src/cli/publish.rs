@@ -1,15 +1,15 @@
 //! `fantail publish`: publishes one payload to a channel of a running server.
 
-use std::env;
 use std::io::{self, Read};
 use std::time::Duration;
 
 use clap::Args;
 
-use fantail::config::Secret;
+use fantail::config::ApiRight;
 use fantail::config::limits::MESSAGE_BYTES_CEILING;
 
-use super::client::{Request, Scheme, Server, encoded, error_of};
+use super::access::{Backend, Identity, Place, Target};
+use super::client::{Request, Trouble, encoded, error_of};
 use super::output::say;
 
 /// Arguments of `fantail publish`.
@@ -19,15 +19,15 @@ pub struct Arguments {
     channel: String,
     /// The payload; `-` or no payload reads the standard input
     data: Option<String>,
-    /// Address of the server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
-    server: Server,
+    #[command(flatten)]
+    place: Place,
     /// Event type of the publication
     #[arg(long, value_name = "NAME")]
     event: Option<String>,
-    /// API key of the server, if it requires one [default: $FANTAIL_API_KEY]
-    #[arg(long, value_name = "SECRET")]
-    api_key: Option<Secret>,
+    #[command(flatten)]
+    backend: Backend,
+    #[command(flatten)]
+    identity: Identity,
 }
 
 /// Text below the help of the command.
@@ -37,36 +37,51 @@ Prints the offset and epoch of the publication once the server has accepted it.
 Examples:
   fantail publish chat hello
   fantail publish prices '{\"EUR\":1.08}' --event price
+  fantail publish chat hello --config fantail.toml      with an API key of the settings
+  fantail publish chat hello --token TOKEN              as a client
   tar c . | fantail publish backups -              data that is not UTF-8 is binary";
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<(), String> {
-    let Arguments { channel, data, server, event, api_key } = arguments;
-    let server = server.speaking(Scheme::Http).ok_or("publications go to an http:// address")?;
+    let Arguments { channel, data, place, event, backend, identity } = arguments;
+    let target = place.load()?;
+    let server = target.http()?;
+    let authorization = authorization(&target, &backend, identity)?;
     let payload = match data {
         Some(text) if text != "-" => text.into_bytes(),
         _ => read_input()?,
     };
-    let mut target = format!("/publish?channel={}", encoded(&channel));
+    let mut path = format!("/publish?channel={}", encoded(&channel));
     if let Some(event) = event {
-        target.push_str("&event=");
-        target.push_str(&encoded(&event));
+        path.push_str("&event=");
+        path.push_str(&encoded(&event));
     }
-    let api_key = api_key.or_else(|| env::var("FANTAIL_API_KEY").ok().map(Secret::from));
     let kind = match std::str::from_utf8(&payload) {
         Ok(_) => "text/plain; charset=utf-8",
         Err(_) => "application/octet-stream",
     };
     let mut headers = vec![("Content-Type", kind)];
-    headers.extend(api_key.as_ref().map(|key| ("X-API-Key", key.expose())));
-    let request = Request { method: "POST", target: &target, headers: &headers, body: &payload };
-    let answer =
-        request.exchange(&server, RESPONSE_TIMEOUT).map_err(|trouble| trouble.into_message())?;
+    headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
+    let request = Request { method: "POST", target: &path, headers: &headers, body: &payload };
+    let answer = request.exchange(&server, RESPONSE_TIMEOUT).map_err(Trouble::into_message)?;
     if answer.status != 200 {
         return Err(error_of(&server, answer.status, &answer.body).into_message());
     }
     say(&format!("{}\n", String::from_utf8_lossy(&answer.body).trim_end()));
     Ok(())
+}
+
+/// What is shown: a key, unless a token or a user is given; else a token if the server needs one.
+fn authorization(
+    target: &Target,
+    backend: &Backend,
+    identity: Identity,
+) -> Result<Option<String>, String> {
+    let key = (!identity.is_given()).then(|| target.api_key(backend, ApiRight::Publish)).flatten();
+    if let Some(key) = key {
+        return Ok(Some(format!("apikey {}", key.expose())));
+    }
+    target.tokens(identity)?.authorization().map_err(Trouble::into_message)
 }
 
 fn read_input() -> Result<Vec<u8>, String> {

@@ -1,14 +1,11 @@
 //! `fantail serve`: runs the server.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-
-use fantail::config::{BindAddress, Framing, Loaded};
-use fantail::connection::Service;
+use fantail::config::{BindAddress, Loaded};
 use fantail::server::host::{Host, Plan, judge};
 use fantail::server::{Log, Reloader, Server, StopSignals, notify_ready};
 use tracing::warn;
 
+use super::announce::Examples;
 use super::output::say;
 use super::settings;
 
@@ -52,14 +49,14 @@ fn serve(
     }
     let server = Server::start(&loaded.config).map_err(|error| error.to_string())?;
     let verdict = verdict(&server, loaded.config.connections_max);
-    announce(&server, &verdict);
+    announce(&server, &Examples::of(&loaded), &verdict);
     notify_ready(&verdict);
     let reloader = Reloader::new(arguments.sources, loaded.config, log);
     signals.wait(server, reloader).map_err(|error| error.to_string())
 }
 
-/// Prints the addresses, each with a command to try, and the verdict.
-fn announce(server: &Server, verdict: &str) {
+/// Prints the addresses, each with commands to try, and the verdict.
+fn announce(server: &Server, examples: &Examples, verdict: &str) {
     let (driver, reason) = server.driver();
     let mut text = format!(
         "fantail {} serves with {} on {driver} ({reason})\n",
@@ -68,82 +65,13 @@ fn announce(server: &Server, verdict: &str) {
     );
     for (service, address) in server.addresses() {
         text.push_str(&match &address.bind {
-            BindAddress::Ip(address) => announce_address(*service, *address),
-            BindAddress::Unix(path) => announce_socket(*service, path),
+            BindAddress::Ip(address) => examples.at_address(*service, *address),
+            BindAddress::Unix(path) => examples.at_socket(*service, path),
         });
         text.push('\n');
     }
     text.push_str(&format!("\n{verdict}\n"));
     say(&text);
-}
-
-/// The lines about an address.
-fn announce_address(service: Service, address: SocketAddr) -> String {
-    let example = reached_here(address);
-    let everywhere = match example == address {
-        true => String::new(),
-        false => format!(", on every address ({address})"),
-    };
-    match service {
-        Service::Edge | Service::Public => format!(
-            "\n  http://{example}  HTTP and WebSocket{everywhere}\n\
-             \x20   curl -d hello 'http://{example}/publish?channel=a'\n\
-             \x20   new WebSocket('ws://{example}/ws?channel=a').onmessage = m => console.log(m.data)"
-        ),
-        Service::Admin => format!(
-            "\n  http://{example}  the server API, metrics, health checks and the page{everywhere}\n\
-             \x20   fantail top --server http://{example}"
-        ),
-        Service::Commands(Framing::LengthPrefix) => format!(
-            "\n  tcp://{example}  raw TCP, JSON objects with a 32-bit big-endian length prefix{everywhere}"
-        ),
-        Service::Commands(Framing::Line) => format!(
-            "\n  tcp://{example}  raw TCP, one JSON object per line{everywhere}\n\
-             \x20   printf '%s\\n' '{{\"id\":1,\"connect\":{{}}}}' \
-             '{{\"id\":2,\"subscribe\":{{\"channel\":\"a\"}}}}' | nc {} {}",
-            example.ip(),
-            example.port()
-        ),
-        Service::EchoWebSocket => format!(
-            "\n  ws://{example}  echoes WebSocket messages{everywhere}\n\
-             \x20   new WebSocket('ws://{example}').onopen = e => e.target.send('hello')"
-        ),
-        Service::EchoTcp => format!(
-            "\n  tcp://{example}  echoes bytes{everywhere}\n\
-             \x20   echo hello | nc {} {}",
-            example.ip(),
-            example.port()
-        ),
-    }
-}
-
-/// The lines about a Unix socket.
-fn announce_socket(service: Service, path: &Path) -> String {
-    let path = path.display();
-    match service {
-        Service::Edge | Service::Public => format!(
-            "\n  unix:{path}  HTTP and WebSocket\n\
-             \x20   curl --unix-socket {path} -d hello 'http://localhost/publish?channel=a'"
-        ),
-        Service::Admin => format!(
-            "\n  unix:{path}  the server API, metrics, health checks and the page\n\
-             \x20   curl --unix-socket {path} http://localhost/health/ready"
-        ),
-        Service::Commands(_) => format!("\n  unix:{path}  the command protocol"),
-        Service::EchoWebSocket => format!("\n  unix:{path}  echoes WebSocket messages"),
-        Service::EchoTcp => format!("\n  unix:{path}  echoes bytes"),
-    }
-}
-
-/// The address at which this host reaches a server that listens on `address`: clients cannot connect to 0.0.0.0 and
-/// [::].
-fn reached_here(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        IpAddr::V4(_) | IpAddr::V6(_) => {}
-    }
-    address
 }
 
 /// The verdict of `fantail doctor` on this host with these workers, in one line.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::client::{Scheme, Server, Trouble};
+use super::access::{Identity, Place, Tokens};
+use super::client::Trouble;
+use super::output::note;
 
 mod commands;
 mod event_stream;
@@ -13,7 +15,7 @@ mod long_poll;
 mod plain;
 mod printer;
 
-use printer::{Done, Printer, note};
+use printer::{Done, Printer};
 
 /// Arguments of `fantail subscribe`.
 #[derive(Args, Debug)]
@@ -24,9 +26,10 @@ pub struct Arguments {
     /// How to talk to the server
     #[arg(long, value_enum, default_value_t = Transport::Websocket)]
     transport: Transport,
-    /// Address of the server [default: http://127.0.0.1:8000, tcp://127.0.0.1:8001 for tcp]
-    #[arg(long, value_name = "URL")]
-    server: Option<Server>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    identity: Identity,
     /// Exit after N publications
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -55,6 +58,8 @@ are reported on the standard error stream. After a lost connection it reconnects
 Examples:
   fantail subscribe chat
   fantail subscribe prices orders --transport sse
+  fantail subscribe chat --token TOKEN
+  fantail subscribe chat --user 42 --config fantail.toml       with a token that it makes itself
   fantail subscribe chat --transport tcp --server tcp://127.0.0.1:8001 --count 1";
 
 /// Receives publications until it fails, and when called again continues where it stopped.
@@ -62,27 +67,27 @@ type Step<'a> = Box<dyn FnMut(&mut Printer) -> Result<Done, Trouble> + 'a>;
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<(), String> {
-    let Arguments { channels, transport, server, count } = arguments;
-    let (scheme, default) = match transport {
-        Transport::Tcp => (Scheme::Tcp, "tcp://127.0.0.1:8001"),
-        _ => (Scheme::Http, "http://127.0.0.1:8000"),
+    let Arguments { channels, transport, place, identity, count } = arguments;
+    let target = place.load()?;
+    let tokens = target.tokens(identity)?;
+    let server = match transport {
+        Transport::Tcp => target.tcp()?,
+        _ => target.http()?,
     };
-    let server = server.unwrap_or_else(|| default.parse().expect("an address"));
-    let server = server
-        .speaking(scheme)
-        .ok_or_else(|| format!("this transport needs an address like {default}"))?;
     let mut step: Step<'_> = match transport {
-        Transport::Websocket => Box::new(|printer| plain::listen(&server, &channels, printer)),
+        Transport::Websocket => {
+            Box::new(|printer| plain::listen(&server, &channels, &tokens, printer))
+        }
         Transport::Tcp | Transport::Commands => {
-            let mut listener = commands::Listener::new(&server, &channels);
+            let mut listener = commands::Listener::new(&server, &channels, &tokens);
             Box::new(move |printer| listener.listen(printer))
         }
         Transport::Sse => {
-            let mut listener = event_stream::Listener::new(&server, &channels);
+            let mut listener = event_stream::Listener::new(&server, &channels, &tokens);
             Box::new(move |printer| listener.listen(printer))
         }
         Transport::Poll => {
-            let mut listener = long_poll::Listener::new(&server, &channels);
+            let mut listener = long_poll::Listener::new(&server, &channels, &tokens);
             Box::new(move |printer| listener.listen(printer))
         }
     };
@@ -98,7 +103,14 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         }
         // Without a first successful connection, it does not reconnect.
         let (Trouble::Lost(message), Some(attempt)) = (&trouble, &mut attempts) else {
-            return Err(trouble.into_message());
+            let may_need_token = attempts.is_none() && matches!(tokens, Tokens::None);
+            let hint = match (&trouble, transport) {
+                (Trouble::Refused(_), Transport::Tcp | Transport::Commands) if may_need_token => {
+                    "; if it needs a token, see --token and --config"
+                }
+                _ => "",
+            };
+            return Err(trouble.into_message() + hint);
         };
         if *attempt == ATTEMPTS_MAX {
             return Err(format!("{message}; gave up after {ATTEMPTS_MAX} attempts"));

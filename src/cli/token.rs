@@ -71,7 +71,7 @@ Examples:
 
 /// The claims of a token.
 #[derive(Serialize)]
-struct Claims<'a> {
+pub struct Claims<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     sub: &'a str,
     iat: u64,
@@ -114,31 +114,73 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
 /// Makes a token. `now` is in seconds since 1970.
 fn token(arguments: &Arguments, config: &Config, now: u64) -> Result<String, String> {
     let Arguments { expire, aud, iss, info, .. } = arguments;
+    let known = Claims::new(&arguments.user, now, config);
     let claims = Claims {
-        sub: &arguments.user,
-        iat: now,
         exp: (!expire.is_zero()).then(|| now + expire.as_secs().max(1)),
-        aud: aud.as_deref().or(config.audience.as_deref()),
-        iss: iss.as_deref().or(config.issuer.as_deref()),
+        aud: aud.as_deref().or(known.aud),
+        iss: iss.as_deref().or(known.iss),
         info: info.as_deref(),
         channel: arguments.channel.as_deref(),
         channels: &arguments.channels,
+        ..known
     };
     let signer = match &arguments.private_key {
         Some(path) => private_key(path, arguments.kid.clone())?,
         None => secret(config, arguments.key.as_deref())?,
     };
-    let wanted = arguments.algorithm.as_ref();
-    let is_wanted = |algorithm: &&Algorithm| wanted.is_none_or(|wanted| wanted == *algorithm);
-    let mut candidates = signer.algorithms.iter().filter(is_wanted);
-    let signed = candidates.find_map(|algorithm| {
-        let header = Header { kid: signer.id.clone(), ..Header::new(*algorithm) };
-        encode(&header, &claims, &signer.key).ok()
-    });
-    signed.ok_or_else(|| match wanted {
-        Some(algorithm) => format!("the key is not for {algorithm:?}"),
-        None => "the key is for no algorithm of tokens".to_owned(),
-    })
+    signer.sign(&claims, arguments.algorithm.as_ref())
+}
+
+/// Makes a token that is valid for some seconds, with a secret of the settings.
+pub fn sign(claims: &Claims<'_>, seconds: u64, config: &Config) -> Result<String, String> {
+    let mut keys = config.token_keys.iter();
+    let name = match config.hmac_secret {
+        Some(_) => None,
+        None => keys.find(|key| key.is_secret()).map(|key| key.name.as_str()),
+    };
+    let claims = Claims { exp: Some(claims.iat + seconds), ..*claims };
+    secret(config, name)?.sign(&claims, None)
+}
+
+/// Whether the settings have a secret to sign tokens with.
+pub fn can_sign(config: &Config) -> bool {
+    config.hmac_secret.is_some() || config.token_keys.iter().any(TokenKey::is_secret)
+}
+
+impl<'a> Claims<'a> {
+    /// The claims of a user, for the server of these settings. `now` is in seconds since 1970.
+    pub fn new(user: &'a str, now: u64, config: &'a Config) -> Self {
+        Self {
+            sub: user,
+            iat: now,
+            exp: None,
+            aud: config.audience.as_deref(),
+            iss: config.issuer.as_deref(),
+            info: None,
+            channel: None,
+            channels: &[],
+        }
+    }
+
+    /// The claims of a token for a subscription to a channel, if there is one.
+    pub fn for_channel(self, channel: Option<&'a str>) -> Self {
+        Self { channel, ..self }
+    }
+}
+
+impl Signer {
+    fn sign(&self, claims: &Claims<'_>, wanted: Option<&Algorithm>) -> Result<String, String> {
+        let is_wanted = |algorithm: &&Algorithm| wanted.is_none_or(|wanted| wanted == *algorithm);
+        let mut candidates = self.algorithms.iter().filter(is_wanted);
+        let signed = candidates.find_map(|algorithm| {
+            let header = Header { kid: self.id.clone(), ..Header::new(*algorithm) };
+            encode(&header, claims, &self.key).ok()
+        });
+        signed.ok_or_else(|| match wanted {
+            Some(algorithm) => format!("the key is not for {algorithm:?}"),
+            None => "the key is for no algorithm of tokens".to_owned(),
+        })
+    }
 }
 
 /// A secret of the settings: of the section of this name, or `auth.hmac_secret`.

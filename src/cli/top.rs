@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::client::{Request, Scheme, Server, Trouble, error_of};
+use super::access::Place;
+use super::client::{Request, Server, Trouble, error_of};
 
 mod samples;
 
@@ -16,9 +17,8 @@ use samples::Samples;
 /// Arguments of `fantail top`.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Address of the server: one of admin.listen, if that is set
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
-    server: Server,
+    #[command(flatten)]
+    place: Place,
     /// Print the statistics of one second, then exit
     #[arg(long)]
     once: bool,
@@ -31,13 +31,13 @@ handing its bytes to the kernel; percentiles are upper bounds of histogram bucke
 
 Examples:
   fantail top
+  fantail top --config fantail.toml                    at the address of the settings
   fantail top --server http://10.0.0.5:8000 --once";
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<(), String> {
-    let Arguments { server, once } = arguments;
-    let server = server.clone().speaking(Scheme::Http);
-    let server = &server.ok_or("metrics are at an http:// address")?;
+pub fn run(arguments: Arguments) -> Result<(), String> {
+    let Arguments { place, once } = arguments;
+    let server = &place.load()?.admin()?;
     let is_screen = !once && io::stdout().is_terminal();
     let mut before = read_metrics(server).map_err(Trouble::into_message)?;
     loop {
@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
                 before = now;
                 text
             }
-            Err(trouble) if *once => return Err(trouble.into_message()),
+            Err(trouble) if once => return Err(trouble.into_message()),
             Err(trouble) => {
                 before.0 = Instant::now();
                 format!("fantail top: {}\n", trouble.into_message())
@@ -59,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         let text = if is_screen { on_screen(&text) } else { text };
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         // A failed write means that the reader of the output has exited.
-        if *once || written.is_err() {
+        if once || written.is_err() {
             return Ok(());
         }
     }

@@ -57,6 +57,8 @@ pub struct Given {
 pub struct Loaded {
     /// The settings in effect.
     pub config: Config,
+    /// The settings file, if there is one.
+    pub file: Option<String>,
     /// Where each of [`SETTINGS`] was set, in their order.
     pub origins: Vec<Origin>,
     /// A sentence for each setting that was set and has no effect.
@@ -111,6 +113,7 @@ fn assemble(
     environment.sort_unstable();
     let (mut given, mut warnings) = (Vec::new(), Vec::new());
     let mut config = Config::default();
+    let path = file.map(|(path, _)| path.to_owned());
     if let Some(file) = file {
         let namespaces = std::mem::take(&mut config.namespaces);
         FileReader::new(file, &mut given, &mut faults, &mut warnings, namespaces)
@@ -154,7 +157,7 @@ fn assemble(
                 warnings.extend(without_effect::of_settings(&config, &origins));
                 warnings.extend(config.weak_secrets());
                 warnings.extend(config.exposed_secrets());
-                return Ok(Loaded { config, origins, warnings });
+                return Ok(Loaded { config, file: path, origins, warnings });
             }
             Err(ConfigError(found)) => {
                 let addresses = where_addresses_are(&origins);

@@ -28,6 +28,7 @@
 //! | `flood` | floods from one network prefix, and the delay of clients of others |
 //! | `memory` | the memory budget: disconnects, refusals, backpressure |
 //! | `metrics` | counters, the metrics page, readiness, the dashboard |
+//! | `operator` | the commands channels, connections and disconnect, keys and tokens from the settings, the start message |
 //! | `page` | the page at `/` and the statistics that it shows |
 //! | `listeners` | addresses for administration, Unix sockets, the PROXY protocol |
 //! | `hostile` | misbehaving clients in random order |
@@ -58,6 +59,7 @@ mod limits;
 mod listeners;
 mod memory;
 mod metrics;
+mod operator;
 mod page;
 mod poll;
 mod prefixes;

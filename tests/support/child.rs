@@ -18,6 +18,8 @@ pub struct Child {
     child: std::process::Child,
     /// Addresses that it serves, in the order of its output.
     pub addresses: Vec<SocketAddr>,
+    /// The lines of its start message.
+    pub output: Vec<String>,
     /// The lines of its log.
     log: Receiver<String>,
     seen: Vec<String>,
@@ -102,7 +104,7 @@ impl Child {
             .spawn()
             .expect("the program is built with the tests");
         let mut lines = BufReader::new(child.stdout.take().expect("piped"));
-        let mut addresses = Vec::new();
+        let (mut addresses, mut output) = (Vec::new(), Vec::new());
         loop {
             let mut line = String::new();
             if lines.read_line(&mut line).expect("text") == 0 {
@@ -115,6 +117,7 @@ impl Child {
             if line.starts_with("This host ") {
                 break;
             }
+            output.push(line.trim_end().to_owned());
         }
         let (sender, log) = channel();
         if let Some(errors) = child.stderr.take() {
@@ -124,7 +127,7 @@ impl Child {
                 lines.all(|line| sender.send(line).is_ok())
             });
         }
-        Self { child, addresses, log, seen: Vec::new() }
+        Self { child, addresses, output, log, seen: Vec::new() }
     }
 
     /// The next line of its log that contains these words; earlier lines are skipped.

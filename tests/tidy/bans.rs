@@ -17,7 +17,7 @@ const BANS: &[(&str, &[&str], &str)] = &[
     ("UdpSocket", &[], "sockets are the driver's"),
     ("thread::spawn", &[], "threads are started by the server"),
     ("thread::Builder", &["server"], "threads are started by the server"),
-    ("std::env", &["config", "cli"], "the environment is read at start"),
+    ("std::env", &["config"], "the environment is read at start"),
     ("std::fs", &["config", "server", "driver", "cli"], "files are read at start"),
     ("Mutex", &[], "workers share nothing but messages"),
     ("RwLock", &[], "workers share nothing but messages"),

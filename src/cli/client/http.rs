@@ -124,6 +124,10 @@ pub fn error_of(server: &Server, status: u16, body: &[u8]) -> Trouble {
         Some(message) => format!("{server} answered {status}: {message}"),
         None => format!("{server} answered {status}"),
     };
+    let message = match status {
+        401 => format!("{message}: see --api-key, --token and --config"),
+        _ => message,
+    };
     // An error of the server may go away; an error of the client stays.
     if status >= 500 { Trouble::Lost(message) } else { Trouble::Refused(message) }
 }

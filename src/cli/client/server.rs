@@ -1,6 +1,7 @@
 //! The address of a server.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 /// A server's address: `http://HOST[:PORT]`, `tcp://HOST[:PORT]` for raw TCP, `HOST:PORT` for either.
@@ -19,6 +20,15 @@ pub enum Scheme {
 }
 
 impl Server {
+    /// The server at an address.
+    pub fn at(scheme: Scheme, address: SocketAddr) -> Self {
+        let host = match address.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        Self { scheme: Some(scheme), host, port: address.port() }
+    }
+
     /// The address with a scheme; `None` if it has another one.
     pub fn speaking(self, scheme: Scheme) -> Option<Self> {
         let fits = self.scheme.is_none_or(|own| own == scheme);
@@ -84,6 +94,9 @@ mod tests {
         for bad in ["127.0.0.1", "", "http://", "http://a b", "http://a:x", "ftp://a", "http://a/b"]
         {
             assert!(parsed(bad).is_err(), "{bad}");
+        }
+        for address in ["127.0.0.1:8000", "[::1]:9"] {
+            assert_eq!(Server::at(Scheme::Http, address.parse().unwrap()).to_string(), address);
         }
         assert!(parsed("https://a").unwrap_err().contains("TLS"));
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use fantail::config::Secret;
 use fantail::config::limits::{FRAGMENTS_PER_MESSAGE_MAX, MESSAGE_BYTES_CEILING};
 use fantail::protocol::websocket::{
     Limits, Message, MessageDecoder, OpCode, Role, handshake, write_masked_frame,
@@ -39,11 +40,17 @@ const LIMITS: Limits = Limits {
 };
 
 impl WebSocket {
-    /// Upgrades a connection to a WebSocket.
-    pub fn open(mut wire: Wire, target: &str) -> Result<Self, Trouble> {
+    /// Upgrades a connection to a WebSocket, for the client whose token this is.
+    pub fn open(mut wire: Wire, target: &str, token: Option<&Secret>) -> Result<Self, Trouble> {
         let key = random();
         let mut request = Vec::new();
         handshake::write_client_request(&mut request, &wire.server().to_string(), target, &key);
+        if let Some(token) = token {
+            // In front of the empty line.
+            request.truncate(request.len() - 2);
+            let token: String = token.expose().chars().filter(|c| !c.is_control()).collect();
+            request.extend_from_slice(format!("Authorization: Bearer {token}\r\n\r\n").as_bytes());
+        }
         wire.send(&request)?;
         loop {
             match handshake::check_server_response(&wire.received, &key) {

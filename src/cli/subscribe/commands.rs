@@ -5,12 +5,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::printer::{Done, Printer, note, note_missed};
+use super::printer::{Done, Printer, note_missed};
+use crate::cli::access::Tokens;
 use crate::cli::client::{Arrival, Frame, SILENCE_MAX, Scheme, Server, Trouble, WebSocket, Wire};
+use crate::cli::output::note;
 
 /// Subscriptions to channels, with the position in each.
 pub struct Listener<'a> {
     server: &'a Server,
+    tokens: &'a Tokens,
     channels: Vec<Channel<'a>>,
 }
 
@@ -102,20 +105,27 @@ const FIRST_ID: usize = 2;
 const PING_ID: u32 = 1_000_000;
 
 impl<'a> Listener<'a> {
-    pub fn new(server: &'a Server, channels: &'a [String]) -> Self {
+    pub fn new(server: &'a Server, channels: &'a [String], tokens: &'a Tokens) -> Self {
         let channels = channels.iter().map(|name| Channel { name, position: None }).collect();
-        Self { server, channels }
+        Self { server, tokens, channels }
     }
 
     pub fn listen(&mut self, printer: &mut Printer) -> Result<Done, Trouble> {
         let mut link = Link::open(self.server)?;
-        link.send(&json!({"id": 1, "connect": {"name": "fantail subscribe"}}))?;
+        let mut connect = json!({"name": "fantail subscribe"});
+        if let Some(token) = self.tokens.connection().map_err(Trouble::Refused)? {
+            connect["token"] = token.expose().into();
+        }
+        link.send(&json!({"id": 1, "connect": connect}))?;
         for (index, channel) in self.channels.iter().enumerate() {
             let mut subscribe = json!({"channel": channel.name});
             if let Some((epoch, offset)) = &channel.position {
                 subscribe["recover"] = true.into();
                 subscribe["epoch"] = epoch.as_str().into();
                 subscribe["offset"] = (*offset).into();
+            }
+            if let Some(token) = self.tokens.subscription(channel.name).map_err(Trouble::Refused)? {
+                subscribe["token"] = token.expose().into();
             }
             link.send(&json!({"id": FIRST_ID + index, "subscribe": subscribe}))?;
         }
@@ -208,7 +218,9 @@ impl Link {
     fn open(server: &Server) -> Result<Self, Trouble> {
         let wire = Wire::connect(server, SILENCE_MAX)?;
         match server.scheme() {
-            Scheme::Http => WebSocket::open(wire, "/connection/websocket").map(Link::WebSocket),
+            Scheme::Http => {
+                WebSocket::open(wire, "/connection/websocket", None).map(Link::WebSocket)
+            }
             Scheme::Tcp => Ok(Link::Tcp { wire, searched: 0, awaits_pong: false }),
         }
     }

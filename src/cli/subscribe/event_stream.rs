@@ -1,15 +1,18 @@
 //! An event stream, as `EventSource` reads it (WHATWG HTML 9.2.6).
 
-use super::printer::{Done, Printer, note, note_missed};
+use super::printer::{Done, Printer, note_missed};
 use fantail::transport::EventStream;
 
+use crate::cli::access::Tokens;
 use crate::cli::client::{
     Arrival, Head, Request, SILENCE_MAX, Server, Trouble, Wire, channels_query, error_of,
 };
+use crate::cli::output::note;
 
 /// An event stream, with the position in it.
 pub struct Listener<'a> {
     server: &'a Server,
+    tokens: &'a Tokens,
     target: String,
     last_event_id: String,
 }
@@ -23,9 +26,9 @@ struct Event {
 }
 
 impl<'a> Listener<'a> {
-    pub fn new(server: &'a Server, channels: &[String]) -> Self {
+    pub fn new(server: &'a Server, channels: &[String], tokens: &'a Tokens) -> Self {
         let target = format!("/events?{}", channels_query(channels));
-        Self { server, target, last_event_id: String::new() }
+        Self { server, tokens, target, last_event_id: String::new() }
     }
 
     pub fn listen(&mut self, printer: &mut Printer) -> Result<Done, Trouble> {
@@ -34,6 +37,8 @@ impl<'a> Listener<'a> {
         if !self.last_event_id.is_empty() {
             headers.push(("Last-Event-ID", self.last_event_id.as_str()));
         }
+        let authorization = self.tokens.authorization()?;
+        headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
         let request = Request { headers: &headers, ..Request::get(&self.target) };
         // `Connection: close` avoids chunks: the end of the connection delimits the response.
         request.send(&mut wire, "close")?;

@@ -6,11 +6,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::printer::{Done, Printer, note_missed};
+use crate::cli::access::Tokens;
 use crate::cli::client::{Head, Request, Server, Trouble, Wire, channels_query, encoded, error_of};
 
 /// A sequence of polls, with the position.
 pub struct Listener<'a> {
     server: &'a Server,
+    tokens: &'a Tokens,
     query: String,
     position: Option<String>,
 }
@@ -33,8 +35,8 @@ struct Publication<'a> {
 const POLL_SECONDS: u64 = 25;
 
 impl<'a> Listener<'a> {
-    pub fn new(server: &'a Server, channels: &[String]) -> Self {
-        Self { server, query: channels_query(channels), position: None }
+    pub fn new(server: &'a Server, channels: &[String], tokens: &'a Tokens) -> Self {
+        Self { server, tokens, query: channels_query(channels), position: None }
     }
 
     pub fn listen(&mut self, printer: &mut Printer) -> Result<Done, Trouble> {
@@ -48,7 +50,11 @@ impl<'a> Listener<'a> {
                 target.push_str("&since=");
                 target.push_str(&encoded(position));
             }
-            Request::get(&target).send(&mut wire, "keep-alive")?;
+            let authorization = self.tokens.authorization()?;
+            let headers: Vec<_> =
+                authorization.iter().map(|value| ("Authorization", value.as_str())).collect();
+            let request = Request { headers: &headers, ..Request::get(&target) };
+            request.send(&mut wire, "keep-alive")?;
             let head = Head::read(&mut wire)?;
             let body = head.read_body(&mut wire)?;
             if head.status != 200 {

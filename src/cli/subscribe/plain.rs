@@ -4,15 +4,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::printer::{Done, Printer};
+use crate::cli::access::Tokens;
 use crate::cli::client::{Frame, SILENCE_MAX, Server, Trouble, WebSocket, Wire, channels_query};
 
 pub fn listen(
     server: &Server,
     channels: &[String],
+    tokens: &Tokens,
     printer: &mut Printer,
 ) -> Result<Done, Trouble> {
     let target = format!("/ws?{}", channels_query(channels));
-    let mut socket = WebSocket::open(Wire::connect(server, SILENCE_MAX)?, &target)?;
+    let token = tokens.connection().map_err(Trouble::Refused)?;
+    let wire = Wire::connect(server, SILENCE_MAX)?;
+    let mut socket = WebSocket::open(wire, &target, token.as_ref())?;
     printer.welcome();
     loop {
         let done = match socket.next()? {

@@ -6,6 +6,8 @@ use std::mem;
 
 use serde_json::value::RawValue;
 
+use crate::cli::output::note;
+
 /// Prints publications to the standard output.
 pub struct Printer {
     /// Publications left to print; `None` without `--count`.
@@ -80,12 +82,6 @@ fn line_of_text(text: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 const LINE_BREAKS: [char; 2] = ['\n', '\r'];
-
-/// Prints a message for the user, not for a program that reads the publications.
-#[expect(clippy::print_stderr, reason = "a message must not look like a publication")]
-pub fn note(message: &str) {
-    eprintln!("fantail: {message}");
-}
 
 /// Reports that publications of a channel were lost; their number is not known.
 pub fn note_missed(what: &str) {
