@@ -96,7 +96,8 @@
 //! | the policy for slow subscribers | `SlowConsumer` in `config/namespaces.rs`; `hub/backlog.rs` |
 //! | backpressure on publishers | `worker/backpressure.rs`, `worker/paused_publishers.rs` |
 //! | the users of connections, what is known about clients | `hub/identities.rs`, `hub/clients.rs` |
-//! | when connections and subscriptions expire | `hub/expiry.rs` |
+//! | when connections and subscriptions expire | `hub/expiry.rs`, `hub/renewal.rs` |
+//! | what happens when they expire | `worker/expirations.rs`, `worker/renewals.rs` |
 //! | presence, join and leave events | `hub/gather.rs`, `hub/subscribers.rs`, `hub/join_leave.rs` |
 //! | a broker | a room of its own, as a member of `worker/mesh.rs`; until then `hub/streams.rs` alone gives numbers |
 //! | messages between workers | `hub/message.rs`, `worker/mesh.rs` |

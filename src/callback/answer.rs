@@ -20,8 +20,8 @@ use crate::config::limits::{
     TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
 };
 use crate::message::{
-    BackendError, ChannelName, CloseReason, Disconnect, Identity, Payload, PayloadKind,
-    PublishOptions, SubscriptionOptions, Tags, Version,
+    BackendError, ChannelName, CloseReason, Disconnect, INFO_BYTES_MAX, Identity, Payload,
+    PayloadKind, PublishOptions, Renewal, SubscriptionOptions, Tags, Version,
 };
 use crate::protocol::json::{
     Object, SubscriptionDocument, SubscriptionDocuments, exceeds_depth, kind_of_data, line_of_value,
@@ -52,6 +52,8 @@ pub enum CallbackResult {
         tags: Option<Arc<Tags>>,
         options: Option<Arc<PublishOptions>>,
     },
+    /// Whether a client or a subscription that has expired goes on.
+    Renewal(Renewal),
     /// The events are taken.
     Events,
     /// What a procedure returned.
@@ -80,7 +82,10 @@ impl Answer {
             Answer::Result(CallbackResult::Connect(result)) => {
                 result.as_ref().map_or(0, |result| result.bytes())
             }
-            Answer::Result(CallbackResult::Events) => 0,
+            Answer::Result(CallbackResult::Renewal(Renewal::Prolonged { info, .. })) => {
+                info.as_ref().map_or(0, Bytes::len)
+            }
+            Answer::Result(CallbackResult::Renewal(_) | CallbackResult::Events) => 0,
             Answer::Result(CallbackResult::Subscribe { options }) => options.heap_bytes(),
             Answer::Result(CallbackResult::Publish { payload, tags, options }) => {
                 payload.as_ref().map_or(0, Payload::heap_bytes)
@@ -152,6 +157,16 @@ struct ConnectBody<'a> {
 }
 
 #[derive(Default, Deserialize)]
+struct RenewalBody<'a> {
+    expired: Option<bool>,
+    expire_at: Option<i64>,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64info: Option<Cow<'a, str>>,
+}
+
+#[derive(Default, Deserialize)]
 struct SubscribeBody {
     expire_at: Option<i64>,
 }
@@ -183,6 +198,12 @@ struct RpcBody<'a> {
 pub fn decode_answer(kind: CallbackKind, body: &[u8]) -> Result<Answer, Fault> {
     let Object(Envelope { result, error, disconnect }) =
         serde_json::from_slice(body).map_err(|_| Fault)?;
+    if matches!(kind, CallbackKind::Refresh | CallbackKind::SubRefresh) {
+        // As with Centrifugo, nothing but a result prolongs, and nothing but its absence is an answer beside it.
+        let body = result.map(|result| decode(Some(result))).transpose()?;
+        let renewal = body.map_or(Ok(Renewal::Expired), RenewalBody::renewal)?;
+        return Ok(Answer::Result(CallbackResult::Renewal(renewal)));
+    }
     if let Some(Object(body)) = disconnect {
         return Ok(Answer::Disconnect(body.disconnect()));
     }
@@ -217,7 +238,9 @@ pub fn decode_answer(kind: CallbackKind, body: &[u8]) -> Result<Answer, Fault> {
             CallbackResult::Publish { payload, tags, options }
         }
         // What it says about events has no meaning.
-        CallbackKind::Events => return Err(Fault),
+        CallbackKind::Events | CallbackKind::Refresh | CallbackKind::SubRefresh => {
+            return Err(Fault);
+        }
         CallbackKind::Rpc => {
             let RpcBody { data, b64data } = decode(result)?;
             CallbackResult::Rpc { data: payload(data, b64data)? }
@@ -252,6 +275,20 @@ fn payload(
 /// A time in seconds since 1970; one that is not positive means never.
 fn time(at: Option<i64>) -> Option<u64> {
     at.filter(|at| *at > 0).map(i64::unsigned_abs)
+}
+
+impl RenewalBody<'_> {
+    fn renewal(self) -> Result<Renewal, Fault> {
+        if self.expired == Some(true) {
+            return Ok(Renewal::Expired);
+        }
+        let info = line_of_value(self.info, self.b64info.as_deref(), PAYLOAD_DEPTH_MAX);
+        let info = info.map_err(|_| Fault)?;
+        if info.as_ref().is_some_and(|info| info.len() > INFO_BYTES_MAX) {
+            return Err(Fault);
+        }
+        Ok(Renewal::Prolonged { expires_at: time(self.expire_at), info })
+    }
 }
 
 impl ConnectBody<'_> {
@@ -330,262 +367,4 @@ impl DisconnectBody<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::{INFO_BYTES_MAX, Overrides, USER_BYTES_MAX};
-
-    fn decode(text: &str) -> Result<Answer, Fault> {
-        decode_answer(CallbackKind::Rpc, text.as_bytes())
-    }
-
-    fn rpc(data: &str) -> Result<Answer, Fault> {
-        let data = Some(Payload::new(PayloadKind::Json, data.to_owned()));
-        Ok(Answer::Result(CallbackResult::Rpc { data }))
-    }
-
-    const NOTHING: Result<Answer, Fault> = Ok(Answer::Result(CallbackResult::Rpc { data: None }));
-
-    #[test]
-    fn a_result_has_the_data_as_it_is() {
-        assert_eq!(decode(r#"{"result":{"data":{"a": [1]}}}"#), rpc(r#"{"a": [1]}"#));
-        assert_eq!(decode(r#"{"x":1,"result":{"y":2,"data":"text"}}"#), rpc(r#""text""#));
-        assert_eq!(decode(r#"{"result":{"b64data":"WzFd"}}"#), rpc("[1]"));
-        let binary = Some(Payload::new(PayloadKind::Binary, vec![255]));
-        assert_eq!(
-            decode(r#"{"result":{"b64data":"/w==","data":1}}"#),
-            Ok(Answer::Result(CallbackResult::Rpc { data: binary }))
-        );
-        for empty in ["{}", r#"{"result":null}"#, r#"{"result":{}}"#, r#"{"result":{"data":null}}"#]
-        {
-            assert_eq!(decode(empty), NOTHING, "{empty}");
-        }
-    }
-
-    #[test]
-    fn a_disconnect_comes_before_an_error_and_an_error_before_a_result() {
-        let [disconnect, error] =
-            [r#""disconnect":{"code":4000,"reason":"x"}"#, r#""error":{"code":50,"message":"m"}"#];
-        let code = |text: &str| match decode(text).unwrap() {
-            Answer::Disconnect(disconnect) => u32::from(disconnect.disconnect_code()),
-            Answer::Error(error) => error.code,
-            Answer::Result(_) => 0,
-        };
-        assert_eq!(code(&format!(r#"{{"result":{{}},{error},{disconnect}}}"#)), 4000);
-        assert_eq!(code(&format!(r#"{{"result":{{}},{error},"disconnect":null}}"#)), 50);
-        assert_eq!(code(r#"{"error":null,"result":{}}"#), 0);
-        let temporary = decode(r#"{"error":{"code":1000,"message":"m","temporary":true}}"#);
-        let expected = BackendError { code: 1000, message: "m".into(), is_temporary: true };
-        assert_eq!(temporary, Ok(Answer::Error(expected)));
-    }
-
-    #[test]
-    fn a_disconnect_has_a_code_and_a_reason_that_a_close_frame_can_carry() {
-        let of = |code: &str, reason: &str| {
-            let text = format!(r#"{{"disconnect":{{"code":{code},"reason":"{reason}"}}}}"#);
-            match decode(&text) {
-                Ok(Answer::Disconnect(one)) => (one.disconnect_code(), one.text().to_owned()),
-                other => panic!("{other:?}"),
-            }
-        };
-        for code in [3000, 4000, 4999] {
-            assert_eq!(of(&code.to_string(), "out"), (code, "out".to_owned()));
-        }
-        let own = CloseReason::Backend;
-        for code in ["0", "100", "2999", "5000", "65536", "4294967295"] {
-            assert_eq!(of(code, "out").0, own.disconnect_code(), "{code}");
-        }
-        assert_eq!(of("4000", &"x".repeat(123)).1, "x".repeat(123));
-        for reason in [&*"x".repeat(124), "a\\nb", ""] {
-            assert_eq!(of("4000", reason).1, own.label(), "{reason}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_an_answer_is_a_fault() {
-        let deep = |depth: usize| {
-            format!(r#"{{"result":{{"data":{}{}}}}}"#, "[".repeat(depth), "]".repeat(depth))
-        };
-        assert!(decode(&deep(PAYLOAD_DEPTH_MAX)).is_ok());
-        let message = |bytes: usize| {
-            format!(r#"{{"error":{{"code":1000,"message":"{}"}}}}"#, "x".repeat(bytes))
-        };
-        assert!(decode(&message(CALLBACK_ERROR_BYTES_MAX)).is_ok());
-        for text in [
-            "",
-            "not json",
-            "[]",
-            "null",
-            "1",
-            r#"{"result":[]}"#,
-            r#"{"result":1}"#,
-            r#"{"result":{}} x"#,
-            r#"{"result":{"b64data":"?"}}"#,
-            r#"{"result":{"b64data":1}}"#,
-            r#"{"result":{},"result":{}}"#,
-            r#"{"error":"no"}"#,
-            r#"{"error":{"code":-1}}"#,
-            r#"{"error":{"code":"1"}}"#,
-            r#"{"error":{"code":1.5}}"#,
-            r#"{"error":{"code":4294967296}}"#,
-            r#"{"disconnect":[4000,"x"]}"#,
-            r#"{"disconnect":{"code":null,"reason":7}}"#,
-            &deep(PAYLOAD_DEPTH_MAX + 1),
-            &deep(100_000),
-            &message(CALLBACK_ERROR_BYTES_MAX + 1),
-        ] {
-            assert_eq!(decode(text), Err(Fault), "{}", &text[..text.len().min(100)]);
-        }
-        assert_eq!(
-            decode_answer(CallbackKind::Rpc, b"{\"result\":{\"data\":\"\xff\"}}"),
-            Err(Fault)
-        );
-    }
-
-    #[test]
-    fn a_publication_is_allowed_as_it_is_or_with_other_data() {
-        let publish = |text: &str| match decode_answer(CallbackKind::Publish, text.as_bytes()) {
-            Ok(Answer::Result(CallbackResult::Publish { payload, tags, options: None })) => Ok((
-                payload,
-                tags.map(|tags| tags.iter().map(|(a, b)| format!("{a}={b}")).collect()),
-            )),
-            Ok(other) => panic!("{other:?}"),
-            Err(fault) => Err(fault),
-        };
-        let tagged =
-            |tags: &[&str]| Some(tags.iter().map(|&tag| tag.to_owned()).collect::<Vec<_>>());
-        assert_eq!(publish("{}"), Ok((None, None)));
-        let json = Payload::new(PayloadKind::Json, "[1]");
-        let text = r#"{"result":{"data":[1],"tags":{"b":"2","a":"1"}}}"#;
-        assert_eq!(publish(text), Ok((Some(json.clone()), tagged(&["a=1", "b=2"]))));
-        assert_eq!(publish(r#"{"result":{"b64data":"WzFd","tags":{}}}"#), Ok((Some(json), None)));
-        let binary = Payload::new(PayloadKind::Binary, "hi");
-        assert_eq!(publish(r#"{"result":{"b64data":"aGk="}}"#), Ok((Some(binary), None)));
-        let many = |count: usize, bytes: usize| {
-            let tags: Vec<_> =
-                (0..count).map(|n| format!("\"{n:0>4}\":\"{}\"", "x".repeat(bytes))).collect();
-            publish(&format!(r#"{{"result":{{"tags":{{{}}}}}}}"#, tags.join(",")))
-        };
-        assert!(many(TAGS_MAX, 1).is_ok() && many(1, TAGS_BYTES_MAX - 4).is_ok());
-        assert_eq!(many(TAGS_MAX + 1, 1), Err(Fault));
-        assert_eq!(many(1, TAGS_BYTES_MAX - 3), Err(Fault));
-        for text in [
-            r#"{"result":{"tags":{"event":"join"}}}"#,
-            r#"{"result":{"tags":{"a":1}}}"#,
-            r#"{"result":{"tags":[]}}"#,
-            r#"{"result":{"skip_history":true}}"#,
-            r#"{"result":{"version":"1"}}"#,
-            r#"{"result":{"version":-1}}"#,
-            r#"{"result":{"data":1,"data":2}}"#,
-        ] {
-            assert_eq!(publish(text), Err(Fault), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_publication_may_have_a_key_and_a_version() {
-        let options = |text: String| match decode_answer(CallbackKind::Publish, text.as_bytes()) {
-            Ok(Answer::Result(CallbackResult::Publish { options, .. })) => Ok(options),
-            Ok(other) => panic!("{other:?}"),
-            Err(fault) => Err(fault),
-        };
-        let of = |key: usize, epoch: usize| {
-            let [key, epoch] = [key, epoch].map(|bytes| "x".repeat(bytes));
-            let members = format!(r#""idempotency_key":"{key}","version_epoch":"{epoch}""#);
-            options(format!(r#"{{"result":{{"version":7,"skip_history":false,{members}}}}}"#))
-        };
-        let version = Version { number: NonZeroU64::new(7).unwrap(), epoch: "xx".into() };
-        let expected = PublishOptions {
-            idempotency_key: Some("x".into()),
-            version: Some(version),
-            exclude: None,
-        };
-        assert_eq!(of(1, 2), Ok(Some(Arc::new(expected))));
-        assert!(of(IDEMPOTENCY_KEY_BYTES_MAX, VERSION_EPOCH_BYTES_MAX).is_ok());
-        assert_eq!(of(IDEMPOTENCY_KEY_BYTES_MAX + 1, 0), Err(Fault));
-        assert_eq!(of(0, VERSION_EPOCH_BYTES_MAX + 1), Err(Fault));
-        assert_eq!(
-            options(r#"{"result":{"version":0,"idempotency_key":""}}"#.to_owned()),
-            Ok(None)
-        );
-    }
-
-    #[test]
-    fn a_subscription_is_allowed_with_what_is_said_about_it() {
-        let subscribe = |text: &str| match decode_answer(CallbackKind::Subscribe, text.as_bytes()) {
-            Ok(Answer::Result(CallbackResult::Subscribe { options })) => Ok(*options),
-            Ok(other) => panic!("{other:?}"),
-            Err(fault) => Err(fault),
-        };
-        assert_eq!(subscribe("{}"), Ok(SubscriptionOptions::default()));
-        let text = r#"{"result":{"info":{"a":1},"data":[2],"expire_at":1700000000,"x":1,
-            "override":{"presence":{"value":true},"force_recovery":{"value":false},"x":1}}}"#;
-        let expected = SubscriptionOptions {
-            info: Some("{\"a\":1}".into()),
-            data: Some("[2]".into()),
-            expires_at: Some(1_700_000_000),
-            overrides: Overrides {
-                presence: Some(true),
-                force_recovery: Some(false),
-                ..Overrides::default()
-            },
-        };
-        assert_eq!(subscribe(text), Ok(expected));
-        for never in ["0", "-1", "null"] {
-            let text = format!(r#"{{"result":{{"expire_at":{never}}}}}"#);
-            assert_eq!(subscribe(&text), Ok(SubscriptionOptions::default()), "{never}");
-        }
-        let info = |bytes: usize| {
-            subscribe(&format!(r#"{{"result":{{"info":"{}"}}}}"#, "x".repeat(bytes - 2)))
-        };
-        assert!(info(INFO_BYTES_MAX).is_ok());
-        assert_eq!(info(INFO_BYTES_MAX + 1), Err(Fault));
-        for text in [
-            r#"{"result":{"expire_at":"1"}}"#,
-            r#"{"result":{"expire_at":1.5}}"#,
-            r#"{"result":{"override":{"presence":true}}}"#,
-            r#"{"result":{"b64info":"?"}}"#,
-        ] {
-            assert_eq!(subscribe(text), Err(Fault), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_client_is_who_the_backend_says() {
-        let connect = |text: &str| match decode_answer(CallbackKind::Connect, text.as_bytes()) {
-            Ok(Answer::Result(CallbackResult::Connect(result))) => Ok(result.map(|result| *result)),
-            Ok(other) => panic!("{other:?}"),
-            Err(fault) => Err(fault),
-        };
-        assert_eq!(connect("{}"), Ok(None), "it does not say");
-        assert_eq!(connect(r#"{"result":null}"#), Ok(None));
-        assert_eq!(connect(r#"{"result":{"user":""}}"#), Ok(Some(ConnectResult::default())));
-        let text = r#"{"result":{"user":"u","expire_at":7,"info":[1],"b64data":"WzJd","meta":{},
-            "caps":[],"channels":["b","a","b"],"subs":{"a":{"data":3}}}}"#;
-        let channel = |name: &str| ChannelName::new(name).unwrap();
-        let options = SubscriptionOptions { data: Some("3".into()), ..Default::default() };
-        let expected = ConnectResult {
-            identity: Identity {
-                user: Some("u".into()),
-                info: Some("[1]".into()),
-                expires_at: Some(7),
-            },
-            data: Some("[2]".into()),
-            subscriptions: vec![(channel("a"), options), (channel("b"), Default::default())],
-        };
-        assert_eq!(connect(text), Ok(Some(expected)));
-        let user =
-            |bytes: usize| connect(&format!(r#"{{"result":{{"user":"{}"}}}}"#, "x".repeat(bytes)));
-        assert!(user(USER_BYTES_MAX).is_ok());
-        assert_eq!(user(USER_BYTES_MAX + 1), Err(Fault));
-        for text in [
-            r#"{"result":{"user":7}}"#,
-            r#"{"result":{"channels":"a"}}"#,
-            r#"{"result":{"channels":[""]}}"#,
-            r#"{"result":{"subs":["a"]}}"#,
-            r#"{"result":{"subs":{"a":{},"a":{}}}}"#,
-            r#"{"result":{"subs":{"a":{"info":1,"info":2}}}}"#,
-        ] {
-            assert_eq!(connect(text), Err(Fault), "{text}");
-        }
-    }
-}
+mod tests;

@@ -16,7 +16,8 @@ pub fn write_body(out: &mut Vec<u8>, call: &Call) {
     }
     match &call.ask {
         Ask::Connect(login) => write_login(out, login),
-        Ask::Subscribe { channel } => {
+        Ask::Refresh => {}
+        Ask::Subscribe { channel } | Ask::SubRefresh { channel } => {
             member(out, "channel", |out| write_text(out, channel.as_str()))
         }
         Ask::Publish { channel, payload } => {
@@ -128,6 +129,10 @@ mod tests {
             "{head},\"data\":{{}},\"name\":\"js\",\"version\":\"1\\\"\",\"channels\":[\"a\",\"b\"]}}"
         );
         assert_eq!(connect, expected);
+        let expected = format!("{head},\"user\":\"u\"}}");
+        assert_eq!(body_of(Some("u"), Ask::Refresh), expected);
+        let expected = format!("{head},\"user\":\"u\",\"channel\":\"a\\\"b\"}}");
+        assert_eq!(body_of(Some("u"), Ask::SubRefresh { channel: channel.clone() }), expected);
         let subscribe = Ask::Subscribe { channel: channel.clone() };
         let expected = format!("{head},\"channel\":\"a\\\"b\"}}");
         assert_eq!(body_of(Some(""), subscribe.clone()), expected);

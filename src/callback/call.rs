@@ -34,10 +34,14 @@ pub struct Call {
 pub enum Ask {
     /// The identity of a client that connects without a token.
     Connect(Box<Login>),
+    /// Whether the client, whose identity has expired, may go on.
+    Refresh,
     /// Whether the client may subscribe to a channel.
     Subscribe { channel: ChannelName },
     /// Whether the client may publish to a channel.
     Publish { channel: ChannelName, payload: Payload },
+    /// Whether its subscription to a channel, which has expired, may go on.
+    SubRefresh { channel: ChannelName },
     /// To call a procedure. The name may be empty, and the data, a JSON value, absent.
     Rpc { method: Arc<str>, data: Option<Bytes> },
 }
@@ -92,8 +96,10 @@ impl Ask {
     pub fn kind(&self) -> CallbackKind {
         match self {
             Ask::Connect(_) => CallbackKind::Connect,
+            Ask::Refresh => CallbackKind::Refresh,
             Ask::Subscribe { .. } => CallbackKind::Subscribe,
             Ask::Publish { .. } => CallbackKind::Publish,
+            Ask::SubRefresh { .. } => CallbackKind::SubRefresh,
             Ask::Rpc { .. } => CallbackKind::Rpc,
         }
     }

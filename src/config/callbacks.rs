@@ -32,10 +32,14 @@ macro_rules! callback_kinds {
 callback_kinds! {
     /// The identity of a client that connects without a token.
     Connect => "connect";
+    /// Whether a client that has expired may go on.
+    Refresh => "refresh";
     /// Whether a client may subscribe, and how.
     Subscribe => "subscribe";
     /// Whether a client may publish, and what.
     Publish => "publish";
+    /// Whether a subscription that has expired may go on.
+    SubRefresh => "sub_refresh";
     /// To call a procedure for a client.
     Rpc => "rpc";
     /// To take events.

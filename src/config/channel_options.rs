@@ -83,6 +83,12 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
         value: Value::Switch(|options| &mut options.callback_publish),
     },
     ChannelOption {
+        name: "callback_sub_refresh",
+        doc: "Whether the backend is asked when a subscription expires that no token allowed (Centrifugo: \
+              `sub_refresh_proxy_enabled`)",
+        value: Value::Switch(|options| &mut options.callback_sub_refresh),
+    },
+    ChannelOption {
         name: "allow_publish_for_client",
         doc: "Whether clients may publish",
         value: Value::Switch(|options| &mut options.allow_publish.client),

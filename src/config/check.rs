@@ -92,6 +92,7 @@ impl Config {
             for (option, kind, is_set) in [
                 ("callback_subscribe", CallbackKind::Subscribe, options.callback_subscribe),
                 ("callback_publish", CallbackKind::Publish, options.callback_publish),
+                ("callback_sub_refresh", CallbackKind::SubRefresh, options.callback_sub_refresh),
             ] {
                 if is_set && !self.callbacks.asks(kind) {
                     let word = kind.word();
@@ -224,9 +225,10 @@ mod tests {
     #[test]
     fn a_channel_that_asks_a_backend_needs_its_endpoint() {
         type Set = fn(&mut ChannelOptions) -> &mut bool;
-        let sets: [(Set, CallbackKind); 2] = [
+        let sets: [(Set, CallbackKind); 3] = [
             (|options| &mut options.callback_subscribe, CallbackKind::Subscribe),
             (|options| &mut options.callback_publish, CallbackKind::Publish),
+            (|options| &mut options.callback_sub_refresh, CallbackKind::SubRefresh),
         ];
         for (set, kind) in sets {
             let mut options = ChannelOptions::closed();

@@ -54,6 +54,8 @@ pub struct ChannelOptions {
     pub callback_subscribe: bool,
     /// Whether the backend decides about publications of clients: then they need no right.
     pub callback_publish: bool,
+    /// Whether the backend is asked about subscriptions that have expired, but for those that a token allows.
+    pub callback_sub_refresh: bool,
     /// The right to publish.
     pub allow_publish: ClientRight,
     /// The right to read the history.
@@ -124,6 +126,7 @@ impl ChannelOptions {
             allow_user_limited_channels: false,
             callback_subscribe: false,
             callback_publish: false,
+            callback_sub_refresh: false,
             allow_publish: ClientRight::NONE,
             allow_history: ClientRight::NONE,
             allow_presence: ClientRight::NONE,

@@ -13,7 +13,7 @@ use super::settings::HubSettings;
 use super::survey::BlockedUsers;
 use crate::config::limits::PRESENCE_USERS_MAX;
 use crate::message::{
-    ClientId, ClientInfo, Identity, IdentityError, Overrides, Refusal, SessionId,
+    ClientId, ClientInfo, Identity, IdentityError, Overrides, Refusal, Renewal, SessionId,
     SubscriptionOptions,
 };
 
@@ -155,20 +155,33 @@ impl Clients {
 
     /// The subscription of a joined subscriber expires, if the backend says so.
     pub(super) fn await_expiry(&mut self, subscription: u32) {
-        if let Some(SubscriptionOptions { expires_at: Some(at), .. }) =
-            self.options.get(&subscription).map(|options| &**options)
-        {
-            self.expiries.insert_subscription(subscription, *at);
+        if let Some(options) = self.options.get(&subscription) {
+            self.expiries.insert_subscription(subscription, options);
         }
+    }
+
+    /// Takes what the backend says about a subscription that it was asked about. Returns whether that is to end. One
+    /// that was made meanwhile stays as it is.
+    pub(super) fn renew(&mut self, subscription: u32, renewal: Renewal) -> bool {
+        let Some(options) = self.options.get(&subscription) else { return false };
+        let is_due = options.expires_at.is_some_and(|at| at <= self.now);
+        if !options.is_renewed_by_backend || !is_due {
+            return false;
+        }
+        let Renewal::Prolonged { expires_at, info } = renewal else { return true };
+        let mut options = options.clone();
+        options.expires_at = expires_at;
+        options.info = info.or(options.info);
+        self.set_options(subscription, options);
+        self.await_expiry(subscription);
+        false
     }
 
     /// A subscription has ended.
     pub(super) fn remove_options(&mut self, subscription: u32) {
         if let Some(options) = self.options.remove(&subscription) {
             self.options_bytes -= options.heap_bytes();
-            if let Some(at) = options.expires_at {
-                self.expiries.remove_subscription(subscription, at);
-            }
+            self.expiries.remove_subscription(subscription, &options);
         }
         if self.options.is_empty() {
             self.options.shrink_to_fit();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::expiry::ExpiryRoom;
 use super::fan_out::{FanOutStep, Visit};
 use super::gather::Gathers;
 use super::join_leave::JoinLeave;
@@ -13,13 +14,14 @@ use super::message::{
     ControlOne, HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, SurveyTask,
     refuse, reply_to, send_part,
 };
+use super::renewal::{self, SubscriptionChange};
 use super::settings::{HubLimits, HubSettings};
 use super::streams::{Numbered, Streams};
 use super::subscribers::{Subscribe, Subscribers};
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
     ChannelName, ClientId, ClientInfo, Identity, IdentityError, Item, Payload, PayloadKind,
-    PublishOptions, Refusal, Reply, Request, RequestId, SessionId, SubscriptionOptions,
+    PublishOptions, Refusal, Reply, Request, RequestId, SessionId,
 };
 
 /// One worker's share of the hub.
@@ -136,14 +138,15 @@ impl Hub {
         user.filter(|_| self.subscribers.sessions().is_open(session))
     }
 
-    /// Replaces what the backend says about a subscription.
-    pub fn refresh_subscription(
+    /// Takes what a token or the backend says about a subscription.
+    pub fn change_subscription(
         &mut self,
         session: SessionId,
         channel: &ChannelName,
-        options: Box<SubscriptionOptions>,
+        change: SubscriptionChange,
+        out: &mut VecDeque<HubOutput>,
     ) {
-        self.subscribers.refresh(session, channel, options);
+        renewal::change(&mut self.subscribers, session, channel, change, &self.settings, out);
     }
 
     /// Ends the subscriptions of a session, which stays open, and who its client is.
@@ -375,9 +378,9 @@ impl Hub {
     }
 
     /// Ends sessions and subscriptions that have expired at this time of the calendar, in seconds since the Unix epoch,
-    /// a few in each turn.
-    pub fn expire(&mut self, now: u64, out: &mut VecDeque<HubOutput>) {
-        self.subscribers.expire(now, &self.settings, out);
+    /// or has the backend asked about them: as many as there is room for, and a few others in each turn.
+    pub fn expire(&mut self, now: u64, room: ExpiryRoom, out: &mut VecDeque<HubOutput>) {
+        renewal::expire(&mut self.subscribers, now, room, &self.settings, out);
     }
 
     /// The time until [`Hub::tick`] has something to do, in milliseconds. `None` if nothing is due.

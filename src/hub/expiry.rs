@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::slots::slot;
+use crate::message::SubscriptionOptions;
 
 /// The times at which sessions and subscriptions expire, in seconds since the Unix epoch.
 #[derive(Debug)]
@@ -18,8 +19,19 @@ pub(super) struct Expiries {
     next_session: u32,
     /// The sessions before this index have been looked at, since the first one became due.
     looked_at: usize,
-    /// With the slot of the subscription.
+    /// With the slot of the subscription: those that their clients prolong.
     subscriptions: BTreeSet<(u32, u32)>,
+    /// The same for subscriptions that the backend is asked about.
+    renewed: BTreeSet<(u32, u32)>,
+}
+
+/// How much may expire at once.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpiryRoom {
+    /// How many sessions.
+    pub sessions: usize,
+    /// How many subscriptions that the backend is asked about.
+    pub renewals: usize,
 }
 
 /// The time of a session that does not expire: in 2106.
@@ -33,6 +45,7 @@ impl Expiries {
             next_session: NEVER,
             looked_at: 0,
             subscriptions: BTreeSet::new(),
+            renewed: BTreeSet::new(),
         }
     }
 
@@ -68,25 +81,45 @@ impl Expiries {
         Some(slot(index))
     }
 
-    /// Sets when the subscription in a slot expires.
-    pub(super) fn insert_subscription(&mut self, subscription: u32, expires_at: u64) {
-        self.subscriptions.insert((seconds(expires_at), subscription));
-    }
-
-    /// A subscription has ended, or does not expire any more at this time.
-    pub(super) fn remove_subscription(&mut self, subscription: u32, expires_at: u64) {
-        self.subscriptions.remove(&(seconds(expires_at), subscription));
-    }
-
-    /// The slot of a subscription that has expired by now. It does not expire again.
-    pub(super) fn take_subscription(&mut self, now: u64) -> Option<u32> {
-        let (at, subscription) = *self.subscriptions.first()?;
-        if at > seconds(now) {
-            return None;
+    /// The subscription in a slot has begun, or goes on, with these options.
+    pub(super) fn insert_subscription(&mut self, slot: u32, options: &SubscriptionOptions) {
+        if let Some(at) = options.expires_at {
+            self.queue_of(options).insert((seconds(at), slot));
         }
-        self.subscriptions.pop_first();
-        Some(subscription)
     }
+
+    /// A subscription has ended, or has other options from now on.
+    pub(super) fn remove_subscription(&mut self, slot: u32, options: &SubscriptionOptions) {
+        if let Some(at) = options.expires_at {
+            self.queue_of(options).remove(&(seconds(at), slot));
+        }
+    }
+
+    fn queue_of(&mut self, options: &SubscriptionOptions) -> &mut BTreeSet<(u32, u32)> {
+        match options.is_renewed_by_backend {
+            true => &mut self.renewed,
+            false => &mut self.subscriptions,
+        }
+    }
+
+    /// The slot of a subscription that its client has not prolonged by now. It does not expire again.
+    pub(super) fn take_subscription(&mut self, now: u64) -> Option<u32> {
+        take_due(&mut self.subscriptions, now)
+    }
+
+    /// The slot of a subscription that the backend is to be asked about by now. It does not expire again.
+    pub(super) fn take_renewal(&mut self, now: u64) -> Option<u32> {
+        take_due(&mut self.renewed, now)
+    }
+}
+
+fn take_due(queue: &mut BTreeSet<(u32, u32)>, now: u64) -> Option<u32> {
+    let (at, slot) = *queue.first()?;
+    if at > seconds(now) {
+        return None;
+    }
+    queue.pop_first();
+    Some(slot)
 }
 
 /// A time as it is kept.
@@ -162,14 +195,29 @@ mod tests {
 
     #[test]
     fn subscriptions_expire_in_the_order_of_their_times() {
+        let until = |at, is_renewed_by_backend| SubscriptionOptions {
+            expires_at: Some(at),
+            is_renewed_by_backend,
+            ..SubscriptionOptions::default()
+        };
         let mut expiries = Expiries::new(0);
-        for (subscription, at) in [(7, 20), (8, 10), (9, 10), (1, 15)] {
-            expiries.insert_subscription(subscription, at);
+        for is_renewed in [false, true] {
+            let until = |at| until(at, is_renewed);
+            for (slot, at) in [(7, 20), (8, 10), (9, 10), (1, 15)] {
+                expiries.insert_subscription(slot, &until(at));
+            }
+            expiries.insert_subscription(2, &SubscriptionOptions::default());
+            expiries.remove_subscription(9, &until(10));
+            expiries.remove_subscription(1, &until(14));
+            let mut take = |now| -> Vec<u32> {
+                std::iter::from_fn(|| match is_renewed {
+                    true => expiries.take_renewal(now),
+                    false => expiries.take_subscription(now),
+                })
+                .collect()
+            };
+            let taken = (take(9), take(19), take(19), take(20));
+            assert_eq!(taken, (vec![], vec![8, 1], vec![], vec![7]));
         }
-        expiries.remove_subscription(9, 10);
-        expiries.remove_subscription(1, 14);
-        let mut take =
-            |now| -> Vec<u32> { std::iter::from_fn(|| expiries.take_subscription(now)).collect() };
-        assert_eq!((take(9), take(19), take(19), take(20)), (vec![], vec![8, 1], vec![], vec![7]));
     }
 }

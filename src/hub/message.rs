@@ -24,6 +24,8 @@ pub enum HubOutput {
     Deliver { session: SessionId, channel: ChannelName, items: Vec<Item> },
     /// The identity of the client of a session has expired.
     Expired { session: SessionId },
+    /// The backend is to be asked whether a subscription that has expired goes on.
+    SubscriptionDue { session: SessionId, channel: ChannelName },
     /// A command of the server API for a session, which may have ended meanwhile. The result goes to its receipt
     /// through [`reply_to`].
     Control(Box<ControlOne>),

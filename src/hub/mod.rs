@@ -6,7 +6,8 @@
 //! two workers arrive in order.
 //!
 //! `dispatch` takes what comes in and has the parts of the hub handle it: `streams` the home side, `subscribers` the
-//! local side, `identities` who the clients of its sessions are, `expiry` until when, `join_leave` the join and leave
+//! local side, `identities` who the clients of its sessions are, `expiry` until when, `renewal` what then follows,
+//! `join_leave` the join and leave
 //! events of the home side, `gather` the questions that several workers answer together. A publication passes, in this
 //! order:
 //!
@@ -47,6 +48,7 @@ mod local_channel;
 mod measures;
 mod message;
 mod name_table;
+mod renewal;
 mod session;
 mod settings;
 mod slots;
@@ -57,6 +59,7 @@ mod texts;
 
 pub use backlog::Drops;
 pub use dispatch::Hub;
+pub use expiry::ExpiryRoom;
 pub use fan_out::{FanOutBatch, FanOutStep, Visit};
 pub use measures::Measures;
 pub use message::{
@@ -64,6 +67,7 @@ pub use message::{
     StreamMessage, Survey, SurveyTask, reply_to,
 };
 pub use name_table::ChannelHash;
+pub use renewal::SubscriptionChange;
 pub use settings::{HubLimits, HubSettings};
 
 #[cfg(test)]

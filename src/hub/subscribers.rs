@@ -18,9 +18,7 @@ use super::name_table::NameTable;
 use super::session::Sessions;
 use super::settings::HubSettings;
 use super::slots::{slot, some};
-use crate::config::limits::{
-    CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX, EXPIRIES_PER_TURN_MAX,
-};
+use crate::config::limits::{CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX};
 use crate::message::{
     ChannelName, Item, Origin, Position, Recovery, Refusal, Reply, RequestId, SessionId,
     SubscriptionOptions,
@@ -87,50 +85,6 @@ impl Subscribers {
             Some(self.channels[node.channel as usize].name.clone())
         });
         channels.take(count_max).collect()
-    }
-
-    /// Replaces what the backend says about a subscription, but for the options of its channel that it has replaced.
-    pub(super) fn refresh(
-        &mut self,
-        session: SessionId,
-        channel: &ChannelName,
-        mut options: Box<SubscriptionOptions>,
-    ) {
-        let Some(subscription) = self.find(session, channel) else { return };
-        options.overrides = self.clients.overrides(subscription);
-        self.clients.set_options(subscription, options);
-        if self.subscriptions[subscription as usize].waits_for().is_none() {
-            self.clients.await_expiry(subscription);
-        }
-    }
-
-    /// Ends some of the sessions and subscriptions that have expired by now.
-    pub(super) fn expire(
-        &mut self,
-        now: u64,
-        settings: &HubSettings,
-        out: &mut VecDeque<HubOutput>,
-    ) {
-        self.clients.set_time(now);
-        for _ in 0..EXPIRIES_PER_TURN_MAX {
-            let Some(index) = self.clients.expiries().take_session(now) else { break };
-            out.push_back(HubOutput::Expired { session: self.sessions.id(index) });
-        }
-        let since = now.saturating_sub(settings.limits.expired_close_delay.as_secs());
-        for _ in 0..EXPIRIES_PER_TURN_MAX {
-            let Some(subscription) = self.clients.expiries().take_subscription(since) else {
-                break;
-            };
-            let node = &self.subscriptions[subscription as usize];
-            let session = self.sessions.id(node.session);
-            let channel = self.channels[node.channel as usize].name.clone();
-            self.deliver_rest(subscription, settings, out);
-            self.remove(subscription, settings, out);
-            // No request is numbered 0 before 2^32 others.
-            let id = RequestId { serial: 0, origin: Origin::Server };
-            let reply = Reply::SubscriptionExpired { channel };
-            out.push_back(HubOutput::Reply { session, id, reply });
-        }
     }
 
     /// Ends a session and its subscriptions.
@@ -521,7 +475,7 @@ impl Subscribers {
 
     /// Delivers the items of a fan-out in progress to a subscriber that leaves: the publisher may have its reply
     /// already, and may be the subscriber itself.
-    fn deliver_rest(
+    pub(super) fn deliver_rest(
         &mut self,
         subscription: u32,
         settings: &HubSettings,
@@ -538,7 +492,13 @@ impl Subscribers {
         }
     }
 
-    fn remove(&mut self, subscription: u32, settings: &HubSettings, out: &mut VecDeque<HubOutput>) {
+    /// Ends a subscription.
+    pub(super) fn remove(
+        &mut self,
+        subscription: u32,
+        settings: &HubSettings,
+        out: &mut VecDeque<HubOutput>,
+    ) {
         let node = &self.subscriptions[subscription as usize];
         let (session, key) = (self.sessions.id(node.session), node.channel);
         let was_joined = node.waits_for().is_none();
@@ -567,6 +527,17 @@ impl Subscribers {
         }
     }
 
+    /// Whether the reply to a subscription has come.
+    pub(super) fn has_joined(&self, subscription: u32) -> bool {
+        self.subscriptions[subscription as usize].waits_for().is_none()
+    }
+
+    /// The session and the channel of a subscription.
+    pub(super) fn place_of(&self, subscription: u32) -> (SessionId, ChannelName) {
+        let node = &self.subscriptions[subscription as usize];
+        (self.sessions.id(node.session), self.channels[node.channel as usize].name.clone())
+    }
+
     fn local(&self, channel: &ChannelName) -> Option<&LocalChannel> {
         let key = self.names.find(channel, &self.channels)?;
         Some(&self.channels[key as usize])
@@ -584,7 +555,7 @@ impl Subscribers {
         local.members(&self.subscriptions).filter(|(_, node)| node.waits_for().is_none())
     }
 
-    fn find(&self, session: SessionId, channel: &ChannelName) -> Option<u32> {
+    pub(super) fn find(&self, session: SessionId, channel: &ChannelName) -> Option<u32> {
         let channel = self.names.find(channel, &self.channels)?;
         let mut at = self.sessions.first(session);
         while let Some(subscription) = at {

@@ -45,6 +45,6 @@ pub use request::{
     Actor, BackendError, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply, Request,
     RequestId, ServerSubscription, SessionRequest, Ticket, Welcome,
 };
-pub use subscription_options::{Overrides, SubscriptionOptions};
+pub use subscription_options::{Overrides, Renewal, SubscriptionOptions};
 pub use tags::{EVENT, EventError, Tags};
 pub use transport_kind::TransportKind;

@@ -15,8 +15,24 @@ pub struct SubscriptionOptions {
     pub data: Option<Bytes>,
     /// When the subscription expires, in seconds since 1970.
     pub expires_at: Option<u64>,
+    /// Whether the server asks the backend when it expires; otherwise the client prolongs it by a new token.
+    pub is_renewed_by_backend: bool,
     /// Replaces options of the namespace.
     pub overrides: Overrides,
+}
+
+/// What becomes of an identity, or of a subscription, that has expired and that the backend was asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It is over: the client is disconnected, or its subscription ends.
+    Expired,
+    /// It goes on.
+    Prolonged {
+        /// Until when, in seconds since 1970; `None` if it does not expire any more.
+        expires_at: Option<u64>,
+        /// Replaces what others see of the client, or of the subscriber: a JSON value on one line.
+        info: Option<Bytes>,
+    },
 }
 
 /// Options of a namespace that are replaced for one subscription; `None` leaves them as they are.
@@ -35,6 +51,11 @@ pub struct Overrides {
 }
 
 impl SubscriptionOptions {
+    /// When the subscription expires, if the client has to prolong it.
+    pub fn expiry_for_client(&self) -> Option<u64> {
+        self.expires_at.filter(|_| !self.is_renewed_by_backend)
+    }
+
     /// Approximate number of bytes that they take on the heap.
     pub fn heap_bytes(&self) -> usize {
         let Self { info, data, .. } = self;

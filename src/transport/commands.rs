@@ -205,7 +205,8 @@ impl Commands {
                     position: *position,
                     is_recoverable: *recoverable,
                     recovered: recovery.map(|recovery| recovery.is_complete),
-                    ttl_seconds: replies.ttl(options.as_ref().and_then(|it| it.expires_at)),
+                    ttl_seconds: replies
+                        .ttl(options.as_ref().and_then(|it| it.expiry_for_client())),
                     data: options.as_ref().and_then(|it| it.data.as_deref()),
                 };
                 replies.subscribed(id, channel, subscribed, recovery);

@@ -3,9 +3,8 @@
 //! A session has one call at a time. What it asks meanwhile is deferred, as with Centrifugo: nothing of a client
 //! overtakes its own request. What is delivered to it goes on.
 
-use std::sync::Arc;
-
-use crate::callback::{Answer, Answered, Ask, Call, CallbackResult, Failure};
+use crate::callback::{Answer, Answered, Ask, CallbackResult, Failure};
+use crate::config::CallbackKind;
 use crate::connection::Pause;
 use crate::hub::HubOutput;
 use crate::message::{
@@ -13,10 +12,13 @@ use crate::message::{
     SubscriptionOptions,
 };
 
+use super::calls;
 use super::connections::Connections;
 use super::deferred::AnswerKind;
+use super::expirations;
 use super::held::HeldRequest;
 use super::login::LoginStep;
+use super::renewals;
 use super::table::socket_of;
 
 /// Asks the backend about a request, which waits for the answer.
@@ -26,24 +28,16 @@ pub(super) fn ask(
     id: Option<RequestId>,
     request: Request,
 ) {
-    let Connections { table, held, hub, deferred, counters, .. } = connections;
     // What a client asked last, and did not wait for.
-    if !table.is_open(socket_of(session)) {
+    if !connections.table.is_open(socket_of(session)) {
         return;
     }
     let Some(ask) = ask_of(&request) else { return };
     let kind = ask.kind();
-    let is_full = connections.budget.is_critical() || held.has(session);
-    let serial = held.push(session, id, request);
-    let client = connections.settings.hub.client_id(session);
-    let connection = table.at(session.index);
-    let has_session = connection.flags.has_session();
-    let user = hub.user(session).filter(|_| has_session).map(Arc::from);
-    let transport = connection.traits().kind;
-    let headers = held.headers(session);
-    let call = Box::new(Call { client, serial, transport, user, headers, ask });
-    let is_made =
-        !is_full && connections.caller.as_ref().is_some_and(|caller| caller.call(call).is_ok());
+    let is_full = connections.budget.is_critical() || connections.held.has(session);
+    let serial = connections.held.push(session, id, request);
+    let is_made = !is_full && calls::make(connections, session, serial, ask);
+    let Connections { table, deferred, counters, .. } = connections;
     if is_made {
         // While it waits for the backend, its answer is not under way.
         if let Some(id) = id {
@@ -54,7 +48,7 @@ pub(super) fn ask(
         return;
     }
     counters.callbacks.at(kind as usize, Failure::Rejected.outcome()).add(1);
-    if let Some(held) = held.take(session, serial) {
+    if let Some(held) = connections.held.take(session, serial) {
         fail(connections, session, held.id);
     }
 }
@@ -76,13 +70,13 @@ fn ask_of(request: &Request) -> Option<Ask> {
 
 /// Takes an answer, or that there is none.
 pub(super) fn take_answer(connections: &mut Connections, answered: Answered) {
-    let outcome = answered.outcome();
-    let Connections { counters, held, .. } = connections;
-    counters.callbacks.at(answered.kind as usize, outcome).add(1);
-    let took_us = u64::try_from(answered.took.as_micros()).unwrap_or(u64::MAX);
-    counters.callback_duration.observe(took_us, 1);
+    calls::count(connections, &answered);
     let session = answered.session;
-    let Some(held) = held.take(session, answered.serial) else { return };
+    if matches!(answered.kind, CallbackKind::Refresh | CallbackKind::SubRefresh) {
+        expirations::take_answer(connections, answered);
+        return connections.drain_hub_outputs();
+    }
+    let Some(held) = connections.held.take(session, answered.serial) else { return };
     connections.deferred.set_held(session, false);
     match answered.result {
         Err(_) => fail(connections, session, held.id),
@@ -126,9 +120,11 @@ fn take_result(
             Request::Publish { channel, payload, options: options.or(own) }
         }
         (
-            CallbackResult::Subscribe { options },
+            CallbackResult::Subscribe { mut options },
             Request::Subscribe { channel, since, needs_all, .. },
         ) => {
+            let Connections { settings, hub, .. } = &*connections;
+            renewals::mark(&mut options, &channel, hub.namespaces(), &settings.callbacks);
             let options = (*options != SubscriptionOptions::default()).then_some(options);
             Request::Subscribe { channel, since, needs_all, token: None, options }
         }

@@ -31,6 +31,7 @@ use super::paused_publishers::PausedPublishers;
 use super::prefixes::{Prefixes, Rejected};
 use super::proxy_headers::ProxyHeaders;
 use super::rates::Rates;
+use super::renewals::Renewals;
 use super::settings::{WarnedUntil, WorkerParts, WorkerSettings};
 use super::statistics::{Statistics, withdraw_behind_proxy};
 use super::sweep::Sweep;
@@ -61,6 +62,8 @@ pub struct Connections {
     pub(super) deferred: Deferred,
     /// Requests that wait for the backend.
     pub(super) held: Held,
+    /// What has expired and the backend was asked about.
+    pub(super) renewals: Renewals,
     /// The clients that the backend was notified of.
     pub(super) announced: Announced,
     /// The way to ask it, if it is asked anything.
@@ -120,6 +123,7 @@ impl Connections {
             rates: Rates::default(),
             deferred: Deferred::default(),
             held: Held::default(),
+            renewals: Renewals::default(),
             announced: Announced::default(),
             caller: shared.caller,
             logins: Logins::default(),
@@ -157,7 +161,10 @@ impl Connections {
         withdraw_behind_proxy(&self.settings, &mut self.hub);
         self.account();
         self.hub.tick(self.turn.began_us, &mut self.hub_outputs);
-        self.hub.expire(self.turn.unix_seconds, &mut self.hub_outputs);
+        let Self { settings, budget, .. } = self;
+        let room =
+            self.renewals.room(&settings.callbacks, settings.hub.workers, budget.is_critical());
+        self.hub.expire(self.turn.unix_seconds, room, &mut self.hub_outputs);
         self.counters.turns.add(1);
         self.turn.begin_work();
         self.deferred.begin_turn();

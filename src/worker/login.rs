@@ -8,13 +8,14 @@ use tracing::warn;
 use super::admission;
 use super::connections::Connections;
 use super::logins::{Next, Wish};
+use super::renewals;
 use super::settings::WorkerSettings;
 use super::table::ticks;
 use crate::auth::{self, ConnectionClaims, Holder, Rejection, TokenError};
 use crate::callback::ConnectResult;
 use crate::config::CallbackKind;
 use crate::config::limits::TOKEN_WARNING_INTERVAL;
-use crate::hub::HubOutput;
+use crate::hub::{HubOutput, SubscriptionChange};
 use crate::message::{
     Actor, ChannelName, Identity, IdentityError, Login, Origin, Refusal, Reply, Request, RequestId,
     SessionId, SessionRequest, SubscriptionOptions, Token, Welcome,
@@ -152,17 +153,31 @@ impl LoginStep<'_> {
         // Each request of a kept connection may be by another client.
         self.connections.leave(self.session);
         self.identify(&identity, login.has_commands)?;
-        let ttl_seconds = identity.expires_at.map(|at| at.saturating_sub(now));
+        // What the server asks the backend itself, the client need not know.
+        let expires_at = identity.expires_at.filter(|_| !self.is_renewed_by_backend());
+        let ttl_seconds = expires_at.map(|at| at.saturating_sub(now));
         let welcome = Box::new(Welcome { ttl_seconds, data, ..Welcome::default() });
         let mut since: HashMap<_, _> = login.since.into_iter().collect();
-        let wish = |(channel, options)| Wish { since: since.remove(&channel), channel, options };
+        let Connections { settings, hub, .. } = &*self.connections;
+        let wish = |(channel, mut options): (ChannelName, _)| {
+            renewals::mark(&mut options, &channel, hub.namespaces(), &settings.callbacks);
+            Wish { since: since.remove(&channel), channel, options }
+        };
         let wishes = subscriptions.into_iter().map(wish).collect();
         let next = self.connections.logins.begin(self.session, id, welcome, wishes);
         self.follow(next);
         Ok(())
     }
 
+    /// Whether the backend is asked when the identity of a client expires.
+    fn is_renewed_by_backend(&self) -> bool {
+        self.connections.settings.callbacks.asks(CallbackKind::Refresh)
+    }
+
     fn refresh(&mut self, id: RequestId, token: &Token) -> Result<(), Refusal> {
+        if self.is_renewed_by_backend() {
+            return Err(Refusal::NotAvailable);
+        }
         let Connections { settings, hub, .. } = &*self.connections;
         let now = settings.transport.now.unix_seconds;
         let identity = settings.authentication.refresh(token, hub.user(self.session), now);
@@ -192,7 +207,9 @@ impl LoginStep<'_> {
             let options = options.map_err(|rejection| self.reject(rejection))?;
             let now = self.connections.settings.transport.now.unix_seconds;
             ttl_seconds = options.expires_at.map(|at| at.saturating_sub(now));
-            self.connections.hub.refresh_subscription(self.session, channel, Box::new(options));
+            let change = SubscriptionChange::Options(Box::new(options));
+            let Connections { hub, hub_outputs, .. } = &mut *self.connections;
+            hub.change_subscription(self.session, channel, change, hub_outputs);
         }
         self.follow(Next::Reply(id, Reply::SubscriptionRefreshed { ttl_seconds }));
         Ok(())
@@ -230,7 +247,8 @@ impl LoginStep<'_> {
             self.connections.leave(self.session);
             return Err(Refusal::UserConnectionsExhausted);
         }
-        let expires_at = settings.authentication.closes_at(identity, has_commands);
+        let may_refresh = has_commands && !settings.callbacks.asks(CallbackKind::Refresh);
+        let expires_at = settings.authentication.closes_at(identity, may_refresh);
         let kept = Identity { expires_at, ..identity.clone() };
         hub.identify(self.session, &kept).map_err(|error| {
             self.connections.leave(self.session);

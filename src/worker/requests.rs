@@ -10,7 +10,7 @@ use crate::config::limits::{API_WARNING_INTERVAL, DEFERRED_PER_TURN_MAX, PROXY_W
 use crate::connection::{Connection, Flags, Pause};
 use crate::hub::HubOutput;
 use crate::message::{
-    Actor, ChannelName, CloseReason, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
+    Actor, ChannelName, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
     TransportKind,
 };
 use crate::telemetry::Counters;
@@ -20,8 +20,10 @@ use super::callbacks;
 use super::connections::Connections;
 use super::deferred::AnswerKind;
 use super::events;
+use super::expirations;
 use super::login::{Checked, LoginStep};
 use super::mesh::Message;
+use super::renewals::Due;
 use super::statistics::withdraw_behind_proxy;
 use super::survey::SurveyStep;
 use super::sweep::LATENESS_MAX;
@@ -252,6 +254,7 @@ impl Connections {
     /// are still made.
     pub(super) fn leave(&mut self, session: SessionId) {
         self.held.forget(session);
+        self.renewals.forget_session(session);
         self.logins.forget(session);
         for SessionRequest { origin, by, request } in self.deferred.forget(session) {
             if request.is_for_others() {
@@ -282,7 +285,9 @@ impl Connections {
                 HubOutput::Reply { session, id, reply } => {
                     self.reply(session, id, &reply);
                 }
-                HubOutput::Deliver { session, .. } | HubOutput::Expired { session }
+                HubOutput::Deliver { session, .. }
+                | HubOutput::Expired { session }
+                | HubOutput::SubscriptionDue { session, .. }
                     if !self.table.is_open(socket_of(session)) => {}
                 HubOutput::Deliver { session, channel, items } => {
                     self.counters.deliveries.add(items.len() as u64);
@@ -291,7 +296,10 @@ impl Connections {
                         connection.deliver_alone(&channel, &items, context)
                     });
                 }
-                HubOutput::Expired { session } => self.close(session.index, CloseReason::Expired),
+                HubOutput::Expired { session } => expirations::expire(self, session, Due::Client),
+                HubOutput::SubscriptionDue { session, channel } => {
+                    expirations::expire(self, session, Due::Subscription(channel));
+                }
                 HubOutput::Control(control) => {
                     SurveyStep { connections: self }.control(*control);
                 }

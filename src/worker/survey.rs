@@ -1,7 +1,9 @@
 //! What calls of the server API do with connections: with one client, or with those of a user.
 
 use super::connections::Connections;
+use super::renewals::{self, Due};
 use super::table::socket_of;
+use crate::config::CallbackKind;
 use crate::config::limits::{
     CONNECTION_CHANNELS_LIST_MAX, CONNECTIONS_LIST_MAX, CONNECTIONS_LOOKED_AT_PER_TURN_MAX,
     CONTROLS_PER_TURN_MAX,
@@ -172,14 +174,22 @@ impl SurveyStep<'_> {
         match control {
             Control::Disconnect(disconnect) => connections.close(session.index, disconnect),
             Control::Refresh { expires_at, info } => {
+                let is_asked = connections.settings.callbacks.asks(CallbackKind::Refresh);
                 let delay = connections.settings.hub.limits.expired_close_delay.as_secs();
+                let delay = if is_asked { 0 } else { delay };
                 let closes_at = expires_at.map(|at| at.saturating_add(delay));
+                // What the backend says here is newer than its answer.
+                connections.renewals.forget(session, &Due::Client);
                 if connections.table.at(session.index).flags.has_session() {
                     // What was accepted before has a user that is not too long, and info was checked.
                     let _ = connections.hub.refresh(session, closes_at, info);
                 }
             }
-            Control::Subscribe { channel, since, options } => {
+            Control::Subscribe { channel, since, mut options } => {
+                if let Some(options) = &mut options {
+                    let Connections { settings, hub, .. } = &*connections;
+                    renewals::mark(options, &channel, hub.namespaces(), &settings.callbacks);
+                }
                 let (needs_all, token) = (false, None);
                 let request = Request::Subscribe { channel, since, needs_all, token, options };
                 connections.request(session, SessionRequest { origin, by, request });

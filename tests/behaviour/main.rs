@@ -11,6 +11,7 @@
 //! | `expiry` | connections and subscriptions that expire |
 //! | `rights` | rights of clients, by route |
 //! | `callbacks` | callbacks to a backend: its answers, its failures, limits |
+//! | `renewals` | clients and subscriptions that expire, and go on as long as a backend says |
 //! | `identity` | tokens of clients: what each route answers, expiry, server-side subscriptions |
 //! | `subscription_tokens` | tokens for subscriptions: names, what a backend says about a subscription |
 //! | `jwks` | keys of tokens that are published at a URL: rotation, failures |
@@ -66,6 +67,7 @@ mod prefixes;
 mod pressure;
 mod protobuf;
 mod rates;
+mod renewals;
 mod rights;
 mod rights_matrix;
 mod settings;

@@ -3,8 +3,9 @@
 use super::*;
 use crate::config::limits::{EXPIRIES_PER_TURN_MAX, PRESENCE_USERS_MAX};
 use crate::hub::join_leave::JOIN_LEAVE_DELAY_MS;
+use crate::hub::{ExpiryRoom, SubscriptionChange};
 use crate::message::{
-    ClientId, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, SubscriptionOptions,
+    ClientId, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, Renewal, SubscriptionOptions,
 };
 
 fn identity(user: &str, info: &'static str) -> Identity {
@@ -191,7 +192,8 @@ fn the_users_of_a_bounded_number_of_subscribers_are_compared() {
 /// The sessions, and the channels of subscriptions, that expire at this time.
 fn expired(mesh: &mut Mesh, now: u64) -> (Vec<u32>, Vec<String>) {
     let mut out = VecDeque::new();
-    mesh.hubs[0].expire(now, &mut out);
+    let room = ExpiryRoom { sessions: EXPIRIES_PER_TURN_MAX, renewals: 2 };
+    mesh.hubs[0].expire(now, room, &mut out);
     let (mut sessions, mut channels) = (Vec::new(), Vec::new());
     out.retain(|output| {
         match output {
@@ -200,6 +202,7 @@ fn expired(mesh: &mut Mesh, now: u64) -> (Vec<u32>, Vec<String>) {
                 mesh.end_view(0, session.index, channel.as_str());
                 channels.push(channel.to_string());
             }
+            HubOutput::SubscriptionDue { channel, .. } => channels.push(format!("{channel}?")),
             _ => return true,
         }
         false
@@ -248,6 +251,11 @@ fn subscriptions_expire_some_time_after_they_should_have_been_refreshed() {
     let mut mesh = Mesh::new(1, 8);
     mesh.hubs[0].open(session(0));
     expired(&mut mesh, 1000);
+    let change = |mesh: &mut Mesh, name, options| {
+        let change = SubscriptionChange::Options(options);
+        let hub = &mut mesh.hubs[0];
+        hub.change_subscription(session(0), &channel(name), change, &mut VecDeque::new());
+    };
     let until = |at| Box::new(SubscriptionOptions { expires_at: Some(at), ..Default::default() });
     for name in ["a", "b", "c", "d"] {
         let (data, options) = (Some("{\"d\":1}".into()), Some(1060));
@@ -263,9 +271,9 @@ fn subscriptions_expire_some_time_after_they_should_have_been_refreshed() {
     }
     mesh.request(0, session(0), unsubscribe("a"));
     mesh.end_view(0, 0, "a");
-    mesh.hubs[0].refresh_subscription(session(0), &channel("b"), until(1200));
-    mesh.hubs[0].refresh_subscription(session(0), &channel("c"), Default::default());
-    mesh.hubs[0].refresh_subscription(session(0), &channel("no"), until(1));
+    change(&mut mesh, "b", until(1200));
+    change(&mut mesh, "c", Default::default());
+    change(&mut mesh, "no", until(1));
     let delay = 25;
     assert_eq!(expired(&mut mesh, 1060 + delay - 1), (vec![], vec![]));
     assert_eq!(expired(&mut mesh, 1060 + delay), (vec![], vec!["d".to_owned()]));
@@ -273,6 +281,56 @@ fn subscriptions_expire_some_time_after_they_should_have_been_refreshed() {
     assert_eq!(expired(&mut mesh, 1200 + delay), (vec![], vec!["b".to_owned()]));
     assert_eq!(expired(&mut mesh, u64::MAX), (vec![], vec![]));
     assert!(mesh.hubs[0].is_subscribed(session(0), &channel("c")));
+    mesh.close(0, session(0));
+    assert_eq!(mesh.hubs[0].measures().identity_bytes, 0);
+}
+
+#[test]
+fn the_backend_is_asked_about_subscriptions_and_its_answer_is_for_the_same_one() {
+    let mut mesh = Mesh::new(1, 8);
+    mesh.hubs[0].open(session(0));
+    let subscribe = |mesh: &mut Mesh, name: &str, at: u64| {
+        let (channel, since) = (channel(name), None);
+        let options = SubscriptionOptions {
+            expires_at: Some(at),
+            is_renewed_by_backend: true,
+            info: Some("1".into()),
+            ..Default::default()
+        };
+        let options = Some(Box::new(options));
+        let request = Request::Subscribe { channel, since, needs_all: false, token: None, options };
+        mesh.request(0, session(0), request);
+        mesh.settle();
+    };
+    for name in ["a", "b", "c"] {
+        subscribe(&mut mesh, name, 1000);
+    }
+    let asked = |mesh: &mut Mesh, now| expired(mesh, now).1;
+    assert_eq!(asked(&mut mesh, 999), [""; 0]);
+    assert_eq!(asked(&mut mesh, 1000).len(), 2, "no more than there is room for");
+    assert_eq!(asked(&mut mesh, 1000).len(), 1);
+    assert_eq!(asked(&mut mesh, 1000), [""; 0], "it is asked once");
+    // One of them was ended and made again before the answers came.
+    mesh.request(0, session(0), unsubscribe("c"));
+    mesh.end_view(0, 0, "c");
+    subscribe(&mut mesh, "c", 2000);
+    let mut out = VecDeque::new();
+    let prolonged = Renewal::Prolonged { expires_at: Some(1500), info: Some("2".into()) };
+    for (name, renewal) in [("a", &prolonged), ("b", &Renewal::Expired), ("c", &Renewal::Expired)] {
+        let hub = &mut mesh.hubs[0];
+        let change = SubscriptionChange::Renewal(renewal.clone());
+        hub.change_subscription(session(0), &channel(name), change, &mut out);
+    }
+    mesh.end_view(0, 0, "b");
+    mesh.route(0, out);
+    mesh.settle();
+    let subscribed = |mesh: &Mesh, name| mesh.hubs[0].is_subscribed(session(0), &channel(name));
+    assert_eq!(["a", "b", "c"].map(|name| subscribed(&mesh, name)), [true, false, true]);
+    assert_eq!(asked(&mut mesh, 1500), ["a?"]);
+    let forever = Renewal::Prolonged { expires_at: None, info: None };
+    let (forever, hub) = (SubscriptionChange::Renewal(forever), &mut mesh.hubs[0]);
+    hub.change_subscription(session(0), &channel("a"), forever, &mut VecDeque::new());
+    assert_eq!(asked(&mut mesh, 3000), ["c?"]);
     mesh.close(0, session(0));
     assert_eq!(mesh.hubs[0].measures().identity_bytes, 0);
 }

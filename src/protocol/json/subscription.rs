@@ -76,6 +76,7 @@ impl SubscriptionDocument<'_> {
             info,
             data: line_of_value(self.data, self.b64data.as_deref(), depth_max)?,
             expires_at,
+            is_renewed_by_backend: false,
             overrides: overrides.overrides(),
         })
     }

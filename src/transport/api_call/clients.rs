@@ -93,7 +93,8 @@ impl ApiCall {
                 let channel = self.channel(method, &channel, context)?;
                 let Object(overrides) = overrides.unwrap_or(Object(OverrideDocument::default()));
                 let overrides = overrides.overrides();
-                let options = SubscriptionOptions { info, data, expires_at, overrides };
+                let options =
+                    SubscriptionOptions { info, data, expires_at, overrides, ..Default::default() };
                 let options = (options != SubscriptionOptions::default()).then(|| options.into());
                 Ok(Control::Subscribe { channel, since: position_of(recover_since)?, options })
             }

@@ -218,6 +218,7 @@ fn a_token_subscribes_its_client_to_channels() {
     let claims = r#"{"subs":{"a":{"info":{"x":1},"b64data":"WzFd","override":{"presence":{"value":true},
         "join_leave":{"value":false},"force_push_join_leave":{},"force_positioning":null}}}}"#;
     let options = SubscriptionOptions {
+        is_renewed_by_backend: false,
         info: Some(Bytes::from_static(br#"{"x":1}"#)),
         data: Some(Bytes::from_static(b"[1]")),
         expires_at: None,
@@ -257,6 +258,7 @@ fn a_token_of_a_subscription_is_for_one_channel() {
         "client":"c","override":{"force_recovery":{"value":true}},"channels":5,"subs":5}"#;
     let overrides = Overrides { force_recovery: Some(true), ..Overrides::default() };
     let options = SubscriptionOptions {
+        is_renewed_by_backend: false,
         info: Some(Bytes::from_static(b"1")),
         data: Some(Bytes::from_static(b"2")),
         expires_at: Some(NOW + 90),
