@@ -7,6 +7,8 @@
 //! [`PrefixTable`] counts the connections of each network prefix: the worker asks it whether one more is allowed.
 //! [`ClientRates`] does the same for the requests of each client, and [`UserTable`] for the connections of each user.
 //!
+//! [`SessionKey`] names the sessions whose commands come in requests of their own.
+//!
 //! [`Tokens`] verifies the tokens of clients: their signature, and what they claim.
 //!
 //! **In and out.** In: whose rights a request has ([`Actor`](crate::message::Actor)), the request, and the options of
@@ -22,6 +24,7 @@ mod authentication;
 mod decide;
 mod prefixes;
 mod rates;
+mod session_key;
 mod token;
 mod users;
 
@@ -30,5 +33,6 @@ pub use authentication::{Authentication, Holder, Rejection};
 pub use decide::{Client, Verdict, check_name, decide};
 pub use prefixes::{Gate, PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
 pub use rates::{Allowance, ClientRates, Rate, RateLimits, RateVerdict};
+pub use session_key::SessionKey;
 pub use token::{ConnectionClaims, KeySet, KeySetError, SubscriptionClaims, TokenError, Tokens};
 pub use users::{UserKey, UserTable};
