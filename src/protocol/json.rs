@@ -19,10 +19,12 @@ use crate::message::{ClientInfo, Payload, PayloadKind, Publication};
 
 mod commands;
 mod connect;
+mod emulation;
 mod replies;
 mod subscription;
 
 pub use commands::decode_command;
+pub use emulation::{Emulation, InvalidEmulation, decode_emulation};
 pub use replies::{write_push, write_sent};
 pub use subscription::{
     InvalidValue, OverrideDocument, SubscriptionDocument, SubscriptionDocuments, line_of_value,
