@@ -14,7 +14,7 @@
 //! └────────┘ ◀───── └────────────┘ ◀────────────────────────── └─────┘ ◀───────── └────────────────┘
 //!            bytes                   replies, items                    messages
 //! ╰───────────────── worker: one thread on one core, which passes it all on ─────────────────╯
-//!   transports: HTTP │ WebSocket │ event stream │ commands over TCP │ echo
+//!   transports: HTTP │ WebSocket │ event stream │ commands over HTTP or TCP │ echo
 //! ```
 //!
 //! # Threads
@@ -65,6 +65,7 @@
 //! | the command protocol in JSON, in Protobuf | `protocol/json/`, `protocol/protobuf/` |
 //! | an encoding or a framing of the command protocol | `transport/command_form.rs` |
 //! | a method of the server API | `protocol/api_json.rs`, `transport/api_call/commands.rs` |
+//! | the command protocol over HTTP | `transport/command_stream.rs`, `worker/relay.rs` |
 //! | the web page | `transport/http_api/page.html` |
 //! | a right of clients | `auth/decide.rs` |
 //! | how clients prove who they are | `auth/authentication.rs`; over HTTP, `transport/http_api/credentials.rs` |

@@ -72,6 +72,8 @@ pub(super) fn transport(kind: TransportKind) -> &'static str {
         TransportKind::WebSocket => "uni_websocket",
         TransportKind::Sse => "uni_sse",
         TransportKind::CommandsTcp => "tcp",
+        TransportKind::CommandsHttpStream => "http_stream",
+        TransportKind::CommandsSse => "sse",
         TransportKind::LongPoll => "long_poll",
         TransportKind::Http => "http",
         TransportKind::EchoWebSocket | TransportKind::EchoTcp => "echo",

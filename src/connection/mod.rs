@@ -78,6 +78,11 @@ impl Connection {
         self.conversation.receive(bytes, context)
     }
 
+    /// Takes commands that the client sent with a request of their own.
+    pub fn relay(&mut self, commands: &[u8], context: &mut Context<'_>) -> Flow {
+        self.conversation.relay(commands, context)
+    }
+
     /// Takes the hub's answer to a request.
     pub fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         self.conversation.reply(origin, reply, context)

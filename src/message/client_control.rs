@@ -8,7 +8,7 @@ use super::{
     ChannelName, ClientId, ClientInfo, Disconnect, Position, SubscriptionOptions, TransportKind,
 };
 
-/// A command of the server API for a client.
+/// What is done with a client: a command of the server API, or what came of the client itself by another connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of these fields say what they are")]
 pub enum Control {
@@ -31,6 +31,9 @@ pub enum Control {
         /// What others see of the client from now on; `None` leaves it as it is.
         info: Option<Bytes>,
     },
+    /// Take commands that the client sent with a request of their own, a line each. Without effect on a client whose
+    /// transport has no such requests.
+    Take(Bytes),
 }
 
 /// Connections that a call of the server API concerns.
@@ -79,6 +82,7 @@ impl Control {
                 text.as_ref().map_or(0, |text| text.len())
             }
             Control::Refresh { info, .. } => info.as_ref().map_or(0, Bytes::len),
+            Control::Take(commands) => commands.len(),
         }
     }
 
@@ -86,7 +90,7 @@ impl Control {
     pub fn channel(&self) -> Option<&ChannelName> {
         match self {
             Control::Subscribe { channel, .. } | Control::Unsubscribe { channel } => Some(channel),
-            Control::Disconnect(_) | Control::Refresh { .. } => None,
+            Control::Disconnect(_) | Control::Refresh { .. } | Control::Take(_) => None,
         }
     }
 }

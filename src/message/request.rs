@@ -117,7 +117,8 @@ pub enum Request {
         data: Option<Bytes>,
     },
     /// Control another client. The reply is [`Reply::Done`], also if there is no such client, or [`Reply::Refused`] if
-    /// the namespace does not exist or the client's transport has no way to announce the change.
+    /// the namespace does not exist, the client's transport has no way to announce the change, or its worker has no
+    /// room for what it is to take.
     Control {
         /// The other client.
         client: ClientId,

@@ -31,6 +31,10 @@ transports! {
     CommandsTcp => "commands_tcp";
     /// The command protocol over WebSocket.
     CommandsWebSocket => "commands_websocket";
+    /// The command protocol as an HTTP answer of lines.
+    CommandsHttpStream => "commands_http_stream";
+    /// The command protocol as an event stream.
+    CommandsSse => "commands_sse";
     /// WebSocket messages that are echoed.
     EchoWebSocket => "echo_websocket";
     /// Bytes on raw TCP that are echoed.

@@ -1,6 +1,7 @@
 //! The forms of the command protocol: how messages to a client are encoded and delimited.
 
 use super::answers::{Answers, ListForm};
+use super::stream_form::{STREAM_FORMS, StreamForm};
 use crate::message::ChannelName;
 use crate::protocol::command::{Command, InvalidCommand, Push, Sent};
 use crate::protocol::length_prefix::write_length_prefixed;
@@ -36,6 +37,33 @@ pub enum CommandFraming {
     LengthPrefix,
     /// A WebSocket message for each of them.
     WebSocket,
+    /// They are the body of an HTTP answer.
+    Stream(StreamForm),
+}
+
+impl CommandFraming {
+    /// Whether clients answer pings. On raw TCP a person at `nc` need not, and TCP's own keepalive finds dead peers.
+    pub fn has_pongs(self) -> bool {
+        match self {
+            CommandFraming::Line | CommandFraming::LengthPrefix => false,
+            CommandFraming::WebSocket | CommandFraming::Stream(_) => true,
+        }
+    }
+
+    /// Whether commands come in requests of their own.
+    pub fn has_relays(self) -> bool {
+        matches!(self, CommandFraming::Stream(_))
+    }
+
+    /// A number below [`FRAMINGS`] that no other framing has.
+    const fn index(self) -> usize {
+        match self {
+            CommandFraming::Line => 0,
+            CommandFraming::LengthPrefix => 1,
+            CommandFraming::WebSocket => 2,
+            CommandFraming::Stream(form) => 3 + form.index(),
+        }
+    }
 }
 
 /// Why a command is not taken.
@@ -62,7 +90,7 @@ impl CommandForm {
 
     /// A number below [`COMMAND_FORMS`] that no other form has.
     pub const fn index(self) -> usize {
-        self.encoding as usize * FRAMINGS + self.framing as usize
+        self.encoding as usize * FRAMINGS + self.framing.index()
     }
 
     /// Appends a message.
@@ -124,6 +152,7 @@ impl CommandForm {
             CommandFraming::Line => write_line(out, write),
             CommandFraming::LengthPrefix => write_length_prefixed(out, write),
             CommandFraming::WebSocket => write_frame_of(out, self.opcode(), write),
+            CommandFraming::Stream(form) => form.write(out, write),
         }
     }
 }
@@ -143,7 +172,7 @@ fn next_line<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
 
 const ENCODINGS: usize = 2;
 
-const FRAMINGS: usize = 3;
+const FRAMINGS: usize = 3 + STREAM_FORMS;
 
 /// How many forms there are.
 pub(super) const COMMAND_FORMS: usize = ENCODINGS * FRAMINGS;

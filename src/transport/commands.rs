@@ -1,4 +1,4 @@
-//! The command protocol (Centrifuge v2, JSON) over TCP or WebSocket.
+//! The command protocol (Centrifuge v2, JSON) over TCP, WebSocket, or HTTP.
 //!
 //! A client may pipeline commands behind `connect`: they wait in `Pipelined` for its reply, and are then taken in
 //! order. An invalid command is answered with an error of the protocol, and the session continues. A command without
@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use super::command_form::{CommandFault, CommandForm, CommandFraming};
+use super::command_form::{CommandFault, CommandForm};
 use super::context::{Context, Output};
 use super::handshake_failure::HandshakeFailure;
 use super::refusal::{RATE_EXCEEDED, row_of};
@@ -256,19 +256,18 @@ impl Commands {
         }
         let interval = context.settings.keepalive_interval;
         let patience = context.settings.keepalive_timeout.min(interval);
-        match (self.ping, form.framing) {
-            (Ping::Sent, CommandFraming::WebSocket) => return Err(CloseReason::KeepaliveTimeout),
-            (Ping::Answered, CommandFraming::WebSocket) if patience < interval => {
+        match (self.ping, form.framing.has_pongs()) {
+            (Ping::Sent, true) => return Err(CloseReason::KeepaliveTimeout),
+            (Ping::Answered, true) if patience < interval => {
                 self.ping = Ping::Due;
                 context.outputs.push(Output::Deadline(interval - patience));
             }
-            (_, CommandFraming::WebSocket) => {
+            (_, true) => {
                 self.ping = Ping::Sent;
                 form.write(context.out, &Sent::Ping, context.answers);
                 context.outputs.push(Output::Deadline(patience));
             }
-            // TCP's own keepalive finds dead peers, and a person at `nc` need not answer.
-            (_, CommandFraming::Line | CommandFraming::LengthPrefix) => {
+            (_, false) => {
                 form.write(context.out, &Sent::Ping, context.answers);
                 context.outputs.push(Output::Deadline(interval));
             }
@@ -343,10 +342,14 @@ impl Replies<'_, '_> {
 
     fn connected(&mut self, id: u32, welcome: &Welcome) {
         let interval = self.context.settings.keepalive_interval;
+        let client = self.context.client;
+        let key = &self.context.settings.now.session_key;
+        let session = self.form.framing.has_relays().then(|| key.name_of(client));
         let connected = Connected {
-            client: self.context.client,
+            client,
+            session: session.as_deref(),
             ping_seconds: interval.as_secs().max(1),
-            wants_pong: self.form.framing == CommandFraming::WebSocket,
+            wants_pong: self.form.framing.has_pongs(),
             welcome,
         };
         self.reply(id, Answer::Connected(&connected));

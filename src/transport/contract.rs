@@ -21,6 +21,12 @@ pub trait Transport {
     /// Takes what the peer sent. The bytes may be decoded in place.
     fn receive(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> Flow<Self::Next>;
 
+    /// Takes commands that the client sent with a request of their own; none if that cannot be taken yet, but shows
+    /// that the client is there.
+    fn relay(&mut self, _commands: &[u8], _: &mut Context<'_>) -> Flow<Self::Next> {
+        Flow::Receive
+    }
+
     /// Takes the hub's answer to a request, or what the server API did.
     fn reply(&mut self, _: Origin, _: &Reply, _: &mut Context<'_>) -> Flow<Self::Next> {
         Flow::Receive
@@ -104,6 +110,8 @@ pub struct Traits {
     pub collects_answers: bool,
     /// The server API may subscribe it to channels: the client is notified of them.
     pub accepts_server_subscriptions: bool,
+    /// Its commands may come in requests of their own: see [`Transport::relay`].
+    pub takes_relays: bool,
     /// It waits for [`Transport::drained`].
     pub awaits_drain: bool,
     /// The end of a message that has begun must come in time. Requests have a deadline of their own.
@@ -119,6 +127,7 @@ impl Traits {
             publishes: false,
             collects_answers: false,
             accepts_server_subscriptions: false,
+            takes_relays: false,
             awaits_drain: false,
             times_messages: false,
         }

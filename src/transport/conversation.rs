@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use super::command_stream::CommandStream;
 use super::commands_tcp::CommandConversation;
 use super::context::{Answer, Context, Flow};
 use super::contract::{Traits, Transport, receive_unpaused};
@@ -32,6 +33,14 @@ macro_rules! conversations {
             pub fn receive(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> Flow {
                 let flow = match self {
                     $(Self::$name(it) => it.receive(bytes, context).map_next(Self::from),)*
+                };
+                self.follow(flow, context)
+            }
+
+            /// Passes [`Transport::relay`] on to the transport that is spoken.
+            pub fn relay(&mut self, commands: &[u8], context: &mut Context<'_>) -> Flow {
+                let flow = match self {
+                    $(Self::$name(it) => it.relay(commands, context).map_next(Self::from),)*
                 };
                 self.follow(flow, context)
             }
@@ -123,6 +132,8 @@ conversations! {
     WebSocket(WebSocketConversation);
     /// An event stream.
     EventStream(EventStream);
+    /// The command protocol as an HTTP answer.
+    CommandStream(CommandStream);
     /// The command protocol over raw TCP.
     Commands(CommandConversation);
     /// Bytes that come back, over raw TCP.
@@ -187,6 +198,7 @@ impl From<HttpNext> for Conversation {
         match next {
             HttpNext::WebSocket(websocket) => Self::WebSocket(websocket),
             HttpNext::EventStream(stream) => Self::EventStream(stream),
+            HttpNext::CommandStream(stream) => Self::CommandStream(stream),
         }
     }
 }

@@ -21,8 +21,10 @@ mod answer;
 mod api;
 mod body;
 mod client;
+mod command_stream;
 mod cors;
 mod credentials;
+mod emulation;
 mod error;
 mod forwarded;
 mod guards;
@@ -41,7 +43,7 @@ mod upgrade;
 
 pub use requests::{HttpConversation, HttpNext, HttpService};
 
-use answer::{Exchange, write_ok};
+use answer::{Exchange, write_nothing, write_ok};
 use cors::Cors;
 use error::HttpError;
 use requests::HttpFlow;
@@ -255,6 +257,11 @@ impl HttpConversation {
                 Reply::Rejected(error) => self.fail_awaited(&HttpError::rejected(error), context),
                 _ => Flow::AwaitReply,
             },
+            Await::Relay => match reply {
+                Reply::Done => self.respond_with_nothing(context),
+                Reply::Refused(_) => self.fail_awaited(&HttpError::relays_exhausted(), context),
+                _ => Flow::AwaitReply,
+            },
             Await::Call(_) => self.advance_call(|call| call.take_reply(to, reply), context),
             Await::Login(_) => self.take_login(reply, context),
             Await::Upgrade(upgrading) => match upgrading.take(reply, context) {
@@ -368,6 +375,15 @@ impl HttpConversation {
         self.go_on(exchange, behind, context)
     }
 
+    /// The same with status 204.
+    fn respond_with_nothing(&mut self, context: &mut Context<'_>) -> HttpFlow {
+        let Some(Awaiting { exchange, behind, .. }) = self.state.take_awaiting() else {
+            return Flow::Receive;
+        };
+        write_nothing(exchange, context);
+        self.go_on(exchange, behind, context)
+    }
+
     fn fail_awaited(&mut self, error: &HttpError, context: &mut Context<'_>) -> HttpFlow {
         let Some(Awaiting { exchange, behind, .. }) = self.state.take_awaiting() else {
             return Flow::Receive;
@@ -404,9 +420,9 @@ impl HttpConversation {
                 }
                 None => context.close(CloseReason::HttpDone),
             },
-            Flow::Become { next: HttpNext::EventStream(_), .. } if context.has_ended => {
-                context.close(CloseReason::ClientGone)
-            }
+            Flow::Become {
+                next: HttpNext::EventStream(_) | HttpNext::CommandStream(_), ..
+            } if context.has_ended => context.close(CloseReason::ClientGone),
             flow => flow,
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! **What it is.** One machine per transport, all of one shape ([`Transport`]), in one list ([`Conversation`]): the
 //! HTTP requests that most of them begin with, and that long polls are ([`HttpConversation`]), WebSocket with plain
-//! messages or commands ([`WebSocketConversation`]), SSE ([`EventStream`]), the command protocol over raw TCP
-//! ([`CommandConversation`]), and the raw echo. [`Prepared`] holds the encodings of what a fan-out delivers, one per
-//! wire form; [`Answers`] keeps an encoded recovery or history for other clients.
+//! messages or commands ([`WebSocketConversation`]), SSE ([`EventStream`]), the command protocol over HTTP
+//! ([`CommandStream`]) and over raw TCP ([`CommandConversation`]), and the raw echo. [`Prepared`] holds the encodings
+//! of what a fan-out delivers, one per wire form; [`Answers`] keeps an encoded recovery or history for other clients.
 //!
 //! **In and out.** In: bytes, to be decoded in place; replies; answers of the worker; deadlines. Out: bytes appended to
 //! [`Context::out`], [`Output`]s for the hub and the worker.
@@ -17,6 +17,7 @@
 mod answers;
 mod api_call;
 mod command_form;
+mod command_stream;
 mod commands;
 mod commands_tcp;
 mod context;
@@ -33,11 +34,13 @@ mod refusal;
 mod retry;
 mod settings;
 mod sse;
+mod stream_form;
 mod websocket;
 
 pub use crate::protocol::proxy_protocol::{HeaderFault, ProxyHeader, parse_header};
 pub use answers::Answers;
 pub use command_form::CommandEncoding;
+pub use command_stream::CommandStream;
 pub use commands_tcp::CommandConversation;
 pub use context::{Answer, Context, Flow, MessageCount, Output, Question};
 pub use contract::{Traits, Transport};
@@ -46,5 +49,6 @@ pub use handshake_failure::HandshakeFailure;
 pub use http_api::{HttpConversation, HttpNext, HttpService};
 pub use prepared::{Batch, Delivered, Prepared};
 pub use settings::{Now, Origins, TransportSettings};
-pub use sse::{EventStream, StreamFraming};
+pub use sse::EventStream;
+pub use stream_form::{StreamForm, StreamFraming, StreamKind};
 pub use websocket::{WebSocketConversation, WebSocketService};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::auth::{ApiKeys, RateLimits};
+use crate::auth::{ApiKeys, RateLimits, SessionKey};
 use crate::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
 use crate::config::{ClientHeader, Config, Network};
 use crate::protocol::http1::{HeadLimits, date_text};
@@ -95,6 +95,8 @@ pub struct Now {
     pub is_stopping: bool,
     /// A proxy on this host forwards requests of other hosts. The same for all workers.
     pub is_behind_proxy: Arc<AtomicBool>,
+    /// The key of the sessions of clients whose commands come in requests of their own. The same for all workers.
+    pub session_key: SessionKey,
 }
 
 impl TransportSettings {

@@ -29,10 +29,11 @@ use super::places::Places;
 use super::prepared::{Batch, Delivered, WireForm};
 use super::retry::{Retry, spread};
 use super::settings::TransportSettings;
+use super::stream_form::StreamFraming;
 use crate::message::{
     ChannelName, ClientId, CloseReason, Disconnect, Item, Origin, Recovery, Reply, TransportKind,
 };
-use crate::protocol::http1::{Head, LAST_CHUNK, Version, begin_chunk, write_chunk};
+use crate::protocol::http1::{LAST_CHUNK, begin_chunk};
 use crate::protocol::{json, sse};
 
 /// One client's event stream after its head.
@@ -54,33 +55,6 @@ pub enum EventStream {
         /// What delimits its events.
         framing: StreamFraming,
     },
-}
-
-/// What delimits the bytes of a stream (RFC 9112 6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamFraming {
-    /// Chunks, one for each event.
-    Chunked,
-    /// The end of the connection: for HTTP/1.0, and for clients that say `Connection: close`.
-    Close,
-}
-
-impl StreamFraming {
-    /// What the client of a request understands.
-    pub fn of(head: &Head<'_>) -> Self {
-        match head.keep_alive && head.version == Version::Http11 {
-            true => Self::Chunked,
-            false => Self::Close,
-        }
-    }
-
-    /// Appends an event, or a line, that `write` writes.
-    fn write(self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-        match self {
-            StreamFraming::Chunked => write_chunk(out, write),
-            StreamFraming::Close => write(out),
-        }
-    }
 }
 
 impl EventStream {

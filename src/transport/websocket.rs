@@ -367,7 +367,7 @@ fn is_connect(message: &[u8]) -> bool {
 
 /// Takes the commands of a message, of which `taken` were taken before. A line that is not a command is answered with
 /// an error, like the others. What follows `connect` waits in `pipelined`.
-fn take_commands(
+pub(super) fn take_commands(
     commands: &mut Commands,
     form: CommandForm,
     message: &[u8],

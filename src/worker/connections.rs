@@ -31,6 +31,7 @@ use super::paused_publishers::PausedPublishers;
 use super::prefixes::{Prefixes, Rejected};
 use super::proxy_headers::ProxyHeaders;
 use super::rates::Rates;
+use super::relays::Relays;
 use super::renewals::Renewals;
 use super::settings::{WarnedUntil, WorkerParts, WorkerSettings};
 use super::statistics::{Statistics, withdraw_behind_proxy};
@@ -56,6 +57,8 @@ pub struct Connections {
     pub(super) outbox: Outbox,
     pub(super) deliveries: Deliveries,
     pub(super) paused: PausedPublishers,
+    /// Commands that came in requests of their own and wait for their client.
+    pub(super) relays: Relays,
     /// Headers of the PROXY protocol that came in part.
     pub(super) proxy_headers: ProxyHeaders,
     pub(super) rates: Rates,
@@ -99,6 +102,7 @@ impl Connections {
     pub fn new(mut settings: WorkerSettings, parts: WorkerParts, now: Instant) -> Self {
         let shared = parts.shared;
         settings.transport.now.is_behind_proxy = shared.is_behind_proxy;
+        settings.transport.now.session_key = shared.session_key;
         let counters = shared.counters[usize::from(parts.mesh.worker().0)].clone();
         let sweep = Sweep::new(*shared.clock.get_or_init(|| now));
         let mut turn = Turn::default();
@@ -119,6 +123,7 @@ impl Connections {
             outbox: Outbox::new(places),
             deliveries: Deliveries::default(),
             paused: PausedPublishers::default(),
+            relays: Relays::default(),
             proxy_headers: ProxyHeaders::new(mesh.worker()),
             rates: Rates::default(),
             deferred: Deferred::default(),
@@ -292,5 +297,6 @@ impl Connections {
             || self.hub.wants_fan_out()
             || self.hub.has_overdue()
             || self.deferred.is_urgent()
+            || self.relays.is_urgent()
     }
 }

@@ -22,6 +22,8 @@ pub(super) fn connected(connections: &mut Connections, session: SessionId) {
             | TransportKind::Sse
             | TransportKind::CommandsTcp
             | TransportKind::CommandsWebSocket
+            | TransportKind::CommandsHttpStream
+            | TransportKind::CommandsSse
     );
     let transport = traits.kind;
     if is_client && traits.is_established && !connections.announced.set(session.index, true) {

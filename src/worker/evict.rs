@@ -28,6 +28,7 @@ impl Connections {
         self.outbox.memory_bytes()
             + self.unfinished_bytes as u64
             + self.paused.bytes() as u64
+            + self.relays.bytes() as u64
             + self.deferred.bytes() as u64
             + self.logins.bytes() as u64
             + measures.identity_bytes as u64

@@ -330,6 +330,7 @@ fn load_of(message: &HubMessage) -> usize {
             reply: Reply::History { publications, .. },
             ..
         }) => bytes_of(publications),
+        HubMessage::Query(QueryMessage::Control(control)) => control.control.heap_bytes(),
         HubMessage::Stream(_) | HubMessage::Query(_) => 0,
     };
     MESSAGE_LOAD + bytes

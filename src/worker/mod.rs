@@ -57,6 +57,8 @@ mod paused_publishers;
 mod prefixes;
 mod proxy_headers;
 mod rates;
+mod relay;
+mod relays;
 mod renewals;
 mod reports;
 mod requests;
@@ -231,6 +233,7 @@ impl<D: Driver> Worker<D> {
         self.connections.evict();
         self.connections.account();
         self.connections.regulate();
+        relay::resume(&mut self.connections);
         // Nothing is written behind this: the batch lends the kernel what was.
         self.connections.outbox.fill(&mut self.connections.table);
         self.connections.count();
@@ -258,8 +261,9 @@ impl<D: Driver> Worker<D> {
         if has_work || self.stop.load(Ordering::Relaxed) != self.is_stopping() {
             return Duration::ZERO;
         }
+        let Connections { paused, relays, mesh, .. } = &self.connections;
         let is_congested =
-            !self.connections.paused.is_empty() || self.connections.mesh.is_counted();
+            !paused.is_empty() || mesh.is_counted() || (!relays.is_empty() && mesh.is_congested());
         let is_stepping =
             self.shutdown.as_ref().is_some_and(|shutdown| shutdown.steps < STEPS_TO_END);
         if !self.is_flushed || is_congested || is_stepping || self.connections.budget.is_critical()

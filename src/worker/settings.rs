@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::auth::{
-    ApiRefusal, Authentication, PrefixLimits, PrefixTable, Rate, TokenError, UserTable,
+    ApiRefusal, Authentication, PrefixLimits, PrefixTable, Rate, SessionKey, TokenError, UserTable,
 };
 use crate::callback::{Caller, OUTCOMES};
 use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
@@ -192,6 +192,8 @@ pub struct WorkerShares {
     pub steps: Arc<AtomicUsize>,
     /// A proxy brings requests of others to this host.
     pub is_behind_proxy: Arc<AtomicBool>,
+    /// What opens the sessions of clients whose commands come in requests of their own.
+    pub session_key: SessionKey,
     /// When events that clients can repeat at will are logged again, by any worker.
     pub warned_until: Arc<WarnedUntil>,
     /// Several workers run on a core: they have their turns in between.

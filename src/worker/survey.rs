@@ -1,6 +1,7 @@
 //! What calls of the server API do with connections: with one client, or with those of a user.
 
 use super::connections::Connections;
+use super::relay;
 use super::renewals::{self, Due};
 use super::table::socket_of;
 use crate::config::CallbackKind;
@@ -139,9 +140,11 @@ impl SurveyStep<'_> {
         let Traits { kind, accepts_server_subscriptions, .. } = table.at(session.index).traits();
         match kind {
             TransportKind::WebSocket | TransportKind::LongPoll => true,
-            TransportKind::Sse | TransportKind::CommandsTcp | TransportKind::CommandsWebSocket => {
-                accepts_server_subscriptions
-            }
+            TransportKind::Sse
+            | TransportKind::CommandsTcp
+            | TransportKind::CommandsWebSocket
+            | TransportKind::CommandsHttpStream
+            | TransportKind::CommandsSse => accepts_server_subscriptions,
             TransportKind::Http | TransportKind::EchoWebSocket | TransportKind::EchoTcp => false,
         }
     }
@@ -198,6 +201,7 @@ impl SurveyStep<'_> {
                 let request = Request::Unsubscribe { channel };
                 connections.request(session, SessionRequest { origin, by, request });
             }
+            Control::Take(commands) => return relay::take(connections, session, commands),
         }
         Reply::Done
     }

@@ -94,6 +94,8 @@ pub enum UnsubscribeReason {
 pub struct Connected<'a> {
     /// The id of the client.
     pub client: ClientId,
+    /// The name of its session, with which it sends commands in requests of their own; `None` if it does not.
+    pub session: Option<&'a str>,
     /// The interval between the server's pings, in seconds.
     pub ping_seconds: u64,
     /// Whether the client must answer pings.

@@ -132,16 +132,18 @@ fn write_returned(out: &mut Vec<u8>, id: u32, data: Option<&Payload>) {
 
 /// Appends the reply to `connect`.
 fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected<'_>) {
-    let Connected { client, ping_seconds, wants_pong, welcome } = connected;
+    let Connected { client, session, ping_seconds, wants_pong, welcome } = connected;
     let Welcome { ttl_seconds, data, subscriptions } = welcome;
     begin(out, id, "connect");
     put(
         out,
-        format_args!(
-            "{{\"client\":\"{client}\",\"version\":\"{SERVER_VERSION}\",\"session\":\"{client}\",\
-             \"ping\":{ping_seconds}"
-        ),
+        format_args!("{{\"client\":\"{client}\",\"version\":\"{SERVER_VERSION}\",\"session\":"),
     );
+    match session {
+        Some(session) => put(out, format_args!("\"{session}\",\"node\":\"{}\"", client.node)),
+        None => put(out, format_args!("\"{client}\"")),
+    }
+    put(out, format_args!(",\"ping\":{ping_seconds}"));
     if *wants_pong {
         out.extend_from_slice(b",\"pong\":true");
     }
@@ -327,6 +329,7 @@ mod tests {
     fn the_reply_to_connect_has_a_client_id_and_the_ping_interval() {
         let mut connected = Connected {
             client: CLIENT,
+            session: None,
             ping_seconds: 25,
             wants_pong: true,
             welcome: &Welcome::default(),
@@ -338,6 +341,10 @@ mod tests {
         let body =
             json!({"client": id, "session": id, "version": version, "ping": 25, "pong": true});
         assert_eq!(reply, json!({"id": 1, "connect": body}));
+        connected.session = Some("s");
+        let reply = written(|out| write_connected(out, 1, &connected));
+        let names = (&reply["connect"]["session"], &reply["connect"]["node"]);
+        assert_eq!(names, (&json!("s"), &json!("00000000-0003")));
         connected.wants_pong = false;
         let reply = written(|out| write_connected(out, 0, &connected));
         assert_eq!(reply["connect"].get("pong"), None);
@@ -379,8 +386,13 @@ mod tests {
                 subscription("c", Some(Recovery::impossible()), None),
             ],
         };
-        let connected =
-            Connected { client: CLIENT, ping_seconds: 25, wants_pong: false, welcome: &welcome };
+        let connected = Connected {
+            client: CLIENT,
+            session: None,
+            ping_seconds: 25,
+            wants_pong: false,
+            welcome: &welcome,
+        };
         let reply = written(|out| write_connected(out, 1, &connected));
         let body = |offset: u64, more: Value| {
             let mut body = json!({"recoverable": true, "epoch": "000000ff", "offset": offset, "positioned": true});

@@ -193,7 +193,7 @@ const fn key(field: u8) -> u8 {
 const LENGTH_BYTES_MAX: usize = 10;
 
 fn connect_result(connected: &Connected<'_>) -> schema::ConnectResult {
-    let Connected { client, ping_seconds, wants_pong, welcome } = connected;
+    let Connected { client, session, ping_seconds, wants_pong, welcome } = connected;
     schema::ConnectResult {
         client: client.to_string(),
         version: SERVER_VERSION.to_owned(),
@@ -203,8 +203,8 @@ fn connect_result(connected: &Connected<'_>) -> schema::ConnectResult {
         subs: welcome.subscriptions.iter().map(server_subscription).collect(),
         ping: saturated(*ping_seconds),
         pong: *wants_pong,
-        session: client.to_string(),
-        node: String::new(),
+        session: session.map_or_else(|| client.to_string(), str::to_owned),
+        node: session.map_or_else(String::new, |_| client.node.to_string()),
     }
 }
 

@@ -239,8 +239,13 @@ fn the_reply_to_connect() {
         data: Some(Bytes::from_static(b"1")),
         subscriptions: vec![of("a", None), of("b", Some(missed))],
     };
-    let connected =
-        Connected { client: CLIENT, ping_seconds: 25, wants_pong: true, welcome: &welcome };
+    let mut connected = Connected {
+        client: CLIENT,
+        session: None,
+        ping_seconds: 25,
+        wants_pong: true,
+        welcome: &welcome,
+    };
     let result = |offset| schema::SubscribeResult {
         recoverable: true,
         epoch: "000000ff".into(),
@@ -271,6 +276,9 @@ fn the_reply_to_connect() {
         node: String::new(),
     };
     assert_eq!(reply(Answer::Connected(&connected)).connect, Some(expected));
+    connected.session = Some("s");
+    let result = reply(Answer::Connected(&connected)).connect.unwrap();
+    assert_eq!((result.session, result.node), ("s".to_owned(), CLIENT.node.to_string()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::protocol::length_prefix::write_length_prefixed;
 use crate::protocol::line::write_line;
 use crate::protocol::websocket::{OpCode, write_masked_frame};
 use crate::transport::answers::Answers;
-use crate::transport::command_form::CommandEncoding;
+use crate::transport::command_form::{CommandEncoding, CommandFraming};
 use crate::transport::commands_tcp::CommandConversation;
 use crate::transport::context::Flow;
 use crate::transport::contract::Transport;

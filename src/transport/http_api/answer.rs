@@ -5,7 +5,8 @@ use crate::message::CloseReason;
 use crate::protocol::http1::{BodyLength, Head, Method, Response};
 use crate::transport::context::Context;
 use crate::transport::settings::TransportSettings;
-use crate::transport::sse::{EventStream, StreamFraming};
+use crate::transport::sse::EventStream;
+use crate::transport::stream_form::StreamFraming;
 
 /// What an answer needs to know of its request.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,21 @@ impl Exchange {
     /// The head of an event stream, whose connection ends with it. Proxies are asked neither to keep, nor to change,
     /// nor to gather what passes.
     pub(super) fn write_stream_head(self, framing: StreamFraming, context: &mut Context<'_>) {
+        let headers = [
+            ("Content-Type", "text/event-stream"),
+            ("Cache-Control", "no-cache, no-transform"),
+            ("X-Accel-Buffering", "no"),
+        ];
+        self.write_endless_head(framing, &headers, context);
+    }
+
+    /// The head of an answer that goes on, and whose connection ends with it.
+    pub(super) fn write_endless_head(
+        self,
+        framing: StreamFraming,
+        headers: &[(&str, &str)],
+        context: &mut Context<'_>,
+    ) {
         let out = &mut *context.out;
         // Not `Connection: close`: undici, which is Node's fetch, takes a chunked answer that says so for whole
         // wherever it ends. HEAD is answered without a stream, and then the connection ends.
@@ -49,10 +65,8 @@ impl Exchange {
         if framing == StreamFraming::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        out.extend_from_slice(b"Content-Type: text/event-stream\r\n");
-        out.extend_from_slice(
-            b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n\r\n",
-        );
+        write_headers(out, headers);
+        out.extend_from_slice(b"\r\n");
     }
 
     /// Answers a request for an event stream that cannot begin now: its client is to come back.
@@ -93,10 +107,14 @@ impl Exchange {
             false => b"Connection: close\r\n",
         });
         // Their values come from the configuration.
-        for (name, value) in self.cors.headers(settings) {
-            for part in [name, ": ", value, "\r\n"] {
-                out.extend_from_slice(part.as_bytes());
-            }
+        write_headers(out, &self.cors.headers(settings));
+    }
+}
+
+fn write_headers(out: &mut Vec<u8>, headers: &[(&str, &str)]) {
+    for (name, value) in headers {
+        for part in [name, ": ", value, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
         }
     }
 }
@@ -108,6 +126,11 @@ pub(super) fn write_ok(
     context: &mut Context<'_>,
 ) {
     write_response(exchange, 200, &[], content_type, body, context);
+}
+
+/// An answer without a body, to a request that is done.
+pub(super) fn write_nothing(exchange: Exchange, context: &mut Context<'_>) {
+    write_response(exchange, 204, &[], "", b"", context);
 }
 
 pub(super) fn write_json(exchange: Exchange, status: u16, body: &[u8], context: &mut Context<'_>) {

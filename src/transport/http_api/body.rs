@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::Exchange;
+use super::command_stream::StreamRequest;
 use super::publish::PublishTo;
 use crate::auth::ApiGrant;
 use crate::protocol::http1::{BodyDecoder, BodyLength, BodyPart, HttpFault};
@@ -23,6 +24,10 @@ pub(super) enum Target {
     Publish(PublishTo),
     /// A call of the server API, and what its key allows.
     Api(ApiRoute, Arc<ApiGrant>),
+    /// The first commands of a client.
+    Stream(StreamRequest),
+    /// Commands of a client whose replies go elsewhere.
+    Emulation,
     /// Nothing: the request was refused, and this is its answer, which follows the body.
     Refused(Vec<u8>),
 }
@@ -60,7 +65,7 @@ impl Body {
     pub fn heap_bytes(&self) -> usize {
         let answer = match &self.target {
             Target::Refused(answer) => answer.capacity(),
-            Target::Publish(_) | Target::Api(..) => 0,
+            Target::Publish(_) | Target::Api(..) | Target::Stream(_) | Target::Emulation => 0,
         };
         self.bytes.capacity() + answer
     }

@@ -9,7 +9,7 @@ use crate::config::ClientHeader;
 use crate::message::{ClientId, CloseReason};
 use crate::protocol::http1::{Head, forwarded, x_forwarded_for};
 use crate::transport::context::{Context, Output};
-use crate::transport::sse::StreamFraming;
+use crate::transport::stream_form::StreamFraming;
 
 /// Counts the request as a connection of the client that the proxy names, if it is a trusted one. Returns false if the
 /// client's network prefix has as many as it may.

@@ -96,6 +96,12 @@ impl HttpError {
         Self { retry: Retry::Later, ..Self::new(503, "overloaded", LOW_ON_MEMORY) }
     }
 
+    /// A client is not read, and too much that it sent by other requests waits already.
+    pub fn relays_exhausted() -> Self {
+        let message = "the session has too many commands that wait, try again later";
+        Self::new(503, "session_busy", message)
+    }
+
     /// The client asks for more than its rate allows.
     pub fn rate_exceeded() -> Self {
         Self::new(429, "rate_exceeded", RATE_EXCEEDED)

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::answer::{Exchange, write_json, write_ok};
+use super::answer::{Exchange, write_json, write_nothing, write_ok};
 use super::body::{Body, Target};
+use super::command_stream::StreamRequest;
 use super::cors::Cors;
 use super::credentials::token_of;
 use super::error::{Early, HttpError};
@@ -15,16 +16,18 @@ use super::routes::{Action, Route};
 use super::state::{AfterLogin, Await, Input, State};
 use super::subscribe::Opening;
 use super::upgrade::{Upgrading, encoding_of, upgrade_at_once};
-use super::{api, client, guards, login, routes};
+use super::{api, client, command_stream, emulation, guards, login, routes};
 use crate::message::{Actor, CloseReason};
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, write_continue,
 };
 use crate::protocol::websocket::handshake;
+use crate::transport::command_stream::CommandStream;
 use crate::transport::context::{Context, Flow, Output, Question};
 use crate::transport::handshake_failure::HandshakeFailure;
 use crate::transport::settings::TransportSettings;
 use crate::transport::sse::EventStream;
+use crate::transport::stream_form::StreamKind;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 
 /// The requests of one connection.
@@ -60,6 +63,8 @@ pub enum HttpNext {
     WebSocket(WebSocketConversation),
     /// An event stream, which has begun.
     EventStream(EventStream),
+    /// The replies and pushes of the command protocol.
+    CommandStream(CommandStream),
 }
 
 /// What a step of HTTP wants next.
@@ -70,6 +75,18 @@ enum Next {
     /// The next request.
     Request,
     Flow(HttpFlow),
+}
+
+impl Next {
+    /// The stream that an answer is from here on; `None` if the answer is over.
+    fn stream(stream: Option<CommandStream>) -> Self {
+        Self::Flow(match stream {
+            Some(stream) => {
+                Flow::Become { next: HttpNext::CommandStream(stream), rest: Vec::new() }
+            }
+            None => Flow::Closed,
+        })
+    }
 }
 
 impl HttpConversation {
@@ -214,6 +231,17 @@ impl HttpConversation {
                 }
                 call => call.map(|call| Await::Call(Box::new(call))),
             },
+            Target::Stream(request) => {
+                return Next::stream(request.open(&bytes, exchange, context));
+            }
+            Target::Emulation => match emulation::relay(&bytes, context) {
+                Ok(true) => Ok(Await::Relay),
+                Ok(false) => {
+                    write_nothing(exchange, context);
+                    return self.finish(exchange, context);
+                }
+                Err(error) => Err(error),
+            },
             Target::Refused(answer) => {
                 context.out.extend_from_slice(&answer);
                 return self.finish(exchange, context);
@@ -327,6 +355,14 @@ impl HttpConversation {
                 guards::check_encoding(head)?;
                 self.begin_body(head, rest, Target::Api(call, grant), exchange, context)
             }
+            Action::CommandStream(kind) => {
+                self.begin_stream(kind, (head, methods), rest, exchange, context)
+            }
+            Action::Emulation => {
+                guards::check_write(head, methods, context)?;
+                guards::check_encoding(head)?;
+                self.begin_body(head, rest, Target::Emulation, exchange, context)
+            }
             action => {
                 guards::check_read(head, methods)?;
                 self.read(action, head, exchange, context)
@@ -413,6 +449,28 @@ impl HttpConversation {
         let websocket = upgrade_at_once(service, head, token, context)?;
         let next = HttpNext::WebSocket(websocket);
         Ok(Next::Flow(Flow::Become { next, rest: Vec::new() }))
+    }
+
+    /// Begins an answer of replies and pushes. Its first commands are in the body, or in the address of an event
+    /// stream.
+    fn begin_stream(
+        &mut self,
+        kind: StreamKind,
+        (head, methods): (&Head<'_>, &'static str),
+        rest: &mut &[u8],
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Result<Next, Early> {
+        if head.method == Method::Post {
+            let request = StreamRequest::of(kind, head, context)?;
+            return self.begin_body(head, rest, Target::Stream(request), exchange, context);
+        }
+        if kind == StreamKind::Lines {
+            return Err(HttpError::method(methods).into());
+        }
+        let commands = command_stream::commands_in_query(head)?;
+        let request = StreamRequest::of(kind, head, context)?;
+        Ok(Next::stream(request.open(&commands, exchange, context)))
     }
 
     /// Takes the body of a request whose head was understood.

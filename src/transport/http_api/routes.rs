@@ -1,6 +1,7 @@
 //! The routes of HTTP: one row each.
 
 use crate::protocol::http1::Head;
+use crate::transport::stream_form::StreamKind;
 
 /// A route: an address and what is there.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub(super) enum Action {
     Home,
     PlainWebSocket,
     CommandWebSocket,
+    CommandStream(StreamKind),
+    Emulation,
     Events,
     Poll,
     Publish,
@@ -35,6 +38,7 @@ pub(super) enum Action {
 }
 
 const READ: Option<&str> = Some("GET, HEAD, OPTIONS");
+const READ_WRITE: Option<&str> = Some("GET, POST, OPTIONS");
 const WRITE: Option<&str> = Some("POST, OPTIONS");
 
 /// Balancers and orchestrators would take a server that is full for a dead one, so they are answered all the same.
@@ -50,6 +54,9 @@ const ROUTES: &[Route] = &[
 ",
     ),
     route("/connection/websocket", None, Action::CommandWebSocket, ""),
+    route("/connection/http_stream", WRITE, Action::CommandStream(StreamKind::Lines), ""),
+    route("/connection/sse", READ_WRITE, Action::CommandStream(StreamKind::Events), ""),
+    route("/emulation", WRITE, Action::Emulation, ""),
     for_all(route(
         "/events",
         READ,

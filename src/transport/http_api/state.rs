@@ -37,6 +37,8 @@ pub(super) enum Await {
     Login(Box<AfterLogin>),
     /// The hub's answer to a publication.
     Publish,
+    /// Whether the worker of a session takes commands for it.
+    Relay,
     /// The answers to a call of the server API.
     Call(Box<ApiCall>),
     /// The subscriptions of a handshake.
@@ -126,7 +128,9 @@ impl State {
                     Await::Login(next) => {
                         size_of::<Awaiting>() + size_of::<AfterLogin>() + next.heap_bytes()
                     }
-                    Await::Publish | Await::Question | Await::Drain => size_of::<Awaiting>(),
+                    Await::Publish | Await::Relay | Await::Question | Await::Drain => {
+                        size_of::<Awaiting>()
+                    }
                     Await::Call(call) => size_of::<Awaiting>() + call.heap_bytes(),
                     Await::Upgrade(upgrading) => {
                         size_of::<Awaiting>() + size_of::<Upgrading>() + upgrading.heap_bytes()

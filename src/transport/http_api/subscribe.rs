@@ -25,7 +25,8 @@ use crate::transport::places::{Place, Places, advance, parse_positions};
 use crate::transport::poll_form::PollForm;
 use crate::transport::prepared::{Batch, Delivered};
 use crate::transport::settings::TransportSettings;
-use crate::transport::sse::{EventStream, StreamFraming};
+use crate::transport::sse::EventStream;
+use crate::transport::stream_form::StreamFraming;
 
 /// A request whose subscriptions are being made.
 #[derive(Debug)]

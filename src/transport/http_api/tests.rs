@@ -63,6 +63,7 @@ impl Talk {
             HttpFlow::Closed => "closed",
             HttpFlow::Hold(_) => "hold",
             HttpFlow::Become { next: HttpNext::WebSocket(_), .. } => "upgrade",
+            HttpFlow::Become { next: HttpNext::CommandStream(_), .. } => "commands",
             HttpFlow::Become { next: HttpNext::EventStream(stream), .. } => {
                 self.stream = Some(stream);
                 "stream"

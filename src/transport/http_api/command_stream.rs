@@ -1,0 +1,75 @@
+//! Requests whose answers are the replies and pushes of the command protocol.
+
+use super::answer::Exchange;
+use super::credentials::token_of;
+use super::error::{Early, HttpError};
+use super::forwarded::note_headers;
+use super::{guards, origin};
+use crate::message::Token;
+use crate::protocol::http1::{Head, Method, query_pairs};
+use crate::transport::command_stream::CommandStream;
+use crate::transport::context::{Context, Output};
+use crate::transport::stream_form::{StreamForm, StreamFraming, StreamKind};
+
+/// A request for such a stream, whose first commands may still be on their way.
+#[derive(Debug)]
+pub(super) struct StreamRequest {
+    form: StreamForm,
+    token: Option<Token>,
+}
+
+impl StreamRequest {
+    /// Checks a request.
+    pub fn of(kind: StreamKind, head: &Head<'_>, context: &mut Context<'_>) -> Result<Self, Early> {
+        // A page of any origin may have a browser ask for an event stream, and its commands would be done.
+        if !origin::is_allowed(head, context.settings) {
+            return Err(HttpError::origin().into());
+        }
+        guards::check_encoding(head)?;
+        if context.overloaded {
+            context.outputs.push(Output::Refused);
+            return Err(HttpError::overloaded().into());
+        }
+        note_headers(head, context);
+        let token = token_of(head, context.settings)?;
+        Ok(Self { form: StreamForm { kind, framing: StreamFraming::of(head) }, token })
+    }
+
+    /// Answers the request, whose first commands have come. `None` if the answer is over.
+    pub fn open(
+        self,
+        commands: &[u8],
+        exchange: Exchange,
+        context: &mut Context<'_>,
+    ) -> Option<CommandStream> {
+        let Self { form, token } = self;
+        let content_type = match form.kind {
+            StreamKind::Lines => "text/plain; charset=utf-8",
+            StreamKind::Events => "text/event-stream; charset=utf-8",
+        };
+        let headers = [
+            ("Content-Type", content_type),
+            ("Cache-Control", "private, no-cache, no-store, must-revalidate, max-age=0"),
+            ("X-Accel-Buffering", "no"),
+        ];
+        exchange.write_endless_head(form.framing, &headers, context);
+        CommandStream::open(form, token, commands, context)
+    }
+}
+
+/// The first commands in the address of a request, as `EventSource` sends it, which has no body.
+pub(super) fn commands_in_query(head: &Head<'_>) -> Result<Vec<u8>, Early> {
+    if head.method != Method::Get {
+        return Err(HttpError::method("GET, POST, OPTIONS").into());
+    }
+    guards::check_no_body(head)?;
+    let found = query_pairs(head.query).find(|pair| pair.name == CONNECT_PARAMETER);
+    let commands = found.map(|pair| pair.value()).transpose()?.unwrap_or_default();
+    if commands.is_empty() {
+        let message = "the parameter cf_connect, which has the first commands, is missing";
+        return Err(HttpError::new(400, "connect_missing", message).into());
+    }
+    Ok(commands.into_owned().into_bytes())
+}
+
+const CONNECT_PARAMETER: &str = "cf_connect";
