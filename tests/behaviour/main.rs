@@ -19,6 +19,7 @@
 //! | `tcp` | the command protocol over raw TCP, one JSON object per line |
 //! | `commands` | the command protocol over WebSocket, with history, presence and recovery |
 //! | `protobuf` | the command protocol in Protobuf, beside clients that speak JSON |
+//! | `command_stream` | the command protocol over HTTP: streams, emulation |
 //! | `sse` | event streams: resuming, several channels, slow readers, ends of a stream |
 //! | `poll` | long polls: missed publications, aborted polls, cookies, many at once |
 //! | `echo` | the echo services, with many concurrent clients |
@@ -46,6 +47,7 @@ mod api_keys;
 mod api_users;
 mod callbacks;
 mod clients;
+mod command_stream;
 mod commands;
 mod echo;
 mod expiry;

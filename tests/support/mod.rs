@@ -5,6 +5,7 @@
 mod backend;
 mod child;
 mod client;
+mod command_stream;
 mod event_stream;
 mod server;
 mod token;
@@ -13,6 +14,7 @@ mod websocket;
 pub use backend::{Backend, BackendAnswer, BackendRequest};
 pub use child::{Child, Ended, TempFile, run, run_with};
 pub use client::{Client, Response};
+pub use command_stream::{CommandStream, STREAM_REQUESTS, StreamRequest, emulate};
 pub use event_stream::{Event, EventStream, StreamEnd};
 pub use server::{EPOLL, IO_URING, TestServer, runs_here};
 pub use token::{SECRET, in_seconds, token, token_by};
