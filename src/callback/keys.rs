@@ -14,15 +14,15 @@ use tracing::{info, warn};
 
 use super::client::HttpClient;
 use crate::auth::KeySet;
-use crate::config::limits::{
-    JWKS_BYTES_MAX, JWKS_INTERVAL, JWKS_PAUSE, JWKS_RETRY_INTERVAL, JWKS_TIMEOUT,
-};
+use crate::config::limits::{JWKS_BYTES_MAX, JWKS_INTERVAL, JWKS_PAUSE, JWKS_RETRY_INTERVAL};
 use crate::config::{TokenKey, shown_url};
 
 /// A URL at which keys are published.
 #[derive(Debug)]
 pub(super) struct KeySource {
     url: Uri,
+    /// How long a fetch may take.
+    timeout: Duration,
     algorithms: Vec<Algorithm>,
     /// Notified when a token names a key that is not known.
     wanted: Arc<Notify>,
@@ -34,7 +34,8 @@ impl KeySource {
     /// Where a key of the settings is published; `None` if it is in the settings.
     pub(super) fn new(key: &TokenKey) -> Option<Self> {
         let (url, algorithms) = (key.jwks_url.clone()?, key.algorithms.clone());
-        Some(Self { url, algorithms, wanted: Arc::default(), counts: None })
+        let timeout = key.jwks_timeout;
+        Some(Self { url, timeout, algorithms, wanted: Arc::default(), counts: None })
     }
 
     /// Whether its URL is https.
@@ -56,7 +57,7 @@ impl KeySource {
     /// Fetches the keys; `None` if that fails, and those before are still good.
     pub(super) async fn fetch(&mut self, client: &HttpClient) -> Option<Arc<KeySet>> {
         let began = Instant::now();
-        let fetched = timeout(JWKS_TIMEOUT, self.exchange(client)).await.unwrap_or(Err("timeout"));
+        let fetched = timeout(self.timeout, self.exchange(client)).await.unwrap_or(Err("timeout"));
         let set = fetched.and_then(|document| self.read(&document, began.elapsed()));
         let url = shown_url(&self.url);
         match set {

@@ -33,8 +33,9 @@ pub trait Inbox: Send {
     /// Hands answers to the worker, and wakes it. Gives them back if it has too much to do.
     fn deliver(&mut self, answers: Vec<Answered>) -> Result<(), Vec<Answered>>;
 
-    /// Hands keys of tokens to the worker, and wakes it. Returns false if it has too much to do.
-    fn set_keys(&mut self, keys: &Arc<KeySet>) -> bool;
+    /// Hands keys of tokens to the worker, or that they could not be fetched, and wakes it. Returns false if it has too
+    /// much to do.
+    fn set_keys(&mut self, keys: Option<&Arc<KeySet>>) -> bool;
 }
 
 /// A worker's way to ask, and to notify.
@@ -231,11 +232,11 @@ impl Desk {
     async fn keep_keys(self: Rc<Self>, mut source: KeySource) {
         loop {
             let fetched = source.fetch(&self.shared.client).await;
-            if let Some(keys) = &fetched {
-                for outbox in &self.outboxes {
-                    while !outbox.inbox.borrow_mut().set_keys(keys) {
-                        sleep(RETRY).await;
-                    }
+            // The first worker counts what fails.
+            let count = if fetched.is_some() { self.outboxes.len() } else { 1 };
+            for outbox in self.outboxes.iter().take(count) {
+                while !outbox.inbox.borrow_mut().set_keys(fetched.as_ref()) {
+                    sleep(RETRY).await;
                 }
             }
             source.pause(fetched.is_none()).await;

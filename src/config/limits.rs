@@ -382,6 +382,9 @@ pub const EVENT_RETRY_TIMES: [Duration; 2] = [Duration::from_millis(100), Durati
 /// How long events that are left are sent once the workers have ended.
 pub const EVENT_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Addresses of clients that each worker keeps for its log: those of the connections that came last.
+pub const ARRIVALS_KEPT: usize = 1024;
+
 /// How often the published keys of tokens are fetched.
 pub const JWKS_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -391,7 +394,7 @@ pub const JWKS_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Least time between two fetches, whatever tokens come.
 pub const JWKS_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a fetch may take.
+/// How long a fetch may take, unless the settings say otherwise.
 pub const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an idle connection to a backend is kept.
@@ -489,7 +492,7 @@ pub const API_WARNING_INTERVAL: Duration = Duration::from_secs(1);
 /// hundred bytes.
 pub const PROXY_HEADER_BYTES_MAX: usize = 2048;
 
-/// Minimum interval between two warnings of one worker about a misconfigured proxy.
+/// Minimum interval between two warnings about a misconfigured proxy.
 pub const PROXY_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 // ---- worker: the mesh ----

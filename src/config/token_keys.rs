@@ -1,14 +1,20 @@
 //! The keys that tokens of clients are verified with: the sections `[auth.keys.NAME]` of the settings file.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use aws_lc_rs::rsa::PublicKey;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents, VerificationAlgorithm};
 use hyper::Uri;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
 use super::callbacks::shown_url;
-use super::limits::{TOKEN_KEY_BYTES_MAX, TOKEN_KEY_ID_BYTES_MAX, TOKEN_SECRET_BYTES_MAX};
+use super::limits::{
+    JWKS_TIMEOUT, TOKEN_KEY_BYTES_MAX, TOKEN_KEY_ID_BYTES_MAX, TOKEN_SECRET_BYTES_MAX,
+};
 use super::nearest::did_you_mean;
 use super::secret::Secret;
+use super::units::{Time, parse_seconds};
 
 /// A key that tokens are verified with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +28,19 @@ pub struct TokenKey {
     pub id: Option<String>,
     /// Where keys are published, as a JWK Set, instead of `key`.
     pub jwks_url: Option<Uri>,
+    /// How long a fetch of these keys may take: 100 ms to 1 min.
+    pub jwks_timeout: Duration,
     /// The secret of HMAC: 1..=[`TOKEN_SECRET_BYTES_MAX`] bytes; or the public key of other algorithms, as PEM: up to
     /// [`TOKEN_KEY_BYTES_MAX`] bytes.
     pub key: Secret,
 }
 
+/// How long a fetch of published keys may take.
+const JWKS_TIMEOUT_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(60);
+
 /// The keys of a section `[auth.keys.NAME]`, with a short description of each.
-pub const TOKEN_KEY_OPTIONS: [(&str, &str); 5] = [
+pub const TOKEN_KEY_OPTIONS: [(&str, &str); 6] = [
     (
         "algorithm",
         "What the tokens are signed with: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 \
@@ -49,6 +61,11 @@ pub const TOKEN_KEY_OPTIONS: [(&str, &str); 5] = [
          of algorithms but HS256, HS384 and HS512. A new URL takes effect at the next start",
     ),
     (
+        "jwks_timeout",
+        "How long a fetch from `jwks_url` may take, from 100 ms to 1 min; 5 s without it. A new value takes effect at \
+         the next start",
+    ),
+    (
         "kid",
         "The id of the key, up to 255 bytes: it then verifies only tokens that have it as their `kid`. A key without \
          it verifies tokens without a `kid`, or with one that no key has",
@@ -59,7 +76,8 @@ impl TokenKey {
     /// A key without an algorithm.
     pub fn new(name: &str) -> Self {
         let (name, key) = (name.to_owned(), Secret::default());
-        Self { name, algorithms: Vec::new(), id: None, jwks_url: None, key }
+        let (algorithms, jwks_timeout) = (Vec::new(), JWKS_TIMEOUT);
+        Self { name, algorithms, id: None, jwks_url: None, jwks_timeout, key }
     }
 
     /// The key that `auth.hmac_secret` is: for every algorithm of HMAC.
@@ -75,6 +93,15 @@ impl TokenKey {
             word.parse().map_err(|_| format!("'{word}' is not an algorithm of tokens{}", hint()))
         };
         words.iter().map(parse).collect()
+    }
+
+    /// Reads how long a fetch of published keys may take. An error is the part of a sentence that follows the option's
+    /// name.
+    pub fn parse_jwks_timeout(text: &str) -> Result<Duration, String> {
+        let timeout = parse_seconds(text)?;
+        let (min, max) = (Time(*JWKS_TIMEOUT_RANGE.start()), Time(*JWKS_TIMEOUT_RANGE.end()));
+        let is_in_range = JWKS_TIMEOUT_RANGE.contains(&timeout);
+        is_in_range.then_some(timeout).ok_or_else(|| format!("'{text}' is not from {min} to {max}"))
     }
 
     /// Checks the key itself. The error is a sentence, and does not have the key.
@@ -295,6 +322,17 @@ dxdqsg5/LuLA47Z0Zz78ZWfhdZAhEgIBTXqY00phDCI=
         let words: Vec<_> = algorithms.iter().map(|&word| word.to_owned()).collect();
         let algorithms = TokenKey::parse_algorithms(&words).unwrap();
         TokenKey { algorithms, key: text.into(), ..TokenKey::new("a") }
+    }
+
+    #[test]
+    fn a_timeout_of_fetches_is_in_its_range() {
+        for (text, millis) in [("100 ms", 100), ("5", 5000), ("1 m", 60_000)] {
+            let timeout = Duration::from_millis(millis);
+            assert_eq!(TokenKey::parse_jwks_timeout(text), Ok(timeout));
+        }
+        for text in ["99 ms", "0", "61 s", "x"] {
+            assert!(TokenKey::parse_jwks_timeout(text).is_err(), "{text}");
+        }
     }
 
     #[test]

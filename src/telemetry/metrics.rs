@@ -96,6 +96,8 @@ metrics! {
         deliveries, "counter", "fantail_deliveries_total", "Publications queued for a subscriber.";
         publishers_paused, "counter", "fantail_publishers_paused_total",
             "Times that a publisher was paused (backpressure) until fan-outs caught up.";
+        key_fetches_failed, "counter", "fantail_key_fetches_failed_total",
+            "Fetches of published keys of tokens (`jwks_url`) that failed; worker 0 counts them.";
         fan_outs_in_progress, "gauge", "fantail_fan_outs_in_progress", "Channels with a fan-out in progress.";
         fan_out_backlog_publications, "gauge", "fantail_fan_out_backlog_publications",
             "Publications waiting for their fan-out to complete.";

@@ -1,6 +1,7 @@
 //! What a conversation may touch, what it asks of the worker, and what it wants next.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -80,6 +81,8 @@ pub enum Output {
     ApiRefused(ApiRefusal),
     /// A client that a proxy names is rejected, because its network prefix has as many connections as it may.
     ClientRejected(PrefixRefusal, Network),
+    /// A trusted proxy names the client of the request, or no client.
+    ClientNamed(Option<IpAddr>),
     /// A client asked for more than its rate allows.
     RateExceeded(Rate),
     /// A new subscriber was refused because the server is low on memory.

@@ -19,6 +19,7 @@ use crate::transport::{Answers, Flow, Output, Question};
 
 use super::admission::Admission;
 use super::announced::Announced;
+use super::arrivals::Arrivals;
 use super::budget::Budget;
 use super::deferred::Deferred;
 use super::deliveries::Deliveries;
@@ -73,6 +74,8 @@ pub struct Connections {
     pub(super) caller: Option<Caller>,
     pub(super) logins: Logins,
     pub(super) admission: Admission,
+    /// Where clients came from lately.
+    pub(super) arrivals: Arrivals,
     /// The network prefix of each connection.
     pub(super) prefixes: Prefixes,
     /// The user of each connection.
@@ -91,7 +94,6 @@ pub struct Connections {
     pub(super) questions: Vec<(SocketId, Question)>,
     pub(super) statistics: Statistics,
     /// The tick until which a proxy that is not set up for this server is not logged again.
-    pub(super) proxy_warned_until: u32,
     pub(super) warned_until: Arc<WarnedUntil>,
     pub(super) counters: Arc<Counters>,
     pub(super) all_counters: Arc<[Arc<Counters>]>,
@@ -134,6 +136,7 @@ impl Connections {
             logins: Logins::default(),
             admission: Admission::new(shared.open, shared.open_max),
             users: Users::new(shared.users),
+            arrivals: Arrivals::default(),
             prefixes: Prefixes::new(shared.prefixes, places, counters.clone()),
             budget: parts.budget,
             eviction: Eviction::default(),
@@ -143,7 +146,6 @@ impl Connections {
             answers: Answers::default(),
             questions: Vec::new(),
             statistics: Statistics::default(),
-            proxy_warned_until: 0,
             warned_until: shared.warned_until,
             counters,
             all_counters: shared.counters,
@@ -204,6 +206,7 @@ impl Connections {
                     match self.proxy_headers.receive(id.index, flags, bytes, &mut kept) {
                         Ok(Some((rest, client))) => {
                             bytes = rest;
+                            self.arrivals.note(id, client.map(|client| client.ip()));
                             let Self { prefixes, settings, turn, .. } = self;
                             if let Err(Rejected) =
                                 prefixes.name(id.index, client, flags, settings, turn.began_us)

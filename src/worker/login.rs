@@ -1,20 +1,19 @@
 //! The requests with which a client says who it is, or that it still is: `connect`, and those that carry a token.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use tracing::field::display;
 use tracing::warn;
 
 use super::admission;
 use super::connections::Connections;
 use super::logins::{Next, Wish};
 use super::renewals;
-use super::settings::WorkerSettings;
-use super::table::ticks;
+use super::settings::{Warning, WorkerSettings};
+use super::table::socket_of;
 use crate::auth::{self, ConnectionClaims, Holder, Rejection, TokenError};
 use crate::callback::ConnectResult;
 use crate::config::CallbackKind;
-use crate::config::limits::TOKEN_WARNING_INTERVAL;
 use crate::hub::{HubOutput, SubscriptionChange};
 use crate::message::{
     Actor, ChannelName, Identity, IdentityError, Login, Origin, Refusal, Reply, Request, RequestId,
@@ -279,27 +278,20 @@ impl LoginStep<'_> {
     fn reject(&self, rejection: Rejection) -> Refusal {
         let Rejection { refusal, cause } = rejection;
         if let Some(cause) = cause {
-            let Connections { counters, turn, warned_until, .. } = &*self.connections;
+            let Connections { counters, turn, warned_until, arrivals, .. } = &*self.connections;
             counters.tokens_rejected[cause as usize].add(1);
             if cause == TokenError::KeyPending
                 && let Some(caller) = &self.connections.caller
             {
                 caller.fetch_keys();
             }
-            if may_warn(turn.tick, &warned_until.tokens) {
+            if warned_until.may_warn(Warning::Token, turn.tick) {
                 let (worker, connection) =
                     (self.connections.settings.hub.worker.0, self.session.index);
-                warn!(worker, connection, reason = cause.label(), "a token was rejected");
+                let client = arrivals.client(socket_of(self.session)).map(display);
+                warn!(worker, connection, client, reason = cause.label(), "a token was rejected");
             }
         }
         refusal
     }
-}
-
-/// Whether no token was logged in this second yet, by any worker.
-fn may_warn(now: u32, warned_until: &AtomicU32) -> bool {
-    let order = Ordering::Relaxed;
-    let (until, next) =
-        (warned_until.load(order), now.saturating_add(ticks(TOKEN_WARNING_INTERVAL)));
-    now >= until && warned_until.compare_exchange(until, next, order, order).is_ok()
 }

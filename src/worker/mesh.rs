@@ -29,8 +29,8 @@ pub enum Message {
     Hub(HubMessage),
     /// By the thread of the callbacks.
     Callback(Box<Answered>),
-    /// By the same thread: keys that tokens are verified with.
-    Keys(Arc<KeySet>),
+    /// By the same thread: keys that tokens are verified with; `None` if they could not be fetched.
+    Keys(Option<Arc<KeySet>>),
 }
 
 // Batches of them are copied around.
@@ -149,8 +149,8 @@ impl Inbox for MeshInbox {
         sent.map_err(answers)
     }
 
-    fn set_keys(&mut self, keys: &Arc<KeySet>) -> bool {
-        let messages = vec![Message::Keys(keys.clone())];
+    fn set_keys(&mut self, keys: Option<&Arc<KeySet>>) -> bool {
+        let messages = vec![Message::Keys(keys.cloned())];
         let (sent, _) = self.0.send(MessageBatch { messages, load: MESSAGE_LOAD });
         sent.is_ok()
     }

@@ -33,6 +33,7 @@ use crate::driver::{Driver, Event, ListenerId};
 mod accept;
 mod admission;
 mod announced;
+mod arrivals;
 mod backpressure;
 mod budget;
 mod callbacks;
@@ -342,11 +343,14 @@ impl<D: Driver> Worker<D> {
             return self.accepting.refuse(now, &self.connections);
         };
         self.driver.attach(id, socket);
-        let Connections { table, turn, settings, prefixes, .. } = &mut self.connections;
+        let Connections { table, turn, settings, prefixes, arrivals, .. } = &mut self.connections;
         let flags = &mut table.at(id.index).flags;
         prefixes.assign(id.index, counted, flags);
         // Behind a header of the PROXY protocol it is the peer that the header names.
         flags.set_proxied(!expects_proxy_header && settings.trusts_proxy(peer.map(|it| it.ip())));
+        if !settings.trusts_proxy(peer.map(|it| it.ip())) {
+            arrivals.note(id, peer.map(|it| it.ip()));
+        }
         // What is logged of the connection later has its number.
         let worker = settings.hub.worker.0;
         debug!(worker, connection = id.index, peer = peer.map(display), "accepted");

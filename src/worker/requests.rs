@@ -1,12 +1,11 @@
 //! The steps of conversations, their requests to the hub, and its replies.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use tracing::warn;
 
-use crate::auth::{self, ApiRefusal, Verdict};
-use crate::config::limits::{API_WARNING_INTERVAL, DEFERRED_PER_TURN_MAX, PROXY_WARNING_INTERVAL};
+use crate::auth::{self, Verdict};
+use crate::config::limits::DEFERRED_PER_TURN_MAX;
 use crate::connection::{Connection, Flags, Pause};
 use crate::hub::HubOutput;
 use crate::message::{
@@ -24,10 +23,11 @@ use super::expirations;
 use super::login::{Checked, LoginStep};
 use super::mesh::Message;
 use super::renewals::Due;
+use super::settings::Warning;
 use super::statistics::withdraw_behind_proxy;
 use super::survey::SurveyStep;
 use super::sweep::LATENESS_MAX;
-use super::table::{Table, socket_of, ticks};
+use super::table::{Table, socket_of};
 
 impl Connections {
     /// One step of a conversation, and what follows from it.
@@ -122,7 +122,10 @@ impl Connections {
                 Output::HttpError => self.counters.http_errors.add(1),
                 Output::ApiRefused(refusal) => {
                     self.counters.api_refused[refusal as usize].add(1);
-                    log_api_refusal(refusal, self.turn.tick, &self.warned_until.api);
+                    if self.warned_until.may_warn(Warning::Api, self.turn.tick) {
+                        let reason = refusal.label();
+                        warn!(reason, "a request to the server API was refused");
+                    }
                 }
                 Output::ClientRejected(refusal, prefix) => {
                     self.prefixes.note_rejection(refusal, prefix, self.turn.began_us);
@@ -133,12 +136,12 @@ impl Connections {
                 Output::LeaveChannels => LoginStep { connections: self, session }.leave_channels(),
                 Output::Ask(question) => self.questions.push((socket_of(session), question)),
                 // Each request through that proxy fails alike: one warning in a while is enough.
-                Output::ProxyFault(message) if self.turn.tick >= self.proxy_warned_until => {
-                    self.proxy_warned_until =
-                        self.turn.tick.saturating_add(ticks(PROXY_WARNING_INTERVAL));
-                    warn!("{message}");
+                Output::ProxyFault(message) => {
+                    if self.warned_until.may_warn(Warning::Proxy, self.turn.tick) {
+                        warn!("{message}");
+                    }
                 }
-                Output::ProxyFault(_) => {}
+                Output::ClientNamed(client) => self.arrivals.note(socket_of(session), client),
                 Output::BehindProxy => {
                     warn!("{BEHIND_PROXY}");
                     withdraw_behind_proxy(&self.settings, &mut self.hub);
@@ -316,7 +319,8 @@ impl Connections {
                 self.drain_hub_outputs();
             }
             Message::Callback(answered) => callbacks::take_answer(self, *answered),
-            Message::Keys(keys) => {
+            Message::Keys(None) => self.counters.key_fetches_failed.add(1),
+            Message::Keys(Some(keys)) => {
                 let now = self.settings.transport.now.unix_seconds;
                 self.settings.authentication.set_keys(&keys, now);
             }
@@ -374,16 +378,6 @@ fn refuse(
 ) {
     if let Some(id) = id {
         outputs.push_back(HubOutput::Reply { session, id, reply: Reply::Refused(refusal) });
-    }
-}
-
-/// Logs that a request to the server API was refused, unless this second has a line already.
-fn log_api_refusal(refusal: ApiRefusal, now: u32, warned_until: &AtomicU32) {
-    let order = Ordering::Relaxed;
-    let (until, next) = (warned_until.load(order), now.saturating_add(ticks(API_WARNING_INTERVAL)));
-    if now >= until && warned_until.compare_exchange(until, next, order, order).is_ok() {
-        let reason = refusal.label();
-        warn!(reason, "a request to the server API was refused");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a worker needs to begin: its settings, and its share of what all workers have.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -10,7 +10,10 @@ use crate::auth::{
     ApiRefusal, Authentication, PrefixLimits, PrefixTable, Rate, SessionKey, TokenError, UserTable,
 };
 use crate::callback::{Caller, OUTCOMES};
-use crate::config::limits::{CLOSING_BYTES_MAX, SEND_QUEUE_BYTES_HIGH, SPARE_CONNECTIONS};
+use crate::config::limits::{
+    API_WARNING_INTERVAL, CLOSING_BYTES_MAX, PROXY_WARNING_INTERVAL, SEND_QUEUE_BYTES_HIGH,
+    SPARE_CONNECTIONS, TOKEN_WARNING_INTERVAL,
+};
 use crate::config::{CallbackKind, Callbacks, Config};
 use crate::connection::Service;
 use crate::hub::{ChannelHash, Drops, HubLimits, HubSettings};
@@ -22,6 +25,7 @@ use super::admission::Rejection;
 use super::budget::Budget;
 use super::mesh::Mesh;
 use super::proxy_headers::ProxyRefusal;
+use super::table::ticks;
 
 /// The configuration of a worker.
 #[derive(Clone, Debug)]
@@ -202,11 +206,31 @@ pub struct WorkerShares {
 
 /// The ticks until which events that clients can repeat at will are not logged.
 #[derive(Debug, Default)]
-pub struct WarnedUntil {
-    /// Requests to the server API that are refused.
-    pub api: AtomicU32,
-    /// Tokens that are rejected.
-    pub tokens: AtomicU32,
+pub struct WarnedUntil([AtomicU32; 3]);
+
+/// An event that clients can repeat at will, and that is logged once in a while, whatever worker it comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// A request to the server API is refused.
+    Api,
+    /// A token is rejected.
+    Token,
+    /// A proxy is misconfigured.
+    Proxy,
+}
+
+impl WarnedUntil {
+    /// Whether an event may be logged in this tick.
+    pub fn may_warn(&self, warning: Warning, now: u32) -> bool {
+        let (until, order) = (&self.0[warning as usize], Ordering::Relaxed);
+        let interval = match warning {
+            Warning::Api => API_WARNING_INTERVAL,
+            Warning::Token => TOKEN_WARNING_INTERVAL,
+            Warning::Proxy => PROXY_WARNING_INTERVAL,
+        };
+        let (last, next) = (until.load(order), now.saturating_add(ticks(interval)));
+        now >= last && until.compare_exchange(last, next, order, order).is_ok()
+    }
 }
 
 /// What a worker counts, all zero.

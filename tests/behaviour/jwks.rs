@@ -1,7 +1,7 @@
 //! Keys of tokens that are published at a URL: rotation, and endpoints that are slow, away or wrong.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -51,8 +51,14 @@ impl Published {
         let backend = Backend::start(move |_| answer.0.lock().unwrap().clone());
         let server = TestServer::start_with(driver, 2, |config| {
             let jwks_url = Some(backend.url("/jwks").parse().unwrap());
-            let algorithms = vec![Algorithm::ES256];
-            config.token_keys = vec![TokenKey { algorithms, jwks_url, ..TokenKey::new("a") }];
+            let key = TokenKey::new("a");
+            assert_eq!(key.jwks_timeout, Duration::from_secs(5));
+            config.token_keys = vec![TokenKey {
+                algorithms: vec![Algorithm::ES256],
+                jwks_url,
+                jwks_timeout: Duration::from_millis(1500),
+                ..key
+            }];
         });
         (published, backend, server)
     }
@@ -107,7 +113,7 @@ on_both_drivers! {
         wait_until("the keys are fetched", || is_connected(&server, &known.token()));
         let unknown = Signer::new("unknown");
         let before = backend.requests().len();
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         while began.elapsed() < Duration::from_secs(3) {
             let answer = connect(&server, &unknown.token());
             if answer.get("error").is_some() {
@@ -144,12 +150,29 @@ on_both_drivers! {
             });
             assert!(is_connected(&server, &known.token()));
         }
+        wait_until("failures are counted", || {
+            server.sum(|counters| &counters.key_fetches_failed) >= 5
+        });
         wait_until("the keys are not fresh any more", || {
             connect(&server, &unknown.token()).get("error").is_some()
         });
         expect_to_come_back(&connect(&server, &unknown.token()));
         published.set(unknown.set());
         wait_until("the new key is known", || is_connected(&server, &unknown.token()));
+    }
+
+    fn a_fetch_that_takes_too_long_fails_and_is_counted(driver) {
+        let slow = Signer::new("slow");
+        let BackendAnswer::Json(set) = slow.set() else { unreachable!() };
+        let late = BackendAnswer::Raw(200, set.to_string(), Duration::from_secs(20));
+        let began = Instant::now();
+        let (published, _, server) = Published::start(driver, late);
+        let failed = || server.sum(|counters| &counters.key_fetches_failed);
+        wait_until("a fetch has failed", || failed() > 0);
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        expect_to_come_back(&connect(&server, &slow.token()));
+        published.set(slow.set());
+        wait_until("the keys are fetched", || is_connected(&server, &slow.token()));
     }
 
     fn a_client_that_connects_before_any_key_is_known_is_asked_to_come_back(driver) {

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use fantail::config::DriverChoice;
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ fn start(driver: DriverChoice, file: &TempFile) -> Child {
 /// What a subscriber prints until it has enough. `publish` is called once it is subscribed.
 #[track_caller]
 fn subscribe(child: &Child, arguments: &[&str], publish: impl FnOnce()) -> String {
-    let before = subscriptions(child.addresses[0]);
+    wait_until("the last one is gone", || subscriptions(child.addresses[0]) == 0);
     let mut subscriber = Command::new(env!("CARGO_BIN_EXE_fantail"))
         .args(arguments)
         .stdout(Stdio::piped())
@@ -46,7 +47,7 @@ fn subscribe(child: &Child, arguments: &[&str], publish: impl FnOnce()) -> Strin
         .spawn()
         .unwrap();
     wait_until("it is subscribed, or has failed", || {
-        subscriptions(child.addresses[0]) > before || subscriber.try_wait().unwrap().is_some()
+        subscriptions(child.addresses[0]) > 0 || subscriber.try_wait().unwrap().is_some()
     });
     if subscriber.try_wait().unwrap().is_none() {
         publish();
@@ -259,6 +260,35 @@ on_both_drivers! {
         assert!(succeed(&[&["top", "--once"][..], &at, &config].concat()).contains("workers 2"));
         let missing = TempFile::new(&format!("no-secret-{driver:?}"), "");
         fail(&[&["subscribe", "a", "--user", "ann", "--config", missing.path()][..], &at].concat(), &["no key"]);
+    }
+
+    fn the_log_has_the_client_whose_token_is_rejected(driver) {
+        let file = settings("log", driver);
+        let mut child = start(driver, &file);
+        let mut client = Client::connect(child.commands());
+        client.command(&json!({"id": 1, "connect": {"token": "x"}}));
+        let line = child.log_line(&["a token was rejected"]);
+        assert!(line.contains("client=127.0.0.1") && line.contains("reason=\"malformed\""), "{line}");
+        drop(child);
+        // Of the client that a trusted proxy names, and not of the proxy.
+        let arguments = ["--workers", "1", "--config", file.path(), "--trusted-proxy", "127.0.0.1"];
+        let mut child = Child::start(driver, &arguments);
+        let mut client = Client::connect(child.edge());
+        for (headers, shown) in [
+            ("X-Forwarded-For: 203.0.113.7, 127.0.0.1\r\n", Some("client=203.0.113.7")),
+            ("", None),
+            ("X-Forwarded-For: 2001:db8::1\r\n", Some("client=2001:db8::1")),
+        ] {
+            // At most one line a second.
+            std::thread::sleep(Duration::from_millis(1200));
+            client.send(format!("GET /poll?channel=a HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x\r\n{headers}\r\n"));
+            assert_eq!(client.read_response().status, 401);
+            let line = child.log_line(&["a token was rejected"]);
+            match shown {
+                Some(shown) => assert!(line.contains(shown), "{line}"),
+                None => assert!(!line.contains("client="), "{line}"),
+            }
+        }
     }
 
     fn the_start_message_suggests_only_what_is_allowed(driver) {

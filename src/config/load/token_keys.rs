@@ -68,6 +68,9 @@ fn read_token_key(name: &str, table: &DeTable<'_>) -> (TokenKey, Vec<At<String>>
             "jwks_url" => {
                 one(words).and_then(|text| endpoint(&text)).map(|url| key.jwks_url = Some(url))
             }
+            "jwks_timeout" => one(words)
+                .and_then(|text| TokenKey::parse_jwks_timeout(&text))
+                .map(|timeout| key.jwks_timeout = timeout),
             _ => one(words)
                 .and_then(|path| Secret::read(&path, TOKEN_KEY_BYTES_MAX))
                 .map(|text| key.key = text),

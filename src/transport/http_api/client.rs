@@ -20,6 +20,7 @@ pub(super) fn admit(head: &Head<'_>, context: &mut Context<'_>) -> bool {
         ClientHeader::XForwardedFor => x_forwarded_for(head, is_trusted),
         ClientHeader::Forwarded => forwarded(head, is_trusted),
     };
+    context.outputs.push(Output::ClientNamed(client));
     let Some(client) = client else {
         gate.leave();
         return true;
