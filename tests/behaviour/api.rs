@@ -644,7 +644,6 @@ on_both_drivers! {
             ("unsubscribe", json!({"client": name, "channel": "a", "expire_at": 1}), 107),
             ("disconnect", json!({"client": name, "data": {"x": 1}}), 107),
             ("disconnect", json!({"whitelist": []}), 107),
-            ("subscribe", json!({"client": name, "channel": "a", "override": {"presence": {"value": true}}}), 108),
             ("history", json!({"channel": "a", "size": 1}), 107),
             ("history", json!({"channel": "a", "limit": 1, "since": {"offest": 1}}), 107),
             ("history", json!({"channel": "a", "limit": 1, "since": {}, "reverse": true}), 107),

@@ -278,10 +278,12 @@ on_both_drivers! {
     fn event_streams_go_on_too(driver) {
         let rounds = AtomicU64::new(0);
         let (backend, server) = server(driver, move |kind, _| {
-            match (kind, rounds.fetch_add(1, Ordering::Relaxed)) {
-                ("refresh", 0) => result(json!({"expire_at": in_seconds(1)})),
-                ("refresh", _) => result(json!({"expired": true})),
-                _ => result(json!({})),
+            match kind {
+                "refresh" if rounds.fetch_add(1, Ordering::Relaxed) == 0 => {
+                    result(json!({"expire_at": in_seconds(1)}))
+                }
+                "refresh" => result(json!({"expired": true})),
+                _ => result(json!({"expire_at": in_seconds(1000)})),
             }
         });
         let mut stream = EventStream::connect(server.edge(), "/events?channel=asks:a");
