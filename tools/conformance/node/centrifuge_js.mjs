@@ -1,8 +1,10 @@
-// centrifuge-js: subscribes, publishes, queries, loses its connection and recovers all missed publications.
+// centrifuge-js over each of its transports: subscribes, publishes, queries, loses its connection and recovers all missed
+// publications.
 
 import { once } from 'node:events';
 import net from 'node:net';
 import { Centrifuge } from 'centrifuge';
+import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 import { Checks } from './checks.mjs';
 import { OwnServer } from './own_server.mjs';
@@ -11,9 +13,26 @@ const checks = new Checks('centrifuge_js');
 const http = process.env.FANTAIL_HTTP;
 const [host, port] = http.split(':');
 
+// The transport of the clients, and the beginning of the names of their channels.
+let transport = 'websocket';
+let js = 'js';
+
+// Without this, Node ends at a request that fails while the server is away.
+function quietFetch(...request) {
+  const answer = fetch(...request);
+  answer.catch(() => {});
+  return answer;
+}
+
 function client(address = http) {
-  return new Centrifuge(`ws://${address}/connection/websocket`, {
+  const scheme = transport === 'websocket' ? 'ws' : 'http';
+  const transports = [{ transport, endpoint: `${scheme}://${address}/connection/${transport}` }];
+  return new Centrifuge(transports, {
     websocket: WebSocket,
+    fetch: quietFetch,
+    readableStream: ReadableStream,
+    eventsource: EventSource,
+    emulationEndpoint: `http://${address}/emulation`,
     minReconnectDelay: 50,
     maxReconnectDelay: 200,
     name: 'conformance',
@@ -88,12 +107,12 @@ async function proxy() {
 
 async function chat() {
   const [anna, ben] = await Promise.all([connected(), connected()]);
-  const [hers, his] = [await subscribed(anna, 'js-chat'), await subscribed(ben, 'js-chat')];
+  const [hers, his] = [await subscribed(anna, `${js}-chat`), await subscribed(ben, `${js}-chat`)];
   checks.equal('a first subscription recovers nothing', [hers.context.wasRecovering, hers.context.recovered], [false, false]);
   checks.equal('the subscription is positioned', [hers.context.positioned, hers.context.recoverable], [true, true]);
   await his.publish({ text: 'hello' });
-  await ben.publish('js-chat', 'é\n');
-  await publish('js-chat', 'plain text');
+  await ben.publish(`${js}-chat`, 'é\n');
+  await publish(`${js}-chat`, 'plain text');
   await until('both hear all', () => hers.got.length === 3 && his.got.length === 3);
   checks.equal('in order', hers.got, [{ text: 'hello' }, 'é\n', 'plain text']);
 
@@ -101,17 +120,17 @@ async function chat() {
   checks.equal('both are present', Object.keys(clients).length, 2);
   checks.that('each with its name', Object.entries(clients).every(([name, info]) => info.client === name));
   checks.equal('they are counted', counts(await hers.presenceStats()), [2, 1]);
-  checks.equal('another channel has no clients', counts(await anna.presenceStats('js-empty')), [0, 0]);
-  checks.equal('presence of another channel is empty', await anna.presence('js-empty'), { clients: {} });
+  checks.equal('another channel has no clients', counts(await anna.presenceStats(`${js}-empty`)), [0, 0]);
+  checks.equal('presence of another channel is empty', await anna.presence(`${js}-empty`), { clients: {} });
 
   const all = await hers.history({ limit: -1 });
   checks.equal('history', all.publications.map(({ offset }) => offset), [1, 2, 3]);
   const top = await hers.history();
   checks.equal('without a limit, the position only', [top.publications.length, top.offset, top.epoch], [0, 3, all.epoch]);
   const since = { offset: 1, epoch: all.epoch };
-  const rest = await anna.history('js-chat', { since, limit: 1 });
+  const rest = await anna.history(`${js}-chat`, { since, limit: 1 });
   checks.equal('since', rest.publications.map(({ data }) => data), ['é\n']);
-  const back = await anna.history('js-chat', { limit: 2, reverse: true });
+  const back = await anna.history(`${js}-chat`, { limit: 2, reverse: true });
   checks.equal('reverse', back.publications.map(({ offset }) => offset), [3, 2]);
   checks.equal('an invalid position', await error(hers.history({ since: { offset: 1, epoch: 'none' }, limit: 1 })), 112);
 
@@ -119,7 +138,7 @@ async function chat() {
   checks.equal('an unknown namespace', await error(anna.publish('nowhere:a', 1)), 102);
 
   his.unsubscribe();
-  await publish('js-chat', 'after');
+  await publish(`${js}-chat`, 'after');
   await until('the remaining subscriber receives the next one', () => hers.got.length === 4);
   checks.equal('an unsubscribed client does not receive it', his.got.length, 3);
   checks.equal('one is left', (await hers.presenceStats()).numClients, 1);
@@ -130,20 +149,20 @@ async function chat() {
 async function cutOff() {
   const between = await proxy();
   const centrifuge = await connected(between.address_);
-  const subscription = await subscribed(centrifuge, 'js-cut');
-  for (const number of numbers(1, 5)) await publish('js-cut', String(number));
+  const subscription = await subscribed(centrifuge, `${js}-cut`);
+  for (const number of numbers(1, 5)) await publish(`${js}-cut`, String(number));
   await until('it receives them', () => subscription.got.length === 5);
   for (const round of [1, 2, 3]) {
     const gone = event(subscription, 'subscribing');
     between.cut();
     await gone;
     const missed = numbers(round * 100, round * 100 + 50);
-    for (const number of missed) await publish('js-cut', String(number));
+    for (const number of missed) await publish(`${js}-cut`, String(number));
     const back = event(subscription, 'subscribed');
     between.mend();
     const context = await back;
     checks.equal(`cut ${round}: recovered`, [context.wasRecovering, context.recovered, context.hasRecoveredPublications], [true, true, true]);
-    await publish('js-cut', '"live"');
+    await publish(`${js}-cut`, '"live"');
     await until('it receives new publications', () => subscription.got.at(-1) === 'live');
   }
   const expected = [...numbers(1, 5), ...[1, 2, 3].flatMap((round) => [...numbers(round * 100, round * 100 + 50), 'live'])];
@@ -153,13 +172,13 @@ async function cutOff() {
   const gone = event(subscription, 'subscribing');
   between.cut();
   await gone;
-  await Promise.all(numbers(1, 1100).map((number) => publish('js-cut', String(number))));
+  await Promise.all(numbers(1, 1100).map((number) => publish(`${js}-cut`, String(number))));
   const back = event(subscription, 'subscribed');
   between.mend();
   const context = await back;
   checks.equal('removed publications cannot be recovered', [context.wasRecovering, context.recovered], [true, false]);
   checks.equal('the reply has the new position', context.streamPosition.offset, 5 + 3 * 52 + 1100);
-  await publish('js-cut', '"anew"');
+  await publish(`${js}-cut`, '"anew"');
   await until('it continues', () => subscription.got.at(-1) === 'anew');
   centrifuge.disconnect();
   between.close();
@@ -167,7 +186,7 @@ async function cutOff() {
 
 async function elsewhere() {
   const centrifuge = await connected();
-  const subscription = await subscribed(centrifuge, 'js-since', { since: { offset: 7, epoch: 'another' } });
+  const subscription = await subscribed(centrifuge, `${js}-since`, { since: { offset: 7, epoch: 'another' } });
   checks.equal('a foreign epoch', [subscription.context.wasRecovering, subscription.context.recovered], [true, false]);
   const unknown = centrifuge.newSubscription('nowhere:a');
   const ended = event(unknown, 'unsubscribed');
@@ -179,7 +198,7 @@ async function elsewhere() {
 // A hundred unsubscribes in a few frames.
 async function many() {
   const centrifuge = client();
-  const subscriptions = numbers(1, 100).map((number) => centrifuge.newSubscription(`js-many-${number}`));
+  const subscriptions = numbers(1, 100).map((number) => centrifuge.newSubscription(`${js}-many-${number}`));
   const all = Promise.all(subscriptions.map((subscription) => event(subscription, 'subscribed')));
   for (const subscription of subscriptions) subscription.subscribe();
   centrifuge.connect();
@@ -242,13 +261,21 @@ async function disconnects() {
   const [refusal] = await once(socket, 'message');
   checks.equal('an invalid command', JSON.parse(refusal).error.code, 107);
   socket.send(Buffer.from('{"id":1,"connect":{}}'));
+  const [welcome] = await once(socket, 'message');
+  checks.equal('a command in a binary message', JSON.parse(welcome).id, 1);
+  socket.send('{"id":2,"refresh":{}}');
   const [code, reason] = await once(socket, 'close');
-  checks.equal('a message that cannot contain commands', [code, reason.toString()], [3501, 'bad request']);
+  checks.equal('a refresh without a token', [code, reason.toString()], [3501, 'bad request']);
   const left = await connected();
   const gone = event(left, 'disconnected');
   left.disconnect();
   checks.equal('a client may disconnect', (await gone).code, 0);
 }
 
-for (const check of [chat, cutOff, elsewhere, many, stateOverARestart, disconnects]) await checks.run(check);
+for (transport of ['websocket', 'http_stream', 'sse']) {
+  js = transport === 'websocket' ? 'js' : transport;
+  for (const check of [chat, cutOff, elsewhere, many, stateOverARestart]) await checks.run(check);
+}
+transport = 'websocket';
+await checks.run(disconnects);
 checks.finish();
