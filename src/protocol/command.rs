@@ -168,6 +168,21 @@ impl<'a> Method<'a> {
 /// A bit of `flag` in a subscribe: refuse it if missed messages cannot be recovered (centrifuge 0.38, client.go).
 const FLAG_REJECT_UNRECOVERED: i64 = 2;
 
+/// Commands for a session in a request of their own, which SDKs call emulation.
+#[derive(Debug, PartialEq)]
+pub struct Emulation<'a> {
+    /// The name of the session, as the reply to `connect` has it.
+    pub session: Cow<'a, str>,
+    /// The node of the session, as the same reply has it.
+    pub node: Cow<'a, str>,
+    /// The commands, as they would come in one message; `None` if they are not a string where they have to be.
+    pub commands: Option<Cow<'a, [u8]>>,
+}
+
+/// The bytes are not such a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidEmulation;
+
 /// The error codes of the protocol that this server uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {

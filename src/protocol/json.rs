@@ -24,7 +24,7 @@ mod replies;
 mod subscription;
 
 pub use commands::decode_command;
-pub use emulation::{Emulation, InvalidEmulation, decode_emulation};
+pub use emulation::decode_emulation;
 pub use replies::{write_push, write_sent};
 pub use subscription::{
     InvalidValue, OverrideDocument, SubscriptionDocument, SubscriptionDocuments, line_of_value,

@@ -9,7 +9,7 @@ mod commands;
 mod replies;
 pub mod schema;
 
-pub use commands::decode_command;
+pub use commands::{decode_command, decode_emulation};
 pub use replies::{List, write_list, write_push, write_sent};
 
 /// The bytes are not messages that each follow their length.

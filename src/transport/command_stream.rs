@@ -3,13 +3,13 @@
 //! commands come in requests of their own (`POST /emulation`), on any connection of any worker: they are relayed to
 //! the worker of the session that they name.
 //!
-//! SDKs call the two forms of the answer `http_stream`, which has a line for each message, and `sse`, in which each
-//! message is the data of an event.
+//! SDKs call the forms of the answer `http_stream`, which has a line of JSON or a Protobuf message behind its length
+//! for each message, and `sse`, in which each message is the data of an event.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::command_form::{CommandFault, CommandForm, CommandFraming};
+use super::command_form::{CommandEncoding, CommandFault, CommandForm, CommandFraming};
 use super::commands::Commands;
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport};
@@ -104,7 +104,11 @@ impl CommandStream {
     }
 
     fn command_form(&self) -> CommandForm {
-        CommandForm::json(CommandFraming::Stream(self.form))
+        let encoding = match self.form.kind {
+            StreamKind::Lines | StreamKind::Events => CommandEncoding::Json,
+            StreamKind::Messages => CommandEncoding::Protobuf,
+        };
+        CommandForm { encoding, framing: CommandFraming::Stream(self.form) }
     }
 }
 
@@ -113,7 +117,7 @@ impl Transport for CommandStream {
 
     fn traits(&self) -> Traits {
         let kind = match self.form.kind {
-            StreamKind::Lines => TransportKind::CommandsHttpStream,
+            StreamKind::Lines | StreamKind::Messages => TransportKind::CommandsHttpStream,
             StreamKind::Events => TransportKind::CommandsSse,
         };
         let is_connected = self.commands.is_connected();

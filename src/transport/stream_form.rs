@@ -17,6 +17,8 @@ pub struct StreamForm {
 pub enum StreamKind {
     /// A line feed behind each of them.
     Lines,
+    /// Nothing: each says how long it is.
+    Messages,
     /// Each is the data of an event (WHATWG HTML 9.2.6).
     Events,
 }
@@ -31,6 +33,7 @@ impl StreamForm {
     pub(super) fn write(self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         let message = |out: &mut Vec<u8>| match self.kind {
             StreamKind::Lines => write_line(out, write),
+            StreamKind::Messages => write(out),
             StreamKind::Events => {
                 out.extend_from_slice(b"data: ");
                 write_line(out, write);
@@ -68,7 +71,7 @@ impl StreamFraming {
     }
 }
 
-const KINDS: usize = 2;
+const KINDS: usize = 3;
 
 const FRAMINGS: usize = 2;
 

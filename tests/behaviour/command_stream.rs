@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fantail::config::{ChannelOptions, ClientRight};
 use fantail::message::{CloseReason, TransportKind};
+use fantail::protocol::protobuf::{next_message, schema};
+use prost::Message;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -509,5 +511,86 @@ on_both_drivers! {
         assert_eq!(emulate(&mut client, &connected, &pings.join("\n")).status, 204);
         let refused = (0..100).map(|_| stream.read()).find(|reply| reply["error"]["code"] == 111);
         assert!(refused.is_some());
+    }
+}
+
+/// Reads one Protobuf message behind its length from an answer in chunks; `None` at its end.
+fn read_protobuf(client: &mut Client, body: &mut Vec<u8>) -> Option<schema::Reply> {
+    loop {
+        let mut rest = &body[..];
+        if let Ok(Some(message)) = next_message(&mut rest) {
+            let reply = schema::Reply::decode(message).unwrap();
+            *body = rest.to_vec();
+            return Some(reply);
+        }
+        let size = String::from_utf8(client.read_until(b"\r\n")).unwrap();
+        let size = usize::from_str_radix(size.trim_end(), 16).unwrap();
+        let mut chunk = client.read_exactly(size + 2);
+        assert_eq!(chunk.split_off(size), b"\r\n");
+        if size == 0 {
+            assert!(body.is_empty());
+            return None;
+        }
+        body.extend(chunk);
+    }
+}
+
+fn post_protobuf(path: &str, body: &[u8]) -> Vec<u8> {
+    let len = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: t\r\nContent-Type: application/octet-stream\r\nContent-Length: {len}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+on_both_drivers! {
+    fn an_answer_may_be_protobuf(driver) {
+        let server = TestServer::start(driver, 3);
+        let connect = schema::Command {
+            id: 1,
+            connect: Some(schema::ConnectRequest::default()),
+            ..schema::Command::default()
+        };
+        let mut client = Client::connect(server.edge());
+        client.send(post_protobuf("/connection/http_stream", &connect.encode_length_delimited_to_vec()));
+        let head = client.read_response_head();
+        assert_eq!((head.status, head.header("content-type")), (200, Some("application/octet-stream")));
+        let mut body = Vec::new();
+        let connected = read_protobuf(&mut client, &mut body).unwrap().connect.unwrap();
+        assert_eq!((connected.ping, connected.pong), (25, true));
+        let relay = |session: &str, data: Vec<u8>| {
+            let request = schema::EmulationRequest {
+                node: connected.node.clone(),
+                session: session.to_owned(),
+                data: data.into(),
+            };
+            let mut other = Client::connect(server.edge());
+            other.send(post_protobuf("/emulation", &request.encode_to_vec()));
+            other.read_response().status
+        };
+        for round in 0..8 {
+            let channel = format!("{round}");
+            let subscribe = schema::Command {
+                id: 2,
+                subscribe: Some(schema::SubscribeRequest { channel: channel.clone(), ..Default::default() }),
+                ..schema::Command::default()
+            };
+            assert_eq!(relay(&connected.session, subscribe.encode_length_delimited_to_vec()), 204);
+            let reply = read_protobuf(&mut client, &mut body).unwrap();
+            assert_eq!((reply.id, reply.subscribe.is_some()), (2, true));
+            Client::connect(server.edge()).publish(&channel, "bytes");
+            let push = read_protobuf(&mut client, &mut body).unwrap().push.unwrap();
+            assert_eq!((&*push.channel, &*push.publication.unwrap().data), (&*channel, &b"bytes"[..]));
+        }
+        assert_eq!(relay("another", vec![0]), 204);
+        let mut other = Client::connect(server.edge());
+        other.send(post_protobuf("/emulation", b"\xff"));
+        assert_eq!(other.read_response().status, 400);
+        // As with any other transport, what is not Protobuf ends the connection.
+        assert_eq!(relay(&connected.session, vec![7, 1]), 204);
+        let push = read_protobuf(&mut client, &mut body).unwrap().push.unwrap();
+        assert_eq!(push.disconnect.unwrap().code, 3501);
+        assert_eq!(read_protobuf(&mut client, &mut body), None);
+        client.expect_end();
     }
 }

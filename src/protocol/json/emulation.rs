@@ -7,21 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Object, Text};
-
-/// Commands for a session.
-#[derive(Debug, PartialEq)]
-pub struct Emulation<'a> {
-    /// The name of the session, as the reply to `connect` has it.
-    pub session: Cow<'a, str>,
-    /// The node of the session, as the same reply has it.
-    pub node: Cow<'a, str>,
-    /// The commands, a line each; `None` if they are not a string.
-    pub commands: Option<Cow<'a, str>>,
-}
-
-/// The bytes are not such a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidEmulation;
+use crate::protocol::command::{Emulation, InvalidEmulation};
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -43,8 +29,15 @@ pub fn decode_emulation(bytes: &[u8]) -> Result<Emulation<'_>, InvalidEmulation>
     Ok(Emulation {
         session: text(session).into(),
         node: text(node).into(),
-        commands: commands.map(|Text(text)| text),
+        commands: commands.map(|Text(text)| bytes_of(text)),
     })
+}
+
+fn bytes_of(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
 }
 
 #[cfg(test)]
@@ -54,7 +47,7 @@ mod tests {
     #[test]
     fn commands_are_a_string() {
         let text = r#"{"session":"s","node":"n\u0031","data":"{\"id\":1}\n{}","x":[]}"#;
-        let commands = Some("{\"id\":1}\n{}".into());
+        let commands = Some(Cow::Borrowed(&b"{\"id\":1}\n{}"[..]));
         let expected = Emulation { session: "s".into(), node: "n1".into(), commands };
         assert_eq!(decode_emulation(text.as_bytes()), Ok(expected));
         for data in ["", r#""data":null"#, r#""data":{"id":1}"#, r#""data":[1]"#, r#""data":7"#] {

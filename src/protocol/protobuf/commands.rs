@@ -6,13 +6,22 @@ use prost::bytes::Bytes;
 use super::schema;
 use crate::message::Position;
 use crate::protocol::command::{
-    Command, Connect, Data, InvalidCommand, Method, SubscribeParameters,
+    Command, Connect, Data, Emulation, InvalidCommand, InvalidEmulation, Method,
+    SubscribeParameters,
 };
 
 /// Decodes one command. Of several methods, the first one in the order of the schema counts.
 pub fn decode_command(bytes: &[u8]) -> Result<Command<'static>, InvalidCommand> {
     let command = schema::Command::decode(bytes).map_err(|_| InvalidCommand)?;
     Ok(Command { id: command.id, method: method(command) })
+}
+
+/// Decodes a request that carries commands for a session.
+pub fn decode_emulation(bytes: &[u8]) -> Result<Emulation<'static>, InvalidEmulation> {
+    let schema::EmulationRequest { node, session, data } =
+        schema::EmulationRequest::decode(bytes).map_err(|_| InvalidEmulation)?;
+    let commands = Some(Vec::from(data).into());
+    Ok(Emulation { session: session.into(), node: node.into(), commands })
 }
 
 fn method(command: schema::Command) -> Method<'static> {

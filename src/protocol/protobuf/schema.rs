@@ -39,6 +39,17 @@ pub struct Command {
     pub sub_refresh: Option<SubRefreshRequest>,
 }
 
+/// Commands for a session in a request of their own.
+#[derive(Clone, PartialEq, Message)]
+pub struct EmulationRequest {
+    #[prost(string, tag = "1")]
+    pub node: String,
+    #[prost(string, tag = "2")]
+    pub session: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub data: Bytes,
+}
+
 /// A message without fields: `PingRequest`, and the results of `ping`, `publish` and `unsubscribe`.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct Empty {}

@@ -26,8 +26,8 @@ pub(super) enum Target {
     Api(ApiRoute, Arc<ApiGrant>),
     /// The first commands of a client.
     Stream(StreamRequest),
-    /// Commands of a client whose replies go elsewhere.
-    Emulation,
+    /// Commands of a client whose replies go elsewhere, and whether the body is Protobuf.
+    Emulation(bool),
     /// Nothing: the request was refused, and this is its answer, which follows the body.
     Refused(Vec<u8>),
 }
@@ -65,7 +65,7 @@ impl Body {
     pub fn heap_bytes(&self) -> usize {
         let answer = match &self.target {
             Target::Refused(answer) => answer.capacity(),
-            Target::Publish(_) | Target::Api(..) | Target::Stream(_) | Target::Emulation => 0,
+            Target::Publish(_) | Target::Api(..) | Target::Stream(_) | Target::Emulation(_) => 0,
         };
         self.bytes.capacity() + answer
     }

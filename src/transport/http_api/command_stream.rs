@@ -30,6 +30,10 @@ impl StreamRequest {
             context.outputs.push(Output::Refused);
             return Err(HttpError::overloaded().into());
         }
+        let kind = match kind {
+            StreamKind::Lines if is_protobuf(head) => StreamKind::Messages,
+            kind => kind,
+        };
         note_headers(head, context);
         let token = token_of(head, context.settings)?;
         Ok(Self { form: StreamForm { kind, framing: StreamFraming::of(head) }, token })
@@ -45,6 +49,7 @@ impl StreamRequest {
         let Self { form, token } = self;
         let content_type = match form.kind {
             StreamKind::Lines => "text/plain; charset=utf-8",
+            StreamKind::Messages => "application/octet-stream",
             StreamKind::Events => "text/event-stream; charset=utf-8",
         };
         let headers = [
@@ -55,6 +60,12 @@ impl StreamRequest {
         exchange.write_endless_head(form.framing, &headers, context);
         CommandStream::open(form, token, commands, context)
     }
+}
+
+/// Whether the body of a request is Protobuf rather than JSON.
+pub(super) fn is_protobuf(head: &Head<'_>) -> bool {
+    let mut types = head.header("content-type");
+    types.next().is_some_and(|it| it.eq_ignore_ascii_case(b"application/octet-stream"))
 }
 
 /// The first commands in the address of a request, as `EventSource` sends it, which has no body.

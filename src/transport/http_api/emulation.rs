@@ -4,16 +4,28 @@ use bytes::Bytes;
 
 use super::error::HttpError;
 use crate::message::{Actor, Control, Request, Ticket};
-use crate::protocol::json::{Emulation, decode_emulation};
+use crate::protocol::command::{Emulation, InvalidEmulation};
+use crate::protocol::{json, protobuf};
 use crate::transport::context::Context;
 
 /// Has the worker of a session take the commands of a body. Returns false if there is nothing to be done: the session
 /// has not been given to anyone, or there are no commands.
-pub(super) fn relay(body: &[u8], context: &mut Context<'_>) -> Result<bool, HttpError> {
-    let Ok(Emulation { session, node, commands }) = decode_emulation(body) else {
-        let message = "the body is not a JSON object with session, node and data";
-        return Err(HttpError::new(400, "json_invalid", message));
+pub(super) fn relay(
+    body: &[u8],
+    is_protobuf: bool,
+    context: &mut Context<'_>,
+) -> Result<bool, HttpError> {
+    let decoded = match is_protobuf {
+        false => json::decode_emulation(body),
+        true => protobuf::decode_emulation(body),
     };
+    let Emulation { session, node, commands } = decoded.map_err(|InvalidEmulation| {
+        let (code, message) = match is_protobuf {
+            false => ("json_invalid", "the body is not a JSON object with session, node and data"),
+            true => ("protobuf_invalid", "the body is not an EmulationRequest"),
+        };
+        HttpError::new(400, code, message)
+    })?;
     if *node != context.client.node.to_string() {
         return Err(HttpError::new(404, "node_unknown", "this server is not that node"));
     }

@@ -234,14 +234,16 @@ impl HttpConversation {
             Target::Stream(request) => {
                 return Next::stream(request.open(&bytes, exchange, context));
             }
-            Target::Emulation => match emulation::relay(&bytes, context) {
-                Ok(true) => Ok(Await::Relay),
-                Ok(false) => {
-                    write_nothing(exchange, context);
-                    return self.finish(exchange, context);
+            Target::Emulation(is_protobuf) => {
+                match emulation::relay(&bytes, is_protobuf, context) {
+                    Ok(true) => Ok(Await::Relay),
+                    Ok(false) => {
+                        write_nothing(exchange, context);
+                        return self.finish(exchange, context);
+                    }
+                    Err(error) => Err(error),
                 }
-                Err(error) => Err(error),
-            },
+            }
             Target::Refused(answer) => {
                 context.out.extend_from_slice(&answer);
                 return self.finish(exchange, context);
@@ -361,7 +363,8 @@ impl HttpConversation {
             Action::Emulation => {
                 guards::check_write(head, methods, context)?;
                 guards::check_encoding(head)?;
-                self.begin_body(head, rest, Target::Emulation, exchange, context)
+                let target = Target::Emulation(command_stream::is_protobuf(head));
+                self.begin_body(head, rest, target, exchange, context)
             }
             action => {
                 guards::check_read(head, methods)?;
@@ -465,7 +468,7 @@ impl HttpConversation {
             let request = StreamRequest::of(kind, head, context)?;
             return self.begin_body(head, rest, Target::Stream(request), exchange, context);
         }
-        if kind == StreamKind::Lines {
+        if kind != StreamKind::Events {
             return Err(HttpError::method(methods).into());
         }
         let commands = command_stream::commands_in_query(head)?;

@@ -4,6 +4,7 @@
 import { once } from 'node:events';
 import net from 'node:net';
 import { Centrifuge } from 'centrifuge';
+import { Centrifuge as BinaryCentrifuge } from 'centrifuge/build/protobuf';
 import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 import { Checks } from './checks.mjs';
@@ -24,10 +25,10 @@ function quietFetch(...request) {
   return answer;
 }
 
-function client(address = http) {
+function client(address = http, Sdk = Centrifuge) {
   const scheme = transport === 'websocket' ? 'ws' : 'http';
   const transports = [{ transport, endpoint: `${scheme}://${address}/connection/${transport}` }];
-  return new Centrifuge(transports, {
+  return new Sdk(transports, {
     websocket: WebSocket,
     fetch: quietFetch,
     readableStream: ReadableStream,
@@ -276,6 +277,31 @@ for (transport of ['websocket', 'http_stream', 'sse']) {
   js = transport === 'websocket' ? 'js' : transport;
   for (const check of [chat, cutOff, elsewhere, many, stateOverARestart]) await checks.run(check);
 }
+
+// Bytes in Protobuf, by an answer over HTTP.
+async function protobuf() {
+  const [centrifuge, other] = [client(http, BinaryCentrifuge), client()];
+  const got = { centrifuge: [], other: [] };
+  for (const [name, sdk] of Object.entries({ centrifuge, other })) {
+    const subscription = sdk.newSubscription('js-protobuf');
+    subscription.on('publication', ({ data }) => got[name].push(name === 'other' ? data : Array.from(data)));
+    const done = event(subscription, 'subscribed');
+    subscription.subscribe();
+    sdk.connect();
+    await done;
+  }
+  await centrifuge.publish('js-protobuf', new Uint8Array([0, 255]));
+  await other.publish('js-protobuf', { n: 1 });
+  await until('both receive them', () => got.centrifuge.length === 2 && got.other.length === 2);
+  checks.equal('bytes and JSON', got, { centrifuge: [[0, 255], Array.from(Buffer.from('{"n":1}'))], other: ['AP8=', { n: 1 }] });
+  const error = await centrifuge.publish('nowhere:a', new Uint8Array([1])).then(() => 'none', ({ code }) => code);
+  checks.equal('an unknown namespace', error, 102);
+  centrifuge.disconnect();
+  other.disconnect();
+}
+
+transport = 'http_stream';
+await checks.run(protobuf);
 transport = 'websocket';
 await checks.run(disconnects);
 checks.finish();
