@@ -15,7 +15,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use fantail::config::{ChannelOptions, Namespaces};
 use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubOutput, HubSettings, Visit};
 use fantail::message::{
-    ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId, WorkerId,
+    ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId,
+    SubscriptionForm, WorkerId,
 };
 
 /// A hub with a subscriber in each of its channels.
@@ -92,6 +93,7 @@ impl Channels {
             since: None,
             needs_all: false,
             token: None,
+            form: SubscriptionForm::default(),
             options: None,
         };
         self.hub.handle(session(index), Some(REQUEST), request, &mut self.out);

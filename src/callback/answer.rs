@@ -184,6 +184,7 @@ struct PublishBody<'a> {
     version: Option<u64>,
     #[serde(borrow)]
     version_epoch: Option<Cow<'a, str>>,
+    delta: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -333,7 +334,7 @@ fn tags_of(tags: Option<BTreeMap<String, String>>) -> Result<Option<Arc<Tags>>, 
 /// What a publication asks for beside its payload. Every publication of a channel with a history is kept, so one that
 /// is not to be kept is not made.
 fn options_of(body: &PublishBody<'_>) -> Result<Option<Arc<PublishOptions>>, Fault> {
-    let PublishBody { skip_history, idempotency_key, version, version_epoch, .. } = body;
+    let PublishBody { skip_history, idempotency_key, version, version_epoch, delta, .. } = body;
     let [key, epoch] =
         [idempotency_key, version_epoch].map(|text| text.as_deref().unwrap_or_default());
     if *skip_history == Some(true)
@@ -347,6 +348,7 @@ fn options_of(body: &PublishBody<'_>) -> Result<Option<Arc<PublishOptions>>, Fau
         idempotency_key: (!key.is_empty()).then(|| key.into()),
         version: number.map(|number| Version { number, epoch: epoch.into() }),
         exclude: None,
+        delta: *delta == Some(true),
     };
     Ok((options != PublishOptions::default()).then(|| options.into()))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use fantail::auth::{Client, Verdict, decide};
 use fantail::config::{ApiRight, Config, Framing, Loaded, Namespaces, Origin, SETTINGS};
 use fantail::connection::Service;
-use fantail::message::{Actor, ChannelName, Payload, PayloadKind, Request};
+use fantail::message::{Actor, ChannelName, Payload, PayloadKind, Request, SubscriptionForm};
 
 use super::access::reached_here;
 use super::token::can_sign;
@@ -69,6 +69,7 @@ impl Examples {
             since: None,
             needs_all: false,
             token: None,
+            form: SubscriptionForm::default(),
             options: None,
         };
         let subscribe = first_allowed(config, Actor::Client, user, subscription);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::limits::{BACKLOG_SIZE_CEILING, CHANNEL_REGEX_BYTES_MAX, HISTORY_SIZE_CEILING};
 use super::namespaces::{BATCH_DELAY_MAX, DELIVERY_RATE_CEILING, HISTORY_TTL_MAX};
 use super::units::{Bytes, Time, parse_bytes, parse_seconds};
-use super::{ChannelOptions, ChannelRegex, SlowConsumer};
+use super::{ChannelOptions, ChannelRegex, RecoveryMode, SlowConsumer};
 
 /// One option of a channel.
 #[derive(Debug)]
@@ -24,6 +24,9 @@ enum Value {
     Count(u32, u32, fn(&mut ChannelOptions) -> &mut u32),
     Bytes(u64, u64, fn(&mut ChannelOptions) -> &mut u64),
     Time(Duration, Duration, fn(&mut ChannelOptions) -> &mut Duration),
+    RecoveryMode(fn(&mut ChannelOptions) -> &mut RecoveryMode),
+    /// A list of formats, of which there is one.
+    DeltaTypes(fn(&mut ChannelOptions) -> &mut bool),
     SlowConsumer(fn(&mut ChannelOptions) -> &mut SlowConsumer),
     Regex(fn(&mut ChannelOptions) -> &mut Option<ChannelRegex>),
 }
@@ -51,6 +54,28 @@ pub const CHANNEL_OPTIONS: &[ChannelOption] = &[
         name: "recovery",
         doc: "Whether a client that reconnects recovers missed publications; needs history_size",
         value: Value::Switch(|options| &mut options.recovery),
+    },
+    ChannelOption {
+        name: "force_recovery_mode",
+        doc: "What a client recovers: with stream the publications that it missed, with cache the latest one, also \
+              if it has no position yet; needs history_size and recovery",
+        value: Value::RecoveryMode(|options| &mut options.recovery_mode),
+    },
+    ChannelOption {
+        name: "allowed_delta_types",
+        doc: "Deltas that subscribers may take: a list, empty or `[\"fossil\"]`",
+        value: Value::DeltaTypes(|options| &mut options.allows_deltas),
+    },
+    ChannelOption {
+        name: "delta_publish",
+        doc: "Whether deltas are made of every publication, not only of those published with delta; needs \
+              allowed_delta_types",
+        value: Value::Switch(|options| &mut options.delta_publish),
+    },
+    ChannelOption {
+        name: "allow_tags_filter",
+        doc: "Whether subscribers may filter publications by their tags",
+        value: Value::Switch(|options| &mut options.allow_tags_filter),
     },
     ChannelOption {
         name: "channel_regex",
@@ -196,6 +221,18 @@ impl ChannelOption {
             Value::Time(min, max, field) => {
                 *field(options) = self.in_range(parse_seconds(text)?, min, max)?;
             }
+            Value::RecoveryMode(field) => {
+                let index = RecoveryMode::WORDS.iter().position(|word| *word == text);
+                let index = index.ok_or_else(|| invalid(&RecoveryMode::WORDS.join(" or ")))?;
+                *field(options) = RecoveryMode::ALL[index];
+            }
+            Value::DeltaTypes(field) => {
+                *field(options) = match text {
+                    "" => false,
+                    FOSSIL => true,
+                    _ => return Err(invalid(FOSSIL)),
+                };
+            }
             Value::SlowConsumer(field) => {
                 let index = SlowConsumer::WORDS.iter().position(|word| *word == text);
                 let index = index.ok_or_else(|| invalid(&SlowConsumer::WORDS.join(" or ")))?;
@@ -217,6 +254,16 @@ impl ChannelOption {
             Value::Count(_, _, field) => field(&mut copy).to_string(),
             Value::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
             Value::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
+            Value::RecoveryMode(field) => {
+                RecoveryMode::WORDS[*field(&mut copy) as usize].to_owned()
+            }
+            Value::DeltaTypes(field) => {
+                if *field(&mut copy) {
+                    FOSSIL.to_owned()
+                } else {
+                    String::new()
+                }
+            }
             Value::SlowConsumer(field) => {
                 SlowConsumer::WORDS[*field(&mut copy) as usize].to_owned()
             }
@@ -226,6 +273,11 @@ impl ChannelOption {
         }
     }
 
+    /// Whether its value is a list.
+    pub fn is_list(&self) -> bool {
+        matches!(self.value, Value::DeltaTypes(_))
+    }
+
     /// The range of values, as text.
     pub fn range(&self) -> String {
         match self.value {
@@ -233,6 +285,8 @@ impl ChannelOption {
             Value::Count(min, max, _) => format!("from {min} to {max}"),
             Value::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
             Value::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
+            Value::RecoveryMode(_) => RecoveryMode::WORDS.join(" or "),
+            Value::DeltaTypes(_) => format!("[] or [\"{FOSSIL}\"]"),
             Value::SlowConsumer(_) => SlowConsumer::WORDS.join(" or "),
             Value::Regex(_) => format!("up to {CHANNEL_REGEX_BYTES_MAX} bytes"),
         }
@@ -243,6 +297,9 @@ impl ChannelOption {
         is_in_range.then_some(value).ok_or_else(|| "it is out of range".to_owned())
     }
 }
+
+/// The one format of deltas.
+const FOSSIL: &str = "fossil";
 
 /// The table of channel options in `README.md`.
 pub(super) fn channel_options_markdown() -> String {
@@ -292,6 +349,8 @@ mod tests {
             ("batch_delay", vec!["0", "20 ms", "60 s"], vec!["61 s"]),
             ("delivery_rate_max", vec!["0", "1000"], vec!["1001"]),
             ("channel_regex", vec!["", "^a+$"], vec!["("]),
+            ("force_recovery_mode", vec!["stream", "cache"], vec!["", "latest"]),
+            ("allowed_delta_types", vec!["", "fossil"], vec!["xor", "fossil fossil", "true"]),
             ("slow_consumer", vec!["latest", "drop_oldest", "disconnect"], vec!["newest"]),
         ] {
             let option = ChannelOption::named(name).unwrap();

@@ -160,6 +160,9 @@ pub const TAGS_MAX: usize = 64;
 /// Bytes of the names and texts of the tags of one publication.
 pub const TAGS_BYTES_MAX: usize = 4 * 1024;
 
+/// Length of a publication of which a delta is made, and of the one before it; larger ones are sent whole.
+pub const DELTA_BYTES_MAX: usize = 256 * 1024;
+
 /// Bytes of the name of a procedure that a client calls.
 pub const PROCEDURE_BYTES_MAX: usize = 255;
 
@@ -259,8 +262,7 @@ pub const FIRST_SLICES_COST_DIVISOR: usize = 2;
 /// Publications delivered together as one block of a fan-out.
 pub const PUBLICATIONS_PER_FAN_OUT_MAX: usize = 1024;
 
-/// Payload bytes of one block of a fan-out; a larger publication is a block of its own. Joins, leaves and gaps count 32
-/// bytes each.
+/// Payload bytes of one block of a fan-out; a larger publication is a block of its own. Other items count 32 bytes.
 pub const FAN_OUT_BLOCK_BYTES_MAX: usize = 64 * 1024;
 
 /// Publications in one worker's fan-out backlog at which publishers are paused.

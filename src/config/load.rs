@@ -365,7 +365,9 @@ impl<'a> FileReader<'a> {
             };
             given.push((option.name, value.span().start));
             let fault = match (value.get_ref(), texts(value.get_ref()).as_deref()) {
-                (DeValue::Array(_), _) => Some("it takes one value, not a list".to_owned()),
+                (DeValue::Array(_), _) if !option.is_list() => {
+                    Some("it takes one value, not a list".to_owned())
+                }
                 (_, Ok(texts)) => option.parse(&texts.join(" "), &mut options).err(),
                 (_, Err(fault)) => Some(format!("it is {fault}")),
             };

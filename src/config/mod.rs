@@ -47,7 +47,8 @@ pub use listen_address::{BindAddress, ListenAddress};
 pub use load::{Given, Loaded, Sources};
 pub use log_levels::{LogLevel, LogLevels, ROOMS};
 pub use namespaces::{
-    ChannelOptions, ClientRight, NamespaceId, Namespaces, STATISTICS_CHANNEL, SlowConsumer,
+    ChannelOptions, ClientRight, NamespaceId, Namespaces, RecoveryMode, STATISTICS_CHANNEL,
+    SlowConsumer,
 };
 pub use network::Network;
 pub use origin::{FILE_VARIABLE, Origin};

@@ -43,6 +43,14 @@ pub struct ChannelOptions {
     pub history_bytes: u64,
     /// Whether a client that reconnects recovers missed publications. Needs a history.
     pub recovery: bool,
+    /// What a client recovers that reconnects.
+    pub recovery_mode: RecoveryMode,
+    /// Whether subscribers may take deltas.
+    pub allows_deltas: bool,
+    /// Whether deltas are made of every publication, and not only of those whose publisher asks for it.
+    pub delta_publish: bool,
+    /// Whether subscribers may filter publications by their tags.
+    pub allow_tags_filter: bool,
     /// What the names of channels match that clients ask for.
     pub channel_regex: Option<ChannelRegex>,
     /// The right to subscribe.
@@ -92,6 +100,15 @@ pub struct ClientRight {
     pub anonymous: bool,
 }
 
+/// What a client recovers that reconnects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveryMode {
+    /// The publications that it missed.
+    Stream,
+    /// The latest publication.
+    Cache,
+}
+
 /// The policy for a slow subscriber: one whose socket accepts no more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowConsumer {
@@ -121,6 +138,10 @@ impl ChannelOptions {
             history_ttl: Duration::from_secs(300),
             history_bytes: 16 * 1024 * 1024,
             recovery: true,
+            recovery_mode: RecoveryMode::Stream,
+            allows_deltas: false,
+            delta_publish: false,
+            allow_tags_filter: false,
             channel_regex: None,
             allow_subscribe: ClientRight::NONE,
             allow_user_limited_channels: false,
@@ -155,6 +176,9 @@ impl ChannelOptions {
         Self {
             history_size: 1000,
             history_ttl: Duration::from_secs(600),
+            allows_deltas: true,
+            delta_publish: true,
+            allow_tags_filter: true,
             allow_history: ClientRight::ALL,
             allow_presence: ClientRight::ALL,
             presence: true,
@@ -197,6 +221,13 @@ impl ClientRight {
     pub fn is_held(self, has_user: bool, is_subscribed: impl FnOnce() -> bool) -> bool {
         (has_user || self.anonymous) && (self.client || (self.subscriber && is_subscribed()))
     }
+}
+
+impl RecoveryMode {
+    /// All modes, in the order of [`Self::WORDS`].
+    pub const ALL: [Self; 2] = [Self::Stream, Self::Cache];
+    /// The names of the modes in settings.
+    pub const WORDS: &[&str] = &["stream", "cache"];
 }
 
 impl SlowConsumer {

@@ -62,6 +62,11 @@ pub(super) fn of_option(options: &ChannelOptions, given: &str) -> Option<&'stati
     match given {
         "history_ttl" | "history_bytes" if keeps_nothing => Some("history_size is 0"),
         "recovery" if keeps_nothing && options.recovery => Some("history_size is 0"),
+        "force_recovery_mode" if keeps_nothing => Some("history_size is 0"),
+        "force_recovery_mode" if !options.recovery => Some("recovery is false"),
+        "delta_publish" if options.delta_publish && !options.allows_deltas => {
+            Some("allowed_delta_types is empty")
+        }
         "allow_history_for_client" | "allow_history_for_subscriber"
             if keeps_nothing && options.allow_history != ClientRight::NONE =>
         {

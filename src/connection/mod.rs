@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::buffer::SendQueue;
 use crate::config::limits::CONNECTION_BYTES_MAX;
-use crate::message::{ChannelName, Disconnect, Item, Origin, Reply};
+use crate::message::{ChannelName, Disconnect, Item, Origin, Rendition, Reply};
 use crate::transport::{
     Answer, Batch, Context, Conversation, Delivered, Flow, Output, Prepared, TransportSettings,
 };
@@ -108,10 +108,12 @@ impl Connection {
         &mut self,
         channel: &ChannelName,
         items: &[Item],
+        rendition: Rendition,
         context: &mut Context<'_>,
     ) -> Flow {
         let (mut prepared, mut scratch) = (Prepared::default(), Vec::new());
-        let mut batch = prepared.of_client(channel, items, 0, &mut scratch);
+        let mut batch =
+            prepared.of_client(channel, items, 0, &mut scratch).rendered(rendition, None);
         let delivered = self.deliver(&mut batch, context.out, context.settings);
         if let Some(frame) = delivered.frame {
             context.out.extend_from_slice(frame.as_bytes());

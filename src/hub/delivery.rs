@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use slab::Slab;
 
 use super::backlog::{Drops, Pace, missed_before};
-use super::fan_out::{FanOutStep, FanOuts, Visit};
+use super::fan_out::{Audience, FanOutStep, FanOuts, Visit};
 use super::local_channel::{LocalChannel, Subscription};
 use super::settings::HubSettings;
 use crate::config::limits::CATCH_UP_BYTES_MAX;
@@ -138,17 +138,14 @@ impl Delivery {
         }
     }
 
-    /// Runs the fan-outs in progress until that has cost `cost_max`. `client_of` knows the client of the session at an
-    /// index.
+    /// Runs the fan-outs in progress until that has cost `cost_max`.
     pub(super) fn fan_out(
         &mut self,
         cost_max: usize,
-        channels: &mut Slab<LocalChannel>,
-        subscriptions: &mut Slab<Subscription>,
-        client_of: &impl Fn(u32) -> ClientId,
+        audience: Audience<'_, impl Fn(u32) -> ClientId>,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) {
-        self.fan_outs.run(cost_max, channels, subscriptions, client_of, step);
+        self.fan_outs.run(cost_max, audience, step);
     }
 
     /// The fan-outs in progress.

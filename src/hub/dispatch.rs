@@ -11,13 +11,13 @@ use super::fan_out::{FanOutStep, Visit};
 use super::gather::Gathers;
 use super::join_leave::JoinLeave;
 use super::message::{
-    ControlOne, HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, SurveyTask,
-    refuse, reply_to, send_part,
+    ControlOne, HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, Subscribe,
+    SurveyTask, refuse, reply_to, send_part,
 };
 use super::renewal::{self, SubscriptionChange};
 use super::settings::{HubLimits, HubSettings};
 use super::streams::{Numbered, Streams};
-use super::subscribers::{Subscribe, Subscribers};
+use super::subscribers::Subscribers;
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
     ChannelName, ClientId, ClientInfo, Identity, IdentityError, Item, Payload, PayloadKind,
@@ -179,9 +179,9 @@ impl Hub {
                 let message = StreamMessage::Publish { channel, payload, publisher, id, options };
                 out.push_back(HubOutput::send(to, message));
             }
-            (Some(id), Request::Subscribe { channel, since, needs_all, options, .. }) => {
+            (Some(id), Request::Subscribe { channel, since, needs_all, form, options, .. }) => {
                 let since = since.map(|since| (since, needs_all));
-                let request = Subscribe { session, id, channel, since, options };
+                let request = Subscribe { session, id, channel, since, form, options };
                 subscribers.subscribe(request, settings, out);
             }
             (Some(id), Request::Unsubscribe { channel }) => {
@@ -267,10 +267,12 @@ impl Hub {
                 since,
                 needs_all,
                 recovers,
+                filter,
                 serial,
             } => {
+                let filter = filter.as_deref();
                 let (position, recovery) =
-                    streams.recover(&channel, since, recovers, &settings.limits, *now_ms);
+                    streams.recover(&channel, since, recovers, filter, &settings.limits, *now_ms);
                 let is_refused = needs_all
                     && !recovery.is_complete
                     && streams.is_recoverable(&channel, recovers);

@@ -9,17 +9,23 @@
 //! cursor has received the least, and what it has received is done.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use slab::Slab;
 
 use super::backlog::first_missed;
+use super::filters::{self, Selected, remove_excluded};
+use super::forms::Forms;
 use super::local_channel::{LocalChannel, Subscription};
 use super::slots::{NONE, slot, some};
 use crate::config::limits::{
     FAN_OUT_BLOCK_BYTES_MAX, FAN_OUT_SLICE_COST_MAX, FIRST_SLICE_COST_MAX,
     FIRST_SLICES_COST_DIVISOR, PUBLICATIONS_PER_FAN_OUT_MAX,
 };
-use crate::message::{ChannelName, ClientId, Item};
+use crate::message::{ChannelName, ClientId, Item, Publication, Rendition};
+
+/// Comparisons of filters that cost as much as a delivery, see [`crate::message::TagsFilter::work`].
+const FILTER_COST_WORK: usize = 256;
 
 /// Items of one channel for one of its subscribers.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +42,22 @@ pub struct FanOutBatch<'a> {
     pub items: &'a [Item],
     /// The bytes of the items, see [`Item::bytes`].
     pub bytes: usize,
-    /// Whether other subscribers receive the same items. Otherwise this subscriber is excluded from one between them.
+    /// Whether other subscribers receive the same items. Otherwise this subscriber does not receive one between them.
     pub is_shared: bool,
+    /// How publications are written for this subscriber.
+    pub rendition: Rendition,
+    /// For deltas, the publication before the items, if it is known.
+    pub predecessor: Option<&'a Arc<Publication>>,
+}
+
+/// What fan-outs visit.
+#[derive(Debug)]
+pub(super) struct Audience<'a, C> {
+    pub channels: &'a mut Slab<LocalChannel>,
+    pub subscriptions: &'a mut Slab<Subscription>,
+    pub forms: &'a mut Forms,
+    /// Knows the client of the session at an index.
+    pub client_of: C,
 }
 
 /// A step of a fan-out, for the caller to carry out.
@@ -125,32 +145,67 @@ enum Progress {
     Done,
 }
 
-impl FanOutBatch<'_> {
-    /// Delivers the items, but those that exclude the client if there may be some.
+impl<'a> FanOutBatch<'a> {
+    /// What identifies its items.
+    fn block(&self) -> filters::Block {
+        let FanOutBatch { life, start, items, .. } = *self;
+        filters::Block { life, start, len: items.len() }
+    }
+
+    /// Delivers to a subscriber what its filter selects, without what excludes the client if there may be something.
+    /// Returns also whether it got all items.
     fn deliver_to(
         self,
+        at: u32,
+        subscriber: &Subscription,
         client: Option<ClientId>,
+        forms: &mut Forms,
         deliver: impl FnOnce(FanOutBatch<'_>) -> Visit,
-    ) -> Visit {
-        let Some(client) = client else { return deliver(self) };
-        let mut items = self.items.to_vec();
-        remove_excluded(&mut items, client);
-        match items.len() {
-            0 => Visit::Cost(1),
-            count if count == self.items.len() => deliver(self),
-            _ => {
-                let (items, bytes) = (&*items, bytes_of(&items));
-                deliver(FanOutBatch { items, bytes, is_shared: false, ..self })
+    ) -> (Visit, bool) {
+        let mut own = Vec::new();
+        let (batch, work) = if client.is_none() && !subscriber.is_filtered() {
+            (self, 0)
+        } else {
+            let (selected, work) = forms.select(at, subscriber, self.block(), self.items);
+            (self.refine(selected, client, &mut own), work / FILTER_COST_WORK)
+        };
+        // A subscriber that joined after all of these items is skipped.
+        let visit = if batch.items.is_empty() { Visit::Cost(1) } else { deliver(batch) };
+        let visit = match visit {
+            Visit::Cost(cost) => Visit::Cost(cost.max(1) + work),
+            visit => visit,
+        };
+        (visit, batch.is_shared)
+    }
+
+    /// The items that are selected, without those that exclude the client. `own` has room for them if they are not all.
+    fn refine(
+        self,
+        selected: &Selected,
+        client: Option<ClientId>,
+        own: &'a mut Vec<Item>,
+    ) -> FanOutBatch<'a> {
+        match selected {
+            Selected::All if client.is_none() => return self,
+            Selected::All => own.extend_from_slice(self.items),
+            Selected::Some(marks) => {
+                let marked = self.items.iter().zip(marks).filter(|(_, is_marked)| **is_marked);
+                own.extend(marked.map(|(item, _)| item.clone()));
             }
         }
+        if let Some(client) = client {
+            remove_excluded(own, client);
+        }
+        if own.len() == self.items.len() {
+            return self;
+        }
+        let rendition = match self.rendition {
+            Rendition::Delta => Rendition::Whole,
+            rendition => rendition,
+        };
+        let (items, bytes) = (&own[..], bytes_of(&own[..]));
+        FanOutBatch { items, bytes, is_shared: false, rendition, predecessor: None, ..self }
     }
-}
-
-/// Removes the publications that a client does not receive when they are published.
-pub(super) fn remove_excluded(items: &mut Vec<Item>, client: ClientId) {
-    items.retain(|item| {
-        item.publication().is_none_or(|publication| publication.excludes != Some(client))
-    });
 }
 
 impl FanOuts {
@@ -195,14 +250,11 @@ impl FanOuts {
         fan_out.in_flight.push_back(item);
     }
 
-    /// Runs one slice of a fan-out after the other, until that has cost `cost_max`. `client_of` knows the client of the
-    /// session at an index.
+    /// Runs one slice of a fan-out after the other, until that has cost `cost_max`.
     pub(super) fn run(
         &mut self,
         cost_max: usize,
-        channels: &mut Slab<LocalChannel>,
-        subscriptions: &mut Slab<Subscription>,
-        client_of: &impl Fn(u32) -> ClientId,
+        mut audience: Audience<'_, impl Fn(u32) -> ClientId>,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) {
         for key in self.ended.drain(..) {
@@ -215,8 +267,7 @@ impl FanOuts {
             self.entries[turn.key as usize].has_begun = true;
             let slice_max = if is_new { FIRST_SLICE_COST_MAX } else { FAN_OUT_SLICE_COST_MAX };
             let slice_max = slice_max.min(cost_max - cost);
-            let (spent, progress) =
-                self.slice(turn.key, slice_max, channels, subscriptions, client_of, step);
+            let (spent, progress) = self.slice(turn.key, slice_max, &mut audience, step);
             // A slice is charged even where there was nothing to deliver, so that this loop is bounded.
             cost += spent.max(1);
             cost_of_new += if is_new { spent.max(1) } else { 0 };
@@ -257,11 +308,10 @@ impl FanOuts {
         &mut self,
         key: u32,
         cost_max: usize,
-        channels: &mut Slab<LocalChannel>,
-        subscriptions: &mut Slab<Subscription>,
-        client_of: &impl Fn(u32) -> ClientId,
+        audience: &mut Audience<'_, impl Fn(u32) -> ClientId>,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) -> (usize, Progress) {
+        let Audience { channels, subscriptions, forms, client_of } = audience;
         let fan_out = &mut self.entries[key as usize];
         let channel = &mut channels[fan_out.channel as usize];
         let may_fall_behind = channel.backlog.as_ref().is_some_and(|backlog| backlog.has_recent());
@@ -270,7 +320,9 @@ impl FanOuts {
         let in_flight: &[_] = fan_out.in_flight.make_contiguous();
         // The low 32 bits of arrival numbers suffice, because few items are in flight together.
         let place = |arrival: u32| arrival.wrapping_sub(start as u32) as usize;
-        let (mut cost, mut progress, mut block) = (0, Progress::Continues, Block::default());
+        let (mut cost, mut progress) = (0, Progress::Continues);
+        let mut block = Block::default();
+        let last = if channel.has_deltas { forms.last(fan_out.channel) } else { None };
         while cost < cost_max && channel.cursor() != NONE {
             let at = channel.cursor();
             let subscriber = &mut subscriptions[at as usize];
@@ -281,23 +333,26 @@ impl FanOuts {
             let first = given.max(place(subscriber.joined_at()));
             block.begin(given, in_flight);
             let (end, bytes) = block.from(first, in_flight);
-            // A subscriber that joined after all of these items is skipped.
-            let visit = if first >= end {
-                Visit::Cost(1)
-            } else {
-                let (channel, items) = (&channel.name, &in_flight[first..end]);
-                let session = subscriber.session;
-                let start = start + first as u64;
-                let batch =
-                    FanOutBatch { key, life, start, channel, items, bytes, is_shared: true };
-                let client = block.excludes.then(|| client_of(session));
-                batch.deliver_to(client, |batch| {
-                    step(FanOutStep::Deliver { batch, session, may_fall_behind, turns_waited })
-                })
+            let (session, rendition) = (subscriber.session, subscriber.rendition());
+            let batch = FanOutBatch {
+                key,
+                life,
+                start: start + first as u64,
+                channel: &channel.name,
+                items: in_flight.get(first..end).unwrap_or_default(),
+                bytes,
+                is_shared: true,
+                rendition,
+                predecessor: block.predecessor(rendition, in_flight, last.as_ref()),
             };
+            let client = block.excludes.then(|| client_of(session));
+            let (visit, has_all) = batch.deliver_to(at, subscriber, client, forms, |batch| {
+                step(FanOutStep::Deliver { batch, session, may_fall_behind, turns_waited })
+            });
             match visit {
                 Visit::Cost(worth) => {
-                    cost += worth.max(1);
+                    cost += worth;
+                    block.record(first, has_all, subscriber);
                     subscriber.give((start + block.end as u64) as u32);
                     channel.move_cursor(subscriptions);
                 }
@@ -313,9 +368,7 @@ impl FanOuts {
                 }
             }
         }
-        let done = some(channel.cursor())
-            .map_or(in_flight.len(), |at| place(subscriptions[at as usize].given()));
-        if self.remove_done(key, done, channel) {
+        if self.remove_done(key, channel, subscriptions, forms) {
             step(FanOutStep::Done { key });
             progress = Progress::Done;
         }
@@ -324,8 +377,22 @@ impl FanOuts {
 
     /// Removes the first items of a fan-out, which all subscribers have received. Returns whether that was all, and so
     /// the end of the fan-out.
-    fn remove_done(&mut self, key: u32, done: usize, channel: &mut LocalChannel) -> bool {
+    fn remove_done(
+        &mut self,
+        key: u32,
+        channel: &mut LocalChannel,
+        subscriptions: &Slab<Subscription>,
+        forms: &mut Forms,
+    ) -> bool {
         let fan_out = &mut self.entries[key as usize];
+        let done = some(channel.cursor()).map_or(fan_out.in_flight.len(), |at| {
+            subscriptions[at as usize].given().wrapping_sub(fan_out.start as u32) as usize
+        });
+        if channel.has_deltas
+            && let Some(last) = fan_out.in_flight.range(..done).rev().find_map(Item::publication)
+        {
+            forms.set_last(fan_out.channel, Some(last.clone()));
+        }
         self.waiting -= done;
         self.waiting_bytes -=
             fan_out.in_flight.drain(..done).map(|item| item.bytes()).sum::<usize>();
@@ -380,6 +447,10 @@ struct Block {
     bytes: usize,
     /// Whether some client does not receive all of them.
     excludes: bool,
+    /// The place of its last publication.
+    last: Option<usize>,
+    /// The place of the last publication before it, if that is still in flight.
+    before: Option<usize>,
 }
 
 impl Block {
@@ -388,15 +459,39 @@ impl Block {
         if self.start == start && self.end > start {
             return;
         }
-        *self = Self { start, end: start, bytes: 0, excludes: false };
-        for item in in_flight[start..].iter().take(PUBLICATIONS_PER_FAN_OUT_MAX) {
+        *self = Self { start, end: start, ..Self::default() };
+        self.before = in_flight[..start].iter().rposition(|item| item.publication().is_some());
+        for (at, item) in
+            in_flight.iter().enumerate().skip(start).take(PUBLICATIONS_PER_FAN_OUT_MAX)
+        {
             let bytes = self.bytes + item.bytes();
             if self.end > start && bytes > FAN_OUT_BLOCK_BYTES_MAX {
                 break;
             }
             (self.end, self.bytes) = (self.end + 1, bytes);
-            self.excludes |= item.publication().is_some_and(|item| item.excludes.is_some());
+            if let Some(publication) = item.publication() {
+                self.last = Some(at);
+                self.excludes |= publication.excludes.is_some();
+            }
         }
+    }
+
+    /// Records whether a subscriber that got the part of it that begins at `first` has its last publication.
+    fn record(&self, first: usize, has_all: bool, subscriber: &mut Subscription) {
+        if self.last >= Some(first) || !has_all {
+            subscriber.set_predecessor(has_all);
+        }
+    }
+
+    /// For deltas, the publication before it. `last` is the one before all that is in flight.
+    fn predecessor<'a>(
+        &self,
+        rendition: Rendition,
+        in_flight: &'a [Item],
+        last: Option<&'a Arc<Publication>>,
+    ) -> Option<&'a Arc<Publication>> {
+        let before = || self.before.and_then(|at| in_flight[at].publication()).or(last);
+        (rendition == Rendition::Delta).then(before).flatten()
     }
 
     /// The end of the part of the block that begins at `first`, and its bytes.

@@ -8,7 +8,9 @@ use super::name_table::Named;
 use super::slots::{NONE, some};
 use crate::config::limits::SUBSCRIPTION_BYTES_MAX;
 use crate::config::{ChannelOptions, NamespaceId};
-use crate::message::{ChannelName, Epoch, Origin, Position, RequestId, Ticket};
+use crate::message::{
+    ChannelName, Epoch, Origin, Position, Rendition, RequestId, SubscriptionForm, Ticket,
+};
 
 /// A channel on a worker with subscribers of it.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct LocalChannel {
     pub namespace: NamespaceId,
     /// The number of subscribers that have joined, including those that are behind.
     pub subscribers: u32,
+    /// Whether some subscriber takes deltas.
+    pub has_deltas: bool,
     /// The backlog, if its options require one.
     pub backlog: Option<Box<Backlog>>,
     joined: Ring,
@@ -50,6 +54,20 @@ pub(super) struct Subscription {
     /// the first publication that it has not received.
     number: u64,
     state: State,
+    form: Form,
+}
+
+/// What a subscriber gets of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// All publications as they are.
+    Plain,
+    /// The publications that fit its filter.
+    Filtered,
+    /// Deltas, but the next publication whole.
+    DeltasNext,
+    /// Deltas: it has the publication before the one that it gets next.
+    Deltas,
 }
 
 /// The state of a subscription.
@@ -93,7 +111,13 @@ fn ticket_number(origin: Origin) -> u32 {
 
 impl Subscription {
     /// A subscription whose request is pending. With `recovers`, it waits for a recovery from the home.
-    pub(super) fn new(session: u32, channel: u32, id: RequestId, recovers: bool) -> Self {
+    pub(super) fn new(
+        session: u32,
+        channel: u32,
+        id: RequestId,
+        recovers: bool,
+        form: Form,
+    ) -> Self {
         let RequestId { serial, origin } = id;
         Self {
             session,
@@ -103,6 +127,33 @@ impl Subscription {
             previous: NONE,
             number: u64::from(serial) << 32 | u64::from(ticket_number(origin)),
             state: if recovers { State::Recovering } else { State::Waiting },
+            form,
+        }
+    }
+
+    /// Whether it gets only what fits its filter.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.form == Form::Filtered
+    }
+
+    /// Whether it takes deltas.
+    pub(super) fn takes_deltas(&self) -> bool {
+        matches!(self.form, Form::DeltasNext | Form::Deltas)
+    }
+
+    /// How the next publication is written for it.
+    pub(super) fn rendition(&self) -> Rendition {
+        match self.form {
+            Form::Plain | Form::Filtered => Rendition::Plain,
+            Form::DeltasNext => Rendition::Whole,
+            Form::Deltas => Rendition::Delta,
+        }
+    }
+
+    /// Records whether a subscriber that takes deltas has the publication before the one that it gets next.
+    pub(super) fn set_predecessor(&mut self, has_it: bool) {
+        if self.takes_deltas() {
+            self.form = if has_it { Form::Deltas } else { Form::DeltasNext };
         }
     }
 
@@ -154,6 +205,20 @@ impl Subscription {
     }
 }
 
+impl Form {
+    /// What a channel with these options allows of what a client asks for.
+    pub(super) fn of(form: &SubscriptionForm, options: &ChannelOptions) -> Self {
+        match form {
+            // As with Centrifugo, a subscriber with a filter gets no deltas.
+            SubscriptionForm { filter: Some(_), .. } => Form::Filtered,
+            SubscriptionForm { takes_deltas: true, .. } if options.allows_deltas => {
+                Form::DeltasNext
+            }
+            SubscriptionForm { .. } => Form::Plain,
+        }
+    }
+}
+
 impl Named for LocalChannel {
     fn name(&self) -> &ChannelName {
         &self.name
@@ -176,6 +241,7 @@ impl LocalChannel {
             fan_out: NONE,
             namespace,
             subscribers: 0,
+            has_deltas: false,
             backlog: Backlog::is_wanted(options).then(Box::default),
             joined: Ring { cursor: NONE },
             waiting: List::EMPTY,
@@ -262,6 +328,7 @@ impl LocalChannel {
         let arrivals = self.arrivals as u32;
         let node = &mut subscriptions[at as usize];
         node.state = State::Joined;
+        node.set_predecessor(false);
         // The same as the one before it in the ring, so that `given` never decreases from the cursor on.
         node.set_arrivals(last.unwrap_or(arrivals), arrivals);
         self.subscribers += 1;

@@ -18,9 +18,10 @@ pub struct Measures {
     pub users: usize,
     /// The number of these sessions.
     pub user_sessions: usize,
-    /// Bytes of what is known about clients and about their subscriptions.
+    /// Bytes of what is known about clients and about their subscriptions, filters included.
     pub identity_bytes: usize,
-    /// Bytes in channel backlogs: items that wait for their release, and those kept for slow subscribers.
+    /// Bytes in channel backlogs: items that wait for their release, those kept for slow subscribers, and the ones that
+    /// the next deltas are made from.
     pub channel_backlog_bytes: usize,
     /// Bytes of the histories of channels whose home is this worker.
     pub history_bytes: u64,
@@ -42,8 +43,8 @@ impl Hub {
             subscriptions: subscribers.subscription_count(),
             users: clients.identities().user_count(),
             user_sessions: clients.identities().user_session_count(),
-            identity_bytes: clients.bytes(),
-            channel_backlog_bytes: delivery.backlog_bytes(),
+            identity_bytes: clients.bytes() + subscribers.forms().filter_bytes(),
+            channel_backlog_bytes: delivery.backlog_bytes() + subscribers.forms().kept_bytes(),
             history_bytes: streams.history_bytes(),
             history_publications: streams.history_publications(),
             key_bytes: streams.key_bytes(),

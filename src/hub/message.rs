@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::message::{
     ChannelName, ClientId, ClientInfo, ConnectionInfo, Control, HistoryQuery, Item, Payload,
-    Position, Publication, PublishOptions, Recovery, Refusal, Reply, RequestId, Selection,
-    SessionId, UserCommand, WorkerId,
+    Position, Publication, PublishOptions, Recovery, Refusal, Rendition, Reply, RequestId,
+    Selection, SessionId, SubscriptionForm, SubscriptionOptions, TagsFilter, UserCommand, WorkerId,
 };
 
 /// An output of a hub, for its worker to carry out.
@@ -21,7 +21,7 @@ pub enum HubOutput {
     Later(HubMessage),
     /// Items of one channel for one session, in order, at least one: for a slow subscriber that catches up, or for one
     /// that unsubscribes while a fan-out is in progress.
-    Deliver { session: SessionId, channel: ChannelName, items: Vec<Item> },
+    Deliver { session: SessionId, channel: ChannelName, items: Vec<Item>, rendition: Rendition },
     /// The identity of the client of a session has expired.
     Expired { session: SessionId },
     /// The backend is to be asked whether a subscription that has expired goes on.
@@ -64,6 +64,8 @@ pub enum StreamMessage {
         needs_all: bool,
         /// Replaces the option `recovery` of the channel.
         recovers: Option<bool>,
+        /// The publications that the session wants; `None` for all.
+        filter: Option<Arc<TagsFilter>>,
         serial: u32,
     },
     /// From the home: the publications up to `position`. Without `recovery`, all were needed and some are lost.
@@ -174,6 +176,20 @@ pub enum SurveyTask {
     List { selection: Selection, with_channels: bool },
     /// Blocks a user until a time, in seconds since the Unix epoch, and closes its connections.
     Block { user: Arc<str>, until: u64 },
+}
+
+/// A request to subscribe that was permitted.
+#[derive(Debug)]
+pub(super) struct Subscribe {
+    pub session: SessionId,
+    pub id: RequestId,
+    pub channel: ChannelName,
+    /// The position after which the session wants all publications, and whether it is refused if some are lost.
+    pub since: Option<(Position, bool)>,
+    /// What the session wants of the channel.
+    pub form: SubscriptionForm,
+    /// What the backend says about the subscription.
+    pub options: Option<Box<SubscriptionOptions>>,
 }
 
 /// Subscribers of a channel.

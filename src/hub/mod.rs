@@ -39,6 +39,8 @@ mod delivery;
 mod dispatch;
 mod expiry;
 mod fan_out;
+mod filters;
+mod forms;
 mod gather;
 mod history;
 mod idempotency;

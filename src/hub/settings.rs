@@ -68,6 +68,12 @@ impl HubSettings {
         self.namespaces.options(namespace)
     }
 
+    /// Whether subscribers of a channel may filter its publications.
+    pub(super) fn allows_filters(&self, channel: &ChannelName) -> bool {
+        let namespace = self.namespaces.find(channel.as_str());
+        namespace.is_some_and(|id| self.options(id).allow_tags_filter)
+    }
+
     /// Whether a channel delivers join and leave events.
     pub(super) fn has_join_leave(&self, channel: &ChannelName) -> bool {
         self.namespaces.find(channel.as_str()).is_some_and(|id| self.options(id).join_leave)

@@ -14,10 +14,10 @@ use super::slots::{NONE, slot, some};
 use crate::config::limits::{
     IDEMPOTENCY_BYTES_FLOOR, IDEMPOTENCY_SHARE_DIVISOR, OVERDUE_PER_TURN_MAX, WORKERS_MAX,
 };
-use crate::config::{ChannelOptions, NamespaceId, Namespaces};
+use crate::config::{ChannelOptions, NamespaceId, Namespaces, RecoveryMode};
 use crate::message::{
     ChannelName, ClientId, Epoch, HistoryQuery, Payload, Position, Publication, PublishOptions,
-    Recovery, Refusal, Reply, Version, WorkerId,
+    Recovery, Refusal, Reply, TagsFilter, Version, WorkerId,
 };
 
 /// The channels whose home is this worker.
@@ -152,7 +152,7 @@ impl Streams {
     pub(super) fn number(
         &mut self,
         name: ChannelName,
-        payload: Payload,
+        mut payload: Payload,
         publisher: Option<ClientId>,
         options: Option<&PublishOptions>,
         limits: &HubLimits,
@@ -167,6 +167,8 @@ impl Streams {
         let namespace = namespace_of(&self.namespaces, &name);
         let channel_options = self.namespaces.options(namespace);
         let keeps = channel_options.history_size > 0;
+        payload.is_delta_allowed =
+            channel_options.delta_publish || options.is_some_and(|options| options.delta);
         let publisher = publisher.filter(|_| channel_options.exclude_publisher);
         let excludes = options.and_then(|options| options.exclude).or(publisher);
         let version = options.and_then(|options| options.version.as_ref()).filter(|_| keeps);
@@ -204,13 +206,15 @@ impl Streams {
         Numbered::New(publication, interested)
     }
 
-    /// The position of the stream, and the publications between `since` and it. `recovers` replaces the option
-    /// `recovery` of the channel.
+    /// The position of the stream, and those publications between `since` and it that fit the filter; or the latest
+    /// one that does, as the channel's options say, of which `recovers` replaces `recovery`. If the recovery has more
+    /// and no publication that fits, the position is the one from which to go on.
     pub(super) fn recover(
         &mut self,
         name: &ChannelName,
         since: Position,
         recovers: Option<bool>,
+        filter: Option<&TagsFilter>,
         limits: &HubLimits,
         now_ms: u64,
     ) -> (Position, Recovery) {
@@ -218,25 +222,33 @@ impl Streams {
         let key = self.find_or_add(name);
         let Stream { position, history, namespace, .. } = self.channels[key as usize];
         let options = self.namespaces.options(namespace);
-        let recovers = recovers.unwrap_or(options.recovery);
         let is_possible = since.epoch.fits(position.epoch);
+        let is_cache = options.recovery_mode == RecoveryMode::Cache;
         let recovery = match some(history) {
-            Some(history) if recovers => {
+            _ if !options.is_recoverable_with(recovers) => Recovery::impossible(),
+            _ if is_cache && since == position && since.offset > 0 => Recovery::of_nothing(),
+            Some(history) if is_cache => {
+                let limit = filter.is_none().then_some(1);
+                let query = HistoryQuery { since: None, limit, reverse: true };
+                latest(&self.histories.read(history, options, query, bytes_max, now_ms), filter)
+            }
+            None if is_cache => Recovery::impossible(),
+            Some(history) => {
                 let since = is_possible.then_some(since.offset);
                 let last = position.offset;
                 self.histories.recover(history, options, since, last, bytes_max, now_ms)
             }
             // The history is gone, but the subscriber may have received everything.
-            None if is_possible
-                && since.offset == position.offset
-                && recovers
-                && options.history_size > 0 =>
-            {
-                Recovery::of_nothing()
-            }
-            _ => Recovery::impossible(),
+            None if is_possible && since.offset == position.offset => Recovery::of_nothing(),
+            None => Recovery::impossible(),
         };
-        (position, recovery)
+        let Some(filter) = filter else { return (position, recovery) };
+        let last = recovery.publications.last().map(|last| last.position);
+        let recovery = filtered(recovery, filter);
+        match last {
+            Some(last) if recovery.has_more && recovery.publications.is_empty() => (last, recovery),
+            _ => (position, recovery),
+        }
     }
 
     /// Whether clients can recover from a position in the channel. `recovers` replaces its option `recovery`.
@@ -408,6 +420,25 @@ impl Streams {
 /// The maximum bytes of idempotency keys: a fraction of that of histories, in addition to it.
 fn key_bytes_max(limits: &HubLimits) -> u64 {
     (limits.history_bytes_max / IDEMPOTENCY_SHARE_DIVISOR).max(IDEMPOTENCY_BYTES_FLOOR)
+}
+
+/// The recovery of the first of these publications that fits a filter.
+fn latest(newest: &[Arc<Publication>], filter: Option<&TagsFilter>) -> Recovery {
+    if newest.is_empty() {
+        return Recovery::impossible();
+    }
+    let fits = |item: &&Arc<Publication>| {
+        filter.is_none_or(|filter| filter.fits(item.payload.tags.as_deref()))
+    };
+    let publications = newest.iter().find(fits).cloned().into_iter().collect();
+    Recovery { publications, ..Recovery::of_nothing() }
+}
+
+/// What a recovery has that fits a filter.
+fn filtered(recovery: Recovery, filter: &TagsFilter) -> Recovery {
+    let fits = |item: &&Arc<Publication>| filter.fits(item.payload.tags.as_deref());
+    let publications = recovery.publications.iter().filter(fits).cloned().collect();
+    Recovery { publications, ..recovery }
 }
 
 fn namespace_of(namespaces: &Namespaces, name: &ChannelName) -> NamespaceId {

@@ -9,11 +9,12 @@ use slab::Slab;
 
 use super::clients::Clients;
 use super::delivery::Delivery;
-use super::fan_out::{FanOutStep, Visit, remove_excluded};
+use super::fan_out::{Audience, FanOutStep, Visit};
+use super::forms::Forms;
 use super::gather::matches;
 use super::join_leave::send_join_leave;
-use super::local_channel::{LocalChannel, Subscription};
-use super::message::{HubOutput, Present, StreamMessage, refuse};
+use super::local_channel::{Form, LocalChannel, Subscription};
+use super::message::{HubOutput, Present, StreamMessage, Subscribe, refuse};
 use super::name_table::NameTable;
 use super::session::Sessions;
 use super::settings::HubSettings;
@@ -21,7 +22,7 @@ use super::slots::{slot, some};
 use crate::config::limits::{CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX};
 use crate::message::{
     ChannelName, Item, Origin, Position, Recovery, Refusal, Reply, RequestId, SessionId,
-    SubscriptionOptions,
+    SubscriptionForm,
 };
 
 /// The sessions of this worker, their subscriptions and their channels.
@@ -33,21 +34,10 @@ pub(super) struct Subscribers {
     channels: Slab<LocalChannel>,
     names: NameTable,
     delivery: Delivery,
+    forms: Forms,
     /// The number of slots of `channels` that were ever in use.
     channel_slots: usize,
     serial: u32,
-}
-
-/// A request to subscribe that was permitted.
-#[derive(Debug)]
-pub(super) struct Subscribe {
-    pub session: SessionId,
-    pub id: RequestId,
-    pub channel: ChannelName,
-    /// The position after which the session wants all publications, and whether it is refused if some are lost.
-    pub since: Option<(Position, bool)>,
-    /// What the backend says about the subscription.
-    pub options: Option<Box<SubscriptionOptions>>,
 }
 
 impl Subscribers {
@@ -59,6 +49,7 @@ impl Subscribers {
             channels: Slab::with_capacity(settings.sessions_max),
             names: NameTable::new(&settings.hash),
             delivery: Delivery::default(),
+            forms: Forms::default(),
             channel_slots: 0,
             serial: 0,
         }
@@ -117,8 +108,8 @@ impl Subscribers {
         settings: &HubSettings,
         out: &mut VecDeque<HubOutput>,
     ) {
-        let Subscribe { session, id, channel, since, options } = request;
-        if let Err(refusal) = self.may_subscribe(session, &channel, settings) {
+        let Subscribe { session, id, channel, since, form, options } = request;
+        if let Err(refusal) = self.may_subscribe(session, &channel, &form, settings) {
             return refuse(session, Some(id), refusal, out);
         }
         let key = match self.names.find(&channel, &self.channels) {
@@ -126,10 +117,11 @@ impl Subscribers {
             None => self.take_interest(channel.clone(), settings, out),
         };
         let local = &mut self.channels[key as usize];
-        let granted = local.position();
+        let allowed = Form::of(&form, settings.options(local.namespace));
         // Only the home can recover from a position. Without one, this worker knows the position of the stream.
-        let node = Subscription::new(session.index, key, id, since.is_some());
+        let node = Subscription::new(session.index, key, id, since.is_some(), allowed);
         let subscription = slot(self.subscriptions.insert(node));
+        self.forms.begin(subscription, allowed, form.filter.as_ref(), key, local);
         self.sessions.append(session, subscription, &mut self.subscriptions);
         let recovers = options.as_ref().and_then(|options| options.overrides.force_recovery);
         if let Some(options) = options {
@@ -148,10 +140,11 @@ impl Subscribers {
                     since,
                     needs_all,
                     recovers,
+                    filter: form.filter,
                     serial,
                 },
             ));
-        } else if let Some(position) = granted {
+        } else if let Some(position) = local.position() {
             self.join(subscription, id, position, None, settings, out);
         }
     }
@@ -225,12 +218,16 @@ impl Subscribers {
             refuse(session, Some(id), Refusal::PositionUnrecoverable, out);
             return self.remove(subscription, settings, out);
         };
-        let key = node.channel;
+        let (key, delta) = (node.channel, node.takes_deltas());
         if recovery.has_more && id.origin != Origin::Server {
-            let channel = self.channels[key as usize].name.clone();
-            let recovery = Some(recovery);
-            let reply =
-                Reply::Subscribed { channel, position, recoverable: true, recovery, options: None };
+            let reply = Reply::Subscribed {
+                channel: self.channels[key as usize].name.clone(),
+                position,
+                recoverable: true,
+                recovery: Some(recovery),
+                delta,
+                options: None,
+            };
             out.push_back(HubOutput::Reply { session, id, reply });
             return self.remove(subscription, settings, out);
         }
@@ -269,6 +266,7 @@ impl Subscribers {
         let until = self.channel_slots.min(from + count);
         for slot in from..until {
             if let Some(local) = self.channels.get_mut(slot) {
+                self.forms.shed(slot as u32, local);
                 self.delivery.shed(local, settings);
             }
         }
@@ -290,12 +288,9 @@ impl Subscribers {
             at = some(node.next_in_session);
             let Some(from) = node.is_behind_from() else { continue };
             let local = &mut self.channels[node.channel as usize];
-            let (mut items, next) = self.delivery.catch_up(from, local, settings);
-            remove_excluded(&mut items, settings.client_id(session));
-            if !items.is_empty() {
-                let channel = local.name.clone();
-                out.push_back(HubOutput::Deliver { session, channel, items });
-            }
+            let (items, next) = self.delivery.catch_up(from, local, settings);
+            let client = settings.client_id(session);
+            self.forms.deliver(subscription, node, client, &local.name, items, out);
             if let Some(next) = next {
                 local.fall_behind(subscription, next, &mut self.subscriptions);
                 is_behind = true;
@@ -314,9 +309,9 @@ impl Subscribers {
         settings: &HubSettings,
         step: &mut impl FnMut(FanOutStep<'_>) -> Visit,
     ) {
-        let Self { delivery, channels, subscriptions, sessions, .. } = self;
+        let Self { delivery, channels, subscriptions, sessions, forms, .. } = self;
         let client_of = |index| settings.client_id(sessions.id(index));
-        delivery.fan_out(cost_max, channels, subscriptions, &client_of, step);
+        delivery.fan_out(cost_max, Audience { channels, subscriptions, forms, client_of }, step);
     }
 
     /// At most `list_max` subscribers of a channel on this worker, and the number of all of them.
@@ -394,6 +389,10 @@ impl Subscribers {
         &self.delivery
     }
 
+    pub(super) fn forms(&self) -> &Forms {
+        &self.forms
+    }
+
     pub(super) fn channel_count(&self) -> usize {
         self.channels.len()
     }
@@ -406,8 +405,12 @@ impl Subscribers {
         &self,
         session: SessionId,
         channel: &ChannelName,
+        form: &SubscriptionForm,
         settings: &HubSettings,
     ) -> Result<(), Refusal> {
+        if form.filter.is_some() && !settings.allows_filters(channel) {
+            return Err(Refusal::FilterNotAllowed);
+        }
         if self.find(session, channel).is_some() {
             return Err(Refusal::AlreadySubscribed);
         }
@@ -428,8 +431,8 @@ impl Subscribers {
         let serial = self.serial;
         let namespace = settings.namespaces.find(channel.as_str());
         let namespace = namespace.expect("the request was permitted");
-        let options = settings.options(namespace);
-        let local = LocalChannel::new(channel.clone(), serial, namespace, options);
+        let local =
+            LocalChannel::new(channel.clone(), serial, namespace, settings.options(namespace));
         let key = slot(self.channels.insert(local));
         self.channel_slots = self.channel_slots.max(key as usize + 1);
         self.names.insert(key, &self.channels);
@@ -449,7 +452,8 @@ impl Subscribers {
         out: &mut VecDeque<HubOutput>,
     ) {
         let node = &self.subscriptions[subscription as usize];
-        let (session, key) = (self.sessions.id(node.session), node.channel);
+        let (session, key, delta) =
+            (self.sessions.id(node.session), node.channel, node.takes_deltas());
         let local = &mut self.channels[key as usize];
         local.unlink(subscription, &mut self.subscriptions);
         local.join(subscription, &mut self.subscriptions);
@@ -458,13 +462,13 @@ impl Subscribers {
         let recoverable = options.is_recoverable_with(overrides.force_recovery);
         let channel = local.name.clone();
         self.clients.join(subscription, key);
-        let options_of_backend = self.clients.options(subscription);
         let reply = Reply::Subscribed {
             channel: channel.clone(),
             position,
             recoverable,
             recovery,
-            options: options_of_backend,
+            delta,
+            options: self.clients.options(subscription),
         };
         out.push_back(HubOutput::Reply { session, id, reply });
         if overrides.join_leave.unwrap_or(options.join_leave) {
@@ -483,13 +487,9 @@ impl Subscribers {
     ) {
         let node = &self.subscriptions[subscription as usize];
         let local = &self.channels[node.channel as usize];
-        let session = self.sessions.id(node.session);
-        let mut items = self.delivery.rest(local, node);
-        remove_excluded(&mut items, settings.client_id(session));
-        if !items.is_empty() {
-            let channel = local.name.clone();
-            out.push_back(HubOutput::Deliver { session, channel, items });
-        }
+        let client = settings.client_id(self.sessions.id(node.session));
+        let items = self.delivery.rest(local, node);
+        self.forms.deliver(subscription, node, client, &local.name, items, out);
     }
 
     /// Ends a subscription.
@@ -515,15 +515,16 @@ impl Subscribers {
             send_join_leave(channel, client, Item::Left, settings, out);
         }
         local.unlink(subscription, &mut self.subscriptions);
-        self.subscriptions.remove(subscription as usize);
+        let node = self.subscriptions.remove(subscription as usize);
+        self.forms.end(subscription, &node, local);
         self.clients.remove_options(subscription);
         if local.is_empty() {
             let local = self.channels.remove(key as usize);
             self.delivery.end(key, &local);
             self.names.remove(key, local.name.as_str());
             let (from, to) = (settings.worker, settings.home_of(&local.name));
-            let message = StreamMessage::Disinterest { from, channel: local.name };
-            out.push_back(HubOutput::send(to, message));
+            let channel = local.name;
+            out.push_back(HubOutput::send(to, StreamMessage::Disinterest { from, channel }));
         }
     }
 

@@ -24,8 +24,10 @@ mod node;
 mod publication;
 mod publish_options;
 mod request;
+mod subscription_form;
 mod subscription_options;
 mod tags;
+mod tags_filter;
 mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
@@ -45,6 +47,8 @@ pub use request::{
     Actor, BackendError, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply, Request,
     RequestId, ServerSubscription, SessionRequest, Ticket, Welcome,
 };
+pub use subscription_form::{Rendition, SubscriptionForm};
 pub use subscription_options::{Overrides, Renewal, SubscriptionOptions};
 pub use tags::{EVENT, EventError, Tags};
+pub use tags_filter::{FilterError, FilterNode, TagsFilter};
 pub use transport_kind::TransportKind;

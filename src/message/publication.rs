@@ -28,6 +28,8 @@ pub struct Payload {
     pub bytes: Bytes,
     /// The tags, if there are any.
     pub tags: Option<Arc<Tags>>,
+    /// Whether subscribers that take deltas may be sent what differs from the publication before it.
+    pub is_delta_allowed: bool,
 }
 
 /// Identifies the stream that an offset belongs to: a channel that is removed and created again has a new epoch.
@@ -67,7 +69,7 @@ pub struct Publication {
 impl Payload {
     /// Creates a payload without tags.
     pub fn new(kind: PayloadKind, bytes: impl Into<Bytes>) -> Self {
-        Self { kind, bytes: bytes.into(), tags: None }
+        Self { kind, bytes: bytes.into(), tags: None, is_delta_allowed: false }
     }
 
     /// The type of event, which is a tag.

@@ -14,6 +14,8 @@ pub struct PublishOptions {
     pub version: Option<Version>,
     /// A subscriber that does not receive it when it is published.
     pub exclude: Option<ClientId>,
+    /// Whether subscribers that take deltas may be sent what differs from the publication before it.
+    pub delta: bool,
 }
 
 /// The version of a state that a publication has. A channel with a history has the version of the last publication that

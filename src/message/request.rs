@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::{
     ChannelName, ClientId, ClientInfo, ConnectionInfo, Control, Login, Payload, Position,
-    Publication, PublishOptions, Selection, SubscriptionOptions, Token, UserCommand,
+    Publication, PublishOptions, Selection, SubscriptionForm, SubscriptionOptions, Token,
+    UserCommand,
 };
 
 /// A client's own number for a request, which its reply repeats. A client may use a number more than once.
@@ -75,6 +76,8 @@ pub enum Request {
         needs_all: bool,
         /// The token that allows it, if the client shows one.
         token: Option<Token>,
+        /// What the client wants of the channel.
+        form: SubscriptionForm,
         /// What the backend says about the subscription, if it says anything.
         options: Option<Box<SubscriptionOptions>>,
     },
@@ -170,10 +173,10 @@ impl Request {
                 let options = options.as_ref().map_or(0, |options| options.heap_bytes());
                 name + payload.heap_bytes() + options
             }
-            Request::Subscribe { channel, token, options, .. } => {
+            Request::Subscribe { channel, token, options, form, .. } => {
                 let token = token.as_ref().map_or(0, Token::heap_bytes);
                 let options = options.as_ref().map_or(0, |options| options.heap_bytes());
-                channel.as_str().len() + token + options
+                channel.as_str().len() + token + options + form.heap_bytes()
             }
             Request::RefreshSubscription { channel, token } => {
                 channel.as_str().len() + token.heap_bytes()
@@ -281,6 +284,8 @@ pub enum Reply {
         recoverable: bool,
         /// The recovery, if the request had a position.
         recovery: Option<Recovery>,
+        /// Whether the client gets deltas.
+        delta: bool,
         /// What the backend says about the subscription, if it says anything.
         options: Option<Box<SubscriptionOptions>>,
     },
@@ -426,6 +431,8 @@ pub enum Refusal {
     NotAvailable,
     /// The position belongs to another stream, or publications after it are no longer in the history.
     PositionUnrecoverable,
+    /// The channel's options do not permit filters.
+    FilterNotAllowed,
     /// The client has to show a token.
     TokenMissing,
     /// The token is not one of this server, or is for another user, channel or client.

@@ -1,8 +1,8 @@
 //! The server API in JSON: Centrifugo's shapes (github.com/centrifugal/centrifugo, `api.proto`, versions 5 and 6).
 //!
 //! The body of a call holds its method's parameters; the answer has a `result` or an `error`. A request for something
-//! that is not offered is an error and never ignored, and so is an unknown member, which may be misspelt. Members that
-//! only tune Centrifugo (`delta`, `parallel`) have no effect. `NotOffered` members are those of version 6.9.
+//! that is not offered is an error and never ignored, and so is an unknown member, which may be misspelt. A member that
+//! only tunes Centrifugo (`parallel`) has no effect. `NotOffered` members are those of version 6.9.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -134,9 +134,8 @@ pub struct Publish<'a, const CHANNELS_MAX: usize> {
     /// The id of a client that does not receive the publication; empty for none. Centrifugo has no such parameter.
     #[serde(borrow)]
     pub exclude: Option<Text<'a>>,
-    #[serde(default)]
-    #[expect(dead_code, reason = "whether deltas are made of it is the server's choice")]
-    delta: Option<bool>,
+    /// Whether deltas are made of it.
+    pub delta: Option<bool>,
     /// A member that is not offered.
     pub skip_history: Option<bool>,
     /// The version of the publication; 0 for none.

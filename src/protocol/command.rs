@@ -5,10 +5,11 @@
 //! [`protobuf`](super::protobuf) encode them.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::message::{HistoryQuery, Position};
+use crate::message::{FilterError, HistoryQuery, Position, SubscriptionForm, TagsFilter};
 
 mod sent;
 
@@ -88,8 +89,8 @@ pub struct SubscribeParameters<'a> {
     pub flag: i64,
     /// The type of subscription.
     pub kind: i64,
-    /// Whether the client wants to receive only some publications.
-    pub has_filter: bool,
+    /// The publications that the client wants; `None` for all.
+    pub filter: Option<Result<TagsFilter, FilterError>>,
     /// In which form the client wants to receive what has changed between two publications; empty for none.
     pub delta: Cow<'a, str>,
 }
@@ -105,6 +106,8 @@ pub struct Subscribe<'a> {
     pub needs_all: bool,
     /// The token for the channel; empty if there is none.
     pub token: Cow<'a, str>,
+    /// Which publications it wants, and how.
+    pub form: SubscriptionForm,
 }
 
 /// The bytes are not a command: they are not of its encoding, or the `id` is not a 32-bit number.
@@ -129,19 +132,23 @@ pub struct Connect<'a> {
 impl<'a> SubscribeParameters<'a> {
     /// Options that would change the messages sent to the client are obeyed or refused, never ignored.
     pub fn method(self) -> Method<'a> {
-        if !self.delta.is_empty() && self.delta != "fossil" {
-            return Method::Fatal;
-        }
+        let takes_deltas = match &*self.delta {
+            "" => false,
+            "fossil" => true,
+            _ => return Method::Fatal,
+        };
         if self.kind != 0 {
             return Method::Refused(CommandError::NotAvailable, "type: channels are streams here");
         }
-        if self.has_filter {
-            return Method::Refused(CommandError::BadRequest, "tf: filters are not offered");
-        }
+        let filter = match self.filter.transpose() {
+            Ok(filter) => filter.map(Arc::new),
+            Err(error) => return Method::Refused(CommandError::BadRequest, error.text()),
+        };
         let since = self.recover.then(|| Position::since(self.offset, &self.epoch));
         let needs_all = self.flag & FLAG_REJECT_UNRECOVERED != 0;
         let (channel, token) = (self.channel, self.token);
-        Method::Subscribe(Subscribe { channel, since, needs_all, token })
+        let form = SubscriptionForm { takes_deltas, filter };
+        Method::Subscribe(Subscribe { channel, since, needs_all, token, form })
     }
 }
 

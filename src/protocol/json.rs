@@ -19,11 +19,14 @@ use crate::message::{ClientInfo, Payload, PayloadKind, Publication};
 
 mod commands;
 mod connect;
+mod delta;
 mod emulation;
 mod replies;
 mod subscription;
+mod tags_filter;
 
 pub use commands::decode_command;
+pub use delta::write_delta_items;
 pub use emulation::decode_emulation;
 pub use replies::{write_push, write_sent};
 pub use subscription::{
@@ -131,8 +134,13 @@ pub fn write_items(out: &mut Vec<u8>, publications: &[Arc<Publication>]) {
 
 /// Appends a publication as an object: data, offset, and tags.
 pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
+    write_item_of(out, publication, |out| write_data(out, &publication.payload));
+}
+
+/// Appends a publication as an object. `data` appends the value of `data`, and may append other members.
+fn write_item_of(out: &mut Vec<u8>, publication: &Publication, data: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"{\"data\":");
-    write_data(out, &publication.payload);
+    data(out);
     put(out, format_args!(",\"offset\":{}", publication.position.offset));
     if let Some(tags) = &publication.payload.tags {
         let opening = [&b",\"tags\":{"[..]].into_iter().chain(iter::repeat(&b","[..]));

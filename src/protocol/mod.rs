@@ -3,7 +3,7 @@
 //! **What it is.** One module for each format: [`http1`] (request heads, bodies, responses), [`websocket`] (RFC 6455),
 //! [`command`] (the command protocol) in [`json`] and in [`protobuf`], [`mod@line`] (newline-delimited frames),
 //! [`length_prefix`] (a 32-bit length before each frame), [`sse`] (event streams), [`long_poll`] (answers to polls) and
-//! [`api_json`] (the server API); [`proxy_protocol`] only recognizes its format.
+//! [`api_json`] (the server API). [`fossil`] makes deltas of payloads; [`proxy_protocol`] only recognizes its format.
 //!
 //! **In and out.** In: the received bytes, mutable, so that they can be unmasked in place. Out: frames that borrow from
 //! them, or a fault. Encoders append to a vector that the caller owns and reuses.
@@ -17,6 +17,7 @@
 
 pub mod api_json;
 pub mod command;
+pub mod fossil;
 pub mod http1;
 pub mod json;
 pub mod length_prefix;

@@ -8,9 +8,10 @@ use prost::bytes::Buf;
 mod commands;
 mod replies;
 pub mod schema;
+mod tags_filter;
 
 pub use commands::{decode_command, decode_emulation};
-pub use replies::{List, write_list, write_push, write_sent};
+pub use replies::{List, write_delta_list, write_list, write_push, write_sent};
 
 /// The bytes are not messages that each follow their length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::config::limits::ANSWER_BYTES_KEPT_MAX;
+use crate::config::limits::{ANSWER_BYTES_KEPT_MAX, DELTA_BYTES_MAX};
 use crate::message::{Publication, Publications};
 use crate::protocol::protobuf::List;
 use crate::protocol::{json, protobuf};
@@ -20,6 +20,10 @@ pub enum ListForm {
     Json,
     /// The fields of a reply in Protobuf.
     Protobuf(List),
+    /// A JSON array for a subscriber that takes deltas.
+    JsonDeltas,
+    /// The fields of the reply to a subscriber that takes deltas, in Protobuf.
+    ProtobufDeltas,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +47,11 @@ impl Answers {
         match form {
             ListForm::Json => json::write_items(out, publications),
             ListForm::Protobuf(list) => protobuf::write_list(out, list, publications),
+            ListForm::JsonDeltas => json::write_delta_items(out, publications, DELTA_BYTES_MAX),
+            ListForm::ProtobufDeltas => {
+                let list = List::Subscription;
+                protobuf::write_delta_list(out, list, publications, DELTA_BYTES_MAX);
+            }
         }
         let written = &out[start..];
         // A short list is encoded as fast as copied, and would displace a long one.
@@ -60,11 +69,13 @@ impl ListForm {
             ListForm::Json => 0,
             ListForm::Protobuf(List::Subscription) => 1,
             ListForm::Protobuf(List::History) => 2,
+            ListForm::JsonDeltas => 3,
+            ListForm::ProtobufDeltas => 4,
         }
     }
 }
 
-const LIST_FORMS: usize = 3;
+const LIST_FORMS: usize = 5;
 
 /// Answers smaller than this are not kept.
 const ANSWER_BYTES_WORTH_KEEPING: usize = 4 * 1024;

@@ -3,7 +3,7 @@
 use super::answers::{Answers, ListForm};
 use super::stream_form::{STREAM_FORMS, StreamForm};
 use crate::message::ChannelName;
-use crate::protocol::command::{Command, InvalidCommand, Push, Sent};
+use crate::protocol::command::{Answer, Command, InvalidCommand, Push, Sent, Subscribed};
 use crate::protocol::length_prefix::write_length_prefixed;
 use crate::protocol::line::write_line;
 use crate::protocol::protobuf::InvalidFrame;
@@ -97,13 +97,18 @@ impl CommandForm {
     pub fn write(self, out: &mut Vec<u8>, sent: &Sent<'_>, answers: &mut Answers) {
         self.write_framed(out, |out| match self.encoding {
             CommandEncoding::Json => {
+                let form = if takes_deltas(sent) { ListForm::JsonDeltas } else { ListForm::Json };
                 json::write_sent(out, sent, |out, publications| {
-                    answers.write(out, ListForm::Json, publications);
+                    answers.write(out, form, publications);
                 });
             }
             CommandEncoding::Protobuf => {
                 protobuf::write_sent(out, sent, |out, list, publications| {
-                    answers.write(out, ListForm::Protobuf(list), publications);
+                    let form = match takes_deltas(sent) {
+                        true => ListForm::ProtobufDeltas,
+                        false => ListForm::Protobuf(list),
+                    };
+                    answers.write(out, form, publications);
                 })
             }
         });
@@ -168,6 +173,11 @@ fn next_line<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
         }
     }
     None
+}
+
+/// Whether publications in a message are for a client that takes deltas.
+fn takes_deltas(sent: &Sent<'_>) -> bool {
+    matches!(sent, Sent::Reply(_, Answer::Subscribed(Subscribed { delta: true, .. }, _)))
 }
 
 const ENCODINGS: usize = 2;

@@ -199,7 +199,7 @@ impl Commands {
             // The client did not ask for it: the server API did.
             Reply::Refused(_) | Reply::Rejected(_) if origin == Origin::Server => {}
             Reply::Refused(refusal) => replies.refused(id, *refusal)?,
-            Reply::Subscribed { channel, position, recoverable, recovery, options } => {
+            Reply::Subscribed { channel, position, recoverable, recovery, delta, options } => {
                 let recovery = recovery.as_ref();
                 let subscribed = Subscribed {
                     position: *position,
@@ -208,6 +208,7 @@ impl Commands {
                     ttl_seconds: replies
                         .ttl(options.as_ref().and_then(|it| it.expiry_for_client())),
                     data: options.as_ref().and_then(|it| it.data.as_deref()),
+                    delta: *delta,
                 };
                 replies.subscribed(id, channel, subscribed, recovery);
             }
@@ -405,13 +406,14 @@ impl Replies<'_, '_> {
     }
 
     fn subscribe(&mut self, id: u32, subscribe: Subscribe<'_>) {
-        let Subscribe { channel, since, needs_all, token } = subscribe;
+        let Subscribe { channel, since, needs_all, token, form } = subscribe;
         let (token, options) = (Token::new(&token), None);
         self.request(id, &channel, |channel| Request::Subscribe {
             channel,
             since,
             needs_all,
             token,
+            form,
             options,
         });
     }

@@ -1,9 +1,12 @@
 //! One encoding per wire form: a batch of items is encoded once per worker and form, and shared from there.
 
+use std::sync::Arc;
+
 use super::command_form::{COMMAND_FORMS, CommandForm};
 use super::poll_form::PollForm;
 use crate::buffer::SharedFrame;
-use crate::message::{ChannelName, Item, PayloadKind};
+use crate::config::limits::DELTA_BYTES_MAX;
+use crate::message::{ChannelName, Item, PayloadKind, Publication, Rendition};
 use crate::protocol::command::Push;
 use crate::protocol::http1::write_chunk;
 use crate::protocol::long_poll::{Answer, write_answer};
@@ -22,6 +25,8 @@ pub struct Prepared {
     event_stream_chunk: Option<Encoded>,
     event_stream_rest: Option<Encoded>,
     event_stream_chunk_rest: Option<Encoded>,
+    /// What is written for subscribers that take deltas, by form.
+    for_deltas: Vec<(CommandForm, Rendition, Option<Encoded>)>,
     /// Answers to polls, by form. Each is whole, so it is made for the publications that it names: the number of the
     /// first one, and how many there are.
     answers: [Option<((u64, usize), SharedFrame)>; 2],
@@ -52,6 +57,9 @@ pub struct Batch<'a> {
     items: &'a [Item],
     /// Number of the first of them.
     start: u64,
+    rendition: Rendition,
+    /// The publication before them, if it is known.
+    predecessor: Option<&'a Arc<Publication>>,
     scratch: &'a mut Vec<u8>,
 }
 
@@ -88,7 +96,27 @@ struct Encoded {
     ends: Vec<u32>,
 }
 
+/// How items are encoded.
+#[derive(Clone, Copy, Debug)]
+struct Encoding<'a> {
+    form: WireForm,
+    channel: &'a ChannelName,
+    rendition: Rendition,
+    /// The publication before the items, if it is known.
+    predecessor: Option<&'a Arc<Publication>>,
+}
+
 impl Prepared {
+    fn slot_for_deltas(&mut self, form: CommandForm, rendition: Rendition) -> &mut Option<Encoded> {
+        let all = &mut self.for_deltas;
+        let found = all.iter().position(|(of, other, _)| (*of, *other) == (form, rendition));
+        let at = found.unwrap_or_else(|| {
+            all.push((form, rendition, None));
+            all.len() - 1
+        });
+        &mut all[at].2
+    }
+
     /// Makes this the encodings of this fan-out, forgetting those of another.
     pub fn begin(&mut self, life: u64) {
         if self.life != Some(life) {
@@ -105,11 +133,17 @@ impl Prepared {
         start: u64,
         scratch: &'a mut Vec<u8>,
     ) -> Batch<'a> {
-        Batch { prepared: self, channel, items, start, scratch }
+        let (rendition, predecessor) = (Rendition::Plain, None);
+        Batch { prepared: self, channel, items, start, rendition, predecessor, scratch }
     }
 }
 
 impl<'a> Batch<'a> {
+    /// The same for a subscriber that takes deltas: the first one is made from `predecessor`, if that is known.
+    pub fn rendered(self, rendition: Rendition, predecessor: Option<&'a Arc<Publication>>) -> Self {
+        Self { rendition, predecessor, ..self }
+    }
+
     /// The items; at least one.
     pub fn items(&self) -> &'a [Item] {
         self.items
@@ -122,9 +156,12 @@ impl<'a> Batch<'a> {
 
     /// The items encoded in a wire form.
     pub fn frame(&mut self, form: WireForm) -> SharedFrame {
-        let Self { prepared, channel, items, start, scratch } = self;
+        let Self { prepared, channel, items, start, rendition, predecessor, scratch } = self;
         let slot = match form {
             WireForm::WebSocket => &mut prepared.websocket,
+            WireForm::Command(form) if *rendition != Rendition::Plain => {
+                prepared.slot_for_deltas(form, *rendition)
+            }
             WireForm::Command(form) => &mut prepared.commands[form.index()],
             WireForm::EventStream => &mut prepared.event_stream,
             WireForm::EventStreamChunk => &mut prepared.event_stream_chunk,
@@ -133,7 +170,8 @@ impl<'a> Batch<'a> {
         };
         let covering = slot.as_ref().and_then(|kept| kept.part(*start, items.len()));
         covering.unwrap_or_else(|| {
-            let encoded = Encoded::new(form, *start, channel, items, slot.as_ref(), scratch);
+            let how = Encoding { form, channel, rendition: *rendition, predecessor: *predecessor };
+            let encoded = Encoded::new(how, *start, items, slot.as_ref(), scratch);
             slot.insert(encoded).block.clone()
         })
     }
@@ -160,9 +198,8 @@ impl<'a> Batch<'a> {
 impl Encoded {
     /// Encodes items; what `kept` has of them is copied from there.
     fn new(
-        form: WireForm,
+        how: Encoding<'_>,
         start: u64,
-        channel: &ChannelName,
         items: &[Item],
         kept: Option<&Encoded>,
         scratch: &mut Vec<u8>,
@@ -177,8 +214,8 @@ impl Encoded {
             scratch.extend_from_slice(&kept.block.as_bytes()[from as usize..]);
             ends.extend(kept.ends[skipped..].iter().map(|end| end - from));
         }
-        for item in &items[ends.len()..] {
-            encode(form, channel, item, scratch);
+        for at in ends.len()..items.len() {
+            how.encode(items, at, scratch);
             ends.push(u32::try_from(scratch.len()).expect("limits keep a batch under 4 GiB"));
         }
         let block = SharedFrame::copy_of(scratch);
@@ -196,6 +233,26 @@ impl Encoded {
         let first = usize::try_from(start.checked_sub(self.start)?).ok()?;
         let end = *self.ends.get(first + count - 1)?;
         Some(self.block.clone().take(end).skip(self.offset(first)))
+    }
+}
+
+impl Encoding<'_> {
+    /// Appends an item, which may be a delta from the publication before it.
+    fn encode(&self, items: &[Item], at: usize, out: &mut Vec<u8>) {
+        let (WireForm::Command(form), Item::Publication(publication)) = (self.form, &items[at])
+        else {
+            return encode(self.form, self.channel, &items[at], out);
+        };
+        if self.rendition == Rendition::Plain {
+            return encode(self.form, self.channel, &items[at], out);
+        }
+        let is_short = |of: &Publication| of.payload.bytes.len() <= DELTA_BYTES_MAX;
+        let before = items[..at].iter().rev().find_map(Item::publication).or(self.predecessor);
+        let before = before
+            .filter(|_| self.rendition == Rendition::Delta)
+            .filter(|before| is_short(before) && is_short(publication))
+            .map(|before| &before.payload);
+        form.write_push(out, self.channel, Push::Delta(publication, before));
     }
 }
 
@@ -249,10 +306,8 @@ const SCRATCH_BYTES_KEPT_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::message::{Epoch, Payload, Position, Publication};
+    use crate::message::{Epoch, Payload, Position};
     use crate::transport::command_form::CommandFraming;
 
     fn channel() -> ChannelName {

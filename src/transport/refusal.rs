@@ -50,12 +50,9 @@ pub(super) fn row_of(refusal: Refusal) -> RefusalRow {
             Error::BadRequest,
             "a channel cannot have this name (channel_regex, limits.channel_bytes_max)",
         ),
-        Refusal::PermissionDenied => (
-            403,
-            "permission_denied",
-            Error::PermissionDenied,
-            "the channel's options do not allow it",
-        ),
+        Refusal::PermissionDenied => {
+            (403, "permission_denied", Error::PermissionDenied, NOT_ALLOWED)
+        }
         Refusal::NotAvailable => {
             (403, "not_available", Error::NotAvailable, "the channel's options do not offer it")
         }
@@ -65,6 +62,9 @@ pub(super) fn row_of(refusal: Refusal) -> RefusalRow {
             Error::UnrecoverablePosition,
             "the publications after this position are no longer kept",
         ),
+        Refusal::FilterNotAllowed => {
+            (400, "filter_not_allowed", Error::BadRequest, FILTER_NOT_ALLOWED)
+        }
         Refusal::TokenMissing => {
             (401, "token_missing", Error::BadRequest, "a token is needed, and none was sent")
         }
@@ -109,6 +109,10 @@ impl RefusalRow {
         is_general.then_some(self.sentence)
     }
 }
+
+const NOT_ALLOWED: &str = "the channel's options do not allow it";
+
+const FILTER_NOT_ALLOWED: &str = "the channel's options do not allow filters (allow_tags_filter)";
 
 const USER_CONNECTIONS_EXHAUSTED: &str =
     "the user has as many connections as it may (limits.user_connections_max)";

@@ -121,12 +121,12 @@ fn take_result(
         }
         (
             CallbackResult::Subscribe { mut options },
-            Request::Subscribe { channel, since, needs_all, .. },
+            Request::Subscribe { channel, since, needs_all, form, .. },
         ) => {
             let Connections { settings, hub, .. } = &*connections;
             renewals::mark(&mut options, &channel, hub.namespaces(), &settings.callbacks);
             let options = (*options != SubscriptionOptions::default()).then_some(options);
-            Request::Subscribe { channel, since, needs_all, token: None, options }
+            Request::Subscribe { channel, since, needs_all, token: None, form, options }
         }
         // An answer is of the kind of its call.
         _ => return,

@@ -70,8 +70,9 @@ impl Deliveries {
         }
         let mut own = None;
         let prepared = encodings_of(&batch, &mut self.prepared, &mut own);
-        let mut of_client =
-            prepared.of_client(batch.channel, batch.items, batch.start, &mut self.scratch);
+        let mut of_client = prepared
+            .of_client(batch.channel, batch.items, batch.start, &mut self.scratch)
+            .rendered(batch.rendition, batch.predecessor);
         let turn = &mut outbox.batch.turn;
         let start = turn.len();
         let Delivered { count, frame, completes_answer } =

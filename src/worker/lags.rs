@@ -73,7 +73,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::message::{ChannelName, Epoch, Payload, PayloadKind, Position, Publication};
+    use crate::message::{
+        ChannelName, Epoch, Payload, PayloadKind, Position, Publication, Rendition,
+    };
 
     fn channel() -> ChannelName {
         ChannelName::new("a").unwrap()
@@ -106,6 +108,8 @@ mod tests {
                 items,
                 bytes: 1,
                 is_shared: true,
+                rendition: Rendition::Plain,
+                predecessor: None,
             }
         };
         let (mut lags, histogram) = (Lags::default(), Histogram::default());

@@ -54,7 +54,7 @@ impl LoginStep<'_> {
             Request::RefreshSubscription { channel, token } => {
                 self.refresh_subscription(id, &channel, &token)?;
             }
-            Request::Subscribe { channel, since, needs_all, token: Some(token), .. }
+            Request::Subscribe { channel, since, needs_all, token: Some(token), form, .. }
                 if self.connections.settings.authentication.verifies_tokens() =>
             {
                 auth::check_name(&channel, self.connections.hub.namespaces())?;
@@ -70,7 +70,7 @@ impl LoginStep<'_> {
                 let options =
                     (options != SubscriptionOptions::default()).then(|| Box::new(options));
                 let request =
-                    Request::Subscribe { channel, since, needs_all, token: None, options };
+                    Request::Subscribe { channel, since, needs_all, token: None, form, options };
                 // The token is the right to subscribe, but clients may not use every name.
                 return Ok(Checked::Decide(Actor::Server, request));
             }

@@ -9,7 +9,7 @@ use std::vec::IntoIter;
 use crate::config::limits::PUBLICATION_BYTES;
 use crate::message::{
     ChannelName, Position, Recovery, Refusal, Reply, Request, RequestId, ServerSubscription,
-    SessionId, SubscriptionOptions, Welcome,
+    SessionId, SubscriptionForm, SubscriptionOptions, Welcome,
 };
 
 /// Clients whose `connect` is not replied to yet.
@@ -143,6 +143,7 @@ impl Wish {
             since: since.filter(|_| recovers),
             needs_all: false,
             token: None,
+            form: SubscriptionForm::default(),
             options: (options != SubscriptionOptions::default()).then(|| Box::new(options)),
         }
     }
@@ -183,7 +184,14 @@ mod tests {
             publications: vec![publication; publications].into(),
             ..Recovery::of_nothing()
         });
-        Reply::Subscribed { channel, position, recoverable: true, recovery, options: None }
+        Reply::Subscribed {
+            channel,
+            position,
+            recoverable: true,
+            recovery,
+            delta: false,
+            options: None,
+        }
     }
 
     #[track_caller]

@@ -292,11 +292,11 @@ impl Connections {
                 | HubOutput::Expired { session }
                 | HubOutput::SubscriptionDue { session, .. }
                     if !self.table.is_open(socket_of(session)) => {}
-                HubOutput::Deliver { session, channel, items } => {
+                HubOutput::Deliver { session, channel, items, rendition } => {
                     self.counters.deliveries.add(items.len() as u64);
                     self.counters.sent_messages.add(items.len() as u64);
                     self.step_connection(session.index, |connection, context| {
-                        connection.deliver_alone(&channel, &items, context)
+                        connection.deliver_alone(&channel, &items, rendition, context)
                     });
                 }
                 HubOutput::Expired { session } => expirations::expire(self, session, Due::Client),

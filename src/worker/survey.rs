@@ -12,7 +12,7 @@ use crate::config::limits::{
 use crate::hub::{ControlOne, Survey, SurveyTask, reply_to};
 use crate::message::{
     Actor, CloseReason, ConnectionInfo, Control, Origin, Refusal, Reply, Request, Selection,
-    SessionId, SessionRequest, TransportKind,
+    SessionId, SessionRequest, SubscriptionForm, TransportKind,
 };
 use crate::transport::Traits;
 
@@ -193,8 +193,9 @@ impl SurveyStep<'_> {
                     let Connections { settings, hub, .. } = &*connections;
                     renewals::mark(options, &channel, hub.namespaces(), &settings.callbacks);
                 }
-                let (needs_all, token) = (false, None);
-                let request = Request::Subscribe { channel, since, needs_all, token, options };
+                let (needs_all, token, form) = (false, None, SubscriptionForm::default());
+                let request =
+                    Request::Subscribe { channel, since, needs_all, token, form, options };
                 connections.request(session, SessionRequest { origin, by, request });
             }
             Control::Unsubscribe { channel } => {

@@ -29,6 +29,7 @@
 //! | `users` | the limit of the connections of one user |
 //! | `flood` | floods from one network prefix, and the delay of clients of others |
 //! | `memory` | the memory budget: disconnects, refusals, backpressure |
+//! | `forms` | deltas, filters by tags, recovery of the latest publication |
 //! | `metrics` | counters, the metrics page, readiness, the dashboard |
 //! | `operator` | the commands channels, connections and disconnect, keys and tokens from the settings, the start message |
 //! | `page` | the page at `/` and the statistics that it shows |
@@ -53,6 +54,7 @@ mod echo;
 mod expiry;
 mod fan_out;
 mod flood;
+mod forms;
 mod host;
 mod hostile;
 mod http;

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::{CallbackOption, ChannelOptions, ChannelRegex, STATISTICS_CHANNEL};
 use crate::message::{
     ClientId, CloseReason, Control, HistoryQuery, NodeId, Payload, PayloadKind, Selection,
-    SessionId, UserCommand, WorkerId,
+    SessionId, SubscriptionForm, UserCommand, WorkerId,
 };
 
 const DENIED: Verdict = Refuse(Refusal::PermissionDenied);
@@ -41,6 +41,7 @@ fn requests(channel: &str) -> [(&'static str, Request); 8] {
                 since: None,
                 needs_all: false,
                 token: None,
+                form: SubscriptionForm::default(),
                 options: None,
             },
         ),

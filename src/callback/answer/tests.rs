@@ -156,8 +156,12 @@ fn a_publication_may_have_a_key_and_a_version() {
         options(format!(r#"{{"result":{{"version":7,"skip_history":false,{members}}}}}"#))
     };
     let version = Version { number: NonZeroU64::new(7).unwrap(), epoch: "xx".into() };
-    let expected =
-        PublishOptions { idempotency_key: Some("x".into()), version: Some(version), exclude: None };
+    let expected = PublishOptions {
+        idempotency_key: Some("x".into()),
+        version: Some(version),
+        exclude: None,
+        delta: false,
+    };
     assert_eq!(of(1, 2), Ok(Some(Arc::new(expected))));
     assert!(of(IDEMPOTENCY_KEY_BYTES_MAX, VERSION_EPOCH_BYTES_MAX).is_ok());
     assert_eq!(of(IDEMPOTENCY_KEY_BYTES_MAX + 1, 0), Err(Fault));

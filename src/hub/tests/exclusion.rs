@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::SlowConsumer;
-use crate::message::{ClientId, PublishOptions};
+use crate::message::{ClientId, PublishOptions, SubscriptionForm};
 
 fn client(worker: u16, session: SessionId) -> ClientId {
     ClientId { node: NodeId::new(1), worker: WorkerId(worker), session }
@@ -161,8 +161,14 @@ fn a_slow_subscriber_that_catches_up_and_one_that_recovers() {
     mesh.settle();
     let since = Some(position);
     let channel = channel("a");
-    let request =
-        Request::Subscribe { channel, since, needs_all: false, token: None, options: None };
+    let request = Request::Subscribe {
+        channel,
+        since,
+        needs_all: false,
+        token: None,
+        form: SubscriptionForm::default(),
+        options: None,
+    };
     mesh.request(0, session(1), request);
     mesh.settle();
     let Some((.., Reply::Subscribed { recovery: Some(recovery), .. })) = mesh.seen.replies.pop()

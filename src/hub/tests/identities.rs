@@ -5,7 +5,8 @@ use crate::config::limits::{EXPIRIES_PER_TURN_MAX, PRESENCE_USERS_MAX};
 use crate::hub::join_leave::JOIN_LEAVE_DELAY_MS;
 use crate::hub::{ExpiryRoom, SubscriptionChange};
 use crate::message::{
-    ClientId, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, Renewal, SubscriptionOptions,
+    ClientId, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, Renewal, SubscriptionForm,
+    SubscriptionOptions,
 };
 
 fn identity(user: &str, info: &'static str) -> Identity {
@@ -21,7 +22,14 @@ fn subscribe_with(name: &str, info: &'static str) -> Request {
     let options =
         Some(Box::new(SubscriptionOptions { info: Some(info.into()), ..Default::default() }));
     let channel = channel(name);
-    Request::Subscribe { channel, since: None, needs_all: false, token: None, options }
+    Request::Subscribe {
+        channel,
+        since: None,
+        needs_all: false,
+        token: None,
+        form: SubscriptionForm::default(),
+        options,
+    }
 }
 
 impl Mesh {
@@ -262,7 +270,14 @@ fn subscriptions_expire_some_time_after_they_should_have_been_refreshed() {
         let options = SubscriptionOptions { data, expires_at: options, ..Default::default() };
         let options = Some(Box::new(options));
         let (channel, since) = (channel(name), None);
-        let request = Request::Subscribe { channel, since, needs_all: false, token: None, options };
+        let request = Request::Subscribe {
+            channel,
+            since,
+            needs_all: false,
+            token: None,
+            form: SubscriptionForm::default(),
+            options,
+        };
         mesh.request(0, session(0), request);
         mesh.settle();
         let reply = mesh.seen.replies.pop().unwrap().3;
@@ -298,7 +313,14 @@ fn the_backend_is_asked_about_subscriptions_and_its_answer_is_for_the_same_one()
             ..Default::default()
         };
         let options = Some(Box::new(options));
-        let request = Request::Subscribe { channel, since, needs_all: false, token: None, options };
+        let request = Request::Subscribe {
+            channel,
+            since,
+            needs_all: false,
+            token: None,
+            form: SubscriptionForm::default(),
+            options,
+        };
         mesh.request(0, session(0), request);
         mesh.settle();
     };

@@ -12,11 +12,12 @@ use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARS
 use crate::config::{ChannelOptions, Namespaces};
 use crate::message::{
     ChannelName, Item, NodeId, Origin, Payload, PayloadKind, Position, Publication, Refusal, Reply,
-    Request, RequestId, SessionId, Ticket, WorkerId,
+    Request, RequestId, SessionId, SubscriptionForm, Ticket, WorkerId,
 };
 
 mod exclusion;
 mod fan_out;
+mod forms;
 mod identities;
 mod versions;
 mod views;
@@ -236,6 +237,7 @@ fn subscribe(name: &str) -> Request {
         since: None,
         needs_all: false,
         token: None,
+        form: SubscriptionForm::default(),
         options: None,
     }
 }

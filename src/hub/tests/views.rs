@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::config::{ChannelOptions, SlowConsumer};
-use crate::message::Epoch;
+use crate::message::{Epoch, SubscriptionForm};
 
 const NAMES: [&str; 7] = ["plain", "kept:1", "few:1", "latest:1", "drop:1", "paced:1", "rated:1"];
 
@@ -124,8 +124,14 @@ impl World {
         self.asked.insert(key, since);
         let (worker, index, at) = key;
         let channel = channel(NAMES[at]);
-        let request =
-            Request::Subscribe { channel, since, needs_all: false, token: None, options: None };
+        let request = Request::Subscribe {
+            channel,
+            since,
+            needs_all: false,
+            token: None,
+            form: SubscriptionForm::default(),
+            options: None,
+        };
         self.request(worker, index, at, request);
     }
 
@@ -140,7 +146,7 @@ impl World {
                     let at = ticket.number() as usize - 1;
                     self.answered((worker, session.index, at), reply);
                 }
-                HubOutput::Deliver { session, channel, items } => {
+                HubOutput::Deliver { session, channel, items, .. } => {
                     items.iter().for_each(|item| self.see(worker, session.index, &channel, item));
                 }
                 other => panic!("unexpected in this test: {other:?}"),

@@ -72,6 +72,8 @@ pub enum Push<'a> {
     Item(&'a Item),
     /// The channel delivers it, or delivered it before the client was subscribed.
     Publication(&'a Publication),
+    /// The channel delivers it to a client that takes deltas: as one from this payload, if that is shorter.
+    Delta(&'a Publication, Option<&'a Payload>),
     /// The server API has subscribed the client.
     Subscribed(&'a Subscribed<'a>),
     /// The subscription has ended.
@@ -117,6 +119,8 @@ pub struct Subscribed<'a> {
     pub ttl_seconds: Option<u64>,
     /// What the backend says to the client about the subscription, a JSON value.
     pub data: Option<&'a [u8]>,
+    /// Whether the client gets deltas.
+    pub delta: bool,
 }
 
 impl<'a> Subscribed<'a> {
@@ -135,6 +139,7 @@ impl<'a> Subscribed<'a> {
             recovered: recovery.as_ref().map(|recovery| recovery.is_complete),
             ttl_seconds: None,
             data: data.as_deref(),
+            delta: false,
         };
         (subscribed, publications)
     }

@@ -7,7 +7,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Object, Text, connect};
+use super::{Object, Text, connect, tags_filter};
 use crate::message::Position;
 use crate::protocol::command::{
     Command, CommandError, Data, InvalidCommand, Method, SubscribeParameters,
@@ -120,7 +120,8 @@ struct Subscription<'a> {
     flag: Option<i64>,
     #[serde(rename = "type")]
     kind: Option<i64>,
-    tf: Option<IgnoredAny>,
+    #[serde(borrow)]
+    tf: Option<&'a RawValue>,
     #[serde(borrow)]
     delta: Option<Text<'a>>,
 }
@@ -158,7 +159,7 @@ impl<'a> Subscription<'a> {
             epoch: text(self.epoch),
             flag: self.flag.unwrap_or(0),
             kind: self.kind.unwrap_or(0),
-            has_filter: self.tf.is_some(),
+            filter: self.tf.map(|filter| tags_filter::decode(filter.get())),
             delta: text(self.delta),
         };
         parameters.method()
@@ -219,7 +220,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Epoch, HistoryQuery};
+    use crate::message::{Epoch, HistoryQuery, SubscriptionForm};
     use crate::protocol::command::{Connect, Subscribe};
 
     fn method(text: &str) -> Method<'_> {
@@ -240,9 +241,10 @@ mod tests {
             Method::Connect(Connect { token, name, ..Connect::default() })
         );
         let (channel, since, token) = ("a".into(), None, "".into());
+        let form = SubscriptionForm::default();
         assert_eq!(
             method(r#"{"subscribe":{"channel":"a"},"id":7}"#),
-            Method::Subscribe(Subscribe { channel, since, needs_all: false, token })
+            Method::Subscribe(Subscribe { channel, since, needs_all: false, token, form })
         );
         assert_eq!(
             method(r#"{"id":1,"unsubscribe":{"channel":"\u00e9"}}"#),
@@ -360,7 +362,9 @@ mod tests {
             (r#""type":4"#, Err(108)),
             (r#""type":-1"#, Err(108)),
             (r#""tf":{}"#, Err(107)),
-            (r#""tf":{"key":"k","cmp":"eq","val":"v"}"#, Err(107)),
+            (r#""tf":{"key":"k","cmp":"eq","val":"v"}"#, Ok(false)),
+            (r#""tf":{"key":"k","cmp":"like","val":"v"}"#, Err(107)),
+            (r#""tf":"lang""#, Err(107)),
         ] {
             assert_eq!(subscribe(rest), expected, "{rest}");
         }

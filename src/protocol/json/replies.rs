@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::delta::write_delta_item;
 use super::{put, write_client_info, write_data, write_item, write_items, write_json, write_line};
 use crate::message::{
     BackendError, ChannelName, ClientId, ClientInfo, Disconnect, Item, Payload, Position,
@@ -61,7 +62,7 @@ fn write_reply(
 /// string, binary as base64.
 pub fn write_push(out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
     let member = match push {
-        Push::Publication(_) | Push::Item(Item::Publication(_)) => "pub",
+        Push::Publication(_) | Push::Item(Item::Publication(_)) | Push::Delta(..) => "pub",
         Push::Item(Item::Joined(_)) => "join",
         Push::Item(Item::Left(_)) => "leave",
         Push::Item(Item::Gap(_)) => "gap",
@@ -76,6 +77,7 @@ pub fn write_push(out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
     match push {
         Push::Publication(publication) => write_item(out, publication),
         Push::Item(Item::Publication(publication)) => write_item(out, publication),
+        Push::Delta(publication, before) => write_delta_item(out, publication, before),
         Push::Item(Item::Joined(info) | Item::Left(info)) => {
             out.extend_from_slice(b"{\"info\":");
             write_client_info(out, info);
@@ -241,6 +243,9 @@ fn write_subscribed_members(out: &mut Vec<u8>, subscribed: &Subscribed<'_>) {
         out.extend_from_slice(b",\"data\":");
         write_line(out, data);
     }
+    if subscribed.delta {
+        out.extend_from_slice(b",\"delta\":true");
+    }
 }
 
 /// Appends the reply to `history`. `publications` appends the publications, as an array.
@@ -322,7 +327,14 @@ mod tests {
 
     fn subscribed(recovered: Option<bool>) -> Subscribed<'static> {
         let position = Position { epoch: Epoch(255), offset: 9 };
-        Subscribed { position, is_recoverable: true, recovered, ttl_seconds: None, data: None }
+        Subscribed {
+            position,
+            is_recoverable: true,
+            recovered,
+            ttl_seconds: None,
+            data: None,
+            delta: false,
+        }
     }
 
     #[test]

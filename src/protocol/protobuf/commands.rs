@@ -3,7 +3,7 @@
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::schema;
+use super::{schema, tags_filter};
 use crate::message::Position;
 use crate::protocol::command::{
     Command, Connect, Data, Emulation, InvalidCommand, InvalidEmulation, Method,
@@ -91,7 +91,7 @@ fn subscribe_of(subscribe: schema::SubscribeRequest) -> SubscribeParameters<'sta
         epoch: subscribe.epoch.into(),
         flag: subscribe.flag,
         kind: subscribe.kind.into(),
-        has_filter: subscribe.tf.is_some(),
+        filter: subscribe.tf.map(tags_filter::decode),
         delta: subscribe.delta.into(),
     }
 }

@@ -11,6 +11,7 @@ use crate::message::{
     Publications, ServerSubscription,
 };
 use crate::protocol::command::{Answer, Connected, Push, SERVER_VERSION, Sent, Subscribed};
+use crate::protocol::fossil;
 
 /// The replies that have publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,7 @@ pub fn write_push(out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
     let mut pushed = schema::Push { channel, ..schema::Push::default() };
     let of_client = |info: &ClientInfo| Some(schema::OfClient { info: Some(client_info(info)) });
     match push {
+        Push::Delta(it, before) => pushed.publication = Some(delta_of(it, before)),
         Push::Publication(it) => pushed.publication = Some(publication(it)),
         Push::Item(Item::Publication(it)) => pushed.publication = Some(publication(it)),
         Push::Item(Item::Joined(info)) => pushed.join = of_client(info),
@@ -143,11 +145,41 @@ pub fn write_push(out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
 
 /// Appends publications as they are in a reply.
 pub fn write_list(out: &mut Vec<u8>, list: List, publications: &[Arc<Publication>]) {
-    let (_, field) = list.fields();
+    publications.iter().for_each(|it| write_listed(out, list, &publication(it)));
+}
+
+/// Appends publications as they are in a reply to a subscriber that takes deltas: the first one whole, the others as
+/// deltas from the one before. No delta is made of a payload of more than `bytes_max` bytes.
+pub fn write_delta_list(
+    out: &mut Vec<u8>,
+    list: List,
+    publications: &[Arc<Publication>],
+    bytes_max: usize,
+) {
+    let mut before: Option<&Payload> = None;
     for it in publications {
-        out.push(key(field));
-        write_message(out, &publication(it));
+        let is_short = |of: &Payload| of.bytes.len() <= bytes_max;
+        let source = before.filter(|before| is_short(before) && is_short(&it.payload));
+        write_listed(out, list, &delta_of(it, source));
+        before = Some(&it.payload);
     }
+}
+
+/// A publication, with a delta from the payload before it if that is known and the delta is shorter.
+fn delta_of(it: &Publication, before: Option<&Payload>) -> schema::Publication {
+    let whole = publication(it);
+    let mut delta = Vec::new();
+    let make = |before: &Payload| fossil::write_delta(&mut delta, &before.bytes, &whole.data);
+    if it.payload.is_delta_allowed && before.is_some_and(make) {
+        return schema::Publication { data: delta.into(), delta: true, ..whole };
+    }
+    whole
+}
+
+fn write_listed(out: &mut Vec<u8>, list: List, publication: &schema::Publication) {
+    let (_, field) = list.fields();
+    out.push(key(field));
+    write_message(out, publication);
 }
 
 fn write_pushed(out: &mut Vec<u8>, push: schema::Push) {
@@ -232,6 +264,7 @@ fn subscribe_result(
         positioned: true,
         data: subscribed.data.map(Bytes::copy_from_slice).unwrap_or_default(),
         was_recovering: subscribed.recovered.is_some(),
+        delta: subscribed.delta,
     }
 }
 
@@ -245,6 +278,7 @@ fn publication(publication: &Publication) -> schema::Publication {
         tags: tags
             .map(|(name, text)| schema::Tag { name: name.to_owned(), text: text.to_owned() })
             .collect(),
+        delta: false,
     }
 }
 

@@ -116,7 +116,7 @@ pub struct SubscribeRequest {
     pub offset: u64,
     #[prost(string, tag = "12")]
     pub delta: String,
-    /// A `FilterNode`, which is not decoded.
+    /// A [`FilterNode`], whose length is looked at first.
     #[prost(bytes = "bytes", optional, tag = "13")]
     pub tf: Option<Bytes>,
     #[prost(int64, tag = "14")]
@@ -270,6 +270,24 @@ pub struct Publication {
     pub offset: u64,
     #[prost(message, repeated, tag = "7")]
     pub tags: Vec<Tag>,
+    #[prost(bool, tag = "8")]
+    pub delta: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct FilterNode {
+    #[prost(string, tag = "1")]
+    pub op: String,
+    #[prost(string, tag = "2")]
+    pub key: String,
+    #[prost(string, tag = "3")]
+    pub cmp: String,
+    #[prost(string, tag = "4")]
+    pub val: String,
+    #[prost(string, repeated, tag = "5")]
+    pub vals: Vec<String>,
+    #[prost(message, repeated, tag = "6")]
+    pub nodes: Vec<FilterNode>,
 }
 
 /// An entry of `Publication.tags`.
@@ -373,6 +391,8 @@ pub struct SubscribeResult {
     pub data: Bytes,
     #[prost(bool, tag = "12")]
     pub was_recovering: bool,
+    #[prost(bool, tag = "13")]
+    pub delta: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -13,7 +13,7 @@ use crate::protocol::command::{
     Answer, CommandError, Connected, Data, InvalidCommand, Method, Push, SERVER_VERSION, Sent,
     Subscribed, UnsubscribeReason,
 };
-use crate::protocol::json;
+use crate::protocol::{fossil, json};
 
 /// What github.com/centrifugal/protocol 0.23.1 encodes, by tools/conformance/go/vectors.
 const VECTORS: &str = include_str!("vectors.txt");
@@ -177,13 +177,20 @@ fn reply(answer: Answer<'_>) -> schema::Reply {
 
 fn sent_publication(offset: u64, bytes: &'static [u8]) -> schema::Publication {
     let tags = vec![schema::Tag { name: "event".into(), text: "tick".into() }];
-    schema::Publication { data: bytes.into(), info: None, offset, tags }
+    schema::Publication { data: bytes.into(), info: None, offset, tags, delta: false }
 }
 
 fn subscribed(recovered: Option<bool>) -> Subscribed<'static> {
     let position = Position { epoch: Epoch(255), offset: 9 };
     let data = Some(&b"3"[..]);
-    Subscribed { position, is_recoverable: true, recovered, ttl_seconds: Some(9), data }
+    Subscribed {
+        position,
+        is_recoverable: true,
+        recovered,
+        ttl_seconds: Some(9),
+        data,
+        delta: false,
+    }
 }
 
 fn subscribe_result() -> schema::SubscribeResult {
@@ -367,4 +374,35 @@ fn pushes() {
     let push = sent(&Sent::Disconnect(&CloseReason::Shutdown.into())).push.expect("a push");
     let disconnect = schema::Disconnect { code: 3001, reason: "shutdown".into() };
     assert_eq!(push.disconnect, Some(disconnect));
+}
+
+#[test]
+fn in_deltas_data_is_the_payload_or_what_makes_it_of_the_one_before() {
+    let of = |bytes: &[u8]| {
+        let payload = Payload::new(PayloadKind::Binary, bytes.to_vec());
+        Arc::new(Publication {
+            channel: ChannelName::new("a").unwrap(),
+            position: Position { epoch: Epoch(1), offset: 1 },
+            payload: Payload { is_delta_allowed: true, ..payload },
+            accepted_us: 0,
+            excludes: None,
+        })
+    };
+    let mut changed = [0xff; 100];
+    changed[50] = 0;
+    let (one, two, three) = (of(&[0xff; 100]), of(&changed), of(b"other"));
+    let written = |bytes_max| {
+        let mut out = Vec::new();
+        let all = [one.clone(), two.clone(), three.clone()];
+        write_delta_list(&mut out, List::History, &all, bytes_max);
+        let result: schema::HistoryResult = Message::decode(&*out).unwrap();
+        result.publications
+    };
+    let deltas = written(100);
+    assert_eq!(deltas.iter().map(|it| it.delta).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!((&deltas[0].data[..], &deltas[2].data[..]), (&[0xff; 100][..], &b"other"[..]));
+    let mut expected = Vec::new();
+    assert!(fossil::write_delta(&mut expected, &[0xff; 100], &changed));
+    assert_eq!(deltas[1].data, expected);
+    assert!(written(99).iter().all(|it| !it.delta));
 }

@@ -244,7 +244,7 @@ fn tags_of(tags: Option<&BTreeMap<String, String>>) -> Result<Option<Arc<Tags>>,
 fn options_of<const N: usize>(
     publish: &Publish<'_, N>,
 ) -> Result<Option<Arc<PublishOptions>>, Fault> {
-    let Publish { idempotency_key, version, version_epoch, exclude, .. } = publish;
+    let Publish { idempotency_key, version, version_epoch, exclude, delta, .. } = publish;
     let key = short(idempotency_key.as_ref(), "idempotency_key", IDEMPOTENCY_KEY_BYTES_MAX)?;
     let epoch = short(version_epoch.as_ref(), "version_epoch", VERSION_EPOCH_BYTES_MAX)?;
     let options = PublishOptions {
@@ -258,6 +258,7 @@ fn options_of<const N: usize>(
             .map(|Text(client)| client.parse())
             .transpose()
             .map_err(|_| bad_request("exclude: not the id of a client"))?,
+        delta: *delta == Some(true),
     };
     Ok((options != PublishOptions::default()).then(|| options.into()))
 }

@@ -111,6 +111,7 @@ fn subscribed(recovery: Option<Recovery>) -> Reply {
         position: Position { epoch: Epoch(1), offset: 9 },
         recoverable: true,
         recovery,
+        delta: false,
         options: None,
     }
 }

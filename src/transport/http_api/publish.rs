@@ -140,7 +140,7 @@ impl PublishTo {
             Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Cow::Owned(bytes) => bytes.into(),
         };
-        let (channel, payload) = (Some(channel), Payload { kind, bytes, tags });
+        let (channel, payload) = (Some(channel), Payload { tags, ..Payload::new(kind, bytes) });
         let options = idempotency_key.map(|key| {
             Arc::new(PublishOptions { idempotency_key: Some(key), ..PublishOptions::default() })
         });

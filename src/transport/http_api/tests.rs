@@ -191,7 +191,14 @@ fn joined() -> Item {
 fn subscribed(channel: &str, offset: u64, recovery: Option<Recovery>) -> Reply {
     let channel = ChannelName::new(channel).unwrap();
     let position = at(offset);
-    Reply::Subscribed { channel, position, recoverable: true, recovery, options: None }
+    Reply::Subscribed {
+        channel,
+        position,
+        recoverable: true,
+        recovery,
+        delta: false,
+        options: None,
+    }
 }
 
 fn recovered(publications: &[Arc<Publication>]) -> Option<Recovery> {

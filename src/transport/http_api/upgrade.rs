@@ -8,7 +8,7 @@ use super::error::{Early, HttpError};
 use super::origin;
 use super::parameters::channels_of;
 use crate::auth::{Rate, RateVerdict};
-use crate::message::{Actor, ChannelName, Reply, Request, Ticket, Token};
+use crate::message::{Actor, ChannelName, Reply, Request, SubscriptionForm, Ticket, Token};
 use crate::protocol::http1::{Head, query_pairs};
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
 use crate::transport::command_form::CommandEncoding;
@@ -138,6 +138,7 @@ impl Upgrading {
                 since: None,
                 needs_all: false,
                 token: None,
+                form: SubscriptionForm::default(),
                 options: None,
             };
             context.request(Some(Ticket::FIRST), Actor::Client, request);
