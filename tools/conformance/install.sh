@@ -71,6 +71,18 @@ prepare() {
     libraries_java)
       install_java || return
       command=(python3 "$here/libraries.py" java "${java[@]}" Clients) ;;
+    protobuf_go)
+      install_go || return
+      command=(python3 "$here/protobuf.py" go "$work/go/clients" centrifuge) ;;
+    protobuf_java)
+      install_java || return
+      command=(python3 "$here/protobuf.py" java "${java[@]}" Protobuf) ;;
+    protobuf_node)
+      install_node || return
+      command=(python3 "$here/protobuf.py" node node "$work/node/protobuf_client.mjs") ;;
+    protobuf_python)
+      install_python || return
+      command=(python3 "$here/protobuf.py" python "$work/python/bin/python" "$here/protobuf_client.py") ;;
     java_http)
       install_java || return
       command=("${java[@]}" JavaHttp) ;;

@@ -1,7 +1,8 @@
 // Clients of Go libraries, which print each event in a line for libraries.py to check.
 //
-//	clients r3labs|go-sse URL   listens to an event stream: its events' types and data
-//	clients x-net URL           opens a WebSocket, says hello, and prints its messages
+//	clients r3labs|go-sse URL     listens to an event stream: its events' types and data
+//	clients x-net URL             opens a WebSocket, says hello, and prints its messages
+//	clients centrifuge URL TOKEN  as protobuf.py describes it
 package main
 
 import (
@@ -17,6 +18,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 4 && os.Args[1] == "centrifuge" {
+		fail(fmt.Sprint(centrifugeProtobuf(os.Args[2], os.Args[3])))
+	}
 	if len(os.Args) != 3 {
 		fail("clients LIBRARY URL")
 	}
