@@ -16,6 +16,10 @@ pub enum Protocol {
     Websocket,
     /// Event stream (SSE)
     Sse,
+    /// Command protocol in JSON, over a WebSocket
+    Commands,
+    /// Command protocol in Protobuf, over a WebSocket
+    Protobuf,
 }
 
 /// Opens connections to one address.
@@ -41,10 +45,16 @@ impl Connector {
         &self.path
     }
 
+    /// The channel that the path names.
+    pub fn channel(&self) -> String {
+        let (_, channel) = self.path.split_once("channel=").unwrap_or_default();
+        channel.split('&').next().unwrap_or(channel).to_owned()
+    }
+
     fn request(&self) -> String {
         let upgrade = match self.protocol {
             Protocol::Sse => "",
-            Protocol::Websocket => {
+            Protocol::Websocket | Protocol::Commands | Protocol::Protobuf => {
                 "Upgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
             }
@@ -104,8 +114,8 @@ fn read_response(stream: &mut TcpStream, protocol: Protocol) -> io::Result<Vec<u
         response.extend_from_slice(&buffer[..count]);
         if let Some(end) = response.windows(4).position(|window| window == b"\r\n\r\n") {
             let status: &[u8] = match protocol {
-                Protocol::Websocket => b"HTTP/1.1 101",
                 Protocol::Sse => b"HTTP/1.1 200",
+                _ => b"HTTP/1.1 101",
             };
             if !response.starts_with(status) {
                 let text = String::from_utf8_lossy(&response).into_owned();

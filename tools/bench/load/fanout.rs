@@ -14,6 +14,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{Connector, EventReader, FrameReader, Protocol, frame};
+use super::command_client;
 use super::probe::{Probe, ProbeKind};
 use super::sockets::{Sockets, read_available};
 use super::streams::{Arrival, Faults, Stream, payload};
@@ -58,8 +59,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let probe = start_probe(arguments)?;
     let mut connector = arguments.target.connector();
-    let path = arguments.subscribers_path.as_ref().unwrap_or(&arguments.target.path);
-    let others = (arguments.protocol, path.as_str());
+    let path = arguments.subscribers_path.as_deref();
+    let path = path.or(command_client::path(arguments.protocol)).unwrap_or(&arguments.target.path);
+    let others = (arguments.protocol, path);
     let mut load = Load::open_with(&mut connector, others, arguments.subscribers, arguments.size)?;
     load.spin = arguments.target.spin;
     // The last subscription may still be in flight between workers.
@@ -136,6 +138,8 @@ struct Subscriber {
 enum Reader {
     Frames(FrameReader),
     Events(EventReader),
+    Commands(FrameReader),
+    Protobuf(FrameReader),
 }
 
 impl Reader {
@@ -143,6 +147,14 @@ impl Reader {
     fn read(&mut self, bytes: &[u8], mut take: impl FnMut(&[u8])) {
         match self {
             Reader::Events(events) => events.read(bytes, take),
+            Reader::Commands(frames) => frames.read(bytes, |_, push| {
+                if let Some(text) = command_client::text_of_push(push) {
+                    take(text);
+                }
+            }),
+            Reader::Protobuf(frames) => frames.read(bytes, |_, message| {
+                command_client::publications(message, &mut take);
+            }),
             Reader::Frames(frames) => frames.read(bytes, |opcode, payload| {
                 if opcode == TEXT || opcode == BINARY {
                     take(payload);
@@ -173,8 +185,15 @@ impl Load {
         size: usize,
     ) -> io::Result<Self> {
         let mut opened = connector.open(1)?;
+        let channel = connector.channel();
         connector.set_protocol(protocol, path);
-        opened.extend(connector.open(count - 1)?);
+        let mut others = connector.open(count - 1)?;
+        if command_client::path(protocol).is_some() {
+            for (stream, _) in &mut others {
+                command_client::subscribe(stream, protocol, &channel)?;
+            }
+        }
+        opened.append(&mut others);
         Self::over(opened, protocol, size)
     }
 
@@ -188,8 +207,11 @@ impl Load {
         for (index, (stream, rest)) in opened.into_iter().enumerate() {
             sockets.add(&stream, index)?;
             let mut reader = match protocol {
-                Protocol::Sse if index > 0 => Reader::Events(EventReader::default()),
-                Protocol::Sse | Protocol::Websocket => Reader::Frames(FrameReader::default()),
+                _ if index == 0 => Reader::Frames(FrameReader::default()),
+                Protocol::Websocket => Reader::Frames(FrameReader::default()),
+                Protocol::Sse => Reader::Events(EventReader::default()),
+                Protocol::Commands => Reader::Commands(FrameReader::default()),
+                Protocol::Protobuf => Reader::Protobuf(FrameReader::default()),
             };
             reader.read(&rest, |_| {});
             subscribers.push(Subscriber { stream, reader, check: Stream::default() });

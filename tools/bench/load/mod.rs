@@ -7,6 +7,7 @@ mod accept;
 mod api;
 mod bystander;
 pub mod client;
+mod command_client;
 mod cycle;
 mod echo;
 pub mod fanout;
