@@ -1,8 +1,8 @@
 //! The bodies of requests, in the shape of Centrifugo's proxies: fields that are empty are left out.
 
 use super::call::{Ask, Call};
-use crate::message::{Login, PayloadKind, TransportKind};
-use crate::protocol::json::{write_data, write_line, write_text};
+use crate::message::{Login, Payload, PayloadKind, TransportKind};
+use crate::protocol::json::{write_data, write_text};
 
 /// Appends the body of a call.
 pub fn write_body(out: &mut Vec<u8>, call: &Call) {
@@ -22,27 +22,27 @@ pub fn write_body(out: &mut Vec<u8>, call: &Call) {
         }
         Ask::Publish { channel, payload } => {
             member(out, "channel", |out| write_text(out, channel.as_str()));
-            // Bytes that are not text have no place in JSON but in base64.
-            let name = if payload.kind == PayloadKind::Binary { "b64data" } else { "data" };
-            member(out, name, |out| write_data(out, payload));
+            write_payload(out, payload);
         }
         Ask::Rpc { method, data } => {
             if !method.is_empty() {
                 member(out, "method", |out| write_text(out, method));
             }
-            if let Some(data) = data {
-                member(out, "data", |out| write_line(out, data));
-            }
+            data.iter().for_each(|data| write_payload(out, data));
         }
     }
     out.push(b'}');
 }
 
+/// Bytes that are not text have no place in JSON but in base64.
+fn write_payload(out: &mut Vec<u8>, payload: &Payload) {
+    let name = if payload.kind == PayloadKind::Binary { "b64data" } else { "data" };
+    member(out, name, |out| write_data(out, payload));
+}
+
 fn write_login(out: &mut Vec<u8>, login: &Login) {
     let Login { data, name, version, since, .. } = login;
-    if let Some(data) = data {
-        member(out, "data", |out| write_line(out, data));
-    }
+    data.iter().for_each(|data| write_payload(out, data));
     for (key, text) in [("name", name), ("version", version)] {
         if !text.is_empty() {
             member(out, key, |out| write_text(out, text));
@@ -82,8 +82,6 @@ pub(super) fn transport(kind: TransportKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::message::{ChannelName, ClientId, NodeId, Payload, Position, SessionId, WorkerId};
 
@@ -112,16 +110,19 @@ mod tests {
     fn fields_are_in_the_order_of_centrifugo_and_empty_ones_are_left_out() {
         let head = "{\"client\":\"00000000-0003-8000-8000-000100000002\",\"transport\":\"websocket\",\
                     \"protocol\":\"json\",\"encoding\":\"json\"";
-        let data = Some(Bytes::from_static(b"{\"a\":\n1}"));
+        let data = Some(Payload::new(PayloadKind::Json, "{\"a\":\n1}"));
         let rpc = body(Ask::Rpc { method: "a\"b".into(), data });
         assert_eq!(rpc, format!("{head},\"method\":\"a\\\"b\",\"data\":{{\"a\": 1}}}}"));
         assert_eq!(body(Ask::Rpc { method: "".into(), data: None }), format!("{head}}}"));
+        let data = Some(Payload::new(PayloadKind::Binary, &b"\xff"[..]));
+        let rpc = body(Ask::Rpc { method: "".into(), data });
+        assert_eq!(rpc, format!("{head},\"b64data\":\"/w==\"}}"));
         let channel = ChannelName::new("a\"b").unwrap();
         let connect = body(Ask::Connect(Box::default()));
         assert_eq!(connect, format!("{head}}}"));
         let since = ["a", "b"].map(|name| (ChannelName::new(name).unwrap(), Position::NOWHERE));
         let connect = body(Ask::Connect(Box::new(Login {
-            data: Some(Bytes::from_static(b"{}")),
+            data: Some(Payload::new(PayloadKind::Json, "{}")),
             name: "js".into(),
             version: "1\"".into(),
             since: since.to_vec(),

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::answer::Answer;
 use crate::config::CallbackKind;
 use crate::message::{
@@ -42,8 +40,8 @@ pub enum Ask {
     Publish { channel: ChannelName, payload: Payload },
     /// Whether its subscription to a channel, which has expired, may go on.
     SubRefresh { channel: ChannelName },
-    /// To call a procedure. The name may be empty, and the data, a JSON value, absent.
-    Rpc { method: Arc<str>, data: Option<Bytes> },
+    /// To call a procedure. The name may be empty, and the data absent.
+    Rpc { method: Arc<str>, data: Option<Payload> },
 }
 
 /// What became of a call.

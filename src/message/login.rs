@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-
-use super::{ChannelName, Position};
+use super::{ChannelName, Payload, Position};
 
 /// A token, as a client sends it. It opens what its user may see, so that no log and no message shows its text.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,8 +13,8 @@ pub struct Token(Box<str>);
 pub struct Login {
     /// The token that says who it is; `None` if it shows none.
     pub token: Option<Token>,
-    /// What it says to the backend, a JSON value.
-    pub data: Option<Bytes>,
+    /// What it says to the backend.
+    pub data: Option<Payload>,
     /// The name of the client program; empty if it has none.
     pub name: Box<str>,
     /// The version of the client program; empty if it has none.
@@ -57,7 +55,7 @@ impl Login {
         let Self { token, data, name, version, since, .. } = self;
         let names = since.iter().map(|(channel, _)| channel.as_str().len());
         token.as_ref().map_or(0, Token::heap_bytes)
-            + data.as_ref().map_or(0, Bytes::len)
+            + data.as_ref().map_or(0, Payload::heap_bytes)
             + name.len()
             + version.len()
             + since.capacity() * size_of::<(ChannelName, Position)>()

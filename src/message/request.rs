@@ -116,8 +116,8 @@ pub enum Request {
     Call {
         /// Its name, which may be empty.
         procedure: Arc<str>,
-        /// What it is given, a JSON value; `None` for nothing.
-        data: Option<Bytes>,
+        /// What it is given; `None` for nothing.
+        data: Option<Payload>,
     },
     /// Control another client. The reply is [`Reply::Done`], also if there is no such client, or [`Reply::Refused`] if
     /// the namespace does not exist, the client's transport has no way to announce the change, or its worker has no
@@ -189,7 +189,7 @@ impl Request {
             Request::Connect(login) => size_of::<Login>() + login.heap_bytes(),
             Request::Channels { pattern, .. } => pattern.len(),
             Request::Call { procedure, data } => {
-                procedure.len() + data.as_ref().map_or(0, Bytes::len)
+                procedure.len() + data.as_ref().map_or(0, Payload::heap_bytes)
             }
             Request::Control { user, control, .. } => {
                 user.as_ref().map_or(0, |user| user.len()) + control.heap_bytes()

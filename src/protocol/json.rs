@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -55,11 +54,6 @@ pub fn kind_of_data(bytes: &[u8], depth_max: usize) -> PayloadKind {
         PayloadKind::Json => PayloadKind::Json,
         PayloadKind::Text | PayloadKind::Binary => PayloadKind::Binary,
     }
-}
-
-/// A JSON string of the base64 of bytes.
-pub fn string_of_base64(bytes: &[u8]) -> Bytes {
-    format!("\"{}\"", STANDARD.encode(bytes)).into()
 }
 
 /// Whether arrays and objects in valid JSON are nested more than `depth_max` deep.

@@ -317,7 +317,7 @@ impl Replies<'_, '_> {
     /// What a client shows with `connect`. `None` if it is refused.
     fn login(&mut self, id: u32, connect: &Connect<'_>, token: Option<&Token>) -> Option<Login> {
         let Connect { token: own, data, name, version, since } = connect;
-        let data = self.value(id, data.as_ref()).ok()?;
+        let data = data.as_ref().map(|data| self.payload(id, data)).transpose().ok()?;
         if since.len() > self.context.settings.subscriptions_max {
             self.refuse(id, CommandError::LimitExceeded, Some("subs: too many channels"));
             return None;
@@ -369,7 +369,7 @@ impl Replies<'_, '_> {
         });
     }
 
-    /// What a client publishes. It is refused if it is nested too deep.
+    /// What a client publishes, or says to a backend. It is refused if it is nested too deep.
     fn payload(&mut self, id: u32, data: &Data<'_>) -> Result<Payload, Refused> {
         match data {
             Data::Json(json) if json::exceeds_depth(json, PAYLOAD_DEPTH_MAX) => {
@@ -385,22 +385,13 @@ impl Replies<'_, '_> {
         }
     }
 
-    /// What a client says to a backend, as a JSON value. It is refused if it is nested too deep.
-    fn value(&mut self, id: u32, data: Option<&Data<'_>>) -> Result<Option<Bytes>, Refused> {
-        let Some(data) = data else { return Ok(None) };
-        let Payload { kind, bytes, .. } = self.payload(id, data)?;
-        Ok(Some(match kind {
-            PayloadKind::Json => bytes,
-            PayloadKind::Text | PayloadKind::Binary => json::string_of_base64(&bytes),
-        }))
-    }
-
     fn call(&mut self, id: u32, procedure: &str, data: Option<&Data<'_>>) {
         if procedure.len() > PROCEDURE_BYTES_MAX {
             let detail = format!("method: it has at most {PROCEDURE_BYTES_MAX} bytes");
             return self.refuse(id, CommandError::BadRequest, Some(&detail));
         }
-        let Ok(data) = self.value(id, data) else { return };
+        let data = data.map(|data| self.payload(id, data));
+        let Ok(data) = data.transpose() else { return };
         let request = Request::Call { procedure: procedure.into(), data };
         self.context.request(Ticket::new(id), Actor::Client, request);
     }

@@ -29,6 +29,11 @@ mod pipelined;
 
 const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
 
+/// JSON data of a client.
+fn json_data(text: &'static str) -> Option<Payload> {
+    Some(Payload::new(PayloadKind::Json, text))
+}
+
 /// A client over lines, whatever its framing would be.
 struct Client {
     commands: Commands,
@@ -254,10 +259,10 @@ fn commands_become_requests_of_the_client() {
     assert_eq!(since, Position { epoch: Epoch(1), offset: 3 });
     let asked = client.asks(&json!({"id": 7, "rpc": {"method": "x", "data": {"a": 1}}}));
     let Request::Call { procedure, data } = only_request(asked, 7) else { panic!() };
-    assert_eq!((&*procedure, data.as_deref()), ("x", Some(&b"{\"a\":1}"[..])));
+    assert_eq!((&*procedure, data), ("x", json_data("{\"a\":1}")));
     let asked = client.asks(&json!({"send": {"data": 1}}));
     let Request::Call { procedure, data } = only_request(asked, 0) else { panic!() };
-    assert_eq!((&*procedure, data.as_deref()), ("", Some(&b"1"[..])));
+    assert_eq!((&*procedure, data), ("", json_data("1")));
     let asked = client.asks(&json!({"id": 7, "refresh": {"token": "t"}}));
     let Request::Refresh { token } = only_request(asked, 7) else { panic!() };
     assert_eq!(token.reveal(), "t");
@@ -306,7 +311,7 @@ fn a_client_shows_a_token_with_connect_or_with_its_handshake() {
         let Request::Connect(login) = only_request(asked, 1) else { panic!() };
         let Login { token, data, name, version, has_commands, since } = *login;
         assert_eq!(token.as_ref().map(Token::reveal), expected);
-        assert_eq!((data.as_deref(), &*name, &*version), (Some(&b"{\"x\":1}"[..]), "js", "5"));
+        assert_eq!((data, &*name, &*version), (json_data("{\"x\":1}"), "js", "5"));
         let position = Position { epoch: Epoch(1), offset: 3 };
         assert_eq!((has_commands, since), (true, vec![(ChannelName::new("a").unwrap(), position)]));
     }
