@@ -7,12 +7,14 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use fantail::config::limits::COMMANDS_PER_MESSAGE_MAX;
+use fantail::config::{CallbackKind, CallbackOption};
 use fantail::message::CloseReason;
 use fantail::protocol::protobuf::{next_message, schema};
 use fantail::protocol::websocket::OpCode;
 
 use crate::support::{
-    Client, Received, TestServer, WebSocket, masked, on_both_drivers, wait_until,
+    Backend, BackendAnswer, Client, Received, TestServer, WebSocket, masked, on_both_drivers,
+    wait_until,
 };
 
 /// A client that speaks Protobuf.
@@ -403,5 +405,28 @@ on_both_drivers! {
         assert_eq!(client.push().unsubscribe, Some(schema::Unsubscribe { code: 2000, reason }));
         api.call("disconnect", &json!({"user": "", "client": id}));
         client.socket.expect_close(3503);
+    }
+
+    fn a_backend_gets_and_returns_bytes(driver) {
+        let backend = Backend::start(|request| {
+            let body = &request.body;
+            let data = ["data", "b64data"].map(|name| (name, body.get(name).cloned()));
+            let result = data.into_iter().filter_map(|(name, data)| Some((name.to_owned(), data?))).collect();
+            BackendAnswer::Json(json!({"result": Value::Object(result)}))
+        });
+        let server = TestServer::start_with(driver, 1, |config| {
+            let endpoint = CallbackOption::named("endpoint").unwrap();
+            endpoint.parse(&[backend.url("/")], config.callbacks.of_mut(CallbackKind::Rpc)).unwrap();
+        });
+        let mut client = Binary::connected(&server);
+        for bytes in [&b"{\"a\": 1}"[..], b"\xff\0", b"text", b""] {
+            let rpc = schema::RpcRequest { data: Bytes::copy_from_slice(bytes), method: "m".into() };
+            let reply = client.ask(schema::Command { id: 4, rpc: Some(rpc), ..COMMAND() });
+            assert_eq!(reply.rpc.map(|returned| returned.data.to_vec()), Some(bytes.to_vec()));
+        }
+        let bodies: Vec<Value> = backend.requests().into_iter().map(|request| request.body).collect();
+        let given = |body: &Value| [body["data"].clone(), body["b64data"].clone()];
+        let expected = [[json!({"a": 1}), Value::Null], [Value::Null, json!("/wA=")], [Value::Null, json!("dGV4dA==")], [Value::Null, Value::Null]];
+        assert_eq!(bodies.iter().map(given).collect::<Vec<_>>(), expected);
     }
 }
