@@ -85,7 +85,7 @@ impl Authentication {
         token: &Token,
         user: Option<&str>,
         now: u64,
-    ) -> Result<Option<Identity>, Rejection> {
+    ) -> Result<Option<ConnectionClaims>, Rejection> {
         if self.is_open() {
             return Ok(None);
         }
@@ -97,7 +97,7 @@ impl Authentication {
                 _ => rejection,
             })?;
         match claims.identity.user.as_deref() == user {
-            true => Ok(Some(claims.identity)),
+            true => Ok(Some(claims)),
             false => Err(TokenError::Holder.into()),
         }
     }

@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 
 use crate::config::CallbackKind;
 use crate::config::limits::{
-    CALLBACK_ERROR_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, TAGS_BYTES_MAX,
-    TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
+    CALLBACK_ERROR_BYTES_MAX, CALLBACK_META_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX,
+    PAYLOAD_DEPTH_MAX, TAGS_BYTES_MAX, TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
 };
 use crate::message::{
     BackendError, ChannelName, CloseReason, Disconnect, INFO_BYTES_MAX, Identity, Payload,
@@ -53,7 +53,11 @@ pub enum CallbackResult {
         options: Option<Arc<PublishOptions>>,
     },
     /// Whether a client or a subscription that has expired goes on.
-    Renewal(Renewal),
+    Renewal {
+        renewal: Renewal,
+        /// Replaces what the backend keeps with the connection.
+        meta: Option<Bytes>,
+    },
     /// The events are taken.
     Events,
     /// What a procedure returned.
@@ -67,6 +71,8 @@ pub struct ConnectResult {
     pub identity: Identity,
     /// What the client gets, a JSON value on one line.
     pub data: Option<Bytes>,
+    /// What the backend keeps with the connection, a JSON value on one line.
+    pub meta: Option<Bytes>,
     /// The channels that the server subscribes it to, each once.
     pub subscriptions: Vec<(ChannelName, SubscriptionOptions)>,
 }
@@ -82,10 +88,14 @@ impl Answer {
             Answer::Result(CallbackResult::Connect(result)) => {
                 result.as_ref().map_or(0, |result| result.bytes())
             }
-            Answer::Result(CallbackResult::Renewal(Renewal::Prolonged { info, .. })) => {
-                info.as_ref().map_or(0, Bytes::len)
+            Answer::Result(CallbackResult::Renewal { renewal, meta }) => {
+                let info = match renewal {
+                    Renewal::Prolonged { info, .. } => info.as_ref(),
+                    Renewal::Expired => None,
+                };
+                [info, meta.as_ref()].into_iter().flatten().map(Bytes::len).sum()
             }
-            Answer::Result(CallbackResult::Renewal(_) | CallbackResult::Events) => 0,
+            Answer::Result(CallbackResult::Events) => 0,
             Answer::Result(CallbackResult::Subscribe { options }) => options.heap_bytes(),
             Answer::Result(CallbackResult::Publish { payload, tags, options }) => {
                 payload.as_ref().map_or(0, Payload::heap_bytes)
@@ -103,12 +113,12 @@ impl Answer {
 
 impl ConnectResult {
     fn bytes(&self) -> usize {
-        let Self { identity: Identity { user, info, .. }, data, subscriptions } = self;
+        let Self { identity: Identity { user, info, .. }, data, meta, subscriptions } = self;
         let of_channel = |(name, options): &(ChannelName, SubscriptionOptions)| {
             name.as_str().len() + options.heap_bytes()
         };
         user.as_ref().map_or(0, |user| user.len())
-            + [info, data].into_iter().flatten().map(Bytes::len).sum::<usize>()
+            + [info, data, meta].into_iter().flatten().map(Bytes::len).sum::<usize>()
             + subscriptions.iter().map(of_channel).sum::<usize>()
     }
 }
@@ -151,6 +161,8 @@ struct ConnectBody<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     b64data: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
     channels: Option<Vec<String>>,
     #[serde(borrow)]
     subs: Option<SubscriptionDocuments<'a>>,
@@ -164,6 +176,8 @@ struct RenewalBody<'a> {
     info: Option<&'a RawValue>,
     #[serde(borrow)]
     b64info: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -202,8 +216,8 @@ pub fn decode_answer(kind: CallbackKind, body: &[u8]) -> Result<Answer, Fault> {
     if matches!(kind, CallbackKind::Refresh | CallbackKind::SubRefresh) {
         // As with Centrifugo, nothing but a result prolongs, and nothing but its absence is an answer beside it.
         let body = result.map(|result| decode(Some(result))).transpose()?;
-        let renewal = body.map_or(Ok(Renewal::Expired), RenewalBody::renewal)?;
-        return Ok(Answer::Result(CallbackResult::Renewal(renewal)));
+        let (renewal, meta) = body.map_or(Ok((Renewal::Expired, None)), RenewalBody::renewal)?;
+        return Ok(Answer::Result(CallbackResult::Renewal { renewal, meta }));
     }
     if let Some(Object(body)) = disconnect {
         return Ok(Answer::Disconnect(body.disconnect()));
@@ -279,16 +293,16 @@ fn time(at: Option<i64>) -> Option<u64> {
 }
 
 impl RenewalBody<'_> {
-    fn renewal(self) -> Result<Renewal, Fault> {
+    fn renewal(self) -> Result<(Renewal, Option<Bytes>), Fault> {
         if self.expired == Some(true) {
-            return Ok(Renewal::Expired);
+            return Ok((Renewal::Expired, None));
         }
         let info = line_of_value(self.info, self.b64info.as_deref(), PAYLOAD_DEPTH_MAX);
         let info = info.map_err(|_| Fault)?;
         if info.as_ref().is_some_and(|info| info.len() > INFO_BYTES_MAX) {
             return Err(Fault);
         }
-        Ok(Renewal::Prolonged { expires_at: time(self.expire_at), info })
+        Ok((Renewal::Prolonged { expires_at: time(self.expire_at), info }, meta_of(self.meta)?))
     }
 }
 
@@ -317,8 +331,16 @@ impl ConnectBody<'_> {
             Ok((ChannelName::new(&name).map_err(|_| Fault)?, options))
         };
         let subscriptions = documents.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(ConnectResult { identity, data: line(self.data, self.b64data)?, subscriptions })
+        let data = line(self.data, self.b64data)?;
+        Ok(ConnectResult { identity, data, meta: meta_of(self.meta)?, subscriptions })
     }
+}
+
+/// What the backend keeps with a connection.
+fn meta_of(meta: Option<&RawValue>) -> Result<Option<Bytes>, Fault> {
+    let meta = line_of_value(meta, None, PAYLOAD_DEPTH_MAX).map_err(|_| Fault)?;
+    let is_short = meta.as_ref().is_none_or(|meta| meta.len() <= CALLBACK_META_BYTES_MAX);
+    is_short.then_some(meta).ok_or(Fault)
 }
 
 fn tags_of(tags: Option<BTreeMap<String, String>>) -> Result<Option<Arc<Tags>>, Fault> {
@@ -331,16 +353,12 @@ fn tags_of(tags: Option<BTreeMap<String, String>>) -> Result<Option<Arc<Tags>>, 
     Tags::new(tags).map_err(|_| Fault)
 }
 
-/// What a publication asks for beside its payload. Every publication of a channel with a history is kept, so one that
-/// is not to be kept is not made.
+/// What a publication asks for beside its payload.
 fn options_of(body: &PublishBody<'_>) -> Result<Option<Arc<PublishOptions>>, Fault> {
     let PublishBody { skip_history, idempotency_key, version, version_epoch, delta, .. } = body;
     let [key, epoch] =
         [idempotency_key, version_epoch].map(|text| text.as_deref().unwrap_or_default());
-    if *skip_history == Some(true)
-        || key.len() > IDEMPOTENCY_KEY_BYTES_MAX
-        || epoch.len() > VERSION_EPOCH_BYTES_MAX
-    {
+    if key.len() > IDEMPOTENCY_KEY_BYTES_MAX || epoch.len() > VERSION_EPOCH_BYTES_MAX {
         return Err(Fault);
     }
     let number = version.and_then(NonZeroU64::new);
@@ -349,6 +367,7 @@ fn options_of(body: &PublishBody<'_>) -> Result<Option<Arc<PublishOptions>>, Fau
         version: number.map(|number| Version { number, epoch: epoch.into() }),
         exclude: None,
         delta: *delta == Some(true),
+        skip_history: *skip_history == Some(true),
     };
     Ok((options != PublishOptions::default()).then(|| options.into()))
 }

@@ -17,8 +17,14 @@ pub fn write_body(out: &mut Vec<u8>, call: &Call) {
     match &call.ask {
         Ask::Connect(login) => write_login(out, login),
         Ask::Refresh => {}
-        Ask::Subscribe { channel } | Ask::SubRefresh { channel } => {
-            member(out, "channel", |out| write_text(out, channel.as_str()))
+        Ask::Subscribe { channel, token } => {
+            member(out, "channel", |out| write_text(out, channel.as_str()));
+            if let Some(token) = token {
+                member(out, "token", |out| write_text(out, token.reveal()));
+            }
+        }
+        Ask::SubRefresh { channel } => {
+            member(out, "channel", |out| write_text(out, channel.as_str()));
         }
         Ask::Publish { channel, payload } => {
             member(out, "channel", |out| write_text(out, channel.as_str()));
@@ -30,6 +36,9 @@ pub fn write_body(out: &mut Vec<u8>, call: &Call) {
             }
             data.iter().for_each(|data| write_payload(out, data));
         }
+    }
+    if let Some(meta) = &call.meta {
+        member(out, "meta", |out| out.extend_from_slice(meta));
     }
     out.push(b'}');
 }
@@ -83,7 +92,9 @@ pub(super) fn transport(kind: TransportKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ChannelName, ClientId, NodeId, Payload, Position, SessionId, WorkerId};
+    use crate::message::{
+        ChannelName, ClientId, NodeId, Payload, Position, SessionId, Token, WorkerId,
+    };
 
     const CLIENT: ClientId = ClientId {
         node: NodeId::new(3),
@@ -101,7 +112,7 @@ mod tests {
         let mut out = Vec::new();
         write_body(
             &mut out,
-            &Call { client: CLIENT, serial: 1, transport, user, headers: None, ask },
+            &Call { client: CLIENT, serial: 1, transport, user, meta: None, headers: None, ask },
         );
         String::from_utf8(out).unwrap()
     }
@@ -136,10 +147,10 @@ mod tests {
         assert_eq!(body_of(Some("u"), Ask::Refresh), expected);
         let expected = format!("{head},\"user\":\"u\",\"channel\":\"a\\\"b\"}}");
         assert_eq!(body_of(Some("u"), Ask::SubRefresh { channel: channel.clone() }), expected);
-        let subscribe = Ask::Subscribe { channel: channel.clone() };
-        let expected = format!("{head},\"channel\":\"a\\\"b\"}}");
-        assert_eq!(body_of(Some(""), subscribe.clone()), expected);
-        let expected = format!("{head},\"user\":\"u\\\"\",\"channel\":\"a\\\"b\"}}");
+        let subscribe = Ask::Subscribe { channel: channel.clone(), token: Token::new("t\"") };
+        let rest = "\"channel\":\"a\\\"b\",\"token\":\"t\\\"\"}";
+        assert_eq!(body_of(Some(""), subscribe.clone()), format!("{head},{rest}"));
+        let expected = format!("{head},\"user\":\"u\\\"\",{rest}");
         assert_eq!(body_of(Some("u\""), subscribe), expected);
         for (kind, bytes, data) in [
             (PayloadKind::Json, &b"[1]"[..], "\"data\":[1]"),
@@ -150,5 +161,22 @@ mod tests {
             let publish = body(Ask::Publish { channel: channel.clone(), payload });
             assert_eq!(publish, format!("{head},\"channel\":\"a\\\"b\",{data}}}"));
         }
+    }
+
+    #[test]
+    fn what_the_backend_keeps_with_a_connection_comes_last() {
+        let call = Call {
+            client: CLIENT,
+            serial: 1,
+            transport: TransportKind::Sse,
+            user: None,
+            meta: Some("{\"a\":1}".into()),
+            headers: None,
+            ask: Ask::Rpc { method: "m".into(), data: Some(Payload::new(PayloadKind::Json, "2")) },
+        };
+        let mut out = Vec::new();
+        write_body(&mut out, &call);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with(",\"method\":\"m\",\"data\":2,\"meta\":{\"a\":1}}"), "{text}");
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::answer::Answer;
 use crate::config::CallbackKind;
 use crate::message::{
-    ChannelName, ClientId, ForwardedHeaders, Login, Payload, SessionId, TransportKind,
+    ChannelName, ClientId, ForwardedHeaders, Login, Payload, SessionId, Token, TransportKind,
 };
 
 /// A question of a client to the backend.
@@ -20,6 +22,8 @@ pub struct Call {
     pub transport: TransportKind,
     /// Its user; `None` if it is anonymous.
     pub user: Option<Arc<str>>,
+    /// What the backend keeps with the connection, if it wants that: a JSON value on one line.
+    pub meta: Option<Bytes>,
     /// The headers of its HTTP request that may be sent on.
     pub headers: Option<Arc<ForwardedHeaders>>,
     /// What the backend is asked.
@@ -35,7 +39,7 @@ pub enum Ask {
     /// Whether the client, whose identity has expired, may go on.
     Refresh,
     /// Whether the client may subscribe to a channel.
-    Subscribe { channel: ChannelName },
+    Subscribe { channel: ChannelName, token: Option<Token> },
     /// Whether the client may publish to a channel.
     Publish { channel: ChannelName, payload: Payload },
     /// Whether its subscription to a channel, which has expired, may go on.

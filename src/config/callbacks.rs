@@ -68,6 +68,8 @@ pub struct Callback {
     pub http_headers: Vec<HeaderName>,
     /// Headers of every request, unless the client sends one of the same name that is sent on.
     pub static_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether each request has what the backend keeps with the connection.
+    pub include_connection_meta: bool,
     /// Most requests that wait for an answer or for a connection; further ones fail at once.
     pub pending_max: usize,
     /// Most connections to the backend.
@@ -96,6 +98,7 @@ enum Value {
     Count(u64, u64, fn(&mut Callback) -> &mut usize),
     Failures(u32, u32),
     Bytes(u64, u64, fn(&mut Callback) -> &mut u64),
+    Switch(fn(&mut Callback) -> &mut bool),
     HttpHeaders,
     StaticHeaders,
 }
@@ -124,6 +127,11 @@ pub const CALLBACK_OPTIONS: &[CallbackOption] = &[
         doc: "Headers of every request, as \"Name: value\", unless the client's of that name is sent on; values \
               are not shown",
         value: Value::StaticHeaders,
+    },
+    CallbackOption {
+        name: "include_connection_meta",
+        doc: "Whether each request has the `meta` of the client's token, or of the answer to `connect`",
+        value: Value::Switch(|callback| &mut callback.include_connection_meta),
     },
     CallbackOption {
         name: "pending_max",
@@ -189,6 +197,11 @@ impl Callbacks {
         names
     }
 
+    /// Whether any request has what the backend keeps with a connection.
+    pub fn include_meta(&self) -> bool {
+        self.kinds().any(|kind| self.of(kind).include_connection_meta)
+    }
+
     /// Whether the backend is notified of events of a kind.
     pub fn has_events(&self, kind: EventKind) -> bool {
         self.asks(CallbackKind::Events) && self.events.has(kind)
@@ -212,6 +225,7 @@ impl Default for Callback {
             timeout: Duration::from_secs(1),
             http_headers: Vec::new(),
             static_headers: Vec::new(),
+            include_connection_meta: false,
             pending_max: 1024,
             connections_max: 128,
             answer_bytes_max: 1024 * 1024,
@@ -260,6 +274,9 @@ impl CallbackOption {
         match self.value {
             Value::StaticHeaders | Value::HttpHeaders => {}
             Value::Endpoint => callback.endpoint = Some(endpoint(text)?),
+            Value::Switch(field) => {
+                *field(callback) = text.parse().map_err(|_| "it is true or false".to_owned())?;
+            }
             Value::Time(min, max, field) => {
                 *field(callback) = in_range(parse_seconds(text)?, min, max)?;
             }
@@ -284,6 +301,7 @@ impl CallbackOption {
         match self.value {
             Value::Endpoint => callback.endpoint.as_ref().map(shown_url).unwrap_or_default(),
             Value::Time(_, _, field) => Time(*field(&mut copy)).to_string(),
+            Value::Switch(field) => field(&mut copy).to_string(),
             Value::Count(_, _, field) => field(&mut copy).to_string(),
             Value::Failures(..) => callback.failures_max.to_string(),
             Value::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
@@ -303,6 +321,7 @@ impl CallbackOption {
         match self.value {
             Value::Endpoint => "http://HOST… or https://HOST…".to_owned(),
             Value::Time(min, max, _) => format!("from {} to {}", Time(min), Time(max)),
+            Value::Switch(_) => "true or false".to_owned(),
             Value::Count(min, max, _) => format!("from {min} to {max}"),
             Value::Failures(min, max) => format!("from {min} to {max}"),
             Value::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
@@ -403,6 +422,7 @@ mod tests {
             ("pending_max", vec!["1", "65536"], vec!["0", "65537"]),
             ("connections_max", vec!["1", "1024"], vec!["0", "1025", "-1"]),
             ("answer_bytes_max", vec!["64", "16 MiB"], vec!["63", "17 MiB"]),
+            ("include_connection_meta", vec!["true", "false"], vec!["", "1", "yes"]),
             ("failures_max", vec!["1", "1000000"], vec!["0", "1000001", "99999999999"]),
             (
                 "endpoint",

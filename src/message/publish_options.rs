@@ -16,6 +16,8 @@ pub struct PublishOptions {
     pub exclude: Option<ClientId>,
     /// Whether subscribers that take deltas may be sent what differs from the publication before it.
     pub delta: bool,
+    /// Where the channel has a history: the publication is not kept in it.
+    pub skip_history: bool,
 }
 
 /// The version of a state that a publication has. A channel with a history has the version of the last publication that

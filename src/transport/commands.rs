@@ -182,7 +182,8 @@ impl Commands {
             Origin::Client(ticket) => ticket.number(),
             Origin::Server => 0,
         };
-        if self.is_connecting() {
+        // While it connects, nothing else is taken from the client: what it gets a reply to is its `connect`.
+        if self.is_connecting() && origin != Origin::Server {
             self.stage = match reply {
                 Reply::Connected(_) => Stage::Connected,
                 _ => Stage::New,

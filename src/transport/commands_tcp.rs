@@ -142,8 +142,12 @@ impl Transport for CommandConversation {
 
     fn reply(&mut self, origin: Origin, reply: &Reply, context: &mut Context<'_>) -> Flow {
         let form = self.form();
+        let was_connecting = self.commands.is_connecting();
         if let Err(reason) = self.commands.reply(origin, reply, form, context) {
             return close(form, reason, context);
+        }
+        if was_connecting && !self.commands.is_connecting() && context.has_ended {
+            context.outputs.push(Output::Deadline(HALF_CLOSED_LINGER));
         }
         match self.pipelined.take_if(|_| !self.commands.is_connecting()) {
             _ if self.commands.is_connecting() => Flow::AwaitReply,
@@ -191,6 +195,10 @@ impl Transport for CommandConversation {
             && self.receive(&mut [b'\n'], context) == Flow::Closed
         {
             return Flow::Closed;
+        }
+        // Its `connect` has a deadline of its own.
+        if self.commands.is_connecting() {
+            return Flow::AwaitReply;
         }
         if context.expects_more {
             self.form().write(context.out, &Sent::Ping, context.answers);

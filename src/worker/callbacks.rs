@@ -57,7 +57,9 @@ pub(super) fn ask(
 fn ask_of(request: &Request) -> Option<Ask> {
     match request {
         Request::Connect(login) => Some(Ask::Connect(login.clone())),
-        Request::Subscribe { channel, .. } => Some(Ask::Subscribe { channel: channel.clone() }),
+        Request::Subscribe { channel, token, .. } => {
+            Some(Ask::Subscribe { channel: channel.clone(), token: token.clone() })
+        }
         Request::Publish { channel: Some(channel), payload, .. } => {
             Some(Ask::Publish { channel: channel.clone(), payload: payload.clone() })
         }

@@ -22,6 +22,12 @@ pub(super) fn make(
         serial,
         transport: connection.traits().kind,
         user: hub.user(session).filter(|_| has_session).map(Arc::from),
+        meta: settings
+            .callbacks
+            .of(ask.kind())
+            .include_connection_meta
+            .then(|| held.meta(session))
+            .flatten(),
         headers: held.headers(session),
         ask,
     };

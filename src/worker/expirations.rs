@@ -29,7 +29,11 @@ pub(super) fn take_answer(connections: &mut Connections, answered: Answered) {
     let session = answered.session;
     let Some(due) = connections.renewals.take(session, answered.serial) else { return };
     match answered.result {
-        Ok(Answer::Result(CallbackResult::Renewal(renewal))) => {
+        Ok(Answer::Result(CallbackResult::Renewal { renewal, meta })) => {
+            let includes_meta = connections.settings.callbacks.include_meta();
+            if let Some(meta) = meta.filter(|_| includes_meta) {
+                connections.held.set_meta(session, meta);
+            }
             renew(connections, session, &due, renewal);
         }
         _ => prolong(connections, session, &due),

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::message::{ForwardedHeaders, Request, RequestId, SessionId};
 
 /// All requests of a worker that wait for the backend.
@@ -14,6 +16,8 @@ pub(super) struct Held {
     requests: HashMap<SessionId, HeldRequest>,
     /// The headers that callbacks of a session send on, as long as its connection is open.
     headers: HashMap<SessionId, Arc<ForwardedHeaders>>,
+    /// What the backend keeps with connections, as long as their clients are the same.
+    metas: HashMap<SessionId, Bytes>,
     bytes: usize,
 }
 
@@ -55,6 +59,25 @@ impl Held {
         }
         let headers = self.headers.remove(&session);
         self.bytes -= headers.map_or(0, |headers| headers.heap_bytes());
+    }
+
+    /// Takes what the backend keeps with a connection.
+    pub(super) fn set_meta(&mut self, session: SessionId, meta: Bytes) {
+        self.forget_meta(session);
+        self.bytes += meta.len();
+        self.metas.insert(session, meta);
+    }
+
+    /// What the backend keeps with a connection.
+    pub(super) fn meta(&self, session: SessionId) -> Option<Bytes> {
+        self.metas.get(&session).cloned()
+    }
+
+    /// The client of a session is another one from now on, or none.
+    pub(super) fn forget_meta(&mut self, session: SessionId) {
+        if !self.metas.is_empty() {
+            self.bytes -= self.metas.remove(&session).map_or(0, |meta| meta.len());
+        }
     }
 
     /// Whether a request of a session waits.
@@ -140,6 +163,18 @@ mod tests {
         held.forget_headers(session(1));
         held.forget_headers(session(1));
         assert_eq!(held.bytes(), 0);
+    }
+
+    #[test]
+    fn what_the_backend_keeps_is_counted_and_replaced_and_forgotten() {
+        let mut held = Held::default();
+        held.set_meta(session(1), "long".into());
+        held.set_meta(session(1), "{}".into());
+        assert_eq!((held.meta(session(1)), held.bytes()), (Some("{}".into()), 2));
+        assert_eq!(held.meta(session(2)), None);
+        held.forget_meta(session(1));
+        held.forget_meta(session(1));
+        assert_eq!((held.meta(session(1)), held.bytes()), (None, 0));
     }
 
     #[test]

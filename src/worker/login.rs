@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use tracing::field::display;
 use tracing::warn;
 
@@ -106,8 +107,8 @@ impl LoginStep<'_> {
         let (authentication, now) = (&settings.authentication, settings.transport.now.unix_seconds);
         let claims = authentication.connect(login.token.as_ref(), now);
         let claims = claims.map_err(|rejection| self.reject(rejection))?;
-        let ConnectionClaims { identity, subscriptions, .. } = claims;
-        self.admit(id, login, ConnectResult { identity, subscriptions, data: None })
+        let ConnectionClaims { identity, subscriptions, meta } = claims;
+        self.admit(id, login, ConnectResult { identity, subscriptions, data: None, meta })
     }
 
     /// Whether the backend says who a client is.
@@ -140,7 +141,7 @@ impl LoginStep<'_> {
     /// Lets a client in whose identity is known.
     fn admit(&mut self, id: RequestId, login: Login, of: ConnectResult) -> Result<(), Refusal> {
         let now = self.connections.settings.transport.now.unix_seconds;
-        let ConnectResult { identity, data, subscriptions } = of;
+        let ConnectResult { identity, data, meta, subscriptions } = of;
         let subscriptions = if login.has_commands { subscriptions } else { Vec::new() };
         if subscriptions.len() > self.connections.settings.hub.limits.subscriptions_max {
             return Err(Refusal::SubscriptionsExhausted);
@@ -152,6 +153,7 @@ impl LoginStep<'_> {
         // Each request of a kept connection may be by another client.
         self.connections.leave(self.session);
         self.identify(&identity, login.has_commands)?;
+        self.keep_meta(meta);
         // What the server asks the backend itself, the client need not know.
         let expires_at = identity.expires_at.filter(|_| !self.is_renewed_by_backend());
         let ttl_seconds = expires_at.map(|at| at.saturating_sub(now));
@@ -179,11 +181,12 @@ impl LoginStep<'_> {
         }
         let Connections { settings, hub, .. } = &*self.connections;
         let now = settings.transport.now.unix_seconds;
-        let identity = settings.authentication.refresh(token, hub.user(self.session), now);
-        let identity = identity.map_err(|rejection| self.reject(rejection))?;
+        let claims = settings.authentication.refresh(token, hub.user(self.session), now);
+        let claims = claims.map_err(|rejection| self.reject(rejection))?;
         let mut ttl_seconds = None;
-        if let Some(identity) = identity {
+        if let Some(ConnectionClaims { identity, meta, .. }) = claims {
             self.identify(&identity, true)?;
+            self.keep_meta(meta);
             ttl_seconds = identity.expires_at.map(|at| at.saturating_sub(now));
         }
         self.follow(Next::Reply(id, Reply::Refreshed { ttl_seconds }));
@@ -225,6 +228,14 @@ impl LoginStep<'_> {
         let holder = Holder { client, user: hub.user(self.session) };
         let now = settings.transport.now.unix_seconds;
         settings.authentication.subscription(token, channel, holder, now)
+    }
+
+    /// Keeps what later callbacks have.
+    fn keep_meta(&mut self, meta: Option<Bytes>) {
+        let Connections { settings, held, .. } = &mut *self.connections;
+        if let Some(meta) = meta.filter(|_| settings.callbacks.include_meta()) {
+            held.set_meta(self.session, meta);
+        }
     }
 
     /// Notes who the client is. An anonymous one that nothing is known about needs no session for that.

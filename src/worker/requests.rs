@@ -257,6 +257,7 @@ impl Connections {
     /// are still made.
     pub(super) fn leave(&mut self, session: SessionId) {
         self.held.forget(session);
+        self.held.forget_meta(session);
         self.renewals.forget_session(session);
         self.logins.forget(session);
         for SessionRequest { origin, by, request } in self.deferred.forget(session) {

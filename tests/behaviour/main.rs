@@ -12,6 +12,7 @@
 //! | `rights` | rights of clients, by route |
 //! | `callbacks` | callbacks to a backend: its answers, its failures, limits |
 //! | `renewals` | clients and subscriptions that expire, and go on as long as a backend says |
+//! | `connecting` | clients that connect through a backend: half-closed ones, what the backend keeps with them |
 //! | `identity` | tokens of clients: what each route answers, expiry, server-side subscriptions |
 //! | `subscription_tokens` | tokens for subscriptions: names, what a backend says about a subscription |
 //! | `jwks` | keys of tokens that are published at a URL: rotation, failures |
@@ -50,6 +51,7 @@ mod callbacks;
 mod clients;
 mod command_stream;
 mod commands;
+mod connecting;
 mod echo;
 mod expiry;
 mod fan_out;

@@ -1,6 +1,8 @@
 //! Clients and subscriptions that expire, and go on as long as a backend says.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -32,8 +34,8 @@ fn server(
         let user = body["data"].as_str().unwrap_or("ann");
         match kind {
             "connect" if user == "lasting" => result(json!({"user": user})),
-            "connect" => result(json!({"user": user, "expire_at": in_seconds(1), "info": 1})),
-            "subscribe" => result(json!({"expire_at": in_seconds(1), "info": 1})),
+            "connect" => result(json!({"user": user, "expire_at": in_seconds(2), "info": 1})),
+            "subscribe" => result(json!({"expire_at": in_seconds(2), "info": 1})),
             kind => answer(kind, body),
         }
     });
@@ -45,7 +47,7 @@ fn server(
                 option.parse(&[value.to_owned()], callback).unwrap();
             };
             set("endpoint", &backend.url(&format!("/{}", kind.word())));
-            set("timeout", "500 ms");
+            set("timeout", if kind == CallbackKind::Refresh { "4 s" } else { "20 s" });
             set("failures_max", "1000");
         }
         // What clients prolong themselves is of no interest here.
@@ -93,6 +95,22 @@ fn asked(backend: &Backend, kind: CallbackKind) -> Vec<Value> {
 fn outcomes(server: &TestServer, kind: CallbackKind, outcome: &str) -> u64 {
     let index = OUTCOMES.iter().position(|known| *known == outcome).unwrap();
     server.sum(|counters| counters.callbacks.at(kind as usize, index))
+}
+
+/// Answers of a backend that wait until a test lets them go.
+#[derive(Clone, Default)]
+struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    fn open(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn wait(&self) {
+        while !self.0.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 #[track_caller]
@@ -193,7 +211,7 @@ on_both_drivers! {
         let (_, server) = server(driver, |_, body| match body["user"].as_str() {
             Some("down") => BackendAnswer::Raw(500, String::new(), Duration::ZERO),
             Some("refused") => BackendAnswer::Raw(404, String::new(), Duration::ZERO),
-            Some("late") => BackendAnswer::Raw(200, "{}".to_owned(), Duration::from_secs(1)),
+            Some("late") => BackendAnswer::Raw(200, "{}".to_owned(), Duration::from_secs(6)),
             Some("closed") => BackendAnswer::Bytes(Vec::new()),
             _ => BackendAnswer::Raw(200, "not JSON".to_owned(), Duration::ZERO),
         });
@@ -217,24 +235,29 @@ on_both_drivers! {
 
 on_both_drivers! {
     fn nothing_of_a_client_waits_while_the_backend_is_asked_about_it(driver) {
-        let slow = Duration::from_millis(400);
+        let gate = Gate::default();
+        let gated = gate.clone();
         let (backend, server) = server(driver, move |_, _| {
-            BackendAnswer::Raw(200, "{}".to_owned(), slow)
+            gated.wait();
+            BackendAnswer::Json(json!({}))
         });
         let mut client = connect(&server, "ann");
         wait_until("the backend is asked", || !asked(&backend, CallbackKind::Refresh).is_empty());
         // A callback of its own is answered meanwhile.
         subscribe(&mut client, "asks:a");
         assert_eq!(outcomes(&server, CallbackKind::Refresh, "result"), 0);
+        gate.open();
         expires(&mut client);
     }
 }
 
 on_both_drivers! {
     fn a_late_answer_has_no_effect_on_other_clients(driver) {
-        let slow = Duration::from_millis(400);
+        let gate = Gate::default();
+        let gated = gate.clone();
         let (backend, server) = server(driver, move |_, _| {
-            BackendAnswer::Raw(200, "{}".to_owned(), slow)
+            gated.wait();
+            BackendAnswer::Json(json!({}))
         });
         let mut gone = connect(&server, "gone");
         subscribe(&mut gone, "asks:a");
@@ -245,6 +268,7 @@ on_both_drivers! {
         gone.reset();
         // These take the slot of the client that is gone.
         let mut next: Vec<_> = (0..8).map(|_| connect(&server, "lasting")).collect();
+        gate.open();
         for kind in [CallbackKind::Refresh, CallbackKind::SubRefresh] {
             wait_until("the answer is counted", || outcomes(&server, kind, "result") == 1);
         }
@@ -255,15 +279,18 @@ on_both_drivers! {
 
 on_both_drivers! {
     fn what_the_server_api_says_meanwhile_is_newer(driver) {
-        let slow = Duration::from_millis(400);
+        let gate = Gate::default();
+        let gated = gate.clone();
         let (backend, server) = server(driver, move |_, _| {
-            BackendAnswer::Raw(200, "{}".to_owned(), slow)
+            gated.wait();
+            BackendAnswer::Json(json!({}))
         });
         let mut client = connect(&server, "ann");
         wait_until("the backend is asked", || !asked(&backend, CallbackKind::Refresh).is_empty());
         let parameters = json!({"user": "ann", "expire_at": in_seconds(1000)});
         let reply = Client::connect(server.edge()).call("refresh", &parameters);
         assert_eq!(reply, json!({"result": {}}));
+        gate.open();
         wait_until("the answer comes", || outcomes(&server, CallbackKind::Refresh, "result") == 1);
         answers(&mut client);
         // An earlier time has the backend asked then.
@@ -298,7 +325,7 @@ on_both_drivers! {
 on_both_drivers! {
     fn many_that_expire_at_once_are_asked_about_one_after_the_other(driver) {
         let backend = Backend::start(|request| match kind_of(request) {
-            "connect" => result(json!({"user": "ann", "expire_at": in_seconds(1)})),
+            "connect" => result(json!({"user": "ann", "expire_at": in_seconds(2)})),
             _ => BackendAnswer::Raw(
                 200,
                 json!({"result": {"expire_at": in_seconds(1000)}}).to_string(),
@@ -333,7 +360,7 @@ on_both_drivers! {
             callback.endpoint = Some(backend.url("/refresh").parse().unwrap());
         });
         let mut client = Client::connect(server.commands());
-        let own = token(&json!({"sub": "ann", "exp": in_seconds(1)}));
+        let own = token(&json!({"sub": "ann", "exp": in_seconds(2)}));
         let reply = client.command(&json!({"id": 1, "connect": {"token": own}}));
         assert!(reply["connect"].get("expires").is_none(), "{reply}");
         // The client itself has no part in it.

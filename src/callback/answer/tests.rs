@@ -134,7 +134,6 @@ fn a_publication_is_allowed_as_it_is_or_with_other_data() {
         r#"{"result":{"tags":{"event":"join"}}}"#,
         r#"{"result":{"tags":{"a":1}}}"#,
         r#"{"result":{"tags":[]}}"#,
-        r#"{"result":{"skip_history":true}}"#,
         r#"{"result":{"version":"1"}}"#,
         r#"{"result":{"version":-1}}"#,
         r#"{"result":{"data":1,"data":2}}"#,
@@ -163,6 +162,9 @@ fn a_publication_may_have_a_key_and_a_version() {
         delta: false,
     };
     assert_eq!(of(1, 2), Ok(Some(Arc::new(expected))));
+    let unkept = PublishOptions { skip_history: true, ..PublishOptions::default() };
+    let text = r#"{"result":{"skip_history":true}}"#.to_owned();
+    assert_eq!(options(text), Ok(Some(Arc::new(unkept))));
     assert!(of(IDEMPOTENCY_KEY_BYTES_MAX, VERSION_EPOCH_BYTES_MAX).is_ok());
     assert_eq!(of(IDEMPOTENCY_KEY_BYTES_MAX + 1, 0), Err(Fault));
     assert_eq!(of(0, VERSION_EPOCH_BYTES_MAX + 1), Err(Fault));
@@ -231,6 +233,7 @@ fn a_client_is_who_the_backend_says() {
             expires_at: Some(7),
         },
         data: Some("[2]".into()),
+        meta: Some("{}".into()),
         subscriptions: vec![(channel("a"), options), (channel("b"), Default::default())],
     };
     assert_eq!(connect(text), Ok(Some(expected)));
@@ -254,7 +257,7 @@ fn a_client_is_who_the_backend_says() {
 fn a_client_or_a_subscription_goes_on_or_not() {
     for kind in [CallbackKind::Refresh, CallbackKind::SubRefresh] {
         let renewal = |text: &str| match decode_answer(kind, text.as_bytes()) {
-            Ok(Answer::Result(CallbackResult::Renewal(renewal))) => Ok(renewal),
+            Ok(Answer::Result(CallbackResult::Renewal { renewal, .. })) => Ok(renewal),
             Ok(other) => panic!("{other:?}"),
             Err(fault) => Err(fault),
         };
@@ -290,5 +293,23 @@ fn a_client_or_a_subscription_goes_on_or_not() {
         ] {
             assert_eq!(renewal(text), Err(Fault), "{text}");
         }
+    }
+}
+
+#[test]
+fn what_the_backend_keeps_with_a_connection_has_a_maximum() {
+    let meta = |kind, bytes: usize| {
+        let text = format!(r#"{{"result":{{"meta":"{}"}}}}"#, "x".repeat(bytes - 2));
+        match decode_answer(kind, text.as_bytes()) {
+            Ok(Answer::Result(CallbackResult::Connect(Some(result)))) => Ok(result.meta),
+            Ok(Answer::Result(CallbackResult::Renewal { meta, .. })) => Ok(meta),
+            Ok(other) => panic!("{other:?}"),
+            Err(fault) => Err(fault),
+        }
+    };
+    for kind in [CallbackKind::Connect, CallbackKind::Refresh] {
+        let most = meta(kind, CALLBACK_META_BYTES_MAX).unwrap().unwrap();
+        assert_eq!(most.len(), CALLBACK_META_BYTES_MAX);
+        assert_eq!(meta(kind, CALLBACK_META_BYTES_MAX + 1), Err(Fault));
     }
 }

@@ -259,6 +259,7 @@ fn options_of<const N: usize>(
             .transpose()
             .map_err(|_| bad_request("exclude: not the id of a client"))?,
         delta: *delta == Some(true),
+        skip_history: false,
     };
     Ok((options != PublishOptions::default()).then(|| options.into()))
 }

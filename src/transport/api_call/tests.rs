@@ -102,6 +102,7 @@ fn a_publication_is_asked_for_with_all_that_it_has() {
         version: Some(version),
         exclude: Some("00000000-0001-8000-8000-000000000000".parse().unwrap()),
         delta: true,
+        skip_history: false,
     };
     assert_eq!(**options, expected);
     assert_eq!((payload.kind, &*payload.bytes), (PayloadKind::Json, &br#"{"x":1}"#[..]));

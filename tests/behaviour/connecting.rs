@@ -1,0 +1,231 @@
+//! Clients that connect through a backend: half-closed ones, and what the backend keeps with them.
+
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use fantail::config::{CallbackKind, CallbackOption, ChannelOptions, DriverChoice};
+
+use crate::support::{
+    Backend, BackendAnswer, BackendRequest, Client, SECRET, TestServer, in_seconds,
+    on_both_drivers, token, wait_until,
+};
+
+/// A server that asks a backend for these kinds of callback, each with `meta`, by path.
+fn server(
+    driver: DriverChoice,
+    kinds: &[CallbackKind],
+    secret: Option<&str>,
+    answer: impl Fn(&str, &Value) -> BackendAnswer + Send + Sync + 'static,
+) -> (Backend, TestServer) {
+    let backend = Backend::start(move |request| answer(kind_of(request), &request.body));
+    let server = TestServer::start_with(driver, 2, |config| {
+        config.hmac_secret = secret.map(|secret| secret.to_owned().into());
+        for kind in kinds.iter().copied() {
+            let callback = config.callbacks.of_mut(kind);
+            let mut set = |name, value: &str| {
+                let option = CallbackOption::named(name).unwrap();
+                option.parse(&[value.to_owned()], callback).unwrap();
+            };
+            set("endpoint", &backend.url(&format!("/{}", kind.word())));
+            set("include_connection_meta", "true");
+            set("timeout", "10 s");
+        }
+        let asks = ChannelOptions {
+            callback_subscribe: kinds.contains(&CallbackKind::Subscribe),
+            callback_publish: kinds.contains(&CallbackKind::Publish),
+            ..ChannelOptions::development()
+        };
+        config.namespaces.add("asks", asks).unwrap();
+    });
+    (backend, server)
+}
+
+fn result(result: Value) -> BackendAnswer {
+    BackendAnswer::Json(json!({"result": result}))
+}
+
+/// Answers of a backend that wait until a test lets them go.
+#[derive(Clone, Default)]
+struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    fn open(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn wait(&self) {
+        while !self.0.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The kind of callback that a request is.
+fn kind_of(request: &BackendRequest) -> &str {
+    request.head[0].split(['/', ' ']).nth(2).unwrap()
+}
+
+fn slow(driver: DriverChoice) -> (Backend, TestServer) {
+    server(driver, &[CallbackKind::Connect], None, |_, _| {
+        let body = json!({"result": {"user": "ann"}}).to_string();
+        BackendAnswer::Raw(200, body, Duration::from_millis(2500))
+    })
+}
+
+on_both_drivers! {
+    fn a_client_that_has_closed_its_end_is_connected_when_the_backend_answers(driver) {
+        let (_, server) = slow(driver);
+        let mut client = Client::connect(server.commands());
+        // As `printf | nc -N` does: the last command has no line feed.
+        client.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"publish\":{\"channel\":\"a\",\"data\":1}}");
+        client.end();
+        let reply = client.read_json();
+        assert!(reply["connect"]["client"].is_string(), "{reply}");
+        assert_eq!(client.read_json(), json!({"id": 2, "publish": {}}));
+        // Nothing more can come from it.
+        let began = Instant::now();
+        client.expect_end();
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    fn a_client_that_is_gone_while_it_connects_is_not_missed(driver) {
+        let (backend, server) = slow(driver);
+        let mut client = Client::connect(server.commands());
+        client.send("{\"id\":1,\"connect\":{}}\n");
+        wait_until("the backend is asked", || !backend.requests().is_empty());
+        client.stream().shutdown(Shutdown::Both).unwrap();
+        drop(client);
+        wait_until("the backend has answered", || {
+            server.sum(|counters| counters.callbacks.at(CallbackKind::Connect as usize, 0)) == 1
+        });
+        let mut api = Client::connect(server.edge());
+        wait_until("it is noticed", || {
+            let listed = api.call("connections", &json!({"user": "ann"}));
+            listed["result"]["connections"] == json!({})
+        });
+    }
+}
+
+on_both_drivers! {
+    fn the_reply_to_connect_is_not_what_the_server_api_does_meanwhile(driver) {
+        let (backend, server) = server(driver, &[CallbackKind::Connect], None, |_, _| {
+            let body = json!({"result": {"user": "ann"}}).to_string();
+            BackendAnswer::Raw(200, body, Duration::from_millis(500))
+        });
+        let mut client = Client::connect(server.commands());
+        client.send("{\"id\":1,\"connect\":{}}\n");
+        wait_until("the backend is asked", || !backend.requests().is_empty());
+        let id = backend.requests()[0].body["client"].clone();
+        let mut api = Client::connect(server.edge());
+        for method in ["subscribe", "unsubscribe"] {
+            api.call(method, &json!({"user": "", "client": id, "channel": "asks:1"}));
+        }
+        let reply = client.read_json();
+        assert!(reply["connect"]["client"].is_string(), "{reply}");
+        let reply = client.command(&json!({"id": 2, "publish": {"channel": "a", "data": 1}}));
+        assert_eq!(reply, json!({"id": 2, "publish": {}}), "it is connected");
+    }
+}
+
+on_both_drivers! {
+    fn later_callbacks_have_what_the_backend_keeps_with_the_connection(driver) {
+        let kinds = [
+            CallbackKind::Connect,
+            CallbackKind::Refresh,
+            CallbackKind::Subscribe,
+            CallbackKind::Publish,
+            CallbackKind::Rpc,
+        ];
+        let gate = Gate::default();
+        let gated = gate.clone();
+        let (backend, server) = server(driver, &kinds, None, move |kind, body| match kind {
+            "connect" if body["data"] == "none" => result(json!({"user": "ben"})),
+            "connect" => result(json!({
+                "user": "ann", "expire_at": in_seconds(2), "meta": {"plan": [1, 2]},
+            })),
+            "refresh" => {
+                gated.wait();
+                result(json!({"meta": "new"}))
+            }
+            _ => result(json!({})),
+        });
+        let mut client = Client::connect(server.commands());
+        let reply = client.command(&json!({"id": 1, "connect": {}}));
+        assert!(!reply.to_string().contains("plan"), "no client sees it: {reply}");
+        let mut other = Client::connect(server.commands());
+        other.command(&json!({"id": 1, "connect": {"data": "none"}}));
+        let commands = [
+            json!({"id": 2, "publish": {"channel": "asks:1", "data": 1}}),
+            json!({"id": 3, "subscribe": {"channel": "asks:1", "token": "as it is"}}),
+            json!({"id": 4, "rpc": {"method": "m"}}),
+        ];
+        for command in &commands {
+            let reply = client.command(command);
+            assert!(reply.get("error").is_none(), "{reply}");
+        }
+        other.command(&commands[2]);
+        let of = |kind: &str| -> Vec<Value> {
+            let requests = backend.requests().into_iter();
+            requests.filter(|request| kind_of(request) == kind).map(|request| request.body).collect()
+        };
+        let kept = json!({"plan": [1, 2]});
+        for kind in ["subscribe", "publish", "rpc"] {
+            assert_eq!(of(kind)[0]["meta"], kept, "{kind}");
+        }
+        assert_eq!(of("rpc")[1].get("meta"), None, "each connection has its own");
+        assert_eq!(of("connect")[0].get("meta"), None);
+        // Without a key for tokens, the backend is what judges them.
+        assert_eq!(of("subscribe")[0]["token"], "as it is");
+        wait_until("it is asked whether the client may go on", || of("refresh").len() == 1);
+        assert_eq!(of("refresh")[0]["meta"], kept);
+        gate.open();
+        wait_until("the answer to it replaces what is kept", || {
+            client.command(&commands[2]);
+            of("rpc").pop().unwrap()["meta"] == "new"
+        });
+    }
+
+    fn a_token_says_what_callbacks_have_and_the_next_one_replaces_it(driver) {
+        let (backend, server) =
+            server(driver, &[CallbackKind::Rpc], Some(SECRET), |_, _| result(json!({})));
+        let mut client = Client::connect(server.commands());
+        let of = |meta: Value| token(&json!({"sub": "ann", "exp": in_seconds(100), "meta": meta}));
+        client.command(&json!({"id": 1, "connect": {"token": of(json!([1]))}}));
+        client.command(&json!({"id": 2, "rpc": {}}));
+        client.command(&json!({"id": 3, "refresh": {"token": of(json!([2]))}}));
+        client.command(&json!({"id": 4, "rpc": {}}));
+        let metas: Vec<_> =
+            backend.requests().iter().map(|request| request.body["meta"].clone()).collect();
+        assert_eq!(metas, [json!([1]), json!([2])]);
+    }
+}
+
+on_both_drivers! {
+    fn requests_of_one_connection_do_not_inherit_what_is_kept(driver) {
+        let kinds = [CallbackKind::Connect, CallbackKind::Publish];
+        let count = AtomicUsize::new(0);
+        let (backend, server) = server(driver, &kinds, None, move |kind, _| match kind {
+            "connect" => match count.fetch_add(1, Ordering::Relaxed) {
+                0 => result(json!({"user": "ann", "meta": 1})),
+                _ => result(json!({"user": "ben"})),
+            },
+            _ => result(json!({})),
+        });
+        let mut client = Client::connect(server.edge());
+        for _ in 0..2 {
+            client.publish("asks:1", "x");
+        }
+        let metas: Vec<_> = backend
+            .requests()
+            .iter()
+            .filter(|request| kind_of(request) == "publish")
+            .map(|request| (request.body["user"].clone(), request.body.get("meta").cloned()))
+            .collect();
+        assert_eq!(metas, [(json!("ann"), Some(json!(1))), (json!("ben"), None)]);
+    }
+}
