@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 
 use crate::config::CallbackKind;
 use crate::config::limits::{
-    CALLBACK_ERROR_BYTES_MAX, CALLBACK_META_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX,
-    PAYLOAD_DEPTH_MAX, TAGS_BYTES_MAX, TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
+    CALLBACK_ERROR_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAYLOAD_DEPTH_MAX, TAGS_BYTES_MAX,
+    TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
 };
 use crate::message::{
     BackendError, ChannelName, CloseReason, Disconnect, INFO_BYTES_MAX, Identity, Payload,
@@ -336,10 +336,10 @@ impl ConnectBody<'_> {
     }
 }
 
-/// What the backend keeps with a connection.
+/// What the backend keeps with a connection: as long as what others see of a client, at most.
 fn meta_of(meta: Option<&RawValue>) -> Result<Option<Bytes>, Fault> {
     let meta = line_of_value(meta, None, PAYLOAD_DEPTH_MAX).map_err(|_| Fault)?;
-    let is_short = meta.as_ref().is_none_or(|meta| meta.len() <= CALLBACK_META_BYTES_MAX);
+    let is_short = meta.as_ref().is_none_or(|meta| meta.len() <= INFO_BYTES_MAX);
     is_short.then_some(meta).ok_or(Fault)
 }
 

@@ -366,9 +366,6 @@ pub const CALLBACK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a client or a subscription goes on that has expired when the backend does not say whether it may.
 pub const CALLBACK_PROLONGATION: Duration = Duration::from_secs(60);
 
-/// Bytes of what a backend keeps with a connection for later callbacks.
-pub const CALLBACK_META_BYTES_MAX: usize = 4096;
-
 /// Bytes of the head of an answer.
 pub const CALLBACK_HEAD_BYTES_MAX: usize = 64 * 1024;
 

@@ -160,6 +160,7 @@ fn a_publication_may_have_a_key_and_a_version() {
         version: Some(version),
         exclude: None,
         delta: false,
+        skip_history: false,
     };
     assert_eq!(of(1, 2), Ok(Some(Arc::new(expected))));
     let unkept = PublishOptions { skip_history: true, ..PublishOptions::default() };
@@ -308,8 +309,8 @@ fn what_the_backend_keeps_with_a_connection_has_a_maximum() {
         }
     };
     for kind in [CallbackKind::Connect, CallbackKind::Refresh] {
-        let most = meta(kind, CALLBACK_META_BYTES_MAX).unwrap().unwrap();
-        assert_eq!(most.len(), CALLBACK_META_BYTES_MAX);
-        assert_eq!(meta(kind, CALLBACK_META_BYTES_MAX + 1), Err(Fault));
+        let most = meta(kind, INFO_BYTES_MAX).unwrap().unwrap();
+        assert_eq!(most.len(), INFO_BYTES_MAX);
+        assert_eq!(meta(kind, INFO_BYTES_MAX + 1), Err(Fault));
     }
 }
