@@ -419,7 +419,7 @@ on_both_drivers! {
             endpoint.parse(&[backend.url("/")], config.callbacks.of_mut(CallbackKind::Rpc)).unwrap();
         });
         let mut client = Binary::connected(&server);
-        for bytes in [&b"{\"a\": 1}"[..], b"\xff\0", b"text", b""] {
+        for bytes in [&b"{\"a\":1}"[..], b"\xff\0", b"text", b""] {
             let rpc = schema::RpcRequest { data: Bytes::copy_from_slice(bytes), method: "m".into() };
             let reply = client.ask(schema::Command { id: 4, rpc: Some(rpc), ..COMMAND() });
             assert_eq!(reply.rpc.map(|returned| returned.data.to_vec()), Some(bytes.to_vec()));

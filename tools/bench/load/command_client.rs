@@ -20,14 +20,14 @@ pub fn path(protocol: Protocol) -> Option<&'static str> {
 
 /// Connects and subscribes over an open WebSocket; blocks until both replies have come.
 pub fn subscribe(stream: &mut TcpStream, protocol: Protocol, channel: &str) -> io::Result<()> {
-    let commands = match protocol {
-        Protocol::Protobuf => in_protobuf(channel),
+    let message = match protocol {
+        Protocol::Protobuf => frame(BINARY, &in_protobuf(channel)),
         _ => {
             let subscribe = json!({"id": 2, "subscribe": {"channel": channel}});
-            format!("{{\"id\":1,\"connect\":{{}}}}\n{subscribe}").into_bytes()
+            frame(TEXT, format!("{{\"id\":1,\"connect\":{{}}}}\n{subscribe}").as_bytes())
         }
     };
-    stream.write_all(&frame(BINARY, &commands))?;
+    stream.write_all(&message)?;
     let (mut reader, mut buffer) = (FrameReader::default(), [0; 4096]);
     let mut replies = 0;
     while replies < 2 {
@@ -67,5 +67,7 @@ pub fn publications(mut message: &[u8], mut take: impl FnMut(&[u8])) {
 }
 
 const DATA: &[u8] = b"\"data\":\"";
+
+const TEXT: u8 = 1;
 
 const BINARY: u8 = 2;
