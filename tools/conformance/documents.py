@@ -7,6 +7,7 @@ import contextlib
 import glob
 import os
 import re
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,7 +16,8 @@ import urllib.request
 from checks import Checks
 from own_server import OwnServer, free_port
 
-ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.abspath(os.path.join(HERE, "../.."))
 WORK = os.environ["CONFORMANCE_WORK"]
 checks = Checks("documents")
 
@@ -92,7 +94,40 @@ def browser(_, block, folder):
     checks.equal("receives the publications", heard.split(), ['{"n":1}'] * ways)
 
 
+def backend(block, command, document):
+    """A backend that answers callbacks: centrifuge-js and centrifuge-python see what it says."""
+    with open(f"{ROOT}/{document}") as file:
+        settings = re.search(r"^```toml callbacks.toml\n(.*?)^```$", file.read(), re.MULTILINE | re.DOTALL)[1]
+    port = free_port()
+    # It is asked about clients again after two seconds, and may take as long as a loaded host does.
+    block = re.sub("SECONDS = 600", "SECONDS = 2", block).replace("3000", str(port))
+    settings = settings.replace("127.0.0.1:3000", f"127.0.0.1:{port}").replace("1 s", "10 s")
+    with tempfile.TemporaryDirectory() as folder:
+        program = subprocess.Popen([command, write(folder, "backend.mjs" if command == "node" else "backend.py", block)],
+                                   stderr=subprocess.DEVNULL)
+        options = ("--workers", "2", "--config", write(folder, "callbacks.toml", settings))
+        try:
+            until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+            with OwnServer("backend", options):
+                for client in (["node", f"{WORK}/node/backend_client.mjs"],
+                               [f"{WORK}/python/bin/python", f"{HERE}/backend_client.py"]):
+                    heard = succeeds(f"{client[0]} with {command}", client).split("\n")[:-1]
+                    checks.equal(f"what a backend in {command} says to {os.path.basename(client[1])}", heard, BACKEND_SAYS)
+        finally:
+            program.terminate()
+            program.wait(10)
+
+
+# What each client prints.
+BACKEND_SAYS = [
+    "stranger 4501", "anna connected", "private subscribed", "ben 403", "heard hello by anna", "no text 1000", "add 3",
+    "unknown 404", "ben 3005", "anna goes on",
+]
+
+
 def javascript(document, block, folder):
+    if "createServer" in block:
+        return backend(block, "node", document)
     if "import " not in block:
         return browser(document, block, folder)
     # Node searches packages from the folder of the program.
@@ -104,7 +139,9 @@ def javascript(document, block, folder):
         node.terminate()
 
 
-def python(_, block, folder):
+def python(document, block, folder):
+    if "http.server" in block:
+        return backend(block, "python3", document)
     path = write(folder, "client.py", here(block))
     checks.equal("Python receives its own publication", succeeds("Python", [f"{WORK}/python/bin/python", path]), "hello\n")
 
