@@ -216,8 +216,8 @@ impl Backlog {
     /// Drops the oldest publications beyond `count_max`, and the oldest joins and leaves beyond their limit.
     fn shrink_waiting(&mut self, count_max: usize) {
         while self.waiting.len() - self.waiting_join_leave > count_max {
-            self.drop_first(true);
-            self.dropped += 1;
+            // A gap has the publications that are missing in the stream.
+            self.dropped += u64::from(self.drop_first(true));
             self.uncounted += 1;
         }
         while self.waiting_join_leave > JOIN_LEAVE_PER_CHANNEL_MAX {
@@ -226,12 +226,15 @@ impl Backlog {
         }
     }
 
-    fn drop_first(&mut self, publication: bool) {
+    /// Drops the first publication, or the first of the other items. Returns whether that was a part of the stream.
+    fn drop_first(&mut self, publication: bool) -> bool {
         let mut waiting = self.waiting.iter();
         let at = waiting.position(|item| item.publication().is_some() == publication);
         if let Some(first) = at.and_then(|at| self.waiting.remove(at)) {
             self.waiting_bytes -= first.bytes();
+            return first.publication().is_some_and(|publication| publication.in_stream);
         }
+        false
     }
 }
 
@@ -241,9 +244,11 @@ pub(super) fn first_missed(items: &[Item], next: u64) -> u64 {
     let mut dropped = 0;
     for item in items {
         match item {
-            Item::Publication(publication) => return publication.position.offset - dropped,
+            Item::Publication(publication) if publication.in_stream => {
+                return publication.position.offset - dropped;
+            }
             Item::Gap(count) => dropped += count,
-            Item::Joined(_) | Item::Left(_) => {}
+            Item::Publication(_) | Item::Joined(_) | Item::Left(_) => {}
         }
     }
     next - dropped
@@ -300,6 +305,7 @@ mod tests {
             payload: Payload::new(PayloadKind::Text, "0123456789"),
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         })
     }
 

@@ -189,7 +189,9 @@ impl Delivery {
         local: &mut LocalChannel,
         settings: &HubSettings,
     ) {
-        if let Item::Publication(publication) = &item {
+        if let Item::Publication(publication) = &item
+            && publication.in_stream
+        {
             local.advance(publication.position);
             if let Some(backlog) = &mut local.backlog {
                 let bytes_max = settings.limits.backlog_bytes_max;

@@ -21,7 +21,7 @@ use super::subscribers::Subscribers;
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
     ChannelName, ClientId, ClientInfo, Identity, IdentityError, Item, Payload, PayloadKind,
-    PublishOptions, Refusal, Reply, Request, RequestId, SessionId,
+    Position, PublishOptions, Refusal, Reply, Request, RequestId, SessionId,
 };
 
 /// One worker's share of the hub.
@@ -483,7 +483,9 @@ impl Hub {
                     let message = StreamMessage::Deliver(publication.clone());
                     out.push_back(HubOutput::send(to, message));
                 }
-                Reply::Published { position: publication.position }
+                let in_stream = publication.in_stream;
+                let position = if in_stream { publication.position } else { Position::NOWHERE };
+                Reply::Published { position }
             }
             Numbered::Known(position) => Reply::Published { position },
             Numbered::Outdated(position) => Reply::Outdated { position },

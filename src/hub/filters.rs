@@ -156,6 +156,7 @@ mod tests {
                 payload: Payload { tags, ..Payload::new(PayloadKind::Text, "x") },
                 accepted_us: 0,
                 excludes: None,
+                in_stream: true,
             }))
         };
         languages.iter().zip(1..).map(of).collect()

@@ -399,6 +399,7 @@ mod tests {
             payload: Payload::new(PayloadKind::Binary, vec![0; bytes]),
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         })
     }
 

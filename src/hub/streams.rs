@@ -147,8 +147,8 @@ impl Streams {
         key.map_or_else(Workers::default, |key| self.channels[key as usize].interested)
     }
 
-    /// Numbers a publication, and keeps it if its channel has a history. It is dropped if it repeats another one, or if
-    /// the history has its version or a newer one.
+    /// Numbers a publication, and keeps it if its channel has a history, unless it is to skip that. It is dropped if it
+    /// repeats another one, or if the history has its version or a newer one.
     pub(super) fn number(
         &mut self,
         name: ChannelName,
@@ -166,7 +166,9 @@ impl Streams {
         }
         let namespace = namespace_of(&self.namespaces, &name);
         let channel_options = self.namespaces.options(namespace);
-        let keeps = channel_options.history_size > 0;
+        let has_history = channel_options.history_size > 0;
+        let skips = has_history && options.is_some_and(|options| options.skip_history);
+        let keeps = has_history && !skips;
         payload.is_delta_allowed =
             channel_options.delta_publish || options.is_some_and(|options| options.delta);
         let publisher = publisher.filter(|_| channel_options.exclude_publisher);
@@ -183,18 +185,26 @@ impl Streams {
         let (position, interested) = match key {
             Some(key) => {
                 let channel = &mut self.channels[key as usize];
-                channel.position.offset += 1;
+                channel.position.offset += u64::from(!skips);
                 (channel.position, channel.interested)
             }
+            None if skips => (Position::NOWHERE, Workers::default()),
             // Without subscribers and history, the stream has one publication and ends at once.
             None => (Position { epoch: self.new_epoch(&name), offset: 1 }, Workers::default()),
         };
         if let Some(key) = idempotency_key {
             let bytes_max = key_bytes_max(limits);
-            self.idempotency.insert(name.clone(), key.clone(), position, bytes_max, now_ms);
+            let reply = if skips { Position::NOWHERE } else { position };
+            self.idempotency.insert(name.clone(), key.clone(), reply, bytes_max, now_ms);
         }
-        let publication = Publication { channel: name, position, payload, accepted_us, excludes };
-        let publication = Arc::new(publication);
+        let publication = Arc::new(Publication {
+            channel: name,
+            position,
+            payload,
+            accepted_us,
+            excludes,
+            in_stream: !skips,
+        });
         if keeps && let Some(key) = key {
             let history = self.history(key, now_ms);
             let options = self.namespaces.options(namespace);

@@ -64,6 +64,9 @@ pub struct Publication {
     /// A subscriber that does not receive it when it is published: its publisher, or a client that the server API
     /// names. Recoveries and histories have it for every client.
     pub excludes: Option<ClientId>,
+    /// Whether it is a part of the stream. One that is not is in no history, and has the position of the last one
+    /// before it that is: a client that has received both goes on from there.
+    pub in_stream: bool,
 }
 
 impl Payload {

@@ -16,7 +16,7 @@ pub struct PublishOptions {
     pub exclude: Option<ClientId>,
     /// Whether subscribers that take deltas may be sent what differs from the publication before it.
     pub delta: bool,
-    /// Where the channel has a history: the publication is not kept in it.
+    /// Where the channel has a history: the publication is delivered, and is not a part of the stream.
     pub skip_history: bool,
 }
 

@@ -136,7 +136,7 @@ pub struct Publish<'a, const CHANNELS_MAX: usize> {
     pub exclude: Option<Text<'a>>,
     /// Whether deltas are made of it.
     pub delta: Option<bool>,
-    /// A member that is not offered.
+    /// Whether the history is not to have the publication.
     pub skip_history: Option<bool>,
     /// The version of the publication; 0 for none.
     pub version: Option<u64>,
@@ -430,6 +430,10 @@ pub fn write_error(out: &mut Vec<u8>, error: CommandError, detail: Option<&str>)
 /// Appends the result of `publish`. Its `suppressed` says that the publication was dropped because of its version; that
 /// is an addition to Centrifugo's result, in the words of its `map_publish`.
 pub fn write_published(out: &mut Vec<u8>, Position { epoch, offset }: Position, is_outdated: bool) {
+    if offset == 0 {
+        // It is not in the stream.
+        return out.extend_from_slice(b"{}");
+    }
     put(out, format_args!("{{\"offset\":{offset},\"epoch\":\"{epoch}\""));
     if is_outdated {
         out.extend_from_slice(b",\"suppressed\":true,\"suppress_reason\":\"version\"");

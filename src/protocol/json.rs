@@ -126,7 +126,7 @@ pub fn write_items(out: &mut Vec<u8>, publications: &[Arc<Publication>]) {
     out.push(b']');
 }
 
-/// Appends a publication as an object: data, offset, and tags.
+/// Appends a publication as an object: data, offset if it has one of its own, and tags.
 pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
     write_item_of(out, publication, |out| write_data(out, &publication.payload));
 }
@@ -135,7 +135,9 @@ pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
 fn write_item_of(out: &mut Vec<u8>, publication: &Publication, data: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"{\"data\":");
     data(out);
-    put(out, format_args!(",\"offset\":{}", publication.position.offset));
+    if publication.in_stream {
+        put(out, format_args!(",\"offset\":{}", publication.position.offset));
+    }
     if let Some(tags) = &publication.payload.tags {
         let opening = [&b",\"tags\":{"[..]].into_iter().chain(iter::repeat(&b","[..]));
         for ((name, text), before) in tags.iter().zip(opening) {
@@ -211,6 +213,7 @@ mod tests {
             payload: Payload::new(kind, bytes.to_vec()),
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         }
     }
 

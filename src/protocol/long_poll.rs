@@ -65,9 +65,11 @@ pub fn write_answer<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>, has_b
     let mut body = Vec::new();
     write_body(&mut body, answer);
     let Answer { position, cookie, .. } = answer;
-    // The position is the same as in the request, but the entity tag must differ: a cache that evaluates conditions
+    // If the position is the same as in the request, the entity tag must differ: a cache that evaluates conditions
     // itself would turn the answer into a 304 without a body.
-    let suffix = if answer.is_timeout && !answer.repeats_timeout { TIMEOUT_SUFFIX } else { "" };
+    let has_stayed = answer.is_timeout
+        || !answer.publications.is_empty() && answer.publications.iter().all(|it| !it.in_stream);
+    let suffix = if has_stayed && !answer.repeats_timeout { TIMEOUT_SUFFIX } else { "" };
     // No cache may store an answer, because the next answer to the same request differs.
     json::put(
         out,
@@ -127,7 +129,10 @@ fn write_body<P: Display>(out: &mut Vec<u8>, answer: &Answer<'_, P>) {
 fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
     out.extend_from_slice(b"{\"channel\":");
     json::write_text(out, publication.channel.as_str());
-    json::put(out, format_args!(",\"offset\":{},\"data\":", publication.position.offset));
+    if publication.in_stream {
+        json::put(out, format_args!(",\"offset\":{}", publication.position.offset));
+    }
+    out.extend_from_slice(b",\"data\":");
     json::write_data(out, &publication.payload);
     if let Some(event) = publication.payload.event() {
         out.extend_from_slice(b",\"event\":");
@@ -160,6 +165,7 @@ mod tests {
             },
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         })
     }
 

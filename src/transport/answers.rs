@@ -95,6 +95,7 @@ mod tests {
                     payload: Payload::new(PayloadKind::Text, text.to_owned()),
                     accepted_us: 0,
                     excludes: None,
+                    in_stream: true,
                 })
             };
             (1..=count).map(one).collect()

@@ -98,6 +98,7 @@ mod tests {
             payload: Payload::new(PayloadKind::Text, "x".repeat(CONNECTING_PUSHES_BYTES_MAX / 4)),
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         }));
         let (mut prepared, mut scratch) = (Prepared::default(), Vec::new());
         let mut clients = [None, None];

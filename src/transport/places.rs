@@ -133,6 +133,7 @@ mod tests {
                 payload: Payload::new(PayloadKind::Text, "1"),
                 accepted_us: 0,
                 excludes: None,
+                in_stream: true,
             });
             places.to_string()
         };

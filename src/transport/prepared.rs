@@ -325,6 +325,7 @@ mod tests {
                     payload: Payload::new(PayloadKind::Text, text),
                     accepted_us: 0,
                     excludes: None,
+                    in_stream: true,
                 }))
             })
             .collect()

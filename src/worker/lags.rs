@@ -89,6 +89,7 @@ mod tests {
                 payload: Payload::new(PayloadKind::Text, "x"),
                 accepted_us: *accepted_us,
                 excludes: None,
+                in_stream: true,
             }))
         };
         times.iter().map(one).collect()

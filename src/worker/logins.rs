@@ -179,6 +179,7 @@ mod tests {
             payload: Payload::new(PayloadKind::Text, "x".repeat(100)),
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         });
         let recovery = (publications > 0).then(|| Recovery {
             publications: vec![publication; publications].into(),

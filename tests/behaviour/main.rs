@@ -14,6 +14,7 @@
 //! | `renewals` | clients and subscriptions that expire, and go on as long as a backend says |
 //! | `connecting` | clients that connect through a backend: half-closed ones, what the backend keeps with them |
 //! | `identity` | tokens of clients: what each route answers, expiry, server-side subscriptions |
+//! | `skip_history` | publications that are delivered, and not kept |
 //! | `subscription_tokens` | tokens for subscriptions: names, what a backend says about a subscription |
 //! | `jwks` | keys of tokens that are published at a URL: rotation, failures |
 //! | `websocket` | plain WebSockets: chat, frames, protocol errors |
@@ -78,6 +79,7 @@ mod rights;
 mod rights_matrix;
 mod settings;
 mod shutdown;
+mod skip_history;
 mod sse;
 mod subscription_tokens;
 mod tcp;

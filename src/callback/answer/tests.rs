@@ -134,6 +134,7 @@ fn a_publication_is_allowed_as_it_is_or_with_other_data() {
         r#"{"result":{"tags":{"event":"join"}}}"#,
         r#"{"result":{"tags":{"a":1}}}"#,
         r#"{"result":{"tags":[]}}"#,
+        r#"{"result":{"skip_history":1}}"#,
         r#"{"result":{"version":"1"}}"#,
         r#"{"result":{"version":-1}}"#,
         r#"{"result":{"data":1,"data":2}}"#,
@@ -158,9 +159,7 @@ fn a_publication_may_have_a_key_and_a_version() {
     let expected = PublishOptions {
         idempotency_key: Some("x".into()),
         version: Some(version),
-        exclude: None,
-        delta: false,
-        skip_history: false,
+        ..PublishOptions::default()
     };
     assert_eq!(of(1, 2), Ok(Some(Arc::new(expected))));
     let unkept = PublishOptions { skip_history: true, ..PublishOptions::default() };

@@ -19,6 +19,7 @@ mod exclusion;
 mod fan_out;
 mod forms;
 mod identities;
+mod skipped;
 mod versions;
 mod views;
 

@@ -107,6 +107,7 @@ fn results_have_centrifugos_shapes() {
         },
         accepted_us: 0,
         excludes: None,
+        in_stream: true,
     };
     let publications =
         [publication(PayloadKind::Json, b"{}"), publication(PayloadKind::Text, b"x")];

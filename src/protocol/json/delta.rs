@@ -74,6 +74,7 @@ mod tests {
             payload: Payload { tags, is_delta_allowed: true, ..payload },
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         })
     }
 

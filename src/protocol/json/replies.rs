@@ -378,6 +378,7 @@ mod tests {
                 payload: Payload::new(PayloadKind::Json, offset.to_string()),
                 accepted_us: 0,
                 excludes: None,
+                in_stream: true,
             })
         };
         let subscription = |name, recovery, data: Option<&'static [u8]>| ServerSubscription {

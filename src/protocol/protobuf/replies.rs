@@ -274,7 +274,7 @@ fn publication(publication: &Publication) -> schema::Publication {
     schema::Publication {
         data: bytes.clone(),
         info: None,
-        offset: publication.position.offset,
+        offset: if publication.in_stream { publication.position.offset } else { 0 },
         tags: tags
             .map(|(name, text)| schema::Tag { name: name.to_owned(), text: text.to_owned() })
             .collect(),

@@ -157,6 +157,7 @@ fn publication(offset: u64, bytes: &'static [u8]) -> Arc<Publication> {
         payload: Payload { tags, ..Payload::new(PayloadKind::Binary, bytes) },
         accepted_us: 0,
         excludes: None,
+        in_stream: true,
     })
 }
 
@@ -386,6 +387,7 @@ fn in_deltas_data_is_the_payload_or_what_makes_it_of_the_one_before() {
             payload: Payload { is_delta_allowed: true, ..payload },
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         })
     };
     let mut changed = [0xff; 100];

@@ -206,10 +206,7 @@ pub(super) fn position_of(since: Option<Object<Since<'_>>>) -> Result<Option<Pos
 
 /// JSON stays as it was written, in base64 too. What is not JSON in base64 is binary to every subscriber.
 fn payload_of<const N: usize>(publish: &Publish<'_, N>) -> Result<Payload, Fault> {
-    let Publish { data, b64data, tags, skip_history, .. } = publish;
-    if skip_history == &Some(true) {
-        return Err(not_offered("skip_history"));
-    }
+    let Publish { data, b64data, tags, .. } = publish;
     let mut payload = match (b64data.as_ref().filter(|text| !text.0.is_empty()), data) {
         (Some(Text(text)), _) => {
             let bytes = STANDARD.decode(text.as_bytes());
@@ -244,7 +241,7 @@ fn tags_of(tags: Option<&BTreeMap<String, String>>) -> Result<Option<Arc<Tags>>,
 fn options_of<const N: usize>(
     publish: &Publish<'_, N>,
 ) -> Result<Option<Arc<PublishOptions>>, Fault> {
-    let Publish { idempotency_key, version, version_epoch, exclude, delta, .. } = publish;
+    let Publish { idempotency_key, version, version_epoch, exclude, .. } = publish;
     let key = short(idempotency_key.as_ref(), "idempotency_key", IDEMPOTENCY_KEY_BYTES_MAX)?;
     let epoch = short(version_epoch.as_ref(), "version_epoch", VERSION_EPOCH_BYTES_MAX)?;
     let options = PublishOptions {
@@ -258,8 +255,8 @@ fn options_of<const N: usize>(
             .map(|Text(client)| client.parse())
             .transpose()
             .map_err(|_| bad_request("exclude: not the id of a client"))?,
-        delta: *delta == Some(true),
-        skip_history: false,
+        delta: publish.delta == Some(true),
+        skip_history: publish.skip_history == Some(true),
     };
     Ok((options != PublishOptions::default()).then(|| options.into()))
 }

@@ -83,6 +83,7 @@ fn ticket_of(number: u32) -> Ticket {
 #[test]
 fn a_publication_is_asked_for_with_all_that_it_has() {
     let body = r#"{"channel":"a","data": {"x":1},"tags":{"event":"e"},"idempotency_key":"k","delta":true,
+        "skip_history":true,
         "version":18446744073709551615,"version_epoch":"e","exclude":"00000000-0001-8000-8000-000000000000"}"#;
     let Asked { call, requests, .. } = single(ApiMethod::Publish, body);
     let [
@@ -102,7 +103,7 @@ fn a_publication_is_asked_for_with_all_that_it_has() {
         version: Some(version),
         exclude: Some("00000000-0001-8000-8000-000000000000".parse().unwrap()),
         delta: true,
-        skip_history: false,
+        skip_history: true,
     };
     assert_eq!(**options, expected);
     assert_eq!((payload.kind, &*payload.bytes), (PayloadKind::Json, &br#"{"x":1}"#[..]));
@@ -188,7 +189,6 @@ fn parameters_that_a_method_does_not_take_are_refused_with_its_code() {
     for version in ["-1", "1.5", "18446744073709551616", "\"1\""] {
         assert_eq!(publish(&format!(r#"{{"channel":"a","data":1,"version":{version}}}"#)), 107);
     }
-    assert_eq!(publish(r#"{"channel":"a","data":1,"skip_history":true}"#), 108);
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channel":"a","data":1}"#), 107);
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channels":[],"data":1}"#), 107);
     assert_eq!(code(ApiMethod::Broadcast, r#"{"channels":["a"]}"#), 107);
@@ -388,6 +388,7 @@ fn an_answer_past_its_maximum_is_refused_in_its_place() {
             payload: Payload::new(PayloadKind::Text, vec![b'x'; bytes]),
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         })
     };
     let reply = |count, bytes| Reply::History {

@@ -105,6 +105,7 @@ fn publications(offsets: std::ops::RangeInclusive<u64>) -> Publications {
             payload: Payload::new(PayloadKind::Json, offset.to_string()),
             accepted_us: 0,
             excludes: None,
+            in_stream: true,
         })
     };
     offsets.map(one).collect()

@@ -175,6 +175,7 @@ fn publication(channel: &str, offset: u64, text: &str) -> Arc<Publication> {
         payload: Payload::new(PayloadKind::Text, text.to_owned()),
         accepted_us: 0,
         excludes: None,
+        in_stream: true,
     })
 }
 
