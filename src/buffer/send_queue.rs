@@ -13,6 +13,9 @@ use super::SharedFrame;
 pub enum Segment {
     /// A frame that other queues may hold as well.
     Shared(SharedFrame),
+    /// Bytes that were encrypted already, or are not to be. Encrypted bytes come before all others, and leave as they
+    /// are.
+    Sealed(SharedFrame),
     /// `start..start + len` of the bytes that this turn wrote; valid until the turn's sends are settled.
     Turn {
         /// Index of the first byte.
@@ -26,7 +29,7 @@ impl Segment {
     /// Bytes in this segment.
     pub fn len(&self) -> u32 {
         match self {
-            Segment::Shared(frame) => frame.len(),
+            Segment::Shared(frame) | Segment::Sealed(frame) => frame.len(),
             Segment::Turn { len, .. } => *len,
         }
     }
@@ -143,13 +146,19 @@ impl QueueArena {
         self.push(queue, SharedFrame::copy_of(&turn[start..]));
     }
 
+    /// Appends bytes that leave as they are, unless there are none: see [`Segment::Sealed`].
+    pub fn push_sealed(&mut self, queue: &mut SendQueue, frame: SharedFrame) {
+        if !frame.is_empty() {
+            self.append(queue, Segment::Sealed(frame));
+        }
+    }
+
     /// Puts a frame back at the front, after the kernel took only the bytes before it. Ranges of the turn must have
     /// been copied before.
-    pub fn push_front(&mut self, queue: &mut SendQueue, frame: SharedFrame) {
-        if frame.is_empty() {
+    pub fn push_front(&mut self, queue: &mut SendQueue, segment: Segment) {
+        if segment.is_empty() {
             return;
         }
-        let segment = Segment::Shared(frame);
         self.grow(queue, &segment);
         let node = self.insert(Node { segment, next: queue.head });
         if queue.tail == NONE {
@@ -170,6 +179,12 @@ impl QueueArena {
         }
     }
 
+    /// Whether the first segment is sealed.
+    pub fn begins_sealed(&self, queue: &SendQueue) -> bool {
+        let first = self.nodes.get(queue.head as usize);
+        first.is_some_and(|node| matches!(node.segment, Segment::Sealed(_)))
+    }
+
     /// Takes the first segment.
     pub fn pop(&mut self, queue: &mut SendQueue) -> Option<Segment> {
         if queue.head == NONE {
@@ -183,7 +198,7 @@ impl QueueArena {
         let cost = cost(&node.segment);
         queue.bytes -= cost;
         self.bytes -= u64::from(cost);
-        if let Segment::Shared(frame) = &node.segment {
+        if let Segment::Shared(frame) | Segment::Sealed(frame) = &node.segment {
             self.frame_bytes -= frame.leave_queue();
         }
         Some(node.segment)
@@ -210,7 +225,7 @@ impl QueueArena {
         queue.bytes =
             queue.bytes.checked_add(cost).expect("the watermark keeps a queue under 4 GiB");
         self.bytes += u64::from(cost);
-        if let Segment::Shared(frame) = segment {
+        if let Segment::Shared(frame) | Segment::Sealed(frame) = segment {
             self.frame_bytes += frame.enter_queue();
         }
     }
@@ -226,6 +241,26 @@ mod tests {
 
     fn frame(bytes: &[u8]) -> SharedFrame {
         SharedFrame::copy_of(bytes)
+    }
+
+    fn shared(bytes: &[u8]) -> Segment {
+        Segment::Shared(frame(bytes))
+    }
+
+    #[test]
+    fn sealed_bytes_are_not_taken_for_others_and_counted_like_them() {
+        let mut arena = QueueArena::with_capacity(8);
+        let mut queue = SendQueue::new();
+        assert!(!arena.begins_sealed(&queue));
+        arena.push(&mut queue, frame(b"plain"));
+        arena.push_front(&mut queue, Segment::Sealed(frame(b"sealed")));
+        assert!(arena.begins_sealed(&queue));
+        assert_eq!(queue.bytes(), 2 * SEGMENT_BYTES + 11);
+        assert_eq!(arena.memory_bytes(), u64::from(2 * SEGMENT_BYTES + 11));
+        assert!(matches!(arena.pop(&mut queue), Some(Segment::Sealed(_))));
+        assert!(!arena.begins_sealed(&queue));
+        arena.clear(&mut queue);
+        assert_eq!(arena.memory_bytes(), 0);
     }
 
     #[test]
@@ -279,8 +314,8 @@ mod tests {
     fn frames_that_are_put_back_come_first() {
         let mut arena = QueueArena::with_capacity(8);
         let mut queue = SendQueue::new();
-        arena.push_front(&mut queue, frame(b"b"));
-        arena.push_front(&mut queue, frame(b"a"));
+        arena.push_front(&mut queue, shared(b"b"));
+        arena.push_front(&mut queue, shared(b"a"));
         arena.push(&mut queue, frame(b"c"));
         let mut seen = Vec::new();
         while let Some(Segment::Shared(frame)) = arena.pop(&mut queue) {
@@ -297,7 +332,7 @@ mod tests {
         let shared = frame(&[0; 1000]);
         arena.push(&mut a, shared.clone());
         arena.push(&mut b, shared.clone());
-        arena.push_front(&mut b, shared.skip(999));
+        arena.push_front(&mut b, Segment::Shared(shared.skip(999)));
         assert_eq!(arena.memory_bytes(), 3 * segment + 1000);
         assert_eq!(arena.bytes(), 3 * segment + 2001);
         arena.clear(&mut a);
@@ -319,7 +354,8 @@ mod tests {
         let mut queue = SendQueue::new();
         arena.push_turn(&mut queue, b"...", 3);
         arena.push(&mut queue, frame(b""));
-        arena.push_front(&mut queue, frame(b""));
+        arena.push_front(&mut queue, shared(b""));
+        arena.push_sealed(&mut queue, frame(b""));
         assert!(queue.is_empty());
     }
 

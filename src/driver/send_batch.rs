@@ -12,7 +12,8 @@ use crate::buffer::{Segment, SharedFrame};
 /// The sends of one turn.
 #[derive(Debug, Default)]
 pub struct SendBatch {
-    /// The bytes written during the turn; [`Segment::Turn`] is a range of them.
+    /// The bytes written during the turn; [`Segment::Turn`] is a range of them. What leaves encrypted is sealed behind
+    /// them.
     pub turn: Vec<u8>,
     /// Items that the kernel did not take whole, in no particular order. Filled by `Driver::wait`.
     pub late: Vec<Late>,
@@ -111,7 +112,7 @@ impl SendBatch {
             left -= keep;
             let skip = segment.len() - keep;
             Some(match segment {
-                Segment::Shared(frame) => frame.clone().skip(skip),
+                Segment::Shared(frame) | Segment::Sealed(frame) => frame.clone().skip(skip),
                 Segment::Turn { .. } => {
                     SharedFrame::copy_of(&self.bytes_of(segment)[skip as usize..])
                 }
@@ -132,7 +133,7 @@ impl SendBatch {
 
     fn bytes_of<'a>(&'a self, segment: &'a Segment) -> &'a [u8] {
         match segment {
-            Segment::Shared(frame) => frame.as_bytes(),
+            Segment::Shared(frame) | Segment::Sealed(frame) => frame.as_bytes(),
             Segment::Turn { start, len } => {
                 &self.turn[*start as usize..*start as usize + *len as usize]
             }
