@@ -210,6 +210,29 @@ impl Examples {
     }
 }
 
+/// The lines about an address that speaks TLS, whose certificate may be one to try it out: it is not verified.
+pub fn at_encrypted_address(service: Service, address: SocketAddr) -> String {
+    let example = reached_here(address);
+    let connect = format!("openssl s_client -quiet -connect {example}");
+    match service {
+        Service::Edge | Service::Public => format!(
+            "\n  https://{example}  HTTP and WebSocket over TLS\n\
+             \x20   curl --insecure https://{example}/health/live"
+        ),
+        Service::Admin => format!(
+            "\n  https://{example}  the server API, metrics, health checks and the page over TLS\n\
+             \x20   curl --insecure https://{example}/health/ready"
+        ),
+        Service::Commands(_) => {
+            format!("\n  tls://{example}  the command protocol over TLS\n    {connect}")
+        }
+        Service::EchoWebSocket => {
+            format!("\n  wss://{example}  echoes WebSocket messages over TLS")
+        }
+        Service::EchoTcp => format!("\n  tls://{example}  echoes bytes over TLS\n    {connect}"),
+    }
+}
+
 /// The lines that are not empty, each indented and on a line of its own.
 fn indented(lines: &[String]) -> String {
     let lines = lines.iter().filter(|line| !line.is_empty());

@@ -5,7 +5,7 @@ use fantail::server::host::{Host, Plan, judge};
 use fantail::server::{Log, Reloader, Server, StopSignals, notify_ready};
 use tracing::warn;
 
-use super::announce::Examples;
+use super::announce::{Examples, at_encrypted_address};
 use super::output::say;
 use super::settings;
 
@@ -24,6 +24,7 @@ Examples:
                                                        publish to channel a
   fantail --listen 0.0.0.0:80 --insecure --workers 4   listen on all addresses, with four workers
   fantail --echo 127.0.0.1:9001 --driver epoll         echo WebSockets, on epoll
+  fantail --tls-self-signed                            serve https:// and wss:// to try it out
 
 SIGTERM and SIGINT stop it: queued data is sent, every client is disconnected with a reason, and it
 exits with 0 within --shutdown-timeout. SIGHUP reloads the settings that can change at run time.";
@@ -65,6 +66,7 @@ fn announce(server: &Server, examples: &Examples, verdict: &str) {
     );
     for (service, address) in server.addresses() {
         text.push_str(&match &address.bind {
+            BindAddress::Ip(ip) if address.is_encrypted => at_encrypted_address(*service, *ip),
             BindAddress::Ip(address) => examples.at_address(*service, *address),
             BindAddress::Unix(path) => examples.at_socket(*service, path),
         });

@@ -157,6 +157,14 @@ impl Config {
                 "{proxied} expects the PROXY protocol, and proxy.trusted does not say from which networks"
             ));
         }
+        if let Some(encrypted) = self.encrypted_addresses().next()
+            && !self.self_signed
+            && (self.tls_cert.is_none() || self.tls_key.is_none())
+        {
+            return Err(format!(
+                "{encrypted} has no certificate: set tls.cert and tls.key, or tls.self_signed to try it out"
+            ));
+        }
         if let Some(open) = addresses().find(|address| !address.is_local())
             && !self.insecure
             && let Some(reason) = self.lets_anyone_in()

@@ -27,6 +27,14 @@ pub struct Config {
     pub echo: Vec<ListenAddress>,
     /// Addresses that echo every byte.
     pub echo_tcp: Vec<ListenAddress>,
+    /// The file of the certificates for addresses that speak TLS, in PEM: the server's own first.
+    pub tls_cert: Option<String>,
+    /// The file of the key of the first of them, in PEM.
+    pub tls_key: Option<String>,
+    /// The lowest version of TLS that is spoken.
+    pub tls_version_min: TlsVersion,
+    /// Whether every address speaks TLS, with a certificate that is made at the start.
+    pub self_signed: bool,
     /// Which users of this host may connect to Unix sockets.
     pub unix_mode: UnixMode,
     /// Networks whose proxies are believed when they name the address of a client; at most
@@ -150,6 +158,15 @@ pub enum Framing {
     LengthPrefix,
 }
 
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2, which RFC 5246 defines.
+    Tls12,
+    /// TLS 1.3, which RFC 8446 defines.
+    Tls13,
+}
+
 /// The header in which trusted proxies name the address of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientHeader {
@@ -195,6 +212,13 @@ impl Framing {
     pub const ALL: [Self; 2] = [Self::Line, Self::LengthPrefix];
     /// The names of the values in settings.
     pub const WORDS: &[&str] = &["line", "length"];
+}
+
+impl TlsVersion {
+    /// All values, in the order of [`Self::WORDS`].
+    pub const ALL: [Self; 2] = [Self::Tls12, Self::Tls13];
+    /// The names of the values in settings.
+    pub const WORDS: &[&str] = &["1.2", "1.3"];
 }
 
 impl ClientHeader {
@@ -243,6 +267,10 @@ impl Default for Config {
             tcp_framing: Framing::Line,
             echo: Vec::new(),
             echo_tcp: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
+            tls_version_min: TlsVersion::Tls12,
+            self_signed: false,
             unix_mode: UnixMode::Group,
             trusted_proxies: Vec::new(),
             client_header: ClientHeader::XForwardedFor,
@@ -361,6 +389,20 @@ impl Config {
     /// for what is published meanwhile.
     pub fn answer_bytes_max(&self) -> u64 {
         self.send_queue_bytes_max / 2
+    }
+
+    /// The addresses that speak TLS.
+    pub fn encrypted_addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.addresses().filter(|address| address.is_encrypted)
+    }
+
+    /// Has every address speak TLS.
+    pub(super) fn encrypt_all(&mut self) {
+        for addresses in
+            [&mut self.listen, &mut self.admin, &mut self.tcp, &mut self.echo, &mut self.echo_tcp]
+        {
+            addresses.iter_mut().for_each(|address| address.is_encrypted = true);
+        }
     }
 
     /// The addresses that the server listens on.

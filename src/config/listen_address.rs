@@ -5,13 +5,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// An address to listen on, written as the address alone or followed by ` proxy`.
+/// An address to listen on, written as the address alone, or followed by ` tls`, ` proxy` or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
     /// Where it listens.
     pub bind: BindAddress,
     /// Whether each connection begins with a header of the PROXY protocol.
     pub expects_proxy_header: bool,
+    /// Whether its connections speak TLS, behind such a header.
+    pub is_encrypted: bool,
 }
 
 /// What a listener is bound to.
@@ -50,7 +52,7 @@ impl ListenAddress {
 
 impl From<BindAddress> for ListenAddress {
     fn from(bind: BindAddress) -> Self {
-        Self { bind, expects_proxy_header: false }
+        Self { bind, expects_proxy_header: false, is_encrypted: false }
     }
 }
 
@@ -70,14 +72,23 @@ impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let address = text.strip_suffix(PROXY);
-        let expects_proxy_header = address.is_some();
-        let address = address.unwrap_or(text).trim_end();
+        let (mut address, mut expects_proxy_header, mut is_encrypted) = (text, false, false);
+        loop {
+            let (rest, flag) = match (address.strip_suffix(PROXY), address.strip_suffix(TLS)) {
+                (Some(rest), _) => (rest, &mut expects_proxy_header),
+                (None, Some(rest)) => (rest, &mut is_encrypted),
+                (None, None) => break,
+            };
+            if std::mem::replace(flag, true) {
+                return Err(format!("'{text}' says the same twice"));
+            }
+            address = rest.trim_end();
+        }
         let bind = match address.strip_prefix(UNIX) {
             Some(path) => parse_path(text, Path::new(path)).map(BindAddress::Unix)?,
             None => parse_address(address).map(BindAddress::Ip)?,
         };
-        Ok(Self { bind, expects_proxy_header })
+        Ok(Self { bind, expects_proxy_header, is_encrypted })
     }
 }
 
@@ -92,12 +103,16 @@ impl fmt::Display for BindAddress {
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}{}", self.bind, if self.expects_proxy_header { PROXY } else { "" })
+        let tls = if self.is_encrypted { TLS } else { "" };
+        write!(out, "{}{tls}{}", self.bind, if self.expects_proxy_header { PROXY } else { "" })
     }
 }
 
 /// Behind an address: each connection begins with a header of the PROXY protocol.
 const PROXY: &str = " proxy";
+
+/// Behind an address: its connections speak TLS.
+const TLS: &str = " tls";
 
 const UNIX: &str = "unix:";
 
@@ -204,7 +219,24 @@ mod tests {
             assert_eq!(proxied.is_local(), plain.is_local());
             assert_eq!(proxied.bind, plain.bind);
         }
-        assert!("127.0.0.1:8000 tls".parse::<ListenAddress>().is_err());
+        assert!("127.0.0.1:8000 h2".parse::<ListenAddress>().is_err());
         assert!("proxy".parse::<ListenAddress>().is_err());
+    }
+
+    #[test]
+    fn an_address_may_speak_tls() {
+        for (text, shown, is_proxied) in [
+            ("127.0.0.1:443 tls", "127.0.0.1:443 tls", false),
+            ("127.0.0.1:443  tls proxy", "127.0.0.1:443 tls proxy", true),
+            ("unix:/run/fantail.sock proxy tls", "unix:/run/fantail.sock tls proxy", true),
+        ] {
+            let address: ListenAddress = text.parse().unwrap();
+            assert!(address.is_encrypted && address.expects_proxy_header == is_proxied, "{text}");
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(address));
+        }
+        for text in ["127.0.0.1:443 tls tls", "127.0.0.1:443 proxy tls proxy", "tls"] {
+            assert!(text.parse::<ListenAddress>().is_err(), "{text}");
+        }
     }
 }

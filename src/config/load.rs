@@ -147,6 +147,9 @@ fn assemble(
         config.listen.push(SocketAddr::from(([127, 0, 0, 1], 8000)).into());
         config.tcp.push(SocketAddr::from(([127, 0, 0, 1], 8001)).into());
     }
+    if config.self_signed {
+        config.encrypt_all();
+    }
     if faults.is_empty() {
         faults.extend(config.check_api_keys().err());
         faults.extend(config.check_token_keys().err());

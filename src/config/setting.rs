@@ -340,8 +340,8 @@ fn is_origin(text: &str) -> bool {
 }
 
 /// The form of addresses to listen on.
-const ADDRESSES: &str = "IP:PORT or unix:PATH, any number of them; followed by ` proxy`, a PROXY protocol header is \
-    expected";
+const ADDRESSES: &str = "IP:PORT or unix:PATH, any number of them; followed by ` tls`, TLS is spoken; by \
+    ` proxy`, a PROXY protocol header is expected";
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "hidden";

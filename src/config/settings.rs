@@ -13,7 +13,9 @@ use super::setting::SettingKind::{
     SecretFile, Switch, SwitchIfGiven, Text, Time,
 };
 use super::token_keys::token_keys_markdown;
-use super::{ClientHeader, DriverChoice, Framing, LogFormat, Setting, UnixMode, limits};
+use super::{
+    ClientHeader, DriverChoice, Framing, LogFormat, Setting, TlsVersion, UnixMode, limits,
+};
 
 /// Every setting, in the order in which they are listed.
 pub const SETTINGS: &[Setting] = &[
@@ -77,6 +79,37 @@ pub const SETTINGS: &[Setting] = &[
         ),
     )
     .reloadable(),
+    Setting::row(
+        "tls.cert",
+        "tls-cert",
+        "Certificates for addresses followed by ` tls`: a PEM file with the server's own, then intermediate ones",
+        Text(1, PATH_BYTES_MAX, |config| &mut config.tls_cert),
+    )
+    .reloadable(),
+    Setting::row(
+        "tls.key",
+        "tls-key",
+        "File of the key of the first certificate, in PEM",
+        Text(1, PATH_BYTES_MAX, |config| &mut config.tls_key),
+    )
+    .reloadable(),
+    Setting::row(
+        "tls.version_min",
+        "tls-version-min",
+        "Lowest version of TLS that is spoken",
+        Choice(
+            TlsVersion::WORDS,
+            |config| config.tls_version_min as usize,
+            |config, index| config.tls_version_min = TlsVersion::ALL[index],
+        ),
+    )
+    .reloadable(),
+    Setting::row(
+        "tls.self_signed",
+        "tls-self-signed",
+        "Serve every address over TLS with a certificate made at the start, which clients cannot verify: to try it out",
+        Switch(|config| &mut config.self_signed),
+    ),
     Setting::row(
         "unix.mode",
         "unix-mode",
@@ -431,6 +464,8 @@ pub const SETTINGS: &[Setting] = &[
     .reloadable(),
 ];
 
+/// PATH_MAX of Linux.
+const PATH_BYTES_MAX: usize = 4096;
 const TIME_MIN: Duration = Duration::from_millis(100);
 const TIME_MAX: Duration = Duration::from_secs(86_400);
 

@@ -105,6 +105,12 @@ pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
     let without = rows.filter_map(|(setting, origin)| {
         let why = match setting.name {
             "tcp.framing" if config.tcp.is_empty() => "tcp.listen is not set",
+            "tls.cert" | "tls.key" | "tls.version_min"
+                if config.encrypted_addresses().next().is_none() =>
+            {
+                "no address is followed by tls"
+            }
+            "tls.cert" | "tls.key" if config.self_signed => "tls.self_signed is set",
             "unix.mode" if config.addresses().all(|address| address.ip().is_some()) => {
                 "no address is a Unix socket"
             }

@@ -30,6 +30,8 @@ pub enum Pause {
     Answers,
     /// Its bytes come faster than they may.
     Rate,
+    /// A step of its TLS handshake waits for its turn.
+    Handshake,
 }
 
 impl Flags {
@@ -104,12 +106,13 @@ impl Flags {
         self.set(BLOCKED, is_blocked);
     }
 
-    /// Whether the kernel took only a part of the segment in front of the queue.
+    /// Whether the kernel took only a part of the segment in front of the queue; of an encrypted connection, whether
+    /// only a part of the first segment that is not sealed was sealed.
     pub fn is_split(self) -> bool {
         self.has(SPLIT)
     }
 
-    /// Notes whether the kernel took only a part of the segment in front of the queue.
+    /// Notes whether the segment in front of the queue is a part of one: see [`Flags::is_split`].
     pub fn set_split(&mut self, is_split: bool) {
         self.set(SPLIT, is_split);
     }
@@ -205,6 +208,26 @@ impl Flags {
         self.set(ADMIN, is_admin);
     }
 
+    /// Whether its bytes are those of TLS.
+    pub fn is_encrypted(self) -> bool {
+        self.has(ENCRYPTED)
+    }
+
+    /// Notes whether its bytes are those of TLS.
+    pub fn set_encrypted(&mut self, is_encrypted: bool) {
+        self.set(ENCRYPTED, is_encrypted);
+    }
+
+    /// Whether its TLS handshake is to come, or under way: nothing of its conversation can be sent yet.
+    pub fn awaits_tls(self) -> bool {
+        self.has(AWAITS_TLS)
+    }
+
+    /// Notes whether its TLS handshake is to come.
+    pub fn set_awaits_tls(&mut self, awaits: bool) {
+        self.set(AWAITS_TLS, awaits);
+    }
+
     fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
     }
@@ -216,8 +239,14 @@ impl Flags {
 
 impl Pause {
     /// All of them.
-    pub const ALL: [Pause; 5] =
-        [Pause::Queue, Pause::Congestion, Pause::Reply, Pause::Answers, Pause::Rate];
+    pub const ALL: [Pause; 6] = [
+        Pause::Queue,
+        Pause::Congestion,
+        Pause::Reply,
+        Pause::Answers,
+        Pause::Rate,
+        Pause::Handshake,
+    ];
 
     fn bit(self) -> u32 {
         1 << (PAUSES_SHIFT + self as u32)
@@ -227,19 +256,21 @@ impl Pause {
 // The word, from its lowest bit: the stage, the pauses, the flags, the transport.
 const STAGE_MASK: u32 = 0b11;
 const PAUSES_SHIFT: u32 = 2;
-const PAUSES_MASK: u32 = 0b1_1111 << PAUSES_SHIFT;
-const DIRTY: u32 = 1 << 7;
-const BLOCKED: u32 = 1 << 8;
-const SPLIT: u32 = 1 << 9;
-const ENDED: u32 = 1 << 10;
-const FINISHED: u32 = 1 << 11;
-const SESSION: u32 = 1 << 12;
-const BEHIND: u32 = 1 << 13;
-const SPARE: u32 = 1 << 14;
-const AWAITS_PROXY_HEADER: u32 = 1 << 15;
-const COUNTS_HANDSHAKE: u32 = 1 << 16;
-const ADMIN: u32 = 1 << 17;
-const PROXIED: u32 = 1 << 18;
+const PAUSES_MASK: u32 = 0b11_1111 << PAUSES_SHIFT;
+const DIRTY: u32 = 1 << 8;
+const BLOCKED: u32 = 1 << 9;
+const SPLIT: u32 = 1 << 10;
+const ENDED: u32 = 1 << 11;
+const FINISHED: u32 = 1 << 12;
+const SESSION: u32 = 1 << 13;
+const BEHIND: u32 = 1 << 14;
+const SPARE: u32 = 1 << 15;
+const AWAITS_PROXY_HEADER: u32 = 1 << 16;
+const COUNTS_HANDSHAKE: u32 = 1 << 17;
+const ADMIN: u32 = 1 << 18;
+const PROXIED: u32 = 1 << 19;
+const ENCRYPTED: u32 = 1 << 20;
+const AWAITS_TLS: u32 = 1 << 21;
 const COUNTED_SHIFT: u32 = 24;
 
 const _: () = assert!(TransportKind::LABELS.len() <= 256, "the transport has the upper 8 bits");
@@ -251,7 +282,7 @@ mod tests {
     type Setter = fn(&mut Flags, bool);
     type Getter = fn(Flags) -> bool;
 
-    const FLAGS: [(Setter, Getter); 17] = [
+    const FLAGS: [(Setter, Getter); 20] = [
         (Flags::set_dirty, Flags::is_dirty),
         (Flags::set_blocked, Flags::is_blocked),
         (Flags::set_split, Flags::is_split),
@@ -281,6 +312,12 @@ mod tests {
         (Flags::set_counts_handshake, Flags::counts_handshake),
         (Flags::set_admin, Flags::is_admin),
         (Flags::set_proxied, Flags::is_proxied),
+        (
+            |flags, is| flags.set_paused_by(Pause::Handshake, is),
+            |flags| flags.is_paused_by(Pause::Handshake),
+        ),
+        (Flags::set_encrypted, Flags::is_encrypted),
+        (Flags::set_awaits_tls, Flags::awaits_tls),
     ];
 
     #[test]

@@ -22,6 +22,7 @@ use crate::transport::{
 };
 
 mod flags;
+pub mod tls;
 
 pub use crate::transport::{Service, Traits};
 pub use flags::{Flags, Pause, Stage};
@@ -38,21 +39,14 @@ pub struct Connection {
     /// The tick in which the unfinished message began: see [`Connection::unfinished_since`].
     message_began: u32,
     conversation: Conversation,
+    /// The place of its TLS session among those of the worker, if its bytes are encrypted.
+    pub session_place: u32,
     /// Where it is in its life, why it is not read, and what else is known of it.
     pub flags: Flags,
 }
 
 // A slab's entry, which needs no more than a connection itself.
 const _: () = assert!(size_of::<Option<Connection>>() <= CONNECTION_BYTES_MAX);
-
-/// Bytes of its cache line that no field uses.
-const CONNECTION_BYTES_LEFT: usize = CONNECTION_BYTES_MAX
-    - size_of::<SendQueue>()
-    - 3 * size_of::<u32>()
-    - size_of::<Flags>()
-    - size_of::<Conversation>();
-
-const _: () = assert!(CONNECTION_BYTES_LEFT == 4, "there is room for one more index");
 
 impl Connection {
     /// A connection that was just accepted.
@@ -65,6 +59,7 @@ impl Connection {
             message_began: tick,
             flags: Flags::new(conversation.traits().kind),
             conversation,
+            session_place: 0,
         }
     }
 

@@ -80,6 +80,7 @@ impl Listeners {
         self.endpoints.iter().map(|(service, address)| Listener {
             service: *service,
             expects_proxy_header: address.expects_proxy_header,
+            is_encrypted: address.is_encrypted,
         })
     }
 

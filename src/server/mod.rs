@@ -30,6 +30,7 @@ use crate::config::limits::{
 };
 use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
+use crate::connection::tls::Identity;
 use crate::driver::{
     Driver, DriverKind, DriverSettings, EpollDriver, RESERVED_DESCRIPTORS, UringDriver, Waker,
     choose, make_private, raise_limit,
@@ -38,7 +39,7 @@ use crate::hub::ChannelHash;
 use crate::message::{NodeId, WorkerId};
 use crate::telemetry::Counters;
 use crate::worker::{
-    Budget, Mesh, PrefixTable, STEPS_TO_END, UserTable, Worker, WorkerParts, WorkerPlace,
+    Budget, Mesh, PrefixTable, Reload, STEPS_TO_END, UserTable, Worker, WorkerParts, WorkerPlace,
     WorkerSettings, WorkerShares, new_counters,
 };
 
@@ -51,6 +52,7 @@ mod port_user;
 mod reload;
 mod service_manager;
 mod signal;
+mod tls;
 
 use callbacks::Callbacks;
 use listeners::{Listeners, Pending};
@@ -81,7 +83,7 @@ pub struct Server {
 struct Controls {
     stop: Arc<AtomicBool>,
     wakers: Vec<Waker>,
-    configs: Vec<Sender<Arc<Config>>>,
+    reloads: Vec<Sender<Reload>>,
 }
 
 /// Why a server did not start: a sentence that says what to do.
@@ -118,11 +120,12 @@ impl Server {
         let shares_core = workers > cores.len();
         let listeners = Listeners::resolve(config).map_err(StartError)?;
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
+        let identity = tls::load(config).map_err(StartError)?;
         let (hash, node) = (ChannelHash::default(), draw_node());
         let of = u16::try_from(workers).expect("at most WORKERS_MAX");
 
         let ((ended_sender, ended), (ready_sender, ready)) = (channel(), channel());
-        let (configs, config_inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
+        let (reloads, reload_inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let mut threads = Vec::new();
         let meshes = Mesh::new(&wakers);
         let (callbacks, caller) =
@@ -134,12 +137,13 @@ impl Server {
             prefixes: Arc::new(PrefixTable::new(connections_max)),
             users: Arc::new(UserTable::new(connections_max)),
             shares_core,
+            identity,
             ..WorkerShares::default()
         };
-        let meshes = meshes.into_iter().zip(config_inboxes);
-        for ((mesh, configs), budget) in meshes.zip(budgets(config, workers)) {
+        let meshes = meshes.into_iter().zip(reload_inboxes);
+        for ((mesh, reloads), budget) in meshes.zip(budgets(config, workers)) {
             let (worker, index) = (mesh.worker(), usize::from(mesh.worker().0));
-            let parts = WorkerParts { mesh, configs, budget, shared: shared.clone() };
+            let parts = WorkerParts { mesh, reloads, budget, shared: shared.clone() };
             let place = WorkerPlace { node, worker, workers: of };
             let job = Job {
                 kind,
@@ -164,7 +168,7 @@ impl Server {
         let WorkerShares { stop, steps, counters, .. } = shared;
         let server = Server {
             threads,
-            controls: Controls { stop, wakers, configs },
+            controls: Controls { stop, wakers, reloads },
             callbacks: None,
             ended,
             listeners,
@@ -291,11 +295,11 @@ impl Controls {
         self.wake();
     }
 
-    fn reconfigure(&self, config: &Config) {
-        let config = Arc::new(config.clone());
-        for worker in &self.configs {
+    fn reconfigure(&self, config: &Config, identity: Option<Identity>) {
+        let reload = Reload { config: Arc::new(config.clone()), identity };
+        for worker in &self.reloads {
             // A worker that has ended needs no configuration.
-            let _ = worker.send(config.clone());
+            let _ = worker.send(reload.clone());
         }
         self.wake();
     }

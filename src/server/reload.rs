@@ -6,6 +6,7 @@ use crate::config::{Config, ConfigError, SETTINGS, Setting, Sources};
 
 use super::Controls;
 use super::log::Log;
+use super::tls;
 
 /// The settings of a server and where they come from.
 #[derive(Debug)]
@@ -49,6 +50,14 @@ impl Reloader {
                 return;
             }
         };
+        // The files may have another certificate although no setting has changed.
+        let identity = if config.self_signed { Ok(None) } else { tls::read(&config) };
+        let identity = match identity {
+            Ok(identity) => identity,
+            Err(reason) => {
+                return error!(reason, "settings are not reloaded, all of them stay as they are");
+            }
+        };
         if has_other_channels {
             let setting = "channels";
             warn!(setting, "new channel options take effect at the next start");
@@ -56,7 +65,7 @@ impl Reloader {
         let has_other_keys = config.api_keys != self.running.api_keys;
         let has_other_token_keys = config.token_keys != self.running.token_keys;
         self.log.set_levels(config.log_levels);
-        controls.reconfigure(&config);
+        controls.reconfigure(&config, identity);
         self.running = config;
         if has_other_keys {
             info!(setting = "api.keys", "a setting changed");

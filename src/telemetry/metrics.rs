@@ -83,6 +83,7 @@ metrics! {
             "Messages received: WebSocket messages, commands, HTTP requests.";
         sent_messages, "counter", "fantail_sent_messages_total",
             "Messages queued for clients: deliveries, replies, echoes, HTTP responses.";
+        tls_handshakes, "counter", "fantail_tls_handshakes_total", "TLS handshakes that were completed.";
         receives, "counter", "fantail_receives_total", "Receive operations that returned bytes.";
         sends, "counter", "fantail_sends_total", "Send operations.";
         sends_partial, "counter", "fantail_sends_partial_total",
@@ -160,6 +161,8 @@ metrics! {
         tokens_rejected, "counter", "reason", "fantail_tokens_rejected_total", "Tokens of clients rejected, by reason.";
         publications_dropped, "counter", "reason", "fantail_publications_dropped_total",
             "Publications dropped: for all subscribers of a channel on this worker, or for one slow subscriber.";
+        tls_failed, "counter", "reason", "fantail_tls_failed_total",
+            "Encrypted connections that ended because TLS failed, by reason.";
         proxy_headers_rejected, "counter", "reason", "fantail_proxy_headers_rejected_total",
             "Connections closed because a listener expects the PROXY protocol and got no valid header, by reason.";
     }
@@ -208,6 +211,7 @@ mod tests {
             tokens_rejected: &["expired"],
             publications_dropped: &["rate"],
             proxy_headers_rejected: &["missing"],
+            tls_failed: &["record"],
             callbacks: (&["rpc", "publish"], &["result", "error"]),
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();

@@ -76,6 +76,7 @@ mod tests {
             tokens_rejected: &["expired"],
             publications_dropped: &["rate"],
             proxy_headers_rejected: &["missing"],
+            tls_failed: &["record"],
             callbacks: (&["rpc"], &["result"]),
         };
         let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(labels))).collect();

@@ -56,6 +56,7 @@ impl Connections {
         }
         self.prefixes.remove(id.index, flags);
         self.rates.remove(id.index);
+        self.tls.remove(id.index, self.table.at(id.index));
         self.admission.release(flags.is_spare());
         self.table.remove(id.index);
     }

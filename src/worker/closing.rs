@@ -30,6 +30,9 @@ impl Connections {
     /// Sends the reason in the client's own protocol, and closes once everything was sent.
     pub(super) fn close(&mut self, index: u32, disconnect: impl Into<Disconnect>) {
         let disconnect = disconnect.into();
+        if self.table.at(index).flags.awaits_tls() {
+            return self.kill(index, disconnect.reason, Close::Orderly);
+        }
         self.step_connection(index, |connection, context| {
             connection.disconnect(&disconnect, false, context);
             Flow::Closed
@@ -39,7 +42,8 @@ impl Connections {
     /// Closes without sending what waits. Where that leaves something incomplete, the reason may have no place either.
     /// A connection that is closing already is aborted.
     pub(super) fn close_now(&mut self, index: u32, reason: CloseReason) {
-        if !self.table.at(index).flags.is_open() {
+        let flags = self.table.at(index).flags;
+        if !flags.is_open() || flags.awaits_tls() {
             return self.kill(index, reason, Close::Abort);
         }
         let is_incomplete = self.outbox.drop_waiting(self.table.at(index));
@@ -59,6 +63,7 @@ impl Connections {
         connection.received = 0;
         self.unfinished_bytes -= connection.heap_bytes();
         connection.release();
+        self.tls.release(index);
         let session = self.table.session(index);
         count_end(session, reason, self.settings.hub.worker, &self.counters);
         events::disconnected(self, session, reason);
@@ -79,6 +84,7 @@ impl Connections {
         self.outbox.clear(connection);
         self.unfinished_bytes -= connection.heap_bytes();
         connection.release();
+        self.tls.release(index);
         self.table.set_deadline(index, NEVER);
         match before {
             Stage::Dead => return,
@@ -120,8 +126,10 @@ impl Connections {
         match connection.flags.stage() {
             Stage::Dead => {}
             Stage::Closing => self.kill(index, CloseReason::ClientGone, Close::Abort),
-            // A header of the PROXY protocol did not arrive, so there is no client yet.
-            Stage::Open if connection.flags.awaits_proxy_header() => {
+            // A header of the PROXY protocol did not arrive, or no handshake of TLS, so there is no client yet.
+            Stage::Open
+                if connection.flags.awaits_proxy_header() || connection.flags.awaits_tls() =>
+            {
                 self.kill(index, CloseReason::HandshakeTimeout, Close::Orderly);
             }
             Stage::Open => {

@@ -8,7 +8,6 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::callback::Caller;
-use crate::config::Config;
 use crate::config::limits::SPARE_CONNECTIONS;
 use crate::connection::Stage;
 use crate::driver::{Close, End, SocketId};
@@ -34,10 +33,11 @@ use super::proxy_headers::ProxyHeaders;
 use super::rates::Rates;
 use super::relays::Relays;
 use super::renewals::Renewals;
-use super::settings::{WarnedUntil, WorkerParts, WorkerSettings};
+use super::settings::{Reload, WarnedUntil, WorkerParts, WorkerSettings};
 use super::statistics::{Statistics, withdraw_behind_proxy};
 use super::sweep::Sweep;
 use super::table::{NEVER, Table};
+use super::tls_sessions::{Tls, is_cut_off};
 use super::turn::Turn;
 use super::users::Users;
 
@@ -46,7 +46,7 @@ use super::users::Users;
 pub struct Connections {
     pub(super) settings: WorkerSettings,
     /// Configurations that came while the worker runs.
-    pub(super) configs: Receiver<Arc<Config>>,
+    pub(super) reloads: Receiver<Reload>,
     pub(super) table: Table,
     pub(super) hub: Hub,
     /// What the hub wants done; empty between two events.
@@ -56,6 +56,8 @@ pub struct Connections {
     /// The connections of a slice of the sweep.
     due: Vec<u32>,
     pub(super) outbox: Outbox,
+    /// Sessions and handshakes of encrypted connections.
+    pub(super) tls: Tls,
     pub(super) deliveries: Deliveries,
     pub(super) paused: PausedPublishers,
     /// Commands that came in requests of their own and wait for their client.
@@ -115,7 +117,7 @@ impl Connections {
         hub.set_limits(parts.budget.hub_limits(settings.hub.limits));
         let places = settings.connections_max + SPARE_CONNECTIONS;
         Self {
-            configs: parts.configs,
+            reloads: parts.reloads,
             table: Table::new(places),
             hub,
             hub_outputs: VecDeque::new(),
@@ -123,6 +125,7 @@ impl Connections {
             sweep,
             due: Vec::new(),
             outbox: Outbox::new(places),
+            tls: Tls::new(shared.identity, places),
             deliveries: Deliveries::default(),
             paused: PausedPublishers::default(),
             relays: Relays::default(),
@@ -222,17 +225,18 @@ impl Connections {
                             return self.drain_hub_outputs();
                         }
                     }
-                    if connection.traits().kind == TransportKind::EchoTcp {
+                    let is_encrypted = connection.flags.is_encrypted();
+                    if connection.traits().kind == TransportKind::EchoTcp && !is_encrypted {
                         self.table.set_deadline(id.index, NEVER);
                     }
                     if bytes.is_empty() {
                         return;
                     }
                 }
-                if self.paused.pauses_all() && self.table.at(id.index).traits().publishes {
-                    self.pause_publisher(id, bytes);
+                if self.table.at(id.index).flags.is_encrypted() {
+                    self.receive_encrypted(id, bytes);
                 } else {
-                    self.receive_open(id, bytes);
+                    receive_data(self, id, bytes);
                 }
             }
             // RFC 6455 1.4, RFC 9112 9.6: reading goes on, so that a reset does not overtake what was sent. The bytes
@@ -264,10 +268,14 @@ impl Connections {
         match (end, connection.flags.stage()) {
             (_, Stage::Dead) => {}
             (End::Reset, _) => self.kill(id.index, CloseReason::ClientGone, Close::Orderly),
-            (End::Eof, Stage::Open) => {
-                connection.flags.set_ended();
-                self.step_connection(id.index, |connection, context| connection.end(context));
-            }
+            (End::Eof, Stage::Open) => match is_cut_off(connection.flags) {
+                Some(true) => self.kill(id.index, CloseReason::ClientGone, Close::Orderly),
+                Some(false) => {
+                    connection.flags.set_ended();
+                    self.step_connection(id.index, |connection, context| connection.end(context));
+                }
+                None => {}
+            },
             (End::Eof, Stage::Closing) => {
                 connection.flags.set_ended();
                 self.outbox.mark(connection, id.index);
@@ -301,5 +309,15 @@ impl Connections {
             || self.hub.has_overdue()
             || self.deferred.is_urgent()
             || self.relays.is_urgent()
+            || self.tls.is_urgent()
+    }
+}
+
+/// Has an open connection take bytes of its client, unless all publishers are paused.
+pub(super) fn receive_data(connections: &mut Connections, id: SocketId, bytes: &mut [u8]) {
+    if connections.paused.pauses_all() && connections.table.at(id.index).traits().publishes {
+        connections.pause_publisher(id, bytes);
+    } else {
+        connections.receive_open(id, bytes);
     }
 }

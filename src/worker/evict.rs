@@ -29,6 +29,7 @@ impl Connections {
             + self.unfinished_bytes as u64
             + self.paused.bytes() as u64
             + self.relays.bytes() as u64
+            + self.tls.bytes() as u64
             + self.deferred.bytes() as u64
             + self.logins.bytes() as u64
             + measures.identity_bytes as u64

@@ -5,6 +5,7 @@ use crate::driver::Close;
 use crate::message::CloseReason;
 
 use super::connections::Connections;
+use super::tls;
 
 impl Connections {
     /// Takes back what the kernel did not take, and resumes what waited for the rest to leave.
@@ -30,6 +31,9 @@ impl Connections {
 
     /// Resumes what waited for a connection's queue to drain: reading from it, its requests, its backlog in the hub.
     fn resume_drained(&mut self, index: u32) {
+        if tls::is_used_up(index, self) {
+            self.close(index, CloseReason::Expired);
+        }
         let connection = self.table.at(index);
         if connection.flags.is_blocked() || connection.flags.stage() == Stage::Dead {
             return;

@@ -5,6 +5,7 @@
 //!    wait(sends, deadline) → settle the sends
 //!                          → for each event: bytes → connection → hub
 //!                          → for each message from another worker: → hub
+//!                          → one step of a TLS handshake
 //!                          → requests that waited for the long answers of others: → hub
 //!                          → the next slice of the fan-outs in progress
 //!                          → the next slice of the sweep: keepalives, timeouts
@@ -63,11 +64,14 @@ mod relays;
 mod renewals;
 mod reports;
 mod requests;
+mod sealing;
 mod settings;
 mod statistics;
 mod survey;
 mod sweep;
 mod table;
+mod tls;
+mod tls_sessions;
 mod turn;
 mod users;
 
@@ -75,7 +79,8 @@ pub use crate::auth::{PrefixTable, UserTable};
 pub use budget::{Budget, Level};
 pub use mesh::{Mesh, MeshInbox};
 pub use settings::{
-    Listener, WarnedUntil, WorkerParts, WorkerPlace, WorkerSettings, WorkerShares, new_counters,
+    Listener, Reload, WarnedUntil, WorkerParts, WorkerPlace, WorkerSettings, WorkerShares,
+    new_counters,
 };
 
 use admission::Place;
@@ -220,6 +225,7 @@ impl<D: Driver> Worker<D> {
         self.act();
         self.handle_events(now);
         self.is_inbox_empty = self.empty_inbox();
+        tls::step_handshake(&mut self.connections);
         self.connections.publish_statistics();
         self.connections.ask_deferred();
         self.connections.fan_out();
@@ -236,7 +242,8 @@ impl<D: Driver> Worker<D> {
         self.connections.regulate();
         relay::resume(&mut self.connections);
         // Nothing is written behind this: the batch lends the kernel what was.
-        self.connections.outbox.fill(&mut self.connections.table);
+        let Connections { outbox, table, tls, .. } = &mut self.connections;
+        outbox.fill(table, tls);
         self.connections.count();
         self.is_flushed = self.connections.mesh.flush();
         self.act();
@@ -329,7 +336,8 @@ impl<D: Driver> Worker<D> {
         peer: Option<SocketAddr>,
         now: Instant,
     ) {
-        let Listener { service, expects_proxy_header } = self.listeners[usize::from(listener.0)];
+        let Listener { service, expects_proxy_header, is_encrypted } =
+            self.listeners[usize::from(listener.0)];
         if expects_proxy_header
             && !self.connections.settings.trusts_proxy(peer.map(|peer| peer.ip()))
         {
@@ -354,9 +362,11 @@ impl<D: Driver> Worker<D> {
         // What is logged of the connection later has its number.
         let worker = settings.hub.worker.0;
         debug!(worker, connection = id.index, peer = peer.map(display), "accepted");
-        if expects_proxy_header {
-            table.at(id.index).flags.set_awaits_proxy_header(true);
-            // An echo of bytes has no handshake, and therefore no deadline yet.
+        flags.set_encrypted(is_encrypted);
+        flags.set_awaits_tls(is_encrypted);
+        flags.set_awaits_proxy_header(expects_proxy_header);
+        if expects_proxy_header || is_encrypted {
+            // An echo of bytes has no handshake of its own, and therefore no deadline yet.
             let timeout = settings.transport.handshake_timeout;
             table.set_deadline_after(id.index, turn.tick, timeout);
         }
@@ -374,9 +384,10 @@ impl<D: Driver> Worker<D> {
 
     /// Takes what may change from the newest configuration, if one came. Deadlines that are set already stay.
     fn reconfigure(&mut self) {
-        let Connections { configs, settings, hub, budget, .. } = &mut self.connections;
-        if let Some(config) = configs.try_iter().last() {
+        let Connections { reloads, settings, hub, budget, tls, .. } = &mut self.connections;
+        if let Some(Reload { config, identity }) = reloads.try_iter().last() {
             settings.reconfigure(&config);
+            tls.identity = identity.or(tls.identity.take());
             hub.set_limits(budget.hub_limits(settings.hub.limits));
         }
     }

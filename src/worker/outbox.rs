@@ -2,25 +2,26 @@
 
 use std::collections::VecDeque;
 
-use crate::buffer::{QueueArena, Segment, SharedFrame};
+use crate::buffer::{QueueArena, Segment, SendQueue, SharedFrame};
 use crate::config::limits::{
     SEGMENTS_PER_SEND_MAX, SENDS_PER_TURN_MAX, SENT_BYTES_PER_TURN_MAX, TURN_SEGMENT_BYTES_MAX,
 };
 use crate::connection::{Connection, Pause, Stage};
-use crate::driver::{SendBatch, SendResult};
+use crate::driver::{SendBatch, SendResult, SocketId};
 
 use super::table::Table;
+use super::tls_sessions::Tls;
 
 /// All send queues of a worker, and the turn's sends.
 #[derive(Debug)]
 pub struct Outbox {
     /// The turn's sends; conversations write into its bytes.
     pub batch: SendBatch,
-    queues: QueueArena,
+    pub(super) queues: QueueArena,
     /// Connections with something to send, each once.
     dirty: VecDeque<u32>,
     /// Connections in the batch that are resumed once it is settled.
-    unsettled: Vec<u32>,
+    pub(super) unsettled: Vec<u32>,
 }
 
 impl Outbox {
@@ -81,29 +82,40 @@ impl Outbox {
         self.queues.push(&mut connection.queue, frame);
     }
 
+    /// Queues bytes that leave as they are, whether the connection is encrypted or not.
+    pub fn push_sealed(&mut self, connection: &mut Connection, frame: SharedFrame) {
+        self.queues.push_sealed(&mut connection.queue, frame);
+    }
+
     /// Drops everything that waits for a connection.
     pub fn clear(&mut self, connection: &mut Connection) {
         self.queues.clear(&mut connection.queue);
     }
 
-    /// Drops what waits for a connection, except the segment that the kernel took a part of. Returns whether something
-    /// was dropped.
+    /// Drops what waits for a connection, except what is sealed and the segment that was begun. Returns whether
+    /// something was dropped.
     pub fn drop_waiting(&mut self, connection: &mut Connection) -> bool {
-        let begun = match connection.flags.is_split() {
-            true => self.queues.pop(&mut connection.queue),
-            false => None,
-        };
-        let has_dropped = !connection.queue.is_empty();
-        self.queues.clear(&mut connection.queue);
-        if let Some(Segment::Shared(frame)) = begun {
-            self.queues.push(&mut connection.queue, frame);
+        let Connection { queue, flags, .. } = connection;
+        let mut kept = SendQueue::new();
+        while self.queues.begins_sealed(queue)
+            && let Some(Segment::Sealed(frame)) = self.queues.pop(queue)
+        {
+            self.queues.push_sealed(&mut kept, frame);
         }
+        if flags.is_split()
+            && let Some(Segment::Shared(frame)) = self.queues.pop(queue)
+        {
+            self.queues.push(&mut kept, frame);
+        }
+        let has_dropped = !queue.is_empty();
+        self.queues.clear(queue);
+        *queue = kept;
         has_dropped
     }
 
     /// Fills the batch: one item for each connection with something to send. A closing connection with nothing left to
     /// send is finished.
-    pub fn fill(&mut self, table: &mut Table) {
+    pub fn fill(&mut self, table: &mut Table, tls: &mut Tls) {
         let mut bytes = 0;
         while self.batch.items().len() < SENDS_PER_TURN_MAX && bytes < SENT_BYTES_PER_TURN_MAX {
             let Some(index) = self.dirty.pop_front() else { break };
@@ -118,17 +130,17 @@ impl Outbox {
             if connection.flags.is_blocked() || connection.flags.stage() == Stage::Dead {
                 continue;
             }
-            let Some(first) = self.queues.pop(&mut connection.queue) else {
+            let has_item = if connection.flags.is_encrypted() {
+                let session = tls.session(index, connection);
+                self.fill_sealed(id, connection, session)
+            } else {
+                self.fill_plain(id, connection)
+            };
+            if !has_item {
                 if connection.flags.stage() == Stage::Closing {
                     table.finish(index);
                 }
                 continue;
-            };
-            self.batch.begin(id, first);
-            connection.flags.set_split(false);
-            for _ in 1..SEGMENTS_PER_SEND_MAX {
-                let Some(segment) = self.queues.pop(&mut connection.queue) else { break };
-                self.batch.extend(segment);
             }
             bytes += self.batch.items().last().map_or(0, |item| u64::from(item.bytes));
             let is_plain = connection.queue.is_empty()
@@ -147,6 +159,18 @@ impl Outbox {
         }
     }
 
+    /// Begins an item for a connection that is not encrypted, if something waits for it. Returns whether there is one.
+    fn fill_plain(&mut self, id: SocketId, connection: &mut Connection) -> bool {
+        let Some(first) = self.queues.pop(&mut connection.queue) else { return false };
+        self.batch.begin(id, first);
+        connection.flags.set_split(false);
+        for _ in 1..SEGMENTS_PER_SEND_MAX {
+            let Some(segment) = self.queues.pop(&mut connection.queue) else { break };
+            self.batch.extend(segment);
+        }
+        true
+    }
+
     /// Takes back what the kernel did not take, and empties the batch. Returns the bytes that were sent; connections
     /// whose sends failed are added to `failed`.
     pub fn settle(&mut self, table: &mut Table, failed: &mut Vec<u32>) -> u64 {
@@ -158,12 +182,16 @@ impl Outbox {
                 SendResult::Short(sent) => {
                     sent_bytes -= u64::from(item.bytes - sent);
                     let connection = table.at(item.id.index);
+                    let is_sealed = connection.flags.is_encrypted();
+                    let segment = if is_sealed { Segment::Sealed } else { Segment::Shared };
                     for frame in self.batch.unsent(&item, sent) {
-                        self.queues.push_front(&mut connection.queue, frame);
+                        self.queues.push_front(&mut connection.queue, segment(frame));
                     }
                     connection.flags.set_blocked(true);
-                    // Something of the first frame may be on the wire already; it must be finished.
-                    connection.flags.set_split(true);
+                    if !is_sealed {
+                        // Something of the first frame may be on the wire already; it must be finished.
+                        connection.flags.set_split(true);
+                    }
                 }
                 SendResult::Failed => {
                     sent_bytes -= u64::from(item.bytes);
@@ -185,7 +213,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::connection::Service;
-    use crate::driver::{Late, SocketId};
+    use crate::driver::Late;
 
     fn outbox() -> (Outbox, Table, SocketId) {
         let mut table = Table::new(4);
@@ -210,18 +238,18 @@ mod tests {
         let (mut outbox, mut table, id) = outbox();
         write(&mut outbox, &mut table, id, b"hello ");
         write(&mut outbox, &mut table, id, b"world");
-        outbox.fill(&mut table);
+        outbox.fill(&mut table, &mut Tls::default());
         assert_eq!(sent(&outbox), b"hello world");
         outbox.batch.late.push(Late { item: 0, result: SendResult::Short(3) });
         let mut failed = Vec::new();
         assert_eq!(outbox.settle(&mut table, &mut failed), 3);
         assert!(failed.is_empty() && table.at(id.index).flags.is_blocked());
         outbox.mark(table.at(id.index), id.index);
-        outbox.fill(&mut table);
+        outbox.fill(&mut table, &mut Tls::default());
         assert_eq!(outbox.batch.items().len(), 0, "the kernel has no room yet");
         table.at(id.index).flags.set_blocked(false);
         outbox.mark(table.at(id.index), id.index);
-        outbox.fill(&mut table);
+        outbox.fill(&mut table, &mut Tls::default());
         assert_eq!(sent(&outbox), b"lo world");
         assert_eq!(outbox.settle(&mut table, &mut failed), 8);
         assert_eq!((outbox.queued_bytes(), outbox.is_empty()), (0, true));
@@ -231,14 +259,14 @@ mod tests {
     fn a_partly_sent_segment_is_finished_and_the_rest_is_dropped() {
         let (mut outbox, mut table, id) = outbox();
         write(&mut outbox, &mut table, id, b"begun");
-        outbox.fill(&mut table);
+        outbox.fill(&mut table, &mut Tls::default());
         outbox.batch.late.push(Late { item: 0, result: SendResult::Short(1) });
         outbox.settle(&mut table, &mut Vec::new());
         assert!(!outbox.drop_waiting(table.at(id.index)), "nothing is behind it");
         write(&mut outbox, &mut table, id, b"dropped");
         assert!(outbox.drop_waiting(table.at(id.index)));
         table.at(id.index).flags.set_blocked(false);
-        outbox.fill(&mut table);
+        outbox.fill(&mut table, &mut Tls::default());
         assert_eq!(sent(&outbox), b"egun");
     }
 
@@ -246,7 +274,7 @@ mod tests {
     fn a_failed_send_names_its_connection() {
         let (mut outbox, mut table, id) = outbox();
         write(&mut outbox, &mut table, id, b"lost");
-        outbox.fill(&mut table);
+        outbox.fill(&mut table, &mut Tls::default());
         outbox.batch.late.push(Late { item: 0, result: SendResult::Failed });
         let mut failed = Vec::new();
         assert_eq!(outbox.settle(&mut table, &mut failed), 0);
@@ -258,13 +286,13 @@ mod tests {
         let (mut outbox, mut table, id) = outbox();
         write(&mut outbox, &mut table, id, b"last");
         table.at(id.index).flags.set_stage(Stage::Closing);
-        outbox.fill(&mut table);
+        outbox.fill(&mut table, &mut Tls::default());
         assert!(table.actions.is_empty());
         outbox.settle(&mut table, &mut Vec::new());
         for index in outbox.take_unsettled() {
             outbox.mark(table.at(index), index);
         }
-        outbox.fill(&mut table);
+        outbox.fill(&mut table, &mut Tls::default());
         assert!(table.at(id.index).flags.has_finished());
     }
 }

@@ -16,6 +16,7 @@ use crate::config::limits::{
 };
 use crate::config::{CallbackKind, Callbacks, Config};
 use crate::connection::Service;
+use crate::connection::tls::Identity;
 use crate::hub::{ChannelHash, Drops, HubLimits, HubSettings};
 use crate::message::{CloseReason, NodeId, TransportKind, WorkerId};
 use crate::telemetry::{Counters, Labels};
@@ -26,6 +27,7 @@ use super::budget::Budget;
 use super::mesh::Mesh;
 use super::proxy_headers::ProxyRefusal;
 use super::table::ticks;
+use super::tls_sessions::TlsFailure;
 
 /// The configuration of a worker.
 #[derive(Clone, Debug)]
@@ -71,6 +73,8 @@ pub struct Listener {
     pub service: Service,
     /// Whether each connection begins with a header of the PROXY protocol.
     pub expects_proxy_header: bool,
+    /// Whether its connections speak TLS, behind such a header.
+    pub is_encrypted: bool,
 }
 
 /// Which worker it is.
@@ -166,11 +170,20 @@ pub struct WorkerParts {
     /// Its end of the mesh.
     pub mesh: Mesh,
     /// Configurations that come while it runs; it looks here when it is woken.
-    pub configs: Receiver<Arc<Config>>,
+    pub reloads: Receiver<Reload>,
     /// Its account in the memory budget.
     pub budget: Budget,
     /// What it shares with others.
     pub shared: WorkerShares,
+}
+
+/// What a reload brings.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// The settings; a worker takes those that may change while it runs.
+    pub config: Arc<Config>,
+    /// The certificate of new TLS handshakes; `None` leaves it as it is.
+    pub identity: Option<Identity>,
 }
 
 /// What all workers share.
@@ -194,6 +207,8 @@ pub struct WorkerShares {
     pub clock: Arc<OnceLock<Instant>>,
     /// Steps of shutting down that workers have taken, all together.
     pub steps: Arc<AtomicUsize>,
+    /// The certificate of TLS handshakes, until a reload brings another one.
+    pub identity: Option<Identity>,
     /// A proxy brings requests of others to this host.
     pub is_behind_proxy: Arc<AtomicBool>,
     /// What opens the sessions of clients whose commands come in requests of their own.
@@ -245,6 +260,7 @@ pub fn new_counters() -> Counters {
         tokens_rejected: TokenError::LABELS,
         publications_dropped: Drops::LABELS,
         proxy_headers_rejected: ProxyRefusal::LABELS,
+        tls_failed: TlsFailure::LABELS,
         callbacks: (CallbackKind::WORDS, OUTCOMES),
     })
 }

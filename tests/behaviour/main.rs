@@ -36,6 +36,7 @@
 //! | `operator` | the commands channels, connections and disconnect, keys and tokens from the settings, the start message |
 //! | `page` | the page at `/` and the statistics that it shows |
 //! | `listeners` | addresses for administration, Unix sockets, the PROXY protocol |
+//! | `tls` | every door over TLS: handshakes, records that are not sound, key changes, ends, reloads |
 //! | `hostile` | misbehaving clients in random order |
 //! | `fan_out` | no publication lost, duplicated or reordered |
 //! | `pressure` | latency of a bystander while other clients cause load, and the cost of that load |
@@ -83,6 +84,7 @@ mod skip_history;
 mod sse;
 mod subscription_tokens;
 mod tcp;
+mod tls;
 mod users;
 mod websocket;
 

@@ -13,7 +13,7 @@ use fantail::hub::ChannelHash;
 use fantail::message::{CloseReason, NodeId, Position};
 use fantail::telemetry::{Counter, Counters};
 use fantail::worker::{
-    Budget, Listener, Mesh, Worker, WorkerParts, WorkerPlace, WorkerSettings, WorkerShares,
+    Budget, Listener, Mesh, Reload, Worker, WorkerParts, WorkerPlace, WorkerSettings, WorkerShares,
     new_counters,
 };
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ pub struct World {
     pub workers: Vec<Worker<SimulatedDriver>>,
     /// The configuration last sent to the workers.
     pub config: Config,
-    pub configs: Vec<Sender<Arc<Config>>>,
+    pub reloads: Vec<Sender<Reload>>,
     pub stop: Arc<AtomicBool>,
     pub open: Arc<AtomicUsize>,
     pub open_max: usize,
@@ -145,13 +145,13 @@ impl World {
         };
         let hash = ChannelHash::with_key(seed);
         let budgets = Budget::of_workers(workers, memory_bytes_max);
-        let (configs, mut receivers): (Vec<_>, Vec<_>) =
+        let (reloads, mut receivers): (Vec<_>, Vec<_>) =
             (0..workers).map(|_| std::sync::mpsc::channel()).unzip();
         let workers = Mesh::new(&wakers)
             .into_iter()
             .zip(budgets)
             .zip(receivers.drain(..))
-            .map(|((mesh, budget), configs)| {
+            .map(|((mesh, budget), reloads)| {
                 let settings = WorkerSettings::new(
                     &config,
                     WorkerPlace {
@@ -161,11 +161,15 @@ impl World {
                     },
                     CONNECTIONS_MAX,
                     [Service::Edge, Service::Commands(Framing::Line)]
-                        .map(|service| Listener { service, expects_proxy_header: false })
+                        .map(|service| Listener {
+                            service,
+                            expects_proxy_header: false,
+                            is_encrypted: false,
+                        })
                         .to_vec(),
                     hash,
                 );
-                let parts = WorkerParts { mesh, configs, budget, shared: shared.clone() };
+                let parts = WorkerParts { mesh, reloads, budget, shared: shared.clone() };
                 let driver = SimulatedDriver::new(&driver, &network, &[EDGE, COMMANDS]);
                 Worker::new(driver, settings, parts)
             })
@@ -181,7 +185,7 @@ impl World {
             network,
             workers,
             config,
-            configs,
+            reloads,
             stop,
             open: shared.open,
             open_max,
@@ -271,8 +275,9 @@ impl World {
         change(&mut self.config);
         self.config.check().expect("a valid configuration");
         let config = Arc::new(self.config.clone());
-        for (worker, configs) in self.workers.iter_mut().zip(&self.configs) {
-            configs.send(config.clone()).expect("the worker is running");
+        for (worker, reloads) in self.workers.iter_mut().zip(&self.reloads) {
+            let reload = Reload { config: config.clone(), identity: None };
+            reloads.send(reload).expect("the worker is running");
             worker.driver().wake();
         }
     }

@@ -243,7 +243,7 @@ fn a_fault_names_its_place_and_the_range() {
             "[chats.x]",
             &[],
             &[],
-            "f.toml:1: unknown section [chats] (admin, tcp, echo, proxy, unix, api, auth, http, limits, log, \
+            "f.toml:1: unknown section [chats] (admin, tcp, echo, proxy, tls, unix, api, auth, http, limits, log, \
              api.keys.NAME, auth.keys.NAME, callbacks, callbacks.KIND, channels, namespaces.NAME)",
         ),
         (
