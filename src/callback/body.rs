@@ -17,11 +17,12 @@ pub fn write_body(out: &mut Vec<u8>, call: &Call) {
     match &call.ask {
         Ask::Connect(login) => write_login(out, login),
         Ask::Refresh => {}
-        Ask::Subscribe { channel, token } => {
+        Ask::Subscribe { channel, token, data } => {
             member(out, "channel", |out| write_text(out, channel.as_str()));
             if let Some(token) = token {
                 member(out, "token", |out| write_text(out, token.reveal()));
             }
+            data.iter().for_each(|data| write_payload(out, data));
         }
         Ask::SubRefresh { channel } => {
             member(out, "channel", |out| write_text(out, channel.as_str()));
@@ -147,8 +148,12 @@ mod tests {
         assert_eq!(body_of(Some("u"), Ask::Refresh), expected);
         let expected = format!("{head},\"user\":\"u\",\"channel\":\"a\\\"b\"}}");
         assert_eq!(body_of(Some("u"), Ask::SubRefresh { channel: channel.clone() }), expected);
-        let subscribe = Ask::Subscribe { channel: channel.clone(), token: Token::new("t\"") };
-        let rest = "\"channel\":\"a\\\"b\",\"token\":\"t\\\"\"}";
+        let subscribe = Ask::Subscribe {
+            channel: channel.clone(),
+            token: Token::new("t\""),
+            data: Some(Payload::new(PayloadKind::Json, "[1]")),
+        };
+        let rest = "\"channel\":\"a\\\"b\",\"token\":\"t\\\"\",\"data\":[1]}";
         assert_eq!(body_of(Some(""), subscribe.clone()), format!("{head},{rest}"));
         let expected = format!("{head},\"user\":\"u\\\"\",{rest}");
         assert_eq!(body_of(Some("u\""), subscribe), expected);

@@ -39,7 +39,7 @@ pub enum Ask {
     /// Whether the client, whose identity has expired, may go on.
     Refresh,
     /// Whether the client may subscribe to a channel.
-    Subscribe { channel: ChannelName, token: Option<Token> },
+    Subscribe { channel: ChannelName, token: Option<Token>, data: Option<Payload> },
     /// Whether the client may publish to a channel.
     Publish { channel: ChannelName, payload: Payload },
     /// Whether its subscription to a channel, which has expired, may go on.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::TagsFilter;
+use super::{Payload, TagsFilter};
 
 /// What a client asks for when it subscribes, beside the channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct SubscriptionForm {
     pub takes_deltas: bool,
     /// The publications that it wants; `None` for all.
     pub filter: Option<Arc<TagsFilter>>,
+    /// What it says to the backend that decides about it.
+    pub data: Option<Box<Payload>>,
 }
 
 /// How a publication is written for a subscriber.
@@ -28,6 +30,8 @@ pub enum Rendition {
 impl SubscriptionForm {
     /// Bytes that it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.filter.as_ref().map_or(0, |filter| size_of::<TagsFilter>() + filter.heap_bytes())
+        let filter =
+            self.filter.as_ref().map_or(0, |filter| size_of::<TagsFilter>() + filter.heap_bytes());
+        filter + self.data.as_ref().map_or(0, |data| size_of::<Payload>() + data.heap_bytes())
     }
 }

@@ -93,6 +93,8 @@ pub struct SubscribeParameters<'a> {
     pub filter: Option<Result<TagsFilter, FilterError>>,
     /// In which form the client wants to receive what has changed between two publications; empty for none.
     pub delta: Cow<'a, str>,
+    /// What the client says to the backend.
+    pub data: Option<Data<'a>>,
 }
 
 /// The parameters of `subscribe`.
@@ -106,6 +108,8 @@ pub struct Subscribe<'a> {
     pub needs_all: bool,
     /// The token for the channel; empty if there is none.
     pub token: Cow<'a, str>,
+    /// What the client says to the backend.
+    pub data: Option<Data<'a>>,
     /// Which publications it wants, and how.
     pub form: SubscriptionForm,
 }
@@ -146,9 +150,9 @@ impl<'a> SubscribeParameters<'a> {
         };
         let since = self.recover.then(|| Position::since(self.offset, &self.epoch));
         let needs_all = self.flag & FLAG_REJECT_UNRECOVERED != 0;
-        let (channel, token) = (self.channel, self.token);
-        let form = SubscriptionForm { takes_deltas, filter };
-        Method::Subscribe(Subscribe { channel, since, needs_all, token, form })
+        let (channel, token, data) = (self.channel, self.token, self.data);
+        let form = SubscriptionForm { takes_deltas, filter, data: None };
+        Method::Subscribe(Subscribe { channel, since, needs_all, token, data, form })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::auth::{Rate, RateVerdict};
 use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX, PROCEDURE_BYTES_MAX};
 use crate::message::{
     Actor, ChannelName, CloseReason, Login, Origin, Payload, PayloadKind, Position, Publications,
-    Recovery, Refusal, Reply, Request, Ticket, Token, Welcome,
+    Recovery, Refusal, Reply, Request, SubscriptionForm, Ticket, Token, Welcome,
 };
 use crate::protocol::command::{
     Answer, Command, CommandError, Connect, Connected, Data, Method, Push, Sent, Subscribe,
@@ -398,7 +398,10 @@ impl Replies<'_, '_> {
     }
 
     fn subscribe(&mut self, id: u32, subscribe: Subscribe<'_>) {
-        let Subscribe { channel, since, needs_all, token, form } = subscribe;
+        let Subscribe { channel, since, needs_all, token, data, form } = subscribe;
+        let data = data.map(|data| self.payload(id, &data).map(Box::new));
+        let Ok(data) = data.transpose() else { return };
+        let form = SubscriptionForm { data, ..form };
         let (token, options) = (Token::new(&token), None);
         self.request(id, &channel, |channel| Request::Subscribe {
             channel,

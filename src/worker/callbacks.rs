@@ -57,8 +57,10 @@ pub(super) fn ask(
 fn ask_of(request: &Request) -> Option<Ask> {
     match request {
         Request::Connect(login) => Some(Ask::Connect(login.clone())),
-        Request::Subscribe { channel, token, .. } => {
-            Some(Ask::Subscribe { channel: channel.clone(), token: token.clone() })
+        Request::Subscribe { channel, token, form, .. } => {
+            let (channel, token) = (channel.clone(), token.clone());
+            let data = form.data.as_deref().cloned();
+            Some(Ask::Subscribe { channel, token, data })
         }
         Request::Publish { channel: Some(channel), payload, .. } => {
             Some(Ask::Publish { channel: channel.clone(), payload: payload.clone() })
@@ -123,11 +125,12 @@ fn take_result(
         }
         (
             CallbackResult::Subscribe { mut options },
-            Request::Subscribe { channel, since, needs_all, form, .. },
+            Request::Subscribe { channel, since, needs_all, mut form, .. },
         ) => {
             let Connections { settings, hub, .. } = &*connections;
             renewals::mark(&mut options, &channel, hub.namespaces(), &settings.callbacks);
             let options = (*options != SubscriptionOptions::default()).then_some(options);
+            form.data = None;
             Request::Subscribe { channel, since, needs_all, token: None, form, options }
         }
         // An answer is of the kind of its call.

@@ -114,6 +114,11 @@ on_both_drivers! {
     }
 }
 
+/// An answer of so many bytes.
+fn answer_of(bytes: usize) -> String {
+    format!("{{\"x\":\"{}\"}}", "x".repeat(bytes - 8))
+}
+
 /// Every way in which a backend can fail, and its outcome.
 fn failures() -> Vec<(&'static str, BackendAnswer)> {
     let head = "HTTP/1.1 200 OK\r\n";
@@ -131,7 +136,7 @@ fn failures() -> Vec<(&'static str, BackendAnswer)> {
         ("status", raw(403, r#"{"error":{"code":1000,"message":"no"}}"#)),
         ("server_error", raw(500, "{}")),
         ("server_error", raw(503, "{}")),
-        ("too_large", raw(200, &format!("{{\"x\":\"{}\"}}", "x".repeat(1024)))),
+        ("too_large", raw(200, &answer_of(1025))),
         ("too_large", bytes(&format!("\r\n{}", "x".repeat(100_000)))),
         ("unreachable", bytes("Content-Length: 100\r\n\r\n{}")),
         ("unreachable", bytes("Transfer-Encoding: chunked\r\n\r\nzz\r\n")),
@@ -146,7 +151,8 @@ on_both_drivers! {
     fn every_failure_of_a_backend_is_an_error_that_may_pass(driver) {
         let options = [("timeout", "200 ms"), ("answer_bytes_max", "1 KiB")];
         let (_, server) = rpc(driver, &options, |request| {
-            failures()[request.body["data"].as_u64().unwrap() as usize].1.clone()
+            let failure = failures().into_iter().nth(request.body["data"].as_u64().unwrap() as usize);
+            failure.map_or_else(|| raw(200, &answer_of(1024)), |(_, answer)| answer)
         });
         let mut client = connected(&server);
         for (index, (outcome, answer)) in failures().into_iter().enumerate() {
@@ -157,6 +163,8 @@ on_both_drivers! {
             let after = outcomes(&server, CallbackKind::Rpc, outcome);
             assert_eq!(after, before + 1, "{outcome}: {answer:?}");
         }
+        let reply = client.command(&json!({"id": 2, "rpc": {"data": failures().len()}}));
+        assert_eq!(reply, json!({"id": 2, "rpc": {}}), "an answer may have so many bytes");
     }
 }
 

@@ -161,7 +161,7 @@ on_both_drivers! {
         other.command(&json!({"id": 1, "connect": {"data": "none"}}));
         let commands = [
             json!({"id": 2, "publish": {"channel": "asks:1", "data": 1}}),
-            json!({"id": 3, "subscribe": {"channel": "asks:1", "token": "as it is"}}),
+            json!({"id": 3, "subscribe": {"channel": "asks:1", "token": "as it is", "data": {"row": 7}}}),
             json!({"id": 4, "rpc": {"method": "m"}}),
         ];
         for command in &commands {
@@ -181,6 +181,7 @@ on_both_drivers! {
         assert_eq!(of("connect")[0].get("meta"), None);
         // Without a key for tokens, the backend is what judges them.
         assert_eq!(of("subscribe")[0]["token"], "as it is");
+        assert_eq!(of("subscribe")[0]["data"], json!({"row": 7}));
         wait_until("it is asked whether the client may go on", || of("refresh").len() == 1);
         assert_eq!(of("refresh")[0]["meta"], kept);
         gate.open();

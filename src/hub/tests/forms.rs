@@ -31,11 +31,11 @@ fn subscribe_with(form: SubscriptionForm, since: Option<Position>) -> Request {
 }
 
 fn deltas() -> SubscriptionForm {
-    SubscriptionForm { takes_deltas: true, filter: None }
+    SubscriptionForm { takes_deltas: true, ..Default::default() }
 }
 
 fn filtered(text: &str) -> SubscriptionForm {
-    SubscriptionForm { takes_deltas: false, filter: Some(filter(text)) }
+    SubscriptionForm { filter: Some(filter(text)), ..Default::default() }
 }
 
 fn publish_tagged(text: &str, exclude: Option<ClientId>) -> Request {

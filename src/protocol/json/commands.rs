@@ -124,6 +124,8 @@ struct Subscription<'a> {
     tf: Option<&'a RawValue>,
     #[serde(borrow)]
     delta: Option<Text<'a>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -161,6 +163,7 @@ impl<'a> Subscription<'a> {
             kind: self.kind.unwrap_or(0),
             filter: self.tf.map(|filter| tags_filter::decode(filter.get())),
             delta: text(self.delta),
+            data: self.data.map(|data| Data::Json(data.get().as_bytes())),
         };
         parameters.method()
     }
@@ -244,7 +247,14 @@ mod tests {
         let form = SubscriptionForm::default();
         assert_eq!(
             method(r#"{"subscribe":{"channel":"a"},"id":7}"#),
-            Method::Subscribe(Subscribe { channel, since, needs_all: false, token, form })
+            Method::Subscribe(Subscribe {
+                channel,
+                since,
+                needs_all: false,
+                token,
+                data: None,
+                form
+            })
         );
         assert_eq!(
             method(r#"{"id":1,"unsubscribe":{"channel":"\u00e9"}}"#),

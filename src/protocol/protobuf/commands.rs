@@ -93,6 +93,7 @@ fn subscribe_of(subscribe: schema::SubscribeRequest) -> SubscribeParameters<'sta
         kind: subscribe.kind.into(),
         filter: subscribe.tf.map(tags_filter::decode),
         delta: subscribe.delta.into(),
+        data: data_of(subscribe.data),
     }
 }
 

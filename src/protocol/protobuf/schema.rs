@@ -114,6 +114,8 @@ pub struct SubscribeRequest {
     pub epoch: String,
     #[prost(uint64, tag = "7")]
     pub offset: u64,
+    #[prost(bytes = "bytes", tag = "8")]
+    pub data: Bytes,
     #[prost(string, tag = "12")]
     pub delta: String,
     /// A [`FilterNode`], whose length is looked at first.

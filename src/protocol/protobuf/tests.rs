@@ -48,6 +48,10 @@ fn parts(method: Method<'_>) -> (Method<'_>, Option<Vec<u8>>) {
             let data = connect.data.take();
             (Method::Connect(connect), data.map(bytes))
         }
+        Method::Subscribe(mut subscribe) => {
+            let data = subscribe.data.take();
+            (Method::Subscribe(subscribe), data.map(bytes))
+        }
         method => (method, None),
     }
 }
