@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use fantail::config::limits::COMMANDS_PER_MESSAGE_MAX;
 use fantail::config::{CallbackKind, CallbackOption};
 use fantail::message::CloseReason;
+use fantail::protocol::fossil;
 use fantail::protocol::protobuf::{next_message, schema};
 use fantail::protocol::websocket::OpCode;
 
@@ -428,5 +429,45 @@ on_both_drivers! {
         let given = |body: &Value| [body["data"].clone(), body["b64data"].clone()];
         let expected = [[json!({"a": 1}), Value::Null], [Value::Null, json!("/wA=")], [Value::Null, json!("dGV4dA==")], [Value::Null, Value::Null]];
         assert_eq!(bodies.iter().map(given).collect::<Vec<_>>(), expected);
+    }
+
+    fn deltas_and_filters_are_bytes_of_the_schema(driver) {
+        let server = TestServer::start(driver, 2);
+        let mut http = Client::connect(server.edge());
+        let with = |delta: &str, tf: Option<&schema::FilterNode>| schema::Command {
+            id: 2,
+            subscribe: Some(schema::SubscribeRequest {
+                channel: "a".into(),
+                delta: delta.into(),
+                tf: tf.map(|filter| filter.encode_to_vec().into()),
+                ..schema::SubscribeRequest::default()
+            }),
+            ..COMMAND()
+        };
+        let mut reader = Binary::connected(&server);
+        assert!(reader.ask(with("fossil", None)).subscribe.unwrap().delta);
+        let is = |val: &str, cmp: &str| schema::FilterNode {
+            key: "k".into(),
+            cmp: cmp.into(),
+            val: val.into(),
+            ..schema::FilterNode::default()
+        };
+        let mut filtered = Binary::connected(&server);
+        assert_eq!(filtered.ask(with("", Some(&is("x", "like")))).error.unwrap().code, 107);
+        assert!(!filtered.ask(with("fossil", Some(&is("x", "eq")))).subscribe.unwrap().delta);
+        let bodies = [1, 2].map(|n| format!("{{\"n\":{n},\"rest\":\"{}\"}}", "x".repeat(100)));
+        for (body, tag) in bodies.iter().zip(["x", "y"]) {
+            let data: Value = serde_json::from_str(body).unwrap();
+            let data = json!({"channel": "a", "data": data, "tags": {"k": tag}});
+            assert!(http.call("publish", &data).get("result").is_some());
+        }
+        let seen = [0, 1].map(|_| reader.push().publication.unwrap());
+        let mut delta = Vec::new();
+        assert!(fossil::write_delta(&mut delta, bodies[0].as_bytes(), bodies[1].as_bytes()));
+        assert_eq!((&seen[0].data[..], seen[0].delta), (bodies[0].as_bytes(), false));
+        assert_eq!((&seen[1].data[..], seen[1].delta), (&delta[..], true));
+        assert_eq!(filtered.publication("a"), (bodies[0].clone().into_bytes(), 1));
+        http.call("publish", &json!({"channel": "a", "data": 3, "tags": {"k": "x"}}));
+        assert_eq!(filtered.publication("a"), (b"3".to_vec(), 3));
     }
 }

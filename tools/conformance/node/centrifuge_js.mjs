@@ -273,9 +273,75 @@ async function disconnects() {
   checks.equal('a client may disconnect', (await gone).code, 0);
 }
 
+// With deltas a subscriber sees the same as without, in JSON and in Protobuf, also after it has lost its connection.
+async function deltas() {
+  const between = await proxy();
+  const channel = `${js}-delta`;
+  const rows = numbers(1, 40).map((row) => ({ row, text: 'é "quoted"\n' }));
+  const document = (number) => ({ number, rows });
+  const open = async (address, Sdk, options) => {
+    const centrifuge = client(address, Sdk);
+    centrifuge.connect();
+    return [centrifuge, await subscribed(centrifuge, channel, options)];
+  };
+  const [one, plain] = await open(http, Centrifuge);
+  const [two, delta] = await open(between.address_, Centrifuge, { delta: 'fossil' });
+  const clients = [one, two];
+  const subscriptions = [plain, delta];
+  if (transport !== 'sse') {
+    const [three, binary] = await open(between.address_, BinaryCentrifuge, { delta: 'fossil' });
+    clients.push(three);
+    subscriptions.push(binary);
+  }
+  checks.equal('deltas are agreed on', subscriptions.map((it) => Boolean(it._delta_negotiated)), [false, true, true].slice(0, clients.length));
+  for (const number of numbers(1, 5)) await publish(channel, JSON.stringify(document(number)));
+  await until('all receive them', () => subscriptions.every(({ got }) => got.length === 5));
+  const gone = Promise.all(subscriptions.slice(1).map((it) => event(it, 'subscribing')));
+  between.cut();
+  await gone;
+  for (const number of numbers(6, 10)) await publish(channel, JSON.stringify(document(number)));
+  const back = Promise.all(subscriptions.slice(1).map((it) => event(it, 'subscribed')));
+  between.mend();
+  checks.equal('it is recovered', (await back).map(({ recovered }) => recovered), Array(clients.length - 1).fill(true));
+  for (const number of numbers(11, 15)) await publish(channel, JSON.stringify(document(number)));
+  await publish(channel, 'other text');
+  await until('all receive the rest', () => subscriptions.every(({ got }) => got.length === 16));
+  const expected = [...numbers(1, 15).map(document), 'other text'];
+  const text = (data) => Buffer.from(data).toString();
+  const parsed = (data) => (text(data) === 'other text' ? 'other text' : JSON.parse(text(data)));
+  checks.equal('without deltas', plain.got, expected);
+  checks.equal('with deltas', delta.got, expected);
+  if (subscriptions[2]) checks.equal('with deltas of bytes', subscriptions[2].got.map(parsed), expected);
+  for (const centrifuge of clients) centrifuge.disconnect();
+  between.close();
+}
+
+// A subscriber with a filter gets the publications whose tags fit.
+async function filters() {
+  const channel = `${js}-filter`;
+  const is = (val) => ({ key: 'lang', cmp: 'eq', val });
+  const centrifuge = await connected();
+  const english = await subscribed(centrifuge, channel, { tagsFilter: is('en') });
+  const other = await connected();
+  const rest = await subscribed(other, channel, { tagsFilter: { op: 'not', nodes: [is('en')] } });
+  for (const number of numbers(1, 6)) {
+    const body = { channel, data: number, tags: { lang: number % 3 === 0 ? 'en' : 'de' } };
+    const sent = { method: 'POST', body: JSON.stringify(body) };
+    checks.equal('it is published', (await fetch(`http://${http}/api/publish`, sent)).status, 200);
+  }
+  await until('both receive theirs', () => english.got.length === 2 && rest.got.length === 4);
+  checks.equal('what fits', [english.got, rest.got], [[3, 6], [1, 2, 4, 5]]);
+  const unknown = centrifuge.newSubscription(`${channel}-unknown`, { tagsFilter: { ...is('en'), cmp: 'like' } });
+  const ended = event(unknown, 'unsubscribed');
+  unknown.subscribe();
+  checks.equal('an unknown comparison', (await ended).code, 107);
+  centrifuge.disconnect();
+  other.disconnect();
+}
+
 for (transport of ['websocket', 'http_stream', 'sse']) {
   js = transport === 'websocket' ? 'js' : transport;
-  for (const check of [chat, cutOff, elsewhere, many, stateOverARestart]) await checks.run(check);
+  for (const check of [chat, cutOff, elsewhere, many, deltas, filters, stateOverARestart]) await checks.run(check);
 }
 
 // Bytes in Protobuf, by an answer over HTTP.
