@@ -1,11 +1,14 @@
 """centrifuge-python: subscribes, publishes, queries, loses its connection and recovers all missed publications."""
 
 import asyncio
+import json
 import urllib.request
 
 from centrifuge import (
     CentrifugeError,
     Client,
+    DeltaType,
+    Filter,
     PublicationContext,
     StreamPosition,
     SubscribedContext,
@@ -102,8 +105,8 @@ async def connected(port=PORT):
     return client
 
 
-async def subscribed(client, channel):
-    subscription = client.new_subscription(channel, events=Gatherer())
+async def subscribed(client, channel, **options):
+    subscription = client.new_subscription(channel, events=Gatherer(), **options)
     await subscription.subscribe()
     await subscription.ready()
     return subscription, subscription.events
@@ -184,10 +187,42 @@ async def cut_off():
         await client.disconnect()
 
 
+async def deltas_and_filters():
+    async with Proxy() as proxy:
+        documents = [{"n": number, "rows": [{"row": row, "text": "é\n"} for row in range(40)]} for number in range(15)]
+        bodies = [json.dumps(document).encode() for document in documents]
+        client = await connected(proxy.port)
+        _, heard = await subscribed(client, "py-delta", delta=DeltaType.FOSSIL)
+        _, plain = await subscribed(await connected(), "py-delta")
+        await publish("py-delta", *bodies[:5])
+        await until("it receives them", lambda: len(heard.got) == 5)
+        proxy.cut()
+        await publish("py-delta", *bodies[5:10])
+        proxy.mend()
+        await until("it recovers them", lambda: len(heard.got) == 10)
+        await publish("py-delta", *bodies[10:])
+        await until("it receives the rest", lambda: len(heard.got) == len(plain.got) == 15)
+        checks.equal("with deltas", heard.got, documents)
+        checks.equal("without deltas", plain.got, documents)
+        _, english = await subscribed(client, "py-filter", tags_filter=Filter.eq("lang", "en"))
+        for number in range(4):
+            body = {"channel": "py-filter", "data": number, "tags": {"lang": "en" if number % 2 else "de"}}
+            await asyncio.to_thread(post_json, "/api/publish", body)
+        await until("it receives what fits", lambda: len(english.got) == 2)
+        checks.equal("with a filter", english.got, [1, 3])
+        await client.disconnect()
+
+
+def post_json(path, body):
+    request = urllib.request.Request(f"http://{HOST}:{PORT}{path}", data=json.dumps(body).encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert "result" in json.load(response)
+
+
 def run(check):
     checks.run(check.__name__, lambda: asyncio.run(asyncio.wait_for(check(), 60)))
 
 
-for check in (chat, cut_off):
+for check in (chat, cut_off, deltas_and_filters):
     run(check)
 checks.finish()
