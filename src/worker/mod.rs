@@ -416,7 +416,10 @@ impl<D: Driver> Worker<D> {
     /// Takes what other workers sent, up to this turn's limits; returns whether that was all.
     fn empty_inbox(&mut self) -> bool {
         let mut load = 0;
-        while load < INBOX_LOAD_PER_TURN_MAX && !self.connections.deferred.is_turn_full() {
+        while load < INBOX_LOAD_PER_TURN_MAX
+            && !self.connections.deferred.is_turn_full()
+            && !self.connections.turn.has_enough_answers()
+        {
             let Some((message, message_load)) = self.connections.mesh.receive() else {
                 return true;
             };

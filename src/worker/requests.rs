@@ -319,7 +319,10 @@ impl Connections {
                 events::take_message(self, message);
                 self.drain_hub_outputs();
             }
-            Message::Callback(answered) => callbacks::take_answer(self, *answered),
+            Message::Callback(answered) => {
+                self.turn.answers += 1;
+                callbacks::take_answer(self, *answered);
+            }
             Message::Keys(None) => self.counters.key_fetches_failed.add(1),
             Message::Keys(Some(keys)) => {
                 let now = self.settings.transport.now.unix_seconds;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::limits::{REQUESTS_PER_TURN_MAX, WRITTEN_BYTES_PER_TURN_MAX};
+use crate::config::limits::{
+    CALLBACK_ANSWERS_PER_TURN_MAX, REQUESTS_PER_TURN_MAX, WRITTEN_BYTES_PER_TURN_MAX,
+};
 
 /// The time of a turn, and what conversations did in it.
 #[derive(Debug, Default)]
@@ -19,6 +21,8 @@ pub struct Turn {
     pub requests: usize,
     /// Bytes that conversations wrote.
     pub written_bytes: usize,
+    /// Answers of the backend that were taken.
+    pub answers: usize,
 }
 
 impl Turn {
@@ -29,7 +33,7 @@ impl Turn {
 
     /// From now on, what is done counts as this turn's.
     pub fn begin_work(&mut self) {
-        (self.requests, self.written_bytes) = (0, 0);
+        (self.requests, self.written_bytes, self.answers) = (0, 0, 0);
     }
 
     /// The time since the epoch, once in each second of the calendar.
@@ -47,6 +51,11 @@ impl Turn {
     /// Whether as much was done as one turn may take, so that other work comes first.
     pub fn is_full(&self) -> bool {
         self.requests >= REQUESTS_PER_TURN_MAX || self.written_bytes >= WRITTEN_BYTES_PER_TURN_MAX
+    }
+
+    /// Whether as many answers of the backend were taken as one turn may take.
+    pub fn has_enough_answers(&self) -> bool {
+        self.answers >= CALLBACK_ANSWERS_PER_TURN_MAX
     }
 
     /// Whether no conversation did anything.
@@ -70,10 +79,17 @@ mod tests {
             (turn.requests, turn.written_bytes) = (requests, bytes);
             assert_eq!((turn.is_full(), turn.is_idle()), (is_full, false));
         }
+        for (answers, is_enough) in
+            [(CALLBACK_ANSWERS_PER_TURN_MAX - 1, false), (CALLBACK_ANSWERS_PER_TURN_MAX, true)]
+        {
+            turn.answers = answers;
+            assert_eq!(turn.has_enough_answers(), is_enough);
+        }
         turn.begin(1, 64_000);
         assert!(!turn.is_idle());
         turn.begin_work();
         assert_eq!((turn.is_full(), turn.is_idle()), (false, true));
+        assert!(!turn.has_enough_answers());
     }
 
     #[test]
