@@ -16,7 +16,7 @@ use crate::message::{ClientId, SessionId};
 pub(super) enum Retry {
     /// In a moment: the cause may be over by then.
     Soon,
-    /// Later: the server has more clients than it can serve.
+    /// Later: the server, or its backend, has more clients than it can serve.
     Later,
 }
 

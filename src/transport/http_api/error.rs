@@ -128,7 +128,12 @@ impl HttpError {
             (401, _) => &[("WWW-Authenticate", "Bearer error=\"invalid_token\"")],
             _ => &[],
         };
-        Self { headers, ..Self::new(status, code, sentence) }
+        let retry = match refusal {
+            // Those that come back are more load for a backend that has too much already.
+            Refusal::BackendUnavailable => Retry::Later,
+            _ => Retry::Soon,
+        };
+        Self { headers, retry, ..Self::new(status, code, sentence) }
     }
 
     /// The backend rejects what the request asks for.
