@@ -174,7 +174,7 @@ on_both_drivers! {
             BackendAnswer::Raw(
                 200,
                 json!({"result": {"data": request.body["data"]}}).to_string(),
-                Duration::from_millis(if request.body["data"] == 1 { 300 } else { 0 }),
+                Duration::from_millis(if request.body["data"] == 1 { 1000 } else { 0 }),
             )
         });
         let mut client = connected(&server);

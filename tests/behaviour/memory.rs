@@ -163,12 +163,13 @@ on_both_drivers! {
         // Responses of many turns, few of which fit into the kernel's buffers.
         for _ in 0..20 {
             for client in &mut clients {
-                client.send(&requests);
+                // The write fails if the connection has been closed meanwhile, which is allowed.
+                let _ = std::io::Write::write_all(&mut client.stream(), requests.as_bytes());
             }
         }
         wait_until("some clients are disconnected", || server.closed(CloseReason::Overloaded) > 0);
         for client in &mut clients {
-            client.stream().shutdown(std::net::Shutdown::Write).expect("the socket is open");
+            let _ = client.stream().shutdown(std::net::Shutdown::Write);
             let mut answers = Vec::new();
             // The end of the stream may arrive first.
             let _ = std::io::Read::read_to_end(&mut client.stream(), &mut answers);
