@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::system::terminate;
+use crate::system::{prioritize, terminate};
 
 /// A running server, ended on drop.
 pub struct Server {
@@ -54,6 +54,16 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Gives all its threads real-time priority: what else runs on their core is not part of its turns. All have the
+    /// same, so that none waits for a lock of one that does not run.
+    pub fn prioritize(&self) -> io::Result<()> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let name = thread?.file_name();
+            name.to_str().and_then(|name| name.parse().ok()).map(prioritize).transpose()?;
+        }
+        Ok(())
     }
 
     /// Process id of the only child, for servers whose first process starts a worker process.

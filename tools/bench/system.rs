@@ -21,6 +21,14 @@ pub fn run_when_idle() -> io::Result<()> {
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) })
 }
 
+/// Gives a thread of another process real-time priority (SCHED_FIFO), below that of measurements.
+pub fn prioritize(thread: u32) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    let thread = thread as libc::pid_t;
+    // SAFETY: `parameters` is valid for the call.
+    check(unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameters) })
+}
+
 /// Sends SIGTERM to a child process.
 pub fn terminate(pid: u32) {
     // SAFETY: no pointers; the pid is of a child that has not been waited for, so it cannot be another's.

@@ -5,9 +5,10 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::AsRawFd;
 
-/// Gives the calling thread real-time priority (SCHED_FIFO), so that a measurement is not delayed by other threads.
+/// Gives the calling thread real-time priority (SCHED_FIFO), so that a measurement is not delayed by other threads, not
+/// even by those of a server that has such a priority.
 pub fn preempt_others() -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 1 };
+    let parameters = libc::sched_param { sched_priority: 2 };
     // SAFETY: `parameters` is valid for the call.
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) })
 }

@@ -27,18 +27,38 @@ pub struct Connector {
     address: SocketAddr,
     path: String,
     protocol: Protocol,
+    /// What each connection shows in its request.
+    token: Option<String>,
+    connections_per_address: u32,
     opened: u32,
 }
 
 impl Connector {
     pub fn new(address: SocketAddr, path: String) -> Self {
-        Self { address, path, protocol: Protocol::Websocket, opened: 0 }
+        Self {
+            address,
+            path,
+            protocol: Protocol::Websocket,
+            token: None,
+            connections_per_address: CONNECTIONS_PER_ADDRESS,
+            opened: 0,
+        }
     }
 
     /// Sets the protocol and path of the next connections.
     pub fn set_protocol(&mut self, protocol: Protocol, path: &str) {
         self.protocol = protocol;
         path.clone_into(&mut self.path);
+    }
+
+    /// Sets the token that the next connections show.
+    pub fn set_token(&mut self, token: Option<String>) {
+        self.token = token;
+    }
+
+    /// Sets how many of the next connections have the same source address.
+    pub fn set_connections_per_address(&mut self, connections: u32) {
+        self.connections_per_address = connections;
     }
 
     pub fn path(&self) -> &str {
@@ -59,7 +79,10 @@ impl Connector {
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
             }
         };
-        format!("GET {} HTTP/1.1\r\nHost: {}\r\n{upgrade}\r\n", self.path, self.address)
+        let token = self.token.as_ref();
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+        let token = token.unwrap_or_default();
+        format!("GET {} HTTP/1.1\r\nHost: {}\r\n{upgrade}{token}\r\n", self.path, self.address)
     }
 
     /// Opens `count` blocking connections; returns each with the bytes received after the handshake.
@@ -89,7 +112,7 @@ impl Connector {
         let socket = Socket::new(domain, Type::STREAM, Some(socket2::Protocol::TCP))?;
         if self.address.ip().is_loopback() && self.address.is_ipv4() {
             bind_address_no_port(&socket)?;
-            let [.., third, fourth] = (self.opened / CONNECTIONS_PER_ADDRESS).to_be_bytes();
+            let [.., third, fourth] = (self.opened / self.connections_per_address).to_be_bytes();
             let source = Ipv4Addr::new(127, 1, third, fourth);
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }

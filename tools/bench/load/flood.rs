@@ -19,6 +19,7 @@ use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
 use super::client::{Connector, frame};
+use super::metrics::Metrics;
 use super::probe::{Probe, ProbeKind};
 use super::target::Target;
 use crate::instrument::{Histogram, preempt_others};
@@ -55,8 +56,9 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let meter = target.meter()?;
     let (began, echoed) = (Instant::now(), flood.echoed());
     probe.open();
-    let mut new_clients = NewClients::new(target.connector(), arguments);
-    new_clients.connect_all(began)?;
+    let length = Duration::from_secs_f64(arguments.seconds);
+    let new_clients = NewClients::new(target.connector(), arguments.new_clients, length);
+    let new_clients = new_clients.connect_all()?;
     let length = began.elapsed();
     let spent = meter.spent()?;
     let published: Vec<u64> =
@@ -96,30 +98,25 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
 }
 
 /// Connections that are opened and closed one after another.
-struct NewClients {
+pub(super) struct NewClients {
     connector: Connector,
     count: u32,
     length: Duration,
     /// Time from the call of `connect` to the end of the handshake response.
-    accept: Histogram,
+    pub accept: Histogram,
     /// Cause of the last failed connection.
-    fault: Option<String>,
+    pub fault: Option<String>,
 }
 
 impl NewClients {
-    fn new(connector: Connector, arguments: &Arguments) -> Self {
-        Self {
-            connector,
-            count: arguments.new_clients,
-            length: Duration::from_secs_f64(arguments.seconds),
-            accept: Histogram::new(),
-            fault: None,
-        }
+    pub fn new(connector: Connector, count: u32, length: Duration) -> Self {
+        Self { connector, count, length, accept: Histogram::new(), fault: None }
     }
 
     /// Connects at regular intervals. A slow handshake delays the next ones; connections that were not attempted in time
-    /// do not count as served.
-    fn connect_all(&mut self, began: Instant) -> io::Result<()> {
+    /// do not count as served. The thread is preempted by nothing from then on.
+    pub fn connect_all(mut self) -> io::Result<Self> {
+        let began = Instant::now();
         preempt_others()?;
         for number in 0..self.count {
             let due = self.length.mul_f64(f64::from(number) / f64::from(self.count));
@@ -134,7 +131,7 @@ impl NewClients {
             }
         }
         sleep(self.length.saturating_sub(began.elapsed()));
-        Ok(())
+        Ok(self)
     }
 }
 
@@ -244,16 +241,7 @@ impl Flooder {
 
 /// Number of turns in which the server reached its limits; `None` if it has no such metric.
 fn turns_full(address: SocketAddr) -> Option<u64> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(METRICS_TIMEOUT)).ok()?;
-    let head = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    let answer = String::from_utf8_lossy(&answer);
-    let samples =
-        answer.lines().filter(|line| line.starts_with("fantail_turns_budget_exhausted_total{"));
-    samples.map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).reduce(|a, b| Some(a? + b?))?
+    Metrics::of(address)?.sum("fantail_turns_budget_exhausted_total")
 }
 
 const TEXT: u8 = 1;
@@ -262,4 +250,3 @@ const BLOCK_FRAMES: usize = 9362;
 /// Size of a received publication: a header of two bytes, and one byte of payload.
 const ECHO_BYTES: u64 = 3;
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
-const METRICS_TIMEOUT: Duration = Duration::from_secs(5);

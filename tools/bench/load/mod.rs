@@ -5,16 +5,22 @@
 
 mod accept;
 mod api;
+mod backend;
 mod bystander;
 pub mod client;
 mod command_client;
+mod crowd;
 mod cycle;
+mod door;
 mod echo;
 pub mod fanout;
 mod flood;
 mod idle;
 mod lines;
+mod logins;
+mod metrics;
 mod poll;
+mod prefix_flood;
 mod probe;
 mod recover;
 mod slow_reader;
@@ -54,8 +60,12 @@ enum Kind {
     Flood(flood::Arguments),
     /// Idle connections and their memory
     Idle(idle::Arguments),
+    /// Clients that connect at once, through a callback or with tokens
+    Logins(logins::Arguments),
     /// Long polls, all answered by each publication
     Poll(poll::Arguments),
+    /// A flood from one network prefix, beside clients of others
+    PrefixFlood(prefix_flood::Arguments),
     /// Clients that reconnect at once and recover missed publications
     Recover(recover::Arguments),
     /// A subscriber that stops reading for a while
@@ -72,7 +82,9 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Api(api) => &api.target,
         Kind::Flood(flood) => &flood.target,
         Kind::Idle(idle) => &idle.target,
+        Kind::Logins(logins) => &logins.target,
         Kind::Poll(poll) => &poll.target,
+        Kind::PrefixFlood(flood) => &flood.target,
         Kind::Recover(recover) => &recover.target,
         Kind::SlowReader(slow_reader) => &slow_reader.target,
     };
@@ -87,7 +99,9 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Kind::Api(arguments) => api::run(arguments)?,
         Kind::Flood(arguments) => flood::run(arguments)?,
         Kind::Idle(arguments) => idle::run(arguments)?,
+        Kind::Logins(arguments) => logins::run(arguments)?,
         Kind::Poll(arguments) => poll::run(arguments)?,
+        Kind::PrefixFlood(arguments) => prefix_flood::run(arguments)?,
         Kind::Recover(arguments) => recover::run(arguments)?,
         Kind::SlowReader(arguments) => slow_reader::run(arguments)?,
     };

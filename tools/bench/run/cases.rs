@@ -11,6 +11,12 @@ pub enum CaseName {
     Memory,
     Yield,
     Flood,
+    /// A crowd that connects at once while the backend of the connect callback is slow, or hangs
+    Callbacks,
+    /// A crowd that connects at once with tokens, for each algorithm
+    Tokens,
+    /// Floods from one network prefix, beside clients of others
+    Prefixes,
     All,
 }
 
@@ -32,13 +38,25 @@ pub struct Comparison {
 pub struct Solo {
     pub case: CaseName,
     pub listener: Listener,
+    pub server: ServerSetup,
     pub load: Vec<String>,
     pub figures: Vec<Figure>,
 }
 
+/// How the server of a load is started.
+#[derive(Default)]
+pub struct ServerSetup {
+    /// Workers, if there is more than one.
+    pub workers: Option<u16>,
+    /// A file of settings; [`BACKEND`] stands for the address of the backend, in the load too.
+    pub settings: Option<String>,
+    /// Whether it runs before all else on its core, so that its turns can be measured.
+    pub is_prioritized: bool,
+}
+
 /// One number of the report of a load.
 pub struct Figure {
-    pub name: &'static str,
+    pub name: String,
     /// Path of keys in the report.
     pub path: &'static [&'static str],
     pub unit: &'static str,
@@ -164,6 +182,7 @@ pub fn solos(seconds: f64) -> Vec<Solo> {
     let memory = |listener, protocol, figures| Solo {
         case: CaseName::Memory,
         listener,
+        server: ServerSetup::default(),
         load: words(&[
             "idle",
             "--connections",
@@ -178,6 +197,7 @@ pub fn solos(seconds: f64) -> Vec<Solo> {
     let yielding = |probe, figures| Solo {
         case: CaseName::Yield,
         listener: Listener::Listen,
+        server: ServerSetup::default(),
         load: words(&[
             "fanout",
             "--size",
@@ -245,6 +265,7 @@ fn flood(seconds: f64) -> Solo {
     Solo {
         case: CaseName::Flood,
         listener: Listener::Listen,
+        server: ServerSetup::default(),
         load: words(&[
             "flood",
             "--new-clients",
@@ -258,18 +279,21 @@ fn flood(seconds: f64) -> Solo {
     }
 }
 
-fn figure(
-    name: &'static str,
+pub(super) fn figure(
+    name: impl Into<String>,
     path: &'static [&'static str],
     unit: &'static str,
     bound: Option<Bound>,
 ) -> Figure {
-    Figure { name, path, unit, bound }
+    Figure { name: name.into(), path, unit, bound }
 }
+
+/// Placeholder for the address of a backend.
+pub const BACKEND: &str = "{backend}";
 
 /// Placeholder for `--probe-echo ADDRESS`: the address is known once the server runs.
 pub const PROBE_ECHO: &str = "--probe-echo";
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(super) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }

@@ -6,6 +6,7 @@
 
 mod before;
 mod cases;
+mod crowds;
 pub mod report;
 pub mod turn;
 
@@ -32,6 +33,12 @@ pub struct Arguments {
     /// Number of pairs of turns
     #[arg(long, default_value_t = 5)]
     pairs: usize,
+    /// Number of turns of loads without a comparison
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// Number of clients of `callbacks` and `tokens` that connect at once
+    #[arg(long, default_value_t = 50_000)]
+    clients: usize,
     /// Length of the measurement in each turn, in seconds
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -99,9 +106,10 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
             }
         }
         // These have no counterpart in the bare loop, so a control run leaves them out.
-        for solo in cases::solos(arguments.seconds) {
+        let crowds = crowds::solos(arguments.clients)?;
+        for solo in cases::solos(arguments.seconds).into_iter().chain(crowds) {
             if wanted(solo.case) && !arguments.control {
-                let turns = setup.repeat(&solo, driver, SOLO_TURNS)?;
+                let turns = setup.repeat(&solo, driver, arguments.turns)?;
                 report.add_solo(&solo, driver, turns);
             }
         }
@@ -112,6 +120,3 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
-
-/// Turns of a load without comparison.
-const SOLO_TURNS: usize = 3;

@@ -15,7 +15,7 @@ pub struct Report {
 }
 
 struct Row {
-    name: &'static str,
+    name: String,
     driver: String,
     figures: String,
     bound: String,
@@ -77,7 +77,7 @@ impl Report {
             }));
         }
         self.rows.push(Row {
-            name: comparison.name,
+            name: comparison.name.to_owned(),
             driver: driver.to_owned(),
             figures,
             bound: bounds.join("; "),
@@ -92,11 +92,13 @@ impl Report {
                 path.iter().fold(report, |value, key| &value[key]).as_f64().unwrap_or(f64::NAN)
             };
             let spread = Spread::of(turns.iter().map(figure));
+            // A ratio.
+            let digits = if unit.is_empty() { 2 } else { 0 };
             self.rows.push(Row {
-                name,
+                name: name.clone(),
                 driver: driver.to_owned(),
                 figures: format!(
-                    "{:.0} {unit} | | [{:.0}..{:.0}] | | | ",
+                    "{:.digits$} {unit} | | [{:.digits$}..{:.digits$}] | | | ",
                     spread.median, spread.min, spread.max
                 ),
                 bound: match bound {

@@ -1,5 +1,6 @@
 //! One turn: starts a server, runs a load, returns its report.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::cases::{CaseName, Comparison, Listener, PROBE_ECHO, Solo};
+use super::cases::{self, BACKEND, CaseName, Comparison, Listener, PROBE_ECHO, Solo};
 use crate::process::{Server, free_address};
 
 /// Programs and cores of all turns.
@@ -87,8 +88,10 @@ impl Setup {
 
     pub fn repeat(&self, solo: &Solo, driver: &str, turns: usize) -> io::Result<Vec<Value>> {
         let turn = |_| {
-            let server = self.start_fantail(&self.fantail, driver)?;
-            let mut load = solo.load.clone();
+            let backend = free_address()?.to_string();
+            let server = self.start_fantail_with(&self.fantail, driver, &solo.server, &backend)?;
+            let mut load: Vec<_> =
+                solo.load.iter().map(|word| word.replace(BACKEND, &backend)).collect();
             if load.last().is_some_and(|word| word == PROBE_ECHO) {
                 load.push(server.echo.to_string());
             }
@@ -98,15 +101,35 @@ impl Setup {
     }
 
     pub fn start_fantail(&self, program: &Path, driver: &str) -> io::Result<RunningServer> {
+        self.start_fantail_with(program, driver, &cases::ServerSetup::default(), "")
+    }
+
+    fn start_fantail_with(
+        &self,
+        program: &Path,
+        driver: &str,
+        setup: &cases::ServerSetup,
+        backend: &str,
+    ) -> io::Result<RunningServer> {
         let (listen, tcp, echo) = (free_address()?, free_address()?, free_address()?);
+        let workers = setup.workers.unwrap_or(1).to_string();
         // Warnings only: starts and stops are expected.
-        let words = ["serve", "--workers", "1", "--driver", driver, "--log-level", "warn"];
-        let words = words.map(str::to_owned);
+        let words = ["serve", "--workers", &workers, "--driver", driver, "--log-level", "warn"];
+        let mut words = words.map(str::to_owned).to_vec();
+        if let Some(settings) = &setup.settings {
+            let name = format!("fantail-bench-{}.toml", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::write(&path, settings.replace(BACKEND, backend))?;
+            words.extend(["--config".to_owned(), path.display().to_string()]);
+        }
         let server = [("--listen", listen), ("--tcp", tcp), ("--echo", echo)];
         let server = server.map(|(flag, address)| [flag.to_owned(), address.to_string()]);
-        let arguments = [words.to_vec(), server.concat()].concat();
+        let arguments = [words, server.concat()].concat();
         let cores = self.server_core.to_string();
         let server = Server::start(program, &arguments, Some(&cores), listen)?;
+        if setup.is_prioritized {
+            server.prioritize()?;
+        }
         Ok(RunningServer { server, listen, tcp, echo })
     }
 
