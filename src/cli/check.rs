@@ -7,6 +7,7 @@ use clap::Args;
 use fantail::config::{
     CALLBACK_OPTIONS, CHANNEL_OPTIONS, CallbackKind, EVENT_OPTIONS, Origin, SETTINGS, markdown,
 };
+use fantail::server::check_certificate;
 
 use super::output::say;
 use super::settings;
@@ -71,6 +72,9 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     }
     for warning in &loaded.warnings {
         let _ = writeln!(text, "\nwarning: {warning}");
+    }
+    if let Err(fault) = check_certificate(&loaded.config) {
+        let _ = writeln!(text, "\nwarning: here the server would not start: {fault}");
     }
     if loaded.config.trusts_this_host() {
         let _ = writeln!(text, "\nnote: {TRUSTS_THIS_HOST}");

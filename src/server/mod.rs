@@ -109,6 +109,11 @@ struct Job {
     parts: WorkerParts,
 }
 
+/// Checks the certificate and the key of TLS, as the start of a server does.
+pub fn check_certificate(config: &Config) -> Result<(), StartError> {
+    tls::load(config).map(drop).map_err(StartError)
+}
+
 impl Server {
     /// Starts a server. A port of 0 is replaced by one that the kernel chooses.
     pub fn start(config: &Config) -> Result<Server, StartError> {

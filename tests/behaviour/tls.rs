@@ -419,4 +419,6 @@ fn an_address_needs_a_certificate() {
     let missing =
         ["--listen", "127.0.0.1:0 tls", "--tls-cert", "/nowhere", "--tls-key", "/nowhere"];
     assert!(run(&missing).stderr.contains("the file /nowhere cannot be read"));
+    let checked = run(&[&["check"], &missing[..]].concat());
+    assert!(checked.stdout.contains("would not start: tls.cert: the file /nowhere"), "{checked:?}");
 }
