@@ -15,7 +15,7 @@ use super::body::write_body;
 use super::call::{Call, Failure};
 use super::circuit::Circuit;
 use super::client::HttpClient;
-use crate::config::limits::{CALLBACK_BYTES_MAX, CALLBACK_QUEUE_SHARE_DIVISOR};
+use crate::config::limits::CALLBACK_QUEUE_SHARE_DIVISOR;
 use crate::config::{CallbackKind, Callbacks, shown_url};
 
 /// What one kind of callback has of its own.
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) client: HttpClient,
     /// Bytes of the requests and answers that are under way.
     pub(super) bytes: Cell<usize>,
+    /// As many as they may be; a request or an answer beyond them fails.
+    pub(super) bytes_max: usize,
     /// When the service began.
     pub(super) began: Instant,
 }
@@ -150,7 +152,7 @@ impl Endpoint {
     /// One request and the body of its answer.
     async fn exchange(&self, shared: &Shared, outgoing: Outgoing<'_>) -> Result<Vec<u8>, Failure> {
         let Outgoing { body, call, signature } = outgoing;
-        let counted = Counted::new(&shared.bytes, body.len(), CALLBACK_BYTES_MAX);
+        let counted = Counted::new(&shared.bytes, body.len(), shared.bytes_max);
         let mut counted = counted.ok_or(Failure::Rejected)?;
         let mut request = Request::post(self.uri.clone())
             .header(CONTENT_TYPE, "application/json")
@@ -174,7 +176,7 @@ impl Endpoint {
             if received.len() + data.len() > self.answer_bytes_max {
                 return Err(Failure::TooLarge);
             }
-            counted.add(data.len(), CALLBACK_BYTES_MAX).ok_or(Failure::Rejected)?;
+            counted.add(data.len(), shared.bytes_max).ok_or(Failure::Rejected)?;
             received.extend_from_slice(data);
         }
         Ok(received)

@@ -23,7 +23,8 @@ use super::event::Event;
 use super::keys::KeySource;
 use crate::auth::KeySet;
 use crate::config::limits::{
-    CALLBACK_LOG_INTERVAL, CALLBACK_RESOLVERS_MAX, CALLBACKS_QUEUED_MAX, EVENT_FLUSH_TIMEOUT,
+    CALLBACK_BYTES_MAX, CALLBACK_LOG_INTERVAL, CALLBACK_RESOLVERS_MAX, CALLBACKS_QUEUED_MAX,
+    EVENT_FLUSH_TIMEOUT,
 };
 use crate::config::{CallbackKind, Callbacks, TokenKey};
 use crate::message::{NodeId, SessionId};
@@ -80,6 +81,8 @@ pub struct Service {
     calls: Receiver<Box<Call>>,
     delivery: Delivery,
     dropped: Arc<AtomicU64>,
+    /// Bytes of requests and answers that may be under way.
+    bytes_max: usize,
 }
 
 impl Service {
@@ -89,6 +92,7 @@ impl Service {
         callbacks: &Callbacks,
         token_keys: &[TokenKey],
         node: NodeId,
+        memory_bytes_max: u64,
     ) -> Result<(Service, Caller), String> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -109,14 +113,27 @@ impl Service {
         let dropped = Arc::<AtomicU64>::default();
         let keys_wanted = sources.iter().map(KeySource::wanted).collect();
         let caller = Caller { calls: sender, events, dropped: dropped.clone(), keys_wanted };
-        Ok((Service { runtime, client, endpoints, sources, calls, delivery, dropped }, caller))
+        let (most, part) = CALLBACK_BYTES_MAX;
+        let bytes_max = usize::try_from(memory_bytes_max / part).unwrap_or(most).min(most);
+        let service =
+            Service { runtime, client, endpoints, sources, calls, delivery, dropped, bytes_max };
+        Ok((service, caller))
     }
 
     /// Answers calls until no worker can make one. `inboxes` are those of the workers, in their order.
     pub fn run(self, inboxes: Vec<Box<dyn Inbox>>) {
-        let Service { runtime, client, endpoints, sources, mut calls, delivery, dropped } = self;
+        let Service {
+            runtime,
+            client,
+            endpoints,
+            sources,
+            mut calls,
+            delivery,
+            dropped,
+            bytes_max,
+        } = self;
         let outboxes = inboxes.into_iter().map(Outbox::new).collect();
-        let shared = Shared { client, bytes: Cell::new(0), began: Instant::now() };
+        let shared = Shared { client, bytes: Cell::new(0), bytes_max, began: Instant::now() };
         let desk = Rc::new(Desk { shared, endpoints, outboxes, logged: Cell::new(None) });
         let tasks = LocalSet::new();
         runtime.block_on(tasks.run_until(async {

@@ -359,8 +359,8 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 32;
 /// Calls of workers that the thread of the callbacks has not taken yet; further ones fail at once.
 pub const CALLBACKS_QUEUED_MAX: usize = 4096;
 
-/// Bytes of requests and answers that are under way; a request or an answer beyond them fails.
-pub const CALLBACK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of requests and answers that are under way, or this part of the memory budget if that is less.
+pub const CALLBACK_BYTES_MAX: (usize, u64) = (64 * 1024 * 1024, 16);
 
 /// How long a client or a subscription goes on that has expired when the backend does not say whether it may.
 pub const CALLBACK_PROLONGATION: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use tracing::error;
 use crate::callback::{Caller, Inbox, Service};
 use crate::config::Config;
 use crate::message::NodeId;
-use crate::worker::Mesh;
+use crate::worker::{Budget, Mesh};
 
 /// What the thread runs.
 pub(super) struct Callbacks {
@@ -34,13 +34,16 @@ impl Callbacks {
     pub(super) fn new(
         config: &Config,
         node: NodeId,
+        budgets: &[Budget],
         meshes: &[Mesh],
     ) -> Result<Option<(Self, Caller)>, String> {
         let has_urls = config.token_keys.iter().any(|key| key.jwks_url.is_some());
         if config.callbacks.kinds().next().is_none() && !has_urls {
             return Ok(None);
         }
-        let (service, caller) = Service::new(&config.callbacks, &config.token_keys, node)?;
+        let memory_bytes_max = budgets.first().map_or(0, Budget::bytes_max);
+        let (service, caller) =
+            Service::new(&config.callbacks, &config.token_keys, node, memory_bytes_max)?;
         let inboxes = meshes.iter().map(|mesh| Box::new(mesh.inbox()) as Box<dyn Inbox>).collect();
         Ok(Some((Self { service, inboxes }, caller)))
     }

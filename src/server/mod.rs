@@ -132,9 +132,9 @@ impl Server {
         let ((ended_sender, ended), (ready_sender, ready)) = (channel(), channel());
         let (reloads, reload_inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let mut threads = Vec::new();
-        let meshes = Mesh::new(&wakers);
+        let (meshes, budgets) = (Mesh::new(&wakers), budgets(config, workers));
         let (callbacks, caller) =
-            Callbacks::new(config, node, &meshes).map_err(StartError)?.unzip();
+            Callbacks::new(config, node, &budgets, &meshes).map_err(StartError)?.unzip();
         let shared = WorkerShares {
             counters: (0..workers).map(|_| Arc::new(new_counters())).collect(),
             caller,
@@ -146,7 +146,7 @@ impl Server {
             ..WorkerShares::default()
         };
         let meshes = meshes.into_iter().zip(reload_inboxes);
-        for ((mesh, reloads), budget) in meshes.zip(budgets(config, workers)) {
+        for ((mesh, reloads), budget) in meshes.zip(budgets) {
             let (worker, index) = (mesh.worker(), usize::from(mesh.worker().0));
             let parts = WorkerParts { mesh, reloads, budget, shared: shared.clone() };
             let place = WorkerPlace { node, worker, workers: of };

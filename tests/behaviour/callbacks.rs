@@ -169,6 +169,27 @@ on_both_drivers! {
 }
 
 on_both_drivers! {
+    fn answers_under_way_take_a_part_of_the_memory_budget_at_most(driver) {
+        let backend = Backend::start(|request| {
+            raw(200, &answer_of(request.body["data"].as_u64().unwrap() as usize))
+        });
+        let server = TestServer::start_with(driver, 1, |config| {
+            set(config, CallbackKind::Rpc, "endpoint", &backend.url("/"));
+            set(config, CallbackKind::Rpc, "answer_bytes_max", "16 MiB");
+            set(config, CallbackKind::Rpc, "timeout", "20 s");
+            config.memory_bytes_max = Some(64 << 20);
+        });
+        let mut client = connected(&server);
+        let mut ask = |bytes: usize| client.command(&json!({"id": 2, "rpc": {"data": bytes}}));
+        // A sixteenth, of which the request takes a part.
+        assert_eq!(ask((4 << 20) - 1000), json!({"id": 2, "rpc": {}}));
+        assert_eq!(ask((4 << 20) + 1)["error"]["code"], 100);
+        assert_eq!(outcomes(&server, CallbackKind::Rpc, "rejected"), 1);
+        assert_eq!(ask((4 << 20) - 1000), json!({"id": 2, "rpc": {}}), "it is given back");
+    }
+}
+
+on_both_drivers! {
     fn nothing_of_a_client_overtakes_its_call(driver) {
         let (backend, server) = rpc(driver, &[("timeout", "10 s")], |request| {
             BackendAnswer::Raw(
