@@ -107,7 +107,7 @@ metrics! {
         send_queue_bytes, "gauge", "fantail_send_queue_bytes",
             "Bytes in send queues. A frame that connections share counts once for each queue.";
         channel_backlog_bytes, "gauge", "fantail_channel_backlog_bytes",
-            "Payload bytes in channel backlogs: for slow subscribers, batch_delay and delivery_rate_max.";
+            "Payload bytes in channel backlogs: for slow subscribers, batch_delay, delivery_rate_max and deltas.";
         history_bytes, "gauge", "fantail_history_bytes", "Bytes of the channel histories on this worker.";
         history_publications, "gauge", "fantail_history_publications",
             "Publications in the channel histories on this worker.";
