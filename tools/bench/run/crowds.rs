@@ -116,8 +116,9 @@ fn prefix_flood(kind: &str) -> io::Result<Solo> {
         case: CaseName::Prefixes,
         listener: Listener::Listen,
         server: ServerSetup {
+            workers: None,
             settings: Some(format!("auth.anonymous = true\n{PREFIX_LIMITS}{settings}")),
-            ..ServerSetup::default()
+            is_prioritized: true,
         },
         load: words(&[
             "prefix-flood",
