@@ -51,19 +51,20 @@ fn write_payload(out: &mut Vec<u8>, payload: &Payload) {
 }
 
 fn write_login(out: &mut Vec<u8>, login: &Login) {
-    let Login { data, name, version, since, .. } = login;
+    let Login { data, name, version, channels, since, .. } = login;
     data.iter().for_each(|data| write_payload(out, data));
     for (key, text) in [("name", name), ("version", version)] {
         if !text.is_empty() {
             member(out, key, |out| write_text(out, text));
         }
     }
-    // The channels that the server had subscribed the client to before.
-    for (index, (channel, _)) in since.iter().enumerate() {
+    // The channels that the client asks for, or that the server had subscribed it to before.
+    let before = since.iter().map(|(channel, _)| channel).filter(|it| !channels.contains(it));
+    for (index, channel) in channels.iter().chain(before).enumerate() {
         out.extend_from_slice(if index == 0 { b",\"channels\":[" } else { b"," });
         write_text(out, channel.as_str());
     }
-    if !since.is_empty() {
+    if !since.is_empty() || !channels.is_empty() {
         out.push(b']');
     }
 }
@@ -79,8 +80,9 @@ fn member(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
 pub(super) fn transport(kind: TransportKind) -> &'static str {
     match kind {
         TransportKind::CommandsWebSocket => "websocket",
-        TransportKind::WebSocket => "uni_websocket",
-        TransportKind::Sse => "uni_sse",
+        TransportKind::WebSocket | TransportKind::UniWebSocket => "uni_websocket",
+        TransportKind::Sse | TransportKind::UniSse => "uni_sse",
+        TransportKind::UniHttpStream => "uni_http_stream",
         TransportKind::CommandsTcp => "tcp",
         TransportKind::CommandsHttpStream => "http_stream",
         TransportKind::CommandsSse => "sse",

@@ -22,6 +22,9 @@ pub struct Login {
     /// Whether it speaks the command protocol: then it is subscribed to the channels that its token names, and can go
     /// on with a new token.
     pub has_commands: bool,
+    /// Channels that it asks to be subscribed to, as far as it may be: a client that sends no other command has no
+    /// other way to ask.
+    pub channels: Vec<ChannelName>,
     /// Positions in channels that the server subscribed it to when it was connected before.
     pub since: Vec<(ChannelName, Position)>,
 }
@@ -52,14 +55,15 @@ impl fmt::Debug for Token {
 impl Login {
     /// Approximate number of bytes that it owns on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let Self { token, data, name, version, since, .. } = self;
-        let names = since.iter().map(|(channel, _)| channel.as_str().len());
+        let Self { token, data, name, version, channels, since, .. } = self;
+        let names = since.iter().map(|(channel, _)| channel).chain(channels);
         token.as_ref().map_or(0, Token::heap_bytes)
             + data.as_ref().map_or(0, Payload::heap_bytes)
             + name.len()
             + version.len()
             + since.capacity() * size_of::<(ChannelName, Position)>()
-            + names.sum::<usize>()
+            + channels.capacity() * size_of::<ChannelName>()
+            + names.map(|channel| channel.as_str().len()).sum::<usize>()
     }
 }
 

@@ -35,6 +35,12 @@ transports! {
     CommandsHttpStream => "commands_http_stream";
     /// The command protocol as an event stream.
     CommandsSse => "commands_sse";
+    /// Pushes of the command protocol, and nothing else, over WebSocket.
+    UniWebSocket => "uni_websocket";
+    /// The same as an HTTP answer of lines.
+    UniHttpStream => "uni_http_stream";
+    /// The same as an event stream.
+    UniSse => "uni_sse";
     /// WebSocket messages that are echoed.
     EchoWebSocket => "echo_websocket";
     /// Bytes on raw TCP that are echoed.

@@ -129,6 +129,8 @@ pub struct Connect<'a> {
     pub name: Cow<'a, str>,
     /// The version of the client program.
     pub version: Cow<'a, str>,
+    /// Channels that a client asks for that sends no other command.
+    pub channels: Vec<Cow<'a, str>>,
     /// Positions in channels that the server subscribed the client to when it was connected before.
     pub since: Vec<(Cow<'a, str>, Position)>,
 }

@@ -25,9 +25,10 @@ mod subscription;
 mod tags_filter;
 
 pub use commands::decode_command;
+pub use connect::decode_connect;
 pub use delta::write_delta_items;
 pub use emulation::decode_emulation;
-pub use replies::{write_push, write_sent};
+pub use replies::{write_bare_push, write_push, write_sent, write_sent_bare};
 pub use subscription::{
     InvalidValue, OverrideDocument, SubscriptionDocument, SubscriptionDocuments, line_of_value,
 };

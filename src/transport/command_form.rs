@@ -26,6 +26,8 @@ pub enum CommandEncoding {
     Json,
     /// A Protobuf message behind its length.
     Protobuf,
+    /// Pushes as JSON objects and no replies: the client connects, and sends nothing else.
+    JsonPushes,
 }
 
 /// What delimits the messages to a client.
@@ -42,19 +44,6 @@ pub enum CommandFraming {
 }
 
 impl CommandFraming {
-    /// Whether clients answer pings. On raw TCP a person at `nc` need not, and TCP's own keepalive finds dead peers.
-    pub fn has_pongs(self) -> bool {
-        match self {
-            CommandFraming::Line | CommandFraming::LengthPrefix => false,
-            CommandFraming::WebSocket | CommandFraming::Stream(_) => true,
-        }
-    }
-
-    /// Whether commands come in requests of their own.
-    pub fn has_relays(self) -> bool {
-        matches!(self, CommandFraming::Stream(_))
-    }
-
     /// A number below [`FRAMINGS`] that no other framing has.
     const fn index(self) -> usize {
         match self {
@@ -78,6 +67,24 @@ pub enum CommandFault {
 }
 
 impl CommandForm {
+    /// Whether clients answer pings. On raw TCP a person at `nc` need not; TCP's own keepalive finds dead peers.
+    pub fn has_pongs(self) -> bool {
+        match self.framing {
+            CommandFraming::Line | CommandFraming::LengthPrefix => false,
+            CommandFraming::WebSocket | CommandFraming::Stream(_) => !self.is_unidirectional(),
+        }
+    }
+
+    /// Whether commands come in requests of their own.
+    pub fn has_relays(self) -> bool {
+        matches!(self.framing, CommandFraming::Stream(_)) && !self.is_unidirectional()
+    }
+
+    /// Whether the client sends nothing behind `connect`.
+    pub fn is_unidirectional(self) -> bool {
+        self.encoding == CommandEncoding::JsonPushes
+    }
+
     /// Messages of a WebSocket.
     pub const fn websocket(encoding: CommandEncoding) -> Self {
         Self { encoding, framing: CommandFraming::WebSocket }
@@ -111,6 +118,7 @@ impl CommandForm {
                     answers.write(out, form, publications);
                 })
             }
+            CommandEncoding::JsonPushes => json::write_sent_bare(out, sent),
         });
     }
 
@@ -119,6 +127,7 @@ impl CommandForm {
         self.write_framed(out, |out| match self.encoding {
             CommandEncoding::Json => json::write_push(out, channel, push),
             CommandEncoding::Protobuf => protobuf::write_push(out, channel, push),
+            CommandEncoding::JsonPushes => json::write_bare_push(out, channel, push),
         });
     }
 
@@ -128,6 +137,9 @@ impl CommandForm {
             CommandEncoding::Json => Ok(next_line(bytes)),
             CommandEncoding::Protobuf => {
                 protobuf::next_message(bytes).map_err(|InvalidFrame| CommandFault::Fatal)
+            }
+            CommandEncoding::JsonPushes => {
+                Ok(Some(std::mem::take(bytes)).filter(|it| !it.is_empty()))
             }
         }
     }
@@ -142,12 +154,15 @@ impl CommandForm {
             CommandEncoding::Protobuf => {
                 protobuf::decode_command(command).map_err(|InvalidCommand| CommandFault::Fatal)
             }
+            CommandEncoding::JsonPushes => {
+                json::decode_connect(command).map_err(|InvalidCommand| CommandFault::Fatal)
+            }
         }
     }
 
     fn opcode(self) -> OpCode {
         match self.encoding {
-            CommandEncoding::Json => OpCode::Text,
+            CommandEncoding::Json | CommandEncoding::JsonPushes => OpCode::Text,
             CommandEncoding::Protobuf => OpCode::Binary,
         }
     }
@@ -180,7 +195,7 @@ fn takes_deltas(sent: &Sent<'_>) -> bool {
     matches!(sent, Sent::Reply(_, Answer::Subscribed(Subscribed { delta: true, .. }, _)))
 }
 
-const ENCODINGS: usize = 2;
+const ENCODINGS: usize = 3;
 
 const FRAMINGS: usize = 3 + STREAM_FORMS;
 

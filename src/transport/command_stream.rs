@@ -26,6 +26,7 @@ use crate::protocol::http1::LAST_CHUNK;
 #[derive(Debug)]
 pub struct CommandStream {
     commands: Commands,
+    encoding: CommandEncoding,
     form: StreamForm,
     /// While it connects, what has come meanwhile.
     pipelined: Option<Box<Pipelined>>,
@@ -35,13 +36,14 @@ impl CommandStream {
     /// Takes the first commands of a client, for which the head of the answer is written. `None` if they do not ask to
     /// connect: then the answer is over, because no other request can name its session.
     pub fn open(
+        encoding: CommandEncoding,
         form: StreamForm,
         token: Option<Token>,
         commands: &[u8],
         context: &mut Context<'_>,
     ) -> Option<Self> {
         let pipelined = token.map(Pipelined::showing);
-        let mut stream = Self { commands: Commands::default(), form, pipelined };
+        let mut stream = Self { commands: Commands::default(), encoding, form, pipelined };
         context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
         if form.kind == StreamKind::Events {
             // As from Centrifugo: proxies and browsers see that the answer has begun.
@@ -104,11 +106,7 @@ impl CommandStream {
     }
 
     fn command_form(&self) -> CommandForm {
-        let encoding = match self.form.kind {
-            StreamKind::Lines | StreamKind::Events => CommandEncoding::Json,
-            StreamKind::Messages => CommandEncoding::Protobuf,
-        };
-        CommandForm { encoding, framing: CommandFraming::Stream(self.form) }
+        CommandForm { encoding: self.encoding, framing: CommandFraming::Stream(self.form) }
     }
 }
 
@@ -116,15 +114,18 @@ impl Transport for CommandStream {
     type Next = Infallible;
 
     fn traits(&self) -> Traits {
-        let kind = match self.form.kind {
-            StreamKind::Lines | StreamKind::Messages => TransportKind::CommandsHttpStream,
-            StreamKind::Events => TransportKind::CommandsSse,
+        let is_unidirectional = self.command_form().is_unidirectional();
+        let kind = match (self.form.kind, is_unidirectional) {
+            (StreamKind::Lines | StreamKind::Messages, false) => TransportKind::CommandsHttpStream,
+            (StreamKind::Lines | StreamKind::Messages, true) => TransportKind::UniHttpStream,
+            (StreamKind::Events, false) => TransportKind::CommandsSse,
+            (StreamKind::Events, true) => TransportKind::UniSse,
         };
         let is_connected = self.commands.is_connected();
         Traits {
             is_established: is_connected,
             accepts_server_subscriptions: is_connected,
-            takes_relays: true,
+            takes_relays: !is_unidirectional,
             ..Traits::of(kind)
         }
     }

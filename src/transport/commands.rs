@@ -123,6 +123,9 @@ impl Commands {
                     replies.context.request(Ticket::new(id), Actor::Client, request);
                     return Ok(Taken::Connecting);
                 }
+                if form.is_unidirectional() {
+                    return Err(CommandFault::Fatal);
+                }
             }
             Method::Ping => replies.reply(id, Answer::Pinged),
             _ if !self.is_connected() => replies.refuse(id, bad, Some("connect first")),
@@ -199,6 +202,7 @@ impl Commands {
             }
             // The client did not ask for it: the server API did.
             Reply::Refused(_) | Reply::Rejected(_) if origin == Origin::Server => {}
+            Reply::Rejected(_) if form.is_unidirectional() => return Err(CloseReason::Backend),
             Reply::Refused(refusal) => replies.refused(id, *refusal)?,
             Reply::Subscribed { channel, position, recoverable, recovery, delta, options } => {
                 let recovery = recovery.as_ref();
@@ -258,7 +262,7 @@ impl Commands {
         }
         let interval = context.settings.keepalive_interval;
         let patience = context.settings.keepalive_timeout.min(interval);
-        match (self.ping, form.framing.has_pongs()) {
+        match (self.ping, form.has_pongs()) {
             (Ping::Sent, true) => return Err(CloseReason::KeepaliveTimeout),
             (Ping::Answered, true) if patience < interval => {
                 self.ping = Ping::Due;
@@ -317,9 +321,9 @@ struct Replies<'a, 'c> {
 impl Replies<'_, '_> {
     /// What a client shows with `connect`. `None` if it is refused.
     fn login(&mut self, id: u32, connect: &Connect<'_>, token: Option<&Token>) -> Option<Login> {
-        let Connect { token: own, data, name, version, since } = connect;
+        let Connect { token: own, data, name, version, channels, since } = connect;
         let data = data.as_ref().map(|data| self.payload(id, data)).transpose().ok()?;
-        if since.len() > self.context.settings.subscriptions_max {
+        if since.len().max(channels.len()) > self.context.settings.subscriptions_max {
             self.refuse(id, CommandError::LimitExceeded, Some("subs: too many channels"));
             return None;
         }
@@ -333,6 +337,7 @@ impl Replies<'_, '_> {
             name: name.as_ref().into(),
             version: version.as_ref().into(),
             has_commands: true,
+            channels: channels.iter().filter_map(|name| ChannelName::new(name).ok()).collect(),
             since: since.collect(),
         })
     }
@@ -346,12 +351,12 @@ impl Replies<'_, '_> {
         let interval = self.context.settings.keepalive_interval;
         let client = self.context.client;
         let key = &self.context.settings.now.session_key;
-        let session = self.form.framing.has_relays().then(|| key.name_of(client));
+        let session = self.form.has_relays().then(|| key.name_of(client));
         let connected = Connected {
             client,
             session: session.as_deref(),
             ping_seconds: interval.as_secs().max(1),
-            wants_pong: self.form.framing.has_pongs(),
+            wants_pong: self.form.has_pongs(),
             welcome,
         };
         self.reply(id, Answer::Connected(&connected));
@@ -479,6 +484,7 @@ impl Replies<'_, '_> {
     fn refused(&mut self, id: u32, refusal: Refusal) -> Result<(), CloseReason> {
         let row = row_of(refusal);
         match (row.close, refusal) {
+            _ if self.form.is_unidirectional() => return Err(reason_of(refusal)),
             (Some(reason), _) => return Err(reason),
             // The client has what it wants: perhaps the server API ended the subscription meanwhile.
             (None, Refusal::NotSubscribed) => self.reply(id, Answer::Unsubscribed),
@@ -489,7 +495,10 @@ impl Replies<'_, '_> {
 
     fn refuse(&mut self, id: u32, error: CommandError, detail: Option<&str>) {
         self.context.log_refusal(error.message(), "a command is refused");
-        self.reply(id, Answer::Refused(error, detail));
+        // A client that sends nothing but `connect` is disconnected instead.
+        if !self.form.is_unidirectional() {
+            self.reply(id, Answer::Refused(error, detail));
+        }
     }
 
     fn reply(&mut self, id: u32, answer: Answer<'_>) {
@@ -503,6 +512,16 @@ impl Replies<'_, '_> {
     fn write(&mut self, sent: &Sent<'_>) {
         self.context.messages.sent += 1;
         self.form.write(self.context.out, sent, self.context.answers);
+    }
+}
+
+/// Why a client is disconnected that is not let in, and is sent no replies.
+fn reason_of(refusal: Refusal) -> CloseReason {
+    match (row_of(refusal).close, refusal) {
+        (Some(reason), _) => reason,
+        (None, Refusal::TokenExpired | Refusal::ConnectionExpired) => CloseReason::Expired,
+        (None, Refusal::Overloaded | Refusal::BackendUnavailable) => CloseReason::Overloaded,
+        (None, _) => CloseReason::ProtocolError,
     }
 }
 

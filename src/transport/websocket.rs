@@ -82,6 +82,14 @@ impl WebSocketConversation {
         Self { pipelined: token.map(Pipelined::showing), ..Self::new(service) }
     }
 
+    /// Takes what came with the handshake of a client that sends nothing else.
+    pub fn take_first(&mut self, message: &[u8], context: &mut Context<'_>) -> Flow {
+        match take(&mut self.kind, OpCode::Text, message, &mut self.pipelined, context) {
+            Ok(_) => Flow::AwaitReply,
+            Err(fault) => self.refuse(fault, context),
+        }
+    }
+
     fn close(&self, reason: CloseReason, context: &mut Context<'_>) -> Flow {
         self.write_disconnect(&reason.into(), context.out);
         context.close(reason)
@@ -150,11 +158,14 @@ impl Transport for WebSocketConversation {
                 Traits { publishes: true, ..of(TransportKind::WebSocket) }
             }
             Kind::Plain { service: PlainService::Echo, .. } => of(TransportKind::EchoWebSocket),
-            Kind::Commands(commands, _) => Traits {
+            Kind::Commands(commands, form) => Traits {
                 is_established: commands.is_connected(),
-                publishes: true,
+                publishes: !form.is_unidirectional(),
                 accepts_server_subscriptions: commands.is_connected(),
-                ..of(TransportKind::CommandsWebSocket)
+                ..of(match form.is_unidirectional() {
+                    false => TransportKind::CommandsWebSocket,
+                    true => TransportKind::UniWebSocket,
+                })
             },
         }
     }
@@ -348,6 +359,10 @@ fn take(
             };
             context.request(None, Actor::Client, request);
             Ok(Taken::Published)
+        }
+        // Such clients need not send anything, and what they send is passed over.
+        Kind::Commands(commands, form) if form.is_unidirectional() && commands.is_connected() => {
+            Ok(Taken::Done)
         }
         // As with Centrifugo, the form that was agreed on counts, and not the opcode.
         Kind::Commands(commands, form) => {

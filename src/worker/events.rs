@@ -24,6 +24,9 @@ pub(super) fn connected(connections: &mut Connections, session: SessionId) {
             | TransportKind::CommandsWebSocket
             | TransportKind::CommandsHttpStream
             | TransportKind::CommandsSse
+            | TransportKind::UniWebSocket
+            | TransportKind::UniHttpStream
+            | TransportKind::UniSse
     );
     let transport = traits.kind;
     if is_client && traits.is_established && !connections.announced.set(session.index, true) {

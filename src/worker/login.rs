@@ -12,13 +12,13 @@ use super::logins::{Next, Wish};
 use super::renewals;
 use super::settings::{Warning, WorkerSettings};
 use super::table::socket_of;
-use crate::auth::{self, ConnectionClaims, Holder, Rejection, TokenError};
+use crate::auth::{self, ConnectionClaims, Holder, Rejection, TokenError, Verdict};
 use crate::callback::ConnectResult;
 use crate::config::CallbackKind;
 use crate::hub::{HubOutput, SubscriptionChange};
 use crate::message::{
     Actor, ChannelName, Identity, IdentityError, Login, Origin, Refusal, Reply, Request, RequestId,
-    SessionId, SessionRequest, SubscriptionOptions, Token, Welcome,
+    SessionId, SessionRequest, SubscriptionForm, SubscriptionOptions, Token, Welcome,
 };
 
 /// A session whose client says who it is.
@@ -158,6 +158,12 @@ impl LoginStep<'_> {
         let expires_at = identity.expires_at.filter(|_| !self.is_renewed_by_backend());
         let ttl_seconds = expires_at.map(|at| at.saturating_sub(now));
         let welcome = Box::new(Welcome { ttl_seconds, data, ..Welcome::default() });
+        let mut subscriptions = subscriptions;
+        for channel in self.allowed(login.channels)? {
+            if subscriptions.iter().all(|(other, _)| *other != channel) {
+                subscriptions.push((channel, SubscriptionOptions::default()));
+            }
+        }
         let mut since: HashMap<_, _> = login.since.into_iter().collect();
         let Connections { settings, hub, .. } = &*self.connections;
         let wish = |(channel, mut options): (ChannelName, _)| {
@@ -168,6 +174,36 @@ impl LoginStep<'_> {
         let next = self.connections.logins.begin(self.session, id, welcome, wishes);
         self.follow(next);
         Ok(())
+    }
+
+    /// The channels, of those that a client asks for with `connect`, that it may subscribe to. As with Centrifugo, the
+    /// others are passed over, but an unknown namespace is refused.
+    fn allowed(&mut self, channels: Vec<ChannelName>) -> Result<Vec<ChannelName>, Refusal> {
+        let Connections { settings, table, hub, .. } = &mut *self.connections;
+        let has_session = table.at(self.session.index).flags.has_session();
+        let mut allowed = Vec::new();
+        for channel in channels {
+            let request = Request::Subscribe {
+                channel: channel.clone(),
+                since: None,
+                needs_all: false,
+                token: None,
+                options: None,
+                form: SubscriptionForm::default(),
+            };
+            let user = if has_session { hub.user(self.session) } else { None };
+            let client = auth::Client { user, is_subscribed: |_: &ChannelName| false };
+            let callbacks = &settings.callbacks;
+            match auth::decide(Actor::Client, client, &request, hub.namespaces(), callbacks) {
+                Verdict::Allow => allowed.push(channel),
+                Verdict::Refuse(refusal @ Refusal::NamespaceUnknown) => {
+                    self.connections.leave(self.session);
+                    return Err(refusal);
+                }
+                Verdict::Refuse(_) | Verdict::Ask(_) => {}
+            }
+        }
+        Ok(allowed)
     }
 
     /// Whether the backend is asked when the identity of a client expires.

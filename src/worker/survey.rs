@@ -144,7 +144,10 @@ impl SurveyStep<'_> {
             | TransportKind::CommandsTcp
             | TransportKind::CommandsWebSocket
             | TransportKind::CommandsHttpStream
-            | TransportKind::CommandsSse => accepts_server_subscriptions,
+            | TransportKind::CommandsSse
+            | TransportKind::UniWebSocket
+            | TransportKind::UniHttpStream
+            | TransportKind::UniSse => accepts_server_subscriptions,
             TransportKind::Http | TransportKind::EchoWebSocket | TransportKind::EchoTcp => false,
         }
     }

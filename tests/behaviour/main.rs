@@ -22,6 +22,7 @@
 //! | `commands` | the command protocol over WebSocket, with history, presence and recovery |
 //! | `protobuf` | the command protocol in Protobuf, beside clients that speak JSON |
 //! | `command_stream` | the command protocol over HTTP: streams, emulation |
+//! | `unidirectional` | clients that connect and send nothing else |
 //! | `sse` | event streams: resuming, several channels, slow readers, ends of a stream |
 //! | `poll` | long polls: missed publications, aborted polls, cookies, many at once |
 //! | `echo` | the echo services, with many concurrent clients |
@@ -85,6 +86,7 @@ mod sse;
 mod subscription_tokens;
 mod tcp;
 mod tls;
+mod unidirectional;
 mod users;
 mod websocket;
 

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{Object, Text};
 use crate::message::Position;
-use crate::protocol::command::{Connect, Data};
+use crate::protocol::command::{Command, Connect, Data, InvalidCommand, Method};
 
 #[derive(Deserialize)]
 struct Parameters<'a> {
@@ -45,8 +45,59 @@ pub(super) fn decode<'a>(parameters: &'a str) -> serde_json::Result<Connect<'a>>
         data: data.map(|data| Data::Json(data.get().as_bytes())),
         name: text(name),
         version: text(version),
+        channels: Vec::new(),
         since: subs.map_or_else(Vec::new, |Positions(since)| since),
     })
+}
+
+/// Decodes all that a client sends that is sent pushes and nothing else: the parameters of `connect`, an object, whose
+/// member `subs` names the channels that it asks for. `null` has none of them.
+pub fn decode_connect(bytes: &[u8]) -> Result<Command<'_>, InvalidCommand> {
+    let parameters = std::str::from_utf8(bytes).map_err(|_| InvalidCommand)?.trim_ascii();
+    let connect = match parameters {
+        "null" => Connect::default(),
+        _ => {
+            let connect = decode(parameters).map_err(|_| InvalidCommand)?;
+            let Object(Channels { subs }) =
+                serde_json::from_str(parameters).map_err(|_| InvalidCommand)?;
+            let channels = subs.map_or_else(Vec::new, |Names(names)| names);
+            Connect { channels, ..connect }
+        }
+    };
+    Ok(Command { id: 1, method: Method::Connect(connect) })
+}
+
+#[derive(Deserialize)]
+struct Channels<'a> {
+    #[serde(borrow)]
+    subs: Option<Names<'a>>,
+}
+
+/// The names of the members of an object.
+struct Names<'a>(Vec<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Names<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(NamesVisitor)
+    }
+}
+
+struct NamesVisitor;
+
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = Names<'de>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object with a member for each channel")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut names = Vec::new();
+        while let Some((Text(name), IgnoredAny)) = map.next_entry()? {
+            names.push(name);
+        }
+        Ok(Names(names))
+    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Positions<'a> {
@@ -104,8 +155,14 @@ mod tests {
             (Cow::Borrowed("b"), any),
         ];
         let (token, name, version) = ("a.b.c".into(), "js".into(), "5.7".into());
-        let expected =
-            Connect { token, data: Some(Data::Json(br#"{"x": 1}"#)), name, version, since };
+        let expected = Connect {
+            token,
+            data: Some(Data::Json(br#"{"x": 1}"#)),
+            name,
+            version,
+            since,
+            ..Connect::default()
+        };
         assert_eq!(connect, expected);
     }
 
@@ -124,5 +181,27 @@ mod tests {
         ] {
             assert!(decode(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_client_that_sends_nothing_else_names_channels_in_connect() {
+        let channels = |text: &str| match decode_connect(text.as_bytes()).map(|it| it.method) {
+            Ok(Method::Connect(connect)) => connect.channels.join(","),
+            other => format!("{other:?}"),
+        };
+        for (text, expected) in [
+            ("null", ""),
+            (" {}\n", ""),
+            (r#"{"subs":null}"#, ""),
+            ("{\n\"subs\":{\"a\":{},\"\\u0062\":{\"recover\":true,\"offset\":1}}}", "a,b"),
+        ] {
+            assert_eq!(channels(text), expected, "{text}");
+        }
+        for text in
+            ["", "{", "[]", "7", "{}{}", r#"{"subs":{"a":7}}"#, r#"{"token":1}"#, r#"["t"]"#]
+        {
+            assert!(decode_connect(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(decode_connect(b"\xff").is_err());
     }
 }

@@ -58,9 +58,27 @@ fn write_reply(
     }
 }
 
-/// Appends what is pushed to a client about a channel. In a publication, JSON is embedded as it is, other text as a
-/// string, binary as base64.
+/// Appends what is pushed to a client about a channel.
 pub fn write_push(out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
+    out.extend_from_slice(b"{\"push\":");
+    write_bare_push(out, channel, push);
+    out.push(b'}');
+}
+
+/// Appends a message to a client that is sent pushes and nothing else, each of which is the whole message. `connect` is
+/// its only command, so that it is sent no other reply.
+pub fn write_sent_bare(out: &mut Vec<u8>, sent: &Sent<'_>) {
+    match *sent {
+        Sent::Reply(_, Answer::Connected(connected)) => write_connected(out, 0, connected),
+        Sent::Push(channel, push) => write_bare_push(out, channel, push),
+        Sent::Disconnect(disconnect) => write_bare_disconnect(out, disconnect),
+        Sent::Ping | Sent::Reply(..) => out.extend_from_slice(b"{}"),
+    }
+}
+
+/// Appends what is pushed to such a client about a channel. In a publication, JSON is embedded as it is, other text as
+/// a string, binary as base64.
+pub fn write_bare_push(out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
     let member = match push {
         Push::Publication(_) | Push::Item(Item::Publication(_)) | Push::Delta(..) => "pub",
         Push::Item(Item::Joined(_)) => "join",
@@ -69,7 +87,7 @@ pub fn write_push(out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
         Push::Subscribed(_) => "subscribe",
         Push::Unsubscribed(_) => "unsubscribe",
     };
-    out.extend_from_slice(b"{\"push\":{\"channel\":");
+    out.extend_from_slice(b"{\"channel\":");
     write_json(out, channel.as_str());
     out.extend_from_slice(b",\"");
     out.extend_from_slice(member.as_bytes());
@@ -90,7 +108,7 @@ pub fn write_push(out: &mut Vec<u8>, channel: &ChannelName, push: Push<'_>) {
         }
         Push::Unsubscribed(reason) => write_unsubscribed(out, reason),
     }
-    out.extend_from_slice(b"}}");
+    out.push(b'}');
 }
 
 fn write_unsubscribed(out: &mut Vec<u8>, reason: UnsubscribeReason) {
@@ -288,10 +306,16 @@ fn write_done(out: &mut Vec<u8>, id: u32, method: &str) {
 
 /// Appends the push that announces the end of the connection.
 fn write_disconnect(out: &mut Vec<u8>, disconnect: &Disconnect) {
+    out.extend_from_slice(b"{\"push\":");
+    write_bare_disconnect(out, disconnect);
+    out.push(b'}');
+}
+
+fn write_bare_disconnect(out: &mut Vec<u8>, disconnect: &Disconnect) {
     let code = disconnect.disconnect_code();
-    put(out, format_args!("{{\"push\":{{\"disconnect\":{{\"code\":{code},\"reason\":"));
+    put(out, format_args!("{{\"disconnect\":{{\"code\":{code},\"reason\":"));
     write_json(out, disconnect.text());
-    out.extend_from_slice(b"}}}");
+    out.extend_from_slice(b"}}");
 }
 
 /// Appends the beginning of a reply, up to the value of its method's member.

@@ -78,6 +78,7 @@ fn connect_of(connect: schema::ConnectRequest) -> Connect<'static> {
         data: data_of(data),
         name: name.into(),
         version: version.into(),
+        channels: Vec::new(),
         since: since.collect(),
     }
 }

@@ -310,7 +310,7 @@ fn a_client_shows_a_token_with_connect_or_with_its_handshake() {
             assert_eq!(conversation.receive(&mut bytes, context), Flow::AwaitReply);
         });
         let Request::Connect(login) = only_request(asked, 1) else { panic!() };
-        let Login { token, data, name, version, has_commands, since } = *login;
+        let Login { token, data, name, version, has_commands, channels: _, since } = *login;
         assert_eq!(token.as_ref().map(Token::reveal), expected);
         assert_eq!((data, &*name, &*version), (json_data("{\"x\":1}"), "js", "5"));
         let position = Position { epoch: Epoch(1), offset: 3 };

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::answer::{Exchange, write_json, write_nothing, write_ok};
 use super::body::{Body, Target};
-use super::command_stream::StreamRequest;
+use super::command_stream::{Sends, StreamRequest};
 use super::cors::Cors;
 use super::credentials::token_of;
 use super::error::{Early, HttpError};
@@ -22,6 +22,7 @@ use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, write_continue,
 };
 use crate::protocol::websocket::handshake;
+use crate::transport::command_form::CommandEncoding;
 use crate::transport::command_stream::CommandStream;
 use crate::transport::context::{Context, Flow, Output, Question};
 use crate::transport::handshake_failure::HandshakeFailure;
@@ -231,9 +232,10 @@ impl HttpConversation {
                 }
                 call => call.map(|call| Await::Call(Box::new(call))),
             },
-            Target::Stream(request) => {
-                return Next::stream(request.open(&bytes, exchange, context));
-            }
+            Target::Stream(request) => match request.check(&bytes) {
+                Ok(()) => return Next::stream(request.open(&bytes, exchange, context)),
+                Err(error) => Err(error),
+            },
             Target::Emulation(is_protobuf) => {
                 match emulation::relay(&bytes, is_protobuf, context) {
                     Ok(true) => Ok(Await::Relay),
@@ -357,8 +359,9 @@ impl HttpConversation {
                 guards::check_encoding(head)?;
                 self.begin_body(head, rest, Target::Api(call, grant), exchange, context)
             }
-            Action::CommandStream(kind) => {
-                self.begin_stream(kind, (head, methods), rest, exchange, context)
+            Action::UniWebSocket => self.upgrade(UNI_WEB_SOCKET, head, context),
+            Action::CommandStream(kind, sends) => {
+                self.begin_stream((kind, sends), (head, methods), rest, exchange, context)
             }
             Action::Emulation => {
                 guards::check_write(head, methods, context)?;
@@ -458,21 +461,22 @@ impl HttpConversation {
     /// stream.
     fn begin_stream(
         &mut self,
-        kind: StreamKind,
+        (kind, sends): (StreamKind, Sends),
         (head, methods): (&Head<'_>, &'static str),
         rest: &mut &[u8],
         exchange: Exchange,
         context: &mut Context<'_>,
     ) -> Result<Next, Early> {
         if head.method == Method::Post {
-            let request = StreamRequest::of(kind, head, context)?;
+            let request = StreamRequest::of((kind, sends), head, context)?;
             return self.begin_body(head, rest, Target::Stream(request), exchange, context);
         }
         if kind != StreamKind::Events {
             return Err(HttpError::method(methods).into());
         }
-        let commands = command_stream::commands_in_query(head)?;
-        let request = StreamRequest::of(kind, head, context)?;
+        let commands = command_stream::commands_in_query(head, sends)?;
+        let request = StreamRequest::of((kind, sends), head, context)?;
+        request.check(&commands)?;
         Ok(Next::stream(request.open(&commands, exchange, context)))
     }
 
@@ -582,6 +586,9 @@ impl HttpConversation {
         Next::Request
     }
 }
+
+/// A WebSocket of pushes.
+const UNI_WEB_SOCKET: WebSocketService = WebSocketService::Commands(CommandEncoding::JsonPushes);
 
 /// Whether the client holds the body back until it is asked for it (RFC 9110 10.1.1).
 fn expects_continue(head: &Head<'_>, behind: &[u8]) -> bool {

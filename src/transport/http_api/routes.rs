@@ -1,5 +1,6 @@
 //! The routes of HTTP: one row each.
 
+use super::command_stream::Sends;
 use crate::protocol::http1::Head;
 use crate::transport::stream_form::StreamKind;
 
@@ -26,7 +27,8 @@ pub(super) enum Action {
     Home,
     PlainWebSocket,
     CommandWebSocket,
-    CommandStream(StreamKind),
+    CommandStream(StreamKind, Sends),
+    UniWebSocket,
     Emulation,
     Events,
     Poll,
@@ -36,6 +38,11 @@ pub(super) enum Action {
     Ready,
     Metrics,
 }
+
+const LINES: Action = Action::CommandStream(StreamKind::Lines, Sends::RepliesToo);
+const EVENTS: Action = Action::CommandStream(StreamKind::Events, Sends::RepliesToo);
+const UNI_LINES: Action = Action::CommandStream(StreamKind::Lines, Sends::Pushes);
+const UNI_EVENTS: Action = Action::CommandStream(StreamKind::Events, Sends::Pushes);
 
 const READ: Option<&str> = Some("GET, HEAD, OPTIONS");
 const READ_WRITE: Option<&str> = Some("GET, POST, OPTIONS");
@@ -54,8 +61,11 @@ const ROUTES: &[Route] = &[
 ",
     ),
     route("/connection/websocket", None, Action::CommandWebSocket, ""),
-    route("/connection/http_stream", WRITE, Action::CommandStream(StreamKind::Lines), ""),
-    route("/connection/sse", READ_WRITE, Action::CommandStream(StreamKind::Events), ""),
+    route("/connection/http_stream", WRITE, LINES, ""),
+    route("/connection/sse", READ_WRITE, EVENTS, ""),
+    route("/connection/uni_websocket", None, Action::UniWebSocket, ""),
+    route("/connection/uni_http_stream", WRITE, UNI_LINES, ""),
+    route("/connection/uni_sse", READ_WRITE, UNI_EVENTS, ""),
     route("/emulation", WRITE, Action::Emulation, ""),
     for_all(route(
         "/events",

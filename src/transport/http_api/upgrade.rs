@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::command_stream::{check_connect, connect_parameter};
 use super::cors::Cors;
 use super::credentials::{BEARER_SUBPROTOCOL, check_shown};
 use super::error::{Early, HttpError};
@@ -12,7 +13,7 @@ use crate::message::{Actor, ChannelName, Reply, Request, SubscriptionForm, Ticke
 use crate::protocol::http1::{Head, query_pairs};
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
 use crate::transport::command_form::CommandEncoding;
-use crate::transport::context::{Context, Output};
+use crate::transport::context::{Context, Flow, Output};
 use crate::transport::handshake_failure::HandshakeFailure;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 
@@ -94,13 +95,27 @@ pub(super) fn upgrade_at_once(
     context: &mut Context<'_>,
 ) -> Result<WebSocketConversation, Early> {
     let upgrade = check(service, head, context)?;
+    let first = match service {
+        WebSocketService::Commands(CommandEncoding::JsonPushes) => connect_parameter(head)?,
+        _ => Cow::Borrowed(""),
+    };
+    if !first.is_empty() {
+        check_connect(first.as_bytes()).map_err(|error| {
+            context.fail_handshake(HandshakeFailure::BadRequest);
+            HttpError { is_handshake: true, ..error }
+        })?;
+    }
     check_memory(context)?;
     accept(&upgrade, context);
     if matches!(service, WebSocketService::Commands(_)) {
         // The session begins with the first command, which must come in time.
         context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
     }
-    Ok(WebSocketConversation::with_token(service, token))
+    let mut websocket = WebSocketConversation::with_token(service, token);
+    if !first.is_empty() && websocket.take_first(first.as_bytes(), context) == Flow::Closed {
+        return Err(Early::Closed);
+    }
+    Ok(websocket)
 }
 
 impl Upgrading {
