@@ -66,8 +66,8 @@ async function subprotocols() {
   checks.equal('the first', await chosen(`ws://${http}/ws`, ['chat', 'superchat']), 'chat');
   checks.equal('on echo', await chosen(echo, ['chat']), 'chat');
   const commands = `ws://${http}/connection/websocket`;
-  checks.equal('commands', await chosen(commands, ['centrifuge-protobuf', 'centrifuge-json']), 'centrifuge-json');
-  checks.equal('an unsupported subprotocol', await chosen(commands, ['centrifuge-protobuf']), 'refused');
+  checks.equal('commands', await chosen(commands, ['centrifuge-protobuf', 'centrifuge-json']), 'centrifuge-protobuf');
+  checks.equal('an unsupported subprotocol', await chosen(commands, ['centrifuge-other']), 'refused');
   await page.close();
 }
 

@@ -96,8 +96,8 @@ async function subprotocols() {
     const commands = `${address}/connection/websocket`;
     checks.equal(`${name}: commands`, await chosen(commands, ['centrifuge-json']), 'centrifuge-json');
     const both = ['centrifuge-protobuf', 'centrifuge-json'];
-    checks.equal(`${name}: of two`, await chosen(commands, both), 'centrifuge-json');
-    checks.equal(`${name}: an unsupported subprotocol`, await chosen(commands, ['centrifuge-protobuf']), 'refused');
+    checks.equal(`${name}: of two`, await chosen(commands, both), 'centrifuge-protobuf');
+    checks.equal(`${name}: an unsupported subprotocol`, await chosen(commands, ['centrifuge-other']), 'refused');
   }
 }
 
