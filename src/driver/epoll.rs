@@ -150,6 +150,10 @@ impl Driver for EpollDriver {
         self.readiness.resume(id);
     }
 
+    fn acknowledge(&mut self, id: SocketId) {
+        self.readiness.acknowledge(id);
+    }
+
     fn shutdown_write(&mut self, id: SocketId) {
         self.readiness.shutdown_write(id);
     }

@@ -122,6 +122,10 @@ pub trait Driver {
     /// Receives again, beginning with the bytes that arrived meanwhile.
     fn resume(&mut self, id: SocketId);
 
+    /// Acknowledges at once what the socket received, where the kernel would wait for something to send along. A peer
+    /// under Nagle's algorithm (RFC 9293 3.7.4) sends nothing more until then.
+    fn acknowledge(&mut self, id: SocketId);
+
     /// Half-closes: the peer reads everything that was sent, then end of stream. Receiving continues. It takes effect
     /// immediately, so items of a batch that has not been passed to `wait` yet fail.
     fn shutdown_write(&mut self, id: SocketId);

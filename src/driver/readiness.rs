@@ -261,6 +261,12 @@ impl Readiness {
         }
     }
 
+    pub fn acknowledge(&mut self, id: SocketId) {
+        if let Some(Entry { socket: Some(socket), .. }) = self.table.open(id) {
+            socket::acknowledge(socket);
+        }
+    }
+
     pub fn shutdown_write(&mut self, id: SocketId) {
         if let Some(Entry { socket: Some(socket), .. }) = self.table.open(id) {
             socket::shutdown_write(socket);

@@ -128,6 +128,12 @@ pub(super) fn send_vectored(socket: &OwnedFd, slices: &[IoSlice<'_>]) -> io::Res
     SockRef::from(socket).send_vectored_with_flags(slices, SEND_FLAGS)
 }
 
+/// Sends the acknowledgement that the kernel delays.
+pub(super) fn acknowledge(socket: &OwnedFd) {
+    // It fails on Unix sockets, which acknowledge nothing.
+    let _ = SockRef::from(socket).set_tcp_quickack(true);
+}
+
 /// Sends FIN after everything that was sent; receiving continues.
 pub(super) fn shutdown_write(socket: &OwnedFd) {
     // It fails only when the connection is already gone, which receiving reports.

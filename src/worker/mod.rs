@@ -398,6 +398,7 @@ impl<D: Driver> Worker<D> {
             match action {
                 Action::Pause(id) => self.driver.pause(id),
                 Action::Resume(id) => self.driver.resume(id),
+                Action::Acknowledge(id) => self.driver.acknowledge(id),
                 Action::ShutdownWrite(id) => self.driver.shutdown_write(id),
                 Action::Close(id, how) => self.driver.close(id, how),
             }

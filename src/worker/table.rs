@@ -31,6 +31,8 @@ pub enum Action {
     Pause(SocketId),
     /// Receive from it again.
     Resume(SocketId),
+    /// Acknowledge at once what it received.
+    Acknowledge(SocketId),
     /// Close our end.
     ShutdownWrite(SocketId),
     /// Close the socket.

@@ -12,7 +12,7 @@ use crate::driver::{Close, SocketId};
 use crate::message::{CloseReason, TransportKind};
 
 use super::connections::{Connections, receive_data};
-use super::table::NEVER;
+use super::table::{Action, NEVER};
 use super::tls_sessions::TlsFailure;
 
 impl Connections {
@@ -197,6 +197,8 @@ impl TlsStep<'_> {
             table.set_deadline_after(index, turn.tick, timeout);
         }
         table.unpause(index, Pause::Handshake, turn.tick);
+        // There is no ticket for the acknowledgement to go along with.
+        table.actions.push(Action::Acknowledge(self.id));
     }
 
     fn fail_handshake(&mut self, fault: &HandshakeFault) {

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fantail::config::{Config, DriverChoice, TlsVersion};
 use fantail::message::CloseReason;
@@ -75,6 +75,22 @@ fn expect_alert(mut client: TlsClient, words: &str) {
         }
     };
     assert_eq!(error.to_string(), format!("received fatal alert: {words}"));
+}
+
+on_both_drivers! {
+    fn the_first_request_of_a_client_under_nagle_does_not_wait_for_a_delayed_acknowledgement(driver) {
+        let server = serve(driver);
+        let fastest = (0..10).map(|_| {
+            let begun = Instant::now();
+            let mut client = TlsClient::connect(server.edge());
+            client.stream.set_nodelay(false).unwrap();
+            client.handshake().unwrap();
+            assert!(client.request(LIVE).0.starts_with("HTTP/1.1 200"));
+            begun.elapsed()
+        }).min().unwrap();
+        // Linux delays acknowledgements for 40 ms at least.
+        assert!(fastest < Duration::from_millis(35), "{fastest:?}");
+    }
 }
 
 on_both_drivers! {

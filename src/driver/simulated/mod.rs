@@ -322,6 +322,8 @@ impl Driver for SimulatedDriver {
         }
     }
 
+    fn acknowledge(&mut self, _: SocketId) {}
+
     fn shutdown_write(&mut self, id: SocketId) {
         let mut network = self.network.0.borrow_mut();
         if let Some(slot) = network.open(self.worker, id) {

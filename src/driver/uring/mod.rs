@@ -267,6 +267,10 @@ impl Driver for UringDriver {
         self.readiness.resume(id);
     }
 
+    fn acknowledge(&mut self, id: SocketId) {
+        self.readiness.acknowledge(id);
+    }
+
     fn shutdown_write(&mut self, id: SocketId) {
         self.readiness.shutdown_write(id);
     }
