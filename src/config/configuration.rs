@@ -51,6 +51,8 @@ pub struct Config {
     /// The key with all rights to the server API and to publishing over HTTP:
     /// 1..=[`API_KEY_BYTES_MAX`](super::limits::API_KEY_BYTES_MAX) visible ASCII characters.
     pub api_key: Option<Secret>,
+    /// Where calls of the server API have their errors, unless they say it themselves.
+    pub api_error_mode: ErrorMode,
     /// Further keys, each with its rights; at most [`API_KEYS_MAX`](super::limits::API_KEYS_MAX). Without any key,
     /// every client may call the server API.
     pub api_keys: Vec<ApiKey>,
@@ -136,6 +138,8 @@ pub struct Config {
     pub log_levels: LogLevels,
     /// Bytes of all histories together; each worker has an equal share.
     pub history_bytes_max: u64,
+    /// How long the position of a channel is kept after its history; zero for no longer.
+    pub position_ttl: Duration,
     /// Origins whose scripts may use the HTTP and WebSocket endpoints, as browsers send them (`https://example.org`),
     /// or `*` for any; at most [`ORIGINS_MAX`](super::limits::ORIGINS_MAX). If empty: any, if the server listens on
     /// loopback only.
@@ -174,6 +178,15 @@ pub enum ClientHeader {
     XForwardedFor,
     /// `Forwarded`, which RFC 7239 defines.
     Forwarded,
+}
+
+/// Where a call of one method of the server API has its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorMode {
+    /// In the body of an answer with status 200.
+    Body,
+    /// In the status of the answer, whose body is the error.
+    Transport,
 }
 
 /// The permissions of the files of Unix sockets.
@@ -219,6 +232,13 @@ impl TlsVersion {
     pub const ALL: [Self; 2] = [Self::Tls12, Self::Tls13];
     /// The names of the values in settings.
     pub const WORDS: &[&str] = &["1.2", "1.3"];
+}
+
+impl ErrorMode {
+    /// All modes, in the order of [`Self::WORDS`].
+    pub const ALL: [Self; 2] = [Self::Body, Self::Transport];
+    /// The names of the modes in settings.
+    pub const WORDS: &[&str] = &["body", "transport"];
 }
 
 impl ClientHeader {
@@ -278,6 +298,7 @@ impl Default for Config {
             driver: DriverChoice::Auto,
             insecure: false,
             api_key: None,
+            api_error_mode: ErrorMode::Body,
             api_keys: Vec::new(),
             callbacks: Callbacks::default(),
             hmac_secret: None,
@@ -321,6 +342,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             log_levels: LogLevels::all(LogLevel::Info),
             history_bytes_max: 1024 * 1024 * 1024,
+            position_ttl: Duration::from_secs(30 * 86_400),
             origins: Vec::new(),
             page: None,
             statistics: None,

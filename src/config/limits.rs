@@ -308,13 +308,13 @@ pub const JOIN_LEAVE_PER_CHANNEL_MAX: usize = 1000;
 /// Idempotency keys stored by one worker.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 
-/// Divisor of a worker's history memory: the idempotency keys may take this share in addition.
-pub const IDEMPOTENCY_SHARE_DIVISOR: u64 = 4;
+/// Divisor of a worker's history memory: idempotency keys may take this share in addition, positions another one.
+pub const SHARE_BESIDE_HISTORY_DIVISOR: u64 = 4;
 
 /// Bytes of idempotency keys that every worker may store: a few hundred keys.
 pub const IDEMPOTENCY_BYTES_FLOOR: u64 = 64 * 1024;
 
-/// Histories and idempotency keys that one worker expires in one turn because of their age or memory.
+/// Histories, positions and idempotency keys that one worker expires in one turn because of their age or memory.
 pub const OVERDUE_PER_TURN_MAX: usize = 64;
 
 /// Bytes that a stored publication costs in addition to its payload.

@@ -14,7 +14,8 @@ use super::setting::SettingKind::{
 };
 use super::token_keys::token_keys_markdown;
 use super::{
-    ClientHeader, DriverChoice, Framing, LogFormat, Setting, TlsVersion, UnixMode, limits,
+    ClientHeader, DriverChoice, ErrorMode, Framing, LogFormat, Setting, TlsVersion, UnixMode,
+    limits,
 };
 
 /// Every setting, in the order in which they are listed.
@@ -158,6 +159,17 @@ pub const SETTINGS: &[Setting] = &[
     )
     .reloadable(),
     Setting::row(
+        "api.error_mode",
+        "api-error-mode",
+        "Where a call of the server API has its error: in the body of an answer with status 200, or in its status",
+        Choice(
+            ErrorMode::WORDS,
+            |config| config.api_error_mode as usize,
+            |config, index| config.api_error_mode = ErrorMode::ALL[index],
+        ),
+    )
+    .reloadable(),
+    Setting::row(
         "auth.hmac_secret",
         "token-hmac-secret",
         "Secret that tokens of clients are signed with by HS256, HS384 or HS512; other algorithms: auth.keys",
@@ -289,6 +301,14 @@ pub const SETTINGS: &[Setting] = &[
         "Memory of all channel histories together; each worker has an equal share",
         Bytes(4 * 1024, 1 << 50, |config| &mut config.history_bytes_max),
     ),
+    Setting::row(
+        "limits.position_ttl",
+        "position-ttl",
+        "How long a channel's offset and epoch are kept after its history, for clients that missed nothing; 0 for no \
+         longer",
+        Time(Duration::ZERO, POSITION_TTL_MAX, |config| &mut config.position_ttl),
+    )
+    .reloadable(),
     Setting::row(
         "limits.channel_bytes_max",
         "channel-bytes-max",
@@ -468,6 +488,7 @@ pub const SETTINGS: &[Setting] = &[
 const PATH_BYTES_MAX: usize = 4096;
 const TIME_MIN: Duration = Duration::from_millis(100);
 const TIME_MAX: Duration = Duration::from_secs(86_400);
+const POSITION_TTL_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 impl Setting {
     /// The setting with a name.

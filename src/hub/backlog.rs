@@ -138,13 +138,13 @@ impl Backlog {
             SlowConsumer::Latest => 1,
             SlowConsumer::DropOldest => options.backlog_size as usize,
         };
-        self.recent_bytes += publication.payload.heap_bytes();
+        self.recent_bytes += publication.heap_bytes();
         self.recent.push_back(publication.clone());
         while self.recent.len() > count_max
             || (self.recent_bytes > bytes_max && self.recent.len() > 1)
         {
             let Some(first) = self.recent.pop_front() else { break };
-            self.recent_bytes -= first.payload.heap_bytes();
+            self.recent_bytes -= first.heap_bytes();
         }
     }
 
@@ -170,7 +170,7 @@ impl Backlog {
                 items.push(Item::Gap(dropped));
             }
             next = publication.position.offset + 1;
-            bytes += publication.payload.heap_bytes();
+            bytes += publication.heap_bytes();
             items.push(Item::Publication(publication.clone()));
         }
         (items, None)
@@ -204,7 +204,7 @@ impl Backlog {
         }
         while self.recent.len() > usize::from(has_slow_subscribers) {
             let Some(first) = self.recent.pop_front() else { break };
-            self.recent_bytes -= first.payload.heap_bytes();
+            self.recent_bytes -= first.heap_bytes();
         }
     }
 
@@ -303,6 +303,7 @@ mod tests {
             channel: ChannelName::new("a").unwrap(),
             position: Position { epoch: Epoch(1), offset },
             payload: Payload::new(PayloadKind::Text, "0123456789"),
+            info: None,
             accepted_us: 0,
             excludes: None,
             in_stream: true,

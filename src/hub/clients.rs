@@ -97,16 +97,16 @@ impl Clients {
         self.identities.bytes() + self.options_bytes
     }
 
-    /// Whether the backend says anything about any subscription.
-    pub(super) fn has_options(&self) -> bool {
-        !self.options.is_empty()
-    }
-
     /// Keeps what the backend says about a subscription.
     pub(super) fn set_options(&mut self, subscription: u32, options: Box<SubscriptionOptions>) {
         self.remove_options(subscription);
         self.options_bytes += options.heap_bytes();
         self.options.insert(subscription, options);
+    }
+
+    /// Whether the backend says anything about any subscription.
+    pub(super) fn has_options(&self) -> bool {
+        !self.options.is_empty()
     }
 
     /// What the backend says about a subscription.

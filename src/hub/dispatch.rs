@@ -10,17 +10,18 @@ use super::expiry::ExpiryRoom;
 use super::fan_out::{FanOutStep, Visit};
 use super::gather::Gathers;
 use super::join_leave::JoinLeave;
+use super::local_channel::SubscriptionState;
 use super::message::{
     ControlOne, HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, Subscribe,
     SurveyTask, refuse, reply_to, send_part,
 };
 use super::renewal::{self, SubscriptionChange};
 use super::settings::{HubLimits, HubSettings};
-use super::streams::{Numbered, Streams};
+use super::streams::{Numbered, Publisher, Streams};
 use super::subscribers::Subscribers;
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    ChannelName, ClientId, ClientInfo, Identity, IdentityError, Item, Payload, PayloadKind,
+    Actor, ChannelName, ClientId, ClientInfo, Identity, IdentityError, Item, Payload, PayloadKind,
     Position, PublishOptions, Refusal, Reply, Request, RequestId, SessionId,
 };
 
@@ -160,23 +161,23 @@ impl Hub {
     }
 
     /// Handles a request of a session. The caller has checked its permissions, and that the channel's namespace exists.
-    /// A request without an id gets no reply.
+    /// A request without an id gets no reply. What is published by a client shows its subscribers who it is.
     pub fn handle(
         &mut self,
         session: SessionId,
         id: Option<RequestId>,
+        by: Actor,
         request: Request,
         out: &mut VecDeque<HubOutput>,
     ) {
         let Self { settings, subscribers, gathers, .. } = self;
         match (id, request) {
-            (id, Request::Publish { channel, payload, options }) => {
-                let Some(channel) = channel else {
-                    return refuse(session, id, Refusal::NotSubscribed, out);
-                };
+            (id, Request::Publish { channel: Some(channel), payload, options }) => {
                 let to = settings.home_of(&channel);
                 let publisher = settings.client_id(session);
-                let message = StreamMessage::Publish { channel, payload, publisher, id, options };
+                let info = subscribers.publisher(session, by, &channel, settings).map(Arc::new);
+                let message =
+                    StreamMessage::Publish { channel, payload, publisher, info, id, options };
                 out.push_back(HubOutput::send(to, message));
             }
             (Some(id), Request::Subscribe { channel, since, needs_all, form, options, .. }) => {
@@ -218,10 +219,11 @@ impl Hub {
                 let task = SurveyTask::Block { user, until };
                 gathers.ask_for_survey(session, id, task, settings, out);
             }
-            // The backend answers it, if there is one.
-            (Some(id), Request::Call { .. }) => {
-                refuse(session, Some(id), Refusal::NotAvailable, out);
+            (id, Request::Publish { channel: None, .. }) => {
+                refuse(session, id, Refusal::NotSubscribed, out);
             }
+            // The backend answers it, if there is one.
+            (id @ Some(_), Request::Call { .. }) => refuse(session, id, Refusal::NotAvailable, out),
             // The worker answers these three itself; conversations give every other request an id.
             (
                 _,
@@ -248,7 +250,8 @@ impl Hub {
         let Self { settings, subscribers, streams, join_leave, now_ms, .. } = self;
         match message {
             StreamMessage::Interest { from, channel, serial } => {
-                let position = streams.add_interest(&channel, from);
+                let limits = &settings.limits;
+                let position = streams.add_interest(&channel, from, limits, *now_ms);
                 self.watch_statistics(&channel);
                 let message = StreamMessage::Granted { channel, position, serial };
                 out.push_back(HubOutput::send(from, message));
@@ -285,10 +288,11 @@ impl Hub {
                 let answer = (position, recovery);
                 subscribers.recovered(session, &channel, answer, serial, settings, out);
             }
-            StreamMessage::Publish { channel, payload, publisher, id, options } => {
+            StreamMessage::Publish { channel, payload, publisher, info, id, options } => {
                 let ClientId { worker, session, .. } = publisher;
                 let receipt = id.map(|id| Receipt { worker, session, id });
-                self.number(channel, payload, Some(publisher), receipt, options.as_deref(), out);
+                let publisher = Some(Publisher { client: publisher, info });
+                self.number(channel, payload, publisher, receipt, options.as_deref(), out);
             }
             StreamMessage::Deliver(publication) => {
                 if let Some(key) = subscribers.receiving(&publication.channel) {
@@ -448,9 +452,9 @@ impl Hub {
         self.subscribers.first_channel(session)
     }
 
-    /// Whether a session is subscribed to a channel.
-    pub fn is_subscribed(&self, session: SessionId, channel: &ChannelName) -> bool {
-        self.subscribers.is_subscribed(session, channel)
+    /// What a session has of a channel.
+    pub fn subscription(&self, session: SessionId, channel: &ChannelName) -> SubscriptionState {
+        self.subscribers.subscription(session, channel)
     }
 
     /// Sends a command of the server API to a client's worker: only that worker knows whether the client exists.
@@ -469,7 +473,7 @@ impl Hub {
         &mut self,
         channel: ChannelName,
         payload: Payload,
-        publisher: Option<ClientId>,
+        publisher: Option<Publisher>,
         receipt: Option<Receipt>,
         options: Option<&PublishOptions>,
         out: &mut VecDeque<HubOutput>,

@@ -154,6 +154,7 @@ mod tests {
                 channel: ChannelName::new("a").unwrap(),
                 position: Position { epoch: Epoch(1), offset },
                 payload: Payload { tags, ..Payload::new(PayloadKind::Text, "x") },
+                info: None,
                 accepted_us: 0,
                 excludes: None,
                 in_stream: true,

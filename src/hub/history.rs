@@ -13,7 +13,7 @@ use slab::Slab;
 use super::slots::{NONE, is_sparse, slot, some};
 use crate::config::limits::{ANSWER_PUBLICATIONS_MAX, PUBLICATION_BYTES};
 use crate::config::{ChannelOptions, NamespaceId};
-use crate::message::{HistoryQuery, Publication, Publications, Recovery, Version};
+use crate::message::{ClientInfo, HistoryQuery, Publication, Publications, Recovery, Version};
 
 /// The histories of all channels whose home is this worker.
 #[derive(Debug)]
@@ -363,7 +363,8 @@ impl Answer {
 
 /// The bytes of a publication in a history, including its overhead.
 fn cost(publication: &Publication) -> u64 {
-    publication.payload.heap_bytes() as u64 + PUBLICATION_BYTES
+    let publisher = publication.info.as_ref().map_or(0, |_| size_of::<ClientInfo>());
+    (publication.heap_bytes() + publisher) as u64 + PUBLICATION_BYTES
 }
 
 fn ttl_ms(options: &ChannelOptions) -> u64 {
@@ -397,6 +398,7 @@ mod tests {
             channel: ChannelName::new("a").unwrap(),
             position: Position { epoch: Epoch(1), offset },
             payload: Payload::new(PayloadKind::Binary, vec![0; bytes]),
+            info: None,
             accepted_us: 0,
             excludes: None,
             in_stream: true,

@@ -109,6 +109,17 @@ fn ticket_number(origin: Origin) -> u32 {
     }
 }
 
+/// What a session has of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionState {
+    /// It is not subscribed.
+    None,
+    /// Its request to subscribe is not replied to yet.
+    Pending,
+    /// It is subscribed.
+    Joined,
+}
+
 impl Subscription {
     /// A subscription whose request is pending. With `recovers`, it waits for a recovery from the home.
     pub(super) fn new(

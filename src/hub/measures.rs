@@ -29,6 +29,8 @@ pub struct Measures {
     pub history_publications: usize,
     /// Bytes of the idempotency keys of these channels.
     pub key_bytes: u64,
+    /// Bytes of the positions of channels that are gone.
+    pub position_bytes: u64,
 }
 
 impl Hub {
@@ -48,6 +50,7 @@ impl Hub {
             history_bytes: streams.history_bytes(),
             history_publications: streams.history_publications(),
             key_bytes: streams.key_bytes(),
+            position_bytes: streams.position_bytes(),
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::message::{
-    ChannelName, ClientId, ClientInfo, ConnectionInfo, Control, HistoryQuery, Item, Payload,
-    Position, Publication, PublishOptions, Recovery, Refusal, Rendition, Reply, RequestId,
+    ChannelName, ChannelPattern, ClientId, ClientInfo, ConnectionInfo, Control, HistoryQuery, Item,
+    Payload, Position, Publication, PublishOptions, Recovery, Refusal, Rendition, Reply, RequestId,
     Selection, SessionId, SubscriptionForm, SubscriptionOptions, TagsFilter, UserCommand, WorkerId,
 };
 
@@ -82,6 +82,8 @@ pub enum StreamMessage {
         channel: ChannelName,
         payload: Payload,
         publisher: ClientId,
+        /// What subscribers see of the client; `None` if the server API publishes.
+        info: Option<Arc<ClientInfo>>,
         id: Option<RequestId>,
         options: Option<Arc<PublishOptions>>,
     },
@@ -111,7 +113,12 @@ pub enum QueryMessage {
     Count { gather: GatherId, channel: ChannelName, list_max: u32, parts: u16 },
     /// To each worker: list channels that match `pattern`. A worker sends it to itself to continue at slot `from` with
     /// the channels that it has `found` so far.
-    List { gather: GatherId, pattern: Arc<str>, from: usize, found: Vec<(ChannelName, u64)> },
+    List {
+        gather: GatherId,
+        pattern: Arc<ChannelPattern>,
+        from: usize,
+        found: Vec<(ChannelName, u64)>,
+    },
     /// One of `parts` parts of an answer; `None` with 0 parts, if no worker has subscribers.
     Part { gather: GatherId, parts: u16, part: Option<Part> },
     /// To a client's worker: a command of the server API for the client, if it acts for the user.

@@ -50,6 +50,7 @@ mod local_channel;
 mod measures;
 mod message;
 mod name_table;
+mod positions;
 mod renewal;
 mod session;
 mod settings;
@@ -63,6 +64,7 @@ pub use backlog::Drops;
 pub use dispatch::Hub;
 pub use expiry::ExpiryRoom;
 pub use fan_out::{FanOutBatch, FanOutStep, Visit};
+pub use local_channel::SubscriptionState;
 pub use measures::Measures;
 pub use message::{
     ControlOne, GatherId, HubMessage, HubOutput, Part, Present, QueryMessage, Receipt,

@@ -32,7 +32,8 @@ pub(super) struct NameTable {
     shards: Vec<HashTable<u32>>,
 }
 
-const SHARDS: usize = 256;
+/// The number of tables.
+pub(super) const SHARDS: usize = 256;
 
 impl ChannelHash {
     /// A hash with a fixed key, for reproducible runs.
@@ -114,7 +115,8 @@ impl NameTable {
     }
 }
 
-fn shard(hash: u64) -> usize {
+/// The table of a hash.
+pub(super) fn shard(hash: u64) -> usize {
     // Other bits than those that choose the home (the high half) and the bucket within the shard (the lowest).
     (hash >> 20) as usize % SHARDS
 }

@@ -40,6 +40,8 @@ pub struct HubLimits {
     pub backlog_bytes_max: u64,
     /// Maximum bytes of all histories of this worker. Beyond it, whole histories are removed, a few in each turn.
     pub history_bytes_max: u64,
+    /// How long the position of a channel is kept after its history; zero for no longer.
+    pub position_ttl: Duration,
     /// How long a subscription that has expired goes on, so that its client can refresh it.
     pub expired_close_delay: Duration,
 }

@@ -9,15 +9,16 @@ use slab::Slab;
 use super::history::Histories;
 use super::idempotency::Idempotency;
 use super::name_table::{ChannelHash, NameTable, Named};
+use super::positions::{PositionLimits, Positions};
 use super::settings::{HubLimits, HubSettings};
 use super::slots::{NONE, slot, some};
 use crate::config::limits::{
-    IDEMPOTENCY_BYTES_FLOOR, IDEMPOTENCY_SHARE_DIVISOR, OVERDUE_PER_TURN_MAX, WORKERS_MAX,
+    IDEMPOTENCY_BYTES_FLOOR, OVERDUE_PER_TURN_MAX, SHARE_BESIDE_HISTORY_DIVISOR, WORKERS_MAX,
 };
 use crate::config::{ChannelOptions, NamespaceId, Namespaces, RecoveryMode};
 use crate::message::{
-    ChannelName, ClientId, Epoch, HistoryQuery, Payload, Position, Publication, PublishOptions,
-    Recovery, Refusal, Reply, TagsFilter, Version, WorkerId,
+    ChannelName, ClientId, ClientInfo, Epoch, HistoryQuery, Payload, Position, Publication,
+    PublishOptions, Recovery, Refusal, Reply, TagsFilter, Version, WorkerId,
 };
 
 /// The channels whose home is this worker.
@@ -29,6 +30,8 @@ pub(super) struct Streams {
     names: NameTable,
     histories: Histories,
     idempotency: Idempotency,
+    /// Where channels that are gone go on if they come back.
+    positions: Positions,
     namespaces: Arc<Namespaces>,
     hash: ChannelHash,
     /// The number of epochs that were created.
@@ -50,6 +53,15 @@ struct Stream {
 pub(super) struct Workers([u64; 2]);
 
 const _: () = assert!(WORKERS_MAX <= 128, "one bit a worker");
+
+/// Where a publication comes from.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    /// The client, or the one over which the server API was called.
+    pub client: ClientId,
+    /// What subscribers see of it; `None` if the server API publishes.
+    pub info: Option<Arc<ClientInfo>>,
+}
 
 /// The result of numbering a publication.
 #[derive(Debug)]
@@ -106,6 +118,7 @@ impl Streams {
             names: NameTable::new(&settings.hash),
             histories: Histories::new(namespaces.all().len()),
             idempotency: Idempotency::new(),
+            positions: Positions::new(),
             namespaces,
             hash: settings.hash,
             epochs: 0,
@@ -113,8 +126,14 @@ impl Streams {
     }
 
     /// Adds a worker with subscribers. Returns the position after which it will receive all publications.
-    pub(super) fn add_interest(&mut self, name: &ChannelName, from: WorkerId) -> Position {
-        let key = self.find_or_add(name);
+    pub(super) fn add_interest(
+        &mut self,
+        name: &ChannelName,
+        from: WorkerId,
+        limits: &HubLimits,
+        now_ms: u64,
+    ) -> Position {
+        let key = self.find_or_add(name, limits, now_ms);
         let channel = &mut self.channels[key as usize];
         channel.interested.insert(from);
         channel.position
@@ -153,7 +172,7 @@ impl Streams {
         &mut self,
         name: ChannelName,
         mut payload: Payload,
-        publisher: Option<ClientId>,
+        publisher: Option<Publisher>,
         options: Option<&PublishOptions>,
         limits: &HubLimits,
         now_us: u64,
@@ -171,11 +190,12 @@ impl Streams {
         let keeps = has_history && !skips;
         payload.is_delta_allowed =
             channel_options.delta_publish || options.is_some_and(|options| options.delta);
+        let (publisher, info) = publisher.map_or((None, None), |it| (Some(it.client), it.info));
         let publisher = publisher.filter(|_| channel_options.exclude_publisher);
         let excludes = options.and_then(|options| options.exclude).or(publisher);
         let version = options.and_then(|options| options.version.as_ref()).filter(|_| keeps);
         let key = match self.names.find(&name, &self.channels) {
-            None if keeps => Some(self.add(&name)),
+            None if keeps => Some(self.add(&name, limits, now_ms)),
             Some(key) if version.is_some_and(|version| self.is_outdated(key, version)) => {
                 self.keep(key, now_ms);
                 return Numbered::Outdated(self.channels[key as usize].position);
@@ -201,6 +221,7 @@ impl Streams {
             channel: name,
             position,
             payload,
+            info,
             accepted_us,
             excludes,
             in_stream: !skips,
@@ -229,7 +250,7 @@ impl Streams {
         now_ms: u64,
     ) -> (Position, Recovery) {
         let bytes_max = limits.answer_bytes_max;
-        let key = self.find_or_add(name);
+        let key = self.find_or_add(name, limits, now_ms);
         let Stream { position, history, namespace, .. } = self.channels[key as usize];
         let options = self.namespaces.options(namespace);
         let is_possible = since.epoch.fits(position.epoch);
@@ -275,7 +296,7 @@ impl Streams {
         limits: &HubLimits,
         now_ms: u64,
     ) -> Reply {
-        let key = self.find_or_add(name);
+        let key = self.find_or_add(name, limits, now_ms);
         // The client may recover from the position that it reads here.
         if self.channels[key as usize].interested == Workers::default() {
             self.keep(key, now_ms);
@@ -307,14 +328,15 @@ impl Streams {
         }
     }
 
-    /// Removes histories and idempotency keys that have expired or whose memory is needed, a few in each turn. Returns
-    /// whether there may be more.
+    /// Removes histories, positions and idempotency keys that have expired or whose memory is needed, a few in each
+    /// turn. Returns whether there may be more.
     pub(super) fn expire(&mut self, limits: &HubLimits, now_ms: u64) -> bool {
-        let has_more_keys = self.idempotency.expire(key_bytes_max(limits), now_ms);
+        let mut has_more = self.idempotency.expire(key_bytes_max(limits), now_ms);
+        has_more |= self.positions.expire(position_limits(limits), now_ms);
         for _ in 0..OVERDUE_PER_TURN_MAX {
             let (all, bytes_max) = (self.namespaces.all(), limits.history_bytes_max);
             let Some(key) = self.histories.overdue(all, bytes_max, now_ms) else {
-                return has_more_keys;
+                return has_more;
             };
             let channel = &mut self.channels[key as usize];
             let is_needed = self.histories.bytes() > bytes_max;
@@ -329,6 +351,8 @@ impl Streams {
             }
             self.histories.close(std::mem::replace(&mut channel.history, NONE));
             if channel.interested == Workers::default() {
+                let (hash, position) = (self.hash.of(channel.name.as_str()), channel.position);
+                self.positions.park(hash, position, position_limits(limits), now_ms);
                 self.remove(key);
             }
         }
@@ -339,6 +363,7 @@ impl Streams {
     /// tables what follows the last entry. No entry moves.
     pub(super) fn shrink(&mut self) {
         self.idempotency.shrink();
+        self.positions.shrink();
         if self.histories.shrink() {
             self.names.shrink(&self.channels);
             self.channels.shrink_to_fit();
@@ -354,6 +379,11 @@ impl Streams {
     /// Bytes of all idempotency keys.
     pub(super) fn key_bytes(&self) -> u64 {
         self.idempotency.bytes()
+    }
+
+    /// Bytes of the positions of channels that are gone.
+    pub(super) fn position_bytes(&self) -> u64 {
+        self.positions.bytes()
     }
 
     /// The number of publications in all histories.
@@ -377,14 +407,17 @@ impl Streams {
         self.namespaces.options(self.channels[key as usize].namespace)
     }
 
-    fn find_or_add(&mut self, name: &ChannelName) -> u32 {
+    fn find_or_add(&mut self, name: &ChannelName, limits: &HubLimits, now_ms: u64) -> u32 {
         let found = self.names.find(name, &self.channels);
-        found.unwrap_or_else(|| self.add(name))
+        found.unwrap_or_else(|| self.add(name, limits, now_ms))
     }
 
-    /// Adds a channel, which does not exist yet.
-    fn add(&mut self, name: &ChannelName) -> u32 {
-        let position = Position { epoch: self.new_epoch(name), offset: 0 };
+    /// Adds a channel, which does not exist, but may have been there before.
+    fn add(&mut self, name: &ChannelName, limits: &HubLimits, now_ms: u64) -> u32 {
+        let hash = self.hash.of(name.as_str());
+        let parked = self.positions.take(hash, position_limits(limits), now_ms);
+        let position =
+            parked.unwrap_or_else(|| Position { epoch: self.new_epoch(name), offset: 0 });
         let key = slot(self.channels.insert(Stream {
             name: name.clone(),
             position,
@@ -429,7 +462,7 @@ impl Streams {
 
 /// The maximum bytes of idempotency keys: a fraction of that of histories, in addition to it.
 fn key_bytes_max(limits: &HubLimits) -> u64 {
-    (limits.history_bytes_max / IDEMPOTENCY_SHARE_DIVISOR).max(IDEMPOTENCY_BYTES_FLOOR)
+    (limits.history_bytes_max / SHARE_BESIDE_HISTORY_DIVISOR).max(IDEMPOTENCY_BYTES_FLOOR)
 }
 
 /// The recovery of the first of these publications that fits a filter.
@@ -449,6 +482,12 @@ fn filtered(recovery: Recovery, filter: &TagsFilter) -> Recovery {
     let fits = |item: &&Arc<Publication>| filter.fits(item.payload.tags.as_deref());
     let publications = recovery.publications.iter().filter(fits).cloned().collect();
     Recovery { publications, ..recovery }
+}
+
+/// The limits of the positions of channels that are gone: a fraction of the memory of histories, in addition to it.
+fn position_limits(limits: &HubLimits) -> PositionLimits {
+    let bytes_max = limits.history_bytes_max / SHARE_BESIDE_HISTORY_DIVISOR;
+    PositionLimits { bytes_max, ttl_s: limits.position_ttl.as_secs() }
 }
 
 fn namespace_of(namespaces: &Namespaces, name: &ChannelName) -> NamespaceId {

@@ -11,9 +11,8 @@ use super::clients::Clients;
 use super::delivery::Delivery;
 use super::fan_out::{Audience, FanOutStep, Visit};
 use super::forms::Forms;
-use super::gather::matches;
 use super::join_leave::send_join_leave;
-use super::local_channel::{Form, LocalChannel, Subscription};
+use super::local_channel::{Form, LocalChannel, Subscription, SubscriptionState};
 use super::message::{HubOutput, Present, StreamMessage, Subscribe, refuse};
 use super::name_table::NameTable;
 use super::session::Sessions;
@@ -21,8 +20,8 @@ use super::settings::HubSettings;
 use super::slots::{slot, some};
 use crate::config::limits::{CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX};
 use crate::message::{
-    ChannelName, Item, Origin, Position, Recovery, Refusal, Reply, RequestId, SessionId,
-    SubscriptionForm,
+    Actor, ChannelName, ChannelPattern, ClientInfo, Item, Origin, Position, Recovery, Refusal,
+    Reply, RequestId, SessionId, SubscriptionForm,
 };
 
 /// The sessions of this worker, their subscriptions and their channels.
@@ -342,7 +341,7 @@ impl Subscribers {
     /// number of slots from `from` on; returns the slot to continue with, or `None` if the list is complete.
     pub(super) fn list(
         &self,
-        pattern: &str,
+        pattern: &ChannelPattern,
         from: usize,
         found: &mut Vec<(ChannelName, u64)>,
     ) -> Option<usize> {
@@ -353,7 +352,7 @@ impl Subscribers {
             }
             if let Some(local) = self.channels.get(slot)
                 && local.subscribers > 0
-                && matches(pattern, local.name.as_str())
+                && pattern.is_match(local.name.as_str())
             {
                 found.push((local.name.clone(), u64::from(local.subscribers)));
             }
@@ -368,8 +367,36 @@ impl Subscribers {
         Some(self.channels[channel as usize].name.clone())
     }
 
-    pub(super) fn is_subscribed(&self, session: SessionId, channel: &ChannelName) -> bool {
-        self.find(session, channel).is_some()
+    /// What others see of a publisher: a client, whether or not it is subscribed, or its session open.
+    pub(super) fn publisher(
+        &self,
+        session: SessionId,
+        by: Actor,
+        channel: &ChannelName,
+        settings: &HubSettings,
+    ) -> Option<ClientInfo> {
+        let client = settings.client_id(session);
+        if by == Actor::Server || !self.sessions.is_open(session) {
+            return (by == Actor::Client).then(|| ClientInfo::anonymous(client));
+        }
+        // Few subscriptions have an info of their own, and to find one takes a walk over those of the session.
+        let subscription = self.clients.has_options().then(|| self.find(session, channel));
+        Some(match subscription.flatten() {
+            Some(subscription) => self.clients.info(session, subscription, settings),
+            None => self.clients.connection_info(client),
+        })
+    }
+
+    pub(super) fn subscription(
+        &self,
+        session: SessionId,
+        channel: &ChannelName,
+    ) -> SubscriptionState {
+        match self.find(session, channel).map(|at| self.subscriptions[at as usize].waits_for()) {
+            None => SubscriptionState::None,
+            Some(None) => SubscriptionState::Joined,
+            Some(Some(_)) => SubscriptionState::Pending,
+        }
     }
 
     /// What is known about clients and subscriptions.

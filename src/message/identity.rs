@@ -111,6 +111,13 @@ impl ClientInfo {
     pub fn anonymous(client: ClientId) -> Self {
         Self { client, user: None, conn_info: None, chan_info: None }
     }
+
+    /// Bytes of its texts.
+    pub fn text_bytes(&self) -> usize {
+        let Self { user, conn_info, chan_info, .. } = self;
+        let infos = [conn_info, chan_info].into_iter().flatten().map(Bytes::len);
+        user.as_ref().map_or(0, |user| user.len()) + infos.sum::<usize>()
+    }
 }
 
 impl Identity {

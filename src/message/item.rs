@@ -36,6 +36,6 @@ impl Item {
 
     /// The bytes that count towards limits: the payload's of a publication, a fixed number for other items.
     pub fn bytes(&self) -> usize {
-        self.publication().map_or(NOTICE_BYTES, |publication| publication.payload.heap_bytes())
+        self.publication().map_or(NOTICE_BYTES, |publication| publication.heap_bytes())
     }
 }

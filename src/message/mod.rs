@@ -14,6 +14,7 @@
 //! **Must not know.** Any other room.
 
 mod channel_name;
+mod channel_pattern;
 mod client_control;
 mod disconnect;
 mod forwarded_headers;
@@ -31,6 +32,7 @@ mod tags_filter;
 mod transport_kind;
 
 pub use channel_name::{CHANNEL_NAME_BYTES_MAX, ChannelName, ChannelNameError};
+pub use channel_pattern::{CHANNEL_PATTERN_BYTES_MAX, ChannelPattern, ChannelPatternError};
 pub use client_control::{ConnectionInfo, Control, Selection, UserCommand};
 pub use disconnect::{CloseReason, DISCONNECT_TEXT_BYTES_MAX, Disconnect};
 pub use forwarded_headers::ForwardedHeaders;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ChannelName, ClientId, Tags};
+use super::{ChannelName, ClientId, ClientInfo, Tags};
 
 /// What the bytes of a payload are, determined once when it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct Publication {
     pub position: Position,
     /// What was published.
     pub payload: Payload,
+    /// The client that published it, as others see it; `None` if the server API did. All who deliver it share it.
+    pub info: Option<Arc<ClientInfo>>,
     /// When the home worker accepted it, in microseconds of the workers' clock. Wraps around every 71 minutes.
     pub accepted_us: u32,
     /// A subscriber that does not receive it when it is published: its publisher, or a client that the server API
@@ -83,6 +85,13 @@ impl Payload {
     /// Bytes of heap that the payload takes, those of its tags included.
     pub fn heap_bytes(&self) -> usize {
         self.bytes.len() + self.tags.as_ref().map_or(0, |tags| tags.heap_bytes())
+    }
+}
+
+impl Publication {
+    /// Bytes of what clients gave: its payload, and the texts of its publisher.
+    pub fn heap_bytes(&self) -> usize {
+        self.payload.heap_bytes() + self.info.as_ref().map_or(0, |info| info.text_bytes())
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    ChannelName, ClientId, ClientInfo, ConnectionInfo, Control, Login, Payload, Position,
-    Publication, PublishOptions, Selection, SubscriptionForm, SubscriptionOptions, Token,
+    ChannelName, ChannelPattern, ClientId, ClientInfo, ConnectionInfo, Control, Login, Payload,
+    Position, Publication, PublishOptions, Selection, SubscriptionForm, SubscriptionOptions, Token,
     UserCommand,
 };
 
@@ -109,8 +109,8 @@ pub enum Request {
     },
     /// List channels with subscribers. The reply is [`Reply::Channels`].
     Channels {
-        /// A pattern in which each `*` matches any bytes; empty for all channels.
-        pattern: Arc<str>,
+        /// What their names match.
+        pattern: Arc<ChannelPattern>,
     },
     /// Call a procedure of the backend. The reply is [`Reply::Returned`], [`Reply::Rejected`] or [`Reply::Refused`].
     Call {
@@ -187,7 +187,7 @@ impl Request {
             | Request::HistoryRemove { channel, .. }
             | Request::Presence { channel, .. } => channel.as_str().len(),
             Request::Connect(login) => size_of::<Login>() + login.heap_bytes(),
-            Request::Channels { pattern, .. } => pattern.len(),
+            Request::Channels { pattern } => size_of::<ChannelPattern>() + pattern.heap_bytes(),
             Request::Call { procedure, data } => {
                 procedure.len() + data.as_ref().map_or(0, Payload::heap_bytes)
             }

@@ -20,6 +20,10 @@ use super::json::{
 };
 use crate::message::{ChannelName, ClientInfo, ConnectionInfo, NodeInfo, Position, Publication};
 
+mod old;
+
+pub use old::{OldCommand, OldMethod, decode_old};
+
 macro_rules! api_methods {
     ($($(#[$doc:meta])* $name:ident => $text:literal;)*) => {
         /// The methods: the last part of the path, and the name of a command in a batch.
@@ -73,6 +77,20 @@ api_methods! {
     Refresh => "refresh";
     /// A method of Centrifugo that is not offered.
     Rpc => "rpc";
+    /// Publishes to a map: not offered, like the following ones.
+    MapPublish => "map_publish";
+    /// Removes a key of a map.
+    MapRemove => "map_remove";
+    /// Reads the state of a map.
+    MapReadState => "map_read_state";
+    /// Reads the changes of a map.
+    MapReadStream => "map_read_stream";
+    /// Counts the keys of a map.
+    MapStats => "map_stats";
+    /// Removes all keys of a map.
+    MapClear => "map_clear";
+    /// Publishes to a poll that clients share.
+    SharedPollPublish => "shared_poll_publish";
 }
 
 /// Why a body cannot be decoded.

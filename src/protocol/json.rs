@@ -127,7 +127,8 @@ pub fn write_items(out: &mut Vec<u8>, publications: &[Arc<Publication>]) {
     out.push(b']');
 }
 
-/// Appends a publication as an object: data, offset if it has one of its own, and tags.
+/// Appends a publication as an object: its data, the client that published it, its offset if it has one of its own, and
+/// its tags.
 pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
     write_item_of(out, publication, |out| write_data(out, &publication.payload));
 }
@@ -136,6 +137,10 @@ pub fn write_item(out: &mut Vec<u8>, publication: &Publication) {
 fn write_item_of(out: &mut Vec<u8>, publication: &Publication, data: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"{\"data\":");
     data(out);
+    if let Some(info) = &publication.info {
+        out.extend_from_slice(b",\"info\":");
+        write_client_info(out, info);
+    }
     if publication.in_stream {
         put(out, format_args!(",\"offset\":{}", publication.position.offset));
     }
@@ -212,6 +217,7 @@ mod tests {
             channel: ChannelName::new("a\"b").unwrap(),
             position: Position { epoch: Epoch(1), offset: 5 },
             payload: Payload::new(kind, bytes.to_vec()),
+            info: None,
             accepted_us: 0,
             excludes: None,
             in_stream: true,

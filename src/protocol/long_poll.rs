@@ -163,6 +163,7 @@ mod tests {
                 tags: Tags::new(event.map(|event| ("event", event))).unwrap(),
                 ..Payload::new(kind, bytes.to_vec())
             },
+            info: None,
             accepted_us: 0,
             excludes: None,
             in_stream: true,

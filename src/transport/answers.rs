@@ -93,6 +93,7 @@ mod tests {
                     channel: ChannelName::new("a").unwrap(),
                     position: Position { epoch: Epoch(1), offset },
                     payload: Payload::new(PayloadKind::Text, text.to_owned()),
+                    info: None,
                     accepted_us: 0,
                     excludes: None,
                     in_stream: true,

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::context::{Context, Output};
 use super::refusal::row_of;
 use crate::auth::{ApiGrant, ApiRefusal};
-use crate::config::ApiRight;
 use crate::config::limits::{API_ANSWER_BYTES_MAX, API_REQUESTS_MAX};
+use crate::config::{ApiRight, ErrorMode};
 use crate::message::{Actor, ChannelName, NodeInfo, Publication, Reply, Request, Ticket};
-use crate::protocol::api_json::{self, ApiMethod, BatchCommand, ParametersError, Text};
+use crate::protocol::api_json::{self, ApiMethod, BatchCommand, OldCommand, ParametersError, Text};
 use crate::protocol::command::CommandError;
 
 mod clients;
@@ -23,7 +23,9 @@ mod commands;
 /// A call that is being answered.
 #[derive(Debug)]
 pub struct ApiCall {
-    is_batch: bool,
+    form: Form,
+    /// Where an error is, if it is of a call of one method.
+    errors: ErrorMode,
     /// What its key allows.
     grant: Arc<ApiGrant>,
     commands: Vec<Command>,
@@ -38,6 +40,17 @@ pub struct ApiCall {
     is_full: bool,
 }
 
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The result or the error of one command.
+    One,
+    /// A list of replies.
+    List,
+    /// A reply in each line.
+    Lines,
+}
+
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiRoute {
@@ -45,6 +58,8 @@ pub enum ApiRoute {
     Single(ApiMethod),
     /// Several calls at once.
     Batch,
+    /// One call behind the other, each with the name of its method.
+    Commands,
 }
 
 /// Why a body is not a call.
@@ -58,6 +73,8 @@ pub enum ApiFault {
 
 #[derive(Debug)]
 struct Command {
+    /// What its reply repeats; 0 for nothing.
+    id: u32,
     /// `None` if there is none of that name.
     method: Option<ApiMethod>,
     slots: Range<usize>,
@@ -73,7 +90,7 @@ struct Slot {
 
 #[derive(Debug)]
 struct Filled {
-    is_error: bool,
+    error: Option<CommandError>,
     json: Range<usize>,
 }
 
@@ -91,7 +108,7 @@ impl ApiRoute {
             ApiRoute::Single(method) => {
                 matches!(method, ApiMethod::Publish | ApiMethod::Broadcast)
             }
-            ApiRoute::Batch => true,
+            ApiRoute::Batch | ApiRoute::Commands => true,
         }
     }
 }
@@ -105,7 +122,12 @@ impl ApiCall {
         context: &mut Context<'_>,
     ) -> Result<Self, ApiFault> {
         let call = Self {
-            is_batch: route == ApiRoute::Batch,
+            form: match route {
+                ApiRoute::Single(_) => Form::One,
+                ApiRoute::Batch => Form::List,
+                ApiRoute::Commands => Form::Lines,
+            },
+            errors: ErrorMode::Body,
             grant,
             commands: Vec::new(),
             slots: Vec::new(),
@@ -117,7 +139,13 @@ impl ApiCall {
         match route {
             ApiRoute::Single(method) => call.single(method, body, context),
             ApiRoute::Batch => call.batch(body, context),
+            ApiRoute::Commands => call.old_commands(body, context),
         }
+    }
+
+    /// The same call, with its error there.
+    pub fn with_errors(self, errors: ErrorMode) -> Self {
+        Self { errors, ..self }
     }
 
     fn single(
@@ -170,6 +198,33 @@ impl ApiCall {
         Ok(call)
     }
 
+    fn old_commands(self, body: &[u8], context: &mut Context<'_>) -> Result<Self, ApiFault> {
+        let commands: Result<Vec<_>, _> =
+            api_json::decode_old(text_of(body)?).take(API_REQUESTS_MAX + 1).collect();
+        let commands = commands.map_err(ApiFault::NotJson)?;
+        if commands.is_empty() || commands.len() > API_REQUESTS_MAX {
+            let why = format!("there are at least 1 and at most {API_REQUESTS_MAX} commands");
+            return Err(ApiFault::BatchInvalid(why));
+        }
+        let mut call = self;
+        for command in commands {
+            let OldCommand { id, method, params } = command;
+            let method = method.map_or(Some(ApiMethod::Publish), |method| method.method());
+            let parameters = params.map_or("{}", |params| params.get());
+            match method.map(|method| call.command(method, parameters, context)) {
+                None => call.refuse_command(None, CommandError::MethodNotFound.into()),
+                Some(Ok(())) => {}
+                Some(Err(ParametersError::NotJson(why) | ParametersError::Unfit(why))) => {
+                    call.refuse_command(method, bad_request(why));
+                }
+            }
+            if let Some(command) = call.commands.last_mut() {
+                command.id = id.unwrap_or(0);
+            }
+        }
+        Ok(call)
+    }
+
     /// Takes the hub's answer to one of the requests.
     pub fn take_reply(&mut self, ticket: Ticket, reply: &Reply) {
         let index = ticket.number() as usize - 1;
@@ -197,7 +252,7 @@ impl ApiCall {
 
     /// Whether publications are certainly too long for what is left of the answer.
     fn cannot_hold(&self, publications: &[Arc<Publication>]) -> bool {
-        let bytes: usize = publications.iter().map(|item| item.payload.heap_bytes()).sum();
+        let bytes: usize = publications.iter().map(|item| item.heap_bytes()).sum();
         bytes > API_ANSWER_BYTES_MAX.saturating_sub(self.json.len())
     }
 
@@ -225,45 +280,76 @@ impl ApiCall {
             + self.json.capacity()
     }
 
-    /// The answer's body.
-    pub fn answer(&self) -> Vec<u8> {
+    /// The answer's status and its body.
+    pub fn answer(&self) -> (u16, Vec<u8>) {
         let mut out = Vec::with_capacity(self.json.len() + 32 * (1 + self.slots.len()));
-        if !self.is_batch {
-            self.write_command(&self.commands[0], "result", &mut out);
-            out.push(b'\n');
-            return out;
-        }
-        out.extend_from_slice(b"{\"replies\":[");
-        for (index, command) in self.commands.iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
+        match self.form {
+            Form::One => {
+                let command = &self.commands[0];
+                if let Some((error, json)) = self.lone_error(command) {
+                    out.extend_from_slice(json);
+                    out.push(b'\n');
+                    return (status_of(error), out);
+                }
+                self.write_command(command, "result", &mut out);
             }
-            self.write_command(command, command.method.map_or("", ApiMethod::name), &mut out);
+            Form::List => {
+                out.extend_from_slice(b"{\"replies\":[");
+                for (index, command) in self.commands.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    let key = command.method.map_or("", ApiMethod::name);
+                    self.write_command(command, key, &mut out);
+                }
+                out.extend_from_slice(b"]}");
+            }
+            Form::Lines => {
+                for (index, command) in self.commands.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b'\n');
+                    }
+                    self.write_command(command, "result", &mut out);
+                }
+            }
         }
-        out.extend_from_slice(b"]}\n");
-        out
+        out.push(b'\n');
+        (200, out)
+    }
+
+    /// The error of a command, if the status of the answer is to have it.
+    fn lone_error(&self, command: &Command) -> Option<(CommandError, &[u8])> {
+        let slot = &self.slots[command.slots.start];
+        let is_lone = self.errors == ErrorMode::Transport && !command.is_spread;
+        let filled = slot.filled.as_ref().filter(|_| is_lone)?;
+        Some((filled.error?, &self.json[filled.json.clone()]))
     }
 
     fn write_command(&self, command: &Command, key: &str, out: &mut Vec<u8>) {
+        if command.id != 0 {
+            out.extend_from_slice(format!("{{\"id\":{},\"", command.id).as_bytes());
+        } else {
+            out.extend_from_slice(b"{\"");
+        }
         if !command.is_spread {
             return self.write_slot(command.slots.start, key, out);
         }
-        out.extend_from_slice(b"{\"");
         out.extend_from_slice(key.as_bytes());
         out.extend_from_slice(b"\":{\"responses\":[");
         for index in command.slots.clone() {
             if index > command.slots.start {
                 out.push(b',');
             }
+            out.extend_from_slice(b"{\"");
             self.write_slot(index, "result", out);
         }
         out.extend_from_slice(b"]}}");
     }
 
+    /// Appends what is in a slot, behind the beginning of its object.
     fn write_slot(&self, index: usize, key: &str, out: &mut Vec<u8>) {
         let filled = self.slots[index].filled.as_ref().expect("everything is answered");
-        out.extend_from_slice(b"{\"");
-        out.extend_from_slice(if filled.is_error { b"error" } else { key.as_bytes() });
+        out.extend_from_slice(if filled.error.is_some() { b"error" } else { key.as_bytes() });
         out.extend_from_slice(b"\":");
         out.extend_from_slice(&self.json[filled.json.clone()]);
         out.push(b'}');
@@ -308,7 +394,8 @@ impl ApiCall {
         // The slot's method does not matter: it is filled at once.
         let index = self.slot(ApiMethod::Info);
         self.fill_error(index, &fault);
-        self.commands.push(Command { method, slots: index..index + 1, is_spread: false });
+        let slots = index..index + 1;
+        self.commands.push(Command { id: 0, method, slots, is_spread: false });
     }
 
     fn fill_error(&mut self, index: usize, fault: &Fault) {
@@ -317,7 +404,7 @@ impl ApiCall {
             Ok(())
         });
         if let Some(filled) = &mut self.slots[index].filled {
-            filled.is_error = true;
+            filled.error = Some(fault.error);
         }
     }
 
@@ -332,7 +419,8 @@ impl ApiCall {
             api_json::write_error(&mut self.json, fault.error, fault.detail.as_deref());
         }
         let json = start..self.json.len();
-        self.slots[index].filled = Some(Filled { is_error: written.is_err(), json });
+        let error = written.err().map(|fault| fault.error);
+        self.slots[index].filled = Some(Filled { error, json });
         self.waiting -= 1;
     }
 }
@@ -397,9 +485,31 @@ fn right_to(method: ApiMethod) -> ApiRight {
         ApiMethod::Channels => ApiRight::Channels,
         ApiMethod::Info => ApiRight::Info,
         ApiMethod::Rpc => ApiRight::Rpc,
+        ApiMethod::MapPublish | ApiMethod::MapRemove | ApiMethod::MapClear => ApiRight::Publish,
+        ApiMethod::SharedPollPublish => ApiRight::Publish,
+        ApiMethod::MapReadState | ApiMethod::MapReadStream | ApiMethod::MapStats => {
+            ApiRight::History
+        }
         ApiMethod::Refresh => ApiRight::Refresh,
         ApiMethod::Connections => ApiRight::Connections,
         ApiMethod::BlockUser | ApiMethod::UnblockUser => ApiRight::BlockUser,
+    }
+}
+
+/// The status of an answer that has this error alone, as with Centrifugo (internal/apiproto/errors.go) as far as it has
+/// these errors.
+fn status_of(error: CommandError) -> u16 {
+    match error {
+        CommandError::Internal => 500,
+        CommandError::UnknownChannel | CommandError::MethodNotFound => 404,
+        CommandError::PermissionDenied => 403,
+        CommandError::UnrecoverablePosition => 416,
+        CommandError::TooManyRequests => 503,
+        CommandError::BadRequest
+        | CommandError::NotAvailable
+        | CommandError::AlreadySubscribed
+        | CommandError::LimitExceeded
+        | CommandError::TokenExpired => 400,
     }
 }
 

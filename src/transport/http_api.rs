@@ -43,7 +43,7 @@ mod upgrade;
 
 pub use requests::{HttpConversation, HttpNext, HttpService};
 
-use answer::{Exchange, write_nothing, write_ok};
+use answer::{Exchange, write_nothing, write_response};
 use cors::Cors;
 use error::HttpError;
 use requests::HttpFlow;
@@ -362,16 +362,26 @@ impl HttpConversation {
         if !call.is_answered() {
             return Flow::AwaitReply;
         }
-        let body = call.answer();
-        self.respond("application/json", &body, context)
+        let (status, body) = call.answer();
+        self.respond_with(status, "application/json", &body, context)
     }
 
     /// Answers the request that waits, with status 200, and goes on with what is pipelined behind it.
     fn respond(&mut self, content_type: &str, body: &[u8], context: &mut Context<'_>) -> HttpFlow {
+        self.respond_with(200, content_type, body, context)
+    }
+
+    fn respond_with(
+        &mut self,
+        status: u16,
+        content_type: &str,
+        body: &[u8],
+        context: &mut Context<'_>,
+    ) -> HttpFlow {
         let Some(Awaiting { exchange, behind, .. }) = self.state.take_awaiting() else {
             return Flow::Receive;
         };
-        write_ok(exchange, content_type, body, context);
+        write_response(exchange, status, &[], content_type, body, context);
         self.go_on(exchange, behind, context)
     }
 

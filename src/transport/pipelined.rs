@@ -96,6 +96,7 @@ mod tests {
             channel: channel.clone(),
             position: Position { epoch: Epoch(1), offset: 1 },
             payload: Payload::new(PayloadKind::Text, "x".repeat(CONNECTING_PUSHES_BYTES_MAX / 4)),
+            info: None,
             accepted_us: 0,
             excludes: None,
             in_stream: true,

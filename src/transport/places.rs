@@ -131,6 +131,7 @@ mod tests {
                 channel: ChannelName::new(channel).unwrap(),
                 position: Position { epoch: Epoch(1), offset },
                 payload: Payload::new(PayloadKind::Text, "1"),
+                info: None,
                 accepted_us: 0,
                 excludes: None,
                 in_stream: true,

@@ -323,6 +323,7 @@ mod tests {
                     channel: channel(),
                     position: Position { epoch: Epoch(1), offset },
                     payload: Payload::new(PayloadKind::Text, text),
+                    info: None,
                     accepted_us: 0,
                     excludes: None,
                     in_stream: true,

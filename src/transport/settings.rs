@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::auth::{ApiKeys, RateLimits, SessionKey};
 use crate::config::limits::FRAGMENTS_PER_MESSAGE_MAX;
-use crate::config::{ClientHeader, Config, Network};
+use crate::config::{ClientHeader, Config, ErrorMode, Network};
 use crate::protocol::http1::{HeadLimits, date_text};
 use crate::protocol::websocket;
 
@@ -40,6 +40,8 @@ pub struct TransportSettings {
     pub head: HeadLimits,
     /// The keys of the server API.
     pub api_keys: ApiKeys,
+    /// Where the errors of its calls are, unless a call says otherwise.
+    pub api_errors: ErrorMode,
     /// How clients show who they are with an HTTP request.
     pub credentials: Credentials,
     /// Networks whose proxies are believed when they name the address of a client.
@@ -110,6 +112,7 @@ impl TransportSettings {
         Self {
             head: HeadLimits::default(),
             api_keys: ApiKeys::new(config),
+            api_errors: config.api_error_mode,
             credentials: Credentials {
                 are_taken: config.verifies_tokens()
                     || config.asks_who_connects()

@@ -416,6 +416,7 @@ mod tests {
             answer_bytes_max: 2,
             backlog_bytes_max: 1000,
             history_bytes_max: 4000,
+            position_ttl: std::time::Duration::ZERO,
             expired_close_delay: std::time::Duration::from_secs(25),
         };
         let levels = [

@@ -137,7 +137,8 @@ fn take_result(
         _ => return,
     };
     if AnswerKind::to(&request) == AnswerKind::Short {
-        return connections.hub.handle(session, id, request, &mut connections.hub_outputs);
+        let by = Actor::Client;
+        return connections.hub.handle(session, id, by, request, &mut connections.hub_outputs);
     }
     // Its answer is long, so it waits for its turn once more, in front of what was asked behind it. It is decided.
     let request = SessionRequest { origin: id.map(|id| id.origin), by: Actor::Server, request };

@@ -332,7 +332,7 @@ fn work_of(reply: &Reply) -> usize {
     match reply {
         Reply::History { publications, .. } => publications
             .iter()
-            .map(|publication| size_of::<Publication>() + publication.payload.heap_bytes())
+            .map(|publication| size_of::<Publication>() + publication.heap_bytes())
             .sum(),
         _ => 0,
     }
@@ -412,7 +412,7 @@ mod tests {
                 .push(session(index), SessionRequest { origin, by, request: with_token() })
                 .unwrap();
         }
-        let other = Request::Channels { pattern: "".into() };
+        let other = Request::Channels { pattern: Default::default() };
         deferred.push(session(storm), SessionRequest { origin, by, request: other }).unwrap();
         let mut popped = Vec::new();
         for _ in 0..4 {

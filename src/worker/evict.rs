@@ -35,6 +35,7 @@ impl Connections {
             + measures.identity_bytes as u64
             + measures.history_bytes
             + measures.key_bytes
+            + measures.position_bytes
             + measures.channel_backlog_bytes as u64
             + self.held.bytes() as u64
             + waiting as u64 * PUBLICATION_BYTES

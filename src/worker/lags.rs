@@ -87,6 +87,7 @@ mod tests {
                 channel: channel(),
                 position: Position { epoch: Epoch(1), offset: 1 },
                 payload: Payload::new(PayloadKind::Text, "x"),
+                info: None,
                 accepted_us: *accepted_us,
                 excludes: None,
                 in_stream: true,

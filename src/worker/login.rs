@@ -15,7 +15,7 @@ use super::table::socket_of;
 use crate::auth::{self, ConnectionClaims, Holder, Rejection, TokenError, Verdict};
 use crate::callback::ConnectResult;
 use crate::config::CallbackKind;
-use crate::hub::{HubOutput, SubscriptionChange};
+use crate::hub::{HubOutput, SubscriptionChange, SubscriptionState};
 use crate::message::{
     Actor, ChannelName, Identity, IdentityError, Login, Origin, Refusal, Reply, Request, RequestId,
     SessionId, SessionRequest, SubscriptionForm, SubscriptionOptions, Token, Welcome,
@@ -236,7 +236,8 @@ impl LoginStep<'_> {
         token: &Token,
     ) -> Result<(), Refusal> {
         let has_session = self.connections.table.at(self.session.index).flags.has_session();
-        if !has_session || !self.connections.hub.is_subscribed(self.session, channel) {
+        let hub = &self.connections.hub;
+        if !has_session || hub.subscription(self.session, channel) == SubscriptionState::None {
             return Err(Refusal::PermissionDenied);
         }
         let mut ttl_seconds = None;

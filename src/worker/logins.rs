@@ -151,7 +151,7 @@ impl Wish {
 
 fn bytes_of(recovery: &Recovery) -> usize {
     let publications = recovery.publications.iter();
-    publications.map(|it| it.payload.heap_bytes() + PUBLICATION_BYTES as usize).sum()
+    publications.map(|it| it.heap_bytes() + PUBLICATION_BYTES as usize).sum()
 }
 
 #[cfg(test)]
@@ -177,6 +177,7 @@ mod tests {
             channel: channel.clone(),
             position,
             payload: Payload::new(PayloadKind::Text, "x".repeat(100)),
+            info: None,
             accepted_us: 0,
             excludes: None,
             in_stream: true,

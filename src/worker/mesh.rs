@@ -321,8 +321,10 @@ impl Mesh {
 /// What a message costs the worker that gets it.
 fn load_of(message: &HubMessage) -> usize {
     let bytes = match message {
-        HubMessage::Stream(StreamMessage::Publish { payload, .. }) => payload.heap_bytes(),
-        HubMessage::Stream(StreamMessage::Deliver(publication)) => publication.payload.heap_bytes(),
+        HubMessage::Stream(StreamMessage::Publish { payload, info, .. }) => {
+            payload.heap_bytes() + info.as_ref().map_or(0, |info| info.text_bytes())
+        }
+        HubMessage::Stream(StreamMessage::Deliver(publication)) => publication.heap_bytes(),
         HubMessage::Stream(StreamMessage::Recovered { recovery: Some(recovery), .. }) => {
             bytes_of(&recovery.publications)
         }
@@ -338,5 +340,5 @@ fn load_of(message: &HubMessage) -> usize {
 
 /// Shared with others, but each receiver encodes them.
 fn bytes_of(publications: &[Arc<Publication>]) -> usize {
-    publications.iter().map(|publication| publication.payload.heap_bytes()).sum()
+    publications.iter().map(|publication| publication.heap_bytes()).sum()
 }

@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::auth::{self, Verdict};
 use crate::config::limits::DEFERRED_PER_TURN_MAX;
 use crate::connection::{Connection, Flags, Pause};
-use crate::hub::HubOutput;
+use crate::hub::{HubOutput, SubscriptionState};
 use crate::message::{
     Actor, ChannelName, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
     TransportKind,
@@ -205,6 +205,12 @@ impl Connections {
     }
 
     fn ask(&mut self, session: SessionId, request: SessionRequest, answer: AnswerKind) {
+        if self.is_premature(session, &request.request) {
+            self.deferred.push_front(session, request);
+            self.deferred.set_held(session, true);
+            self.table.pause(session.index, Pause::Answers);
+            return;
+        }
         let SessionRequest { origin, by, request } = request;
         let id = origin.map(|origin| self.deferred.number(origin));
         if answer != AnswerKind::Short
@@ -226,6 +232,14 @@ impl Connections {
         self.decide(session, id, by, request);
     }
 
+    /// Whether a request ends a subscription whose request is not replied to yet: as with Centrifugo, both are done,
+    /// one after the other.
+    fn is_premature(&mut self, session: SessionId, request: &Request) -> bool {
+        let Request::Unsubscribe { channel } = request else { return false };
+        self.table.at(session.index).flags.has_session()
+            && self.hub.subscription(session, channel) == SubscriptionState::Pending
+    }
+
     /// Hands a request to the hub, if it is allowed.
     fn decide(&mut self, session: SessionId, id: Option<RequestId>, by: Actor, request: Request) {
         let step = LoginStep { connections: self, session };
@@ -241,13 +255,20 @@ impl Connections {
             *channel = self.hub.first_channel(session);
         }
         let has_session = self.table.at(session.index).flags.has_session();
-        let is_subscribed =
-            |channel: &ChannelName| has_session && self.hub.is_subscribed(session, channel);
+        let is_subscribed = |channel: &ChannelName| {
+            has_session && self.hub.subscription(session, channel) != SubscriptionState::None
+        };
         let user = if has_session { self.hub.user(session) } else { None };
         let client = auth::Client { user, is_subscribed };
         let callbacks = &self.settings.callbacks;
         match auth::decide(by, client, &request, self.hub.namespaces(), callbacks) {
-            Verdict::Allow => self.hub.handle(session, id, request, &mut self.hub_outputs),
+            Verdict::Allow => {
+                // No subscriber knows the client of a single request over HTTP that does not say who it is.
+                let kind = self.table.at(session.index).traits().kind;
+                let is_known = has_session || kind != TransportKind::Http;
+                let by = if is_known { by } else { Actor::Server };
+                self.hub.handle(session, id, by, request, &mut self.hub_outputs);
+            }
             Verdict::Ask(_) => callbacks::ask(self, session, id, request),
             Verdict::Refuse(refusal) => refuse(&mut self.hub_outputs, session, id, refusal),
         }
@@ -334,6 +355,13 @@ impl Connections {
     pub(super) fn reply(&mut self, session: SessionId, id: RequestId, reply: &Reply) {
         // Before the reply is written: a poll's session ends with its answer, and then what it awaited is forgotten.
         let is_long = self.deferred.settle(session, id);
+        // Perhaps a request to unsubscribe waited for it; requests that the backend is asked about are held on.
+        if matches!(reply, Reply::Subscribed { .. } | Reply::Refused(_) | Reply::Rejected(_))
+            && self.deferred.has_waiting(session)
+            && !self.held.has(session)
+        {
+            self.deferred.set_held(session, false);
+        }
         if (LoginStep { connections: self, session }).take_reply(id, reply) {
             return;
         }

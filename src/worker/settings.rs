@@ -120,6 +120,7 @@ impl WorkerSettings {
                     answer_bytes_max: config.answer_bytes_max(),
                     backlog_bytes_max: config.answer_bytes_max(),
                     history_bytes_max: config.history_bytes_max / u64::from(workers),
+                    position_ttl: config.position_ttl,
                     expired_close_delay: config.expired_close_delay,
                 },
                 hash,

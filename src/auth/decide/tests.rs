@@ -312,7 +312,7 @@ fn requests_without_a_channel_are_decided_too() {
     let control = Control::Disconnect(CloseReason::Forced.into());
     let command = UserCommand { user: "".into(), except: vec![id], control: control.clone() };
     for request in [
-        Request::Channels { pattern: "".into() },
+        Request::Channels { pattern: Default::default() },
         Request::Control { client: id, user: None, control },
         Request::ControlUser(Box::new(command)),
         Request::Connections { selection: Selection::All, with_channels: true },

@@ -292,10 +292,10 @@ fn subscriptions_expire_some_time_after_they_should_have_been_refreshed() {
     let delay = 25;
     assert_eq!(expired(&mut mesh, 1060 + delay - 1), (vec![], vec![]));
     assert_eq!(expired(&mut mesh, 1060 + delay), (vec![], vec!["d".to_owned()]));
-    assert!(!mesh.hubs[0].is_subscribed(session(0), &channel("d")));
+    assert_eq!(mesh.hubs[0].subscription(session(0), &channel("d")), SubscriptionState::None);
     assert_eq!(expired(&mut mesh, 1200 + delay), (vec![], vec!["b".to_owned()]));
     assert_eq!(expired(&mut mesh, u64::MAX), (vec![], vec![]));
-    assert!(mesh.hubs[0].is_subscribed(session(0), &channel("c")));
+    assert_eq!(mesh.hubs[0].subscription(session(0), &channel("c")), SubscriptionState::Joined);
     mesh.close(0, session(0));
     assert_eq!(mesh.hubs[0].measures().identity_bytes, 0);
 }
@@ -346,7 +346,9 @@ fn the_backend_is_asked_about_subscriptions_and_its_answer_is_for_the_same_one()
     mesh.end_view(0, 0, "b");
     mesh.route(0, out);
     mesh.settle();
-    let subscribed = |mesh: &Mesh, name| mesh.hubs[0].is_subscribed(session(0), &channel(name));
+    let subscribed = |mesh: &Mesh, name| {
+        mesh.hubs[0].subscription(session(0), &channel(name)) == SubscriptionState::Joined
+    };
     assert_eq!(["a", "b", "c"].map(|name| subscribed(&mesh, name)), [true, false, true]);
     assert_eq!(asked(&mut mesh, 1500), ["a?"]);
     let forever = Renewal::Prolonged { expires_at: None, info: None };

@@ -11,8 +11,8 @@ use super::*;
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARSE_ENTRIES_MIN};
 use crate::config::{ChannelOptions, Namespaces};
 use crate::message::{
-    ChannelName, Item, NodeId, Origin, Payload, PayloadKind, Position, Publication, Refusal, Reply,
-    Request, RequestId, SessionId, SubscriptionForm, Ticket, WorkerId,
+    Actor, ChannelName, Item, NodeId, Origin, Payload, PayloadKind, Position, Publication, Refusal,
+    Reply, Request, RequestId, SessionId, SubscriptionForm, Ticket, WorkerId,
 };
 
 mod exclusion;
@@ -94,6 +94,7 @@ impl Mesh {
                         history_bytes_max: 1 << 20,
                         answer_bytes_max: 1 << 20,
                         backlog_bytes_max: 1 << 20,
+                        position_ttl: Duration::ZERO,
                         expired_close_delay: Duration::from_secs(25),
                     },
                     hash,
@@ -115,7 +116,7 @@ impl Mesh {
         let mut out = VecDeque::new();
         self.serial += 1;
         let id = RequestId { serial: self.serial, origin: Origin::Client(Ticket::FIRST) };
-        self.hubs[worker].handle(session, Some(id), request, &mut out);
+        self.hubs[worker].handle(session, Some(id), Actor::Client, request, &mut out);
         self.route(worker, out);
     }
 

@@ -141,6 +141,7 @@ fn a_version_is_forgotten_where_memory_is_needed() {
             history_bytes_max: 0,
             answer_bytes_max: 1 << 20,
             backlog_bytes_max: 1 << 20,
+            position_ttl: Duration::ZERO,
             expired_close_delay: Duration::ZERO,
         });
     }

@@ -83,6 +83,7 @@ impl World {
                     history_bytes_max: 1 << 20,
                     answer_bytes_max: 1 << 20,
                     backlog_bytes_max: 1 << 20,
+                    position_ttl: Duration::ZERO,
                     expired_close_delay: Duration::from_secs(25),
                 },
                 hash,
@@ -116,7 +117,7 @@ impl World {
         let ticket = Ticket::new(at as u32 + 1).expect("above 0");
         self.serial += 1;
         let id = RequestId { serial: self.serial, origin: Origin::Client(ticket) };
-        self.hubs[worker].handle(session(index), Some(id), request, &mut out);
+        self.hubs[worker].handle(session(index), Some(id), Actor::Client, request, &mut out);
         self.route(worker, out);
     }
 

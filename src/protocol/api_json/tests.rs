@@ -105,6 +105,7 @@ fn results_have_centrifugos_shapes() {
             tags: Tags::new([("event", "e")]).unwrap(),
             ..Payload::new(kind, bytes)
         },
+        info: None,
         accepted_us: 0,
         excludes: None,
         in_stream: true,

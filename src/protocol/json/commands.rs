@@ -15,21 +15,34 @@ use crate::protocol::command::{
 
 /// Decodes one command.
 pub fn decode_command(bytes: &[u8]) -> Result<Command<'_>, InvalidCommand> {
-    let Envelope { id, method, is_ambiguous } =
+    let Envelope { id, method, other } =
         serde_json::from_slice(bytes).map_err(|_| InvalidCommand)?;
-    let method = match method {
-        None if id == 0 => Method::Pong,
-        None => Method::Unknown,
-        Some((name, _)) if name == "method" || name == "params" => {
-            Method::Refused(CommandError::BadRequest, VERSION_ONE)
+    let method = match (method, other) {
+        (Some((at, parameters)), _) => {
+            decode_method(METHODS[at], parameters.get()).unwrap_or(Method::Malformed)
         }
-        Some(_) if is_ambiguous => Method::Malformed,
-        Some((name, parameters)) => {
-            decode_method(&name, parameters.get()).unwrap_or(Method::Malformed)
-        }
+        (None, Other::VersionOne) => Method::Refused(CommandError::BadRequest, VERSION_ONE),
+        (None, Other::Nothing) if id == 0 => Method::Pong,
+        (None, Other::Nothing | Other::Unknown) => Method::Unknown,
     };
     Ok(Command { id, method })
 }
+
+/// The methods, in the order of Centrifugo's schema: of several, it does the first.
+const METHODS: [&str; 12] = [
+    "connect",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "presence",
+    "presence_stats",
+    "history",
+    "ping",
+    "send",
+    "rpc",
+    "refresh",
+    "sub_refresh",
+];
 
 fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Method<'a>> {
     // serde would accept an array of the members in order as well.
@@ -62,12 +75,22 @@ fn decode_method<'a>(name: &str, parameters: &'a str) -> serde_json::Result<Meth
     }
 }
 
-/// The id and the one member that is not the id.
+/// The id and the member that is done.
 struct Envelope<'a> {
     id: u32,
-    method: Option<(Cow<'a, str>, &'a RawValue)>,
-    /// Whether there are more members.
-    is_ambiguous: bool,
+    /// The parameters of the method with this index in [`METHODS`].
+    method: Option<(usize, &'a RawValue)>,
+    other: Other,
+}
+
+/// Which members there are that are not methods.
+#[derive(PartialEq, Eq)]
+enum Other {
+    Nothing,
+    /// The members of commands of version 1.
+    VersionOne,
+    /// Others: newer SDKs may have members that are not known here.
+    Unknown,
 }
 
 #[derive(Deserialize)]
@@ -205,15 +228,23 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut envelope = Envelope { id: 0, method: None, is_ambiguous: false };
+        let mut envelope = Envelope { id: 0, method: None, other: Other::Nothing };
         while let Some(Text(key)) = map.next_key()? {
             if key == "id" {
                 envelope.id = map.next_value()?;
-            } else if envelope.method.is_none() {
-                envelope.method = Some((key, map.next_value()?));
+            } else if let Some(at) = METHODS.iter().position(|method| *method == key) {
+                let parameters: &RawValue = map.next_value()?;
+                let is_first = envelope.method.is_none_or(|(first, _)| at <= first);
+                if is_first && parameters.get() != "null" {
+                    envelope.method = Some((at, parameters));
+                }
             } else {
                 map.next_value::<IgnoredAny>()?;
-                envelope.is_ambiguous = true;
+                match &*key {
+                    "method" | "params" => envelope.other = Other::VersionOne,
+                    _ if envelope.other == Other::Nothing => envelope.other = Other::Unknown,
+                    _ => {}
+                }
             }
         }
         Ok(envelope)
@@ -380,6 +411,34 @@ mod tests {
         }
     }
 
+    /// As with Centrifugo 6.9.
+    #[test]
+    fn an_unknown_member_is_ignored_and_of_several_methods_the_first_of_the_schema_is_done() {
+        let unsubscribe = || Method::Unsubscribe("a".into());
+        for (text, expected) in [
+            (r#"{"id":2,"x":{},"unsubscribe":{"channel":"a"}}"#, unsubscribe()),
+            (r#"{"unsubscribe":{"channel":"a"},"x":[1,{"ping":{}}],"id":2}"#, unsubscribe()),
+            (r#"{"method":1,"unsubscribe":{"channel":"a"},"params":{}}"#, unsubscribe()),
+            (
+                r#"{"ping":{},"presence":{"channel":"b"},"unsubscribe":{"channel":"a"}}"#,
+                unsubscribe(),
+            ),
+            (
+                r#"{"unsubscribe":{"channel":"a"},"presence":{"channel":"b"},"ping":{}}"#,
+                unsubscribe(),
+            ),
+            (r#"{"unsubscribe":{"channel":"b"},"unsubscribe":{"channel":"a"}}"#, unsubscribe()),
+            (r#"{"connect":null,"unsubscribe":{"channel":"a"},"ping":null}"#, unsubscribe()),
+            (r#"{"id":2,"x":{},"y":1}"#, Method::Unknown),
+            (r#"{"x":{}}"#, Method::Unknown),
+            (r#"{"id":1,"presence_stats":null}"#, Method::Unknown),
+            (r#"{"ping":null}"#, Method::Pong),
+            (r#"{"id":0}"#, Method::Pong),
+        ] {
+            assert_eq!(method(text), expected, "{text}");
+        }
+    }
+
     #[test]
     fn version_one_of_the_protocol_is_recognised() {
         for text in [
@@ -408,8 +467,8 @@ mod tests {
             assert_eq!(decode_command(text.as_bytes()).unwrap_err(), InvalidCommand, "{text}");
         }
         for text in [
-            r#"{"id":1,"ping":{},"connect":{}}"#,
-            r#"{"connect":{},"id":1,"dance":7}"#,
+            r#"{"connect":[],"id":1,"dance":7}"#,
+            r#"{"id":1,"ping":{},"connect":7}"#,
             r#"{"id":1,"subscribe":{}}"#,
             r#"{"id":1,"subscribe":["a"]}"#,
             r#"{"id":1,"publish":["a",1]}"#,
@@ -430,7 +489,6 @@ mod tests {
             r#"{"id":1,"history":{"channel":"a","since":7}}"#,
             r#"{"id":1,"history":{"channel":"a","since":[0,""]}}"#,
             r#"{"id":1,"presence":{}}"#,
-            r#"{"id":1,"presence_stats":null}"#,
             r#"{"id":1,"refresh":[7]}"#,
             r#"{"id":1,"sub_refresh":{"token":7}}"#,
             r#"{"id":1,"refresh":{"token":7}}"#,

@@ -72,6 +72,7 @@ mod tests {
             channel: ChannelName::new("a").unwrap(),
             position: Position { epoch: Epoch(1), offset },
             payload: Payload { tags, is_delta_allowed: true, ..payload },
+            info: None,
             accepted_us: 0,
             excludes: None,
             in_stream: true,

@@ -400,6 +400,7 @@ mod tests {
                 channel: ChannelName::new("b").unwrap(),
                 position: Position { epoch: Epoch(255), offset },
                 payload: Payload::new(PayloadKind::Json, offset.to_string()),
+                info: None,
                 accepted_us: 0,
                 excludes: None,
                 in_stream: true,

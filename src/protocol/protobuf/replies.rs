@@ -273,7 +273,7 @@ fn publication(publication: &Publication) -> schema::Publication {
     let tags = tags.iter().flat_map(|tags| tags.iter());
     schema::Publication {
         data: bytes.clone(),
-        info: None,
+        info: publication.info.as_deref().map(client_info),
         offset: if publication.in_stream { publication.position.offset } else { 0 },
         tags: tags
             .map(|(name, text)| schema::Tag { name: name.to_owned(), text: text.to_owned() })

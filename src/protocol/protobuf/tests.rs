@@ -159,6 +159,7 @@ fn publication(offset: u64, bytes: &'static [u8]) -> Arc<Publication> {
         channel: ChannelName::new("a").unwrap(),
         position: Position { epoch: Epoch(255), offset },
         payload: Payload { tags, ..Payload::new(PayloadKind::Binary, bytes) },
+        info: Some(Arc::new(info())),
         accepted_us: 0,
         excludes: None,
         in_stream: true,
@@ -182,7 +183,7 @@ fn reply(answer: Answer<'_>) -> schema::Reply {
 
 fn sent_publication(offset: u64, bytes: &'static [u8]) -> schema::Publication {
     let tags = vec![schema::Tag { name: "event".into(), text: "tick".into() }];
-    schema::Publication { data: bytes.into(), info: None, offset, tags, delta: false }
+    schema::Publication { data: bytes.into(), info: Some(sent_info()), offset, tags, delta: false }
 }
 
 fn subscribed(recovered: Option<bool>) -> Subscribed<'static> {
@@ -389,6 +390,7 @@ fn in_deltas_data_is_the_payload_or_what_makes_it_of_the_one_before() {
             channel: ChannelName::new("a").unwrap(),
             position: Position { epoch: Epoch(1), offset: 1 },
             payload: Payload { is_delta_allowed: true, ..payload },
+            info: None,
             accepted_us: 0,
             excludes: None,
             in_stream: true,

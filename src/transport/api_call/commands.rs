@@ -14,8 +14,8 @@ use crate::config::limits::{
     TAGS_BYTES_MAX, TAGS_MAX, VERSION_EPOCH_BYTES_MAX,
 };
 use crate::message::{
-    ChannelName, HistoryQuery, Payload, PayloadKind, Position, PublishOptions, Request, Tags,
-    Version,
+    ChannelName, ChannelPattern, HistoryQuery, Payload, PayloadKind, Position, PublishOptions,
+    Request, Tags, Version,
 };
 use crate::protocol::api_json::{
     ApiMethod, Channels, History, List, Nothing, OfChannel, ParametersError, Publish, Since, Text,
@@ -61,8 +61,11 @@ impl ApiCall {
             ApiMethod::PresenceStats => self.presence(method, decode(parameters)?, 0, context),
             ApiMethod::Channels => {
                 let Channels { pattern } = decode(parameters)?;
-                let pattern = pattern.map_or_else(|| "".into(), |Text(text)| text.into());
-                self.ask(method, context, Request::Channels { pattern })
+                let pattern = ChannelPattern::new(pattern.as_ref().map_or("", |Text(text)| text));
+                match pattern.map(Arc::new) {
+                    Ok(pattern) => self.ask(method, context, Request::Channels { pattern }),
+                    Err(error) => Err(bad_request(format!("pattern: {error}"))),
+                }
             }
             ApiMethod::Info => {
                 let Nothing {} = decode(parameters)?;
@@ -72,13 +75,20 @@ impl ApiCall {
                 }
                 Ok(())
             }
-            ApiMethod::Rpc => Err(CommandError::NotAvailable.into()),
+            ApiMethod::Rpc
+            | ApiMethod::MapPublish
+            | ApiMethod::MapRemove
+            | ApiMethod::MapReadState
+            | ApiMethod::MapReadStream
+            | ApiMethod::MapStats
+            | ApiMethod::MapClear
+            | ApiMethod::SharedPollPublish => Err(CommandError::NotAvailable.into()),
         };
         match asked {
             Ok(()) if method != ApiMethod::Broadcast => {
                 let last = self.slots.len() - 1;
-                let command =
-                    Command { method: Some(method), slots: last..last + 1, is_spread: false };
+                let slots = last..last + 1;
+                let command = Command { id: 0, method: Some(method), slots, is_spread: false };
                 self.commands.push(command);
             }
             // It added itself.
@@ -147,6 +157,7 @@ impl ApiCall {
             )?;
         }
         self.commands.push(Command {
+            id: 0,
             method: Some(ApiMethod::Broadcast),
             slots: first..self.slots.len(),
             is_spread: true,

@@ -10,8 +10,8 @@ use crate::config::limits::{
 };
 use crate::config::{ApiMethods, ApiRight, ApiRights, Config};
 use crate::message::{
-    Actor, ChannelName, ClientId, Epoch, NodeId, Origin, Payload, PayloadKind, Position,
-    Publication, PublishOptions, Refusal, SessionId, SessionRequest, Version, WorkerId,
+    Actor, ChannelName, ChannelPattern, ClientId, Epoch, NodeId, Origin, Payload, PayloadKind,
+    Position, Publication, PublishOptions, Refusal, SessionId, SessionRequest, Version, WorkerId,
 };
 use crate::transport::answers::Answers;
 use crate::transport::context::{Output, Question};
@@ -59,7 +59,7 @@ fn single(method: ApiMethod, body: &str) -> Asked {
 
 fn answer(call: &ApiCall) -> Value {
     assert!(call.is_answered());
-    serde_json::from_slice(&call.answer()).unwrap()
+    serde_json::from_slice(&call.answer().1).unwrap()
 }
 
 /// The code of the one error that a call is.
@@ -303,7 +303,7 @@ fn a_batch_answers_for_each_command_in_order() {
             }
             Request::HistoryRemove { .. } => Reply::Done,
             Request::Channels { pattern } => {
-                assert_eq!(&*pattern, "a*");
+                assert_eq!(*pattern, ChannelPattern::new("a*").unwrap());
                 // Not what channels are answered with.
                 Reply::Published { position: position(1) }
             }
@@ -386,6 +386,7 @@ fn an_answer_past_its_maximum_is_refused_in_its_place() {
             channel: ChannelName::new("a").unwrap(),
             position: position(1),
             payload: Payload::new(PayloadKind::Text, vec![b'x'; bytes]),
+            info: None,
             accepted_us: 0,
             excludes: None,
             in_stream: true,

@@ -98,17 +98,16 @@ fn connected() -> Reply {
 }
 
 fn publications(offsets: std::ops::RangeInclusive<u64>) -> Publications {
-    let one = |offset| {
-        Arc::new(Publication {
-            channel: ChannelName::new("a").unwrap(),
-            position: Position { epoch: Epoch(1), offset },
-            payload: Payload::new(PayloadKind::Json, offset.to_string()),
-            accepted_us: 0,
-            excludes: None,
-            in_stream: true,
-        })
+    let one = |offset| Publication {
+        channel: ChannelName::new("a").unwrap(),
+        position: Position { epoch: Epoch(1), offset },
+        payload: Payload::new(PayloadKind::Json, offset.to_string()),
+        info: None,
+        accepted_us: 0,
+        excludes: None,
+        in_stream: true,
     };
-    offsets.map(one).collect()
+    offsets.map(one).map(Arc::new).collect()
 }
 
 fn subscribed(recovery: Option<Recovery>) -> Reply {

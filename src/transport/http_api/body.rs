@@ -1,13 +1,10 @@
 //! Bodies on their way in.
 
-use std::sync::Arc;
-
 use super::answer::Exchange;
+use super::api::ApiHead;
 use super::command_stream::StreamRequest;
 use super::publish::PublishTo;
-use crate::auth::ApiGrant;
 use crate::protocol::http1::{BodyDecoder, BodyLength, BodyPart, HttpFault};
-use crate::transport::api_call::ApiRoute;
 
 /// A body on its way in.
 #[derive(Debug)]
@@ -22,8 +19,8 @@ pub(super) struct Body {
 #[derive(Debug)]
 pub(super) enum Target {
     Publish(PublishTo),
-    /// A call of the server API, and what its key allows.
-    Api(ApiRoute, Arc<ApiGrant>),
+    /// A call of the server API.
+    Api(ApiHead),
     /// The first commands of a client.
     Stream(StreamRequest),
     /// Commands of a client whose replies go elsewhere, and whether the body is Protobuf.
@@ -65,7 +62,7 @@ impl Body {
     pub fn heap_bytes(&self) -> usize {
         let answer = match &self.target {
             Target::Refused(answer) => answer.capacity(),
-            Target::Publish(_) | Target::Api(..) | Target::Stream(_) | Target::Emulation(_) => 0,
+            Target::Publish(_) | Target::Api(_) | Target::Stream(_) | Target::Emulation(_) => 0,
         };
         self.bytes.capacity() + answer
     }

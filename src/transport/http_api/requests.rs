@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::answer::{Exchange, write_json, write_nothing, write_ok};
+use super::api::ApiHead;
 use super::body::{Body, Target};
 use super::command_stream::{Sends, StreamRequest};
 use super::cors::Cors;
@@ -16,7 +17,7 @@ use super::routes::{Action, Route};
 use super::state::{AfterLogin, Await, Input, State};
 use super::subscribe::Opening;
 use super::upgrade::{Upgrading, encoding_of, upgrade_at_once};
-use super::{api, client, command_stream, emulation, guards, login, routes};
+use super::{client, command_stream, emulation, guards, login, routes};
 use crate::message::{Actor, CloseReason};
 use crate::protocol::http1::{
     BodyDecoder, BodyLength, BodyPart, Head, HttpFault, Method, parse_head, write_continue,
@@ -225,9 +226,10 @@ impl HttpConversation {
                 })
             }
             Target::Publish(to) => to.publish(bytes, context).map(|()| Await::Publish),
-            Target::Api(route, grant) => match api::begin(route, grant, &bytes, context) {
+            Target::Api(head) => match head.begin(&bytes, context) {
                 Ok(call) if call.is_answered() => {
-                    write_json(exchange, 200, &call.answer(), context);
+                    let (status, body) = call.answer();
+                    write_json(exchange, status, &body, context);
                     return self.finish(exchange, context);
                 }
                 call => call.map(|call| Await::Call(Box::new(call))),
@@ -354,10 +356,8 @@ impl HttpConversation {
             }
             Action::Api => {
                 guards::check_write(head, methods, context)?;
-                let grant = guards::check_key(head, context)?;
-                let call = api::route_of(routes::name_behind(route, head))?;
-                guards::check_encoding(head)?;
-                self.begin_body(head, rest, Target::Api(call, grant), exchange, context)
+                let call = ApiHead::of(head, routes::name_behind(route, head), context)?;
+                self.begin_body(head, rest, Target::Api(call), exchange, context)
             }
             Action::UniWebSocket => self.upgrade(UNI_WEB_SOCKET, head, context),
             Action::CommandStream(kind, sends) => {

@@ -92,6 +92,8 @@ const ROUTES: &[Route] = &[
         Action::Api,
         "POST /api/METHOD          the server API, as Centrifugo has it\n",
     ),
+    route("/api", WRITE, Action::Api, ""),
+    for_all(route("/health", READ, Action::Live, "")),
     for_all(route(
         "/health/live",
         READ,
@@ -160,7 +162,9 @@ mod tests {
             ("/poll/", None),
             ("/api/publish", Some(Action::Api)),
             ("/api/", Some(Action::Api)),
-            ("/api", None),
+            ("/api", Some(Action::Api)),
+            ("/health", Some(Action::Live)),
+            ("/health/", None),
             ("/nothing", None),
             ("", None),
         ] {

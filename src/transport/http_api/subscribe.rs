@@ -399,7 +399,7 @@ impl Opening {
     /// publications lead on.
     fn go_on(&mut self, since: Position, top: Position, recovery: Option<&Recovery>) -> Position {
         let publications = recovery.map_or(&[][..], |recovery| &recovery.publications);
-        let bytes = publications.iter().map(|item| item.payload.heap_bytes());
+        let bytes = publications.iter().map(|item| item.heap_bytes());
         self.recovered_bytes +=
             bytes.sum::<usize>() + publications.len() * PUBLICATION_BYTES as usize;
         self.items.extend(publications.iter().cloned().map(Item::Publication));

@@ -173,6 +173,7 @@ fn publication(channel: &str, offset: u64, text: &str) -> Arc<Publication> {
         channel: ChannelName::new(channel).unwrap(),
         position: at(offset),
         payload: Payload::new(PayloadKind::Text, text.to_owned()),
+        info: None,
         accepted_us: 0,
         excludes: None,
         in_stream: true,
