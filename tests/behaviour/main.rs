@@ -9,6 +9,7 @@
 //! | `api_users` | calls of the server API that concern the clients of a user |
 //! | `rights_matrix` | rights of clients, by route and identity |
 //! | `expiry` | connections and subscriptions that expire |
+//! | `centrifugo` | what clients and backends of Centrifugo depend on |
 //! | `rights` | rights of clients, by route |
 //! | `callbacks` | callbacks to a backend: its answers, its failures, limits |
 //! | `renewals` | clients and subscriptions that expire, and go on as long as a backend says |
@@ -51,6 +52,7 @@ mod api;
 mod api_keys;
 mod api_users;
 mod callbacks;
+mod centrifugo;
 mod clients;
 mod command_stream;
 mod commands;

@@ -377,7 +377,7 @@ on_both_drivers! {
 
     fn an_idle_server_returns_freed_heap_to_the_system(driver) {
         // Longer than filling takes on a busy host, so that nothing expires before all is there.
-        let settings = "[channels]\nallow_publish_for_client = true\nallow_publish_for_anonymous = true\n\
+        let settings = "[limits]\nposition_ttl = 0\n[channels]\nallow_publish_for_client = true\nallow_publish_for_anonymous = true\n\
             history_size = 1\nhistory_ttl = '12 s'\n";
         let file = TempFile::new(&format!("heap-{driver:?}"), settings);
         let server = Child::start(driver, &["--workers", "1", "--config", file.path()]);
