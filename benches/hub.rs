@@ -15,7 +15,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use fantail::config::{ChannelOptions, Namespaces};
 use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubOutput, HubSettings, Visit};
 use fantail::message::{
-    ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId,
+    Actor, ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId,
     SubscriptionForm, WorkerId,
 };
 
@@ -43,6 +43,7 @@ impl Channels {
                 history_bytes_max: 0,
                 answer_bytes_max: 1 << 20,
                 backlog_bytes_max: 1 << 20,
+                position_ttl: Duration::ZERO,
                 expired_close_delay: Duration::from_secs(25),
             },
             hash: ChannelHash::with_key(1),
@@ -67,7 +68,7 @@ impl Channels {
             payload: Payload::new(PayloadKind::Text, "x"),
             options: None,
         };
-        self.hub.handle(session(self.next), None, request, &mut self.out);
+        self.hub.handle(session(self.next), None, Actor::Client, request, &mut self.out);
         self.route();
         let mut delivered = 0;
         self.hub.fan_out(usize::MAX, |step| {
@@ -82,7 +83,7 @@ impl Channels {
         let count = self.names.len() - 1;
         self.subscribe(count, count);
         let request = Request::Unsubscribe { channel: self.names[count].clone() };
-        self.hub.handle(session(count), Some(REQUEST), request, &mut self.out);
+        self.hub.handle(session(count), Some(REQUEST), Actor::Client, request, &mut self.out);
         self.route();
     }
 
@@ -96,7 +97,7 @@ impl Channels {
             form: SubscriptionForm::default(),
             options: None,
         };
-        self.hub.handle(session(index), Some(REQUEST), request, &mut self.out);
+        self.hub.handle(session(index), Some(REQUEST), Actor::Client, request, &mut self.out);
         self.route();
     }
 

@@ -44,6 +44,9 @@ prepare() {
     tokens_python)
       install_python || return
       command=("$work/python/bin/python" "$here/python_tokens.py") ;;
+    python_cent)
+      install_python || return
+      command=("$work/python/bin/python" "$here/python_cent.py") ;;
     callbacks)
       install_node || return
       command=(node "$work/node/callbacks.mjs") ;;
