@@ -170,7 +170,13 @@ fn a_delta_is_made_from_what_the_client_has() {
                 4 if all.mesh.seen.live.contains_key(&(worker, index, NAME.to_owned())) => {
                     let mut out = VecDeque::new();
                     let id = Some(RequestId { serial: u32::MAX, origin: Origin::Server });
-                    all.mesh.hubs[worker].handle(session(index), id, unsubscribe(NAME), &mut out);
+                    all.mesh.hubs[worker].handle(
+                        session(index),
+                        id,
+                        Actor::Client,
+                        unsubscribe(NAME),
+                        &mut out,
+                    );
                     all.route(worker, out, seed);
                     all.mesh.end_view(worker, index, NAME);
                     all.subscribe(worker, index);
@@ -345,6 +351,7 @@ fn a_recovery_has_what_fits_the_filter_and_goes_on_behind_the_rest() {
     assert_eq!((offsets(&none), none.is_complete), (vec![], true));
     // In parts, each with one or two publications: a part without any tells where the next one begins.
     let mut limits = HubLimits {
+        position_ttl: Duration::ZERO,
         subscriptions_max: 8,
         history_bytes_max: 1 << 20,
         answer_bytes_max: 1 << 20,
