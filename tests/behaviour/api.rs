@@ -302,7 +302,7 @@ on_both_drivers! {
         for (request, status) in [
             ("GET /api/info HTTP/1.1\r\nHost: t\r\n\r\n".to_owned(), 405),
             ("POST /api/info HTTP/1.1\r\nHost: t\r\nContent-Length: 100001\r\n\r\n".to_owned(), 413),
-            ("POST /api HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n".to_owned(), 404),
+            ("POST /apis HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n".to_owned(), 404),
         ] {
             let mut client = Client::connect(server.edge());
             client.send(&request);

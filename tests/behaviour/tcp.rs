@@ -325,19 +325,18 @@ on_both_drivers! {
                 assert_eq!(lines[1], json!({"id": 1000, "publish": {}}));
             }
             assert_eq!(client.command(&json!({"id": 1001, "ping": {}}))["id"], 1001);
-            let ids: Vec<_> = replies.iter().map(|reply| reply["id"].as_u64().unwrap()).collect();
-            assert!(ids.is_sorted(), "{ids:?}");
             for n in 0..CHANNELS as u64 {
                 let at = |id: u64| {
                     let is_it = |reply: &Value| reply["id"] == id;
                     let at = replies.iter().position(is_it).unwrap_or_else(|| panic!("{id} is not answered"));
                     assert_eq!(replies.iter().filter(|reply| is_it(reply)).count(), 1, "{id} is answered twice");
-                    &replies[at]
+                    (at, &replies[at])
                 };
                 let [first, second, third] = [at(10 + 3 * n), at(11 + 3 * n), at(12 + 3 * n)];
-                assert_eq!(first["subscribe"]["offset"], 0, "{first}");
-                assert_eq!(second["unsubscribe"], json!({}), "{second}");
-                assert_eq!(third["subscribe"]["offset"], 0, "{third}");
+                assert!(first.0 < second.0 && second.0 < third.0, "{first:?}, {second:?}, {third:?}");
+                assert_eq!(first.1["subscribe"]["offset"], 0, "{first:?}");
+                assert_eq!(second.1["unsubscribe"], json!({}), "{second:?}");
+                assert_eq!(third.1["subscribe"]["offset"], 0, "{third:?}");
             }
         }
     }
