@@ -82,7 +82,13 @@ fn a_slow_subscriber_misses_them_and_nothing_else() {
         let mut out = VecDeque::new();
         // The first of these is in flight when the subscriber falls behind.
         for skips in [true, false, true, false, false, true] {
-            mesh.hubs[0].handle(session(0), None, publish_with("a", skips, None), &mut out);
+            mesh.hubs[0].handle(
+                session(0),
+                None,
+                Actor::Client,
+                publish_with("a", skips, None),
+                &mut out,
+            );
             mesh.route(0, std::mem::take(&mut out));
             while mesh.queues.values().any(|queue| !queue.is_empty()) {
                 mesh.step(0, 0);
