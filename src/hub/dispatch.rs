@@ -18,7 +18,7 @@ use super::message::{
 use super::renewal::{self, SubscriptionChange};
 use super::settings::{HubLimits, HubSettings};
 use super::streams::{Numbered, Publisher, Streams};
-use super::subscribers::Subscribers;
+use super::subscribers::{self, Subscribers};
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
     Actor, ChannelName, ClientId, ClientInfo, Identity, IdentityError, Item, Payload, PayloadKind,
@@ -175,7 +175,7 @@ impl Hub {
             (id, Request::Publish { channel: Some(channel), payload, options }) => {
                 let to = settings.home_of(&channel);
                 let publisher = settings.client_id(session);
-                let info = subscribers.publisher(session, by, &channel, settings).map(Arc::new);
+                let info = subscribers::publisher(subscribers, session, by, &channel, settings);
                 let message =
                     StreamMessage::Publish { channel, payload, publisher, info, id, options };
                 out.push_back(HubOutput::send(to, message));

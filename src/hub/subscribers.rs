@@ -367,26 +367,6 @@ impl Subscribers {
         Some(self.channels[channel as usize].name.clone())
     }
 
-    /// What others see of a publisher: a client, whether or not it is subscribed, or its session open.
-    pub(super) fn publisher(
-        &self,
-        session: SessionId,
-        by: Actor,
-        channel: &ChannelName,
-        settings: &HubSettings,
-    ) -> Option<ClientInfo> {
-        let client = settings.client_id(session);
-        if by == Actor::Server || !self.sessions.is_open(session) {
-            return (by == Actor::Client).then(|| ClientInfo::anonymous(client));
-        }
-        // Few subscriptions have an info of their own, and to find one takes a walk over those of the session.
-        let subscription = self.clients.has_options().then(|| self.find(session, channel));
-        Some(match subscription.flatten() {
-            Some(subscription) => self.clients.info(session, subscription, settings),
-            None => self.clients.connection_info(client),
-        })
-    }
-
     pub(super) fn subscription(
         &self,
         session: SessionId,
@@ -595,4 +575,29 @@ impl Subscribers {
         }
         None
     }
+}
+
+/// What others see of the client that publishes, whether or not it is subscribed, or its session open; `None` if the
+/// server API publishes.
+pub(super) fn publisher(
+    subscribers: &Subscribers,
+    session: SessionId,
+    by: Actor,
+    channel: &ChannelName,
+    settings: &HubSettings,
+) -> Option<Arc<ClientInfo>> {
+    if by == Actor::Server {
+        return None;
+    }
+    let client = settings.client_id(session);
+    if !subscribers.sessions.is_open(session) {
+        return Some(Arc::new(ClientInfo::anonymous(client)));
+    }
+    // Few subscriptions have an info of their own, and to find one takes a walk over those of the session.
+    let subscription =
+        subscribers.clients.has_options().then(|| subscribers.find(session, channel));
+    Some(Arc::new(match subscription.flatten() {
+        Some(subscription) => subscribers.clients.info(session, subscription, settings),
+        None => subscribers.clients.connection_info(client),
+    }))
 }

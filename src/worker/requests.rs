@@ -205,7 +205,7 @@ impl Connections {
     }
 
     fn ask(&mut self, session: SessionId, request: SessionRequest, answer: AnswerKind) {
-        if self.is_premature(session, &request.request) {
+        if is_premature(self, session, &request.request) {
             self.deferred.push_front(session, request);
             self.deferred.set_held(session, true);
             self.table.pause(session.index, Pause::Answers);
@@ -230,14 +230,6 @@ impl Connections {
             _ => {}
         }
         self.decide(session, id, by, request);
-    }
-
-    /// Whether a request ends a subscription whose request is not replied to yet: as with Centrifugo, both are done,
-    /// one after the other.
-    fn is_premature(&mut self, session: SessionId, request: &Request) -> bool {
-        let Request::Unsubscribe { channel } = request else { return false };
-        self.table.at(session.index).flags.has_session()
-            && self.hub.subscription(session, channel) == SubscriptionState::Pending
     }
 
     /// Hands a request to the hub, if it is allowed.
@@ -378,6 +370,14 @@ impl Connections {
             self.deferred.count_answer(reply, self.turn.written_bytes - before);
         }
     }
+}
+
+/// Whether a request ends a subscription whose request is not replied to yet: as with Centrifugo, both are done,
+/// one after the other.
+fn is_premature(connections: &mut Connections, session: SessionId, request: &Request) -> bool {
+    let Request::Unsubscribe { channel } = request else { return false };
+    connections.table.at(session.index).flags.has_session()
+        && connections.hub.subscription(session, channel) == SubscriptionState::Pending
 }
 
 /// Has the sweep watch a message that is not finished, which begins now or began before.
