@@ -17,7 +17,7 @@ use super::message::{HubOutput, Present, StreamMessage, Subscribe, refuse};
 use super::name_table::NameTable;
 use super::session::Sessions;
 use super::settings::HubSettings;
-use super::slots::{slot, some};
+use super::slots::{NONE, slot, some};
 use crate::config::limits::{CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX};
 use crate::message::{
     Actor, ChannelName, ChannelPattern, ClientInfo, Item, Origin, Position, Recovery, Refusal,
@@ -594,10 +594,7 @@ pub(super) fn publisher(
         return Some(Arc::new(ClientInfo::anonymous(client)));
     }
     // Few subscriptions have an info of their own, and to find one takes a walk over those of the session.
-    let subscription =
-        subscribers.clients.has_options().then(|| subscribers.find(session, channel));
-    Some(Arc::new(match subscription.flatten() {
-        Some(subscription) => subscribers.clients.info(session, subscription, settings),
-        None => subscribers.clients.connection_info(client),
-    }))
+    let found = subscribers.clients.has_options().then(|| subscribers.find(session, channel));
+    let subscription = found.flatten().unwrap_or(NONE);
+    Some(Arc::new(subscribers.clients.info(session, subscription, settings)))
 }
