@@ -51,7 +51,7 @@ def publications(client):
     checks.equal("the first offset", first.offset, 1)
     once = [client.publish(PublishRequest(channel=channel, data=2, idempotency_key="k")).offset for _ in range(2)]
     checks.equal("the same key twice", once, [2, 2])
-    client.publish(PublishRequest(channel=channel, b64data="/w==", tags={"a": "b"}))
+    client.publish(PublishRequest(channel=channel, data="", b64data="/w==", tags={"a": "b"}))
     sent = client.broadcast(BroadcastRequest(channels=[channel, other], data="x"))
     checks.equal("a broadcast", [part.result.offset for part in sent.responses], [4, 1])
     history = client.history(HistoryRequest(channel=channel, limit=-1))
@@ -64,7 +64,7 @@ def publications(client):
     checks.equal("the newest publication", [one.offset for one in back.publications], [4])
     client.history_remove(HistoryRemoveRequest(channel=channel))
     checks.equal("after it is removed", client.history(HistoryRequest(channel=channel, limit=-1)).publications, [])
-    batch = client.batch(BatchRequest(commands=[
+    batch = client.batch(BatchRequest(requests=[
         PublishRequest(channel=other, data=1), PresenceStatsRequest(channel=other), ChannelsRequest(pattern="nothing-*"),
     ]))
     checks.equal("a batch", batch.replies[0].offset, 2)
