@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::system::{prioritize, terminate};
+use crate::system::{pin_thread_to_core, prioritize, terminate};
 
 /// A running server, ended on drop.
 pub struct Server {
@@ -57,11 +57,18 @@ impl Server {
     }
 
     /// Gives all its threads real-time priority: what else runs on their core is not part of its turns. All have the
-    /// same, so that none waits for a lock of one that does not run.
-    pub fn prioritize(&self) -> io::Result<()> {
+    /// same, so that none waits for a lock of one that does not run. The thread of the callbacks has another core, as
+    /// where workers have cores of their own: a turn would include its work.
+    pub fn prioritize(&self, callbacks_core: usize) -> io::Result<()> {
         for thread in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
-            let name = thread?.file_name();
-            name.to_str().and_then(|name| name.parse().ok()).map(prioritize).transpose()?;
+            let path = thread?.path();
+            let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let Some(number) = number else { continue };
+            prioritize(number)?;
+            // The kernel cuts names off.
+            if fs::read_to_string(path.join("comm"))?.starts_with("fantail-callbac") {
+                pin_thread_to_core(number, callbacks_core)?;
+            }
         }
         Ok(())
     }

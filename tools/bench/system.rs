@@ -6,11 +6,20 @@ use std::mem::{size_of, zeroed};
 
 /// Pins the calling thread, and threads and processes that it starts, to one core.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
+    pin_thread_to_core(0, core)
+}
+
+/// Pins a thread of any process to one core; 0 is the calling thread.
+pub fn pin_thread_to_core(thread: u32, core: usize) -> io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set; `core` is checked by CPU_SET's own bound.
     unsafe {
         let mut set: libc::cpu_set_t = zeroed();
         libc::CPU_SET(core, &mut set);
-        check(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set))
+        check(libc::sched_setaffinity(
+            thread as libc::pid_t,
+            size_of::<libc::cpu_set_t>(),
+            &raw const set,
+        ))
     }
 }
 

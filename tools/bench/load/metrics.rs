@@ -13,7 +13,9 @@ pub struct Metrics(String);
 impl Metrics {
     /// `None` if the server does not answer, or has no metrics.
     pub fn of(address: SocketAddr) -> Option<Self> {
-        let mut stream = TcpStream::connect(address).ok()?;
+        // The queue of new connections may be full, and the kernel tries again less and less often.
+        let mut stream = (0..CONNECTS_MAX)
+            .find_map(|_| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok())?;
         stream.set_read_timeout(Some(TIMEOUT)).ok()?;
         let head = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).ok()?;
@@ -67,6 +69,8 @@ impl Metrics {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(100);
+const CONNECTS_MAX: usize = 50;
 
 /// A bound of the histogram of turns, in microseconds.
 const FOUR_MS: u64 = 4096;

@@ -128,7 +128,7 @@ impl Setup {
         let cores = self.server_core.to_string();
         let server = Server::start(program, &arguments, Some(&cores), listen)?;
         if setup.is_prioritized {
-            server.prioritize()?;
+            server.prioritize(self.load_core)?;
         }
         Ok(RunningServer { server, listen, tcp, echo })
     }
