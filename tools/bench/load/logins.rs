@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::probe::{Probe, ProbeKind};
 use super::target::Target;
 use crate::instrument::Resident;
+use crate::server_cpu::Meter;
 
 /// Options of the load of logins.
 #[derive(Args)]
@@ -61,7 +62,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     // From the server's core: the work of the load would be measured on its own.
     let core = target.core.map(|_| target.server_core);
     let probe = Probe::over(connector, ProbeKind::Ping, arguments.established, core)?;
-    let mut phases = Phases { target, probe: &probe, done: Vec::new() };
+    let mut phases = Phases { target, meter: target.meter()?, probe: &probe, done: Vec::new() };
     let seconds = Duration::from_secs_f64;
     phases.measure("quiet", seconds(arguments.quiet), || false)?;
     if let Some(backend) = &backend {
@@ -116,6 +117,9 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
 /// Parts of a run, each measured for itself.
 struct Phases<'a> {
     target: &'a Target,
+    /// Made before the crowd: it reads the output of a program, the end of which is not seen while a thread that came
+    /// meanwhile has a copy of the descriptors.
+    meter: Meter,
     probe: &'a Probe,
     done: Vec<Value>,
 }
@@ -130,7 +134,7 @@ impl Phases<'_> {
     ) -> io::Result<()> {
         let metrics = || Metrics::of(self.target.address);
         let before = metrics();
-        let meter = self.target.meter()?;
+        self.meter.restart()?;
         self.probe.open();
         let began = Instant::now();
         let mut rss_max = 0;
@@ -141,7 +145,7 @@ impl Phases<'_> {
             }
         }
         let seconds = began.elapsed().as_secs_f64();
-        let spent = meter.spent()?;
+        let spent = self.meter.spent()?;
         let turns = before.zip(metrics()).map(|(before, after)| after.turns_since(&before));
         self.done.push(json!({
             "phase": name,
