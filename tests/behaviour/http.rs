@@ -611,7 +611,7 @@ on_both_drivers! {
     fn unsupported_requests_get_404_405_501_505(driver) {
         let server = TestServer::start(driver, 1);
         expect_kept(&server, "GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n", 404);
-        expect_kept(&server, "GET /health HTTP/1.1\r\nHost: t\r\n\r\n", 404);
+        expect_kept(&server, "GET /health/nowhere HTTP/1.1\r\nHost: t\r\n\r\n", 404);
         for (request, allow) in [
             ("DELETE / HTTP/1.1\r\nHost: t\r\n\r\n", "GET, HEAD, OPTIONS"),
             ("POST /metrics HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", "GET, HEAD, OPTIONS"),

@@ -103,6 +103,8 @@ on_both_drivers! {
             // The order of the reply and the delivery is not given.
             got.sort_by_key(|it| it["id"].is_null());
             assert_eq!(got[0], json!({"id": 3, "publish": {}}));
+            let publication = got[1]["push"]["pub"].as_object_mut().unwrap();
+            assert_eq!(publication.remove("info").unwrap()["user"], "");
             assert_eq!(got[1]["push"]["pub"], expected);
         }
         let history = Client::connect(server.edge()).call("history", &json!({"channel": "a", "limit": -1}));
