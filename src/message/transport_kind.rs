@@ -18,6 +18,24 @@ macro_rules! transports {
     };
 }
 
+impl TransportKind {
+    /// Whether its connections are those of clients that stay: neither single requests and polls, nor echoes.
+    pub fn is_lasting(self) -> bool {
+        match self {
+            Self::WebSocket
+            | Self::Sse
+            | Self::CommandsTcp
+            | Self::CommandsWebSocket
+            | Self::CommandsHttpStream
+            | Self::CommandsSse
+            | Self::UniWebSocket
+            | Self::UniHttpStream
+            | Self::UniSse => true,
+            Self::Http | Self::LongPoll | Self::EchoWebSocket | Self::EchoTcp => false,
+        }
+    }
+}
+
 transports! {
     /// HTTP requests, and connections whose transport is not negotiated yet.
     Http => "http";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::callback::{Event, Happening};
 use crate::config::EventKind;
 use crate::hub::{Hub, HubMessage, StreamMessage};
-use crate::message::{ChannelName, CloseReason, SessionId, TransportKind};
+use crate::message::{ChannelName, CloseReason, SessionId};
 
 use super::connections::Connections;
 
@@ -16,20 +16,11 @@ pub(super) fn connected(connections: &mut Connections, session: SessionId) {
         return;
     }
     let traits = connections.table.at(session.index).traits();
-    let is_client = matches!(
-        traits.kind,
-        TransportKind::WebSocket
-            | TransportKind::Sse
-            | TransportKind::CommandsTcp
-            | TransportKind::CommandsWebSocket
-            | TransportKind::CommandsHttpStream
-            | TransportKind::CommandsSse
-            | TransportKind::UniWebSocket
-            | TransportKind::UniHttpStream
-            | TransportKind::UniSse
-    );
     let transport = traits.kind;
-    if is_client && traits.is_established && !connections.announced.set(session.index, true) {
+    if transport.is_lasting()
+        && traits.is_established
+        && !connections.announced.set(session.index, true)
+    {
         let client = connections.settings.hub.client_id(session);
         let user = user_of(connections, session);
         notify(connections, Happening::Connected { client, transport, user });

@@ -140,15 +140,7 @@ impl SurveyStep<'_> {
         let Traits { kind, accepts_server_subscriptions, .. } = table.at(session.index).traits();
         match kind {
             TransportKind::WebSocket | TransportKind::LongPoll => true,
-            TransportKind::Sse
-            | TransportKind::CommandsTcp
-            | TransportKind::CommandsWebSocket
-            | TransportKind::CommandsHttpStream
-            | TransportKind::CommandsSse
-            | TransportKind::UniWebSocket
-            | TransportKind::UniHttpStream
-            | TransportKind::UniSse => accepts_server_subscriptions,
-            TransportKind::Http | TransportKind::EchoWebSocket | TransportKind::EchoTcp => false,
+            kind => kind.is_lasting() && accepts_server_subscriptions,
         }
     }
 
