@@ -14,7 +14,7 @@ use super::commands::Commands;
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport};
 use super::pipelined::Pipelined;
-use super::prepared::{Batch, Delivered, WireForm};
+use super::prepared::{Batch, Delivered};
 use super::settings::TransportSettings;
 use super::stream_form::{StreamForm, StreamFraming, StreamKind};
 use super::websocket::take_commands;
@@ -167,11 +167,8 @@ impl Transport for CommandStream {
         _: &mut Vec<u8>,
         _: &TransportSettings,
     ) -> Delivered {
-        let form = WireForm::Command(self.command_form());
-        match self.commands.is_connecting() {
-            true => Pipelined::keep_pushes(&mut self.pipelined, batch, form),
-            false => Delivered::shared(batch, form),
-        }
+        let (is_connecting, form) = (self.commands.is_connecting(), self.command_form());
+        Pipelined::deliver(&mut self.pipelined, is_connecting, batch, form)
     }
 
     /// Sends a ping, or closes if the last one was not answered: see the same of a WebSocket.

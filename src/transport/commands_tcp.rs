@@ -8,7 +8,7 @@ use super::commands::{Commands, Taken};
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport, receive_unpaused};
 use super::pipelined::Pipelined;
-use super::prepared::{Batch, Delivered, WireForm};
+use super::prepared::{Batch, Delivered};
 use super::settings::TransportSettings;
 use crate::config::Framing;
 use crate::config::limits::HALF_CLOSED_LINGER;
@@ -168,11 +168,8 @@ impl Transport for CommandConversation {
         _: &mut Vec<u8>,
         _: &TransportSettings,
     ) -> Delivered {
-        let form = WireForm::Command(self.form());
-        match self.commands.is_connecting() {
-            true => Pipelined::keep_pushes(&mut self.pipelined, batch, form),
-            false => Delivered::shared(batch, form),
-        }
+        let (is_connecting, form) = (self.commands.is_connecting(), self.form());
+        Pipelined::deliver(&mut self.pipelined, is_connecting, batch, form)
     }
 
     /// Sends a ping. A subscriber that has closed its end may still read; any other client has its answers by now.

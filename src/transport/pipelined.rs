@@ -1,5 +1,6 @@
 //! What is kept for a client of the command protocol until it is connected.
 
+use super::command_form::CommandForm;
 use super::prepared::{Batch, Delivered, WireForm};
 use crate::buffer::SharedFrame;
 use crate::config::limits::CONNECTING_PUSHES_BYTES_MAX;
@@ -44,8 +45,22 @@ impl Pipelined {
         }
     }
 
+    /// Has a client of the command protocol get a batch: at once, or behind the reply to its `connect`.
+    pub fn deliver(
+        pipelined: &mut Option<Box<Self>>,
+        is_connecting: bool,
+        batch: &mut Batch<'_>,
+        form: CommandForm,
+    ) -> Delivered {
+        let form = WireForm::Command(form);
+        match is_connecting {
+            true => Self::keep_pushes(pipelined, batch, form),
+            false => Delivered::shared(batch, form),
+        }
+    }
+
     /// Keeps what is delivered before the reply.
-    pub fn keep_pushes(
+    fn keep_pushes(
         pipelined: &mut Option<Box<Self>>,
         batch: &mut Batch<'_>,
         form: WireForm,
@@ -86,7 +101,7 @@ mod tests {
 
     use super::*;
     use crate::message::{ChannelName, Epoch, Item, Payload, PayloadKind, Position, Publication};
-    use crate::transport::command_form::{CommandForm, CommandFraming};
+    use crate::transport::command_form::CommandFraming;
     use crate::transport::prepared::Prepared;
 
     #[test]

@@ -259,15 +259,12 @@ impl Transport for WebSocketConversation {
         _: &mut Vec<u8>,
         _: &TransportSettings,
     ) -> Delivered {
-        let form = match self.kind {
-            Kind::Commands(commands, form) if commands.is_connecting() => {
-                let form = WireForm::Command(form);
-                return Pipelined::keep_pushes(&mut self.pipelined, batch, form);
+        match self.kind {
+            Kind::Plain { .. } => Delivered::shared(batch, WireForm::WebSocket),
+            Kind::Commands(commands, form) => {
+                Pipelined::deliver(&mut self.pipelined, commands.is_connecting(), batch, form)
             }
-            Kind::Plain { .. } => WireForm::WebSocket,
-            Kind::Commands(_, form) => WireForm::Command(form),
-        };
-        Delivered::shared(batch, form)
+        }
     }
 
     /// Sends a ping, or closes if the last one was not answered. A busy client is not asked for a pong: it would wait
