@@ -239,13 +239,11 @@ impl Encoded {
 impl Encoding<'_> {
     /// Appends an item, which may be a delta from the publication before it.
     fn encode(&self, items: &[Item], at: usize, out: &mut Vec<u8>) {
-        let (WireForm::Command(form), Item::Publication(publication)) = (self.form, &items[at])
+        let (WireForm::Command(form), Item::Publication(publication), true) =
+            (self.form, &items[at], self.rendition != Rendition::Plain)
         else {
             return encode(self.form, self.channel, &items[at], out);
         };
-        if self.rendition == Rendition::Plain {
-            return encode(self.form, self.channel, &items[at], out);
-        }
         let is_short = |of: &Publication| of.payload.bytes.len() <= DELTA_BYTES_MAX;
         let before = items[..at].iter().rev().find_map(Item::publication).or(self.predecessor);
         let before = before
