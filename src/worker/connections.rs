@@ -95,7 +95,7 @@ pub struct Connections {
     /// Questions of conversations that have not been answered yet.
     pub(super) questions: Vec<(SocketId, Question)>,
     pub(super) statistics: Statistics,
-    /// The tick until which a proxy that is not set up for this server is not logged again.
+    /// Until when the workers do not give the same warning again.
     pub(super) warned_until: Arc<WarnedUntil>,
     pub(super) counters: Arc<Counters>,
     pub(super) all_counters: Arc<[Arc<Counters>]>,

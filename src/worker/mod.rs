@@ -338,9 +338,9 @@ impl<D: Driver> Worker<D> {
     ) {
         let Listener { service, expects_proxy_header, is_encrypted } =
             self.listeners[usize::from(listener.0)];
-        if expects_proxy_header
-            && !self.connections.settings.trusts_proxy(peer.map(|peer| peer.ip()))
-        {
+        let address = peer.map(|peer| peer.ip());
+        let is_trusted = self.connections.settings.trusts_proxy(address);
+        if expects_proxy_header && !is_trusted {
             let Connections { proxy_headers, turn, counters, .. } = &mut self.connections;
             return proxy_headers.refuse(ProxyRefusal::Untrusted, peer, turn.tick, counters);
         }
@@ -355,9 +355,9 @@ impl<D: Driver> Worker<D> {
         let flags = &mut table.at(id.index).flags;
         prefixes.assign(id.index, counted, flags);
         // Behind a header of the PROXY protocol it is the peer that the header names.
-        flags.set_proxied(!expects_proxy_header && settings.trusts_proxy(peer.map(|it| it.ip())));
-        if !settings.trusts_proxy(peer.map(|it| it.ip())) {
-            arrivals.note(id, peer.map(|it| it.ip()));
+        flags.set_proxied(!expects_proxy_header && is_trusted);
+        if !is_trusted {
+            arrivals.note(id, address);
         }
         // What is logged of the connection later has its number.
         let worker = settings.hub.worker.0;
