@@ -122,7 +122,7 @@ pub(super) fn remove_excluded(items: &mut Vec<Item>, client: ClientId) {
 }
 
 fn fits(filter: &TagsFilter, item: &Item) -> bool {
-    item.publication().is_none_or(|it| filter.fits(it.payload.tags.as_deref()))
+    item.publication().is_none_or(|publication| filter.selects(publication))
 }
 
 fn bytes_of(filter: &TagsFilter) -> usize {

@@ -470,17 +470,15 @@ fn latest(newest: &[Arc<Publication>], filter: Option<&TagsFilter>) -> Recovery 
     if newest.is_empty() {
         return Recovery::impossible();
     }
-    let fits = |item: &&Arc<Publication>| {
-        filter.is_none_or(|filter| filter.fits(item.payload.tags.as_deref()))
-    };
+    let fits = |item: &&Arc<Publication>| filter.is_none_or(|filter| filter.selects(item));
     let publications = newest.iter().find(fits).cloned().into_iter().collect();
     Recovery { publications, ..Recovery::of_nothing() }
 }
 
 /// What a recovery has that fits a filter.
 fn filtered(recovery: Recovery, filter: &TagsFilter) -> Recovery {
-    let fits = |item: &&Arc<Publication>| filter.fits(item.payload.tags.as_deref());
-    let publications = recovery.publications.iter().filter(fits).cloned().collect();
+    let selected = recovery.publications.iter().filter(|item| filter.selects(item));
+    let publications = selected.cloned().collect();
     Recovery { publications, ..recovery }
 }
 

@@ -103,6 +103,11 @@ impl TagsFilter {
         self.root.fits(tags)
     }
 
+    /// Whether a publication fits.
+    pub fn selects(&self, publication: &Publication) -> bool {
+        self.fits(publication.payload.tags.as_deref())
+    }
+
     /// About how long it takes to evaluate it for a publication; a comparison of a short text counts 1.
     pub fn work(&self, publication: &Publication) -> usize {
         let tags = publication.payload.tags.as_ref().map_or(0, |tags| tags.heap_bytes());
