@@ -1,9 +1,7 @@
 //! Clients that connect through a backend: half-closed ones, and what the backend keeps with them.
 
 use std::net::Shutdown;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,7 +9,7 @@ use serde_json::{Value, json};
 use fantail::config::{CallbackKind, CallbackOption, ChannelOptions, DriverChoice};
 
 use crate::support::{
-    Backend, BackendAnswer, BackendRequest, Client, SECRET, TestServer, in_seconds,
+    Backend, BackendAnswer, BackendRequest, Client, Gate, SECRET, TestServer, in_seconds,
     on_both_drivers, token, wait_until,
 };
 
@@ -47,22 +45,6 @@ fn server(
 
 fn result(result: Value) -> BackendAnswer {
     BackendAnswer::Json(json!({"result": result}))
-}
-
-/// Answers of a backend that wait until a test lets them go.
-#[derive(Clone, Default)]
-struct Gate(Arc<AtomicBool>);
-
-impl Gate {
-    fn open(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn wait(&self) {
-        while !self.0.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
 }
 
 /// The kind of callback that a request is.

@@ -1,8 +1,6 @@
 //! Clients and subscriptions that expire, and go on as long as a backend says.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,8 +10,8 @@ use fantail::config::{CallbackKind, CallbackOption, ChannelOptions, ClientRight,
 use fantail::message::CloseReason;
 
 use crate::support::{
-    Backend, BackendAnswer, BackendRequest, Client, EventStream, SECRET, TestServer, in_seconds,
-    on_both_drivers, token, wait_until,
+    Backend, BackendAnswer, BackendRequest, Client, EventStream, Gate, SECRET, TestServer,
+    in_seconds, on_both_drivers, token, wait_until,
 };
 
 const KINDS: [CallbackKind; 4] = [
@@ -95,22 +93,6 @@ fn asked(backend: &Backend, kind: CallbackKind) -> Vec<Value> {
 fn outcomes(server: &TestServer, kind: CallbackKind, outcome: &str) -> u64 {
     let index = OUTCOMES.iter().position(|known| *known == outcome).unwrap();
     server.sum(|counters| counters.callbacks.at(kind as usize, index))
-}
-
-/// Answers of a backend that wait until a test lets them go.
-#[derive(Clone, Default)]
-struct Gate(Arc<AtomicBool>);
-
-impl Gate {
-    fn open(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn wait(&self) {
-        while !self.0.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
 }
 
 #[track_caller]

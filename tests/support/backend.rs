@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,24 @@ use serde_json::Value;
 pub struct Backend {
     address: SocketAddr,
     state: Arc<State>,
+}
+
+/// Answers of a backend that wait until a test lets them go.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    /// Lets them go.
+    pub fn open(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until they may go.
+    pub fn wait(&self) {
+        while !self.0.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 type Answerer = dyn Fn(&BackendRequest) -> BackendAnswer + Send + Sync;

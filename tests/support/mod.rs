@@ -11,7 +11,7 @@ mod server;
 mod token;
 mod websocket;
 
-pub use backend::{Backend, BackendAnswer, BackendRequest};
+pub use backend::{Backend, BackendAnswer, BackendRequest, Gate};
 pub use child::{Child, Ended, TempFile, run, run_with};
 pub use client::{Client, Response};
 pub use command_stream::{CommandStream, STREAM_REQUESTS, StreamRequest, emulate};
