@@ -16,7 +16,7 @@ use fantail::config::{ChannelOptions, Namespaces};
 use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubOutput, HubSettings, Visit};
 use fantail::message::{
     Actor, ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId,
-    SubscriptionForm, WorkerId,
+    WorkerId,
 };
 
 /// A hub with a subscriber in each of its channels.
@@ -89,14 +89,7 @@ impl Channels {
 
     fn subscribe(&mut self, index: usize, name: usize) {
         let channel = self.names[name].clone();
-        let request = Request::Subscribe {
-            channel,
-            since: None,
-            needs_all: false,
-            token: None,
-            form: SubscriptionForm::default(),
-            options: None,
-        };
+        let request = Request::subscribe(channel, None);
         self.hub.handle(session(index), Some(REQUEST), Actor::Client, request, &mut self.out);
         self.route();
     }

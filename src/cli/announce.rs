@@ -7,7 +7,7 @@ use std::path::Path;
 use fantail::auth::{Client, Verdict, decide};
 use fantail::config::{ApiRight, Config, Framing, Loaded, Namespaces, Origin, SETTINGS};
 use fantail::connection::Service;
-use fantail::message::{Actor, ChannelName, Payload, PayloadKind, Request, SubscriptionForm};
+use fantail::message::{Actor, ChannelName, Payload, PayloadKind, Request};
 
 use super::access::reached_here;
 use super::token::can_sign;
@@ -64,14 +64,7 @@ impl Examples {
             Shows::Unknown
         };
         let user = (client != Shows::Nothing).then_some("42");
-        let subscription = |channel| Request::Subscribe {
-            channel,
-            since: None,
-            needs_all: false,
-            token: None,
-            form: SubscriptionForm::default(),
-            options: None,
-        };
+        let subscription = |channel| Request::subscribe(channel, None);
         let subscribe = first_allowed(config, Actor::Client, user, subscription);
         let publication = |channel| Request::Publish {
             channel: Some(channel),

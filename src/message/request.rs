@@ -165,6 +165,18 @@ impl Ticket {
 }
 
 impl Request {
+    /// Subscribes to a channel from a position on, or from now on, and asks for nothing else.
+    pub fn subscribe(channel: ChannelName, since: Option<Position>) -> Self {
+        Self::Subscribe {
+            channel,
+            since,
+            needs_all: false,
+            token: None,
+            form: SubscriptionForm::default(),
+            options: None,
+        }
+    }
+
     /// Approximate number of bytes that it owns on the heap.
     pub fn heap_bytes(&self) -> usize {
         match self {

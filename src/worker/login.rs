@@ -18,7 +18,7 @@ use crate::config::CallbackKind;
 use crate::hub::{HubOutput, SubscriptionChange, SubscriptionState};
 use crate::message::{
     Actor, ChannelName, Identity, IdentityError, Login, Origin, Refusal, Reply, Request, RequestId,
-    SessionId, SessionRequest, SubscriptionForm, SubscriptionOptions, Token, Welcome,
+    SessionId, SessionRequest, SubscriptionOptions, Token, Welcome,
 };
 
 /// A session whose client says who it is.
@@ -183,14 +183,7 @@ impl LoginStep<'_> {
         let has_session = table.at(self.session.index).flags.has_session();
         let mut allowed = Vec::new();
         for channel in channels {
-            let request = Request::Subscribe {
-                channel: channel.clone(),
-                since: None,
-                needs_all: false,
-                token: None,
-                options: None,
-                form: SubscriptionForm::default(),
-            };
+            let request = Request::subscribe(channel.clone(), None);
             let user = if has_session { hub.user(self.session) } else { None };
             let client = auth::Client { user, is_subscribed: |_: &ChannelName| false };
             let callbacks = &settings.callbacks;

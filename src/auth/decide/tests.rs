@@ -5,7 +5,7 @@ use super::*;
 use crate::config::{CallbackOption, ChannelOptions, ChannelRegex, STATISTICS_CHANNEL};
 use crate::message::{
     ClientId, CloseReason, Control, HistoryQuery, NodeId, Payload, PayloadKind, Selection,
-    SessionId, SubscriptionForm, UserCommand, WorkerId,
+    SessionId, UserCommand, WorkerId,
 };
 
 const DENIED: Verdict = Refuse(Refusal::PermissionDenied);
@@ -34,17 +34,7 @@ fn requests(channel: &str) -> [(&'static str, Request); 8] {
         Control::Unsubscribe { channel: channel.clone() },
     );
     [
-        (
-            "subscribe",
-            Request::Subscribe {
-                channel: channel.clone(),
-                since: None,
-                needs_all: false,
-                token: None,
-                form: SubscriptionForm::default(),
-                options: None,
-            },
-        ),
+        ("subscribe", Request::subscribe(channel.clone(), None)),
         ("unsubscribe", Request::Unsubscribe { channel: channel.clone() }),
         ("publish", publish),
         ("history", Request::History { channel: channel.clone(), query }),

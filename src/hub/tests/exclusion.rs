@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::SlowConsumer;
-use crate::message::{ClientId, PublishOptions, SubscriptionForm};
+use crate::message::{ClientId, PublishOptions};
 
 fn client(worker: u16, session: SessionId) -> ClientId {
     ClientId { node: NodeId::new(1), worker: WorkerId(worker), session }
@@ -159,17 +159,7 @@ fn a_slow_subscriber_that_catches_up_and_one_that_recovers() {
     mesh.request(0, session(1), unsubscribe("a"));
     mesh.end_view(0, 1, "a");
     mesh.settle();
-    let since = Some(position);
-    let channel = channel("a");
-    let request = Request::Subscribe {
-        channel,
-        since,
-        needs_all: false,
-        token: None,
-        form: SubscriptionForm::default(),
-        options: None,
-    };
-    mesh.request(0, session(1), request);
+    mesh.request(0, session(1), Request::subscribe(channel("a"), Some(position)));
     mesh.settle();
     let Some((.., Reply::Subscribed { recovery: Some(recovery), .. })) = mesh.seen.replies.pop()
     else {

@@ -4,7 +4,8 @@ use super::*;
 use crate::config::limits::DELIVERY_COST_PER_TURN_MAX;
 use crate::config::{RecoveryMode, SlowConsumer};
 use crate::message::{
-    ClientId, Epoch, FilterNode, PublishOptions, Recovery, Rendition, Tags, TagsFilter,
+    ClientId, Epoch, FilterNode, PublishOptions, Recovery, Rendition, SubscriptionForm, Tags,
+    TagsFilter,
 };
 
 const NAME: &str = "a";

@@ -5,8 +5,7 @@ use crate::config::limits::{EXPIRIES_PER_TURN_MAX, PRESENCE_USERS_MAX};
 use crate::hub::join_leave::JOIN_LEAVE_DELAY_MS;
 use crate::hub::{ExpiryRoom, SubscriptionChange};
 use crate::message::{
-    ClientId, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, Renewal, SubscriptionForm,
-    SubscriptionOptions,
+    ClientId, ClientInfo, INFO_BYTES_MAX, Identity, IdentityError, Renewal, SubscriptionOptions,
 };
 
 fn identity(user: &str, info: &'static str) -> Identity {
@@ -18,18 +17,11 @@ fn client(worker: usize, index: u32) -> ClientId {
     ClientId { node: NodeId::new(1), worker, session: session(index) }
 }
 
-fn subscribe_with(name: &str, info: &'static str) -> Request {
-    let options =
-        Some(Box::new(SubscriptionOptions { info: Some(info.into()), ..Default::default() }));
-    let channel = channel(name);
-    Request::Subscribe {
-        channel,
-        since: None,
-        needs_all: false,
-        token: None,
-        form: SubscriptionForm::default(),
-        options,
-    }
+fn subscribe_with_info(name: &str, info: &'static str) -> Request {
+    subscribe_with_options(
+        name,
+        SubscriptionOptions { info: Some(info.into()), ..Default::default() },
+    )
 }
 
 impl Mesh {
@@ -65,8 +57,8 @@ fn presence_has_the_user_and_what_is_said_about_client_and_subscription() {
     mesh.enter(0, 0, "ann", "{\"n\":1}");
     mesh.enter(1, 0, "", "2");
     mesh.hubs[1].open(session(1));
-    mesh.request(0, session(0), subscribe_with("a", "\"in a\""));
-    mesh.request(1, session(0), subscribe_with("a", "3"));
+    mesh.request(0, session(0), subscribe_with_info("a", "\"in a\""));
+    mesh.request(1, session(0), subscribe_with_info("a", "3"));
     mesh.request(1, session(1), subscribe("a"));
     mesh.settle();
     let ann = ClientInfo {
@@ -133,7 +125,7 @@ fn joins_and_leaves_have_the_user_and_what_is_said() {
     mesh.enter(0, 0, "ann", "1");
     mesh.request(0, session(0), subscribe("a"));
     mesh.enter(0, 1, "bob", "2");
-    mesh.request(0, session(1), subscribe_with("a", "3"));
+    mesh.request(0, session(1), subscribe_with_info("a", "3"));
     mesh.settle();
     let delivered = |mesh: &mut Mesh, now_ms: u64| {
         let mut out = VecDeque::new();
@@ -268,17 +260,7 @@ fn subscriptions_expire_some_time_after_they_should_have_been_refreshed() {
     for name in ["a", "b", "c", "d"] {
         let (data, options) = (Some("{\"d\":1}".into()), Some(1060));
         let options = SubscriptionOptions { data, expires_at: options, ..Default::default() };
-        let options = Some(Box::new(options));
-        let (channel, since) = (channel(name), None);
-        let request = Request::Subscribe {
-            channel,
-            since,
-            needs_all: false,
-            token: None,
-            form: SubscriptionForm::default(),
-            options,
-        };
-        mesh.request(0, session(0), request);
+        mesh.request(0, session(0), subscribe_with_options(name, options));
         mesh.settle();
         let reply = mesh.seen.replies.pop().unwrap().3;
         let Reply::Subscribed { options: Some(options), .. } = reply else { panic!("{reply:?}") };
@@ -305,23 +287,13 @@ fn the_backend_is_asked_about_subscriptions_and_its_answer_is_for_the_same_one()
     let mut mesh = Mesh::new(1, 8);
     mesh.hubs[0].open(session(0));
     let subscribe = |mesh: &mut Mesh, name: &str, at: u64| {
-        let (channel, since) = (channel(name), None);
         let options = SubscriptionOptions {
             expires_at: Some(at),
             is_renewed_by_backend: true,
             info: Some("1".into()),
             ..Default::default()
         };
-        let options = Some(Box::new(options));
-        let request = Request::Subscribe {
-            channel,
-            since,
-            needs_all: false,
-            token: None,
-            form: SubscriptionForm::default(),
-            options,
-        };
-        mesh.request(0, session(0), request);
+        mesh.request(0, session(0), subscribe_with_options(name, options));
         mesh.settle();
     };
     for name in ["a", "b", "c"] {

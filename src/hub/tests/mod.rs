@@ -12,7 +12,7 @@ use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARS
 use crate::config::{ChannelOptions, Namespaces};
 use crate::message::{
     Actor, ChannelName, Item, NodeId, Origin, Payload, PayloadKind, Position, Publication, Refusal,
-    Reply, Request, RequestId, SessionId, SubscriptionForm, Ticket, WorkerId,
+    Reply, Request, RequestId, SessionId, SubscriptionOptions, Ticket, WorkerId,
 };
 
 mod exclusion;
@@ -234,14 +234,16 @@ fn payload(bytes: &'static [u8]) -> Payload {
 }
 
 fn subscribe(name: &str) -> Request {
-    Request::Subscribe {
-        channel: channel(name),
-        since: None,
-        needs_all: false,
-        token: None,
-        form: SubscriptionForm::default(),
-        options: None,
+    Request::subscribe(channel(name), None)
+}
+
+/// The same with what a backend says about the subscription.
+fn subscribe_with_options(name: &str, said: SubscriptionOptions) -> Request {
+    let mut request = subscribe(name);
+    if let Request::Subscribe { options, .. } = &mut request {
+        *options = Some(Box::new(said));
     }
+    request
 }
 
 fn unsubscribe(name: &str) -> Request {

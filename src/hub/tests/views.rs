@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::config::{ChannelOptions, SlowConsumer};
-use crate::message::{Epoch, SubscriptionForm};
+use crate::message::Epoch;
 
 const NAMES: [&str; 7] = ["plain", "kept:1", "few:1", "latest:1", "drop:1", "paced:1", "rated:1"];
 
@@ -124,16 +124,7 @@ impl World {
     fn subscribe(&mut self, key: Key, since: Option<Position>) {
         self.asked.insert(key, since);
         let (worker, index, at) = key;
-        let channel = channel(NAMES[at]);
-        let request = Request::Subscribe {
-            channel,
-            since,
-            needs_all: false,
-            token: None,
-            form: SubscriptionForm::default(),
-            options: None,
-        };
-        self.request(worker, index, at, request);
+        self.request(worker, index, at, Request::subscribe(channel(NAMES[at]), since));
     }
 
     fn route(&mut self, worker: usize, out: VecDeque<HubOutput>) {

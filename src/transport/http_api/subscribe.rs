@@ -15,8 +15,8 @@ use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
 };
 use crate::message::{
-    Actor, ChannelName, CloseReason, Disconnect, Item, Position, Recovery, Reply, Request,
-    SubscriptionForm, Ticket, Token,
+    Actor, ChannelName, CloseReason, Disconnect, Item, Position, Recovery, Reply, Request, Ticket,
+    Token,
 };
 use crate::protocol::http1::{Head, HttpFault, Version, query_pairs};
 use crate::protocol::long_poll::{CookieName, is_of_timeout};
@@ -312,15 +312,7 @@ impl Opening {
         for (index, place) in self.places.iter().enumerate() {
             let ticket = Ticket::new(u32::try_from(index + 1).expect("they are few"));
             let since = self.since.as_ref().map(|positions| positions[index]);
-            let channel = place.channel.clone();
-            let request = Request::Subscribe {
-                channel,
-                since,
-                needs_all: false,
-                token: None,
-                form: SubscriptionForm::default(),
-                options: None,
-            };
+            let request = Request::subscribe(place.channel.clone(), since);
             context.request(ticket, Actor::Client, request);
         }
     }

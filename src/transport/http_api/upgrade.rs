@@ -9,7 +9,7 @@ use super::error::{Early, HttpError};
 use super::origin;
 use super::parameters::channels_of;
 use crate::auth::{Rate, RateVerdict};
-use crate::message::{Actor, ChannelName, Reply, Request, SubscriptionForm, Ticket, Token};
+use crate::message::{Actor, ChannelName, Reply, Request, Ticket, Token};
 use crate::protocol::http1::{Head, query_pairs};
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
 use crate::transport::command_form::CommandEncoding;
@@ -148,14 +148,7 @@ impl Upgrading {
     /// Subscribes to the channels.
     pub(super) fn ask(&self, context: &mut Context<'_>) {
         for channel in &self.channels {
-            let request = Request::Subscribe {
-                channel: channel.clone(),
-                since: None,
-                needs_all: false,
-                token: None,
-                form: SubscriptionForm::default(),
-                options: None,
-            };
+            let request = Request::subscribe(channel.clone(), None);
             context.request(Some(Ticket::FIRST), Actor::Client, request);
         }
     }
