@@ -1,7 +1,7 @@
 //! A backend that callbacks ask: HTTP/1.1 with connections that are kept, a thread each.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -78,7 +78,12 @@ impl Backend {
             for stream in listener.incoming().map_while(Result::ok) {
                 let state = shared.clone();
                 state.connections.fetch_add(1, Ordering::Relaxed);
-                thread::spawn(move || serve(&stream, &state));
+                thread::spawn(move || {
+                    serve(&stream, &state);
+                    // A close alone does not end the connection: a worker of another test's server that has just left
+                    // the shared descriptor table may hold a copy of the descriptor.
+                    let _ = stream.shutdown(Shutdown::Both);
+                });
             }
         });
         Self { address, state }
