@@ -12,8 +12,8 @@ use super::gather::Gathers;
 use super::join_leave::JoinLeave;
 use super::local_channel::SubscriptionState;
 use super::message::{
-    ControlOne, HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage, Subscribe,
-    SurveyTask, refuse, reply_to, send_part,
+    Author, ControlOne, HubMessage, HubOutput, Part, QueryMessage, Receipt, StreamMessage,
+    Subscribe, SurveyTask, refuse, reply_to, send_part,
 };
 use super::renewal::{self, SubscriptionChange};
 use super::settings::{HubLimits, HubSettings};
@@ -21,7 +21,7 @@ use super::streams::{Numbered, Publisher, Streams};
 use super::subscribers::{self, Subscribers};
 use crate::config::{Namespaces, STATISTICS_CHANNEL};
 use crate::message::{
-    Actor, ChannelName, ClientId, ClientInfo, Identity, IdentityError, Item, Payload, PayloadKind,
+    ChannelName, ClientId, ClientInfo, Identity, IdentityError, Item, Payload, PayloadKind,
     Position, PublishOptions, Refusal, Reply, Request, RequestId, SessionId,
 };
 
@@ -161,12 +161,12 @@ impl Hub {
     }
 
     /// Handles a request of a session. The caller has checked its permissions, and that the channel's namespace exists.
-    /// A request without an id gets no reply. What is published by a client shows its subscribers who it is.
+    /// A request without an id gets no reply. What is published shows its author to subscribers.
     pub fn handle(
         &mut self,
         session: SessionId,
         id: Option<RequestId>,
-        by: Actor,
+        author: Author,
         request: Request,
         out: &mut VecDeque<HubOutput>,
     ) {
@@ -175,7 +175,7 @@ impl Hub {
             (id, Request::Publish { channel: Some(channel), payload, options }) => {
                 let to = settings.home_of(&channel);
                 let publisher = settings.client_id(session);
-                let info = subscribers::publisher(subscribers, session, by, &channel, settings);
+                let info = subscribers::publisher(subscribers, session, author, &channel, settings);
                 let message =
                     StreamMessage::Publish { channel, payload, publisher, info, id, options };
                 out.push_back(HubOutput::send(to, message));

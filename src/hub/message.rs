@@ -33,6 +33,16 @@ pub enum HubOutput {
     Survey(Survey),
 }
 
+/// The author of a publication, as subscribers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// The client of the session that publishes.
+    Client,
+    /// No client that a subscriber could know: the server API, or a single request over HTTP that does not say who its
+    /// client is.
+    Unknown,
+}
+
 /// A message between hubs. Messages between two workers arrive in the order in which they were sent.
 #[derive(Clone, Debug)]
 pub enum HubMessage {

@@ -67,7 +67,7 @@ pub use fan_out::{FanOutBatch, FanOutStep, Visit};
 pub use local_channel::SubscriptionState;
 pub use measures::Measures;
 pub use message::{
-    ControlOne, GatherId, HubMessage, HubOutput, Part, Present, QueryMessage, Receipt,
+    Author, ControlOne, GatherId, HubMessage, HubOutput, Part, Present, QueryMessage, Receipt,
     StreamMessage, Survey, SurveyTask, reply_to,
 };
 pub use name_table::ChannelHash;

@@ -13,15 +13,15 @@ use super::fan_out::{Audience, FanOutStep, Visit};
 use super::forms::Forms;
 use super::join_leave::send_join_leave;
 use super::local_channel::{Form, LocalChannel, Subscription, SubscriptionState};
-use super::message::{HubOutput, Present, StreamMessage, Subscribe, refuse};
+use super::message::{Author, HubOutput, Present, StreamMessage, Subscribe, refuse};
 use super::name_table::NameTable;
 use super::session::Sessions;
 use super::settings::HubSettings;
 use super::slots::{NONE, slot, some};
 use crate::config::limits::{CHANNELS_LIST_MAX, CHANNELS_LOOKED_AT_PER_TURN_MAX};
 use crate::message::{
-    Actor, ChannelName, ChannelPattern, ClientInfo, Item, Origin, Position, Recovery, Refusal,
-    Reply, RequestId, SessionId, SubscriptionForm,
+    ChannelName, ChannelPattern, ClientInfo, Item, Origin, Position, Recovery, Refusal, Reply,
+    RequestId, SessionId, SubscriptionForm,
 };
 
 /// The sessions of this worker, their subscriptions and their channels.
@@ -577,16 +577,16 @@ impl Subscribers {
     }
 }
 
-/// What others see of the client that publishes, whether or not it is subscribed, or its session open; `None` if the
-/// server API publishes.
+/// What others see of the client that publishes, whether or not it is subscribed, or its session open; `None` if its
+/// author is unknown.
 pub(super) fn publisher(
     subscribers: &Subscribers,
     session: SessionId,
-    by: Actor,
+    author: Author,
     channel: &ChannelName,
     settings: &HubSettings,
 ) -> Option<Arc<ClientInfo>> {
-    if by == Actor::Server {
+    if author == Author::Unknown {
         return None;
     }
     let client = settings.client_id(session);

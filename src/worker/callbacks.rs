@@ -12,6 +12,7 @@ use crate::message::{
     SubscriptionOptions,
 };
 
+use super::author;
 use super::calls;
 use super::connections::Connections;
 use super::deferred::AnswerKind;
@@ -137,8 +138,7 @@ fn take_result(
         _ => return,
     };
     if AnswerKind::to(&request) == AnswerKind::Short {
-        let by = Actor::Client;
-        return connections.hub.handle(session, id, by, request, &mut connections.hub_outputs);
+        return author::hand_over(connections, session, id, Actor::Client, request);
     }
     // Its answer is long, so it waits for its turn once more, in front of what was asked behind it. It is decided.
     let request = SessionRequest { origin: id.map(|id| id.origin), by: Actor::Server, request };

@@ -35,6 +35,7 @@ mod accept;
 mod admission;
 mod announced;
 mod arrivals;
+mod author;
 mod backpressure;
 mod budget;
 mod callbacks;

@@ -15,6 +15,7 @@ use crate::message::{
 use crate::telemetry::Counters;
 use crate::transport::{Context, Flow, MessageCount, Output};
 
+use super::author;
 use super::callbacks;
 use super::connections::Connections;
 use super::deferred::AnswerKind;
@@ -255,11 +256,7 @@ impl Connections {
         let callbacks = &self.settings.callbacks;
         match auth::decide(by, client, &request, self.hub.namespaces(), callbacks) {
             Verdict::Allow => {
-                // No subscriber knows the client of a single request over HTTP that does not say who it is.
-                let kind = self.table.at(session.index).traits().kind;
-                let is_known = has_session || kind != TransportKind::Http;
-                let by = if is_known { by } else { Actor::Server };
-                self.hub.handle(session, id, by, request, &mut self.hub_outputs);
+                author::hand_over(self, session, id, by, request);
             }
             Verdict::Ask(_) => callbacks::ask(self, session, id, request),
             Verdict::Refuse(refusal) => refuse(&mut self.hub_outputs, session, id, refusal),

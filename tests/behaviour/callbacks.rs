@@ -454,7 +454,8 @@ on_both_drivers! {
         assert_eq!(publish("down")["error"]["temporary"], true);
         assert_eq!(publish("change"), json!({"id": 2, "publish": {}}));
         let mut next = || subscriber.read_json()["push"]["pub"].take();
-        assert_eq!(next()["data"], "as it is");
+        let own = next();
+        assert_eq!((&own["data"], own["info"]["client"].is_string()), (&json!("as it is"), true));
         let changed = next();
         assert_eq!(changed["data"], json!({"changed": true}));
         assert_eq!(changed["tags"], json!({"by": "backend"}));
@@ -470,7 +471,9 @@ on_both_drivers! {
         let response = post("\"no\"");
         assert_eq!((response.status, response.text().contains("no (1000)")), (403, true));
         assert_eq!(post("\"down\"").status, 503);
-        assert_eq!(next()["data"], "plain text");
+        // No subscriber could know the client of this request.
+        let posted = next();
+        assert_eq!((&posted["data"], &posted["info"]), (&json!("plain text"), &Value::Null));
         let asked = backend.requests();
         let last = &asked[asked.len() - 3].body;
         assert_eq!((&last["data"], &last["transport"]), (&json!("plain text"), &json!("http")));

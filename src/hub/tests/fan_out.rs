@@ -88,7 +88,7 @@ fn a_subscriber_that_joins_between_blocks_receives_only_later_publications() {
 fn leave(mesh: &mut Mesh, index: u32) -> Vec<u64> {
     let mut out = VecDeque::new();
     let id = Some(RequestId { serial: 0, origin: Origin::Server });
-    mesh.hubs[0].handle(session(index), id, Actor::Client, unsubscribe("a"), &mut out);
+    mesh.hubs[0].handle(session(index), id, Author::Client, unsubscribe("a"), &mut out);
     let mut offsets = Vec::new();
     loop {
         match out.pop_front().expect("the reply follows") {

@@ -174,7 +174,7 @@ fn a_delta_is_made_from_what_the_client_has() {
                     all.mesh.hubs[worker].handle(
                         session(index),
                         id,
-                        Actor::Client,
+                        Author::Client,
                         unsubscribe(NAME),
                         &mut out,
                     );

@@ -11,8 +11,8 @@ use super::*;
 use crate::config::limits::{FAN_OUT_BLOCK_BYTES_MAX, OVERDUE_PER_TURN_MAX, SPARSE_ENTRIES_MIN};
 use crate::config::{ChannelOptions, Namespaces};
 use crate::message::{
-    Actor, ChannelName, Item, NodeId, Origin, Payload, PayloadKind, Position, Publication, Refusal,
-    Reply, Request, RequestId, SessionId, SubscriptionOptions, Ticket, WorkerId,
+    ChannelName, Item, NodeId, Origin, Payload, PayloadKind, Position, Publication, Refusal, Reply,
+    Request, RequestId, SessionId, SubscriptionOptions, Ticket, WorkerId,
 };
 
 mod exclusion;
@@ -116,7 +116,7 @@ impl Mesh {
         let mut out = VecDeque::new();
         self.serial += 1;
         let id = RequestId { serial: self.serial, origin: Origin::Client(Ticket::FIRST) };
-        self.hubs[worker].handle(session, Some(id), Actor::Client, request, &mut out);
+        self.hubs[worker].handle(session, Some(id), Author::Client, request, &mut out);
         self.route(worker, out);
     }
 

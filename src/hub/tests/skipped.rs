@@ -85,7 +85,7 @@ fn a_slow_subscriber_misses_them_and_nothing_else() {
             mesh.hubs[0].handle(
                 session(0),
                 None,
-                Actor::Client,
+                Author::Client,
                 publish_with("a", skips, None),
                 &mut out,
             );

@@ -117,7 +117,7 @@ impl World {
         let ticket = Ticket::new(at as u32 + 1).expect("above 0");
         self.serial += 1;
         let id = RequestId { serial: self.serial, origin: Origin::Client(ticket) };
-        self.hubs[worker].handle(session(index), Some(id), Actor::Client, request, &mut out);
+        self.hubs[worker].handle(session(index), Some(id), Author::Client, request, &mut out);
         self.route(worker, out);
     }
 
