@@ -34,5 +34,7 @@ pub use decide::{Client, Verdict, check_name, decide};
 pub use prefixes::{Gate, PrefixKey, PrefixLimits, PrefixRefusal, PrefixTable};
 pub use rates::{Allowance, ClientRates, Rate, RateLimits, RateVerdict};
 pub use session_key::SessionKey;
-pub use token::{ConnectionClaims, KeySet, KeySetError, SubscriptionClaims, TokenError, Tokens};
+pub use token::{
+    ConnectionClaims, KeySet, KeySetError, SubscriptionClaims, TokenError, Tokens, named_channel,
+};
 pub use users::{UserKey, UserTable};

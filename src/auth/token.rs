@@ -229,6 +229,19 @@ impl Tokens {
     }
 }
 
+/// The channel that a token of a subscription says it is for. Nothing of this is verified, so it serves to find the
+/// subscription for which the token is verified then, and nothing else.
+pub fn named_channel(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        channel: String,
+    }
+
+    let claims = token.split('.').nth(1).filter(|_| token.len() <= TOKEN_BYTES_MAX)?;
+    let named = serde_json::from_slice::<Object<Named>>(&decode(claims).ok()?).ok()?;
+    Some(named.0.channel)
+}
+
 /// Without the keys.
 impl fmt::Debug for Tokens {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

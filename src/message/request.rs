@@ -177,6 +177,14 @@ impl Request {
         }
     }
 
+    /// The same request to subscribe, with the token that allows it.
+    pub fn with_token(mut self, shown: Option<Token>) -> Self {
+        if let Self::Subscribe { token, .. } = &mut self {
+            *token = shown;
+        }
+        self
+    }
+
     /// Approximate number of bytes that it owns on the heap.
     pub fn heap_bytes(&self) -> usize {
         match self {

@@ -39,6 +39,7 @@ mod requests;
 mod routes;
 mod state;
 mod subscribe;
+mod subscription_tokens;
 mod upgrade;
 
 pub use requests::{HttpConversation, HttpNext, HttpService};

@@ -249,6 +249,10 @@ impl Transport for WebSocketConversation {
             (Kind::Plain { .. }, Reply::Refused(Refusal::SubscriptionsExhausted)) => {
                 self.close(CloseReason::SubscriptionsExhausted, context)
             }
+            // Nothing else would tell the client that nothing comes any more.
+            (Kind::Plain { .. }, Reply::SubscriptionExpired { .. }) => {
+                self.close(CloseReason::Expired, context)
+            }
             (Kind::Plain { .. }, _) => Flow::Receive,
         }
     }

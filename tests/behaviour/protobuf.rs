@@ -192,6 +192,33 @@ on_both_drivers! {
             assert_eq!(response.header("sec-websocket-protocol"), Some("centrifuge-protobuf"));
             assert!(is_binary(socket, &protobuf), "{offered}");
         }
+        // What the answer names is what is spoken, whatever the query says.
+        let (json, json_name) = (&b"{\"id\":1,\"connect\":{}}"[..], "centrifuge-json");
+        let both = "centrifuge-json, centrifuge-protobuf";
+        for (query, offered, chosen) in [
+            ("?cf_protocol=protobuf", json_name, json_name),
+            ("?format=protobuf", "x, centrifuge-json", json_name),
+            ("?cf_protocol=protobuf", both, "centrifuge-protobuf"),
+            ("?cf_protocol=json", both, json_name),
+            ("?cf_protocol=json", "centrifuge-protobuf", "centrifuge-protobuf"),
+            ("", both, json_name),
+        ] {
+            let mut socket = WebSocket::over(Client::connect(server.edge()));
+            let header = format!("Sec-WebSocket-Protocol: {offered}\r\nHost:");
+            let target = format!("/connection/websocket{query}");
+            socket.client.send(WebSocket::request(&target).replacen("Host:", &header, 1));
+            let response = socket.read_upgrade();
+            assert_eq!(response.header("sec-websocket-protocol"), Some(chosen), "{query} {offered}");
+            let is_protobuf = chosen == "centrifuge-protobuf";
+            let first = if is_protobuf { &protobuf } else { json };
+            assert_eq!(is_binary(socket, first), is_protobuf, "{query} {offered}");
+        }
+        // A subprotocol that is not spoken here is not chosen: pushes are JSON.
+        let mut socket = WebSocket::over(Client::connect(server.edge()));
+        let header = format!("Sec-WebSocket-Protocol: {both}\r\nHost:");
+        let target = "/connection/uni_websocket";
+        socket.client.send(WebSocket::request(target).replacen("Host:", &header, 1));
+        assert_eq!(socket.read_upgrade().header("sec-websocket-protocol"), Some(json_name));
         // The form that was agreed on counts, and not the opcode.
         for target in ["/connection/websocket", "/connection/websocket?cf_protocol=json&format=json"] {
             assert!(!is_binary(WebSocket::connect(server.edge(), target), b"{\"id\":1,\"connect\":{}}"), "{target}");

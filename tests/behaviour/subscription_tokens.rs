@@ -4,8 +4,8 @@ use fantail::config::{CallbackKind, CallbackOption, ChannelOptions, ChannelRegex
 use serde_json::{Value, json};
 
 use crate::support::{
-    Backend, BackendAnswer, Client, Received, SECRET, TestServer, WebSocket, on_both_drivers,
-    token, wait_until,
+    Backend, BackendAnswer, Client, EventStream, Received, SECRET, TestServer, WebSocket,
+    in_seconds, on_both_drivers, token, wait_until,
 };
 
 /// A server on which clients have no rights but those of tokens.
@@ -97,6 +97,33 @@ on_both_drivers! {
             }
             let reply = client.command(&json!({"id": 4, "subscribe": {"channel": "no:1", "token": "x"}}));
             assert_eq!(reply["error"]["code"], 102, "{reply}");
+        }
+    }
+
+    fn a_time_of_a_subscription_that_the_server_makes_has_no_effect(driver) {
+        // As with Centrifugo 6.9.1, which has the member and does not read it.
+        let subs = json!({"words:abcd": {"expire_at": 1, "data": [1]}});
+        let answer = json!({"result": {"user": "bob", "subs": subs}});
+        let backend = Backend::start(move |_| BackendAnswer::Json(answer.clone()));
+        let server = server(driver, |config| {
+            with_rules_for_names(config);
+            config.expired_close_delay = std::time::Duration::ZERO;
+            let connect = config.callbacks.of_mut(CallbackKind::Connect);
+            let endpoint = CallbackOption::named("endpoint").unwrap();
+            endpoint.parse(&[backend.url("/")], connect).unwrap();
+        });
+        let shown = json!({"token": token(&json!({"sub": "ann", "subs": subs}))});
+        for shown in [shown, json!({})] {
+            for (mut client, reply) in Commander::connect(&server, &shown) {
+                let subscribed = &reply["connect"]["subs"]["words:abcd"];
+                assert_eq!(subscribed["data"], json!([1]), "{reply}");
+                assert_eq!((&subscribed["expires"], &subscribed["ttl"]), (&Value::Null, &Value::Null));
+                // Past the time at which it would end.
+                std::thread::sleep(std::time::Duration::from_millis(1200));
+                let call = json!({"channel": "words:abcd", "data": 2});
+                Client::connect(server.edge()).call("publish", &call);
+                assert_eq!(client.read()["push"]["pub"]["data"], 2);
+            }
         }
     }
 
@@ -273,6 +300,136 @@ on_both_drivers! {
             assert_eq!(subscribed["result"]["connections"].as_object().unwrap().len(), 2, "{subscribed}");
             let stats = http.call("presence_stats", &json!({"channel": channel}));
             assert_eq!(stats["result"]["num_clients"], if value { 2 } else { 0 }, "{stats}");
+        }
+    }
+}
+
+/// What a route answers to a request with these headers: its status and code.
+#[track_caller]
+fn answered(server: &TestServer, target: &str, headers: &str) -> (u16, Value) {
+    let mut client = Client::connect(server.edge());
+    let request = WebSocket::request(target);
+    client.send(match target.starts_with("/ws") {
+        true => request.replacen("Host:", &format!("{headers}Host:"), 1),
+        false => format!("GET {target} HTTP/1.1\r\nHost: t\r\n{headers}\r\n"),
+    });
+    let response = client.read_response_head();
+    let is_refused = response.status >= 400;
+    let length = response.header("content-length").unwrap_or("0").parse().unwrap();
+    let body = if is_refused { client.read_exactly(length) } else { Vec::new() };
+    let error: Value = serde_json::from_slice(&body).unwrap_or_default();
+    (response.status, error["error"]["code"].clone())
+}
+
+fn authorization(user: &str) -> String {
+    format!("Authorization: Bearer {}\r\n", token(&json!({"sub": user})))
+}
+
+on_both_drivers! {
+    fn every_route_over_http_takes_tokens_for_channels(driver) {
+        let server = server(driver, with_rules_for_names);
+        let of = |user: &str, channel: &str| token(&json!({"sub": user, "channel": channel}));
+        let ann = authorization("ann");
+        let expired = token(&json!({"sub": "ann", "channel": "$words:a", "exp": in_seconds(-9)}));
+        let of_other_client = token(&json!({"sub": "ann", "channel": "$words:a", "client": "x"}));
+        let refused = |status: u16, code: &str| (status, json!(code));
+        let rows = [
+            (ann.clone(), None, refused(403, "permission_denied")),
+            (ann.clone(), Some("x".to_owned()), refused(403, "permission_denied")),
+            (ann.clone(), Some(expired), refused(401, "token_expired")),
+            (ann.clone(), Some(of("ann", "words:b")), refused(401, "token_invalid")),
+            (ann.clone(), Some(of("ben", "$words:a")), refused(401, "token_invalid")),
+            (ann.clone(), Some(of_other_client), refused(401, "token_invalid")),
+            (String::new(), Some(of("ann", "$words:a")), refused(401, "token_missing")),
+            // A token for the connection is not one for a channel.
+            (ann.clone(), Some(token(&json!({"sub": "ann"}))), refused(403, "permission_denied")),
+        ];
+        for (who, shown, expected) in rows {
+            let shown = shown.map(|token| format!("Subscription-Token: {token}\r\n"));
+            let headers = format!("{who}{}", shown.unwrap_or_default());
+            for route in ["/ws", "/events", "/poll"] {
+                let target = format!("{route}?channel=$words:a&timeout=0");
+                assert_eq!(answered(&server, &target, &headers), expected, "{route} {headers}");
+            }
+        }
+        // Two private channels, and the tokens in another order; one that is needed is missing; one is not needed.
+        let [a, b] = ["$words:a", "$words:b"].map(|channel| of("ann", channel));
+        let channels = "?channel=$words:a&channel=$words:b&timeout=0";
+        let both = format!("{ann}Subscription-Token: {b}, {a}\r\n");
+        let one = format!("{ann}Subscription-Token: {b}\r\n");
+        let none = format!("{ann}Subscription-Token: {b}, {}\r\n", of("ann", "words:c"));
+        for (route, done) in [("/ws", 101), ("/events", 200), ("/poll", 200)] {
+            let target = format!("{route}{channels}");
+            assert_eq!(answered(&server, &target, &both), (done, Value::Null), "{route}");
+            assert_eq!(answered(&server, &target, &one), refused(403, "permission_denied"));
+            assert_eq!(answered(&server, &target, &none), refused(400, "subscription_token_invalid"));
+        }
+        let mut events = EventStream::connect_with(server.edge(), &format!("/events{channels}"), &both);
+        let mut socket = WebSocket::over(Client::connect(server.edge()));
+        let offered = format!("Sec-WebSocket-Protocol: chat, bearer.{}, subscription.{a}\r\nHost:",
+            token(&json!({"sub": "ann"})));
+        socket.client.send(WebSocket::request("/ws?channel=$words:a").replacen("Host:", &offered, 1));
+        assert_eq!(socket.read_upgrade().header("sec-websocket-protocol"), Some("chat"));
+        Client::connect(server.edge()).call("publish", &json!({"channel": "$words:a", "data": 1}));
+        events.expect("1");
+        socket.expect_text("1");
+    }
+
+    fn the_query_has_tokens_for_channels_only_where_that_is_allowed(driver) {
+        for is_allowed in [false, true] {
+            let server = server(driver, |config| {
+                with_rules_for_names(config);
+                config.token_in_query = is_allowed;
+            });
+            let shown = token(&json!({"sub": "ann", "channel": "$words:a"}));
+            for (route, done) in [("/ws", 101), ("/events", 200), ("/poll", 200)] {
+                let target =
+                    format!("{route}?channel=$words:a&timeout=0&subscription_token={shown}");
+                let expected = if is_allowed { done } else { 403 };
+                assert_eq!(answered(&server, &target, &authorization("ann")).0, expected, "{route}");
+            }
+        }
+    }
+
+    fn a_subscription_over_http_ends_with_its_token(driver) {
+        let server = server(driver, |config| {
+            with_rules_for_names(config);
+            config.expired_close_delay = std::time::Duration::ZERO;
+        });
+        let claims = json!({"sub": "ann", "channel": "$words:a", "exp": in_seconds(3)});
+        let headers = format!("{}Subscription-Token: {}\r\n", authorization("ann"), token(&claims));
+        let target = "/events?channel=$words:a";
+        let mut events = EventStream::connect_with(server.edge(), target, &headers);
+        let mut socket = WebSocket::over(Client::connect(server.edge()));
+        let request = WebSocket::request("/ws?channel=$words:a");
+        socket.client.send(request.replacen("Host:", &format!("{headers}Host:"), 1));
+        socket.read_upgrade();
+        let ended = events.read();
+        assert_eq!((&*ended.kind, &*ended.data), ("unsubscribe", r#"{"channel":"$words:a"}"#));
+        socket.expect_close(3005);
+        assert_eq!(answered(&server, target, &headers), (401, json!("token_expired")));
+    }
+
+    fn a_backend_gets_the_token_for_a_channel_where_no_key_verifies_it(driver) {
+        let backend = Backend::start(|request| {
+            let is_shown = request.body["token"] == "secret";
+            let refusal = json!({"error": {"code": 1000, "message": "no"}});
+            BackendAnswer::Json(if is_shown { json!({"result": {}}) } else { refusal })
+        });
+        let server = TestServer::start_with(driver, 2, |config| {
+            let subscribe = config.callbacks.of_mut(CallbackKind::Subscribe);
+            let endpoint = CallbackOption::named("endpoint").unwrap();
+            endpoint.parse(&[backend.url("/")], subscribe).unwrap();
+            let options = ChannelOptions { callback_subscribe: true, ..ChannelOptions::closed() };
+            config.namespaces.add("asked", options).unwrap();
+        });
+        for (shown, is_let_in) in [("secret", true), ("guess", false)] {
+            for (route, done) in [("/ws", 101), ("/events", 200), ("/poll", 200)] {
+                let target = format!("{route}?channel=asked:1&timeout=0");
+                let headers = format!("Subscription-Token: {shown}\r\n");
+                let expected = if is_let_in { done } else { 403 };
+                assert_eq!(answered(&server, &target, &headers).0, expected, "{route} {shown}");
+            }
         }
     }
 }

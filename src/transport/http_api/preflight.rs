@@ -18,4 +18,4 @@ pub(super) fn write_preflight(methods: &str, exchange: Exchange, context: &mut C
 }
 
 const REQUEST_HEADERS: &str = "Authorization, Cache-Control, Content-Type, If-None-Match, Idempotency-Key, \
-    Last-Event-ID, X-API-Key";
+    Last-Event-ID, Subscription-Token, X-API-Key";

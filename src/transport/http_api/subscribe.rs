@@ -10,6 +10,7 @@ use super::credentials::check_shown;
 use super::error::{Early, HttpError};
 use super::parameters::channels_of;
 use super::poll::{Poll, PollOptions};
+use super::subscription_tokens::SubscriptionTokens;
 use crate::auth::{Rate, RateVerdict};
 use crate::config::limits::{
     COOKIE_BYTES_MAX, OPENING_PUBLICATIONS_MAX, POSITION_HEADER_BYTES, PUBLICATION_BYTES,
@@ -33,6 +34,8 @@ use crate::transport::stream_form::StreamFraming;
 pub(super) struct Opening {
     /// In the order of their tickets, which begin at 1.
     places: Vec<Place>,
+    /// The token for each, if the client shows any.
+    tokens: SubscriptionTokens,
     /// Where the client wants each to begin.
     since: Option<Vec<Position>>,
     replies_left: usize,
@@ -154,6 +157,7 @@ impl Opening {
     ) -> Result<Self, Early> {
         let invalid = |message| HttpError::new(400, "channel_invalid", message);
         let channels = channels_of(head, context.settings.subscriptions_max)?.map_err(invalid)?;
+        let tokens = SubscriptionTokens::of(head, &channels, context.settings)??;
         check_position_size(head, channels.len(), kind, context.settings).map_err(invalid)?;
         if let Some((reason, error)) = refusal_of(channels.len(), context) {
             let exchange = Exchange { keep_alive: false, ..exchange };
@@ -178,6 +182,7 @@ impl Opening {
         Ok(Opening {
             replies_left: channels.len(),
             places: channels.into_iter().map(Place::unknown).collect(),
+            tokens,
             since,
             has_gap,
             items: Vec::new(),
@@ -304,7 +309,8 @@ impl Opening {
     /// Bytes that it keeps in memory. Items that are delivered meanwhile are not among them: a fan-out
     /// does not report them.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.places.capacity() * size_of::<Place>() + self.recovered_bytes
+        let places = self.places.capacity() * size_of::<Place>();
+        places + self.tokens.heap_bytes() + self.recovered_bytes
     }
 
     /// Subscribes to its channels.
@@ -313,7 +319,7 @@ impl Opening {
             let ticket = Ticket::new(u32::try_from(index + 1).expect("they are few"));
             let since = self.since.as_ref().map(|positions| positions[index]);
             let request = Request::subscribe(place.channel.clone(), since);
-            context.request(ticket, Actor::Client, request);
+            context.request(ticket, Actor::Client, request.with_token(self.tokens.get(index)));
         }
     }
 

@@ -8,6 +8,7 @@ use super::credentials::{BEARER_SUBPROTOCOL, check_shown};
 use super::error::{Early, HttpError};
 use super::origin;
 use super::parameters::channels_of;
+use super::subscription_tokens::{SUBPROTOCOL, SubscriptionTokens};
 use crate::auth::{Rate, RateVerdict};
 use crate::message::{Actor, ChannelName, Reply, Request, Ticket, Token};
 use crate::protocol::http1::{Head, query_pairs};
@@ -24,6 +25,8 @@ use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 pub(super) struct Upgrading {
     upgrade: AllowedUpgrade,
     channels: Vec<ChannelName>,
+    /// The token for each, if the client shows any.
+    tokens: SubscriptionTokens,
     subscriptions_left: usize,
 }
 
@@ -46,18 +49,20 @@ impl AllowedUpgrade {
             let message = "origin not allowed (http.origins)";
             return Err((403, HandshakeFailure::OriginRefused, message));
         }
-        let is_bearer = |name: &&str| name.starts_with(BEARER_SUBPROTOCOL);
-        let mut offered = upgrade.subprotocols().filter(|name| !is_bearer(name)).peekable();
+        let has_token =
+            |name: &&str| [BEARER_SUBPROTOCOL, SUBPROTOCOL].iter().any(|it| name.starts_with(it));
+        let mut offered = upgrade.subprotocols().filter(|name| !has_token(name)).peekable();
         if offered.peek().is_none() && upgrade.subprotocols().next().is_some() {
             // WHATWG WebSockets 3.1: a browser ends a connection in which nothing that it offers is chosen.
-            let message = "offer a subprotocol beside bearer.TOKEN: the answer chooses that one";
+            let message =
+                "offer a subprotocol beside those with tokens: the answer chooses that one";
             return Err((400, HandshakeFailure::SubprotocolUnsupported, message));
         }
         let subprotocol = match service {
             // The payloads are the application's, and so is the name of their protocol.
             WebSocketService::Publish | WebSocketService::Echo => offered.next(),
-            WebSocketService::Commands(_) => {
-                offered.find(|name| [JSON_COMMANDS, PROTOBUF_COMMANDS].contains(name))
+            WebSocketService::Commands(encoding) => {
+                offered.find(|name| *name == subprotocol_of(encoding))
             }
         };
         Ok(Self { key: upgrade.key.to_vec(), subprotocol: subprotocol.map(str::to_owned) })
@@ -70,21 +75,35 @@ const JSON_COMMANDS: &str = "centrifuge-json";
 /// The subprotocol of commands in Protobuf.
 const PROTOBUF_COMMANDS: &str = "centrifuge-protobuf";
 
-/// How the commands of a client are encoded: in Protobuf if that is the first of the subprotocols which it offers, or
-/// if the query asks for it. Centrifugo has two parameters for it.
+/// The subprotocol of commands in an encoding.
+fn subprotocol_of(encoding: CommandEncoding) -> &'static str {
+    match encoding {
+        CommandEncoding::Json | CommandEncoding::JsonPushes => JSON_COMMANDS,
+        CommandEncoding::Protobuf => PROTOBUF_COMMANDS,
+    }
+}
+
+/// How the commands of a client are encoded, which the answer names if the client offers a subprotocol for it. The
+/// query chooses among what is offered; where that is neither of both, it decides alone. Centrifugo has two parameters
+/// for it.
 pub(super) fn encoding_of(head: &Head<'_>) -> CommandEncoding {
-    let mut offered = head.header_list("sec-websocket-protocol");
-    let known =
-        |name: &&[u8]| [JSON_COMMANDS, PROTOBUF_COMMANDS].iter().any(|it| it.as_bytes() == *name);
-    let is_chosen = offered.find(known) == Some(PROTOBUF_COMMANDS.as_bytes());
     let is_asked_for = query_pairs(head.query).any(|pair| {
         ["cf_protocol", "format"].contains(&&*pair.name)
             && pair.value().is_ok_and(|value| value == "protobuf")
     });
-    match is_chosen || is_asked_for {
+    let mut first = None;
+    for name in head.header_list("sec-websocket-protocol") {
+        let encodings = [CommandEncoding::Json, CommandEncoding::Protobuf];
+        let offered = encodings.into_iter().find(|it| subprotocol_of(*it).as_bytes() == name);
+        if offered == Some(CommandEncoding::Protobuf) && is_asked_for {
+            return CommandEncoding::Protobuf;
+        }
+        first = first.or(offered);
+    }
+    first.unwrap_or(match is_asked_for {
         true => CommandEncoding::Protobuf,
         false => CommandEncoding::Json,
-    }
+    })
 }
 
 /// Answers a handshake whose WebSocket needs no subscriptions.
@@ -132,30 +151,30 @@ impl Upgrading {
             }
         };
         let upgrade = check(WebSocketService::Publish, head, context)?;
-        check_shown(token, context.settings).map_err(|error| {
-            context.fail_handshake(HandshakeFailure::TokenRefused);
-            HttpError { is_handshake: true, ..error }
-        })?;
+        let tokens = SubscriptionTokens::of(head, &channels, context.settings)?
+            .map_err(|error| refuse_token(error, context))?;
+        check_shown(token, context.settings).map_err(|error| refuse_token(error, context))?;
         check_memory(context)?;
         if context.take_rate(Rate::Subscriptions, channels.len()) != RateVerdict::Allow {
             context.fail_handshake(HandshakeFailure::RateExceeded);
             let error = HttpError { is_handshake: true, ..HttpError::rate_exceeded() };
             return Err(error.into());
         }
-        Ok(Self { upgrade, subscriptions_left: channels.len(), channels })
+        Ok(Self { upgrade, subscriptions_left: channels.len(), channels, tokens })
     }
 
     /// Subscribes to the channels.
     pub(super) fn ask(&self, context: &mut Context<'_>) {
-        for channel in &self.channels {
+        for (index, channel) in self.channels.iter().enumerate() {
             let request = Request::subscribe(channel.clone(), None);
+            let request = request.with_token(self.tokens.get(index));
             context.request(Some(Ticket::FIRST), Actor::Client, request);
         }
     }
 
     /// Bytes of heap that it owns.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.channels.capacity() * size_of::<ChannelName>()
+        self.channels.capacity() * size_of::<ChannelName>() + self.tokens.heap_bytes()
     }
 
     /// Takes the answer to one of the subscriptions. Returns the WebSocket once all are made and the handshake is
@@ -217,6 +236,12 @@ fn check_memory(context: &mut Context<'_>) -> Result<(), Early> {
     HttpError::overloaded().write_last(Cors::Silent, context);
     context.outputs.push(Output::Refused);
     Err(Early::Closed)
+}
+
+/// A token is missing, or cannot be taken.
+fn refuse_token(error: HttpError, context: &mut Context<'_>) -> HttpError {
+    context.fail_handshake(HandshakeFailure::TokenRefused);
+    HttpError { is_handshake: true, ..error }
 }
 
 fn fail(
