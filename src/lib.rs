@@ -113,7 +113,7 @@
 //! | the client that a proxy names | `protocol/http1/forwarded.rs`, `transport/http_api/client.rs` |
 //! | connections of one user | `auth/users.rs`, `worker/users.rs` |
 //! | rates of one client | `auth/rates.rs`, `worker/rates.rs` |
-//! | the address of a client in the log | `worker/arrivals.rs` |
+//! | the address of a client in the log and in callbacks | `worker/arrivals.rs` |
 //! | limits of network prefixes | `auth/prefixes.rs`, `worker/prefixes.rs` |
 //! | how a connection ends | `connection/mod.rs`, `worker/closing.rs` |
 //! | memory pressure | levels in `worker/budget.rs`; what is freed in `worker/evict.rs` |

@@ -115,7 +115,16 @@ mod tests {
         let mut out = Vec::new();
         write_body(
             &mut out,
-            &Call { client: CLIENT, serial: 1, transport, user, meta: None, headers: None, ask },
+            &Call {
+                client: CLIENT,
+                serial: 1,
+                transport,
+                user,
+                meta: None,
+                address: None,
+                headers: None,
+                ask,
+            },
         );
         String::from_utf8(out).unwrap()
     }
@@ -178,6 +187,7 @@ mod tests {
             transport: TransportKind::Sse,
             user: None,
             meta: Some("{\"a\":1}".into()),
+            address: None,
             headers: None,
             ask: Ask::Rpc { method: "m".into(), data: Some(Payload::new(PayloadKind::Json, "2")) },
         };

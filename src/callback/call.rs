@@ -1,5 +1,6 @@
 //! What workers and the thread of the callbacks hand to each other.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Call {
     pub user: Option<Arc<str>>,
     /// What the backend keeps with the connection, if it wants that: a JSON value on one line.
     pub meta: Option<Bytes>,
+    /// The address of the client, if it is known and any callback sends it on.
+    pub address: Option<IpAddr>,
     /// The headers of its HTTP request that may be sent on.
     pub headers: Option<Arc<ForwardedHeaders>>,
     /// What the backend is asked.

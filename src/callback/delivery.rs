@@ -1,6 +1,7 @@
 //! Hands events to the backend: one batch after the other, each until the backend has taken it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::header::HeaderValue;
@@ -8,8 +9,10 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::sleep;
 
 use super::call::Failure;
-use super::endpoint::{Endpoint, Outgoing, Shared};
+use super::endpoint::Outgoing;
 use super::event::{Event, EventBatch, signature, write_batch};
+use super::setup::Current;
+use crate::config::CallbackKind;
 use crate::config::EventSettings;
 use crate::config::limits::EVENT_RETRY_TIMES;
 use crate::message::NodeId;
@@ -18,26 +21,28 @@ use crate::message::NodeId;
 #[derive(Debug)]
 pub(super) struct Delivery {
     node: NodeId,
-    settings: EventSettings,
     events: Receiver<Event>,
     /// Batches that were begun.
     batches: u64,
 }
 
 impl Delivery {
-    pub(super) fn new(node: NodeId, settings: EventSettings, events: Receiver<Event>) -> Self {
-        Self { node, settings, events, batches: 0 }
+    pub(super) fn new(node: NodeId, events: Receiver<Event>) -> Self {
+        Self { node, events, batches: 0 }
     }
 
     /// Gathers the next batch: what comes within the delay, up to the maximum. `None` if no more can come.
-    pub(super) async fn gather(&mut self) -> Option<Vec<Event>> {
-        let max = self.settings.batch_max;
+    pub(super) async fn gather(
+        &mut self,
+        settings: impl Fn() -> EventSettings,
+    ) -> Option<Vec<Event>> {
+        let max = settings().batch_max;
         let mut events = Vec::new();
         if self.events.recv_many(&mut events, max).await == 0 {
             return None;
         }
         if events.len() < max {
-            sleep(self.settings.batch_delay).await;
+            sleep(settings().batch_delay).await;
             while events.len() < max
                 && let Ok(event) = self.events.try_recv()
             {
@@ -47,14 +52,14 @@ impl Delivery {
         Some(events)
     }
 
-    /// Sends a batch until the backend has taken it; `report` takes the result of each attempt.
+    /// Sends a batch until the backend has taken it, or is not notified of events any more; `report` takes the result
+    /// of each attempt.
     pub(super) async fn send(
         &mut self,
-        endpoint: &Endpoint,
-        shared: &Shared,
+        current: impl Fn() -> Rc<Current>,
         events: &[Event],
         dropped: u64,
-        report: impl Fn(Result<(), Failure>, Duration),
+        report: impl Fn(&Current, Result<(), Failure>, Duration),
     ) {
         self.batches += 1;
         let batch = EventBatch { node: self.node, number: self.batches, dropped, events };
@@ -63,7 +68,11 @@ impl Delivery {
         let [first, longest] = EVENT_RETRY_TIMES;
         let mut pause = first;
         loop {
-            let signed = self.settings.secret.as_ref().map(|secret| {
+            // A reload may have moved the backend.
+            let current = current();
+            let shared = &current.shared;
+            let Some(endpoint) = &current.endpoints[CallbackKind::Events as usize] else { return };
+            let signed = current.events.secret.as_ref().map(|secret| {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 signature(secret, since_epoch.as_secs(), &body)
             });
@@ -71,7 +80,7 @@ impl Delivery {
             let began = shared.began.elapsed();
             let outgoing = Outgoing { body: body.clone(), call: None, signature };
             let result = endpoint.deliver(shared, outgoing).await;
-            report(result, shared.began.elapsed() - began);
+            report(&current, result, shared.began.elapsed() - began);
             if result.is_ok() {
                 return;
             }

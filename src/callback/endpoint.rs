@@ -1,6 +1,7 @@
 //! One backend, as one kind of callback asks it: one HTTP request after another over a bounded number of connections.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ pub(super) struct Endpoint {
     static_headers: Vec<(HeaderName, HeaderValue)>,
     /// The headers of clients that are sent on.
     http_headers: Vec<HeaderName>,
+    /// The header that has the address of the client.
+    address_header: Option<HeaderName>,
     timeout: Duration,
     /// Calls that wait for an answer or a connection.
     pending: Cell<usize>,
@@ -41,7 +44,7 @@ pub(super) struct Endpoint {
 pub(super) struct Shared {
     pub(super) client: HttpClient,
     /// Bytes of the requests and answers that are under way.
-    pub(super) bytes: Cell<usize>,
+    pub(super) bytes: Rc<Cell<usize>>,
     /// As many as they may be; a request or an answer beyond them fails.
     pub(super) bytes_max: usize,
     /// When the service began.
@@ -72,6 +75,7 @@ impl Endpoint {
             uri,
             static_headers: callback.static_headers.clone(),
             http_headers: callback.http_headers.clone(),
+            address_header: callback.client_address_header.clone(),
             timeout: callback.timeout,
             pending: Cell::new(0),
             pending_max: callback.pending_max,
@@ -121,13 +125,14 @@ impl Endpoint {
         (result, has_opened)
     }
 
-    /// Adds the headers of the client that are sent on, and the static ones that none of these replaces. A value that
-    /// HTTP does not allow is left out.
+    /// Adds the headers of the client that are sent on, the static ones that none of these replaces, and the address of
+    /// the client, whose header has nothing else. A value that HTTP does not allow is left out.
     fn add_headers(&self, to: &mut HeaderMap, call: Option<&Call>) {
         let forwarded =
             call.and_then(|call| call.headers.as_ref()).into_iter().flat_map(|headers| &headers.0);
         for (name, value) in forwarded {
             let known = self.http_headers.iter().find(|known| known.as_str() == &**name);
+            let known = known.filter(|known| self.address_header.as_ref() != Some(*known));
             if let (Some(name), Ok(value)) = (known, HeaderValue::from_bytes(value)) {
                 to.append(name, value);
             }
@@ -136,6 +141,12 @@ impl Endpoint {
             if !self.http_headers.contains(name) || !to.contains_key(name) {
                 to.append(name, value.clone());
             }
+        }
+        let Some(header) = &self.address_header else { return };
+        to.remove(header);
+        let address = call.and_then(|call| call.address).map(|address| address.to_string());
+        if let Some(Ok(value)) = address.map(HeaderValue::try_from) {
+            to.insert(header, value);
         }
     }
 

@@ -24,9 +24,11 @@ mod endpoint;
 mod event;
 mod keys;
 mod service;
+mod setup;
 
 pub use answer::{Answer, CallbackResult, ConnectResult, Fault, decode_answer};
 pub use body::write_body;
 pub use call::{Answered, Ask, Call, Failure, OUTCOMES};
 pub use event::{Event, Happening};
-pub use service::{Caller, Inbox, Service};
+pub use service::{Caller, Inbox, Service, Setups};
+pub use setup::Setup;

@@ -2,31 +2,35 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::sync::mpsc::{
+    Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel,
+};
+use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::answer::{Answer, CallbackResult};
 use super::call::{Answered, Call, Failure};
-use super::client::{HttpClient, new_client};
 use super::delivery::Delivery;
-use super::endpoint::{Endpoint, Shared};
+use super::endpoint::Endpoint;
 use super::event::Event;
 use super::keys::KeySource;
+use super::setup::{Current, Setup};
 use crate::auth::KeySet;
+use crate::config::CallbackKind;
 use crate::config::limits::{
     CALLBACK_BYTES_MAX, CALLBACK_LOG_INTERVAL, CALLBACK_RESOLVERS_MAX, CALLBACKS_QUEUED_MAX,
     EVENT_FLUSH_TIMEOUT,
 };
-use crate::config::{CallbackKind, Callbacks, TokenKey};
 use crate::message::{NodeId, SessionId};
 
 /// Where a worker gets its answers.
@@ -46,8 +50,8 @@ pub struct Caller {
     events: Sender<Event>,
     /// Events that were dropped, of all workers.
     dropped: Arc<AtomicU64>,
-    /// One for each URL at which keys are published.
-    keys_wanted: Arc<[Arc<Notify>]>,
+    /// Notified when a token names a key that is not known.
+    keys_wanted: Arc<Notify>,
 }
 
 impl Caller {
@@ -67,82 +71,108 @@ impl Caller {
 
     /// Has the published keys of tokens fetched, unless they were within this second.
     pub fn fetch_keys(&self) {
-        self.keys_wanted.iter().for_each(|wanted| wanted.notify_one());
+        self.keys_wanted.notify_one();
+    }
+}
+
+/// The way to have a running service use another setup.
+#[derive(Clone, Debug)]
+pub struct Setups(UnboundedSender<Setup>);
+
+impl Setups {
+    /// Has later calls use a setup; those that are under way end as they began.
+    pub fn replace(&self, setup: Setup) {
+        // A service that has ended needs none.
+        let _ = self.0.send(setup);
     }
 }
 
 /// What the thread of the callbacks does.
 pub struct Service {
     runtime: Runtime,
-    client: HttpClient,
-    /// In the order of [`CallbackKind::ALL`].
-    endpoints: Vec<Option<Endpoint>>,
-    sources: Vec<KeySource>,
+    setup: Setup,
+    /// Setups that reloads bring.
+    setups: UnboundedReceiver<Setup>,
     calls: Receiver<Box<Call>>,
     delivery: Delivery,
     dropped: Arc<AtomicU64>,
+    keys_wanted: Arc<Notify>,
     /// Bytes of requests and answers that may be under way.
     bytes_max: usize,
 }
 
 impl Service {
-    /// A service of the callbacks and published keys that are configured, and a way to ask it. It opens descriptors
-    /// that workers use, so it is made before a worker leaves the shared descriptor table.
+    /// A service with a setup, a way to ask it, and one to change it. It opens descriptors that workers use, so it is
+    /// made before a worker leaves the shared descriptor table. So many events may wait.
     pub fn new(
-        callbacks: &Callbacks,
-        token_keys: &[TokenKey],
+        setup: Setup,
         node: NodeId,
+        events_max: usize,
         memory_bytes_max: u64,
-    ) -> Result<(Service, Caller), String> {
+    ) -> Result<(Service, Caller, Setups), String> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(CALLBACK_RESOLVERS_MAX)
             .thread_name("fantail-resolver")
             .build()
             .map_err(|error| format!("the thread of the callbacks cannot start: {error}"))?;
-        let of = |kind: &CallbackKind| Endpoint::new(*kind, callbacks);
-        let endpoints: Vec<_> = CallbackKind::ALL.iter().map(of).collect();
-        let idle_max = callbacks.kinds().map(|kind| callbacks.of(kind).connections_max).sum();
-        let sources: Vec<_> = token_keys.iter().filter_map(KeySource::new).collect();
-        let needs_tls = endpoints.iter().flatten().any(Endpoint::needs_tls)
-            || sources.iter().any(KeySource::needs_tls);
-        let client = new_client(idle_max, needs_tls, callbacks.ca_file.as_deref())?;
         let (sender, calls) = channel(CALLBACKS_QUEUED_MAX);
-        let (events, incoming) = channel(callbacks.of(CallbackKind::Events).pending_max);
-        let delivery = Delivery::new(node, callbacks.events.clone(), incoming);
+        let (events, incoming) = channel(events_max);
+        let (new_setups, setups) = unbounded_channel();
+        let delivery = Delivery::new(node, incoming);
         let dropped = Arc::<AtomicU64>::default();
-        let keys_wanted = sources.iter().map(KeySource::wanted).collect();
-        let caller = Caller { calls: sender, events, dropped: dropped.clone(), keys_wanted };
+        let keys_wanted = Arc::<Notify>::default();
         let (most, part) = CALLBACK_BYTES_MAX;
         let bytes_max = usize::try_from(memory_bytes_max / part).unwrap_or(most).min(most);
+        let caller = Caller {
+            calls: sender,
+            events,
+            dropped: dropped.clone(),
+            keys_wanted: keys_wanted.clone(),
+        };
         let service =
-            Service { runtime, client, endpoints, sources, calls, delivery, dropped, bytes_max };
-        Ok((service, caller))
+            Service { runtime, setup, setups, calls, delivery, dropped, keys_wanted, bytes_max };
+        Ok((service, caller, Setups(new_setups)))
     }
 
     /// Answers calls until no worker can make one. `inboxes` are those of the workers, in their order.
     pub fn run(self, inboxes: Vec<Box<dyn Inbox>>) {
         let Service {
             runtime,
-            client,
-            endpoints,
-            sources,
+            setup,
+            mut setups,
             mut calls,
             delivery,
             dropped,
+            keys_wanted,
             bytes_max,
         } = self;
         let outboxes = inboxes.into_iter().map(Outbox::new).collect();
-        let shared = Shared { client, bytes: Cell::new(0), bytes_max, began: Instant::now() };
-        let desk = Rc::new(Desk { shared, endpoints, outboxes, logged: Cell::new(None) });
+        let (bytes, began) = (Rc::<Cell<usize>>::default(), Instant::now());
+        let (current, sources) = setup.begin(bytes.clone(), bytes_max, began);
+        let current = RefCell::new(Rc::new(current));
+        let desk = Rc::new(Desk { current, outboxes, logged: Cell::new(None) });
         let tasks = LocalSet::new();
         runtime.block_on(tasks.run_until(async {
             let events = spawn_local(desk.clone().deliver_events(delivery, dropped));
-            for source in sources {
-                spawn_local(desk.clone().keep_keys(source));
-            }
-            while let Some(call) = calls.recv().await {
-                spawn_local(desk.clone().answer(call));
+            spawn_local(desk.clone().pass_on(keys_wanted));
+            let mut fetching = desk.keep_all_keys(sources);
+            loop {
+                // A setup goes first: workers ask by the new settings only after it was sent.
+                let next = poll_fn(|context| match setups.poll_recv(context) {
+                    Poll::Ready(Some(setup)) => Poll::Ready(Next::Setup(Box::new(setup))),
+                    _ => calls.poll_recv(context).map(|call| call.map_or(Next::End, Next::Call)),
+                });
+                match next.await {
+                    Next::Call(call) => drop(spawn_local(desk.clone().answer(call))),
+                    Next::Setup(setup) => {
+                        fetching.iter().for_each(JoinHandle::abort);
+                        let (current, sources) = setup.begin(bytes.clone(), bytes_max, began);
+                        desk.current.replace(Rc::new(current));
+                        fetching = desk.keep_all_keys(sources);
+                    }
+                    Next::End => break,
+                }
             }
             // What is left then is lost.
             let _ = timeout(EVENT_FLUSH_TIMEOUT, events).await;
@@ -156,11 +186,17 @@ impl fmt::Debug for Service {
     }
 }
 
+/// What comes to the thread.
+enum Next {
+    Call(Box<Call>),
+    Setup(Box<Setup>),
+    /// No worker can make a call any more.
+    End,
+}
+
 /// What all tasks of the thread share.
 struct Desk {
-    shared: Shared,
-    /// In the order of [`CallbackKind::ALL`].
-    endpoints: Vec<Option<Endpoint>>,
+    current: RefCell<Rc<Current>>,
     outboxes: Vec<Outbox>,
     /// When a failure was logged last.
     logged: Cell<Option<Instant>>,
@@ -185,12 +221,17 @@ impl Outbox {
 const RETRY: Duration = Duration::from_millis(1);
 
 impl Desk {
+    /// What the last reload brought.
+    fn current(&self) -> Rc<Current> {
+        self.current.borrow().clone()
+    }
+
     async fn answer(self: Rc<Self>, call: Box<Call>) {
-        let (began, kind) = (Instant::now(), call.ask.kind());
-        let result = match &self.endpoints[kind as usize] {
+        let (began, kind, current) = (Instant::now(), call.ask.kind(), self.current());
+        let result = match &current.endpoints[kind as usize] {
             None => Err(Failure::Rejected),
             Some(endpoint) => {
-                let (result, has_opened) = endpoint.ask(&self.shared, &call).await;
+                let (result, has_opened) = endpoint.ask(&current.shared, &call).await;
                 self.log(kind, endpoint, &result, has_opened);
                 result
             }
@@ -204,17 +245,18 @@ impl Desk {
     /// Hands events to the backend until no more can come.
     async fn deliver_events(self: Rc<Self>, mut delivery: Delivery, dropped: Arc<AtomicU64>) {
         let kind = CallbackKind::Events;
-        let Some(endpoint) = &self.endpoints[kind as usize] else { return };
-        while let Some(events) = delivery.gather().await {
-            let report = |result: Result<(), Failure>, took| {
+        while let Some(events) = delivery.gather(|| self.current().events.clone()).await {
+            let report = |current: &Current, result: Result<(), Failure>, took| {
                 let result = result.map(|()| Answer::Result(CallbackResult::Events));
-                self.log(kind, endpoint, &result, false);
+                if let Some(endpoint) = &current.endpoints[kind as usize] {
+                    self.log(kind, endpoint, &result, false);
+                }
                 // The first worker counts it.
                 let session = SessionId { index: u32::MAX, generation: u32::MAX };
                 self.hand_over(0, Answered { session, serial: 0, kind, result, took });
             };
             let lost = dropped.load(Ordering::Relaxed);
-            delivery.send(endpoint, &self.shared, &events, lost, report).await;
+            delivery.send(|| self.current(), &events, lost, report).await;
         }
     }
 
@@ -245,10 +287,22 @@ impl Desk {
         }
     }
 
+    /// Has all sources of keys asked when a token names a key that is not known.
+    async fn pass_on(self: Rc<Self>, keys_wanted: Arc<Notify>) {
+        loop {
+            keys_wanted.notified().await;
+            self.current().wanted.iter().for_each(|wanted| wanted.notify_one());
+        }
+    }
+
+    fn keep_all_keys(self: &Rc<Self>, sources: Vec<KeySource>) -> Vec<JoinHandle<()>> {
+        sources.into_iter().map(|source| spawn_local(self.clone().keep_keys(source))).collect()
+    }
+
     /// Keeps the keys that are published at a URL as they are there.
     async fn keep_keys(self: Rc<Self>, mut source: KeySource) {
         loop {
-            let fetched = source.fetch(&self.shared.client).await;
+            let fetched = source.fetch(&self.current().shared.client).await;
             // The first worker counts what fails.
             let count = if fetched.is_some() { self.outboxes.len() } else { 1 };
             for outbox in self.outboxes.iter().take(count) {

@@ -68,6 +68,8 @@ pub struct Callback {
     pub http_headers: Vec<HeaderName>,
     /// Headers of every request, unless the client sends one of the same name that is sent on.
     pub static_headers: Vec<(HeaderName, HeaderValue)>,
+    /// The header that has the address of the client.
+    pub client_address_header: Option<HeaderName>,
     /// Whether each request has what the backend keeps with the connection.
     pub include_connection_meta: bool,
     /// Most requests that wait for an answer or for a connection; further ones fail at once.
@@ -101,6 +103,7 @@ enum Value {
     Switch(fn(&mut Callback) -> &mut bool),
     HttpHeaders,
     StaticHeaders,
+    AddressHeader,
 }
 
 /// Every option, in the order in which they are listed.
@@ -127,6 +130,12 @@ pub const CALLBACK_OPTIONS: &[CallbackOption] = &[
         doc: "Headers of every request, as \"Name: value\", unless the client's of that name is sent on; values \
               are not shown",
         value: Value::StaticHeaders,
+    },
+    CallbackOption {
+        name: "client_address_header",
+        doc: "The header of every request, such as \"X-Real-Ip\", that has the address of the client as the server \
+              knows it; no header of this name that a client sends is sent on",
+        value: Value::AddressHeader,
     },
     CallbackOption {
         name: "include_connection_meta",
@@ -197,6 +206,11 @@ impl Callbacks {
         names
     }
 
+    /// Whether any request has the address of the client.
+    pub fn include_addresses(&self) -> bool {
+        self.kinds().any(|kind| self.of(kind).client_address_header.is_some())
+    }
+
     /// Whether any request has what the backend keeps with a connection.
     pub fn include_meta(&self) -> bool {
         self.kinds().any(|kind| self.of(kind).include_connection_meta)
@@ -225,6 +239,7 @@ impl Default for Callback {
             timeout: Duration::from_secs(1),
             http_headers: Vec::new(),
             static_headers: Vec::new(),
+            client_address_header: None,
             include_connection_meta: false,
             pending_max: 1024,
             connections_max: 128,
@@ -274,6 +289,7 @@ impl CallbackOption {
         match self.value {
             Value::StaticHeaders | Value::HttpHeaders => {}
             Value::Endpoint => callback.endpoint = Some(endpoint(text)?),
+            Value::AddressHeader => callback.client_address_header = Some(name(text)?),
             Value::Switch(field) => {
                 *field(callback) = text.parse().map_err(|_| "it is true or false".to_owned())?;
             }
@@ -305,6 +321,10 @@ impl CallbackOption {
             Value::Count(_, _, field) => field(&mut copy).to_string(),
             Value::Failures(..) => callback.failures_max.to_string(),
             Value::Bytes(_, _, field) => Bytes(*field(&mut copy)).to_string(),
+            Value::AddressHeader => {
+                let header = callback.client_address_header.as_ref();
+                header.map(HeaderName::to_string).unwrap_or_default()
+            }
             Value::HttpHeaders => {
                 let names = callback.http_headers.iter().map(HeaderName::as_str);
                 names.collect::<Vec<_>>().join(", ")
@@ -325,6 +345,7 @@ impl CallbackOption {
             Value::Count(min, max, _) => format!("from {min} to {max}"),
             Value::Failures(min, max) => format!("from {min} to {max}"),
             Value::Bytes(min, max, _) => format!("from {} to {}", Bytes(min), Bytes(max)),
+            Value::AddressHeader => "the name of a header".to_owned(),
             Value::HttpHeaders => format!("up to {CALLBACK_HEADERS_MAX} names"),
             Value::StaticHeaders => format!("up to {CALLBACK_HEADERS_MAX}, each \"Name: value\""),
         }
@@ -434,6 +455,7 @@ mod tests {
                 vec!["Cookie", "x-real-ip"],
                 vec!["", "a b", "a: b", "Host", "content-length"],
             ),
+            ("client_address_header", vec!["X-Real-Ip"], vec!["", "a b", "a: b", "Host"]),
             (
                 "static_headers",
                 vec!["A: b", "X-Key:k", "a:"],

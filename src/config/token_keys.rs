@@ -58,12 +58,12 @@ pub const TOKEN_KEY_OPTIONS: [(&str, &str); 6] = [
     (
         "jwks_url",
         "An http or https URL at which public keys are published (JWK Set, RFC 7517), instead of `key`; for any number \
-         of algorithms but HS256, HS384 and HS512. A new URL takes effect at the next start",
+         of algorithms but HS256, HS384 and HS512. The first URL of a server without callbacks takes effect at the \
+         next start",
     ),
     (
         "jwks_timeout",
-        "How long a fetch from `jwks_url` may take, from 100 ms to 1 min; 5 s without it. A new value takes effect at \
-         the next start",
+        "How long a fetch from `jwks_url` may take, from 100 ms to 1 min; 5 s without it",
     ),
     (
         "kid",

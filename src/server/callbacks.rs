@@ -4,8 +4,8 @@ use std::thread;
 
 use tracing::error;
 
-use crate::callback::{Caller, Inbox, Service};
-use crate::config::Config;
+use crate::callback::{Caller, Inbox, Service, Setup, Setups};
+use crate::config::{CallbackKind, Config};
 use crate::message::NodeId;
 use crate::worker::{Budget, Mesh};
 
@@ -13,6 +13,7 @@ use crate::worker::{Budget, Mesh};
 pub(super) struct Callbacks {
     service: Service,
     inboxes: Vec<Box<dyn Inbox>>,
+    setups: Setups,
 }
 
 /// Stops the server if the thread panics: clients would wait for answers without end.
@@ -37,15 +38,20 @@ impl Callbacks {
         budgets: &[Budget],
         meshes: &[Mesh],
     ) -> Result<Option<(Self, Caller)>, String> {
-        let has_urls = config.token_keys.iter().any(|key| key.jwks_url.is_some());
-        if config.callbacks.kinds().next().is_none() && !has_urls {
+        if !are_needed(config) {
             return Ok(None);
         }
         let memory_bytes_max = budgets.first().map_or(0, Budget::bytes_max);
-        let (service, caller) =
-            Service::new(&config.callbacks, &config.token_keys, node, memory_bytes_max)?;
+        let events_max = config.callbacks.of(CallbackKind::Events).pending_max;
+        let setup = Setup::new(&config.callbacks, &config.token_keys)?;
+        let (service, caller, setups) = Service::new(setup, node, events_max, memory_bytes_max)?;
         let inboxes = meshes.iter().map(|mesh| Box::new(mesh.inbox()) as Box<dyn Inbox>).collect();
-        Ok(Some((Self { service, inboxes }, caller)))
+        Ok(Some((Self { service, inboxes, setups }, caller)))
+    }
+
+    /// The way to change what the thread asks.
+    pub(super) fn setups(&self) -> Setups {
+        self.setups.clone()
     }
 
     /// Runs until the workers have ended. What is opened here is not copied into the tables of workers, so this begins
@@ -54,4 +60,10 @@ impl Callbacks {
         let _guard = OnPanic(on_panic);
         self.service.run(self.inboxes);
     }
+}
+
+/// Whether a configuration needs the thread: for a callback, or for keys that are published at a URL.
+pub(super) fn are_needed(config: &Config) -> bool {
+    let has_urls = config.token_keys.iter().any(|key| key.jwks_url.is_some());
+    has_urls || config.callbacks.kinds().next().is_some()
 }

@@ -24,6 +24,7 @@ use std::thread::{self, JoinHandle};
 
 use tracing::{error, info};
 
+use crate::callback::{Setup, Setups};
 use crate::config::limits::{
     CHURN_PER_SHARED_TURN_MAX, CHURN_PER_TURN_MAX, CONNECTIONS_PER_WORKER_MAX, SPARE_CONNECTIONS,
     WORKERS_MAX,
@@ -84,6 +85,8 @@ struct Controls {
     stop: Arc<AtomicBool>,
     wakers: Vec<Waker>,
     reloads: Vec<Sender<Reload>>,
+    /// The way to change what the thread of the callbacks asks, if there is one.
+    setups: Option<Setups>,
 }
 
 /// Why a server did not start: a sentence that says what to do.
@@ -173,7 +176,7 @@ impl Server {
         let WorkerShares { stop, steps, counters, .. } = shared;
         let server = Server {
             threads,
-            controls: Controls { stop, wakers, reloads },
+            controls: Controls { stop, wakers, reloads, setups: None },
             callbacks: None,
             ended,
             listeners,
@@ -190,6 +193,7 @@ impl Server {
     /// Starts the thread of the callbacks, if there is one. If that fails, all workers have ended when this returns.
     fn with_callbacks(mut self, callbacks: Option<Callbacks>) -> Result<Server, StartError> {
         let Some(callbacks) = callbacks else { return Ok(self) };
+        self.controls.setups = Some(callbacks.setups());
         let controls = self.controls.clone();
         match spawn("fantail-callbacks", move || callbacks.run(|| controls.stop())) {
             Ok(thread) => {
@@ -300,7 +304,12 @@ impl Controls {
         self.wake();
     }
 
-    fn reconfigure(&self, config: &Config, identity: Option<Identity>) {
+    /// Has workers take a configuration, and the thread of the callbacks a setup, if it is another one.
+    fn reconfigure(&self, config: &Config, identity: Option<Identity>, setup: Option<Setup>) {
+        // Before a worker asks what only this one has.
+        if let (Some(setups), Some(setup)) = (&self.setups, setup) {
+            setups.replace(setup);
+        }
         let reload = Reload { config: Arc::new(config.clone()), identity };
         for worker in &self.reloads {
             // A worker that has ended needs no configuration.

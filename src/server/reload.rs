@@ -2,9 +2,11 @@
 
 use tracing::{error, info, warn};
 
+use crate::callback::Setup;
 use crate::config::{Config, ConfigError, SETTINGS, Setting, Sources};
 
 use super::Controls;
+use super::callbacks::are_needed;
 use super::log::Log;
 use super::tls;
 
@@ -34,65 +36,77 @@ impl Reloader {
     /// setting changes.
     pub(super) fn reload(&mut self, controls: &Controls) {
         let loaded = self.sources.load();
-        let namespaces = &self.running.namespaces;
-        let has_other_channels =
-            loaded.as_ref().is_ok_and(|loaded| loaded.config.namespaces != *namespaces);
-        let merged = loaded.and_then(|loaded| merge(&self.running, &loaded.config));
-        let (config, changes) = match merged {
-            Ok(merged) => merged,
-            Err(ConfigError(faults)) => {
-                for fault in faults {
-                    error!(
-                        reason = fault,
-                        "settings are not reloaded, all of them stay as they are"
-                    );
-                }
-                return;
-            }
-        };
+        let applied = loaded.and_then(|loaded| self.apply(&loaded.config, controls));
+        for fault in applied.err().into_iter().flat_map(|ConfigError(faults)| faults) {
+            error!(reason = fault, "settings are not reloaded, all of them stay as they are");
+        }
+    }
+
+    fn apply(&mut self, wanted: &Config, controls: &Controls) -> Result<(), ConfigError> {
+        let has_thread = controls.setups.is_some();
+        let (config, changes) = merge(&self.running, wanted, has_thread)?;
+        let fault = |reason| ConfigError(vec![reason]);
         // The files may have another certificate although no setting has changed.
-        let identity = if config.self_signed { Ok(None) } else { tls::read(&config) };
-        let identity = match identity {
-            Ok(identity) => identity,
-            Err(reason) => {
-                return error!(reason, "settings are not reloaded, all of them stay as they are");
-            }
-        };
-        if has_other_channels {
+        let identity = if config.self_signed { None } else { tls::read(&config).map_err(fault)? };
+        let sections = changed_sections(&self.running, &config);
+        let asks_others = sections.iter().any(|section| [CALLBACKS, TOKEN_KEYS].contains(section));
+        let setup = (has_thread && asks_others)
+            .then(|| Setup::new(&config.callbacks, &config.token_keys).map_err(fault))
+            .transpose()?;
+        if !has_thread && are_needed(wanted) {
+            let setting = CALLBACKS;
+            warn!(setting, "the first callback, or URL of keys, takes effect at the next start");
+        }
+        if wanted.namespaces != self.running.namespaces {
             let setting = "channels";
             warn!(setting, "new channel options take effect at the next start");
         }
-        let has_other_keys = config.api_keys != self.running.api_keys;
-        let has_other_token_keys = config.token_keys != self.running.token_keys;
         self.log.set_levels(config.log_levels);
-        controls.reconfigure(&config, identity);
+        controls.reconfigure(&config, identity, setup);
         self.running = config;
-        if has_other_keys {
-            info!(setting = "api.keys", "a setting changed");
-        }
-        if has_other_token_keys {
-            info!(setting = "auth.keys", "a setting changed");
-        }
-        if changes.is_empty() && !has_other_keys && !has_other_token_keys {
-            info!("settings reloaded: nothing changed");
-        }
-        for Change { setting, from, to } in changes {
-            let Setting { name: setting, is_reloadable, .. } = setting;
-            if *is_reloadable {
-                info!(setting, from, to, "a setting changed");
-            } else {
-                warn!(
-                    setting,
-                    from, to, "the new value of a setting takes effect at the next start"
-                );
-            }
+        report(&sections, changes);
+        Ok(())
+    }
+}
+
+/// The sections of the settings file in which two configurations differ, and which a reload applies.
+fn changed_sections(running: &Config, config: &Config) -> Vec<&'static str> {
+    let sections = [
+        ("api.keys", config.api_keys != running.api_keys),
+        (CALLBACKS, config.callbacks != running.callbacks),
+        (TOKEN_KEYS, config.token_keys != running.token_keys),
+    ];
+    sections.into_iter().filter(|section| section.1).map(|section| section.0).collect()
+}
+
+/// Logs what a reload has changed, and what it could not.
+fn report(sections: &[&str], changes: Vec<Change>) {
+    for setting in sections {
+        info!(setting, "a setting changed");
+    }
+    if changes.is_empty() && sections.is_empty() {
+        info!("settings reloaded: nothing changed");
+    }
+    for Change { setting, from, to } in changes {
+        let Setting { name: setting, is_reloadable, .. } = setting;
+        if *is_reloadable {
+            info!(setting, from, to, "a setting changed");
+        } else {
+            warn!(setting, from, to, "the new value of a setting takes effect at the next start");
         }
     }
 }
 
+const CALLBACKS: &str = "callbacks";
+const TOKEN_KEYS: &str = "auth.keys";
+
 /// The configuration to run with from now on, and every setting that differs in `wanted`, whether it can be applied or
-/// not.
-fn merge(running: &Config, wanted: &Config) -> Result<(Config, Vec<Change>), ConfigError> {
+/// not. Callbacks can change where their thread runs.
+fn merge(
+    running: &Config,
+    wanted: &Config,
+    has_thread: bool,
+) -> Result<(Config, Vec<Change>), ConfigError> {
     let mut merged = running.clone();
     let mut changes = Vec::new();
     for setting in SETTINGS {
@@ -107,6 +121,9 @@ fn merge(running: &Config, wanted: &Config) -> Result<(Config, Vec<Change>), Con
     }
     merged.api_keys.clone_from(&wanted.api_keys);
     merged.token_keys.clone_from(&wanted.token_keys);
+    if has_thread {
+        merged.callbacks.clone_from(&wanted.callbacks);
+    }
     merged.check()?;
     Ok((merged, changes))
 }
@@ -141,7 +158,7 @@ mod tests {
             config.api_keys = vec![key.clone()];
             config.token_keys = vec![token_key.clone()];
         });
-        let (merged, changes) = merge(&running, &wanted).unwrap();
+        let (merged, changes) = merge(&running, &wanted, false).unwrap();
         assert_eq!(merged.close_timeout, Duration::from_secs(1));
         assert_eq!(merged.api_key, Some("new".into()));
         assert_eq!(merged.api_keys, [key]);
@@ -162,6 +179,6 @@ mod tests {
                 ("limits.close_timeout", "5 s", "1 s"),
             ]
         );
-        assert!(merge(&merged, &merged).unwrap().1.is_empty());
+        assert!(merge(&merged, &merged, true).unwrap().1.is_empty());
     }
 }

@@ -54,6 +54,7 @@ impl Connections {
         if flags.awaits_proxy_header() {
             self.proxy_headers.remove(id.index);
         }
+        self.arrivals.remove(id);
         self.prefixes.remove(id.index, flags);
         self.rates.remove(id.index);
         self.tls.remove(id.index, self.table.at(id.index));

@@ -6,6 +6,7 @@ use crate::callback::{Answered, Ask, Call};
 use crate::message::SessionId;
 
 use super::connections::Connections;
+use super::table::socket_of;
 
 /// Makes a call for a session. Returns false if too many wait.
 pub(super) fn make(
@@ -14,7 +15,7 @@ pub(super) fn make(
     serial: u32,
     ask: Ask,
 ) -> bool {
-    let Connections { table, held, hub, settings, caller, .. } = connections;
+    let Connections { table, held, hub, settings, caller, arrivals, .. } = connections;
     let connection = table.at(session.index);
     let has_session = connection.flags.has_session();
     let call = Call {
@@ -28,6 +29,7 @@ pub(super) fn make(
             .include_connection_meta
             .then(|| held.meta(session))
             .flatten(),
+        address: arrivals.client(socket_of(session)),
         headers: held.headers(session),
         ask,
     };

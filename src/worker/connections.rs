@@ -139,7 +139,7 @@ impl Connections {
             logins: Logins::default(),
             admission: Admission::new(shared.open, shared.open_max),
             users: Users::new(shared.users),
-            arrivals: Arrivals::default(),
+            arrivals: Arrivals::new(settings.callbacks.include_addresses()),
             prefixes: Prefixes::new(shared.prefixes, places, counters.clone()),
             budget: parts.budget,
             eviction: Eviction::default(),

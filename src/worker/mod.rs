@@ -385,9 +385,11 @@ impl<D: Driver> Worker<D> {
 
     /// Takes what may change from the newest configuration, if one came. Deadlines that are set already stay.
     fn reconfigure(&mut self) {
-        let Connections { reloads, settings, hub, budget, tls, .. } = &mut self.connections;
+        let Connections { reloads, settings, hub, budget, tls, arrivals, .. } =
+            &mut self.connections;
         if let Some(Reload { config, identity }) = reloads.try_iter().last() {
             settings.reconfigure(&config);
+            arrivals.keep_all(settings.callbacks.include_addresses());
             tls.identity = identity.or(tls.identity.take());
             hub.set_limits(budget.hub_limits(settings.hub.limits));
         }

@@ -152,7 +152,7 @@ impl WorkerSettings {
 
     /// Takes from another configuration what may change while a worker runs.
     pub(super) fn reconfigure(&mut self, config: &Config) {
-        let WorkerSettings { hub, listeners, connections_max, callbacks, .. } = self.clone();
+        let WorkerSettings { hub, listeners, connections_max, .. } = self.clone();
         let HubSettings { node, worker, workers, hash, .. } = hub;
         let now = std::mem::take(&mut self.transport.now);
         let before = self.authentication.clone();
@@ -160,8 +160,6 @@ impl WorkerSettings {
         *self = Self::new(config, place, connections_max, listeners, hash);
         self.transport.now = now;
         self.authentication.adopt_keys(&before);
-        // The thread of the callbacks keeps those that it was started with.
-        self.callbacks = callbacks;
     }
 }
 

@@ -12,7 +12,9 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::support::{Backend, BackendAnswer, Client, TestServer, on_both_drivers, wait_until};
+use crate::support::{
+    Backend, BackendAnswer, Child, Client, TempFile, TestServer, on_both_drivers, wait_until,
+};
 
 /// A private key of ES256.
 struct Signer {
@@ -184,5 +186,32 @@ on_both_drivers! {
         let pending = TokenError::KeyPending as usize;
         assert!(server.sum(|counters| &counters.tokens_rejected[pending]) > 0);
         wait_until("the keys are fetched", || is_connected(&server, &slow.token()));
+    }
+}
+
+on_both_drivers! {
+    fn a_reload_moves_the_keys_to_another_url(driver) {
+        let signers = [Signer::new("one"), Signer::new("two")];
+        let backends = signers.each_ref().map(|signer| {
+            let set = signer.set();
+            Backend::start(move |_| set.clone())
+        });
+        let text = |backend: &Backend| {
+            format!("[auth.keys.a]\nalgorithm = \"ES256\"\njwks_url = \"{}\"\n", backend.url("/"))
+        };
+        let config = TempFile::new(&format!("jwks-{driver:?}"), &text(&backends[0]));
+        let mut child = Child::start(driver, &["--config", config.path()]);
+        let code = |child: &Child, signer: &Signer| {
+            let mut client = Client::connect(child.commands());
+            let reply =
+                client.command(&json!({"id": 1, "connect": {"token": signer.token()}}));
+            (reply["connect"].is_object(), reply["error"]["code"].clone())
+        };
+        wait_until("the keys are fetched", || code(&child, &signers[0]).0);
+        config.write(&text(&backends[1]));
+        child.signal(libc::SIGHUP);
+        child.log_line(&["a setting changed", "auth.keys"]);
+        wait_until("those of the other URL are", || code(&child, &signers[1]).0);
+        assert!(!code(&child, &signers[0]).0, "the former ones are not valid any more");
     }
 }

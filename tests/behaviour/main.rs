@@ -51,6 +51,7 @@
 mod api;
 mod api_keys;
 mod api_users;
+mod backends;
 mod callbacks;
 mod centrifugo;
 mod clients;

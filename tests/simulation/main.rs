@@ -18,6 +18,7 @@
 //! seeds.
 
 mod answers;
+mod callbacks;
 mod client;
 mod command_client;
 mod judgement;

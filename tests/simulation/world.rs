@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use fantail::callback::Caller;
 use fantail::config::{Config, Framing};
 use fantail::connection::Service;
 use fantail::driver::{DriverSettings, Faults, PeerId, SimulatedDriver, SimulatedNetwork, Waker};
@@ -115,14 +116,22 @@ impl World {
         let mut random = Random(!seed);
         let workers = 1 + random.below(4);
         let config = options::draw(&mut random);
-        Self::with(seed, Size { workers, ..size }, config, options::draw_driver(&mut random))
+        let driver = options::draw_driver(&mut random);
+        Self::with(seed, Size { workers, ..size }, config, driver, None)
     }
 
     /// A world with queues and turns of their default size.
     pub fn of_real_size(seed: u64, workers: usize) -> Self {
         let sockets_max = CONNECTIONS_MAX as u32;
         let driver = DriverSettings { sockets_max, ..DriverSettings::default() };
-        Self::with(seed, Size { workers, ..Size::LARGE }, Config::default(), driver)
+        Self::with(seed, Size { workers, ..Size::LARGE }, Config::default(), driver, None)
+    }
+
+    /// A world of one worker that asks a backend.
+    pub fn asking(config: Config, caller: Caller) -> Self {
+        let driver =
+            DriverSettings { sockets_max: CONNECTIONS_MAX as u32, ..DriverSettings::default() };
+        Self::with(1, Size::LARGE, config, driver, Some(caller))
     }
 
     fn with(
@@ -130,6 +139,7 @@ impl World {
         Size { workers, open_max, memory_bytes_max }: Size,
         config: Config,
         driver: DriverSettings,
+        caller: Option<Caller>,
     ) -> Self {
         let network = SimulatedNetwork::new(seed);
         let config = Config { listen: vec![EDGE.into()], tcp: vec![COMMANDS.into()], ..config };
@@ -140,6 +150,7 @@ impl World {
         let shared = WorkerShares {
             counters: counters.clone(),
             stop: stop.clone(),
+            caller,
             open_max,
             ..WorkerShares::default()
         };

@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 /// A backend that answers as a function says.
 pub struct Backend {
+    scheme: &'static str,
     address: SocketAddr,
     state: Arc<State>,
 }
@@ -66,6 +69,37 @@ impl Backend {
     pub fn start(
         answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
     ) -> Self {
+        Self::listen(answer, "http", |stream: &TcpStream, state: &State| serve(stream, state))
+    }
+
+    /// Listens on loopback, and speaks TLS with a certificate that it makes for this host name. Returns the
+    /// certificate in PEM, too.
+    pub fn start_tls(
+        host: &str,
+        answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
+    ) -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).expect("a host name");
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("they are known")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("the key is that of the certificate");
+        let config = Arc::new(config);
+        let serve_tls = move |stream: &TcpStream, state: &State| {
+            let tls = ServerConnection::new(config.clone()).expect("a valid configuration");
+            serve(StreamOwned::new(tls, stream), state);
+        };
+        (Self::listen(answer, "https", serve_tls), made.cert.pem())
+    }
+
+    fn listen(
+        answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
+        scheme: &'static str,
+        serve: impl Fn(&TcpStream, &State) + Clone + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(State {
@@ -76,7 +110,7 @@ impl Backend {
         let shared = state.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let state = shared.clone();
+                let (state, serve) = (shared.clone(), serve.clone());
                 state.connections.fetch_add(1, Ordering::Relaxed);
                 thread::spawn(move || {
                     serve(&stream, &state);
@@ -86,12 +120,12 @@ impl Backend {
                 });
             }
         });
-        Self { address, state }
+        Self { scheme, address, state }
     }
 
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// The requests so far.
@@ -113,7 +147,7 @@ impl BackendRequest {
     }
 }
 
-fn serve(stream: &TcpStream, state: &State) {
+fn serve(stream: impl Read + Write, state: &State) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader) {
         state.requests.lock().expect("no thread panicked with it").push(request.clone());
@@ -125,8 +159,8 @@ fn serve(stream: &TcpStream, state: &State) {
             }
             BackendAnswer::Bytes(bytes) => (bytes, true),
         };
-        let mut writer = stream;
-        if writer.write_all(&bytes).is_err() || is_last {
+        let writer = reader.get_mut();
+        if writer.write_all(&bytes).and_then(|()| writer.flush()).is_err() || is_last {
             return;
         }
     }
@@ -137,7 +171,7 @@ fn response(status: u16, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
 }
 
-fn read(reader: &mut BufReader<&TcpStream>) -> Option<BackendRequest> {
+fn read(reader: &mut impl BufRead) -> Option<BackendRequest> {
     let mut head = Vec::new();
     let mut length = 0;
     loop {
