@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fantail::config::{ChannelOptions, Namespaces};
-use fantail::hub::{ChannelHash, FanOutStep, Hub, HubLimits, HubOutput, HubSettings, Visit};
+use fantail::hub::{
+    Author, ChannelHash, FanOutStep, Hub, HubLimits, HubOutput, HubSettings, Visit,
+};
 use fantail::message::{
-    Actor, ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId,
-    WorkerId,
+    ChannelName, NodeId, Origin, Payload, PayloadKind, Request, RequestId, SessionId, WorkerId,
 };
 
 /// A hub with a subscriber in each of its channels.
@@ -68,7 +69,7 @@ impl Channels {
             payload: Payload::new(PayloadKind::Text, "x"),
             options: None,
         };
-        self.hub.handle(session(self.next), None, Actor::Client, request, &mut self.out);
+        self.hub.handle(session(self.next), None, Author::Client, request, &mut self.out);
         self.route();
         let mut delivered = 0;
         self.hub.fan_out(usize::MAX, |step| {
@@ -83,14 +84,14 @@ impl Channels {
         let count = self.names.len() - 1;
         self.subscribe(count, count);
         let request = Request::Unsubscribe { channel: self.names[count].clone() };
-        self.hub.handle(session(count), Some(REQUEST), Actor::Client, request, &mut self.out);
+        self.hub.handle(session(count), Some(REQUEST), Author::Client, request, &mut self.out);
         self.route();
     }
 
     fn subscribe(&mut self, index: usize, name: usize) {
         let channel = self.names[name].clone();
         let request = Request::subscribe(channel, None);
-        self.hub.handle(session(index), Some(REQUEST), Actor::Client, request, &mut self.out);
+        self.hub.handle(session(index), Some(REQUEST), Author::Client, request, &mut self.out);
         self.route();
     }
 
