@@ -35,7 +35,7 @@ fn header(criterion: &mut Criterion) {
         write_masked_frame(&mut frame, OpCode::Text, &vec![0; payload_len], MASK);
         let bytes = &frame[..14];
         group.bench_function(BenchmarkId::new("fantail", payload_len), |bencher| {
-            bencher.iter(|| decode_header(black_box(bytes)));
+            bencher.iter(|| decode_header(black_box(bytes), false));
         });
         group.bench_function(BenchmarkId::new("tungstenite", payload_len), |bencher| {
             bencher.iter(|| FrameHeader::parse(&mut Cursor::new(black_box(bytes))));
@@ -140,7 +140,7 @@ fn upgrade(criterion: &mut Criterion) {
                     .expect("the request is valid")
                     .expect("the request is whole");
                 let upgrade = check_upgrade(&head).expect("the request asks for an upgrade");
-                write_accept_response(&mut out, upgrade.key, None);
+                write_accept_response(&mut out, upgrade.key, None, None);
                 out.len()
             });
         });
@@ -200,8 +200,12 @@ struct Reader {
 }
 
 impl Reader {
-    const LIMITS: Limits =
-        Limits { role: Role::Server, message_bytes_max: 1 << 20, fragments_max: u32::MAX };
+    const LIMITS: Limits = Limits {
+        role: Role::Server,
+        message_bytes_max: 1 << 20,
+        fragments_max: u32::MAX,
+        has_compression: false,
+    };
 
     fn new(stream: EndlessStream) -> Self {
         Self { stream, buffer: vec![0; 65_536], unread: 0..0, decoder: MessageDecoder::new() }

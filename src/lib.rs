@@ -61,6 +61,7 @@
 //! | an HTTP route | a row in `transport/http_api/routes.rs`; a file in `transport/http_api/` |
 //! | an HTTP error | `transport/http_api/error.rs` |
 //! | a command of the command protocol | `protocol/command.rs`, and in each encoding; `transport/commands.rs` |
+//! | compression of WebSockets | `protocol/websocket/deflate.rs`; who gets which form, `transport/prepared.rs` |
 //! | deltas of publications | `protocol/fossil.rs`, `protocol/json/delta.rs`, `hub/forms.rs` |
 //! | filters by tags | `message/tags_filter.rs`, `protocol/json/tags_filter.rs`, `hub/filters.rs` |
 //! | a reply or push of the command protocol | `protocol/command/sent.rs`, and in each encoding |

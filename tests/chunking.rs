@@ -16,7 +16,8 @@ use fantail::protocol::length_prefix::LengthPrefixDecoder;
 use fantail::protocol::line::LineDecoder;
 use fantail::protocol::protobuf::schema;
 use fantail::protocol::websocket::{
-    Fault, Limits, MessageDecoder, OpCode, Role, Utf8Check, write_close, write_frame, write_header,
+    Fault, Inflater, Limits, MessageDecoder, OpCode, Role, Utf8Check, write_close, write_frame,
+    write_header,
 };
 use fantail::transport::{
     Answers, CommandConversation, CommandEncoding, Context, Flow, Output, Transport,
@@ -57,7 +58,12 @@ fn a_frame_with_a_64_bit_length_does_not_depend_on_splits() {
     let payload: Vec<u8> = (0..70_000_u32).map(|index| b'a' + (index % 26) as u8).collect();
     let mut stream = masked(OpCode::Text, true, &payload);
     stream.extend(masked(OpCode::Ping, true, b"after"));
-    let limits = Limits { role: Role::Server, message_bytes_max: 70_000, fragments_max: 1 };
+    let limits = Limits {
+        role: Role::Server,
+        message_bytes_max: 70_000,
+        fragments_max: 1,
+        has_compression: false,
+    };
     let decode = |pieces: &[&[u8]]| decode_websocket_within(pieces, &limits);
     let whole = decode(&[&stream]);
     assert_eq!(whole.len(), 2);
@@ -260,7 +266,10 @@ fn check_mutations(corpus: &[Vec<u8>], count: usize, decode: impl Fn(&[&[u8]]) -
 
 fn decode_websocket(pieces: &[&[u8]], role: Role) -> Results {
     let message_bytes_max = MESSAGE_BYTES_MAX;
-    decode_websocket_within(pieces, &Limits { role, message_bytes_max, fragments_max: 4 })
+    decode_websocket_within(
+        pieces,
+        &Limits { role, message_bytes_max, fragments_max: 4, has_compression: false },
+    )
 }
 
 fn decode_websocket_within(pieces: &[&[u8]], limits: &Limits) -> Results {
@@ -416,12 +425,14 @@ fn feed(pieces: &[&[u8]], mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -
     let config =
         Config { message_bytes_max: 2 * u64::from(MESSAGE_BYTES_MAX), ..Config::default() };
     let settings = TransportSettings::new(&config);
-    let (mut out, mut outputs, mut answers) = (Vec::new(), Vec::new(), Answers::default());
+    let (mut out, mut outputs) = (Vec::new(), Vec::new());
+    let (mut answers, mut inflater) = (Answers::default(), Inflater::default());
     let session = SessionId { index: 1, generation: 2 };
     let mut results = Results::new();
     for piece in pieces {
         let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
-        let mut context = Context::new(client, &settings, &mut answers, &mut out, &mut outputs);
+        let kept = (&mut answers, &mut inflater);
+        let mut context = Context::new(client, &settings, kept, &mut out, &mut outputs);
         let flow = receive(&mut piece.to_vec(), &mut context);
         if flow != Flow::Receive {
             results.push(format!("{flow:?}"));

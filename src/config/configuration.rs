@@ -88,6 +88,10 @@ pub struct Config {
     pub message_bytes_max: u64,
     /// Largest message from a client on echo addresses, in bytes.
     pub echo_message_bytes_max: u64,
+    /// Smallest message that is compressed for clients that negotiated it, in bytes.
+    pub deflate_bytes_min: u64,
+    /// How much work a compressed message is worth, 1 to 9.
+    pub deflate_level: usize,
     /// Largest send queue of one client, in bytes; beyond it, the client is disconnected as a slow consumer.
     pub send_queue_bytes_max: u64,
     /// Bytes of the longest channel name that clients may use.
@@ -96,7 +100,8 @@ pub struct Config {
     pub subscriptions_max: usize,
     /// Leading bits of an IPv4 address that make up its network prefix, 1..=32.
     pub prefix_v4_bits: usize,
-    /// Leading bits of an IPv6 address that make up its network prefix, 1..=128.
+    /// Leading bits of an IPv6 address that make up its network prefix, 1..=128. A provider assigns a site at least a
+    /// /64.
     pub prefix_v6_bits: usize,
     /// Connections per second of one network prefix, on all workers; no limit if not set.
     pub prefix_connection_rate_max: Option<usize>,
@@ -122,7 +127,8 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// Time for a client to answer a ping.
     pub keepalive_timeout: Duration,
-    /// Maximum idle time between two requests of one HTTP connection.
+    /// Maximum idle time between two requests of one HTTP connection. Proxies keep idle connections for up to two
+    /// minutes, and must be the first to close them.
     pub http_idle_timeout: Duration,
     /// Maximum lifetime of an event stream; each ends after three quarters of it up to the whole.
     pub stream_lifetime: Duration,
@@ -314,11 +320,12 @@ impl Default for Config {
             memory_bytes_max: None,
             message_bytes_max: 1024 * 1024,
             echo_message_bytes_max: 16 * 1024 * 1024,
+            deflate_bytes_min: 200,
+            deflate_level: 6,
             send_queue_bytes_max: 4 * 1024 * 1024,
             channel_bytes_max: 255,
             subscriptions_max: 128,
             prefix_v4_bits: 32,
-            // A provider assigns a site at least a /64.
             prefix_v6_bits: 64,
             prefix_connection_rate_max: None,
             prefix_connections_max: None,
@@ -332,7 +339,6 @@ impl Default for Config {
             message_timeout: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(25),
             keepalive_timeout: Duration::from_secs(10),
-            // Proxies keep idle connections for up to two minutes, and must be the first to close them.
             http_idle_timeout: Duration::from_secs(130),
             stream_lifetime: Duration::from_secs(60 * 60),
             close_timeout: Duration::from_secs(5),

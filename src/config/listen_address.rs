@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// An address to listen on, written as the address alone, or followed by ` tls`, ` proxy` or both.
+/// An address to listen on, written as the address alone, or followed by ` tls`, ` proxy`, ` deflate` or several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
     /// Where it listens.
@@ -14,6 +14,8 @@ pub struct ListenAddress {
     pub expects_proxy_header: bool,
     /// Whether its connections speak TLS, behind such a header.
     pub is_encrypted: bool,
+    /// Whether WebSockets may negotiate permessage-deflate.
+    pub offers_deflate: bool,
 }
 
 /// What a listener is bound to.
@@ -52,7 +54,7 @@ impl ListenAddress {
 
 impl From<BindAddress> for ListenAddress {
     fn from(bind: BindAddress) -> Self {
-        Self { bind, expects_proxy_header: false, is_encrypted: false }
+        Self { bind, expects_proxy_header: false, is_encrypted: false, offers_deflate: false }
     }
 }
 
@@ -72,23 +74,24 @@ impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut address, mut expects_proxy_header, mut is_encrypted) = (text, false, false);
-        loop {
-            let (rest, flag) = match (address.strip_suffix(PROXY), address.strip_suffix(TLS)) {
-                (Some(rest), _) => (rest, &mut expects_proxy_header),
-                (None, Some(rest)) => (rest, &mut is_encrypted),
-                (None, None) => break,
-            };
+        let (mut address, mut has) = (text, [false; 3]);
+        let words = [PROXY, TLS, DEFLATE];
+        while let Some((rest, flag)) = words
+            .iter()
+            .zip(&mut has)
+            .find_map(|(word, flag)| Some((address.strip_suffix(word)?, flag)))
+        {
             if std::mem::replace(flag, true) {
                 return Err(format!("'{text}' says the same twice"));
             }
             address = rest.trim_end();
         }
+        let [expects_proxy_header, is_encrypted, offers_deflate] = has;
         let bind = match address.strip_prefix(UNIX) {
             Some(path) => parse_path(text, Path::new(path)).map(BindAddress::Unix)?,
             None => parse_address(address).map(BindAddress::Ip)?,
         };
-        Ok(Self { bind, expects_proxy_header, is_encrypted })
+        Ok(Self { bind, expects_proxy_header, is_encrypted, offers_deflate })
     }
 }
 
@@ -103,8 +106,13 @@ impl fmt::Display for BindAddress {
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tls = if self.is_encrypted { TLS } else { "" };
-        write!(out, "{}{tls}{}", self.bind, if self.expects_proxy_header { PROXY } else { "" })
+        let words = [
+            (self.is_encrypted, TLS),
+            (self.expects_proxy_header, PROXY),
+            (self.offers_deflate, DEFLATE),
+        ];
+        self.bind.fmt(out)?;
+        words.iter().filter(|(has, _)| *has).try_for_each(|(_, word)| out.write_str(word))
     }
 }
 
@@ -113,6 +121,9 @@ const PROXY: &str = " proxy";
 
 /// Behind an address: its connections speak TLS.
 const TLS: &str = " tls";
+
+/// Behind an address: WebSockets may negotiate permessage-deflate.
+const DEFLATE: &str = " deflate";
 
 const UNIX: &str = "unix:";
 

@@ -341,7 +341,7 @@ fn is_origin(text: &str) -> bool {
 
 /// The form of addresses to listen on.
 const ADDRESSES: &str = "IP:PORT or unix:PATH, any number of them; followed by ` tls`, TLS is spoken; by \
-    ` proxy`, a PROXY protocol header is expected";
+    ` proxy`, a PROXY protocol header is expected; by ` deflate`, WebSockets may be compressed";
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "hidden";

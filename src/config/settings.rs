@@ -287,6 +287,18 @@ pub const SETTINGS: &[Setting] = &[
     )
     .reloadable(),
     Setting::row(
+        "deflate.message_bytes_min",
+        "deflate-message-bytes-min",
+        "Smallest WebSocket message that is compressed for clients of addresses followed by ` deflate`",
+        Bytes(1, limits::MESSAGE_BYTES_CEILING, |config| &mut config.deflate_bytes_min),
+    ),
+    Setting::row(
+        "deflate.level",
+        "deflate-level",
+        "How much work a compressed message is worth: 1 is fast, 9 is small",
+        Count(1, 9, |config| &mut config.deflate_level),
+    ),
+    Setting::row(
         "limits.send_queue_bytes_max",
         "send-queue-bytes-max",
         "Largest send queue of one client; beyond it, the client is disconnected as a slow consumer",

@@ -208,14 +208,20 @@ impl Flags {
         self.set(ADMIN, is_admin);
     }
 
+    /// Whether its listener offers compression to WebSockets.
+    pub fn offers_deflate(self) -> bool {
+        self.has(OFFERS_DEFLATE)
+    }
+
     /// Whether its bytes are those of TLS.
     pub fn is_encrypted(self) -> bool {
         self.has(ENCRYPTED)
     }
 
-    /// Notes whether its bytes are those of TLS.
-    pub fn set_encrypted(&mut self, is_encrypted: bool) {
+    /// Notes what its listener is for: whether its bytes are those of TLS, and whether compression is offered.
+    pub fn set_listener(&mut self, is_encrypted: bool, offers_deflate: bool) {
         self.set(ENCRYPTED, is_encrypted);
+        self.set(OFFERS_DEFLATE, offers_deflate);
     }
 
     /// Whether its TLS handshake is to come, or under way: nothing of its conversation can be sent yet.
@@ -271,6 +277,7 @@ const ADMIN: u32 = 1 << 18;
 const PROXIED: u32 = 1 << 19;
 const ENCRYPTED: u32 = 1 << 20;
 const AWAITS_TLS: u32 = 1 << 21;
+const OFFERS_DEFLATE: u32 = 1 << 22;
 const COUNTED_SHIFT: u32 = 24;
 
 const _: () = assert!(TransportKind::LABELS.len() <= 256, "the transport has the upper 8 bits");
@@ -282,7 +289,7 @@ mod tests {
     type Setter = fn(&mut Flags, bool);
     type Getter = fn(Flags) -> bool;
 
-    const FLAGS: [(Setter, Getter); 20] = [
+    const FLAGS: [(Setter, Getter); 21] = [
         (Flags::set_dirty, Flags::is_dirty),
         (Flags::set_blocked, Flags::is_blocked),
         (Flags::set_split, Flags::is_split),
@@ -316,8 +323,9 @@ mod tests {
             |flags, is| flags.set_paused_by(Pause::Handshake, is),
             |flags| flags.is_paused_by(Pause::Handshake),
         ),
-        (Flags::set_encrypted, Flags::is_encrypted),
+        (|flags, is| flags.set_listener(is, flags.offers_deflate()), Flags::is_encrypted),
         (Flags::set_awaits_tls, Flags::awaits_tls),
+        (|flags, is| flags.set_listener(flags.is_encrypted(), is), Flags::offers_deflate),
     ];
 
     #[test]

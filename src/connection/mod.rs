@@ -18,7 +18,8 @@ use crate::buffer::SendQueue;
 use crate::config::limits::CONNECTION_BYTES_MAX;
 use crate::message::{ChannelName, Disconnect, Item, Origin, Rendition, Reply};
 use crate::transport::{
-    Answer, Batch, Context, Conversation, Delivered, Flow, Output, Prepared, TransportSettings,
+    Answer, Batch, Context, Conversation, Delivered, Encoder, Flow, Output, Prepared,
+    TransportSettings,
 };
 
 mod flags;
@@ -106,9 +107,10 @@ impl Connection {
         rendition: Rendition,
         context: &mut Context<'_>,
     ) -> Flow {
-        let (mut prepared, mut scratch) = (Prepared::default(), Vec::new());
+        // What one client alone receives is not compressed.
+        let (mut prepared, mut encoder) = (Prepared::default(), Encoder::default());
         let mut batch =
-            prepared.of_client(channel, items, 0, &mut scratch).rendered(rendition, None);
+            prepared.of_client(channel, items, 0, &mut encoder).rendered(rendition, None);
         let delivered = self.deliver(&mut batch, context.out, context.settings);
         if let Some(frame) = delivered.frame {
             context.out.extend_from_slice(frame.as_bytes());

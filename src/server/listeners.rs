@@ -81,6 +81,7 @@ impl Listeners {
             service: *service,
             expects_proxy_header: address.expects_proxy_header,
             is_encrypted: address.is_encrypted,
+            offers_deflate: address.offers_deflate,
         })
     }
 

@@ -39,6 +39,8 @@ pub enum CommandFraming {
     LengthPrefix,
     /// A WebSocket message for each of them.
     WebSocket,
+    /// The same; pushes that many clients receive may be compressed.
+    DeflatedWebSocket,
     /// They are the body of an HTTP answer.
     Stream(StreamForm),
 }
@@ -50,7 +52,8 @@ impl CommandFraming {
             CommandFraming::Line => 0,
             CommandFraming::LengthPrefix => 1,
             CommandFraming::WebSocket => 2,
-            CommandFraming::Stream(form) => 3 + form.index(),
+            CommandFraming::DeflatedWebSocket => 3,
+            CommandFraming::Stream(form) => 4 + form.index(),
         }
     }
 }
@@ -71,7 +74,9 @@ impl CommandForm {
     pub fn has_pongs(self) -> bool {
         match self.framing {
             CommandFraming::Line | CommandFraming::LengthPrefix => false,
-            CommandFraming::WebSocket | CommandFraming::Stream(_) => !self.is_unidirectional(),
+            CommandFraming::WebSocket
+            | CommandFraming::DeflatedWebSocket
+            | CommandFraming::Stream(_) => !self.is_unidirectional(),
         }
     }
 
@@ -171,7 +176,9 @@ impl CommandForm {
         match self.framing {
             CommandFraming::Line => write_line(out, write),
             CommandFraming::LengthPrefix => write_length_prefixed(out, write),
-            CommandFraming::WebSocket => write_frame_of(out, self.opcode(), write),
+            CommandFraming::WebSocket | CommandFraming::DeflatedWebSocket => {
+                write_frame_of(out, self.opcode(), write)
+            }
             CommandFraming::Stream(form) => form.write(out, write),
         }
     }
@@ -197,7 +204,7 @@ fn takes_deltas(sent: &Sent<'_>) -> bool {
 
 const ENCODINGS: usize = 3;
 
-const FRAMINGS: usize = 3 + STREAM_FORMS;
+const FRAMINGS: usize = 4 + STREAM_FORMS;
 
 /// How many forms there are.
 pub(super) const COMMAND_FORMS: usize = ENCODINGS * FRAMINGS;

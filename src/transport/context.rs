@@ -16,6 +16,7 @@ use crate::message::{
     Actor, ClientId, CloseReason, ForwardedHeaders, NodeInfo, Origin, Request, SessionRequest,
     Ticket,
 };
+use crate::protocol::websocket::Inflater;
 
 /// What a conversation may touch.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Context<'a> {
     pub settings: &'a TransportSettings,
     /// Encoded recoveries and histories that are kept for other clients.
     pub answers: &'a mut Answers,
+    /// What inflates compressed messages.
+    pub inflater: &'a mut Inflater,
     /// The id of the client.
     pub client: ClientId,
     /// What the client may ask for at the moment; `None` without limits.
@@ -38,6 +41,8 @@ pub struct Context<'a> {
     pub congested: bool,
     /// Whether the server is low on memory, so that no new subscriber is served.
     pub overloaded: bool,
+    /// Whether the listener offers compression to WebSockets.
+    pub offers_deflate: bool,
     /// Whether the connection is beyond the maximum, so that only health checks and metrics are answered.
     pub is_spare: bool,
     /// Whether the peer has closed its end: it sends no more.
@@ -165,7 +170,7 @@ impl<'a> Context<'a> {
     pub fn new(
         client: ClientId,
         settings: &'a TransportSettings,
-        answers: &'a mut Answers,
+        (answers, inflater): (&'a mut Answers, &'a mut Inflater),
         out: &'a mut Vec<u8>,
         outputs: &'a mut Vec<Output>,
     ) -> Self {
@@ -174,11 +179,13 @@ impl<'a> Context<'a> {
             outputs,
             settings,
             answers,
+            inflater,
             client,
             rates: None,
             gate: None,
             congested: false,
             overloaded: false,
+            offers_deflate: false,
             is_spare: false,
             has_ended: false,
             expects_more: false,

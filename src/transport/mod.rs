@@ -38,6 +38,7 @@ mod stream_form;
 mod websocket;
 
 pub use crate::protocol::proxy_protocol::{HeaderFault, ProxyHeader, parse_header};
+pub use crate::protocol::websocket::Inflater;
 pub use answers::Answers;
 pub use command_form::CommandEncoding;
 pub use command_stream::CommandStream;
@@ -47,7 +48,7 @@ pub use contract::{Traits, Transport};
 pub use conversation::{Conversation, Service};
 pub use handshake_failure::HandshakeFailure;
 pub use http_api::{HttpConversation, HttpNext, HttpService};
-pub use prepared::{Batch, Delivered, Prepared};
+pub use prepared::{Batch, Delivered, Encoder, Prepared};
 pub use settings::{Now, Origins, TransportSettings};
 pub use sse::EventStream;
 pub use stream_form::{StreamForm, StreamFraming, StreamKind};

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::message::{ChannelName, Epoch, Item, Payload, PayloadKind, Position, Publication};
     use crate::transport::command_form::CommandFraming;
-    use crate::transport::prepared::Prepared;
+    use crate::transport::prepared::{Encoder, Prepared};
 
     #[test]
     fn pushes_are_kept_up_to_the_limit_and_shared() {
@@ -116,7 +116,7 @@ mod tests {
             excludes: None,
             in_stream: true,
         }));
-        let (mut prepared, mut scratch) = (Prepared::default(), Vec::new());
+        let (mut prepared, mut encoder) = (Prepared::default(), Encoder::default());
         let mut clients = [None, None];
         // A fan-out does not report what it leaves here.
         let counted =
@@ -128,7 +128,7 @@ mod tests {
             prepared.begin(start);
             for pipelined in &mut clients {
                 let items = std::slice::from_ref(&item);
-                let mut batch = prepared.of_client(&channel, items, start, &mut scratch);
+                let mut batch = prepared.of_client(&channel, items, start, &mut encoder);
                 let form = WireForm::Command(CommandForm::json(CommandFraming::Line));
                 assert_eq!(Pipelined::keep_pushes(pipelined, &mut batch, form).count, 1);
                 assert_eq!(pipelined.as_ref().unwrap().has_lost_pushes, start == 4);

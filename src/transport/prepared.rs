@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::command_form::{COMMAND_FORMS, CommandForm};
+use super::command_form::{COMMAND_FORMS, CommandForm, CommandFraming};
 use super::poll_form::PollForm;
 use crate::buffer::SharedFrame;
 use crate::config::limits::DELTA_BYTES_MAX;
@@ -11,7 +11,7 @@ use crate::protocol::command::Push;
 use crate::protocol::http1::write_chunk;
 use crate::protocol::long_poll::{Answer, write_answer};
 use crate::protocol::sse;
-use crate::protocol::websocket::{OpCode, write_frame};
+use crate::protocol::websocket::{Deflater, OpCode, write_frame};
 
 /// The encodings of what is in flight in one fan-out, made when the first subscriber of a form is met. Each publication
 /// is encoded once for each form; subscribers that are given different parts share one block.
@@ -20,6 +20,7 @@ pub struct Prepared {
     /// Which fan-out the encodings belong to.
     life: Option<u64>,
     websocket: Option<Encoded>,
+    deflated_websocket: Option<Encoded>,
     commands: [Option<Encoded>; COMMAND_FORMS],
     event_stream: Option<Encoded>,
     event_stream_chunk: Option<Encoded>,
@@ -36,7 +37,10 @@ pub struct Prepared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireForm {
     /// Its payload, one WebSocket message.
-    WebSocket,
+    WebSocket {
+        /// Whether it is compressed, if that makes it smaller.
+        is_deflated: bool,
+    },
     /// A push of the command protocol.
     Command(CommandForm),
     /// An event of an event stream.
@@ -47,6 +51,14 @@ pub enum WireForm {
     EventStreamRest,
     /// The same as the end of a chunk.
     EventStreamChunkRest,
+}
+
+/// What encodings are made with: one for all of a worker.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    /// Room to encode in.
+    buffer: Vec<u8>,
+    deflater: Deflater,
 }
 
 /// A batch on its way to one client.
@@ -60,7 +72,7 @@ pub struct Batch<'a> {
     rendition: Rendition,
     /// The publication before them, if it is known.
     predecessor: Option<&'a Arc<Publication>>,
-    scratch: &'a mut Vec<u8>,
+    encoder: &'a mut Encoder,
 }
 
 /// What a client takes of a batch.
@@ -124,17 +136,16 @@ impl Prepared {
         }
     }
 
-    /// Items of a channel for one client; the first one has the number `start` in its channel. `scratch` is room to
-    /// encode in.
+    /// Items of a channel for one client; the first one has the number `start` in its channel.
     pub fn of_client<'a>(
         &'a mut self,
         channel: &'a ChannelName,
         items: &'a [Item],
         start: u64,
-        scratch: &'a mut Vec<u8>,
+        encoder: &'a mut Encoder,
     ) -> Batch<'a> {
         let (rendition, predecessor) = (Rendition::Plain, None);
-        Batch { prepared: self, channel, items, start, rendition, predecessor, scratch }
+        Batch { prepared: self, channel, items, start, rendition, predecessor, encoder }
     }
 }
 
@@ -156,9 +167,10 @@ impl<'a> Batch<'a> {
 
     /// The items encoded in a wire form.
     pub fn frame(&mut self, form: WireForm) -> SharedFrame {
-        let Self { prepared, channel, items, start, rendition, predecessor, scratch } = self;
+        let Self { prepared, channel, items, start, rendition, predecessor, encoder } = self;
         let slot = match form {
-            WireForm::WebSocket => &mut prepared.websocket,
+            WireForm::WebSocket { is_deflated: false } => &mut prepared.websocket,
+            WireForm::WebSocket { is_deflated: true } => &mut prepared.deflated_websocket,
             WireForm::Command(form) if *rendition != Rendition::Plain => {
                 prepared.slot_for_deltas(form, *rendition)
             }
@@ -171,7 +183,7 @@ impl<'a> Batch<'a> {
         let covering = slot.as_ref().and_then(|kept| kept.part(*start, items.len()));
         covering.unwrap_or_else(|| {
             let how = Encoding { form, channel, rendition: *rendition, predecessor: *predecessor };
-            let encoded = Encoded::new(how, *start, items, slot.as_ref(), scratch);
+            let encoded = Encoded::new(how, *start, items, slot.as_ref(), encoder);
             slot.insert(encoded).block.clone()
         })
     }
@@ -184,10 +196,11 @@ impl<'a> Batch<'a> {
         match slot {
             Some((of, frame)) if *of == key => frame.clone(),
             _ => {
-                self.scratch.clear();
-                write_shared_answer(form, items, self.scratch);
-                let frame = SharedFrame::copy_of(self.scratch);
-                self.scratch.shrink_to(SCRATCH_BYTES_KEPT_MAX);
+                let buffer = &mut self.encoder.buffer;
+                buffer.clear();
+                write_shared_answer(form, items, buffer);
+                let frame = SharedFrame::copy_of(buffer);
+                buffer.shrink_to(BUFFER_BYTES_KEPT_MAX);
                 *slot = Some((key, frame.clone()));
                 frame
             }
@@ -202,24 +215,29 @@ impl Encoded {
         start: u64,
         items: &[Item],
         kept: Option<&Encoded>,
-        scratch: &mut Vec<u8>,
+        encoder: &mut Encoder,
     ) -> Self {
-        scratch.clear();
+        let Encoder { buffer, deflater } = encoder;
+        buffer.clear();
         let mut ends = Vec::with_capacity(items.len());
         if let Some(kept) = kept
             && let Some(skipped) = start.checked_sub(kept.start)
             && let Some(skipped) = usize::try_from(skipped).ok().filter(|at| *at < kept.ends.len())
         {
             let from = kept.offset(skipped);
-            scratch.extend_from_slice(&kept.block.as_bytes()[from as usize..]);
+            buffer.extend_from_slice(&kept.block.as_bytes()[from as usize..]);
             ends.extend(kept.ends[skipped..].iter().map(|end| end - from));
         }
         for at in ends.len()..items.len() {
-            how.encode(items, at, scratch);
-            ends.push(u32::try_from(scratch.len()).expect("limits keep a batch under 4 GiB"));
+            let start = buffer.len();
+            how.encode(items, at, buffer);
+            if how.form.is_deflated() {
+                deflater.deflate_frame(buffer, start);
+            }
+            ends.push(u32::try_from(buffer.len()).expect("limits keep a batch under 4 GiB"));
         }
-        let block = SharedFrame::copy_of(scratch);
-        scratch.shrink_to(SCRATCH_BYTES_KEPT_MAX);
+        let block = SharedFrame::copy_of(buffer);
+        buffer.shrink_to(BUFFER_BYTES_KEPT_MAX);
         Self { start, block, ends }
     }
 
@@ -233,6 +251,24 @@ impl Encoded {
         let first = usize::try_from(start.checked_sub(self.start)?).ok()?;
         let end = *self.ends.get(first + count - 1)?;
         Some(self.block.clone().take(end).skip(self.offset(first)))
+    }
+}
+
+impl WireForm {
+    /// Whether its messages are compressed, where that makes them smaller.
+    fn is_deflated(self) -> bool {
+        match self {
+            Self::WebSocket { is_deflated } => is_deflated,
+            Self::Command(form) => form.framing == CommandFraming::DeflatedWebSocket,
+            _ => false,
+        }
+    }
+}
+
+impl Encoder {
+    /// Compresses messages of at least `bytes_min` bytes; the default one compresses nothing.
+    pub fn new(bytes_min: usize, level: u32) -> Self {
+        Self { buffer: Vec::new(), deflater: Deflater::new(bytes_min, level) }
     }
 }
 
@@ -256,7 +292,7 @@ impl Encoding<'_> {
 
 fn encode(form: WireForm, channel: &ChannelName, item: &Item, out: &mut Vec<u8>) {
     match form {
-        WireForm::WebSocket => {
+        WireForm::WebSocket { .. } => {
             // Plain messages carry publications only.
             let Item::Publication(publication) = item else { return };
             let opcode = match publication.payload.kind {
@@ -300,13 +336,12 @@ fn write_shared_answer(form: PollForm, items: &[Item], out: &mut Vec<u8>) {
 }
 
 /// Room to encode in that survives a large publication.
-const SCRATCH_BYTES_KEPT_MAX: usize = 256 * 1024;
+const BUFFER_BYTES_KEPT_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::message::{Epoch, Payload, Position};
-    use crate::transport::command_form::CommandFraming;
 
     fn channel() -> ChannelName {
         ChannelName::new("a").unwrap()
@@ -334,13 +369,13 @@ mod tests {
     fn publications_in_flight_are_one_block_and_parts_of_it_are_views() {
         let (channel, items) = (channel(), items());
         let mut prepared = Prepared::default();
-        let mut scratch = Vec::new();
+        let mut encoder = Encoder::default();
         prepared.begin(1);
         let mut frame = |range: std::ops::Range<usize>| {
             let start = 100 + range.start as u64;
             prepared
-                .of_client(&channel, &items[range], start, &mut scratch)
-                .frame(WireForm::WebSocket)
+                .of_client(&channel, &items[range], start, &mut encoder)
+                .frame(WireForm::WebSocket { is_deflated: false })
         };
         assert_eq!(frame(0..2).as_bytes(), b"\x81\x03one\x81\x03two");
         assert_eq!(frame(1..2).as_bytes(), b"\x81\x03two");
@@ -356,12 +391,14 @@ mod tests {
     fn the_encodings_of_another_fan_out_are_forgotten() {
         let (channel, items) = (channel(), items());
         let mut prepared = Prepared::default();
-        let mut scratch = Vec::new();
+        let mut encoder = Encoder::default();
         prepared.begin(1);
-        prepared.of_client(&channel, &items[..1], 0, &mut scratch).frame(WireForm::WebSocket);
+        prepared
+            .of_client(&channel, &items[..1], 0, &mut encoder)
+            .frame(WireForm::WebSocket { is_deflated: false });
         prepared.begin(2);
-        let mut batch = prepared.of_client(&channel, &items[1..2], 0, &mut scratch);
-        let frame = batch.frame(WireForm::WebSocket);
+        let mut batch = prepared.of_client(&channel, &items[1..2], 0, &mut encoder);
+        let frame = batch.frame(WireForm::WebSocket { is_deflated: false });
         assert_eq!(frame.as_bytes(), b"\x81\x03two");
         let line = batch.frame(WireForm::Command(CommandForm::json(CommandFraming::Line)));
         assert!(line.as_bytes().ends_with(b"\"data\":\"two\",\"offset\":2}}}\n"));
@@ -377,8 +414,8 @@ mod tests {
         let (channel, mut items) = (channel(), items());
         items.insert(1, Item::Gap(4));
         let mut prepared = Prepared::default();
-        let mut scratch = Vec::new();
-        let mut batch = prepared.of_client(&channel, &items[..3], 0, &mut scratch);
+        let mut encoder = Encoder::default();
+        let mut batch = prepared.of_client(&channel, &items[..3], 0, &mut encoder);
         assert_eq!(
             batch.frame(WireForm::EventStream).as_bytes(),
             b"id: 1:00000001\ndata: one\n\nevent: gap\ndata: {\"dropped\":4}\n\n\
@@ -394,8 +431,8 @@ mod tests {
     fn an_event_is_a_chunk() {
         let (channel, items) = (channel(), items());
         let mut prepared = Prepared::default();
-        let mut scratch = Vec::new();
-        let mut batch = prepared.of_client(&channel, &items[..2], 0, &mut scratch);
+        let mut encoder = Encoder::default();
+        let mut batch = prepared.of_client(&channel, &items[..2], 0, &mut encoder);
         // RFC 9112 7.1: the size in hexadecimal digits, without the line ends around the data.
         assert_eq!(
             batch.frame(WireForm::EventStreamChunk).as_bytes(),
@@ -411,11 +448,11 @@ mod tests {
     fn an_answer_is_shared_by_those_who_get_the_same_publications() {
         let (channel, items) = (channel(), items());
         let mut prepared = Prepared::default();
-        let mut scratch = Vec::new();
+        let mut encoder = Encoder::default();
         let mut answer = |form, first| {
             let given = &items[first..];
             let frame =
-                prepared.of_client(&channel, given, first as u64, &mut scratch).answer(form);
+                prepared.of_client(&channel, given, first as u64, &mut encoder).answer(form);
             String::from_utf8(frame.as_bytes().to_vec()).unwrap()
         };
         let all = answer(PollForm::Batch, 0);

@@ -107,6 +107,7 @@ impl TransportSettings {
         let messages = |bytes_max| websocket::Limits {
             message_bytes_max: u32::try_from(bytes_max).expect("checked with the configuration"),
             fragments_max: FRAGMENTS_PER_MESSAGE_MAX,
+            has_compression: false,
             role: websocket::Role::Server,
         };
         Self {

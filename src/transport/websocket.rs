@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::command_form::{CommandEncoding, CommandFault, CommandForm};
+use super::command_form::{CommandEncoding, CommandFault, CommandForm, CommandFraming};
 use super::commands::{Commands, Taken};
 use super::context::{Context, Flow, Output};
 use super::contract::{Traits, Transport, receive_unpaused};
@@ -22,7 +22,7 @@ use crate::message::{
 use crate::protocol::command::Method;
 use crate::protocol::json;
 use crate::protocol::websocket::{
-    Fault, Limits, Message, MessageDecoder, OpCode, write_close, write_frame,
+    Deflate, Fault, Limits, Message, MessageDecoder, OpCode, is_utf8, write_close, write_frame,
 };
 
 /// One client's WebSocket after its handshake.
@@ -30,6 +30,8 @@ use crate::protocol::websocket::{
 pub struct WebSocketConversation {
     decoder: MessageDecoder,
     kind: Kind,
+    /// Which messages may be compressed.
+    deflate: Deflate,
     /// While it connects, what has come meanwhile.
     pipelined: Option<Box<Pipelined>>,
 }
@@ -74,12 +76,22 @@ impl WebSocketConversation {
                 Kind::Commands(Commands::default(), CommandForm::websocket(encoding))
             }
         };
-        Self { decoder: MessageDecoder::default(), kind, pipelined: None }
+        let deflate = Deflate::Off;
+        Self { decoder: MessageDecoder::default(), kind, deflate, pipelined: None }
+    }
+
+    /// The same where messages may be compressed.
+    pub fn with_deflate(mut self, deflate: Deflate) -> Self {
+        self.deflate = deflate;
+        if let (Kind::Commands(_, form), Deflate::BothWays) = (&mut self.kind, deflate) {
+            form.framing = CommandFraming::DeflatedWebSocket;
+        }
+        self
     }
 
     /// The same for a client that showed a token with its handshake.
-    pub fn with_token(service: WebSocketService, token: Option<Token>) -> Self {
-        Self { pipelined: token.map(Pipelined::showing), ..Self::new(service) }
+    pub fn with_token(self, token: Option<Token>) -> Self {
+        Self { pipelined: token.map(Pipelined::showing), ..self }
     }
 
     /// Takes what came with the handshake of a client that sends nothing else.
@@ -141,10 +153,11 @@ impl WebSocketConversation {
     }
 
     fn limits(&self, context: &Context<'_>) -> Limits {
-        match self.kind {
+        let limits = match self.kind {
             Kind::Plain { service: PlainService::Echo, .. } => context.settings.echo_messages,
             Kind::Plain { .. } | Kind::Commands(..) => context.settings.messages,
-        }
+        };
+        Limits { has_compression: self.deflate != Deflate::Off, ..limits }
     }
 }
 
@@ -184,13 +197,21 @@ impl Transport for WebSocketConversation {
             let message = match self.decoder.next(&mut bytes, &limits) {
                 Ok(Some(message)) => message,
                 Ok(None) => return Flow::Receive,
-                Err(fault) => {
-                    context.log_refusal(fault.reason(), "a WebSocket frame is refused");
-                    write_close(context.out, fault.close_code(), fault.reason());
-                    return context.close(reason_for(fault));
-                }
+                Err(fault) => return fail(fault, context),
             };
+            let mut inflated = Vec::new();
             let (opcode, payload) = match message {
+                Message::Compressed { is_text, payload } => {
+                    let bytes_max = limits.message_bytes_max as usize;
+                    if let Err(fault) = context.inflater.inflate(payload, bytes_max, &mut inflated)
+                    {
+                        return fail(fault, context);
+                    }
+                    if is_text && !is_utf8(&inflated) {
+                        return fail(Fault::Utf8Invalid, context);
+                    }
+                    (if is_text { OpCode::Text } else { OpCode::Binary }, &mut inflated[..])
+                }
                 Message::Text(text) => (OpCode::Text, text),
                 Message::Binary(payload) => (OpCode::Binary, payload),
                 Message::Ping(payload) => {
@@ -264,7 +285,10 @@ impl Transport for WebSocketConversation {
         _: &TransportSettings,
     ) -> Delivered {
         match self.kind {
-            Kind::Plain { .. } => Delivered::shared(batch, WireForm::WebSocket),
+            Kind::Plain { .. } => {
+                let is_deflated = self.deflate == Deflate::BothWays;
+                Delivered::shared(batch, WireForm::WebSocket { is_deflated })
+            }
             Kind::Commands(commands, form) => {
                 Pipelined::deliver(&mut self.pipelined, commands.is_connecting(), batch, form)
             }
@@ -415,8 +439,16 @@ pub(super) fn take_commands(
     Ok(result)
 }
 
+/// Ends the connection for what its peer has sent.
+fn fail(fault: Fault, context: &mut Context<'_>) -> Flow {
+    context.log_refusal(fault.reason(), "a WebSocket frame is refused");
+    write_close(context.out, fault.close_code(), fault.reason());
+    context.close(reason_for(fault))
+}
+
 fn reason_for(fault: Fault) -> CloseReason {
     match fault.close_code() {
+        _ if fault == Fault::DeflateInvalid => CloseReason::ProtocolError,
         1007 => CloseReason::InvalidUtf8,
         1009 => CloseReason::MessageTooBig,
         _ => CloseReason::ProtocolError,

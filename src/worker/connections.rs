@@ -14,7 +14,7 @@ use crate::driver::{Close, End, SocketId};
 use crate::hub::{Hub, HubOutput};
 use crate::message::{CloseReason, TransportKind};
 use crate::telemetry::Counters;
-use crate::transport::{Answers, Flow, Output, Question};
+use crate::transport::{Answers, Encoder, Flow, Inflater, Output, Question};
 
 use super::admission::Admission;
 use super::announced::Announced;
@@ -92,6 +92,8 @@ pub struct Connections {
     pub(super) outputs: Vec<Output>,
     /// Long answers that several clients asked for.
     pub(super) answers: Answers,
+    /// What inflates the messages of all connections.
+    pub(super) inflater: Inflater,
     /// Questions of conversations that have not been answered yet.
     pub(super) questions: Vec<(SocketId, Question)>,
     pub(super) statistics: Statistics,
@@ -115,6 +117,7 @@ impl Connections {
         mesh.set_load_high(parts.budget.fan_out_bytes_max());
         let mut hub = Hub::new(settings.hub.clone());
         hub.set_limits(parts.budget.hub_limits(settings.hub.limits));
+        let encoder = Encoder::new(settings.deflate_bytes_min, settings.deflate_level);
         let places = settings.connections_max + SPARE_CONNECTIONS;
         Self {
             reloads: parts.reloads,
@@ -126,7 +129,7 @@ impl Connections {
             due: Vec::new(),
             outbox: Outbox::new(places),
             tls: Tls::new(shared.identity, places),
-            deliveries: Deliveries::default(),
+            deliveries: Deliveries::new(encoder),
             paused: PausedPublishers::default(),
             relays: Relays::default(),
             proxy_headers: ProxyHeaders::new(mesh.worker()),
@@ -147,6 +150,7 @@ impl Connections {
             mesh,
             outputs: Vec::new(),
             answers: Answers::default(),
+            inflater: Inflater::default(),
             questions: Vec::new(),
             statistics: Statistics::default(),
             warned_until: shared.warned_until,

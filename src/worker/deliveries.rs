@@ -3,7 +3,7 @@
 
 use crate::config::limits::{DELIVERY_COST_BYTES, FAN_OUT_WAITS_MAX};
 use crate::hub::{FanOutBatch, FanOutStep, Visit};
-use crate::transport::{Delivered, Prepared, TransportSettings};
+use crate::transport::{Delivered, Encoder, Prepared, TransportSettings};
 
 use super::lags::Lags;
 use super::outbox::Outbox;
@@ -14,7 +14,8 @@ use super::table::Table;
 pub struct Deliveries {
     /// The encodings of each fan-out in progress, by its key.
     prepared: Vec<Prepared>,
-    scratch: Vec<u8>,
+    /// Makes the encodings of what many subscribers receive.
+    encoder: Encoder,
     /// Deliveries of this turn whose bytes the kernel has not taken yet.
     pub lags: Lags,
     /// Connections whose queues are past the maximum.
@@ -37,6 +38,11 @@ pub struct Bounds<'a> {
 }
 
 impl Deliveries {
+    /// No fan-outs yet; `encoder` is for what many subscribers receive.
+    pub fn new(encoder: Encoder) -> Self {
+        Self { encoder, ..Self::default() }
+    }
+
     /// Takes one step of a fan-out.
     #[inline]
     pub fn take(
@@ -69,9 +75,12 @@ impl Deliveries {
             return Visit::Full;
         }
         let mut own = None;
+        let mut own_encoder = Encoder::default();
+        // What one subscriber alone receives is not compressed.
+        let encoder = if batch.is_shared { &mut self.encoder } else { &mut own_encoder };
         let prepared = encodings_of(&batch, &mut self.prepared, &mut own);
         let mut of_client = prepared
-            .of_client(batch.channel, batch.items, batch.start, &mut self.scratch)
+            .of_client(batch.channel, batch.items, batch.start, encoder)
             .rendered(batch.rendition, batch.predecessor);
         let turn = &mut outbox.batch.turn;
         let start = turn.len();

@@ -337,7 +337,7 @@ impl<D: Driver> Worker<D> {
         peer: Option<SocketAddr>,
         now: Instant,
     ) {
-        let Listener { service, expects_proxy_header, is_encrypted } =
+        let Listener { service, expects_proxy_header, is_encrypted, offers_deflate } =
             self.listeners[usize::from(listener.0)];
         let address = peer.map(|peer| peer.ip());
         let is_trusted = self.connections.settings.trusts_proxy(address);
@@ -363,7 +363,7 @@ impl<D: Driver> Worker<D> {
         // What is logged of the connection later has its number.
         let worker = settings.hub.worker.0;
         debug!(worker, connection = id.index, peer = peer.map(display), "accepted");
-        flags.set_encrypted(is_encrypted);
+        flags.set_listener(is_encrypted, offers_deflate);
         flags.set_awaits_tls(is_encrypted);
         flags.set_awaits_proxy_header(expects_proxy_header);
         if expects_proxy_header || is_encrypted {

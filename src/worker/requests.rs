@@ -37,28 +37,31 @@ impl Connections {
         index: u32,
         step: impl FnOnce(&mut Connection, &mut Context<'_>) -> Flow,
     ) -> Flow {
-        let start = self.outbox.batch.turn.len();
+        let out = &mut self.outbox.batch.turn;
+        let start = out.len();
         let connection = self.table.at(index);
         let room = self.settings.send_queue_bytes_high.saturating_sub(connection.queue.bytes());
         let session = SessionId { index, generation: connection.generation };
         let (flags, now_us) = (connection.flags, self.turn.began_us);
         let mut context = Context {
-            out: &mut self.outbox.batch.turn,
-            outputs: &mut self.outputs,
-            settings: &self.settings.transport,
-            answers: &mut self.answers,
-            client: self.settings.hub.client_id(session),
             rates: self.rates.allowance(index, flags, self.settings.transport.rates, now_us),
             gate: self.prefixes.gate(index, flags, self.settings.prefixes, now_us),
             congested: self.mesh.is_congested(),
             overloaded: self.budget.is_critical(),
-            is_spare: connection.flags.is_spare(),
-            has_ended: connection.flags.has_ended(),
-            expects_more: connection.flags.has_ended()
+            offers_deflate: flags.offers_deflate(),
+            is_spare: flags.is_spare(),
+            has_ended: flags.has_ended(),
+            expects_more: flags.has_ended()
                 && (self.deferred.has_waiting(session)
-                    || connection.flags.has_session() && self.hub.first_channel(session).is_some()),
-            messages: MessageCount::default(),
+                    || flags.has_session() && self.hub.first_channel(session).is_some()),
             out_bytes_high: start + room as usize,
+            ..Context::new(
+                self.settings.hub.client_id(session),
+                &self.settings.transport,
+                (&mut self.answers, &mut self.inflater),
+                out,
+                &mut self.outputs,
+            )
         };
         let before = connection.heap_bytes();
         let flow = step(connection, &mut context);
@@ -84,21 +87,12 @@ impl Connections {
                 self.table.pause(index, Pause::Queue);
             }
         }
-        match flow {
-            Flow::AwaitReply => self.table.pause(index, Pause::Reply),
-            Flow::AwaitDrain => {
-                self.table.pause(index, Pause::Queue);
-                self.table.unpause(index, Pause::Reply, self.turn.tick);
-            }
-            Flow::Receive => self.table.unpause(index, Pause::Reply, self.turn.tick),
-            Flow::Closed | Flow::Hold(_) => {}
-        }
+        pause_for(&flow, index, self.turn.tick, &mut self.table);
         if !self.outputs.is_empty() {
             self.take_outputs(session);
         }
         if held > 0 {
-            let begins = before == 0 || any_ended;
-            watch_message(index, begins, self.turn.tick, &mut self.table);
+            watch_message(index, before == 0 || any_ended, self.turn.tick, &mut self.table);
         }
         flow
     }
@@ -375,6 +369,19 @@ fn is_premature(connections: &mut Connections, session: SessionId, request: &Req
     let Request::Unsubscribe { channel } = request else { return false };
     connections.table.at(session.index).flags.has_session()
         && connections.hub.subscription(session, channel) == SubscriptionState::Pending
+}
+
+/// Reads no more from a connection while it waits, and again once it does not.
+fn pause_for(flow: &Flow, index: u32, tick: u32, table: &mut Table) {
+    match flow {
+        Flow::AwaitReply => table.pause(index, Pause::Reply),
+        Flow::AwaitDrain => {
+            table.pause(index, Pause::Queue);
+            table.unpause(index, Pause::Reply, tick);
+        }
+        Flow::Receive => table.unpause(index, Pause::Reply, tick),
+        Flow::Closed | Flow::Hold(_) | Flow::Become { .. } => {}
+    }
 }
 
 /// Has the sweep watch a message that is not finished, which begins now or began before.

@@ -54,6 +54,10 @@ pub struct WorkerSettings {
     pub send_queue_bytes_max: u32,
     /// Bytes waiting for one client at which nothing more is read from it.
     pub send_queue_bytes_high: u32,
+    /// Bytes of the smallest message that is compressed for clients that negotiated it.
+    pub deflate_bytes_min: usize,
+    /// How much work a compressed message is worth, 1 to 9.
+    pub deflate_level: u32,
     /// For a message that was begun.
     pub message_timeout: Duration,
     /// For a closing client to take what is queued and close its end.
@@ -75,6 +79,8 @@ pub struct Listener {
     pub expects_proxy_header: bool,
     /// Whether its connections speak TLS, behind such a header.
     pub is_encrypted: bool,
+    /// Whether it offers compression to WebSockets.
+    pub offers_deflate: bool,
 }
 
 /// Which worker it is.
@@ -136,6 +142,8 @@ impl WorkerSettings {
             connections_max,
             send_queue_bytes_max,
             send_queue_bytes_high: send_queue_bytes_max.min(SEND_QUEUE_BYTES_HIGH),
+            deflate_bytes_min: usize::try_from(config.deflate_bytes_min).unwrap_or(usize::MAX),
+            deflate_level: u32::try_from(config.deflate_level).unwrap_or(1),
             message_timeout: config.message_timeout,
             close_timeout: config.close_timeout,
             closing_bytes_max,

@@ -58,6 +58,7 @@ mod clients;
 mod command_stream;
 mod commands;
 mod connecting;
+mod deflate;
 mod echo;
 mod expiry;
 mod fan_out;

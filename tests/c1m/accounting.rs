@@ -74,7 +74,7 @@ fn handle(stream: TcpStream, state: &Mutex<State>, plan: FaultPlan) {
         }
         if let Some(key) = key {
             let mut answer = Vec::new();
-            write_accept_response(&mut answer, key.as_bytes(), None);
+            write_accept_response(&mut answer, key.as_bytes(), None, None);
             if echoes {
                 stream.write_all(&answer).unwrap();
                 return echo(reader, stream, plan);

@@ -257,8 +257,12 @@ impl Client {
         let peer = link.peer;
         let mut bytes = std::mem::take(&mut link.bytes);
         let mut rest = bytes.as_mut_slice();
-        let limits =
-            Limits { role: Role::Client, message_bytes_max: 1 << 20, fragments_max: u32::MAX };
+        let limits = Limits {
+            role: Role::Client,
+            message_bytes_max: 1 << 20,
+            fragments_max: u32::MAX,
+            has_compression: false,
+        };
         let mut decoder = std::mem::take(&mut link.decoder);
         while let Some(message) =
             decoder.next(&mut rest, &limits).expect("the server sends valid frames")

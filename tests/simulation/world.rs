@@ -176,6 +176,7 @@ impl World {
                             service,
                             expects_proxy_header: false,
                             is_encrypted: false,
+                            offers_deflate: false,
                         })
                         .to_vec(),
                     hash,

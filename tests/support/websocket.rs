@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use fantail::protocol::websocket::{
-    Limits, Message, MessageDecoder, OpCode, Role, write_header, write_masked_frame,
+    Inflater, Limits, Message, MessageDecoder, OpCode, Role, write_header, write_masked_frame,
 };
 
 use super::{Client, Response};
@@ -25,10 +25,17 @@ pub struct WebSocket {
     pub client: Client,
     decoder: MessageDecoder,
     received: VecDeque<Received>,
+    inflater: Inflater,
+    /// How many messages that it has received were compressed.
+    pub compressed: usize,
 }
 
-const LIMITS: Limits =
-    Limits { role: Role::Client, message_bytes_max: 64 << 20, fragments_max: u32::MAX };
+const LIMITS: Limits = Limits {
+    role: Role::Client,
+    message_bytes_max: 64 << 20,
+    fragments_max: u32::MAX,
+    has_compression: true,
+};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -65,9 +72,27 @@ impl WebSocket {
         socket
     }
 
+    /// Connects, and offers compression; the server has to accept it.
+    #[track_caller]
+    pub fn connect_deflated(address: SocketAddr, target: &str) -> Self {
+        let mut socket = Self::over(Client::connect(address));
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
+        socket.client.send(Self::request(target).replace("\r\n\r\n", &format!("\r\n{offer}")));
+        let response = socket.read_upgrade();
+        let agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        assert_eq!(response.header("sec-websocket-extensions"), Some(agreed));
+        socket
+    }
+
     /// Wraps a connection whose handshake the caller performs.
     pub fn over(client: Client) -> Self {
-        Self { client, decoder: MessageDecoder::new(), received: VecDeque::new() }
+        Self {
+            client,
+            decoder: MessageDecoder::new(),
+            received: VecDeque::new(),
+            inflater: Inflater::default(),
+            compressed: 0,
+        }
     }
 
     /// The handshake of RFC 6455 1.3.
@@ -124,6 +149,15 @@ impl WebSocket {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text is UTF-8");
             self.received.push_back(match message {
                 Message::Text(bytes) => Received::Text(text(bytes)),
+                Message::Compressed { is_text, payload } => {
+                    let mut bytes = Vec::new();
+                    self.compressed += 1;
+                    self.inflater.inflate(payload, 64 << 20, &mut bytes).expect("sound data");
+                    match is_text {
+                        true => Received::Text(text(&bytes)),
+                        false => Received::Binary(bytes),
+                    }
+                }
                 Message::Binary(bytes) => Received::Binary(bytes.to_vec()),
                 Message::Ping(bytes) => Received::Ping(bytes.to_vec()),
                 Message::Pong(bytes) => Received::Pong(bytes.to_vec()),

@@ -232,8 +232,12 @@ fn key_bytes(key: u64) -> [u8; 16] {
 }
 
 /// Limits of the WebSocket decoder.
-pub const LIMITS: Limits =
-    Limits { role: Role::Client, message_bytes_max: 64 << 20, fragments_max: u32::MAX };
+pub const LIMITS: Limits = Limits {
+    role: Role::Client,
+    message_bytes_max: 64 << 20,
+    fragments_max: u32::MAX,
+    has_compression: false,
+};
 
 /// Longest line that the line decoder accepts.
 pub const LINE_BYTES_MAX: usize = 64 << 20;

@@ -283,7 +283,12 @@ fn answer(
                 let code = code.map_or("no code".to_owned(), |code| format!("code {code}"));
                 return Err(io::Error::other(format!("closed by the server with {code}")));
             }
-            Ok(Some(Message::Text(_) | Message::Binary(_) | Message::Pong(_))) => {}
+            Ok(Some(
+                Message::Text(_)
+                | Message::Binary(_)
+                | Message::Compressed { .. }
+                | Message::Pong(_),
+            )) => {}
             Err(fault) => return Err(io::Error::other(fault.reason())),
         }
     }

@@ -37,6 +37,7 @@ const LIMITS: Limits = Limits {
         (6 * MESSAGE_BYTES_CEILING + 65_536) as u32
     },
     fragments_max: FRAGMENTS_PER_MESSAGE_MAX,
+    has_compression: false,
 };
 
 impl WebSocket {
@@ -125,7 +126,8 @@ impl WebSocket {
                     self.frames.push_back(Frame::Binary(payload.to_vec()));
                 }
                 Some(Message::Ping(payload)) => pongs.push(payload.to_vec()),
-                Some(Message::Pong(_)) => {}
+                // Compression is not offered.
+                Some(Message::Pong(_) | Message::Compressed { .. }) => {}
                 Some(Message::Close { code, reason }) => {
                     let reason = reason.to_owned();
                     self.frames.push_back(Frame::Close { code, reason });

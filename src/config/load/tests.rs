@@ -39,7 +39,9 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         SettingKind::Networks(..) => format!("10.0.0.{n}"),
         SettingKind::Choice(words, ..) => words[n % words.len()].to_owned(),
         SettingKind::Switch(_) | SettingKind::SwitchIfGiven(_) => (n % 2 == 1).to_string(),
-        SettingKind::Count(..) | SettingKind::CountIfGiven(..) => (10 + n).to_string(),
+        SettingKind::Count(_, max, _) | SettingKind::CountIfGiven(_, max, _) => {
+            (max.min(12) - n as u64).to_string()
+        }
         SettingKind::Bytes(..) => format!("{} KiB", 10 + n),
         SettingKind::BytesIfGiven(..) => format!("{} MiB", 10 + n),
         SettingKind::Time(..) => format!("{} s", 11 + n),
@@ -243,8 +245,8 @@ fn a_fault_names_its_place_and_the_range() {
             "[chats.x]",
             &[],
             &[],
-            "f.toml:1: unknown section [chats] (admin, tcp, echo, proxy, tls, unix, api, auth, http, limits, log, \
-             api.keys.NAME, auth.keys.NAME, callbacks, callbacks.KIND, channels, namespaces.NAME)",
+            "f.toml:1: unknown section [chats] (admin, tcp, echo, proxy, tls, unix, api, auth, http, limits, deflate, \
+             log, api.keys.NAME, auth.keys.NAME, callbacks, callbacks.KIND, channels, namespaces.NAME)",
         ),
         (
             "[limits]\nmessage_byte_max = 1",

@@ -30,6 +30,8 @@ pub enum Fault {
     CloseCodeInvalid,
     /// Text, or the reason of a close, that is not UTF-8 (RFC 6455 8.1).
     Utf8Invalid,
+    /// A compressed message whose bytes are not whole blocks of RFC 1951.
+    DeflateInvalid,
     /// A message that exceeds the limit.
     MessageTooLarge,
     /// A message in more fragments than the limit.
@@ -38,7 +40,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, for tables and tests.
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 16] = [
         Fault::ReservedBits,
         Fault::OpCodeReserved,
         Fault::ControlFragmented,
@@ -52,11 +54,13 @@ impl Fault {
         Fault::CloseTruncated,
         Fault::CloseCodeInvalid,
         Fault::Utf8Invalid,
+        Fault::DeflateInvalid,
         Fault::MessageTooLarge,
         Fault::FragmentsTooMany,
     ];
 
-    /// The close code for the peer (RFC 6455 7.4.1): 1002 protocol error, 1007 not UTF-8, 1009 too large.
+    /// The close code for the peer (RFC 6455 7.4.1): 1002 protocol error, 1007 not UTF-8 or not compressed as it says,
+    /// 1009 too large.
     pub const fn close_code(self) -> u16 {
         match self {
             Fault::ReservedBits
@@ -71,7 +75,7 @@ impl Fault {
             | Fault::MessageInterrupted
             | Fault::CloseTruncated
             | Fault::CloseCodeInvalid => 1002,
-            Fault::Utf8Invalid => 1007,
+            Fault::Utf8Invalid | Fault::DeflateInvalid => 1007,
             Fault::MessageTooLarge | Fault::FragmentsTooMany => 1009,
         }
     }
@@ -92,6 +96,7 @@ impl Fault {
             Fault::CloseTruncated => "close frame of one byte",
             Fault::CloseCodeInvalid => "invalid close code",
             Fault::Utf8Invalid => "invalid UTF-8",
+            Fault::DeflateInvalid => "invalid compressed data",
             Fault::MessageTooLarge => "message too large",
             Fault::FragmentsTooMany => "message in too many fragments",
         }

@@ -66,6 +66,8 @@ pub struct Header {
     pub opcode: OpCode,
     /// The key that the payload is masked with.
     pub mask: Option<[u8; 4]>,
+    /// Whether its message is compressed (RFC 7692 6): the first reserved bit of its first frame.
+    pub is_compressed: bool,
     /// Length of the payload in bytes; less than 2^63.
     pub payload_len: u64,
 }
@@ -73,12 +75,20 @@ pub struct Header {
 /// Decodes a header at the front of `bytes` and returns it with its size; `None` if more bytes are needed.
 ///
 /// Each rule is checked on the first byte that can violate it, so that a hostile header cannot make the decoder wait
-/// for bytes that it would refuse.
+/// for bytes that it would refuse. `has_compression` tells whether permessage-deflate was negotiated.
 #[inline]
-pub fn decode_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
+pub fn decode_header(
+    bytes: &[u8],
+    has_compression: bool,
+) -> Result<Option<(Header, usize)>, Fault> {
     let [first, rest @ ..] = bytes else { return Ok(None) };
-    // RFC 6455 5.2: reserved bits must be zero unless a negotiated extension defines them, and none is negotiated.
-    if first & RESERVED_BITS != 0 {
+    let reserved = first & RESERVED_BITS;
+    // RFC 7692 6: the bit is that of a message, and not of its further fragments or of control frames.
+    let is_message =
+        [OpCode::Text, OpCode::Binary].iter().any(|it| it.bits() == first & OPCODE_BITS);
+    let is_compressed = has_compression && reserved == COMPRESSED_BIT && is_message;
+    // RFC 6455 5.2: reserved bits must be zero unless a negotiated extension defines them.
+    if reserved != 0 && !is_compressed {
         return Err(Fault::ReservedBits);
     }
     let opcode = OpCode::of_bits(first & OPCODE_BITS).ok_or(Fault::OpCodeReserved)?;
@@ -100,7 +110,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
         let Some((mask, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
         (Some(*mask), rest)
     };
-    Ok(Some((Header { fin, opcode, mask, payload_len }, bytes.len() - rest.len())))
+    Ok(Some((Header { fin, opcode, mask, is_compressed, payload_len }, bytes.len() - rest.len())))
 }
 
 /// RFC 6455 5.2: seven bits, or 126 and two bytes, or 127 and eight; always the shortest form.
@@ -192,9 +202,18 @@ pub const fn close_code_is_valid(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
+/// Appends the header of the only frame of a compressed message.
+pub(super) fn append_compressed_header(out: &mut Vec<u8>, opcode: OpCode, payload_len: usize) {
+    append(out, FIN_BIT | COMPRESSED_BIT | opcode.bits(), payload_len, 0);
+}
+
 fn append_header(out: &mut Vec<u8>, opcode: OpCode, fin: bool, payload_len: usize, mask_bit: u8) {
     debug_assert!(!opcode.is_control() || payload_len <= CONTROL_PAYLOAD_BYTES_MAX);
-    let first = if fin { FIN_BIT } else { 0 } | opcode.bits();
+    append(out, if fin { FIN_BIT } else { 0 } | opcode.bits(), payload_len, mask_bit);
+}
+
+#[inline]
+fn append(out: &mut Vec<u8>, first: u8, payload_len: usize, mask_bit: u8) {
     if let Ok(short) = u8::try_from(payload_len)
         && short < LENGTH_IS_U16
     {
@@ -210,6 +229,7 @@ fn append_header(out: &mut Vec<u8>, opcode: OpCode, fin: bool, payload_len: usiz
 
 const FIN_BIT: u8 = 0x80;
 const RESERVED_BITS: u8 = 0x70;
+const COMPRESSED_BIT: u8 = 0x40;
 const OPCODE_BITS: u8 = 0x0F;
 const MASK_BIT: u8 = 0x80;
 const LENGTH_BITS: u8 = 0x7F;
@@ -245,23 +265,32 @@ mod tests {
             } else {
                 Ok(None)
             };
-            assert_eq!(decode_header(&[first]), expected, "{first:#04x}");
+            assert_eq!(decode_header(&[first], false), expected, "{first:#04x}");
+            // Where messages may be compressed, the first frame of one may say that it is.
+            let is_compressed = first & 0x70 == 0x40 && matches!(first & 0x0F, 1 | 2);
+            let expected = if is_compressed { Ok(None) } else { expected };
+            assert_eq!(decode_header(&[first], true), expected, "{first:#04x}");
         }
     }
 
     #[test]
     fn each_of_the_256_second_bytes_is_accepted_or_a_specific_fault() {
         for second in 0..=u8::MAX {
-            let control = decode_header(&[0x89, second]);
+            let control = decode_header(&[0x89, second], false);
             let len = second & 0x7F;
             if len > 125 {
                 assert_eq!(control, Err(Fault::ControlTooLarge), "{second:#04x}");
-                assert_eq!(decode_header(&[0x81, second]), Ok(None), "{second:#04x}");
+                assert_eq!(decode_header(&[0x81, second], false), Ok(None), "{second:#04x}");
             } else if second & 0x80 != 0 {
                 assert_eq!(control, Ok(None), "a mask must follow {second:#04x}");
             } else {
-                let header =
-                    Header { fin: true, opcode: OpCode::Ping, mask: None, payload_len: len.into() };
+                let header = Header {
+                    fin: true,
+                    opcode: OpCode::Ping,
+                    mask: None,
+                    is_compressed: false,
+                    payload_len: len.into(),
+                };
                 assert_eq!(control, Ok(Some((header, 2))), "{second:#04x}");
             }
         }
@@ -273,30 +302,35 @@ mod tests {
             let mut out = Vec::new();
             write_header(&mut out, OpCode::Binary, false, len);
             assert_eq!(out.len(), header_bytes(len));
-            let header =
-                Header { fin: false, opcode: OpCode::Binary, mask: None, payload_len: len as u64 };
-            assert_eq!(decode_header(&out), Ok(Some((header, out.len()))));
+            let header = Header {
+                fin: false,
+                opcode: OpCode::Binary,
+                mask: None,
+                is_compressed: false,
+                payload_len: len as u64,
+            };
+            assert_eq!(decode_header(&out, false), Ok(Some((header, out.len()))));
             for end in 0..out.len() {
-                assert_eq!(decode_header(&out[..end]), Ok(None), "{end} of {}", out.len());
+                assert_eq!(decode_header(&out[..end], false), Ok(None), "{end} of {}", out.len());
             }
         }
     }
 
     #[test]
     fn lengths_not_in_their_shortest_form_are_faults() {
-        assert_eq!(decode_header(&[0x82, 126, 0, 125]), Err(Fault::LengthNotMinimal));
-        assert!(decode_header(&[0x82, 126, 0, 126]).is_ok_and(|header| header.is_some()));
+        assert_eq!(decode_header(&[0x82, 126, 0, 125], false), Err(Fault::LengthNotMinimal));
+        assert!(decode_header(&[0x82, 126, 0, 126], false).is_ok_and(|header| header.is_some()));
         let mut long = [0x82, 127, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF];
-        assert_eq!(decode_header(&long), Err(Fault::LengthNotMinimal));
+        assert_eq!(decode_header(&long, false), Err(Fault::LengthNotMinimal));
         long[7] = 1;
-        assert!(decode_header(&long).is_ok_and(|header| header.is_some()));
+        assert!(decode_header(&long, false).is_ok_and(|header| header.is_some()));
     }
 
     #[test]
     fn the_top_bit_of_a_length_is_a_fault_on_its_first_byte() {
-        assert_eq!(decode_header(&[0x82, 127, 0x80]), Err(Fault::LengthOutOfRange));
+        assert_eq!(decode_header(&[0x82, 127, 0x80], false), Err(Fault::LengthOutOfRange));
         let largest = [0x82, 127, 0x7F, 255, 255, 255, 255, 255, 255, 255];
-        let header = decode_header(&largest).unwrap().unwrap().0;
+        let header = decode_header(&largest, false).unwrap().unwrap().0;
         assert_eq!(header.payload_len, u64::MAX >> 1);
     }
 

@@ -1,11 +1,12 @@
 //! The opening handshake, RFC 6455 4: an HTTP/1.1 request for an upgrade, and its answer.
 //!
-//! Extensions that a client offers are ignored, as RFC 6455 9.1 allows: none is negotiated.
+//! Extensions other than permessage-deflate are ignored, as RFC 6455 9.1 allows.
 
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::{Engine, alphabet};
 use sha1::{Digest, Sha1};
 
+use super::deflate::Agreement;
 use crate::protocol::http1::{BodyLength, Head, Method, Version, is_token};
 
 /// A valid request for an upgrade. Its origin is not checked yet (RFC 6455 10.2).
@@ -21,6 +22,11 @@ impl<'b> Upgrade<'_, 'b> {
     pub fn subprotocols(&self) -> impl Iterator<Item = &'b str> {
         let offered = self.head.header_list("sec-websocket-protocol");
         offered.filter(|name| is_token(name)).filter_map(|name| std::str::from_utf8(name).ok())
+    }
+
+    /// The compression that the client offers, if that can be accepted.
+    pub fn compression(&self) -> Option<Agreement> {
+        Agreement::of(self.head)
     }
 }
 
@@ -182,8 +188,13 @@ pub fn accept_key(key: &[u8]) -> [u8; 28] {
 }
 
 /// Appends the answer that upgrades the connection; frames follow it. `subprotocol` must be one that the client
-/// offered.
-pub fn write_accept_response(out: &mut Vec<u8>, key: &[u8], subprotocol: Option<&str>) {
+/// offered, and `compression` the answer to one of its offers.
+pub fn write_accept_response(
+    out: &mut Vec<u8>,
+    key: &[u8],
+    subprotocol: Option<&str>,
+    compression: Option<Agreement>,
+) {
     out.reserve(RESPONSE_BYTES_ESTIMATE);
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\n\
@@ -196,6 +207,10 @@ pub fn write_accept_response(out: &mut Vec<u8>, key: &[u8], subprotocol: Option<
     if let Some(name) = subprotocol.filter(|name| is_token(name.as_bytes())) {
         out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
         out.extend_from_slice(name.as_bytes());
+    }
+    if let Some(agreement) = compression {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+        out.extend_from_slice(agreement.answer().as_bytes());
     }
     out.extend_from_slice(b"\r\n\r\n");
 }
@@ -303,7 +318,7 @@ mod tests {
         let key = check(REQUEST).unwrap();
         assert_eq!(&accept_key(&key), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let mut out = Vec::new();
-        write_accept_response(&mut out, &key, Some("chat"));
+        write_accept_response(&mut out, &key, Some("chat"), None);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -353,7 +368,7 @@ mod tests {
     #[test]
     fn a_subprotocol_that_is_not_a_token_is_omitted() {
         let mut out = Vec::new();
-        write_accept_response(&mut out, b"key", Some("a\r\nX: b"));
+        write_accept_response(&mut out, b"key", Some("a\r\nX: b"), None);
         assert!(!String::from_utf8(out).unwrap().contains("Protocol:"));
     }
 
@@ -364,7 +379,7 @@ mod tests {
         write_client_request(&mut request, "a:80", "/ws?channel=b", &key);
         let read_key = check(std::str::from_utf8(&request).unwrap()).unwrap();
         let mut response = Vec::new();
-        write_accept_response(&mut response, &read_key, None);
+        write_accept_response(&mut response, &read_key, None, None);
         let len = response.len();
         response.extend_from_slice(&[0x81, 0]);
         assert_eq!(check_server_response(&response, &key), Ok(Some(len)));

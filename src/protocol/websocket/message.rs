@@ -22,6 +22,8 @@ pub struct Limits {
     pub message_bytes_max: u32,
     /// Most fragments of a message.
     pub fragments_max: u32,
+    /// Whether messages may be compressed: permessage-deflate was negotiated.
+    pub has_compression: bool,
 }
 
 /// A whole message or control frame, which borrows from the input or, if it was assembled, from the decoder.
@@ -31,6 +33,13 @@ pub enum Message<'m> {
     Text(&'m mut [u8]),
     /// A message of any bytes.
     Binary(&'m mut [u8]),
+    /// A message that is compressed, which only a decoder with that limit lets through.
+    Compressed {
+        /// Whether it is text, which has not been checked.
+        is_text: bool,
+        /// What an [`Inflater`](super::Inflater) takes.
+        payload: &'m mut [u8],
+    },
     /// A ping, to be answered by a pong with the same payload.
     Ping(&'m [u8]),
     /// A pong: the answer to a ping, or unsolicited.
@@ -68,7 +77,7 @@ impl MessageDecoder {
         limits: &Limits,
     ) -> Result<Option<Message<'m>>, Fault> {
         if self.partial.is_none()
-            && let Some((header, header_len)) = decode_header(input)?
+            && let Some((header, header_len)) = decode_header(input, limits.has_compression)?
             && header.is_whole_message()
             && header.payload_len <= (input.len() - header_len) as u64
         {
@@ -105,6 +114,10 @@ impl MessageDecoder {
         let partial = self.partial.as_mut().expect("an assembled message is in the box");
         partial.delivered = Some(assembled);
         match assembled {
+            Assembled::Text | Assembled::Binary if partial.is_compressed => {
+                let is_text = matches!(assembled, Assembled::Text);
+                Ok(Some(Message::Compressed { is_text, payload: &mut partial.bytes }))
+            }
             Assembled::Text => Ok(Some(Message::Text(&mut partial.bytes))),
             Assembled::Binary => Ok(Some(Message::Binary(&mut partial.bytes))),
             Assembled::Close => decode_close(&partial.control).map(Some),
@@ -123,7 +136,9 @@ impl MessageDecoder {
             let mut frame = match self.partial.as_mut().and_then(|partial| partial.frame.take()) {
                 Some(frame) => frame,
                 None => {
-                    let Some(header) = self.take_header(input)? else { return Ok(Step::NeedMore) };
+                    let Some(header) = self.take_header(input, limits)? else {
+                        return Ok(Step::NeedMore);
+                    };
                     self.check_header(&header, limits)?;
                     if header.is_whole_message() && header.payload_len <= input.len() as u64 {
                         self.release_if_idle();
@@ -146,10 +161,15 @@ impl MessageDecoder {
     }
 
     /// Decodes a header that may have begun in an earlier input.
-    fn take_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Fault> {
+    fn take_header(
+        &mut self,
+        input: &mut &mut [u8],
+        limits: &Limits,
+    ) -> Result<Option<Header>, Fault> {
+        let has_compression = limits.has_compression;
         let stored_len = self.partial.as_ref().map_or(0, |partial| partial.header_len as usize);
         if stored_len == 0
-            && let Some((header, header_len)) = decode_header(input)?
+            && let Some((header, header_len)) = decode_header(input, has_compression)?
         {
             take_front(input, header_len);
             return Ok(Some(header));
@@ -160,7 +180,7 @@ impl MessageDecoder {
         let partial = self.partial.get_or_insert_default();
         let count = input.len().min(HEADER_BYTES_MAX - stored_len);
         partial.header[stored_len..stored_len + count].copy_from_slice(&input[..count]);
-        match decode_header(&partial.header[..stored_len + count])? {
+        match decode_header(&partial.header[..stored_len + count], has_compression)? {
             Some((header, header_len)) => {
                 take_front(input, header_len - stored_len);
                 partial.header_len = 0;
@@ -216,6 +236,7 @@ impl MessageDecoder {
             None => return,
             Some(Assembled::Text | Assembled::Binary) => {
                 partial.message = None;
+                partial.is_compressed = false;
                 partial.bytes = Vec::new();
                 partial.fragments = 0;
                 partial.utf8 = Utf8Check::new();
@@ -244,6 +265,7 @@ struct Partial {
     frame: Option<Frame>,
     /// The payloads of the message in progress so far, joined.
     message: Option<Kind>,
+    is_compressed: bool,
     bytes: Vec<u8>,
     /// The number of its frames that have arrived whole.
     fragments: u32,
@@ -311,8 +333,10 @@ impl Partial {
             OpCode::Binary => self.message = Some(Kind::Binary),
             OpCode::Continuation => {}
         }
+        self.is_compressed |= frame.header.is_compressed;
         // RFC 6455 8.1. Text is checked before the frame ends, so that invalid text takes no memory.
-        if matches!(self.message, Some(Kind::Text)) && !self.utf8.push(piece) {
+        let is_text = matches!(self.message, Some(Kind::Text)) && !self.is_compressed;
+        if is_text && !self.utf8.push(piece) {
             return Err(Fault::Utf8Invalid);
         }
         self.reserve(count, &frame.header, remaining, limits);
@@ -369,6 +393,9 @@ fn decode_whole<'i>(header: &Header, payload: &'i mut [u8]) -> Result<Message<'i
         unmask(payload, mask, 0);
     }
     match header.opcode {
+        OpCode::Text | OpCode::Binary if header.is_compressed => {
+            Ok(Message::Compressed { is_text: header.opcode == OpCode::Text, payload })
+        }
         OpCode::Text if is_utf8(payload) => Ok(Message::Text(payload)),
         OpCode::Text => Err(Fault::Utf8Invalid),
         OpCode::Binary | OpCode::Continuation => Ok(Message::Binary(payload)),

@@ -1,8 +1,10 @@
-//! The WebSocket protocol, RFC 6455, of both roles, without extensions.
+//! The WebSocket protocol, RFC 6455, of both roles, and permessage-deflate, RFC 7692.
 //!
 //! **What it is.** [`handshake`]: the HTTP upgrade. [`MessageDecoder`]: joins frames into messages, one per connection.
 //! [`Header`] and the `write_*` functions: single frames. [`unmask`] and [`Utf8Check`]: the two loops over payload
 //! bytes.
+//!
+//! [`Agreement`], [`Deflater`] and [`Inflater`]: compressed messages.
 //!
 //! **In and out.** In: received bytes and [`Limits`]. Out: [`Message`]s, unmasked in place and
 //! validated, or a [`Fault`] that names its close code. Frames to send are appended to the caller's
@@ -13,6 +15,7 @@
 //!
 //! **Must not know.** When to ping, whether a close was answered, and the meaning of messages.
 
+mod deflate;
 mod fault;
 mod frame;
 pub mod handshake;
@@ -20,6 +23,7 @@ mod mask;
 mod message;
 mod utf8;
 
+pub use deflate::{Agreement, Deflate, Deflater, Inflater};
 pub use fault::Fault;
 pub use frame::{
     CONTROL_PAYLOAD_BYTES_MAX, HEADER_BYTES_MAX, Header, OpCode, close_code_is_valid,

@@ -13,6 +13,7 @@ use crate::message::{
     Actor, ChannelName, ChannelPattern, ClientId, Epoch, NodeId, Origin, Payload, PayloadKind,
     Position, Publication, PublishOptions, Refusal, SessionId, SessionRequest, Version, WorkerId,
 };
+use crate::protocol::websocket::Inflater;
 use crate::transport::answers::Answers;
 use crate::transport::context::{Output, Question};
 use crate::transport::settings::TransportSettings;
@@ -36,9 +37,10 @@ fn ask_with(rights: ApiRights, route: ApiRoute, body: &str) -> Asked {
     let settings = TransportSettings::new(&Config::default());
     let (mut out, mut outputs) = (Vec::new(), Vec::new());
     let session = SessionId { index: 0, generation: 0 };
-    let mut answers = Answers::default();
+    let (mut answers, mut inflater) = (Answers::default(), Inflater::default());
     let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
-    let mut context = Context::new(client, &settings, &mut answers, &mut out, &mut outputs);
+    let mut context =
+        Context::new(client, &settings, (&mut answers, &mut inflater), &mut out, &mut outputs);
     let call = ApiCall::begin(route, grant, body.as_bytes(), &mut context);
     assert!(out.is_empty(), "a call says nothing before its answer");
     let (mut requests, mut asks_info, mut refusals) = (Vec::new(), 0, 0);

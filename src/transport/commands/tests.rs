@@ -11,13 +11,13 @@ use crate::message::{
 };
 use crate::protocol::length_prefix::write_length_prefixed;
 use crate::protocol::line::write_line;
-use crate::protocol::websocket::{OpCode, write_masked_frame};
+use crate::protocol::websocket::{Inflater, OpCode, write_masked_frame};
 use crate::transport::answers::Answers;
 use crate::transport::command_form::{CommandEncoding, CommandFraming};
 use crate::transport::commands_tcp::CommandConversation;
 use crate::transport::context::Flow;
 use crate::transport::contract::Transport;
-use crate::transport::prepared::Prepared;
+use crate::transport::prepared::{Encoder, Prepared};
 use crate::transport::settings::TransportSettings;
 use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 
@@ -39,12 +39,18 @@ struct Client {
     commands: Commands,
     settings: TransportSettings,
     answers: Answers,
+    inflater: Inflater,
 }
 
 impl Client {
     fn new() -> Self {
         let settings = TransportSettings::new(&Config::default());
-        Self { commands: Commands::default(), settings, answers: Answers::default() }
+        Self {
+            commands: Commands::default(),
+            settings,
+            answers: Answers::default(),
+            inflater: Inflater::default(),
+        }
     }
 
     /// What a step says, and what it asks of the worker.
@@ -55,8 +61,8 @@ impl Client {
         let (mut out, mut outputs) = (Vec::new(), Vec::new());
         let session = SessionId { index: 1, generation: 2 };
         let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
-        let mut context =
-            Context::new(client, &self.settings, &mut self.answers, &mut out, &mut outputs);
+        let kept = (&mut self.answers, &mut self.inflater);
+        let mut context = Context::new(client, &self.settings, kept, &mut out, &mut outputs);
         step(&mut self.commands, &mut context);
         (out, outputs)
     }
@@ -296,7 +302,7 @@ fn a_client_shows_a_token_with_connect_or_with_its_handshake() {
     ] {
         let service = WebSocketService::Commands(CommandEncoding::Json);
         let token = of_handshake.and_then(Token::new);
-        let mut conversation = WebSocketConversation::with_token(service, token);
+        let mut conversation = WebSocketConversation::new(service).with_token(token);
         let connect = json!({
             "id": 1,
             "connect": {"token": own, "data": {"x": 1}, "name": "js", "version": "5", "subs": {
@@ -364,9 +370,10 @@ fn a_client_is_sent_nothing_before_the_reply_to_connect() {
         let channel = ChannelName::new("a").unwrap();
         let items: Vec<_> =
             publications(1..=count).iter().cloned().map(Item::Publication).collect();
-        let (mut prepared, mut scratch, mut out) = (Prepared::default(), Vec::new(), Vec::new());
+        let (mut prepared, mut encoder, mut out) =
+            (Prepared::default(), Encoder::default(), Vec::new());
         for start in (0..batches).map(|batch| batch * count) {
-            let mut batch = prepared.of_client(&channel, &items, start, &mut scratch);
+            let mut batch = prepared.of_client(&channel, &items, start, &mut encoder);
             let delivered = conversation.deliver(&mut batch, &mut out, &client.settings);
             assert!(out.is_empty() && delivered.frame.is_none() && delivered.count == items.len());
         }

@@ -7,8 +7,9 @@ use crate::message::{
     ChannelName, ClientId, ClientInfo, Epoch, Item, NodeId, Origin, Payload, PayloadKind,
     Publication, Recovery, Refusal, Request, SessionId, SessionRequest, Ticket, WorkerId,
 };
+use crate::protocol::websocket::Inflater;
 use crate::transport::answers::Answers;
-use crate::transport::prepared::Prepared;
+use crate::transport::prepared::{Encoder, Prepared};
 use crate::transport::settings::{Origins, TransportSettings};
 use crate::transport::sse::EventStream;
 
@@ -24,6 +25,7 @@ struct Talk {
     out: Vec<u8>,
     outputs: Vec<Output>,
     answers: Answers,
+    inflater: Inflater,
     is_overloaded: bool,
     is_spare: bool,
     out_bytes_high: usize,
@@ -45,6 +47,7 @@ impl Talk {
             out: Vec::new(),
             outputs: Vec::new(),
             answers: Answers::default(),
+            inflater: Inflater::default(),
             is_overloaded: false,
             is_spare: false,
             out_bytes_high: usize::MAX,
@@ -78,12 +81,12 @@ impl Talk {
 
     fn parts(&mut self) -> (&mut HttpConversation, &mut Option<EventStream>, Context<'_>) {
         let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session: self.session };
-        let Self { settings, answers, out, outputs, .. } = self;
+        let Self { settings, answers, inflater, out, outputs, .. } = self;
         let context = Context {
             overloaded: self.is_overloaded,
             is_spare: self.is_spare,
             out_bytes_high: self.out_bytes_high,
-            ..Context::new(client, settings, answers, out, outputs)
+            ..Context::new(client, settings, (answers, inflater), out, outputs)
         };
         (&mut self.http, &mut self.stream, context)
     }
@@ -110,8 +113,8 @@ impl Talk {
     fn deliver_items(&mut self, channel: &str, items: &[Item]) {
         let channel = ChannelName::new(channel).unwrap();
         let mut prepared = Prepared::default();
-        let mut scratch = Vec::new();
-        let mut batch = prepared.of_client(&channel, items, 0, &mut scratch);
+        let mut encoder = Encoder::default();
+        let mut batch = prepared.of_client(&channel, items, 0, &mut encoder);
         let delivered = match &mut self.stream {
             Some(stream) => stream.deliver(&mut batch, &mut self.out, &self.settings),
             None => self.http.deliver(&mut batch, &mut self.out, &self.settings),

@@ -13,6 +13,7 @@ use crate::auth::{Rate, RateVerdict};
 use crate::message::{Actor, ChannelName, Reply, Request, Ticket, Token};
 use crate::protocol::http1::{Head, query_pairs};
 use crate::protocol::websocket::handshake::{self, HandshakeFault, Upgrade};
+use crate::protocol::websocket::{Agreement, Deflate};
 use crate::transport::command_form::CommandEncoding;
 use crate::transport::context::{Context, Flow, Output};
 use crate::transport::handshake_failure::HandshakeFailure;
@@ -36,6 +37,7 @@ struct AllowedUpgrade {
     key: Vec<u8>,
     /// One of the subprotocols that the client offers: it refuses a connection in which the server chose none of them.
     subprotocol: Option<String>,
+    compression: Option<Agreement>,
 }
 
 impl AllowedUpgrade {
@@ -44,6 +46,7 @@ impl AllowedUpgrade {
         upgrade: &Upgrade<'_, '_>,
         service: WebSocketService,
         is_origin_allowed: bool,
+        offers_deflate: bool,
     ) -> Result<Self, (u16, HandshakeFailure, &'static str)> {
         if !is_origin_allowed {
             let message = "origin not allowed (http.origins)";
@@ -65,7 +68,14 @@ impl AllowedUpgrade {
                 offered.find(|name| *name == subprotocol_of(encoding))
             }
         };
-        Ok(Self { key: upgrade.key.to_vec(), subprotocol: subprotocol.map(str::to_owned) })
+        let compression = upgrade.compression().filter(|_| offers_deflate);
+        let subprotocol = subprotocol.map(str::to_owned);
+        Ok(Self { key: upgrade.key.to_vec(), subprotocol, compression })
+    }
+
+    /// Which messages may be compressed.
+    fn deflate(&self) -> Deflate {
+        self.compression.map_or(Deflate::Off, Agreement::deflate)
     }
 }
 
@@ -130,7 +140,8 @@ pub(super) fn upgrade_at_once(
         // The session begins with the first command, which must come in time.
         context.outputs.push(Output::Deadline(context.settings.handshake_timeout));
     }
-    let mut websocket = WebSocketConversation::with_token(service, token);
+    let mut websocket =
+        WebSocketConversation::new(service).with_deflate(upgrade.deflate()).with_token(token);
     if !first.is_empty() && websocket.take_first(first.as_bytes(), context) == Flow::Closed {
         return Err(Early::Closed);
     }
@@ -198,7 +209,8 @@ impl Upgrading {
             return Ok(None);
         }
         accept(&self.upgrade, context);
-        Ok(Some(WebSocketConversation::new(WebSocketService::Publish)))
+        let deflate = self.upgrade.deflate();
+        Ok(Some(WebSocketConversation::new(WebSocketService::Publish).with_deflate(deflate)))
     }
 }
 
@@ -223,7 +235,7 @@ fn check(
         HttpError { is_handshake: true, ..error }
     })?;
     let is_origin_allowed = origin::is_allowed(head, context.settings);
-    AllowedUpgrade::of(&upgrade, service, is_origin_allowed)
+    AllowedUpgrade::of(&upgrade, service, is_origin_allowed, context.offers_deflate)
         .map_err(|(status, cause, message)| fail(cause, status, message, context))
 }
 
@@ -257,7 +269,7 @@ fn fail(
 /// Answers a handshake.
 fn accept(upgrade: &AllowedUpgrade, context: &mut Context<'_>) {
     context.messages.sent += 1;
-    let AllowedUpgrade { key, subprotocol } = upgrade;
-    handshake::write_accept_response(context.out, key, subprotocol.as_deref());
+    let AllowedUpgrade { key, subprotocol, compression } = upgrade;
+    handshake::write_accept_response(context.out, key, subprotocol.as_deref(), *compression);
     context.outputs.push(Output::Deadline(context.settings.keepalive_interval));
 }

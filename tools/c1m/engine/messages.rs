@@ -274,7 +274,9 @@ impl Engine {
 
 fn classify_message(message: Message<'_>) -> Incoming<'_> {
     match message {
-        Message::Text(payload) | Message::Binary(payload) => Incoming::Payload(payload),
+        Message::Text(payload) | Message::Binary(payload) | Message::Compressed { payload, .. } => {
+            Incoming::Payload(payload)
+        }
         Message::Ping(payload) => Incoming::Ping(payload),
         Message::Pong(_) => Incoming::Pong,
         Message::Close { code: Some(code), .. } => {

@@ -47,7 +47,7 @@ fn check_decoder(mut frame: &[u8]) {
 }
 
 fn check_replies(mut out: Vec<u8>) {
-    let limits = Limits { role: Role::Client, message_bytes_max: 1 << 26, fragments_max: 1 };
+    let limits = Limits { role: Role::Client, message_bytes_max: 1 << 26, fragments_max: 1, has_compression: false };
     let (mut decoder, mut bytes) = (MessageDecoder::new(), out.as_mut_slice());
     while let Some(message) = decoder.next(&mut bytes, &limits).expect("frames of a server") {
         let Message::Binary(payload) = message else { continue };

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (bool, u8, &[u8])| {
     let (is_server, piece_bytes, stream) = input;
     let role = if is_server { Role::Server } else { Role::Client };
-    let limits = Limits { role, message_bytes_max: 300, fragments_max: 8 };
+    let limits = Limits { role, message_bytes_max: 300, fragments_max: 8, has_compression: false };
     let pieces = stream.chunks(usize::from(piece_bytes).max(1));
     assert_eq!(said([stream].into_iter(), &limits), said(pieces, &limits));
 });

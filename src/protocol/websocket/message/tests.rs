@@ -1,8 +1,18 @@
 use super::super::{write_frame, write_header, write_masked_frame};
 use super::*;
 
-const SERVER: Limits = Limits { role: Role::Server, message_bytes_max: 1000, fragments_max: 1000 };
-const CLIENT: Limits = Limits { role: Role::Client, message_bytes_max: 1000, fragments_max: 1000 };
+const SERVER: Limits = Limits {
+    role: Role::Server,
+    message_bytes_max: 1000,
+    fragments_max: 1000,
+    has_compression: false,
+};
+const CLIENT: Limits = Limits {
+    role: Role::Client,
+    message_bytes_max: 1000,
+    fragments_max: 1000,
+    has_compression: false,
+};
 const MASK: [u8; 4] = [0xA1, 0xB2, 0xC3, 0xD4];
 
 fn fragment(opcode: OpCode, fin: bool, payload: &[u8]) -> Vec<u8> {
