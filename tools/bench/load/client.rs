@@ -20,6 +20,8 @@ pub enum Protocol {
     Commands,
     /// Command protocol in Protobuf, over a WebSocket
     Protobuf,
+    /// WebSocket with permessage-deflate (RFC 7692)
+    Deflate,
 }
 
 /// Opens connections to one address.
@@ -72,9 +74,13 @@ impl Connector {
     }
 
     fn request(&self) -> String {
+        let deflate = match self.protocol {
+            Protocol::Deflate => "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+            _ => "",
+        };
         let upgrade = match self.protocol {
             Protocol::Sse => "",
-            Protocol::Websocket | Protocol::Commands | Protocol::Protobuf => {
+            Protocol::Websocket | Protocol::Commands | Protocol::Protobuf | Protocol::Deflate => {
                 "Upgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
             }
@@ -82,7 +88,10 @@ impl Connector {
         let token = self.token.as_ref();
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
         let token = token.unwrap_or_default();
-        format!("GET {} HTTP/1.1\r\nHost: {}\r\n{upgrade}{token}\r\n", self.path, self.address)
+        format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\n{upgrade}{deflate}{token}\r\n",
+            self.path, self.address
+        )
     }
 
     /// Opens `count` blocking connections; returns each with the bytes received after the handshake.
@@ -199,7 +208,7 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// Calls `take` with opcode and payload of each complete frame.
+    /// Calls `take` with opcode and payload of each complete frame; [`COMPRESSED`] is added to the opcode.
     pub fn read(&mut self, bytes: &[u8], mut take: impl FnMut(u8, &[u8])) {
         if self.rest.is_empty() {
             let used = take_frames(bytes, &mut take);
@@ -225,13 +234,16 @@ fn take_frames(bytes: &[u8], take: &mut impl FnMut(u8, &[u8])) -> usize {
 
 fn parse_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let &[first, second, ref after @ ..] = bytes else { return None };
-    let opcode = first & 0x0f;
+    let opcode = first & (0x0f | COMPRESSED);
     Some(match second & 0x7f {
         126 => (opcode, 4, usize::from(u16::from_be_bytes(*after.first_chunk()?))),
         127 => (opcode, 10, u64::from_be_bytes(*after.first_chunk()?) as usize),
         short => (opcode, 2, usize::from(short)),
     })
 }
+
+/// The bit of a compressed message.
+pub const COMPRESSED: u8 = 0x40;
 
 /// Handshakes in flight at once.
 const IN_FLIGHT: usize = 256;

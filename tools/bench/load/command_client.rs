@@ -14,7 +14,7 @@ pub fn path(protocol: Protocol) -> Option<&'static str> {
     match protocol {
         Protocol::Commands => Some("/connection/websocket"),
         Protocol::Protobuf => Some("/connection/websocket?cf_protocol=protobuf"),
-        Protocol::Websocket | Protocol::Sse => None,
+        Protocol::Websocket | Protocol::Sse | Protocol::Deflate => None,
     }
 }
 

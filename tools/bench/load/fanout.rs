@@ -4,6 +4,7 @@
 //! sent in a write of its own, the first ones one after another while the previous one is in flight, so the server
 //! decides whether publications are joined. The publisher is the first subscriber and receives its own publications.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,13 +12,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use fantail::protocol::websocket::Inflater;
 use serde_json::{Value, json};
 
-use super::client::{Connector, EventReader, FrameReader, Protocol, frame};
+use super::client::{COMPRESSED, Connector, EventReader, FrameReader, Protocol, frame};
 use super::command_client;
 use super::probe::{Probe, ProbeKind};
 use super::sockets::{Sockets, read_available};
-use super::streams::{Arrival, Faults, Stream, payload};
+use super::streams::{Arrival, Faults, Stream, payload, prices};
 use super::target::Target;
 use super::window::{Phase, Window};
 use crate::instrument::Histogram;
@@ -36,6 +38,9 @@ pub struct Arguments {
     /// Payload size in bytes, at least 16
     #[arg(long, default_value_t = 64)]
     size: usize,
+    /// Fill payloads with prices in JSON rather than with dots
+    #[arg(long)]
+    prices: bool,
     /// Length of the measurement, in seconds
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -64,6 +69,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let others = (arguments.protocol, path);
     let mut load = Load::open_with(&mut connector, others, arguments.subscribers, arguments.size)?;
     load.spin = arguments.target.spin;
+    load.payload = if arguments.prices { prices } else { payload };
     // The last subscription may still be in flight between workers.
     sleep(SETTLING);
     let mut window = Window::new(&arguments.target, arguments.warm_up, arguments.seconds)?;
@@ -77,6 +83,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
             Phase::WarmUp | Phase::Inside => {}
             Phase::Opened => {
                 load.deliveries = 0;
+                load.bytes = 0;
                 load.latency.clear();
                 if let Some(probe) = &probe {
                     probe.open();
@@ -93,6 +100,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
                     "seconds": length.as_secs_f64(),
                     "ops": deliveries,
                     "ops_per_second": deliveries as f64 / length.as_secs_f64(),
+                    "bytes_per_op": load.bytes as f64 / deliveries as f64,
                     "latency": load.latency.to_json(),
                     "faults": load.faults.to_json(),
                     "probe": probed.map(|histogram| histogram.to_json()),
@@ -118,6 +126,8 @@ pub struct Load {
     subscribers: Vec<Subscriber>,
     buffer: Vec<u8>,
     size: usize,
+    /// Makes the payload of a number.
+    payload: fn(u64, usize) -> Vec<u8>,
     began: Instant,
     /// Number of the first outstanding publication.
     first: u64,
@@ -125,6 +135,8 @@ pub struct Load {
     /// Whether publishing has ended.
     ending: bool,
     pub deliveries: u64,
+    /// Bytes received, with the headers of frames.
+    bytes: u64,
     pub faults: Faults,
     latency: Histogram,
 }
@@ -140,6 +152,31 @@ enum Reader {
     Events(EventReader),
     Commands(FrameReader),
     Protobuf(FrameReader),
+    Deflated(FrameReader),
+}
+
+/// The last message that was inflated. The subscribers are sent the same bytes, one after another.
+#[derive(Default)]
+struct Inflated {
+    inflater: Inflater,
+    compressed: Vec<u8>,
+    message: Vec<u8>,
+}
+
+thread_local! {
+    static INFLATED: RefCell<Inflated> = RefCell::default();
+}
+
+impl Inflated {
+    fn of(&mut self, compressed: &[u8]) -> &[u8] {
+        if self.compressed != compressed {
+            self.compressed = compressed.to_vec();
+            self.message.clear();
+            // A message that is not sound counts as one with no number.
+            let _ = self.inflater.inflate(compressed, 1 << 24, &mut self.message);
+        }
+        &self.message
+    }
 }
 
 impl Reader {
@@ -154,6 +191,13 @@ impl Reader {
             }),
             Reader::Protobuf(frames) => frames.read(bytes, |_, message| {
                 command_client::publications(message, &mut take);
+            }),
+            Reader::Deflated(frames) => frames.read(bytes, |opcode, payload| match opcode {
+                TEXT | BINARY => take(payload),
+                _ if opcode & COMPRESSED != 0 => {
+                    INFLATED.with_borrow_mut(|inflated| take(inflated.of(payload)));
+                }
+                _ => {}
             }),
             Reader::Frames(frames) => frames.read(bytes, |opcode, payload| {
                 if opcode == TEXT || opcode == BINARY {
@@ -212,6 +256,7 @@ impl Load {
                 Protocol::Sse => Reader::Events(EventReader::default()),
                 Protocol::Commands => Reader::Commands(FrameReader::default()),
                 Protocol::Protobuf => Reader::Protobuf(FrameReader::default()),
+                Protocol::Deflate => Reader::Deflated(FrameReader::default()),
             };
             reader.read(&rest, |_| {});
             subscribers.push(Subscriber { stream, reader, check: Stream::default() });
@@ -222,11 +267,13 @@ impl Load {
             subscribers,
             buffer: vec![0; 1 << 18],
             size,
+            payload,
             began: Instant::now(),
             first: 0,
             outstanding: VecDeque::new(),
             ending: false,
             deliveries: 0,
+            bytes: 0,
             faults: Faults::default(),
             latency: Histogram::new(),
         })
@@ -236,7 +283,7 @@ impl Load {
         for _ in 0..count {
             let published_at = self.began.elapsed().as_nanos() as u64;
             let number = self.first + self.outstanding.len() as u64;
-            let frame = frame(TEXT, &payload(number, self.size));
+            let frame = frame(TEXT, &(self.payload)(number, self.size));
             self.outstanding
                 .push_back(Publication { published_at, awaited: self.subscribers.len() });
             self.subscribers[0].stream.write_all(&frame)?;
@@ -277,11 +324,21 @@ impl Load {
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        let Self { sockets, subscribers, buffer, outstanding, faults, deliveries, first, .. } =
-            self;
+        let Self {
+            sockets,
+            subscribers,
+            buffer,
+            outstanding,
+            faults,
+            deliveries,
+            bytes: sum,
+            first,
+            ..
+        } = self;
         for index in sockets.ready() {
             let Subscriber { stream, reader, check } = &mut subscribers[index];
             read_available(stream, buffer, |bytes| {
+                *sum += bytes.len() as u64;
                 reader.read(bytes, |payload| {
                     *deliveries += 1;
                     if let Arrival::New(number) = check.receive(payload, faults)

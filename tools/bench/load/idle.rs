@@ -32,6 +32,8 @@ pub struct Arguments {
 enum Protocol {
     /// WebSocket, subscribed by the path
     Websocket,
+    /// The same with permessage-deflate
+    Deflate,
     /// Event stream, subscribed by the path
     Sse,
     /// Raw TCP, one JSON object per line: connect, subscribe
@@ -74,9 +76,13 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
 
 fn open(connector: &mut Connector, protocol: Protocol, count: usize) -> io::Result<Vec<TcpStream>> {
     match protocol {
-        Protocol::Sse => {
+        Protocol::Sse | Protocol::Deflate => {
             let path = connector.path().to_owned();
-            connector.set_protocol(client::Protocol::Sse, &path);
+            let protocol = match protocol {
+                Protocol::Sse => client::Protocol::Sse,
+                _ => client::Protocol::Deflate,
+            };
+            connector.set_protocol(protocol, &path);
             Ok(connector.open(count)?.into_iter().map(|(stream, _)| stream).collect())
         }
         Protocol::Websocket => {

@@ -101,6 +101,22 @@ pub fn payload(number: u64, size: usize) -> Vec<u8> {
     payload
 }
 
+/// The same in JSON: prices that change from one to the next, as a feed of them has.
+pub fn prices(number: u64, size: usize) -> Vec<u8> {
+    let mut payload = format!("{number:016x}[").into_bytes();
+    let mut state = number;
+    while payload.len() < size {
+        // The generator of Knuth's MMIX.
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (symbol, price) = (state >> 56, (state >> 32) % 100_000);
+        let quote = format!("{{\"symbol\":\"S{symbol}\",\"bid\":{price},\"ask\":{}}},", price + 7);
+        payload.extend_from_slice(quote.as_bytes());
+    }
+    payload.truncate(size.max(DIGITS));
+    payload
+}
+
 fn parse(payload: &[u8]) -> Option<u64> {
     payload.get(..DIGITS)?.iter().try_fold(0, |number, digit| {
         let value = (*digit as char).to_digit(16)?;
