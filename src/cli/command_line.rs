@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use super::output::Failure;
 use super::{
-    channels, check, connections, disconnect, doctor, publish, serve, settings, subscribe, token,
-    top,
+    channels, check, config, connections, disconnect, doctor, publish, serve, settings, subscribe,
+    token, top,
 };
 
 /// The command line.
@@ -33,6 +33,8 @@ enum Command {
     Serve(Box<settings::Arguments>),
     /// Check the settings and print each with its source, without serving
     Check(check::Arguments),
+    /// Make a settings file from a configuration file of Centrifugo
+    Config(config::Arguments),
     /// Report how many connections this host can hold, the bottleneck, and how to raise it
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
@@ -65,6 +67,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         None => serve::run(arguments.serve)?,
         Some(Command::Serve(serve)) => serve::run(*serve)?,
         Some(Command::Check(check)) => check::run(check)?,
+        Some(Command::Config(config)) => config::run(&config)?,
         Some(Command::Publish(publish)) => publish::run(publish)?,
         Some(Command::Subscribe(subscribe)) => subscribe::run(subscribe)?,
         Some(Command::Token(token)) => token::run(&token)?,
