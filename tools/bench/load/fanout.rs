@@ -3,6 +3,8 @@
 //! A publication is complete once every subscriber has received it; `outstanding` of them are kept in flight. Each is
 //! sent in a write of its own, the first ones one after another while the previous one is in flight, so the server
 //! decides whether publications are joined. The publisher is the first subscriber and receives its own publications.
+//!
+//! With a channel all of them speak the command protocol, so that any server that speaks it gets the same bytes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,11 +18,12 @@ use fantail::protocol::websocket::Inflater;
 use serde_json::{Value, json};
 
 use super::client::{COMPRESSED, Connector, EventReader, FrameReader, Protocol, frame};
-use super::command_client;
+use super::command_client::{self, Subscribing};
 use super::probe::{Probe, ProbeKind};
 use super::sockets::{Sockets, read_available};
-use super::streams::{Arrival, Faults, Stream, payload, prices};
+use super::streams::{Arrival, Faults, Stream, document, payload, prices};
 use super::target::Target;
+use super::versions::Latest;
 use super::window::{Phase, Window};
 use crate::instrument::Histogram;
 
@@ -47,12 +50,21 @@ pub struct Arguments {
     /// Warm-up before it, in seconds
     #[arg(long, default_value_t = 0.5)]
     warm_up: f64,
-    /// Protocol of the subscribers; the publisher uses a WebSocket
+    /// Protocol of the subscribers; the publisher uses a WebSocket, if there is no --channel
     #[arg(long, value_enum, default_value = "websocket")]
     protocol: Protocol,
     /// Path of the subscribers, if other than that of the publisher
     #[arg(long)]
     subscribers_path: Option<String>,
+    /// Channel in which all of them, the publisher too, speak the command protocol
+    #[arg(long)]
+    channel: Option<String>,
+    /// Publish documents in JSON that differ in one member
+    #[arg(long, requires = "channel")]
+    documents: bool,
+    /// Subscribers take deltas
+    #[arg(long, requires = "documents")]
+    delta: bool,
     /// Measure pings on a connection to another channel meanwhile
     #[arg(long)]
     probe_ping: bool,
@@ -67,7 +79,10 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let path = arguments.subscribers_path.as_deref();
     let path = path.or(command_client::path(arguments.protocol)).unwrap_or(&arguments.target.path);
     let others = (arguments.protocol, path);
-    let mut load = Load::open_with(&mut connector, others, arguments.subscribers, arguments.size)?;
+    let mut load = match &arguments.channel {
+        Some(channel) => Load::open_commands(&mut connector, channel, arguments)?,
+        None => Load::open_with(&mut connector, others, arguments.subscribers, arguments.size)?,
+    };
     load.spin = arguments.target.spin;
     load.payload = if arguments.prices { prices } else { payload };
     // The last subscription may still be in flight between workers.
@@ -124,6 +139,7 @@ pub struct Load {
     sockets: Sockets,
     spin: bool,
     subscribers: Vec<Subscriber>,
+    publishing: Publishing,
     buffer: Vec<u8>,
     size: usize,
     /// Makes the payload of a number.
@@ -141,6 +157,33 @@ pub struct Load {
     latency: Histogram,
 }
 
+/// How the first subscriber publishes.
+enum Publishing {
+    /// Each message is a publication.
+    Messages,
+    Commands {
+        protocol: Protocol,
+        channel: String,
+        documents: bool,
+    },
+}
+
+impl Publishing {
+    fn frame(&self, number: u64, size: usize, payload: fn(u64, usize) -> Vec<u8>) -> Vec<u8> {
+        let Publishing::Commands { protocol, channel, documents } = self else {
+            return frame(TEXT, &payload(number, size));
+        };
+        let data = match protocol {
+            _ if *documents => document(number, size),
+            Protocol::Protobuf => payload(number, size),
+            _ => [b"\"", &payload(number, size)[..], b"\""].concat(),
+        };
+        // Those of connect and subscribe come before.
+        let id = 3 + (number % u64::from(u16::MAX)) as u32;
+        command_client::publish_frame(*protocol, id, channel, &data)
+    }
+}
+
 struct Subscriber {
     stream: TcpStream,
     reader: Reader,
@@ -153,6 +196,8 @@ enum Reader {
     Commands(FrameReader),
     Protobuf(FrameReader),
     Deflated(FrameReader),
+    Deltas(FrameReader, Latest),
+    ProtobufDeltas(FrameReader, Latest),
 }
 
 /// The last message that was inflated. The subscribers are sent the same bytes, one after another.
@@ -180,15 +225,29 @@ impl Inflated {
 }
 
 impl Reader {
+    fn of_commands(protocol: Protocol, delta: bool) -> Self {
+        let frames = FrameReader::default();
+        match (protocol, delta) {
+            (Protocol::Protobuf, false) => Reader::Protobuf(frames),
+            (Protocol::Protobuf, true) => Reader::ProtobufDeltas(frames, Latest::default()),
+            (_, false) => Reader::Commands(frames),
+            (_, true) => Reader::Deltas(frames, Latest::default()),
+        }
+    }
+
     /// Calls `take` with each complete publication.
     fn read(&mut self, bytes: &[u8], mut take: impl FnMut(&[u8])) {
         match self {
             Reader::Events(events) => events.read(bytes, take),
-            Reader::Commands(frames) => frames.read(bytes, |_, push| {
-                if let Some(text) = command_client::text_of_push(push) {
-                    take(text);
-                }
+            Reader::Commands(frames) => frames.read(bytes, |_, message| {
+                command_client::publications_in_json(message, &mut take);
             }),
+            Reader::Deltas(frames, latest) => {
+                frames.read(bytes, |_, message| latest.read_json(message, &mut take));
+            }
+            Reader::ProtobufDeltas(frames, latest) => {
+                frames.read(bytes, |_, message| latest.read_protobuf(message, &mut take));
+            }
             Reader::Protobuf(frames) => frames.read(bytes, |_, message| {
                 command_client::publications(message, &mut take);
             }),
@@ -231,14 +290,32 @@ impl Load {
         let mut opened = connector.open(1)?;
         let channel = connector.channel();
         connector.set_protocol(protocol, path);
-        let mut others = connector.open(count - 1)?;
         if command_client::path(protocol).is_some() {
-            for (stream, _) in &mut others {
-                command_client::subscribe(stream, protocol, &channel)?;
-            }
+            let ask = Subscribing { protocol, channel: &channel, delta: false };
+            opened.extend(ask.open(connector, count - 1)?.into_iter().map(|one| (one, Vec::new())));
+        } else {
+            opened.append(&mut connector.open(count - 1)?);
         }
-        opened.append(&mut others);
         Self::over(opened, protocol, size)
+    }
+
+    /// Opens subscribers of which the first one publishes by a command.
+    fn open_commands(
+        connector: &mut Connector,
+        channel: &str,
+        arguments: &Arguments,
+    ) -> io::Result<Self> {
+        let Arguments { protocol, delta, documents, .. } = *arguments;
+        let ask = Subscribing { protocol, channel, delta };
+        let opened = ask.connect(connector, arguments.subscribers)?;
+        let opened = opened.into_iter().map(|stream| (stream, Vec::new())).collect();
+        let mut load = Self::over(opened, protocol, arguments.size)?;
+        for subscriber in &mut load.subscribers {
+            subscriber.reader = Reader::of_commands(protocol, delta);
+        }
+        let channel = channel.to_owned();
+        load.publishing = Publishing::Commands { protocol, channel, documents };
+        Ok(load)
     }
 
     fn over(
@@ -254,8 +331,7 @@ impl Load {
                 _ if index == 0 => Reader::Frames(FrameReader::default()),
                 Protocol::Websocket => Reader::Frames(FrameReader::default()),
                 Protocol::Sse => Reader::Events(EventReader::default()),
-                Protocol::Commands => Reader::Commands(FrameReader::default()),
-                Protocol::Protobuf => Reader::Protobuf(FrameReader::default()),
+                Protocol::Commands | Protocol::Protobuf => Reader::of_commands(protocol, false),
                 Protocol::Deflate => Reader::Deflated(FrameReader::default()),
             };
             reader.read(&rest, |_| {});
@@ -265,6 +341,7 @@ impl Load {
             sockets,
             spin: false,
             subscribers,
+            publishing: Publishing::Messages,
             buffer: vec![0; 1 << 18],
             size,
             payload,
@@ -283,7 +360,7 @@ impl Load {
         for _ in 0..count {
             let published_at = self.began.elapsed().as_nanos() as u64;
             let number = self.first + self.outstanding.len() as u64;
-            let frame = frame(TEXT, &(self.payload)(number, self.size));
+            let frame = self.publishing.frame(number, self.size, self.payload);
             self.outstanding
                 .push_back(Publication { published_at, awaited: self.subscribers.len() });
             self.subscribers[0].stream.write_all(&frame)?;
@@ -324,21 +401,12 @@ impl Load {
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        let Self {
-            sockets,
-            subscribers,
-            buffer,
-            outstanding,
-            faults,
-            deliveries,
-            bytes: sum,
-            first,
-            ..
-        } = self;
+        let Self { sockets, subscribers, buffer, outstanding, .. } = self;
+        let Self { faults, deliveries, bytes: received, first, .. } = self;
         for index in sockets.ready() {
             let Subscriber { stream, reader, check } = &mut subscribers[index];
             read_available(stream, buffer, |bytes| {
-                *sum += bytes.len() as u64;
+                *received += bytes.len() as u64;
                 reader.read(bytes, |payload| {
                     *deliveries += 1;
                     if let Arrival::New(number) = check.receive(payload, faults)

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::client::{self, Connector};
+use super::command_client::Subscribing;
 use super::target::Target;
 use crate::instrument::{Resident, kernel_slab_bytes};
 
@@ -38,6 +39,8 @@ enum Protocol {
     Sse,
     /// Raw TCP, one JSON object per line: connect, subscribe
     Tcp,
+    /// Command protocol in JSON, over a WebSocket: connect, subscribe
+    Commands,
 }
 
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
@@ -87,6 +90,10 @@ fn open(connector: &mut Connector, protocol: Protocol, count: usize) -> io::Resu
         }
         Protocol::Websocket => {
             Ok(connector.open(count)?.into_iter().map(|(stream, _)| stream).collect())
+        }
+        Protocol::Commands => {
+            let protocol = client::Protocol::Commands;
+            Subscribing { protocol, channel: "idle", delta: false }.connect(connector, count)
         }
         Protocol::Tcp => (0..count).map(|_| subscribe_line(connector.connect()?)).collect(),
     }

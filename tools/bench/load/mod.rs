@@ -27,6 +27,7 @@ mod slow_reader;
 mod sockets;
 pub mod streams;
 mod target;
+mod versions;
 mod window;
 
 use std::io;

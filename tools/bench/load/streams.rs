@@ -117,7 +117,23 @@ pub fn prices(number: u64, size: usize) -> Vec<u8> {
     payload
 }
 
+/// A document of about `size` bytes in JSON that differs from the others in its number.
+pub fn document(number: u64, size: usize) -> Vec<u8> {
+    let mut text = format!("{DOCUMENT}{number:016x}\"");
+    for field in 1_u64.. {
+        let value = field.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let member = format!(",\"field{field}\":{value}");
+        if text.len() + member.len() + 1 > size {
+            break;
+        }
+        text.push_str(&member);
+    }
+    text.push('}');
+    text.into_bytes()
+}
+
 fn parse(payload: &[u8]) -> Option<u64> {
+    let payload = payload.strip_prefix(DOCUMENT.as_bytes()).unwrap_or(payload);
     payload.get(..DIGITS)?.iter().try_fold(0, |number, digit| {
         let value = (*digit as char).to_digit(16)?;
         Some(number << 4 | u64::from(value))
@@ -125,6 +141,9 @@ fn parse(payload: &[u8]) -> Option<u64> {
 }
 
 const DIGITS: usize = 16;
+
+/// What a document begins with.
+const DOCUMENT: &str = "{\"number\":\"";
 
 #[cfg(test)]
 mod tests {
@@ -153,6 +172,14 @@ mod tests {
         assert_eq!(faults_of(&[0, 1, 1], 2), Faults { duplicated: 1, ..none });
         assert_eq!(faults_of(&[0, 2, 1, 3], 4), Faults { reordered: 1, ..none });
         assert_eq!(faults_of(&[0, 2, 1, 1], 3), Faults { reordered: 1, duplicated: 1, ..none });
+    }
+
+    #[test]
+    fn a_document_has_a_number_and_its_size() {
+        let (mut faults, mut stream) = (Faults::default(), Stream::default());
+        assert_eq!(stream.receive(&document(77, 2048), &mut faults), Arrival::New(77));
+        assert!((2000..=2048).contains(&document(77, 2048).len()));
+        assert!(!faults.any());
     }
 
     #[test]

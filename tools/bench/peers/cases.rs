@@ -13,6 +13,8 @@ pub enum CaseName {
     WideFanout,
     Memory,
     Accept,
+    /// The command protocol, in JSON, to a server that speaks it too
+    Commands,
     All,
 }
 
@@ -25,12 +27,14 @@ pub struct Case {
 }
 
 /// How a server handles a message.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Send it back.
     Echo,
     /// Send it to all connections.
     Fanout,
+    /// Do what the commands say.
+    Commands,
 }
 
 /// The figure that is compared.
@@ -56,6 +60,7 @@ pub fn all(seconds: f64) -> Vec<Case> {
         let path = match mode {
             Mode::Echo => "/",
             Mode::Fanout => "/ws?channel=bench",
+            Mode::Commands => "/connection/websocket",
         };
         let load = words.chain(["--path".to_owned(), path.to_owned()]).collect();
         Case { group, title, mode, load }
@@ -70,6 +75,14 @@ pub fn all(seconds: f64) -> Vec<Case> {
         let timing = ["--outstanding", outstanding, "--warm-up", WARM_UP, "--seconds", seconds];
         case(group, title, Mode::Fanout, &[&words[..], &timing].concat())
     };
+    let commands = |title, words: &[&str]| case(CaseName::Commands, title, Mode::Commands, words);
+    let delivered = |title, subscribers, outstanding| {
+        let words = ["fanout", "--size", "64", "--subscribers", subscribers];
+        let ask = ["--protocol", "commands", "--channel", "bench"];
+        let timing = ["--outstanding", outstanding, "--warm-up", WARM_UP, "--seconds", seconds];
+        commands(title, &[&words[..], &ask, &timing].concat())
+    };
+    let cycle = ["cycle", "--channel", "bench", "--warm-up", WARM_UP, "--seconds", seconds];
     let (narrow, wide) = (CaseName::Fanout, CaseName::WideFanout);
     let idle = ["idle", "--connections", "15000"];
     let accept = ["accept", "--connections", "5000"];
@@ -82,6 +95,15 @@ pub fn all(seconds: f64) -> Vec<Case> {
         fanout(wide, "delivery to 10,000, 8 outstanding", "10000", "8"),
         case(CaseName::Memory, "RSS per idle connection", Mode::Fanout, &idle),
         case(CaseName::Accept, "accept", Mode::Fanout, &accept),
+        delivered("commands: delivery to 1,000", "1000", "1"),
+        delivered("commands: delivery to 1,000, 8 outstanding", "1000", "8"),
+        delivered("commands: delivery to 10,000", "10000", "1"),
+        delivered("commands: delivery to 10,000, 8 outstanding", "10000", "8"),
+        commands(
+            "commands: RSS per idle subscribed client",
+            &["idle", "--connections", "15000", "--protocol", "commands"],
+        ),
+        commands("commands: connect, subscribe, close", &cycle),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Comparison with other servers: the same load on each in turn, the server on one core, the load on another.
 //!
 //! A round is one turn of fantail, then one of each peer; ratios are taken within a round. A peer is a folder with a
-//! program `start` that serves: `start echo|fanout PORT`. `tools/bench/peers/install` installs them; peers that are
+//! program `start` that serves: `start echo|fanout|commands PORT`. `tools/bench/peers/install` installs them; peers that are
 //! not installed are skipped and reported.
 
 mod cases;
@@ -73,22 +73,25 @@ struct Peer {
     /// Name of its folder, and in tables.
     name: &'static str,
     echoes: bool,
+    /// Whether it speaks the command protocol, and nothing else.
+    takes_commands: bool,
     /// Whether the started process only supervises a worker process.
     serves_in_child: bool,
 }
 
-const PEERS: [Peer; 6] = [
+const PEERS: [Peer; 7] = [
     Peer::new("tungstenite"),
     Peer::new("fastwebsockets"),
     Peer::new("bun"),
     Peer::new("node-ws"),
     Peer { echoes: false, serves_in_child: true, ..Peer::new("nchan") },
     Peer::new("python-websockets"),
+    Peer { takes_commands: true, ..Peer::new("centrifugo") },
 ];
 
 impl Peer {
     const fn new(name: &'static str) -> Self {
-        Self { name, echoes: true, serves_in_child: false }
+        Self { name, echoes: true, takes_commands: false, serves_in_child: false }
     }
 }
 
@@ -145,7 +148,8 @@ fn measure(arguments: &Arguments) -> io::Result<Report> {
         for round in 0..usize::from(arguments.rounds) {
             let fantail = turn_of_fantail(&setup, &case, &arguments.driver)?;
             report.add(&case, FANTAIL, round, Outcome::Measured(fantail));
-            for peer in &peers {
+            let speaks = |peer: &&Peer| peer.takes_commands == (case.mode == Mode::Commands);
+            for peer in peers.iter().filter(speaks) {
                 report.add(&case, peer.name, round, turn_of_peer(&setup, &case, peer, &folder));
             }
         }
@@ -180,7 +184,7 @@ fn turn_of_fantail(setup: &Setup, case: &Case, driver: &str) -> io::Result<Value
     let server = setup.start_fantail(&setup.fantail, driver)?;
     let address = match case.mode {
         Mode::Echo => server.echo,
-        Mode::Fanout => server.listen,
+        Mode::Fanout | Mode::Commands => server.listen,
     };
     setup.load(&case.load, address, server.server.pid())
 }
@@ -191,6 +195,7 @@ fn turn_of_peer(setup: &Setup, case: &Case, peer: &Peer, folder: &Path) -> Outco
         Mode::Echo if !peer.echoes => return Outcome::Failed("does not echo".to_owned()),
         Mode::Echo => "echo",
         Mode::Fanout => "fanout",
+        Mode::Commands => "commands",
     };
     let turn = || {
         let address = free_address()?;
