@@ -110,7 +110,17 @@ impl Drop for Server {
 
 /// A loopback address that was free just now.
 pub fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+    free_addresses().map(|[address]| address)
+}
+
+/// Different loopback addresses that were free just now.
+pub fn free_addresses<const N: usize>() -> io::Result<[SocketAddr; N]> {
+    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
+    let listeners = addresses.map(TcpListener::bind);
+    for (address, listener) in addresses.iter_mut().zip(listeners) {
+        *address = listener?.local_addr()?;
+    }
+    Ok(addresses)
 }
 
 /// The program `name` in the directory of this one.

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::cases::{self, BACKEND, CaseName, Comparison, Listener, PROBE_ECHO, Solo};
-use crate::process::{Server, free_address};
+use crate::process::{Server, free_address, free_addresses};
 
 /// Programs and cores of all turns.
 pub struct Setup {
@@ -111,7 +111,7 @@ impl Setup {
         setup: &cases::ServerSetup,
         backend: &str,
     ) -> io::Result<RunningServer> {
-        let (listen, tcp, echo) = (free_address()?, free_address()?, free_address()?);
+        let [listen, tcp, echo] = free_addresses()?;
         let workers = setup.workers.unwrap_or(1).to_string();
         // Warnings only: starts and stops are expected.
         let words = ["serve", "--workers", &workers, "--driver", driver, "--log-level", "warn"];
