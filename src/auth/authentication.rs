@@ -75,7 +75,7 @@ impl Authentication {
             _ if self.is_open() => Ok(ConnectionClaims::default()),
             None if self.allows_anonymous => Ok(ConnectionClaims::default()),
             None => Err(Refusal::TokenMissing.into()),
-            Some(token) => self.verify_connection(token, now),
+            Some(token) => Ok(self.tokens.verify_connection(token.reveal(), now)?),
         }
     }
 
@@ -89,13 +89,15 @@ impl Authentication {
         if self.is_open() {
             return Ok(None);
         }
-        let claims =
-            self.verify_connection(token, now).map_err(|rejection| match rejection.refusal {
+        let claims = self.tokens.verify_connection(token.reveal(), now).map_err(|error| {
+            let rejection = Rejection::from(error);
+            match rejection.refusal {
                 Refusal::TokenExpired => {
                     Rejection { refusal: Refusal::ConnectionExpired, ..rejection }
                 }
                 _ => rejection,
-            })?;
+            }
+        })?;
         match claims.identity.user.as_deref() == user {
             true => Ok(Some(claims)),
             false => Err(TokenError::Holder.into()),
@@ -115,10 +117,9 @@ impl Authentication {
         let is_of_holder = claims.channel == *channel
             && claims.user.as_deref() == holder.user
             && claims.client.as_ref().is_none_or(is_of_client);
-        match claims.options.expires_at {
-            _ if !is_of_holder => Err(TokenError::Holder.into()),
-            Some(at) if at <= now => Err(TokenError::Expired.into()),
-            _ => Ok(claims.options),
+        match is_of_holder {
+            true => Ok(claims.options),
+            false => Err(TokenError::Holder.into()),
         }
     }
 
@@ -126,15 +127,6 @@ impl Authentication {
     pub fn closes_at(&self, identity: &Identity, may_refresh: bool) -> Option<u64> {
         let delay = if may_refresh { self.close_delay.as_secs() } else { 0 };
         identity.expires_at.map(|at| at.saturating_add(delay))
-    }
-
-    fn verify_connection(&self, token: &Token, now: u64) -> Result<ConnectionClaims, Rejection> {
-        let claims = self.tokens.verify_connection(token.reveal(), now)?;
-        // The claim `expire_at` may name an earlier time than `exp`.
-        match claims.identity.expires_at {
-            Some(at) if at <= now => Err(TokenError::Expired.into()),
-            _ => Ok(claims),
-        }
     }
 }
 

@@ -52,8 +52,7 @@ pub const CALLBACK_ANSWER_BYTES_CEILING: u64 = 16 * 1024 * 1024;
 /// Length of a secret that tokens are signed with.
 pub const TOKEN_SECRET_BYTES_MAX: usize = 1024;
 
-/// A shorter secret causes a warning: anyone with a token can try secrets until one fits. RFC 7518 3.2 demands as many
-/// bytes as the hash has.
+/// A shorter secret causes a warning: RFC 7518 3.2 demands as many bytes as the hash has.
 pub const TOKEN_SECRET_BYTES_SAFE: usize = 32;
 
 /// Length of a public key that tokens are verified with, as PEM. One of 8192 bits has 1.5 KB.
@@ -65,8 +64,7 @@ pub const TOKEN_KEY_ID_BYTES_MAX: usize = 255;
 /// Sections `[auth.keys.NAME]` of one configuration.
 pub const TOKEN_KEYS_MAX: usize = 64;
 
-/// Keys without an id for the same algorithm: a token is verified with one after the other, each of which takes up to
-/// 0.2 milliseconds.
+/// Keys without an id for one algorithm that a token is verified with, at up to 0.2 milliseconds each.
 pub const TOKEN_KEYS_TRIED_MAX: usize = 4;
 
 /// Sections `[auth.keys.NAME]` with a `jwks_url`.
@@ -122,8 +120,7 @@ pub const RECEIVE_SHARE_BYTES: usize = 16 * 1024;
 /// A socket whose receives bring at most this many bytes, a few requests, is served before those that send more.
 pub const SPARSE_RECEIVE_BYTES_MAX: usize = 1024;
 
-/// Bytes received in one turn; may be exceeded by one receive buffer. A few milliseconds of decoding if all of them are
-/// frames of one byte.
+/// Bytes received in one turn (a few milliseconds of decoding at worst); may be exceeded by one receive buffer.
 pub const RECEIVED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 
 /// Connections accepted per listener, served for the first time, and closed by their peer, of each at most this many
@@ -344,7 +341,7 @@ pub const BLOCKED_USERS_MAX: usize = 10_000;
 /// Size of one identity in the hub, in bytes, without its texts.
 pub const IDENTITY_BYTES_MAX: usize = 24;
 
-/// Sessions that end in one turn because they have expired, and as many subscriptions.
+/// Sessions that end in one turn because they have expired, as many subscriptions, and deadlines of connections.
 pub const EXPIRIES_PER_TURN_MAX: usize = 256;
 
 /// Identities of one user that are compared with a new one: a user about whose clients the backend says more different
@@ -464,6 +461,9 @@ pub const CALLBACK_ANSWERS_PER_TURN_MAX: usize = 128;
 
 /// Deferred requests resumed in one turn.
 pub const DEFERRED_PER_TURN_MAX: usize = 1024;
+
+/// Invalid tokens with which one client may try to subscribe; the last one ends its connection.
+pub const INVALID_TOKENS_MAX: u32 = 15;
 
 /// Tokens verified in one turn: a signature takes up to 0.2 ms (ES384, or RSA with a key of 8192 bits).
 pub const TOKENS_PER_TURN_MAX: usize = 8;

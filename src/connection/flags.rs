@@ -1,5 +1,6 @@
 //! The small facts of a connection, packed into one word of its entry.
 
+use crate::config::limits::INVALID_TOKENS_MAX;
 use crate::message::TransportKind;
 
 /// Where a connection is in its life, why it is not read, how it is counted, and its flags.
@@ -234,6 +235,15 @@ impl Flags {
         self.set(AWAITS_TLS, awaits);
     }
 
+    /// Counts a token of it that was invalid, and returns how many there were, up to [`INVALID_TOKENS_MAX`].
+    pub fn count_invalid_token(&mut self) -> u32 {
+        let count = (self.0 >> INVALID_TOKENS_SHIFT & INVALID_TOKENS_MAX) + 1;
+        if count <= INVALID_TOKENS_MAX {
+            self.0 += 1 << INVALID_TOKENS_SHIFT;
+        }
+        count.min(INVALID_TOKENS_MAX)
+    }
+
     fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
     }
@@ -259,7 +269,7 @@ impl Pause {
     }
 }
 
-// The word, from its lowest bit: the stage, the pauses, the flags, the transport.
+// The word, from its lowest bit: the stage, the pauses, the flags, the number of invalid tokens, the transport.
 const STAGE_MASK: u32 = 0b11;
 const PAUSES_SHIFT: u32 = 2;
 const PAUSES_MASK: u32 = 0b11_1111 << PAUSES_SHIFT;
@@ -278,9 +288,11 @@ const PROXIED: u32 = 1 << 19;
 const ENCRYPTED: u32 = 1 << 20;
 const AWAITS_TLS: u32 = 1 << 21;
 const OFFERS_DEFLATE: u32 = 1 << 22;
-const COUNTED_SHIFT: u32 = 24;
+const INVALID_TOKENS_SHIFT: u32 = 23;
+const COUNTED_SHIFT: u32 = 27;
 
-const _: () = assert!(TransportKind::LABELS.len() <= 256, "the transport has the upper 8 bits");
+const _: () = assert!(TransportKind::LABELS.len() <= 32, "the transport has the upper 5 bits");
+const _: () = assert!(INVALID_TOKENS_MAX < 1 << (COUNTED_SHIFT - INVALID_TOKENS_SHIFT));
 
 #[cfg(test)]
 mod tests {
@@ -345,6 +357,22 @@ mod tests {
             let is_final = (6..8).contains(&at);
             assert_eq!(flags == before, !is_final);
         }
+    }
+
+    #[test]
+    fn invalid_tokens_are_counted_up_to_the_maximum() {
+        let mut flags = Flags::new(TransportKind::EchoTcp);
+        for (set, _) in FLAGS {
+            set(&mut flags, true);
+        }
+        let counts: Vec<_> = (0..20).map(|_| flags.count_invalid_token()).collect();
+        let expected: Vec<_> = (1..=20).map(|count| count.min(INVALID_TOKENS_MAX)).collect();
+        assert_eq!(counts, expected);
+        assert_eq!(
+            (flags.stage(), flags.counted()),
+            (Stage::Open, TransportKind::EchoTcp as usize)
+        );
+        assert!(FLAGS.iter().all(|(_, get)| get(flags)));
     }
 
     #[test]

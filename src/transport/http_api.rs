@@ -399,6 +399,7 @@ impl HttpConversation {
         let Some(Awaiting { exchange, behind, .. }) = self.state.take_awaiting() else {
             return Flow::Receive;
         };
+        let exchange = error.exchange(exchange);
         error.write(exchange, context);
         self.go_on(exchange, behind, context)
     }

@@ -15,6 +15,7 @@ use super::table::socket_of;
 use crate::auth::{self, ConnectionClaims, Holder, Rejection, TokenError, Verdict};
 use crate::callback::ConnectResult;
 use crate::config::CallbackKind;
+use crate::config::limits::INVALID_TOKENS_MAX;
 use crate::hub::{HubOutput, SubscriptionChange, SubscriptionState};
 use crate::message::{
     Actor, ChannelName, Identity, IdentityError, Login, Origin, Refusal, Reply, Request, RequestId,
@@ -59,15 +60,8 @@ impl LoginStep<'_> {
                 if self.connections.settings.authentication.verifies_tokens() =>
             {
                 auth::check_name(&channel, self.connections.hub.namespaces())?;
-                let options = self.subscription(&token, &channel).map_err(|rejection| {
-                    // As with Centrifugo: a token that cannot be verified allows nothing, but only one of another user
-                    // or channel ends the connection.
-                    let is_unverified = rejection.cause != Some(TokenError::Holder);
-                    match self.reject(rejection) {
-                        Refusal::TokenInvalid if is_unverified => Refusal::PermissionDenied,
-                        refusal => refusal,
-                    }
-                })?;
+                let options = self.subscription(&token, &channel);
+                let options = options.map_err(|rejection| self.reject_subscription(rejection))?;
                 let options =
                     (options != SubscriptionOptions::default()).then(|| Box::new(options));
                 let request =
@@ -334,5 +328,20 @@ impl LoginStep<'_> {
             }
         }
         refusal
+    }
+
+    /// The same of a token with which a client subscribes. As with Centrifugo, one that cannot be verified allows
+    /// nothing, and one of another user or channel ends the connection. So do many that cannot be verified.
+    fn reject_subscription(&mut self, rejection: Rejection) -> Refusal {
+        let is_unverified = rejection.cause != Some(TokenError::Holder);
+        let refusal = self.reject(rejection);
+        if refusal != Refusal::TokenInvalid || !is_unverified {
+            return refusal;
+        }
+        let flags = &mut self.connections.table.at(self.session.index).flags;
+        match flags.count_invalid_token() {
+            INVALID_TOKENS_MAX.. => Refusal::TokenInvalid,
+            _ => Refusal::PermissionDenied,
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fantail::auth::TokenError;
+use fantail::config::limits::INVALID_TOKENS_MAX;
 use fantail::config::{ChannelOptions, ClientRight, DriverChoice};
 use fantail::message::CloseReason;
 use jsonwebtoken::Algorithm;
@@ -218,7 +219,7 @@ on_both_drivers! {
             (String::new(), 403),
             (bearer(&bob), 200),
             (String::new(), 403),
-            (bearer("x"), 401),
+            (bearer(&token(&json!({"sub": "ann", "exp": 1}))), 401),
             (String::new(), 403),
         ] {
             http.send(request("POST /publish?channel=users:1", &(shown.clone() + "Content-Length: 1\r\n")));
@@ -233,6 +234,65 @@ on_both_drivers! {
         let polled = answer(&mut http, "GET /poll?channel=users:1&timeout=0", &bearer(&ann));
         assert!(polled.status < 300, "{polled:?}");
         assert_eq!(answer(&mut http, "GET /poll?channel=users:1&timeout=0", "").status, 403);
+    }
+
+    /// Else one connection could have any number of signatures verified.
+    fn an_invalid_token_ends_its_http_connection_and_one_that_has_expired_does_not(driver) {
+        let server = server_with(driver, |config| config.anonymous = Some(true));
+        let rejected = |cause: TokenError| server.sum(|counters| &counters.tokens_rejected[cause as usize]);
+        let forged = |claims: &Value| token_by("another-secret", Algorithm::HS256, claims);
+        let invalid = bearer(&forged(&json!({"sub": "ann"})));
+        // What says itself that its time is over is not verified.
+        let expired = bearer(&forged(&json!({"sub": "ann", "exp": 1})));
+        let mut before = 0;
+        for (line, more, body) in [
+            ("GET /poll?channel=all:1&timeout=0", "", ""),
+            ("GET /events?channel=all:1", "", ""),
+            ("POST /publish?channel=all:1", "Content-Length: 1\r\n", "1"),
+            ("GET /ws?channel=all:1", UPGRADE, ""),
+        ] {
+            let mut client = Client::connect(server.edge());
+            client.send((request(line, &(invalid.clone() + more)) + body).repeat(3));
+            let response = client.read_response();
+            assert_eq!(response.status, 401, "{line}: {response:?}");
+            assert_eq!(response.json()["error"]["code"], "token_invalid", "{line}: {response:?}");
+            assert_eq!(response.header("connection"), Some("close"), "{line}");
+            client.expect_end();
+            before += 1;
+            assert_eq!(rejected(TokenError::Signature), before, "{line}: one of the three was verified");
+            if more == UPGRADE {
+                continue;
+            }
+            let mut client = Client::connect(server.edge());
+            client.send((request(line, &(expired.clone() + more)) + body).repeat(20));
+            for _ in 0..20 {
+                let response = client.read_response();
+                assert_eq!(response.json()["error"]["code"], "token_expired", "{line}: {response:?}");
+            }
+            client.send(request(line, &(bearer(&token(&json!({"sub": "ann"}))) + more)) + body);
+            let status = client.read_response_head().status;
+            assert!(status < 300, "{line}: {status}");
+        }
+        assert_eq!(rejected(TokenError::Expired), 60);
+    }
+
+    fn many_invalid_tokens_for_channels_end_the_connection(driver) {
+        let server = server(driver);
+        let subscribe = |token: &str| json!({"id": 2, "subscribe": {"channel": "none:1", "token": token}});
+        let mut ann = connect_as(&server, "ann");
+        let expired = token_by("another-secret", Algorithm::HS256, &json!({"channel": "none:1", "exp": 1}));
+        for _ in 0..2 * INVALID_TOKENS_MAX {
+            assert_eq!(ann.command(&subscribe(&expired))["error"]["code"], 109);
+        }
+        for _ in 1..INVALID_TOKENS_MAX {
+            assert_eq!(ann.command(&subscribe("x"))["error"]["code"], 103);
+        }
+        let valid = token(&json!({"sub": "ann", "channel": "none:1"}));
+        let reply = ann.command(&subscribe(&valid));
+        assert!(reply["subscribe"].is_object(), "{reply}");
+        while ann.command(&json!({"id": 3, "ping": {}}))["id"] != 3 {}
+        ann.send(format!("{}\n", subscribe("x")));
+        expect_disconnect(&mut ann, 3500);
     }
 
     fn a_client_goes_on_with_a_new_token(driver) {

@@ -89,11 +89,12 @@ impl Registered<'_> {
         }
     }
 
-    /// Checks `exp` and `nbf`. `now` is in seconds since 1970, as these are.
+    /// Checks `exp`, `expire_at` and `nbf`. `now` is in seconds since 1970, as these are.
     pub(super) fn check_time(&self, now: u64) -> Result<(), TokenError> {
+        let is_over = self.expires_at().is_some_and(|at| at <= now);
         let now = now as f64;
         // RFC 7519 4.1.4: not accepted "on or after" this time.
-        if self.exp.is_some_and(|Seconds(exp)| now >= exp) {
+        if is_over || self.exp.is_some_and(|Seconds(exp)| now >= exp) {
             return Err(TokenError::Expired);
         }
         if self.nbf.is_some_and(|Seconds(nbf)| now < nbf) {

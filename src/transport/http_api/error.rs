@@ -27,6 +27,8 @@ pub(super) struct HttpError {
     pub body: Option<Vec<u8>>,
     /// A handshake that failed ends the connection, and says nothing to scripts.
     pub is_handshake: bool,
+    /// The connection ends with it.
+    pub is_last: bool,
 }
 
 /// Why a request goes no further than its head.
@@ -65,6 +67,7 @@ impl HttpError {
             allow: None,
             body: None,
             is_handshake: false,
+            is_last: false,
         }
     }
 
@@ -133,7 +136,9 @@ impl HttpError {
             Refusal::BackendUnavailable => Retry::Later,
             _ => Retry::Soon,
         };
-        Self { headers, retry, ..Self::new(status, code, sentence) }
+        // Else one connection could have any number of signatures verified for nothing.
+        let is_last = refusal == Refusal::TokenInvalid;
+        Self { headers, retry, is_last, ..Self::new(status, code, sentence) }
     }
 
     /// The backend rejects what the request asks for.
@@ -182,7 +187,7 @@ impl HttpError {
     pub fn exchange(&self, exchange: Exchange) -> Exchange {
         match self.is_handshake {
             true => Exchange { is_head: exchange.is_head, ..Exchange::last() },
-            false => exchange,
+            false => Exchange { keep_alive: exchange.keep_alive && !self.is_last, ..exchange },
         }
     }
 

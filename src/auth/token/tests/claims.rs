@@ -89,6 +89,25 @@ fn a_token_is_for_the_audience_and_by_the_issuer_that_are_set() {
     }
 }
 
+/// Its client is not disconnected, and could have any number of them verified.
+#[test]
+fn a_token_that_is_not_valid_at_this_time_does_not_cost_a_signature() {
+    let tokens = tokens(|config| config.audience = Some("chat".into()));
+    let forge = |claims: &str| token(claims).rsplit_once('.').unwrap().0.to_owned() + ".AAAA";
+    for (claims, expected) in [
+        (r#"{"aud":"chat","exp":1}"#, TokenError::Expired),
+        (r#"{"aud":"chat","expire_at":1}"#, TokenError::Expired),
+        (r#"{"aud":"chat","nbf":1800000001}"#, TokenError::NotYetValid),
+        // Whatever ends the connection is found out behind the signature.
+        (r#"{"aud":"chat","exp":1800000001}"#, TokenError::Signature),
+        (r#"{"aud":"a","exp":1}"#, TokenError::Signature),
+        (r#"{"aud":"chat","exp":1,"exp":1}"#, TokenError::Signature),
+        (r#"{"aud":"chat","exp":"#, TokenError::Signature),
+    ] {
+        assert_eq!(fault(&tokens, &forge(claims)), Some(expected), "{claims}");
+    }
+}
+
 fn claims_of(claims: &str) -> Result<ConnectionClaims, TokenError> {
     tokens(|_| {}).verify_connection(&token(claims), NOW)
 }
@@ -135,12 +154,15 @@ fn an_identity_expires_at_expire_at_or_with_its_token() {
         (r#"{"exp":1800000060,"expire_at":0}"#, None),
         (r#"{"exp":1800000060,"expire_at":-5}"#, None),
         (r#"{"exp":1800000060,"expire_at":null}"#, Some(NOW + 60)),
-        (r#"{"expire_at":1}"#, Some(1)),
+        (r#"{"expire_at":1800000001}"#, Some(NOW + 1)),
         (r#"{"expire_at":1e300}"#, Some(u64::MAX)),
     ] {
         assert_eq!(claims_of(claims).unwrap().identity.expires_at, expected, "{claims}");
     }
     assert_eq!(claims_of(r#"{"expire_at":"1800000090"}"#), Err(TokenError::Claims));
+    for over in [r#"{"expire_at":1}"#, r#"{"exp":1800000060,"expire_at":1800000000}"#] {
+        assert_eq!(claims_of(over), Err(TokenError::Expired), "{over}");
+    }
     // What expires with its token does not expire before.
     let lenient = tokens(|config| config.leeway = Duration::from_secs(5));
     let expires_at = |claims: &str| {
