@@ -314,6 +314,7 @@ impl Connections {
             || self.deferred.is_urgent()
             || self.relays.is_urgent()
             || self.tls.is_urgent()
+            || self.sweep.is_urgent()
     }
 }
 

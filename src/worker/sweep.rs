@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::table::{TICK_MS, Table};
-use crate::config::limits::SWEEP_ENTRIES_PER_TURN_MAX;
+use crate::config::limits::{EXPIRIES_PER_TURN_MAX, SWEEP_ENTRIES_PER_TURN_MAX};
 
 /// Time for a pass over all slots.
 pub const PASS_MS: u64 = 500;
@@ -24,14 +24,16 @@ pub const LATENESS_MAX: Duration = Duration::from_millis(PASS_MS + PASS_MS / 8 +
 pub struct Sweep {
     started: Instant,
     cursor: usize,
-    /// Milliseconds since the start up to which slots have been looked at.
+    /// Milliseconds since the start up to which slots have been looked at, or are owed.
     swept_ms: u64,
+    /// Slots whose turn it is and that have not been looked at.
+    owed: usize,
 }
 
 impl Sweep {
     /// A sweep whose clock began at `started`.
     pub fn new(started: Instant) -> Self {
-        Self { started, cursor: 0, swept_ms: 0 }
+        Self { started, cursor: 0, swept_ms: 0, owed: 0 }
     }
 
     /// The tick of a moment.
@@ -41,20 +43,25 @@ impl Sweep {
     }
 
     /// Looks at the slots whose turn it is and lists those whose deadline has come, for which the caller sets the next
-    /// one, and those that are watched.
+    /// one, and those that are watched. After as many as one turn may take, the others follow in the next ones: clients
+    /// that came at once have their deadlines at once.
     pub fn collect(&mut self, now: Instant, table: &mut Table, due: &mut Vec<u32>) {
         let elapsed_ms = self.milliseconds(now) - self.swept_ms;
         let slots = table.slots();
         let quota = (slots as u64 * elapsed_ms / PASS_MS) as usize;
-        if quota == 0 {
-            if slots == 0 {
-                self.swept_ms += elapsed_ms;
-            }
+        if quota > 0 || slots == 0 {
+            self.swept_ms += elapsed_ms;
+        }
+        self.owed = (self.owed + quota).min(slots);
+        if self.owed == 0 {
             return;
         }
-        self.swept_ms += elapsed_ms;
         let tick = self.tick(now);
-        for _ in 0..quota.min(slots).min(SWEEP_ENTRIES_PER_TURN_MAX) {
+        for _ in 0..self.owed.min(SWEEP_ENTRIES_PER_TURN_MAX) {
+            if due.len() >= EXPIRIES_PER_TURN_MAX {
+                break;
+            }
+            self.owed -= 1;
             if self.cursor >= slots {
                 self.cursor = 0;
             }
@@ -63,6 +70,11 @@ impl Sweep {
             }
             self.cursor += 1;
         }
+    }
+
+    /// Whether slots are left whose turn it is.
+    pub fn is_urgent(&self) -> bool {
+        self.owed > 0
     }
 
     /// Microseconds since the start.
@@ -107,5 +119,29 @@ mod tests {
             let deadline = 1000 * (1 + index as u64 % 3);
             assert!((deadline..=deadline + TICK_MS + PASS_MS + 20).contains(&ms), "{index}: {ms}");
         }
+    }
+
+    #[test]
+    fn deadlines_that_come_at_once_are_spread_over_turns_and_none_is_left_out() {
+        let start = Instant::now();
+        let slots = 10 * EXPIRIES_PER_TURN_MAX + 7;
+        let mut table = Table::new(slots);
+        let mut sweep = Sweep::new(start);
+        for _ in 0..slots {
+            let id = table.insert(Service::EchoTcp, 0);
+            table.set_deadline(id.index, ticks(Duration::from_secs(1)));
+        }
+        let mut lengths = Vec::new();
+        for turn in 0..12 {
+            let mut due = Vec::new();
+            // A worker that was idle for longer than a pass, and does not sleep from then on.
+            let now = start + Duration::from_millis(2000) + Duration::from_micros(turn);
+            sweep.collect(now, &mut table, &mut due);
+            due.iter().for_each(|index| table.set_deadline(*index, NEVER));
+            lengths.push((due.len(), sweep.is_urgent()));
+        }
+        let mut expected = vec![(EXPIRIES_PER_TURN_MAX, true); 10];
+        expected.extend([(7, false), (0, false)]);
+        assert_eq!(lengths, expected);
     }
 }
