@@ -1,6 +1,7 @@
 //! Clients that connect through a backend: half-closed ones, and what the backend keeps with them.
 
 use std::net::Shutdown;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,8 @@ use serde_json::{Value, json};
 use fantail::config::{CallbackKind, CallbackOption, ChannelOptions, DriverChoice};
 
 use crate::support::{
-    Backend, BackendAnswer, BackendRequest, Client, Gate, SECRET, TestServer, in_seconds,
-    on_both_drivers, token, wait_until,
+    Backend, BackendAnswer, BackendRequest, Client, Gate, PATIENCE, SECRET, TestServer, WebSocket,
+    in_seconds, on_both_drivers, token, wait_until,
 };
 
 /// A server that asks a backend for these kinds of callback, each with `meta`, by path.
@@ -210,5 +211,89 @@ on_both_drivers! {
             .map(|request| (request.body["user"].clone(), request.body.get("meta").cloned()))
             .collect();
         assert_eq!(metas, [(json!("ann"), Some(json!(1))), (json!("ben"), None)]);
+    }
+}
+
+/// A client that connects by one of three ways, and again when it is refused.
+struct Comer {
+    way: usize,
+    client: Client,
+}
+
+impl Comer {
+    fn come(server: &TestServer, way: usize) -> Self {
+        let (address, request) = match way {
+            0 => (server.commands(), "{\"id\":1,\"connect\":{}}\n".to_owned()),
+            1 => (server.edge(), WebSocket::request("/ws?channel=asks:1")),
+            _ => {
+                let accept = "Host: t\r\nAccept: text/event-stream";
+                (server.edge(), format!("GET /events?channel=asks:1 HTTP/1.1\r\n{accept}\r\n\r\n"))
+            }
+        };
+        let mut client = Client::connect(address);
+        client.send(request);
+        Self { way, client }
+    }
+
+    /// Whether it is in. If not, it was told that it may come back, and over HTTP when.
+    fn is_in(&mut self) -> bool {
+        if self.way == 0 {
+            let reply = self.client.read_json();
+            let is_temporary = reply["error"]["temporary"] == true;
+            assert!(is_temporary || reply["connect"].is_object(), "{reply}");
+            return !is_temporary;
+        }
+        let head = self.client.read_response_head();
+        match head.status {
+            101 => true,
+            200 => {
+                // The first block of a stream that is refused has the time to come back after.
+                let block = String::from_utf8(self.client.read_until(b"\n\n")).unwrap();
+                let is_refused = block.contains("disconnect");
+                assert!(!is_refused || block.contains("retry:"), "{block}");
+                !is_refused
+            }
+            503 => {
+                assert!(head.retry_after().is_some_and(|seconds| seconds > 0), "{head:?}");
+                false
+            }
+            _ => panic!("{head:?}"),
+        }
+    }
+}
+
+on_both_drivers! {
+    fn all_clients_get_in_after_the_backend_was_killed_and_came_back(driver) {
+        const CLIENTS: usize = 150;
+        let answer = || {
+            let turn = Mutex::new(());
+            move |_: &str, _: &Value| {
+                let _turn = turn.lock().unwrap();
+                std::thread::sleep(Duration::from_millis(3));
+                result(json!({"user": "ann"}))
+            }
+        };
+        let (backend, server) = server(driver, &[CallbackKind::Connect], None, answer());
+        let mut before = Comer::come(&server, 0);
+        assert!(before.is_in());
+        let mut waiting: Vec<_> = (0..CLIENTS).map(|index| Comer::come(&server, index % 3)).collect();
+        wait_until("some are in", || backend.requests().len() > CLIENTS / 5);
+        let address = backend.kill();
+        waiting.retain_mut(|comer| !comer.is_in());
+        assert!((1..CLIENTS).contains(&waiting.len()), "{} were refused", waiting.len());
+        // While it is away, whoever comes is refused as well, and who is in stays.
+        assert!((0..3).all(|way| !Comer::come(&server, way).is_in()));
+        assert_eq!(before.client.command(&json!({"id": 2, "ping": {}})), json!({"id": 2, "ping": {}}));
+        let by_kind = answer();
+        let _backend = Backend::start_at(address, move |request| by_kind(kind_of(request), &request.body));
+        let until = Instant::now() + PATIENCE;
+        while !waiting.is_empty() {
+            assert!(Instant::now() < until, "{} clients are not in", waiting.len());
+            std::thread::sleep(Duration::from_millis(20));
+            for comer in &mut waiting {
+                *comer = Comer::come(&server, comer.way);
+            }
+            waiting.retain_mut(|comer| !comer.is_in());
+        }
     }
 }

@@ -42,6 +42,9 @@ struct State {
     answer: Box<Answerer>,
     requests: Mutex<Vec<BackendRequest>>,
     connections: AtomicUsize,
+    /// Connections that may be open.
+    streams: Mutex<Vec<TcpStream>>,
+    is_killed: AtomicBool,
 }
 
 /// A request as it came.
@@ -69,7 +72,16 @@ impl Backend {
     pub fn start(
         answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
     ) -> Self {
-        Self::listen(answer, "http", |stream: &TcpStream, state: &State| serve(stream, state))
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
+    }
+
+    /// Listens at an address, perhaps that of a backend that was killed.
+    pub fn start_at(
+        address: SocketAddr,
+        answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
+    ) -> Self {
+        let serve_plain = |stream: &TcpStream, state: &State| serve(stream, state);
+        Self::listen(address, answer, "http", serve_plain)
     }
 
     /// Listens on loopback, and speaks TLS with a certificate that it makes for this host name. Returns the
@@ -92,25 +104,34 @@ impl Backend {
             let tls = ServerConnection::new(config.clone()).expect("a valid configuration");
             serve(StreamOwned::new(tls, stream), state);
         };
-        (Self::listen(answer, "https", serve_tls), made.cert.pem())
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        (Self::listen(address, answer, "https", serve_tls), made.cert.pem())
     }
 
     fn listen(
+        address: SocketAddr,
         answer: impl Fn(&BackendRequest) -> BackendAnswer + Send + Sync + 'static,
         scheme: &'static str,
         serve: impl Fn(&TcpStream, &State) + Clone + Send + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let listener = TcpListener::bind(address).expect("the port is free");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(State {
             answer: Box::new(answer),
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
+            streams: Mutex::default(),
+            is_killed: AtomicBool::new(false),
         });
         let shared = state.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (state, serve) = (shared.clone(), serve.clone());
+                if state.is_killed.load(Ordering::SeqCst) {
+                    break;
+                }
+                let kept = stream.try_clone().expect("there are descriptors");
+                state.streams.lock().expect("no thread panicked with it").push(kept);
                 state.connections.fetch_add(1, Ordering::Relaxed);
                 thread::spawn(move || {
                     serve(&stream, &state);
@@ -121,6 +142,21 @@ impl Backend {
             }
         });
         Self { scheme, address, state }
+    }
+
+    /// Ends as a process that is killed: nothing listens any more, and connections end wherever they are. Returns the
+    /// address, which is free.
+    pub fn kill(&self) -> SocketAddr {
+        self.state.is_killed.store(true, Ordering::SeqCst);
+        // The thread that accepts notices it.
+        while TcpStream::connect(self.address).is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        for stream in self.state.streams.lock().expect("no thread panicked with it").drain(..) {
+            // It may have ended already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.address
     }
 
     /// The URL of a path.
