@@ -188,8 +188,11 @@ impl ClientRates {
     /// Forgets a client.
     pub fn remove(&mut self, client: u32) {
         let shard = &mut self.shards[client as usize % SHARDS];
-        shard.recent.remove(&client);
-        shard.older.remove(&client);
+        for buckets in [&mut shard.recent, &mut shard.older] {
+            if !buckets.is_empty() {
+                buckets.remove(&client);
+            }
+        }
     }
 
     /// Drops buckets that are full by now, of one shard at a time.

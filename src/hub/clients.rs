@@ -179,6 +179,9 @@ impl Clients {
 
     /// A subscription has ended.
     pub(super) fn remove_options(&mut self, subscription: u32) {
+        if self.options.is_empty() {
+            return;
+        }
         if let Some(options) = self.options.remove(&subscription) {
             self.options_bytes -= options.heap_bytes();
             self.expiries.remove_subscription(subscription, &options);

@@ -62,6 +62,9 @@ impl Filters {
 
     /// A subscription with a filter ends.
     pub(super) fn remove(&mut self, subscription: u32) {
+        if self.subscriptions.is_empty() {
+            return;
+        }
         let Some(key) = self.subscriptions.remove(&subscription) else { return };
         self.bytes -= SUBSCRIPTION_BYTES;
         let entry = &mut self.entries[key as usize];

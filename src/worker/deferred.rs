@@ -320,6 +320,9 @@ impl Deferred {
 
     /// A session ends. Returns what it had waiting.
     pub(super) fn forget(&mut self, session: SessionId) -> VecDeque<SessionRequest> {
+        if self.sessions.is_empty() {
+            return VecDeque::new();
+        }
         let Some(requester) = self.sessions.remove(&session) else { return VecDeque::new() };
         self.awaited -= requester.awaited.len();
         self.bytes -= requester.bytes;

@@ -125,7 +125,9 @@ impl Logins {
 
     /// The session of a client ends, or its `connect` is replied to.
     pub fn forget(&mut self, session: SessionId) {
-        self.end(session);
+        if !self.connecting.is_empty() {
+            self.end(session);
+        }
     }
 
     fn end(&mut self, session: SessionId) -> Option<Connecting> {

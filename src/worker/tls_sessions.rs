@@ -96,8 +96,12 @@ impl Tls {
 
     /// Frees the heap of a connection from which nothing more is received.
     pub fn release(&mut self, index: u32) {
-        self.take_handshake(index);
-        self.bytes -= self.parts.remove(&index).map_or(0, |part| part.capacity());
+        if !self.handshakes.is_empty() {
+            self.take_handshake(index);
+        }
+        if !self.parts.is_empty() {
+            self.bytes -= self.parts.remove(&index).map_or(0, |part| part.capacity());
+        }
     }
 
     /// Whether no more handshakes may be under way.
