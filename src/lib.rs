@@ -87,8 +87,9 @@
 //! | the headers that callbacks send on | `transport/http_api/forwarded.rs`, `worker/held.rs` |
 //! | what follows from the answer to a callback | `worker/callbacks.rs` |
 //! | TLS handshakes | `connection/tls/handshake.rs`; their turn and their limits, `worker/tls.rs` |
+//! | session tickets of TLS | `connection/tls/tickets.rs` |
 //! | TLS records, keys, alerts | `connection/tls/records.rs`, `connection/tls/keys.rs`; sealing, `worker/sealing.rs` |
-//! | the certificate of the server | `server/tls.rs` |
+//! | the certificates of the server, and of clients | `server/tls.rs`; `connection/tls/certificates.rs` |
 //! | a setting | a row in `config/settings.rs`; a field and its default in `config/configuration.rs` |
 //! | a channel option | a row in `config/channel_options.rs`; a field in `config/namespaces.rs` |
 //! | a limit fixed at compile time, such as the work of one turn | `config/limits.rs` |

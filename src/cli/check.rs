@@ -7,7 +7,7 @@ use clap::Args;
 use fantail::config::{
     CALLBACK_OPTIONS, CHANNEL_OPTIONS, CallbackKind, EVENT_OPTIONS, Origin, SETTINGS, markdown,
 };
-use fantail::server::check_certificate;
+use fantail::server::check_certificates;
 
 use super::output::say;
 use super::settings;
@@ -73,8 +73,13 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     for warning in &loaded.warnings {
         let _ = writeln!(text, "\nwarning: {warning}");
     }
-    if let Err(fault) = check_certificate(&loaded.config) {
-        let _ = writeln!(text, "\nwarning: here the server would not start: {fault}");
+    match check_certificates(&loaded.config) {
+        Ok(warnings) => warnings.iter().for_each(|it| {
+            let _ = writeln!(text, "\nwarning: {it}");
+        }),
+        Err(fault) => {
+            let _ = writeln!(text, "\nwarning: here the server would not start: {fault}");
+        }
     }
     if loaded.config.trusts_this_host() {
         let _ = writeln!(text, "\nnote: {TRUSTS_THIS_HOST}");

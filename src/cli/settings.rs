@@ -85,6 +85,9 @@ fn flag(setting: &'static Setting) -> Arg {
         SettingKind::Networks(..) => {
             (flag.value_name("NETWORK").action(ArgAction::Append), "; may be given more than once")
         }
+        SettingKind::Files(..) => {
+            (flag.value_name("FILE").action(ArgAction::Append), "; may be given more than once")
+        }
         SettingKind::Choice(..) => (flag.value_name("WORD"), ""),
         SettingKind::Switch(_) => {
             (Arg::new(setting.flag).long(setting.flag).action(ArgAction::SetTrue), "")

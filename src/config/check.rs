@@ -103,17 +103,25 @@ impl Config {
         Ok(())
     }
 
-    /// A warning for each secret of tokens that is so short that it may be guessed.
+    /// A warning for each secret of tokens or tickets that is so short that it may be guessed.
     pub(super) fn weak_secrets(&self) -> impl Iterator<Item = String> {
         let secret = self.hmac_secret.iter().map(|secret| ("auth.hmac_secret".to_owned(), secret));
         let of_hmac = self.token_keys.iter().filter(|key| key.is_secret());
         let keys = of_hmac.map(|key| (format!("[auth.keys.{}]: key", key.name), &key.key));
         let weak = secret.chain(keys).filter(|(_, it)| it.expose().len() < TOKEN_SECRET_BYTES_SAFE);
-        weak.map(|(name, _)| {
+        let of_tokens = weak.map(|(name, _)| {
             format!(
                 "{name} has fewer than {TOKEN_SECRET_BYTES_SAFE} bytes: anyone with a token can try to guess it"
             )
-        })
+        });
+        let is_weak = |secret: &&str| secret.len() < TOKEN_SECRET_BYTES_SAFE;
+        let of_tickets = self.ticket_secrets().into_iter().flatten().find(is_weak).map(|_| {
+            format!(
+                "tls.ticket_secret has one of fewer than {TOKEN_SECRET_BYTES_SAFE} bytes: any client with a \
+                 ticket can try to guess it"
+            )
+        });
+        of_tokens.chain(of_tickets)
     }
 
     /// A warning for each file of a secret that every user of this host can read.
@@ -159,10 +167,17 @@ impl Config {
         }
         if let Some(encrypted) = self.encrypted_addresses().next()
             && !self.self_signed
-            && (self.tls_cert.is_none() || self.tls_key.is_none())
+            && (self.tls.cert.is_empty() || self.tls.key.is_empty())
         {
             return Err(format!(
                 "{encrypted} has no certificate: set tls.cert and tls.key, or tls.self_signed to try it out"
+            ));
+        }
+        if self.encrypted_addresses().next().is_some() && self.tls.cert.len() != self.tls.key.len()
+        {
+            let (certs, keys) = (self.tls.cert.len(), self.tls.key.len());
+            return Err(format!(
+                "tls.cert has {certs} files and tls.key {keys}: each has its own key"
             ));
         }
         if let Some(open) = addresses().find(|address| !address.is_local())
@@ -183,7 +198,8 @@ impl Config {
         if self.echo.iter().chain(&self.echo_tcp).any(|address| !address.is_local()) {
             return Some("an echo answers anyone");
         }
-        if !self.verifies_tokens() && !self.asks_who_connects() {
+        let is_known = self.demands_certificates() || self.asks_who_connects();
+        if !self.verifies_tokens() && !is_known {
             return Some(
                 "clients do not have to prove who they are: set auth.hmac_secret, or a key in auth.keys",
             );

@@ -27,10 +27,8 @@ pub struct Config {
     pub echo: Vec<ListenAddress>,
     /// Addresses that echo every byte.
     pub echo_tcp: Vec<ListenAddress>,
-    /// The file of the certificates for addresses that speak TLS, in PEM: the server's own first.
-    pub tls_cert: Option<String>,
-    /// The file of the key of the first of them, in PEM.
-    pub tls_key: Option<String>,
+    /// The certificates and secrets of TLS.
+    pub tls: TlsConfig,
     /// The lowest version of TLS that is spoken.
     pub tls_version_min: TlsVersion,
     /// Whether every address speaks TLS, with a certificate that is made at the start.
@@ -168,6 +166,32 @@ pub enum Framing {
     LengthPrefix,
 }
 
+/// The certificates and secrets of TLS.
+#[derive(Clone, Debug, Default)]
+pub struct TlsConfig {
+    /// The files of the certificates for addresses that speak TLS, in PEM: in each, the server's own first.
+    pub cert: Vec<String>,
+    /// The file of the key of the first one of each of them, in PEM.
+    pub key: Vec<String>,
+    /// The file of the authorities that issue the certificates of clients; if not set, they are not asked for one.
+    pub client_ca: Option<String>,
+    /// Whether a client needs such a certificate.
+    pub client_auth: ClientAuth,
+    /// What session tickets are encrypted with: several secrets are separated by commas. The first issues tickets, all
+    /// are accepted. If not set, one is drawn at random for each run.
+    pub ticket_secret: Option<Secret>,
+}
+
+/// Whether clients need a certificate of one of the authorities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// A client without one is refused.
+    #[default]
+    Required,
+    /// A client without one is served too.
+    Optional,
+}
+
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -233,6 +257,13 @@ impl Framing {
     pub const WORDS: &[&str] = &["line", "length"];
 }
 
+impl ClientAuth {
+    /// All values, in the order of [`Self::WORDS`].
+    pub const ALL: [Self; 2] = [Self::Required, Self::Optional];
+    /// The names of the values in settings.
+    pub const WORDS: &[&str] = &["required", "optional"];
+}
+
 impl TlsVersion {
     /// All values, in the order of [`Self::WORDS`].
     pub const ALL: [Self; 2] = [Self::Tls12, Self::Tls13];
@@ -293,8 +324,7 @@ impl Default for Config {
             tcp_framing: Framing::Line,
             echo: Vec::new(),
             echo_tcp: Vec::new(),
-            tls_cert: None,
-            tls_key: None,
+            tls: TlsConfig::default(),
             tls_version_min: TlsVersion::Tls12,
             self_signed: false,
             unix_mode: UnixMode::Group,
@@ -417,6 +447,24 @@ impl Config {
     /// for what is published meanwhile.
     pub fn answer_bytes_max(&self) -> u64 {
         self.send_queue_bytes_max / 2
+    }
+
+    /// Whether the certificate of a client may say who it is.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.tls.client_ca.is_some()
+    }
+
+    /// Whether every client that comes from another host needs a certificate.
+    pub(super) fn demands_certificates(&self) -> bool {
+        let is_demanded =
+            self.asks_for_certificates() && self.tls.client_auth == ClientAuth::Required;
+        is_demanded && self.addresses().all(|address| address.is_local() || address.is_encrypted)
+    }
+
+    /// The secrets of session tickets, the one that issues them first; `None` if one is to be drawn at random.
+    pub fn ticket_secrets(&self) -> Option<Vec<&str>> {
+        let secrets = self.tls.ticket_secret.as_ref()?.expose().split(',');
+        Some(secrets.filter(|secret| !secret.is_empty()).collect())
     }
 
     /// The addresses that speak TLS.

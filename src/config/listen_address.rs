@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// An address to listen on, written as the address alone, or followed by ` tls`, ` proxy`, ` deflate` or several.
+/// An address to listen on, written as the address alone, or followed by ` tls`, ` no-tickets`, ` proxy`, ` deflate` or
+/// several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
     /// Where it listens.
@@ -16,6 +17,8 @@ pub struct ListenAddress {
     pub is_encrypted: bool,
     /// Whether WebSockets may negotiate permessage-deflate.
     pub offers_deflate: bool,
+    /// Whether clients over TLS get tickets to come back with.
+    pub has_tickets: bool,
 }
 
 /// What a listener is bound to.
@@ -54,7 +57,13 @@ impl ListenAddress {
 
 impl From<BindAddress> for ListenAddress {
     fn from(bind: BindAddress) -> Self {
-        Self { bind, expects_proxy_header: false, is_encrypted: false, offers_deflate: false }
+        Self {
+            bind,
+            expects_proxy_header: false,
+            is_encrypted: false,
+            has_tickets: true,
+            offers_deflate: false,
+        }
     }
 }
 
@@ -74,24 +83,25 @@ impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut address, mut has) = (text, [false; 3]);
-        let words = [PROXY, TLS, DEFLATE];
-        while let Some((rest, flag)) = words
-            .iter()
-            .zip(&mut has)
-            .find_map(|(word, flag)| Some((address.strip_suffix(word)?, flag)))
+        let (mut address, mut given) = (text, [false; WORDS.len()]);
+        while let Some((at, rest)) =
+            WORDS.iter().enumerate().find_map(|(at, word)| Some((at, address.strip_suffix(word)?)))
         {
-            if std::mem::replace(flag, true) {
+            if std::mem::replace(&mut given[at], true) {
                 return Err(format!("'{text}' says the same twice"));
             }
             address = rest.trim_end();
         }
-        let [expects_proxy_header, is_encrypted, offers_deflate] = has;
+        let [is_encrypted, has_no_tickets, expects_proxy_header, offers_deflate] = given;
+        if has_no_tickets && !is_encrypted {
+            return Err(format!("'{text}' has tickets over TLS only: write{TLS}{NO_TICKETS}"));
+        }
         let bind = match address.strip_prefix(UNIX) {
             Some(path) => parse_path(text, Path::new(path)).map(BindAddress::Unix)?,
             None => parse_address(address).map(BindAddress::Ip)?,
         };
-        Ok(Self { bind, expects_proxy_header, is_encrypted, offers_deflate })
+        let has_tickets = !has_no_tickets;
+        Ok(Self { bind, expects_proxy_header, is_encrypted, has_tickets, offers_deflate })
     }
 }
 
@@ -106,13 +116,11 @@ impl fmt::Display for BindAddress {
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = [
-            (self.is_encrypted, TLS),
-            (self.expects_proxy_header, PROXY),
-            (self.offers_deflate, DEFLATE),
-        ];
         self.bind.fmt(out)?;
-        words.iter().filter(|(has, _)| *has).try_for_each(|(_, word)| out.write_str(word))
+        let given =
+            [self.is_encrypted, !self.has_tickets, self.expects_proxy_header, self.offers_deflate];
+        let mut words = WORDS.iter().zip(given).filter(|(_, is_given)| *is_given);
+        words.try_for_each(|(word, _)| out.write_str(word))
     }
 }
 
@@ -121,6 +129,10 @@ const PROXY: &str = " proxy";
 
 /// Behind an address: its connections speak TLS.
 const TLS: &str = " tls";
+/// Behind an address: clients over TLS get no tickets.
+const NO_TICKETS: &str = " no-tickets";
+/// All of them, in the order in which they are shown.
+const WORDS: [&str; 4] = [TLS, NO_TICKETS, PROXY, DEFLATE];
 
 /// Behind an address: WebSockets may negotiate permessage-deflate.
 const DEFLATE: &str = " deflate";
@@ -246,6 +258,11 @@ mod tests {
             assert_eq!(address.to_string(), shown);
             assert_eq!(shown.parse(), Ok(address));
         }
+        let address: ListenAddress = "127.0.0.1:443 no-tickets proxy tls".parse().unwrap();
+        assert!(address.is_encrypted && !address.has_tickets && address.expects_proxy_header);
+        assert_eq!(address.to_string(), "127.0.0.1:443 tls no-tickets proxy");
+        let fault = "127.0.0.1:443 no-tickets".parse::<ListenAddress>().unwrap_err();
+        assert!(fault.contains("write tls no-tickets"), "{fault}");
         for text in ["127.0.0.1:443 tls tls", "127.0.0.1:443 proxy tls proxy", "tls"] {
             assert!(text.parse::<ListenAddress>().is_err(), "{text}");
         }

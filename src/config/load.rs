@@ -457,7 +457,10 @@ fn read_environment(
             continue;
         }
         let texts = match setting.kind {
-            SettingKind::Addresses(_) | SettingKind::Origins(..) | SettingKind::Networks(..) => {
+            SettingKind::Addresses(_)
+            | SettingKind::Files(..)
+            | SettingKind::Origins(..)
+            | SettingKind::Networks(..) => {
                 value.split(',').map(|text| text.trim().to_owned()).collect()
             }
             _ => vec![value],

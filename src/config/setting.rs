@@ -55,6 +55,8 @@ pub enum SettingKind {
     SecretFile(usize, usize, fn(&mut Config) -> &mut Option<Secret>),
     /// An optional text without control characters, with its minimum and maximum length in bytes.
     Text(usize, usize, fn(&mut Config) -> &mut Option<String>),
+    /// Paths of files; with the maximum number.
+    Files(usize, fn(&mut Config) -> &mut Vec<String>),
     /// Origins as browsers send them, or `*` for any; with the maximum number.
     Origins(usize, fn(&mut Config) -> &mut Vec<String>),
     /// Networks of addresses; with the maximum number.
@@ -99,7 +101,7 @@ impl Setting {
             *field(config) = addresses.collect::<Result<_, _>>()?;
             return Ok(());
         }
-        if let SettingKind::Origins(_, field) = self.kind {
+        if let SettingKind::Origins(_, field) | SettingKind::Files(_, field) = self.kind {
             *field(config) = texts.iter().map(|text| text.trim().to_owned()).collect();
             return Ok(());
         }
@@ -111,7 +113,10 @@ impl Setting {
         let [text] = texts else { return Err("it takes one value, not a list".to_owned()) };
         let text = text.trim();
         match self.kind {
-            SettingKind::Addresses(_) | SettingKind::Origins(..) | SettingKind::Networks(..) => {}
+            SettingKind::Addresses(_)
+            | SettingKind::Files(..)
+            | SettingKind::Origins(..)
+            | SettingKind::Networks(..) => {}
             SettingKind::Choice(words, _, set) => {
                 let index = words.iter().position(|word| *word == text.replace('-', "_"));
                 let index = index.ok_or_else(|| no_value(text, &words.join(" or ")))?;
@@ -162,6 +167,13 @@ impl Setting {
                 origins.len() <= max && origins.iter().all(|origin| is_origin(origin))
             }
             SettingKind::Networks(max, field) => field(config).len() <= max,
+            SettingKind::Files(max, field) => {
+                let is_path = |path: &String| {
+                    let is_plain = !path.contains(|character: char| character.is_control());
+                    is_plain && (1..=PATH_BYTES_MAX).contains(&path.len())
+                };
+                field(config).len() <= max && field(config).iter().all(is_path)
+            }
             SettingKind::Secret(min, max, field) | SettingKind::SecretFile(min, max, field) => {
                 field(config).as_ref().map(Secret::expose).is_none_or(|secret| {
                     let is_visible = secret.bytes().all(|byte| byte.is_ascii_graphic());
@@ -210,7 +222,9 @@ impl Setting {
                 path.unwrap_or_default().to_owned()
             }
             SettingKind::Text(_, _, field) => field(&mut copy).clone().unwrap_or_default(),
-            SettingKind::Origins(_, field) => field(&mut copy).join(", "),
+            SettingKind::Origins(_, field) | SettingKind::Files(_, field) => {
+                field(&mut copy).join(", ")
+            }
             SettingKind::Networks(_, field) => {
                 let networks: Vec<_> = field(&mut copy).iter().map(ToString::to_string).collect();
                 networks.join(", ")
@@ -271,7 +285,9 @@ impl Setting {
                 field(to).clone_from(field(&mut from));
             }
             SettingKind::Text(_, _, field) => field(to).clone_from(field(&mut from)),
-            SettingKind::Origins(_, field) => field(to).clone_from(field(&mut from)),
+            SettingKind::Origins(_, field) | SettingKind::Files(_, field) => {
+                field(to).clone_from(field(&mut from));
+            }
             SettingKind::Networks(_, field) => field(to).clone_from(field(&mut from)),
             SettingKind::Levels(field) => *field(to) = *field(&mut from),
         }
@@ -302,6 +318,7 @@ impl Setting {
             SettingKind::Origins(max, _) => format!(
                 "*, or up to {max} origins as browsers send them: lower case, no default port, no patterns"
             ),
+            SettingKind::Files(max, _) => format!("up to {max} paths"),
             SettingKind::Networks(max, _) => {
                 format!("up to {max} networks such as 10.0.0.0/8, or addresses")
             }
@@ -339,9 +356,13 @@ fn is_origin(text: &str) -> bool {
         })
 }
 
+/// PATH_MAX of Linux.
+pub(super) const PATH_BYTES_MAX: usize = 4096;
+
 /// The form of addresses to listen on.
 const ADDRESSES: &str = "IP:PORT or unix:PATH, any number of them; followed by ` tls`, TLS is spoken; by \
-    ` proxy`, a PROXY protocol header is expected; by ` deflate`, WebSockets may be compressed";
+    ` no-tickets` too, without session tickets; by ` proxy`, a PROXY protocol header is expected; by ` deflate`, \
+    WebSockets may be compressed";
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "hidden";

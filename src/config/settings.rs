@@ -8,14 +8,15 @@ use std::time::Duration;
 use super::api_keys::api_keys_markdown;
 use super::callbacks::callback_options_markdown;
 use super::channel_options::channel_options_markdown;
+use super::setting::PATH_BYTES_MAX;
 use super::setting::SettingKind::{
-    Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Levels, Networks, Origins, Secret,
-    SecretFile, Switch, SwitchIfGiven, Text, Time,
+    Addresses, Bytes, BytesIfGiven, Choice, Count, CountIfGiven, Files, Levels, Networks, Origins,
+    Secret, SecretFile, Switch, SwitchIfGiven, Text, Time,
 };
 use super::token_keys::token_keys_markdown;
 use super::{
-    ClientHeader, DriverChoice, ErrorMode, Framing, LogFormat, Setting, TlsVersion, UnixMode,
-    limits,
+    ClientAuth, ClientHeader, DriverChoice, ErrorMode, Framing, LogFormat, Setting, TlsVersion,
+    UnixMode, limits,
 };
 
 /// Every setting, in the order in which they are listed.
@@ -83,15 +84,33 @@ pub const SETTINGS: &[Setting] = &[
     Setting::row(
         "tls.cert",
         "tls-cert",
-        "Certificates for addresses followed by ` tls`: a PEM file with the server's own, then intermediate ones",
-        Text(1, PATH_BYTES_MAX, |config| &mut config.tls_cert),
+        "Certificates for addresses followed by ` tls`: PEM files, each with a server's own, then intermediate ones",
+        Files(CERTIFICATES_MAX, |config| &mut config.tls.cert),
     )
     .reloadable(),
     Setting::row(
         "tls.key",
         "tls-key",
-        "File of the key of the first certificate, in PEM",
-        Text(1, PATH_BYTES_MAX, |config| &mut config.tls_key),
+        "Files of the keys of these certificates, in the same order, in PEM",
+        Files(CERTIFICATES_MAX, |config| &mut config.tls.key),
+    )
+    .reloadable(),
+    Setting::row(
+        "tls.client_ca",
+        "tls-client-ca",
+        "PEM file of the authorities that certify clients over TLS, which are the user of their common name",
+        Text(1, PATH_BYTES_MAX, |config| &mut config.tls.client_ca),
+    )
+    .reloadable(),
+    Setting::row(
+        "tls.client_auth",
+        "tls-client-auth",
+        "Whether every client over TLS needs such a certificate",
+        Choice(
+            ClientAuth::WORDS,
+            |config| config.tls.client_auth as usize,
+            |config, index| config.tls.client_auth = ClientAuth::ALL[index],
+        ),
     )
     .reloadable(),
     Setting::row(
@@ -103,6 +122,20 @@ pub const SETTINGS: &[Setting] = &[
             |config| config.tls_version_min as usize,
             |config, index| config.tls_version_min = TlsVersion::ALL[index],
         ),
+    )
+    .reloadable(),
+    Setting::row(
+        "tls.ticket_secret",
+        "tls-ticket-secret",
+        "Secrets of session tickets, separated by commas: the first issues, all are accepted; random if not set",
+        Secret(1, limits::TOKEN_SECRET_BYTES_MAX, |config| &mut config.tls.ticket_secret),
+    )
+    .reloadable(),
+    Setting::row(
+        "tls.ticket_secret_file",
+        "tls-ticket-secret-file",
+        "File that contains tls.ticket_secret; white space around it is ignored",
+        SecretFile(1, limits::TOKEN_SECRET_BYTES_MAX, |config| &mut config.tls.ticket_secret),
     )
     .reloadable(),
     Setting::row(
@@ -496,8 +529,8 @@ pub const SETTINGS: &[Setting] = &[
     .reloadable(),
 ];
 
-/// PATH_MAX of Linux.
-const PATH_BYTES_MAX: usize = 4096;
+/// Files in `tls.cert`: each takes a few kilobytes.
+const CERTIFICATES_MAX: usize = 1024;
 const TIME_MIN: Duration = Duration::from_millis(100);
 const TIME_MAX: Duration = Duration::from_secs(86_400);
 const POSITION_TTL_MAX: Duration = Duration::from_secs(365 * 86_400);

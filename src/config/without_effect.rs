@@ -105,10 +105,19 @@ pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
     let without = rows.filter_map(|(setting, origin)| {
         let why = match setting.name {
             "tcp.framing" if config.tcp.is_empty() => "tcp.listen is not set",
-            "tls.cert" | "tls.key" | "tls.version_min"
+            "tls.cert"
+            | "tls.key"
+            | "tls.version_min"
+            | "tls.ticket_secret"
+            | "tls.ticket_secret_file"
+            | "tls.client_ca"
                 if config.encrypted_addresses().next().is_none() =>
             {
                 "no address is followed by tls"
+            }
+            "tls.client_auth" if config.tls.client_ca.is_none() => "tls.client_ca is not set",
+            "tls.ticket_secret" | "tls.ticket_secret_file" if config.tls.client_ca.is_some() => {
+                "with tls.client_ca, there are no session tickets"
             }
             "tls.cert" | "tls.key" if config.self_signed => "tls.self_signed is set",
             "unix.mode" if config.addresses().all(|address| address.ip().is_some()) => {

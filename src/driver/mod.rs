@@ -42,6 +42,7 @@ pub use event::{Close, End, Event, ListenerId, SocketId};
 pub use fd_table::{RESERVED_DESCRIPTORS, make_private, open_files_max, raise_limit};
 pub use heap::{map_large_blocks, trim_heap};
 pub use probe::{DriverKind, choose};
+pub use readiness::since_epoch;
 pub use send_batch::{Late, SendBatch, SendItem, SendResult};
 pub use simulated::{Faults, PeerId, SimulatedDriver, SimulatedNetwork, SimulatedSocket};
 pub use socket::{HeldPort, Keepalive, bind_listener, bind_probe, hold_free_port};

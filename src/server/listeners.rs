@@ -82,6 +82,7 @@ impl Listeners {
             expects_proxy_header: address.expects_proxy_header,
             is_encrypted: address.is_encrypted,
             offers_deflate: address.offers_deflate,
+            has_tickets: address.has_tickets,
         })
     }
 

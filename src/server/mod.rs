@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::callback::{Setup, Setups};
 use crate::config::limits::{
@@ -31,7 +31,7 @@ use crate::config::limits::{
 };
 use crate::config::{Config, ConfigError, DriverChoice};
 use crate::connection::Service;
-use crate::connection::tls::Identity;
+use crate::connection::tls::{Identity, TicketSecrets};
 use crate::driver::{
     Driver, DriverKind, DriverSettings, EpollDriver, RESERVED_DESCRIPTORS, UringDriver, Waker,
     choose, make_private, raise_limit,
@@ -87,6 +87,8 @@ struct Controls {
     reloads: Vec<Sender<Reload>>,
     /// The way to change what the thread of the callbacks asks, if there is one.
     setups: Option<Setups>,
+    /// The secrets of session tickets if the configuration has none.
+    tickets: TicketSecrets,
 }
 
 /// Why a server did not start: a sentence that says what to do.
@@ -112,9 +114,10 @@ struct Job {
     parts: WorkerParts,
 }
 
-/// Checks the certificate and the key of TLS, as the start of a server does.
-pub fn check_certificate(config: &Config) -> Result<(), StartError> {
-    tls::load(config).map(drop).map_err(StartError)
+/// Checks the certificates and keys of TLS, as the start of a server does. Returns warnings about them.
+pub fn check_certificates(config: &Config) -> Result<Vec<String>, StartError> {
+    tls::load(config, &TicketSecrets::random()).map_err(StartError)?;
+    Ok(tls::warnings(config))
 }
 
 impl Server {
@@ -128,7 +131,7 @@ impl Server {
         let shares_core = workers > cores.len();
         let listeners = Listeners::resolve(config).map_err(StartError)?;
         let wakers: Vec<Waker> = (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?;
-        let identity = tls::load(config).map_err(StartError)?;
+        let (tickets, identity) = identity(config)?;
         let (hash, node) = (ChannelHash::default(), draw_node());
         let of = u16::try_from(workers).expect("at most WORKERS_MAX");
 
@@ -176,7 +179,7 @@ impl Server {
         let WorkerShares { stop, steps, counters, .. } = shared;
         let server = Server {
             threads,
-            controls: Controls { stop, wakers, reloads, setups: None },
+            controls: Controls { stop, wakers, reloads, setups: None, tickets },
             callbacks: None,
             ended,
             listeners,
@@ -451,6 +454,14 @@ fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), St
         ))),
         None => Ok((per_worker, possible)),
     }
+}
+
+/// What handshakes of TLS have, and the secrets of session tickets for this run. Logs warnings about certificates.
+fn identity(config: &Config) -> Result<(TicketSecrets, Option<Identity>), StartError> {
+    let tickets = TicketSecrets::random();
+    let identity = tls::load(config, &tickets).map_err(StartError)?;
+    tls::warnings(config).iter().for_each(|warning| warn!("{warning}"));
+    Ok((tickets, identity))
 }
 
 /// A random id for this run of the server: the standard library draws the keys of its hasher from the system's source

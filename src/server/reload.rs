@@ -47,7 +47,10 @@ impl Reloader {
         let (config, changes) = merge(&self.running, wanted, has_thread)?;
         let fault = |reason| ConfigError(vec![reason]);
         // The files may have another certificate although no setting has changed.
-        let identity = if config.self_signed { None } else { tls::read(&config).map_err(fault)? };
+        let identity = match config.self_signed {
+            true => None,
+            false => tls::read(&config, &controls.tickets).map_err(fault)?,
+        };
         let sections = changed_sections(&self.running, &config);
         let asks_others = sections.iter().any(|section| [CALLBACKS, TOKEN_KEYS].contains(section));
         let setup = (has_thread && asks_others)

@@ -117,8 +117,11 @@ impl TransportSettings {
             credentials: Credentials {
                 are_taken: config.verifies_tokens()
                     || config.asks_who_connects()
+                    || config.asks_for_certificates()
                     || !config.allows_anonymous(),
-                are_required: !config.allows_anonymous() && !config.asks_who_connects(),
+                are_required: !config.allows_anonymous()
+                    && !config.asks_who_connects()
+                    && !config.asks_for_certificates(),
                 cookie: config.cookie.clone(),
                 in_query: config.token_in_query,
             },

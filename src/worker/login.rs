@@ -97,9 +97,13 @@ impl LoginStep<'_> {
     }
 
     fn connect(&mut self, id: RequestId, login: Login) -> Result<(), Refusal> {
-        let Connections { settings, .. } = &*self.connections;
+        let Connections { settings, tls, .. } = &*self.connections;
         let (authentication, now) = (&settings.authentication, settings.transport.now.unix_seconds);
-        let claims = authentication.connect(login.token.as_ref(), now);
+        let token = login.token.as_ref().filter(|_| authentication.verifies_tokens());
+        let claims = match (token, tls.user(self.session.index)) {
+            (None, Some(user)) => Ok(ConnectionClaims::of_user(user)),
+            _ => authentication.connect(login.token.as_ref(), now),
+        };
         let claims = claims.map_err(|rejection| self.reject(rejection))?;
         let ConnectionClaims { identity, subscriptions, meta } = claims;
         self.admit(id, login, ConnectResult { identity, subscriptions, data: None, meta })
@@ -109,7 +113,8 @@ impl LoginStep<'_> {
     fn asks_backend(&self, login: &Login) -> bool {
         let WorkerSettings { callbacks, authentication, .. } = &self.connections.settings;
         let has_token = login.token.is_some() && authentication.verifies_tokens();
-        callbacks.asks(CallbackKind::Connect) && !has_token
+        let has_certificate = self.connections.tls.user(self.session.index).is_some();
+        callbacks.asks(CallbackKind::Connect) && !has_token && !has_certificate
     }
 
     /// Takes what the backend says about a client that connects.

@@ -337,7 +337,7 @@ impl<D: Driver> Worker<D> {
         peer: Option<SocketAddr>,
         now: Instant,
     ) {
-        let Listener { service, expects_proxy_header, is_encrypted, offers_deflate } =
+        let Listener { service, expects_proxy_header, is_encrypted, has_tickets, offers_deflate } =
             self.listeners[usize::from(listener.0)];
         let address = peer.map(|peer| peer.ip());
         let is_trusted = self.connections.settings.trusts_proxy(address);
@@ -366,6 +366,9 @@ impl<D: Driver> Worker<D> {
         flags.set_listener(is_encrypted, offers_deflate);
         flags.set_awaits_tls(is_encrypted);
         flags.set_awaits_proxy_header(expects_proxy_header);
+        if is_encrypted && !has_tickets {
+            self.connections.tls.without_tickets.insert(id.index);
+        }
         if expects_proxy_header || is_encrypted {
             // An echo of bytes has no handshake of its own, and therefore no deadline yet.
             let timeout = settings.transport.handshake_timeout;

@@ -81,6 +81,8 @@ pub struct Listener {
     pub is_encrypted: bool,
     /// Whether it offers compression to WebSockets.
     pub offers_deflate: bool,
+    /// Whether clients get tickets to come back with.
+    pub has_tickets: bool,
 }
 
 /// Which worker it is.

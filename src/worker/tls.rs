@@ -3,10 +3,14 @@
 //! A handshake costs as much as some echoes, and they come in storms, so a turn does one step of one handshake, the one
 //! that has waited longest. A connection whose step waits is not read.
 
+use std::sync::Arc;
+
 use tracing::debug;
 
 use crate::buffer::SharedFrame;
-use crate::connection::tls::{Alert, Fault, Handshake, HandshakeFault, Progress, Session};
+use crate::connection::tls::{
+    Alert, Completed, Fault, Handshake, HandshakeFault, Progress, Session, Terms,
+};
 use crate::connection::{Pause, Stage};
 use crate::driver::{Close, SocketId};
 use crate::message::{CloseReason, TransportKind};
@@ -133,6 +137,7 @@ impl TlsStep<'_> {
         let index = self.id.index;
         let connections = &mut *self.connections;
         let kind = connections.table.at(index).traits().kind;
+        let has_tickets = !connections.tls.without_tickets.remove(&index);
         let is_http = !matches!(kind, TransportKind::CommandsTcp | TransportKind::EchoTcp);
         if is_http && bytes.first().is_some_and(u8::is_ascii_uppercase) {
             self.count(TlsFailure::NotTls);
@@ -148,7 +153,7 @@ impl TlsStep<'_> {
             self.connections.kill(index, CloseReason::Overloaded, Close::Orderly);
             return None;
         };
-        match Handshake::new(&identity, is_http) {
+        match Handshake::new(&identity, Terms { is_http, has_tickets }) {
             Ok(handshake) => Some(handshake),
             Err(fault) => {
                 self.fail_handshake(&fault);
@@ -162,7 +167,8 @@ impl TlsStep<'_> {
         let index = self.id.index;
         let Some(handshake) = self.connections.tls.take_handshake(index) else { return };
         let mut out = Vec::new();
-        let progress = handshake.step(&mut out);
+        let now = self.connections.turn.unix_seconds;
+        let progress = handshake.step(now, &mut out);
         self.send(&out);
         match progress {
             Ok(Progress::More(handshake)) => {
@@ -170,8 +176,8 @@ impl TlsStep<'_> {
                 let Connections { table, turn, .. } = &mut *self.connections;
                 table.unpause(index, Pause::Handshake, turn.tick);
             }
-            Ok(Progress::Done(session, mut rest)) => {
-                self.complete(session);
+            Ok(Progress::Done(Completed { session, user, mut rest })) => {
+                self.complete(session, user, out.is_empty());
                 if !rest.is_empty() {
                     self.receive_records(&mut rest);
                 }
@@ -181,12 +187,15 @@ impl TlsStep<'_> {
         self.connections.drain_hub_outputs();
     }
 
-    /// The conversation begins.
-    fn complete(&mut self, session: Session) {
+    /// The conversation begins. `is_silent` if nothing is sent that acknowledges what came.
+    fn complete(&mut self, session: Session, user: Option<Arc<str>>, is_silent: bool) {
         let index = self.id.index;
         let Connections { tls, table, turn, settings, counters, .. } = &mut *self.connections;
         counters.tls_handshakes.add(1);
         let place = tls.add(session);
+        if let Some(user) = user {
+            tls.users.insert(index, user);
+        }
         let connection = table.at(index);
         connection.session_place = place;
         connection.flags.set_awaits_tls(false);
@@ -197,8 +206,9 @@ impl TlsStep<'_> {
             table.set_deadline_after(index, turn.tick, timeout);
         }
         table.unpause(index, Pause::Handshake, turn.tick);
-        // There is no ticket for the acknowledgement to go along with.
-        table.actions.push(Action::Acknowledge(self.id));
+        if is_silent {
+            table.actions.push(Action::Acknowledge(self.id));
+        }
     }
 
     fn fail_handshake(&mut self, fault: &HandshakeFault) {

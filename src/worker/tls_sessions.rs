@@ -1,6 +1,7 @@
 //! What a worker keeps of TLS: the sessions of its connections, handshakes, and records whose end has not come.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use slab::Slab;
 
@@ -23,6 +24,10 @@ pub struct Tls {
     pub waiting: VecDeque<SocketId>,
     /// Records whose end has not come, by slot.
     parts: HashMap<u32, Vec<u8>>,
+    /// Connections by slot whose handshake is to come, and whose clients get no tickets.
+    pub without_tickets: HashSet<u32>,
+    /// The users of connections, by slot, whose clients showed a certificate.
+    pub users: HashMap<u32, Arc<str>>,
     /// The alerts with which connections end that are closing.
     pub alerts: HashMap<u32, Alert>,
     /// Heap of handshakes and of parts of records.
@@ -92,6 +97,8 @@ impl Tls {
         }
         self.release(index);
         self.alerts.remove(&index);
+        self.users.remove(&index);
+        self.without_tickets.remove(&index);
     }
 
     /// Frees the heap of a connection from which nothing more is received.
@@ -102,6 +109,11 @@ impl Tls {
         if !self.parts.is_empty() {
             self.bytes -= self.parts.remove(&index).map_or(0, |part| part.capacity());
         }
+    }
+
+    /// The user that the client of a connection is by its certificate.
+    pub fn user(&self, index: u32) -> Option<Arc<str>> {
+        self.users.get(&index).cloned()
     }
 
     /// Whether no more handshakes may be under way.

@@ -16,7 +16,11 @@ use crate::support::{
     unmasked, wait_until,
 };
 
+mod certificates;
 mod client;
+mod differential;
+mod hostile;
+mod tickets;
 
 use client::{Offer, TlsClient, over_tls};
 
@@ -101,7 +105,7 @@ on_both_drivers! {
             if format!("{:?}", suite.suite()).contains("RSA") {
                 continue;
             }
-            let offer = Offer { version, suite: Some(*suite), alpn: None };
+            let offer = Offer { version, suite: Some(*suite), ..Offer::default() };
             let mut http = TlsClient::with(server.edge(), Offer { alpn: Some("http/1.1"), ..offer });
             for _ in 0..3 {
                 let (head, body) = http.request(LIVE);

@@ -177,6 +177,7 @@ impl World {
                             expects_proxy_header: false,
                             is_encrypted: false,
                             offers_deflate: false,
+                            has_tickets: true,
                         })
                         .to_vec(),
                     hash,

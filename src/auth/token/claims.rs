@@ -26,6 +26,14 @@ pub struct ConnectionClaims {
     pub meta: Option<Bytes>,
 }
 
+impl ConnectionClaims {
+    /// The claims of a client that is this user for as long as it is connected.
+    pub fn of_user(user: Arc<str>) -> Self {
+        let identity = Identity { user: Some(user), ..Identity::default() };
+        Self { identity, ..Self::default() }
+    }
+}
+
 /// What a token of a subscription claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionClaims {

@@ -50,7 +50,7 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         SettingKind::SecretFile(..) => {
             format!("/proc/sys/kernel/{}", ["ostype", "osrelease", "pid_max"][n % 3])
         }
-        SettingKind::Text(..) => format!("text {n}"),
+        SettingKind::Text(..) | SettingKind::Files(..) => format!("text {n}"),
         SettingKind::Origins(..) => format!("https://example{n}.org"),
         SettingKind::Levels(_) => ["error", "debug", "trace"][n % 3].to_owned(),
     };
@@ -59,7 +59,10 @@ fn another(setting: &Setting, n: usize) -> (String, String) {
         | SettingKind::CountIfGiven(..)
         | SettingKind::Switch(_)
         | SettingKind::SwitchIfGiven(_) => text.clone(),
-        SettingKind::Addresses(_) | SettingKind::Origins(..) | SettingKind::Networks(..) => {
+        SettingKind::Addresses(_)
+        | SettingKind::Files(..)
+        | SettingKind::Origins(..)
+        | SettingKind::Networks(..) => {
             format!("[\"{text}\"]")
         }
         _ => format!("\"{text}\""),

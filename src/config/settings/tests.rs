@@ -47,7 +47,7 @@ fn every_setting_parses_shows_and_copies_its_value_alone() {
             Secret(..) => "hidden",
             // Any file with a word.
             SecretFile(..) => "/proc/sys/kernel/ostype",
-            Text(..) => "some text",
+            Text(..) | Files(..) => "some text",
             Origins(..) => "https://example.org",
             Networks(..) => "10.0.0.0/8",
             Levels(_) => "warn,driver=debug",
@@ -99,6 +99,12 @@ fn defaults_are_in_range_and_ranges_include_both_ends() {
                 ("x".repeat(max), true),
                 ("x\ny".to_owned(), false),
                 ("x".repeat(max + 1), false),
+            ],
+            Files(..) => [
+                ("x".to_owned(), true),
+                ("x".repeat(PATH_BYTES_MAX), true),
+                ("x\ny".to_owned(), false),
+                ("x".repeat(PATH_BYTES_MAX + 1), false),
             ],
             Addresses(_) | Choice(..) | Switch(_) | SwitchIfGiven(_) | Origins(..)
             | Networks(..) | Levels(_) | SecretFile(..) => {

@@ -7,29 +7,72 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
-use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection};
+use rustls::server::{
+    NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection, WebPkiClientVerifier,
+};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
 };
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ConnectionTrafficSecrets, KeyLog, ProtocolVersion, ServerConfig, SupportedCipherSuite,
-    SupportedProtocolVersion,
+    ConnectionTrafficSecrets, KeyLog, ProtocolVersion, ServerConfig, SupportedProtocolVersion,
 };
 
+use super::certificates::{Certificate, Certificates, read_authorities, user_of};
 use super::keys::{Cipher, Direction, Version};
+use super::provider::provider;
 use super::records::{HEADER_BYTES, SEALED_RECORD_BYTES_MAX, Session};
+use super::tickets::{TicketSecrets, TimeOfStep, set_now};
 
-/// The certificate of a server, with its key, and the versions of TLS that it speaks.
+/// The certificates of a server, with their keys, and what else its handshakes have.
 #[derive(Clone)]
 pub struct Identity {
+    with_tickets: Configs,
+    without_tickets: Configs,
+}
+
+/// What rustls is configured to do on the connections of some listeners.
+#[derive(Clone)]
+struct Configs {
     http: Arc<ServerConfig>,
     /// Without a protocol to be agreed on.
     raw: Arc<ServerConfig>,
+}
+
+/// What an identity is made of.
+#[derive(Debug)]
+pub struct IdentityParts {
+    /// The certificates: the first one is for clients that ask for no name.
+    pub certificates: Vec<Certificate>,
+    /// Whether TLS 1.2 is spoken too.
+    pub allows_tls12: bool,
+    /// The secrets of session tickets.
+    pub tickets: TicketSecrets,
+    /// Which certificates clients have.
+    pub clients: Clients,
+}
+
+/// Which certificates clients have.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// They are not asked for one.
+    Unasked,
+    /// One of these authorities issued it.
+    Asked {
+        /// The certificates of the authorities, in PEM.
+        authorities: Vec<u8>,
+        /// Whether a client needs one.
+        is_required: bool,
+    },
+}
+
+/// What the handshakes of a listener have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// HTTP is agreed on, if the client asks.
+    pub is_http: bool,
+    /// Clients get tickets to come back with.
+    pub has_tickets: bool,
 }
 
 /// A handshake that is under way. It is made when the first bytes come.
@@ -46,8 +89,19 @@ pub struct Handshake {
 pub enum Progress {
     /// More is to come from the client.
     More(Box<Handshake>),
-    /// It is complete, and these bytes came behind it.
-    Done(Session, Vec<u8>),
+    /// It is complete.
+    Done(Completed),
+}
+
+/// What is left of a handshake.
+#[derive(Debug)]
+pub struct Completed {
+    /// The keys of both directions.
+    pub session: Session,
+    /// The user that the client is by its certificate.
+    pub user: Option<Arc<str>>,
+    /// What came behind it.
+    pub rest: Vec<u8>,
 }
 
 /// Why a handshake failed. The alert that says so, if there is one, is among what is to be sent.
@@ -76,64 +130,65 @@ const HANDSHAKE_BYTES: usize = 4096;
 /// More bytes than a client sends before its handshake is complete: rustls takes messages of up to 64 KiB.
 const INPUT_BYTES_MAX: usize = 128 * 1024;
 
-/// Suites in the order in which they are chosen: every client of TLS 1.3 has the first (RFC 8446 9.1).
-const SUITES: &[SupportedCipherSuite] = &[
-    cipher_suite::TLS13_AES_128_GCM_SHA256,
-    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-    cipher_suite::TLS13_AES_256_GCM_SHA384,
-    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-    cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-];
-
-/// Groups of the key exchange. Clients that would have to begin again for P-384 have one of these too.
-const GROUPS: &[&dyn SupportedKxGroup] =
-    &[kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1];
-
 const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
 impl Identity {
-    /// Reads a chain of certificates and the key of the first one, both in PEM. The error says what is wrong with them.
-    pub fn new(chain: &[u8], key: &[u8], allows_tls12: bool) -> Result<Self, String> {
-        let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>();
-        let chain = chain.map_err(|error| format!("the certificates: {error}"))?;
-        if chain.is_empty() {
-            return Err(
-                "there is no certificate: it begins with -----BEGIN CERTIFICATE-----".into()
-            );
-        }
-        let key = PrivateKeyDer::from_pem_slice(key);
-        let key = key.map_err(|error| format!("the key: {error}"))?;
-        let provider = CryptoProvider {
-            cipher_suites: SUITES.to_vec(),
-            kx_groups: GROUPS.to_vec(),
-            ..default_provider()
-        };
+    /// An identity of these parts. The error says what is wrong with them.
+    pub fn new(parts: IdentityParts) -> Result<Self, String> {
+        let IdentityParts { certificates, allows_tls12, tickets, clients } = parts;
+        let provider = Arc::new(provider());
         let versions = if allows_tls12 { BOTH } else { &BOTH[..1] };
-        let builder = ServerConfig::builder_with_provider(Arc::new(provider));
-        let mut raw = builder
+        let shows_certificates = clients != Clients::Unasked;
+        let clients = match clients {
+            Clients::Unasked => WebPkiClientVerifier::no_client_auth(),
+            Clients::Asked { authorities, is_required } => {
+                let roots = Arc::new(read_authorities(&authorities)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+                let verifier =
+                    if is_required { verifier } else { verifier.allow_unauthenticated() };
+                verifier.build().map_err(|error| format!("the certificates: {error}"))?
+            }
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-            .map_err(|error| format!("the certificate and the key: {error}"))?;
-        raw.ignore_client_order = true;
-        raw.enable_secret_extraction = true;
-        raw.key_log = Arc::new(SecretsOfStep);
-        raw.session_storage = Arc::new(NoServerSessionStorage {});
-        raw.send_tls13_tickets = 0;
+            .map_err(|error| error.to_string())?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::new(Certificates::new(&certificates)));
+        config.ignore_client_order = true;
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(SecretsOfStep);
+        config.time_provider = Arc::new(TimeOfStep);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        let without_tickets = Configs::new(config.clone());
+        // A certificate is verified each time.
+        if tickets.enabled() && !shows_certificates {
+            // A client comes back on one connection, and gets another ticket each time.
+            config.send_tls13_tickets = 1;
+            config.ticketer = Arc::new(tickets);
+        }
+        Ok(Self { with_tickets: Configs::new(config), without_tickets })
+    }
+
+    fn config(&self, terms: Terms) -> Arc<ServerConfig> {
+        let of = if terms.has_tickets { &self.with_tickets } else { &self.without_tickets };
+        if terms.is_http { of.http.clone() } else { of.raw.clone() }
+    }
+}
+
+impl Configs {
+    fn new(raw: ServerConfig) -> Self {
         let mut http = raw.clone();
         http.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { http: Arc::new(http), raw: Arc::new(raw) })
+        Self { http: Arc::new(http), raw: Arc::new(raw) }
     }
 }
 
 impl Handshake {
-    /// A handshake on a connection for HTTP, or for another protocol.
-    pub fn new(identity: &Identity, is_http: bool) -> Result<Box<Self>, HandshakeFault> {
-        let config = if is_http { &identity.http } else { &identity.raw };
-        let rustls = UnbufferedServerConnection::new(config.clone()).map_err(fault)?;
+    /// A handshake on a connection of a listener with these terms.
+    pub fn new(identity: &Identity, terms: Terms) -> Result<Box<Self>, HandshakeFault> {
+        let config = identity.config(terms);
+        let rustls = UnbufferedServerConnection::new(config).map_err(fault)?;
         Ok(Box::new(Self { rustls, input: Vec::new(), given: 0, secrets: Secrets::default() }))
     }
 
@@ -151,8 +206,13 @@ impl Handshake {
         HANDSHAKE_BYTES + self.input.capacity()
     }
 
-    /// Goes on with what has come, and appends what is to be sent.
-    pub fn step(mut self: Box<Self>, out: &mut Vec<u8>) -> Result<Progress, HandshakeFault> {
+    /// Goes on with what has come, and appends what is to be sent. `now` is in seconds since 1970.
+    pub fn step(
+        mut self: Box<Self>,
+        now: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress, HandshakeFault> {
+        set_now(now);
         loop {
             NAMED.set(Secrets::default());
             let given = &mut self.input[..self.given];
@@ -187,7 +247,10 @@ impl Handshake {
                 },
                 Ok(Next::Done) => {
                     let Self { rustls, input, secrets, .. } = *self;
-                    return Ok(Progress::Done(session(rustls, &secrets)?, input));
+                    let certificate = rustls.peer_certificates().and_then(<[_]>::first);
+                    let user = certificate.and_then(user_of);
+                    let session = session(rustls, &secrets)?;
+                    return Ok(Progress::Done(Completed { session, user, rest: input }));
                 }
                 Err(fault) => {
                     self.encode_alert(out);

@@ -234,7 +234,7 @@ impl Aead {
 }
 
 /// HKDF-Expand-Label of RFC 8446 7.1, without a context.
-fn expand(cipher: Cipher, secret: &[u8], label: &[u8], out: &mut [u8]) {
+pub(super) fn expand(cipher: Cipher, secret: &[u8], label: &[u8], out: &mut [u8]) {
     struct Length(usize);
     impl KeyType for Length {
         fn len(&self) -> usize {

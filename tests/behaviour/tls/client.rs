@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fantail::config::Config;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
     SupportedCipherSuite,
@@ -29,11 +29,45 @@ pub struct Offer {
     /// The suite, which is the only one.
     pub suite: Option<SupportedCipherSuite>,
     pub alpn: Option<&'static str>,
+    /// The groups of signatures that it verifies: all of them, or those whose name begins like this.
+    pub signatures: &'static str,
 }
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { version: ProtocolVersion::TLSv1_3, suite: None, alpn: None }
+        Self { version: ProtocolVersion::TLSv1_3, suite: None, alpn: None, signatures: "" }
+    }
+}
+
+impl Offer {
+    pub fn config(self) -> Arc<ClientConfig> {
+        self.with_certificate(None)
+    }
+
+    /// With a certificate of the client, and its key.
+    pub fn with_certificate(
+        self,
+        own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> Arc<ClientConfig> {
+        let mut provider = default_provider();
+        provider.cipher_suites.retain(|suite| self.suite.is_none_or(|only| *suite == only));
+        let versions = match self.version {
+            ProtocolVersion::TLSv1_2 => &[&rustls::version::TLS12],
+            _ => &[&rustls::version::TLS13],
+        };
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
+            .expect("suites of the version")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(self.signatures)));
+        let mut config = match own {
+            Some((chain, key)) => {
+                config.with_client_auth_cert(vec![chain], key).expect("they belong together")
+            }
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
     }
 }
 
@@ -60,25 +94,24 @@ impl TlsClient {
     /// A client whose handshake is to come.
     #[track_caller]
     pub fn with(address: SocketAddr, offer: Offer) -> Self {
+        Self::of(address, &offer.config())
+    }
+
+    /// Like `with`; clients of the same configuration come back with the tickets of those before.
+    #[track_caller]
+    pub fn of(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
+        Self::named(address, config, "localhost")
+    }
+
+    /// Like `of`, for a server of this name.
+    #[track_caller]
+    pub fn named(address: SocketAddr, config: &Arc<ClientConfig>, name: &'static str) -> Self {
         let stream = TcpStream::connect(address).expect("connects");
         stream.set_nodelay(true).expect("no delay");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        let mut provider = default_provider();
-        provider.cipher_suites.retain(|suite| offer.suite.is_none_or(|only| *suite == only));
-        let versions = match offer.version {
-            ProtocolVersion::TLSv1_2 => &[&rustls::version::TLS12],
-            _ => &[&rustls::version::TLS13],
-        };
-        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(versions)
-            .expect("suites of the version")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate))
-            .with_no_client_auth();
-        config.alpn_protocols = offer.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from("localhost").expect("a name");
-        let tls = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let name = ServerName::try_from(name).expect("a name");
+        let tls = ClientConnection::new(config.clone(), name).expect("a client");
         Self { tls, stream, received: Vec::new() }
     }
 
@@ -186,7 +219,7 @@ impl TlsClient {
 }
 
 #[derive(Debug)]
-struct AnyCertificate;
+struct AnyCertificate(&'static str);
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -221,6 +254,8 @@ impl ServerCertVerifier for AnyCertificate {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
+        let mut all = default_provider().signature_verification_algorithms.supported_schemes();
+        all.retain(|scheme| format!("{scheme:?}").starts_with(self.0));
+        all
     }
 }

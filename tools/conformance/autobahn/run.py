@@ -16,7 +16,8 @@ SLOW = ["9.*", "12.*", "13.*"]
 
 
 def main():
-    reports = os.path.join(WORK, "autobahn-reports", DRIVER)
+    url = os.environ.get("FANTAIL_ECHO_URL", "ws://" + os.environ["FANTAIL_ECHO"])
+    reports = os.path.join(WORK, "autobahn-reports", DRIVER + "-" + url.split(":")[0])
     os.makedirs(reports, exist_ok=True)
     index = os.path.join(reports, "index.json")
     # An index of an earlier run must not be mistaken for that of this run.
@@ -27,7 +28,7 @@ def main():
         json.dump(
             {
                 "outdir": reports,
-                "servers": [{"agent": "fantail", "url": "ws://" + os.environ["FANTAIL_ECHO"]}],
+                "servers": [{"agent": "fantail", "url": url}],
                 "cases": ["*"],
                 "exclude-cases": SLOW if QUICK else [],
                 "exclude-agent-cases": {},
