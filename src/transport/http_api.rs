@@ -17,6 +17,7 @@ use super::settings::TransportSettings;
 use crate::config::limits::POLL_PIPELINED_BYTES_MAX;
 use crate::message::{CloseReason, Disconnect, Origin, Position, Reply, Ticket, TransportKind};
 
+mod agent;
 mod answer;
 mod api;
 mod body;
@@ -102,6 +103,9 @@ impl Transport for HttpConversation {
         let flow = match *answer {
             Answer::Metrics(text) => {
                 self.respond("text/plain; version=0.0.4", text.as_bytes(), context)
+            }
+            Answer::Readiness(is_ready) if self.state.awaits_agent_check() => {
+                return self.answer_agent_check(is_ready, context);
             }
             Answer::Readiness(true) => {
                 self.respond("application/json", b"{\"status\":\"ready\"}\n", context)
@@ -282,7 +286,7 @@ impl HttpConversation {
                 let opened = opening.take(to, reply, context);
                 self.follow_opening(opened, context)
             }
-            Await::Question | Await::Poll(_) | Await::Drain => self.wait_on(),
+            Await::Question | Await::AgentCheck | Await::Poll(_) | Await::Drain => self.wait_on(),
         }
     }
 

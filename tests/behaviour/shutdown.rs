@@ -613,3 +613,40 @@ fn the_help_describes_the_flags_and_examples() {
     let version = run(&["--version"]);
     assert!(version.stdout.starts_with("fantail "), "{version:?}");
 }
+
+/// What an agent check of HAProxy is answered.
+fn agent_check(child: &Child, pieces: &[&str]) -> String {
+    let mut client = Client::connect(child.edge());
+    for piece in pieces {
+        client.send(piece);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    String::from_utf8(client.read_to_end()).unwrap()
+}
+
+on_both_drivers! {
+    fn an_agent_check_says_ready_and_then_drain(driver) {
+        let arguments = ["--drain-time", "10s", "--admin", "127.0.0.1:0"];
+        let child = Child::start(driver, &["--drain-time", "10s"]);
+        assert_eq!(agent_check(&child, &["agent-check\n"]), "ready up\n");
+        assert_eq!(agent_check(&child, &["age", "nt-check", "\n"]), "ready up\n");
+        // Nothing else is an agent check.
+        for other in ["agent-check\r\n\r\n", "agent-check\nagent-check\n", "agent-checks\n\n"] {
+            let answer = agent_check(&child, &[other]);
+            assert!(answer.starts_with("HTTP/1.1 400"), "{other:?}: {answer}");
+        }
+        child.signal(libc::SIGTERM);
+        wait_until("it says drain", || agent_check(&child, &["agent-check\n"]) == "drain\n");
+        // It is answered where health checks are, and nowhere else.
+        let child = Child::start(driver, &arguments);
+        let answer = agent_check(&child, &["agent-check\n"]);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        let admin = child.addresses.iter().copied().find(|it| {
+            *it != child.edge() && Client::connect(*it).try_request("GET /health/ready HTTP/1.1\r\nHost: t\r\n\r\n")
+                .is_some_and(|response| response.status == 200)
+        });
+        let mut client = Client::connect(admin.expect("it has health checks"));
+        client.send("agent-check\n");
+        assert_eq!(client.read_to_end(), b"ready up\n");
+    }
+}

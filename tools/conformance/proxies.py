@@ -265,6 +265,27 @@ def plain_check():
         checks.equal("behind the default `option httpchk`", ask("GET", "/health/live")[0], 200)
 
 
+def agent_check():
+    """HAProxy's agent check, which puts the server into drain: new requests are refused, and open streams go on."""
+    check = "check inter 500ms"
+    agent = "%s agent-check agent-port 8000 agent-inter 200ms agent-send \"agent-check\\n\"" % check
+    # Without the other check, the agent alone decides.
+    changes = {"option httpchk GET /health/ready": "option tcp-check", check: agent}
+    with Behind("haproxy.cfg", changes, drain_time="5s") as behind:
+        checks.equal("ready", ask("GET", "/health/live")[0], 200)
+        stream = Stream("/events?channel=agent")
+        publish("agent", "before")
+        checks.equal("an event", stream.event()[1], "before")
+        behind.process.send_signal(signal.SIGTERM)
+        drained = until(lambda: ask("GET", "/health/live")[0] == 503, 3)
+        checks.that("the proxy sends nothing new to a server that drains", drained)
+        checks.equal("the server itself still answers", ask("GET", "/health/live", server="FANTAIL_DIRECT")[0], 200)
+        publish("agent", "after", server="FANTAIL_DIRECT")
+        checks.equal("an event of a stream that was open", stream.event()[1], "after")
+        stream.close()
+        behind.process.wait(15)
+
+
 def nested():
     """Another nginx in front, which buffers responses unless told otherwise."""
     with Behind("nginx.conf"):
@@ -364,6 +385,7 @@ def main(name):
         checks.run("below a path", below_a_path, name)
     if name == "haproxy.cfg":
         checks.run("plain check", plain_check)
+        checks.run("agent check", agent_check)
     if name == "nginx.conf":
         checks.run("nested", nested)
 

@@ -35,7 +35,7 @@ use crate::transport::websocket::{WebSocketConversation, WebSocketService};
 /// The requests of one connection.
 #[derive(Debug)]
 pub struct HttpConversation {
-    service: HttpService,
+    pub(super) service: HttpService,
     /// Whether a request has been answered.
     pub(super) has_answered: bool,
     /// Whether the deadline of the request that began has been set.
@@ -143,6 +143,9 @@ impl HttpConversation {
 
     /// Takes requests until there is a reason to stop; returns how many bytes were used.
     fn process(&mut self, bytes: &[u8], context: &mut Context<'_>) -> (HttpFlow, usize) {
+        if self.take_agent_check(bytes, context) {
+            return (Flow::AwaitReply, bytes.len());
+        }
         let mut rest = bytes;
         loop {
             let is_in_body = matches!(self.state, State::Body(_));

@@ -49,6 +49,8 @@ pub(super) enum Await {
     Poll(Poll),
     /// The worker's answer to a question.
     Question,
+    /// Whether the server is ready, for a proxy that does not speak HTTP here.
+    AgentCheck,
     /// Room: most of the send queue has to leave before the next request is taken.
     Drain,
 }
@@ -95,6 +97,11 @@ impl State {
         self.take_awaiting()?.behind
     }
 
+    /// Whether an agent check waits.
+    pub fn awaits_agent_check(&self) -> bool {
+        matches!(self, Self::Awaiting(awaiting) if matches!(awaiting.what, Await::AgentCheck))
+    }
+
     /// The poll that waits.
     pub fn poll(&self) -> Option<(&Poll, Exchange)> {
         match self {
@@ -128,9 +135,11 @@ impl State {
                     Await::Login(next) => {
                         size_of::<Awaiting>() + size_of::<AfterLogin>() + next.heap_bytes()
                     }
-                    Await::Publish | Await::Relay | Await::Question | Await::Drain => {
-                        size_of::<Awaiting>()
-                    }
+                    Await::Publish
+                    | Await::Relay
+                    | Await::Question
+                    | Await::AgentCheck
+                    | Await::Drain => size_of::<Awaiting>(),
                     Await::Call(call) => size_of::<Awaiting>() + call.heap_bytes(),
                     Await::Upgrade(upgrading) => {
                         size_of::<Awaiting>() + size_of::<Upgrading>() + upgrading.heap_bytes()
