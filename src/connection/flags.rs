@@ -164,11 +164,6 @@ impl Flags {
         self.has(SPARE)
     }
 
-    /// Notes whether it is beyond the maximum.
-    pub fn set_spare(&mut self, is_spare: bool) {
-        self.set(SPARE, is_spare);
-    }
-
     /// Whether a header of the PROXY protocol is to come before the bytes of the client.
     pub fn awaits_proxy_header(self) -> bool {
         self.has(AWAITS_PROXY_HEADER)
@@ -204,8 +199,9 @@ impl Flags {
         self.has(ADMIN)
     }
 
-    /// Notes whether it came to an address for administration.
-    pub fn set_admin(&mut self, is_admin: bool) {
+    /// Notes whether it is beyond the maximum, and whether it came to an address for administration.
+    pub fn set_place(&mut self, is_spare: bool, is_admin: bool) {
+        self.set(SPARE, is_spare);
         self.set(ADMIN, is_admin);
     }
 
@@ -307,7 +303,7 @@ mod tests {
         (Flags::set_split, Flags::is_split),
         (Flags::set_session, Flags::has_session),
         (Flags::set_behind, Flags::is_behind),
-        (Flags::set_spare, Flags::is_spare),
+        (|flags, is| flags.set_place(is, flags.is_admin()), Flags::is_spare),
         (|flags, _| flags.set_ended(), Flags::has_ended),
         (|flags, _| flags.set_finished(), Flags::has_finished),
         (
@@ -329,7 +325,7 @@ mod tests {
         (|flags, is| flags.set_paused_by(Pause::Rate, is), |flags| flags.is_paused_by(Pause::Rate)),
         (Flags::set_awaits_proxy_header, Flags::awaits_proxy_header),
         (Flags::set_counts_handshake, Flags::counts_handshake),
-        (Flags::set_admin, Flags::is_admin),
+        (|flags, is| flags.set_place(flags.is_spare(), is), Flags::is_admin),
         (Flags::set_proxied, Flags::is_proxied),
         (
             |flags, is| flags.set_paused_by(Pause::Handshake, is),

@@ -20,8 +20,7 @@ impl Connections {
         let place = place?;
         let id = self.table.insert(service, self.turn.tick);
         let flags = &mut self.table.at(id.index).flags;
-        flags.set_spare(place == Place::Spare);
-        flags.set_admin(service == Service::Admin);
+        flags.set_place(place == Place::Spare, service == Service::Admin);
         self.counters.connections_accepted.add(1);
         self.counters.connections[flags.counted()].add(1);
         if service != Service::EchoTcp {

@@ -352,7 +352,8 @@ impl<D: Driver> Worker<D> {
             return self.accepting.refuse(now, &self.connections);
         };
         self.driver.attach(id, socket);
-        let Connections { table, turn, settings, prefixes, arrivals, .. } = &mut self.connections;
+        let Connections { table, turn, settings, prefixes, arrivals, tls, .. } =
+            &mut self.connections;
         let flags = &mut table.at(id.index).flags;
         prefixes.assign(id.index, counted, flags);
         // Behind a header of the PROXY protocol it is the peer that the header names.
@@ -367,7 +368,7 @@ impl<D: Driver> Worker<D> {
         flags.set_awaits_tls(is_encrypted);
         flags.set_awaits_proxy_header(expects_proxy_header);
         if is_encrypted && !has_tickets {
-            self.connections.tls.without_tickets.insert(id.index);
+            tls.without_tickets.insert(id.index);
         }
         if expects_proxy_header || is_encrypted {
             // An echo of bytes has no handshake of its own, and therefore no deadline yet.

@@ -273,7 +273,7 @@ mod tests {
         let long = SPARE_CONNECTION_TIME * 10;
         table.set_deadline_after(id.index, 5, long);
         assert_eq!(table.deadline(0), 5 + ticks(long));
-        table.at(id.index).flags.set_spare(true);
+        table.at(id.index).flags.set_place(true, false);
         table.set_deadline_after(id.index, 5, long);
         assert_eq!(table.deadline(0), 5 + ticks(SPARE_CONNECTION_TIME));
     }

@@ -235,7 +235,7 @@ impl Comer {
         Self { way, client }
     }
 
-    /// Whether it is in. If not, it was told that it may come back, and over HTTP when.
+    /// Whether it is in. If not, its refusal says that it may come back, and over HTTP when.
     fn is_in(&mut self) -> bool {
         if self.way == 0 {
             let reply = self.client.read_json();
@@ -281,7 +281,7 @@ on_both_drivers! {
         let address = backend.kill();
         waiting.retain_mut(|comer| !comer.is_in());
         assert!((1..CLIENTS).contains(&waiting.len()), "{} were refused", waiting.len());
-        // While it is away, whoever comes is refused as well, and who is in stays.
+        // While it is away, those that come are refused as well, and those that are in stay.
         assert!((0..3).all(|way| !Comer::come(&server, way).is_in()));
         assert_eq!(before.client.command(&json!({"id": 2, "ping": {}})), json!({"id": 2, "ping": {}}));
         let by_kind = answer();

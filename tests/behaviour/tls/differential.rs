@@ -65,14 +65,14 @@ fn step(
     bytes: &[u8],
     at: usize,
     out: &mut Vec<u8>,
-) -> Result<Box<Handshake>, Session> {
+) -> Result<Box<Handshake>, Box<Session>> {
     for piece in [&bytes[..at], &bytes[at..]] {
         if handshake.receive(piece).unwrap() {
             match handshake.step(0, out).unwrap() {
                 Progress::More(more) => handshake = more,
                 Progress::Done(done) => {
                     assert!(done.rest.is_empty() && done.user.is_none());
-                    return Err(done.session);
+                    return Err(Box::new(done.session));
                 }
             }
         }
@@ -94,7 +94,7 @@ fn connected(
         assert!(received(&mut client, &out).is_empty());
         match next {
             Ok(more) => handshake = more,
-            Err(session) => return (client, session),
+            Err(session) => return (client, *session),
         }
     }
 }
@@ -155,7 +155,7 @@ fn a_client_with_the_records_of_rustls_understands_ours_and_is_understood() {
         let version = if is_tls13 { TLSv1_3 } else { TLSv1_2 };
         let config = Offer { version, suite: Some(*suite), ..Offer::default() }.config();
         let (mut client, mut session) = connected(&identity, &config, 0);
-        let mut random = Random(0x1234_5678 + suite.suite().get_u16() as u64);
+        let mut random = Random(0x1234_5678 + u64::from(u16::from(suite.suite())));
         let mut part = Vec::new();
         for _ in 0..records() {
             let text = random.text();

@@ -136,13 +136,11 @@ on_both_drivers! {
 
     fn records_that_are_cut_off_are_a_loss(driver) {
         let server = serve(driver);
-        let mut lost = 0;
-        for keep in [1, 4, 5, 6, 20] {
+        for (lost, keep) in (1..).zip([1, 4, 5, 6, 20]) {
             let mut client = echo(&server);
             let sealed = client.sealed(b"not a whole record");
             client.stream.write_all(&sealed[..keep]).unwrap();
             drop(client);
-            lost += 1;
             wait_until("it is lost", || server.closed(CloseReason::ClientGone) == lost);
         }
         expect_no_heap(&server);

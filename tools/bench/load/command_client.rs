@@ -119,7 +119,7 @@ impl Subscribing<'_> {
 pub fn publish_frame(protocol: Protocol, id: u32, channel: &str, data: &[u8]) -> Vec<u8> {
     if protocol == Protocol::Protobuf {
         let (channel, data) = (channel.to_owned(), data.to_vec().into());
-        let publish = Some(schema::PublishRequest { channel, data, ..Default::default() });
+        let publish = Some(schema::PublishRequest { channel, data });
         let command = schema::Command { id, publish, ..schema::Command::default() };
         return frame(BINARY, &command.encode_length_delimited_to_vec());
     }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_no_reply() {
+    fn a_refusal_is_not_a_reply() {
         let ask = Subscribing { protocol: Protocol::Commands, channel: "a", delta: false };
         let replies = b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{}}";
         assert_eq!(ask.count_replies(replies), Some(2));
