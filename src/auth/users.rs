@@ -7,6 +7,7 @@
 //! is not counted.
 
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,7 +24,10 @@ pub struct UserTable {
 
 /// A user in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UserKey(u64);
+pub struct UserKey(NonZeroU64);
+
+// What each connection keeps.
+const _: () = assert!(size_of::<Option<UserKey>>() == 8);
 
 const BUCKET_WORDS: usize = 16;
 const COUNT_BITS: u32 = 24;
@@ -81,12 +85,12 @@ impl UserTable {
 
     /// The entry of a user.
     pub fn key_of(&self, user: &str) -> UserKey {
-        UserKey(self.hash.hash_one(user))
+        UserKey(NonZeroU64::new(self.hash.hash_one(user)).unwrap_or(NonZeroU64::MIN))
     }
 
     fn bucket(&self, UserKey(hash): UserKey) -> &[AtomicU64] {
         let words = self.words.get_or_init(|| (0..self.count).map(|_| AtomicU64::new(0)).collect());
-        let bucket = (hash & COUNT_MAX) as usize % (self.count / BUCKET_WORDS);
+        let bucket = (hash.get() & COUNT_MAX) as usize % (self.count / BUCKET_WORDS);
         &words[bucket * BUCKET_WORDS..][..BUCKET_WORDS]
     }
 }
@@ -94,7 +98,7 @@ impl UserTable {
 impl UserKey {
     /// The upper bits of its word, which are not all 0.
     fn tag(self) -> u64 {
-        (self.0 & !COUNT_MAX).max(1 << COUNT_BITS)
+        (self.0.get() & !COUNT_MAX).max(1 << COUNT_BITS)
     }
 }
 

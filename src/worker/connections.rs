@@ -141,7 +141,7 @@ impl Connections {
             caller: shared.caller,
             logins: Logins::default(),
             admission: Admission::new(shared.open, shared.open_max),
-            users: Users::new(shared.users),
+            users: Users::new(shared.users, places),
             arrivals: Arrivals::new(settings.callbacks.include_addresses()),
             prefixes: Prefixes::new(shared.prefixes, places, counters.clone()),
             budget: parts.budget,

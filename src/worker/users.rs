@@ -8,14 +8,16 @@ use crate::auth::{UserKey, UserTable};
 #[derive(Debug)]
 pub struct Users {
     table: Arc<UserTable>,
-    /// By the slot of the connection; none before the first connection is counted.
+    /// By the slot of the connection, eight bytes each; none before the first connection is counted.
     keys: Vec<Option<UserKey>>,
+    /// The number of slots, for which address space is reserved at once.
+    places: usize,
 }
 
 impl Users {
-    /// No connections yet.
-    pub fn new(table: Arc<UserTable>) -> Self {
-        Self { table, keys: Vec::new() }
+    /// No connections yet; there may be as many as there are places.
+    pub fn new(table: Arc<UserTable>, places: usize) -> Self {
+        Self { table, keys: Vec::new(), places }
     }
 
     /// Counts a connection for its user. Returns false if the user has as many as it may; then the connection counts
@@ -30,6 +32,7 @@ impl Users {
             return false;
         }
         if self.keys.len() <= index {
+            self.keys.reserve_exact(self.places.max(index + 1) - self.keys.len());
             self.keys.resize(index + 1, None);
         }
         if let Some(before) = std::mem::replace(&mut self.keys[index], key) {
