@@ -101,6 +101,34 @@ on_both_drivers! {
         }
     }
 
+    fn every_message_arrives_over_tls(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.self_signed = true;
+            for addresses in [&mut config.listen, &mut config.tcp, &mut config.echo, &mut config.echo_tcp] {
+                addresses.iter_mut().for_each(|address| address.is_encrypted = true);
+            }
+        });
+        let tcp = server.commands().to_string();
+        for (via, protocol) in [("ws", "ws"), ("tcp", "tcp"), ("http", "sse")] {
+            let run = c1m("fanout", server.edge(), &[
+                "--tls", "--tcp-target", &tcp, "-n", "100", "--channels", "4", "--count", "200", "--rate", "2000",
+                "--via", via, "--protocol", protocol,
+            ]);
+            run.expect_success(100);
+            assert_eq!(run.number("/messages/received"), 200 / 4 * 100, "{via} to {protocol}");
+        }
+        let large = ["--tls", "-n", "20", "--depth", "2", "--size", "40000", "--duration", "300 ms"];
+        for (echo, protocol) in [(server.echo(), "ws"), (server.echo_tcp(), "tcp")] {
+            let run = c1m("echo", echo, &[&large[..], &["--protocol", protocol]].concat());
+            run.expect_success(20);
+            expect_all_received(&run.report, "/messages/sent");
+        }
+        let storm = c1m("storm", server.edge(), &["--tls", "-n", "500", "--canaries", "5"]);
+        storm.expect_success(505);
+        let plain = c1m("idle", server.edge(), &["-n", "1", "--duration", "1 s"]);
+        assert!(!plain.success, "{plain:#?}");
+    }
+
     fn slow_subscribers_are_closed_and_the_others_miss_nothing(driver) {
         // A thousand: the data in flight to ten thousand would exceed the memory limit of TCP.
         let server = TestServer::start_with(driver, 2, |config| config.send_queue_bytes_max = 128 * 1024);

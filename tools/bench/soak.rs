@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
+use crate::instrument::Wire;
 use crate::load::client::{Connector, FrameReader};
 use crate::load::fanout::Load;
 use crate::load::streams::{Faults, Stream};
@@ -121,7 +122,7 @@ struct Churn {
 }
 
 struct ChurnClient {
-    stream: TcpStream,
+    stream: Wire,
     reader: FrameReader,
     check: Stream,
     connected_at: Instant,
@@ -142,7 +143,7 @@ fn connect_and_leave(mut connector: Connector, rate: u32, over: &AtomicBool) -> 
         let due = (connected_at.duration_since(began).as_secs_f64() * f64::from(rate)) as u64;
         let group = due.saturating_sub(churn.count).clamp(GROUP_MIN, GROUP_MAX);
         for (stream, rest) in connector.open(group as usize)? {
-            stream.set_nonblocking(true)?;
+            stream.tcp.set_nonblocking(true)?;
             let mut client = ChurnClient {
                 stream,
                 reader: FrameReader::default(),

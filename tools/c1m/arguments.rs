@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use fantail::config::{self, Secret, parse_seconds};
 use fantail::message::INFO_BYTES_MAX;
 
-use crate::token::Tokens;
+use crate::instrument::Tokens;
 
 /// The options that all modes share.
 #[derive(Args, Clone, Debug)]
@@ -55,6 +55,9 @@ pub struct Common {
     /// Local source address; may be repeated [default for a loopback server: all of 127.0.0.0/8]
     #[arg(long, value_name = "ADDR")]
     pub source: Vec<IpAddr>,
+    /// Encrypt the connections with TLS 1.3; the certificate of the server is not verified
+    #[arg(long)]
+    pub tls: bool,
     /// Secret of the server (auth.hmac_secret) to sign a token for each connection with
     #[arg(long, value_name = "SECRET")]
     pub token_hmac_secret: Option<Secret>,

@@ -9,7 +9,7 @@ use fantail::protocol::websocket::handshake::{
 use fantail::protocol::websocket::{Limits, MessageDecoder, OpCode, Role, write_masked_frame};
 
 use crate::connection::Decoder;
-use crate::token::Tokens;
+use crate::instrument::{Tls, Tokens};
 
 /// A server address and the protocol to use with it.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Endpoint {
     pub channel_prefix: String,
     /// What the token of each connection is made of; `None` for connections without one.
     pub tokens: Option<Tokens>,
+    /// If connections are encrypted.
+    pub tls: Option<Tls>,
 }
 
 /// Protocol on the wire.
@@ -258,7 +260,14 @@ mod tests {
     fn endpoint(protocol: WireProtocol) -> Endpoint {
         let address = "127.0.0.1:1".parse().unwrap();
         let path = "/ws?channel={channel}".to_owned();
-        Endpoint { address, protocol, path, channel_prefix: "a".to_owned(), tokens: None }
+        Endpoint {
+            address,
+            protocol,
+            path,
+            channel_prefix: "a".to_owned(),
+            tokens: None,
+            tls: None,
+        }
     }
 
     #[test]

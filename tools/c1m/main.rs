@@ -28,7 +28,6 @@ mod report;
 mod run;
 mod shared;
 mod stream;
-mod token;
 mod usage;
 
 use std::error::Error;

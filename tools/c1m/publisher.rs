@@ -16,6 +16,7 @@ use fantail::protocol::websocket::{Message, MessageDecoder, OpCode, write_masked
 use crate::connection::Decoder;
 use crate::endpoint::{Endpoint, Handshake, LIMITS};
 use crate::instrument::Histogram;
+use crate::instrument::{Opening, Wire};
 use crate::payload::{self, Stamp};
 use crate::shared::{Shared, cause_of};
 
@@ -115,7 +116,7 @@ struct Connection {
     endpoint: Endpoint,
     via: Via,
     /// One stream, or for WebSockets one per channel: a WebSocket publishes to the channel of its path.
-    streams: Vec<(TcpStream, Decoder)>,
+    streams: Vec<(Wire, Decoder)>,
     timeout: Duration,
     out: Vec<u8>,
     used_at: Instant,
@@ -140,11 +141,12 @@ impl Connection {
         Ok(connection)
     }
 
-    fn connect(&self, channel: u32) -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect_timeout(&self.endpoint.address, self.timeout)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(self.timeout))?;
-        stream.set_write_timeout(Some(self.timeout))?;
+    fn connect(&self, channel: u32) -> io::Result<Wire> {
+        let tcp = TcpStream::connect_timeout(&self.endpoint.address, self.timeout)?;
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(self.timeout))?;
+        tcp.set_write_timeout(Some(self.timeout))?;
+        let mut stream = Opening::begin(tcp, self.endpoint.tls.as_ref())?.finish()?;
         match self.via {
             Via::Http => return Ok(stream),
             Via::Tcp => {
@@ -169,7 +171,7 @@ impl Connection {
                         Handshake::Refused(cause) => return Err(io::Error::other(cause)),
                     }
                 }
-                stream.set_nonblocking(true)?;
+                stream.tcp.set_nonblocking(true)?;
             }
         }
         Ok(stream)
@@ -251,7 +253,7 @@ impl Connection {
 }
 
 /// Reads the available data of a WebSocket and answers pings.
-fn receive_on((stream, decoder): &mut (TcpStream, Decoder)) -> io::Result<()> {
+fn receive_on((stream, decoder): &mut (Wire, Decoder)) -> io::Result<()> {
     let Decoder::WebSocket(decoder) = decoder else { return Ok(()) };
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -265,11 +267,7 @@ fn receive_on((stream, decoder): &mut (TcpStream, Decoder)) -> io::Result<()> {
     }
 }
 
-fn answer(
-    stream: &mut TcpStream,
-    decoder: &mut MessageDecoder,
-    mut bytes: &mut [u8],
-) -> io::Result<()> {
+fn answer(stream: &mut Wire, decoder: &mut MessageDecoder, mut bytes: &mut [u8]) -> io::Result<()> {
     loop {
         match decoder.next(&mut bytes, &LIMITS) {
             Ok(None) => return Ok(()),
@@ -295,7 +293,7 @@ fn answer(
 }
 
 /// Waits for the reply with an id. Pings in between need not be answered while publishing.
-fn expect_reply(stream: &mut TcpStream, id: u64) -> io::Result<()> {
+fn expect_reply(stream: &mut Wire, id: u64) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         let mut byte = [0];
@@ -322,7 +320,7 @@ fn expect_reply(stream: &mut TcpStream, id: u64) -> io::Result<()> {
 }
 
 /// Reads one HTTP response and returns its status.
-fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
+fn read_status(stream: &mut Wire) -> io::Result<u16> {
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];
     loop {

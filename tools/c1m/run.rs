@@ -18,6 +18,7 @@ use crate::arguments::{Common, Protocol};
 use crate::endpoint::{Endpoint, WireProtocol};
 use crate::engine;
 use crate::engine::state::Settings;
+use crate::instrument::Tls;
 use crate::plan::{Group, Resources, Sources};
 use crate::progress::{Progress, Share};
 use crate::report::{Report, Sample, Samples, latencies_json, merge};
@@ -579,6 +580,7 @@ pub fn endpoint_for(common: &Common, protocol: Protocol) -> Endpoint {
         path: given.unwrap_or(path).to_owned(),
         channel_prefix: common.channel_prefix.clone(),
         tokens: common.tokens(),
+        tls: common.tls.then(Tls::new),
     }
 }
 

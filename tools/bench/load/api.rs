@@ -7,9 +7,10 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::sockets::{Sockets, read_available};
+use super::sockets::Sockets;
 use super::target::Target;
 use super::window::{Phase, Window};
+use crate::instrument::Wire;
 
 /// Options of the server API load.
 #[derive(Args)]
@@ -147,7 +148,7 @@ impl Load {
         let Self { sockets, connections, buffer, requests, answers, .. } = self;
         for index in sockets.ready() {
             let Connection { stream, rest, calls } = &mut connections[index];
-            read_available(stream, buffer, |bytes| {
+            Wire::read_plain(stream, buffer, |bytes| {
                 rest.extend_from_slice(bytes);
                 let answered = count_answers(rest)?;
                 *answers += answered as u64;

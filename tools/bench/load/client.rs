@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use socket2::{Domain, Socket, Type};
 
-use crate::instrument::bind_address_no_port;
+use crate::instrument::{Opening, Tls, Tokens, Wire, bind_address_no_port};
 
 /// Protocol of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,6 +31,10 @@ pub struct Connector {
     protocol: Protocol,
     /// What each connection shows in its request.
     token: Option<String>,
+    /// The same, of which each connection has another one.
+    tokens: Option<Tokens>,
+    /// If the connections are encrypted.
+    tls: Option<Tls>,
     connections_per_address: u32,
     opened: u32,
 }
@@ -42,6 +46,8 @@ impl Connector {
             path,
             protocol: Protocol::Websocket,
             token: None,
+            tokens: None,
+            tls: None,
             connections_per_address: CONNECTIONS_PER_ADDRESS,
             opened: 0,
         }
@@ -56,6 +62,16 @@ impl Connector {
     /// Sets the token that the next connections show.
     pub fn set_token(&mut self, token: Option<String>) {
         self.token = token;
+    }
+
+    /// Encrypts the next connections, or not.
+    pub fn set_tls(&mut self, tls: Option<Tls>) {
+        self.tls = tls;
+    }
+
+    /// Has each of the next connections show a token of its own.
+    pub fn set_tokens(&mut self, tokens: Option<Tokens>) {
+        self.tokens = tokens;
     }
 
     /// Sets how many of the next connections have the same source address.
@@ -85,7 +101,8 @@ impl Connector {
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
             }
         };
-        let token = self.token.as_ref();
+        let own = self.tokens.as_ref().map(|tokens| tokens.token(self.opened.into()));
+        let token = own.as_ref().or(self.token.as_ref());
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
         let token = token.unwrap_or_default();
         format!(
@@ -95,15 +112,20 @@ impl Connector {
     }
 
     /// Opens `count` blocking connections; returns each with the bytes received after the handshake.
-    pub fn open(&mut self, count: usize) -> io::Result<Vec<(TcpStream, Vec<u8>)>> {
+    pub fn open(&mut self, count: usize) -> io::Result<Vec<(Wire, Vec<u8>)>> {
         let mut opened = Vec::with_capacity(count);
         while opened.len() < count {
             // Enough in flight to keep the server busy, and few enough for any accept queue.
             let batch = (count - opened.len()).min(IN_FLIGHT);
-            let mut streams = Vec::with_capacity(batch);
+            let mut openings = Vec::with_capacity(batch);
             for _ in 0..batch {
-                let mut stream = self.connect()?;
-                stream.write_all(self.request().as_bytes())?;
+                let tcp = self.connect()?;
+                openings.push((Opening::begin(tcp, self.tls.as_ref())?, self.request()));
+            }
+            let mut streams = Vec::with_capacity(batch);
+            for (opening, request) in openings {
+                let mut stream = opening.finish()?;
+                stream.write_all(request.as_bytes())?;
                 streams.push(stream);
             }
             for mut stream in streams {
@@ -112,6 +134,11 @@ impl Connector {
             }
         }
         Ok(opened)
+    }
+
+    /// Opens a blocking connection without a request.
+    pub fn connect_wire(&mut self) -> io::Result<Wire> {
+        Opening::begin(self.connect()?, self.tls.as_ref())?.finish()
     }
 
     /// Opens a blocking TCP connection that is reset on drop. Loopback connections use many source addresses, so that
@@ -135,7 +162,7 @@ impl Connector {
     }
 }
 
-fn read_response(stream: &mut TcpStream, protocol: Protocol) -> io::Result<Vec<u8>> {
+fn read_response(stream: &mut Wire, protocol: Protocol) -> io::Result<Vec<u8>> {
     let mut response = Vec::new();
     let mut buffer = [0; 4096];
     loop {

@@ -1,13 +1,13 @@
 //! Clients that speak the command protocol over a WebSocket, in JSON or in Protobuf.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 
 use fantail::protocol::protobuf::{next_message, schema};
 use prost::Message;
 use serde_json::json;
 
 use super::client::{Connector, FrameReader, Protocol, frame};
+use crate::instrument::Wire;
 
 /// Path and query of a handshake after which a client speaks this protocol, if it is the command protocol.
 pub fn path(protocol: Protocol) -> Option<&'static str> {
@@ -29,7 +29,7 @@ pub struct Subscribing<'a> {
 
 impl Subscribing<'_> {
     /// Opens connections that are subscribed, of clients that speak the command protocol.
-    pub fn connect(self, connector: &mut Connector, count: usize) -> io::Result<Vec<TcpStream>> {
+    pub fn connect(self, connector: &mut Connector, count: usize) -> io::Result<Vec<Wire>> {
         let path = path(self.protocol).ok_or_else(|| {
             io::Error::other("--channel goes with --protocol commands or protobuf")
         })?;
@@ -38,7 +38,7 @@ impl Subscribing<'_> {
     }
 
     /// Opens connections that are subscribed; as many at once as handshakes are in flight.
-    pub fn open(self, connector: &mut Connector, count: usize) -> io::Result<Vec<TcpStream>> {
+    pub fn open(self, connector: &mut Connector, count: usize) -> io::Result<Vec<Wire>> {
         let message = self.to_frame();
         let mut opened = Vec::with_capacity(count);
         while opened.len() < count {
@@ -80,7 +80,7 @@ impl Subscribing<'_> {
     }
 
     /// Blocks until both replies have come.
-    fn read_replies(self, stream: &mut TcpStream) -> io::Result<()> {
+    fn read_replies(self, stream: &mut Wire) -> io::Result<()> {
         let (mut reader, mut buffer) = (FrameReader::default(), [0; 4096]);
         let (mut replies, mut refused) = (0, None);
         while replies < 2 {

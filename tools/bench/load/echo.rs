@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
@@ -11,10 +10,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{Connector, FrameReader, frame};
-use super::sockets::{Sockets, read_available};
+use super::sockets::Sockets;
 use super::target::Target;
 use super::window::{Phase, Window};
-use crate::instrument::Histogram;
+use crate::instrument::{Histogram, Wire};
 use fantail::driver::make_private;
 
 /// Options of the echo load.
@@ -92,7 +91,7 @@ struct Load {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     reader: FrameReader,
     /// When each outstanding frame was sent, in nanoseconds since `began`.
     sent_at: VecDeque<u64>,
@@ -107,7 +106,7 @@ impl Load {
             if !rest.is_empty() {
                 return Err(io::Error::other("the server sent data before the first frame"));
             }
-            sockets.add(&stream, index)?;
+            sockets.add(&stream.tcp, index)?;
             let sent_at = VecDeque::with_capacity(arguments.depth);
             connections.push(Connection { stream, reader: FrameReader::default(), sent_at });
         }
@@ -146,7 +145,8 @@ impl Load {
         for index in sockets.ready() {
             let Connection { stream, reader, sent_at } = &mut connections[index];
             let now = self.began.elapsed().as_nanos() as u64;
-            read_available(stream, buffer, |bytes| {
+            let mut all = 0;
+            stream.read_available(buffer, |bytes| {
                 let mut echoed = 0;
                 let mut differs = false;
                 reader.read(bytes, |_, payload| {
@@ -160,16 +160,17 @@ impl Load {
                 }
                 self.echoes += echoed as u64;
                 self.reads += 1;
-                send(stream, &self.frames[..echoed * self.frame_bytes])?;
-                sent_at.extend(std::iter::repeat_n(now, echoed));
+                all += echoed;
                 Ok(())
             })?;
+            send(stream, &self.frames[..all * self.frame_bytes])?;
+            sent_at.extend(std::iter::repeat_n(now, all));
         }
         Ok(())
     }
 }
 
-fn send(mut stream: &TcpStream, frames: &[u8]) -> io::Result<()> {
+fn send(stream: &mut Wire, frames: &[u8]) -> io::Result<()> {
     // Outstanding frames must fit the socket's buffers: this measures servers, not backpressure.
     if !frames.is_empty() && stream.write(frames)? < frames.len() {
         return Err(io::Error::other("outstanding frames exceed the send buffer"));

@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,12 @@ use serde_json::{Value, json};
 use super::client::{COMPRESSED, Connector, EventReader, FrameReader, Protocol, frame};
 use super::command_client::{self, Subscribing};
 use super::probe::{Probe, ProbeKind};
-use super::sockets::{Sockets, read_available};
+use super::sockets::Sockets;
 use super::streams::{Arrival, Faults, Stream, document, payload, prices};
 use super::target::Target;
 use super::versions::Latest;
 use super::window::{Phase, Window};
-use crate::instrument::Histogram;
+use crate::instrument::{Histogram, Wire};
 
 /// Options of the fan-out load.
 #[derive(Args)]
@@ -127,11 +127,15 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
 }
 
 fn start_probe(arguments: &Arguments) -> io::Result<Option<Probe>> {
-    let address = arguments.target.address;
-    if arguments.probe_ping {
-        return Probe::start(address, "/ws?channel=probe", ProbeKind::Ping, 1).map(Some);
-    }
-    arguments.probe_echo.map(|address| Probe::start(address, "/", ProbeKind::Echo, 1)).transpose()
+    let (address, path, kind) = match arguments.probe_echo {
+        _ if arguments.probe_ping => {
+            (arguments.target.address, "/ws?channel=probe", ProbeKind::Ping)
+        }
+        Some(address) => (address, "/", ProbeKind::Echo),
+        None => return Ok(None),
+    };
+    let connector = arguments.target.connector_to(address, path);
+    Probe::over(connector, kind, 1, None).map(Some)
 }
 
 /// The subscribers and the outstanding publications.
@@ -185,7 +189,7 @@ impl Publishing {
 }
 
 struct Subscriber {
-    stream: TcpStream,
+    stream: Wire,
     reader: Reader,
     check: Stream,
 }
@@ -318,15 +322,11 @@ impl Load {
         Ok(load)
     }
 
-    fn over(
-        opened: Vec<(TcpStream, Vec<u8>)>,
-        protocol: Protocol,
-        size: usize,
-    ) -> io::Result<Self> {
+    fn over(opened: Vec<(Wire, Vec<u8>)>, protocol: Protocol, size: usize) -> io::Result<Self> {
         let sockets = Sockets::new()?;
         let mut subscribers = Vec::with_capacity(opened.len());
         for (index, (stream, rest)) in opened.into_iter().enumerate() {
-            sockets.add(&stream, index)?;
+            sockets.add(&stream.tcp, index)?;
             let mut reader = match protocol {
                 _ if index == 0 => Reader::Frames(FrameReader::default()),
                 Protocol::Websocket => Reader::Frames(FrameReader::default()),
@@ -405,7 +405,7 @@ impl Load {
         let Self { faults, deliveries, bytes: received, first, .. } = self;
         for index in sockets.ready() {
             let Subscriber { stream, reader, check } = &mut subscribers[index];
-            read_available(stream, buffer, |bytes| {
+            stream.read_available(buffer, |bytes| {
                 *received += bytes.len() as u64;
                 reader.read(bytes, |payload| {
                     *deliveries += 1;

@@ -150,10 +150,14 @@ impl Flood {
         for number in 0..count {
             let path = format!("{}{number}", target.path);
             let (stream, _) = Connector::new(target.address, path).open(1)?.remove(0);
-            stream.set_nonblocking(true)?;
+            stream.tcp.set_nonblocking(true)?;
             let both = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), Token(number), both)?;
-            flooders.push(Flooder { stream: Some(stream), position: 0, received: 0 });
+            poll.registry().register(
+                &mut SourceFd(&stream.tcp.as_raw_fd()),
+                Token(number),
+                both,
+            )?;
+            flooders.push(Flooder { stream: Some(stream.tcp), position: 0, received: 0 });
         }
         let echoed: Arc<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
         let is_done = Arc::new(AtomicBool::new(false));

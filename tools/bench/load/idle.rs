@@ -1,17 +1,17 @@
 //! Idle: connections that stay open without traffic, and their memory.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use fantail::config::Secret;
 use serde_json::{Value, json};
 
 use super::client::{self, Connector};
 use super::command_client::Subscribing;
 use super::target::Target;
-use crate::instrument::{Resident, kernel_slab_bytes};
+use crate::instrument::{Resident, Tokens, Wire, kernel_slab_bytes};
 
 /// Options of the idle load.
 #[derive(Args)]
@@ -21,12 +21,25 @@ pub struct Arguments {
     /// Number of connections
     #[arg(long, default_value_t = 15_000)]
     connections: usize,
+    /// Number of connections before these, whose memory is not counted: with them, the server has allocated what it
+    /// allocates once
+    #[arg(long, default_value_t = 2000)]
+    uncounted: usize,
     /// Protocol of the connections
     #[arg(long, value_enum, default_value = "websocket")]
     protocol: Protocol,
     /// How long to hold them once all are open, in seconds
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// The server's auth.hmac_secret, to sign a token for each connection with; not over raw TCP
+    #[arg(long)]
+    token_hmac_secret: Option<Secret>,
+    /// Number of users that the connections belong to, in turn; 0 makes each a user of its own
+    #[arg(long, default_value_t = 100, requires = "token_hmac_secret")]
+    token_users: u32,
+    /// Bytes of the info of each user, a JSON string; 0 for no info
+    #[arg(long, default_value_t = 0, requires = "token_hmac_secret")]
+    token_info_bytes: usize,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -45,8 +58,13 @@ enum Protocol {
 
 pub fn run(arguments: &Arguments) -> io::Result<Value> {
     let mut connector = arguments.target.connector();
-    // The first connections allocate shared state; they stay open and are not counted.
-    let _first = open(&mut connector, arguments.protocol, UNCOUNTED)?;
+    connector.set_tokens(arguments.token_hmac_secret.clone().map(|secret| Tokens {
+        secret,
+        users: arguments.token_users,
+        info_bytes: arguments.token_info_bytes,
+    }));
+    // They stay open.
+    let _uncounted = open(&mut connector, arguments.protocol, arguments.uncounted)?;
     sleep(SETTLING);
     let resident = |pid: Option<u32>| pid.map(Resident::of).transpose();
     let before = resident(arguments.target.server_pid)?;
@@ -70,6 +88,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     Ok(json!({
         "kind": "idle",
         "connections": arguments.connections,
+        "uncounted": arguments.uncounted,
         "seconds_to_open": took.as_secs_f64(),
         "server": server,
         // Client and server together: both ends are on this host.
@@ -77,7 +96,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
     }))
 }
 
-fn open(connector: &mut Connector, protocol: Protocol, count: usize) -> io::Result<Vec<TcpStream>> {
+fn open(connector: &mut Connector, protocol: Protocol, count: usize) -> io::Result<Vec<Wire>> {
     match protocol {
         Protocol::Sse | Protocol::Deflate => {
             let path = connector.path().to_owned();
@@ -95,11 +114,11 @@ fn open(connector: &mut Connector, protocol: Protocol, count: usize) -> io::Resu
             let protocol = client::Protocol::Commands;
             Subscribing { protocol, channel: "idle", delta: false }.connect(connector, count)
         }
-        Protocol::Tcp => (0..count).map(|_| subscribe_line(connector.connect()?)).collect(),
+        Protocol::Tcp => (0..count).map(|_| subscribe_line(connector.connect_wire()?)).collect(),
     }
 }
 
-fn subscribe_line(mut stream: TcpStream) -> io::Result<TcpStream> {
+fn subscribe_line(mut stream: Wire) -> io::Result<Wire> {
     stream.write_all(
         b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"idle\"}}\n",
     )?;
@@ -114,5 +133,4 @@ fn subscribe_line(mut stream: TcpStream) -> io::Result<TcpStream> {
     Ok(reader.into_inner())
 }
 
-const UNCOUNTED: usize = 10;
 const SETTLING: Duration = Duration::from_millis(500);

@@ -92,6 +92,13 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     if let Some(core) = target.core {
         pin_to_core(core)?;
     }
+    let speaks_tls = matches!(
+        arguments.kind,
+        Kind::Echo(_) | Kind::Fanout(_) | Kind::Accept(_) | Kind::Cycle(_) | Kind::Idle(_)
+    );
+    if target.tls && !speaks_tls {
+        return Err(io::Error::other("this load does not speak TLS"));
+    }
     let report = match &arguments.kind {
         Kind::Echo(arguments) => echo::run(arguments)?,
         Kind::Fanout(arguments) => fanout::run(arguments)?,

@@ -1,15 +1,14 @@
 //! Probe: measures how long a ping or an echo takes while the worker is busy with other connections.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use super::client::{Connector, FrameReader, frame};
-use crate::instrument::Histogram;
-use crate::instrument::preempt_others;
+use crate::instrument::{Histogram, Wire, preempt_others};
 use crate::system::pin_to_core;
 
 /// A thread that sends a ping or an echo, waits for the answer, and repeats, on each of its connections in turn.
@@ -71,7 +70,7 @@ impl Probe {
 }
 
 fn ask(
-    mut connections: Vec<(TcpStream, FrameReader)>,
+    mut connections: Vec<(Wire, FrameReader)>,
     kind: ProbeKind,
     phase: &AtomicU8,
 ) -> io::Result<Vec<Histogram>> {

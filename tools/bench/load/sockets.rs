@@ -1,6 +1,6 @@
 //! The sockets of one load and their readiness.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -62,27 +62,6 @@ impl Sockets {
     /// Indexes of the sockets that the last wait found readable.
     pub fn ready(&self) -> impl Iterator<Item = usize> {
         self.events.iter().map(|event| event.token().0)
-    }
-}
-
-/// Reads what a nonblocking socket has, in pieces of at most one buffer. The end of the stream is an error.
-pub fn read_available(
-    mut stream: &TcpStream,
-    buffer: &mut [u8],
-    mut take: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    loop {
-        let count = match stream.read(buffer) {
-            Ok(0) => return Err(io::Error::other("the server closed a connection")),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        take(&buffer[..count])?;
-        // A short read has emptied the socket: what comes later makes an event of its own.
-        if count < buffer.len() {
-            return Ok(());
-        }
     }
 }
 

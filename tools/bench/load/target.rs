@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use super::client::Connector;
+use crate::instrument::Tls;
 use crate::server_cpu::{Meter, ServerCpu};
 
 /// The server under load, and how the load runs.
@@ -26,6 +27,9 @@ pub struct Target {
     /// Core to run on
     #[arg(long)]
     pub core: Option<usize>,
+    /// Encrypt the connections with TLS 1.3; the certificate of the server is not verified
+    #[arg(long)]
+    pub tls: bool,
     /// Poll for events without sleeping
     #[arg(long)]
     pub spin: bool,
@@ -33,7 +37,14 @@ pub struct Target {
 
 impl Target {
     pub fn connector(&self) -> Connector {
-        Connector::new(self.address, self.path.clone())
+        self.connector_to(self.address, &self.path)
+    }
+
+    /// A connector to another address of the same server.
+    pub fn connector_to(&self, address: SocketAddr, path: &str) -> Connector {
+        let mut connector = Connector::new(address, path.to_owned());
+        connector.set_tls(self.tls.then(Tls::new));
+        connector
     }
 
     /// `None` without the server's process id.

@@ -179,21 +179,6 @@ fn over_earlier_or(over_earlier: Option<(&str, f64)>, ratio_max: f64) -> Option<
 }
 
 pub fn solos(seconds: f64) -> Vec<Solo> {
-    let memory = |listener, protocol, figures| Solo {
-        case: CaseName::Memory,
-        listener,
-        server: ServerSetup::default(),
-        load: words(&[
-            "idle",
-            "--connections",
-            "15000",
-            "--path",
-            "/ws?channel=bench",
-            "--protocol",
-            protocol,
-        ]),
-        figures,
-    };
     let yielding = |probe, figures| Solo {
         case: CaseName::Yield,
         listener: Listener::Listen,
@@ -212,31 +197,75 @@ pub fn solos(seconds: f64) -> Vec<Solo> {
         ]),
         figures,
     };
-    let rss = |name| {
-        let bound = Some(Bound::AtMost(160.0));
-        figure(name, &["server", "rss_bytes_per_connection"], "bytes", bound)
-    };
-    // Both ends are included: client and server share this kernel.
-    let slab = |name| figure(name, &["kernel_slab_bytes_per_pair"], "bytes", None);
     let p50 = |name| figure(name, &["probe", "p50_us"], "us", None);
     let p99 = |name| figure(name, &["probe", "p99_us"], "us", Some(Bound::AtMost(5000.0)));
     let max = |name| figure(name, &["probe", "max_us"], "us", None);
-    vec![
-        memory(
-            Listener::Listen,
-            "websocket",
-            vec![rss("RSS per idle WebSocket"), slab("kernel slab per WebSocket, both ends")],
-        ),
-        memory(
-            Listener::Tcp,
-            "tcp",
-            vec![rss("RSS per idle raw TCP"), slab("kernel slab per raw TCP, both ends")],
-        ),
+    let mut solos = memory();
+    solos.extend([
         yielding("--probe-ping", vec![p50("ping, p50"), p99("ping, p99"), max("ping, max")]),
         yielding(PROBE_ECHO, vec![p50("echo, p50"), p99("echo, p99"), max("echo, max")]),
         flood(seconds),
+    ]);
+    solos
+}
+
+/// Idle connections, which are subscribed: the growth from 2,000 of them to 17,000. Half of the descriptors of one
+/// process would not do for more.
+fn memory() -> Vec<Solo> {
+    let idle = |listener, options: &[&str], name: &str, kernel: Option<&str>, rss_max| {
+        let rss = &["server", "rss_bytes_per_connection"];
+        let mut figures = vec![figure(name, rss, "bytes", Some(Bound::AtMost(rss_max)))];
+        // Both ends are included: client and server share this kernel.
+        let slab = &["kernel_slab_bytes_per_pair"];
+        figures.extend(kernel.map(|name| figure(name, slab, "bytes", None)));
+        let load = ["idle", "--connections", "15000", "--path", "/ws?channel=bench"];
+        Solo {
+            case: CaseName::Memory,
+            listener,
+            server: ServerSetup::default(),
+            load: words(&[&load, options].concat()),
+            figures,
+        }
+    };
+    // What a handshake takes is not counted, once so many were made.
+    let over_tls = |name, rss_max| {
+        let settings = Some("tls.self_signed = true\n".to_owned());
+        let server = ServerSetup { settings, ..ServerSetup::default() };
+        Solo { server, ..idle(Listener::Listen, &["--tls"], name, None, rss_max) }
+    };
+    let with_tokens = |options: &[&str], name, rss_max| {
+        let options = [&["--token-hmac-secret", SECRET], options].concat();
+        let settings = Some(format!("auth.hmac_secret = \"{SECRET}\"\n"));
+        let server = ServerSetup { settings, ..ServerSetup::default() };
+        Solo { server, ..idle(Listener::Listen, &options, name, None, rss_max) }
+    };
+    vec![
+        idle(
+            Listener::Listen,
+            &[],
+            "RSS per idle WebSocket",
+            Some("kernel slab per WebSocket, both ends"),
+            160.0,
+        ),
+        with_tokens(&[], "RSS per idle WebSocket, 100 users", 160.0),
+        with_tokens(
+            &["--token-users", "0", "--token-info-bytes", "32"],
+            "RSS per idle WebSocket, users of their own, 32 bytes of info",
+            224.0,
+        ),
+        over_tls("RSS per idle WebSocket over TLS", 290.0),
+        idle(
+            Listener::Tcp,
+            &["--protocol", "tcp"],
+            "RSS per idle raw TCP",
+            Some("kernel slab per raw TCP, both ends"),
+            160.0,
+        ),
     ]
 }
+
+/// Signs tokens of a server that is started for a measurement.
+const SECRET: &str = "a-secret-of-32-characters-or-more";
 
 /// Ten times as long as other loads, since new clients connect one after another and a p99 needs many of them.
 fn flood(seconds: f64) -> Solo {

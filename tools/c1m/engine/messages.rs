@@ -57,7 +57,10 @@ impl Engine {
                     break;
                 }
                 Ok(count) => {
-                    self.take(index, &mut buffer[..count], recorder);
+                    match self.encryption {
+                        None => self.take(index, &mut buffer[..count], recorder),
+                        Some(_) => self.take_sealed(index, &mut buffer[..count], recorder),
+                    }
                     if count < buffer.len() && !end {
                         break;
                     }
@@ -72,7 +75,8 @@ impl Engine {
         self.buffer = buffer;
     }
 
-    fn take(&mut self, index: usize, bytes: &mut [u8], recorder: &mut Recorder) {
+    /// Takes what the server sent.
+    pub(super) fn take(&mut self, index: usize, bytes: &mut [u8], recorder: &mut Recorder) {
         let result = if self.connections[index].state == State::Handshaking {
             let mut rest = self.continue_handshake(index, bytes, recorder);
             self.decode(index, &mut rest, recorder)
@@ -221,6 +225,9 @@ impl Engine {
             self.out.clear();
             return;
         };
+        if let Some(encryption) = self.encryption.as_mut().filter(|_| !self.out.is_empty()) {
+            encryption.seal(index, &mut self.out);
+        }
         let bytes = match unsent {
             Some(mut unsent) => {
                 unsent.append(&mut self.out);
@@ -250,7 +257,7 @@ impl Engine {
     }
 
     /// Handles the end of a connection that the server closed or that violated the protocol.
-    fn ended(&mut self, index: usize, cause: &str) {
+    pub(super) fn ended(&mut self, index: usize, cause: &str) {
         self.out.clear();
         let connection = &self.connections[index];
         if connection.is_opening() {

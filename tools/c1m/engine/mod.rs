@@ -5,8 +5,10 @@
 //! regularly to check the step.
 
 mod attempts;
+mod encryption;
 mod messages;
 mod opening;
+mod records;
 pub mod state;
 
 use std::collections::HashMap;
@@ -30,6 +32,7 @@ use crate::shared::{PerThread, Recorder, Shared, Step};
 use crate::stream::Faults;
 
 use attempts::Attempts;
+use encryption::Encryption;
 use state::{Canaries, Engine, Settings};
 
 /// Runs a thread until [`Step::Stop`].
@@ -59,6 +62,11 @@ pub fn run(
         index,
         poll: Poll::new()?,
         attempts: Attempts::new(index),
+        encryption: settings
+            .endpoint
+            .tls
+            .clone()
+            .map(|tls| Encryption::new(tls, connections.len())),
         connections,
         unread: HashMap::new(),
         unsent: HashMap::new(),

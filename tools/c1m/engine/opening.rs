@@ -96,7 +96,7 @@ impl Engine {
         Ok(socket.into())
     }
 
-    /// Handles the end of a TCP connect: sends the handshake, or fails the attempt.
+    /// Handles the end of a TCP connect: sends the first handshake, or fails the attempt.
     pub(super) fn connected(&mut self, index: usize, recorder: &mut Recorder) {
         let connection = &mut self.connections[index];
         let Some(socket) = &connection.socket else { return };
@@ -105,6 +105,15 @@ impl Engine {
             Ok(Some(error)) | Err(error) => return self.fail(index, &cause_of(&error)),
         }
         connection.state = State::Handshaking;
+        if self.encryption.is_some() {
+            self.begin_tls(index);
+        } else {
+            self.begin_protocol(index, recorder);
+        }
+    }
+
+    /// Sends the handshake of the protocol.
+    pub(super) fn begin_protocol(&mut self, index: usize, recorder: &mut Recorder) {
         let (endpoint, channel) = (self.endpoint(index), self.connections[index].channel);
         self.connections[index].decoder = endpoint.decoder();
         let key = self.key(index);
@@ -179,6 +188,9 @@ impl Engine {
     pub(super) fn end(&mut self, index: usize) {
         self.unread.remove(&index);
         self.unsent.remove(&index);
+        if let Some(encryption) = &mut self.encryption {
+            encryption.remove(index);
+        }
         let now_ms = self.now_ms();
         let connection = &mut self.connections[index];
         connection.socket = None;
@@ -221,6 +233,9 @@ impl Engine {
             if self.settings.drop_resets {
                 // It fails only if the connection is already closed.
                 let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+            }
+            if let Some(encryption) = &mut self.encryption {
+                encryption.remove(index);
             }
             let Connection { role, channel, .. } = *connection;
             *connection = Connection::new(role, channel);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mio::Poll;
 
 use super::attempts::Attempts;
+use super::encryption::Encryption;
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::plan::Sources;
@@ -55,6 +56,8 @@ pub struct Engine {
     pub attempts: Attempts,
     /// Incomplete handshake responses, by connection.
     pub unread: HashMap<usize, Vec<u8>>,
+    /// If connections are encrypted.
+    pub encryption: Option<Encryption>,
     /// Bytes that the kernel did not take yet, by connection.
     pub unsent: HashMap<usize, Vec<u8>>,
     pub buffer: Vec<u8>,
