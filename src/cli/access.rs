@@ -9,7 +9,7 @@ use jsonwebtoken::get_current_timestamp;
 
 use fantail::config::{ApiRight, Config, Given, ListenAddress, Origin, Secret, Setting, Sources};
 
-use super::client::{Scheme, Server, Trouble};
+use super::client::{Scheme, Server, Trouble, Trust};
 use super::token::{Claims, can_sign, sign};
 
 /// Where a server is.
@@ -18,6 +18,8 @@ pub struct Place {
     /// Address of the server [default: that of the settings, http://127.0.0.1:8000 without any]
     #[arg(long, value_name = "URL")]
     server: Option<Server>,
+    #[command(flatten)]
+    trust: Trust,
     /// Settings file of the server, TOML, for its address and keys [default: $FANTAIL_CONFIG, or none]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -46,6 +48,7 @@ pub struct Backend {
 #[derive(Debug)]
 pub struct Target {
     server: Option<Server>,
+    trust: Trust,
     config: Config,
 }
 
@@ -70,14 +73,14 @@ impl Identity {
 impl Place {
     /// Reads the settings.
     pub fn load(self) -> Result<Target, String> {
-        let Self { server, config } = self;
+        let Self { server, trust, config } = self;
         // Whether the server may serve other hosts is not decided here.
         let insecure = Setting::named("insecure").expect("a row of the table");
         let origin = Origin::Flag(insecure.flag);
         let insecure = Given { setting: insecure, texts: vec!["true".to_owned()], origin };
         let sources = Sources { file: config, flags: vec![insecure] };
         let config = sources.load().map_err(|error| error.to_string())?.config;
-        Ok(Target { server, config })
+        Ok(Target { server, trust, config })
     }
 }
 
@@ -106,13 +109,15 @@ impl Target {
         };
         if let Some(server) = &self.server {
             let server = server.clone().speaking(scheme);
-            return server.ok_or_else(|| format!("this needs an address like {default}"));
+            let server = server.ok_or_else(|| format!("this needs an address like {default}"));
+            return server?.trusting(&self.trust);
         }
-        let first = listen.iter().find_map(ListenAddress::ip).filter(|ip| ip.port() != 0);
-        Ok(first.map_or_else(
+        let first = listen.iter().find_map(|listen| Some((listen.ip()?, listen.is_encrypted)));
+        let server = first.filter(|(address, _)| address.port() != 0).map_or_else(
             || default.parse().expect("an address"),
-            |address| Server::at(scheme, reached_here(address)),
-        ))
+            |(address, is_encrypted)| Server::at(scheme, reached_here(address), is_encrypted),
+        );
+        server.trusting(&self.trust)
     }
 
     /// A key that allows a method: the one that was given, or the first of the settings.

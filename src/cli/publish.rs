@@ -39,6 +39,7 @@ Examples:
   fantail publish prices '{\"EUR\":1.08}' --event price
   fantail publish chat hello --config fantail.toml      with an API key of the settings
   fantail publish chat hello --token TOKEN              as a client
+  fantail publish chat hello --server https://a.example:8443
   tar c . | fantail publish backups -              data that is not UTF-8 is binary";
 
 /// Runs the command.

@@ -36,6 +36,7 @@
 //! | `forms` | deltas, filters by tags, recovery of the latest publication |
 //! | `metrics` | counters, the metrics page, readiness, the dashboard |
 //! | `operator` | the commands channels, connections and disconnect, keys and tokens from the settings, the start message |
+//! | `operator_tls` | the same commands with a server that speaks TLS |
 //! | `page` | the page at `/` and the statistics that it shows |
 //! | `listeners` | addresses for administration, Unix sockets, the PROXY protocol |
 //! | `tls` | every door over TLS: handshakes, records that are not sound, key changes, ends, reloads |
@@ -74,6 +75,7 @@ mod listeners;
 mod memory;
 mod metrics;
 mod operator;
+mod operator_tls;
 mod page;
 mod poll;
 mod prefixes;

@@ -38,7 +38,7 @@ fn start(driver: DriverChoice, file: &TempFile) -> Child {
 
 /// What a subscriber prints until it has enough. `publish` is called once it is subscribed.
 #[track_caller]
-fn subscribe(child: &Child, arguments: &[&str], publish: impl FnOnce()) -> String {
+pub fn subscribe(child: &Child, arguments: &[&str], publish: impl FnOnce()) -> String {
     wait_until("the last one is gone", || subscriptions(child.addresses[0]) == 0);
     let mut subscriber = Command::new(env!("CARGO_BIN_EXE_fantail"))
         .args(arguments)
@@ -135,14 +135,14 @@ fn try_suggestion(child: &Child, line: &str, shown: &str) -> Option<String> {
 }
 
 #[track_caller]
-fn succeed(arguments: &[&str]) -> String {
+pub fn succeed(arguments: &[&str]) -> String {
     let ended = run(arguments);
     assert!(ended.status.success(), "{arguments:?}: {ended:?}");
     ended.stdout
 }
 
 #[track_caller]
-fn fail(arguments: &[&str], words: &[&str]) {
+pub fn fail(arguments: &[&str], words: &[&str]) {
     let ended = run(arguments);
     assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1, "{arguments:?}: {ended:?}");

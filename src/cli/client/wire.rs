@@ -7,6 +7,7 @@ use std::time::Duration;
 use fantail::config::limits::MESSAGE_BYTES_CEILING;
 
 use super::server::Server;
+use super::tls::Stream;
 
 /// An error in communicating with a server: one line.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Trouble {
 /// A blocking connection, and the bytes received over it and not yet consumed.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     server: Server,
     pub received: Vec<u8>,
 }
@@ -54,6 +55,7 @@ impl Wire {
                     stream.set_nodelay(true).map_err(lost)?;
                     stream.set_read_timeout(Some(timeout)).map_err(lost)?;
                     stream.set_write_timeout(Some(timeout)).map_err(lost)?;
+                    let stream = encrypt(stream, host, server)?;
                     return Ok(Self { stream, server: server.clone(), received: Vec::new() });
                 }
                 Err(error) => last = error,
@@ -116,6 +118,17 @@ impl Wire {
     fn lost(&self, error: &io::Error) -> Trouble {
         Trouble::Lost(format!("the connection to {} is lost: {error}", self.server))
     }
+}
+
+fn encrypt(stream: TcpStream, host: &str, server: &Server) -> Result<Stream, Trouble> {
+    let Some(tls) = &server.tls else { return Ok(Stream::Plain(stream)) };
+    tls.encrypt(stream, host).map_err(|error| match error.kind() {
+        // What rustls says.
+        io::ErrorKind::InvalidData => {
+            Trouble::Refused(format!("TLS with {server}: {error}: see --cacert and --insecure"))
+        }
+        _ => Trouble::Lost(format!("TLS with {server}: {error}")),
+    })
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
