@@ -14,8 +14,11 @@ use super::contract::{Traits, Transport};
 use super::handshake_failure::HandshakeFailure;
 use super::prepared::{Batch, Delivered};
 use super::settings::TransportSettings;
+use super::sse::EventStream;
 use crate::config::limits::POLL_PIPELINED_BYTES_MAX;
-use crate::message::{CloseReason, Disconnect, Origin, Position, Reply, Ticket, TransportKind};
+use crate::message::{
+    CloseReason, Disconnect, Origin, Position, Refusal, Reply, Ticket, TransportKind,
+};
 
 mod agent;
 mod answer;
@@ -57,7 +60,11 @@ impl Transport for HttpConversation {
 
     fn traits(&self) -> Traits {
         let is_polling = self.state.poll().is_some();
-        let kind = if is_polling { TransportKind::LongPoll } else { TransportKind::Http };
+        let kind = match is_polling {
+            true => TransportKind::LongPoll,
+            false if self.state.begun_stream().is_some() => TransportKind::Sse,
+            false => TransportKind::Http,
+        };
         Traits {
             is_established: self.has_answered || is_polling,
             collects_answers: true,
@@ -203,11 +210,22 @@ impl Transport for HttpConversation {
             return;
         }
         let is_overloaded = disconnect.reason == CloseReason::Overloaded;
+        if let Some(framing) = self.state.begun_stream()
+            && !is_overloaded
+        {
+            return EventStream::write_end(framing, disconnect, context.out);
+        }
         match &self.state {
             State::Awaiting(awaiting) => match &awaiting.what {
                 Await::Poll(poll) if !is_overloaded => {
                     poll.disconnect(awaiting.exchange, context);
                     self.state = State::Idle;
+                }
+                what if disconnect.reason == CloseReason::UserBlocked
+                    && !matches!(what, Await::Drain) =>
+                {
+                    let exchange = Exchange { keep_alive: false, ..awaiting.exchange };
+                    HttpError::refused(Refusal::UserBlocked).write(exchange, context);
                 }
                 // The backend was asked about this request.
                 what if disconnect.reason == CloseReason::Backend

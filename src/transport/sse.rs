@@ -141,9 +141,9 @@ impl EventStream {
         Duration::from_millis(spread(client, shortest_ms..=longest_ms).into())
     }
 
-    fn write_end(&self, disconnect: &Disconnect, out: &mut Vec<u8>) {
+    /// Appends why the server ends a stream, and whether it is over for good.
+    pub fn write_end(framing: StreamFraming, disconnect: &Disconnect, out: &mut Vec<u8>) {
         let is_final = disconnect.reason == CloseReason::Forced;
-        let framing = self.framing();
         framing.write(out, |out| {
             if is_final {
                 sse::write_id(out, &Self::ENDED);
@@ -277,7 +277,7 @@ impl Transport for EventStream {
         // event that never came.
         let may_be_cut = matches!(self, Self::Many { .. } | Self::One { has_others: true, .. });
         if !(is_incomplete && may_be_cut) {
-            self.write_end(disconnect, context.out);
+            Self::write_end(self.framing(), disconnect, context.out);
         }
     }
 }

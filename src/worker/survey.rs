@@ -53,7 +53,13 @@ impl SurveyStep<'_> {
                 (everyone(user.clone()), CONTROLS_PER_TURN_MAX)
             }
         };
-        let (sessions, next) = self.sessions(&selection, survey.from, count_max);
+        // A client whose request is not answered yet is let in by the answer, so it is ended like the others.
+        let ends = match &*task {
+            SurveyTask::Control(command) => matches!(command.control, Control::Disconnect(_)),
+            SurveyTask::Block { .. } => true,
+            SurveyTask::List { .. } => false,
+        };
+        let (sessions, next) = self.sessions(&selection, survey.from, count_max, ends);
         for session in sessions {
             match &*task {
                 SurveyTask::Control(command) => {
@@ -78,16 +84,22 @@ impl SurveyStep<'_> {
         }
     }
 
-    /// At most `count_max` sessions of clients, and where to continue; `None` if there are no more.
+    /// At most `count_max` sessions of clients, and where to continue; `None` if there are no more. Those of a user who
+    /// is named are with those of requests if `with_requests`.
     fn sessions(
         &mut self,
         selection: &Selection,
         from: usize,
         count_max: usize,
+        with_requests: bool,
     ) -> (Vec<SessionId>, Option<usize>) {
         let (mut sessions, next) = match selection {
             Selection::User(user) if !user.is_empty() => {
-                self.connections.hub.sessions_of(user, from, count_max)
+                let found = self.connections.hub.sessions_of(user, from, count_max);
+                if with_requests {
+                    return found;
+                }
+                found
             }
             Selection::Channel(channel) => {
                 // One more says that there are more.
@@ -139,7 +151,7 @@ impl SurveyStep<'_> {
         }
         let Traits { kind, accepts_server_subscriptions, .. } = table.at(session.index).traits();
         match kind {
-            TransportKind::WebSocket | TransportKind::LongPoll => true,
+            TransportKind::WebSocket | TransportKind::LongPoll | TransportKind::Sse => true,
             kind => kind.is_lasting() && accepts_server_subscriptions,
         }
     }
@@ -160,10 +172,11 @@ impl SurveyStep<'_> {
     /// Does what a call wants done with a client, if its connection is still open. A plain WebSocket or a poll has its
     /// channels from its address, and its protocol has no message for others.
     fn control_session(&mut self, session: SessionId, control: Control) -> Reply {
-        let connections = &mut *self.connections;
-        if !connections.table.is_open(socket_of(session)) {
+        if !self.connections.table.is_open(socket_of(session)) {
             return Reply::Done;
         }
+        let is_client = self.is_client(session);
+        let connections = &mut *self.connections;
         let accepts = connections.table.at(session.index).traits().accepts_server_subscriptions;
         if !accepts && control.channel().is_some() {
             return Reply::Refused(Refusal::NotAvailable);
@@ -178,6 +191,12 @@ impl SurveyStep<'_> {
                 let closes_at = expires_at.map(|at| at.saturating_add(delay));
                 // What the backend says here is newer than its answer.
                 connections.renewals.forget(session, &Due::Client);
+                let flags = &mut connections.table.at(session.index).flags;
+                if is_client && !flags.has_session() {
+                    // An anonymous client, of which nothing was to be kept.
+                    flags.set_session(true);
+                    connections.hub.open(session);
+                }
                 if connections.table.at(session.index).flags.has_session() {
                     // What was accepted before has a user that is not too long, and info was checked.
                     let _ = connections.hub.refresh(session, closes_at, info);

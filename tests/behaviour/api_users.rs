@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use fantail::config::DriverChoice;
+use fantail::config::{CallbackKind, ChannelOptions, DriverChoice, Namespaces};
 use fantail::message::CloseReason;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, EventStream, Received, SECRET, StreamEnd, TestServer, WebSocket, in_seconds,
-    on_both_drivers, token, wait_until,
+    Backend, BackendAnswer, Client, EventStream, Gate, Received, SECRET, StreamEnd, TestServer,
+    WebSocket, in_seconds, on_both_drivers, token, wait_until,
 };
 
 /// A connected client of the command protocol and its id.
@@ -282,6 +282,95 @@ on_both_drivers! {
         assert_eq!(api.call("block_user", &json!({"user": "bob", "expire_at": 1})), DONE());
         let mut again = connect_user(&server, "bob", 2);
         assert!(again.iter_mut().all(|(client, _)| is_served(client)));
+    }
+
+    /// What the backend answers later must not let a user in that was blocked meanwhile.
+    fn a_user_is_blocked_whose_requests_wait_for_the_backend(driver) {
+        let gate = Gate::default();
+        let opened = gate.clone();
+        let backend = Backend::start(move |_| {
+            opened.wait();
+            BackendAnswer::Json(json!({"result": {}}))
+        });
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.hmac_secret = Some(SECRET.into());
+            let callback = config.callbacks.of_mut(CallbackKind::Subscribe);
+            callback.endpoint = Some(backend.url("/").parse().unwrap());
+            callback.timeout = Duration::from_secs(20);
+            let asks = ChannelOptions { callback_subscribe: true, ..ChannelOptions::development() };
+            config.namespaces = Namespaces::new(asks);
+        });
+        let mut api = Client::connect(server.edge());
+        let token = token(&json!({"sub": "ann"}));
+        let shown = format!("Authorization: Bearer {token}\r\n\r\n");
+        let requests = [
+            "GET /events?channel=a HTTP/1.1\r\nHost: t\r\n".to_owned(),
+            "GET /poll?channel=a HTTP/1.1\r\nHost: t\r\n".to_owned(),
+            WebSocket::request("/ws?channel=a").trim_end().to_owned() + "\r\n",
+        ];
+        let mut clients = requests.map(|request| {
+            let mut client = Client::connect(server.edge());
+            client.send(request + &shown);
+            client
+        });
+        let mut commands = connect_user(&server, "ann", 1);
+        commands[0].0.send("{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n");
+        wait_until("the backend is asked", || backend.requests().len() == 4);
+        assert_eq!(api.call("block_user", &json!({"user": "ann"})), DONE());
+        gate.open();
+        for client in &mut clients {
+            let refused = client.read_response();
+            assert_eq!((refused.status, &refused.json()["error"]["code"]), (403, &json!("user_blocked")));
+            client.expect_end();
+        }
+        expect_disconnect(&mut commands[0].0, 3507);
+        assert_eq!(connections(&mut api, &json!({})), []);
+        assert_eq!(count(&mut api, "a")["num_clients"], 0);
+    }
+
+    /// A history may exceed the send queue of a client, which then gets it in parts.
+    fn a_stream_that_recovers_in_parts_is_listed_and_disconnected(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.hmac_secret = Some(SECRET.into());
+            let options = ChannelOptions { history_size: 1000, ..ChannelOptions::development() };
+            config.namespaces = Namespaces::new(options);
+        });
+        let mut api = Client::connect(server.edge());
+        for _ in 0..300 {
+            api.call("publish", &json!({"channel": "a", "data": "x".repeat(30_000)}));
+        }
+        let top = api.call("history", &json!({"channel": "a", "limit": 0}))["result"].clone();
+        let from = format!("0:{}", top["epoch"].as_str().unwrap());
+        let token = token(&json!({"sub": "ann"}));
+        let headers = format!("Last-Event-ID: {from}\r\nAuthorization: Bearer {token}\r\n");
+        let open = || {
+            let narrow = Client::connect_narrow(server.edge());
+            EventStream::over(narrow, "/events?channel=a", &headers)
+        };
+        let mut streams = [open(), open()];
+        wait_until("the streams have begun", || connections(&mut api, &json!({"user": "ann"})).len() == 2);
+        assert_eq!(connections(&mut api, &json!({}))[0].1["transport"], "sse");
+        assert_eq!(api.call("disconnect", &json!({"user": "ann"})), DONE());
+        assert_eq!(connections(&mut api, &json!({})), []);
+        for stream in &mut streams {
+            let (rest, end) = stream.read_to_end();
+            assert!(rest.len() < 300 * 30_000, "it was cut off");
+            assert!(rest.contains("event: disconnect\ndata: {\"code\":3503"), "{}", &rest[rest.len() - 200..]);
+            assert_eq!(end, StreamEnd::LastChunk);
+        }
+    }
+
+    fn a_refresh_concerns_anonymous_clients_of_which_nothing_is_known(driver) {
+        let server = TestServer::start_with(driver, 2, |config| config.expired_close_delay = Duration::ZERO);
+        let mut api = Client::connect(server.edge());
+        let [(mut one, id), (mut other, _)] = [connect(&server), connect(&server)];
+        let told = json!({"client": id, "info": {"n": 1}, "expire_at": in_seconds(2)});
+        assert_eq!(api.call("refresh", &told), DONE());
+        let listed = connections(&mut api, &json!({}));
+        let infos: Vec<_> = listed.iter().map(|(_, one)| &one["info"]).filter(|info| info.is_object()).collect();
+        assert_eq!(infos, [&json!({"n": 1})]);
+        expect_disconnect(&mut one, 3005);
+        assert!(is_served(&mut other));
     }
 
     fn a_refresh_changes_when_the_clients_of_a_user_expire(driver) {

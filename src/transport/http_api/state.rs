@@ -7,6 +7,7 @@ use super::publish::PublishTo;
 use super::subscribe::Opening;
 use super::upgrade::Upgrading;
 use crate::transport::api_call::ApiCall;
+use crate::transport::stream_form::StreamFraming;
 
 /// Where the requests of a connection are. An idle connection owns no heap memory.
 #[derive(Debug)]
@@ -113,6 +114,12 @@ impl State {
         }
     }
 
+    /// The framing of an event stream whose first events are written, while what its client missed follows.
+    pub fn begun_stream(&self) -> Option<StreamFraming> {
+        let Self::Awaiting(awaiting) = self else { return None };
+        awaiting.what.begun_stream()
+    }
+
     /// Whether it waits until most of the send queue has left.
     pub fn awaits_drain(&self) -> bool {
         let Self::Awaiting(awaiting) = self else { return false };
@@ -176,6 +183,11 @@ impl Await {
             },
             _ => None,
         }
+    }
+
+    /// The framing of an event stream whose first events are written.
+    pub fn begun_stream(&self) -> Option<StreamFraming> {
+        self.opening().and_then(Opening::begun_stream)
     }
 }
 

@@ -336,6 +336,14 @@ impl Opening {
         self.has_begun = true;
     }
 
+    /// The framing of an event stream that has begun.
+    pub(super) fn begun_stream(&self) -> Option<StreamFraming> {
+        match self.kind {
+            OpeningKind::Stream(framing) if self.has_begun => Some(framing),
+            OpeningKind::Stream(_) | OpeningKind::Poll(_) => None,
+        }
+    }
+
     /// Whether it is cut off by a disconnect, rather than answered: an event stream that has begun, or whose client is
     /// to come back, as a browser does only after a connection that failed.
     pub(super) fn is_cut_by(&self, disconnect: &Disconnect) -> bool {
