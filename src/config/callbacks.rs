@@ -211,6 +211,12 @@ impl Callbacks {
         self.kinds().any(|kind| self.of(kind).client_address_header.is_some())
     }
 
+    /// Whether any of these headers says who the user of a browser is, which adds it to the requests of every page.
+    pub fn sends_on_credentials(&self) -> bool {
+        let names = self.http_headers();
+        names.iter().any(|name| matches!(name.as_str(), "cookie" | "authorization"))
+    }
+
     /// Whether any request has what the backend keeps with a connection.
     pub fn include_meta(&self) -> bool {
         self.kinds().any(|kind| self.of(kind).include_connection_meta)
@@ -359,7 +365,8 @@ fn in_range<T: PartialOrd>(value: T, min: T, max: T) -> Result<T, String> {
 
 /// A URL with a host and without a password, which would be shown in logs.
 pub(super) fn endpoint(text: &str) -> Result<Uri, String> {
-    let fault = || format!("'{text}' is not an http or https URL");
+    let shown = text.split_once('?').map_or(text, |(shown, _)| shown);
+    let fault = || format!("'{shown}' is not an http or https URL");
     let uri: Uri = text.parse().map_err(|_| fault())?;
     let authority = uri.authority().ok_or_else(fault)?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {

@@ -272,7 +272,7 @@ pub const SETTINGS: &[Setting] = &[
         "Origins allowed to use the HTTP and WebSocket endpoints from a browser: https://example.org, or * for any",
         Origins(limits::ORIGINS_MAX, |config| &mut config.origins),
     )
-    .by_default("any if it listens on loopback only, and no proxy is seen")
+    .by_default("any if it listens on loopback only, no proxy is seen, and callbacks have no cookies")
     .reloadable(),
     Setting::row(
         "http.page",

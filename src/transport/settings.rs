@@ -76,6 +76,8 @@ pub struct TransportSettings {
     pub recovery_bytes_max: usize,
     /// The origins whose scripts may use it, if they are set: see [`TransportSettings::origins`].
     pub origins: Option<Origins>,
+    /// Whether callbacks have what browsers add to the requests of every page: see [`TransportSettings::origins`].
+    pub sends_on_credentials: bool,
     /// Whether the page is at `/`, if that is set: see [`TransportSettings::serves_page`].
     pub page: Option<bool>,
     /// Whether nothing but loopback addresses is listened on.
@@ -151,6 +153,7 @@ impl TransportSettings {
                 true => Origins::Any,
                 false => Origins::Listed(config.origins.clone()),
             }),
+            sends_on_credentials: config.callbacks.sends_on_credentials(),
             page: config.page,
             is_loopback: config.is_loopback(),
             is_admin_loopback: config.is_admin_loopback(),
@@ -159,11 +162,11 @@ impl TransportSettings {
     }
 
     /// The origins whose scripts may use what is served: those that are listed; without a list, any if only this host
-    /// is served.
+    /// is served, and no backend takes a page for its user because of what the browser adds to its requests.
     pub fn origins(&self) -> &Origins {
         match &self.origins {
             Some(origins) => origins,
-            None if self.serves_this_host_only() => &Origins::Any,
+            None if self.serves_this_host_only() && !self.sends_on_credentials => &Origins::Any,
             None => &NO_ORIGINS,
         }
     }

@@ -1,6 +1,7 @@
 //! The steps of conversations, their requests to the hub, and its replies.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tracing::warn;
 
@@ -9,8 +10,8 @@ use crate::config::limits::DEFERRED_PER_TURN_MAX;
 use crate::connection::{Connection, Flags, Pause};
 use crate::hub::{HubOutput, SubscriptionState};
 use crate::message::{
-    Actor, ChannelName, Refusal, Reply, Request, RequestId, SessionId, SessionRequest,
-    TransportKind,
+    Actor, ChannelName, PublishOptions, Refusal, Reply, Request, RequestId, SessionId,
+    SessionRequest, TransportKind,
 };
 use crate::telemetry::Counters;
 use crate::transport::{Context, Flow, MessageCount, Output};
@@ -157,6 +158,12 @@ impl Connections {
         if !connection.flags.is_open() {
             return;
         }
+        // The server takes a channel back at once, whatever the client has made wait.
+        let is_taken_back =
+            request.by == Actor::Server && matches!(request.request, Request::Unsubscribe { .. });
+        if is_taken_back {
+            return self.ask(session, request, answer);
+        }
         let is_behind = connection.flags.is_paused_by(Pause::Answers);
         let has_room = !connection.flags.is_paused_by(Pause::Queue);
         let may_ask = answer == AnswerKind::Short
@@ -246,6 +253,9 @@ impl Connections {
             has_session && self.hub.subscription(session, channel) != SubscriptionState::None
         };
         let user = if has_session { self.hub.user(session) } else { None };
+        if by == Actor::Client && !self.settings.authentication.is_open() {
+            keep_key_apart(&mut request, user);
+        }
         let client = auth::Client { user, is_subscribed };
         let callbacks = &self.settings.callbacks;
         match auth::decide(by, client, &request, self.hub.namespaces(), callbacks) {
@@ -381,6 +391,18 @@ fn pause_for(flow: &Flow, index: u32, tick: u32, table: &mut Table) {
         }
         Flow::Receive => table.unpause(index, Pause::Reply, tick),
         Flow::Closed | Flow::Hold(_) | Flow::Become { .. } => {}
+    }
+}
+
+/// Keeps the idempotency key of a client's publication apart from those of backends and of other users: who may publish
+/// must not have another's publication taken for a repetition of his own.
+fn keep_key_apart(request: &mut Request, user: Option<&str>) {
+    if let Request::Publish { options: Some(options), .. } = request
+        && let Some(key) = &options.idempotency_key
+    {
+        let key = format!("\0{}\0{key}", user.unwrap_or_default());
+        let own = PublishOptions { idempotency_key: Some(key.into()), ..(**options).clone() };
+        *options = Arc::new(own);
     }
 }
 

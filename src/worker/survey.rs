@@ -84,8 +84,8 @@ impl SurveyStep<'_> {
         }
     }
 
-    /// At most `count_max` sessions of clients, and where to continue; `None` if there are no more. Those of a user who
-    /// is named are with those of requests if `with_requests`.
+    /// At most `count_max` sessions of clients, and where to continue; `None` if there are no more. Those of a user
+    /// that is named are with those of requests if `with_requests`.
     fn sessions(
         &mut self,
         selection: &Selection,

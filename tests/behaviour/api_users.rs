@@ -364,8 +364,8 @@ on_both_drivers! {
         let server = TestServer::start_with(driver, 2, |config| config.expired_close_delay = Duration::ZERO);
         let mut api = Client::connect(server.edge());
         let [(mut one, id), (mut other, _)] = [connect(&server), connect(&server)];
-        let told = json!({"client": id, "info": {"n": 1}, "expire_at": in_seconds(2)});
-        assert_eq!(api.call("refresh", &told), DONE());
+        let orders = json!({"client": id, "info": {"n": 1}, "expire_at": in_seconds(2)});
+        assert_eq!(api.call("refresh", &orders), DONE());
         let listed = connections(&mut api, &json!({}));
         let infos: Vec<_> = listed.iter().map(|(_, one)| &one["info"]).filter(|info| info.is_object()).collect();
         assert_eq!(infos, [&json!({"n": 1})]);

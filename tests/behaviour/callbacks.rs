@@ -11,8 +11,8 @@ use fantail::config::{CallbackKind, CallbackOption, ChannelOptions, Config, Driv
 use fantail::message::CloseReason;
 
 use crate::support::{
-    Backend, BackendAnswer, BackendRequest, Client, EventStream, PATIENCE, TestServer, WebSocket,
-    on_both_drivers, wait_until,
+    Backend, BackendAnswer, BackendRequest, Client, EventStream, Gate, PATIENCE, TestServer,
+    WebSocket, on_both_drivers, wait_until,
 };
 
 /// Sets an option of a callback, as the settings file does.
@@ -112,6 +112,31 @@ on_both_drivers! {
         assert_eq!(push, json!({"push": {"disconnect": {"code": 4100, "reason": "out"}}}));
         client.expect_end();
         wait_until("the close is counted", || server.closed(CloseReason::Backend) == 1);
+    }
+}
+
+on_both_drivers! {
+    fn the_server_takes_a_channel_back_while_calls_of_its_client_wait(driver) {
+        let gate = Gate::default();
+        let opened = gate.clone();
+        let (backend, server) = rpc(driver, &[("timeout", "20 s")], move |_| {
+            opened.wait();
+            BackendAnswer::Json(json!({"result": {"data": 1}}))
+        });
+        let mut client = connected(&server);
+        client.command(&json!({"id": 2, "subscribe": {"channel": "a"}}));
+        let calls: String = (3..13).map(|id| format!("{}\n", json!({"id": id, "rpc": {}}))).collect();
+        client.send(calls);
+        wait_until("the backend is asked", || backend.requests().len() == 1);
+        let mut api = Client::connect(server.edge());
+        api.call("unsubscribe", &json!({"user": "", "channel": "a"}));
+        let unsubscribe = json!({"code": 2000, "reason": "server unsubscribe"});
+        assert_eq!(client.read_json()["push"], json!({"channel": "a", "unsubscribe": unsubscribe}));
+        assert_eq!(api.call("presence_stats", &json!({"channel": "a"}))["result"]["num_clients"], 0);
+        gate.open();
+        for id in 3..13 {
+            assert_eq!(client.read_json(), json!({"id": id, "rpc": {"data": 1}}));
+        }
     }
 }
 

@@ -5,7 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::support::{Client, Response, TestServer, WebSocket, on_both_drivers, wait_until};
+use fantail::config::CallbackKind;
+
+use crate::support::{
+    Client, Response, SECRET, TestServer, WebSocket, on_both_drivers, token, wait_until,
+};
 
 const GET: &str = "GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n";
 
@@ -318,6 +322,22 @@ on_both_drivers! {
         }
     }
 
+    fn an_idempotency_key_is_that_of_its_user_alone(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.hmac_secret = Some(SECRET.into());
+            config.api_key = Some("key".into());
+        });
+        let mut client = Client::connect(server.edge());
+        let [ann, bob] = ["ann", "bob"].map(|user| token(&json!({"sub": user})));
+        let offset = |shown: &str| {
+            let headers = format!("{shown}\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n");
+            client.send(publish_with(&headers));
+            client.read_response().json()["offset"].as_u64().unwrap()
+        };
+        let [ann, bob] = [ann, bob].map(|token| format!("Authorization: Bearer {token}"));
+        assert_eq!([&*ann, &*bob, &*ann, "X-API-Key: key", &*bob].map(offset), [1, 2, 1, 3, 2]);
+    }
+
     fn an_error_response_reaches_a_client_that_expects_100(driver) {
         // Java's HttpClient (17) and Jetty's ignore a final response that is sent instead of 100.
         let server = TestServer::start_with(driver, 1, |config| config.api_key = Some("k".into()));
@@ -379,6 +399,34 @@ on_both_drivers! {
                  Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n"
             ));
             assert_eq!(client.read_response_head().status, 200, "{target}");
+        }
+    }
+
+    /// A browser adds its cookies to a WebSocket that a page of any origin opens (cross-site WebSocket hijacking).
+    fn other_origins_are_refused_where_callbacks_have_cookies_unless_they_are_listed(driver) {
+        for (header, origins, allowed) in [
+            ("Cookie", &[][..], false),
+            ("Authorization", &[], false),
+            ("X-Real-Ip", &[], true),
+            ("Cookie", &["http://a.example"], true),
+            ("Cookie", &["*"], true),
+        ] {
+            let server = TestServer::start_with(driver, 1, |config| {
+                config.api_key = Some("k".into());
+                config.origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+                config.callbacks.of_mut(CallbackKind::Rpc).endpoint = Some("http://127.0.0.1:9/".parse().unwrap());
+                config.callbacks.of_mut(CallbackKind::Rpc).http_headers = vec![header.parse().unwrap()];
+            });
+            for (origin, is_allowed) in [("http://a.example", allowed), ("http://t", true)] {
+                for target in ["/ws", "/connection/websocket"] {
+                    let mut client = Client::connect(server.edge());
+                    let request = WebSocket::request(target);
+                    let host = request.lines().find(|line| line.starts_with("Host: ")).unwrap();
+                    client.send(request.replace(host, &format!("Host: t\r\nOrigin: {origin}")));
+                    let status = if is_allowed { 101 } else { 403 };
+                    assert_eq!(client.read_response_head().status, status, "{header} {origins:?} {origin}");
+                }
+            }
         }
     }
 
