@@ -97,15 +97,17 @@ impl Tokens {
     pub fn set_keys(&mut self, set: &Arc<KeySet>, now: u64) {
         let began = now.saturating_sub(set.age().as_secs() + 1);
         for source in self.sources.iter_mut().filter(|source| source.url == set.url()) {
-            source.fetched = Some((set.clone(), began));
+            source.fetched = Some((KeySet::only_for(set, &source.algorithms), began));
         }
     }
 
-    /// Takes the keys that were fetched for the settings before these.
+    /// Takes the keys that were fetched for the settings before these, as far as they are for the algorithms of these.
     pub fn adopt_keys(&mut self, before: &Self) {
         for source in &mut self.sources {
-            let is_same = |it: &&Source| it.url == source.url && it.algorithms == source.algorithms;
-            source.fetched = before.sources.iter().find(is_same).and_then(|it| it.fetched.clone());
+            let known = before.sources.iter().find(|it| it.url == source.url);
+            let fetched = known.and_then(|it| it.fetched.as_ref());
+            source.fetched =
+                fetched.map(|(set, began)| (KeySet::only_for(set, &source.algorithms), *began));
         }
     }
 

@@ -163,6 +163,36 @@ on_both_drivers! {
         wait_until("the new key is known", || is_connected(&server, &unknown.token()));
     }
 
+    fn a_reload_takes_back_an_algorithm_of_published_keys(driver) {
+        let signer = Signer::new("a");
+        let (set, token) = (signer.set(), signer.token());
+        let backend = Backend::start(move |_| set.clone());
+        let url = backend.url("/jwks");
+        let text = |algorithms: &str| {
+            format!("[auth.keys.p]\nalgorithm = {algorithms}\njwks_url = \"{url}\"\n")
+        };
+        let file = TempFile::new(&format!("jwks-algorithms-{driver:?}"), &text("[\"ES256\", \"RS256\"]"));
+        let mut child = Child::start(driver, &["--config", file.path(), "--workers", "1"]);
+        let connect = || {
+            let mut client = Client::connect(child.commands());
+            client.command(&json!({"id": 1, "connect": {"token": token}}))
+        };
+        wait_until("the keys are fetched", || connect()["connect"]["client"].is_string());
+        file.write(&text("[\"RS256\"]"));
+        child.signal(libc::SIGHUP);
+        wait_until("the key is for no algorithm of the settings", || {
+            connect()["push"]["disconnect"]["code"] == 3500
+        });
+        // It is published still, and asking for it once more does not bring it back.
+        let before = backend.requests().len();
+        wait_until("the keys are fetched again", || {
+            assert!(connect()["connect"].is_null());
+            backend.requests().len() > before + 1
+        });
+        child.log_line(&["a setting changed", "auth.keys"]);
+        child.stop();
+    }
+
     fn a_fetch_that_takes_too_long_fails_and_is_counted(driver) {
         let slow = Signer::new("slow");
         let BackendAnswer::Json(set) = slow.set() else { unreachable!() };

@@ -1,5 +1,6 @@
 //! Keys that tokens are verified with: single ones, and sets that are published at a URL (RFC 7517, JWK Set).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
@@ -80,6 +81,21 @@ impl KeySet {
         }
         let skipped = document.keys.len() - keys.len();
         Ok(Self { url, keys, skipped, age })
+    }
+
+    /// The same keys, without what is not for one of `algorithms`. The settings may allow fewer since it was read.
+    pub(super) fn only_for(set: &Arc<Self>, algorithms: &[Algorithm]) -> Arc<Self> {
+        let is_for = |one: &Algorithm| algorithms.contains(one);
+        if set.keys.iter().all(|key| key.algorithms.iter().all(is_for)) {
+            return set.clone();
+        }
+        let only = |key: &Key| {
+            let algorithms: Vec<_> = key.algorithms.iter().copied().filter(is_for).collect();
+            (!algorithms.is_empty()).then(|| Key { algorithms, ..key.clone() })
+        };
+        let keys: Vec<_> = set.keys.iter().filter_map(only).collect();
+        let skipped = set.skipped + set.keys.len() - keys.len();
+        Arc::new(Self { url: set.url.clone(), keys, skipped, age: set.age })
     }
 
     /// The URL that it was published at.
