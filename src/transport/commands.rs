@@ -98,7 +98,10 @@ impl Commands {
         context: &mut Context<'_>,
     ) -> Result<Taken, CommandFault> {
         let bad = CommandError::BadRequest;
-        let Command { id, method } = form.decode(command)?;
+        let Command { id, method } = match form.decode(command) {
+            Err(fault) => return refuse_by_rate(fault, context),
+            Ok(decoded) => decoded,
+        };
         context.messages.received += 1;
         if let Some(fault) = check_rates(id, &method, form, context) {
             return fault;
@@ -279,6 +282,15 @@ impl Commands {
             }
         }
         Ok(())
+    }
+}
+
+/// Counts what is not a command as one. It is refused without an answer if it comes too fast.
+fn refuse_by_rate(fault: CommandFault, context: &mut Context<'_>) -> Result<Taken, CommandFault> {
+    match context.take_rate(Rate::Commands, 1) {
+        RateVerdict::Allow => Err(fault),
+        RateVerdict::Refuse => Ok(Taken::Done),
+        RateVerdict::Close => Err(CommandFault::TooManyRequests),
     }
 }
 

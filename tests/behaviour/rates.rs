@@ -65,6 +65,24 @@ fn close_code(socket: &mut WebSocket) -> Option<u16> {
 }
 
 on_both_drivers! {
+    fn what_is_not_a_command_counts_as_one(driver) {
+        let server = serve(driver, |config| config.client_command_rate_max = Some(MAX));
+        let mut client = connect(&server);
+        thread::sleep(REFILLED);
+        client.send("x\n".repeat(MAX + 2) + "{\"id\":9,\"ping\":{}}\n");
+        for _ in 0..MAX {
+            assert_eq!(client.read_json()["error"]["code"], 107);
+        }
+        let refused = client.read_json();
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(9), &json!(111)));
+        client.send("x\n".repeat(20 * MAX));
+        let rest = String::from_utf8(client.read_to_end()).unwrap();
+        assert!(rest.contains("3013"), "{rest}");
+        let mut socket = connect_websocket(&server);
+        socket.send_text(&"x\n".repeat(20 * MAX));
+        assert_eq!(close_code(&mut socket), Some(3013));
+    }
+
     fn commands_past_the_rate_are_refused_and_the_session_goes_on(driver) {
         let server = serve(driver, |config| config.client_command_rate_max = Some(MAX));
         let (mut tcp, mut socket) = (connect(&server), connect_websocket(&server));

@@ -34,7 +34,7 @@ pub fn listen(
 fn closed(server: &Server, code: Option<u16>, reason: &str) -> Trouble {
     let message = format!("{server} closed the connection: {reason}");
     match code {
-        Some(1002 | 1003 | 1007..=1010) => Trouble::Refused(message),
+        Some(1002 | 1003 | 1007..=1010 | 3500..=3999 | 4500..=4999) => Trouble::Refused(message),
         _ => Trouble::Lost(message),
     }
 }
