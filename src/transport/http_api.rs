@@ -211,7 +211,7 @@ impl Transport for HttpConversation {
         }
         let is_overloaded = disconnect.reason == CloseReason::Overloaded;
         if let Some(framing) = self.state.begun_stream()
-            && !is_overloaded
+            && !disconnect.may_return()
         {
             return EventStream::write_end(framing, disconnect, context.out);
         }
