@@ -51,7 +51,7 @@ fn write_payload(out: &mut Vec<u8>, payload: &Payload) {
 }
 
 fn write_login(out: &mut Vec<u8>, login: &Login) {
-    let Login { data, name, version, channels, since, .. } = login;
+    let Login { data, name, version, channels, subs, .. } = login;
     data.iter().for_each(|data| write_payload(out, data));
     for (key, text) in [("name", name), ("version", version)] {
         if !text.is_empty() {
@@ -59,12 +59,12 @@ fn write_login(out: &mut Vec<u8>, login: &Login) {
         }
     }
     // The channels that the client asks for, or that the server had subscribed it to before.
-    let before = since.iter().map(|(channel, _)| channel).filter(|it| !channels.contains(it));
+    let before = subs.iter().map(|(channel, _)| channel).filter(|it| !channels.contains(it));
     for (index, channel) in channels.iter().chain(before).enumerate() {
         out.extend_from_slice(if index == 0 { b",\"channels\":[" } else { b"," });
         write_text(out, channel.as_str());
     }
-    if !since.is_empty() || !channels.is_empty() {
+    if !subs.is_empty() || !channels.is_empty() {
         out.push(b']');
     }
 }
@@ -96,7 +96,8 @@ pub(super) fn transport(kind: TransportKind) -> &'static str {
 mod tests {
     use super::*;
     use crate::message::{
-        ChannelName, ClientId, NodeId, Payload, Position, SessionId, Token, WorkerId,
+        ChannelName, ClientId, NodeId, Payload, Position, SessionId, SubscriptionWish, Token,
+        WorkerId,
     };
 
     const CLIENT: ClientId = ClientId {
@@ -143,12 +144,13 @@ mod tests {
         let channel = ChannelName::new("a\"b").unwrap();
         let connect = body(Ask::Connect(Box::default()));
         assert_eq!(connect, format!("{head}}}"));
-        let since = ["a", "b"].map(|name| (ChannelName::new(name).unwrap(), Position::NOWHERE));
+        let wish = SubscriptionWish { since: Some(Position::NOWHERE), takes_deltas: false };
+        let subs = ["a", "b"].map(|name| (ChannelName::new(name).unwrap(), wish));
         let connect = body(Ask::Connect(Box::new(Login {
             data: Some(Payload::new(PayloadKind::Json, "{}")),
             name: "js".into(),
             version: "1\"".into(),
-            since: since.to_vec(),
+            subs: subs.to_vec(),
             ..Login::default()
         })));
         let expected = format!(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ChannelName, Payload, Position};
+use super::{ChannelName, Payload, SubscriptionWish};
 
 /// A token, as a client sends it. It opens what its user may see, so that no log and no message shows its text.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub struct Login {
     /// Channels that it asks to be subscribed to, as far as it may be: a client that sends no other command has no
     /// other way to ask.
     pub channels: Vec<ChannelName>,
-    /// Positions in channels that the server subscribed it to when it was connected before.
-    pub since: Vec<(ChannelName, Position)>,
+    /// What it asks for of channels that the server may subscribe it to, such as to recover from a position.
+    pub subs: Vec<(ChannelName, SubscriptionWish)>,
 }
 
 impl Token {
@@ -55,13 +55,13 @@ impl fmt::Debug for Token {
 impl Login {
     /// Approximate number of bytes that it owns on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let Self { token, data, name, version, channels, since, .. } = self;
-        let names = since.iter().map(|(channel, _)| channel).chain(channels);
+        let Self { token, data, name, version, channels, subs, .. } = self;
+        let names = subs.iter().map(|(channel, _)| channel).chain(channels);
         token.as_ref().map_or(0, Token::heap_bytes)
             + data.as_ref().map_or(0, Payload::heap_bytes)
             + name.len()
             + version.len()
-            + since.capacity() * size_of::<(ChannelName, Position)>()
+            + subs.capacity() * size_of::<(ChannelName, SubscriptionWish)>()
             + channels.capacity() * size_of::<ChannelName>()
             + names.map(|channel| channel.as_str().len()).sum::<usize>()
     }

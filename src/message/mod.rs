@@ -49,7 +49,7 @@ pub use request::{
     Actor, BackendError, HistoryQuery, Origin, Publications, Recovery, Refusal, Reply, Request,
     RequestId, ServerSubscription, SessionRequest, Ticket, Welcome,
 };
-pub use subscription_form::{Rendition, SubscriptionForm};
+pub use subscription_form::{Rendition, SubscriptionForm, SubscriptionWish};
 pub use subscription_options::{Overrides, Renewal, SubscriptionOptions};
 pub use tags::{EVENT, EventError, Tags};
 pub use tags_filter::{FilterError, FilterNode, TagsFilter};

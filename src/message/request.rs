@@ -398,6 +398,8 @@ pub struct ServerSubscription {
     pub recoverable: bool,
     /// The recovery, if the client had a position in the channel.
     pub recovery: Option<Recovery>,
+    /// Whether the client gets deltas.
+    pub delta: bool,
     /// What the backend says to the client about it, a JSON value.
     pub data: Option<Bytes>,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Payload, TagsFilter};
+use super::{Payload, Position, TagsFilter};
 
 /// What a client asks for when it subscribes, beside the channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,15 @@ pub struct SubscriptionForm {
     pub filter: Option<Arc<TagsFilter>>,
     /// What it says to the backend that decides about it.
     pub data: Option<Box<Payload>>,
+}
+
+/// What a client asks for when it connects, of a channel that the server may subscribe it to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionWish {
+    /// Where it was in the channel when it was connected before.
+    pub since: Option<Position>,
+    /// Whether it takes deltas.
+    pub takes_deltas: bool,
 }
 
 /// How a publication is written for a subscriber.

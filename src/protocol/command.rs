@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::message::{FilterError, HistoryQuery, Position, SubscriptionForm, TagsFilter};
+use crate::message::{
+    FilterError, HistoryQuery, Position, SubscriptionForm, SubscriptionWish, TagsFilter,
+};
 
 mod sent;
 
@@ -131,8 +133,16 @@ pub struct Connect<'a> {
     pub version: Cow<'a, str>,
     /// Channels that a client asks for that sends no other command.
     pub channels: Vec<Cow<'a, str>>,
-    /// Positions in channels that the server subscribed the client to when it was connected before.
-    pub since: Vec<(Cow<'a, str>, Position)>,
+    /// What the client asks for of channels that the server may subscribe it to.
+    pub subs: Vec<(Cow<'a, str>, SubscriptionWish)>,
+}
+
+/// What a client asks for of a channel that the server may subscribe it to, if anything. As with Centrifugo, deltas of
+/// unknown types are none.
+pub fn wish(recover: bool, offset: u64, epoch: &str, delta: &str) -> Option<SubscriptionWish> {
+    let since = recover.then(|| Position::since(offset, epoch));
+    let wish = SubscriptionWish { since, takes_deltas: delta == FOSSIL };
+    (wish != SubscriptionWish::default()).then_some(wish)
 }
 
 impl<'a> SubscribeParameters<'a> {
@@ -140,7 +150,7 @@ impl<'a> SubscribeParameters<'a> {
     pub fn method(self) -> Method<'a> {
         let takes_deltas = match &*self.delta {
             "" => false,
-            "fossil" => true,
+            FOSSIL => true,
             _ => return Method::Fatal,
         };
         if self.kind != 0 {
@@ -177,6 +187,9 @@ impl<'a> Method<'a> {
         Method::History(channel, query)
     }
 }
+
+/// The one type of delta.
+const FOSSIL: &str = "fossil";
 
 /// A bit of `flag` in a subscribe: refuse it if missed messages cannot be recovered (centrifuge 0.38, client.go).
 const FLAG_REJECT_UNRECOVERED: i64 = 2;

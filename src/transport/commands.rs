@@ -13,7 +13,9 @@ use super::context::{Context, Output};
 use super::handshake_failure::HandshakeFailure;
 use super::refusal::{RATE_EXCEEDED, row_of};
 use crate::auth::{Rate, RateVerdict};
-use crate::config::limits::{PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX, PROCEDURE_BYTES_MAX};
+use crate::config::limits::{
+    DELTA_BYTES_MAX, PAYLOAD_DEPTH_MAX, PRESENCE_LIST_MAX, PROCEDURE_BYTES_MAX,
+};
 use crate::message::{
     Actor, ChannelName, CloseReason, Login, Origin, Payload, PayloadKind, Position, Publications,
     Recovery, Refusal, Reply, Request, SubscriptionForm, Ticket, Token, Welcome,
@@ -333,16 +335,16 @@ struct Replies<'a, 'c> {
 impl Replies<'_, '_> {
     /// What a client shows with `connect`. `None` if it is refused.
     fn login(&mut self, id: u32, connect: &Connect<'_>, token: Option<&Token>) -> Option<Login> {
-        let Connect { token: own, data, name, version, channels, since } = connect;
+        let Connect { token: own, data, name, version, channels, subs } = connect;
         let data = data.as_ref().map(|data| self.payload(id, data)).transpose().ok()?;
-        if since.len().max(channels.len()) > self.context.settings.subscriptions_max {
+        if subs.len().max(channels.len()) > self.context.settings.subscriptions_max {
             self.refuse(id, CommandError::LimitExceeded, Some("subs: too many channels"));
             return None;
         }
         // A name that no channel has is not the name of one that the server subscribes the client to.
-        let since = since.iter().filter_map(|(name, position)| {
-            ChannelName::new(name).ok().map(|channel| (channel, *position))
-        });
+        let subs = subs
+            .iter()
+            .filter_map(|(name, wish)| ChannelName::new(name).ok().map(|channel| (channel, *wish)));
         Some(Login {
             token: Token::new(own).or_else(|| token.cloned()),
             data,
@@ -350,7 +352,7 @@ impl Replies<'_, '_> {
             version: version.as_ref().into(),
             has_commands: true,
             channels: channels.iter().filter_map(|name| ChannelName::new(name).ok()).collect(),
-            since: since.collect(),
+            subs: subs.collect(),
         })
     }
 
@@ -370,6 +372,7 @@ impl Replies<'_, '_> {
             ping_seconds: interval.as_secs().max(1),
             wants_pong: self.form.has_pongs(),
             welcome,
+            delta_bytes_max: DELTA_BYTES_MAX,
         };
         self.reply(id, Answer::Connected(&connected));
         // A client that has closed its end has a deadline already.

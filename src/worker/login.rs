@@ -163,11 +163,11 @@ impl LoginStep<'_> {
                 subscriptions.push((channel, SubscriptionOptions::default()));
             }
         }
-        let mut since: HashMap<_, _> = login.since.into_iter().collect();
+        let mut wishes: HashMap<_, _> = login.subs.into_iter().collect();
         let Connections { settings, hub, .. } = &*self.connections;
         let wish = |(channel, mut options): (ChannelName, _)| {
             renewals::mark(&mut options, &channel, hub.namespaces(), &settings.callbacks);
-            Wish { since: since.remove(&channel), channel, options }
+            Wish { asked: wishes.remove(&channel).unwrap_or_default(), channel, options }
         };
         let wishes = subscriptions.into_iter().map(wish).collect();
         let next = self.connections.logins.begin(self.session, id, welcome, wishes);

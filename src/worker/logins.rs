@@ -8,8 +8,8 @@ use std::vec::IntoIter;
 
 use crate::config::limits::PUBLICATION_BYTES;
 use crate::message::{
-    ChannelName, Position, Recovery, Refusal, Reply, Request, RequestId, ServerSubscription,
-    SessionId, SubscriptionForm, SubscriptionOptions, Welcome,
+    ChannelName, Recovery, Refusal, Reply, Request, RequestId, ServerSubscription, SessionId,
+    SubscriptionForm, SubscriptionOptions, SubscriptionWish, Welcome,
 };
 
 /// Clients whose `connect` is not replied to yet.
@@ -37,8 +37,8 @@ struct Connecting {
 #[derive(Clone, Debug)]
 pub(super) struct Wish {
     pub channel: ChannelName,
-    /// Where the client was in it.
-    pub since: Option<Position>,
+    /// What the client asks for.
+    pub asked: SubscriptionWish,
     pub options: SubscriptionOptions,
 }
 
@@ -85,8 +85,8 @@ impl Logins {
         let connecting = self.connecting.get_mut(&session)?;
         match reply {
             Reply::Refused(refusal) => return self.refuse(session, *refusal),
-            Reply::Subscribed { channel, position, recoverable, recovery, .. } => {
-                let wanted = connecting.current.since.is_some();
+            Reply::Subscribed { channel, position, recoverable, recovery, delta, .. } => {
+                let wanted = connecting.current.asked.since.is_some();
                 let recovery = match recovery {
                     None if wanted => Some(Recovery::impossible()),
                     recovery => recovery.clone(),
@@ -99,6 +99,7 @@ impl Logins {
                     position: *position,
                     recoverable: *recoverable,
                     recovery,
+                    delta: *delta,
                     data: connecting.current.options.data.take(),
                 });
             }
@@ -139,13 +140,14 @@ impl Logins {
 
 impl Wish {
     fn request(&self, recovers: bool) -> Request {
-        let Self { channel, since, options } = self.clone();
+        let Self { channel, asked, options } = self.clone();
+        let SubscriptionWish { since, takes_deltas } = asked;
         Request::Subscribe {
             channel,
             since: since.filter(|_| recovers),
             needs_all: false,
             token: None,
-            form: SubscriptionForm::default(),
+            form: SubscriptionForm { takes_deltas, ..SubscriptionForm::default() },
             options: (options != SubscriptionOptions::default()).then(|| Box::new(options)),
         }
     }
@@ -161,7 +163,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::message::{Epoch, Origin, Payload, PayloadKind, Publication, Ticket};
+    use crate::message::{Epoch, Origin, Payload, PayloadKind, Position, Publication, Ticket};
 
     const SESSION: SessionId = SessionId { index: 1, generation: 2 };
     const CONNECT: RequestId = RequestId { serial: 7, origin: Origin::Client(Ticket::FIRST) };
@@ -169,7 +171,8 @@ mod tests {
     fn wish(name: &str, since: Option<u64>) -> Wish {
         let channel = ChannelName::new(name).unwrap();
         let since = since.map(|offset| Position { epoch: Epoch(1), offset });
-        Wish { channel, since, options: SubscriptionOptions::default() }
+        let asked = SubscriptionWish { since, takes_deltas: false };
+        Wish { channel, asked, options: SubscriptionOptions::default() }
     }
 
     fn subscribed(name: &str, publications: usize) -> Reply {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use fantail::config::{ChannelOptions, Namespaces, RecoveryMode, SlowConsumer};
 use fantail::message::TagsFilter;
 
-use crate::support::{Client, TestServer, WebSocket, on_both_drivers, wait_until};
+use crate::support::{Client, SECRET, TestServer, WebSocket, on_both_drivers, token, wait_until};
 
 /// A client of the command protocol that applies deltas as centrifuge-js does.
 struct Subscriber {
@@ -32,6 +32,12 @@ impl Subscriber {
     #[track_caller]
     fn connected(server: &TestServer) -> Self {
         Self::over(WebSocket::connect(server.edge(), "/connection/websocket"))
+    }
+
+    #[track_caller]
+    fn open(server: &TestServer) -> Self {
+        let socket = WebSocket::connect(server.edge(), "/connection/websocket");
+        Self { socket, pushes: VecDeque::new(), text: None, bytes: 0 }
     }
 
     #[track_caller]
@@ -310,6 +316,60 @@ on_both_drivers! {
         // The history is for everybody alike.
         let reply = reader.ask(&json!({"id": 4, "history": {"channel": "a", "limit": 1}}));
         assert_eq!(reply["history"]["publications"][0]["data"], document(1));
+    }
+
+    fn a_publication_behind_a_position_that_is_gone_is_whole(driver) {
+        let server = TestServer::start_with(driver, 2, with(ChannelOptions { history_size: 3, ..options() }));
+        let mut http = Client::connect(server.edge());
+        for offset in 1..=10 {
+            http.publish("a", document(offset).to_string());
+        }
+        let mut offset = 10;
+        for since in [json!({"offset": 2}), json!({"offset": 99}), json!({"offset": 9, "epoch": "00000000"})] {
+            let mut reader = Subscriber::connected(&server);
+            let mut asked = json!({"delta": "fossil", "recover": true});
+            asked.as_object_mut().unwrap().extend(since.as_object().unwrap().clone());
+            let reply = reader.subscribe("a", &asked);
+            let reply = &reply["subscribe"];
+            assert_eq!((&reply["recovered"], &reply["delta"]), (&json!(false), &json!(true)), "{since}");
+            assert_eq!(reply["publications"], json!([]));
+            for is_delta in [false, true] {
+                offset += 1;
+                http.publish("a", document(offset).to_string());
+                assert_eq!(reader.read(), Seen { offset, data: document(offset), is_delta });
+            }
+        }
+    }
+
+    fn a_client_that_connects_takes_deltas_of_channels_that_the_server_subscribes_it_to(driver) {
+        let server = TestServer::start_with(driver, 2, |config| {
+            config.hmac_secret = Some(SECRET.into());
+            config.namespaces = Namespaces::new(options());
+        });
+        let mut http = Client::connect(server.edge());
+        let mut publish = |channel: &str, offset| {
+            let reply = http.call("publish", &json!({"channel": channel, "data": document(offset)}));
+            assert!(reply.get("result").is_some(), "{reply}");
+        };
+        (1..=3).for_each(|offset| publish("a", offset));
+        let mut reader = Subscriber::open(&server);
+        let token = token(&json!({"sub": "ann", "channels": ["a", "b", "c"]}));
+        let recover = json!({"recover": true, "offset": 1, "delta": "fossil"});
+        let subs = json!({"a": recover, "b": {"delta": "unknown"}, "nowhere": {"delta": "fossil"}});
+        let reply = reader.ask(&json!({"id": 1, "connect": {"token": token, "subs": subs}}));
+        let subs = &reply["connect"]["subs"];
+        let has_deltas = |channel: &str| subs[channel]["delta"] == true;
+        assert_eq!(["a", "b", "c"].map(has_deltas), [true, false, false], "{reply}");
+        for (offset, publication) in (2..).zip(subs["a"]["publications"].as_array().unwrap()) {
+            let expected = Seen { offset, data: document(offset), is_delta: offset == 3 };
+            assert_eq!(reader.apply(publication), expected);
+        }
+        for offset in 4..=5 {
+            publish("a", offset);
+            assert_eq!(reader.read(), Seen { offset, data: document(offset), is_delta: offset == 5 });
+        }
+        publish("b", 1);
+        assert_eq!(reader.push()["data"], document(1));
     }
 
     fn a_filter_selects_publications_by_their_tags(driver) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use fantail::config::limits::COMMANDS_PER_MESSAGE_MAX;
 use fantail::config::{CallbackKind, CallbackOption};
-use fantail::message::CloseReason;
+use fantail::message::{CloseReason, TagsFilter};
 use fantail::protocol::fossil;
 use fantail::protocol::protobuf::{next_message, schema};
 use fantail::protocol::websocket::OpCode;
@@ -403,6 +403,44 @@ on_both_drivers! {
         assert_eq!(bystander.read().id, 9);
     }
 
+    fn what_is_not_protobuf_ends_an_answer(driver) {
+        let server = TestServer::start(driver, 2);
+        let hello = connect().encode_length_delimited_to_vec();
+        let long = subscribe("channel", None).encode_length_delimited_to_vec();
+        let mut bodies: Vec<Vec<u8>> = (1..hello.len()).map(|end| hello[..end].to_vec()).collect();
+        bodies.extend((1..long.len()).map(|end| [&hello, &long[..end]].concat()));
+        bodies.extend([
+            Vec::new(),
+            b"{\"id\":1,\"connect\":{}}".to_vec(),
+            [&hello[..], b"\xff\xff\xff\xff\x0f"].concat(),
+            [&hello[..], &[0xff; 11]].concat(),
+            [&hello[..], b"\x04\x08\x01\x20\x01"].concat(),
+            [&hello[..], &vec![0; COMMANDS_PER_MESSAGE_MAX + 1]].concat(),
+            vec![0; 100_000],
+            long,
+        ]);
+        let mut bystander = Binary::subscribed(&server, "a");
+        for body in bodies {
+            let mut client = Client::connect(server.edge());
+            let head = format!(
+                "POST /connection/http_stream HTTP/1.0\r\nContent-Type: application/octet-stream\r\n\
+                 Content-Length: {}\r\n\r\n",
+                body.len()
+            );
+            client.send([head.as_bytes(), &body].concat());
+            assert_eq!(client.read_response_head().status, 200);
+            let answer = client.read_to_end();
+            let (mut rest, mut last) = (&answer[..], None);
+            while let Some(message) = next_message(&mut rest).unwrap() {
+                last = schema::Reply::decode(message).unwrap().push;
+            }
+            let code = last.and_then(|push| push.disconnect).map(|disconnect| disconnect.code);
+            assert_eq!(code, Some(3501), "{}", body[..body.len().min(40)].escape_ascii());
+        }
+        bystander.send(&[schema::Command { id: 9, ping: Some(schema::Empty {}), ..COMMAND() }]);
+        assert_eq!(bystander.read().id, 9);
+    }
+
     fn a_ping_is_one_byte_and_so_is_a_pong(driver) {
         let server = TestServer::start_with(driver, 1, |config| {
             config.keepalive_interval = std::time::Duration::from_secs(1);
@@ -480,7 +518,21 @@ on_both_drivers! {
             ..schema::FilterNode::default()
         };
         let mut filtered = Binary::connected(&server);
-        assert_eq!(filtered.ask(with("", Some(&is("x", "like")))).error.unwrap().code, 107);
+        let of = |op: &str, nodes| schema::FilterNode { op: op.into(), nodes, ..schema::FilterNode::default() };
+        let wide = of("or", vec![is("x", "eq"); TagsFilter::NODES_MAX]);
+        let deep = (0..TagsFilter::DEPTH_MAX).fold(is("x", "eq"), |inner, _| of("not", vec![inner]));
+        let nested = (0..1000).fold(is("x", "eq").encode_to_vec(), |inner, _| {
+            let mut outer = b"\x0a\x03not\x32".to_vec();
+            prost::encode_length_delimiter(inner.len(), &mut outer).unwrap();
+            outer.extend(inner);
+            outer
+        });
+        for filter in [is("x", "like"), of("xor", vec![is("x", "eq")]), wide, deep, is(&"x".repeat(TagsFilter::BYTES_MAX), "eq")] {
+            assert_eq!(filtered.ask(with("", Some(&filter))).error.unwrap().code, 107);
+        }
+        let mut command = with("", None);
+        command.subscribe.as_mut().unwrap().tf = Some(nested.into());
+        assert_eq!(filtered.ask(command).error.unwrap().code, 107);
         assert!(!filtered.ask(with("fossil", Some(&is("x", "eq")))).subscribe.unwrap().delta);
         let bodies = [1, 2].map(|n| format!("{{\"n\":{n},\"rest\":\"{}\"}}", "x".repeat(100)));
         for (body, tag) in bodies.iter().zip(["x", "y"]) {

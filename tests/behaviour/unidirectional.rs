@@ -158,6 +158,33 @@ on_both_drivers! {
         }
     }
 
+    fn a_client_takes_deltas_that_it_asks_for(driver) {
+        let options = ChannelOptions { allow_publish: ClientRight::ALL, ..ChannelOptions::development() };
+        let server = server_with(driver, |config| config.namespaces.add("delta", options).unwrap());
+        let mut api = Client::connect(server.edge());
+        let padding = "x".repeat(200);
+        let mut publish = |channel: &str, n: u32| {
+            api.call("publish", &json!({"channel": channel, "data": {"n": n, "padding": padding}}));
+        };
+        for way in WAYS {
+            let channels = ["delta:a", "open:a"];
+            let subs = channels.map(|channel| (channel.to_owned(), json!({"delta": "fossil"})));
+            let subs: serde_json::Map<_, _> = subs.into_iter().collect();
+            let mut client = way.connect(&server, &json!({"subs": subs}));
+            let connected = client.read();
+            let has_deltas = |channel: &str| connected["connect"]["subs"][channel]["delta"] == true;
+            assert_eq!(channels.map(has_deltas), [true, false], "{connected}");
+            for (channel, forms) in [("delta:a", [(true, false), (true, true)]), ("open:a", [(false, false); 2])] {
+                for (n, form) in (1..).zip(forms) {
+                    publish(channel, n);
+                    let push = client.read();
+                    assert_eq!(push["channel"], channel);
+                    assert_eq!((push["pub"]["data"].is_string(), push["pub"]["delta"] == true), form, "{push}");
+                }
+            }
+        }
+    }
+
     fn a_client_that_is_not_let_in_is_disconnected(driver) {
         let server = server_with(driver, |config| config.subscriptions_max = 3);
         let expired = token(&json!({"sub": "ann", "exp": in_seconds(-60)}));

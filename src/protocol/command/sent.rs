@@ -104,6 +104,8 @@ pub struct Connected<'a> {
     pub wants_pong: bool,
     /// What else the client is sent.
     pub welcome: &'a Welcome,
+    /// No delta is made of a recovered payload of more bytes.
+    pub delta_bytes_max: usize,
 }
 
 /// The content of the reply to `subscribe`.
@@ -127,7 +129,7 @@ impl<'a> Subscribed<'a> {
     /// What a client is sent about a subscription that the server made when it connected, with the recovered
     /// publications.
     pub fn by_server(subscription: &'a ServerSubscription) -> (Self, &'a [Arc<Publication>]) {
-        let ServerSubscription { position, recoverable, recovery, data, .. } = subscription;
+        let ServerSubscription { position, recoverable, recovery, data, delta, .. } = subscription;
         let missed = recovery.as_ref().filter(|recovery| recovery.is_complete);
         let publications = missed.map_or(&[][..], |recovery| &recovery.publications);
         // As in the reply to `subscribe`: a client that reads only some of them comes back from the last one.
@@ -139,7 +141,7 @@ impl<'a> Subscribed<'a> {
             recovered: recovery.as_ref().map(|recovery| recovery.is_complete),
             ttl_seconds: None,
             data: data.as_deref(),
-            delta: false,
+            delta: *delta,
         };
         (subscribed, publications)
     }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{Object, Text};
-use crate::message::Position;
-use crate::protocol::command::{Command, Connect, Data, InvalidCommand, Method};
+use crate::message::SubscriptionWish;
+use crate::protocol::command::{Command, Connect, Data, InvalidCommand, Method, wish};
 
 #[derive(Deserialize)]
 struct Parameters<'a> {
@@ -22,11 +22,11 @@ struct Parameters<'a> {
     #[serde(borrow)]
     version: Option<Text<'a>>,
     #[serde(borrow)]
-    subs: Option<Positions<'a>>,
+    subs: Option<Wishes<'a>>,
 }
 
-/// The member `subs`: the channels that have `recover`, with their positions.
-struct Positions<'a>(Vec<(Cow<'a, str>, Position)>);
+/// The member `subs`: the channels of which something is asked for.
+struct Wishes<'a>(Vec<(Cow<'a, str>, SubscriptionWish)>);
 
 #[derive(Deserialize)]
 struct Subscription<'a> {
@@ -34,6 +34,8 @@ struct Subscription<'a> {
     offset: Option<u64>,
     #[serde(borrow)]
     epoch: Option<Text<'a>>,
+    #[serde(borrow)]
+    delta: Option<Text<'a>>,
 }
 
 /// Decodes the parameters, an object.
@@ -46,7 +48,7 @@ pub(super) fn decode<'a>(parameters: &'a str) -> serde_json::Result<Connect<'a>>
         name: text(name),
         version: text(version),
         channels: Vec::new(),
-        since: subs.map_or_else(Vec::new, |Positions(since)| since),
+        subs: subs.map_or_else(Vec::new, |Wishes(wishes)| wishes),
     })
 }
 
@@ -100,38 +102,37 @@ impl<'de> Visitor<'de> for NamesVisitor {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Positions<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for Wishes<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(PositionsVisitor)
+        deserializer.deserialize_map(WishesVisitor)
     }
 }
 
-struct PositionsVisitor;
+struct WishesVisitor;
 
-impl<'de> Visitor<'de> for PositionsVisitor {
-    type Value = Positions<'de>;
+impl<'de> Visitor<'de> for WishesVisitor {
+    type Value = Wishes<'de>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("an object with a member for each channel")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut since = Vec::new();
+        let mut wishes = Vec::new();
         while let Some(Text(channel)) = map.next_key()? {
-            let Object(Subscription { recover, offset, epoch }) = map.next_value()?;
-            if recover == Some(true) {
-                let epoch = epoch.as_ref().map_or("", |Text(epoch)| epoch);
-                since.push((channel, Position::since(offset.unwrap_or(0), epoch)));
-            }
+            let Object(Subscription { recover, offset, epoch, delta }) = map.next_value()?;
+            let [epoch, delta] = [&epoch, &delta].map(|it| it.as_ref().map_or("", |Text(it)| it));
+            let wish = wish(recover == Some(true), offset.unwrap_or(0), epoch, delta);
+            wishes.extend(wish.map(|wish| (channel, wish)));
         }
-        Ok(Positions(since))
+        Ok(Wishes(wishes))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Epoch;
+    use crate::message::{Epoch, Position};
 
     #[test]
     fn every_parameter_may_be_absent_or_null() {
@@ -147,12 +148,16 @@ mod tests {
     #[test]
     fn a_client_says_who_it_is_and_where_it_was() {
         let text = r#"{"token":"a.b.c","data":{"x": 1},"name":"j\u0073","version":"5.7","subs":{
-            "a":{"recover":true,"epoch":"000000ff","offset":9},"b":{"recover":true},"c":{"offset":1},"d":{}}}"#;
+            "a":{"recover":true,"epoch":"000000ff","offset":9},"b":{"recover":true},"c":{"offset":1},"d":{},
+            "e":{"delta":"fossil"},"f":{"delta":"xor"},"g":{"recover":false,"delta":null}}}"#;
         let connect = decode(text).unwrap();
         let any = Position { epoch: Epoch::ANY, offset: 0 };
-        let since = vec![
-            (Cow::Borrowed("a"), Position { epoch: Epoch(255), offset: 9 }),
-            (Cow::Borrowed("b"), any),
+        let known = Position { epoch: Epoch(255), offset: 9 };
+        let of = |since, takes_deltas| SubscriptionWish { since, takes_deltas };
+        let subs = vec![
+            (Cow::Borrowed("a"), of(Some(known), false)),
+            (Cow::Borrowed("b"), of(Some(any), false)),
+            (Cow::Borrowed("e"), of(None, true)),
         ];
         let (token, name, version) = ("a.b.c".into(), "js".into(), "5.7".into());
         let expected = Connect {
@@ -160,7 +165,7 @@ mod tests {
             data: Some(Data::Json(br#"{"x": 1}"#)),
             name,
             version,
-            since,
+            subs,
             ..Connect::default()
         };
         assert_eq!(connect, expected);
@@ -176,6 +181,7 @@ mod tests {
             r#"{"subs":{"a":[]}}"#,
             r#"{"subs":{"a":null}}"#,
             r#"{"subs":{"a":{"recover":1}}}"#,
+            r#"{"subs":{"a":{"delta":1}}}"#,
             r#"{"subs":{"a":{"recover":true,"offset":-1}}}"#,
             r#"{"token":"a","token":"b"}"#,
         ] {

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::delta::write_delta_item;
+use super::delta::{write_delta_item, write_delta_items};
 use super::{put, write_client_info, write_data, write_item, write_items, write_json, write_line};
 use crate::message::{
     BackendError, ChannelName, ClientId, ClientInfo, Disconnect, Item, Payload, Position,
@@ -152,7 +152,8 @@ fn write_returned(out: &mut Vec<u8>, id: u32, data: Option<&Payload>) {
 
 /// Appends the reply to `connect`.
 fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected<'_>) {
-    let Connected { client, session, ping_seconds, wants_pong, welcome } = connected;
+    let Connected { client, session, ping_seconds, wants_pong, welcome, delta_bytes_max } =
+        connected;
     let Welcome { ttl_seconds, data, subscriptions } = welcome;
     begin(out, id, "connect");
     put(
@@ -177,17 +178,24 @@ fn write_connected(out: &mut Vec<u8>, id: u32, connected: &Connected<'_>) {
     }
     for (index, subscription) in subscriptions.iter().enumerate() {
         out.extend_from_slice(if index == 0 { b",\"subs\":{" } else { b"," });
-        write_server_subscription(out, subscription);
+        write_server_subscription(out, subscription, *delta_bytes_max);
     }
     out.extend_from_slice(if subscriptions.is_empty() { b"}}" } else { b"}}}" });
 }
 
-fn write_server_subscription(out: &mut Vec<u8>, subscription: &ServerSubscription) {
+fn write_server_subscription(
+    out: &mut Vec<u8>,
+    subscription: &ServerSubscription,
+    delta_bytes_max: usize,
+) {
     let (subscribed, publications) = Subscribed::by_server(subscription);
     write_json(out, subscription.channel.as_str());
     out.push(b':');
     write_subscribed_members(out, &subscribed);
-    write_recovered(out, &subscribed, |out| write_items(out, publications));
+    write_recovered(out, &subscribed, |out| match subscribed.delta {
+        true => write_delta_items(out, publications, delta_bytes_max),
+        false => write_items(out, publications),
+    });
     out.push(b'}');
 }
 
@@ -369,6 +377,7 @@ mod tests {
             ping_seconds: 25,
             wants_pong: true,
             welcome: &Welcome::default(),
+            delta_bytes_max: 100,
         };
         let reply = written(|out| write_connected(out, 1, &connected));
         let version = reply["connect"]["version"].clone();
@@ -411,6 +420,7 @@ mod tests {
             position: Position { epoch: Epoch(255), offset: 9 },
             recoverable: true,
             recovery,
+            delta: false,
             data: data.map(Bytes::from_static),
         };
         let missed =
@@ -430,6 +440,7 @@ mod tests {
             ping_seconds: 25,
             wants_pong: false,
             welcome: &welcome,
+            delta_bytes_max: 100,
         };
         let reply = written(|out| write_connected(out, 1, &connected));
         let body = |offset: u64, more: Value| {

@@ -7,7 +7,7 @@ use super::{schema, tags_filter};
 use crate::message::Position;
 use crate::protocol::command::{
     Command, Connect, Data, Emulation, InvalidCommand, InvalidEmulation, Method,
-    SubscribeParameters,
+    SubscribeParameters, wish,
 };
 
 /// Decodes one command. Of several methods, the first one in the order of the schema counts.
@@ -69,9 +69,9 @@ fn method(command: schema::Command) -> Method<'static> {
 
 fn connect_of(connect: schema::ConnectRequest) -> Connect<'static> {
     let schema::ConnectRequest { token, data, subs, name, version } = connect;
-    let since = subs.into_iter().filter_map(|schema::ConnectRequestSub { channel, position }| {
-        let position = position.filter(|position| position.recover)?;
-        Some((channel.into(), Position::since(position.offset, &position.epoch)))
+    let subs = subs.into_iter().filter_map(|schema::ConnectRequestSub { channel, wish: of }| {
+        let schema::SubscriptionWish { recover, epoch, offset, delta } = of?;
+        Some((channel.into(), wish(recover, offset, &epoch, &delta)?))
     });
     Connect {
         token: token.into(),
@@ -79,7 +79,7 @@ fn connect_of(connect: schema::ConnectRequest) -> Connect<'static> {
         name: name.into(),
         version: version.into(),
         channels: Vec::new(),
-        since: since.collect(),
+        subs: subs.collect(),
     }
 }
 

@@ -68,7 +68,7 @@ fn write_reply(
         }
         Answer::Connected(connected) => reply.connect = Some(connect_result(connected)),
         Answer::Subscribed(subscribed, publications) => {
-            let (result, kind) = (subscribe_result(subscribed, &[]), List::Subscription);
+            let (result, kind) = (subscribe_result(subscribed, Vec::new()), List::Subscription);
             let publications = subscribed.recovered.map(|_| publications);
             return write_with_list(out, id, kind, &result, |out| {
                 if let Some(publications) = publications {
@@ -156,13 +156,20 @@ pub fn write_delta_list(
     publications: &[Arc<Publication>],
     bytes_max: usize,
 ) {
+    in_deltas(publications, bytes_max).for_each(|it| write_listed(out, list, &it));
+}
+
+fn in_deltas(
+    publications: &[Arc<Publication>],
+    bytes_max: usize,
+) -> impl Iterator<Item = schema::Publication> {
     let mut before: Option<&Payload> = None;
-    for it in publications {
+    publications.iter().map(move |it| {
         let is_short = |of: &Payload| of.bytes.len() <= bytes_max;
         let source = before.filter(|before| is_short(before) && is_short(&it.payload));
-        write_listed(out, list, &delta_of(it, source));
         before = Some(&it.payload);
-    }
+        delta_of(it, source)
+    })
 }
 
 /// A publication, with a delta from the payload before it if that is known and the delta is shorter.
@@ -225,14 +232,16 @@ const fn key(field: u8) -> u8 {
 const LENGTH_BYTES_MAX: usize = 10;
 
 fn connect_result(connected: &Connected<'_>) -> schema::ConnectResult {
-    let Connected { client, session, ping_seconds, wants_pong, welcome } = connected;
+    let Connected { client, session, ping_seconds, wants_pong, welcome, delta_bytes_max } =
+        connected;
+    let subs = welcome.subscriptions.iter();
     schema::ConnectResult {
         client: client.to_string(),
         version: SERVER_VERSION.to_owned(),
         expires: welcome.ttl_seconds.is_some(),
         ttl: ttl(welcome.ttl_seconds),
         data: welcome.data.clone().unwrap_or_default(),
-        subs: welcome.subscriptions.iter().map(server_subscription).collect(),
+        subs: subs.map(|it| server_subscription(it, *delta_bytes_max)).collect(),
         ping: saturated(*ping_seconds),
         pong: *wants_pong,
         session: session.map_or_else(|| client.to_string(), str::to_owned),
@@ -240,17 +249,24 @@ fn connect_result(connected: &Connected<'_>) -> schema::ConnectResult {
     }
 }
 
-fn server_subscription(subscription: &ServerSubscription) -> schema::ConnectResultSub {
+fn server_subscription(
+    subscription: &ServerSubscription,
+    delta_bytes_max: usize,
+) -> schema::ConnectResultSub {
     let (subscribed, missed) = Subscribed::by_server(subscription);
+    let publications = match subscribed.delta {
+        true => in_deltas(missed, delta_bytes_max).collect(),
+        false => missed.iter().map(|it| publication(it)).collect(),
+    };
     schema::ConnectResultSub {
         channel: subscription.channel.as_str().to_owned(),
-        result: Some(subscribe_result(&subscribed, missed)),
+        result: Some(subscribe_result(&subscribed, publications)),
     }
 }
 
 fn subscribe_result(
     subscribed: &Subscribed<'_>,
-    publications: &[Arc<Publication>],
+    publications: Vec<schema::Publication>,
 ) -> schema::SubscribeResult {
     let Position { epoch, offset } = subscribed.position;
     schema::SubscribeResult {
@@ -258,7 +274,7 @@ fn subscribe_result(
         ttl: ttl(subscribed.ttl_seconds),
         recoverable: subscribed.is_recoverable,
         epoch: epoch.to_string(),
-        publications: publications.iter().map(|it| publication(it)).collect(),
+        publications,
         recovered: subscribed.recovered == Some(true),
         offset,
         positioned: true,

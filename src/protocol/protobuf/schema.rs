@@ -88,18 +88,20 @@ pub struct ConnectRequestSub {
     #[prost(string, tag = "1")]
     pub channel: String,
     #[prost(message, optional, tag = "2")]
-    pub position: Option<RecoverPosition>,
+    pub wish: Option<SubscriptionWish>,
 }
 
-/// A `SubscribeRequest`, as far as it says where a client that was connected before stands.
+/// A `SubscribeRequest`, as far as it counts when a client connects.
 #[derive(Clone, PartialEq, Message)]
-pub struct RecoverPosition {
+pub struct SubscriptionWish {
     #[prost(bool, tag = "3")]
     pub recover: bool,
     #[prost(string, tag = "6")]
     pub epoch: String,
     #[prost(uint64, tag = "7")]
     pub offset: u64,
+    #[prost(string, tag = "12")]
+    pub delta: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

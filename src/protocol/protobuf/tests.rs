@@ -245,6 +245,7 @@ fn the_reply_to_connect() {
         position: Position { epoch: Epoch(255), offset: 9 },
         recoverable: true,
         recovery,
+        delta: false,
         data: None,
     };
     let welcome = Welcome {
@@ -258,6 +259,7 @@ fn the_reply_to_connect() {
         ping_seconds: 25,
         wants_pong: true,
         welcome: &welcome,
+        delta_bytes_max: 100,
     };
     let result = |offset| schema::SubscribeResult {
         recoverable: true,

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::{Config, Framing};
 use crate::message::{
-    ClientId, Epoch, Item, NodeId, Publication, SessionId, SessionRequest, WorkerId,
+    ClientId, Epoch, Item, NodeId, Publication, SessionId, SessionRequest, SubscriptionWish,
+    WorkerId,
 };
 use crate::protocol::length_prefix::write_length_prefixed;
 use crate::protocol::line::write_line;
@@ -306,7 +307,7 @@ fn a_client_shows_a_token_with_connect_or_with_its_handshake() {
         let connect = json!({
             "id": 1,
             "connect": {"token": own, "data": {"x": 1}, "name": "js", "version": "5", "subs": {
-                "a": {"recover": true, "offset": 3, "epoch": "00000001"}, "\n": {"recover": true}, "b": {},
+                "a": {"recover": true, "offset": 3, "epoch": "00000001", "delta": "fossil"}, "\n": {"recover": true}, "b": {},
             }},
         });
         let mut bytes = Vec::new();
@@ -315,11 +316,12 @@ fn a_client_shows_a_token_with_connect_or_with_its_handshake() {
             assert_eq!(conversation.receive(&mut bytes, context), Flow::AwaitReply);
         });
         let Request::Connect(login) = only_request(asked, 1) else { panic!() };
-        let Login { token, data, name, version, has_commands, channels: _, since } = *login;
+        let Login { token, data, name, version, has_commands, channels: _, subs } = *login;
         assert_eq!(token.as_ref().map(Token::reveal), expected);
         assert_eq!((data, &*name, &*version), (json_data("{\"x\":1}"), "js", "5"));
         let position = Position { epoch: Epoch(1), offset: 3 };
-        assert_eq!((has_commands, since), (true, vec![(ChannelName::new("a").unwrap(), position)]));
+        let wish = SubscriptionWish { since: Some(position), takes_deltas: true };
+        assert_eq!((has_commands, subs), (true, vec![(ChannelName::new("a").unwrap(), wish)]));
     }
 }
 
@@ -337,7 +339,7 @@ fn a_connect_is_bounded() {
     assert!(client.asks(&connect(max + 1, 1)).is_empty());
     assert!(client.asks(&connect(1, PAYLOAD_DEPTH_MAX + 1)).is_empty());
     let asked = client.asks(&connect(max, PAYLOAD_DEPTH_MAX));
-    assert!(matches!(only_request(asked, 1), Request::Connect(login) if login.since.len() == max));
+    assert!(matches!(only_request(asked, 1), Request::Connect(login) if login.subs.len() == max));
 }
 
 #[test]
