@@ -20,8 +20,8 @@ use fantail::protocol::websocket::{
     write_header,
 };
 use fantail::transport::{
-    Answers, CommandConversation, CommandEncoding, Context, Flow, Output, Transport,
-    TransportSettings, WebSocketConversation, WebSocketService,
+    Answers, CommandConversation, CommandEncoding, Context, Conversation, Flow, Output, Service,
+    Transport, TransportSettings, WebSocketConversation, WebSocketService,
 };
 use prost::Message;
 
@@ -213,6 +213,53 @@ fn commands_in_protobuf_do_not_depend_on_splits() {
     };
     check_every_split(&corpus, decode);
     check_mutations(&corpus, 25_000, decode);
+}
+
+#[test]
+fn commands_over_http_do_not_depend_on_splits() {
+    let command = r#"{"id":1,"connect":{"token":"t","data":{"a":[1]},"name":"js"}}"#;
+    let mut corpus: Vec<Vec<u8>> = Vec::new();
+    let of_length = |path: &str, body: &[u8]| {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}", body.len());
+        [head.as_bytes(), b"\r\n\r\n", body].concat()
+    };
+    for lines in command_corpus().into_iter().chain([vec![command], vec!["{}"], vec![]]) {
+        let body = lines.join("\n");
+        for path in ["/connection/http_stream", "/connection/sse"] {
+            corpus.push(of_length(path, body.as_bytes()));
+            let (front, back) = body.split_at(body.len() / 3);
+            let (front_len, back_len) = (front.len(), back.len());
+            corpus.push(
+                format!(
+                    "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                     {front_len:x}\r\n{front}\r\n{back_len:x}\r\n{back}\r\n0\r\n\r\n"
+                )
+                .into_bytes(),
+            );
+        }
+    }
+    let escaped: String = command.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let get = format!("GET /connection/sse?cf_connect={escaped} HTTP/1.1\r\nHost: a\r\n\r\n");
+    corpus.push(get.into_bytes());
+    let node = NodeId::new(1);
+    let emulation = format!(r#"{{"session":"s","node":"{node}","data":"{{}}\n"}}"#);
+    for body in
+        [&*emulation, r#"{"session":"s","node":"x","data":"{}"}"#, r#"{"data":7}"#, "[]", ""]
+    {
+        let ping = of_length("/emulation", body.as_bytes());
+        corpus.push([&ping[..], &ping, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
+    }
+    let connect = Some(schema::ConnectRequest { name: "x".into(), ..Default::default() });
+    let connect = schema::Command { id: 1, connect, ..schema::Command::default() };
+    let mut body = connect.encode_length_delimited_to_vec();
+    body.extend_from_slice(b"\x00\x02\x08\x07");
+    let request = of_length("/connection/http_stream", &body);
+    let kind: &[u8] = b"\r\nContent-Type: application/octet-stream\r\n\r\n";
+    let at = request.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
+    corpus.push([&request[..at], kind, &body].concat());
+    corpus.push([&request[..at], kind, &body[..body.len() - 1], b"\xff"].concat());
+    check_every_split(&corpus, decode_edge);
+    check_mutations(&corpus, 20_000, decode_edge);
 }
 
 #[test]
@@ -418,6 +465,22 @@ fn receive(
         })) => conversation.reply(*origin, &Reply::Connected(Box::default()), context),
         _ => flow,
     }
+}
+
+/// What a connection to the edge writes and asks for. A `connect` is replied to at once.
+fn decode_edge(pieces: &[&[u8]]) -> Results {
+    let mut conversation = Conversation::new(Service::Edge);
+    feed(pieces, |bytes, context| {
+        let flow = conversation.receive(bytes, context);
+        match context.outputs.last() {
+            Some(Output::Request(SessionRequest {
+                origin: Some(origin),
+                request: Request::Connect(_),
+                ..
+            })) => conversation.reply(*origin, &Reply::Connected(Box::default()), context),
+            _ => flow,
+        }
+    })
 }
 
 /// Returns the output, the requests and the final flow of a conversation.

@@ -8,8 +8,9 @@ use fantail::message::{CloseReason, Position, TransportKind};
 use fantail::protocol::websocket::{Limits, Message, OpCode, Role, write_masked_frame};
 use serde_json::{Value, json};
 
-use crate::link::Link;
+use crate::link::{Link, take_until};
 use crate::options::SEND_QUEUE_BYTES_LEAST;
+use crate::relay::Relay;
 use crate::stream::{CHANNELS, Payload, State, Streams, View};
 
 /// The transport of a client.
@@ -25,6 +26,10 @@ pub enum Kind {
     Events,
     /// Consecutive long polls.
     Polls,
+    /// Commands in requests of their own, replies and pushes as the lines of an answer.
+    HttpStream,
+    /// The same with an answer of events.
+    SseStream,
 }
 
 impl Kind {
@@ -36,6 +41,8 @@ impl Kind {
             Self::Plain => TransportKind::WebSocket,
             Self::Events => TransportKind::Sse,
             Self::Polls => TransportKind::LongPoll,
+            Self::HttpStream => TransportKind::CommandsHttpStream,
+            Self::SseStream => TransportKind::CommandsSse,
         }
     }
 }
@@ -61,6 +68,8 @@ pub struct Client {
     pub disconnect: Option<[View; CHANNELS.len()]>,
     pending: HashMap<u32, Request>,
     next_id: u32,
+    /// How its commands travel, if not on its connection.
+    relay: Relay,
 }
 
 /// A command that waits for its reply.
@@ -87,6 +96,7 @@ impl Client {
             disconnect: None,
             pending: HashMap::new(),
             next_id: 1,
+            relay: Relay::default(),
         }
     }
 
@@ -113,16 +123,21 @@ impl Client {
     }
 
     pub fn has_commands(&self) -> bool {
-        matches!(self.kind, Kind::Lines | Kind::Messages)
+        matches!(self.kind, Kind::Lines | Kind::Messages) || self.is_relayed()
+    }
+
+    /// Whether its commands come in requests of their own.
+    fn is_relayed(&self) -> bool {
+        matches!(self.kind, Kind::HttpStream | Kind::SseStream)
     }
 
     /// Whether it may publish to this channel.
     pub fn publishes_to(&self, channel: usize) -> bool {
         let link = self.link.as_ref();
         match self.kind {
-            Kind::Lines | Kind::Messages => link.is_some_and(|link| link.name.is_some()),
+            _ if self.has_commands() => link.is_some_and(|link| link.name.is_some()),
             Kind::Plain => self.named[0] == channel && link.is_some_and(|link| link.is_open),
-            Kind::Events | Kind::Polls => false,
+            _ => false,
         }
     }
 
@@ -140,7 +155,7 @@ impl Client {
         };
         let channels = self.query();
         match self.kind {
-            Kind::Lines => {}
+            Kind::Lines | Kind::HttpStream | Kind::SseStream => {}
             Kind::Messages => {
                 network.write(peer, upgrade("/connection/websocket").as_bytes());
             }
@@ -209,26 +224,35 @@ impl Client {
     pub fn cut(&mut self) {
         self.link = None;
         self.pending.clear();
+        self.relay.cut();
         self.views.iter_mut().for_each(View::cut);
     }
 
     /// Reads and processes input from the server. Returns the number of bytes; the end of the stream counts as one.
     pub fn read(&mut self, network: &SimulatedNetwork, streams: &mut Streams) -> usize {
-        let Some(link) = &mut self.link else { return 0 };
+        let relayed = self.relay.step(network);
+        if relayed.is_err() {
+            // Some of its commands are lost, and their replies would be awaited for ever.
+            network.reset(self.link_mut().peer);
+            self.cut();
+        }
+        let relayed = relayed.unwrap_or(1);
+        let Some(link) = &mut self.link else { return relayed };
         if self.is_stalled {
-            return 0;
+            return relayed;
         }
         let peer = link.peer;
         let mut bytes = network.read(peer);
-        let count = bytes.len();
+        let count = relayed + bytes.len();
         // This much input at once may have filled its send queue.
-        self.may_skip |= count > SEND_QUEUE_BYTES_LEAST / 2;
+        self.may_skip |= bytes.len() > SEND_QUEUE_BYTES_LEAST / 2;
         link.bytes.append(&mut bytes);
         match self.kind {
             Kind::Lines => self.read_lines(network, streams),
             Kind::Messages | Kind::Plain => self.read_frames(network, streams),
             Kind::Events => self.read_events(streams),
             Kind::Polls => self.read_answers(network, streams),
+            Kind::HttpStream | Kind::SseStream => self.read_answer(network, streams),
         }
         if network.ended(peer).is_some() {
             network.close(peer);
@@ -285,6 +309,40 @@ impl Client {
         self.link_mut().decoder = decoder;
     }
 
+    /// Reads replies and pushes from an answer.
+    fn read_answer(&mut self, network: &SimulatedNetwork, streams: &mut Streams) {
+        if !self.read_head() {
+            return;
+        }
+        while let Some(mut chunk) = self.link_mut().take_chunk() {
+            self.link_mut().body.append(&mut chunk);
+        }
+        let is_events = self.kind == Kind::SseStream;
+        let end: &[u8] = if is_events { b"\n\n" } else { b"\n" };
+        loop {
+            let link = self.link_mut();
+            let Some(message) = take_until(&mut link.body, end) else { return };
+            // The first bytes of events are an empty line.
+            let message = message.trim_ascii_start();
+            let text = if is_events { message.strip_prefix(b"data: ") } else { Some(message) };
+            self.on_message(network, text.expect("data"), streams);
+        }
+    }
+
+    /// Whether the head of an answer has come.
+    fn read_head(&mut self) -> bool {
+        let link = self.link_mut();
+        if !link.is_open {
+            let Some(head) = link.take_until(b"\r\n\r\n") else { return false };
+            if is_refused(&head) {
+                return false;
+            }
+            assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", head.escape_ascii());
+            link.is_open = true;
+        }
+        true
+    }
+
     /// Processes a reply, a push or a ping.
     fn on_message(&mut self, network: &SimulatedNetwork, text: &[u8], streams: &mut Streams) {
         let value: Value = serde_json::from_slice(text).expect("the server writes JSON");
@@ -296,6 +354,9 @@ impl Client {
             if self.kind == Kind::Messages {
                 let peer = self.link_mut().peer;
                 write_message(network, peer, b"{}");
+            }
+            if self.is_relayed() {
+                self.relay.push("{}");
             }
             return;
         }
@@ -355,6 +416,7 @@ impl Client {
             Request::Connect => {
                 let name = value["connect"]["client"].as_str().expect("a client id");
                 self.link_mut().name = Some(name.to_owned());
+                self.relay.begin(&value["connect"]);
             }
             Request::Publish(payload) => {
                 assert!(value["publish"].is_object(), "{value}");
@@ -392,14 +454,8 @@ impl Client {
     }
 
     fn read_events(&mut self, streams: &mut Streams) {
-        let link = self.link_mut();
-        if !link.is_open {
-            let Some(head) = link.take_until(b"\r\n\r\n") else { return };
-            if is_refused(&head) {
-                return;
-            }
-            assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", head.escape_ascii());
-            link.is_open = true;
+        if !self.read_head() {
+            return;
         }
         while let Some(chunk) = self.link_mut().take_chunk() {
             self.on_event(std::str::from_utf8(&chunk).expect("text"), streams);
@@ -529,9 +585,17 @@ impl Client {
         let Some(link) = &self.link else { return true };
         let id = self.next_id;
         self.next_id += 1;
-        self.pending.insert(id, request);
         let mut command = command.clone();
         command["id"] = id.into();
+        if self.is_relayed() {
+            match request {
+                Request::Connect => ask_for_answer(network, link.peer, self.kind, &command),
+                _ => self.relay.push(&command.to_string()),
+            }
+            self.pending.insert(id, request);
+            return true;
+        }
+        self.pending.insert(id, request);
         let mut text = command.to_string().into_bytes();
         if self.kind == Kind::Messages {
             return write_message(network, link.peer, &text);
@@ -582,6 +646,16 @@ fn on_subscribed(
 /// Whether the server refused the connection because it is full; it closes after this response.
 fn is_refused(head: &[u8]) -> bool {
     head.starts_with(b"HTTP/1.1 503 ")
+}
+
+fn ask_for_answer(network: &SimulatedNetwork, peer: PeerId, kind: Kind, connect: &Value) {
+    let path = if kind == Kind::SseStream { "sse" } else { "http_stream" };
+    let body = connect.to_string();
+    let length = body.len();
+    let request = format!(
+        "POST /connection/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    network.write(peer, request.as_bytes());
 }
 
 fn write_message(network: &SimulatedNetwork, peer: PeerId, text: &[u8]) -> bool {

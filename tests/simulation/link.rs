@@ -10,6 +10,8 @@ pub struct Link {
     /// The client id that the server assigned.
     pub name: Option<String>,
     pub bytes: Vec<u8>,
+    /// What has come of a body, without what delimits chunks.
+    pub body: Vec<u8>,
     pub decoder: MessageDecoder,
     /// Whether the handshake, or the response head, is complete.
     pub is_open: bool,
@@ -19,16 +21,14 @@ pub struct Link {
 
 impl Link {
     pub fn new(peer: PeerId) -> Self {
-        let (bytes, decoder) = (Vec::new(), MessageDecoder::new());
-        Self { peer, name: None, bytes, decoder, is_open: false, since: None }
+        let decoder = MessageDecoder::new();
+        let (bytes, body) = (Vec::new(), Vec::new());
+        Self { peer, name: None, bytes, body, decoder, is_open: false, since: None }
     }
 
     /// Takes the bytes before `end`, if it has arrived.
     pub fn take_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
-        let at = find(&self.bytes, end)?;
-        let mut taken: Vec<u8> = self.bytes.drain(..at + end.len()).collect();
-        taken.truncate(at);
-        Some(taken)
+        take_until(&mut self.bytes, end)
     }
 
     /// Takes the data of the next chunk (RFC 9112 7.1), if it is complete.
@@ -72,6 +72,14 @@ impl Link {
         let body = taken.split_off(end + 4);
         Some(if is_refused { Err(body) } else { Ok(body) })
     }
+}
+
+/// Takes the bytes before `end`, if that is there.
+pub fn take_until(bytes: &mut Vec<u8>, end: &[u8]) -> Option<Vec<u8>> {
+    let at = find(bytes, end)?;
+    let mut taken: Vec<u8> = bytes.drain(..at + end.len()).collect();
+    taken.truncate(at);
+    Some(taken)
 }
 
 fn find(bytes: &[u8], end: &[u8]) -> Option<usize> {

@@ -24,6 +24,7 @@ mod command_client;
 mod judgement;
 mod link;
 mod options;
+mod relay;
 mod service;
 mod stream;
 mod world;
@@ -83,6 +84,9 @@ fn run(seed: u64) -> (Counts, String) {
         world.add(kind);
     }
     for kind in [Kind::Plain, Kind::Events, Kind::Events, Kind::Polls] {
+        world.add(kind);
+    }
+    for kind in [Kind::HttpStream, Kind::SseStream] {
         world.add(kind);
     }
     (0..STEPS).for_each(|_| step(&mut world));

@@ -255,7 +255,7 @@ impl World {
     pub fn add(&mut self, kind: Kind) {
         let observed: Vec<_> = (0..CHANNELS.len()).filter(|at| CHANNELS[*at].is_observed).collect();
         let named = match kind {
-            Kind::Lines | Kind::Messages => vec![],
+            Kind::Lines | Kind::Messages | Kind::HttpStream | Kind::SseStream => vec![],
             Kind::Plain => vec![observed[self.random_below(observed.len())]],
             Kind::Events if self.random_below(2) == 0 => vec![self.channel()],
             // The first two channels with a complete history.
@@ -306,7 +306,7 @@ impl World {
     fn connect(&mut self, index: usize) {
         let address = match self.clients[index].kind {
             Kind::Lines => COMMANDS,
-            Kind::Messages | Kind::Plain | Kind::Events | Kind::Polls => EDGE,
+            _ => EDGE,
         };
         let resumes = self.random_below(8) > 0;
         let peer = self.network.connect(address).expect("a listener");
