@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use fantail::config::{Config, Framing};
@@ -485,9 +486,11 @@ fn decode_edge(pieces: &[&[u8]]) -> Results {
 
 /// Returns the output, the requests and the final flow of a conversation.
 fn feed(pieces: &[&[u8]], mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -> Flow) -> Results {
-    let config =
-        Config { message_bytes_max: 2 * u64::from(MESSAGE_BYTES_MAX), ..Config::default() };
-    let settings = TransportSettings::new(&config);
+    // All have one, because names of sessions are made with its key.
+    static SETTINGS: LazyLock<TransportSettings> = LazyLock::new(|| {
+        let message_bytes_max = 2 * u64::from(MESSAGE_BYTES_MAX);
+        TransportSettings::new(&Config { message_bytes_max, ..Config::default() })
+    });
     let (mut out, mut outputs) = (Vec::new(), Vec::new());
     let (mut answers, mut inflater) = (Answers::default(), Inflater::default());
     let session = SessionId { index: 1, generation: 2 };
@@ -495,7 +498,7 @@ fn feed(pieces: &[&[u8]], mut receive: impl FnMut(&mut [u8], &mut Context<'_>) -
     for piece in pieces {
         let client = ClientId { node: NodeId::new(1), worker: WorkerId(0), session };
         let kept = (&mut answers, &mut inflater);
-        let mut context = Context::new(client, &settings, kept, &mut out, &mut outputs);
+        let mut context = Context::new(client, &SETTINGS, kept, &mut out, &mut outputs);
         let flow = receive(&mut piece.to_vec(), &mut context);
         if flow != Flow::Receive {
             results.push(format!("{flow:?}"));

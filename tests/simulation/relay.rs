@@ -49,7 +49,7 @@ impl Relay {
 
     /// Sends and receives. Returns how many bytes there were; the end of a connection counts as one.
     pub fn step(&mut self, network: &SimulatedNetwork) -> Result<usize, Refused> {
-        self.send_waiting(network);
+        self.send_waiting(network)?;
         let Some(Request { link, rest, is_current }) = &mut self.request else { return Ok(0) };
         let sent = network.write(link.peer, rest);
         rest.drain(..sent);
@@ -71,19 +71,27 @@ impl Relay {
         if is_lost { Err(Refused) } else { Ok(count + 1) }
     }
 
-    fn send_waiting(&mut self, network: &SimulatedNetwork) {
-        let Some([session, node]) = &self.session else { return };
+    fn send_waiting(&mut self, network: &SimulatedNetwork) -> Result<(), Refused> {
+        let Some([session, node]) = &self.session else { return Ok(()) };
         if self.request.is_some() || self.waiting.is_empty() {
-            return;
+            return Ok(());
         }
-        let data = std::mem::take(&mut self.waiting);
+        // A server that stops has no listeners.
+        let peer = network.connect(EDGE).ok_or(Refused)?;
+        let fitting = self.waiting.match_indices('\n').map(|(at, _)| at + 1);
+        let fitting = fitting.take_while(|end| *end <= COMMAND_BYTES_MAX).last();
+        let data: String = self.waiting.drain(..fitting.expect("a command is short")).collect();
         let body = json!({"session": session, "node": node, "data": data}).to_string();
         let length = body.len();
         let text = format!(
             "POST /emulation HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
              Content-Length: {length}\r\n\r\n{body}"
         );
-        let link = Link::new(network.connect(EDGE).expect("a listener"));
-        self.request = Some(Request { link, rest: text.into_bytes(), is_current: true });
+        let rest = text.into_bytes();
+        self.request = Some(Request { link: Link::new(peer), rest, is_current: true });
+        Ok(())
     }
 }
+
+/// Bytes of the commands in one request: its body fits every limit that a world may have.
+const COMMAND_BYTES_MAX: usize = 1500;
