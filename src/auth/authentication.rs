@@ -14,6 +14,8 @@ pub struct Authentication {
     allows_anonymous: bool,
     /// How long a client that may show a new token stays after its token expired.
     close_delay: Duration,
+    /// What precedes the user in the name of its personal channel; `None` if users have none.
+    personal_prefix: Option<String>,
 }
 
 /// The client that a request is from.
@@ -41,7 +43,15 @@ impl Authentication {
             tokens: Tokens::new(config),
             allows_anonymous: config.allows_anonymous(),
             close_delay: config.expired_close_delay,
+            personal_prefix: config.personal.prefix(),
         }
+    }
+
+    /// The channel that every client of this user is subscribed to, if there is one.
+    pub fn personal_channel(&self, user: Option<&str>) -> Result<Option<ChannelName>, Refusal> {
+        let (Some(prefix), Some(user)) = (&self.personal_prefix, user) else { return Ok(None) };
+        let name = ChannelName::new(&format!("{prefix}{user}"));
+        name.map(Some).map_err(|_| Refusal::ChannelInvalid)
     }
 
     /// Takes keys that were fetched. `now` is in seconds since 1970.

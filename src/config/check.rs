@@ -103,6 +103,17 @@ impl Config {
         Ok(())
     }
 
+    /// Checks that the channels of users have a namespace that exists.
+    fn check_personal_channel(&self) -> Result<(), String> {
+        match self.personal.prefix() {
+            Some(prefix) if self.namespaces.find(&prefix).is_none() => {
+                let name = prefix.trim_end_matches(":#");
+                Err(format!("auth.personal_channel_namespace: there is no [namespaces.{name}]"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A warning for each secret of tokens or tickets that is so short that it may be guessed.
     pub(super) fn weak_secrets(&self) -> impl Iterator<Item = String> {
         let secret = self.hmac_secret.iter().map(|secret| ("auth.hmac_secret".to_owned(), secret));
@@ -139,6 +150,7 @@ impl Config {
     /// Checks the relations between settings.
     fn check_relations(&self) -> Result<(), String> {
         self.check_callbacks()?;
+        self.check_personal_channel()?;
         let addresses = || self.addresses();
         if addresses().next().is_none() {
             return Err(
@@ -266,6 +278,19 @@ mod tests {
             endpoint.parse(&["http://a/".to_owned()], asks.callbacks.of_mut(kind)).unwrap();
             assert_eq!(asks.check(), Ok(()));
         }
+    }
+
+    #[test]
+    fn the_channels_of_users_need_a_namespace_that_exists() {
+        let mut users = config();
+        users.personal.namespace = Some("own".to_owned());
+        assert_eq!(users.check(), Ok(()), "without effect, which is a warning");
+        users.personal.are_on = true;
+        assert!(users.check().unwrap_err().to_string().contains("no [namespaces.own]"));
+        users.namespaces.add("own", ChannelOptions::closed()).unwrap();
+        assert_eq!(users.check(), Ok(()));
+        users.personal.namespace = None;
+        assert_eq!((users.check(), users.personal.prefix()), (Ok(()), Some("#".to_owned())));
     }
 
     #[test]

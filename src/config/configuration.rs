@@ -77,6 +77,8 @@ pub struct Config {
     pub token_in_query: bool,
     /// How long a client whose token has expired may take to show a new one.
     pub expired_close_delay: Duration,
+    /// The channels of users.
+    pub personal: PersonalChannels,
     /// Maximum number of connections of the process; as many as descriptors allow if not set.
     pub connections_max: Option<usize>,
     /// Memory budget of the process, in bytes, for queues, backlogs, histories and unfinished messages; follows from
@@ -155,6 +157,24 @@ pub struct Config {
     pub statistics: Option<bool>,
     /// The options of channels, by namespace.
     pub namespaces: Namespaces,
+}
+
+/// The channels that the server subscribes the clients of a user to.
+#[derive(Clone, Debug, Default)]
+pub struct PersonalChannels {
+    /// Whether each user has one.
+    pub are_on: bool,
+    /// The namespace that they are in; `None` for channels without one.
+    pub namespace: Option<String>,
+}
+
+impl PersonalChannels {
+    /// What precedes the user in the name of its channel; `None` if users have none.
+    pub fn prefix(&self) -> Option<String> {
+        let namespace = self.namespace.as_ref();
+        let prefix = || namespace.map_or("#".to_owned(), |namespace| format!("{namespace}:#"));
+        self.are_on.then(prefix)
+    }
 }
 
 /// The framing of commands and replies on a raw TCP connection.
@@ -346,6 +366,7 @@ impl Default for Config {
             cookie: None,
             token_in_query: false,
             expired_close_delay: Duration::from_secs(25),
+            personal: PersonalChannels::default(),
             connections_max: None,
             memory_bytes_max: None,
             message_bytes_max: 1024 * 1024,

@@ -42,8 +42,8 @@ pub use channel_options::{CHANNEL_OPTIONS, ChannelOption};
 pub use channel_regex::ChannelRegex;
 pub use check::ConfigError;
 pub use configuration::{
-    ClientAuth, ClientHeader, Config, DriverChoice, ErrorMode, Framing, LogFormat, TlsConfig,
-    TlsVersion, UnixMode,
+    ClientAuth, ClientHeader, Config, DriverChoice, ErrorMode, Framing, LogFormat,
+    PersonalChannels, TlsConfig, TlsVersion, UnixMode,
 };
 pub use events::{EVENT_OPTIONS, EventKind, EventSettings};
 pub use listen_address::{BindAddress, ListenAddress};

@@ -267,6 +267,20 @@ pub const SETTINGS: &[Setting] = &[
     )
     .reloadable(),
     Setting::row(
+        "auth.personal_channel",
+        "personal-channel",
+        "Subscribe each client that has a user to the channel #USER as it connects, whatever its rights",
+        Switch(|config| &mut config.personal.are_on),
+    )
+    .reloadable(),
+    Setting::row(
+        "auth.personal_channel_namespace",
+        "personal-channel-namespace",
+        "Namespace of these channels, which are NAMESPACE:#USER then",
+        Text(1, 64, |config| &mut config.personal.namespace),
+    )
+    .reloadable(),
+    Setting::row(
         "http.origins",
         "origin",
         "Origins allowed to use the HTTP and WebSocket endpoints from a browser: https://example.org, or * for any",

@@ -129,6 +129,9 @@ pub(super) fn of_settings(config: &Config, origins: &[Origin]) -> Vec<String> {
             "auth.cookie" if config.allows_any_origin() != Some(false) => {
                 "http.origins does not list the origins of the pages that may use it"
             }
+            "auth.personal_channel_namespace" if !config.personal.are_on => {
+                "auth.personal_channel is false"
+            }
             "echo.message_bytes_max" if config.echo.is_empty() => "echo.listen is not set",
             "api.key" | "api.key_file" | "http.origins" | "http.page"
                 if config.listen.is_empty() && config.admin.is_empty() =>

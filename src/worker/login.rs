@@ -140,8 +140,12 @@ impl LoginStep<'_> {
     /// Lets a client in whose identity is known.
     fn admit(&mut self, id: RequestId, login: Login, of: ConnectResult) -> Result<(), Refusal> {
         let now = self.connections.settings.transport.now.unix_seconds;
-        let ConnectResult { identity, data, meta, subscriptions } = of;
-        let subscriptions = if login.has_commands { subscriptions } else { Vec::new() };
+        let ConnectResult { identity, data, meta, mut subscriptions } = of;
+        if login.has_commands {
+            self.add_personal_channel(identity.user.as_deref(), &mut subscriptions)?;
+        } else {
+            subscriptions.clear();
+        }
         if subscriptions.len() > self.connections.settings.hub.limits.subscriptions_max {
             return Err(Refusal::SubscriptionsExhausted);
         }
@@ -157,7 +161,6 @@ impl LoginStep<'_> {
         let expires_at = identity.expires_at.filter(|_| !self.is_renewed_by_backend());
         let ttl_seconds = expires_at.map(|at| at.saturating_sub(now));
         let welcome = Box::new(Welcome { ttl_seconds, data, ..Welcome::default() });
-        let mut subscriptions = subscriptions;
         for channel in self.allowed(login.channels)? {
             if subscriptions.iter().all(|(other, _)| *other != channel) {
                 subscriptions.push((channel, SubscriptionOptions::default()));
@@ -172,6 +175,21 @@ impl LoginStep<'_> {
         let wishes = subscriptions.into_iter().map(wish).collect();
         let next = self.connections.logins.begin(self.session, id, welcome, wishes);
         self.follow(next);
+        Ok(())
+    }
+
+    /// Adds the channel of a user to those that the server subscribes a client of it to.
+    fn add_personal_channel(
+        &self,
+        user: Option<&str>,
+        subscriptions: &mut Vec<(ChannelName, SubscriptionOptions)>,
+    ) -> Result<(), Refusal> {
+        let channel = self.connections.settings.authentication.personal_channel(user)?;
+        let is_new =
+            |channel: &ChannelName| subscriptions.iter().all(|(other, _)| other != channel);
+        if let Some(channel) = channel.filter(is_new) {
+            subscriptions.push((channel, SubscriptionOptions::default()));
+        }
         Ok(())
     }
 

@@ -1,8 +1,8 @@
-//! The limit of the connections of one user, on all workers together.
+//! The clients of one user: the limit of their connections, on all workers together, and the channel that they share.
 
-use fantail::config::DriverChoice;
+use fantail::config::{ChannelOptions, ClientRight, DriverChoice};
 use fantail::message::CloseReason;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     Client, EventStream, SECRET, TestServer, WebSocket, on_both_drivers, token, wait_until,
@@ -98,5 +98,72 @@ on_both_drivers! {
             assert_eq!(get("/poll?channel=a&timeout=0").status, 200);
         }
         drop((commands, poll));
+    }
+
+    fn a_user_has_a_personal_channel(driver) {
+        for namespace in [None, Some("own")] {
+            let server = TestServer::start_with(driver, 2, |config| {
+                config.hmac_secret = Some(SECRET.into());
+                config.anonymous = Some(true);
+                config.personal.are_on = true;
+                config.personal.namespace = namespace.map(str::to_owned);
+                let options = ChannelOptions {
+                    history_size: 10,
+                    allow_user_limited_channels: true,
+                    allow_subscribe: ClientRight::ALL,
+                    ..ChannelOptions::closed()
+                };
+                config.namespaces.set_default(options.clone()).unwrap();
+                config.namespaces.add("own", options).unwrap();
+            });
+            let prefix = namespace.map_or(String::new(), |name| format!("{name}:"));
+            let anns = format!("{prefix}#ann");
+            let login = |claims: Value, since: Value| {
+                let mut client = Client::connect(server.commands());
+                let connect = json!({"token": token(&claims), "subs": since});
+                let reply = client.command(&json!({"id": 1, "connect": connect}));
+                (client, reply)
+            };
+            let channels = |reply: &Value| -> Vec<String> {
+                let subs = reply["connect"]["subs"].as_object();
+                subs.map_or(Vec::new(), |subs| subs.keys().cloned().collect())
+            };
+            let (mut ann, reply) = login(json!({"sub": "ann"}), json!({}));
+            assert_eq!(channels(&reply), [anns.clone()], "{reply}");
+            assert_eq!(reply["connect"]["subs"][&anns]["recoverable"], true, "{reply}");
+            let (_, reply) = login(json!({"sub": "bob"}), json!({}));
+            assert_eq!(channels(&reply), [format!("{prefix}#bob")], "{reply}");
+            // A publication reaches the user's clients alone, and is recovered by the next one.
+            let mut http = Client::connect(server.edge());
+            let sent = http.call("publish", &json!({"channel": anns, "data": 1}))["result"].clone();
+            let push = ann.read_json();
+            assert_eq!((&push["push"]["channel"], &push["push"]["pub"]["data"]), (&json!(anns), &json!(1)));
+            http.call("publish", &json!({"channel": anns, "data": 2}));
+            let since = json!({&anns: {"recover": true, "offset": sent["offset"], "epoch": sent["epoch"]}});
+            let (_, reply) = login(json!({"sub": "ann"}), since);
+            let recovered = &reply["connect"]["subs"][&anns];
+            assert_eq!(recovered["recovered"], true, "{reply}");
+            assert_eq!(recovered["publications"][0]["data"], 2, "{reply}");
+            // What the token says about it stays, and its other channels are there too.
+            let subs = json!({&anns: {"data": "x"}, "own:1": {}});
+            let (_, reply) = login(json!({"sub": "ann", "subs": subs}), json!({}));
+            assert_eq!(reply["connect"]["subs"][&anns]["data"], "x", "{reply}");
+            assert_eq!(channels(&reply).len(), 2, "{reply}");
+            // Anonymous clients have none, nor may they, or other users, subscribe to it.
+            let (mut anonymous, reply) = login(json!({}), json!({}));
+            assert_eq!(channels(&reply), [""; 0], "{reply}");
+            let subscribe = json!({"id": 2, "subscribe": {"channel": anns}});
+            assert_eq!(anonymous.command(&subscribe)["error"]["code"], 103);
+            // A channel cannot have such a name.
+            for user in ["x".repeat(255), "a\nb".to_owned()] {
+                let (_, reply) = login(json!({"sub": user}), json!({}));
+                assert_eq!(reply["error"]["code"], 107, "{reply}");
+            }
+            // Who names its channels itself has these alone.
+            let mut poll = Client::connect(server.edge());
+            let long = bearer(&"x".repeat(255));
+            poll.send(format!("GET /poll?channel={prefix}a&timeout=0 HTTP/1.1\r\nHost: t\r\n{long}\r\n"));
+            assert!(poll.read_response().status < 300);
+        }
     }
 }
