@@ -10,7 +10,9 @@ pub fn write_body(out: &mut Vec<u8>, call: &Call) {
     out.extend_from_slice(call.client.to_string().as_bytes());
     out.extend_from_slice(b"\",\"transport\":\"");
     out.extend_from_slice(transport(call.transport).as_bytes());
-    out.extend_from_slice(b"\",\"protocol\":\"json\",\"encoding\":\"json\"");
+    out.extend_from_slice(b"\",\"protocol\":\"");
+    out.extend_from_slice(if call.is_protobuf { b"protobuf" } else { b"json" });
+    out.extend_from_slice(b"\",\"encoding\":\"json\"");
     if let Some(user) = call.user.as_deref().filter(|user| !user.is_empty()) {
         member(out, "user", |out| write_text(out, user));
     }
@@ -120,6 +122,7 @@ mod tests {
                 client: CLIENT,
                 serial: 1,
                 transport,
+                is_protobuf: false,
                 user,
                 meta: None,
                 address: None,
@@ -187,6 +190,7 @@ mod tests {
             client: CLIENT,
             serial: 1,
             transport: TransportKind::Sse,
+            is_protobuf: true,
             user: None,
             meta: Some("{\"a\":1}".into()),
             address: None,
@@ -197,5 +201,6 @@ mod tests {
         write_body(&mut out, &call);
         let text = String::from_utf8(out).unwrap();
         assert!(text.ends_with(",\"method\":\"m\",\"data\":2,\"meta\":{\"a\":1}}"), "{text}");
+        assert!(text.contains(",\"protocol\":\"protobuf\",\"encoding\":\"json\","), "{text}");
     }
 }

@@ -21,6 +21,8 @@ pub struct Call {
     pub serial: u32,
     /// The transport of the client.
     pub transport: TransportKind,
+    /// Whether it speaks Protobuf.
+    pub is_protobuf: bool,
     /// Its user; `None` if it is anonymous.
     pub user: Option<Arc<str>>,
     /// What the backend keeps with the connection, if it wants that: a JSON value on one line.

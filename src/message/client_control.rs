@@ -54,6 +54,8 @@ pub struct ConnectionInfo {
     pub client: ClientInfo,
     /// The transport over which the client is connected.
     pub transport: TransportKind,
+    /// Whether it speaks Protobuf.
+    pub is_protobuf: bool,
     /// The channels that it is subscribed to, if they are to be listed.
     pub channels: Option<Vec<ChannelName>>,
 }

@@ -515,11 +515,13 @@ pub fn write_channels(out: &mut Vec<u8>, channels: &[(ChannelName, u64)]) {
 pub fn write_connections(out: &mut Vec<u8>, connections: &[ConnectionInfo], is_truncated: bool) {
     out.extend_from_slice(b"{\"connections\":{");
     for (index, connection) in connections.iter().enumerate() {
-        let ConnectionInfo { client, transport, channels } = connection;
+        let ConnectionInfo { client, transport, is_protobuf, channels } = connection;
+        let protocol = if *is_protobuf { "protobuf" } else { "json" };
         let comma = if index > 0 { "," } else { "" };
         put(out, format_args!("{comma}\"{}\":{{\"user\":", client.client));
         write_json(out, client.user.as_deref().unwrap_or_default());
-        put(out, format_args!(",\"transport\":\"{}\"", transport.label()));
+        let transport = transport.label();
+        put(out, format_args!(",\"transport\":\"{transport}\",\"protocol\":\"{protocol}\""));
         if let Some(info) = &client.conn_info {
             out.extend_from_slice(b",\"info\":");
             write_line(out, info);

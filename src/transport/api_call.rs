@@ -311,6 +311,8 @@ impl ApiCall {
                     }
                     self.write_command(command, "result", &mut out);
                 }
+                // As with Centrifugo: libraries read each line as a reply, also an empty one behind the last line feed.
+                return (200, out);
             }
         }
         out.push(b'\n');

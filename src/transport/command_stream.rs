@@ -126,6 +126,7 @@ impl Transport for CommandStream {
             is_established: is_connected,
             accepts_server_subscriptions: is_connected,
             takes_relays: !is_unidirectional,
+            is_protobuf: self.encoding == CommandEncoding::Protobuf,
             ..Traits::of(kind)
         }
     }

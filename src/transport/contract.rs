@@ -116,6 +116,8 @@ pub struct Traits {
     pub awaits_drain: bool,
     /// The end of a message that has begun must come in time. Requests have a deadline of their own.
     pub times_messages: bool,
+    /// It speaks the command protocol in Protobuf.
+    pub is_protobuf: bool,
 }
 
 impl Traits {
@@ -130,6 +132,7 @@ impl Traits {
             takes_relays: false,
             awaits_drain: false,
             times_messages: false,
+            is_protobuf: false,
         }
     }
 }

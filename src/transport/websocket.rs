@@ -175,6 +175,7 @@ impl Transport for WebSocketConversation {
                 is_established: commands.is_connected(),
                 publishes: !form.is_unidirectional(),
                 accepts_server_subscriptions: commands.is_connected(),
+                is_protobuf: form.encoding == CommandEncoding::Protobuf,
                 ..of(match form.is_unidirectional() {
                     false => TransportKind::CommandsWebSocket,
                     true => TransportKind::UniWebSocket,

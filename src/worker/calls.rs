@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::callback::{Answered, Ask, Call};
 use crate::message::SessionId;
+use crate::transport::Traits;
 
 use super::connections::Connections;
 use super::table::socket_of;
@@ -18,10 +19,12 @@ pub(super) fn make(
     let Connections { table, held, hub, settings, caller, arrivals, .. } = connections;
     let connection = table.at(session.index);
     let has_session = connection.flags.has_session();
+    let Traits { kind: transport, is_protobuf, .. } = connection.traits();
     let call = Call {
         client: settings.hub.client_id(session),
         serial,
-        transport: connection.traits().kind,
+        transport,
+        is_protobuf,
         user: hub.user(session).filter(|_| has_session).map(Arc::from),
         meta: settings
             .callbacks

@@ -165,8 +165,8 @@ impl SurveyStep<'_> {
         let Connections { hub, table, .. } = &mut *self.connections;
         let channels =
             with_channels.then(|| hub.channels_of(session, CONNECTION_CHANNELS_LIST_MAX));
-        let transport = table.at(session.index).traits().kind;
-        ConnectionInfo { client: hub.client_info(session), transport, channels }
+        let Traits { kind: transport, is_protobuf, .. } = table.at(session.index).traits();
+        ConnectionInfo { client: hub.client_info(session), transport, is_protobuf, channels }
     }
 
     /// Does what a call wants done with a client, if its connection is still open. A plain WebSocket or a poll has its

@@ -146,7 +146,7 @@ on_both_drivers! {
             assert_eq!(transports, ["commands_tcp", "long_poll", "sse", "websocket"]);
         }
         assert_eq!(connections(&mut api, &json!({"user": "ann"})), []);
-        let expected = json!({"user": "", "transport": "commands_tcp", "channels": ["a", "b"]});
+        let expected = json!({"user": "", "transport": "commands_tcp", "protocol": "json", "channels": ["a", "b"]});
         let in_b = connections(&mut api, &json!({"channel": "b", "channels": true}));
         assert_eq!(in_b, [(id, expected)]);
         assert_eq!(connections(&mut api, &json!({"channel": "a"})).len(), 2);
@@ -227,7 +227,7 @@ on_both_drivers! {
         for (id, one) in listed {
             let index = bobs.iter().position(|(_, bob)| *bob == id).unwrap();
             let expected =
-                json!({"user": "bob", "transport": "commands_tcp", "info": {"n": index}, "channels": ["a"]});
+                json!({"user": "bob", "transport": "commands_tcp", "protocol": "json", "info": {"n": index}, "channels": ["a"]});
             assert_eq!(one, expected);
         }
         // A client of another user is not meant, though it is named.

@@ -284,6 +284,13 @@ on_both_drivers! {
         let many = |count: usize| "{\"method\":\"history_remove\",\"params\":{\"channel\":\"a\"}}".repeat(count);
         assert_eq!(api(&many(1000)).1.len(), 1000);
         assert_eq!(api(&many(1001)).0, 400);
+        // Each line is a reply, the last one too: cent.js takes what is behind a line feed for one.
+        let body = "{\"method\":\"channels\"}\n{\"method\":\"channels\"}\n";
+        let len = body.len();
+        http.send(format!("POST /api HTTP/1.1\r\nHost: t\r\nContent-Length: {len}\r\n\r\n{body}"));
+        let response = http.read_response();
+        let lines: Vec<_> = response.text().split('\n').map(str::to_owned).collect();
+        assert_eq!(lines, [r#"{"result":{"channels":{}}}"#; 2]);
         assert_eq!(http.get("/api").status, 405);
         assert_eq!(http.get("/health").status, 200);
     }

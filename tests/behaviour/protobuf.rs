@@ -466,6 +466,9 @@ on_both_drivers! {
         assert!(push.subscribe.is_some_and(|it| it.positioned && it.recoverable));
         api.publish("b", "1");
         assert_eq!(client.publication("b"), (b"1".to_vec(), 1));
+        let listed = api.call("connections", &json!({"channel": "b"}))["result"]["connections"].clone();
+        let expected = json!({"user": "", "transport": "commands_websocket", "protocol": "protobuf"});
+        assert_eq!(listed, json!({&id: expected}));
         api.call("unsubscribe", &json!({"user": "", "client": id, "channel": "b"}));
         let reason = "server unsubscribe".to_owned();
         assert_eq!(client.push().unsubscribe, Some(schema::Unsubscribe { code: 2000, reason }));
@@ -491,6 +494,7 @@ on_both_drivers! {
             assert_eq!(reply.rpc.map(|returned| returned.data.to_vec()), Some(bytes.to_vec()));
         }
         let bodies: Vec<Value> = backend.requests().into_iter().map(|request| request.body).collect();
+        assert!(bodies.iter().all(|body| body["protocol"] == "protobuf" && body["encoding"] == "json"));
         let given = |body: &Value| [body["data"].clone(), body["b64data"].clone()];
         let expected = [[json!({"a": 1}), Value::Null], [Value::Null, json!("/wA=")], [Value::Null, json!("dGV4dA==")], [Value::Null, Value::Null]];
         assert_eq!(bodies.iter().map(given).collect::<Vec<_>>(), expected);
