@@ -47,12 +47,24 @@ prepare() {
     python_cent)
       install_python || return
       command=("$work/python/bin/python" "$here/python_cent.py") ;;
+    cent_js)
+      install_node || return
+      command=(node "$work/node/cent_js.mjs") ;;
+    suite_go)
+      install_centrifuge_go || return
+      command=(python3 "$here/sdk_suite.py" go "$(builtin command -v go)" "$suite") ;;
+    suite_python)
+      install_python && install_centrifuge_python || return
+      command=(python3 "$here/sdk_suite.py" python "$work/python/bin/python" "$suite") ;;
     callbacks)
       install_node || return
       command=(node "$work/node/callbacks.mjs") ;;
     browser)
       install_node && have chromium chromium || return
       command=(node "$work/node/browser.mjs") ;;
+    sdk_browser)
+      install_node && have chromium chromium || return
+      command=(node "$work/node/sdk_browser.mjs") ;;
     page)
       install_node && have chromium chromium && have curl curl || return
       command=(node "$work/node/page.mjs") ;;
@@ -264,6 +276,34 @@ install_go() {
   echo "building Go clients"
   (cd "$here/go" && go build -o "$work/go/clients" .) >"$work/install-go.log" 2>&1 && return
   missing="the clients could not be built, see $work/install-go.log"
+  return 1
+}
+
+# Sets `suite` to the sources of centrifuge-go, of the version that the Go clients use, with its tests.
+install_centrifuge_go() {
+  local module=github.com/centrifugal/centrifuge-go
+  builtin command -v go >/dev/null || {
+    missing="go is not installed"
+    return 1
+  }
+  suite=$(cd "$here/go" && go mod download "$module" >"$work/install-centrifuge-go.log" 2>&1 &&
+    go list -m -f '{{.Dir}}' "$module" 2>>"$work/install-centrifuge-go.log") && [[ -e $suite/client_test.go ]] && return
+  missing="$module could not be downloaded, see $work/install-centrifuge-go.log"
+  return 1
+}
+
+# The same for centrifuge-python, whose source distribution has its tests.
+install_centrifuge_python() {
+  local version
+  version=$(sed -n 's/^centrifuge-python==//p' "$here/requirements.txt")
+  suite=$work/suites/centrifuge_python-$version
+  [[ -e $suite/tests/test_client.py ]] && return
+  (
+    mkdir -p "$work/suites" && cd "$work/suites" &&
+      "$work/python/bin/pip" download --disable-pip-version-check --no-deps --no-binary :all: "centrifuge-python==$version" &&
+      tar xzf "centrifuge_python-$version.tar.gz" && [[ -e $suite/tests/test_client.py ]]
+  ) >"$work/install-centrifuge-python.log" 2>&1 && return
+  missing="its sources could not be downloaded, see $work/install-centrifuge-python.log"
   return 1
 }
 

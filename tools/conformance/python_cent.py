@@ -1,13 +1,15 @@
-"""cent, Centrifugo's library for backends in Python: each of its calls that fantail has, and what it makes of errors."""
+"""cent, Centrifugo's library for backends in Python: each of its calls, and what it makes of errors."""
 
+import asyncio
 import json
 import time
 
 import cent
+import cent.dto
 from cent import (
-    BatchRequest, BroadcastRequest, ChannelsRequest, DisconnectRequest, HistoryRemoveRequest, HistoryRequest,
-    InfoRequest, PresenceRequest, PresenceStatsRequest, PublishRequest, RefreshRequest, StreamPosition,
-    SubscribeRequest, UnsubscribeRequest,
+    BatchRequest, BlockUserRequest, BroadcastRequest, ChannelsRequest, ConnectionsRequest, DisconnectRequest,
+    HistoryRemoveRequest, HistoryRequest, InfoRequest, PresenceRequest, PresenceStatsRequest, PublishRequest,
+    RefreshRequest, StreamPosition, SubscribeRequest, UnblockUserRequest, UnsubscribeRequest,
 )
 
 from checks import Checks, address, connect
@@ -90,6 +92,10 @@ def clients(client):
     client.unsubscribe(UnsubscribeRequest(user="", client=other.id, channel=channel))
     checks.equal("a push about its end", other.push("unsubscribe")["unsubscribe"]["code"], 2000)
     client.refresh(RefreshRequest(user="", client=own.id, expire_at=int(time.time()) + 600))
+    connections = client.connections(ConnectionsRequest(user="", expression="")).connections
+    checks.that("connections", {own.id, other.id} <= set(connections), sorted(connections))
+    client.block_user(BlockUserRequest(user="nobody", expire_at=int(time.time()) + 600))
+    client.unblock_user(UnblockUserRequest(user="nobody"))
     checks.that("info", client.info(InfoRequest()).nodes[0].num_clients >= 2)
     client.disconnect(DisconnectRequest(user="", client=own.id))
     checks.equal("a push about the end", own.push("disconnect")["disconnect"]["code"], 3503)
@@ -103,8 +109,43 @@ def errors(client):
     checks.equal("a foreign position", error_of(lambda: client.history(request)), 112)
 
 
+# What only Centrifugo PRO has. Centrifugo answers with 404 too.
+MISSING = [
+    "cancel_push", "delete_user_status", "device_list", "device_register", "device_remove", "device_topic_list",
+    "device_topic_update", "device_update", "get_user_status", "invalidate_user_tokens", "revoke_token",
+    "send_push_notification", "update_push_status", "update_user_status", "user_topic_list", "user_topic_update",
+]
+
+
+def missing(client):
+    requests = {
+        request.__api_method__: request
+        for name, request in vars(cent.dto).items() if name.endswith("Request") and hasattr(request, "__returning__")
+    }
+    for method in MISSING:
+        status = None
+        try:
+            getattr(client, method)(requests[method].model_construct())
+        except cent.CentTransportError as error:
+            status = error.status_code
+        checks.equal(method, status, 404)
+
+
+def concurrent_calls(_):
+    async def calls():
+        async with cent.AsyncClient(url, api_key="none is needed") as client:
+            channel = f"cent-async-{time.time_ns()}"
+            published = [client.publish(PublishRequest(channel=channel, data=number)) for number in range(20)]
+            offsets = [result.offset for result in await asyncio.gather(*published)]
+            checks.equal("calls at the same time", sorted(offsets), list(range(1, 21)))
+            kept = await client.history(HistoryRequest(channel=channel, limit=-1))
+            checks.equal("all are kept", sorted(one.data for one in kept.publications), list(range(20)))
+
+    asyncio.run(calls())
+
+
 url = "http://%s:%d/api" % address("FANTAIL_HTTP")
 client = cent.Client(url, api_key="none is needed")
-for part in (publications, clients, errors):
+for part in (publications, clients, errors, missing, concurrent_calls):
     checks.run(part.__name__, part, client)
 checks.finish()
