@@ -9,6 +9,7 @@ pub fn convert(c: &mut Conversion) {
     authentication(c);
     keys(c);
     claims(c);
+    personal_channels(c);
     limits(c);
     keepalive(c);
     message_size(c);
@@ -178,6 +179,20 @@ fn claims(c: &mut Conversion) {
             "client.token.user_id_claim",
             &format!("the user is the claim sub: have tokens made with it instead of {claim}"),
         );
+    }
+}
+
+fn personal_channels(c: &mut Conversion) {
+    let enabled = "client.subscribe_to_user_personal_channel.enabled";
+    if !c.from.switch(enabled) {
+        return;
+    }
+    c.set(enabled, "auth.personal_channel", &true.into());
+    let key = "client.subscribe_to_user_personal_channel.personal_channel_namespace";
+    let namespace = c.from.text(key);
+    if !namespace.is_empty() {
+        let written = Written::Text(with_variables(&namespace));
+        c.set(key, "auth.personal_channel_namespace", &written);
     }
 }
 

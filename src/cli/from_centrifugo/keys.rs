@@ -45,7 +45,7 @@ const REASONS: &[(&str, &str)] = &[
     ("uni_http_stream.connect_code_to_http_response.", CODES),
     (
         "client.subscribe_to_user_personal_channel.",
-        "name the channel in the claim `channels` of the token, or in the answer of the callback connect",
+        "limits.user_connections_max limits the connections of a user: a newer one is rejected",
     ),
     ("client.channel_position_", "there is one node, which loses nothing between its parts"),
     (

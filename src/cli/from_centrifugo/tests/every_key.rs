@@ -187,3 +187,20 @@ fn unknown_keys_are_named() {
     ];
     assert_eq!(notes, expected);
 }
+
+#[test]
+fn channels_of_users_are_carried_over() {
+    let of = |enabled: bool, namespace: &str| {
+        let section = json!({"enabled": enabled, "personal_channel_namespace": namespace});
+        let client = json!({"subscribe_to_user_personal_channel": section});
+        let channel = json!({"namespaces": [{"name": "own"}]});
+        let (settings, notes) =
+            converted(&json!({"client": client, "channel": channel}).to_string());
+        assert_eq!(notes, [""; 0]);
+        let loaded = super::load(&settings);
+        (loaded.config.personal.are_on, loaded.config.personal.namespace)
+    };
+    assert_eq!(of(true, "own"), (true, Some("own".to_owned())));
+    assert_eq!(of(true, ""), (true, None));
+    assert_eq!(of(false, "own"), (false, None));
+}
