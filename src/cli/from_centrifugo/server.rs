@@ -100,11 +100,10 @@ fn certificates(c: &mut Conversion, has_files: bool) {
     }
     certificate(c, "cert_pem", "tls.cert", "/etc/fantail/fullchain.pem");
     certificate(c, "key_pem", "tls.key", "/etc/fantail/privkey.pem");
-    if !c.from.text("http_server.tls.client_ca_pem").is_empty() {
-        c.note(
-            "http_server.tls.client_ca_pem",
-            "fantail does not ask clients for certificates: ANY client may connect; a proxy in front can ask",
-        );
+    let authorities = "http_server.tls.client_ca_pem";
+    if c.from.differs(authorities) {
+        certificate(c, "client_ca_pem", "tls.client_ca", "/etc/fantail/clients.pem");
+        c.note(authorities, "a client without a token is the user that its certificate names");
     }
 }
 
