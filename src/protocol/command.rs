@@ -138,7 +138,7 @@ pub struct Connect<'a> {
 }
 
 /// What a client asks for of a channel that the server may subscribe it to, if anything. As with Centrifugo, deltas of
-/// unknown types are none.
+/// unknown types are not sent.
 pub fn wish(recover: bool, offset: u64, epoch: &str, delta: &str) -> Option<SubscriptionWish> {
     let since = recover.then(|| Position::since(offset, epoch));
     let wish = SubscriptionWish { since, takes_deltas: delta == FOSSIL };

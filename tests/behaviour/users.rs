@@ -129,7 +129,7 @@ on_both_drivers! {
                 subs.map_or(Vec::new(), |subs| subs.keys().cloned().collect())
             };
             let (mut ann, reply) = login(json!({"sub": "ann"}), json!({}));
-            assert_eq!(channels(&reply), [anns.clone()], "{reply}");
+            assert_eq!(channels(&reply), std::slice::from_ref(&anns), "{reply}");
             assert_eq!(reply["connect"]["subs"][&anns]["recoverable"], true, "{reply}");
             let (_, reply) = login(json!({"sub": "bob"}), json!({}));
             assert_eq!(channels(&reply), [format!("{prefix}#bob")], "{reply}");

@@ -19,6 +19,7 @@ fn call() -> Box<Call> {
         user: None,
         meta: None,
         address: None,
+        is_protobuf: false,
         headers: None,
         ask: Ask::Refresh,
     })

@@ -10,12 +10,14 @@ use std::time::Duration;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
+use socket2::SockRef;
 
 /// A backend that answers as a function says.
 pub struct Backend {
     scheme: &'static str,
     address: SocketAddr,
     state: Arc<State>,
+    listener: TcpListener,
 }
 
 /// Answers of a backend that wait until a test lets them go.
@@ -44,7 +46,6 @@ struct State {
     connections: AtomicUsize,
     /// Connections that may be open.
     streams: Mutex<Vec<TcpStream>>,
-    is_killed: AtomicBool,
 }
 
 /// A request as it came.
@@ -116,20 +117,17 @@ impl Backend {
     ) -> Self {
         let listener = TcpListener::bind(address).expect("the port is free");
         let address = listener.local_addr().expect("it is bound");
+        let kept = listener.try_clone().expect("there are descriptors");
         let state = Arc::new(State {
             answer: Box::new(answer),
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
             streams: Mutex::default(),
-            is_killed: AtomicBool::new(false),
         });
         let shared = state.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (state, serve) = (shared.clone(), serve.clone());
-                if state.is_killed.load(Ordering::SeqCst) {
-                    break;
-                }
                 let kept = stream.try_clone().expect("there are descriptors");
                 state.streams.lock().expect("no thread panicked with it").push(kept);
                 state.connections.fetch_add(1, Ordering::Relaxed);
@@ -141,17 +139,15 @@ impl Backend {
                 });
             }
         });
-        Self { scheme, address, state }
+        Self { scheme, address, state, listener: kept }
     }
 
     /// Ends as a process that is killed: nothing listens any more, and connections end wherever they are. Returns the
     /// address, which is free.
     pub fn kill(&self) -> SocketAddr {
-        self.state.is_killed.store(true, Ordering::SeqCst);
-        // The thread that accepts notices it.
-        while TcpStream::connect(self.address).is_ok() {
-            thread::sleep(Duration::from_millis(5));
-        }
+        // The workers of a server that was started since have copies of the descriptor, so that a close alone would not
+        // end the socket.
+        SockRef::from(&self.listener).shutdown(Shutdown::Both).expect("it listens");
         for stream in self.state.streams.lock().expect("no thread panicked with it").drain(..) {
             // It may have ended already.
             let _ = stream.shutdown(Shutdown::Both);

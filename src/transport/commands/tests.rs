@@ -307,7 +307,8 @@ fn a_client_shows_a_token_with_connect_or_with_its_handshake() {
         let connect = json!({
             "id": 1,
             "connect": {"token": own, "data": {"x": 1}, "name": "js", "version": "5", "subs": {
-                "a": {"recover": true, "offset": 3, "epoch": "00000001", "delta": "fossil"}, "\n": {"recover": true}, "b": {},
+                "a": {"recover": true, "offset": 3, "epoch": "00000001", "delta": "fossil"},
+                "\n": {"recover": true}, "b": {},
             }},
         });
         let mut bytes = Vec::new();
