@@ -197,12 +197,17 @@ on_both_drivers! {
         let server = TestServer::start(driver, 2);
         let mut api = Client::connect(server.edge());
         let (mut client, id) = connect(&server);
-        assert_eq!(api.call("refresh", &json!({"client": id, "expire_at": 1})), DONE());
+        assert_eq!(api.call("refresh", &json!({"client": id, "expire_at": in_seconds(100)})), DONE());
         assert_eq!(client.command(&json!({"id": 2, "ping": {}})), json!({"id": 2, "ping": {}}));
+        // A time that is past says the same as `expired`.
+        let (mut late, id) = connect(&server);
+        assert_eq!(api.call("refresh", &json!({"client": id, "expire_at": 1})), DONE());
+        let rest = String::from_utf8(late.read_to_end()).unwrap();
+        assert!(rest.contains("\"disconnect\":{\"code\":3005"), "{rest}");
         assert_eq!(api.call("refresh", &json!({"user": "", "expired": true})), DONE());
         let rest = String::from_utf8(client.read_to_end()).unwrap();
         assert!(rest.contains("\"disconnect\":{\"code\":3005,\"reason\":\"connection expired\"}"), "{rest}");
-        assert_eq!(server.closed(CloseReason::Expired), 1);
+        assert_eq!(server.closed(CloseReason::Expired), 2);
     }
 
     fn the_clients_of_a_user_are_reached_on_all_workers_and_no_others(driver) {

@@ -273,7 +273,6 @@ on_both_drivers! {
         // Of the client that a trusted proxy names, and not of the proxy.
         let arguments = ["--workers", "1", "--config", file.path(), "--trusted-proxy", "127.0.0.1"];
         let mut child = Child::start(driver, &arguments);
-        let mut client = Client::connect(child.edge());
         for (headers, shown) in [
             ("X-Forwarded-For: 203.0.113.7, 127.0.0.1\r\n", Some("client=203.0.113.7")),
             ("", None),
@@ -281,6 +280,7 @@ on_both_drivers! {
         ] {
             // At most one line a second.
             std::thread::sleep(Duration::from_millis(1200));
+            let mut client = Client::connect(child.edge());
             client.send(format!("GET /poll?channel=a HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x\r\n{headers}\r\n"));
             assert_eq!(client.read_response().status, 401);
             let line = child.log_line(&["a token was rejected"]);
