@@ -11,7 +11,7 @@ use fantail::protocol::websocket::OpCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, EventStream, Received, SECRET, TestServer, WebSocket, masked, on_both_drivers,
+    Client, EventStream, Received, SECRET, TestServer, WebSocket, masked, on_both_drivers, token,
 };
 
 /// Requests per second in these tests: few enough that none is refilled while a test sends some more.
@@ -167,11 +167,15 @@ on_both_drivers! {
             config.hmac_secret = Some(SECRET.into());
         });
         let mut http = Client::connect(server.edge());
-        let post = "POST /publish?channel=a HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x\r\nContent-Length: 1\r\n\r\n1";
-        let mut status = || { http.send(post); http.read_response().status };
+        // An expired token keeps its connection.
+        let expired = token(&json!({"sub": "ann", "exp": 1}));
+        let post = format!(
+            "POST /publish?channel=a HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {expired}\r\nContent-Length: 1\r\n\r\n1"
+        );
+        let mut status = || { http.send(&post); http.read_response().status };
         let statuses: Vec<_> = (0..MAX + 3).map(|_| status()).collect();
         assert_eq!(statuses, [[401; MAX], [429; 3]].concat());
-        let verified = server.sum(|counters| &counters.tokens_rejected[TokenError::Malformed as usize]);
+        let verified = server.sum(|counters| &counters.tokens_rejected[TokenError::Expired as usize]);
         assert_eq!(verified, MAX as u64);
     }
 
