@@ -1,7 +1,7 @@
 //! Clients that break the protocol, stop in the middle of it, or take all the time that there is.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +19,17 @@ fn flight(client: &mut TlsClient) -> Vec<u8> {
         client.tls.write_tls(&mut out).unwrap();
     }
     out
+}
+
+/// The last record of what a server has sent.
+fn last_record(mut bytes: &[u8]) -> &[u8] {
+    loop {
+        let len = 5 + usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
+        if bytes.len() == len {
+            return bytes;
+        }
+        bytes = &bytes[len..];
+    }
 }
 
 on_both_drivers! {
@@ -67,8 +78,10 @@ on_both_drivers! {
             let stream = TcpStream::connect(server.edge()).unwrap();
             (&stream).write_all(&bytes.concat()).unwrap();
             let rest = rest_of(&stream);
-            let last = &rest[rest.len() - 7..];
-            assert_eq!((last[0], last[5]), (21, 2), "{what}: {last:?} is a fatal alert");
+            let last = last_record(&rest);
+            // Behind the server's hello of TLS 1.3 it is encrypted: two bytes, the type, and the tag.
+            let is_alert = (last[0] == 21 && last[5] == 2) || (last[0] == 23 && last.len() == 5 + 2 + 1 + 16);
+            assert!(is_alert, "{what}: {last:?} is a fatal alert");
             wait_until(what, || failed(&server, "handshake") == before + 1);
         };
         let hello = flight(&mut TlsClient::connect(server.edge()));
@@ -80,7 +93,12 @@ on_both_drivers! {
         check("a record that is too long", &[&header(22, 0xffff), &[0; 100]]);
         check("another message first", &[&header(22, 4), &[16, 0, 0, 0]]);
         let change = [header(20, 1), vec![1]].concat();
-        check("ChangeCipherSpec without end", &[&hello, &change.repeat(64)]);
+        // What is not read any more resets the connection, and the alert may be lost with that.
+        let before = failed(&server, "handshake");
+        let stream = TcpStream::connect(server.edge()).unwrap();
+        (&stream).write_all(&[hello, change.repeat(64)].concat()).unwrap();
+        rest_of(&stream);
+        wait_until("it is counted", || failed(&server, "handshake") == before + 1);
         expect_no_heap(&server);
     }
 
@@ -116,7 +134,9 @@ on_both_drivers! {
 
     fn unfinished_handshakes_of_a_prefix_are_limited(driver) {
         let server = serve_with(driver, |config| config.prefix_handshakes_max = Some(4));
-        let hello = flight(&mut TlsClient::connect(server.echo_tcp()));
+        // The connection that this client has is not one of the server's.
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let hello = flight(&mut TlsClient::connect(other.local_addr().unwrap()));
         let mut stalled: Vec<_> = (0..10)
             .map(|_| {
                 let mut stream = TcpStream::connect(server.edge()).unwrap();
