@@ -132,9 +132,6 @@ prepare() {
     tls_node)
       have openssl openssl && install_node || return
       command=(python3 "$here/tls_server.py" tls_node node "$work/node/node_wss.mjs") ;;
-    sslyze)
-      have openssl openssl && install_sslyze || return
-      command=(python3 "$here/tls_server.py" sslyze "$work/sslyze/bin/python" "$here/sslyze_scan.py") ;;
     tls_autobahn)
       have openssl openssl && install_autobahn || return
       command=(python3 "$here/tls_server.py" tls_autobahn python3 "$here/autobahn/run.py") ;;
@@ -223,17 +220,6 @@ install_python() {
       "$work/python/bin/pip" install --disable-pip-version-check -r "$list" && cp "$list" "$work/python/installed"
   } >"$work/install-python.log" 2>&1 && return
   missing="the venv or its packages could not be installed, see $work/install-python.log"
-  return 1
-}
-
-install_sslyze() {
-  [[ -e $work/sslyze/installed ]] && return
-  echo "installing sslyze"
-  {
-    rm -rf "$work/sslyze" && python3 -m venv "$work/sslyze" &&
-      "$work/sslyze/bin/pip" install --disable-pip-version-check sslyze==6.3.1 && touch "$work/sslyze/installed"
-  } >"$work/install-sslyze.log" 2>&1 && return
-  missing="sslyze could not be installed, see $work/install-sslyze.log"
   return 1
 }
 

@@ -23,10 +23,16 @@ def s_client(server, version, *options, said=(LIVE,)):
     client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     for text in said:
         time.sleep(0.3)
-        client.stdin.write(text)
-        client.stdin.flush()
+        try:
+            client.stdin.write(text)
+            client.stdin.flush()
+        except BrokenPipeError:
+            break  # The server has ended the connection.
     time.sleep(0.5)
-    out, _ = client.communicate(timeout=20)
+    try:
+        out, _ = client.communicate(timeout=20)
+    except BrokenPipeError:
+        out = client.stdout.read()
     return out.decode("latin-1")
 
 
@@ -85,7 +91,8 @@ def python_resumes(server, version):
     for at in range(8):
         sock = open_python(server, made, session)
         sock.sendall(LIVE)
-        checks.equal(f"Python {version}", Response(Reader(sock)).status, 200)
+        # An echo has no such path.
+        checks.equal(f"Python {version}", Response(Reader(sock)).status, 426)
         checks.equal(f"Python {version} comes back", sock.session_reused, at > 0)
         session = sock.session
         sock.unwrap()
