@@ -16,6 +16,8 @@ pub struct Deliveries {
     prepared: Vec<Prepared>,
     /// Makes the encodings of what many subscribers receive.
     encoder: Encoder,
+    /// Makes those of what one subscriber alone receives, which is not compressed.
+    own_encoder: Encoder,
     /// Deliveries of this turn whose bytes the kernel has not taken yet.
     pub lags: Lags,
     /// Connections whose queues are past the maximum.
@@ -75,9 +77,7 @@ impl Deliveries {
             return Visit::Full;
         }
         let mut own = None;
-        let mut own_encoder = Encoder::default();
-        // What one subscriber alone receives is not compressed.
-        let encoder = if batch.is_shared { &mut self.encoder } else { &mut own_encoder };
+        let encoder = if batch.is_shared { &mut self.encoder } else { &mut self.own_encoder };
         let prepared = encodings_of(&batch, &mut self.prepared, &mut own);
         let mut of_client = prepared
             .of_client(batch.channel, batch.items, batch.start, encoder)
