@@ -183,12 +183,8 @@ impl Inflater {
             };
         }
         // A last block behind the tail shows that the tail was not taken for something else.
-        match step(decompress, &[FLUSH_TAIL.as_slice(), LAST_BLOCK].concat(), bytes_max, out)? {
-            true if decompress.total_in()
-                == (payload.len() + FLUSH_TAIL.len() + LAST_BLOCK.len()) as u64 =>
-            {
-                Ok(())
-            }
+        match step(decompress, &INFLATE_TAIL, bytes_max, out)? {
+            true if decompress.total_in() == (payload.len() + INFLATE_TAIL.len()) as u64 => Ok(()),
             _ => Err(Fault::DeflateInvalid),
         }
     }
@@ -240,8 +236,8 @@ const WINDOW_BITS: u8 = 15;
 /// The end of a flush, which is not sent (RFC 7692 7.2.1).
 const FLUSH_TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// A block of RFC 1951 with nothing in it, which ends a stream.
-const LAST_BLOCK: &[u8] = &[3, 0];
+/// The same with a last block of RFC 1951 behind it, which has nothing in it.
+const INFLATE_TAIL: [u8; 6] = [0, 0, 0xff, 0xff, 3, 0];
 
 /// The first allocation for an inflated message.
 const INFLATED_BYTES_MIN: usize = 256;
