@@ -116,8 +116,7 @@ struct Job {
 
 /// Checks the certificates and keys of TLS, as the start of a server does. Returns warnings about them.
 pub fn check_certificates(config: &Config) -> Result<Vec<String>, StartError> {
-    tls::load(config, &TicketSecrets::random()).map_err(StartError)?;
-    Ok(tls::warnings(config))
+    tls::load(config, &TicketSecrets::random()).map(|(_, warnings)| warnings).map_err(StartError)
 }
 
 impl Server {
@@ -459,8 +458,8 @@ fn connections_max(config: &Config, workers: usize) -> Result<(usize, usize), St
 /// What handshakes of TLS have, and the secrets of session tickets for this run. Logs warnings about certificates.
 fn identity(config: &Config) -> Result<(TicketSecrets, Option<Identity>), StartError> {
     let tickets = TicketSecrets::random();
-    let identity = tls::load(config, &tickets).map_err(StartError)?;
-    tls::warnings(config).iter().for_each(|warning| warn!("{warning}"));
+    let (identity, warnings) = tls::load(config, &tickets).map_err(StartError)?;
+    warnings.iter().for_each(|warning| warn!("{warning}"));
     Ok((tickets, identity))
 }
 

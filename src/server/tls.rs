@@ -7,21 +7,38 @@ use crate::config::{ClientAuth, Config, ListenAddress, TlsVersion};
 use crate::connection::tls::{Certificate, Clients, Identity, IdentityParts, TicketSecrets};
 use crate::driver::since_epoch;
 
-/// The identity for the addresses of a configuration that are encrypted. If `tls.self_signed` is set, a certificate is
-/// made for it.
+/// The identity for the addresses of a configuration that are encrypted, and what an operator should know of the
+/// certificates in its files. If `tls.self_signed` is set, a certificate is made for it.
 ///
 /// `of_run` are the secrets of session tickets if the configuration has none.
-pub fn load(config: &Config, of_run: &TicketSecrets) -> Result<Option<Identity>, String> {
+pub fn load(
+    config: &Config,
+    of_run: &TicketSecrets,
+) -> Result<(Option<Identity>, Vec<String>), String> {
     match (config.self_signed, config.encrypted_addresses().next()) {
-        (_, None) => Ok(None),
-        (false, Some(_)) => read(config, of_run),
-        (true, Some(_)) => identity(config, vec![self_signed(config)?], of_run).map(Some),
+        (_, None) => Ok((None, Vec::new())),
+        (false, Some(_)) => {
+            let certificates = read_certificates(config)?;
+            let warnings = warnings(config, &certificates);
+            Ok((identity_of(config, certificates, of_run)?, warnings))
+        }
+        (true, Some(_)) => {
+            let identity = identity(config, vec![self_signed(config)?], of_run)?;
+            Ok((Some(identity), Vec::new()))
+        }
     }
 }
 
 /// The certificates and keys that files have now; `None` if there are no files for them.
 pub fn read(config: &Config, of_run: &TicketSecrets) -> Result<Option<Identity>, String> {
-    let certificates = read_certificates(config)?;
+    identity_of(config, read_certificates(config)?, of_run)
+}
+
+fn identity_of(
+    config: &Config,
+    certificates: Vec<Certificate>,
+    of_run: &TicketSecrets,
+) -> Result<Option<Identity>, String> {
     match certificates.is_empty() {
         true => Ok(None),
         false => identity(config, certificates, of_run).map(Some),
@@ -29,11 +46,9 @@ pub fn read(config: &Config, of_run: &TicketSecrets) -> Result<Option<Identity>,
 }
 
 /// What an operator should know of the certificates in the files.
-pub fn warnings(config: &Config) -> Vec<String> {
-    let is_read = !config.self_signed && config.encrypted_addresses().next().is_some();
-    let certificates = if is_read { read_certificates(config) } else { Ok(Vec::new()) };
+fn warnings(config: &Config, certificates: &[Certificate]) -> Vec<String> {
     let now = i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX);
-    let of_each = config.tls.cert.iter().zip(certificates.unwrap_or_default());
+    let of_each = config.tls.cert.iter().zip(certificates);
     let warnings = of_each.flat_map(|(path, certificate)| {
         [
             (certificate.ends <= now, "has expired"),
@@ -121,7 +136,7 @@ mod tests {
             ..Config::default()
         };
         for (listen, is_made) in [("127.0.0.1:0", false), ("192.0.2.1:443 tls", true)] {
-            let identity = load(&config(listen), &TicketSecrets::random()).unwrap();
+            let identity = load(&config(listen), &TicketSecrets::random()).unwrap().0;
             assert_eq!(identity.is_some(), is_made, "{listen}");
         }
     }
