@@ -95,11 +95,7 @@ impl SurveyStep<'_> {
     ) -> (Vec<SessionId>, Option<usize>) {
         let (mut sessions, next) = match selection {
             Selection::User(user) if !user.is_empty() => {
-                let found = self.connections.hub.sessions_of(user, from, count_max);
-                if with_requests {
-                    return found;
-                }
-                found
+                self.connections.hub.sessions_of(user, from, count_max)
             }
             Selection::Channel(channel) => {
                 // One more says that there are more.
@@ -112,7 +108,9 @@ impl SurveyStep<'_> {
                 return self.clients(from, count_max, is_anonymous);
             }
         };
-        sessions.retain(|session| self.is_client(*session));
+        if !(with_requests && matches!(selection, Selection::User(_))) {
+            sessions.retain(|session| self.is_client(*session));
+        }
         (sessions, next)
     }
 
