@@ -9,10 +9,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::trust::{trust_file, trust_system};
 use crate::config::limits::{CALLBACK_HEAD_BYTES_MAX, CALLBACK_IDLE_TIMEOUT};
 
 /// A client with a pool of connections, shared by all callbacks.
@@ -49,22 +48,10 @@ pub(super) fn new_client(
 
 fn roots(ca_file: Option<&str>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    // A certificate of the system that cannot be read is passed over: others may do.
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        let _ = roots.add(certificate);
-    }
+    trust_system(&mut roots);
     if let Some(path) = ca_file {
-        let fault = |error: String| format!("callbacks.ca_file: {path}: {error}");
-        let certificates =
-            CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
-        let before = roots.len();
-        for certificate in certificates {
-            let certificate = certificate.map_err(|error| fault(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fault(error.to_string()))?;
-        }
-        if roots.len() == before {
-            return Err(fault("there is no certificate in it".to_owned()));
-        }
+        trust_file(&mut roots, path)
+            .map_err(|error| format!("callbacks.ca_file: {path}: {error}"))?;
     }
     if roots.is_empty() {
         return Err(

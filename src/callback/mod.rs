@@ -25,6 +25,7 @@ mod event;
 mod keys;
 mod service;
 mod setup;
+mod trust;
 
 pub use answer::{Answer, CallbackResult, ConnectResult, Fault, decode_answer};
 pub use body::write_body;
@@ -32,3 +33,4 @@ pub use call::{Answered, Ask, Call, Failure, OUTCOMES};
 pub use event::{Event, Happening};
 pub use service::{Caller, Inbox, Service, Setups};
 pub use setup::Setup;
+pub use trust::{trust_file, trust_system};

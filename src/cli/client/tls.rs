@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use fantail::callback::{trust_file, trust_system};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -57,22 +57,10 @@ impl Trust {
 
     fn roots(&self) -> Result<RootCertStore, String> {
         let mut roots = RootCertStore::empty();
-        let Some(path) = &self.cacert else {
-            // One that cannot be read is passed over: others may do.
-            for certificate in rustls_native_certs::load_native_certs().certs {
-                let _ = roots.add(certificate);
-            }
-            return Ok(roots);
-        };
-        let fault = |error: String| format!("--cacert {}: {error}", path.display());
-        let certificates =
-            CertificateDer::pem_file_iter(path).map_err(|it| fault(it.to_string()))?;
-        for certificate in certificates {
-            let certificate = certificate.map_err(|error| fault(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fault(error.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(fault("there is no certificate in it".to_owned()));
+        match &self.cacert {
+            None => trust_system(&mut roots),
+            Some(path) => trust_file(&mut roots, path)
+                .map_err(|error| format!("--cacert {}: {error}", path.display()))?,
         }
         Ok(roots)
     }
