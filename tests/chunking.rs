@@ -11,7 +11,9 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use fantail::config::{Config, Framing};
-use fantail::message::{ClientId, NodeId, Reply, Request, SessionId, SessionRequest, WorkerId};
+use fantail::message::{
+    ClientId, NodeId, Origin, Reply, Request, SessionId, SessionRequest, WorkerId,
+};
 use fantail::protocol::http1::{BodyDecoder, BodyPart, HeadLimits, parse_head};
 use fantail::protocol::length_prefix::LengthPrefixDecoder;
 use fantail::protocol::line::LineDecoder;
@@ -456,6 +458,22 @@ fn command_corpus() -> Vec<Vec<&'static str>> {
     vec![session, broken]
 }
 
+/// Replies to a `connect` at once, if the last step of a conversation asks for one.
+fn replied(
+    flow: Flow,
+    context: &mut Context<'_>,
+    reply: impl FnOnce(Origin, &Reply, &mut Context<'_>) -> Flow,
+) -> Flow {
+    match context.outputs.last() {
+        Some(Output::Request(SessionRequest {
+            origin: Some(origin),
+            request: Request::Connect(_),
+            ..
+        })) => reply(*origin, &Reply::Connected(Box::default()), context),
+        _ => flow,
+    }
+}
+
 /// Runs a step of a conversation and replies to a `connect` at once.
 fn receive(
     conversation: &mut impl Transport<Next = Infallible>,
@@ -463,14 +481,7 @@ fn receive(
     context: &mut Context<'_>,
 ) -> Flow {
     let flow = conversation.receive(bytes, context);
-    match context.outputs.last() {
-        Some(Output::Request(SessionRequest {
-            origin: Some(origin),
-            request: Request::Connect(_),
-            ..
-        })) => conversation.reply(*origin, &Reply::Connected(Box::default()), context),
-        _ => flow,
-    }
+    replied(flow, context, |origin, reply, context| conversation.reply(origin, reply, context))
 }
 
 /// What a connection to the edge writes and asks for. A `connect` is replied to at once.
@@ -478,14 +489,7 @@ fn decode_edge(pieces: &[&[u8]]) -> Results {
     let mut conversation = Conversation::new(Service::Edge);
     feed(pieces, |bytes, context| {
         let flow = conversation.receive(bytes, context);
-        match context.outputs.last() {
-            Some(Output::Request(SessionRequest {
-                origin: Some(origin),
-                request: Request::Connect(_),
-                ..
-            })) => conversation.reply(*origin, &Reply::Connected(Box::default()), context),
-            _ => flow,
-        }
+        replied(flow, context, |origin, reply, context| conversation.reply(origin, reply, context))
     })
 }
 

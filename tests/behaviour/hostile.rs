@@ -6,24 +6,14 @@ use std::time::Duration;
 
 use fantail::protocol::websocket::OpCode;
 
+use crate::random::Random;
 use crate::support::{
     Client, Received, TestServer, WebSocket, masked, on_both_drivers, unmasked, wait_until,
 };
 
-/// An xorshift random number generator.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % end as u64).expect("the value fits a usize")
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.below(256) as u8).collect()
-    }
+/// Bytes that a peer of no protocol could send.
+fn random_bytes(random: &mut Random, len: usize) -> Vec<u8> {
+    (0..len).map(|_| random.below(256) as u8).collect()
 }
 
 /// Returns bytes to send: valid, invalid, truncated, or random.
@@ -47,7 +37,7 @@ fn random_input(random: &mut Random) -> Vec<u8> {
         10 => b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"hostile\"}}\n".to_vec(),
         11 => b"{\"id\":3,\"publish\":{\"channel\":\"hostile\",\"data\":[1,2,3]}}\n".repeat(1 + random.below(50)),
         12 => b"{\"id\":4,\"unsubscribe\":{\"channel\":\"hostile\"}}\n".to_vec(),
-        _ => random.bytes(len.min(3000)),
+        _ => random_bytes(random, len.min(3000)),
     };
     match random.below(4) {
         0 => bytes.truncate(random.below(bytes.len() + 1)),

@@ -81,6 +81,7 @@ mod poll;
 mod prefixes;
 mod pressure;
 mod protobuf;
+mod random;
 mod rates;
 mod renewals;
 mod rights;

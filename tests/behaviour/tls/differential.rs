@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use super::client::Offer;
+use crate::random::Random;
 
 const TERMS: Terms = Terms { is_http: true, has_tickets: true };
 
@@ -116,26 +117,15 @@ fn a_handshake_may_be_split_at_every_byte() {
     }
 }
 
-/// Random numbers from a seed, by xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-
-    fn text(&mut self) -> Vec<u8> {
-        let length = match self.below(30) {
-            0 => 10_000 + self.below(40_000),
-            1..=5 => self.below(3000),
-            _ => self.below(150),
-        };
-        let seed = self.below(251);
-        (0..=length).map(|at| (at + seed) as u8).collect()
-    }
+/// A text of random length.
+fn random_text(random: &mut Random) -> Vec<u8> {
+    let length = match random.below(30) {
+        0 => 10_000 + random.below(40_000),
+        1..=5 => random.below(3000),
+        _ => random.below(150),
+    };
+    let seed = random.below(251);
+    (0..=length).map(|at| (at + seed) as u8).collect()
 }
 
 /// Records of each suite and direction; a run with more is made with `FANTAIL_TLS_RECORDS` in a release build.
@@ -158,7 +148,7 @@ fn a_client_with_the_records_of_rustls_understands_ours_and_is_understood() {
         let mut random = Random(0x1234_5678 + u64::from(u16::from(suite.suite())));
         let mut part = Vec::new();
         for _ in 0..records() {
-            let text = random.text();
+            let text = random_text(&mut random);
             if is_tls13 && random.below(20) == 0 {
                 client.refresh_traffic_keys().unwrap();
             }
@@ -175,7 +165,7 @@ fn a_client_with_the_records_of_rustls_understands_ours_and_is_understood() {
                 part.drain(..opened.taken);
             }
             assert!(data == text, "{suite:?}");
-            let (text, mut out) = (random.text(), Vec::new());
+            let (text, mut out) = (random_text(&mut random), Vec::new());
             for chunk in text.chunks(16 * 1024) {
                 let start = session.begin(&mut out);
                 out.extend_from_slice(chunk);
